@@ -1,0 +1,143 @@
+"""How a picture becomes the network's input, and how boxes find the way back. NumPy and OpenCV only.
+
+The spec belongs to the model and travels with every checkpoint and exported file, so that training,
+evaluation, prediction and the runners in ``deploy/`` cannot disagree.
+"""
+import json
+from dataclasses import asdict, dataclass, fields
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a photo lies in the network input: ``network = photo * scale + pad`` (x and y apart, pixels)."""
+
+    scale_x: float
+    scale_y: float
+    pad_x: float
+    pad_y: float
+    width: int      # of the photo
+    height: int
+
+    def to_network(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4) xyxy in photo pixels -> (N, 4) xyxy in pixels of the network input."""
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        return (boxes * scale + np.array([self.pad_x, self.pad_y] * 2, np.float32)).astype(np.float32)
+
+    def to_photo(self, boxes: np.ndarray, clip: bool = True) -> np.ndarray:
+        """Boxes (N, 4) xyxy in pixels of the network input -> (N, 4) xyxy in photo pixels."""
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        boxes = ((boxes - np.array([self.pad_x, self.pad_y] * 2, np.float32)) / scale).astype(np.float32)
+        if clip:
+            boxes = np.clip(boxes, 0, np.array([self.width, self.height] * 2, np.float32))
+        return boxes
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Input convention of a model.
+
+    Args:
+        size: (height, width) of the network input in pixels.
+        color: ``bgr`` as OpenCV reads, or ``rgb``.
+        scale: factor on the 0..255 values; then ``mean`` is subtracted and ``std`` divided, per channel
+            in the order of ``color``.
+        resize: ``stretch`` fills the input, ``letterbox`` keeps the aspect ratio and pads.
+        pad_value: grey level of the padding.
+        pad_anchor: ``center`` or ``topleft``: where a letterboxed photo lies.
+        scale_up: whether a letterboxed photo may grow.
+        stride: height and width must be multiples of it.
+
+    Raises: ValueError for a value outside these rules.
+    """
+
+    size: tuple[int, int] = (640, 640)
+    color: str = "bgr"
+    scale: float = 1.0 / 255.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    resize: str = "letterbox"
+    pad_value: int = 114
+    pad_anchor: str = "center"
+    scale_up: bool = True
+    stride: int = 32
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", tuple(int(v) for v in self.size))
+        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
+        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        for name, value, allowed in (("color", self.color, ("bgr", "rgb")),
+                                     ("resize", self.resize, ("stretch", "letterbox")),
+                                     ("pad_anchor", self.pad_anchor, ("center", "topleft"))):
+            if value not in allowed:
+                raise ValueError(f"InputSpec: {name} must be one of {allowed}, got {value!r}")
+        if len(self.size) != 2 or any(v <= 0 or v % self.stride for v in self.size):
+            raise ValueError(f"InputSpec: size must be (height, width), positive multiples of {self.stride}, "
+                             f"got {self.size}")
+
+    def place(self, height: int, width: int) -> Placement:
+        """The placement of a photo of ``height`` x ``width`` pixels."""
+        net_h, net_w = self.size
+        if self.resize == "stretch":
+            return Placement(net_w / width, net_h / height, 0.0, 0.0, width, height)
+        ratio = min(net_h / height, net_w / width)
+        if not self.scale_up:
+            ratio = min(ratio, 1.0)
+        new_w, new_h = self._resized(height, width, ratio)
+        pad_x, pad_y = (0, 0) if self.pad_anchor == "topleft" else ((net_w - new_w) // 2, (net_h - new_h) // 2)
+        return Placement(ratio, ratio, float(pad_x), float(pad_y), width, height)
+
+    def _resized(self, height: int, width: int, ratio: float) -> tuple[int, int]:
+        """(width, height) of the photo after letterbox scaling, at least one pixel."""
+        rule = int if self.pad_anchor == "topleft" else round
+        return max(1, rule(width * ratio)), max(1, rule(height * ratio))
+
+    def resize_image(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
+        """BGR uint8 (h, w, 3) -> BGR uint8 of the network size, with the placement."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"InputSpec: wanted a uint8 image (height, width, 3), got {image.dtype} {image.shape}")
+        placement = self.place(*image.shape[:2])
+        net_h, net_w = self.size
+        if self.resize == "stretch":
+            return cv2.resize(image, (net_w, net_h), interpolation=cv2.INTER_LINEAR), placement
+        new_w, new_h = self._resized(*image.shape[:2], placement.scale_x)
+        if (new_h, new_w) != image.shape[:2]:
+            image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+        canvas = np.full((net_h, net_w, 3), self.pad_value, np.uint8)
+        top, left = int(placement.pad_y), int(placement.pad_x)
+        canvas[top:top + new_h, left:left + new_w] = image
+        return canvas, placement
+
+    def to_tensor(self, image: np.ndarray) -> np.ndarray:
+        """BGR uint8 (H, W, 3) of any size -> float32 (3, H, W) in the model's convention."""
+        if self.color == "rgb":
+            image = image[:, :, ::-1]
+        tensor = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
+        if self.scale == 1.0 / 255.0:
+            tensor /= np.float32(255)           # the division of the originals, not the product with 1 / 255
+        elif self.scale != 1.0:
+            tensor *= np.float32(self.scale)
+        if any(self.mean) or any(v != 1.0 for v in self.std):
+            tensor -= np.array(self.mean, np.float32)[:, None, None]
+            tensor /= np.array(self.std, np.float32)[:, None, None]
+        return tensor
+
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
+        """BGR uint8 photo (h, w, 3) -> network input (3, H, W) float32, with the placement."""
+        resized, placement = self.resize_image(image)
+        return self.to_tensor(resized), placement
+
+    def to_json(self) -> str:
+        """One line of JSON, as checkpoints and exported files carry it."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "InputSpec":
+        """The spec written by ``to_json``. Raises: ValueError for unknown keys."""
+        values = json.loads(text)
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"InputSpec: unknown keys {sorted(unknown)}")
+        return cls(**values)
