@@ -1,0 +1,10 @@
+"""Write MindIR, ONNX or AIR: the same as ``mindyolo-ext export``; see README.md beside this file."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))     # from a checkout that is not installed
+
+from mindyolo_ext.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main(["export", *sys.argv[1:]]))

@@ -1,0 +1,294 @@
+"""One training step as ONE compiled graph: forward, loss, backward, unscale, all-reduce, overflow check,
+clip, optimiser and moving average.
+
+Parameters of a group are handled as one flat vector: a step then holds a handful of large operators
+instead of several per parameter, one all-reduce per group, and an update that is skipped as a whole
+when a gradient is not finite. Learning rates come in as tensors, so no schedule lives in the graph.
+"""
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, float32, nn, ops, value_and_grad
+
+from mindyolo_ext.backend.launch import world
+
+OPTIMIZERS = ("sgd", "adamw")
+LOSS_SCALERS = ("none", "static", "dynamic")
+
+_flatten = ops.MultitypeFuncGraph("flatten")
+_write = ops.MultitypeFuncGraph("write")
+
+
+@_flatten.register("Tensor")
+def _flatten_one(x):
+    """Any shape -> (n,) float32."""
+    return ops.cast(ops.reshape(x, (-1,)), float32)
+
+
+@_write.register("Tensor", "Tensor", "Number")
+def _write_one(flat, parameter, begin):
+    """Assign the slice of ``flat`` that starts at ``begin`` to ``parameter``."""
+    value = ops.reshape(ops.slice(flat, (begin,), (parameter.size,)), parameter.shape)
+    return ops.assign(parameter, ops.cast(value, parameter.dtype))
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """What the graph needs to know of the optimiser; the rates themselves are inputs of every step.
+
+    Args:
+        name: ``sgd`` (PyTorch's form: momentum buffer without dampening) or ``adamw``.
+        nesterov: for sgd.
+        weight_decay: per group; sgd adds it to the gradient, adamw takes it off the weight.
+        betas, eps: of adamw.
+        accumulate: micro batches per update; gradients are summed, the caller says when to update.
+        clip_norm: largest global norm of the gradient, 0 for no clipping.
+        ema: whether a moving average of all parameters and statistics is kept.
+        loss_scaler, loss_scale: ``none``, ``static`` or ``dynamic`` and its first value.
+
+    Raises: ValueError for an unknown name.
+    """
+
+    name: str = "sgd"
+    nesterov: bool = False
+    weight_decay: tuple[float, ...] = (0.0,)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    ema: bool = False
+    loss_scaler: str = "none"
+    loss_scale: float = 1024.0
+    scale_window: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {self.name!r}")
+        if self.loss_scaler not in LOSS_SCALERS:
+            raise ValueError(f"loss scaler must be one of {LOSS_SCALERS}, got {self.loss_scaler!r}")
+
+
+class _Group:
+    """A parameter group as a flat vector: where each parameter starts, and how long the vector is."""
+
+    def __init__(self, parameters: Sequence[Parameter]):
+        self.parameters = tuple(parameters)
+        sizes = [int(np.prod(p.shape)) for p in parameters]
+        self.begins = tuple(int(v) for v in np.cumsum([0, *sizes])[:-1])
+        self.length = int(sum(sizes))
+
+
+def _zeros(length: int, name: str) -> Parameter:
+    return Parameter(Tensor(np.zeros(length, np.float32)), name=name, requires_grad=False)
+
+
+class _GroupUpdate(nn.Cell):
+    """Optimiser state and update rule of one group.
+
+    Shape: weights (n,), gradient (n,), rate (), momentum (), apply () bool -> new weights (n,).
+    """
+
+    def __init__(self, group: _Group, index: int, options: OptimizerOptions):
+        super().__init__(auto_prefix=False)    # parameters keep the names they have
+        self.adamw = options.name == "adamw"
+        self.nesterov = options.nesterov
+        self.weight_decay = float(options.weight_decay[index])
+        self.beta1, self.beta2 = options.betas
+        self.eps = options.eps
+        self.buffer = _zeros(group.length, f"optimizer.{index}.momentum")
+        if self.adamw:
+            self.square = _zeros(group.length, f"optimizer.{index}.square")
+            self.count = _zeros(1, f"optimizer.{index}.count")
+
+    def construct(self, weights, gradient, rate, momentum, apply):
+        if self.adamw:
+            return self.adamw_update(weights, gradient, rate, apply)
+        if self.weight_decay != 0.0:
+            gradient = gradient + self.weight_decay * weights
+        buffer = self.buffer * momentum + gradient
+        step = gradient + momentum * buffer if self.nesterov else buffer
+        ops.assign(self.buffer, ops.where(apply, buffer, self.buffer))
+        return ops.where(apply, weights - rate * step, weights)
+
+    def adamw_update(self, weights, gradient, rate, apply):
+        """Decoupled weight decay, bias-corrected moments, as ``torch.optim.AdamW``."""
+        count = self.count + 1.0
+        first = self.buffer * self.beta1 + (1.0 - self.beta1) * gradient
+        second = self.square * self.beta2 + (1.0 - self.beta2) * gradient * gradient
+        corrected = ops.sqrt(second) / ops.sqrt(1.0 - ops.pow(self.beta2, count)) + self.eps
+        step = first / (1.0 - ops.pow(self.beta1, count)) / corrected
+        new = weights * (1.0 - rate * self.weight_decay) - rate * step
+        ops.assign(self.count, ops.where(apply, count, self.count))
+        ops.assign(self.buffer, ops.where(apply, first, self.buffer))
+        ops.assign(self.square, ops.where(apply, second, self.square))
+        return ops.where(apply, new, weights)
+
+
+class _ScaledLoss(nn.Cell):
+    """``trainable`` with the loss scale on its total, the value that is differentiated."""
+
+    def __init__(self, trainable: nn.Cell):
+        super().__init__(auto_prefix=False)    # parameters keep the names they have
+        self.trainable = trainable
+
+    def construct(self, images, targets, mask, scale):
+        total, terms = self.trainable(images, targets, mask)
+        total = ops.cast(total, float32)
+        return total * scale, total, ops.cast(terms, float32)
+
+
+class TrainStep(nn.Cell):
+    """A trainable with its optimiser, as one graph.
+
+    Args:
+        trainable: Cell (images, targets, mask) -> (total, terms), see ``losses.registry``.
+        groups: trainable parameters by group.
+        options: optimiser settings.
+
+    Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M), rates (G,) learning rate per group, controls (3,):
+        momentum, update (1 applies the accumulated gradient, 0 only adds to it), moving-average decay
+        -> report (4 + T,): total, gradient norm, 1 if finite else 0, loss scale, terms. Total and terms are
+        summed over ranks.
+    """
+
+    def __init__(self, trainable: nn.Cell, groups: Sequence[Sequence[Parameter]], options: OptimizerOptions):
+        super().__init__(auto_prefix=False)    # parameters keep the names they have
+        if len(options.weight_decay) != len(groups):
+            raise ValueError(f"TrainStep: {len(groups)} groups but {len(options.weight_decay)} weight decays")
+        self.forward = _ScaledLoss(trainable)
+        packed = [_Group(g) for g in groups]
+        self.group_count = len(packed)
+        self.members = tuple(ParameterTuple(g.parameters) for g in packed)
+        self.begins = tuple(g.begins for g in packed)
+        self.counts = tuple(len(g.parameters) for g in packed)
+        self.parameters_flat = ParameterTuple([p for g in packed for p in g.parameters])
+        self.update = nn.CellList([_GroupUpdate(g, i, options) for i, g in enumerate(packed)], auto_prefix=False)
+        self.value_and_gradient = value_and_grad(self.forward, None, self.parameters_flat, has_aux=True)
+        self.accumulate = options.accumulate > 1
+        self.clip_norm = float(options.clip_norm)
+        self.dynamic = options.loss_scaler == "dynamic"
+        self.scaled = options.loss_scaler != "none"
+        self.scale_window = float(options.scale_window)
+        self.loss_scale = Parameter(Tensor([options.loss_scale if self.scaled else 1.0], float32),
+                                    name="optimizer.loss_scale", requires_grad=False)
+        self.good_steps = _zeros(1, "optimizer.good_steps")
+        if self.accumulate:
+            self.sums = ParameterTuple([_zeros(g.length, f"optimizer.{i}.accumulated") for i, g in enumerate(packed)])
+        trained = {id(p) for p in self.parameters_flat}
+        self.buffers = ParameterTuple([p for p in trainable.get_parameters()
+                                       if id(p) not in trained and p.dtype == float32])
+        self.ema = options.ema
+        if self.ema:
+            self.ema_groups = ParameterTuple([_initial_ema(g.parameters, f"ema_flat.{i}")
+                                              for i, g in enumerate(packed)])
+            self.has_buffers = len(self.buffers) > 0
+            if self.has_buffers:
+                self.ema_buffers = _initial_ema(self.buffers, "ema_flat.buffers")
+        self.parallel = world().size > 1
+        self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.parallel else None
+        self.hyper_map = ops.HyperMap()
+
+    def construct(self, images, targets, mask, rates, controls):
+        momentum, update, decay = controls[0], controls[1] > 0.5, controls[2]
+        scale = ops.sum(self.loss_scale)            # a copy: a view of the parameter would see adapt_scale's write
+        (_, total, terms), gradients = self.value_and_gradient(images, targets, mask, scale)
+
+        report = ops.concat((ops.reshape(total, (1,)), terms))
+        if self.parallel:
+            report = self.all_reduce(report)
+        flat, square_norm, start = (), ops.zeros_like(total), 0
+        for i in range(self.group_count):
+            vector = ops.concat(self.hyper_map(_flatten, gradients[start:start + self.counts[i]]))
+            start += self.counts[i]
+            if self.scaled:
+                vector = vector / scale
+            if self.parallel:
+                vector = self.all_reduce(vector)
+            if self.accumulate:
+                vector = self.sums[i] + vector
+            square_norm = square_norm + ops.sum(vector * vector)
+            flat = flat + (vector,)
+        norm = ops.sqrt(square_norm)
+        finite = ops.logical_and(ops.isfinite(norm), ops.isfinite(report[0]))
+        apply = ops.logical_and(update, finite)
+        for i in range(self.group_count):
+            self.apply_group(i, flat[i], norm, (rates[i], momentum, update, apply, finite, decay))
+        if self.ema and self.has_buffers:
+            self.average_buffers(report, update, decay)
+        if self.dynamic:
+            self.adapt_scale(finite)
+        extras = ops.stack((norm, ops.cast(finite, float32), scale))
+        return ops.concat((report[0:1], extras, report[1:]))
+
+    def apply_group(self, i, gradient, norm, controls):
+        """Clip, update, write back and average group ``i``."""
+        rate, momentum, update, apply, finite, decay = controls
+        if self.accumulate:
+            # Kept while micro batches add up, emptied by an update; a gradient that is not finite is dropped.
+            keep = ops.logical_and(ops.logical_not(update), finite)
+            ops.assign(self.sums[i], ops.where(keep, gradient, ops.zeros_like(gradient)))
+        if self.clip_norm > 0.0:
+            gradient = gradient * ops.minimum(self.clip_norm / (norm + 1e-6), ops.ones_like(norm))
+        weights = ops.concat(self.hyper_map(_flatten, self.members[i]))
+        weights = self.update[i](weights, gradient, rate, momentum, apply)
+        self.hyper_map(ops.partial(_write, weights), self.members[i], self.begins[i])
+        if self.ema:
+            average = self.ema_groups[i] * decay + weights * (1.0 - decay)
+            ops.assign(self.ema_groups[i], ops.where(update, average, self.ema_groups[i]))
+
+    def average_buffers(self, report, update, decay):
+        """Moving average of the statistics, read after the forward pass has written them."""
+        values = ops.depend(ops.concat(self.hyper_map(_flatten, self.buffers)), report)
+        average = self.ema_buffers * decay + values * (1.0 - decay)
+        ops.assign(self.ema_buffers, ops.where(update, average, self.ema_buffers))
+
+    def adapt_scale(self, finite):
+        """Halve the loss scale after an overflow, double it after ``scale_window`` good steps."""
+        good = ops.where(finite, self.good_steps + 1.0, ops.zeros_like(self.good_steps))
+        grow = good >= self.scale_window
+        scale = ops.where(finite, self.loss_scale, ops.maximum(self.loss_scale * 0.5, ops.ones_like(self.loss_scale)))
+        ops.assign(self.loss_scale, ops.where(grow, scale * 2.0, scale))
+        ops.assign(self.good_steps, ops.where(grow, ops.zeros_like(good), good))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Optimiser, accumulation, loss-scale and moving-average state by name, for a checkpoint."""
+        return {p.name: p.asnumpy().copy() for p in self.state_parameters()}
+
+    def load_state(self, values: Mapping[str, np.ndarray]) -> None:
+        """Put back what ``state`` gave. Raises: ValueError where names or shapes differ."""
+        own = {p.name: p for p in self.state_parameters()}
+        missing, extra = sorted(set(own) - set(values)), sorted(set(values) - set(own))
+        if missing or extra:
+            raise ValueError(f"optimizer state: missing {missing}, not wanted {extra}; were optimiser, moving average "
+                             "or accumulation changed since the checkpoint?")
+        for name, parameter in own.items():
+            if tuple(values[name].shape) != tuple(parameter.shape):
+                raise ValueError(f"optimizer state: {name} has shape {values[name].shape}, wanted {parameter.shape}")
+            parameter.set_data(Tensor(np.ascontiguousarray(values[name])))
+
+    def state_parameters(self) -> list[Parameter]:
+        """Parameters of this cell that are not the trainable's."""
+        return [p for p in self.get_parameters() if p.name.startswith(("optimizer.", "ema_flat."))]
+
+    def ema_values(self) -> dict[str, np.ndarray]:
+        """The moving average by the names of the trainable's parameters; empty without one."""
+        if not self.ema:
+            return {}
+        values = {}
+        flats = [(m, e) for m, e in zip(self.members, self.ema_groups)]
+        if self.has_buffers:
+            flats.append((self.buffers, self.ema_buffers))
+        for members, flat in flats:
+            array, begin = flat.asnumpy(), 0
+            for p in members:
+                size = int(np.prod(p.shape))
+                values[p.name] = array[begin:begin + size].reshape(p.shape).copy()
+                begin += size
+        return values
+
+
+def _initial_ema(parameters: Sequence[Parameter], name: str) -> Parameter:
+    """The parameters' values as one flat Parameter."""
+    values = np.concatenate([p.asnumpy().reshape(-1) for p in parameters]).astype(np.float32)
+    return Parameter(Tensor(values), name=name, requires_grad=False)

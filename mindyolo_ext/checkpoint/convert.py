@@ -1,0 +1,211 @@
+"""From an original's checkpoint to ours and back, with a report of what became what."""
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from mindyolo_ext.checkpoint.errors import CheckpointError
+from mindyolo_ext.checkpoint.names import Mapped, Recognition, map_tensors, recognise, table_of, to_source_tensors
+from mindyolo_ext.checkpoint.reader import OWN_METADATA, ForeignCheckpoint, file_sha256, read_checkpoint
+from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
+from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
+from mindyolo_ext.class_names import default_names
+from mindyolo_ext.data.darknet import DataFile, parse_data_file
+from mindyolo_ext.data.dataset import read_names
+from mindyolo_ext.input_spec import InputSpec
+
+STATE_PREFIX = "state."                                     # of entries that only a resumed training needs
+COUNTERS = "num_batches_tracked"
+
+
+@dataclass
+class ConversionReport:
+    """What became what.
+
+    Args:
+        source, target: the files; ``source_sha256``, ``target_sha256`` their contents.
+        source_format: see ``ForeignCheckpoint``; ``entry`` and ``used_ema`` say which weights were taken.
+        model, num_classes, class_names_from: registry name, classes, and where the class names come from.
+        part: ``backbone`` for a file that holds only that, else empty.
+        mapped: source name -> target name; ``ignored``: source name -> reason; ``unfilled``: target names that a
+            part of a model leaves as they are.
+        numbers: how many single numbers were taken over.
+        warnings: what a careful reader should know.
+    """
+
+    source: str
+    target: str
+    source_sha256: str
+    target_sha256: str
+    source_format: str
+    entry: str
+    used_ema: bool
+    model: str
+    num_classes: int
+    class_names_from: str
+    part: str = ""
+    mapped: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    unfilled: list[str] = field(default_factory=list)
+    numbers: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """The report as JSON, one key a line."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False)
+
+    def table(self) -> str:
+        """A short table for people."""
+        rows = [("from", f"{self.source} ({self.source_format}"
+                         f"{', entry ' + self.entry if self.entry else ''}{', moving average' if self.used_ema else ''})"),
+                ("to", self.target),
+                ("model", f"{self.model}, {self.num_classes} classes (names from {self.class_names_from})"
+                          + (f", {self.part} only" if self.part else "")),
+                ("tensors", f"{len(self.mapped)} taken over ({self.numbers:,} numbers), {len(self.ignored)} ignored"
+                            + (f", {len(self.unfilled)} of the model not in the file" if self.unfilled else ""))]
+        rows += [("ignored", f"{list(self.ignored.values()).count(reason)} x {reason}")
+                 for reason in dict.fromkeys(self.ignored.values())]
+        rows += [("sha256 from", self.source_sha256), ("sha256 to", self.target_sha256)]
+        rows += [("warning", text) for text in self.warnings]
+        return tabulate(rows, tablefmt="plain")
+
+
+def convert(source: str | Path, target: str | Path, *, model: str | None = None, report: str | Path | None = None,
+            anchors: Sequence[float] | None = None, data: str | Path | None = None, names: str | Path | None = None,
+            prefer_ema: bool = True, entry: str | None = None) -> ConversionReport:
+    """Convert an original's checkpoint to ours; see ``export_torch`` for the way back.
+
+    Args:
+        source: any file ``read_checkpoint`` reads.
+        target: ``.ckpt`` to write.
+        model: registry name; by default it is recognised from the tensors' names and shapes.
+        report: write the report there as JSON.
+        anchors: width, height, width, height ... in pixels, for families whose checkpoints lack them.
+        data: darknet ``.data`` file that gives anchors, class names and input size.
+        names: file of class names, one a line.
+        prefer_ema: take averaged weights where the file holds both.
+        entry: take this top-level entry of the file and no other.
+
+    Raises: FileNotFoundError; CheckpointError if the file is damaged, of an unknown family, or does not fit the model.
+    """
+    foreign = read_checkpoint(source, prefer_ema=prefer_ema, entry=entry)
+    if OWN_METADATA in foreign.extras:
+        raise CheckpointError(f"{source}: is a checkpoint of mindyolo_ext already, wanted one of another program")
+    tensors = {name: array for name, array in foreign.tensors.items() if not name.startswith(STATE_PREFIX)}
+    table, found = recognise(tensors, where=str(source), model=model)
+    settings = parse_data_file(data) if data is not None else DataFile()
+    if anchors is None:
+        anchors = settings.anchors
+    keywords = {**found.keywords, **table.builder_keywords(tensors, tuple(anchors) if anchors is not None else None)}
+    cell = _build(found, keywords)
+    mapped = map_tensors(table, found, tensors, _parameters(cell), where=str(source))
+    class_names, origin = _class_names(foreign, cell.num_classes, settings, data, names)
+    metadata = CheckpointMetadata(
+        model=found.model, num_classes=cell.num_classes, class_names=class_names,
+        input_spec=_input_spec(cell.input_spec, settings), architecture=dict(cell.architecture), epoch=foreign.epoch,
+        source={"file": Path(source).name, "sha256": foreign.sha256, "format": foreign.source_format,
+                "entry": foreign.entry, "ema": foreign.used_ema},
+        extra=_extra(found, mapped))
+    save_checkpoint(target, mapped.values, metadata)
+    result = ConversionReport(
+        str(source), str(target), foreign.sha256, file_sha256(target), foreign.source_format, foreign.entry,
+        foreign.used_ema, found.model, cell.num_classes, origin, found.part, mapped.sources, mapped.ignored,
+        mapped.unfilled, sum(array.size for array in mapped.values.values()), foreign.warnings + mapped.warnings)
+    return _reported(result, report)
+
+
+def export_torch(source: str | Path, target: str | Path, *, report: str | Path | None = None, wrap: str | None = None,
+                 half: bool = False) -> ConversionReport:
+    """Write one of our checkpoints as a PyTorch file with the original's names, ready for its strict loader.
+
+    Args:
+        source: our ``.ckpt``.
+        target: ``.pth`` or ``.pt`` to write.
+        report: write the report there as JSON.
+        wrap: put the state dict under this entry.
+        half: store half precision.
+
+    Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program.
+    """
+    parameters, metadata = load_checkpoint(source)
+    weights = {name: array for name, array in parameters.items() if not name.startswith(STATE_PREFIX)}
+    table = table_of(_build(Recognition(metadata.model, metadata.num_classes), metadata.architecture).family)
+    tensors = to_source_tensors(table, weights, metadata.extra.get(COUNTERS))
+    part = metadata.extra.get("part") or {}
+    prefix = part.get("prefix", "")
+    tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
+    write_torch_checkpoint(target, tensors, wrap=wrap, half=half)
+    result = ConversionReport(
+        str(source), str(target), file_sha256(source), file_sha256(target), "mindspore", "", False, metadata.model,
+        metadata.num_classes, "the checkpoint", part.get("name", ""),
+        {name: table.to_source(name).removeprefix(prefix) for name in weights},
+        {name: "state of the training, not a weight" for name in parameters if name not in weights}, [],
+        sum(array.size for array in weights.values()),
+        ["half precision: numbers were rounded"] if half else [])
+    return _reported(result, report)
+
+
+def _reported(result: ConversionReport, path: str | Path | None) -> ConversionReport:
+    """``result``, after writing it to ``path`` if there is one."""
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(result.to_json() + "\n", encoding="utf-8")
+    return result
+
+
+def _build(found: Recognition, keywords: dict[str, Any]) -> Any:
+    """The network of the registry; imported here because it starts the framework."""
+    from mindyolo_ext.models import create_model
+
+    classes = {} if found.num_classes is None else {"num_classes": found.num_classes}
+    return create_model(found.model, **classes, **keywords)
+
+
+def _parameters(cell: Any) -> dict[str, np.ndarray]:
+    """Name -> array of the network's parameters."""
+    from mindyolo_ext.backend.parameters import parameter_values
+
+    return parameter_values(cell)
+
+
+def _extra(found: Recognition, mapped: Mapped) -> dict[str, Any]:
+    """What the way back needs: batch counters, and which part of a model the file holds."""
+    counters: dict[str, Any] | int = mapped.counters
+    if len(set(mapped.counters.values())) == 1:
+        counters = next(iter(mapped.counters.values()))
+    extra: dict[str, Any] = {COUNTERS: counters} if mapped.counters else {}
+    if found.part:
+        extra["part"] = {"name": found.part, "prefix": found.prefix}
+    return extra
+
+
+def _input_spec(spec: InputSpec, settings: DataFile) -> InputSpec:
+    """The model's input, in the size that the settings name."""
+    if settings.width is None and settings.height is None:
+        return spec
+    return replace(spec, size=(settings.height or spec.size[0], settings.width or spec.size[1]))
+
+
+def _class_names(foreign: ForeignCheckpoint, num_classes: int, settings: DataFile, data: str | Path | None,
+                 names: str | Path | None) -> tuple[list[str], str]:
+    """(class names, where they come from): the names file, the ``.data`` file, the checkpoint, COCO, or numbers.
+
+    Raises: CheckpointError if a named file has another number of classes than the head.
+    """
+    if settings.classes is not None and settings.classes != num_classes:
+        raise CheckpointError(f"{data}: classes is {settings.classes}, the head of {foreign.path} has {num_classes}")
+    if names is not None:
+        found, origin = read_names(names, "."), str(names)
+    elif settings.names is not None:
+        found, origin = read_names(settings.names, Path(data).parent, Path(data).parent.parent), f"{data}: {settings.names}"
+    elif foreign.class_names is not None:
+        found, origin = foreign.class_names, str(foreign.path)
+    else:
+        return default_names(num_classes), "COCO" if num_classes == 80 else "numbering"
+    if len(found) != num_classes:
+        raise CheckpointError(f"{origin}: {len(found)} class names, the head of {foreign.path} has {num_classes} classes")
+    return found, origin

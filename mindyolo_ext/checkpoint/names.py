@@ -1,0 +1,260 @@
+"""Parameter names of PyTorch and MindSpore, and the table each family supplies.
+
+A table is total in both directions: every tensor of the source is used or ignored with a reason, and every
+parameter of the target is filled exactly once. ``map_tensors`` checks it, with the shapes.
+"""
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mindyolo_ext.checkpoint.errors import CheckpointError
+
+TORCH_TO_MINDSPORE = {"running_mean": "moving_mean", "running_var": "moving_variance"}
+NORM_LEAVES = {"weight": "gamma", "bias": "beta"}
+MINDSPORE_TO_TORCH = {"moving_mean": "running_mean", "moving_variance": "running_var", "gamma": "weight", "beta": "bias",
+                      "embedding_table": "weight"}
+COUNTER = "num_batches_tracked"
+_STATE_PREFIXES = ("moments.", "moment1.", "moment2.", "accum.", "velocity.", "state.")
+_STATE_NAMES = {"global_step", "learning_rate", "momentum", "epoch_num", "step_num", "current_iterator_step",
+                "last_overflow_iterator_step"}
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A tensor of the source that the target does not need, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a table sees in a file.
+
+    Args:
+        model: registry name.
+        num_classes: of the head; None if the file has none.
+        keywords: further builder keywords that the shapes tell.
+        prefix: what stands before the names in the whole model, for a file that holds only a part of it.
+        part: name of that part, empty for a whole model.
+    """
+
+    model: str
+    num_classes: int | None
+    keywords: dict[str, object] = field(default_factory=dict)
+    prefix: str = ""
+    part: str = ""
+
+
+class NamesTable(ABC):
+    """How a family's checkpoints are recognised and named.
+
+    Names of MindSpore checkpoints pass through unchanged where they are parameter names already.
+    """
+
+    family: str
+
+    @abstractmethod
+    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+        """The models these names and shapes may be; empty if they are of another family."""
+
+    def to_target(self, name: str, norms: frozenset[str]) -> str | Ignored:
+        """Our parameter name, or why the tensor is not needed.
+
+        Args:
+            name: in the original's ``state_dict``.
+            norms: names of the normalisation layers, see ``find_norms``.
+        """
+        return leaf_to_mindspore(name, norms)
+
+    def to_source(self, name: str) -> str:
+        """The original's name of our parameter ``name``."""
+        return leaf_to_torch(name)
+
+    def builder_keywords(self, tensors: Mapping[str, np.ndarray], anchors: tuple[float, ...] | None) -> dict[str, object]:
+        """Keywords for the builder from anchors the user gave: width, height, width, height ... in pixels.
+
+        Raises: CheckpointError if the family has no anchors, or the file needs them and there are none.
+        """
+        if anchors is not None:
+            raise CheckpointError(f"{self.family}: anchors were given, but its models have none")
+        return {}
+
+    def outputs(self, cell: Any, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs of the network for ``verify``, under the names that stored arrays and the original's hook use.
+
+        Args:
+            cell: the family's network in inference mode.
+            images: float32 (B, 3, H, W) in its input convention.
+        """
+        raise CheckpointError(f"{self.family}: has no outputs to verify")
+
+    def case_input(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+        """(batch, height, width) of the input that stored arrays belong to."""
+        raise CheckpointError(f"{self.family}: has no stored arrays to verify against")
+
+
+_TABLES: dict[str, NamesTable] = {}
+
+
+def register_table(table: type[NamesTable]) -> type[NamesTable]:
+    """Return the class after entering one table of it under its family's name."""
+    if table.family in _TABLES:
+        raise ValueError(f"register_table: two tables are called {table.family!r}")
+    _TABLES[table.family] = table()
+    return table
+
+
+def list_tables() -> list[str]:
+    """Families that have a table, sorted."""
+    return sorted(_TABLES)
+
+
+def table_of(family: str) -> NamesTable:
+    """The table of ``family``. Raises: ValueError if it has none."""
+    if family not in _TABLES:
+        raise ValueError(f"no names table for family {family!r}, there is one for {', '.join(list_tables())}")
+    return _TABLES[family]
+
+
+def find_norms(names: Iterable[str]) -> frozenset[str]:
+    """Names of the layers that hold running statistics, under either framework's leaf names."""
+    leaves = ("running_mean", "moving_mean")
+    return frozenset(name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in leaves)
+
+
+def leaf_to_mindspore(name: str, norms: frozenset[str]) -> str | Ignored:
+    """``name`` with MindSpore's leaf; convolutions and dense layers keep theirs."""
+    layer, dot, leaf = name.rpartition(".")
+    if leaf == COUNTER:
+        return Ignored("counts training batches; MindSpore's BatchNorm has no such counter")
+    if name.startswith(_STATE_PREFIXES) or name in _STATE_NAMES:
+        return Ignored("state of an optimiser, not a weight")
+    if leaf in TORCH_TO_MINDSPORE:
+        return layer + dot + TORCH_TO_MINDSPORE[leaf]
+    if layer in norms and leaf in NORM_LEAVES:
+        return layer + dot + NORM_LEAVES[leaf]
+    return name
+
+
+def leaf_to_torch(name: str) -> str:
+    """``name`` with PyTorch's leaf."""
+    layer, dot, leaf = name.rpartition(".")
+    return layer + dot + MINDSPORE_TO_TORCH.get(leaf, leaf)
+
+
+def recognise(tensors: Mapping[str, np.ndarray], *, where: str, model: str | None = None) -> tuple[NamesTable, Recognition]:
+    """The table and the model these tensors belong to.
+
+    Args:
+        tensors: as the reader gives them.
+        where: file, for messages.
+        model: registry name, when the user names it.
+
+    Raises: CheckpointError if no family knows the names, or several models fit and none is named.
+    """
+    found = [(table, candidate) for table in _TABLES.values() for candidate in table.recognise(tensors)]
+    chosen = [pair for pair in found if model is None or pair[1].model == model]
+    if len(chosen) == 1:
+        return chosen[0]
+    sample = ", ".join(f"{name} {tuple(array.shape)}" for name, array in list(tensors.items())[:4])
+    if not found:
+        raise CheckpointError(f"{where}: no family knows these weights ({len(tensors)} tensors: {sample}, ...), wanted "
+                              f"one of {', '.join(list_tables())}")
+    names = ", ".join(sorted({candidate.model for _, candidate in found}))
+    if not chosen:
+        raise CheckpointError(f"{where}: holds weights of {names}, not of {model}")
+    raise CheckpointError(f"{where}: may be any of {names}; name one with --model")
+
+
+@dataclass
+class Mapped:
+    """The outcome of ``map_tensors``.
+
+    Args:
+        values: our parameter name -> array of the parameter's type.
+        sources: source name -> our name.
+        ignored: source name -> reason.
+        unfilled: our parameters that the file does not hold (only for a part of a model).
+        counters: layer -> number of batches its statistics have seen.
+        warnings: numbers that changed their type.
+    """
+
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    unfilled: list[str] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def map_tensors(table: NamesTable, recognition: Recognition, tensors: Mapping[str, np.ndarray],
+                targets: Mapping[str, np.ndarray], *, where: str) -> Mapped:
+    """Bring ``tensors`` under our names, completely.
+
+    Args:
+        targets: our parameters with their shapes and types.
+        where: file, for messages.
+
+    Raises: CheckpointError listing the first tensors that fit nowhere, parameters filled twice or not at all, and
+        shapes that differ.
+    """
+    result = Mapped()
+    named = {recognition.prefix + name: (name, array) for name, array in tensors.items()}
+    norms = find_norms(named)
+    unknown, twice, shapes, narrowed = [], [], [], []
+    for full, (name, array) in named.items():
+        target = table.to_target(full, norms)
+        layer, _, leaf = full.rpartition(".")
+        if leaf == COUNTER and array.size == 1:
+            result.counters[layer] = int(array.reshape(()))
+        if isinstance(target, Ignored):
+            result.ignored[name] = target.reason
+        elif target not in targets:
+            unknown.append(f"{name} {tuple(array.shape)}")
+        elif target in result.values:
+            twice.append(f"{name} and another both fill {target}")
+        elif tuple(array.shape) != tuple(targets[target].shape):
+            shapes.append(f"{name} is {tuple(array.shape)}, {target} wants {tuple(targets[target].shape)}")
+        else:
+            result.values[target] = np.asarray(array, targets[target].dtype)
+            result.sources[name] = target
+            if array.dtype != targets[target].dtype:
+                narrowed.append(name)
+    unfilled = [name for name in targets if name not in result.values]
+    checks = [("tensors that the model does not have", unknown), ("parameters filled twice", twice),
+              ("shapes that differ", shapes)]
+    if not recognition.part and not shapes:
+        checks.append(("parameters of the model that the file lacks", unfilled))
+    result.unfilled = unfilled
+    for what, items in checks:
+        if items:
+            more = f" and {len(items) - 5} more" if len(items) > 5 else ""
+            raise CheckpointError(f"{where}: {len(items)} {what} ({recognition.model}): {'; '.join(items[:5])}{more}")
+    if narrowed:
+        result.warnings.append(f"{len(narrowed)} tensors changed their number type: {', '.join(narrowed[:5])}")
+    return result
+
+
+def to_source_tensors(table: NamesTable, parameters: Mapping[str, np.ndarray],
+                      counters: Mapping[str, int] | int | None = None) -> dict[str, np.ndarray]:
+    """Our parameters under the original's names, with the batch counters PyTorch's BatchNorm wants.
+
+    Args:
+        counters: layer -> batches seen, one number for all, or None for 0.
+
+    Raises: CheckpointError if two parameters would get the same name.
+    """
+    result: dict[str, np.ndarray] = {}
+    for name, array in parameters.items():
+        source = table.to_source(name)
+        if source in result:
+            raise CheckpointError(f"{table.family}: two parameters would be called {source!r}")
+        result[source] = np.asarray(array)
+        layer, _, leaf = source.rpartition(".")
+        if leaf == "running_var":
+            seen = counters.get(layer, 0) if isinstance(counters, Mapping) else counters or 0
+            result[f"{layer}.{COUNTER}"] = np.array(seen, np.int64)
+    return result

@@ -1,0 +1,60 @@
+"""Runs an original program for ``verify``: ``PYTHON originals/run.py JOB.json``.
+
+This file is started with the user's own Python, which has PyTorch but not necessarily this package, so it imports
+nothing of it. The job names the clone, the checkpoint, the images and the file for the results.
+"""
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]     # our files shadow no package
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+
+def main(job_path):
+    """Build, load strictly, run, and store ``output/<name>`` and ``layer/<module>#<call>`` arrays."""
+    job = json.loads(Path(job_path).read_text(encoding="utf-8"))
+    hook = _hook(job["family"])
+    os.chdir(job["repo"])
+    sys.path.insert(0, job["repo"])
+    torch.set_num_threads(job["threads"])
+    model = hook.build(job)
+    state = torch.load(job["weights"], map_location="cpu", weights_only=True)
+    model.load_state_dict(state[job["entry"]] if job["entry"] else state, strict=True)
+    model.eval()
+    layers = {}
+    for name, module in model.named_modules():
+        if name:
+            module.register_forward_hook(_keeper(name, layers))
+    with torch.no_grad():
+        outputs = hook.outputs(model(torch.from_numpy(np.load(job["images"]))))
+    arrays = {f"output/{name}": value.numpy() for name, value in outputs.items()}
+    arrays.update({f"layer/{name}#{index}": value for name, values in layers.items()
+                   for index, value in enumerate(values)})
+    np.savez(job["results"], **arrays)
+
+
+def _hook(family):
+    """The module ``<family>.py`` beside this file."""
+    path = HERE / f"{family}.py"
+    spec = importlib.util.spec_from_file_location(f"original_{family}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _keeper(name, layers):
+    """A forward hook that keeps a copy of the module's output, if it is one tensor."""
+    def keep(module, arguments, output):
+        if isinstance(output, torch.Tensor):
+            layers.setdefault(name, []).append(output.detach().clone().float().numpy())
+    return keep
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,104 @@
+"""What the reader puts in place of a foreign file's objects: plain data that does nothing.
+
+None of these classes calls, imports or looks up anything; they hold what the file said.
+"""
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class GlobalName:
+    """A class or function the file mentions by name. It is never imported and cannot be called.
+
+    Args:
+        module, name: as the file writes them, Python 2 spellings made modern.
+        kind: ``safe`` (rebuilt by our own code), ``class`` (its instances become ``Record``),
+            ``storage``, ``dtype`` or ``mention`` (may stand as a value, never be instantiated).
+        value: element type of a ``storage`` or ``dtype`` (NumPy name, ``bfloat16`` or None for bytes).
+    """
+
+    module: str
+    name: str
+    kind: str
+    value: str | None = None
+
+    @property
+    def qualified(self) -> str:
+        """``module.name``."""
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(eq=False)
+class Record:
+    """An instance of a class that is not here: its arguments, its state, and items if it was a container."""
+
+    cls: GlobalName
+    args: tuple = ()
+    keywords: dict = field(default_factory=dict)
+    state: dict[Any, Any] = field(default_factory=dict)
+    list_items: list = field(default_factory=list)
+    dict_items: dict = field(default_factory=dict)
+
+    @property
+    def qualified(self) -> str:
+        """``module.Class``."""
+        return self.cls.qualified
+
+    @property
+    def is_module(self) -> bool:
+        """Whether the state is that of a ``torch.nn.Module``."""
+        return all(isinstance(self.state.get(key), dict) for key in ("_parameters", "_buffers", "_modules"))
+
+
+@dataclass(frozen=True, eq=False)
+class StorageRecord:
+    """A run of numbers in the file: ``count`` elements of ``dtype`` (None: bytes) under ``key``."""
+
+    key: str
+    dtype: str | None
+    count: int
+    offset: int = 0             # elements, for a storage that is a view of another
+
+
+@dataclass(frozen=True, eq=False)
+class TensorRecord:
+    """A strided view of a storage; ``offset`` and ``stride`` count elements of ``dtype``."""
+
+    storage: StorageRecord
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        total = 1
+        for size in self.shape:
+            total *= size
+        return total
+
+
+@dataclass(eq=False)
+class DtypeRecord:
+    """A NumPy dtype under construction: a code such as ``f4`` and its byte order."""
+
+    code: str
+    order: str = "="
+
+    def resolve(self) -> np.dtype | None:
+        """The dtype, or None for Python objects and structures, which stay unread."""
+        if self.code[:1] not in "biufcSU" or self.code[:1] == "":
+            return None
+        dtype = np.dtype(self.code)
+        return dtype if self.order in "=|" else dtype.newbyteorder(self.order)
+
+
+@dataclass(eq=False)
+class ArrayRecord:
+    """A NumPy array or scalar under construction; ``value`` is None until its state has come."""
+
+    value: np.ndarray | None = None
+    scalar: bool = False

@@ -1,0 +1,275 @@
+"""YAML recipes as frozen dataclasses. No framework, no expressions, no class paths.
+
+``__BASE__`` names parent files (relative to the file that names them); later wins, mappings merge,
+lists replace. A key that no dataclass knows is an error that says where it stands and what was meant.
+"""
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network. ``keywords`` go to its builder (for example ``anchors``)."""
+
+    name: str = ""
+    keywords: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pictures are and how they become batches.
+
+    ``train`` and ``val`` are data-set descriptions (``format`` and its paths, relative to ``root``);
+    ``augment`` lists the steps of the training pipeline.
+    """
+
+    root: str = "."
+    class_names: list = field(default_factory=list)
+    num_classes: int = 0                        # 0: as many as the data set names
+    train: dict = field(default_factory=dict)
+    val: dict = field(default_factory=dict)
+    augment: list = field(default_factory=list)
+    max_boxes: int = 0                          # per image, 0: the data set's maximum
+    workers: int = 2
+    worker_kind: str = "thread"
+    cache: bool = False
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """Changes to the model's own InputSpec; empty fields keep its values."""
+
+    size: list = field(default_factory=list)    # height, width
+    color: str = ""
+    scale: float = 0.0
+    mean: list = field(default_factory=list)
+    std: list = field(default_factory=list)
+    resize: str = ""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimiser. ``groups``: ``single``, or ``by_kind`` (convolution weights, norm scales, biases; decay on weights)."""
+
+    name: str = "sgd"
+    lr: float = 0.01
+    lr_per_image: bool = False                  # lr is multiplied by the global batch size
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    groups: str = "single"
+    clip_norm: float = 0.0
+    accumulate: int = 1
+    accumulate_first_alone: bool = False        # as darknet-style loops: the very first micro batch is a step of its own
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning rate over time; warm-up by iteration, decay by epoch or iteration."""
+
+    decay: str = "constant"                     # constant | multistep | cosine | linear
+    milestones: list = field(default_factory=list)
+    gamma: float = 0.1
+    final_ratio: float = 0.05                   # cosine, linear: last rate / first rate
+    flat_epochs: int = 0                        # cosine: last epochs at the final rate
+    warmup_epochs: float = 0.0
+    warmup_power: float = 1.0
+    warmup_start_ratio: float = 0.0
+    warmup_bias_lr: float = -1.0                # first rate of the bias group, negative: as the others
+    warmup_momentum: float = -1.0               # first momentum, negative: as always
+    drops_lost_in_warmup: bool = False          # as Yolo-FastestV2: a milestone inside the warm-up has no effect
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """From ``from_epoch`` on, ``loss`` and ``augment`` change; ``augment`` null keeps the list before."""
+
+    from_epoch: int = 0
+    loss: dict = field(default_factory=dict)
+    augment: list | None = None
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Training. ``loss.name`` is the registered trainable, the other keys of ``loss`` its keywords."""
+
+    epochs: int = 300
+    per_batch_size: int = 16
+    loss: dict = field(default_factory=dict)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    stages: list[StageConfig] = field(default_factory=list)
+    multi_scale: list = field(default_factory=list)     # square sizes in pixels, empty: the input size
+    multi_scale_interval: int = 10
+    weight: str = ""                            # start from this checkpoint
+    freeze: list = field(default_factory=list)  # parameter-name prefixes that do not train
+    freeze_bn: bool = False                     # statistics stay as loaded
+    sync_bn: bool = False                       # statistics over all ranks
+    ema_decay: float = 0.0                      # 0: no moving average
+    ema_warmup: float = 2000.0
+    amp_level: str = "O0"
+    loss_scaler: str = "none"
+    loss_scale: float = 1024.0
+    distill: dict = field(default_factory=dict)
+    seed: int = 0
+    run_eval: bool = True
+    eval_interval: int = 1
+    save_interval: int = 1
+    log_interval: int = 10
+    max_bad_steps: int = 20                     # steps in a row without a finite gradient before training gives up
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation. ``metrics`` beside COCO: ``darknet``, the original's own metric of Yolo-FastestV2."""
+
+    per_batch_size: int = 1
+    conf_thres: float = 0.001
+    iou_thres: float = 0.65
+    max_detections: int = 300
+    max_candidates: int = 30000
+    multi_label: bool = False
+    class_agnostic: bool = False
+    clip: bool = True                           # boxes end at the photo's border
+    metrics: list = field(default_factory=list)
+    report_conf: float = 0.3                    # for precision, recall, F1 and pictures
+    fold: bool = True                           # evaluate the deploy form (BatchNorm folded)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One recipe: everything a run needs besides the machine."""
+
+    model: ModelConfig = ModelConfig()
+    input: InputConfig = InputConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+
+    def to_yaml(self) -> str:
+        """The merged recipe as YAML, as every run prints and saves it."""
+        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True, width=110)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe with its parents.
+
+    Args:
+        path: YAML file.
+        overrides: ``section.key=value`` strings, the value in YAML.
+
+    Raises: FileNotFoundError, or ValueError that names file, key and what was wanted.
+    """
+    merged = _read_merged(Path(path), ())
+    for text in overrides:
+        merged = _merge(merged, parse_override(text))
+    return config_from_mapping(merged, str(path))
+
+
+def config_from_mapping(values: Mapping[str, Any], where: str = "config") -> Config:
+    """Checked dataclasses from nested mappings; ``where`` names the source in errors."""
+    return _build(Config, values, where, "")
+
+
+def override(config: Config, texts: Sequence[str]) -> Config:
+    """``config`` with ``section.key=value`` strings applied."""
+    merged: Any = asdict(config)
+    for text in texts:
+        merged = _merge(merged, parse_override(text))
+    return config_from_mapping(merged, "--set")
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """``a.b=1`` -> ``{"a": {"b": 1}}``. Raises: ValueError for another form."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ValueError(f"--set {text}: wanted section.key=value")
+    result: Any = yaml.safe_load(value)
+    for part in reversed(key.strip().split(".")):
+        result = {part: result}
+    return result
+
+
+def _read_merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The file with its ``__BASE__`` parents below it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"config {path}: no such file" + (f" (named by {seen[-1]})" if seen else ""))
+    if path.resolve() in seen:
+        raise ValueError(f"config {path}: __BASE__ names itself through {seen[-1]}")
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"config {path}: not valid YAML: {error}") from error
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ValueError(f"config {path}: wanted sections at the top level, got {type(values).__name__}")
+    bases = values.pop("__BASE__", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(merged, _read_merged(path.parent / base, (*seen, path.resolve())))
+    return _merge(merged, values)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key written twice, and reads 1e-3 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
+        twice = [k for i, k in enumerate(keys) if k in keys[:i]]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _merge(below: Any, above: Any) -> Any:
+    """``above`` over ``below``: mappings merge, anything else replaces."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
+
+
+def _build(kind: type, values: Any, where: str, prefix: str) -> Any:
+    """An instance of dataclass ``kind``, every key and type checked."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: {prefix or 'top level'} wanted a section, got {values!r}")
+    known = {f.name: f for f in fields(kind)}
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, 1)
+            hint = f", did you mean {prefix}{close[0]}?" if close else f"; known are {', '.join(known)}"
+            raise ValueError(f"{where}: unknown key {prefix}{key}{hint}")
+    hints = typing.get_type_hints(kind)
+    return kind(**{key: _convert(hints[key], value, where, prefix + str(key)) for key, value in values.items()})
+
+
+def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
+    """``value`` as the type hint ``kind``; ints serve as floats, numbers in text (``1e-3``) too."""
+    if is_dataclass(kind):
+        return _build(kind, value, where, name + ".")
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _convert(next(a for a in typing.get_args(kind) if a is not type(None)), value, where, name)
+    if origin is list:
+        inner = typing.get_args(kind)[0]
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where}: {name} wanted a list, got {value!r}")
+        return [_convert(inner, v, where, f"{name}[{i}]") for i, v in enumerate(value)]
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if kind is list and isinstance(value, tuple):
+        return list(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{where}: {name} wanted {kind.__name__}, got {value!r}")
+    return value

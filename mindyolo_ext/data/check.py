@@ -1,0 +1,156 @@
+"""What is in a data set, and what is wrong with it: the report behind ``mindyolo-ext check-data``."""
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from mindyolo_ext.data.dataset import Annotations, Dataset, Problem
+
+_SMALL, _LARGE = 32 ** 2, 96 ** 2                                   # box areas that COCO calls small and large
+_SLIVER = 20.0                                                      # a box this many times longer than wide is odd
+
+
+@dataclass
+class DatasetReport:
+    """The findings of ``check_dataset``.
+
+    Args:
+        name: of the data set.
+        class_names: as in the data set.
+        images, boxes, ignored: how many; ``boxes`` leaves the ignored ones out.
+        images_without_boxes: files.
+        class_counts: (K,) boxes per class; ``class_images`` (K,) pictures per class.
+        box_sizes: (N, 2) width and height of the boxes in photo pixels; ``box_fractions`` (N,) their share of the
+            picture's area.
+        image_sizes: (n, 2) height and width of the readable pictures.
+        boxes_per_image: (n,) for every picture.
+        problems: everything odd; those with ``fatal`` must be repaired before training.
+    """
+
+    name: str
+    class_names: list[str]
+    images: int
+    boxes: int
+    ignored: int
+    class_counts: np.ndarray
+    class_images: np.ndarray
+    box_sizes: np.ndarray
+    box_fractions: np.ndarray
+    image_sizes: np.ndarray
+    boxes_per_image: np.ndarray
+    images_without_boxes: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether training can start: nothing missing, broken or malformed."""
+        return not any(problem.fatal for problem in self.problems)
+
+    def table(self, max_rows: int = 20) -> str:
+        """The report as text; at most ``max_rows`` classes and problems of each kind are listed."""
+        parts = [tabulate(self._summary(), tablefmt="simple", disable_numparse=True)]
+        order = np.argsort(-self.class_counts, kind="stable")
+        rows = [(label, self.class_names[label], self.class_counts[label], self.class_images[label])
+                for label in order[:max_rows]]
+        parts.append(tabulate(rows, headers=("label", "class", "boxes", "pictures"), tablefmt="simple"))
+        if len(order) > max_rows:
+            parts.append(f"... and {len(order) - max_rows} more classes, "
+                         f"{int((self.class_counts[order[max_rows:]] == 0).sum())} of them without a box")
+        if len(self.box_sizes):
+            parts.append(tabulate(self._size_rows(), floatfmt=".1f", tablefmt="simple",
+                                  headers=("boxes, photo pixels", "least", "5 %", "half", "95 %", "most")))
+        for kind, count in Counter(problem.kind for problem in self.problems).most_common():
+            found = [problem for problem in self.problems if problem.kind == kind]
+            lines = [f"{kind}: {count}{' (must be repaired)' if found[0].fatal else ''}"]
+            lines += [f"  {problem.where}: {problem.message}" for problem in found[:max_rows]]
+            parts.append("\n".join(lines + ([f"  ... and {count - max_rows} more"] if count > max_rows else [])))
+        parts.append("ready for training" if self.ok else "NOT ready for training")
+        return "\n\n".join(parts)
+
+    def _summary(self) -> list[tuple[str, str]]:
+        """Rows of the first table."""
+        areas = self.box_sizes.prod(1)
+        small, large = int((areas < _SMALL).sum()), int((areas >= _LARGE).sum())
+        sides = [f"{low}..{high}" for low, high in zip(self.image_sizes.min(0), self.image_sizes.max(0), strict=True)] \
+            if len(self.image_sizes) else ["-", "-"]
+        return [("data set", self.name), ("pictures", str(self.images)),
+                ("  readable", str(len(self.image_sizes))), ("  height, width", ", ".join(sides)),
+                ("  without boxes", str(len(self.images_without_boxes))),
+                ("boxes", str(self.boxes)), ("  ignored (crowd, difficult)", str(self.ignored)),
+                ("  most in a picture", str(int(self.boxes_per_image.max(initial=0)))),
+                ("  small / medium / large", f"{small} / {len(areas) - small - large} / {large}"),
+                ("classes", str(len(self.class_names))),
+                ("  without boxes", str(int((self.class_counts == 0).sum())))]
+
+    def _size_rows(self) -> list[tuple[str, float, float, float, float, float]]:
+        """Rows of the table of box sizes."""
+        steps = (0, 5, 50, 95, 100)
+        values = (("width", self.box_sizes[:, 0]), ("height", self.box_sizes[:, 1]),
+                  ("share of the picture, %", 100 * self.box_fractions))
+        return [(name, *np.percentile(column, steps).tolist()) for name, column in values]
+
+
+def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
+    """Reads every picture and box of a data set.
+
+    Make the data set with ``build_dataset(..., strict=False)``, so that faulty labels stand in the report instead of
+    stopping it.
+
+    Args:
+        dataset: to check.
+        progress: show a bar.
+    """
+    count = len(dataset.class_names)
+    report = DatasetReport(dataset.name, dataset.class_names, len(dataset), 0, 0, np.zeros(count, int),
+                           np.zeros(count, int), np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2), int),
+                           np.zeros(len(dataset), int), problems=list(dataset.problems))
+    known = {(problem.kind, problem.where) for problem in dataset.problems}
+    sizes, box_sizes, fractions = [], [], []
+    for index in tqdm(range(len(dataset)), desc="checking", unit="picture", disable=not progress):
+        path = dataset.paths[index]
+        labels = dataset.labels(index)
+        if not len(labels):
+            report.images_without_boxes.append(path)
+        try:
+            sample = dataset.load(index)
+        except (FileNotFoundError, ValueError) as error:
+            kind = "missing image" if isinstance(error, FileNotFoundError) else "broken image"
+            if (kind, path) not in known:
+                report.problems.append(Problem(kind, path, str(error).removeprefix(f"{path}: ")))
+            continue
+        sizes.append(sample.image.shape[:2])
+        found = dataset.annotations(index)
+        report.problems += _odd_boxes(path, found, dataset.class_names)
+        kept = ~found.ignore
+        sides = (found.boxes[:, 2:] - found.boxes[:, :2])[kept]
+        box_sizes.append(sides)
+        fractions.append(sides.prod(1) / (found.height * found.width))
+        report.boxes_per_image[index] = kept.sum()
+        report.ignored += int(found.ignore.sum())
+        report.class_counts += np.bincount(found.labels[kept], minlength=count)
+        report.class_images[np.unique(found.labels[kept])] += 1
+    report.image_sizes = np.array(sizes, int).reshape(-1, 2)
+    report.box_sizes = np.concatenate([np.zeros((0, 2)), *box_sizes])
+    report.box_fractions = np.concatenate([np.zeros(0), *fractions])
+    report.boxes = int(report.class_counts.sum())
+    return report
+
+
+def _odd_boxes(path: str, found: Annotations, class_names: list[str]) -> list[Problem]:
+    """Boxes that stand twice, are thinner than a pixel or extremely long."""
+    problems, seen = [], set()
+    for box, label in zip(found.boxes.astype(float), found.labels, strict=True):
+        text = f"{class_names[label]} ({', '.join(f'{value:.1f}' for value in box)}) xyxy"
+        key = (int(label), *np.rint(box).astype(int).tolist())
+        sides = box[2:] - box[:2]
+        if key in seen:
+            problems.append(Problem("duplicate box", path, f"{text} stands twice"))
+        elif sides.min() < 1:
+            problems.append(Problem("odd box", path, f"{text} is thinner than a pixel"))
+        elif sides.max() > _SLIVER * sides.min():
+            problems.append(Problem("odd box", path, f"{text} is {sides.max() / sides.min():.0f} times as long as "
+                                                     "wide"))
+        seen.add(key)
+    return problems

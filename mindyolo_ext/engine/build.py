@@ -1,0 +1,103 @@
+"""From a recipe or a checkpoint to data sets and networks."""
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mindyolo_ext.backend import nn
+from mindyolo_ext.backend.parameters import load_parameters
+from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
+from mindyolo_ext.config import Config, InputConfig
+from mindyolo_ext.data.dataset import Dataset, build_dataset
+from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.models import create_model
+
+logger = logging.getLogger(__name__)
+STATE_PREFIX = "state."         # entries of a checkpoint that only a resumed training needs
+
+
+def split_dataset(config: Config, split: str) -> Dataset:
+    """The ``train`` or ``val`` data set of a recipe.
+
+    Raises: ValueError if the recipe has none, or its classes are not ``data.class_names``.
+    """
+    description = getattr(config.data, "train" if split == "train" else "val")
+    if not description:
+        raise ValueError(f"config: data.{split} is empty; describe it, for example "
+                         f"--set data.{split}='{{format: yolo, images: images/{split}, labels: labels/{split}}}'")
+    dataset = build_dataset({"cache": config.data.cache, **description}, config.data.root)
+    names = config.data.class_names
+    if names and list(names) != list(dataset.class_names):
+        raise ValueError(f"config: data.class_names {names} are not those of data.{split}: {dataset.class_names}")
+    return dataset
+
+
+def with_input(spec: InputSpec, changes: InputConfig) -> InputSpec:
+    """``spec`` with the fields that the recipe's ``input`` section sets."""
+    values = {name: getattr(changes, name) for name in ("size", "color", "scale", "mean", "std", "resize")}
+    return replace(spec, **{name: value for name, value in values.items() if value})
+
+
+def new_model(config: Config, num_classes: int) -> nn.Cell:
+    """The recipe's network with fresh weights."""
+    if not config.model.name:
+        raise ValueError("config: model.name is missing")
+    model = create_model(config.model.name, num_classes=num_classes, **config.model.keywords)
+    model.input_spec = with_input(model.input_spec, config.input)
+    return model
+
+
+def model_from(metadata: CheckpointMetadata) -> nn.Cell:
+    """The network that a checkpoint's metadata describes, with fresh weights."""
+    if not metadata.model:
+        raise ValueError("the checkpoint does not say which model it holds; it was not written by mindyolo_ext. "
+                         "Use `mindyolo-ext convert` first")
+    model = create_model(metadata.model, num_classes=metadata.num_classes, **metadata.architecture)
+    model.input_spec = metadata.input_spec
+    return model
+
+
+def load_model(weight: str | Path, config: Config | None = None) -> tuple[nn.Cell, CheckpointMetadata]:
+    """The network of a checkpoint of ours, with its weights (the moving average where training kept one).
+
+    Args:
+        weight: ``.ckpt`` written by ``train.py`` or ``mindyolo-ext convert``.
+        config: a recipe; its ``model.name`` must agree and its ``input`` section wins over the checkpoint.
+
+    Raises: FileNotFoundError; ValueError if the file or the model is another one.
+    """
+    values, metadata = load_checkpoint(weight)
+    if config is not None and config.model.name and config.model.name != metadata.model:
+        raise ValueError(f"{weight}: holds {metadata.model}, but the config wants {config.model.name}")
+    model = model_from(metadata)
+    if config is not None:
+        model.input_spec = with_input(model.input_spec, config.input)
+    try:
+        load_parameters(model, weights_only(values))
+    except ValueError as error:
+        raise ValueError(f"{weight}: {error}") from error
+    return model.set_train(False), metadata
+
+
+def weights_only(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The entries of a checkpoint without optimiser and other training state."""
+    return {name: value for name, value in values.items() if not name.startswith(STATE_PREFIX)}
+
+
+def start_from(model: nn.Cell, weight: str | Path) -> list[str]:
+    """Fine-tuning: load what fits of a checkpoint (class layers of another size keep fresh weights).
+
+    Returns: names that kept their fresh weights.
+    Raises: ValueError if nothing fits.
+    """
+    values, _ = load_checkpoint(weight)
+    own = {name: p.shape for name, p in model.parameters_and_names()}
+    fitting = {n: v for n, v in weights_only(values).items() if n in own and tuple(own[n]) == tuple(v.shape)}
+    if not fitting:
+        raise ValueError(f"{weight}: none of its {len(values)} tensors fits {type(model).__name__}; "
+                         "is it a checkpoint of this family? (`mindyolo-ext info FILE` tells)")
+    kept = load_parameters(model, fitting, strict=False)
+    logger.info("%s: %d tensors loaded%s", weight, len(fitting),
+                f", {len(kept)} start fresh ({', '.join(kept[:4])}{', ...' if len(kept) > 4 else ''})" if kept else "")
+    return kept

@@ -1,0 +1,75 @@
+"""Learning rate and momentum as plain functions of the iteration: nothing to save, nothing to resume."""
+import math
+from collections.abc import Sequence
+
+from mindyolo_ext.config import OptimizerConfig, ScheduleConfig
+
+DECAYS = ("constant", "multistep", "cosine", "linear")
+
+
+class Schedule:
+    """Rates of every group at an iteration.
+
+    Args:
+        optimizer, schedule: the recipe's sections.
+        steps_per_epoch, epochs: length of the training in iterations (micro batches) and epochs.
+        global_batch: images per iteration over all ranks, for ``lr_per_image``.
+        groups: group names; ``bias`` takes ``warmup_bias_lr``.
+
+    Raises: ValueError for an unknown decay.
+    Source: Yolo-FastestV2 ``train.py`` (power 4 warm-up, milestones), YOLOX ``lr_scheduler.py`` (quadratic warm-up,
+        cosine, flat end), YOLOv7 ``train.py`` (linear warm-up with bias rate and momentum).
+    """
+
+    def __init__(self, optimizer: OptimizerConfig, schedule: ScheduleConfig, *, steps_per_epoch: int, epochs: int,
+                 global_batch: int = 1, groups: Sequence[str] = ("all",)):
+        if schedule.decay not in DECAYS:
+            raise ValueError(f"train.schedule.decay must be one of {DECAYS}, got {schedule.decay!r}")
+        self.schedule = schedule
+        self.base = optimizer.lr * (global_batch if optimizer.lr_per_image else 1)
+        self.momentum = optimizer.momentum
+        self.steps_per_epoch = steps_per_epoch
+        self.total = steps_per_epoch * epochs
+        self.warmup = int(round(schedule.warmup_epochs * steps_per_epoch))
+        self.groups = tuple(groups)
+
+    def rates(self, step: int) -> list[float]:
+        """Learning rate of each group at iteration ``step`` (0 first)."""
+        s = self.schedule
+        if step > self.warmup or self.warmup == 0:
+            return [self.base * self._decay(step)] * len(self.groups)
+        share = (step / self.warmup) ** s.warmup_power
+        target = self.base * (self._decay(step) if s.decay == "linear" else 1.0)
+        start = target * s.warmup_start_ratio
+        return [self._between(s.warmup_bias_lr if name == "bias" and s.warmup_bias_lr >= 0 else start, target, share)
+                for name in self.groups]
+
+    def momentum_at(self, step: int) -> float:
+        """Momentum at iteration ``step``."""
+        first = self.schedule.warmup_momentum
+        if first < 0 or step >= self.warmup:
+            return self.momentum
+        return self._between(first, self.momentum, step / self.warmup)
+
+    @staticmethod
+    def _between(first: float, last: float, share: float) -> float:
+        return first + (last - first) * share
+
+    def _decay(self, step: int) -> float:
+        """Factor on the base rate after the warm-up."""
+        s = self.schedule
+        if s.decay == "multistep":
+            epoch = step // self.steps_per_epoch
+            passed = [m for m in s.milestones if epoch >= m and not self._lost(m)]
+            return s.gamma ** len(passed)
+        if s.decay == "linear":
+            return 1 - (1 - s.final_ratio) * min(1.0, step / max(self.total, 1))
+        if s.decay == "cosine":
+            last = self.total - s.flat_epochs * self.steps_per_epoch
+            share = min(1.0, max(0.0, (step - self.warmup) / max(last - self.warmup, 1)))
+            return s.final_ratio + (1 - s.final_ratio) * 0.5 * (1 + math.cos(math.pi * share))
+        return 1.0
+
+    def _lost(self, milestone: int) -> bool:
+        """Whether the warm-up runs over this milestone and wipes it out."""
+        return self.schedule.drops_lost_in_warmup and milestone * self.steps_per_epoch <= self.warmup

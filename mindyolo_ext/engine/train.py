@@ -1,0 +1,358 @@
+"""The training run: read it from top to bottom.
+
+A run is a pure function of recipe, data and seed: the order of pictures depends on (seed, epoch), every
+augmentation on (seed, epoch, picture), every rate on the iteration. So a checkpoint needs only weights,
+optimiser state and the epoch for a resumed run to equal an uninterrupted one.
+"""
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.distributed import barrier, freeze_batch_norm, synchronise_batch_norm
+from mindyolo_ext.backend.launch import world
+from mindyolo_ext.backend.parameters import GROUPINGS, freeze, load_parameters, parameter_groups, parameter_values
+from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
+from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
+from mindyolo_ext.config import Config, TrainConfig
+from mindyolo_ext.data.loader import Batch, Loader
+from mindyolo_ext.data.transforms import build_pipeline
+from mindyolo_ext import progress
+from mindyolo_ext.engine.build import STATE_PREFIX, new_model, split_dataset, start_from
+from mindyolo_ext.engine.evaluate import EvalResult, evaluate
+from mindyolo_ext.engine.predictor import Predictor
+from mindyolo_ext.engine.results import ResultsFile
+from mindyolo_ext.engine.schedule import Schedule
+from mindyolo_ext.losses import create_trainable
+from mindyolo_ext.visual.batch import draw_batch
+from mindyolo_ext.visual.curves import plot_results
+
+logger = logging.getLogger(__name__)
+WEIGHTS = STATE_PREFIX + "weights."         # raw weights beside the moving average
+OPTIMIZER = STATE_PREFIX + "optimizer."
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the run's files lie, and the best value of the fitness metric (AP)."""
+
+    folder: Path
+    best_epoch: int
+    best_fitness: float
+    last: dict[str, float]
+
+
+def train(config: Config, save_dir: Path, *, resume: bool = False) -> TrainResult:
+    """Train a recipe in this process's world; ``backend.launch.start`` comes first.
+
+    Args:
+        save_dir: folder of the run: weights/, results.csv, results.png, config.yaml.
+        resume: go on from ``save_dir/weights/last.ckpt``.
+
+    Raises: ValueError for a recipe that does not fit its data, FileExistsError if ``save_dir`` holds a run and
+        ``resume`` is False, FloatingPointError if the gradients stay not finite.
+    """
+    run = _Run(config, save_dir, resume)
+    for epoch in range(run.first_epoch, config.train.epochs):
+        run.enter_stage(epoch)
+        losses = run.train_epoch(epoch)
+        evaluation = run.evaluate_epoch(epoch)
+        run.finish_epoch(epoch, losses, evaluation)
+    run.close()
+    return TrainResult(save_dir, run.best_epoch, run.best_fitness, run.last_row)
+
+
+class _Run:
+    """State of a training run; one method per part of an epoch."""
+
+    def __init__(self, config: Config, folder: Path, resume: bool):
+        self.config, self.folder, self.world = config, folder, world()
+        self.last_path, self.best_path = folder / "weights" / "last.ckpt", folder / "weights" / "best.ckpt"
+        if resume and not self.last_path.is_file():
+            raise FileNotFoundError(f"--resume: {self.last_path} does not exist; nothing to go on from")
+        if self.last_path.exists() and not resume:
+            raise FileExistsError(f"{folder} already holds a run; go on with --resume, or choose another --save_dir")
+        self.dataset = split_dataset(config, "train")
+        self.num_classes = config.data.num_classes or len(self.dataset.class_names)
+        if self.num_classes != len(self.dataset.class_names):
+            raise ValueError(f"config: data.num_classes is {self.num_classes}, but data.train has "
+                             f"{len(self.dataset.class_names)} classes")
+        self.validation = split_dataset(config, "val") if config.train.run_eval else None
+        self.model = self._build_model()
+        self.names = {id(p): name for name, p in self.model.parameters_and_names()}
+        self.max_boxes = config.data.max_boxes or self._largest_sample()
+        self.predictor: Predictor | None = None
+        self.loader: Loader | None = None
+        self.step: TrainStep | None = None
+        self.stage_loss: dict | None = None
+        self.stage_augment: list | None = None
+        self.first_epoch, self.best_epoch, self.best_fitness = 0, -1, -1.0
+        self.updates, self.bad_steps = 0, 0
+        self.last_row: dict[str, float] = {}
+        self.compiled_shapes: set[tuple[int, ...]] = set()
+        self.pending_state: dict[str, np.ndarray] = {}
+        if resume:
+            self._resume()
+        if self.world.is_main:
+            (folder / "weights").mkdir(parents=True, exist_ok=True)
+            (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+            self.results = ResultsFile(folder / "results.csv", self.first_epoch)
+            logger.info("%s", self._summary())
+        barrier()
+
+    # ---- building -------------------------------------------------------------------------------------------------
+
+    def _build_model(self) -> nn.Cell:
+        """Network with start weights, frozen parts and the wanted kind of batch norm."""
+        settings = self.config.train
+        model = new_model(self.config, self.num_classes)
+        if settings.weight:
+            start_from(model, settings.weight)
+        if settings.freeze:
+            logger.info("%d parameters are frozen", freeze(model, settings.freeze))
+        if settings.freeze_bn:
+            freeze_batch_norm(model)
+        elif settings.sync_bn and self.world.size > 1:
+            logger.info("%d batch norms are synchronised over %d ranks", synchronise_batch_norm(model), self.world.size)
+        return model
+
+    def _largest_sample(self) -> int:
+        """M over all stages, so that no stage changes the shape of a batch."""
+        lists = [self.config.data.augment, *(s.augment for s in self.config.train.stages if s.augment is not None)]
+        most = max(build_pipeline(a, self.model.input_spec, self.dataset).max_boxes for a in lists)
+        return max(8, math.ceil(most / 8) * 8)
+
+    def _summary(self) -> str:
+        settings = self.config.train
+        count = sum(int(np.prod(p.shape)) for p in self.model.trainable_params())
+        size = self.model.input_spec.size
+        return (f"{self.config.model.name}: {count:,} trainable parameters, {self.num_classes} classes, input "
+                f"{size[0]}x{size[1]}; {len(self.dataset)} training pictures, up to {self.max_boxes} boxes; "
+                f"{self.world.size} rank(s) ({self.world.launcher}) x batch {settings.per_batch_size}; "
+                f"epochs {self.first_epoch}..{settings.epochs - 1}; writing to {self.folder}")
+
+    def enter_stage(self, epoch: int) -> None:
+        """Build loader and compiled step where this epoch's stage wants others than the last one's."""
+        loss, augment = stage_at(self.config, epoch)
+        if augment != self.stage_augment:
+            if self.loader is not None:
+                self.loader.close()
+            self.loader, self.stage_augment = self._build_loader(augment), augment
+        if loss != self.stage_loss:
+            if self.step is not None:
+                self.pending_state = self.step.state()
+            self.step, self.stage_loss = self._build_step(loss), loss
+
+    def _build_loader(self, augment: list) -> Loader:
+        settings, data = self.config.train, self.config.data
+        pipeline = build_pipeline(augment, self.model.input_spec, self.dataset, seed=settings.seed)
+        loader = Loader(pipeline, batch_size=settings.per_batch_size, max_boxes=self.max_boxes, shuffle=True,
+                        drop_last=True, seed=settings.seed, rank=self.world.rank, world_size=self.world.size,
+                        workers=data.workers, worker_kind=data.worker_kind)
+        if loader.steps_per_epoch == 0:
+            raise ValueError(f"data.train has {len(self.dataset)} pictures, fewer than one global batch of "
+                             f"{settings.per_batch_size * self.world.size}; use a smaller --per_batch_size")
+        return loader
+
+    def _build_step(self, loss: dict) -> TrainStep:
+        settings = self.config.train
+        keywords = dict(loss)
+        name = keywords.pop("name", f"{self.model.family}_loss")
+        self.trainable = create_trainable(name, self.model, **keywords)
+        if settings.amp_level != "O0":
+            from mindspore import amp
+            amp.auto_mixed_precision(self.model, settings.amp_level)
+        optimizer = settings.optimizer
+        self.group_names = GROUPINGS[optimizer.groups] if optimizer.groups in GROUPINGS else ()
+        groups = parameter_groups(self.trainable, optimizer.groups)
+        self.group_names = [n for n, g in zip(self.group_names, groups) if g]
+        groups = [g for g in groups if g]
+        decay = [optimizer.weight_decay if n in ("all", "weight") else 0.0 for n in self.group_names]
+        options = OptimizerOptions(
+            name=optimizer.name, nesterov=optimizer.nesterov, weight_decay=tuple(decay), accumulate=optimizer.accumulate,
+            clip_norm=optimizer.clip_norm, ema=settings.ema_decay > 0, loss_scaler=settings.loss_scaler,
+            loss_scale=settings.loss_scale)
+        step = TrainStep(self.trainable, groups, options).set_train(True)
+        if self.pending_state:
+            step.load_state(self.pending_state)
+            self.pending_state = {}
+        self.compiled_shapes.clear()
+        self.schedule = Schedule(optimizer, settings.schedule, steps_per_epoch=self.loader.steps_per_epoch,
+                                 epochs=settings.epochs, groups=self.group_names,
+                                 global_batch=settings.per_batch_size * self.world.size)
+        return step
+
+    def _resume(self) -> None:
+        """Put weights, optimiser and counters back as ``last.ckpt`` holds them."""
+        values, metadata = load_checkpoint(self.last_path)
+        state = metadata.extra.get("training")
+        if not state:
+            raise ValueError(f"--resume: {self.last_path} holds weights but no training state")
+        raw = {n[len(WEIGHTS):]: v for n, v in values.items() if n.startswith(WEIGHTS)}
+        plain = {n: v for n, v in values.items() if not n.startswith(STATE_PREFIX)}
+        load_parameters(self.model, raw or plain)
+        self.pending_state = {n[len(OPTIMIZER):]: v for n, v in values.items() if n.startswith(OPTIMIZER)}
+        self.first_epoch, self.updates = metadata.epoch + 1, state["updates"]
+        self.best_epoch, self.best_fitness = state["best_epoch"], state["best_fitness"]
+        if state["world_size"] != self.world.size or state["per_batch_size"] != self.config.train.per_batch_size:
+            logger.warning("resuming with %d rank(s) x batch %d, the run had %d x %d: it goes on, but not bit for bit",
+                           self.world.size, self.config.train.per_batch_size, state["world_size"],
+                           state["per_batch_size"])
+        logger.info("resuming after epoch %d of %s", metadata.epoch, self.last_path)
+
+    # ---- one epoch ------------------------------------------------------------------------------------------------
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """Every batch once; returns the means of the epoch."""
+        settings, begin = self.config.train, time.perf_counter()
+        first_step, sums, waited = epoch * self.loader.steps_per_epoch, 0.0, 0.0
+        title = f"epoch {epoch}/{settings.epochs - 1}"
+        with progress.bar(total=self.loader.steps_per_epoch, title=title, show=self.world.is_main) as shown:
+            mark = time.perf_counter()
+            for k, batch in enumerate(self._batches(epoch)):
+                waited += time.perf_counter() - mark
+                if epoch == 0 and k == 0 and self.world.is_main:
+                    draw_batch(batch, self.model.input_spec, self.dataset.class_names, self.folder / "train_batch.jpg")
+                report = self._one_step(batch, first_step + k)
+                sums = sums + report
+                shown.update()
+                if k % max(settings.log_interval, 1) == 0 or k + 1 == self.loader.steps_per_epoch:
+                    shown.set_postfix_str(self._postfix(report, first_step + k), refresh=False)
+                mark = time.perf_counter()
+        means = sums / self.loader.steps_per_epoch
+        names = ("loss", "gradient_norm", "finite", "loss_scale", *self.trainable.term_names)
+        row = {name: float(value) for name, value in zip(names, means)}
+        row["lr"] = float(self.schedule.rates(first_step + self.loader.steps_per_epoch - 1)[0])
+        row["seconds"], row["seconds_waiting_for_data"] = time.perf_counter() - begin, waited
+        return row
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        settings = self.config.train
+        if not settings.multi_scale:
+            return self.loader.epoch(epoch)
+        return self.loader.epoch(epoch, lambda k: multi_scale_size(settings, epoch * self.loader.steps_per_epoch + k))
+
+    def _one_step(self, batch: Batch, iteration: int) -> np.ndarray:
+        """Run the compiled step; (4 + T,) report, see ``TrainStep``."""
+        settings, optimizer = self.config.train, self.config.train.optimizer
+        offset = 0 if optimizer.accumulate_first_alone else 1
+        update = (iteration + offset) % optimizer.accumulate == 0
+        decay = ema_decay(settings, self.updates + 1)
+        rates = Tensor(np.array(self.schedule.rates(iteration), np.float32))
+        controls = Tensor(np.array([self.schedule.momentum_at(iteration), float(update), decay], np.float32))
+        first = batch.images.shape not in self.compiled_shapes
+        with progress.compiling(f"the training step for {batch.images.shape[2]}x{batch.images.shape[3]}",
+                                show=first and self.world.is_main):
+            report = self.step(Tensor(batch.images), Tensor(batch.targets), Tensor(batch.mask), rates, controls).asnumpy()
+        self.compiled_shapes.add(batch.images.shape)
+        self.updates += int(update)
+        self.bad_steps = 0 if report[2] else self.bad_steps + 1
+        if self.bad_steps > settings.max_bad_steps:
+            raise FloatingPointError(
+                f"iteration {iteration}: loss or gradient were not finite in {self.bad_steps} steps in a row (weights were "
+                f"left as they were). Last pictures: {', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
+                f"train.optimizer.clip_norm=10, or a longer warm-up; {self.last_path} holds the last good epoch")
+        return report
+
+    def _postfix(self, report: np.ndarray, iteration: int) -> str:
+        terms = " ".join(f"{n} {v:.4g}" for n, v in zip(self.trainable.term_names, report[4:]))
+        return f"loss {report[0]:.4g} {terms} lr {self.schedule.rates(iteration)[0]:.3g}"
+
+    # ---- evaluation and files -------------------------------------------------------------------------------------
+
+    def evaluate_epoch(self, epoch: int) -> EvalResult | None:
+        """Metrics of the moving average (or the weights), where this epoch is to be evaluated."""
+        settings = self.config.train
+        last = epoch + 1 == settings.epochs
+        if self.validation is None or ((epoch + 1) % settings.eval_interval and not last):
+            return None
+        probe = new_model(self.config, self.num_classes)
+        load_parameters(probe, self._evaluation_weights())
+        probe.set_train(False)
+        if self.predictor is None:
+            self.predictor = Predictor(probe, fold=self.config.eval.fold)
+        else:
+            self.predictor.update(probe)
+        return evaluate(self.predictor, self.validation, self.config.eval, workers=self.config.data.workers,
+                        worker_kind=self.config.data.worker_kind)
+
+    def _evaluation_weights(self) -> dict[str, np.ndarray]:
+        """Moving average where there is one, else the weights, by the model's names."""
+        values = parameter_values(self.model)
+        averages = self.step.ema_values()
+        own = {p.name: name for name, p in self.model.parameters_and_names()}
+        return values | {own[n]: v for n, v in averages.items() if n in own}
+
+    def finish_epoch(self, epoch: int, losses: dict[str, float], evaluation: EvalResult | None) -> None:
+        """Write the row, the curves and the checkpoints (rank 0)."""
+        settings = self.config.train
+        values = {} if evaluation is None else evaluation.values()
+        better = bool(values) and values["AP"] > self.best_fitness
+        if better:
+            self.best_epoch, self.best_fitness = epoch, values["AP"]
+        self.last_row = {"epoch": epoch, **losses, **values}
+        if not self.world.is_main:
+            return
+        self.results.add(self.last_row)
+        plot_results(self.results.path, self.folder / "results.png")
+        if values:
+            logger.info("epoch %d: AP %.4f AP50 %.4f (best AP %.4f in epoch %d)", epoch, values["AP"], values["AP50"],
+                        self.best_fitness, self.best_epoch)
+        weights = self._evaluation_weights()
+        if better:
+            save_checkpoint(self.best_path, weights, self._metadata(epoch, values))
+        if (epoch + 1) % settings.save_interval == 0 or epoch + 1 == settings.epochs:
+            state = {OPTIMIZER + n: v for n, v in self.step.state().items()}
+            raw = {WEIGHTS + n: v for n, v in parameter_values(self.model).items()} if settings.ema_decay > 0 else {}
+            training = {"updates": self.updates, "best_epoch": self.best_epoch, "best_fitness": self.best_fitness,
+                        "world_size": self.world.size, "per_batch_size": settings.per_batch_size,
+                        "seed": settings.seed, "config": self.config.to_yaml()}
+            metadata = self._metadata(epoch, values)
+            save_checkpoint(self.last_path, {**weights, **raw, **state},
+                            replace(metadata, extra={**metadata.extra, "training": training}))
+
+    def _metadata(self, epoch: int, metrics: dict[str, float]) -> CheckpointMetadata:
+        return CheckpointMetadata(
+            model=self.config.model.name, num_classes=self.num_classes, class_names=list(self.dataset.class_names),
+            input_spec=self.model.input_spec, architecture=dict(self.model.architecture), epoch=epoch,
+            metrics={k: float(v) for k, v in metrics.items()})
+
+    def close(self) -> None:
+        """Stop the workers and wait for the other ranks."""
+        if self.loader is not None:
+            self.loader.close()
+        barrier()
+        if self.world.is_main:
+            best = f", best AP {self.best_fitness:.4f} in epoch {self.best_epoch}" if self.best_epoch >= 0 else ""
+            logger.info("finished%s. Curves: %s. Next: python test.py --config %s --weight %s", best,
+                        self.folder / "results.png", self.folder / "config.yaml",
+                        self.best_path if self.best_epoch >= 0 else self.last_path)
+
+
+def stage_at(config: Config, epoch: int) -> tuple[dict, list]:
+    """(loss keywords, augmentation steps) in force in ``epoch``: later stages change what they name."""
+    loss, augment = dict(config.train.loss), list(config.data.augment)
+    for stage in sorted(config.train.stages, key=lambda s: s.from_epoch):
+        if stage.from_epoch <= epoch:
+            loss |= stage.loss
+            augment = list(stage.augment) if stage.augment is not None else augment
+    return loss, augment
+
+
+def ema_decay(settings: TrainConfig, update: int) -> float:
+    """Moving-average decay at an update (1 first): grows to ``ema_decay`` so that early weights are forgotten."""
+    return settings.ema_decay * (1.0 - math.exp(-update / settings.ema_warmup))
+
+
+def multi_scale_size(settings: TrainConfig, iteration: int) -> tuple[int, int]:
+    """Network size of an iteration, the same on every rank and after a resume."""
+    rng = np.random.default_rng((settings.seed, iteration // max(settings.multi_scale_interval, 1)))
+    side = int(rng.choice(settings.multi_scale))
+    return side, side
+
+

@@ -1,0 +1,253 @@
+"""COCO's box metrics by pycocotools, and the files of detections that they read. No framework."""
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tabulate import tabulate
+
+logger = logging.getLogger(__name__)
+
+STAT_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+              "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+_RECORD_KEYS = ("image_id", "category_id", "bbox", "score")
+
+
+@dataclass(frozen=True)
+class CocoClass:
+    """Scores of one category, 0..1; NaN where the ground truth has no box of it."""
+
+    category_id: int
+    name: str
+    num_ground_truth: int
+    num_detections: int
+    ap: float
+    ap50: float
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """What the COCO evaluation found.
+
+    Args:
+        stats: the twelve numbers by the names ``STAT_NAMES``, 0..1; -1, as in COCO, where the ground truth has no
+            box of that size.
+        per_class: by rising category id.
+        num_images, num_detections, num_ground_truth: what was counted; crowd regions are not in the last.
+        recall: recall levels of the curves, (R,).
+        precision50: precision at IoU 0.5 at those levels per category of ``per_class``, (R, K); -1 without
+            ground truth.
+        scores50, hits50: per category the scores of its detections, falling, and whether each is a true positive at
+            IoU 0.5; detections that COCO ignores (on crowd regions, beyond 100 per image) are left out.
+    """
+
+    stats: dict[str, float]
+    per_class: list[CocoClass]
+    num_images: int
+    num_detections: int
+    num_ground_truth: int
+    recall: np.ndarray = field(repr=False)
+    precision50: np.ndarray = field(repr=False)
+    scores50: list[np.ndarray] = field(repr=False)
+    hits50: list[np.ndarray] = field(repr=False)
+
+    @property
+    def ap(self) -> float:
+        """AP averaged over IoU 0.50:0.95."""
+        return self.stats["AP"]
+
+    @property
+    def ap50(self) -> float:
+        """AP at IoU 0.50."""
+        return self.stats["AP50"]
+
+    def table(self) -> str:
+        """The twelve numbers, in percent, as text."""
+        head = f"{self.num_images} images, {self.num_ground_truth} boxes, {self.num_detections} detections"
+        rows = [[name, _percent(value)] for name, value in self.stats.items()]
+        return f"{head}\n" + tabulate(rows, ["metric", "%"], colalign=("left", "right"), disable_numparse=True)
+
+    def class_table(self) -> str:
+        """AP and AP50 per category, in percent, as text."""
+        rows = [[c.name, str(c.num_ground_truth), str(c.num_detections), _percent(c.ap), _percent(c.ap50)]
+                for c in self.per_class]
+        return tabulate(rows, ["class", "boxes", "detections", "AP", "AP50"], disable_numparse=True,
+                        colalign=("left", "right", "right", "right", "right") if rows else None)
+
+
+def _percent(value: float) -> str:
+    """0.1234 -> 12.34, and a dash for a number that does not exist."""
+    return "-" if math.isnan(value) or value < 0 else f"{100 * value:.2f}"
+
+
+def evaluate_coco(ground_truth: dict | str | Path, detections: Sequence[dict], *,
+                  image_ids: Sequence[int | str] | None = None) -> CocoResult:
+    """The COCO box metrics of detections.
+
+    Args:
+        ground_truth: a data set in COCO's format, or the path of its JSON file. Ids of images may be numbers or
+            texts; a missing ``iscrowd`` means 0, a missing ``area`` that of the box.
+        detections: records with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in photo pixels) and
+            ``score``.
+        image_ids: count these images only; None counts all of the ground truth.
+
+    Raises:
+        FileNotFoundError: no such ground-truth file.
+        ValueError: the ground truth lacks a section; a record lacks a key, holds a number that is not finite, or
+            names an image or category that the ground truth does not have.
+    """
+    truth = _read_ground_truth(ground_truth)
+    wanted = _wanted_images(truth, image_ids)
+    found = _checked_records(detections, truth)
+    with contextlib.redirect_stdout(io.StringIO()) as said:       # pycocotools prints
+        evaluation = COCOeval(_index(truth, _truth_boxes(truth)), _index(truth, found), "bbox")
+        evaluation.params.imgIds = sorted(wanted)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    logger.debug("pycocotools:\n%s", said.getvalue().rstrip())
+    return _result(evaluation, truth, found, wanted)
+
+
+def _read_ground_truth(ground_truth: dict | str | Path) -> dict:
+    """The data set as a dictionary with the three sections of COCO's format."""
+    where = "evaluate_coco: ground truth"
+    if not isinstance(ground_truth, dict):
+        where = str(ground_truth)
+        with open(ground_truth, encoding="utf-8") as file:
+            ground_truth = json.load(file)
+    missing = {"images", "annotations", "categories"} - set(ground_truth)
+    if missing:
+        raise ValueError(f"{where}: no section {sorted(missing)}")
+    return ground_truth
+
+
+def _wanted_images(truth: dict, image_ids: Sequence[int | str] | None) -> set:
+    """The ids to count, all of them in the ground truth."""
+    known = {image["id"] for image in truth["images"]}
+    wanted = known if image_ids is None else set(image_ids)
+    if not wanted <= known:
+        raise ValueError(f"evaluate_coco: image_ids: {_some(wanted - known)} not in the ground truth")
+    return wanted
+
+
+def _some(values: set) -> list:
+    """A few of the values, for an error."""
+    return sorted(values, key=str)[:5]
+
+
+def _truth_boxes(truth: dict) -> list[dict]:
+    """Annotations with every field that pycocotools reads, numbered from 1 (it takes id 0 for "no match")."""
+    return [{"image_id": a["image_id"], "category_id": a["category_id"], "bbox": a["bbox"], "id": number,
+             "area": a.get("area", a["bbox"][2] * a["bbox"][3]), "iscrowd": a.get("iscrowd", 0)}
+            for number, a in enumerate(truth["annotations"], 1)]
+
+
+def _checked_records(detections: Sequence[dict], truth: dict) -> list[dict]:
+    """Copies of the records with the fields that pycocotools adds, or ValueError."""
+    images = {image["id"] for image in truth["images"]}
+    categories = {category["id"] for category in truth["categories"]}
+    records = []
+    for number, record in enumerate(detections):
+        where = f"evaluate_coco: detection {number}"
+        missing = [key for key in _RECORD_KEYS if key not in record]
+        if missing:
+            raise ValueError(f"{where}: no {missing}, wanted {list(_RECORD_KEYS)}")
+        if record["image_id"] not in images:
+            raise ValueError(f"{where}: image_id {record['image_id']!r} is not in the ground truth, which has "
+                             f"{_some(images)} and so on")
+        if record["category_id"] not in categories:
+            raise ValueError(f"{where}: category_id {record['category_id']!r} is not in the ground truth, which has "
+                             f"{_some(categories)} and so on")
+        box = [float(value) for value in record["bbox"]]
+        if len(box) != 4 or not all(map(math.isfinite, [*box, record["score"]])):
+            raise ValueError(f"{where}: wanted four finite numbers and a finite score, got {record['bbox']}, "
+                             f"{record['score']}")
+        records.append({"image_id": record["image_id"], "category_id": record["category_id"], "bbox": box,
+                        "score": float(record["score"]), "area": box[2] * box[3], "id": number + 1, "iscrowd": 0})
+    return records
+
+
+def _index(truth: dict, annotations: list[dict]) -> COCO:
+    """pycocotools' index over the images and categories of the ground truth and these annotations."""
+    index = COCO()
+    index.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": annotations}
+    index.createIndex()
+    return index
+
+
+def _result(evaluation: COCOeval, truth: dict, found: list[dict], wanted: set) -> CocoResult:
+    """The numbers of an accumulated evaluation by name."""
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    boxes = [a["category_id"] for a in truth["annotations"] if a["image_id"] in wanted and not a.get("iscrowd", 0)]
+    counted = [record["category_id"] for record in found if record["image_id"] in wanted]
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]      # (IoU, R, K), all sizes, 100 detections
+    per_class = []
+    for position, category_id in enumerate(evaluation.params.catIds):
+        curves = precision[:, :, position]
+        has_truth = (curves > -1).any()
+        per_class.append(CocoClass(
+            int(category_id), names[category_id], boxes.count(category_id), counted.count(category_id),
+            float(curves.mean()) if has_truth else math.nan, float(curves[0].mean()) if has_truth else math.nan))
+    stats = dict(zip(STAT_NAMES, (float(value) for value in evaluation.stats)))
+    scores, hits = _matches(evaluation)
+    return CocoResult(stats, per_class, len(wanted), len(counted), len(boxes), np.array(evaluation.params.recThrs),
+                      precision[0], scores, hits)
+
+
+def _matches(evaluation: COCOeval) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Per category the scores (N,) of detections, falling, and their hits (N,) at IoU 0.5, objects of all sizes."""
+    images, areas = len(evaluation.params.imgIds), len(evaluation.params.areaRng)
+    all_scores, all_hits = [], []
+    for position in range(len(evaluation.params.catIds)):
+        begin = position * areas * images                             # evalImgs runs over category, size, image
+        found = [one for one in evaluation.evalImgs[begin:begin + images] if one is not None]
+        scores = np.concatenate([np.zeros(0), *(one["dtScores"] for one in found)])
+        hits = np.concatenate([np.zeros(0, bool), *(one["dtMatches"][0] > 0 for one in found)])
+        counted = ~np.concatenate([np.zeros(0, bool), *(one["dtIgnore"][0].astype(bool) for one in found)])
+        order = np.argsort(-scores[counted], kind="stable")
+        all_scores.append(scores[counted][order])
+        all_hits.append(hits[counted][order])
+    return all_scores, all_hits
+
+
+def write_detections(path: str | Path, detections: Sequence[dict]) -> None:
+    """Writes records in the COCO results format; the file appears whole or not at all.
+
+    Raises: ValueError for a number that JSON cannot hold (NaN, infinity), OSError where writing fails.
+    """
+    path = Path(path)
+    text = json.dumps(list(detections), allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_detections(path: str | Path) -> list[dict]:
+    """The records of a file in the COCO results format.
+
+    Raises: FileNotFoundError; ValueError if the file is not a list of such records.
+    """
+    with open(path, encoding="utf-8") as file:
+        records = json.load(file)
+    if not isinstance(records, list):
+        raise ValueError(f"{path}: wanted a list of detections, got {type(records).__name__}")
+    for number, record in enumerate(records):
+        if not isinstance(record, dict) or any(key not in record for key in _RECORD_KEYS):
+            raise ValueError(f"{path}: record {number}: wanted the keys {list(_RECORD_KEYS)}, got {record!r:.80}")
+    return records

@@ -1,0 +1,52 @@
+"""Convolution followed by batch norm and activation, as every family here uses it.
+
+Weights start as PyTorch starts them: uniform within 1 / sqrt(fan_in), for biases too. That is what
+``nn.Conv2d`` does when ``weight_init`` and ``bias_init`` are None.
+"""
+from mindyolo_ext.backend import Tensor, nn
+
+
+def conv2d(in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, group: int = 1,
+           has_bias: bool = False) -> nn.Conv2d:
+    """A convolution padded by ``kernel_size // 2`` on every side.
+
+    Args:
+        in_channels, out_channels: channels before and after.
+        kernel_size: side of the square kernel, odd.
+        stride: 1 keeps the size, 2 halves it.
+        group: groups of channels; equal to ``in_channels`` it is a depthwise convolution.
+        has_bias: whether a bias is added.
+
+    Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
+    Raises: ValueError if ``kernel_size`` is even.
+    """
+    if kernel_size % 2 == 0:
+        raise ValueError(f"conv2d: kernel_size must be odd, got {kernel_size}")
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=kernel_size // 2,
+                     group=group, has_bias=has_bias)
+
+
+class ConvBNAct(nn.Cell):
+    """Convolution, batch norm and activation.
+
+    Args:
+        in_channels, out_channels: channels before and after.
+        kernel_size: side of the square kernel, odd.
+        stride: 1 keeps the size, 2 halves it.
+        group: groups of channels.
+        act: activation class; ``nn.Identity`` makes the block linear.
+        eps, momentum: of the batch norm; ``momentum`` is the share of the old statistics that is kept.
+
+    Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
+    Raises: ValueError if ``kernel_size`` is even.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, group: int = 1,
+                 act: type[nn.Cell] = nn.SiLU, eps: float = 1e-3, momentum: float = 0.97):
+        super().__init__()
+        self.conv = conv2d(in_channels, out_channels, kernel_size, stride=stride, group=group)
+        self.bn = nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum)
+        self.act = act()
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(self.conv(x)))

@@ -1,0 +1,77 @@
+"""Overlap of boxes, pair by pair, on separate coordinate tensors.
+
+A box argument is a tuple of four tensors x1, y1, x2, y2 that broadcast against those of the other
+box; slicing one (..., 4) tensor costs more than the overlap itself. Coordinates may be pixels or
+grid units. ``eps`` is added to every denominator.
+"""
+import math
+
+from mindyolo_ext.backend import Tensor, ops
+
+Box = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def box_from_center(center_x: Tensor, center_y: Tensor, width: Tensor, height: Tensor) -> Box:
+    """Corners x1, y1, x2, y2 of boxes given by centre and size."""
+    half_width, half_height = width * 0.5, height * 0.5
+    return center_x - half_width, center_y - half_height, center_x + half_width, center_y + half_height
+
+
+def iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
+    """Intersection over union, 0..1."""
+    return _iou_and_union(first, second, eps)[0]
+
+
+def giou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
+    """IoU minus the share of the enclosing box that the union leaves empty, -1..1. Source: arXiv:1902.09630."""
+    overlap, union = _iou_and_union(first, second, eps)
+    width, height = _enclosing_size(first, second)
+    area = width * height + eps
+    return overlap - (area - union) / area
+
+
+def diou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
+    """IoU minus the squared centre distance over the squared diagonal of the enclosing box.
+
+    Source: arXiv:1911.08287.
+    """
+    return iou(first, second, eps) - _center_distance(first, second, eps)
+
+
+def ciou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
+    """DIoU minus a penalty for different aspect ratios, whose weight carries no gradient.
+
+    Both boxes need a positive height.
+    Source: arXiv:1911.08287. Unlike the originals, ``eps`` also guards the weight, which is 0 / 0 for
+    equal boxes there.
+    """
+    overlap = iou(first, second, eps)
+    angle = ops.atan((second[2] - second[0]) / (second[3] - second[1])) - ops.atan(
+        (first[2] - first[0]) / (first[3] - first[1]))
+    aspect = angle * angle * (4.0 / math.pi ** 2)
+    weight = ops.stop_gradient(aspect / (1.0 - overlap + aspect + eps))
+    return overlap - (_center_distance(first, second, eps) + aspect * weight)
+
+
+def _iou_and_union(first: Box, second: Box, eps: float) -> tuple[Tensor, Tensor]:
+    """IoU and area of the union."""
+    x1, y1, x2, y2 = first
+    other_x1, other_y1, other_x2, other_y2 = second
+    inter = ops.relu(ops.minimum(x2, other_x2) - ops.maximum(x1, other_x1)) * ops.relu(
+        ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1))
+    union = (x2 - x1) * (y2 - y1) + eps + (other_x2 - other_x1) * (other_y2 - other_y1) - inter
+    return inter / union, union
+
+
+def _enclosing_size(first: Box, second: Box) -> tuple[Tensor, Tensor]:
+    """Width and height of the smallest box around both."""
+    return (ops.maximum(first[2], second[2]) - ops.minimum(first[0], second[0]),
+            ops.maximum(first[3], second[3]) - ops.minimum(first[1], second[1]))
+
+
+def _center_distance(first: Box, second: Box, eps: float) -> Tensor:
+    """Squared distance of the centres over the squared diagonal of the enclosing box."""
+    width, height = _enclosing_size(first, second)
+    across = second[0] + second[2] - first[0] - first[2]
+    down = second[1] + second[3] - first[1] - first[3]
+    return (across * across + down * down) * 0.25 / (width * width + height * height + eps)

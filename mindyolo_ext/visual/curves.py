@@ -1,0 +1,162 @@
+"""Plots of a training run and of an evaluation, as PNG files; needs no display."""
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mindyolo_ext.evaluation.coco_map import CocoResult
+
+_BOOKKEEPING = ("epoch", "gradient_norm", "finite", "loss_scale", "seconds", "seconds_waiting_for_data")
+_MAIN_METRICS = ("AP", "AP50", "AP75", "own_AP50")
+_METRICS = ("AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
+            "own_precision", "own_recall", "own_F1")
+_LEGEND_CLASSES = 12
+
+
+def plot_results(results_csv: str | Path, out_png: str | Path) -> None:
+    """Losses, learning rate and accuracy over the epochs of a run.
+
+    Args:
+        results_csv: a row per epoch with the columns ``epoch``, ``loss``, ``lr``, the terms of the loss and, in epochs
+            with an evaluation, metrics in 0..1. Empty cells and numbers that are not finite are left out.
+        out_png: the picture.
+
+    Raises: FileNotFoundError; ValueError if the file has no row or no column ``epoch``.
+    """
+    columns = _read_columns(Path(results_csv))
+    epochs = columns["epoch"]
+    known = {*_BOOKKEEPING, *_MAIN_METRICS, *_METRICS, "loss", "lr"}
+    terms = [name for name in columns if name not in known]
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    (loss, parts), (rate, accuracy) = figure.subplots(2, 2)
+    _lines(loss, epochs, columns, ["loss"], title="Loss")
+    _lines(parts, epochs, columns, terms, title="Terms of the loss")
+    _lines(rate, epochs, columns, ["lr"], title="Learning rate")
+    _lines(accuracy, epochs, {name: 100 * values for name, values in columns.items()}, _MAIN_METRICS,
+           title="Accuracy, %")
+    for axes in (loss, parts):
+        _logarithmic_if_wide(axes)
+    figure.savefig(out_png, dpi=130)
+
+
+def _read_columns(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a table of numbers by name, NaN where a cell is empty or not finite."""
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    names = reader.fieldnames or []
+    if "epoch" not in names or not rows:
+        raise ValueError(f"{path}: wanted a column epoch and a row per epoch, got columns {names}, {len(rows)} rows")
+    columns = {name: np.array([_number(row[name], path) for row in rows]) for name in names}
+    return columns
+
+
+def _number(text: str | None, path: Path) -> float:
+    """The number of a cell."""
+    try:
+        value = float(text) if text else math.nan
+    except ValueError:
+        raise ValueError(f"{path}: wanted numbers, got {text!r}") from None
+    return value if math.isfinite(value) else math.nan
+
+
+def _lines(axes: Axes, epochs: np.ndarray, columns: dict[str, np.ndarray], names: Sequence[str], *,
+           title: str) -> None:
+    """A line per named column that has numbers, through the epochs that have them."""
+    for name in names:
+        there = np.isfinite(columns[name]) if name in columns else np.zeros(0, bool)
+        if there.any():
+            axes.plot(epochs[there], columns[name][there], marker="o" if there.sum() <= 40 else None, markersize=3.5,
+                      linewidth=1.6, label=name.replace("own_", "own "))
+    axes.set_title(title, fontsize=12)
+    axes.set_xlabel("epoch")
+    axes.grid(alpha=0.3)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if len(axes.lines) > 1:
+        axes.legend(fontsize=9)
+    if not axes.lines:
+        axes.text(0.5, 0.5, "no values yet", ha="center", va="center", transform=axes.transAxes, color="0.5")
+
+
+def _logarithmic_if_wide(axes: Axes) -> None:
+    """A logarithmic axis where positive values span more than a factor of 50."""
+    values = np.concatenate([line.get_ydata() for line in axes.lines]) if axes.lines else np.ones(1)
+    if values.min() > 0 and values.max() > 50 * values.min():
+        axes.set_yscale("log")
+
+
+def plot_pr_curves(result: CocoResult, out_png: str | Path) -> None:
+    """Precision over recall at IoU 0.5 per class and on average, as COCO computes them (envelopes).
+
+    Raises: ValueError if the ground truth had no box.
+    """
+    classes = _classes_with_truth(result)
+    precision = result.precision50[:, classes]
+    figure, axes = _square(f"Precision and recall at IoU 0.5, AP50 {100 * result.ap50:.1f} %", "recall", "precision")
+    _curves(axes, result.recall, precision, [result.per_class[k].name for k in classes],
+            [100 * result.per_class[k].ap50 for k in classes], mean_label="mean of the classes")
+    figure.savefig(out_png, dpi=130)
+
+
+def plot_f1_curves(result: CocoResult, out_png: str | Path) -> None:
+    """F1 at IoU 0.5 over the confidence threshold per class and on average: shows which threshold to use.
+
+    Raises: ValueError if the ground truth had no box.
+    """
+    classes = _classes_with_truth(result)
+    thresholds = np.linspace(0, 1, 201)
+    scores = np.stack([f1_over_confidence(result, k, thresholds) for k in classes], axis=1)        # (T, K)
+    mean = scores.mean(axis=1)
+    best = int(mean.argmax())
+    figure, axes = _square(f"F1 at IoU 0.5, best mean {mean[best]:.2f} at confidence {thresholds[best]:.2f}",
+                           "confidence threshold", "F1")
+    _curves(axes, thresholds, scores, [result.per_class[k].name for k in classes],
+            [100 * result.per_class[k].ap50 for k in classes], mean_label="mean of the classes")
+    axes.axvline(thresholds[best], color="0.4", linestyle="--", linewidth=1)
+    figure.savefig(out_png, dpi=130)
+
+
+def f1_over_confidence(result: CocoResult, position: int, thresholds: np.ndarray) -> np.ndarray:
+    """F1 at IoU 0.5 of the class at ``position`` when only detections above each threshold count.
+
+    Shape: thresholds (T,) -> (T,).
+    """
+    scores, hits = result.scores50[position], result.hits50[position]
+    count = np.searchsorted(-scores, -thresholds, side="left")                                     # scores > threshold
+    true = np.concatenate([[0], np.cumsum(hits)])[count]
+    return 2 * true / np.maximum(count + result.per_class[position].num_ground_truth, 1)
+
+
+def _classes_with_truth(result: CocoResult) -> list[int]:
+    """Positions of the classes that the ground truth has, or ValueError."""
+    classes = [k for k, c in enumerate(result.per_class) if not math.isnan(c.ap)]
+    if not classes:
+        raise ValueError("plot: the ground truth has no box, so there is no curve")
+    return classes
+
+
+def _square(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    """A figure with both axes from 0 to 1."""
+    figure = Figure(figsize=(8.5, 6.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set(title=title, xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _curves(axes: Axes, x: np.ndarray, curves: np.ndarray, names: Sequence[str], ap50: Sequence[float], *,
+            mean_label: str) -> None:
+    """A thin line per class (x (T,), curves (T, K)), named while they are few, and their mean as a thick one."""
+    few = len(names) <= _LEGEND_CLASSES
+    for k, name in enumerate(names):
+        style = {"label": f"{name} (AP50 {ap50[k]:.1f})", "alpha": 0.9} if few else {"color": "0.65", "alpha": 0.5}
+        if not few and k == 0:
+            style["label"] = "one class each"
+        axes.plot(x, curves[:, k], linewidth=1.2 if few else 0.8, **style)
+    mean = f"{mean_label} ({len(names)})" if not few else mean_label
+    axes.plot(x, curves.mean(axis=1), color="tab:blue" if not few else "black", linewidth=3, label=mean)
+    axes.legend(fontsize=9, loc="upper left" if few else "upper right", bbox_to_anchor=(1.01, 1) if few else None)

@@ -1,0 +1,117 @@
+"""Draws labelled boxes on pictures. NumPy and OpenCV only."""
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_HEIGHT = 22       # pixels of a capital letter of that font at scale 1
+
+
+def class_color(label: int) -> tuple[int, int, int]:
+    """The colour of a class, blue, green, red in 0..255: always the same, neighbours far apart."""
+    hue = (0.58 + 0.618034 * label) % 1.0                           # golden-ratio steps never come close again soon
+    saturation, value = ((0.80, 0.95), (0.60, 1.00), (0.95, 0.75))[label // 7 % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(255 * blue), round(255 * green), round(255 * red)
+
+
+def draw_detections(image: np.ndarray, detections: np.ndarray, class_names: Sequence[str], *,
+                    show_scores: bool = True) -> np.ndarray:
+    """A copy of the picture with a labelled box per detection, the best on top.
+
+    Lines and letters grow with the picture. A name with letters that the font lacks (it has ASCII only) is replaced
+    by ``class <index>``.
+
+    Args:
+        image: the photo.
+        detections: photo pixels, any order.
+        class_names: name per class index.
+        show_scores: whether the label holds the score beside the name.
+
+    Shape: image uint8 BGR (h, w, 3), detections (N, 6) x1, y1, x2, y2, score, class -> uint8 BGR (h, w, 3).
+    Raises: ValueError for another shape or type, a number that is not finite, or a class without name.
+    """
+    detections = np.asarray(detections, np.float32)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"draw_detections: wanted a uint8 image (h, w, 3), got {image.dtype} {image.shape}")
+    if detections.ndim != 2 or detections.shape[1] != 6 or not np.isfinite(detections).all():
+        raise ValueError(f"draw_detections: wanted finite detections (N, 6), got {detections.shape}")
+    labels = detections[:, 5].astype(int)
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
+        raise ValueError(f"draw_detections: classes {labels.min()}..{labels.max()}, but {len(class_names)} names")
+    canvas = np.ascontiguousarray(image).copy()
+    height, width = image.shape[:2]
+    corners = np.clip(detections[:, :4], 0, [width - 1, height - 1] * 2).round().astype(int)
+    order = np.argsort(detections[:, 4], kind="stable")
+    thickness = max(1, round((height * width) ** 0.5 / 330))
+    for index in order:
+        x1, y1, x2, y2 = corners[index].tolist()
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), class_color(labels[index]), thickness)
+    taken: list[np.ndarray] = []
+    strips = []
+    for index in order[::-1]:                                        # the best choose their place first
+        text = _printable(class_names[labels[index]], labels[index])
+        if show_scores:
+            text += f" {detections[index, 4]:.2f}"
+        strips.append(_Label(text, canvas.shape, corners[index], taken))
+        taken.append(strips[-1].rectangle)
+    for label, index in zip(reversed(strips), order):
+        label.draw(canvas, class_color(labels[index]))
+    return canvas
+
+
+def _printable(name: str, label: int) -> str:
+    """The name if the font can write it."""
+    return name if name.isascii() and name.isprintable() else f"class {label}"
+
+
+class _Label:
+    """A line of text on a filled strip beside or in its box, inside the picture.
+
+    Args:
+        text: what it says.
+        shape: of the picture.
+        corners: x1, y1, x2, y2 of the box.
+        taken: rectangles that it avoids where it can.
+    """
+
+    def __init__(self, text: str, shape: tuple[int, ...], corners: np.ndarray, taken: list[np.ndarray]):
+        height, width = shape[:2]
+        self.text = text
+        self.scale = min(max((height * width) ** 0.5 * 0.015, 7.5) / _FONT_HEIGHT, 2.5)
+        self.stroke = max(1, round(self.scale * 1.6))
+        (text_width, text_height), _ = cv2.getTextSize(text, _FONT, self.scale, self.stroke)
+        if text_width + 4 > width:                                   # a very small picture
+            self.scale, self.stroke = self.scale * (width - 4) / text_width, 1
+            (text_width, text_height), _ = cv2.getTextSize(text, _FONT, self.scale, self.stroke)
+        self.margin = max(2, round(text_height * 0.25))
+        self.text_height = text_height
+        size = np.array([text_width + 2 * self.margin, text_height + 2 * self.margin])
+        self.rectangle = self._place(corners, size, np.array([width, height]), taken)
+
+    @staticmethod
+    def _place(corners: np.ndarray, size: np.ndarray, picture: np.ndarray, taken: list[np.ndarray]) -> np.ndarray:
+        """The first free of: above the box, in its upper corners, in its lower ones, below it; else the first."""
+        x1, y1, x2, y2 = corners
+        left, right, above, low = x1, x2 - size[0], y1 - size[1], y2 - size[1]
+        corner = [(left, above), (left, y1), (right, above), (right, y1), (left, low), (left, y2)]
+        if above < 0:
+            corner = [(x, y) for x, y in corner if y != above]
+        spots = [np.clip(xy, 0, np.maximum(picture - size, 0)) for xy in corner]
+        rectangles = [np.concatenate([xy, xy + size]).astype(int) for xy in spots]
+        others = np.array(taken).reshape(-1, 4)
+        for one in rectangles:
+            if not ((one[:2] < others[:, 2:]) & (one[2:] > others[:, :2])).all(axis=1).any():
+                return one
+        return rectangles[0]
+
+    def draw(self, canvas: np.ndarray, color: tuple[int, int, int]) -> None:
+        """Fills the strip with ``color`` and writes in black or white, whichever is easier to read."""
+        left, top, right, bottom = self.rectangle.tolist()
+        cv2.rectangle(canvas, (left, top), (right, bottom), color, -1)
+        blue, green, red = color
+        ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
+        cv2.putText(canvas, self.text, (left + self.margin, top + self.margin + self.text_height), _FONT, self.scale,
+                    ink, self.stroke, cv2.LINE_AA)

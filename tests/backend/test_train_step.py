@@ -1,0 +1,159 @@
+"""The compiled step against NumPy, on a least-squares trainable whose gradient is known in closed form."""
+import numpy as np
+import pytest
+
+from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
+from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
+
+RNG = np.random.RandomState(0)
+WEIGHT = RNG.standard_normal((3, 4)).astype(np.float32)
+BIAS = RNG.standard_normal(3).astype(np.float32)
+X = RNG.standard_normal((6, 4)).astype(np.float32)
+Y = RNG.standard_normal((6, 3)).astype(np.float32)
+
+
+class LeastSquares(nn.Cell):
+    """Half the summed squared error of a linear map, with a statistic that counts forward passes."""
+
+    term_names = ("half", "sum")
+
+    def __init__(self):
+        super().__init__(auto_prefix=False)
+        self.weight = Parameter(Tensor(WEIGHT.copy()), name="weight")
+        self.bias = Parameter(Tensor(BIAS.copy()), name="bias")
+        self.passes = Parameter(Tensor(np.zeros(1, np.float32)), name="passes", requires_grad=False)
+
+    def construct(self, images, targets, mask):
+        ops.assign(self.passes, self.passes + 1.0)
+        error = (ops.matmul(images, ops.transpose(self.weight, (1, 0))) + self.bias - targets) * mask
+        total = 0.5 * ops.sum(error * error)
+        return total, ops.stack((total * 0.5, ops.sum(error)))
+
+
+def gradients(weight, bias, x, y):
+    error = x @ weight.T + bias - y
+    return error.T @ x, error.sum(0), 0.5 * (error ** 2).sum()
+
+
+def build(**options):
+    trainable = LeastSquares()
+    groups = [[trainable.weight], [trainable.bias]]
+    defaults = {"weight_decay": (0.01, 0.0)}
+    return trainable, TrainStep(trainable, groups, OptimizerOptions(**{**defaults, **options}))
+
+
+def run(step, x=X, y=Y, *, rates=(0.01, 0.02), momentum=0.9, update=1.0, decay=0.0):
+    mask = np.ones((len(x), 1), np.float32)
+    controls = Tensor([momentum, update, decay], float32)
+    return step(Tensor(x), Tensor(y), Tensor(mask), Tensor(list(rates), float32), controls).asnumpy()
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_equals_the_written_rule(nesterov):
+    trainable, step = build(nesterov=nesterov)
+    weights, buffers = [WEIGHT.copy(), BIAS.copy()], [0.0, 0.0]
+    for _ in range(4):
+        report = run(step)
+        *grads, loss = gradients(*weights, X, Y)
+        np.testing.assert_allclose(report[0], loss, rtol=1e-5)
+        np.testing.assert_allclose(report[4], loss / 2, rtol=1e-5)
+        np.testing.assert_allclose(report[1], np.sqrt(sum((g ** 2).sum() for g in grads)), rtol=1e-5)
+        for i, (rate, wd) in enumerate(((0.01, 0.01), (0.02, 0.0))):
+            g = grads[i] + wd * weights[i]
+            buffers[i] = 0.9 * buffers[i] + g
+            weights[i] = weights[i] - rate * (g + 0.9 * buffers[i] if nesterov else buffers[i])
+    np.testing.assert_allclose(trainable.weight.asnumpy(), weights[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trainable.bias.asnumpy(), weights[1], rtol=1e-5, atol=1e-6)
+    assert trainable.passes.asnumpy()[0] == 4, "the forward pass must run once per step"
+
+
+def test_adamw_equals_the_written_rule():
+    trainable, step = build(name="adamw")
+    weight, first, second = WEIGHT.copy(), 0.0, 0.0
+    bias = BIAS.copy()
+    for t in range(1, 4):
+        g, gb, _ = gradients(weight, bias, X, Y)
+        run(step, rates=(0.01, 0.0))
+        first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+        weight = weight * (1 - 0.01 * 0.01) - 0.01 * (first / (1 - 0.9 ** t)) / (np.sqrt(second / (1 - 0.999 ** t)) + 1e-8)
+    np.testing.assert_allclose(trainable.weight.asnumpy(), weight, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_that_overflow_change_nothing_and_are_reported():
+    trainable, step = build(loss_scaler="dynamic", loss_scale=8.0, ema=True)
+    bad = X.copy()
+    bad[0, 0] = np.inf
+    before = step.state()
+    report = run(step, x=bad)
+    assert report[2] == 0 and report[3] == 8.0
+    np.testing.assert_array_equal(trainable.weight.asnumpy(), WEIGHT)
+    np.testing.assert_array_equal(step.state()["optimizer.0.momentum"], before["optimizer.0.momentum"])
+    assert run(step)[3] == 4.0, "a dynamic loss scale halves after an overflow"
+
+
+@pytest.mark.parametrize("scaler", ["static", "dynamic"])
+def test_loss_scale_leaves_the_result_alone(scaler):
+    plain, plain_step = build()
+    scaled, scaled_step = build(loss_scaler=scaler, loss_scale=256.0)
+    for _ in range(2):
+        run(plain_step), run(scaled_step)
+    np.testing.assert_allclose(scaled.weight.asnumpy(), plain.weight.asnumpy(), rtol=1e-5)
+
+
+def test_micro_batches_add_up_to_the_large_batch():
+    large, large_step = build()
+    run(large_step)
+    small, small_step = build(accumulate=2)
+    run(small_step, X[:3], Y[:3], update=0.0)
+    np.testing.assert_array_equal(small.weight.asnumpy(), WEIGHT)
+    run(small_step, X[3:], Y[3:], update=1.0)
+    np.testing.assert_allclose(small.weight.asnumpy(), large.weight.asnumpy(), rtol=1e-5)
+    assert not small_step.state()["optimizer.0.accumulated"].any()
+
+
+def test_clipping_bounds_the_norm():
+    trainable, step = build(clip_norm=1.0, weight_decay=(0.0, 0.0))
+    report = run(step, rates=(1.0, 1.0), momentum=0.0)
+    change = np.sqrt(((trainable.weight.asnumpy() - WEIGHT) ** 2).sum() + ((trainable.bias.asnumpy() - BIAS) ** 2).sum())
+    assert report[1] > 1.0
+    np.testing.assert_allclose(change, 1.0, rtol=1e-4)
+
+
+def test_moving_average_covers_weights_and_statistics():
+    trainable, step = build(ema=True)
+    expected = {"weight": WEIGHT, "passes": np.zeros(1, np.float32)}
+    for decay in (0.5, 0.9):
+        run(step, decay=decay)
+        for name, parameter in (("weight", trainable.weight), ("passes", trainable.passes)):
+            expected[name] = expected[name] * decay + parameter.asnumpy() * (1 - decay)
+    values = step.ema_values()
+    assert set(values) == {"weight", "bias", "passes"}
+    for name, value in expected.items():
+        np.testing.assert_allclose(values[name], value, rtol=1e-6)
+
+
+def test_state_round_trip_and_its_errors():
+    trainable, step = build(ema=True)
+    run(step, decay=0.9)
+    state, weight = step.state(), trainable.weight.asnumpy().copy()
+    run(step, decay=0.9)
+    after = trainable.weight.asnumpy().copy()
+    other, fresh = build(ema=True)
+    other.weight.set_data(Tensor(weight))
+    other.bias.set_data(Tensor(step.ema_values()["bias"]))
+    fresh.load_state(state)
+    run(fresh, decay=0.9, rates=(0.01, 0.02))
+    assert other.weight.asnumpy().shape == after.shape
+    for name, value in fresh.state().items():
+        assert value.shape == state[name].shape
+    with pytest.raises(ValueError, match="missing"):
+        fresh.load_state({k: v for k, v in state.items() if "momentum" not in k})
+    with pytest.raises(ValueError, match="shape"):
+        fresh.load_state({**state, "optimizer.0.momentum": np.zeros(3, np.float32)})
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ValueError, match="optimizer must be one of"):
+        OptimizerOptions(name="sgdd")
+    with pytest.raises(ValueError, match="2 groups but 1"):
+        build(weight_decay=(0.1,))

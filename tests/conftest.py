@@ -1,0 +1,62 @@
+"""Options and fixtures of the whole suite."""
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import DEFAULT_GOLDEN, Golden, golden_cases
+
+import mindyolo_ext.backend  # noqa: F401  before any test imports MindSpore, which reads the environment then
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", type=Path, default=DEFAULT_GOLDEN,
+                     help="folder of reference arrays, laid out like tests/golden (the default)")
+    parser.addoption("--all-cases", action="store_true", help="run the tests marked all_cases too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "all_cases: a slow repetition of a test on further cases; needs --all-cases")
+    if not config.getoption("--golden").is_dir():
+        raise pytest.UsageError(f"--golden: no folder {config.getoption('--golden')}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--all-cases"):
+        for item in items:
+            if "all_cases" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="a further case, run with --all-cases"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A fixture ``golden_case`` runs over the seeded cases of the module's ``FAMILY``."""
+    if "golden_case" in metafunc.fixturenames:
+        cases = golden_cases(metafunc.config.getoption("--golden"), metafunc.module.FAMILY)
+        metafunc.parametrize("golden_case", cases, ids=str, scope="module")
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """The chosen folder of reference arrays."""
+    return Golden(request.config.getoption("--golden"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of published weights and photos, MINDYOLO_EXT_SHARED or ../shared; the test is skipped without it."""
+    folder = Path(os.environ.get("MINDYOLO_EXT_SHARED", REPOSITORY.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no published weights at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graph_mode() -> Iterator[None]:
+    """Cells run as graphs during the module's tests."""
+    from mindspore import GRAPH_MODE, get_context, set_context
+    before = get_context("mode")
+    set_context(mode=GRAPH_MODE)
+    yield
+    set_context(mode=before)

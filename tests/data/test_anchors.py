@@ -1,0 +1,78 @@
+"""Anchors by k-means."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindyolo_ext.data import anchors as anchors_module
+from mindyolo_ext.data.anchors import AnchorResult, box_fractions, generate_anchors, mean_best_iou
+from mindyolo_ext.data.dataset import Dataset
+
+
+def test_mean_iou_by_hand() -> None:
+    sizes = np.array([[0.2, 0.2], [0.4, 0.1]])
+    # with (0.2, 0.2): 1 and 0.02 / 0.06; with (0.4, 0.2): 0.5 and 0.5
+    assert mean_best_iou(sizes, np.array([[0.2, 0.2]])) == pytest.approx((1 + 1 / 3) / 2)
+    assert mean_best_iou(sizes, np.array([[0.2, 0.2], [0.4, 0.2]])) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("count", [6, 9])
+def test_measure_and_text_equal_the_original(golden_dir: Path, count: int) -> None:
+    golden = np.load(golden_dir / "yolo_fastestv2/genanchors.npz")
+    centres = golden[f"k{count}_final_centroids"]
+    iou = mean_best_iou(golden["wh"], centres)
+    assert iou == pytest.approx(float(golden[f"k{count}_avg_iou"]), abs=1e-12)
+    assert AnchorResult(centres[np.argsort(centres[:, 0])] * 352, iou).text == str(golden[f"k{count}_anchor_text"])
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(6, 0.6075), (9, 0.6561)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_reaches_the_original(golden_dir: Path, count: int, wanted: float, seed: int) -> None:
+    golden = np.load(golden_dir / "yolo_fastestv2/genanchors.npz")
+    result = generate_anchors(golden["wh"], num_anchors=count, input_size=(352, 352), seed=seed)
+    assert result.mean_iou > golden[f"k{count}_avg_iou"] and result.anchors.shape == (count, 2)
+    assert result.mean_iou == pytest.approx(mean_best_iou(golden["wh"], result.anchors / 352))
+    assert (np.diff(result.anchors[:, 0]) >= 0).all()
+    if seed == 0:
+        assert result.mean_iou == pytest.approx(wanted, abs=2e-3)
+
+
+def test_seed_and_input_size() -> None:
+    sizes = np.random.default_rng(0).uniform(0.05, 0.9, (80, 2))
+    first = generate_anchors(sizes, num_anchors=4, input_size=(320, 640), seed=7)
+    np.testing.assert_array_equal(first.anchors, generate_anchors(sizes, num_anchors=4, input_size=(320, 640),
+                                                                  seed=7).anchors)
+    unit = generate_anchors(sizes, num_anchors=4, input_size=(1, 1), seed=7)
+    np.testing.assert_allclose(first.anchors, unit.anchors * (640, 320))
+
+
+def test_clear_clusters_are_found() -> None:
+    centres = np.array([[0.1, 0.1], [0.2, 0.6], [0.7, 0.3]])
+    sizes = np.repeat(centres, 30, 0) * np.random.default_rng(1).uniform(0.97, 1.03, (90, 2))
+    result = generate_anchors(sizes, num_anchors=3, input_size=(100, 100))
+    np.testing.assert_allclose(result.anchors, centres * 100, rtol=0.02)
+    assert generate_anchors(sizes, num_anchors=1, input_size=(100, 100)).anchors.shape == (1, 2)
+
+
+def test_large_sets_are_sampled_then_refined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anchors_module, "_SAMPLE", 50)
+    sizes = np.random.default_rng(0).uniform(0.05, 0.9, (600, 2))
+    result = generate_anchors(sizes, num_anchors=5, input_size=(1, 1))
+    monkeypatch.setattr(anchors_module, "_SAMPLE", 600)
+    assert result.mean_iou > generate_anchors(sizes, num_anchors=5, input_size=(1, 1)).mean_iou - 0.02
+
+
+def test_from_a_data_set(shapes: Dataset) -> None:
+    sizes = box_fractions(shapes)
+    assert sizes.shape == (sum(len(shapes.labels(index)) for index in range(19)), 2)
+    result = generate_anchors(shapes, num_anchors=3, input_size=(352, 352))
+    assert result.mean_iou > 0.7 and len(result.text.splitlines()) == 2 and result.text.count(",") == 5
+
+
+@pytest.mark.parametrize(("sizes", "count", "message"), [
+    (np.zeros((0, 2)), 1, "wanted 1..0 anchors"), (np.full((9, 2), 0.5), 2, "wanted 1..1 anchors"),
+    (np.full((9, 2), 0.5), 0, "wanted 1..1 anchors"), (np.full((9, 2), 30.0), 1, "as fractions of the picture"),
+    (np.full((9, 3), 0.5), 1, r"wanted box sizes \(N, 2\)"), (np.full((9, 2), np.nan), 1, "as fractions")])
+def test_faulty_input(sizes: np.ndarray, count: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate_anchors(sizes, num_anchors=count, input_size=(352, 352))

@@ -1,0 +1,80 @@
+"""Darknet ``.data`` files."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindyolo_ext.data.darknet import parse_data_file
+from mindyolo_ext.data.dataset import build_dataset
+from mindyolo_ext.data.image_file import write_image
+
+SAMPLE = Path(__file__).resolve().parents[2] / "configs/yolo_fastestv2/custom.data"
+
+
+def written(folder: Path, label: str | None = "0 0.5 0.5 0.5 0.5\n", more: str = "") -> dict:
+    """One picture in a folder with a dot; returns the configuration."""
+    (folder / "v1.2").mkdir(exist_ok=True)
+    write_image(folder / "v1.2/a.b.png", np.zeros((20, 40, 3), np.uint8))
+    if label is not None:
+        (folder / "v1.2/a.b.txt").write_text(label, encoding="utf-8")
+    (folder / "train.txt").write_text("./v1.2/a.b.png\n", encoding="utf-8")
+    (folder / "x.names").write_text("cat\ndog\n", encoding="utf-8")
+    (folder / "x.data").write_text(f"[data]\ntrain=train.txt\nval=train.txt\nnames=x.names\n{more}", encoding="utf-8")
+    return {"format": "darknet", "data": "x.data", "split": "train"}
+
+
+def test_shipped_sample_is_complete() -> None:
+    settings = parse_data_file(SAMPLE)
+    assert None not in [getattr(settings, name) for name in ("epochs", "steps", "batch_size", "learning_rate", "train")]
+    assert (settings.width, settings.height, settings.anchor_num) == (352, 352, 3)
+    assert settings.pre_weights is None and len(settings.anchors) == 12 and settings.subdivisions == 1
+
+
+def test_values_have_their_types(tmp_path: Path) -> None:
+    file = tmp_path / "a.data"
+    file.write_text("[name]\n# note\nmodel_name = a=b \nsteps=150,250\nlearning_rate=0.001\nanchor_num=2\n"
+                    "anchors=1,2, 3.5,4\n\npre_weights=w.pth\n", encoding="utf-8")
+    settings = parse_data_file(file)
+    assert (settings.model_name, settings.steps, settings.learning_rate) == ("a=b", (150.0, 250.0), 0.001)
+    assert settings.anchors == (1, 2, 3.5, 4) and settings.pre_weights == "w.pth" and settings.epochs is None
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("epoch=3", "x.data:5: unknown key epoch, did you mean epochs"),
+    ("epochs", "x.data:5: wanted key=value, got 'epochs'"),
+    ("epochs=3.5", "x.data:5: epochs must be a whole number, got '3.5'"),
+    ("learning_rate=fast", "learning_rate must be a number, got 'fast'"),
+    ("steps=1,two", "steps must be numbers with commas between, got '1,two'"),
+    ("train=again.txt", "x.data:5: train stands here a second time"),
+    ("anchors=1,2,3", "anchors must be width, height pairs, 1 per level, got 3 numbers"),
+    ("classes=3", "classes is 3, but x.names has 2 names")])
+def test_faults_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_dataset(written(tmp_path, more=text + "\n"), tmp_path)
+
+
+def test_label_beside_the_picture(tmp_path: Path) -> None:
+    sample = build_dataset(written(tmp_path), tmp_path).load(0)
+    np.testing.assert_allclose(sample.boxes, [[10, 5, 30, 15]])
+    assert build_dataset(written(tmp_path, ""), tmp_path).load(0).boxes.shape == (0, 4)
+
+
+def test_missing_label_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="a.b.txt: no such label file"):
+        build_dataset(written(tmp_path, None), tmp_path)
+
+
+def test_missing_parts(tmp_path: Path) -> None:
+    config = written(tmp_path)
+    with pytest.raises(ValueError, match="split must be train or val, got 'test'"):
+        build_dataset({**config, "split": "test"}, tmp_path)
+    (tmp_path / "x.data").write_text("train=train.txt\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="got no names"):
+        build_dataset(config, tmp_path)
+    with pytest.raises(ValueError, match="got no val"):
+        build_dataset({**config, "split": "val"}, tmp_path)
+    (tmp_path / "x.data").write_text("train=gone.txt\nnames=x.names\n", encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match="gone.txt"):
+        build_dataset(config, tmp_path)
+    with pytest.raises(FileNotFoundError, match="none.data"):
+        parse_data_file(tmp_path / "none.data")

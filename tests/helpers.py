@@ -1,0 +1,96 @@
+"""What the golden tests of all families share: reference files, seeded weights, padded targets, gradients."""
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from seeded import seeded_boxes, seeded_images, seeded_state_dict
+
+DEFAULT_GOLDEN = Path(__file__).resolve().parent / "golden"
+LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A folder of reference arrays."""
+
+    root: Path
+
+    def arrays(self, relative: str) -> dict[str, np.ndarray]:
+        """All arrays of one file. The test is skipped if a folder other than the default lacks it."""
+        path = self.root / relative
+        if not path.is_file() and self.root != DEFAULT_GOLDEN:
+            pytest.skip(f"{self.root} has no {relative}")
+        with np.load(path) as file:
+            return dict(file)
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One seeded case: ``<root>/<family>/<variant>/case_seed<N>*.npz``; all else follows from N and the arrays."""
+
+    path: Path
+    default: bool                                       # stands in the default folder, so every array must be there
+
+    def __str__(self) -> str:
+        return f"{self.path.parent.name}-{self.path.stem}"
+
+    @property
+    def seed(self) -> int:
+        return int(re.match(r"case_seed(\d+)", self.path.name).group(1))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        with np.load(self.path) as file:
+            return dict(file)
+
+    @property
+    def variant_folder(self) -> Path:
+        """Where ``keys.json`` and the like stand: beside the case, or else in the default folder."""
+        beside = self.path.parent
+        return beside if (beside / "keys.json").is_file() else DEFAULT_GOLDEN.joinpath(*beside.parts[-2:])
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The seeded state dict under the original's names."""
+        return seeded_state_dict(self.variant_folder, self.seed)
+
+    def images(self, batch: int, height: int, width: int) -> np.ndarray:
+        return seeded_images(self.seed, batch, height, width)
+
+    def boxes(self, batch: int, per_image: int, num_classes: int) -> np.ndarray:
+        return seeded_boxes(self.seed, batch, per_image, num_classes)
+
+
+def golden_cases(root: Path, family: str) -> list[GoldenCase]:
+    """The seeded cases of a family below ``root``, sorted."""
+    default = root.resolve() == DEFAULT_GOLDEN
+    return [GoldenCase(path.resolve(), default) for path in sorted((root / family).glob("*/case_seed*.npz"))]
+
+
+def original_name(name: str) -> str:
+    """MindSpore's parameter name with the leaf that PyTorch uses."""
+    parent, leaf = name.rsplit(".", 1)
+    return f"{parent}.{LEAVES.get(leaf, leaf)}"
+
+
+def load_weights(cell, weights: dict[str, np.ndarray]) -> None:
+    """Fill every parameter of ``cell`` with the entry of the original's name."""
+    from mindyolo_ext.backend.parameters import load_parameters
+    names = dict(cell.parameters_and_names())
+    load_parameters(cell, {name: weights[original_name(name)] for name in names})
+
+
+def padded_targets(rows: np.ndarray, batch: int, boxes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n, 6) image, class, cx, cy, w, h -> targets (batch, boxes, 5) and mask (batch, boxes)."""
+    targets, mask = np.zeros((batch, boxes, 5), np.float32), np.zeros((batch, boxes), np.float32)
+    for image in range(batch):
+        own = rows[rows[:, 0] == image][:, 1:]
+        assert len(own) <= boxes, f"{len(own)} boxes do not fit into {boxes}"
+        targets[image, :len(own)], mask[image, :len(own)] = own, 1
+    return targets, mask
+
+
+def relative_l2(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Norm of the difference over the norm of ``wanted``."""
+    got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    return float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))

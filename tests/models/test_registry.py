@@ -1,0 +1,117 @@
+"""What every registered model promises, by parametrisation over the registry."""
+import mindspore
+import numpy as np
+import pytest
+
+from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.losses import create_trainable, list_trainables
+from mindyolo_ext.models import create_model, list_models, register_model
+
+# Trainable parameters with 80 classes, as published or counted in the original.
+PARAMETERS = {"yolo_fastestv2": 243_095}
+CLASSES = 3
+SIZE = 64
+
+
+class Predict(nn.Cell):
+    """``model.predict`` as a graph."""
+
+    def __init__(self, model: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.model = model
+        self.set_train(False)
+
+    def construct(self, images):
+        return self.model.predict(images)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.RandomState(0).uniform(0, 1, (2, 3, SIZE, SIZE)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=list_models())
+def model(request):
+    mindspore.set_seed(1)
+    return create_model(request.param, num_classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def predicted(model, images, graph_mode):
+    """Boxes and scores of the batch, of the graph."""
+    return [x.asnumpy() for x in Predict(model)(Tensor(images))]
+
+
+def test_the_table_names_every_model():
+    assert set(PARAMETERS) == set(list_models())
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_parameter_count(name):
+    assert sum(p.size for p in create_model(name).trainable_params()) == PARAMETERS[name]
+
+
+def test_attributes(model):
+    assert model.num_classes == CLASSES
+    assert isinstance(model.input_spec, InputSpec)
+    assert f"{model.family}_loss" in list_trainables()
+    assert isinstance(model.architecture, dict)
+
+
+def test_output_shapes(predicted):
+    boxes, scores = predicted
+    assert boxes.shape == (2, scores.shape[1], 4) and scores.shape[2] == CLASSES
+    assert np.isfinite(boxes).all() and (boxes[:, :, 2:] > boxes[:, :, :2]).all()
+    assert (scores >= 0).all() and (scores <= 1).all() and scores.std() > 0
+
+
+def test_graph_equals_pynative(model, images, predicted):
+    mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
+    try:
+        eager = Predict(model)(Tensor(images))
+    finally:
+        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    for got, wanted in zip(eager, predicted, strict=True):
+        np.testing.assert_allclose(got.asnumpy(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_deploy_form_is_a_new_equal_cell(model, images, predicted):
+    before = [p.asnumpy().copy() for p in model.get_parameters()]
+    deploy = model.to_deploy()
+    assert deploy is not model and deploy.input_spec == model.input_spec and deploy.num_classes == CLASSES
+    for got, wanted in zip(Predict(deploy)(Tensor(images)), predicted, strict=True):
+        np.testing.assert_allclose(got.asnumpy(), wanted, rtol=1e-3, atol=1e-3)
+    for parameter, value in zip(model.get_parameters(), before, strict=True):
+        np.testing.assert_array_equal(parameter.asnumpy(), value)
+
+
+def test_shuffling_the_batch_shuffles_the_result(model, images, predicted):
+    for got, wanted in zip(Predict(model)(Tensor(images[::-1].copy())), predicted, strict=True):
+        np.testing.assert_allclose(got.asnumpy()[::-1], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_training_gives_finite_gradients(model, images, graph_mode):
+    trainable = create_trainable(f"{model.family}_loss", model)
+    names = [p.name for p in model.trainable_params()]
+    assert [p.name for p in trainable.trainable_params()] == names, "wrapping a model must keep its names"
+    trainable.set_train(True)
+    targets = np.array([[[1, 0.5, 0.5, 0.4, 0.6]], [[2, 0.3, 0.6, 0.2, 0.3]]], np.float32)
+    step = mindspore.value_and_grad(trainable, None, trainable.trainable_params(), has_aux=True)
+    (total, terms), gradients = step(Tensor(images), Tensor(targets), Tensor(np.ones((2, 1), np.float32)))
+    assert terms.shape == (len(trainable.term_names),) and np.isfinite(total.asnumpy())
+    values = [g.asnumpy() for g in gradients]
+    assert all(np.isfinite(v).all() for v in values)
+    assert sum(bool(np.abs(v).max() > 0) for v in values) > 0.9 * len(values), "a branch gets no gradient"
+
+
+def test_two_builders_of_one_name_are_refused():
+    def yolo_fastestv2():
+        """Takes a name that exists."""
+    with pytest.raises(ValueError, match="two builders are called 'yolo_fastestv2'"):
+        register_model(yolo_fastestv2)
+
+
+def test_an_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match="unknown model 'yolo'.*yolo_fastestv2"):
+        create_model("yolo")

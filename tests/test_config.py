@@ -1,0 +1,63 @@
+"""Recipes: inheritance, overrides and the errors a user meets."""
+from pathlib import Path
+
+import pytest
+
+from mindyolo_ext.config import load_config, override
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_later_wins_mappings_merge_lists_replace(tmp_path):
+    write(tmp_path, "base.yaml", "model: {name: a, keywords: {x: 1, y: 2}}\ndata: {augment: [{name: one}]}\n"
+                                 "train: {epochs: 5, optimizer: {lr: 0.1}}\n")
+    path = write(tmp_path, "child.yaml", "__BASE__: base.yaml\nmodel: {keywords: {y: 3}}\n"
+                                         "data: {augment: [{name: two}]}\ntrain: {optimizer: {momentum: 0.5}}\n")
+    config = load_config(path, ["train.optimizer.lr=1e-3", "data.root=/tmp/x", "eval.metrics=[darknet]"])
+    assert config.model.keywords == {"x": 1, "y": 3}
+    assert config.data.augment == [{"name": "two"}]
+    assert (config.train.epochs, config.train.optimizer.lr, config.train.optimizer.momentum) == (5, 0.001, 0.5)
+    assert config.data.root == "/tmp/x" and config.eval.metrics == ["darknet"]
+
+
+def test_saved_recipe_reads_back_the_same(tmp_path):
+    config = load_config(write(tmp_path, "a.yaml", "train: {stages: [{from_epoch: 3, loss: {l1: true}}]}\n"))
+    assert load_config(write(tmp_path, "b.yaml", config.to_yaml())) == config
+    assert config.train.stages[0].from_epoch == 3
+
+
+@pytest.mark.parametrize("text, message", [
+    ("train: {epoch: 3}", r"a.yaml: unknown key train.epoch, did you mean train.epochs\?"),
+    ("train: {optimizer: {learning: 3}}", "unknown key train.optimizer.learning; known are"),
+    ("train: {epochs: many}", "train.epochs wanted int, got 'many'"),
+    ("train: {epochs: true}", "train.epochs wanted int, got True"),
+    ("train: 3", "train. wanted a section, got 3"),
+    ("data: {augment: 3}", "data.augment wanted list, got 3"),
+    ("train: {epochs: 1, epochs: 2}", "'epochs' stands twice"),
+    ("- 1", "wanted sections at the top level"),
+    ("a: [", "not valid YAML"),
+    ("train: {stages: [{from: 3}]}", r"unknown key train.stages\[0\].from"),
+])
+def test_wrong_recipes_say_where_and_what(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(write(tmp_path, "a.yaml", text))
+
+
+def test_missing_and_circular_parents(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_config(tmp_path / "none.yaml")
+    write(tmp_path, "a.yaml", "__BASE__: b.yaml")
+    write(tmp_path, "b.yaml", "__BASE__: [a.yaml]")
+    with pytest.raises(ValueError, match="names itself"):
+        load_config(tmp_path / "a.yaml")
+
+
+def test_override_after_loading(tmp_path):
+    config = load_config(write(tmp_path, "a.yaml", ""))
+    assert override(config, ["train.epochs=7"]).train.epochs == 7
+    with pytest.raises(ValueError, match="wanted section.key=value"):
+        override(config, ["train.epochs"])
