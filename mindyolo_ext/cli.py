@@ -96,7 +96,8 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--is_parallel", type=_bool, default=False, metavar="True|False",
                         help="join the ranks of mpirun or msrun")
     parser.add_argument("--ms_mode", type=int, default=0, choices=[0, 1], help="0 graph, 1 pynative (debugging)")
-    parser.add_argument("--compile_cache", default="", metavar="DIR", help="keep compiled graphs there")
+    parser.add_argument("--compile_cache", type=Path, metavar="DIR",
+                        help="keep compiled graphs there: the next start with the same recipe skips the compilation")
 
 
 def _add_recipe(parser: argparse.ArgumentParser, *, config_required: bool) -> None:
@@ -208,7 +209,7 @@ def _train(options: argparse.Namespace) -> None:
         "train.ema_decay=0" if options.ema is False else "",
         f"train.optimizer.clip_norm={options.clip_grad_value}" if options.clip_grad else "",
         *options.set) if text])
-    this = _start(options, config.train.seed)
+    this = _start(options, config.train.seed, config.to_yaml())
     from mindyolo_ext.engine.train import train
     if this.is_main:
         logger.info("recipe:\n%s", config.to_yaml())
@@ -218,7 +219,7 @@ def _train(options: argparse.Namespace) -> None:
 def _test(options: argparse.Namespace) -> None:
     from mindyolo_ext.config import override
     config = override(_recipe(options), [*_given(options, per_batch_size="eval.per_batch_size"), *options.set])
-    this = _start(options, options.seed)
+    this = _start(options, options.seed, config.to_yaml() + _digest(options.weight))
     from mindyolo_ext.engine.build import load_model, split_dataset
     from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.engine.predictor import Predictor
@@ -341,14 +342,24 @@ def _size(options: argparse.Namespace) -> tuple[int, int] | None:
     return options.img_size[0], options.img_size[-1]
 
 
-def _start(options: argparse.Namespace, seed: int):
-    """Start MindSpore and the ranks; ranks other than 0 log warnings only."""
+def _start(options: argparse.Namespace, seed: int, recipe: str):
+    """Start MindSpore and the ranks; ranks other than 0 log warnings only.
+
+    Compiled graphs hold constants of the recipe, so each recipe has a folder of its own in the cache.
+    """
     from mindyolo_ext.backend import launch
+    cache = options.compile_cache and launch.cache_folder(options.compile_cache, recipe)
     this = launch.start(options.device_target, is_parallel=options.is_parallel, graph_mode=options.ms_mode == 0,
-                        compile_cache=options.compile_cache or None, seed=seed)
+                        compile_cache=cache, seed=seed)
     if not this.is_main:
         logging.getLogger().setLevel(logging.WARNING)
     return this
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; a folded network keeps its weights as constants."""
+    import hashlib
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _set_up_logging(level: str) -> None:

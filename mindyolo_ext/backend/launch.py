@@ -4,6 +4,8 @@ MindSpore's own MPI route serves Ascend and GPU. On CPU ``mpirun`` only starts t
 starts a MindSpore scheduler and tells the others where it listens (mpi4py), then every rank joins it
 as ``msrun`` workers do.
 """
+import hashlib
+import importlib.metadata
 import logging
 import os
 import socket
@@ -11,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from mindyolo_ext.backend.environment import prepare_environment
@@ -103,6 +106,19 @@ def start(device_target: str = "CPU", *, is_parallel: bool = False, graph_mode: 
     if seed is not None:
         ms.set_seed(seed)
     return _State.world
+
+
+def cache_folder(root: str | Path, recipe: str) -> str:
+    """The folder below ``root`` for compiled graphs of ``recipe`` as this version of the code builds them.
+
+    A compiled graph holds constants (anchors, loss weights) that MindSpore's own check does not see, so the name
+    is a hash of the recipe, the package's sources, MindSpore's version and the launcher's number of processes.
+    """
+    digest = hashlib.sha256(recipe.encode())
+    for path in sorted(Path(__file__).resolve().parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update(f"{importlib.metadata.version('mindspore')} {launcher_of(dict(os.environ))}".encode())
+    return str(Path(root).resolve() / digest.hexdigest()[:16])
 
 
 def _join_through_mpi() -> None:

@@ -61,7 +61,8 @@ class ConversionReport:
     def table(self) -> str:
         """A short table for people."""
         rows = [("from", f"{self.source} ({self.source_format}"
-                         f"{', entry ' + self.entry if self.entry else ''}{', moving average' if self.used_ema else ''})"),
+                         + (f", entry {self.entry}" if self.entry else "")
+                         + (", moving average" if self.used_ema else "") + ")"),
                 ("to", self.target),
                 ("model", f"{self.model}, {self.num_classes} classes (names from {self.class_names_from})"
                           + (f", {self.part} only" if self.part else "")),
@@ -201,11 +202,13 @@ def _class_names(foreign: ForeignCheckpoint, num_classes: int, settings: DataFil
     if names is not None:
         found, origin = read_names(names, "."), str(names)
     elif settings.names is not None:
-        found, origin = read_names(settings.names, Path(data).parent, Path(data).parent.parent), f"{data}: {settings.names}"
+        found = read_names(settings.names, Path(data).parent, Path(data).parent.parent)
+        origin = f"{data}: {settings.names}"
     elif foreign.class_names is not None:
         found, origin = foreign.class_names, str(foreign.path)
     else:
         return default_names(num_classes), "COCO" if num_classes == 80 else "numbering"
     if len(found) != num_classes:
-        raise CheckpointError(f"{origin}: {len(found)} class names, the head of {foreign.path} has {num_classes} classes")
+        raise CheckpointError(f"{origin}: {len(found)} class names, the head of {foreign.path} has "
+                              f"{num_classes} classes")
     return found, origin

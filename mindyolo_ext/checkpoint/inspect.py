@@ -51,7 +51,8 @@ class FileInfo:
 
     def table(self) -> str:
         """The description as a table for people."""
-        rows = [("file", self.path), ("format", self.format), ("size", f"{self.bytes:,} bytes"), ("sha256", self.sha256)]
+        rows = [("file", self.path), ("format", self.format), ("size", f"{self.bytes:,} bytes"),
+                ("sha256", self.sha256)]
         if self.entries:
             rows.append(("entries", ", ".join(self.entries)))
         if self.entry:
@@ -67,8 +68,9 @@ class FileInfo:
             rows.append(("class names", ", ".join(self.class_names[:8]) + more))
         if self.epoch is not None:
             rows.append(("epoch", str(self.epoch)))
-        shown = {key: value for key, value in self.metadata.items() if key not in ("class_names", "model", "num_classes")}
-        rows += [(key, str(value)[:160]) for key, value in shown.items() if value not in (None, {}, [], "")]
+        shown_above = ("class_names", "model", "num_classes", "epoch")
+        rows += [(key, str(value)[:160]) for key, value in self.metadata.items()
+                 if key not in shown_above and value not in (None, {}, [], "")]
         rows += [("warning", text) for text in self.warnings]
         return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
@@ -82,9 +84,10 @@ def describe(path: str | Path) -> FileInfo:
     if path.suffix == ".onnx" and path.is_file():
         return _describe_onnx(path)
     foreign = read_checkpoint(path)
-    info = FileInfo(str(path), foreign.source_format, foreign.sha256, path.stat().st_size, foreign.entries, foreign.entry,
-                    foreign.used_ema, len(foreign.tensors), sum(array.size for array in foreign.tensors.values()),
-                    foreign.stored_dtypes, class_names=foreign.class_names, epoch=foreign.epoch,
+    info = FileInfo(str(path), foreign.source_format, foreign.sha256, path.stat().st_size, foreign.entries,
+                    foreign.entry, foreign.used_ema, len(foreign.tensors),
+                    sum(array.size for array in foreign.tensors.values()), foreign.stored_dtypes,
+                    class_names=foreign.class_names, epoch=foreign.epoch,
                     warnings=list(foreign.warnings))
     own = foreign.extras.get(OWN_METADATA)
     if own is not None:

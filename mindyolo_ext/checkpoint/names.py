@@ -14,8 +14,8 @@ from mindyolo_ext.checkpoint.errors import CheckpointError
 
 TORCH_TO_MINDSPORE = {"running_mean": "moving_mean", "running_var": "moving_variance"}
 NORM_LEAVES = {"weight": "gamma", "bias": "beta"}
-MINDSPORE_TO_TORCH = {"moving_mean": "running_mean", "moving_variance": "running_var", "gamma": "weight", "beta": "bias",
-                      "embedding_table": "weight"}
+MINDSPORE_TO_TORCH = {"moving_mean": "running_mean", "moving_variance": "running_var", "gamma": "weight",
+                      "beta": "bias", "embedding_table": "weight"}
 COUNTER = "num_batches_tracked"
 _STATE_PREFIXES = ("moments.", "moment1.", "moment2.", "accum.", "velocity.", "state.")
 _STATE_NAMES = {"global_step", "learning_rate", "momentum", "epoch_num", "step_num", "current_iterator_step",
@@ -73,7 +73,8 @@ class NamesTable(ABC):
         """The original's name of our parameter ``name``."""
         return leaf_to_torch(name)
 
-    def builder_keywords(self, tensors: Mapping[str, np.ndarray], anchors: tuple[float, ...] | None) -> dict[str, object]:
+    def builder_keywords(self, tensors: Mapping[str, np.ndarray],  # noqa: ARG002
+                         anchors: tuple[float, ...] | None) -> dict[str, object]:
         """Keywords for the builder from anchors the user gave: width, height, width, height ... in pixels.
 
         Raises: CheckpointError if the family has no anchors, or the file needs them and there are none.
@@ -82,7 +83,7 @@ class NamesTable(ABC):
             raise CheckpointError(f"{self.family}: anchors were given, but its models have none")
         return {}
 
-    def outputs(self, cell: Any, images: np.ndarray) -> dict[str, np.ndarray]:
+    def outputs(self, cell: Any, images: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002
         """Outputs of the network for ``verify``, under the names that stored arrays and the original's hook use.
 
         Args:
@@ -91,7 +92,7 @@ class NamesTable(ABC):
         """
         raise CheckpointError(f"{self.family}: has no outputs to verify")
 
-    def case_input(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+    def case_input(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:  # noqa: ARG002
         """(batch, height, width) of the input that stored arrays belong to."""
         raise CheckpointError(f"{self.family}: has no stored arrays to verify against")
 
@@ -145,7 +146,8 @@ def leaf_to_torch(name: str) -> str:
     return layer + dot + MINDSPORE_TO_TORCH.get(leaf, leaf)
 
 
-def recognise(tensors: Mapping[str, np.ndarray], *, where: str, model: str | None = None) -> tuple[NamesTable, Recognition]:
+def recognise(tensors: Mapping[str, np.ndarray], *, where: str,
+              model: str | None = None) -> tuple[NamesTable, Recognition]:
     """The table and the model these tensors belong to.
 
     Args:

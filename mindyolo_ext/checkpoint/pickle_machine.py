@@ -90,8 +90,6 @@ class _Machine:
             raise CheckpointError(f"{self.where}: the pickle leaves {len(self.stack)} objects on its stack, wanted 1")
         return self.stack.pop()
 
-    # stack
-
     def pop(self) -> Any:
         """The top object."""
         value = self.stack.pop()
@@ -120,8 +118,6 @@ class _Machine:
         if self.copied > MAX_COPIED:
             raise CheckpointError(f"{self.where}: the pickle copies more than {MAX_COPIED} items, which no checkpoint "
                                   "of weights does")
-
-    # containers
 
     def set_items(self, items: list[Any]) -> None:
         """Put key, value, key, value ... into the container on top."""
@@ -161,18 +157,18 @@ class _Machine:
         self.set_items(items)
         return self.stack.pop()
 
-    # names and instances
-
     def global_name(self, module: Any, name: Any) -> GlobalName:
         """The stand-in of ``module.name``."""
         if not isinstance(module, str) or not isinstance(name, str):
-            raise UnsafeCheckpointError(f"{self.where}: refused, a name is built from {_kind(module)} and {_kind(name)}")
+            raise UnsafeCheckpointError(f"{self.where}: refused, a name is built from {_kind(module)} and "
+                                        f"{_kind(name)}")
         return resolve_global(module, name, where=self.where)
 
     def instance(self, cls: Any, args: Any, keywords: Any = None) -> Any:
         """What stands for ``cls(*args, **keywords)``; nothing is called but our own rebuild functions."""
         if not isinstance(cls, GlobalName):
-            raise UnsafeCheckpointError(f"{self.where}: refused, the file wants to call a {_kind(cls)}; nothing was run")
+            raise UnsafeCheckpointError(f"{self.where}: refused, the file wants to call a {_kind(cls)}; "
+                                        "nothing was run")
         if not isinstance(args, tuple) or not isinstance(keywords, (dict, type(None))):
             raise CheckpointError(f"{self.where}: broken pickle, arguments of {cls.qualified} are a {_kind(args)}")
         if cls.kind == "safe":
@@ -282,7 +278,9 @@ def _kind(value: Any) -> str:
     return value.qualified if isinstance(value, (GlobalName, Record)) else type(value).__name__
 
 
-# Opcodes ------------------------------------------------------------------------------------------------------------
+def _nothing(_machine: _Machine, _: Any) -> None:
+    """Version and framing carry no object."""
+
 
 def _memoize(machine: _Machine, index: int | None) -> None:
     machine.memo[len(machine.memo) if index is None else index] = machine.top()
@@ -341,7 +339,7 @@ def _frozenset(machine: _Machine, _: Any) -> None:
 
 
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": lambda m, _: None, "FRAME": lambda m, _: None,
+    "PROTO": _nothing, "FRAME": _nothing,
     "MARK": lambda m, _: m.stack.append(_MARK),
     "POP": lambda m, _: m.stack.pop() and None,
     "POP_MARK": lambda m, _: m.pop_to_mark() and None,
@@ -369,8 +367,6 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "BINPERSID": lambda m, _: m.stack.append(m.persistent(m.pop())),
 }
 
-
-# Rebuild functions: (machine, args) -> object -------------------------------------------------------------------------
 
 def _arguments(machine: _Machine, args: tuple, low: int, high: int, what: str) -> tuple:
     """``args`` if their number is right."""
@@ -457,14 +453,19 @@ def _dtype(machine: _Machine, args: tuple) -> DtypeRecord:
     code = code.decode("latin-1") if isinstance(code, bytes) else code
     order, rest = (code[0], code[1:]) if isinstance(code, str) and code[:1] in ("<", ">", "=", "|") else ("=", code)
     if not isinstance(rest, str) or not (rest[:1] in "biufcSUOV" and rest[1:].isdecimal() and len(rest) < 10):
-        raise CheckpointError(f"{machine.where}: the NumPy dtype {rest[:20] if isinstance(rest, str) else _kind(rest)!r} is "
-                              "not one of numbers or text")
+        shown = rest[:20] if isinstance(rest, str) else _kind(rest)
+        raise CheckpointError(f"{machine.where}: the NumPy dtype {shown!r} is not one of numbers or text")
     try:
         if rest[0] in "biufc":
             np.dtype(rest)
     except TypeError as error:
         raise CheckpointError(f"{machine.where}: unknown NumPy dtype {str(code)[:40]!r}") from error
     return DtypeRecord(rest, order)
+
+
+def _numpy_array(_machine: _Machine, _args: tuple) -> ArrayRecord:
+    """An array whose content comes with its state."""
+    return ArrayRecord()
 
 
 def _numpy_scalar(machine: _Machine, args: tuple) -> ArrayRecord:
@@ -518,7 +519,8 @@ def _from_type(machine: _Machine, args: tuple) -> Any:
     """A tensor with Python attributes or of a tensor subclass: the tensor alone."""
     function, _, inner, _ = _arguments(machine, args, 4, 4, "_rebuild_from_type_v2")
     if not isinstance(function, GlobalName) or not function.module.startswith("torch"):
-        raise UnsafeCheckpointError(f"{machine.where}: refused, a tensor is rebuilt by {_kind(function)}; nothing was run")
+        raise UnsafeCheckpointError(f"{machine.where}: refused, a tensor is rebuilt by {_kind(function)}; "
+                                    "nothing was run")
     return machine.instance(function, inner)
 
 
@@ -548,6 +550,6 @@ _REBUILD: dict[str, Callable[[_Machine, tuple], Any]] = {
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _parameter,
     "torch._tensor._rebuild_from_type_v2": _from_type,
     "numpy.dtype": _dtype, "numpy.core.multiarray.scalar": _numpy_scalar,
-    "numpy.core.multiarray._reconstruct": lambda machine, args: ArrayRecord(),
+    "numpy.core.multiarray._reconstruct": _numpy_array,
     "numpy.core.numeric._frombuffer": _numpy_buffer,
 }

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext.checkpoint.errors import CheckpointError
+from mindyolo_ext.checkpoint.pickle_machine import storage_bytes
 from mindyolo_ext.checkpoint.records import ArrayRecord, GlobalName, Record, TensorRecord
 from mindyolo_ext.checkpoint.torch_files import TorchFile, TorchStream, TorchTar, TorchZip
 
@@ -143,8 +144,6 @@ def sniff_format(path: Path) -> str:
         return "mindspore"
     raise CheckpointError(f"{path}: begins with {head[:8]!r}, which is no known format, {wanted}")
 
-
-# PyTorch --------------------------------------------------------------------------------------------------------------
 
 def _read_torch(file: TorchFile, *, prefer_ema: bool, entry: str | None) -> ForeignCheckpoint:
     """Pick the weights out of a PyTorch file and read their numbers."""
@@ -310,7 +309,8 @@ class _Plain:
         if value is None or isinstance(value, (bool, int, float, str)):
             return value
         if isinstance(value, TensorRecord):
-            return self.file.tensor(value).tolist() if value.count <= 1024 else f"tensor {value.shape}"
+            small = value.count <= 1024 and storage_bytes(value.storage) <= 1 << 20
+            return self.file.tensor(value).tolist() if small else f"tensor {value.shape}"
         if isinstance(value, ArrayRecord):
             if value.value is None or value.value.size > 1024:
                 return "array"
@@ -346,8 +346,6 @@ def _class_names(root: Any, weights: Any, plain: _Plain) -> list[str] | None:
     return None
 
 
-# Other formats ----------------------------------------------------------------------------------------------------------
-
 def _read_mindspore(path: Path, max_bytes: int) -> ForeignCheckpoint:
     """A MindSpore ``.ckpt``; the one place of this file that needs the framework."""
     from mindyolo_ext.checkpoint.store import METADATA_NAME, read_parameters
@@ -364,8 +362,8 @@ def _read_mindspore(path: Path, max_bytes: int) -> ForeignCheckpoint:
     return ForeignCheckpoint(path, tensors, "mindspore", file_sha256(path), stored_dtypes=stored, extras=extras)
 
 
-_SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
-                "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
+_SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+                "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
 
 
 def _read_safetensors(path: Path, max_bytes: int) -> ForeignCheckpoint:
@@ -392,8 +390,6 @@ def _read_safetensors(path: Path, max_bytes: int) -> ForeignCheckpoint:
         raise CheckpointError(f"{path}: a broken safetensors file ({type(error).__name__}: {error})") from error
     return ForeignCheckpoint(path, tensors, "safetensors", file_sha256(path), stored_dtypes=stored, extras=metadata)
 
-
-# After reading -----------------------------------------------------------------------------------------------------------
 
 def _without_prefixes(checkpoint: ForeignCheckpoint) -> dict[str, np.ndarray]:
     """The tensors without the prefixes that wrappers for several devices or compilation put before every name."""

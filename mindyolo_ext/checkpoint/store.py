@@ -96,7 +96,8 @@ def save_checkpoint(path: str | Path, parameters: Mapping[str, np.ndarray], meta
         if name == METADATA_NAME or not name:
             raise CheckpointError(f"{path}: a parameter cannot be called {name!r}")
         if str(array.dtype) not in _DTYPES:
-            raise CheckpointError(f"{path}: parameter {name!r} is {array.dtype}, wanted one of {', '.join(sorted(_DTYPES))}")
+            raise CheckpointError(f"{path}: parameter {name!r} is {array.dtype}, wanted one of "
+                                  + ", ".join(sorted(_DTYPES)))
         arrays[name] = array
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".tmp.ckpt", dir=path.parent)
@@ -144,8 +145,8 @@ def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
     try:
         loaded = load(str(path))
     except Exception as error:      # the framework raises many kinds for a damaged file
-        raise CheckpointError(f"{path}: MindSpore cannot read it ({type(error).__name__}: {str(error)[:200]}), wanted a "
-                              ".ckpt file") from error
+        raise CheckpointError(f"{path}: MindSpore cannot read it ({type(error).__name__}: {str(error)[:200]}), "
+                              "wanted a .ckpt file") from error
     return {name: np.array(parameter.asnumpy()) for name, parameter in loaded.items()}
 
 

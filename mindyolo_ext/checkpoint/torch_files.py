@@ -1,4 +1,4 @@
-"""The three containers PyTorch has used for ``torch.save``: zip (since 1.6), a stream of pickles, and tar (before 0.1.10).
+"""The three containers of ``torch.save``: zip (since 1.6), a stream of pickles, and tar (before 0.1.10).
 
 Each class opens a file, checks what it declares before anything is allocated, reads the object description
 through ``pickle_machine`` and hands out the numbers of one storage at a time.
@@ -8,6 +8,7 @@ import mmap
 import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 MAX_ENTRIES = 1 << 20
 MAX_RATIO = 200
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError, ValueError)
 
 
 class TorchFile:
@@ -123,7 +125,7 @@ class TorchZip(TorchFile):
         super().__init__(path, max_bytes)
         try:
             self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except _ZIP_ERRORS as error:
             raise CheckpointError(f"{path}: a zip file that ends too early or is broken ({error}), wanted a PyTorch "
                                   "checkpoint: download or copy it again") from error
         try:
@@ -177,8 +179,8 @@ class TorchZip(TorchFile):
         roots = [name[:-len("data.pkl")] for name in self.entries
                  if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(roots) != 1:
-            raise CheckpointError(f"{self.path}: a zip archive with {len(roots)} entries called <folder>/data.pkl, wanted "
-                                  "exactly one as torch.save writes it")
+            raise CheckpointError(f"{self.path}: a zip archive with {len(roots)} entries called <folder>/data.pkl, "
+                                  "wanted exactly one as torch.save writes it")
         if any(name.startswith((roots[0] + "code/", roots[0] + "constants.pkl")) for name in self.entries):
             raise UnsafeCheckpointError(f"{self.path}: is a TorchScript program, wanted weights saved with torch.save: "
                                         "run state_dict() on the loaded program and save that")
@@ -202,12 +204,13 @@ class TorchZip(TorchFile):
                 content = stream.read(info.file_size)
                 if stream.read(1):
                     raise CheckpointError(f"{self.path}: entry {name!r} is longer than its declared size")
-        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+        except _ZIP_ERRORS as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"{self.path}: entry {name!r} is damaged ({error})") from error
         if len(content) != info.file_size:
-            raise CheckpointError(f"{self.path}: entry {name!r} holds {len(content)} bytes, it declares {info.file_size}")
+            raise CheckpointError(f"{self.path}: entry {name!r} holds {len(content)} bytes, it declares "
+                                  f"{info.file_size}")
         return content
 
     def read(self) -> Any:
@@ -256,8 +259,8 @@ class TorchStream(TorchFile):
         where = str(self.path)
         magic = read_pickle(self.map, where=where)
         if magic != LEGACY_MAGIC or isinstance(magic, bool):
-            raise CheckpointError(f"{self.path}: a pickle that does not begin with PyTorch's magic number, wanted a file "
-                                  "written by torch.save")
+            raise CheckpointError(f"{self.path}: a pickle that does not begin with PyTorch's magic number, wanted a "
+                                  "file written by torch.save")
         protocol = read_pickle(self.map, where=where)
         if protocol != LEGACY_PROTOCOL:
             raise CheckpointError(f"{self.path}: protocol version {str(protocol)[:20]}, wanted {LEGACY_PROTOCOL}")
@@ -265,7 +268,8 @@ class TorchStream(TorchFile):
         result = read_pickle(self.map, where=where, storage=self._storage)
         keys = read_pickle(self.map, where=where)
         if not isinstance(keys, list) or any(not isinstance(key, str) for key in keys):
-            raise CheckpointError(f"{self.path}: the list of storages is a {type(keys).__name__}, wanted a list of text")
+            raise CheckpointError(f"{self.path}: the list of storages is a {type(keys).__name__}, wanted a list of "
+                                  "text")
         self._locate(keys)
         return result
 
@@ -318,7 +322,8 @@ class TorchTar(TorchFile):
             with tarfile.open(path, "r:") as archive:
                 self.parts = {name: self._member(archive, name) for name in ("storages", "tensors", "pickle")}
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise CheckpointError(f"{path}: a tar file that is broken ({error}), wanted a PyTorch checkpoint") from error
+            raise CheckpointError(f"{path}: a tar file that is broken ({error}), wanted a PyTorch "
+                                  "checkpoint") from error
         self.contents: dict[str, bytes] = {}
         self.objects: dict[int, StorageRecord | TensorRecord] = {}
 
@@ -390,8 +395,8 @@ class TorchTar(TorchFile):
             record = TensorRecord(storage, storage.dtype, offset, shape, stride)
             if min(numbers, default=0) < 0 or (record.count and last >= storage.count) or \
                     record.count > max(storage.count, 1 << 20):
-                raise CheckpointError(f"{where}: tensor {key} of shape {shape}, stride {stride}, offset {offset} reaches "
-                                      f"outside its storage of {storage.count} elements")
+                raise CheckpointError(f"{where}: tensor {key} of shape {shape}, stride {stride}, offset {offset} "
+                                      f"reaches outside its storage of {storage.count} elements")
             self.objects[key] = record
 
     def _count(self, value: Any, where: str) -> int:

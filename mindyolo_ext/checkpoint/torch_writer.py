@@ -39,7 +39,8 @@ def write_torch_checkpoint(path: str | Path, tensors: Mapping[str, np.ndarray], 
         array = np.asarray(array)
         array = array.astype(np.float16) if half and array.dtype.kind == "f" else array
         if array.dtype.name not in _STORAGE_TYPES:
-            raise CheckpointError(f"{path}: tensor {name!r} is {array.dtype}, wanted one of {', '.join(_STORAGE_TYPES)}")
+            raise CheckpointError(f"{path}: tensor {name!r} is {array.dtype}, wanted one of "
+                                  + ", ".join(_STORAGE_TYPES))
         arrays[name] = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)

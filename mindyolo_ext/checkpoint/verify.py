@@ -87,7 +87,8 @@ class VerifyReport:
         body = tabulate([(row.kind, row.name, "x".join(map(str, row.shape)), f"{row.largest:.3g}", f"{row.scale:.3g}",
                           "" if row.kind == "layer" or row.relative <= self.tolerance else "<-- too far")
                          for row in rows],
-                        headers=("", "array", "shape", "largest difference", "largest value", ""), disable_numparse=True)
+                        headers=("", "array", "shape", "largest difference", "largest value", ""),
+                        disable_numparse=True)
         count = sum(row.kind == "layer" for row in self.rows)
         tail = [f"{self.checkpoint} against {self.against}: {'equal' if self.passed else 'DIFFERENT'} "
                 f"(tolerance {self.tolerance:g} of the largest value, {len(self.rows)} arrays"
@@ -236,8 +237,9 @@ def _run_original(cell: Any, metadata: CheckpointMetadata, pictures: np.ndarray,
 
 def _run_ours(cell: Any, pictures: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs and layers of our network, under the names ``_run_original`` uses."""
-    from mindyolo_ext.backend import Tensor
     from mindspore import PYNATIVE_MODE, get_context, set_context
+
+    from mindyolo_ext.backend import Tensor
 
     mode = get_context("mode")
     set_context(mode=PYNATIVE_MODE)                         # hooks need operator-by-operator execution

@@ -1,10 +1,13 @@
 """Anchor boxes for a data set by k-means: the work behind ``mindyolo-ext anchors``."""
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.cluster.vq import ClusterError, kmeans2
 
-from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.dataset import Dataset, read_lines
+from mindyolo_ext.data.yolo_text import label_path, list_pictures
 
 _ITERATIONS = 50
 _SAMPLE = 20000                                                     # boxes of a restart; the last one takes all
@@ -97,6 +100,36 @@ def box_fractions(dataset: Dataset) -> np.ndarray:
         boxes = found.boxes[~found.ignore].astype(np.float64)
         rows.append(np.minimum((boxes[:, 2:] - boxes[:, :2]) / (found.width, found.height), 1.0))
     return np.concatenate(rows)
+
+
+def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray:
+    """(N, 2) float64 width and height, as fractions, of all boxes in the label files of a picture list.
+
+    The label file lies beside the picture, or in the folder ``labels`` where the picture's is ``JPEGImages`` or
+    ``images``.
+
+    Args:
+        path: text file with one picture per line.
+        data_root: folder to which the lines refer; where there is no such picture, they refer to the list's folder.
+
+    Raises: FileNotFoundError for a missing list or label file; ValueError that names file and line.
+    Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: any white space separates, any picture suffix goes.
+    """
+    sizes = []
+    for picture in list_pictures(Path(path), data_root):
+        beside = os.path.splitext(picture)[0] + ".txt"
+        places = list(dict.fromkeys([beside.replace("JPEGImages", "labels"), label_path(picture, None, None), beside]))
+        label = next((place for place in places if os.path.isfile(place)), None)
+        if label is None:
+            raise FileNotFoundError(f"{path}: no label file for {picture}, looked for {', '.join(places)}")
+        for number, line in read_lines(label):
+            words = line.split()
+            try:
+                width, height = (float(word) for word in words[3:])
+            except ValueError:
+                raise ValueError(f"{label}:{number}: wanted five numbers: class cx cy w h, got {line[:80]!r}") from None
+            sizes.append((width, height))
+    return np.array(sizes, np.float64).reshape(-1, 2)
 
 
 def _cluster(values: np.ndarray, start: np.ndarray) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """Data sets in COCO's json form."""
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,16 @@ class CocoDataset(Dataset):
         return {"images": content["images"], "annotations": rows, "categories": content["categories"]}
 
 
-def read_coco(*, images: str, annotations: str, data_root: str | Path = ".", cache: bool = False,
-              strict: bool = True) -> CocoDataset:
+def read_coco(*, images: str | Sequence[str], annotations: str | Sequence[str], data_root: str | Path = ".",
+              cache: bool = False, strict: bool = True) -> CocoDataset:
     """A COCO json file with its folder of pictures.
 
     Labels are contiguous in the order of the sorted category ids; ``category_ids[label]`` leads back. Crowds are
     kept with ``ignore``. Pictures without boxes are kept.
 
     Args:
-        images: folder of the pictures (``file_name`` is relative to it).
-        annotations: json file.
+        images: folder of the pictures (``file_name`` is relative to it), or a list of places to look for it.
+        annotations: json file, likewise; ``*`` may stand in its name.
         data_root: folder to which both refer.
         cache, strict: see ``Collector.finish``.
 

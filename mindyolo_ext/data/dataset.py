@@ -336,15 +336,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", did you mean {near[0]}?" if near else f"; known: {', '.join(known) or 'none'}"
 
 
-def find_path(text: str | Path, *folders: str | Path) -> Path:
+def find_path(text: str | Path | Sequence[str], *folders: str | Path) -> Path:
     """The file or folder ``text``: as it is when absolute, otherwise in the first of ``folders`` that has it.
 
-    Raises: FileNotFoundError that lists the places tried.
+    A list names alternatives, the first that exists is taken; a name with ``*`` stands for the one file it matches.
+
+    Raises: FileNotFoundError that lists the places tried; ValueError if a pattern matches several files.
     """
-    places = list(dict.fromkeys(Path(os.path.normpath(Path(folder) / text)) for folder in folders))
+    texts = [text] if isinstance(text, (str, Path)) else list(text)
+    places = list(dict.fromkeys(Path(os.path.normpath(Path(folder) / one)) for one in texts for folder in folders))
     for place in places:
         if place.exists():
             return place
+        matches = sorted(place.parent.glob(place.name)) if "*" in place.name else []
+        if len(matches) > 1:
+            raise ValueError(f"{place}: wanted one file, got {', '.join(m.name for m in matches[:4])}; name one of them")
+        if matches:
+            return matches[0]
     raise FileNotFoundError(f"no such file or folder: {', '.join(str(place) for place in places)}")
 
 

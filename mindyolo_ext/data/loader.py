@@ -131,13 +131,12 @@ class Loader:
 
         Args:
             number: with the seed it fixes order and augmentation, so that a run may start at any epoch.
-            size_schedule: given the step since epoch 0, the (height, width) of its batch, None for the spec's.
+            size_schedule: given the step within the epoch, the (height, width) of its batch, None for the spec's.
 
         Raises: ValueError for a size that the spec forbids, before the first batch; in the caller whatever goes wrong
             in a worker, with the name of the picture's file.
         """
-        first = number * self.steps_per_epoch
-        plan = [(indices, None if size_schedule is None else size_schedule(first + step))
+        plan = [(indices, None if size_schedule is None else size_schedule(step))
                 for step, indices in enumerate(self.batch_indices(number))]
         for size in {size for _, size in plan if size is not None}:
             replace(self.pipeline.input_spec, size=size)           # raises for a size that the model cannot take

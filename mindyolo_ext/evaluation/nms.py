@@ -3,7 +3,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-_BLOCK = 256    # candidates decided at once; 128 to 512 measured alike, larger blocks pay for pairs that never matter
+_BLOCK = 256    # candidates decided at once; fewer cost calls, more cost pairs that never matter
 
 
 @dataclass(frozen=True)
@@ -129,65 +129,49 @@ def _greedy(boxes: np.ndarray, groups: np.ndarray, iou_thres: float, limit: int)
     """Indices of the first ``limit`` boxes (n, 4), best first, that no kept better box of their group suppresses.
 
     Works through the boxes in blocks: first what is kept already suppresses, then the block is settled within
-    itself. Only pairs of one group are looked at, and nothing behind the last box that can be kept.
+    itself. Nothing behind the last box that can be kept is looked at.
     """
-    columns = _Columns(boxes)
-    threshold = np.float32(iou_thres)
+    conflicts = _Conflicts(boxes, groups, iou_thres)
     kept = np.zeros(0, np.int64)
     for start in range(0, len(boxes), _BLOCK):
         block = np.arange(start, min(start + _BLOCK, len(boxes)))
         if len(kept):
-            by_group = kept[np.argsort(groups[kept], kind="stable")]
-            first = np.searchsorted(groups[by_group], groups[block], "left")
-            count = np.searchsorted(groups[by_group], groups[block], "right") - first
-            better, worse = by_group[_ranges(first, count)], np.repeat(np.arange(len(block)), count)
-            alive = np.ones(len(block), bool)
-            alive[worse[columns.iou(better, block[worse]) > threshold]] = False
-            block = block[alive]
-        kept = np.concatenate([kept, block[_settle(columns, block, groups[block], threshold)]])
+            block = block[~conflicts.between(kept, block).any(axis=0)]
+        kept = np.concatenate([kept, block[_settle(conflicts.between(block, block))]])
         if len(kept) >= limit:
             break
     return kept[:limit]
 
 
-def _settle(columns: "_Columns", block: np.ndarray, groups: np.ndarray, threshold: np.float32) -> np.ndarray:
-    """Which boxes of the block (n,), best first, the greedy rule keeps among themselves: bool (n,)."""
-    by_group = np.argsort(groups, kind="stable")
-    first = np.searchsorted(groups[by_group], groups[by_group], "left")
-    count = np.arange(len(block)) - first                           # better boxes of the same group
-    better, worse = by_group[_ranges(first, count)], np.repeat(by_group, count)
-    hit = columns.iou(block[better], block[worse]) > threshold
-    better, worse = better[hit], worse[hit]
+def _settle(conflict: np.ndarray) -> np.ndarray:
+    """Which boxes, best first, the greedy rule keeps, from who is in conflict with whom (n, n): bool (n,)."""
+    suppresses = np.triu(conflict, 1)                                 # row better than column
     # A box falls when a box that stands suppresses it. Repeating that from "all stand" fixes the verdicts from the
     # best downwards, at least one per round, so it ends, and it ends at the greedy result.
-    alive = np.ones(len(block), bool)
+    alive = np.ones(len(conflict), bool)
     while True:
-        verdict = np.ones(len(block), bool)
-        verdict[worse[alive[better]]] = False
+        verdict = ~suppresses[alive].any(axis=0)
         if np.array_equal(verdict, alive):
             return alive
         alive = verdict
 
 
-class _Columns:
-    """Coordinates and areas of boxes (n, 4) as separate arrays, for the IoU of picked pairs."""
+class _Conflicts:
+    """Tells which of some boxes (n, 4) overlap too much and are of one group (n,)."""
 
-    def __init__(self, boxes: np.ndarray):
+    def __init__(self, boxes: np.ndarray, groups: np.ndarray, iou_thres: float):
         self.x1, self.y1, self.x2, self.y2 = np.ascontiguousarray(boxes.T)
+        self.groups = groups.astype(np.int32)
+        self.threshold = np.float32(iou_thres)
         with np.errstate(over="ignore", invalid="ignore"):
             self.area = (self.x2 - self.x1) * (self.y2 - self.y1)
 
-    def iou(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """IoU (n,) of the boxes i (n,) with the boxes j (n,); NaN for two empty boxes, which suppresses nothing."""
+    def between(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Bool (len(i), len(j)); the IoU of two empty boxes is NaN, which is no conflict."""
+        left = i[:, None]
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            width = np.minimum(self.x2[i], self.x2[j]) - np.maximum(self.x1[i], self.x1[j])
-            height = np.minimum(self.y2[i], self.y2[j]) - np.maximum(self.y1[i], self.y1[j])
+            width = np.minimum(self.x2[left], self.x2[j]) - np.maximum(self.x1[left], self.x1[j])
+            height = np.minimum(self.y2[left], self.y2[j]) - np.maximum(self.y1[left], self.y1[j])
             overlap = np.maximum(width, 0) * np.maximum(height, 0)
-            return overlap / (self.area[i] + self.area[j] - overlap)
-
-
-def _ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """first[0], first[0] + 1, ... (count[0] numbers), then those of first[1], and so on."""
-    before = np.cumsum(count) - count
-    return np.repeat(first - before, count) + np.arange(count.sum())
-
+            iou = overlap / (self.area[left] + self.area[j] - overlap)
+        return (iou > self.threshold) & (self.groups[left] == self.groups[j])

@@ -47,12 +47,10 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
     """Columns of a table of numbers by name, NaN where a cell is empty or not finite."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        rows = list(reader)
-    names = reader.fieldnames or []
+        names, rows = reader.fieldnames or [], list(reader)
     if "epoch" not in names or not rows:
         raise ValueError(f"{path}: wanted a column epoch and a row per epoch, got columns {names}, {len(rows)} rows")
-    columns = {name: np.array([_number(row[name], path) for row in rows]) for name in names}
-    return columns
+    return {name: np.array([_number(row[name], path) for row in rows]) for name in names}
 
 
 def _number(text: str | None, path: Path) -> float:

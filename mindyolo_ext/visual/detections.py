@@ -84,7 +84,7 @@ class _Label:
         self.stroke = max(1, round(self.scale * 1.6))
         (text_width, text_height), _ = cv2.getTextSize(text, _FONT, self.scale, self.stroke)
         if text_width + 4 > width:                                   # a very small picture
-            self.scale, self.stroke = self.scale * (width - 4) / text_width, 1
+            self.scale, self.stroke = max(self.scale * (width - 4) / text_width, 0.05), 1
             (text_width, text_height), _ = cv2.getTextSize(text, _FONT, self.scale, self.stroke)
         self.margin = max(2, round(text_height * 0.25))
         self.text_height = text_height

@@ -53,12 +53,11 @@ def legacy(path: Path, content: bytes) -> Path:
     return path
 
 
-# Code ------------------------------------------------------------------------------------------------------------------
-
 def attacks(sentinel: Path) -> dict[str, bytes]:
     """Pickles that create ``sentinel`` when an ordinary unpickler reads them."""
     touch, code = f"touch {sentinel}", f"open({str(sentinel)!r}, 'w').close()"
     popen = b"csubprocess\nPopen\n"
+    inner = b"cos\nsystem\n(" + text(touch) + b"tR."
     argv = b"(](" + text("touch") + text(str(sentinel)) + b"et"
     return {
         "os.system": b"cos\nsystem\n(" + text(touch) + b"tR.",
@@ -72,7 +71,8 @@ def attacks(sentinel: Path) -> dict[str, bytes]:
         "importlib": b"\x80\x02cbuiltins\ngetattr\n(cimportlib\nimport_module\n(" + text("os") + b"tR" + text("system")
                      + b"tR(" + text(touch) + b"tR.",
         "STACK_GLOBAL": b"\x80\x04" + text("os") + text("system") + b"\x93(" + text(touch) + b"tR.",
-        "STACK_GLOBAL with a dotted name": b"\x80\x04" + text("shutil") + text("os.system") + b"\x93(" + text(touch) + b"tR.",
+        "STACK_GLOBAL with a dotted name": b"\x80\x04" + text("shutil") + text("os.system") + b"\x93(" + text(touch)
+                                           + b"tR.",
         "INST": b"(" + text(touch) + b"ios\nsystem\n.",
         "OBJ": b"(cos\nsystem\n" + text(touch) + b"o.",
         "NEWOBJ then INST": b"\x80\x02cbuiltins\nobject\n)\x810(" + text(code) + b"ibuiltins\nexec\n.",
@@ -81,10 +81,9 @@ def attacks(sentinel: Path) -> dict[str, bytes]:
                                  + b"tR(cimportlib\nimport_module\n(" + text("os") + b"tRtR.",
         "BUILD with __setstate__": b"\x80\x02ctypes\nSimpleNamespace\n)R}" + text("__setstate__")
                                    + b"cos\nsystem\nsb" + text(touch) + b"b.",
-        "nested pickle": b"\x80\x03c_pickle\nloads\n(B" + struct.pack("<I", len(b"cos\nsystem\n(" + text(touch) + b"tR."))
-                         + b"cos\nsystem\n(" + text(touch) + b"tR." + b"tR.",
+        "nested pickle": b"\x80\x03c_pickle\nloads\n(B" + struct.pack("<I", len(inner)) + inner + b"tR.",
         "map and list": b"\x80\x02cbuiltins\nlist\n(cbuiltins\nmap\n(cos\nsystem\n](" + text(touch) + b"etRtR.",
-        "copyreg._reconstructor": b"\x80\x02ccopyreg\n__newobj__\n(csubprocess\nPopen\ntR0cos\nsystem\n(" + text(touch) + b"tR.",
+        "copyreg._reconstructor": b"\x80\x02ccopyreg\n__newobj__\n(csubprocess\nPopen\ntR0" + inner,
         "runpy": b"\x80\x02cbuiltins\nexec\n(cbuiltins\ncompile\n(" + text(code) + text("x") + text("exec") + b"tRtR.",
     }
 
@@ -137,7 +136,8 @@ def test_the_attack_may_stand_anywhere_in_a_good_file(tmp_path):
     "os.popen", "nt.system", "sys.exit", "sys.modules", "ctypes.CDLL", "runpy.run_path", "pty.spawn", "code.interact",
     "webbrowser.open", "shutil.rmtree", "socket.socket", "marshal.loads", "types.FunctionType", "types.CodeType",
     "operator.attrgetter", "codecs.decode", "_codecs.decode", "pickle.loads", "builtins.open", "builtins.getattr",
-    "builtins.globals", "builtins.type", "builtins.map", "io.open", "pathlib.Path.write_text", "logging.config.dictConfig",
+    "builtins.globals", "builtins.type", "builtins.map", "io.open", "pathlib.Path.write_text",
+    "logging.config.dictConfig",
     "multiprocessing.Process", "threading.Thread", "urllib.request.urlopen", "commands.getoutput", "zipfile.ZipFile",
     "cloudpickle.cloudpickle._make_function", "dill._dill._create_function", "torch.nn.Module.__init__",
     "models.yolo.Model.__globals__", "copyreg.__reduce_ex__", "copyreg.add_extension", "pip.main",
@@ -222,8 +222,6 @@ def test_torchscript_programs(tmp_path):
         read_checkpoint(path)
 
 
-# Sizes -----------------------------------------------------------------------------------------------------------------
-
 @pytest.mark.parametrize(("content", "message"), [
     (tensor(numbers(5), numbers(1)), "needs 5 elements, storage '0' has 4"),
     (tensor(numbers(4), numbers(1), number(1)), "needs 5 elements, storage '0' has 4"),
@@ -235,11 +233,14 @@ def test_torchscript_programs(tmp_path):
     (tensor(numbers(4), numbers(1, 1)), "one stride per axis"),
     (tensor(numbers(*[1] * 33), numbers(*[1] * 33)), "at most 32"),
     (tensor(text("ab"), numbers(1)), "whole numbers >= 0"),
-    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"K\x04", b"K\x05")), "5 x float32 = 20 bytes, its entry holds 16"),
-    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"Float", b"Half")), "4 x float16 = 8 bytes, its entry holds 16"),
+    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"K\x04", b"K\x05")),
+     "5 x float32 = 20 bytes, its entry holds 16"),
+    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"Float", b"Half")),
+     "4 x float16 = 8 bytes, its entry holds 16"),
     (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"K\x04", number(1 << 60))), "the limit is"),
     (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"K\x04", number(-4))), "whole number >= 0"),
-    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"ctorch\nFloat", b"ctorch\nQInt8")), "refused, the file asks"),
+    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"ctorch\nFloat", b"ctorch\nQInt8")),
+     "refused, the file asks"),
     (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"ctorch\nFloatStorage", b"cmodels\nNet")), "has the type"),
     (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"\x01\x00\x00\x000", b"\x01\x00\x00\x009")), "is missing"),
     (tensor(numbers(4), numbers(1), storage=b"K\x04"), "rests on a int"),
@@ -265,7 +266,8 @@ def test_tensors_that_do_not_fit(tmp_path, content, message):
     (b"0.", "broken"), (b"\x80\x02.", "leaves 0 objects"), (b"\x80\x02K\x01K\x02.", "leaves 2 objects"),
     (b"\x80\x02cnumpy\ndtype\n(" + text("f4") + b"tR.", "holds a DtypeRecord"),
     (b"\x80\x02cnumpy\ndtype\n(" + text("f99999999999") + b"tR.", "dtype"),
-    (b"\x80\x03cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(" + text("f8") + b"tRC\x04abcdtR.", "holds 4 bytes, wanted 8"),
+    (b"\x80\x03cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(" + text("f8") + b"tRC\x04abcdtR.",
+     "holds 4 bytes, wanted 8"),
 ])
 def test_broken_or_endless_pickles(tmp_path, content, message):
     for write in (torch_zip, legacy):
@@ -296,8 +298,6 @@ def test_copies_are_counted(tmp_path):
     with pytest.raises(CheckpointError, match="copies more than"):
         read_checkpoint(torch_zip(tmp_path / "x.pth", content))
 
-
-# Containers --------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["../evil", "archive/../../evil", "/etc/evil", "C:/evil", "..\\evil", "\\evil"])
 def test_names_that_leave_the_archive(tmp_path, name):
@@ -358,6 +358,19 @@ def test_a_real_zip_bomb(tmp_path):
         read_checkpoint(path)
 
 
+def test_damaged_compressed_entries(tmp_path):
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", tensor(numbers(4), numbers(1)))
+        archive.writestr("archive/data/0", np.ones(4, np.float32).tobytes())
+    assert read_checkpoint(path).tensors["w"].tolist() == [1, 1, 1, 1]
+    content = path.read_bytes()
+    start = content.index(b"archive/data.pkl") + len(b"archive/data.pkl")
+    path.write_bytes(content[:start] + b"\xff" * 20 + content[start + 20:])
+    with pytest.raises(CheckpointError, match=r"entry 'archive/data\.pkl' is damaged"):
+        read_checkpoint(path)
+
+
 def test_max_bytes(tmp_path):
     write_torch_checkpoint(tmp_path / "x.pth", {"w": np.zeros(1000, np.float32)})
     read_checkpoint(tmp_path / "x.pth", max_bytes=10_000)
@@ -377,6 +390,7 @@ def test_files_that_end_too_early(tmp_path, file):
             read_checkpoint(path)
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @pytest.mark.parametrize("file", ["zip.pth", "legacy.pth"])
 def test_damaged_bytes_never_surprise(tmp_path, file):
     """Whatever single byte is wrong: the numbers, or a CheckpointError."""

@@ -97,7 +97,8 @@ def test_big_endian_file(tmp_path):
 
 
 def test_values_that_are_not_finite_are_reported(tmp_path):
-    write_torch_checkpoint(tmp_path / "x.pth", {"good": np.ones(3, np.float32), "bad": np.array([1, np.nan], np.float32),
+    write_torch_checkpoint(tmp_path / "x.pth", {"good": np.ones(3, np.float32),
+                                                "bad": np.array([1, np.nan], np.float32),
                                                 "worse": np.array(np.inf, np.float32)})
     checkpoint = read_checkpoint(tmp_path / "x.pth")
     assert checkpoint.warnings == ["2 tensors hold values that are not finite: bad, worse"]
@@ -106,12 +107,14 @@ def test_values_that_are_not_finite_are_reported(tmp_path):
 
 def test_tar_format_before_0_1_10(tmp_path):
     """Written by hand after PyTorch's own reader of that format."""
-    storages = pickle.dumps(1, 2) + pickle.dumps((7, "cpu", "@"), 2).replace(b"X\x01\x00\x00\x00@", b"ctorch\nFloatStorage\n")
+    mark = b"X\x01\x00\x00\x00@"                            # a text where the type's name belongs
+    storages = pickle.dumps(1, 2) + pickle.dumps((7, "cpu", "@"), 2).replace(mark, b"ctorch\nFloatStorage\n")
     storages += struct.pack("<q", 6) + np.arange(6, dtype="<f4").tobytes() + pickle.dumps([(8, 7, 2, 4)], 2)
     tensors = pickle.dumps(2, 2)
     for key, storage, shape, stride, offset in ((1, 7, (2, 3), (3, 1), 0), (2, 8, (2,), (2,), 1)):
-        entry = pickle.dumps((key, storage, "@"), 2).replace(b"X\x01\x00\x00\x00@", b"ctorch\nFloatTensor\n")
-        tensors += entry + struct.pack("<i4x", len(shape)) + struct.pack(f"<{2 * len(shape) + 1}q", *shape, *stride, offset)
+        entry = pickle.dumps((key, storage, "@"), 2).replace(mark, b"ctorch\nFloatTensor\n")
+        tensors += entry + struct.pack("<i4x", len(shape))
+        tensors += struct.pack(f"<{2 * len(shape) + 1}q", *shape, *stride, offset)
     root = b"\x80\x02}(X\x01\x00\x00\x00aX\x01\x00\x00\x001QX\x01\x00\x00\x00bX\x01\x00\x00\x002Qu."
     path = tmp_path / "old.pth"
     with tarfile.open(path, "w") as archive:

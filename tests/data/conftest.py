@@ -23,6 +23,12 @@ def shapes(shapes_folder: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def golden_dir(request: pytest.FixtureRequest) -> Path:
+    """Folder of reference arrays, chosen with ``--golden``."""
+    return request.config.getoption("--golden")
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder with coco_val128, coco128 and bccd; skips without it."""
     default = Path(__file__).resolve().parents[2].parent / "shared"

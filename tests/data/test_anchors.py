@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mindyolo_ext.data import anchors as anchors_module
-from mindyolo_ext.data.anchors import AnchorResult, box_fractions, generate_anchors, mean_best_iou
+from mindyolo_ext.data.anchors import AnchorResult, box_fractions, generate_anchors, mean_best_iou, sizes_from_list
 from mindyolo_ext.data.dataset import Dataset
 
 
@@ -67,6 +67,27 @@ def test_from_a_data_set(shapes: Dataset) -> None:
     assert sizes.shape == (sum(len(shapes.labels(index)) for index in range(19)), 2)
     result = generate_anchors(shapes, num_anchors=3, input_size=(352, 352))
     assert result.mean_iou > 0.7 and len(result.text.splitlines()) == 2 and result.text.count(",") == 5
+
+
+@pytest.mark.parametrize(("pictures", "labels"), [("a/JPEGImages", "a/labels"), ("images", "labels"), ("b", "b")])
+def test_sizes_of_a_list(tmp_path: Path, pictures: str, labels: str) -> None:
+    for folder in {pictures, labels}:
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("x.1.jpg", "y.png"):
+        (tmp_path / pictures / name).touch()
+    (tmp_path / "list.txt").write_text(f"{pictures}/x.1.jpg\n{pictures}/y.png\n", encoding="utf-8")
+    (tmp_path / labels / "x.1.txt").write_text("0 0.5 0.5 0.25 0.5\n3 0.5 0.5 0.1 0.2\n", encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match="no label file for .*y.png"):
+        sizes_from_list(tmp_path / "list.txt")
+    (tmp_path / labels / "y.txt").write_text("", encoding="utf-8")
+    np.testing.assert_array_equal(sizes_from_list(tmp_path / "list.txt"), [[0.25, 0.5], [0.1, 0.2]])
+    (tmp_path / labels / "y.txt").write_text("0 0.5 0.5 0.25\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="y.txt:1: wanted five numbers"):
+        sizes_from_list(tmp_path / "list.txt")
+
+
+def test_sizes_of_a_list_equal_the_data_set(shapes_folder: Path, shapes: Dataset) -> None:
+    np.testing.assert_allclose(sizes_from_list(shapes_folder / "train.txt"), box_fractions(shapes), atol=2e-6)
 
 
 @pytest.mark.parametrize(("sizes", "count", "message"), [

@@ -89,3 +89,14 @@ def test_real_coco(real_data: Path) -> None:
         wanted, found = dataset.annotations(index), text.annotations(index)
         np.testing.assert_allclose(found.boxes, wanted.boxes[~wanted.ignore], atol=2e-3)
         np.testing.assert_array_equal(found.labels, wanted.labels[~wanted.ignore])
+
+
+def test_alternatives_and_patterns(shapes_folder):
+    found = build_dataset({"format": "coco", "images": ["train2017", "images/train"],
+                           "annotations": ["annotations/none.json", "annotations/tr*.json"]}, shapes_folder)
+    assert len(found) == 19
+    with pytest.raises(ValueError, match="wanted one file, got train.json, val.json"):
+        build_dataset({"format": "coco", "images": "images/train", "annotations": "annotations/*.json"}, shapes_folder)
+    with pytest.raises(FileNotFoundError, match="none.json"):
+        build_dataset({"format": "coco", "images": "images/train", "annotations": ["annotations/none.json"]},
+                      shapes_folder)

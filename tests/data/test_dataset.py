@@ -105,7 +105,7 @@ def test_many_faults_are_shortened(tmp_path: Path) -> None:
         one_picture(tmp_path, [(1, 1, 2, 2)] * 9, [5] * 9).finish()
 
 
-def test_missing_and_broken_pictures(tmp_path: Path, shapes: Dataset) -> None:
+def test_missing_and_broken_pictures(tmp_path: Path) -> None:
     collector = one_picture(tmp_path, [(1, 1, 9, 9)], [0])
     (tmp_path / "a.png").write_bytes(b"no picture")
     dataset = collector.finish()

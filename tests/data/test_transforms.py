@@ -247,11 +247,11 @@ def test_faulty_steps(shapes: Dataset, step: object, error: type, message: str) 
 
 
 def test_registering_checks_name_and_keywords() -> None:
-    def hsv(sample: Sample, context: AugmentContext) -> Sample:
+    def hsv(sample: Sample, _: AugmentContext) -> Sample:
         return sample
 
-    def positional(sample: Sample, context: AugmentContext, gain: float = 1.0) -> Sample:
-        return sample
+    def positional(sample: Sample, _: AugmentContext, gain: float = 1.0) -> Sample:
+        return replace(sample, image=sample.image * gain)
 
     with pytest.raises(ValueError, match="already a step hsv"):
         transforms.register_transform(hsv)

@@ -15,7 +15,8 @@ class Nested(nn.Cell):
     def __init__(self):
         super().__init__()
         self.block = ConvBNAct(3, 4, 3, stride=2)
-        self.tail = nn.SequentialCell(conv2d(4, 4, 3, group=4, has_bias=True), nn.BatchNorm2d(4), nn.ReLU(), conv2d(4, 2, 1))
+        self.tail = nn.SequentialCell(conv2d(4, 4, 3, group=4, has_bias=True), nn.BatchNorm2d(4), nn.ReLU(),
+                                    conv2d(4, 2, 1))
 
     def construct(self, x):
         return self.tail(self.block(x))

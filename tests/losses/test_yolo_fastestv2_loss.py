@@ -12,6 +12,7 @@ from mindyolo_ext.losses.assign.anchor_ratio import Assignment
 from mindyolo_ext.models import create_model
 
 FAMILY = "yolo_fastestv2"
+pytestmark = pytest.mark.usefixtures("graph_mode")
 HEADS = ("reg_s16", "obj_s16", "cls_s16", "reg_s32", "obj_s32", "cls_s32")
 CASES = ("empty", "border", "unmatched", "crowd")
 
@@ -27,6 +28,18 @@ class LossAndHeads(nn.Cell):
         heads = self.trainable.model(images)
         total, terms = self.trainable.loss(heads, targets, mask)
         return total, terms, heads
+
+
+class Gradients(nn.Cell):
+    """Value and parameter gradients as a cell: a bare ``value_and_grad`` would keep the weights of its first call."""
+
+    def __init__(self, forward: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.forward = forward
+        self.function = mindspore.value_and_grad(forward, None, forward.trainable_params(), has_aux=True)
+
+    def construct(self, images, targets, mask):
+        return self.function(images, targets, mask)
 
 
 class HeadsToLoss(nn.Cell):
@@ -52,10 +65,7 @@ class Runs:
         self.parameters = self.model.trainable_params()
         targets, mask = padded_targets(case.boxes(self.batch, 6, classes), self.batch, 8)
         self.inputs = [Tensor(x) for x in (case.images(self.batch, 16 * height, 16 * width), targets, mask)]
-        self.steps = {}
-        for mode in (True, False):
-            forward = LossAndHeads(self.trainable)
-            self.steps[mode] = mindspore.value_and_grad(forward, None, self.parameters, has_aux=True), forward
+        self.steps = {mode: Gradients(LossAndHeads(self.trainable)) for mode in (True, False)}
         order = json.loads((case.variant_folder / "grad_names.json").read_text())
         places = {original_name(p.name): i for i, p in enumerate(self.parameters)}
         self.order = [places[name] for name in order]
@@ -65,9 +75,7 @@ class Runs:
 
     def step(self, training: bool):
         """Total, terms, heads and gradients as arrays."""
-        function, forward = self.steps[training]
-        forward.set_train(training)
-        (total, terms, heads), gradients = function(*self.inputs)
+        (total, terms, heads), gradients = self.steps[training].set_train(training)(*self.inputs)
         return (float(total.asnumpy()), terms.asnumpy(), dict(zip(HEADS, (h.asnumpy() for h in heads), strict=True)),
                 [g.asnumpy() for g in gradients])
 
@@ -78,7 +86,7 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(golden_case, graph_mode):
+def runs(golden_case):
     return Runs(golden_case)
 
 
@@ -132,8 +140,8 @@ def test_gradients_in_training_mode(runs, training):
     norms, sums = runs.norms(training[0][3])
     wanted = runs.arrays["grad_l2"]
     assert relative_l2(norms, wanted) < 2e-2
-    large = wanted > 1e-3
-    np.testing.assert_allclose(norms[large], wanted[large], rtol=2e-2)
+    large = wanted > 1e-3           # below it: rounding around an exact zero
+    np.testing.assert_allclose(norms[large], wanted[large], rtol=5e-2)      # see "ReLU signs" in golden/README.md
     assert relative_l2(sums, runs.arrays["grad_sum"]) < 1e-1
 
 
@@ -185,7 +193,7 @@ def test_assignment(runs, level):
 
 
 @pytest.fixture(scope="module")
-def synthetic(graph_mode):
+def synthetic():
     """The loss and its gradients on the six synthetic heads of loss_cases.npz, for any targets of 25 boxes."""
     trainable = create_trainable("yolo_fastestv2_loss", create_model("yolo_fastestv2"))
     random = np.random.RandomState(21)
@@ -275,7 +283,7 @@ def test_extreme_logits_stay_finite_where_nothing_matches(synthetic):
     assert np.isfinite(total) and all(np.isfinite(g).all() for g in gradients)
 
 
-def test_one_class_has_no_class_term(graph_mode):
+def test_one_class_has_no_class_term():
     trainable = create_trainable("yolo_fastestv2_loss", create_model("yolo_fastestv2", num_classes=1))
     heads = [Tensor(np.zeros((1, channels, side, side), np.float32)) for side in (4, 2) for channels in (12, 3, 1)]
     targets = Tensor(np.array([[[0, 0.5, 0.5, 0.6, 0.8]]], np.float32))

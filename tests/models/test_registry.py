@@ -12,6 +12,7 @@ from mindyolo_ext.models import create_model, list_models, register_model
 PARAMETERS = {"yolo_fastestv2": 243_095}
 CLASSES = 3
 SIZE = 64
+pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 class Predict(nn.Cell):
@@ -38,7 +39,7 @@ def model(request):
 
 
 @pytest.fixture(scope="module")
-def predicted(model, images, graph_mode):
+def predicted(model, images):
     """Boxes and scores of the batch, of the graph."""
     return [x.asnumpy() for x in Predict(model)(Tensor(images))]
 
@@ -91,7 +92,7 @@ def test_shuffling_the_batch_shuffles_the_result(model, images, predicted):
         np.testing.assert_allclose(got.asnumpy()[::-1], wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_training_gives_finite_gradients(model, images, graph_mode):
+def test_training_gives_finite_gradients(model, images):
     trainable = create_trainable(f"{model.family}_loss", model)
     names = [p.name for p in model.trainable_params()]
     assert [p.name for p in trainable.trainable_params()] == names, "wrapping a model must keep its names"

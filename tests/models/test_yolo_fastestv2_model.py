@@ -11,6 +11,7 @@ from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.models import create_model
 
 FAMILY = "yolo_fastestv2"
+pytestmark = pytest.mark.usefixtures("graph_mode")
 HEADS = ("reg_s16", "obj_s16", "cls_s16", "reg_s32", "obj_s32", "cls_s32")
 
 
@@ -29,7 +30,7 @@ class Everything(nn.Cell):
 
 
 @pytest.fixture(scope="module")
-def outputs(golden_case, graph_mode):
+def outputs(golden_case):
     """All outputs of the seeded network on the case's images, with the case's arrays."""
     arrays = golden_case.arrays()
     batch, _, height, width = arrays["eval_reg_s16"].shape
@@ -98,7 +99,7 @@ def test_deploy_form_has_the_published_parameter_count(golden_case):
     assert not any(isinstance(cell, nn.BatchNorm2d) for _, cell in deploy.cells_and_names())
 
 
-def test_published_weights_on_photos(golden, shared, graph_mode):
+def test_published_weights_on_photos(golden, shared):
     from mindyolo_ext.checkpoint.reader import read_checkpoint
     weights = shared / "weights" / "yolo_fastestv2" / "coco2017-0.241078ap-model.pth"
     if not weights.is_file():

@@ -50,7 +50,7 @@ def _hook(family):
 
 def _keeper(name, layers):
     """A forward hook that keeps a copy of the module's output, if it is one tensor."""
-    def keep(module, arguments, output):
+    def keep(_module, _arguments, output):
         if isinstance(output, torch.Tensor):
             layers.setdefault(name, []).append(output.detach().clone().float().numpy())
     return keep

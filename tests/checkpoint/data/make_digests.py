@@ -1,4 +1,4 @@
-"""Writes published_digests.json from what ``torch.load`` gives; ``PYTHON make_digests.py SHARED_FOLDER FILE ...``.
+"""Writes published_digests.json from what ``torch.load`` gives; ``python make_digests.py FOLDER FILE ...``.
 
 Needs PyTorch. Packages of whole-model files that are not installed are replaced by empty module classes, which is
 enough for ``state_dict``. Load only files you trust: this script, unlike the reader, runs what they say.
@@ -19,7 +19,7 @@ ABSENT = ("yolov6", "gold_yolo", "mmcv")
 class AbsentPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds any module of the absent packages; each of their names is a module class (ConfigDict: a dict)."""
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name, path=None, target=None):  # noqa: ARG002
         if name.split(".")[0] in ABSENT:
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
