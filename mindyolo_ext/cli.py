@@ -232,10 +232,13 @@ def _test(options: argparse.Namespace) -> None:
     result = evaluate(Predictor(model, fold=config.eval.fold), dataset, config.eval, workers=config.data.workers,
                       worker_kind=config.data.worker_kind, save_dir=options.save_dir)
     if this.is_main:
+        from mindyolo_ext.visual.curves import plot_f1_curves, plot_pr_curves
         text = result.table()
+        plot_pr_curves(result.coco, options.save_dir / "pr_curves.png")
+        plot_f1_curves(result.coco, options.save_dir / "f1_curves.png")
         (options.save_dir / "metrics.txt").write_text(text + "\n", encoding="utf-8")
         logger.info("\n%s", text)
-        logger.info("detections.json and metrics.txt: %s", options.save_dir)
+        logger.info("detections.json, metrics.txt, pr_curves.png, f1_curves.png: %s", options.save_dir)
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from tabulate import tabulate
-from tqdm import tqdm
 
 from mindyolo_ext.data.dataset import Annotations, Dataset, Problem
+from mindyolo_ext.progress import bar
 
 _SMALL, _LARGE = 32 ** 2, 96 ** 2                                   # box areas that COCO calls small and large
 _SLIVER = 20.0                                                      # a box this many times longer than wide is odd
@@ -108,7 +108,7 @@ def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
                            np.zeros(len(dataset), int), problems=list(dataset.problems))
     known = {(problem.kind, problem.where) for problem in dataset.problems}
     sizes, box_sizes, fractions = [], [], []
-    for index in tqdm(range(len(dataset)), desc="checking", unit="picture", disable=not progress):
+    for index in bar(range(len(dataset)), title="checking", show=progress):
         path = dataset.paths[index]
         labels = dataset.labels(index)
         if not len(labels):

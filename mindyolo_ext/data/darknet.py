@@ -1,9 +1,8 @@
 """Data sets and settings in the ``.data`` form of Yolo-FastestV2: ``key=value`` lines and picture lists."""
 import os
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-
-from tqdm import tqdm
 
 from mindyolo_ext.data.dataset import (
     Collector,
@@ -15,6 +14,7 @@ from mindyolo_ext.data.dataset import (
     read_names,
 )
 from mindyolo_ext.data.yolo_text import add_labelled, list_pictures
+from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 1e-3                                               # of the picture; label files round
 
@@ -129,7 +129,7 @@ def read_darknet(*, data: str, split: str, data_root: str | Path = ".", cache: b
         raise ValueError(f"{file}: classes is {settings.classes}, but {settings.names} has {len(class_names)} names")
     collector = Collector(f"{file} ({split})", class_names, relative=True, tolerance=_BOX_TOLERANCE)
     paths = list_pictures(find_path(list_name, data_root, file.parent), data_root)
-    bar = tqdm(paths, desc="reading labels", leave=False, disable=None)    # only on a terminal
-    for path, image_id in zip(bar, ids_from_names(paths), strict=True):
+    shown = bar(paths, title="reading labels", show=sys.stderr.isatty())
+    for path, image_id in zip(shown, ids_from_names(paths), strict=True):
         add_labelled(collector, path, image_id, os.path.splitext(path)[0] + ".txt")
     return collector.finish(cache, strict)

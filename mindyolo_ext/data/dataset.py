@@ -350,7 +350,8 @@ def find_path(text: str | Path | Sequence[str], *folders: str | Path) -> Path:
             return place
         matches = sorted(place.parent.glob(place.name)) if "*" in place.name else []
         if len(matches) > 1:
-            raise ValueError(f"{place}: wanted one file, got {', '.join(m.name for m in matches[:4])}; name one of them")
+            names = ", ".join(match.name for match in matches[:4])
+            raise ValueError(f"{place}: wanted one file, got {names}; name one of them")
         if matches:
             return matches[0]
     raise FileNotFoundError(f"no such file or folder: {', '.join(str(place) for place in places)}")

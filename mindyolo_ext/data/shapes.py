@@ -4,9 +4,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.progress import bar
 
 SHAPE_NAMES = ("circle", "square", "triangle")
 _MAX_HIDDEN = 0.35                                                  # largest part of a shape that others may cover
@@ -141,7 +141,7 @@ def _write_split(folder: Path, split: str, numbers: range, *, seed: tuple[int, i
         (folder / name).mkdir(parents=True, exist_ok=True)
     height, width = size
     images, rows, lines = [], [], []
-    for number in tqdm(numbers, desc=f"drawing {split}", unit="picture", disable=not progress):
+    for number in bar(numbers, title=f"drawing {split}", show=progress):
         image, boxes, labels = draw_shapes(np.random.default_rng([*seed, number]), size)
         name = f"{number + 1:06d}.{image_format}"
         write_image(folder / "images" / split / name, image)

@@ -1,12 +1,12 @@
 """Data sets in the Pascal VOC layout: ``JPEGImages``, ``Annotations/*.xml``, ``ImageSets/Main/<split>.txt``."""
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mindyolo_ext.data.dataset import Collector, Dataset, find_path, ids_from_names, read_lines, read_names
 from mindyolo_ext.data.image_file import image_size
+from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 1.0                                                # pixels; programs disagree where counting starts
 
@@ -37,8 +37,8 @@ def read_voc(*, root: str, split: str, names: str | Sequence[str], first_pixel: 
     paths = [pictures.get(stem, str(folder / "JPEGImages" / f"{stem}.jpg")) for stem in stems]
 
     collector = Collector(str(list_file), class_names, relative=False, tolerance=_BOX_TOLERANCE)
-    bar = tqdm(stems, desc="reading labels", leave=False, disable=None)    # only on a terminal
-    for stem, path, image_id in zip(bar, paths, ids_from_names(paths), strict=True):
+    shown = bar(stems, title="reading labels", show=sys.stderr.isatty())
+    for stem, path, image_id in zip(shown, paths, ids_from_names(paths), strict=True):
         file = folder / "Annotations" / f"{stem}.xml"
         rows, size = [], None
         if not file.is_file():

@@ -1,14 +1,15 @@
 """Data sets with one text file of boxes per picture: ``class cx cy w h``, as fractions of the picture."""
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
 from mindyolo_ext.data.dataset import Collector, Dataset, find_path, ids_from_names, read_lines, read_names
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
+from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 1e-3                                               # of the picture; label files round
 
@@ -56,8 +57,8 @@ def read_yolo(*, data: str | None = None, split: str | None = None, images: str 
             if os.path.isfile(label) or missing_labels != "skip":
                 pairs.append((path, label))
     ids = ids_from_names([path for path, _ in pairs])
-    bar = tqdm(pairs, desc="reading labels", leave=False, disable=None)    # only on a terminal
-    for (path, label), image_id in zip(bar, ids, strict=True):
+    shown = bar(pairs, title="reading labels", show=sys.stderr.isatty())
+    for (path, label), image_id in zip(shown, ids, strict=True):
         add_labelled(collector, path, image_id, label, missing_allowed=missing_labels == "empty")
     return collector.finish(cache, strict)
 

@@ -100,6 +100,8 @@ class _Run:
             self._resume()
         if self.world.is_main:
             (folder / "weights").mkdir(parents=True, exist_ok=True)
+            for unfinished in (folder / "weights").glob(".*.tmp.ckpt"):     # of a run killed while it was writing
+                unfinished.unlink()
             (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
             self.results = ResultsFile(folder / "results.csv", self.first_epoch)
             logger.info("%s", self._summary())

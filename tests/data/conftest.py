@@ -1,5 +1,4 @@
 """Small data sets for the tests of the data package."""
-import os
 from pathlib import Path
 
 import pytest
@@ -23,16 +22,8 @@ def shapes(shapes_folder: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def golden_dir(request: pytest.FixtureRequest) -> Path:
-    """Folder of reference arrays, chosen with ``--golden``."""
-    return request.config.getoption("--golden")
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
+def real_data(shared: Path) -> Path:
     """Folder with coco_val128, coco128 and bccd; skips without it."""
-    default = Path(__file__).resolve().parents[2].parent / "shared"
-    folder = Path(os.environ.get("MINDYOLO_EXT_SHARED", default)) / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real data in {folder}")
-    return folder
+    if not (shared / "data").is_dir():
+        pytest.skip(f"no real data in {shared}")
+    return shared / "data"

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import Golden
 
 from mindyolo_ext.data import anchors as anchors_module
 from mindyolo_ext.data.anchors import AnchorResult, box_fractions, generate_anchors, mean_best_iou, sizes_from_list
@@ -17,21 +18,21 @@ def test_mean_iou_by_hand() -> None:
 
 
 @pytest.mark.parametrize("count", [6, 9])
-def test_measure_and_text_equal_the_original(golden_dir: Path, count: int) -> None:
-    golden = np.load(golden_dir / "yolo_fastestv2/genanchors.npz")
-    centres = golden[f"k{count}_final_centroids"]
-    iou = mean_best_iou(golden["wh"], centres)
-    assert iou == pytest.approx(float(golden[f"k{count}_avg_iou"]), abs=1e-12)
-    assert AnchorResult(centres[np.argsort(centres[:, 0])] * 352, iou).text == str(golden[f"k{count}_anchor_text"])
+def test_measure_and_text_equal_the_original(golden: Golden, count: int) -> None:
+    stored = golden.arrays("yolo_fastestv2/genanchors.npz")
+    centres = stored[f"k{count}_final_centroids"]
+    iou = mean_best_iou(stored["wh"], centres)
+    assert iou == pytest.approx(float(stored[f"k{count}_avg_iou"]), abs=1e-12)
+    assert AnchorResult(centres[np.argsort(centres[:, 0])] * 352, iou).text == str(stored[f"k{count}_anchor_text"])
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(6, 0.6075), (9, 0.6561)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_reaches_the_original(golden_dir: Path, count: int, wanted: float, seed: int) -> None:
-    golden = np.load(golden_dir / "yolo_fastestv2/genanchors.npz")
-    result = generate_anchors(golden["wh"], num_anchors=count, input_size=(352, 352), seed=seed)
-    assert result.mean_iou > golden[f"k{count}_avg_iou"] and result.anchors.shape == (count, 2)
-    assert result.mean_iou == pytest.approx(mean_best_iou(golden["wh"], result.anchors / 352))
+def test_reaches_the_original(golden: Golden, count: int, wanted: float, seed: int) -> None:
+    stored = golden.arrays("yolo_fastestv2/genanchors.npz")
+    result = generate_anchors(stored["wh"], num_anchors=count, input_size=(352, 352), seed=seed)
+    assert result.mean_iou > stored[f"k{count}_avg_iou"] and result.anchors.shape == (count, 2)
+    assert result.mean_iou == pytest.approx(mean_best_iou(stored["wh"], result.anchors / 352))
     assert (np.diff(result.anchors[:, 0]) >= 0).all()
     if seed == 0:
         assert result.mean_iou == pytest.approx(wanted, abs=2e-3)

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers import Golden
 
 from mindyolo_ext.data import transforms
 from mindyolo_ext.data.dataset import Collector, Dataset, Sample
@@ -41,29 +42,29 @@ def frame_of(image: np.ndarray, level: int) -> np.ndarray:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
 
 
-def test_contrast_equals_the_original(golden_dir: Path) -> None:
-    golden = np.load(golden_dir / "yolo_fastestv2/augment.npz")
-    for (alpha, beta), wanted in zip(golden["alpha_beta"], golden["output"], strict=True):
-        np.testing.assert_array_equal(adjust_contrast(golden["image"], float(alpha), float(beta)), wanted)
+def test_contrast_equals_the_original(golden: Golden) -> None:
+    stored = golden.arrays("yolo_fastestv2/augment.npz")
+    for (alpha, beta), wanted in zip(stored["alpha_beta"], stored["output"], strict=True):
+        np.testing.assert_array_equal(adjust_contrast(stored["image"], float(alpha), float(beta)), wanted)
 
 
-def test_preprocessing_equals_the_original(golden_dir: Path, tmp_path: Path) -> None:
-    golden = np.load(golden_dir / "yolo_fastestv2/preprocess.npz")
-    write_image(tmp_path / "a.png", golden["image"])
-    height, width = golden["image"].shape[:2]
+def test_preprocessing_equals_the_original(golden: Golden, tmp_path: Path) -> None:
+    stored = golden.arrays("yolo_fastestv2/preprocess.npz")
+    write_image(tmp_path / "a.png", stored["image"])
+    height, width = stored["image"].shape[:2]
     collector = Collector("golden", [str(label) for label in range(80)], relative=True, tolerance=0)
-    rows = golden["labels"][:, 1:].astype(np.float64)
+    rows = stored["labels"][:, 1:].astype(np.float64)
     boxes = np.concatenate([rows[:, 1:3] - rows[:, 3:] / 2, rows[:, 1:3] + rows[:, 3:] / 2], 1)
     collector.add(str(tmp_path / "a.png"), 1, None, boxes=boxes, labels=rows[:, 0].astype(int), ignore=[False, False],
                   where=["", ""])
     spec = InputSpec(size=(352, 352), resize="stretch")
     prepared = build_pipeline([], spec, collector.finish())(0)
     # the arrays were made with OpenCV 5, other versions may round a resized pixel the other way
-    difference = np.abs(prepared.sample.image.transpose(2, 0, 1)[None].astype(int) - golden["loader_output"])
+    difference = np.abs(prepared.sample.image.transpose(2, 0, 1)[None].astype(int) - stored["loader_output"])
     assert difference.max() <= 1
-    np.testing.assert_array_equal(spec.to_tensor(golden["loader_output"][0].transpose(1, 2, 0)), golden["input"][0])
-    np.testing.assert_allclose(targets_of(prepared.sample), golden["labels"][:, 1:], atol=1e-6)
-    np.testing.assert_allclose((1 / prepared.placement.scale_x, 1 / prepared.placement.scale_y), golden["scale_wh"])
+    np.testing.assert_array_equal(spec.to_tensor(stored["loader_output"][0].transpose(1, 2, 0)), stored["input"][0])
+    np.testing.assert_allclose(targets_of(prepared.sample), stored["labels"][:, 1:], atol=1e-6)
+    np.testing.assert_allclose((1 / prepared.placement.scale_x, 1 / prepared.placement.scale_y), stored["scale_wh"])
     assert (height, width) == (prepared.placement.height, prepared.placement.width)
 
 
