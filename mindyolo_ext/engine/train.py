@@ -153,13 +153,9 @@ class _Run:
     def _build_loader(self, augment: list) -> Loader:
         settings, data = self.config.train, self.config.data
         pipeline = build_pipeline(augment, self.model.input_spec, self.dataset, seed=settings.seed)
-        loader = Loader(pipeline, batch_size=settings.per_batch_size, max_boxes=self.max_boxes, shuffle=True,
-                        drop_last=True, seed=settings.seed, rank=self.world.rank, world_size=self.world.size,
-                        workers=data.workers, worker_kind=data.worker_kind)
-        if loader.steps_per_epoch == 0:
-            raise ValueError(f"data.train has {len(self.dataset)} pictures, fewer than one global batch of "
-                             f"{settings.per_batch_size * self.world.size}; use a smaller --per_batch_size")
-        return loader
+        return Loader(pipeline, batch_size=settings.per_batch_size, max_boxes=self.max_boxes, shuffle=True,
+                      drop_last=True, seed=settings.seed, rank=self.world.rank, world_size=self.world.size,
+                      workers=data.workers, worker_kind=data.worker_kind)
 
     def _build_step(self, loss: dict) -> TrainStep:
         settings = self.config.train

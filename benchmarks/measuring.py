@@ -1,0 +1,288 @@
+"""Worker processes, paired timing and the Markdown of its results."""
+import argparse
+import contextlib
+import datetime
+import functools
+import json
+import logging
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger("benchmarks")
+HERE = Path(__file__).resolve().parent
+MAX_COUNT = 50
+HEAD = ("what is timed", "ours", "peer", "ratio of medians", "quartiles of the paired ratios", "smallest .. largest",
+        "target", "met")
+
+
+class Skipped(Exception):
+    """A case cannot run here; the text says what is missing."""
+
+
+class Worker:
+    """A process that answers jobs; halted (SIGSTOP) whenever it is not asked anything."""
+
+    def __init__(self, command: Sequence[str], log: Path):
+        self.log = log
+        with log.open("w") as errors:
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                                            text=True)
+
+    def __call__(self, job: str, **arguments: object) -> object:
+        """The answer to a job. Raises: RuntimeError with the worker's own traceback if it fails."""
+        self.process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps({"job": job, "arguments": arguments}) + "\n")
+            self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"worker ended during {job}:\n{self.log.read_text(errors='replace')[-3000:]}")
+        self.process.send_signal(signal.SIGSTOP)
+        answer = json.loads(line)
+        if "error" in answer:
+            log = self.log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{job}: in the worker:\n{answer['error']}\n{log}")
+        return answer["value"]
+
+    def close(self) -> None:
+        """End the process."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.stdin.close()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+@dataclass
+class Row:
+    """Seconds of ours and of the peer, pair by pair.
+
+    Args:
+        target: largest wanted ratio ours / peer.
+        target_seconds: largest wanted median of ours.
+    """
+
+    what: str
+    ours: list[float]
+    peer: list[float]
+    target: float | None = None
+    target_seconds: float | None = None
+    note: str = ""
+
+    def cells(self) -> list[str]:
+        """The row's texts in the order of ``HEAD``."""
+        ratios = sorted(a / b for a, b in zip(self.ours, self.peer, strict=True))
+        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        mine, other = statistics.median(self.ours), statistics.median(self.peer)
+        wanted, met = "", ""
+        if self.target is not None:
+            wanted, met = f"<= {self.target:g}", "yes" if mine / other <= self.target else "no"
+        if self.target_seconds is not None:
+            wanted, met = f"<= {self.target_seconds:g} s", "yes" if mine <= self.target_seconds else "no"
+        what = f"{self.what} ({self.note})" if self.note else self.what
+        return [what, _seconds(mine), _seconds(other), f"**{mine / other:.3g}**", f"{low:.3g} .. {high:.3g}",
+                f"{ratios[0]:.3g} .. {ratios[-1]:.3g}", wanted, met]
+
+
+@dataclass
+class Section:
+    """The results of a case."""
+
+    name: str
+    rows: list[Row]
+    notes: list[str]
+    conditions: str
+
+    def markdown(self) -> str:
+        """Heading, notes, table and the conditions of the measurement."""
+        lines = [f"### {self.name}", "", *self.notes, ""]
+        if self.rows:
+            lines += [f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
+            lines += [f"| {' | '.join(row.cells())} |" for row in self.rows]
+            lines += ["", self.conditions]
+        return "\n".join(lines).rstrip()
+
+
+class Bench:
+    """What a case works with: options, a folder of its own, and the workers."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack):
+        self.options, self.folder, self.stack = options, folder, stack
+        self.shared = Path(options.shared)
+        self.program_repeats = max(2, options.repeats // 5)
+        self.workers: list[Worker] = []
+        self.shares: list[float] = []           # of other programs, during each pair that counts
+        self.waited = 0.0
+        self.versions: dict[str, str] = {}
+        stack.callback(self.close_workers)
+
+    def ours(self) -> Worker:
+        """A new process of this project."""
+        return self._worker([sys.executable, str(HERE / "ours.py"), str(self.options.threads)])
+
+    def theirs(self) -> Worker:
+        """A new process of the original program. Raises: Skipped without its Python or clone."""
+        return self._worker(self.theirs_command())
+
+    def theirs_command(self) -> list[str]:
+        """How the original is started."""
+        options = self.options
+        if not options.torch_python or not options.torch_repo:
+            raise Skipped("needs --torch-python and --torch-repo")
+        self.need(options.torch_repo / "model" / "detector.py")
+        return [options.torch_python, str(HERE / "theirs.py"), str(options.torch_repo.resolve()), str(options.threads)]
+
+    def need(self, path: Path) -> None:
+        """Raises: Skipped if ``path`` does not exist."""
+        if not path.exists():
+            raise Skipped(f"{path} does not exist")
+
+    def _worker(self, command: list[str]) -> Worker:
+        worker = Worker(command, self.folder / f"worker{len(self.workers)}.log")
+        self.workers.append(worker)
+        self.versions |= worker("about")
+        return worker
+
+    def close_workers(self) -> None:
+        """End all workers."""
+        for worker in self.workers:
+            worker.close()
+
+    def interleave(self, tasks: Mapping[str, tuple[Worker, str]], repeats: int | None = None) -> dict[str, list[float]]:
+        """Seconds per call of each task, measured in turns after one turn that does not count."""
+        counts = {}
+        for name, (worker, task) in tasks.items():
+            seconds = min(worker("measure", task=task, count=1) for _ in range(2))
+            counts[name] = max(1, min(MAX_COUNT, round(self.options.min_seconds / seconds)))
+        calls = {name: functools.partial(worker, "measure", task=task, count=counts[name])
+                 for name, (worker, task) in tasks.items()}
+        return self.quiet_turns(calls, repeats or self.options.repeats)
+
+    def quiet_turns(self, calls: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+        """Results of each call, ``repeats`` turns, those during which other programs used the machine least.
+
+        A turn starts when the machine is quiet. Turns that were disturbed are repeated while ``--patience`` lasts. Which
+        turns count depends on what others did in them, never on the times.
+        """
+        turns: list[tuple[float, list[float]]] = []
+        while sum(share <= self.options.quiet for share, _ in turns) < repeats:
+            if len(turns) >= repeats and self.waited >= self.options.patience:
+                break
+            begin = time.monotonic()
+            while self.waited + time.monotonic() - begin < self.options.patience:
+                meter = Meter()
+                time.sleep(0.5)
+                if meter.share() <= self.options.quiet:
+                    break
+            self.waited += time.monotonic() - begin
+            meter, begin = Meter(), time.monotonic()
+            times = [call() for call in calls.values()]
+            turns.append((meter.share(), times))
+            if turns[-1][0] > self.options.quiet:
+                self.waited += time.monotonic() - begin
+        kept = sorted(turns, key=lambda turn: turn[0])[:repeats]
+        self.shares += [share for share, _ in kept]
+        found = {name: [times[i] for _, times in kept] for i, name in enumerate(calls)}
+        logger.info("   %s; others %.0f%%", ", ".join(f"{n} {_seconds(statistics.median(t))}" for n, t in found.items()),
+                    100 * statistics.median(share for share, _ in kept))
+        return found
+
+
+class Meter:
+    """Measures which part of the machine programs other than this one and its children use."""
+
+    def __init__(self):
+        self.begin, self.busy, self.own = time.monotonic(), _busy_seconds(), _tree_seconds(os.getpid())
+
+    def share(self) -> float:
+        """0..1 since the meter was made."""
+        others = _busy_seconds() - self.busy - (_tree_seconds(os.getpid()) - self.own)
+        return max(0.0, others) / ((time.monotonic() - self.begin) * os.cpu_count())
+
+
+def measured_section(name: str, bench: Bench, case: Callable[[Bench], tuple[list[Row], list[str]]]) -> Section:
+    """Run a case and note what else the machine did meanwhile."""
+    load = os.getloadavg()[0]
+    rows, notes = case(bench)
+    versions = ", ".join(f"{key} {value}" for key, value in bench.versions.items())
+    pairs = "/".join(sorted({str(len(row.ours)) for row in rows}, key=int))
+    conditions = (f"{datetime.date.today()}; {_processor()}, {bench.options.threads} of {os.cpu_count()} processors; "
+                  f"{pairs} pairs, in which other programs took {min(bench.shares):.0%} to {max(bench.shares):.0%} of the "
+                  f"machine, median {statistics.median(bench.shares):.0%}; load before {load:.1f}"
+                  f"{'; ' + versions if versions else ''}.")
+    return Section(name, rows, notes, conditions)
+
+
+def program_seconds(command: Sequence[str], folder: Path, marks: Mapping[str, str]) -> tuple[float, dict[str, float]]:
+    """Seconds of a whole program, and seconds until it first printed a line with each of ``marks``.
+
+    Raises: RuntimeError if it fails or a mark never came.
+    """
+    begin, found, tail = time.perf_counter(), {}, []
+    with (folder / "program.log").open("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder)
+        for line in process.stdout:
+            tail = [*tail[-30:], line]
+            for name, text in marks.items():
+                if text in line:
+                    found.setdefault(name, time.perf_counter() - begin)
+        status, seconds = process.wait(), time.perf_counter() - begin
+    if status or len(found) < len(marks):
+        log = (folder / "program.log").read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"{' '.join(command)}: status {status}, wanted lines {dict(marks)}, saw {found}\n"
+                           f"{''.join(tail)}\n{log}")
+    return seconds, found
+
+
+def write_sections(path: Path, sections: Sequence[Section]) -> None:
+    """Replace the sections between their markers in ``path``, or add them at its end."""
+    text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
+    for section in sections:
+        begin, end = f"<!-- {section.name} -->", f"<!-- end of {section.name} -->"
+        block = f"{begin}\n{section.markdown()}\n{end}"
+        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        if pattern.search(text):
+            text = pattern.sub(lambda _, block=block: block, text)
+        else:
+            text = f"{text.rstrip()}\n\n{block}\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _seconds(value: float) -> str:
+    """Seconds for people."""
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
+def _busy_seconds() -> float:
+    """Processor seconds that anybody used since the machine started."""
+    numbers = [int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(numbers) - numbers[3] - numbers[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def _tree_seconds(pid: int) -> float:
+    """Processor seconds of a process and of all below it, those that have ended included."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
+    except OSError:                             # it ended meanwhile
+        return 0.0
+    own = sum(int(v) for v in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return own + sum(_tree_seconds(int(child)) for child in children)
+
+
+def _processor() -> str:
+    """Name of the processor."""
+    match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    return match.group(1) if match else "unknown processor"

@@ -1,0 +1,191 @@
+"""This project's side of the benchmarks; started by ``run.py`` and talked to over a pipe. ``ours.py THREADS``."""
+import os
+import platform
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import cv2
+import numpy as np
+from plain_nms import plain_nms
+from serving import Tasks, serve
+
+from mindyolo_ext.backend import Tensor, launch
+from mindyolo_ext.backend.parameters import load_parameters, parameter_groups, parameter_values
+from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
+from mindyolo_ext.checkpoint.convert import convert, export_torch
+from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
+from mindyolo_ext.config import load_config
+from mindyolo_ext.data.loader import Loader
+from mindyolo_ext.data.transforms import build_pipeline
+from mindyolo_ext.engine.build import load_model, split_dataset
+from mindyolo_ext.engine.darknet import recipe_overrides
+from mindyolo_ext.engine.evaluate import evaluate
+from mindyolo_ext.engine.export import example_input, export
+from mindyolo_ext.engine.predictor import Predictor
+from mindyolo_ext.evaluation.nms import nms
+from mindyolo_ext.losses import create_trainable
+from mindyolo_ext.models import create_model
+
+RECIPE = Path(__file__).resolve().parents[1] / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml"
+MODEL = "yolo_fastestv2"
+
+
+class Ours(Tasks):
+    """What the driver may ask for."""
+
+    def __init__(self, threads: int):
+        super().__init__()
+        self.threads = threads
+
+    def jobs(self) -> dict:
+        """Methods by the name of the job."""
+        return {"measure": self.measure, "about": self.about, "make_weights": self.make_weights,
+                "convert": self.convert, "forward": self.forward, "onnx": self.onnx, "train_step": self.train_step,
+                "evaluate": self.evaluate, "evaluation_split": self.evaluation_split, "pipeline": self.pipeline,
+                "nms": self.nms}
+
+    def about(self) -> dict:
+        """Versions, for the report."""
+        import mindspore
+        import onnxruntime
+        return {"MindSpore": mindspore.__version__, "ONNX Runtime": onnxruntime.__version__,
+                "Python": platform.python_version(), "NumPy": np.__version__, "OpenCV": cv2.__version__,
+                "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "not set")}
+
+    def make_weights(self, folder: str) -> dict:
+        """Random weights that keep activations at their size, as ``weights.ckpt`` and ``weights.pth``."""
+        model, rng = create_model(MODEL), np.random.RandomState(0)
+        values = parameter_values(model)
+        for name, value in values.items():
+            if value.ndim == 4:
+                values[name] = rng.standard_normal(value.shape) * np.sqrt(2 / np.prod(value.shape[1:]))
+        load_parameters(model, values)
+        checkpoint, foreign = Path(folder) / "weights.ckpt", Path(folder) / "weights.pth"
+        save_checkpoint(checkpoint, parameter_values(model), CheckpointMetadata(
+            model=MODEL, num_classes=model.num_classes, input_spec=model.input_spec,
+            architecture=dict(model.architecture)))
+        export_torch(checkpoint, foreign)
+        return {"checkpoint": str(checkpoint), "foreign": str(foreign), "anchors": np.ravel(model.anchors).tolist()}
+
+    def convert(self, source: str, target: str) -> None:
+        """A checkpoint of the original as one of ours."""
+        convert(source, target)
+
+    def forward(self, task: str, checkpoint: str, images: str, outputs: str, batch: int) -> None:
+        """Prepare the deploy form; stores example images and its outputs for the peer."""
+        model, _ = load_model(checkpoint)
+        deploy = model.to_deploy()
+        example = example_input(batch, model.input_spec)
+        np.save(images, example)
+        tensor = Tensor(example)
+
+        def call() -> list[np.ndarray]:
+            return [value.asnumpy() for value in deploy(tensor)]
+        np.savez(outputs, *call())
+        self.tasks[task] = call
+
+    def onnx(self, task: str, checkpoint: str, images: str, outputs: str) -> None:
+        """Prepare the exported deploy form in ONNX Runtime."""
+        import onnxruntime
+        example = np.load(images)
+        path = Path(outputs).with_suffix("")
+        report = export(checkpoint, ["onnx"], output=path, batch_size=len(example), raw=True)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        session = onnxruntime.InferenceSession(str(report.files["onnx"]), options, providers=["CPUExecutionProvider"])
+
+        def call() -> list[np.ndarray]:
+            return session.run(None, {"images": example})
+        np.savez(outputs, *call())
+        self.tasks[task] = call
+
+    def train_step(self, task: str, checkpoint: str, batch: str, rate: float) -> list[float]:
+        """Prepare the recipe's training step; returns total, box, object and class loss of the first one."""
+        config = load_config(RECIPE)
+        model, _ = load_model(checkpoint)
+        loss, optimizer = dict(config.train.loss), config.train.optimizer
+        trainable = create_trainable(loss.pop("name"), model, **loss)
+        step = TrainStep(trainable, parameter_groups(trainable, optimizer.groups), OptimizerOptions(
+            name=optimizer.name, nesterov=optimizer.nesterov, weight_decay=(optimizer.weight_decay,))).set_train(True)
+        arrays = np.load(batch)
+        inputs = [Tensor(arrays[name]) for name in ("images", "targets", "mask")]
+        rates, controls = np.array([rate], np.float32), np.array([optimizer.momentum, 1, 0], np.float32)
+
+        def call() -> np.ndarray:
+            return step(*inputs, Tensor(rates), Tensor(controls)).asnumpy()
+        self.tasks[task] = call
+        report = call()
+        return [float(report[i]) for i in (0, 4, 5, 6)]
+
+    def evaluate(self, task: str, checkpoint: str, data: str) -> dict[str, float]:
+        """Prepare the evaluation of ``test.py``; returns the original's metric of the first call."""
+        config = load_config(RECIPE, recipe_overrides(data))
+        model, _ = load_model(checkpoint, config)
+        dataset = split_dataset(config, "val")
+        predictor = Predictor(model, fold=config.eval.fold)
+
+        def call() -> dict[str, float]:
+            result = evaluate(predictor, dataset, config.eval, workers=config.data.workers,
+                              worker_kind=config.data.worker_kind)
+            self.split = {name: value * len(dataset) / 1e3 for name, value in result.milliseconds.items()}
+            return {name.removeprefix("own_"): float(v) for name, v in result.values().items() if "own_" in name}
+        self.tasks[task] = call
+        return call()
+
+    def evaluation_split(self, task: str) -> dict[str, float]:
+        """Seconds of one call by phase."""
+        return {"total": self.measure(task, 1), **self.split}
+
+    def pipeline(self, task: str, data: str) -> int:
+        """Prepare an epoch of the recipe's training loader; returns the pictures per call."""
+        config = load_config(RECIPE, recipe_overrides(data))
+        spec = create_model(MODEL).input_spec
+        pipeline = build_pipeline(config.data.augment, spec, split_dataset(config, "train"), seed=0)
+        loader = Loader(pipeline, batch_size=config.train.per_batch_size, shuffle=True, drop_last=True,
+                        workers=config.data.workers, worker_kind=config.data.worker_kind)
+
+        def call() -> None:
+            for _ in loader.epoch(0):
+                pass
+        self.tasks[task] = call
+        return loader.steps_per_epoch * loader.batch_size
+
+    def nms(self, task: str, multi_label: bool, boxes: int, classes: int) -> dict[str, int]:
+        """Prepare ``<task>`` (ours), ``<task> plain`` (to the end) and ``<task> plain 300`` on the same made-up image.
+
+        Raises: ValueError if the results differ.
+        """
+        xyxy, scores = crowded_image(boxes, classes)
+        options = {"conf_thres": 0.001, "iou_thres": 0.65, "max_detections": 300, "max_candidates": 30000,
+                   "multi_label": multi_label}
+        self.tasks[task] = lambda: nms(xyxy, scores, **options)
+        self.tasks[f"{task} plain"] = lambda: plain_nms(xyxy, scores, stop_early=False, **options)
+        self.tasks[f"{task} plain 300"] = lambda: plain_nms(xyxy, scores, stop_early=True, **options)
+        ours = self.tasks[task]()
+        for other in (f"{task} plain", f"{task} plain 300"):
+            if not np.array_equal(ours, self.tasks[other]()):
+                raise ValueError(f"nms: {other} gives another result than ours")
+        candidates = int((scores > 0.001).sum()) if multi_label else int((scores.max(1) > 0.001).sum())
+        return {"candidates": min(candidates, options["max_candidates"]), "kept": len(ours)}
+
+
+def crowded_image(boxes: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (A, 4) around 40 objects of a 640 x 640 picture and scores (A, K) with a long tail, the same every time."""
+    rng = np.random.RandomState(0)
+    sizes, centres = rng.uniform(20, 250, (40, 2)), rng.uniform(60, 580, (40, 2))
+    owner = rng.randint(40, size=boxes)
+    xy = centres[owner] + rng.standard_normal((boxes, 2)) * sizes[owner] * 0.25
+    wh = sizes[owner] * np.exp(rng.standard_normal((boxes, 2)) * 0.25)
+    logits = rng.standard_normal((boxes, classes)) * 2
+    logits[np.arange(boxes), owner % classes] += 5
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    objectness = 1 / (1 + np.exp(3.0 - 2 * rng.standard_normal((boxes, 1))))
+    xyxy = np.concatenate([xy - wh / 2, xy + wh / 2], axis=1)
+    return xyxy.astype(np.float32), (probabilities * objectness).astype(np.float32)
+
+
+if __name__ == "__main__":
+    launch.start("CPU", seed=0)
+    serve(Ours(int(sys.argv[1])))

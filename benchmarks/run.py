@@ -1,0 +1,292 @@
+"""Times this project against its peers, both in the same run, and writes ratios into a Markdown file.
+
+    python benchmarks/run.py [CASE ...] --torch-python PYTHON --torch-repo CLONE [--out docs/benchmarks.md]
+
+Absolute times say little on another machine, so every row is a pair: ours, peer, ours, peer, ... in two processes that
+live through the case. While one computes the other is halted (SIGSTOP), and both are bound to the same processors.
+"""
+import argparse
+import contextlib
+import itertools
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from measuring import Bench, Row, Section, Skipped, measured_section, program_seconds, write_sections
+
+logger = logging.getLogger("benchmarks")
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+RECIPE = ROOT / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml"
+BATCH, BOXES_PER_PICTURE, PADDED_BOXES, RATE = 16, 7, 96, 1e-6
+
+
+def main() -> int:
+    """Run the cases asked for; returns the exit status."""
+    options = _parser().parse_args()
+    logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:options.threads]))
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    sections = []
+    for name in options.cases or CASES:
+        with tempfile.TemporaryDirectory(prefix="benchmark_") as folder, contextlib.ExitStack() as stack:
+            bench = Bench(options, Path(folder), stack)
+            logger.info("== %s", name)
+            try:
+                section = measured_section(name, bench, CASES[name])
+            except Skipped as reason:
+                section = Section(name, [], [f"Skipped: {reason}"], "")
+        logger.info("%s\n", section.markdown())
+        sections.append(section)
+        if options.out:
+            write_sections(options.out, sections)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Times this project against its peers in the same run.")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all if none is named",
+                        choices=[*CASES, []])
+    parser.add_argument("--torch-python", help="a Python with PyTorch, NumPy and OpenCV")
+    parser.add_argument("--torch-repo", type=Path, help="a clone of dog-qiuqiu/Yolo-FastestV2, unchanged")
+    parser.add_argument("--shared", type=Path, default=os.environ.get("MINDYOLO_EXT_SHARED", ROOT.parent / "shared"),
+                        help="folder with data/coco_val128 and weights/yolo_fastestv2, for `evaluate` and `pipeline`")
+    parser.add_argument("--out", type=Path, help="Markdown file; sections of the cases run are replaced")
+    parser.add_argument("--repeats", type=int, default=15, help="pairs per row (whole programs: a fifth, at least 2)")
+    parser.add_argument("--min-seconds", type=float, default=0.3, help="shortest single measurement")
+    parser.add_argument("--quiet", type=float, default=0.1,
+                        help="a pair counts if other programs took at most this part of the machine meanwhile")
+    parser.add_argument("--patience", type=float, default=120, help="seconds per case to wait for that; then the quietest "
+                        "pairs count, and the report says how quiet they were")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="processors for both")
+    return parser
+
+
+# ---- cases ----------------------------------------------------------------------------------------------------------
+
+
+def forward(bench: Bench) -> tuple[list[Row], list[str]]:
+    """Deploy form against the original with fused batch norms."""
+    ours, theirs = bench.ours(), bench.theirs()
+    weights = ours("make_weights", folder=str(bench.folder))
+    rows = []
+    for batch in (1, BATCH):
+        worst = _prepare_forward(bench, ours, theirs, weights, batch)
+        times = bench.interleave({"ours": (ours, f"forward {batch}"), "peer": (theirs, f"forward {batch}")})
+        rows.append(Row(f"batch {batch}, MindSpore graph / PyTorch eager", times["ours"], times["peer"], target=1.2,
+                        note=f"largest difference of outputs {worst:.1e}"))
+    return rows, ["Yolo-FastestV2, 352 x 352, batch norms folded on both sides, the original's export outputs, the "
+                  "same weights and pictures."]
+
+
+def forward_onnx(bench: Bench) -> tuple[list[Row], list[str]]:
+    """The exported ONNX file beside both."""
+    ours, theirs, exported = bench.ours(), bench.theirs(), bench.ours()
+    weights = ours("make_weights", folder=str(bench.folder))
+    rows = []
+    for batch in (1, BATCH):
+        task = f"forward {batch}"
+        _prepare_forward(bench, ours, theirs, weights, batch)
+        exported("onnx", task=task, checkpoint=weights["checkpoint"], images=str(bench.folder / "images.npy"),
+                 outputs=str(bench.folder / "onnx.npz"))
+        _compare(bench.folder / "onnx.npz", bench.folder / "theirs.npz")
+        times = bench.interleave({"onnx": (exported, task), "ours": (ours, task), "peer": (theirs, task)})
+        rows += [Row(f"batch {batch}, exported ONNX in ONNX Runtime / PyTorch eager", times["onnx"], times["peer"]),
+                 Row(f"batch {batch}, exported ONNX in ONNX Runtime / MindSpore graph", times["onnx"], times["ours"])]
+    return rows, ["As `forward`, with the file that `mindyolo-ext export --raw` writes; three processes take turns."]
+
+
+def train_step(bench: Bench) -> tuple[list[Row], list[str]]:
+    """Forward, loss, backward and SGD."""
+    ours, theirs = bench.ours(), bench.theirs()
+    losses = _prepare_train_step(bench, ours, theirs)
+    times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
+    note = "first loss " + " / ".join(f"{total:.5g}" for total in losses)
+    return ([Row(f"batch {BATCH}, 352 x 352", times["ours"], times["peer"], target=1.5, note=note)],
+            [f"Forward, matching, loss, backward, SGD with momentum and decay. {BOXES_PER_PICTURE} boxes per picture; "
+             f"ours pads them to {PADDED_BOXES}, as the COCO recipe does, the original's tensors grow with the boxes."])
+
+
+def start(bench: Bench) -> tuple[list[Row], list[str]]:
+    """From the start of the process to the end of the first training step, without and with cached graphs."""
+    from mindyolo_ext.data.shapes import make_shapes_dataset
+    data = make_shapes_dataset(bench.folder / "shapes", train_images=2 * BATCH, val_images=1, progress=False)
+    turns = itertools.count()
+
+    def first_step(cache: Callable[[], Path]) -> float:
+        _, marks = program_seconds(
+            [sys.executable, str(ROOT / "train.py"), "--config", str(RECIPE), "--data", str(data / "shapes.data"),
+             "--data_root", str(data), "--epochs", "1", "--per_batch_size", str(BATCH), "--run_eval", "False",
+             "--save_dir", str(bench.folder / f"run{next(turns)}"), "--compile_cache", str(cache())],
+            bench.folder, {"step": "compiled and ran"})
+        return marks["step"]
+    caches = []
+
+    def new_cache() -> Path:
+        caches.append(bench.folder / f"cache{len(caches)}")
+        return caches[-1]
+    times = bench.quiet_turns({"cold": lambda: first_step(new_cache), "warm": lambda: first_step(lambda: caches[-1])},
+                              bench.program_repeats)
+    return ([Row(f"batch {BATCH}, 352 x 352, second start / first start", times["warm"], times["cold"], target_seconds=15)],
+            ["`train.py --compile_cache DIR` on drawn pictures: seconds from the start of the process to the end of "
+             "the first training step. Left: DIR was filled by the start before it. Right: DIR was empty."])
+
+
+def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
+    """``test.py`` against ``evaluation.py`` on the same list of pictures."""
+    data, count = _validation_list(bench)
+    source = bench.shared / "weights" / "yolo_fastestv2" / "coco2017-0.241078ap-model.pth"
+    bench.need(source)
+    ours, theirs = bench.ours(), bench.theirs()
+    checkpoint = bench.folder / "official.ckpt"
+    ours("convert", source=str(source), target=str(checkpoint))
+    metrics = [ours("evaluate", task="evaluate", checkpoint=str(checkpoint), data=str(data)),
+               theirs("evaluate", task="evaluate", weights=str(source), data=str(data), batch_size=BATCH)]
+    inside = bench.interleave({"ours": (ours, "evaluate"), "peer": (theirs, "evaluate")}, bench.program_repeats)
+    split = [worker("evaluation_split", task="evaluate") for worker in (ours, theirs)]
+    real_nms = theirs("about")["torchvision"] == "installed"
+    bench.close_workers()
+    test = [sys.executable, str(ROOT / "test.py"), "--config", str(RECIPE), "--weight", str(checkpoint), "--data",
+            str(data), "--save_dir", str(bench.folder / "test")]
+    cached = [*test, "--compile_cache", str(bench.folder / "cache")]
+    original = [*bench.theirs_command(), "evaluation.py", "--data", str(data), "--weights", str(source)]
+    program_seconds(cached, bench.folder, {})
+    whole = bench.quiet_turns({name: lambda command=command: program_seconds(command, bench.folder, {})[0] for name, command
+                               in (("ours", test), ("cached", cached), ("peer", original))}, bench.program_repeats)
+    rows = [Row("evaluation alone, processes already warm", inside["ours"], inside["peer"], target=1.0),
+            Row("whole program", whole["ours"], whole["peer"], target=1.0),
+            Row("whole program, graphs from `--compile_cache`", whole["cached"], whole["peer"], target=1.0)]
+    shown = ["; ".join(f"{k} {v:.4f}" for k, v in m.items()) for m in metrics]
+    parts = ["; ".join(f"{k} {v:.2f} s" for k, v in s.items()) for s in split]
+    return rows, [
+        f"{count} COCO pictures, official weights, 352 x 352. Ours: one pass, the original's metric at both confidences "
+        "and the COCO metrics. The original: two passes, its metric at either confidence.",
+        f"Metric, ours: {shown[0]}. Original: {shown[1]}.",
+        f"One evaluation by phase, ours (waiting for data, network, NMS; the rest is metrics): {parts[0]}. Original: "
+        f"{parts[1]}.",
+        *([] if real_nms else ["torchvision was not installed: the original ran with a greedy NumPy loop in the place "
+                               "of `torchvision.ops.nms`; `nms` above is that part of its time."])]
+
+
+def pipeline(bench: Bench) -> tuple[list[Row], list[str]]:
+    """Time per picture of the training loaders and of the step that takes their pictures."""
+    data, _ = _validation_list(bench)
+    ours, theirs = bench.ours(), bench.theirs()
+    pictures = ours("pipeline", task="data", data=str(data))
+    same = theirs("pipeline", task="data", data=str(data), batch_size=BATCH)
+    if pictures != same:
+        raise ValueError(f"pipeline: {pictures} pictures per epoch here, {same} in the original")
+    _prepare_train_step(bench, ours, theirs)
+    times = bench.interleave({"ours": (ours, "data"), "peer": (theirs, "data"), "step": (ours, "step")})
+    loader, peer = ([t / pictures for t in times[name]] for name in ("ours", "peer"))
+    step = [t / BATCH for t in times["step"]]
+    rate = [1 / sorted(v)[len(v) // 2] for v in (loader, peer, step)]
+    return ([Row("per picture, our loader / our training step", loader, step, target=1.0),
+             Row("per picture, our loader / the original's", loader, peer)],
+            ["Reading, resizing, contrast and brightness, batches of 16 float32 pictures; two workers each (ours "
+             "threads, the original's processes), nothing else running.",
+             f"Pictures per second: our loader {rate[0]:.0f}, the original's {rate[1]:.0f}, our training step takes "
+             f"{rate[2]:.0f}."])
+
+
+def nms(bench: Bench) -> tuple[list[Row], list[str]]:
+    """Ours against the plain loop."""
+    ours, rows = bench.ours(), []
+    for boxes in (1815, 8400):
+        for multi_label in (False, True):
+            task = f"{boxes} {multi_label}"
+            facts = ours("nms", task=task, multi_label=multi_label, boxes=boxes, classes=80)
+            times = bench.interleave({"ours": (ours, task), "plain": (ours, f"{task} plain"),
+                                      "early": (ours, f"{task} plain 300")})
+            what = f"{boxes} boxes, {'multi' if multi_label else 'single'} label, {facts['candidates']} candidates"
+            rows += [Row(f"{what} / plain loop", times["ours"], times["plain"], target=0.1),
+                     Row(f"{what} / plain loop that stops at 300 boxes", times["ours"], times["early"])]
+    return rows, ["80 classes, confidence 0.001, IoU 0.65, at most 30000 candidates and 300 boxes; a made-up crowded "
+                  "picture (1815 boxes is Yolo-FastestV2 at 352, 8400 a YOLOX at 640); results equal bit for bit.",
+                  "Peer: the usual NumPy loop, one kept box at a time against all that are left, cut to 300 afterwards, "
+                  "and the same loop left after 300 boxes."]
+
+
+CASES: dict[str, Callable[[Bench], tuple[list[Row], list[str]]]] = {
+    "forward": forward, "forward_onnx": forward_onnx, "train_step": train_step, "start": start, "evaluate": evaluate,
+    "pipeline": pipeline, "nms": nms}
+
+
+# ---- parts that cases share -----------------------------------------------------------------------------------------
+
+
+def _prepare_forward(bench: Bench, ours: Callable, theirs: Callable, weights: dict, batch: int) -> float:
+    """Both sides ready for ``forward <batch>``; returns the largest difference of their outputs."""
+    task, images = f"forward {batch}", str(bench.folder / "images.npy")
+    ours("forward", task=task, checkpoint=weights["checkpoint"], images=images, outputs=str(bench.folder / "ours.npz"),
+         batch=batch)
+    theirs("forward", task=task, weights=weights["foreign"], images=images, outputs=str(bench.folder / "theirs.npz"))
+    return _compare(bench.folder / "ours.npz", bench.folder / "theirs.npz")
+
+
+def _compare(first: Path, second: Path) -> float:
+    """Largest difference. Raises: ValueError above 1e-3, because then two different things would be timed."""
+    import numpy as np
+    with np.load(first) as a, np.load(second) as b:
+        worst = max(float(np.abs(a[name] - b[name]).max()) for name in a.files)
+    if not worst < 1e-3:
+        raise ValueError(f"{first.name} and {second.name} differ by {worst}; not the same network, nothing to compare")
+    return worst
+
+
+def _prepare_train_step(bench: Bench, ours: Callable, theirs: Callable) -> tuple[float, float]:
+    """Both sides ready for ``step`` on the same made-up batch; returns the first totals."""
+    import numpy as np
+    weights = ours("make_weights", folder=str(bench.folder))
+    rng = np.random.RandomState(0)
+    images = rng.uniform(0, 1, (BATCH, 3, 11, 11)).repeat(32, axis=2).repeat(32, axis=3)
+    images = (0.7 * images + 0.3 * rng.uniform(0, 1, images.shape)).astype(np.float32)
+    size = rng.uniform(0.05, 0.6, (BATCH, BOXES_PER_PICTURE, 2))
+    centre = size / 2 + rng.uniform(0, 1, size.shape) * (1 - size)
+    boxes = np.concatenate([rng.randint(80, size=(*size.shape[:2], 1)), centre, size], axis=2)
+    rows = np.concatenate([np.repeat(np.arange(BATCH), BOXES_PER_PICTURE)[:, None], boxes.reshape(-1, 5)], axis=1)
+    targets, mask = np.zeros((BATCH, PADDED_BOXES, 5)), np.zeros((BATCH, PADDED_BOXES))
+    targets[:, :BOXES_PER_PICTURE], mask[:, :BOXES_PER_PICTURE] = boxes, 1
+    path = bench.folder / "batch.npz"
+    np.savez(path, images=images, rows=rows.astype(np.float32), targets=targets.astype(np.float32),
+             mask=mask.astype(np.float32))
+    mine = ours("train_step", task="step", checkpoint=weights["checkpoint"], batch=str(path), rate=RATE)
+    peer = theirs("train_step", task="step", weights=weights["foreign"], batch=str(path), anchors=weights["anchors"],
+                  rate=RATE)
+    if not np.allclose(mine, peer, rtol=1e-3):
+        raise ValueError(f"train_step: first losses {mine} here, {peer} in the original; not the same step")
+    return mine[0], peer[0]
+
+
+def _validation_list(bench: Bench) -> tuple[Path, int]:
+    """A ``.data`` file over links to the validation pictures with their labels beside them, and their number."""
+    from mindyolo_ext.class_names import COCO_NAMES
+    source = bench.shared / "data" / "coco_val128"
+    bench.need(source / "images" / "val2017")
+    folder = bench.folder / "pictures"
+    folder.mkdir()
+    lines = []
+    for picture in sorted((source / "images" / "val2017").glob("*.jpg")):
+        link, label = folder / picture.name, source / "labels" / "val2017" / f"{picture.stem}.txt"
+        link.symlink_to(picture.resolve())
+        link.with_suffix(".txt").write_text(label.read_text(encoding="utf-8"), encoding="utf-8")
+        lines.append(str(link))
+    if "." in str(folder):
+        raise ValueError(f"{folder}: the original cannot read labels below a folder with a dot in its path; set TMPDIR")
+    (bench.folder / "val.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (bench.folder / "coco.names").write_text("\n".join(COCO_NAMES) + "\n", encoding="utf-8")
+    data = bench.folder / "bench.data"
+    data.write_text(
+        f"[name]\nmodel_name=bench\n[train-configure]\nepochs=1\nsteps=150,250\nbatch_size={BATCH}\nsubdivisions=1\n"
+        "learning_rate=0.001\n[model-configure]\npre_weights=None\nclasses=80\nwidth=352\nheight=352\nanchor_num=3\n"
+        "anchors=12.64,19.39, 37.88,51.48, 55.71,138.31, 126.91,78.23, 131.57,214.55, 279.92,258.87\n"
+        f"[data-configure]\ntrain={bench.folder / 'val.txt'}\nval={bench.folder / 'val.txt'}\n"
+        f"names={bench.folder / 'coco.names'}\n", encoding="utf-8")
+    return data, len(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The worker's end of the pipe: JSON lines in, JSON lines out. Standard library only, so that any Python can run it."""
+import json
+import os
+import sys
+import time
+import traceback
+
+
+class Tasks:
+    """Callables by name, prepared once and timed as often as asked."""
+
+    def __init__(self):
+        self.tasks = {}
+
+    def measure(self, task, count):
+        """Mean seconds of ``count`` calls in a row."""
+        call = self.tasks[task]
+        begin = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - begin) / count
+
+
+def serve(worker):
+    """Answers ``{"job": method of worker, "arguments": {...}}`` until the other end closes.
+
+    What libraries print goes to standard error; only answers reach standard output.
+    """
+    jobs = worker.jobs()
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"value": jobs[request["job"]](**request["arguments"])}
+        except Exception:                       # the driver raises it with the worker's traceback
+            answer = {"error": traceback.format_exc()}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
