@@ -172,8 +172,8 @@ class Bench:
     def quiet_turns(self, calls: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
         """Results of each call, ``repeats`` turns, those during which other programs used the machine least.
 
-        A turn starts when the machine is quiet. Turns that were disturbed are repeated while ``--patience`` lasts. Which
-        turns count depends on what others did in them, never on the times.
+        A turn starts when the machine is quiet. Turns that were disturbed are repeated while ``--patience`` lasts.
+        Which turns count depends on what others did in them, never on the times.
         """
         turns: list[tuple[float, list[float]]] = []
         while sum(share <= self.options.quiet for share, _ in turns) < repeats:
@@ -194,8 +194,8 @@ class Bench:
         kept = sorted(turns, key=lambda turn: turn[0])[:repeats]
         self.shares += [share for share, _ in kept]
         found = {name: [times[i] for _, times in kept] for i, name in enumerate(calls)}
-        logger.info("   %s; others %.0f%%", ", ".join(f"{n} {_seconds(statistics.median(t))}" for n, t in found.items()),
-                    100 * statistics.median(share for share, _ in kept))
+        medians = ", ".join(f"{name} {_seconds(statistics.median(times))}" for name, times in found.items())
+        logger.info("   %s; others %.0f%%", medians, 100 * statistics.median(share for share, _ in kept))
         return found
 
 
@@ -218,8 +218,8 @@ def measured_section(name: str, bench: Bench, case: Callable[[Bench], tuple[list
     versions = ", ".join(f"{key} {value}" for key, value in bench.versions.items())
     pairs = "/".join(sorted({str(len(row.ours)) for row in rows}, key=int))
     conditions = (f"{datetime.date.today()}; {_processor()}, {bench.options.threads} of {os.cpu_count()} processors; "
-                  f"{pairs} pairs, in which other programs took {min(bench.shares):.0%} to {max(bench.shares):.0%} of the "
-                  f"machine, median {statistics.median(bench.shares):.0%}; load before {load:.1f}"
+                  f"{pairs} pairs, in which other programs took {min(bench.shares):.0%} to {max(bench.shares):.0%} of "
+                  f"the machine, median {statistics.median(bench.shares):.0%}; load before {load:.1f}"
                   f"{'; ' + versions if versions else ''}.")
     return Section(name, rows, notes, conditions)
 

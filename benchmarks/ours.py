@@ -20,7 +20,6 @@ from mindyolo_ext.config import load_config
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.transforms import build_pipeline
 from mindyolo_ext.engine.build import load_model, split_dataset
-from mindyolo_ext.engine.darknet import recipe_overrides
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
 from mindyolo_ext.engine.predictor import Predictor
@@ -107,8 +106,8 @@ class Ours(Tasks):
         model, _ = load_model(checkpoint)
         loss, optimizer = dict(config.train.loss), config.train.optimizer
         trainable = create_trainable(loss.pop("name"), model, **loss)
-        step = TrainStep(trainable, parameter_groups(trainable, optimizer.groups), OptimizerOptions(
-            name=optimizer.name, nesterov=optimizer.nesterov, weight_decay=(optimizer.weight_decay,))).set_train(True)
+        step = TrainStep(trainable, parameter_groups(trainable, optimizer.groups, optimizer.weight_decay),
+                         OptimizerOptions(name=optimizer.name, nesterov=optimizer.nesterov)).set_train(True)
         arrays = np.load(batch)
         inputs = [Tensor(arrays[name]) for name in ("images", "targets", "mask")]
         rates, controls = np.array([rate], np.float32), np.array([optimizer.momentum, 1, 0], np.float32)
@@ -119,9 +118,9 @@ class Ours(Tasks):
         report = call()
         return [float(report[i]) for i in (0, 4, 5, 6)]
 
-    def evaluate(self, task: str, checkpoint: str, data: str) -> dict[str, float]:
+    def evaluate(self, task: str, checkpoint: str, changes: list[str]) -> dict[str, float]:
         """Prepare the evaluation of ``test.py``; returns the original's metric of the first call."""
-        config = load_config(RECIPE, recipe_overrides(data))
+        config = load_config(RECIPE, changes)
         model, _ = load_model(checkpoint, config)
         dataset = split_dataset(config, "val")
         predictor = Predictor(model, fold=config.eval.fold)
@@ -138,9 +137,9 @@ class Ours(Tasks):
         """Seconds of one call by phase."""
         return {"total": self.measure(task, 1), **self.split}
 
-    def pipeline(self, task: str, data: str) -> int:
+    def pipeline(self, task: str, changes: list[str]) -> int:
         """Prepare an epoch of the recipe's training loader; returns the pictures per call."""
-        config = load_config(RECIPE, recipe_overrides(data))
+        config = load_config(RECIPE, changes)
         spec = create_model(MODEL).input_spec
         pipeline = build_pipeline(config.data.augment, spec, split_dataset(config, "train"), seed=0)
         loader = Loader(pipeline, batch_size=config.train.per_batch_size, shuffle=True, drop_last=True,

@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--min-seconds", type=float, default=0.3, help="shortest single measurement")
     parser.add_argument("--quiet", type=float, default=0.1,
                         help="a pair counts if other programs took at most this part of the machine meanwhile")
-    parser.add_argument("--patience", type=float, default=120, help="seconds per case to wait for that; then the quietest "
-                        "pairs count, and the report says how quiet they were")
+    parser.add_argument("--patience", type=float, default=120, help="seconds per case to wait for that; then the "
+                        "quietest pairs count, and the report says how quiet they were")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="processors for both")
     return parser
 
@@ -114,6 +114,7 @@ def start(bench: Bench) -> tuple[list[Row], list[str]]:
     """From the start of the process to the end of the first training step, without and with cached graphs."""
     from mindyolo_ext.data.shapes import make_shapes_dataset
     data = make_shapes_dataset(bench.folder / "shapes", train_images=2 * BATCH, val_images=1, progress=False)
+    changes = [f"data.root={data}", "data.train={images: images/train, annotations: annotations/train.json}"]
     turns = itertools.count()
 
     def first_step(cache: Callable[[], Path]) -> float:
@@ -130,40 +131,42 @@ def start(bench: Bench) -> tuple[list[Row], list[str]]:
         return caches[-1]
     times = bench.quiet_turns({"cold": lambda: first_step(new_cache), "warm": lambda: first_step(lambda: caches[-1])},
                               bench.program_repeats)
-    return ([Row(f"batch {BATCH}, 352 x 352, second start / first start", times["warm"], times["cold"], target_seconds=15)],
+    return ([Row(f"batch {BATCH}, 352 x 352, second start / first start", times["warm"], times["cold"],
+                 target_seconds=15)],
             ["`train.py --compile_cache DIR` on drawn pictures: seconds from the start of the process to the end of "
              "the first training step. Left: DIR was filled by the start before it. Right: DIR was empty."])
 
 
 def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
     """``test.py`` against ``evaluation.py`` on the same list of pictures."""
-    data, count = _validation_list(bench)
+    data, changes, count = _validation_list(bench)
     source = bench.shared / "weights" / "yolo_fastestv2" / "coco2017-0.241078ap-model.pth"
     bench.need(source)
     ours, theirs = bench.ours(), bench.theirs()
     checkpoint = bench.folder / "official.ckpt"
     ours("convert", source=str(source), target=str(checkpoint))
-    metrics = [ours("evaluate", task="evaluate", checkpoint=str(checkpoint), data=str(data)),
+    metrics = [ours("evaluate", task="evaluate", checkpoint=str(checkpoint), changes=changes),
                theirs("evaluate", task="evaluate", weights=str(source), data=str(data), batch_size=BATCH)]
     inside = bench.interleave({"ours": (ours, "evaluate"), "peer": (theirs, "evaluate")}, bench.program_repeats)
     split = [worker("evaluation_split", task="evaluate") for worker in (ours, theirs)]
     real_nms = theirs("about")["torchvision"] == "installed"
     bench.close_workers()
-    test = [sys.executable, str(ROOT / "test.py"), "--config", str(RECIPE), "--weight", str(checkpoint), "--data",
-            str(data), "--save_dir", str(bench.folder / "test")]
+    test = [sys.executable, str(ROOT / "test.py"), "--config", str(RECIPE), "--weight", str(checkpoint),
+            "--save_dir", str(bench.folder / "test"), *_flags(changes)]
     cached = [*test, "--compile_cache", str(bench.folder / "cache")]
     original = [*bench.theirs_command(), "evaluation.py", "--data", str(data), "--weights", str(source)]
     program_seconds(cached, bench.folder, {})
-    whole = bench.quiet_turns({name: lambda command=command: program_seconds(command, bench.folder, {})[0] for name, command
-                               in (("ours", test), ("cached", cached), ("peer", original))}, bench.program_repeats)
+    whole = bench.quiet_turns({"ours": lambda: program_seconds(test, bench.folder, {})[0],
+                               "cached": lambda: program_seconds(cached, bench.folder, {})[0],
+                               "peer": lambda: program_seconds(original, bench.folder, {})[0]}, bench.program_repeats)
     rows = [Row("evaluation alone, processes already warm", inside["ours"], inside["peer"], target=1.0),
             Row("whole program", whole["ours"], whole["peer"], target=1.0),
             Row("whole program, graphs from `--compile_cache`", whole["cached"], whole["peer"], target=1.0)]
     shown = ["; ".join(f"{k} {v:.4f}" for k, v in m.items()) for m in metrics]
     parts = ["; ".join(f"{k} {v:.2f} s" for k, v in s.items()) for s in split]
     return rows, [
-        f"{count} COCO pictures, official weights, 352 x 352. Ours: one pass, the original's metric at both confidences "
-        "and the COCO metrics. The original: two passes, its metric at either confidence.",
+        f"{count} COCO pictures, official weights, 352 x 352. Ours: one pass, the original's metric at both "
+        "confidences and the COCO metrics. The original: two passes, its metric at either confidence.",
         f"Metric, ours: {shown[0]}. Original: {shown[1]}.",
         f"One evaluation by phase, ours (waiting for data, network, NMS; the rest is metrics): {parts[0]}. Original: "
         f"{parts[1]}.",
@@ -173,9 +176,9 @@ def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
 
 def pipeline(bench: Bench) -> tuple[list[Row], list[str]]:
     """Time per picture of the training loaders and of the step that takes their pictures."""
-    data, _ = _validation_list(bench)
+    data, changes, _ = _validation_list(bench)
     ours, theirs = bench.ours(), bench.theirs()
-    pictures = ours("pipeline", task="data", data=str(data))
+    pictures = ours("pipeline", task="data", changes=changes)
     same = theirs("pipeline", task="data", data=str(data), batch_size=BATCH)
     if pictures != same:
         raise ValueError(f"pipeline: {pictures} pictures per epoch here, {same} in the original")
@@ -206,8 +209,8 @@ def nms(bench: Bench) -> tuple[list[Row], list[str]]:
                      Row(f"{what} / plain loop that stops at 300 boxes", times["ours"], times["early"])]
     return rows, ["80 classes, confidence 0.001, IoU 0.65, at most 30000 candidates and 300 boxes; a made-up crowded "
                   "picture (1815 boxes is Yolo-FastestV2 at 352, 8400 a YOLOX at 640); results equal bit for bit.",
-                  "Peer: the usual NumPy loop, one kept box at a time against all that are left, cut to 300 afterwards, "
-                  "and the same loop left after 300 boxes."]
+                  "Peer: the usual NumPy loop, each kept box in turn against all that are left, cut to 300 afterwards, "
+                  "then the same loop left after 300 boxes."]
 
 
 CASES: dict[str, Callable[[Bench], tuple[list[Row], list[str]]]] = {
@@ -261,8 +264,16 @@ def _prepare_train_step(bench: Bench, ours: Callable, theirs: Callable) -> tuple
     return mine[0], peer[0]
 
 
-def _validation_list(bench: Bench) -> tuple[Path, int]:
-    """A ``.data`` file over links to the validation pictures with their labels beside them, and their number."""
+def _flags(changes: list[str]) -> list[str]:
+    """Changes of a recipe as arguments of ``train.py`` and ``test.py``."""
+    return [text for change in changes for text in ("--set", change)]
+
+
+def _validation_list(bench: Bench) -> tuple[Path, list[str], int]:
+    """The validation pictures: a ``.data`` file for the original, changes of our recipe, and their number.
+
+    The original wants labels beside the pictures, so its list goes over links.
+    """
     from mindyolo_ext.class_names import COCO_NAMES
     source = bench.shared / "data" / "coco_val128"
     bench.need(source / "images" / "val2017")
@@ -285,7 +296,8 @@ def _validation_list(bench: Bench) -> tuple[Path, int]:
         "anchors=12.64,19.39, 37.88,51.48, 55.71,138.31, 126.91,78.23, 131.57,214.55, 279.92,258.87\n"
         f"[data-configure]\ntrain={bench.folder / 'val.txt'}\nval={bench.folder / 'val.txt'}\n"
         f"names={bench.folder / 'coco.names'}\n", encoding="utf-8")
-    return data, len(lines)
+    files = "{images: images/val2017, annotations: annotations/instances_val128.json}"
+    return data, [f"data.root={source.resolve()}", f"data.train={files}", f"data.val={files}"], len(lines)
 
 
 if __name__ == "__main__":

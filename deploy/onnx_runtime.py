@@ -30,13 +30,19 @@ class OnnxDetector:
         path: ``.onnx`` written by ``mindyolo-ext export`` (with decoded outputs, the default).
         threads: of ONNX Runtime, 0 for its own choice.
 
-    Raises: ValueError if the file lacks the metadata, or holds raw outputs.
+    Raises: FileNotFoundError; ValueError if the file is no ONNX file, lacks the metadata, or holds raw outputs.
     """
 
     def __init__(self, path: str | Path, *, conf_thres: float = 0.3, iou_thres: float = 0.45, threads: int = 0):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file, wanted an exported .onnx")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=onnxruntime.get_available_providers())
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options,
+                                                        providers=onnxruntime.get_available_providers())
+        except Exception as error:      # ONNX Runtime raises kinds of its own
+            raise ValueError(f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})") from error
         metadata = self.session.get_modelmeta().custom_metadata_map
         if "input_spec" not in metadata:
             raise ValueError(f"{path}: carries no input_spec; export it with `mindyolo-ext export --format onnx`")

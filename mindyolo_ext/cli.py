@@ -3,7 +3,6 @@
 Frameworks are imported inside the verbs: ``--help`` and wrong arguments answer at once.
 """
 import argparse
-import ast
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -24,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except KeyboardInterrupt:
         return _failed("stopped by Ctrl-C; what was saved stays (train.py goes on with --resume)", 130)
-    except (ValueError, FileNotFoundError, FileExistsError, RuntimeError, FloatingPointError, TypeError) as error:
-        if options.debug or isinstance(error, TypeError):
+    except (ValueError, OSError, RuntimeError, FloatingPointError, TypeError) as error:
+        # Of the TypeErrors only a keyword that a recipe misspells is the user's; the others are faults of ours.
+        if options.debug or (isinstance(error, TypeError) and "keyword argument" not in str(error)):
             raise
         return _failed(str(error), 1)
     return 0
@@ -85,10 +85,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bool(text: str) -> bool:
-    value = ast.literal_eval(text.capitalize())
-    if not isinstance(value, bool):
+    values = {"true": True, "false": False}
+    if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"wanted True or False, got {text!r}")
-    return value
+    return values[text.lower()]
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
@@ -225,6 +225,10 @@ def _test(options: argparse.Namespace) -> None:
     from mindyolo_ext.engine.predictor import Predictor
     model, metadata = load_model(options.weight, config)
     dataset = split_dataset(config, "val")
+    if len(dataset.class_names) != metadata.num_classes:
+        raise ValueError(f"{options.weight}: has {metadata.num_classes} classes, but data.val has "
+                         f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:5])}"
+                         f"{', ...' if len(dataset.class_names) > 5 else ''})")
     if this.is_main:
         logger.info("%s: %s, %d classes, input %s; %d pictures", options.weight, metadata.model, metadata.num_classes,
                     model.input_spec.size, len(dataset))
@@ -282,7 +286,8 @@ def _anchors(options: argparse.Namespace) -> None:
         from mindyolo_ext.data.dataset import build_dataset
         config = _recipe(options, extra=options.set)
         source = build_dataset(config.data.train, config.data.root)
-    size = (options.input_height, options.input_width)
+    size = _size(options) or (options.input_height, options.input_width)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
     for count in [options.num_clusters] if options.num_clusters else range(1, 11):
         result = generate_anchors(source, num_anchors=count, input_size=size, seed=options.seed)
         path = options.output_dir / f"anchors{count}.txt"
@@ -297,6 +302,8 @@ def _check_data(options: argparse.Namespace) -> None:
     description = config.data.train if options.split == "train" else config.data.val
     report = check_dataset(build_dataset(description, config.data.root, strict=False))
     logger.info("\n%s", report.table())
+    if not report.ok:
+        raise ValueError(f"check-data: {sum(p.fatal for p in report.problems)} faults must be repaired before training")
 
 
 def _info(options: argparse.Namespace) -> None:

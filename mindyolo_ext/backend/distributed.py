@@ -131,3 +131,11 @@ def barrier() -> None:
     sum_over_ranks(np.zeros(1, np.float32))
 
 
+def check_same_weights(cell: nn.Cell) -> None:
+    """Make sure that every rank starts from the same weights. Raises: RuntimeError if one does not."""
+    if world().size == 1:
+        return
+    sums = np.array([p.asnumpy().astype(np.float64).sum() for p in cell.get_parameters()], np.float32)
+    if not np.allclose(sum_over_ranks(sums), sums * world().size, rtol=1e-5, atol=1e-5):
+        raise RuntimeError(f"rank {world().rank}: its start weights are not those of the other ranks; "
+                           "do all ranks read the same --weight and --seed?")

@@ -1,10 +1,11 @@
 """Parameters of a Cell as NumPy arrays by name, and by optimiser group."""
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
 
-GROUPINGS = {"single": ("all",), "by_kind": ("weight", "norm", "bias")}
+GROUPINGS = ("single", "by_kind")
 
 
 def named_parameters(cell: nn.Cell) -> dict[str, Parameter]:
@@ -41,24 +42,38 @@ def load_parameters(cell: nn.Cell, values: Mapping[str, np.ndarray], *, strict: 
     return missing
 
 
-def parameter_groups(cell: nn.Cell, grouping: str) -> list[list[Parameter]]:
-    """Trainable parameters by group.
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share learning rate and weight decay."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    weight_decay: float = 0.0
+
+
+def parameter_groups(cell: nn.Cell, grouping: str = "single", weight_decay: float = 0.0) -> list[ParameterGroup]:
+    """Trainable parameters by group, groups without parameters left out.
 
     Args:
-        grouping: ``single``, or ``by_kind``: weights of convolutions and dense layers, scales of norms, biases.
+        grouping: ``single`` (group ``all``, decay on everything), or ``by_kind``: ``weight`` (of convolutions and dense
+            layers, with decay), ``norm`` (scales) and ``bias``, both without decay.
+        weight_decay: of the groups that have it.
 
-    Raises: ValueError for another grouping.
+    Raises: ValueError for another grouping, or if nothing is trainable.
     """
     if grouping not in GROUPINGS:
-        raise ValueError(f"train.optimizer.groups must be one of {tuple(GROUPINGS)}, got {grouping!r}")
-    trainable = [(n, p) for n, p in named_parameters(cell).items() if p.requires_grad]
-    if grouping == "single":
-        return [[p for _, p in trainable]]
-    groups: dict[str, list[Parameter]] = {"weight": [], "norm": [], "bias": []}
-    for name, parameter in trainable:
-        leaf = name.rsplit(".", 1)[-1]
-        groups["bias" if leaf in ("bias", "beta") else "norm" if leaf == "gamma" else "weight"].append(parameter)
-    return [groups[g] for g in GROUPINGS["by_kind"]]
+        raise ValueError(f"train.optimizer.groups must be one of {GROUPINGS}, got {grouping!r}")
+    members: dict[str, list[Parameter]] = {"all": [], "weight": [], "norm": [], "bias": []}
+    for name, parameter in named_parameters(cell).items():
+        if parameter.requires_grad:
+            leaf = name.rsplit(".", 1)[-1]
+            kind = "bias" if leaf in ("bias", "beta") else "norm" if leaf == "gamma" else "weight"
+            members["all" if grouping == "single" else kind].append(parameter)
+    groups = [ParameterGroup(name, tuple(own), weight_decay if name in ("all", "weight") else 0.0)
+              for name, own in members.items() if own]
+    if not groups:
+        raise ValueError("no parameter is trainable; is everything in train.freeze?")
+    return groups
 
 
 def freeze(cell: nn.Cell, prefixes: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, float32, nn, ops, value_and_grad
 
 from mindyolo_ext.backend.launch import world
+from mindyolo_ext.backend.parameters import ParameterGroup
 
 OPTIMIZERS = ("sgd", "adamw")
 LOSS_SCALERS = ("none", "static", "dynamic")
@@ -40,7 +41,6 @@ class OptimizerOptions:
     Args:
         name: ``sgd`` (PyTorch's form: momentum buffer without dampening) or ``adamw``.
         nesterov: for sgd.
-        weight_decay: per group; sgd adds it to the gradient, adamw takes it off the weight.
         betas, eps: of adamw.
         accumulate: micro batches per update; gradients are summed, the caller says when to update.
         clip_norm: largest global norm of the gradient, 0 for no clipping.
@@ -52,7 +52,6 @@ class OptimizerOptions:
 
     name: str = "sgd"
     nesterov: bool = False
-    weight_decay: tuple[float, ...] = (0.0,)
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     accumulate: int = 1
@@ -69,14 +68,9 @@ class OptimizerOptions:
             raise ValueError(f"loss scaler must be one of {LOSS_SCALERS}, got {self.loss_scaler!r}")
 
 
-class _Group:
-    """A parameter group as a flat vector: where each parameter starts, and how long the vector is."""
-
-    def __init__(self, parameters: Sequence[Parameter]):
-        self.parameters = tuple(parameters)
-        sizes = [int(np.prod(p.shape)) for p in parameters]
-        self.begins = tuple(int(v) for v in np.cumsum([0, *sizes])[:-1])
-        self.length = int(sum(sizes))
+def _sizes(parameters: Sequence[Parameter]) -> list[int]:
+    """Numbers in each parameter."""
+    return [int(np.prod(p.shape)) for p in parameters]
 
 
 def _zeros(length: int, name: str) -> Parameter:
@@ -89,16 +83,17 @@ class _GroupUpdate(nn.Cell):
     Shape: weights (n,), gradient (n,), rate (), momentum (), apply () bool -> new weights (n,).
     """
 
-    def __init__(self, group: _Group, index: int, options: OptimizerOptions):
+    def __init__(self, group: ParameterGroup, index: int, options: OptimizerOptions):
         super().__init__(auto_prefix=False)    # parameters keep the names they have
         self.adamw = options.name == "adamw"
         self.nesterov = options.nesterov
-        self.weight_decay = float(options.weight_decay[index])
+        self.weight_decay = float(group.weight_decay)
         self.beta1, self.beta2 = options.betas
         self.eps = options.eps
-        self.buffer = _zeros(group.length, f"optimizer.{index}.momentum")
+        length = sum(_sizes(group.parameters))
+        self.buffer = _zeros(length, f"optimizer.{index}.momentum")
         if self.adamw:
-            self.square = _zeros(group.length, f"optimizer.{index}.square")
+            self.square = _zeros(length, f"optimizer.{index}.square")
             self.count = _zeros(1, f"optimizer.{index}.count")
 
     def construct(self, weights, gradient, rate, momentum, apply):
@@ -143,7 +138,8 @@ class TrainStep(nn.Cell):
 
     Args:
         trainable: Cell (images, targets, mask) -> (total, terms), see ``losses.registry``.
-        groups: trainable parameters by group.
+        groups: of ``backend.parameters.parameter_groups``; sgd adds the weight decay to the gradient, adamw takes it
+            off the weight.
         options: optimiser settings.
 
     Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M), rates (G,) learning rate per group, controls (3,):
@@ -152,18 +148,16 @@ class TrainStep(nn.Cell):
         summed over ranks.
     """
 
-    def __init__(self, trainable: nn.Cell, groups: Sequence[Sequence[Parameter]], options: OptimizerOptions):
+    def __init__(self, trainable: nn.Cell, groups: Sequence[ParameterGroup], options: OptimizerOptions):
         super().__init__(auto_prefix=False)    # parameters keep the names they have
-        if len(options.weight_decay) != len(groups):
-            raise ValueError(f"TrainStep: {len(groups)} groups but {len(options.weight_decay)} weight decays")
         self.forward = _ScaledLoss(trainable)
-        packed = [_Group(g) for g in groups]
-        self.group_count = len(packed)
-        self.members = tuple(ParameterTuple(g.parameters) for g in packed)
-        self.begins = tuple(g.begins for g in packed)
-        self.counts = tuple(len(g.parameters) for g in packed)
-        self.parameters_flat = ParameterTuple([p for g in packed for p in g.parameters])
-        self.update = nn.CellList([_GroupUpdate(g, i, options) for i, g in enumerate(packed)], auto_prefix=False)
+        self.group_count = len(groups)
+        self.members = tuple(ParameterTuple(g.parameters) for g in groups)
+        # where each parameter starts in its group's flat vector
+        self.begins = tuple(tuple(int(v) for v in np.cumsum([0, *_sizes(g.parameters)])[:-1]) for g in groups)
+        self.counts = tuple(len(g.parameters) for g in groups)
+        self.parameters_flat = ParameterTuple([p for g in groups for p in g.parameters])
+        self.update = nn.CellList([_GroupUpdate(g, i, options) for i, g in enumerate(groups)], auto_prefix=False)
         self.value_and_gradient = value_and_grad(self.forward, None, self.parameters_flat, has_aux=True)
         self.accumulate = options.accumulate > 1
         self.clip_norm = float(options.clip_norm)
@@ -174,14 +168,15 @@ class TrainStep(nn.Cell):
                                     name="optimizer.loss_scale", requires_grad=False)
         self.good_steps = _zeros(1, "optimizer.good_steps")
         if self.accumulate:
-            self.sums = ParameterTuple([_zeros(g.length, f"optimizer.{i}.accumulated") for i, g in enumerate(packed)])
+            self.sums = ParameterTuple([_zeros(sum(_sizes(g.parameters)), f"optimizer.{i}.accumulated")
+                                        for i, g in enumerate(groups)])
         trained = {id(p) for p in self.parameters_flat}
         self.buffers = ParameterTuple([p for p in trainable.get_parameters()
                                        if id(p) not in trained and p.dtype == float32])
         self.ema = options.ema
         if self.ema:
             self.ema_groups = ParameterTuple([_initial_ema(g.parameters, f"ema_flat.{i}")
-                                              for i, g in enumerate(packed)])
+                                              for i, g in enumerate(groups)])
             self.has_buffers = len(self.buffers) > 0
             if self.has_buffers:
                 self.ema_buffers = _initial_ema(self.buffers, "ema_flat.buffers")

@@ -159,11 +159,13 @@ def predict_sources(detector: Detector, source: str | Path, save_dir: str | Path
     A file that cannot be read is reported and left out; the others go on.
 
     Returns: rows by file name; for a video a list of rows per frame.
-    Raises: ValueError if none of the files could be read.
+    Raises: ValueError if none of the files could be read, or ``save_dir`` is the folder they come from.
     """
     folder, rows, failed = Path(save_dir), {}, []
-    folder.mkdir(parents=True, exist_ok=True)
     paths = find_sources(source)
+    if folder.resolve() in {path.resolve().parent for path in paths}:
+        raise ValueError(f"predict: the results would overwrite the pictures in {folder}; choose another --save_dir")
+    folder.mkdir(parents=True, exist_ok=True)
     for path in progress.bar(paths, title="predict"):
         try:
             if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -194,6 +196,8 @@ def _annotate_video(detector: Detector, path: Path, target: Path) -> list[list[d
                 if writer is None:
                     height, width = frame.shape[:2]
                     writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), video.rate, (width, height))
+                    if not writer.isOpened():
+                        raise ValueError(f"video {target}: OpenCV cannot write it")
                 writer.write(found.plot())
                 rows.append(found.to_list())
         finally:

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from mindyolo_ext.backend import Tensor, nn
-from mindyolo_ext.backend.distributed import barrier, freeze_batch_norm, synchronise_batch_norm
+from mindyolo_ext.backend.distributed import barrier, check_same_weights, freeze_batch_norm, synchronise_batch_norm
 from mindyolo_ext.backend.launch import world
-from mindyolo_ext.backend.parameters import GROUPINGS, freeze, load_parameters, parameter_groups, parameter_values
+from mindyolo_ext.backend.parameters import freeze, load_parameters, parameter_groups, parameter_values
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, TrainConfig
@@ -105,6 +105,7 @@ class _Run:
             (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
             self.results = ResultsFile(folder / "results.csv", self.first_epoch)
             logger.info("%s", self._summary())
+        check_same_weights(self.model)
         barrier()
 
     # ---- building -------------------------------------------------------------------------------------------------
@@ -166,13 +167,9 @@ class _Run:
             from mindspore import amp
             amp.auto_mixed_precision(self.model, settings.amp_level)
         optimizer = settings.optimizer
-        self.group_names = GROUPINGS[optimizer.groups] if optimizer.groups in GROUPINGS else ()
-        groups = parameter_groups(self.trainable, optimizer.groups)
-        self.group_names = [n for n, g in zip(self.group_names, groups) if g]
-        groups = [g for g in groups if g]
-        decay = [optimizer.weight_decay if n in ("all", "weight") else 0.0 for n in self.group_names]
+        groups = parameter_groups(self.trainable, optimizer.groups, optimizer.weight_decay)
         options = OptimizerOptions(
-            name=optimizer.name, nesterov=optimizer.nesterov, weight_decay=tuple(decay), accumulate=optimizer.accumulate,
+            name=optimizer.name, nesterov=optimizer.nesterov, accumulate=optimizer.accumulate,
             clip_norm=optimizer.clip_norm, ema=settings.ema_decay > 0, loss_scaler=settings.loss_scaler,
             loss_scale=settings.loss_scale)
         step = TrainStep(self.trainable, groups, options).set_train(True)
@@ -181,7 +178,7 @@ class _Run:
             self.pending_state = {}
         self.compiled_shapes.clear()
         self.schedule = Schedule(optimizer, settings.schedule, steps_per_epoch=self.loader.steps_per_epoch,
-                                 epochs=settings.epochs, groups=self.group_names,
+                                 epochs=settings.epochs, groups=[g.name for g in groups],
                                  global_batch=settings.per_batch_size * self.world.size)
         return step
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
+from mindyolo_ext.backend.parameters import parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 
 RNG = np.random.RandomState(0)
@@ -37,9 +38,8 @@ def gradients(weight, bias, x, y):
 
 def build(**options):
     trainable = LeastSquares()
-    groups = [[trainable.weight], [trainable.bias]]
-    defaults = {"weight_decay": (0.01, 0.0)}
-    return trainable, TrainStep(trainable, groups, OptimizerOptions(**{**defaults, **options}))
+    decay = options.pop("weight_decay", 0.01)
+    return trainable, TrainStep(trainable, parameter_groups(trainable, "by_kind", decay), OptimizerOptions(**options))
 
 
 def run(step, x=X, y=Y, *, rates=(0.01, 0.02), momentum=0.9, update=1.0, decay=0.0):
@@ -112,7 +112,7 @@ def test_micro_batches_add_up_to_the_large_batch():
 
 
 def test_clipping_bounds_the_norm():
-    trainable, step = build(clip_norm=1.0, weight_decay=(0.0, 0.0))
+    trainable, step = build(clip_norm=1.0, weight_decay=0.0)
     report = run(step, rates=(1.0, 1.0), momentum=0.0)
     change = np.sqrt(((trainable.weight.asnumpy() - WEIGHT) ** 2).sum() + ((trainable.bias.asnumpy() - BIAS) ** 2).sum())
     assert report[1] > 1.0
@@ -155,5 +155,7 @@ def test_state_round_trip_and_its_errors():
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="optimizer must be one of"):
         OptimizerOptions(name="sgdd")
-    with pytest.raises(ValueError, match="2 groups but 1"):
-        build(weight_decay=(0.1,))
+    with pytest.raises(ValueError, match="loss scaler must be one of"):
+        OptimizerOptions(loss_scaler="dynamc")
+    with pytest.raises(ValueError, match="must be one of"):
+        parameter_groups(LeastSquares(), "three")

@@ -22,8 +22,7 @@ def main(out: str, statistics: str) -> None:
     changed = freeze_batch_norm(model) if statistics == "frozen" else synchronise_batch_norm(model)
     assert changed > 50
     trainable = create_trainable("yolo_fastestv2_loss", model)
-    step = TrainStep(trainable, parameter_groups(trainable, "single"),
-                     OptimizerOptions(weight_decay=(5e-4,), clip_norm=50.0)).set_train(True)
+    step = TrainStep(trainable, parameter_groups(trainable, "single", 5e-4), OptimizerOptions(clip_norm=50.0)).set_train(True)
     rng = np.random.RandomState(0)
     images = rng.rand(GLOBAL_BATCH, 3, SIDE, SIDE).astype(np.float32)
     targets = rng.uniform(0.2, 0.7, (GLOBAL_BATCH, 8, 5)).astype(np.float32)
