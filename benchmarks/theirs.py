@@ -32,7 +32,7 @@ def adapt():
         return original_clamp(tensor, low, high, **keywords)
     torch.Tensor.clamp_ = clamp_
     try:
-        import torchsummary  # noqa: F401
+        import torchsummary
     except ImportError:
         sys.modules["torchsummary"] = types.ModuleType("torchsummary")
         sys.modules["torchsummary"].summary = lambda *_, **__: None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))     # from a checkout that is not installed
 
-from mindyolo_ext.cli import main  # noqa: E402
+from mindyolo_ext.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["export", *sys.argv[1:]]))

@@ -16,11 +16,11 @@ import onnxruntime
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))     # from a checkout that is not installed
 
-from mindyolo_ext.data.image_file import read_image, write_image  # noqa: E402
-from mindyolo_ext.evaluation.collect import detections_to_photo  # noqa: E402
-from mindyolo_ext.evaluation.nms import NMSOptions, nms  # noqa: E402
-from mindyolo_ext.input_spec import InputSpec  # noqa: E402
-from mindyolo_ext.visual.detections import draw_detections  # noqa: E402
+from mindyolo_ext.data.image_file import read_image, write_image
+from mindyolo_ext.evaluation.collect import detections_to_photo
+from mindyolo_ext.evaluation.nms import NMSOptions, nms
+from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.visual.detections import draw_detections
 
 
 class OnnxDetector:

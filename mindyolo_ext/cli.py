@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Of the TypeErrors only a keyword that a recipe misspells is the user's; the others are faults of ours.
         if options.debug or (isinstance(error, TypeError) and "keyword argument" not in str(error)):
             raise
-        return _failed(str(error), 1)
+        return _failed(str(error).split("\n\n---")[0].rstrip(), 1)       # without MindSpore's C++ call stack
     return 0
 
 
@@ -104,7 +104,7 @@ def _add_recipe(parser: argparse.ArgumentParser, *, config_required: bool) -> No
     parser.add_argument("--config", type=Path, required=config_required, help="recipe, for example "
                         "configs/yolo_fastestv2/yolo-fastestv2.yaml")
     parser.add_argument("--data_root", help="folder to which the recipe's data paths refer (data.root)")
-    parser.add_argument("--data", help="darknet-style .data file: its lists, names, classes and size win over the recipe")
+    parser.add_argument("--data", help="darknet-style .data file: what it says wins over the recipe")
     parser.add_argument("--img_size", type=int, nargs="+", metavar="PIXELS", help="network size: side, or height width")
     parser.add_argument("--workers", type=int, help="data workers (data.workers)")
     parser.add_argument("--ms_amp_level", choices=["O0", "O1", "O2", "O3"], help="mixed precision")
@@ -156,7 +156,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help=".pt, .pth or .ckpt")
-    parser.add_argument("target", type=Path, help=".ckpt; or .pth to write a checkpoint of ours in the original's format")
+    parser.add_argument("target", type=Path, help=".ckpt; or .pth to write one of ours in the original's format")
     parser.add_argument("--model", help="registry name, where the keys do not tell")
     parser.add_argument("--data", type=Path, help=".data file of Yolo-FastestV2: anchors, class names")
     parser.add_argument("--names", type=Path, help="text file with a class name per line")
@@ -178,7 +178,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="file name without suffix; beside the checkpoint if not given")
     parser.add_argument("--img_size", type=int, nargs="+", metavar="PIXELS")
     parser.add_argument("--per_batch_size", type=int, default=1)
-    parser.add_argument("--raw", action="store_true", help="the network's own outputs instead of decoded boxes and scores")
+    parser.add_argument("--raw", action="store_true", help="the network's own outputs, not decoded boxes and scores")
 
 
 def _add_anchors(parser: argparse.ArgumentParser) -> None:
@@ -311,7 +311,7 @@ def _info(options: argparse.Namespace) -> None:
     logger.info("\n%s", describe(options.file).table())
 
 
-def _doctor(options: argparse.Namespace) -> None:
+def _doctor(options: argparse.Namespace) -> None:  # noqa: ARG001
     from mindyolo_ext.engine.doctor import report
     logger.info("\n%s", report())
 

@@ -56,7 +56,7 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Optimiser. ``groups``: ``single``, or ``by_kind`` (convolution weights, norm scales, biases; decay on weights)."""
+    """Optimiser. ``groups``: ``single``, or ``by_kind`` (weights with decay; norm scales and biases without)."""
 
     name: str = "sgd"
     lr: float = 0.01
@@ -67,7 +67,7 @@ class OptimizerConfig:
     groups: str = "single"
     clip_norm: float = 0.0
     accumulate: int = 1
-    accumulate_first_alone: bool = False        # as darknet-style loops: the very first micro batch is a step of its own
+    accumulate_first_alone: bool = False        # as darknet loops: the first micro batch is a step of its own
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers import DEFAULT_GOLDEN, Golden, golden_cases
 
-import mindyolo_ext.backend  # noqa: F401  before any test imports MindSpore, which reads the environment then
+import mindyolo_ext.backend  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -38,10 +38,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run(command: list[str], *, timeout: float = 600.0, check: bool = True, cwd: Path | None = None) -> subprocess.CompletedProcess:
+def run(command: list[str], *, timeout: float = 600.0, check: bool = True) -> subprocess.CompletedProcess:
     """Run to the end; on failure the output is in the assertion's message."""
-    done = subprocess.run([str(c) for c in command], env=environment(), cwd=cwd or ROOT, timeout=timeout,
+    done = subprocess.run([str(c) for c in command], env=environment(), cwd=ROOT, timeout=timeout,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL)
     if check:
-        assert done.returncode == 0, f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{done.stdout[-6000:]}"
+        words = " ".join(map(str, command))
+        assert done.returncode == 0, f"{words}\nended with {done.returncode}:\n{done.stdout[-6000:]}"
     return done

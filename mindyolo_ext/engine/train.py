@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindyolo_ext import progress
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.distributed import barrier, check_same_weights, freeze_batch_norm, synchronise_batch_norm
 from mindyolo_ext.backend.launch import world
@@ -22,7 +23,6 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, s
 from mindyolo_ext.config import Config, TrainConfig
 from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.data.transforms import build_pipeline
-from mindyolo_ext import progress
 from mindyolo_ext.engine.build import STATE_PREFIX, new_model, split_dataset, start_from
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.predictor import Predictor
@@ -243,15 +243,17 @@ class _Run:
         first = batch.images.shape not in self.compiled_shapes
         with progress.compiling(f"the training step for {batch.images.shape[2]}x{batch.images.shape[3]}",
                                 show=first and self.world.is_main):
-            report = self.step(Tensor(batch.images), Tensor(batch.targets), Tensor(batch.mask), rates, controls).asnumpy()
+            arrays = Tensor(batch.images), Tensor(batch.targets), Tensor(batch.mask)
+            report = self.step(*arrays, rates, controls).asnumpy()
         self.compiled_shapes.add(batch.images.shape)
         self.updates += int(update)
         self.bad_steps = 0 if report[2] else self.bad_steps + 1
         if self.bad_steps > settings.max_bad_steps:
             raise FloatingPointError(
-                f"iteration {iteration}: loss or gradient were not finite in {self.bad_steps} steps in a row (weights were "
-                f"left as they were). Last pictures: {', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
-                f"train.optimizer.clip_norm=10, or a longer warm-up; {self.last_path} holds the last good epoch")
+                f"iteration {iteration}: loss or gradient were not finite in {self.bad_steps} steps in a row (weights "
+                f"were left as they were). Last pictures: {', '.join(batch.paths[:2])}. Try a lower "
+                f"train.optimizer.lr, train.optimizer.clip_norm=10, or a longer warm-up; {self.last_path} holds the "
+                "last finished epoch")
         return report
 
     def _postfix(self, report: np.ndarray, iteration: int) -> str:

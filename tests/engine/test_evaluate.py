@@ -49,11 +49,11 @@ def test_two_ranks_give_the_detections_of_one(tmp_path):
     from mindyolo_ext.models import create_model
     make_shapes_dataset(tmp_path / "shapes", train_images=0, val_images=7, size=(64, 64), seed=2, progress=False)
     model = create_model("yolo_fastestv2", num_classes=3)
-    save_checkpoint(tmp_path / "w.ckpt", parameter_values(model),
-                    CheckpointMetadata("yolo_fastestv2", 3, input_spec=model.input_spec, architecture=model.architecture))
+    metadata = CheckpointMetadata("yolo_fastestv2", 3, input_spec=model.input_spec, architecture=model.architecture)
+    save_checkpoint(tmp_path / "w.ckpt", parameter_values(model), metadata)
     arguments = [str(ROOT / "test.py"), "--config", CONFIG, "--weight", tmp_path / "w.ckpt", "--data_root",
-                 tmp_path / "shapes", "--img_size", "64", "--per_batch_size", "2", "--set", "data.val.images=images/val",
-                 "--set", "data.val.annotations=annotations/val.json"]
+                 tmp_path / "shapes", "--img_size", "64", "--per_batch_size", "2",
+                 "--set", "data.val.images=images/val", "--set", "data.val.annotations=annotations/val.json"]
     run([sys.executable, *arguments, "--save_dir", tmp_path / "one"])
     run([*mpirun(2), sys.executable, *arguments, "--is_parallel", "True", "--save_dir", tmp_path / "two"])
     one, two = (json.loads((tmp_path / name / "detections.json").read_text()) for name in ("one", "two"))

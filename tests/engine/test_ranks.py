@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from launching import mpirun, msrun, run
 
 PROGRAM = Path(__file__).parent / "ranks_program.py"

@@ -73,7 +73,8 @@ def test_killed_and_resumed_equals_uninterrupted(recipe, tmp_path):
     assert found_meta.epoch == expected_meta.epoch == EPOCHS - 1
     assert losses(broken) == losses(whole)
     assert not list((broken / "weights").glob("*tmp*"))
-    assert not np.array_equal(found["state.weights.backbone.first_conv.0.weight"], found["backbone.first_conv.0.weight"])
+    name = "backbone.first_conv.0.weight"
+    assert not np.array_equal(found[f"state.weights.{name}"], found[name]), "weights and moving average must differ"
 
 
 def test_resume_without_a_run_says_so(recipe, tmp_path):

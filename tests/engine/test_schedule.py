@@ -31,7 +31,8 @@ def test_a_milestone_inside_the_warmup_counts_unless_asked_otherwise():
 
 def test_cosine_with_quadratic_warmup_and_flat_end():
     schedule = Schedule(OptimizerConfig(lr=0.01 / 64, lr_per_image=True),
-                        ScheduleConfig(decay="cosine", warmup_epochs=5, warmup_power=2, final_ratio=0.05, flat_epochs=15),
+                        ScheduleConfig(decay="cosine", warmup_epochs=5, warmup_power=2, final_ratio=0.05,
+                                       flat_epochs=15),
                         steps_per_epoch=10, epochs=100, global_batch=64)
     assert schedule.rates(25)[0] == pytest.approx(0.01 * (25 / 50) ** 2)
     middle = 50 + (850 - 50) / 2

@@ -31,7 +31,8 @@ def recipe(shapes, **train_section) -> Config:
         "model": {"name": "yolo_fastestv2", "keywords": {"anchors": [[10, 10], [16, 16], [22, 22], [26, 26], [32, 32],
                                                                      [40, 40]]}},
         "input": {"size": [64, 64]},
-        "data": {"root": str(shapes), "train": split("train"), "val": split("val"), "augment": ["resize"], "workers": 1},
+        "data": {"root": str(shapes), "train": split("train"), "val": split("val"), "augment": ["resize"],
+                 "workers": 1},
         "train": section, "eval": {"metrics": ["darknet"], "per_batch_size": 4}})
 
 

@@ -1,0 +1,585 @@
+"""The console command from end to end: help, errors a user meets, and every verb on a small drawn data set."""
+import importlib.util
+import json
+import logging
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from helpers import DEFAULT_GOLDEN, original_name
+from launching import BIN, ROOT, environment
+from seeded import seeded_tensor
+
+from mindyolo_ext.backend.parameters import parameter_values
+from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
+from mindyolo_ext.cli import main
+from mindyolo_ext.config import Config, load_config
+from mindyolo_ext.data.image_file import read_image
+from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
+from mindyolo_ext.engine.darknet import recipe_overrides
+from mindyolo_ext.engine.predict import Detector, find_sources, predict_sources
+from mindyolo_ext.evaluation.nms import NMSOptions
+from mindyolo_ext.models import create_model
+
+VERBS = ("train", "test", "predict", "convert", "verify", "export", "anchors", "check-data", "info", "doctor", "demo")
+OFFICIAL = DEFAULT_GOLDEN / "yolo_fastestv2" / "official_format_yolo_fastestv2.pth"
+SIZE = (64, 96)                                     # network input, height and width
+PHOTO = (96, 128)
+CONFIDENCE = 0.05                                   # the seeded weights find some dozens of boxes above it
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(autouse=True)
+def quiet_logging() -> Iterator[None]:
+    """Put the root logger back as it was; every call of ``main`` sets it up anew."""
+    root, package = logging.getLogger(), logging.getLogger("matplotlib")
+    handlers, level, other = root.handlers[:], root.level, package.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    package.setLevel(other)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture) -> Command:
+    """``command("verb", ...)`` -> (exit status, what was printed)."""
+    def run(*arguments: object) -> tuple[int, str]:
+        capsys.readouterr()
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as leaving:               # argparse
+            status = leaving.code
+        captured = capsys.readouterr()
+        return status, captured.out + captured.err
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def shapes(folder: Path) -> Path:
+    """Drawn pictures: 6 to train, 4 to evaluate."""
+    return make_shapes_dataset(folder / "shapes", train_images=6, val_images=4, size=PHOTO, progress=False)
+
+
+@pytest.fixture(scope="module")
+def recipe(folder: Path, shapes: Path) -> Path:
+    train, val = ({"format": "coco", "images": f"images/{split}", "annotations": f"annotations/{split}.json"}
+                  for split in ("train", "val"))
+    values = {"model": {"name": "yolo_fastestv2"}, "input": {"size": list(SIZE)},
+              "data": {"root": str(shapes), "train": train, "val": val, "augment": ["resize"], "workers": 0},
+              "train": {"epochs": 2, "per_batch_size": 2},
+              "eval": {"conf_thres": CONFIDENCE, "iou_thres": 0.4, "metrics": ["darknet"]}}
+    path = folder / "shapes.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def save_seeded(path: Path, num_classes: int, class_names: list[str]) -> Path:
+    """A checkpoint of ours with seeded weights."""
+    model = create_model("yolo_fastestv2", num_classes=num_classes)
+    values = {name: seeded_tensor(original_name(name), array.shape, 0, 1.2)
+              for name, array in parameter_values(model).items()}
+    save_checkpoint(path, values, CheckpointMetadata("yolo_fastestv2", num_classes, class_names,
+                                                     replace(model.input_spec, size=SIZE), dict(model.architecture)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def weight(folder: Path) -> Path:
+    return save_seeded(folder / "seeded.ckpt", len(SHAPE_NAMES), list(SHAPE_NAMES))
+
+
+@pytest.fixture(scope="module")
+def detector(weight: Path) -> Detector:
+    """Compiled once for the module."""
+    found = Detector(weight, conf_thres=CONFIDENCE)
+    found.predict(np.zeros((*PHOTO, 3), np.uint8))
+    return found
+
+
+def pictures(shapes: Path) -> list[Path]:
+    return sorted((shapes / "images" / "val").glob("*.jpg"))
+
+
+def one_line_error(status: int, output: str) -> str:
+    """The message of an error that was explained: exit status 1, and its last and only ``error:`` line."""
+    assert status == 1, output
+    assert "Traceback" not in output
+    lines = [line for line in output.strip().splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, output
+    assert output.strip().endswith(lines[0]), output
+    return lines[0]
+
+
+# ---- help -----------------------------------------------------------------------------------------------------------
+
+
+def test_help_of_every_verb_is_quick_and_starts_no_framework():
+    code = ("import sys, time\nfrom mindyolo_ext.cli import main\n"
+            f"for verb in {VERBS!r}:\n    begin = time.perf_counter()\n    try:\n        main([verb, '--help'])\n"
+            "    except SystemExit as leaving:\n        assert leaving.code == 0, verb\n"
+            "    spent = time.perf_counter() - begin\n    assert spent < 2.0, (verb, spent)\n"
+            "assert not {'mindspore', 'mindyolo_ext.backend', 'cv2'} & set(sys.modules), 'a framework was imported'\n")
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), cwd=ROOT, capture_output=True, text=True,
+                          timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage: mindyolo-ext ") == len(VERBS)
+    assert time.perf_counter() - begin < 10.0
+
+
+def test_help_lists_the_verbs_and_the_console_script_is_installed():
+    done = subprocess.run([BIN / "mindyolo-ext", "--help"], env=environment(), capture_output=True, text=True,
+                          timeout=60, check=True)
+    assert tuple(re.findall(r"^    ([a-z-]+) +\S", done.stdout, re.MULTILINE)) == VERBS
+
+
+@pytest.mark.parametrize("script", ["train.py", "test.py"])
+def test_scripts_are_the_verbs(script: str):
+    done = subprocess.run([sys.executable, ROOT / script, "--config", "nowhere.yaml", "--weight", "w.ckpt"],
+                          env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "error: config nowhere.yaml: no such file\n")
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), [
+    ([], "the following arguments are required: VERB"),
+    (["trian"], "invalid choice: 'trian'"),
+    (["train"], "the following arguments are required: --config"),
+    (["train", "--config", "x.yaml", "--device_target", "TPU"], "invalid choice: 'TPU' (choose from"),
+    (["train", "--config", "x.yaml", "--is_parallel", "maybe"], "wanted True or False, got 'maybe'"),
+    (["train", "--config", "x.yaml", "--epochs", "many"], "--epochs: invalid int value: 'many'"),
+    (["train", "--config", "x.yaml", "--epoch", "3", "--lr", "1"], "unrecognized arguments: --lr 1"),
+    (["predict", "x.jpg"], "the following arguments are required: --weight"),
+    (["export", "--weight", "x.ckpt", "--format", "tflite"], "invalid choice: 'tflite'"),
+])
+def test_wrong_arguments_end_with_status_2(command: Command, arguments: list[str], wanted: str):
+    status, output = command(*arguments)
+    assert status == 2
+    assert wanted in output.splitlines()[-1]
+
+
+def test_missing_config(command: Command):
+    assert "config nowhere.yaml: no such file" in one_line_error(*command("train", "--config", "nowhere.yaml"))
+
+
+def test_unknown_key_says_what_was_meant(command: Command, recipe: Path):
+    message = one_line_error(*command("train", "--config", recipe, "--set", "train.epoch=3"))
+    assert "unknown key train.epoch, did you mean train.epochs?" in message
+    message = one_line_error(*command("train", "--config", recipe, "--set", "train.epochs"))
+    assert "wanted section.key=value" in message
+
+
+def test_misspelt_builder_keyword_is_explained(command: Command, recipe: Path, tmp_path: Path):
+    message = one_line_error(*command("train", "--config", recipe, "--save_dir", tmp_path / "run",
+                                      "--set", "model.keywords={ancors: []}"))
+    assert "ancors" in message
+
+
+def test_debug_shows_the_traceback(recipe: Path):
+    with pytest.raises(ValueError, match="did you mean train.epochs"):
+        main(["train", "--config", str(recipe), "--debug", "--set", "train.epoch=3"])
+
+
+def test_parallel_without_a_launcher(command: Command, recipe: Path):
+    message = one_line_error(*command("train", "--config", recipe, "--is_parallel", "True"))
+    assert "mpirun -n N" in message
+    assert "msrun" in message
+
+
+def test_wrong_data_root(command: Command, recipe: Path, tmp_path: Path):
+    message = one_line_error(*command("train", "--config", recipe, "--data_root", tmp_path / "nowhere",
+                                      "--save_dir", tmp_path / "run"))
+    assert str(tmp_path / "nowhere" / "images" / "train") in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_refuses_a_folder_with_a_run_and_resume_without_one(command: Command, recipe: Path, tmp_path: Path):
+    assert "nothing to go on from" in one_line_error(
+        *command("train", "--config", recipe, "--save_dir", tmp_path, "--resume"))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "last.ckpt").touch()
+    assert "--resume" in one_line_error(*command("train", "--config", recipe, "--save_dir", tmp_path))
+
+
+def test_missing_weight(command: Command, recipe: Path, shapes: Path):
+    for arguments in (("test", "--config", recipe), ("predict", shapes / "images" / "val"), ("export",)):
+        message = one_line_error(*command(*arguments, "--weight", "nowhere.ckpt"))
+        assert "nowhere.ckpt: no such file" in message
+
+
+def test_weight_that_is_a_web_page(command: Command, recipe: Path, shapes: Path, tmp_path: Path):
+    page = tmp_path / "page.ckpt"
+    page.write_text("<!DOCTYPE html><html><body>404</body></html>", encoding="utf-8")
+    for arguments in (("test", "--config", recipe, "--weight", page), ("predict", shapes / "val.txt", "--weight", page),
+                      ("predict", shapes / "images" / "val", "--weight", page), ("export", "--weight", page),
+                      ("info", page), ("convert", page, tmp_path / "x.ckpt")):
+        message = one_line_error(*command(*arguments))
+        assert "page.ckpt" in message or "val.txt: wanted a picture" in message
+    assert "web page" in message
+    assert not (tmp_path / "x.ckpt").exists()
+
+
+def test_class_counts_of_weight_and_data_must_agree(command: Command, recipe: Path, folder: Path, tmp_path: Path):
+    other = save_seeded(folder / "five.ckpt", 5, [])
+    message = one_line_error(*command("test", "--config", recipe, "--weight", other, "--save_dir", tmp_path))
+    assert "has 5 classes, but data.val has 3 (circle, square, triangle)" in message
+
+
+def test_model_of_weight_and_recipe_must_agree(command: Command, recipe: Path, weight: Path):
+    message = one_line_error(*command("test", "--config", recipe, "--weight", weight, "--set", "model.name=yolox_s"))
+    assert "holds yolo_fastestv2, but the config wants yolox_s" in message
+
+
+def test_odd_input_sizes(command: Command, weight: Path):
+    assert "multiples of 32" in one_line_error(*command("export", "--weight", weight, "--img_size", 100))
+    assert "--img_size: wanted a side or height and width" in one_line_error(
+        *command("export", "--weight", weight, "--img_size", 64, 64, 64))
+
+
+def test_missing_pictures(command: Command, weight: Path, tmp_path: Path):
+    for source in (tmp_path, tmp_path / "none.jpg", tmp_path / "*.jpg"):
+        assert "no picture or video there" in one_line_error(*command("predict", source, "--weight", weight))
+
+
+def test_folder_that_cannot_be_made(command: Command, weight: Path, shapes: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    one_line_error(*command("predict", pictures(shapes)[0], "--weight", weight, "--save_dir", tmp_path / "file" / "x"))
+
+
+# ---- predict --------------------------------------------------------------------------------------------------------
+
+
+def test_predict_annotates_pictures_and_writes_their_boxes(command: Command, shapes: Path, weight: Path,
+                                                            detector: Detector, tmp_path: Path):
+    status, output = command("predict", shapes / "images" / "val", "--weight", weight, "--conf_thres", CONFIDENCE,
+                             "--save_dir", tmp_path)
+    assert status == 0, output
+    rows = json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))
+    assert list(rows) == [path.name for path in pictures(shapes)]
+    for path in pictures(shapes):
+        assert rows[path.name] == detector.predict(path).to_list()
+        assert len(rows[path.name]) > 3
+        assert read_image(tmp_path / path.name).shape == (*PHOTO, 3)
+        assert np.abs(read_image(tmp_path / path.name).astype(int) - read_image(path)).max() > 60      # drawn upon
+    assert "0 left out" in output
+
+
+def test_broken_picture_is_left_out_and_the_others_go_on(detector: Detector, shapes: Path, tmp_path: Path,
+                                                         caplog: pytest.LogCaptureFixture):
+    source = tmp_path / "in"
+    source.mkdir()
+    good = pictures(shapes)[0].read_bytes()
+    (source / "a.jpg").write_bytes(good[:40])
+    (source / "b.jpg").write_bytes(good)
+    (source / "notes.txt").write_text("no picture", encoding="utf-8")
+    rows = predict_sources(detector, source, tmp_path / "out")
+    assert list(rows) == ["b.jpg"]
+    assert f"left out: {source / 'a.jpg'}" in caplog.text
+    (source / "b.jpg").unlink()
+    with pytest.raises(ValueError, match="none of 1 files could be read"):
+        predict_sources(detector, source, tmp_path / "out")
+
+
+def test_predict_never_overwrites_its_sources(detector: Detector, tmp_path: Path, shapes: Path):
+    picture = tmp_path / "a.jpg"
+    picture.write_bytes(pictures(shapes)[0].read_bytes())
+    with pytest.raises(ValueError, match="choose another --save_dir"):
+        predict_sources(detector, tmp_path / "*.jpg", tmp_path)
+    assert picture.read_bytes() == pictures(shapes)[0].read_bytes()
+    assert find_sources(tmp_path / "a*") == [picture]
+
+
+def test_video(detector: Detector, shapes: Path, tmp_path: Path):
+    clip = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"mp4v"), 12.0, PHOTO[::-1])
+    assert writer.isOpened()
+    for path in pictures(shapes)[:3]:
+        writer.write(read_image(path))
+    writer.release()
+    rows = predict_sources(detector, clip, tmp_path / "out")
+    assert [len(frame) > 0 for frame in rows["clip.mp4"]] == [True] * 3
+    assert rows["clip.mp4"] == [found.to_list() for found in detector.predict_video(clip)]
+    copy = cv2.VideoCapture(str(tmp_path / "out" / "clip.mp4"))
+    assert copy.get(cv2.CAP_PROP_FPS) == pytest.approx(12.0)
+    frames = [copy.read() for _ in range(4)]
+    assert [good for good, _ in frames] == [True, True, True, False]
+    assert frames[0][1].shape == (*PHOTO, 3)
+
+
+def test_file_that_is_no_video(detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "a.mp4").write_bytes(b"this is no video")
+    with pytest.raises(ValueError, match="none of 1 files could be read"):
+        predict_sources(detector, tmp_path / "a.mp4", tmp_path / "out")
+    assert "a.mp4" in caplog.text
+
+
+# ---- test -----------------------------------------------------------------------------------------------------------
+
+
+def test_test_evaluates_with_the_boxes_that_predict_finds(command: Command, recipe: Path, shapes: Path, weight: Path,
+                                                          detector: Detector, tmp_path: Path):
+    status, output = command("test", "--config", recipe, "--weight", weight, "--save_dir", tmp_path)
+    assert status == 0, output
+    assert {p.name for p in tmp_path.iterdir()} == {"detections.json", "metrics.txt", "pr_curves.png", "f1_curves.png"}
+    table = (tmp_path / "metrics.txt").read_text(encoding="utf-8")
+    assert table.strip() in output
+    for text in (*SHAPE_NAMES, "AP50", "The original's own metric", "network, ms/image"):
+        assert text in table
+    stored = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
+    before, detector.options = detector.options, NMSOptions(conf_thres=CONFIDENCE, iou_thres=0.4)
+    try:
+        for number, path in enumerate(pictures(shapes), 1):
+            found = detector.predict(path)
+            own = sorted((r for r in stored if r["image_id"] == number), key=lambda r: -r["score"])
+            assert len(own) == len(found) > 3
+            boxes = np.array([r["bbox"] for r in own])
+            boxes[:, 2:] += boxes[:, :2]
+            np.testing.assert_allclose([r["score"] for r in own], found.scores, atol=1e-4)
+            np.testing.assert_allclose(boxes, found.boxes, atol=0.02)
+    finally:
+        detector.options = before
+
+
+# ---- export ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(weight: Path, folder: Path) -> Path:
+    """ONNX and MindIR of the seeded weights; the stem of both files."""
+    stem = folder / "exported" / "seeded"
+    assert main(["export", "--weight", str(weight), "--output", str(stem)]) == 0
+    return stem
+
+
+@pytest.fixture(scope="module")
+def runner() -> ModuleType:
+    """The program deploy/onnx_runtime.py as a module."""
+    spec = importlib.util.spec_from_file_location("deploy_onnx_runtime", ROOT / "deploy" / "onnx_runtime.py")
+    module = importlib.util.module_from_spec(spec)
+    path = sys.path[:]
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module
+
+
+def test_exported_files_carry_what_a_runner_needs(exported: Path, detector: Detector):
+    import onnx
+    from mindspore.train.mind_ir_pb2 import ModelProto
+    onnx_file = onnx.load(str(exported.with_suffix(".onnx")))
+    mindir = ModelProto()
+    mindir.ParseFromString(exported.with_suffix(".mindir").read_bytes())
+    for metadata in ({p.key: p.value for p in onnx_file.metadata_props}, dict(mindir.user_info)):
+        assert metadata["model"] == "yolo_fastestv2"
+        assert metadata["num_classes"] == "3"
+        assert json.loads(metadata["class_names"]) == list(SHAPE_NAMES)
+        assert metadata["outputs"] == "boxes,scores"
+        assert type(detector.input_spec).from_json(metadata["input_spec"]) == detector.input_spec
+        assert len(json.loads(metadata["architecture"])["anchors"]) == 6
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+              for v in (*onnx_file.graph.input, *onnx_file.graph.output)}
+    rows = 3 * (4 * 6 + 2 * 3)
+    assert shapes == {"images": [1, 3, *SIZE], "boxes": [1, rows, 4], "scores": [1, rows, 3]}
+    assert sorted(p.name for p in exported.parent.iterdir()) == ["seeded.mindir", "seeded.onnx"]
+
+
+def test_onnx_runner_finds_the_boxes_of_the_detector(exported: Path, runner: ModuleType, detector: Detector,
+                                                     shapes: Path):
+    other = runner.OnnxDetector(exported.with_suffix(".onnx"), conf_thres=CONFIDENCE)
+    for path in pictures(shapes):
+        found, rows = detector.predict(path), other.predict(read_image(path))
+        assert len(rows) == len(found) > 3
+        np.testing.assert_allclose(rows[:, :4], found.boxes, atol=0.01)
+        np.testing.assert_allclose(rows[:, 4], found.scores, atol=1e-4)
+        assert rows[:, 5].tolist() == found.labels.tolist()
+    assert list(other.class_names) == list(detector.class_names)
+
+
+def test_onnx_runner_as_a_program(exported: Path, shapes: Path, tmp_path: Path):
+    program = [sys.executable, ROOT / "deploy" / "onnx_runtime.py"]
+    picture = pictures(shapes)[0]
+    done = subprocess.run([*program, exported.with_suffix(".onnx"), picture, "--save_dir", tmp_path, "--conf_thres", "0.2"],
+                          env=environment(), capture_output=True, text=True, timeout=120, check=True)
+    assert re.match(rf"{re.escape(str(picture))}: \d+ boxes, [\d.]+ ms -> ", done.stdout)
+    assert read_image(tmp_path / picture.name).shape == (*PHOTO, 3)
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+    done = subprocess.run([*program, tmp_path / "no.onnx", picture], env=environment(), capture_output=True, text=True,
+                          timeout=120, check=False)
+    assert done.returncode == 1
+    assert "no.onnx: ONNX Runtime cannot load it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_raw_export_is_refused_by_the_runner(command: Command, weight: Path, runner: ModuleType, tmp_path: Path):
+    status, output = command("export", "--weight", weight, "--format", "onnx", "--raw", "--output", tmp_path / "raw")
+    assert status == 0, output
+    import onnxruntime
+    outputs = onnxruntime.InferenceSession(str(tmp_path / "raw.onnx"), providers=["CPUExecutionProvider"]).get_outputs()
+    assert [o.shape for o in outputs] == [[1, 4, 6, 18], [1, 2, 3, 18]]             # 5 x 3 anchors + 3 classes
+    with pytest.raises(ValueError, match="--raw"):
+        runner.OnnxDetector(tmp_path / "raw.onnx")
+
+
+def test_air_needs_ascend(command: Command, weight: Path, tmp_path: Path):
+    from mindspore import get_context
+    if get_context("device_target") == "Ascend":
+        pytest.skip("AIR can be written here")
+    message = one_line_error(*command("export", "--weight", weight, "--format", "air", "--output", tmp_path / "x"))
+    assert "only be written on an Ascend device" in message
+    assert not list(tmp_path.iterdir())
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+def test_anchors_from_a_recipe_and_from_a_list(command: Command, recipe: Path, shapes: Path, tmp_path: Path):
+    status, output = command("anchors", "--config", recipe, "--num_clusters", 2, "--output_dir", tmp_path / "a")
+    assert status == 0, output
+    line, iou = (tmp_path / "a" / "anchors2.txt").read_text(encoding="utf-8").splitlines()
+    numbers = [float(word) for word in line.split(",")]
+    assert len(numbers) == 4
+    assert 0 < min(numbers) <= max(numbers) <= 352
+    assert 0.4 < float(iou) <= 1
+    assert iou in output
+    status, _ = command("anchors", "--traintxt", shapes / "train.txt", "--num_clusters", 2, "--input_width", 704,
+                        "--output_dir", tmp_path)
+    assert status == 0
+    wide = [float(w) for w in (tmp_path / "anchors2.txt").read_text(encoding="utf-8").splitlines()[0].split(",")]
+    np.testing.assert_allclose(wide, np.array(numbers) * [2, 1, 2, 1], atol=2.0)     # labels in text are rounded
+    assert "--config or --traintxt is needed" in one_line_error(*command("anchors"))
+
+
+def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, shapes: Path, tmp_path: Path):
+    status, output = command("check-data", "--config", recipe, "--split", "val")
+    assert status == 0, output
+    assert "ready for training" in output
+    copy = make_shapes_dataset(tmp_path / "copy", train_images=2, val_images=1, size=PHOTO, progress=False)
+    (copy / "images" / "train" / "000001.txt").write_text("7 0.5 0.5 0.2 0.2\n", encoding="utf-8")
+    (copy / "images" / "train" / "000002.jpg").unlink()
+    status, output = command("check-data", "--config", recipe, "--data", copy / "shapes.data")
+    assert status == 1
+    assert "NOT ready for training" in output
+    assert "000001.txt:1: wanted a class index 0..2, got 7" in output
+    assert "error: check-data: 2 faults must be repaired before training" in output
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path, bool]]:
+    """Takes the place of the training: what it would have been called with."""
+    calls: list[tuple[Config, Path, bool]] = []
+    monkeypatch.setattr("mindyolo_ext.engine.train.train",
+                        lambda config, save_dir, *, resume: calls.append((config, save_dir, resume)))
+    return calls
+
+
+def test_data_file_wins_over_the_recipe_and_flags_over_both(command: Command, recipe: Path, shapes: Path,
+                                                             trained: list[tuple[Config, Path, bool]]):
+    data = shapes / "shapes.data"
+    assert command("train", "--config", recipe, "--data", data)[0] == 0
+    config, save_dir, resume = trained.pop()
+    assert (config.train.epochs, config.train.per_batch_size, config.train.optimizer.lr) == (30, 16, 0.001)
+    assert config.train.schedule.milestones == [20, 26]
+    assert config.input.size == [352, 352]
+    assert config.data.num_classes == 3
+    assert config.data.train == {"format": "darknet", "data": str(data.resolve()), "split": "train",
+                                 "images": "images/train", "annotations": "annotations/train.json"} or \
+        config.data.train == {"format": "darknet", "data": str(data.resolve()), "split": "train"}
+    assert config.model.keywords["anchors"][0] == [12.64, 19.39]
+    assert (save_dir, resume) == (Path("runs/shapes"), False)
+    assert command("train", "--config", recipe, "--data", data, "--epochs", 7, "--set", "train.optimizer.lr=0.5",
+                   "--img_size", 64, 96, "--save_dir", "elsewhere", "--resume")[0] == 0
+    config, save_dir, resume = trained.pop()
+    assert (config.train.epochs, config.train.optimizer.lr, config.input.size) == (7, 0.5, [64, 96])
+    assert (save_dir, resume) == (Path("elsewhere"), True)
+
+
+def test_data_file_with_subdivisions_and_start_weights(tmp_path: Path, recipe: Path):
+    (tmp_path / "start.pth").touch()
+    (tmp_path / "x.data").write_text(f"batch_size=64\nsubdivisions=4\npre_weights={tmp_path / 'start.pth'}\n",
+                                     encoding="utf-8")
+    config = load_config(recipe, recipe_overrides(tmp_path / "x.data"))
+    assert (config.train.per_batch_size, config.train.optimizer.accumulate) == (16, 4)
+    assert config.train.weight == str(tmp_path / "start.pth")
+    assert config.train.epochs == 2                                 # the recipe's, as the file says nothing
+    (tmp_path / "start.pth").unlink()
+    assert load_config(recipe, recipe_overrides(tmp_path / "x.data")).train.weight == ""
+    (tmp_path / "x.data").write_text("epoch=3\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="x.data:1: unknown key epoch, did you mean epochs"):
+        recipe_overrides(tmp_path / "x.data")
+
+
+def test_flags_of_train_reach_the_recipe(command: Command, recipe: Path, trained: list[tuple[Config, Path, bool]]):
+    flags = {"--per_batch_size": 3, "--run_eval": "False", "--run_eval_interval": 4, "--log_interval": 5, "--seed": 6,
+             "--accumulate": 7, "--sync_bn": "True", "--ema": "False", "--clip_grad": "True", "--clip_grad_value": 8,
+             "--ms_loss_scaler": "static", "--ms_loss_scaler_value": 9, "--ms_amp_level": "O2", "--workers": 10,
+             "--conf_thres": 0.11, "--iou_thres": 0.12, "--weight": "start.ckpt"}
+    assert command("train", "--config", recipe, *(word for pair in flags.items() for word in pair))[0] == 0
+    config = trained.pop()[0]
+    train, optimizer = config.train, config.train.optimizer
+    assert (train.per_batch_size, train.run_eval, train.eval_interval, train.log_interval) == (3, False, 4, 5)
+    assert (train.seed, optimizer.accumulate, train.sync_bn, train.ema_decay, optimizer.clip_norm) == (6, 7, True, 0, 8)
+    assert (train.loss_scaler, train.loss_scale, train.amp_level, config.data.workers) == ("static", 9, "O2", 10)
+    assert (config.eval.conf_thres, config.eval.iou_thres, train.weight) == (0.11, 0.12, "start.ckpt")
+
+
+# ---- the other verbs ------------------------------------------------------------------------------------------------
+
+
+def test_info_of_a_checkpoint_and_an_exported_file(command: Command, weight: Path, exported: Path):
+    status, output = command("info", weight)
+    assert status == 0, output
+    for text in ("mindyolo_ext", "yolo_fastestv2, 3 classes", "circle, square, triangle"):
+        assert text in output
+    status, output = command("info", exported.with_suffix(".onnx"))
+    assert status == 0, output
+    assert "images 1x3x64x96" in output
+    assert "boxes 1x90x4, scores 1x90x3" in output
+
+
+def test_info_in_a_process_of_its_own(weight: Path):
+    done = subprocess.run([BIN / "mindyolo-ext", "info", weight], env=environment(), capture_output=True, text=True,
+                          timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "yolo_fastestv2, 3 classes" in done.stdout
+
+
+def test_doctor_names_versions_and_times_a_convolution(command: Command):
+    status, output = command("doctor")
+    assert status == 0, output
+    from importlib.metadata import version
+    assert re.search(rf"^mindspore +{re.escape(version('mindspore'))}$", output, re.MULTILINE)
+    assert re.search(r"^ONEDNN_MAX_CPU_ISA +AVX2", output, re.MULTILINE)
+    assert re.search(r"^a 3x3 convolution on the CPU +\d+ ms", output, re.MULTILINE)
+    assert re.search(r"^Ascend +.* not yet run$", output, re.MULTILINE)
+
+
+def test_original_checkpoint_from_file_to_boxes(command: Command, shapes: Path, tmp_path: Path):
+    ours = tmp_path / "official.ckpt"
+    status, output = command("convert", OFFICIAL, ours, "--report", tmp_path / "report.json")
+    assert status == 0, output
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert (report["model"], report["num_classes"]) == ("yolo_fastestv2", 80)
+    assert len(report["mapped"]) == 371
+    status, output = command("info", ours)
+    assert status == 0, output
+    assert report["source_sha256"] in output
+    status, output = command("predict", pictures(shapes)[0], "--weight", ours, "--img_size", *SIZE, "--conf_thres", 0.02,
+                             "--save_dir", tmp_path / "out")
+    assert status == 0, output
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))
+    assert len(rows[pictures(shapes)[0].name]) > 0
