@@ -159,15 +159,15 @@ class Bench:
         for worker in self.workers:
             worker.close()
 
-    def interleave(self, tasks: Mapping[str, tuple[Worker, str]], repeats: int | None = None) -> dict[str, list[float]]:
+    def interleave(self, tasks: Mapping[str, tuple[Worker, str]]) -> dict[str, list[float]]:
         """Seconds per call of each task, measured in turns after one turn that does not count."""
         counts = {}
         for name, (worker, task) in tasks.items():
             seconds = min(worker("measure", task=task, count=1) for _ in range(2))
             counts[name] = max(1, min(MAX_COUNT, round(self.options.min_seconds / seconds)))
-        calls = {name: functools.partial(worker, "measure", task=task, count=counts[name])
+        calls = {name: functools.partial(worker, "measure", task=task, count=counts[name], clock=self.options.clock)
                  for name, (worker, task) in tasks.items()}
-        return self.quiet_turns(calls, repeats or self.options.repeats)
+        return self.quiet_turns(calls, self.options.repeats)
 
     def quiet_turns(self, calls: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
         """Results of each call, ``repeats`` turns, those during which other programs used the machine least.
@@ -217,10 +217,10 @@ def measured_section(name: str, bench: Bench, case: Callable[[Bench], tuple[list
     rows, notes = case(bench)
     versions = ", ".join(f"{key} {value}" for key, value in bench.versions.items())
     pairs = "/".join(sorted({str(len(row.ours)) for row in rows}, key=int))
-    conditions = (f"{datetime.date.today()}; {_processor()}, {bench.options.threads} of {os.cpu_count()} processors; "
-                  f"{pairs} pairs, in which other programs took {min(bench.shares):.0%} to {max(bench.shares):.0%} of "
-                  f"the machine, median {statistics.median(bench.shares):.0%}; load before {load:.1f}"
-                  f"{'; ' + versions if versions else ''}.")
+    others = f"{min(bench.shares):.0%} to {max(bench.shares):.0%}, median {statistics.median(bench.shares):.0%}"
+    conditions = (f"{datetime.date.today()}; {_processor()}, {bench.options.threads} of {os.cpu_count()} processors, "
+                  f"{bench.options.clock} time; {pairs} pairs, in which other programs took {others} of the machine; "
+                  f"load before {load:.1f}{'; ' + versions if versions else ''}.")
     return Section(name, rows, notes, conditions)
 
 

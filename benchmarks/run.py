@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -28,6 +29,7 @@ def main() -> int:
     """Run the cases asked for; returns the exit status."""
     options = _parser().parse_args()
     logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))         # so that the workers end too
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:options.threads]))
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     sections = []
@@ -61,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="a pair counts if other programs took at most this part of the machine meanwhile")
     parser.add_argument("--patience", type=float, default=120, help="seconds per case to wait for that; then the "
                         "quietest pairs count, and the report says how quiet they were")
+    parser.add_argument("--clock", choices=["wall", "processor"], default="wall", help="processor: with --threads 1 on "
+                        "a machine that others use too; for forward, forward_onnx, train_step and nms")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="processors for both")
     return parser
 
@@ -119,9 +123,9 @@ def start(bench: Bench) -> tuple[list[Row], list[str]]:
 
     def first_step(cache: Callable[[], Path]) -> float:
         _, marks = program_seconds(
-            [sys.executable, str(ROOT / "train.py"), "--config", str(RECIPE), "--data", str(data / "shapes.data"),
-             "--data_root", str(data), "--epochs", "1", "--per_batch_size", str(BATCH), "--run_eval", "False",
-             "--save_dir", str(bench.folder / f"run{next(turns)}"), "--compile_cache", str(cache())],
+            [sys.executable, str(ROOT / "train.py"), "--config", str(RECIPE), *_flags(changes), "--epochs", "1",
+             "--per_batch_size", str(BATCH), "--run_eval", "False", "--save_dir",
+             str(bench.folder / f"run{next(turns)}"), "--compile_cache", str(cache())],
             bench.folder, {"step": "compiled and ran"})
         return marks["step"]
     caches = []
@@ -147,8 +151,9 @@ def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
     ours("convert", source=str(source), target=str(checkpoint))
     metrics = [ours("evaluate", task="evaluate", checkpoint=str(checkpoint), changes=changes),
                theirs("evaluate", task="evaluate", weights=str(source), data=str(data), batch_size=BATCH)]
-    inside = bench.interleave({"ours": (ours, "evaluate"), "peer": (theirs, "evaluate")}, bench.program_repeats)
-    split = [worker("evaluation_split", task="evaluate") for worker in (ours, theirs)]
+    inside = bench.quiet_turns({"ours": lambda: ours("measure", task="evaluate", count=1),
+                                "peer": lambda: theirs("measure", task="evaluate", count=1)}, bench.program_repeats)
+    split = [worker("evaluation_split") for worker in (ours, theirs)]
     real_nms = theirs("about")["torchvision"] == "installed"
     bench.close_workers()
     test = [sys.executable, str(ROOT / "test.py"), "--config", str(RECIPE), "--weight", str(checkpoint),
@@ -168,7 +173,7 @@ def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
         f"{count} COCO pictures, official weights, 352 x 352. Ours: one pass, the original's metric at both "
         "confidences and the COCO metrics. The original: two passes, its metric at either confidence.",
         f"Metric, ours: {shown[0]}. Original: {shown[1]}.",
-        f"One evaluation by phase, ours (waiting for data, network, NMS; the rest is metrics): {parts[0]}. Original: "
+        f"The last evaluation by phase, ours (waiting for data, network, NMS; the rest is metrics): {parts[0]}. Original: "
         f"{parts[1]}.",
         *([] if real_nms else ["torchvision was not installed: the original ran with a greedy NumPy loop in the place "
                                "of `torchvision.ops.nms`; `nms` above is that part of its time."])]

@@ -12,13 +12,13 @@ class Tasks:
     def __init__(self):
         self.tasks = {}
 
-    def measure(self, task, count):
-        """Mean seconds of ``count`` calls in a row."""
-        call = self.tasks[task]
-        begin = time.perf_counter()
+    def measure(self, task, count, clock="wall"):
+        """Mean seconds of ``count`` calls in a row, on the wall or of this process's processor time."""
+        call, now = self.tasks[task], time.perf_counter if clock == "wall" else time.process_time
+        begin = now()
         for _ in range(count):
             call()
-        return (time.perf_counter() - begin) / count
+        return (now() - begin) / count
 
 
 def serve(worker):

@@ -91,6 +91,10 @@ def _bool(text: str) -> bool:
     return values[text.lower()]
 
 
+def _numbers(text: str) -> list[float]:
+    return [float(word) for word in text.split(",") if word.strip()]
+
+
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device_target", default="CPU", choices=["CPU", "GPU", "Ascend"])
     parser.add_argument("--is_parallel", type=_bool, default=False, metavar="True|False",
@@ -159,6 +163,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", type=Path, help=".ckpt; or .pth to write one of ours in the original's format")
     parser.add_argument("--model", help="registry name, where the keys do not tell")
     parser.add_argument("--data", type=Path, help=".data file of Yolo-FastestV2: anchors, class names")
+    parser.add_argument("--anchors", type=_numbers, metavar="W,H,W,H,...", help="pixels, finest level first")
     parser.add_argument("--names", type=Path, help="text file with a class name per line")
     parser.add_argument("--report", type=Path, help="write what became of each tensor as JSON")
     parser.add_argument("--no_ema", action="store_true", help="take the raw weights where the file has both")
@@ -167,6 +172,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weight", type=Path, help="converted checkpoint")
     parser.add_argument("--arrays", type=Path, help="stored reference arrays (.npz)")
+    parser.add_argument("--images", type=Path, help="folder of the photos that --arrays were made from")
     parser.add_argument("--torch_repo", type=Path, help="clone of the original program, run beside this one")
     parser.add_argument("--torch_python", default=sys.executable, help="Python with torch for the original program")
     parser.add_argument("--source", type=Path, help="the original checkpoint (with --torch_repo)")
@@ -259,13 +265,13 @@ def _convert(options: argparse.Namespace) -> None:
         logger.info("\n%s", export_torch(options.source, options.target).table())
         return
     report = convert(options.source, options.target, model=options.model, report=options.report, data=options.data,
-                     names=options.names, prefer_ema=not options.no_ema)
+                     anchors=options.anchors, names=options.names, prefer_ema=not options.no_ema)
     logger.info("\n%s", report.table())
 
 
 def _verify(options: argparse.Namespace) -> None:
     from mindyolo_ext.checkpoint.verify import verify
-    result = verify(options.weight, arrays=options.arrays, torch_repo=options.torch_repo,
+    result = verify(options.weight, arrays=options.arrays, images=options.images, torch_repo=options.torch_repo,
                     torch_python=options.torch_python, source=options.source)
     logger.info("\n%s", result.table())
     if not result.passed:

@@ -28,11 +28,13 @@ MAY_IMPORT = {
 }
 # how far a part may reach for MindSpore itself: at the top of a file, inside functions only, or not at all
 FRAMEWORK_USE = {"backend": "top", "checkpoint": "lazy", "engine": "lazy"}
-TENSOR_METHODS = frozenset(
-    "abs add all any argmax argmin asnumpy astype broadcast_to clamp clip copy cumsum div exp expand expand_as "
-    "expand_dims fill flatten float gather half index_select int item log long masked_fill matmul max mean min mul "
-    "narrow norm numpy permute pow prod repeat reshape resize round scatter sigmoid sin softmax sort split sqrt square "
-    "squeeze std sub sum swapaxes take tile to tolist topk transpose type unbind unsqueeze var view where".split())
+TENSOR_METHODS = frozenset((
+    "abs", "add", "all", "any", "argmax", "argmin", "asnumpy", "astype", "broadcast_to", "clamp", "clip", "copy",
+    "cumsum", "div", "exp", "expand", "expand_as", "expand_dims", "fill", "flatten", "float", "gather", "half",
+    "index_select", "int", "item", "log", "long", "masked_fill", "matmul", "max", "mean", "min", "mul", "narrow",
+    "norm", "numpy", "permute", "pow", "prod", "repeat", "reshape", "resize", "round", "scatter", "sigmoid", "sin",
+    "softmax", "sort", "split", "sqrt", "square", "squeeze", "std", "sub", "sum", "swapaxes", "take", "tile", "to",
+    "tolist", "topk", "transpose", "type", "unbind", "unsqueeze", "var", "view", "where"))
 TENSOR_TYPES = frozenset({"Tensor", "Heads", "Box", "Assignment"})
 MODULES = frozenset({"ops", "nn", "np", "math"})
 

@@ -59,7 +59,8 @@ def without_originals() -> dict[str, str]:
 def resolve(name: str) -> object:
     """The object behind a dotted name; ``nn`` and ``ops`` are MindSpore's."""
     module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module({"nn": "mindspore.nn", "ops": "mindspore.ops"}.get(module, module)), attribute)
+    module = {"nn": "mindspore.nn", "ops": "mindspore.ops"}.get(module, module)
+    return getattr(importlib.import_module(module), attribute)
 
 
 def operator_problems(names: set[str]) -> list[str]:
@@ -89,7 +90,7 @@ def test_exceptions_of_the_audit_are_still_in_use_and_needed():
     names = names_in_use()
     assert set(EXCEPTIONS) | set(ALIASES) <= names
     for name in EXCEPTIONS:
-        assert not documented_platforms(inspect.getdoc(resolve(name))) >= PLATFORMS, f"{name} needs no exception any more"
+        assert not documented_platforms(inspect.getdoc(resolve(name))) >= PLATFORMS, f"{name} needs no exception"
     for alias, target in ALIASES.items():
         assert f"return {target.split('.')[1]}(" in inspect.getsource(resolve(alias))
     assert "not an operator" in inspect.getdoc(resolve("ops.ReduceOp"))
@@ -198,7 +199,8 @@ def test_library_has_no_banned_construct():
 def test_entry_points_have_no_banned_construct():
     files = [ROOT / "train.py", ROOT / "test.py", *sorted((ROOT / "deploy").glob("*.py"))]
     assert len(files) >= 4
-    found = [v for path in files for v in banned_constructs(path.read_text(encoding="utf-8"), path.name, entry_point=True)]
+    found = [v for path in files
+             for v in banned_constructs(path.read_text(encoding="utf-8"), path.name, entry_point=True)]
     assert [line for line in found if not line.endswith("print()")] == []       # programs may print
     assert all(len((ROOT / name).read_text(encoding="utf-8").splitlines()) < 80 for name in ("train.py", "test.py"))
 
@@ -256,7 +258,7 @@ def test_public_api_is_documented_and_typed():
     ("'''M.'''\ndef f(a) -> int:\n    '''D.'''", "no type hint for a"),
     ("'''M.'''\ndef f(*rest: int, **more) -> int:\n    '''D.'''", "no type hint for more"),
     ("'''M.'''\ndef f(a: int):\n    '''D.'''", "no return type"),
-    ("'''M.'''\ndef f(a: int, b: int, c: int, d: int, e: int, g: int) -> None:\n    '''D.'''", "6 positional parameters"),
+    ("'''M.'''\ndef f(a: int, b: int, c: int, d: int, e: int, g: int) -> None:\n    '''D.'''", "6 positional"),
     ("'''M.'''\nclass A:\n    pass", "class A: no docstring"),
     ("'''M.'''\nclass A:\n    '''D.'''\n    def f(self) -> None:\n        pass", "A.f: no docstring"),
     ("'''M.'''\nclass A:\n    '''D.'''\n    def __init__(self, a):\n        pass", "no type hint for a"),
@@ -271,7 +273,8 @@ def test_public_api_problems_are_noticed(snippet: str, wanted: str):
 def test_public_api_rules_allow_overrides_and_private_names():
     fine = ("'''M.'''\nclass A:\n    '''D.'''\n    def f(self, a: int, b: int, c: int, d: int, e: int) -> int:\n"
             "        '''D.'''\n    def construct(self, x: int) -> int:\n        return x\n"
-            "class B(A):\n    '''D.'''\n    def f(self, a: int, b: int, c: int, d: int, e: int) -> int:\n        return a\n"
+            "class B(A):\n    '''D.'''\n    def f(self, a: int, b: int, c: int, d: int, e: int) -> int:\n"
+            "        return a\n"
             "def _private(a):\n    return a\n")
     assert public_api_problems({"x.py": fine}) == []
 

@@ -144,7 +144,7 @@ def test_help_of_every_verb_is_quick_and_starts_no_framework():
 def test_help_lists_the_verbs_and_the_console_script_is_installed():
     done = subprocess.run([BIN / "mindyolo-ext", "--help"], env=environment(), capture_output=True, text=True,
                           timeout=60, check=True)
-    assert tuple(re.findall(r"^    ([a-z-]+) +\S", done.stdout, re.MULTILINE)) == VERBS
+    assert tuple(re.findall(r"^    ([a-z-]+)(?: |$)", done.stdout, re.MULTILINE)) == VERBS
 
 
 @pytest.mark.parametrize("script", ["train.py", "test.py"])
@@ -413,7 +413,7 @@ def test_onnx_runner_finds_the_boxes_of_the_detector(exported: Path, runner: Mod
 def test_onnx_runner_as_a_program(exported: Path, shapes: Path, tmp_path: Path):
     program = [sys.executable, ROOT / "deploy" / "onnx_runtime.py"]
     picture = pictures(shapes)[0]
-    done = subprocess.run([*program, exported.with_suffix(".onnx"), picture, "--save_dir", tmp_path, "--conf_thres", "0.2"],
+    done = subprocess.run([*program, exported.with_suffix(".onnx"), picture, "--save_dir", tmp_path],
                           env=environment(), capture_output=True, text=True, timeout=120, check=True)
     assert re.match(rf"{re.escape(str(picture))}: \d+ boxes, [\d.]+ ms -> ", done.stdout)
     assert read_image(tmp_path / picture.name).shape == (*PHOTO, 3)
@@ -464,17 +464,18 @@ def test_anchors_from_a_recipe_and_from_a_list(command: Command, recipe: Path, s
     assert "--config or --traintxt is needed" in one_line_error(*command("anchors"))
 
 
-def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, shapes: Path, tmp_path: Path):
+def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, tmp_path: Path):
     status, output = command("check-data", "--config", recipe, "--split", "val")
     assert status == 0, output
     assert "ready for training" in output
     copy = make_shapes_dataset(tmp_path / "copy", train_images=2, val_images=1, size=PHOTO, progress=False)
     (copy / "images" / "train" / "000001.txt").write_text("7 0.5 0.5 0.2 0.2\n", encoding="utf-8")
-    (copy / "images" / "train" / "000002.jpg").unlink()
+    (copy / "images" / "train" / "000002.jpg").write_bytes(b"no picture")
     status, output = command("check-data", "--config", recipe, "--data", copy / "shapes.data")
     assert status == 1
     assert "NOT ready for training" in output
     assert "000001.txt:1: wanted a class index 0..2, got 7" in output
+    assert "000002.jpg: wanted a readable image" in output
     assert "error: check-data: 2 faults must be repaired before training" in output
 
 
@@ -496,9 +497,7 @@ def test_data_file_wins_over_the_recipe_and_flags_over_both(command: Command, re
     assert config.train.schedule.milestones == [20, 26]
     assert config.input.size == [352, 352]
     assert config.data.num_classes == 3
-    assert config.data.train == {"format": "darknet", "data": str(data.resolve()), "split": "train",
-                                 "images": "images/train", "annotations": "annotations/train.json"} or \
-        config.data.train == {"format": "darknet", "data": str(data.resolve()), "split": "train"}
+    assert config.data.train == {"format": "darknet", "data": str(data.resolve()), "split": "train"}
     assert config.model.keywords["anchors"][0] == [12.64, 19.39]
     assert (save_dir, resume) == (Path("runs/shapes"), False)
     assert command("train", "--config", recipe, "--data", data, "--epochs", 7, "--set", "train.optimizer.lr=0.5",
@@ -552,7 +551,9 @@ def test_info_of_a_checkpoint_and_an_exported_file(command: Command, weight: Pat
 
 
 def test_info_in_a_process_of_its_own(weight: Path):
-    done = subprocess.run([BIN / "mindyolo-ext", "info", weight], env=environment(), capture_output=True, text=True,
+    """Without the variables that this process's import of the backend has set."""
+    fresh = {k: v for k, v in environment().items() if k not in ("ONEDNN_MAX_CPU_ISA", "GLOG_v")}
+    done = subprocess.run([BIN / "mindyolo-ext", "info", weight], env=fresh, capture_output=True, text=True,
                           timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "yolo_fastestv2, 3 classes" in done.stdout
@@ -577,9 +578,9 @@ def test_original_checkpoint_from_file_to_boxes(command: Command, shapes: Path, 
     assert len(report["mapped"]) == 371
     status, output = command("info", ours)
     assert status == 0, output
-    assert report["source_sha256"] in output
-    status, output = command("predict", pictures(shapes)[0], "--weight", ours, "--img_size", *SIZE, "--conf_thres", 0.02,
-                             "--save_dir", tmp_path / "out")
+    assert report["source_sha256"][:32] in output
+    status, output = command("predict", pictures(shapes)[0], "--weight", ours, "--img_size", *SIZE,
+                             "--conf_thres", 0.02, "--save_dir", tmp_path / "out")
     assert status == 0, output
     rows = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))
     assert len(rows[pictures(shapes)[0].name]) > 0

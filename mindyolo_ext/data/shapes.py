@@ -9,6 +9,8 @@ from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.progress import bar
 
 SHAPE_NAMES = ("circle", "square", "triangle")
+_RADIUS = (0.12, 0.28)                                              # of the shorter side of the picture
+_TURN = 0.35                                                        # largest turn from upright, radians
 _MAX_HIDDEN = 0.35                                                  # largest part of a shape that others may cover
 
 
@@ -107,14 +109,15 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _outline(rng: np.random.Generator, label: int, size: tuple[int, int]) -> np.ndarray:
-    """(points, 2) int32 corners of a turned shape that lies inside the picture."""
+    """(points, 2) int32 corners of a slightly turned shape that lies inside the picture."""
     height, width = size
-    radius = rng.uniform(0.08, 0.26) * min(size)
+    radius = rng.uniform(*_RADIUS) * min(size)
     if label == 0:
         angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     else:
         sides = 4 if label == 1 else 3
-        angles = rng.uniform(0, 2 * np.pi) + np.arange(sides) * 2 * np.pi / sides
+        upright = np.pi / 4 if label == 1 else -np.pi / 2
+        angles = upright + rng.uniform(-_TURN, _TURN) + np.arange(sides) * 2 * np.pi / sides
     centre = (rng.uniform(radius + 1, width - radius - 1), rng.uniform(radius + 1, height - radius - 1))
     return np.rint(np.stack([np.cos(angles), np.sin(angles)], 1) * radius + centre).astype(np.int32)
 

@@ -8,6 +8,7 @@ from mindyolo_ext.data.darknet import parse_data_file
 def recipe_overrides(path: str | Path) -> list[str]:
     """``section.key=value`` strings that the settings of a ``.data`` file stand for.
 
+    The lists are looked for in the working folder, as the original does, and then beside the file.
     ``batch_size`` is divided by ``subdivisions``, which become micro batches; ``pre_weights`` count only if the
     file exists, as in the original.
 
@@ -27,4 +28,8 @@ def recipe_overrides(path: str | Path) -> list[str]:
         "data.train": {"format": "darknet", "data": where, "split": "train"} if file.train else None,
         "data.val": {"format": "darknet", "data": where, "split": "val"} if file.val else None,
     }
-    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+    values = {key: value for key, value in values.items() if value is not None}
+    # Nothing of the recipe's own data set stays: mappings of overrides merge, and its folder may hold lists as well.
+    replaced = [f"{key}=null" for key in ("data.train", "data.val") if key in values]
+    replaced += ['data.root="."', "data.class_names=[]"] if replaced else []
+    return [*replaced, *(f"{key}={json.dumps(value)}" for key, value in values.items())]

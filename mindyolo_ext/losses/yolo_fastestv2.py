@@ -114,10 +114,11 @@ class YoloFastestV2Loss(nn.Cell):
 
     def _class_sum(self, cls: Tensor, found: Sequence[Tensor]) -> Tensor:
         """Softmax cross-entropy of the candidates' cells with their labels, summed over one level, ()."""
-        _, classes, height, width = cls.shape
-        log_probabilities = ops.reshape(ops.log_softmax(cls, 1), (-1,))
+        batch, classes, height, width = cls.shape
+        rows = ops.transpose(ops.reshape(cls, (batch, classes, height * width)), (0, 2, 1))
+        log_probabilities = ops.reshape(ops.log_softmax(rows, -1), (-1,))   # over axis 1 the gradient is 6 times slower
         _, cells = self._positions(found, width)
-        index = ops.expand_dims(found[1] * classes + found[2], 0) * (height * width) + cells
+        index = (ops.expand_dims(found[1], 0) * (height * width) + cells) * classes + found[2]
         matches = ops.sum(found[0], 1)                                                       # (5, T)
         return -ops.sum(ops.gather(log_probabilities, index, 0) * matches)
 
