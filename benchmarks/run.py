@@ -173,8 +173,8 @@ def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
         f"{count} COCO pictures, official weights, 352 x 352. Ours: one pass, the original's metric at both "
         "confidences and the COCO metrics. The original: two passes, its metric at either confidence.",
         f"Metric, ours: {shown[0]}. Original: {shown[1]}.",
-        f"The last evaluation by phase, ours (waiting for data, network, NMS; the rest is metrics): {parts[0]}. Original: "
-        f"{parts[1]}.",
+        f"The last evaluation by phase, ours (waiting for data, network, NMS; the rest is metrics): {parts[0]}. "
+        f"Original: {parts[1]}.",
         *([] if real_nms else ["torchvision was not installed: the original ran with a greedy NumPy loop in the place "
                                "of `torchvision.ops.nms`; `nms` above is that part of its time."])]
 
@@ -195,7 +195,7 @@ def pipeline(bench: Bench) -> tuple[list[Row], list[str]]:
     return ([Row("per picture, our loader / our training step", loader, step, target=1.0),
              Row("per picture, our loader / the original's", loader, peer)],
             ["Reading, resizing, contrast and brightness, batches of 16 float32 pictures; two workers each (ours "
-             "threads, the original's processes), nothing else running.",
+             "threads, the original's processes), neither while a step runs.",
              f"Pictures per second: our loader {rate[0]:.0f}, the original's {rate[1]:.0f}, our training step takes "
              f"{rate[2]:.0f}."])
 

@@ -229,8 +229,13 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _merge(below: Any, above: Any) -> Any:
-    """``above`` over ``below``: mappings merge, anything else replaces."""
+    """``above`` over ``below``: mappings merge, anything else replaces.
+
+    A data-set description with another ``format`` replaces too: its keys would mean nothing there.
+    """
     if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    if "format" in above and above["format"] != below.get("format"):
         return above
     return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
 

@@ -61,3 +61,10 @@ def test_override_after_loading(tmp_path):
     assert override(config, ["train.epochs=7"]).train.epochs == 7
     with pytest.raises(ValueError, match="wanted section.key=value"):
         override(config, ["train.epochs"])
+
+
+def test_another_data_format_replaces_the_description(tmp_path):
+    path = write(tmp_path, "a.yaml", "data: {val: {format: coco, images: a, annotations: b}}")
+    assert load_config(path, ["data.val.images=c"]).data.val == {"format": "coco", "images": "c", "annotations": "b"}
+    replaced = load_config(path, ["data.val={format: darknet, data: x.data, split: val}"]).data.val
+    assert replaced == {"format": "darknet", "data": "x.data", "split": "val"}

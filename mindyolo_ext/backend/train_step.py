@@ -184,9 +184,9 @@ class TrainStep(nn.Cell):
         self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.parallel else None
         self.hyper_map = ops.HyperMap()
 
-    def construct(self, images, targets, mask, rates, controls):
+    def construct(self, images: Tensor, targets: Tensor, mask: Tensor, rates: Tensor, controls: Tensor) -> Tensor:
         momentum, update, decay = controls[0], controls[1] > 0.5, controls[2]
-        scale = ops.sum(self.loss_scale)            # a copy: a view of the parameter would see adapt_scale's write
+        scale = ops.sum(self.loss_scale)            # a copy: a view of the parameter would see _adapt_scale's write
         (_, total, terms), gradients = self.value_and_gradient(images, targets, mask, scale)
 
         report = ops.concat((ops.reshape(total, (1,)), terms))
@@ -208,15 +208,15 @@ class TrainStep(nn.Cell):
         finite = ops.logical_and(ops.isfinite(norm), ops.isfinite(report[0]))
         apply = ops.logical_and(update, finite)
         for i in range(self.group_count):
-            self.apply_group(i, flat[i], norm, (rates[i], momentum, update, apply, finite, decay))
+            self._apply_group(i, flat[i], norm, (rates[i], momentum, update, apply, finite, decay))
         if self.ema and self.has_buffers:
-            self.average_buffers(report, update, decay)
+            self._average_buffers(report, update, decay)
         if self.dynamic:
-            self.adapt_scale(finite)
+            self._adapt_scale(finite)
         extras = ops.stack((norm, ops.cast(finite, float32), scale))
         return ops.concat((report[0:1], extras, report[1:]))
 
-    def apply_group(self, i, gradient, norm, controls):
+    def _apply_group(self, i, gradient, norm, controls):
         """Clip, update, write back and average group ``i``."""
         rate, momentum, update, apply, finite, decay = controls
         if self.accumulate:
@@ -232,13 +232,13 @@ class TrainStep(nn.Cell):
             average = self.ema_groups[i] * decay + weights * (1.0 - decay)
             ops.assign(self.ema_groups[i], ops.where(update, average, self.ema_groups[i]))
 
-    def average_buffers(self, report, update, decay):
+    def _average_buffers(self, report, update, decay):
         """Moving average of the statistics, read after the forward pass has written them."""
         values = ops.depend(ops.concat(self.hyper_map(_flatten, self.buffers)), report)
         average = self.ema_buffers * decay + values * (1.0 - decay)
         ops.assign(self.ema_buffers, ops.where(update, average, self.ema_buffers))
 
-    def adapt_scale(self, finite):
+    def _adapt_scale(self, finite):
         """Halve the loss scale after an overflow, double it after ``scale_window`` good steps."""
         good = ops.where(finite, self.good_steps + 1.0, ops.zeros_like(self.good_steps))
         grow = good >= self.scale_window

@@ -135,29 +135,21 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], Checkpoint
 
 def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of a MindSpore ``.ckpt`` by name. Raises: FileNotFoundError, CheckpointError for a damaged file."""
-    from mindspore import load_checkpoint as load
-
-    import mindyolo_ext.backend  # noqa: F401
-
+    from mindyolo_ext.backend.files import read_arrays
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a checkpoint")
     try:
-        loaded = load(str(path))
+        return read_arrays(path)
     except Exception as error:      # the framework raises many kinds for a damaged file
         raise CheckpointError(f"{path}: MindSpore cannot read it ({type(error).__name__}: {str(error)[:200]}), "
                               "wanted a .ckpt file") from error
-    return {name: np.array(parameter.asnumpy()) for name, parameter in loaded.items()}
 
 
 def _write(path: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Hand the arrays to MindSpore's writer."""
-    from mindspore import Tensor
-    from mindspore import save_checkpoint as save
-
-    import mindyolo_ext.backend  # noqa: F401
-
-    save([{"name": name, "data": Tensor(array)} for name, array in arrays.items()], path)
+    from mindyolo_ext.backend.files import write_arrays
+    write_arrays(path, arrays)
 
 
 def _umask() -> int:

@@ -21,8 +21,8 @@ from mindyolo_ext.data.dataset import build_dataset
 from mindyolo_ext.data.shapes import make_shapes_dataset
 
 logger = logging.getLogger(__name__)
-SIZE = (192, 192)
-TRAIN_IMAGES, VAL_IMAGES, EPOCHS, BATCH = 480, 96, 24, 8
+SIZE = (160, 160)
+TRAIN_IMAGES, VAL_IMAGES, EPOCHS, GLOBAL_BATCH = 1024, 128, 10, 16
 WANTED_AP50 = 0.6
 
 
@@ -42,7 +42,7 @@ def run(folder: Path, *, ranks: int = 2) -> None:
     marker.touch()
     data = folder / "shapes"
     make_shapes_dataset(data, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, size=SIZE, seed=0)
-    recipe = _write_recipe(folder, data)
+    recipe = _write_recipe(folder, data, ranks)
     train, weights = folder / "train", folder / "train" / "weights" / "best.ckpt"
     _call(*_mpirun(ranks), sys.executable, *_entry("train"), "--config", recipe, "--device_target", "CPU",
           "--is_parallel", str(ranks > 1), "--save_dir", train)
@@ -62,7 +62,7 @@ def run(folder: Path, *, ranks: int = 2) -> None:
     _finish(folder, time.perf_counter() - begin)
 
 
-def _write_recipe(folder: Path, data: Path) -> Path:
+def _write_recipe(folder: Path, data: Path, ranks: int) -> Path:
     """Recipe of the demo, with anchors computed for its data."""
     train, val = ({"format": "coco", "images": f"images/{split}", "annotations": f"annotations/{split}.json"}
                   for split in ("train", "val"))
@@ -72,9 +72,9 @@ def _write_recipe(folder: Path, data: Path) -> Path:
         "model": {"name": "yolo_fastestv2", "keywords": {"anchors": pairs}},
         "input": {"size": list(SIZE)},
         "data": {"root": str(data.resolve()), "train": train, "val": val,
-                 "augment": ["resize", "contrast_brightness", "horizontal_flip"], "workers": 1},
-        "train": {"epochs": EPOCHS, "per_batch_size": BATCH, "run_eval": True, "eval_interval": 8,
-                  "optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.0005},
+                 "augment": ["resize", "horizontal_flip"], "workers": 1},
+        "train": {"epochs": EPOCHS, "per_batch_size": max(1, GLOBAL_BATCH // ranks), "run_eval": True, "eval_interval": 5,
+                  "optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.0005},
                   "schedule": {"decay": "cosine", "final_ratio": 0.02, "warmup_epochs": 1},
                   "ema_decay": 0.99, "ema_warmup": 100},
         "eval": {"conf_thres": 0.01, "iou_thres": 0.4, "metrics": ["darknet"], "per_batch_size": 16},

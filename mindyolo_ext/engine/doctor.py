@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import sys
+from pathlib import Path
 
 from tabulate import tabulate
 
@@ -26,11 +27,17 @@ def report() -> str:
     kind, size = launch.launcher_of(dict(os.environ))
     isa = os.environ.get("ONEDNN_MAX_CPU_ISA", "not set")
     rows += [("launcher", f"{kind}, {size} process(es)"),
-             ("mpirun", shutil.which("mpirun") or "not on PATH"), ("msrun", shutil.which("msrun") or "not on PATH"),
+             ("mpirun", _program("mpirun")), ("msrun", _program("msrun")),
              ("ONEDNN_MAX_CPU_ISA", isa if isa == ONEDNN_ISA else f"{isa} (this project would set {ONEDNN_ISA})"),
              ("a 3x3 convolution on the CPU", _convolution_check())]
     return (tabulate(rows, ("what", "value")) + "\n\n"
             + tabulate(TESTED, ("device", "how", "tested")))
+
+
+def _program(name: str) -> str:
+    """Where a launcher lies; it comes with the packages of this Python, whose scripts may not be on PATH."""
+    beside = Path(sys.executable).parent / name
+    return shutil.which(name) or (f"{beside} (its folder is not on PATH)" if beside.is_file() else "not installed")
 
 
 def _version(name: str) -> str:
