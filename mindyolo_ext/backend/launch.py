@@ -93,7 +93,7 @@ def start(device_target: str = "CPU", *, is_parallel: bool = False, graph_mode: 
         _join_through_mpi()
     import mindspore as ms
     ms.set_context(mode=ms.GRAPH_MODE if graph_mode else ms.PYNATIVE_MODE)
-    ms.set_device(device_target, int(os.environ.get("DEVICE_ID", "0"))) if size == 1 else ms.set_device(device_target)
+    _choose_device(device_target, None if size > 1 else int(os.environ.get("DEVICE_ID", "0")))
     if compile_cache:
         os.makedirs(compile_cache, exist_ok=True)
         ms.set_context(enable_compile_cache=True, compile_cache_path=compile_cache)
@@ -106,6 +106,17 @@ def start(device_target: str = "CPU", *, is_parallel: bool = False, graph_mode: 
     if seed is not None:
         ms.set_seed(seed)
     return _State.world
+
+
+def _choose_device(device_target: str, number: int | None) -> None:
+    """Set MindSpore's device; once it has computed something it can only stay where it is."""
+    import mindspore as ms
+    try:
+        ms.set_device(device_target) if number is None else ms.set_device(device_target, number)
+    except RuntimeError as error:
+        if ms.get_context("device_target") != device_target:
+            raise RuntimeError(f"MindSpore already runs on {ms.get_context('device_target')} in this process, "
+                               f"it cannot change to {device_target}: {error}") from error
 
 
 def cache_folder(root: str | Path, recipe: str) -> str:
