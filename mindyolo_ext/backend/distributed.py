@@ -2,8 +2,10 @@
 
 Only AllReduce is used: it is the one collective that MindSpore documents for Ascend, GPU and CPU.
 """
+from collections.abc import Sequence
+
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from mindyolo_ext.backend.launch import world
 
@@ -106,6 +108,18 @@ def sum_over_ranks(values: np.ndarray) -> np.ndarray:
     if world().size == 1:
         return values
     return _AllReduce()(Tensor(np.ascontiguousarray(values, np.float32))).asnumpy()
+
+
+def average_over_ranks(parameters: Sequence[Parameter]) -> None:
+    """Give every rank the mean of its and the other ranks' values (batch-norm statistics); nothing with one process."""
+    if world().size == 1 or not parameters:
+        return
+    flat = np.concatenate([p.asnumpy().reshape(-1) for p in parameters])
+    mean, begin = sum_over_ranks(flat) / world().size, 0
+    for parameter in parameters:
+        size = int(np.prod(parameter.shape))
+        parameter.set_data(Tensor(mean[begin:begin + size].reshape(parameter.shape)))
+        begin += size
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:

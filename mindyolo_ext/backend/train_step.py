@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, float32, nn, ops, value_and_grad
 
+from mindyolo_ext.backend.distributed import average_over_ranks
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.backend.parameters import ParameterGroup
 
@@ -245,6 +246,11 @@ class TrainStep(nn.Cell):
         scale = ops.where(finite, self.loss_scale, ops.maximum(self.loss_scale * 0.5, ops.ones_like(self.loss_scale)))
         ops.assign(self.loss_scale, ops.where(grow, scale * 2.0, scale))
         ops.assign(self.good_steps, ops.where(grow, ops.zeros_like(good), good))
+
+    def share_statistics(self) -> None:
+        """Let all ranks have the mean of their batch-norm statistics, so that each evaluates the same network."""
+        moving = [p for p in self.buffers if p.name.endswith(("moving_mean", "moving_variance"))]
+        average_over_ranks([*moving, *([self.ema_buffers] if self.ema and self.has_buffers else [])])
 
     def state(self) -> dict[str, np.ndarray]:
         """Optimiser, accumulation, loss-scale and moving-average state by name, for a checkpoint."""

@@ -22,7 +22,7 @@ from mindyolo_ext.data.shapes import make_shapes_dataset
 
 logger = logging.getLogger(__name__)
 SIZE = (160, 160)
-TRAIN_IMAGES, VAL_IMAGES, EPOCHS, GLOBAL_BATCH = 1024, 128, 10, 16
+TRAIN_IMAGES, VAL_IMAGES, EPOCHS, GLOBAL_BATCH = 1024, 128, 12, 16
 WANTED_AP50 = 0.6
 
 
@@ -58,7 +58,8 @@ def run(folder: Path, *, ranks: int = 2) -> None:
     chosen.mkdir()
     for picture in pictures:
         shutil.copy(picture, chosen)
-    _call(sys.executable, *_verb("predict"), chosen, "--weight", converted, "--save_dir", folder / "predictions")
+    _call(sys.executable, *_verb("predict"), chosen, "--weight", converted, "--conf_thres", "0.4",
+          "--save_dir", folder / "predictions")
     _finish(folder, time.perf_counter() - begin)
 
 
@@ -73,7 +74,7 @@ def _write_recipe(folder: Path, data: Path, ranks: int) -> Path:
         "input": {"size": list(SIZE)},
         "data": {"root": str(data.resolve()), "train": train, "val": val,
                  "augment": ["resize", "horizontal_flip"], "workers": 1},
-        "train": {"epochs": EPOCHS, "per_batch_size": max(1, GLOBAL_BATCH // ranks), "run_eval": True, "eval_interval": 5,
+        "train": {"epochs": EPOCHS, "per_batch_size": max(1, GLOBAL_BATCH // ranks), "run_eval": True, "eval_interval": 4,
                   "optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.0005},
                   "schedule": {"decay": "cosine", "final_ratio": 0.02, "warmup_epochs": 1},
                   "ema_decay": 0.99, "ema_warmup": 100},
@@ -83,7 +84,8 @@ def _write_recipe(folder: Path, data: Path, ranks: int) -> Path:
     path.write_text("# Yolo-FastestV2 on drawn shapes, as `mindyolo-ext demo` trains it.\n"
                     + yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     flat = ",".join(f"{v:.2f}" for pair in pairs for v in pair)
-    (folder / "anchors.data").write_text(f"anchor_num=3\nanchors={flat}\n", encoding="utf-8")
+    (folder / "anchors.data").write_text(
+        f"width={SIZE[1]}\nheight={SIZE[0]}\nanchor_num=3\nanchors={flat}\n", encoding="utf-8")
     return path
 
 

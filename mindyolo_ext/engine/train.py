@@ -219,6 +219,7 @@ class _Run:
                 if k % max(settings.log_interval, 1) == 0 or k + 1 == self.loader.steps_per_epoch:
                     shown.set_postfix_str(self._postfix(report, first_step + k), refresh=False)
                 mark = time.perf_counter()
+        self.step.share_statistics()
         means = sums / self.loader.steps_per_epoch
         names = ("loss", "gradient_norm", "finite", "loss_scale", *self.trainable.term_names)
         row = {name: float(value) for name, value in zip(names, means)}

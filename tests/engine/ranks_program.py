@@ -35,6 +35,12 @@ def main(out: str, statistics: str) -> None:
     mine = slice(this.rank * share, (this.rank + 1) * share)
     reports = [step(Tensor(images[mine]), Tensor(targets[mine]), Tensor(mask[mine]), Tensor([1e-3], float32),
                     Tensor([0.9, 1.0, 0.0], float32)).asnumpy() for _ in range(2)]
+    moving = model.backbone.first_conv[1].moving_mean
+    before = moving.asnumpy().copy()
+    moving.set_data(Tensor(before + this.rank))
+    step.share_statistics()
+    assert np.allclose(moving.asnumpy(), before + (this.size - 1) / 2, atol=1e-6)
+    moving.set_data(Tensor(before))
     rows = gather_rows(np.full((3 + 5000 * this.rank, 2), this.rank, np.float32))
     if this.is_main:
         np.savez(out, reports=np.stack(reports), ranks=rows[:, 0], **parameter_values(model))
