@@ -76,13 +76,13 @@ class FileInfo:
 
 
 def describe(path: str | Path) -> FileInfo:
-    """What ``path`` holds: a checkpoint of any kind that ``read_checkpoint`` knows, or an ONNX file.
+    """What ``path`` holds: a checkpoint of any kind that ``read_checkpoint`` knows, an ONNX or a MindIR file.
 
     Raises: FileNotFoundError; CheckpointError for a damaged or unknown file.
     """
     path = Path(path)
-    if path.suffix == ".onnx" and path.is_file():
-        return _describe_onnx(path)
+    if path.suffix in (".onnx", ".mindir") and path.is_file():
+        return _describe_onnx(path) if path.suffix == ".onnx" else _describe_mindir(path)
     foreign = read_checkpoint(path)
     info = FileInfo(str(path), foreign.source_format, foreign.sha256, path.stat().st_size, foreign.entries,
                     foreign.entry, foreign.used_ema, len(foreign.tensors),
@@ -138,8 +138,31 @@ def _describe_onnx(path: Path) -> FileInfo:
         metadata[what] = ", ".join(f"{value.name} " + "x".join(
             d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim) for value in values)
     metadata["opset"] = ", ".join(str(opset.version) for opset in model.opset_import)
-    return FileInfo(str(path), "onnx", file_sha256(path), path.stat().st_size, tensors=len(weights), numbers=sum(sizes),
+    info = FileInfo(str(path), "onnx", file_sha256(path), path.stat().st_size, tensors=len(weights), numbers=sum(sizes),
                     dtypes=dict(dtypes), metadata=metadata)
+    _add_exported(info)
+    return info
+
+
+def _describe_mindir(path: Path) -> FileInfo:
+    """Metadata of a MindIR file."""
+    from mindyolo_ext.backend.files import read_mindir_information
+
+    try:
+        metadata = read_mindir_information(path)
+    except Exception as error:      # protobuf raises its own kinds
+        raise CheckpointError(f"{path}: is no MindIR file ({type(error).__name__})") from error
+    info = FileInfo(str(path), "mindir", file_sha256(path), path.stat().st_size, metadata=dict(metadata))
+    _add_exported(info)
+    return info
+
+
+def _add_exported(info: FileInfo) -> None:
+    """What ``mindyolo-ext export`` wrote into the file."""
+    info.model = info.metadata.get("model", "")
+    classes, names = info.metadata.get("num_classes", ""), info.metadata.get("class_names", "")
+    info.num_classes = int(classes) if classes.isdigit() else None
+    info.class_names = json.loads(names) if names.startswith("[") else None
 
 
 def _product(sizes: Any) -> int:
