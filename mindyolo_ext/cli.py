@@ -173,8 +173,10 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weight", type=Path, help="converted checkpoint")
     parser.add_argument("--arrays", type=Path, help="stored reference arrays (.npz)")
     parser.add_argument("--images", type=Path, help="folder of the photos that --arrays were made from")
-    parser.add_argument("--torch_repo", "--torch-repo", type=Path, help="clone of the original program, run beside this one")
-    parser.add_argument("--torch_python", "--torch-python", default=sys.executable, help="Python with torch for the original program")
+    parser.add_argument("--torch_repo", "--torch-repo", type=Path,
+                        help="clone of the original program, run beside this one")
+    parser.add_argument("--torch_python", "--torch-python", default=sys.executable,
+                        help="Python with torch for the original program")
     parser.add_argument("--source", type=Path, help="the original checkpoint (with --torch_repo)")
 
 

@@ -324,3 +324,11 @@ def test_forbidden_words_are_noticed(tmp_path: Path, text: str):
     (tmp_path / "a.md").write_text(f"fine: workers, /workers, shared\n{text}\n", encoding="utf-8")
     assert len(forbidden_lines(tmp_path / "a.md", "docs/a.md")) == 1
     assert forbidden_lines(tmp_path / "a.md", "docs/a.md")[0].startswith("docs/a.md:2:")
+
+
+# ---- house style ---------------------------------------------------------------------------------------------------
+
+
+def test_ruff_finds_nothing():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", str(ROOT)], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout

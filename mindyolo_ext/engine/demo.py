@@ -74,7 +74,7 @@ def _write_recipe(folder: Path, data: Path, ranks: int) -> Path:
         "input": {"size": list(SIZE)},
         "data": {"root": str(data.resolve()), "train": train, "val": val,
                  "augment": ["resize", "horizontal_flip"], "workers": 1},
-        "train": {"epochs": EPOCHS, "per_batch_size": max(1, GLOBAL_BATCH // ranks), "run_eval": True, "eval_interval": 4,
+        "train": {"epochs": EPOCHS, "per_batch_size": max(1, GLOBAL_BATCH // ranks), "eval_interval": 4,
                   "optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.0005},
                   "schedule": {"decay": "cosine", "final_ratio": 0.02, "warmup_epochs": 1},
                   "ema_decay": 0.99, "ema_warmup": 100},

@@ -6,26 +6,12 @@ With several ranks both are the rank's SHARE of the loss of the global batch: sh
 (normalisers go through ``backend.distributed.GlobalSum``), so n ranks with batch b equal one rank
 with batch n*b.
 """
-from collections.abc import Callable
-from typing import TypeVar
-
 from mindyolo_ext.backend import nn
+from mindyolo_ext.registry import Registry
 
-Builder = TypeVar("Builder", bound=Callable[..., nn.Cell])
-_BUILDERS: dict[str, Callable[..., nn.Cell]] = {}
-
-
-def register_trainable(builder: Builder) -> Builder:
-    """Return ``builder`` after entering it in the registry under its own name."""
-    if builder.__name__ in _BUILDERS:
-        raise ValueError(f"register_trainable: two builders are called {builder.__name__!r}")
-    _BUILDERS[builder.__name__] = builder
-    return builder
-
-
-def list_trainables() -> list[str]:
-    """All registered names, sorted."""
-    return sorted(_BUILDERS)
+_TRAINABLES = Registry("loss")
+register_trainable = _TRAINABLES.register
+list_trainables = _TRAINABLES.names
 
 
 def create_trainable(name: str, model: nn.Cell, **keywords: object) -> nn.Cell:
@@ -33,6 +19,4 @@ def create_trainable(name: str, model: nn.Cell, **keywords: object) -> nn.Cell:
 
     Raises: ValueError for a name that is not registered, TypeError for a keyword it does not take.
     """
-    if name not in _BUILDERS:
-        raise ValueError(f"create_trainable: unknown loss {name!r}, known are {', '.join(list_trainables())}")
-    return _BUILDERS[name](model, **keywords)
+    return _TRAINABLES.builder(name)(model, **keywords)

@@ -109,7 +109,7 @@ def test_training_gives_finite_gradients(model, images):
 def test_two_builders_of_one_name_are_refused():
     def yolo_fastestv2():
         """Takes a name that exists."""
-    with pytest.raises(ValueError, match="two builders are called 'yolo_fastestv2'"):
+    with pytest.raises(ValueError, match="two model builders are called 'yolo_fastestv2'"):
         register_model(yolo_fastestv2)
 
 
