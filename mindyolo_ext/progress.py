@@ -19,22 +19,22 @@ def bar(steps: Iterable | None = None, *, total: int | None = None, title: str =
 
 
 @contextmanager
-def compiling(what: str, show: bool = True) -> Iterator[None]:
-    """Say that ``what`` is being compiled, keep saying it, and say how long it took."""
+def compiling(what: str, show: bool = True, *, done: str = "compiled") -> Iterator[None]:
+    """Say that ``what`` is being compiled, keep saying it, and say how long it took; ``done`` is the word at the end."""
     if not show:
         yield
         return
-    begin, done = time.perf_counter(), threading.Event()
+    begin, over = time.perf_counter(), threading.Event()
     logger.info("compiling %s: once per input shape, the steps after it are fast ...", what)
 
     def tick() -> None:
-        while not done.wait(15.0):
+        while not over.wait(15.0):
             logger.info("still compiling %s, %.0f s so far ...", what, time.perf_counter() - begin)
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
     try:
         yield
     finally:
-        done.set()
+        over.set()
         thread.join()
-    logger.info("compiled and ran %s once in %.1f s", what, time.perf_counter() - begin)
+    logger.info("%s %s in %.1f s", done, what, time.perf_counter() - begin)

@@ -118,12 +118,11 @@ def _run(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, workers:
         mark = time.perf_counter()
         for batch in loader.epoch(0):
             seconds["data"] += (now := time.perf_counter()) - mark
-            first = not predictor.is_compiled_for(batch.images.shape)
-            with progress.compiling("the network", show=first and this.is_main):
-                boxes, scores = predictor(batch.images)
-            if first:
-                now = time.perf_counter()           # timed again without the compilation
-                boxes, scores = predictor(batch.images)
+            if not predictor.is_compiled_for(batch.images.shape):
+                with progress.compiling("the network", show=this.is_main):
+                    predictor.compile(batch.images.shape)
+                now = time.perf_counter()
+            boxes, scores = predictor(batch.images)
             seconds["network"] += (mark := time.perf_counter()) - now
             for k in range(batch.valid):
                 found = nms(boxes[k], scores[k], **options)

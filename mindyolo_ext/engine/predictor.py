@@ -38,6 +38,12 @@ class Predictor:
         boxes, scores = self._cell(Tensor(images))
         return boxes.asnumpy(), scores.asnumpy()
 
+    def compile(self, shape: tuple[int, ...]) -> None:
+        """Compile for inputs of ``shape`` without running; nothing if that was done before."""
+        if not self.is_compiled_for(shape):
+            self._cell.compile(Tensor(np.zeros(shape, np.float32)))
+            self.shapes.add(tuple(shape))
+
     def is_compiled_for(self, shape: tuple[int, ...]) -> bool:
         """Whether a call with this input shape needs no compilation."""
         return tuple(shape) in self.shapes

@@ -243,7 +243,7 @@ class _Run:
         controls = Tensor(np.array([self.schedule.momentum_at(iteration), float(update), decay], np.float32))
         first = batch.images.shape not in self.compiled_shapes
         with progress.compiling(f"the training step for {batch.images.shape[2]}x{batch.images.shape[3]}",
-                                show=first and self.world.is_main):
+                                show=first and self.world.is_main, done="compiled and ran"):
             arrays = Tensor(batch.images), Tensor(batch.targets), Tensor(batch.mask)
             report = self.step(*arrays, rates, controls).asnumpy()
         self.compiled_shapes.add(batch.images.shape)
