@@ -4,6 +4,7 @@ Frameworks are imported inside the verbs: ``--help`` and wrong arguments answer 
 """
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     _set_up_logging(getattr(options, "log_level", "INFO"))
+    # A running graph answers Ctrl-C by sending the process SIGTERM; both end the run in order, as do job schedulers.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         options.run(options)
     except KeyboardInterrupt:
@@ -29,6 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _failed(str(error).split("\n\n---")[0].rstrip(), 1)       # without MindSpore's C++ call stack
     return 0
+
+
+def _interrupt(*_: object) -> None:
+    """Signal handler: as Ctrl-C. Raises: KeyboardInterrupt."""
+    raise KeyboardInterrupt
 
 
 def _failed(message: str, status: int) -> int:

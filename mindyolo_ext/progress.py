@@ -20,7 +20,7 @@ def bar(steps: Iterable | None = None, *, total: int | None = None, title: str =
 
 @contextmanager
 def compiling(what: str, show: bool = True, *, done: str = "compiled") -> Iterator[None]:
-    """Say that ``what`` is being compiled, keep saying it, and say how long it took; ``done`` is the word at the end."""
+    """Say that ``what`` is being compiled, keep saying it, and say how long it took; ``done`` is the word for it."""
     if not show:
         yield
         return

@@ -34,7 +34,7 @@ class Predictor:
         self.shapes: set[tuple[int, ...]] = set()
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.shapes.add(images.shape)
+        self.compile(images.shape)
         boxes, scores = self._cell(Tensor(images))
         return boxes.asnumpy(), scores.asnumpy()
 
