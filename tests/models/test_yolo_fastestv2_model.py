@@ -110,24 +110,92 @@ def photo(name: str, golden_root: Path, shared: Path) -> Path:
     return pytest.skip(f"no photo {name} in {', '.join(map(str, places))}")
 
 
-def test_published_weights_on_photos(golden, shared):
+@pytest.fixture(scope="module")
+def published(shared):
+    """The network with the published COCO weights."""
     from mindyolo_ext.checkpoint.reader import read_checkpoint
     weights = shared / "weights" / "yolo_fastestv2" / "coco2017-0.241078ap-model.pth"
     if not weights.is_file():
         pytest.skip(f"no {weights}")
-    arrays = golden.arrays("yolo_fastestv2/real_weights.npz")
     model = create_model("yolo_fastestv2")
     load_weights(model, read_checkpoint(weights).tensors)
-    model.set_train(False)
-    inputs = []
-    for name in arrays["images"]:
-        stem = str(name).rsplit(".", 1)[0]
-        resized, _ = model.input_spec.resize_image(cv2.imread(str(photo(str(name), golden.root, shared))))
+    return model.set_train(False)
+
+
+@pytest.fixture(scope="module")
+def photos(published, golden, shared):
+    """Stem -> (network input (3, H, W), placement, resized picture) of the photos of ``real_weights.npz``."""
+    found = {}
+    for name in golden.arrays("yolo_fastestv2/real_weights.npz")["images"]:
+        resized, placement = published.input_spec.resize_image(cv2.imread(str(photo(str(name), golden.root, shared))))
+        found[str(name).rsplit(".", 1)[0]] = (published.input_spec.to_tensor(resized), placement, resized)
+    return found
+
+
+def test_published_weights_on_photos(published, photos, golden):
+    arrays = golden.arrays("yolo_fastestv2/real_weights.npz")
+    for stem, (_, placement, resized) in photos.items():
         sums = resized.reshape(-1, 3).astype(np.int64).sum(0)
         np.testing.assert_array_equal(sums, arrays[f"{stem}_input_sum"], err_msg="decoder or resize differs")
-        inputs.append(model.input_spec.to_tensor(resized))
-    for head, got in zip(HEADS, model(Tensor(np.stack(inputs))), strict=True):
-        np.testing.assert_allclose(got.asnumpy(), arrays[f"raw_{head}"], rtol=0, atol=1e-3, err_msg=head)
+        np.testing.assert_array_equal(resized[::16, ::16], arrays[f"{stem}_input_sample"])
+        np.testing.assert_array_equal((placement.height, placement.width), arrays[f"{stem}_size"])
+    heads = published(Tensor(np.stack([tensor for tensor, _, _ in photos.values()])))
+    for head, got in zip(HEADS, heads, strict=True):
+        got = got.asnumpy()
+        np.testing.assert_allclose(got, arrays[f"raw_{head}"], rtol=0, atol=1e-3, err_msg=head)
+        flat = got.reshape(*got.shape[:2], -1)
+        summary = np.stack([flat.mean(2), flat.std(2), flat.min(2), flat.max(2)], 2)
+        np.testing.assert_allclose(summary, arrays[f"summary_{head}"], rtol=0, atol=1e-3, err_msg=head)
+    decoded = published.decode(heads).asnumpy()[..., :6].astype(np.float64).sum(1)
+    for stem, row in zip(photos, decoded, strict=True):
+        # a sum of 1815 rows: 1815 x the 0.01 px and 1e-5 of a row at most
+        np.testing.assert_allclose(row[:4], arrays[f"{stem}_decoded_sum"][:4], rtol=0, atol=18)
+        np.testing.assert_allclose(row[4:], arrays[f"{stem}_decoded_sum"][4:], rtol=0, atol=0.018)
+
+
+def test_boxes_drawn_on_photos(published, photos, golden):
+    """The original scales the boxes of confidence 0.3 to the photo and cuts them to whole pixels."""
+    from mindyolo_ext.evaluation.collect import detections_to_photo
+    from mindyolo_ext.evaluation.nms import nms
+    arrays = golden.arrays("yolo_fastestv2/real_weights.npz")
+    boxes, scores = published.predict(Tensor(np.stack([tensor for tensor, _, _ in photos.values()])))
+    for k, (stem, (_, placement, _)) in enumerate(photos.items()):
+        found = nms(boxes[k].asnumpy(), scores[k].asnumpy(), conf_thres=0.3, iou_thres=0.4)
+        drawn = detections_to_photo(found, placement, clip=False)[:, :4]
+        assert len(drawn) == len(arrays[f"{stem}_drawn_int_boxes"]) > 0
+        # truncation turns a difference of 0.1 px into a whole pixel
+        np.testing.assert_allclose(np.trunc(drawn), arrays[f"{stem}_drawn_int_boxes"], rtol=0, atol=1)
+
+
+def test_deploy_form_agrees_with_the_published_ncnn_model(published, photos, golden):
+    """The same training result in half precision elsewhere: up to 0.02 apart, as measured with the original."""
+    arrays = golden.arrays("yolo_fastestv2/real_weights_ncnn.npz")
+    outputs = published.to_deploy()(Tensor(np.stack([tensor for tensor, _, _ in photos.values()])))
+    fine, coarse = (output.asnumpy() for output in outputs)
+    for k, stem in enumerate(photos):
+        np.testing.assert_allclose(coarse[k], arrays[f"{stem}_out_same_input_s32"], rtol=0, atol=0.02)
+        np.testing.assert_allclose(fine[k, ::3, ::3], arrays[f"{stem}_out_same_input_s16_sub"], rtol=0, atol=0.02)
+
+
+def test_detections_agree_with_the_published_ncnn_model(published, photos, golden):
+    """Every box of its C++ sample (score 0.3, IoU 0.25, whole pixels) has one of ours on it, and the other way.
+
+    Half precision may let a neighbouring cell win with a score that is nearly equal, so boxes are compared by overlap.
+    """
+    from mindyolo_ext.evaluation.collect import detections_to_photo
+    from mindyolo_ext.evaluation.nms import nms
+    arrays = golden.arrays("yolo_fastestv2/real_weights_ncnn.npz")
+    boxes, scores = published.predict(Tensor(np.stack([tensor for tensor, _, _ in photos.values()])))
+    for k, (stem, (_, placement, _)) in enumerate(photos.items()):
+        found = nms(boxes[k].asnumpy(), scores[k].asnumpy(), conf_thres=0.3, iou_thres=0.25)
+        found, theirs = detections_to_photo(found, placement, clip=False), arrays[f"{stem}_ncnn_dets"]
+        assert sorted(found[:, 5]) == sorted(theirs[:, 5]), stem
+        for row in theirs:
+            corner, end = np.maximum(found[:, :2], row[:2]), np.minimum(found[:, 2:4], row[2:4])
+            shared_area = np.clip(end - corner, 0, None).prod(1) * (found[:, 5] == row[5])
+            areas = (found[:, 2:4] - found[:, :2]).prod(1) + (row[2:4] - row[:2]).prod()
+            overlap = shared_area / (areas - shared_area)
+            assert overlap.max() > 0.6 and abs(found[overlap.argmax(), 4] - row[4]) < 0.03, (stem, row, found)
 
 
 def test_initial_weights_are_pytorchs_and_follow_the_seed():
