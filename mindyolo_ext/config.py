@@ -117,7 +117,6 @@ class TrainConfig:
     amp_level: str = "O0"
     loss_scaler: str = "none"
     loss_scale: float = 1024.0
-    distill: dict = field(default_factory=dict)
     seed: int = 0
     run_eval: bool = True
     eval_interval: int = 1

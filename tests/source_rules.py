@@ -10,15 +10,15 @@ from pathlib import Path
 
 PACKAGE = "mindyolo_ext"
 FRAMEWORKS = ("mindspore", "torch", "tensorflow", "jax", "paddle")
-BASE = {"config", "input_spec", "class_names", "progress", "__init__"}       # small modules that import no framework
+BASE = {"config", "input_spec", "class_names", "progress", "registry", "__init__"}   # import no framework
 # part of the package -> the parts it may import; "__init__" is the version number
 MAY_IMPORT = {
     "__init__": {"engine", "models"},                                   # inside __getattr__ only
-    "config": set(), "input_spec": set(), "class_names": set(), "progress": set(),
+    "config": set(), "input_spec": set(), "class_names": set(), "progress": set(), "registry": set(),
     "backend": {"backend"},
     "layers": {"backend", "layers"},
-    "models": {"backend", "layers", "models", "input_spec"},
-    "losses": {"backend", "losses"},
+    "models": {"backend", "layers", "models", "input_spec", "registry"},
+    "losses": {"backend", "losses", "registry"},
     "data": {"data", "input_spec", "progress"},
     "evaluation": {"evaluation", "input_spec", "progress"},
     "visual": {"visual", "data", "evaluation", "input_spec"},
