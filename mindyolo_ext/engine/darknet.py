@@ -29,7 +29,6 @@ def recipe_overrides(path: str | Path) -> list[str]:
         "data.val": {"format": "darknet", "data": where, "split": "val"} if file.val else None,
     }
     values = {key: value for key, value in values.items() if value is not None}
-    # Nothing of the recipe's own data set stays: mappings of overrides merge, and its folder may hold lists as well.
-    replaced = [f"{key}=null" for key in ("data.train", "data.val") if key in values]
-    replaced += ['data.root="."', "data.class_names=[]"] if replaced else []
-    return [*replaced, *(f"{key}={json.dumps(value)}" for key, value in values.items())]
+    # The lists are not sought in the recipe's own folder: another data set may have lists of the same names there.
+    place = ['data.root="."', "data.class_names=[]"] if {"data.train", "data.val"} & set(values) else []
+    return [*place, *(f"{key}={json.dumps(value)}" for key, value in values.items())]

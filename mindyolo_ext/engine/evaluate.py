@@ -17,7 +17,7 @@ from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.evaluation.coco_map import CocoResult, evaluate_coco, write_detections
 from mindyolo_ext.evaluation.collect import coco_records, detections_to_photo
 from mindyolo_ext.evaluation.darknet_metric import DarknetResult, evaluate_darknet
-from mindyolo_ext.evaluation.nms import NMSOptions, nms
+from mindyolo_ext.evaluation.nms import NMSOptions, batched_nms
 
 logger = logging.getLogger(__name__)
 METRICS = ("darknet",)
@@ -118,15 +118,13 @@ def _run(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, workers:
         mark = time.perf_counter()
         for batch in loader.epoch(0):
             seconds["data"] += (now := time.perf_counter()) - mark
-            if not predictor.is_compiled_for(batch.images.shape):
-                with progress.compiling("the network", show=this.is_main):
-                    predictor.compile(batch.images.shape)
+            if predictor.compile(batch.images.shape):
                 now = time.perf_counter()
             boxes, scores = predictor(batch.images)
             seconds["network"] += (mark := time.perf_counter()) - now
-            for k in range(batch.valid):
-                found = nms(boxes[k], scores[k], **options)
-                rows.append(np.concatenate([np.full((len(found), 1), batch.indices[k], np.float32), found], axis=1))
+            detections = batched_nms(boxes[:batch.valid], scores[:batch.valid], **options)
+            for index, found in zip(batch.indices, detections):
+                rows.append(np.concatenate([np.full((len(found), 1), index, np.float32), found], axis=1))
             seconds["nms"] += (now := time.perf_counter()) - mark
             pictures, mark = pictures + batch.valid, now
             shown.update()
@@ -145,10 +143,3 @@ def _network_targets(dataset: Dataset, index: int, place: object) -> np.ndarray:
     truth = dataset.annotations(index)
     keep = ~truth.ignore
     return np.concatenate([truth.labels[keep, None].astype(np.float32), place.to_network(truth.boxes[keep])], axis=1)
-
-
-def speed_line(milliseconds: dict[str, float]) -> str:
-    """``data 1.2 ms, network 20.1 ms, nms 0.8 ms per image``."""
-    return ", ".join(f"{name} {value:.1f} ms" for name, value in milliseconds.items()) + " per image"
-
-

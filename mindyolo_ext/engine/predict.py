@@ -97,9 +97,6 @@ class Detector:
         """Boxes of one picture: a file name, or a uint8 BGR array (h, w, 3) as OpenCV reads it."""
         picture = read_image(image) if isinstance(image, (str, Path)) else image
         tensor, placement = self.input_spec.prepare(picture)
-        if not self._predictor.is_compiled_for((1, *tensor.shape)):
-            with progress.compiling("the network"):
-                self._predictor.compile((1, *tensor.shape))
         boxes, scores = self._predictor(tensor[None])
         found = detections_to_photo(nms(boxes[0], scores[0], **self.options.as_kwargs()), placement, clip=True)
         return Detections(picture, found[:, :4], found[:, 4], found[:, 5].astype(np.int64), self.class_names)

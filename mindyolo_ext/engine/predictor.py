@@ -1,7 +1,9 @@
 """Compiled inference, the one way from pictures to boxes for evaluation, prediction and training's own checks."""
 import numpy as np
 
+from mindyolo_ext import progress
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.launch import world
 from mindyolo_ext.backend.parameters import load_parameters, parameter_values
 
 
@@ -31,22 +33,21 @@ class Predictor:
         self.network = model.to_deploy() if fold else model
         self._cell = Predict(self.network)
         self._cell.set_train(False)
-        self.shapes: set[tuple[int, ...]] = set()
+        self._shapes: set[tuple[int, ...]] = set()
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.compile(images.shape)
         boxes, scores = self._cell(Tensor(images))
         return boxes.asnumpy(), scores.asnumpy()
 
-    def compile(self, shape: tuple[int, ...]) -> None:
-        """Compile for inputs of ``shape`` without running; nothing if that was done before."""
-        if not self.is_compiled_for(shape):
+    def compile(self, shape: tuple[int, ...]) -> bool:
+        """Compile for inputs of ``shape`` without running, and say so; False if that was done before."""
+        if tuple(shape) in self._shapes:
+            return False
+        with progress.compiling("the network", show=world().is_main):
             self._cell.compile(Tensor(np.zeros(shape, np.float32)))
-            self.shapes.add(tuple(shape))
-
-    def is_compiled_for(self, shape: tuple[int, ...]) -> bool:
-        """Whether a call with this input shape needs no compilation."""
-        return tuple(shape) in self.shapes
+        self._shapes.add(tuple(shape))
+        return True
 
     def update(self, model: nn.Cell) -> None:
         """Take over the weights of ``model`` without compiling again."""
