@@ -3,6 +3,8 @@
 Weights start as PyTorch starts them: uniform within 1 / sqrt(fan_in), for biases too. That is what
 ``nn.Conv2d`` does when ``weight_init`` and ``bias_init`` are None.
 """
+from collections.abc import Callable
+
 from mindyolo_ext.backend import Tensor, nn
 
 
@@ -34,7 +36,7 @@ class ConvBNAct(nn.Cell):
         kernel_size: side of the square kernel, odd.
         stride: 1 keeps the size, 2 halves it.
         group: groups of channels.
-        act: activation class; ``nn.Identity`` makes the block linear.
+        act: makes the activation, for example its class; ``nn.Identity`` makes the block linear.
         eps, momentum: of the batch norm; ``momentum`` is the share of the old statistics that is kept.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
@@ -42,7 +44,7 @@ class ConvBNAct(nn.Cell):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, group: int = 1,
-                 act: type[nn.Cell] = nn.SiLU, eps: float = 1e-3, momentum: float = 0.97):
+                 act: Callable[[], nn.Cell] = nn.SiLU, eps: float = 1e-3, momentum: float = 0.97):
         super().__init__()
         self.conv = conv2d(in_channels, out_channels, kernel_size, stride=stride, group=group)
         self.bn = nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum)

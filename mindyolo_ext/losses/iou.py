@@ -1,8 +1,8 @@
 """Overlap of boxes, pair by pair, on separate coordinate tensors.
 
-A box argument is a tuple of four tensors x1, y1, x2, y2 that broadcast against those of the other
-box; slicing one (..., 4) tensor costs more than the overlap itself. Coordinates may be pixels or
-grid units. ``eps`` is added to every denominator.
+A box argument is a tuple of four tensors x1, y1, x2, y2 (in ``center_iou`` cx, cy, w, h) that broadcast
+against those of the other box; slicing one (..., 4) tensor costs more than the overlap itself. Coordinates
+may be pixels or grid units. ``eps`` is added to every denominator.
 """
 import math
 
@@ -20,6 +20,17 @@ def box_from_center(center_x: Tensor, center_y: Tensor, width: Tensor, height: T
 def iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
     """Intersection over union, 0..1."""
     return _iou_and_union(first, second, eps)[0]
+
+
+def center_iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
+    """Intersection over union of boxes given as cx, cy, w, h; their areas do not suffer from large coordinates."""
+    x, y, width, height = first
+    other_x, other_y, other_width, other_height = second
+    x1, y1, x2, y2 = box_from_center(x, y, width, height)
+    other_x1, other_y1, other_x2, other_y2 = box_from_center(other_x, other_y, other_width, other_height)
+    inter = ops.relu(ops.minimum(x2, other_x2) - ops.maximum(x1, other_x1)) * ops.relu(
+        ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1))
+    return inter / (width * height + other_width * other_height - inter + eps)
 
 
 def giou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:

@@ -1,0 +1,118 @@
+"""SimOTA: predictions to boxes by cost, a number of predictions per box that follows from the overlaps."""
+from typing import NamedTuple
+
+from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
+from mindyolo_ext.losses.iou import center_iou
+
+CANDIDATES = 10                             # overlaps that tell how many predictions a box gets, and the most it gets
+EXCLUDED = 1e9                              # cost of a pair that cannot match, above every real one
+# Which predictions may match: near the centre of a box, or (as the original up to tag 0.3.0) inside a box or near.
+AREAS = ("center", "box_or_center")
+_RADIUS = {"center": 1.5, "box_or_center": 2.5}             # in strides of the prediction
+_PENALTY = {"center": 1e6, "box_or_center": 1e5}            # of a pair that is not preferred
+
+Center = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class PairCosts(NamedTuple):
+    """Names of what ``SimOTAAssigner.pair_costs`` returns.
+
+    Shapes: ``cost``, ``iou`` (B, M, A); ``candidate`` (B, A) float 0/1.
+    """
+
+    cost: Tensor
+    iou: Tensor
+    candidate: Tensor
+
+
+class SimOTAAssigner(nn.Cell):
+    """Matches of all levels.
+
+    A prediction is a candidate if it lies in the area of some box of its image. Its cost for a box is the
+    class loss plus three times -log IoU, and a penalty outside the box's own area. A box takes as many of the
+    cheapest candidates as its ten best overlaps add up to, at least one; a prediction that several boxes
+    take goes to the box of the image for which it is cheapest. Equal costs: the first prediction or box.
+
+    Args:
+        area: ``center``: the prediction's cell centre lies less than 1.5 strides from the box centre along both axes.
+            ``box_or_center``: inside the box or less than 2.5 strides from its centre; preferred are those that are
+            both. The weights of tag 0.1.1rc0 were trained with it.
+
+    Shape: predicted boxes cx, cy, w, h, each (B, A); logits of objectness (B, A) and classes (B, K, A); wanted
+        boxes class, cx, cy, w, h, each (B, M), and mask (B, M) 0/1; grid column, row and stride, each (A,)
+        -> matched (B, A) float 0/1, index of its box (B, A) int. Lengths in pixels; no tensor carries a gradient.
+    Raises: ValueError for an unknown area.
+    Source: arXiv:2107.08430 and 2103.14259; original ``yolox/models/yolo_head.py``. Unlike the original, an image
+        whose boxes have no candidate at all is allowed.
+    """
+
+    def __init__(self, area: str = "center"):
+        super().__init__()
+        if area not in AREAS:
+            raise ValueError(f"SimOTAAssigner: area must be one of {AREAS}, got {area!r}")
+        self.with_box = area == "box_or_center"
+        self.radius, self.penalty = _RADIUS[area], _PENALTY[area]
+
+    def construct(self, boxes: Center, logits: tuple[Tensor, Tensor], wanted: tuple[Tensor, ...], mask: Tensor,
+                  grid: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        cost, iou, candidate = self.pair_costs(boxes, logits, wanted, mask, grid)
+        batch, count, predictions = cost.shape
+        chosen = min(CANDIDATES, predictions)
+        prices, places = ops.topk(-cost, chosen, -1)                                        # (B, M, 10)
+        ranks = ops.reshape(ops.arange(chosen, dtype=int32), (1, 1, chosen))
+        taken = ops.logical_and(ranks < ops.expand_dims(self.dynamic_k(iou, candidate), 2), prices > -0.5 * EXCLUDED)
+        taken = ops.cast(taken, float32)
+        images = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1, 1)) * predictions
+        places = ops.reshape(places + images, (-1,))
+        numbers = ops.cast(ops.reshape(ops.arange(count, dtype=int32), (1, count, 1)), float32)
+        takers = self._scatter(taken, places, batch * predictions)
+        taker = self._scatter(taken * numbers, places, batch * predictions)                 # right where there is one
+        cheapest = ops.cast(ops.reshape(ops.argmin(cost, 1), (-1,)), float32)
+        several = ops.cast(takers > 1.5, float32)
+        box = taker * (1.0 - several) + cheapest * several
+        matched = ops.minimum(takers, 1.0)
+        shape = (batch, predictions)
+        return (ops.stop_gradient(ops.reshape(matched, shape)),
+                ops.stop_gradient(ops.reshape(ops.cast(box * matched, int32), shape)))
+
+    def dynamic_k(self, iou: Tensor, candidate: Tensor) -> Tensor:
+        """How many predictions each box takes, (B, M) int."""
+        overlaps, _ = ops.topk(iou * ops.expand_dims(candidate, 1), min(CANDIDATES, iou.shape[2]), -1)
+        return ops.cast(ops.maximum(ops.sum(overlaps, 2), 1.0), int32)
+
+    def pair_costs(self, boxes: Center, logits: tuple[Tensor, Tensor], wanted: tuple[Tensor, ...], mask: Tensor,
+                   grid: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The parts of ``PairCosts`` as a tuple; a pair that cannot match costs ``EXCLUDED`` and more."""
+        present = ops.expand_dims(mask, 2)                                                  # (B, M, 1)
+        label, x, y, width, height = (ops.expand_dims(part, 2) for part in wanted)
+        column, row, stride = grid
+        offset_x, offset_y = ops.abs((column + 0.5) * stride - x), ops.abs((row + 0.5) * stride - y)
+        near = ops.maximum(offset_x, offset_y) < self.radius * stride                       # (B, M, A)
+        if self.with_box:
+            inside = ops.logical_and(offset_x < width * 0.5, offset_y < height * 0.5)
+            preferred = ops.cast(ops.logical_and(inside, near), float32)
+            allowed = ops.cast(ops.logical_or(inside, near), float32) * present
+        else:
+            preferred = ops.cast(near, float32)
+            allowed = preferred * present
+        candidate = ops.amax(allowed, 1)                                                    # (B, A)
+        iou = center_iou(tuple(ops.expand_dims(part, 1) for part in boxes), (x, y, width, height), eps=0.0)
+        cost = self._class_cost(logits, label) + 3.0 * -ops.log(iou + 1e-8)
+        cost = cost + (1.0 - preferred) * self.penalty
+        excluded = (1.0 - ops.expand_dims(candidate, 1)) + (1.0 - present)
+        return cost + excluded * EXCLUDED, iou * present, candidate
+
+    def _class_cost(self, logits: tuple[Tensor, Tensor], label: Tensor) -> Tensor:
+        """Binary cross-entropy of every prediction with every box's class, summed over the classes, (B, M, A)."""
+        objectness, classes = logits
+        batch, number, predictions = classes.shape
+        probability = ops.sqrt(ops.sigmoid(classes) * ops.sigmoid(ops.expand_dims(objectness, 1)))
+        yes = ops.maximum(ops.log(probability), -100.0)                                     # as PyTorch limits it
+        no = ops.maximum(ops.log(1.0 - probability), -100.0)
+        rows = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * number + ops.cast(ops.squeeze(label, 2), int32)
+        change = ops.gather(ops.reshape(no - yes, (batch * number, predictions)), ops.reshape(rows, (-1,)), 0)
+        return ops.reshape(change, (batch, -1, predictions)) - ops.expand_dims(ops.sum(no, 1), 1)
+
+    def _scatter(self, values: Tensor, places: Tensor, length: int) -> Tensor:
+        """Sum of the values that go to each place, (length,)."""
+        return ops.unsorted_segment_sum(ops.reshape(values, (-1,)), places, length)
