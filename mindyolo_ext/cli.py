@@ -6,7 +6,9 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mindyolo_ext import __version__
@@ -20,10 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     _set_up_logging(getattr(options, "log_level", "INFO"))
-    # A running graph answers Ctrl-C by sending the process SIGTERM; both end the run in order, as do job schedulers.
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        options.run(options)
+        with _sigterm_as_ctrl_c():
+            options.run(options)
     except KeyboardInterrupt:
         return _failed("stopped by Ctrl-C; what was saved stays (train.py goes on with --resume)", 130)
     except (ValueError, OSError, RuntimeError, FloatingPointError, TypeError) as error:
@@ -32,6 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _failed(str(error).split("\n\n---")[0].rstrip(), 1)       # without MindSpore's C++ call stack
     return 0
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt inside; the handler from before is put back at the end.
+
+    A running graph answers Ctrl-C by sending the process SIGTERM, and job schedulers send it: both end the run in
+    order. Only the main thread may set handlers, so a call from another thread leaves them alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)     # None: set outside Python
 
 
 def _interrupt(*_: object) -> None:
@@ -83,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(verb("export", _export, "write MindIR, ONNX or AIR, with a parity check"))
     _add_anchors(verb("anchors", _anchors, "compute anchors for a data set"))
     _add_check_data(verb("check-data", _check_data, "read a whole data set and report what is odd"))
+    _add_assign(verb("assign", _assign, "draw which predictions are trained on which box"))
     info = verb("info", _info, "say what a checkpoint or exported file holds")
     info.add_argument("file", type=Path)
     verb("doctor", _doctor, "versions, device, settings and what was tested where")
@@ -173,6 +192,8 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help=".data file of Yolo-FastestV2: anchors, class names")
     parser.add_argument("--anchors", type=_numbers, metavar="W,H,W,H,...", help="pixels, finest level first")
     parser.add_argument("--names", type=Path, help="text file with a class name per line")
+    parser.add_argument("--input", help="input the weights were trained with, where they do not tell; YOLOX: official, "
+                        "legacy, mindyolo")
     parser.add_argument("--report", type=Path, help="write what became of each tensor as JSON")
     parser.add_argument("--no_ema", action="store_true", help="take the raw weights where the file has both")
 
@@ -210,6 +231,19 @@ def _add_anchors(parser: argparse.ArgumentParser) -> None:
 def _add_check_data(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser, config_required=True)
     parser.add_argument("--split", default="train", choices=["train", "val"])
+
+
+def _add_assign(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser, config_required=True)
+    parser.add_argument("--weight", type=Path, help="checkpoint; without one the network has fresh weights")
+    parser.add_argument("--split", default="train", choices=["train", "val"])
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--image", nargs="+", default=[], metavar="NAME", help="file names, or patterns in quotes")
+    which.add_argument("--index", nargs="+", type=int, default=[], metavar="N", help="numbers of pictures, from 0")
+    which.add_argument("--count", type=int, default=4, help="so many pictures, spread over the data set")
+    parser.add_argument("--augment", action="store_true", help="as the first epoch of training makes the pictures")
+    parser.add_argument("--device_target", default="CPU", choices=["CPU", "GPU", "Ascend"])
+    parser.add_argument("--save_dir", type=Path, default=Path("runs/assign"))
 
 
 # ---- verbs --------------------------------------------------------------------------------------------------------
@@ -275,7 +309,8 @@ def _convert(options: argparse.Namespace) -> None:
         logger.info("\n%s", export_torch(options.source, options.target).table())
         return
     report = convert(options.source, options.target, model=options.model, report=options.report, data=options.data,
-                     anchors=options.anchors, names=options.names, prefer_ema=not options.no_ema)
+                     anchors=options.anchors, names=options.names, prefer_ema=not options.no_ema,
+                     input_style=options.input)
     logger.info("\n%s", report.table())
 
 
@@ -320,6 +355,19 @@ def _check_data(options: argparse.Namespace) -> None:
     logger.info("\n%s", report.table())
     if not report.ok:
         raise ValueError(f"check-data: {sum(p.fatal for p in report.problems)} faults must be repaired before training")
+
+
+def _assign(options: argparse.Namespace) -> None:
+    config = _recipe(options, extra=options.set)
+    from mindyolo_ext.backend import launch
+    launch.start(options.device_target, seed=config.train.seed)
+    from mindyolo_ext.engine.assign import assign, choose_pictures
+    from mindyolo_ext.engine.build import split_dataset
+    dataset = split_dataset(config, options.split)
+    indices = choose_pictures(dataset, image=options.image, index=options.index, count=options.count)
+    written = assign(config, indices, options.save_dir, dataset=dataset, weight=options.weight,
+                     augment=options.augment)
+    logger.info("\nwritten: %d, in %s", len(written), options.save_dir)
 
 
 def _info(options: argparse.Namespace) -> None:

@@ -89,11 +89,19 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """From ``from_epoch`` on, ``loss`` and ``augment`` change; ``augment`` null keeps the list before."""
+    """From ``from_epoch`` on, ``loss``, ``augment`` and ``eval_interval`` change; what a stage leaves out stays.
+
+    A negative ``from_epoch`` counts from the end: -16 are the last 16 epochs, all of them where there are fewer.
+    """
 
     from_epoch: int = 0
     loss: dict = field(default_factory=dict)
     augment: list | None = None
+    eval_interval: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.eval_interval is not None and self.eval_interval < 1:
+            raise ValueError(f"train.stages: eval_interval must be at least 1, got {self.eval_interval}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,10 @@ class TrainConfig:
     save_interval: int = 1
     log_interval: int = 10
     max_bad_steps: int = 20                     # steps in a row without a finite gradient before training gives up
+
+    def __post_init__(self) -> None:
+        if self.eval_interval < 1:
+            raise ValueError(f"train.eval_interval must be at least 1, got {self.eval_interval}")
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ class InputSpec:
         pad_value: grey level of the padding.
         pad_anchor: ``center`` or ``topleft``: where a letterboxed photo lies.
         scale_up: whether a letterboxed photo may grow.
+        rounding: how a letterboxed photo's sides become whole pixels. ``nearest``: to the nearest number. ``down``:
+            fractions are cut off, and boxes follow each side's own factor and the middle of the padding, as MindYOLO
+            trains. ``down_twice``: cut off and, if that lost a pixel of the side that should fill the input, fitted a
+            second time; boxes keep the factor before the cut, as YOLOX.
+        shrink: ``linear``, or ``area`` to average pixels where a letterboxed photo gets smaller.
         stride: height and width must be multiples of it.
 
     Raises: ValueError for a value outside these rules.
@@ -62,6 +67,8 @@ class InputSpec:
     pad_value: int = 114
     pad_anchor: str = "center"
     scale_up: bool = True
+    rounding: str = "nearest"
+    shrink: str = "linear"
     stride: int = 32
 
     def __post_init__(self) -> None:
@@ -70,7 +77,9 @@ class InputSpec:
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         for name, value, allowed in (("color", self.color, ("bgr", "rgb")),
                                      ("resize", self.resize, ("stretch", "letterbox")),
-                                     ("pad_anchor", self.pad_anchor, ("center", "topleft"))):
+                                     ("pad_anchor", self.pad_anchor, ("center", "topleft")),
+                                     ("rounding", self.rounding, ("nearest", "down", "down_twice")),
+                                     ("shrink", self.shrink, ("linear", "area"))):
             if value not in allowed:
                 raise ValueError(f"InputSpec: {name} must be one of {allowed}, got {value!r}")
         if len(self.size) != 2 or any(v <= 0 or v % self.stride for v in self.size):
@@ -82,16 +91,21 @@ class InputSpec:
         net_h, net_w = self.size
         if self.resize == "stretch":
             return Placement(net_w / width, net_h / height, 0.0, 0.0, width, height)
-        ratio = min(net_h / height, net_w / width)
-        if not self.scale_up:
-            ratio = min(ratio, 1.0)
-        new_w, new_h = self._resized(height, width, ratio)
-        pad_x, pad_y = (0, 0) if self.pad_anchor == "topleft" else ((net_w - new_w) // 2, (net_h - new_h) // 2)
-        return Placement(ratio, ratio, float(pad_x), float(pad_y), width, height)
+        ratio = self._ratio(height, width)
+        new_w, new_h = self._resized(height, width)
+        free_x, free_y = (0, 0) if self.pad_anchor == "topleft" else (net_w - new_w, net_h - new_h)
+        if self.rounding == "down":
+            return Placement(new_w / width, new_h / height, free_x / 2, free_y / 2, width, height)
+        return Placement(ratio, ratio, float(free_x // 2), float(free_y // 2), width, height)
 
-    def _resized(self, height: int, width: int, ratio: float) -> tuple[int, int]:
+    def _ratio(self, height: int, width: int) -> float:
+        """The factor that brings a photo to the network's size with its shape kept."""
+        ratio = min(self.size[0] / height, self.size[1] / width)
+        return ratio if self.scale_up else min(ratio, 1.0)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
         """(width, height) of the photo after letterbox scaling, at least one pixel."""
-        rule = int if self.pad_anchor == "topleft" else round
+        ratio, rule = self._ratio(height, width), round if self.rounding == "nearest" else int
         return max(1, rule(width * ratio)), max(1, rule(height * ratio))
 
     def resize_image(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
@@ -102,13 +116,24 @@ class InputSpec:
         net_h, net_w = self.size
         if self.resize == "stretch":
             return cv2.resize(image, (net_w, net_h), interpolation=cv2.INTER_LINEAR), placement
-        new_w, new_h = self._resized(*image.shape[:2], placement.scale_x)
-        if (new_h, new_w) != image.shape[:2]:
-            image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+        image = self.fit_image(image)
+        if self.rounding == "down_twice":
+            image = self.fit_image(image)
+        new_h, new_w = image.shape[:2]
         canvas = np.full((net_h, net_w, 3), self.pad_value, np.uint8)
         top, left = int(placement.pad_y), int(placement.pad_x)
         canvas[top:top + new_h, left:left + new_w] = image
         return canvas, placement
+
+    def fit_image(self, image: np.ndarray) -> np.ndarray:
+        """The photo scaled to the network's size with its shape kept, without padding."""
+        height, width = image.shape[:2]
+        shape = self._resized(height, width)
+        if shape == (width, height):
+            return image
+        smaller = self._ratio(height, width) < 1
+        return cv2.resize(image, shape, interpolation=cv2.INTER_AREA if smaller and self.shrink == "area"
+                          else cv2.INTER_LINEAR)
 
     def to_tensor(self, image: np.ndarray) -> np.ndarray:
         """BGR uint8 (H, W, 3) of any size -> float32 (3, H, W) in the model's convention."""

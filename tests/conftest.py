@@ -31,10 +31,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A fixture ``golden_case`` runs over the seeded cases of the module's ``FAMILY``."""
+    """A fixture ``golden_case`` runs over the seeded cases of the module's ``FAMILY``.
+
+    Where the module names ``QUICK_VARIANTS``, the other variants of the default folder are marked all_cases.
+    """
     if "golden_case" in metafunc.fixturenames:
-        cases = golden_cases(metafunc.config.getoption("--golden"), metafunc.module.FAMILY)
-        metafunc.parametrize("golden_case", cases, ids=str, scope="module")
+        quick = getattr(metafunc.module, "QUICK_VARIANTS", None)
+        cases = [pytest.param(case, id=str(case), marks=[pytest.mark.all_cases] if case.default and quick and
+                              case.variant not in quick else [])
+                 for case in golden_cases(metafunc.config.getoption("--golden"), metafunc.module.FAMILY)]
+        metafunc.parametrize("golden_case", cases, scope="module")
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,10 @@ class GoldenCase:
         return f"{self.path.parent.name}-{self.path.stem}"
 
     @property
+    def variant(self) -> str:
+        return self.path.parent.name
+
+    @property
     def seed(self) -> int:
         return int(re.match(r"case_seed(\d+)", self.path.name).group(1))
 

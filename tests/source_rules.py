@@ -10,18 +10,19 @@ from pathlib import Path
 
 PACKAGE = "mindyolo_ext"
 FRAMEWORKS = ("mindspore", "torch", "tensorflow", "jax", "paddle")
-BASE = {"config", "input_spec", "class_names", "progress", "registry", "__init__"}   # import no framework
+BASE = {"config", "input_spec", "class_names", "progress", "registry", "priors", "__init__"}   # import no framework
 # part of the package -> the parts it may import; "__init__" is the version number
 MAY_IMPORT = {
     "__init__": {"engine", "models"},                                   # inside __getattr__ only
     "config": set(), "input_spec": set(), "class_names": set(), "progress": set(), "registry": set(),
+    "priors": set(),
     "backend": {"backend"},
     "layers": {"backend", "layers"},
-    "models": {"backend", "layers", "models", "input_spec", "registry"},
+    "models": {"backend", "layers", "models", "input_spec", "priors", "registry"},
     "losses": {"backend", "losses", "registry"},
     "data": {"data", "input_spec", "progress"},
     "evaluation": {"evaluation", "input_spec", "progress"},
-    "visual": {"visual", "data", "evaluation", "input_spec"},
+    "visual": {"visual", "data", "evaluation", "input_spec", "priors"},
     "checkpoint": {"checkpoint", "backend", "models", "data", "input_spec", "class_names", "__init__"},
     "engine": {"engine", "backend", "layers", "models", "losses", "data", "evaluation", "visual", "checkpoint"} | BASE,
     "cli": {"engine", "backend", "data", "evaluation", "visual", "checkpoint"} | BASE,
@@ -100,7 +101,8 @@ def _inner_import(item: Imported, parts: tuple[str, ...]) -> Iterator[str]:
         yield f"checkpoint imports {item.full} at the top"
     if parts[0] == "cli" and goal != "__init__" and not item.lazy:
         yield f"cli imports {item.full} at the top"
-    if parts[0] == goal == "models" and len(parts) == 2 and parts[1] != "__init__" and target[1] != "registry":
+    if parts[0] == goal == "models" and len(parts) == 2 and parts[1] != "__init__" \
+            and target[1] != "registry" and not target[1].startswith(f"{parts[1]}_"):
         yield f"a family imports {item.full} of another"
     if (parts[0] == goal == "losses" and len(parts) == 2 and parts[1] not in ("__init__", "iou", "registry")
             and target[1] not in ("registry", "iou", "assign")):

@@ -179,8 +179,8 @@ def test_framework_stays_out_of_the_package_and_its_help(code: str):
 
 
 def test_parts_without_a_framework_load_none():
-    plain = sources("config.py", "input_spec.py", "class_names.py", "progress.py", "data", "evaluation", "visual",
-                    "checkpoint")
+    plain = sources("config.py", "input_spec.py", "class_names.py", "priors.py", "progress.py", "data", "evaluation",
+                    "visual", "checkpoint")
     modules = [f"mindyolo_ext.{path.removesuffix('.py').replace('/', '.')}" for path in plain
                if not path.startswith(ORIGINALS) and not path.endswith("__init__.py")]
     assert len(modules) > 20

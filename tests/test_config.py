@@ -4,6 +4,13 @@ from pathlib import Path
 import pytest
 
 from mindyolo_ext.config import load_config, override
+from mindyolo_ext.data.dataset import build_dataset
+from mindyolo_ext.data.transforms import build_pipeline
+from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.models import list_models
+
+RECIPES = Path(__file__).resolve().parent.parent / "configs"
+YOLOX = {"nano": 416, "tiny": 416, "s": 640, "m": 640, "l": 640, "x": 640, "darknet53": 640}
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -40,6 +47,8 @@ def test_saved_recipe_reads_back_the_same(tmp_path):
     ("train: {epochs: 1, epochs: 2}", "'epochs' stands twice"),
     ("- 1", "wanted sections at the top level"),
     ("a: [", "not valid YAML"),
+    ("train: {stages: [{from_epoch: -1, eval_interval: 0}]}", "eval_interval must be at least 1, got 0"),
+    ("train: {eval_interval: 0}", "train.eval_interval must be at least 1, got 0"),
     ("train: {stages: [{from: 3}]}", r"unknown key train.stages\[0\].from"),
 ])
 def test_wrong_recipes_say_where_and_what(tmp_path, text, message):
@@ -68,3 +77,39 @@ def test_another_data_format_replaces_the_description(tmp_path):
     assert load_config(path, ["data.val.images=c"]).data.val == {"format": "coco", "images": "c", "annotations": "b"}
     replaced = load_config(path, ["data.val={format: darknet, data: x.data, split: val}"]).data.val
     assert replaced == {"format": "darknet", "data": "x.data", "split": "val"}
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_loads_and_its_steps_exist(path):
+    config = load_config(path)
+    for steps in (config.data.augment, *(stage.augment or [] for stage in config.train.stages)):
+        build_pipeline(steps, InputSpec(), None)
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    if config.model.name:
+        assert config.model.name in list_models()
+        assert config.train.loss["name"] == f"{path.parent.name}_loss"
+
+
+@pytest.mark.parametrize(("scale", "size"), YOLOX.items())
+def test_yolox_recipes(scale, size):
+    config = load_config(RECIPES / "yolox" / f"yolox-{scale}.yaml")
+    mosaic, colours = config.data.augment
+    assert config.model.name == f"yolox_{scale}" and config.input.size == [size, size]
+    assert mosaic["probability"] == (0.5 if scale == "nano" else 1.0)
+    assert mosaic["scale"] == ([0.5, 1.5] if size == 416 else [0.1, 2.0])
+    assert mosaic["mixup_probability"] == (0.0 if size == 416 else 1.0)
+    assert colours == {"name": "yolox_hsv_flip", "max_boxes": 120}
+    low, high = (10, 20) if size == 416 else (15, 25)
+    assert config.train.multi_scale == [32 * step for step in range(low, high + 1)]
+    optimizer = config.train.optimizer
+    assert optimizer.lr * 64 == 0.01 and optimizer.lr_per_image and optimizer.nesterov and optimizer.groups == "by_kind"
+    assert (config.eval.conf_thres, config.eval.iou_thres, config.eval.clip) == (0.01, 0.65, False)
+    header = (RECIPES / "yolox" / f"yolox-{scale}.yaml").read_text(encoding="utf-8").partition("__BASE__")[0]
+    assert f"{size} x {size}" in header and "% mAP" in header and f"configs/yolox/yolox-{scale}.yaml" in header
+
+
+def test_a_voc_recipe_replaces_the_coco_description(shared):
+    config = load_config(RECIPES / "yolox" / "yolox-nano-bccd.yaml", [f"data.root={shared / 'data' / 'bccd'}"])
+    train, val = (build_dataset(description, config.data.root) for description in (config.data.train, config.data.val))
+    assert (len(train), len(val)) == (205, 87) and train.class_names == ["RBC", "WBC", "Platelets"]
+    assert build_pipeline(config.data.augment, InputSpec(), train).max_boxes == 120

@@ -9,7 +9,15 @@ import numpy as np
 from tabulate import tabulate
 
 from mindyolo_ext.checkpoint.errors import CheckpointError
-from mindyolo_ext.checkpoint.names import Mapped, Recognition, map_tensors, recognise, table_of, to_source_tensors
+from mindyolo_ext.checkpoint.names import (
+    Mapped,
+    NamesTable,
+    Recognition,
+    map_tensors,
+    recognise,
+    table_of,
+    to_source_tensors,
+)
 from mindyolo_ext.checkpoint.reader import OWN_METADATA, ForeignCheckpoint, file_sha256, read_checkpoint
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
@@ -31,6 +39,7 @@ class ConversionReport:
         source_format: see ``ForeignCheckpoint``; ``entry`` and ``used_ema`` say which weights were taken.
         model, num_classes, class_names_from: registry name, classes, and where the class names come from.
         part: ``backbone`` for a file that holds only that, else empty.
+        input: the input convention that was written into the checkpoint, and what told it.
         mapped: source name -> target name; ``ignored``: source name -> reason; ``unfilled``: target names that a
             part of a model leaves as they are.
         numbers: how many single numbers were taken over.
@@ -48,6 +57,7 @@ class ConversionReport:
     num_classes: int
     class_names_from: str
     part: str = ""
+    input: str = ""
     mapped: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
     unfilled: list[str] = field(default_factory=list)
@@ -65,8 +75,10 @@ class ConversionReport:
                          + (", moving average" if self.used_ema else "") + ")"),
                 ("to", self.target),
                 ("model", f"{self.model}, {self.num_classes} classes (names from {self.class_names_from})"
-                          + (f", {self.part} only" if self.part else "")),
-                ("tensors", f"{len(self.mapped)} taken over ({self.numbers:,} numbers), {len(self.ignored)} ignored"
+                          + (f", {self.part} only" if self.part else ""))]
+        if self.input:
+            rows.append(("input", self.input))
+        rows += [("tensors", f"{len(self.mapped)} taken over ({self.numbers:,} numbers), {len(self.ignored)} ignored"
                             + (f", {len(self.unfilled)} of the model not in the file" if self.unfilled else ""))]
         rows += [("ignored", f"{list(self.ignored.values()).count(reason)} x {reason}")
                  for reason in dict.fromkeys(self.ignored.values())]
@@ -77,7 +89,7 @@ class ConversionReport:
 
 def convert(source: str | Path, target: str | Path, *, model: str | None = None, report: str | Path | None = None,
             anchors: Sequence[float] | None = None, data: str | Path | None = None, names: str | Path | None = None,
-            prefer_ema: bool = True, entry: str | None = None) -> ConversionReport:
+            prefer_ema: bool = True, entry: str | None = None, input_style: str | None = None) -> ConversionReport:
     """Convert an original's checkpoint to ours; see ``export_torch`` for the way back.
 
     Args:
@@ -90,8 +102,11 @@ def convert(source: str | Path, target: str | Path, *, model: str | None = None,
         names: file of class names, one a line.
         prefer_ema: take averaged weights where the file holds both.
         entry: take this top-level entry of the file and no other.
+        input_style: the input convention the weights were trained with (``NamesTable.input_styles``); by default what
+            names and weights tell, or the family's usual one.
 
-    Raises: FileNotFoundError; CheckpointError if the file is damaged, of an unknown family, or does not fit the model.
+    Raises: FileNotFoundError; CheckpointError if the file is damaged, of an unknown family, or does not fit the model,
+        and for an input style that the family does not have.
     """
     foreign = read_checkpoint(source, prefer_ema=prefer_ema, entry=entry)
     if OWN_METADATA in foreign.extras:
@@ -105,17 +120,20 @@ def convert(source: str | Path, target: str | Path, *, model: str | None = None,
     cell = _build(found, keywords)
     mapped = map_tensors(table, found, tensors, _parameters(cell), where=str(source))
     class_names, origin = _class_names(foreign, cell.num_classes, settings, data, names)
+    size = (settings.height or cell.input_spec.size[0], settings.width or cell.input_spec.size[1])
+    choice = _choose_input(table, found, tensors, replace(cell.input_spec, size=size), input_style)
     metadata = CheckpointMetadata(
         model=found.model, num_classes=cell.num_classes, class_names=class_names,
-        input_spec=_input_spec(cell.input_spec, settings), architecture=dict(cell.architecture), epoch=foreign.epoch,
+        input_spec=choice.spec, architecture=dict(cell.architecture), epoch=foreign.epoch,
         source={"file": Path(source).name, "sha256": foreign.sha256, "format": foreign.source_format,
                 "entry": foreign.entry, "ema": foreign.used_ema},
         extra=_extra(found, mapped))
     save_checkpoint(target, mapped.values, metadata)
     result = ConversionReport(
         str(source), str(target), foreign.sha256, file_sha256(target), foreign.source_format, foreign.entry,
-        foreign.used_ema, found.model, cell.num_classes, origin, found.part, mapped.sources, mapped.ignored,
-        mapped.unfilled, sum(array.size for array in mapped.values.values()), foreign.warnings + mapped.warnings)
+        foreign.used_ema, found.model, cell.num_classes, origin, found.part, choice.text, mapped.sources,
+        mapped.ignored, mapped.unfilled, sum(array.size for array in mapped.values.values()),
+        foreign.warnings + mapped.warnings + choice.warnings)
     return _reported(result, report)
 
 
@@ -135,14 +153,15 @@ def export_torch(source: str | Path, target: str | Path, *, report: str | Path |
     parameters, metadata = load_checkpoint(source)
     weights = {name: array for name, array in parameters.items() if not name.startswith(STATE_PREFIX)}
     table = table_of(_build(Recognition(metadata.model, metadata.num_classes), metadata.architecture).family)
-    tensors = to_source_tensors(table, weights, metadata.extra.get(COUNTERS))
+    trained = metadata.extra.get("training") or {}
+    tensors = to_source_tensors(table, weights, metadata.extra.get(COUNTERS, trained.get("updates")))
     part = metadata.extra.get("part") or {}
     prefix = part.get("prefix", "")
     tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
     write_torch_checkpoint(target, tensors, wrap=wrap, half=half)
     result = ConversionReport(
         str(source), str(target), file_sha256(source), file_sha256(target), "mindspore", "", False, metadata.model,
-        metadata.num_classes, "the checkpoint", part.get("name", ""),
+        metadata.num_classes, "the checkpoint", part.get("name", ""), "",
         {name: table.to_source(name).removeprefix(prefix) for name in weights},
         {name: "state of the training, not a weight" for name in parameters if name not in weights}, [],
         sum(array.size for array in weights.values()),
@@ -184,11 +203,45 @@ def _extra(found: Recognition, mapped: Mapped) -> dict[str, Any]:
     return extra
 
 
-def _input_spec(spec: InputSpec, settings: DataFile) -> InputSpec:
-    """The model's input, in the size that the settings name."""
-    if settings.width is None and settings.height is None:
-        return spec
-    return replace(spec, size=(settings.height or spec.size[0], settings.width or spec.size[1]))
+@dataclass
+class _Input:
+    """The input convention of converted weights: ``spec``, ``text`` for people (empty if there is but one)."""
+
+    spec: InputSpec
+    text: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+def _choose_input(table: NamesTable, found: Recognition, tensors: dict[str, np.ndarray], usual: InputSpec,
+                  wanted: str | None) -> _Input:
+    """What the user wants, else what the weights tell, else the family's usual input.
+
+    Raises: CheckpointError if the family has no style called ``wanted``.
+    """
+    styles = table.input_styles(usual.size)
+    if wanted is not None and wanted not in styles:
+        raise CheckpointError(f"{found.model}: has no input style {wanted!r}, "
+                              + (f"wanted one of {', '.join(styles)}" if styles else "its input is always the same"))
+    if not styles:
+        return _Input(usual)
+    evidence = table.input_evidence(found, tensors)
+    style, reason = (wanted, "as asked for") if wanted else (evidence.style, evidence.reason)
+    warnings = []
+    if not style:
+        style, reason = next(iter(styles)), "the usual one"
+        warnings.append(f"the input the weights were trained with is not clear ({evidence.reason}); took {style}, name "
+                        f"another with --input ({', '.join(styles)})")
+    elif evidence.style not in ("", style):
+        warnings.append(f"--input {style} contradicts the weights, which want {evidence.style} ({evidence.reason})")
+    return _Input(styles[style], f"{style}: {_in_words(styles[style])} ({reason})", warnings)
+
+
+def _in_words(spec: InputSpec) -> str:
+    """A few words for people: ``BGR 0..255, letterbox topleft, 640x640``."""
+    top = 255 * spec.scale
+    values = f"0..{top:g}" + (", mean and deviation" if any(spec.mean) or set(spec.std) != {1.0} else "")
+    place = f" {spec.pad_anchor}" if spec.resize == "letterbox" else ""
+    return f"{spec.color.upper()} {values}, {spec.resize}{place}, {spec.size[0]}x{spec.size[1]}"
 
 
 def _class_names(foreign: ForeignCheckpoint, num_classes: int, settings: DataFile, data: str | Path | None,

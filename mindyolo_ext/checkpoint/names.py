@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext.checkpoint.errors import CheckpointError
+from mindyolo_ext.input_spec import InputSpec
 
 TORCH_TO_MINDSPORE = {"running_mean": "moving_mean", "running_var": "moving_variance"}
 NORM_LEAVES = {"weight": "gamma", "bias": "beta"}
@@ -19,7 +20,7 @@ MINDSPORE_TO_TORCH = {"moving_mean": "running_mean", "moving_variance": "running
 COUNTER = "num_batches_tracked"
 _STATE_PREFIXES = ("moments.", "moment1.", "moment2.", "accum.", "velocity.", "state.")
 _STATE_NAMES = {"global_step", "learning_rate", "momentum", "epoch_num", "step_num", "current_iterator_step",
-                "last_overflow_iterator_step"}
+                "last_overflow_iterator_step", "updates"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Recognition:
         keywords: further builder keywords that the shapes tell.
         prefix: what stands before the names in the whole model, for a file that holds only a part of it.
         part: name of that part, empty for a whole model.
+        renames: beginning of a name in the file -> beginning of the name in the original, for files of another
+            program with modules of its own; see ``renamed``.
     """
 
     model: str
@@ -46,6 +49,24 @@ class Recognition:
     keywords: dict[str, object] = field(default_factory=dict)
     prefix: str = ""
     part: str = ""
+    renames: Mapping[str, str] = field(default_factory=dict)
+
+    def original_name(self, name: str) -> str:
+        """The name in the whole original of the tensor ``name`` of the file."""
+        return renamed(self.prefix + name, self.renames)
+
+
+@dataclass(frozen=True)
+class InputEvidence:
+    """Which input the weights of a file were trained with.
+
+    Args:
+        style: a key of ``NamesTable.input_styles``; empty if nothing tells.
+        reason: what tells it, or why nothing does.
+    """
+
+    style: str
+    reason: str
 
 
 class NamesTable(ABC):
@@ -83,6 +104,18 @@ class NamesTable(ABC):
             raise CheckpointError(f"{self.family}: anchors were given, but its models have none")
         return {}
 
+    def input_styles(self, size: tuple[int, int]) -> dict[str, InputSpec]:  # noqa: ARG002
+        """The input conventions this family's weights exist with, the usual one first; empty if there is one only.
+
+        Args:
+            size: (height, width) of the input.
+        """
+        return {}
+
+    def input_evidence(self, recognition: Recognition, tensors: Mapping[str, np.ndarray]) -> InputEvidence:  # noqa: ARG002
+        """Which of ``input_styles`` the weights were trained with, as far as they tell."""
+        return InputEvidence("", "the weights do not tell")
+
     def outputs(self, cell: Any, images: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002
         """Outputs of the network for ``verify``, under the names that stored arrays and the original's hook use.
 
@@ -118,6 +151,16 @@ def table_of(family: str) -> NamesTable:
     if family not in _TABLES:
         raise ValueError(f"no names table for family {family!r}, there is one for {', '.join(list_tables())}")
     return _TABLES[family]
+
+
+def renamed(name: str, renames: Mapping[str, str]) -> str:
+    """``name`` with the longest beginning that ``renames`` knows (up to a dot) replaced."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        beginning = ".".join(parts[:end])
+        if beginning in renames:
+            return ".".join([renames[beginning], *parts[end:]])
+    return name
 
 
 def find_norms(names: Iterable[str]) -> frozenset[str]:
@@ -204,10 +247,10 @@ def map_tensors(table: NamesTable, recognition: Recognition, tensors: Mapping[st
         shapes that differ.
     """
     result = Mapped()
-    named = {recognition.prefix + name: (name, array) for name, array in tensors.items()}
-    norms = find_norms(named)
+    norms = find_norms(recognition.original_name(name) for name in tensors)
     unknown, twice, shapes, narrowed = [], [], [], []
-    for full, (name, array) in named.items():
+    for name, array in tensors.items():
+        full = recognition.original_name(name)
         target = table.to_target(full, norms)
         layer, _, leaf = full.rpartition(".")
         if leaf == COUNTER and array.size == 1:

@@ -24,6 +24,7 @@ WEIGHT_ENTRIES = ("model", "state_dict", "model_state_dict", "net", "network", "
 STATE_ENTRIES = ("optimizer", "optimizers", "scheduler", "lr_scheduler", "lr_schedulers", "scaler", "grad_scaler",
                  "optimizer_state_dict")
 PREFIXES = ("module.", "_orig_mod.")
+EMA_PREFIX = "ema."                                         # of names in a MindSpore file
 OWN_METADATA = "mindyolo_ext"                               # in ``extras``: the metadata of a checkpoint of ours
 MAX_NODES = 200_000
 MAX_DEPTH = 100
@@ -86,7 +87,7 @@ def read_checkpoint(path: str | Path, *, max_bytes: int = DEFAULT_MAX_BYTES, pre
     path = Path(path)
     kind = sniff_format(path)
     if kind == "mindspore":
-        result = _read_mindspore(path, max_bytes)
+        result = _read_mindspore(path, max_bytes, prefer_ema=prefer_ema)
     elif kind == "safetensors":
         result = _read_safetensors(path, max_bytes)
     else:
@@ -346,8 +347,11 @@ def _class_names(root: Any, weights: Any, plain: _Plain) -> list[str] | None:
     return None
 
 
-def _read_mindspore(path: Path, max_bytes: int) -> ForeignCheckpoint:
-    """A MindSpore ``.ckpt``; the one place of this file that needs the framework."""
+def _read_mindspore(path: Path, max_bytes: int, *, prefer_ema: bool) -> ForeignCheckpoint:
+    """A MindSpore ``.ckpt``; the one place of this file that needs the framework.
+
+    MindYOLO writes its moving average with ``ema.`` before each name, alone or beside the raw weights.
+    """
     from mindyolo_ext.checkpoint.store import METADATA_NAME, read_parameters
 
     if path.stat().st_size > max_bytes:
@@ -357,9 +361,13 @@ def _read_mindspore(path: Path, max_bytes: int) -> ForeignCheckpoint:
     stored: dict[str, int] = {}
     for array in arrays.values():
         stored[str(array.dtype)] = stored.get(str(array.dtype), 0) + 1
-    tensors = {name: _from_numpy(array) for name, array in arrays.items()}
     extras = {} if own is None else {OWN_METADATA: np.asarray(own, np.uint8).tobytes().decode("utf-8", "replace")}
-    return ForeignCheckpoint(path, tensors, "mindspore", file_sha256(path), stored_dtypes=stored, extras=extras)
+    averaged = {name.removeprefix(EMA_PREFIX): array for name, array in arrays.items() if name.startswith(EMA_PREFIX)}
+    raw = {name: array for name, array in arrays.items() if not name.startswith(EMA_PREFIX)}
+    used_ema = bool(averaged) and (prefer_ema or not averaged.keys() <= raw.keys())
+    chosen = {**raw, **averaged} if used_ema else raw
+    return ForeignCheckpoint(path, {name: _from_numpy(array) for name, array in chosen.items()}, "mindspore",
+                             file_sha256(path), used_ema=used_ema, stored_dtypes=stored, extras=extras)
 
 
 _SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",

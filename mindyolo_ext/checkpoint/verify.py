@@ -109,7 +109,8 @@ def verify(checkpoint: str | Path, *, arrays: str | Path | None = None, images: 
         torch_repo: clone of the original program, whose code will run; needs ``torch_python`` and ``source``.
         torch_python: Python that has PyTorch.
         source: the original's checkpoint, loaded there strictly.
-        seed, size, batch: of the images for ``torch_repo``; ``size`` is (height, width), by default the model's.
+        seed, size, batch: of the images for ``torch_repo``, which have the model's colours and range; ``size`` is
+            (height, width), by default the model's.
         tolerance: largest allowed difference, as a share of the largest value of an array (at least 1).
 
     Raises: FileNotFoundError; CheckpointError if the arguments do not belong together or the original fails.
@@ -124,7 +125,8 @@ def verify(checkpoint: str | Path, *, arrays: str | Path | None = None, images: 
     if arrays is not None:
         return _against_arrays(Path(checkpoint), cell, Path(arrays), images, tolerance)
     height, width = size or cell.input_spec.size
-    pictures = seeded_images(seed, batch, height, width)
+    photos = np.round(255 * seeded_images(seed, batch, height, width)).astype(np.uint8).transpose(0, 2, 3, 1)
+    pictures = np.stack([cell.input_spec.to_tensor(photo) for photo in photos])
     report = VerifyReport(str(checkpoint), f"{torch_repo} with {source}", tolerance)
     told = metadata.source.get("sha256")
     if told is not None and told != file_sha256(source):
@@ -219,7 +221,7 @@ def _run_original(cell: Any, metadata: CheckpointMetadata, pictures: np.ndarray,
     with tempfile.TemporaryDirectory() as folder:
         job = {"family": cell.family, "repo": str(repo.resolve()), "weights": str(source.resolve()), "threads": 2,
                "entry": metadata.source.get("entry", ""), "num_classes": metadata.num_classes,
-               "architecture": metadata.architecture, "images": f"{folder}/images.npy",
+               "model": metadata.model, "architecture": metadata.architecture, "images": f"{folder}/images.npy",
                "results": f"{folder}/results.npz"}
         np.save(job["images"], pictures)
         Path(folder, "job.json").write_text(json.dumps(job), encoding="utf-8")

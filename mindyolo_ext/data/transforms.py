@@ -2,10 +2,10 @@
 
 An augmentation is a function ``f(sample, context, *, keywords) -> sample`` decorated with ``@register_transform``; its
 name is the step's name in a configuration. It returns a new sample and never writes into the one it got, draws every
-random number from ``context.rng``, and may load further pictures through ``context.dataset``.
+random number from ``context.rng``, and may load further pictures through ``context.dataset``. YOLOX's own
+augmentations stand in ``yolox_augment.py``.
 """
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,51 +13,15 @@ import cv2
 import numpy as np
 
 from mindyolo_ext.data.dataset import Dataset, Sample, did_you_mean
+from mindyolo_ext.data.transform_registry import (
+    TRANSFORMS,
+    AugmentContext,
+    list_transforms,
+    register_transform,
+    transform_defaults,
+)
+from mindyolo_ext.data.yolox_augment import yolox_hsv_flip, yolox_mosaic  # noqa: F401  makes its steps known
 from mindyolo_ext.input_spec import InputSpec, Placement
-
-
-@dataclass(frozen=True)
-class AugmentContext:
-    """What an augmentation may use besides its sample.
-
-    Args:
-        rng: random numbers of this (seed, epoch, index), whatever worker or rank asks.
-        dataset: for augmentations that combine pictures.
-        input_spec: of the model, with the size of this step.
-        epoch, index: which epoch, and which picture of the data set.
-    """
-
-    rng: np.random.Generator
-    dataset: Dataset
-    input_spec: InputSpec
-    epoch: int
-    index: int
-
-
-Transform = Callable[..., Sample]
-_TRANSFORMS: dict[str, tuple[Transform, int]] = {}
-
-
-def register_transform(function: Transform | None = None, *, pictures: int = 1) -> Any:
-    """Decorator: makes a function known under its name; ``pictures`` is how many pictures' boxes it may return.
-
-    Raises: ValueError for a name twice; TypeError if a setting is not keyword-only with a default.
-    """
-    if function is None:
-        return lambda later: register_transform(later, pictures=pictures)
-    name = function.__name__
-    if name in _TRANSFORMS or name == "resize":
-        raise ValueError(f"register_transform: there is already a step {name}")
-    for key, parameter in list(inspect.signature(function).parameters.items())[2:]:
-        if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
-            raise TypeError(f"register_transform: {name}: {key} must be keyword-only and have a default")
-    _TRANSFORMS[name] = function, pictures
-    return function
-
-
-def list_transforms() -> list[str]:
-    """The names that a configuration may use as steps."""
-    return sorted([*_TRANSFORMS, "resize"])
 
 
 @dataclass(frozen=True)
@@ -98,7 +62,7 @@ class Pipeline:
                 image, placement = spec.resize_image(sample.image)
                 sample = replace(sample, image=image, boxes=placement.to_network(sample.boxes))
             else:
-                sample = _TRANSFORMS[name][0](sample, context, **keywords)
+                sample = TRANSFORMS[name][0](sample, context, **keywords)
         if placement is None or sample.image.shape != (*spec.size, 3):
             raise ValueError(f"pipeline: wanted an image {(*spec.size, 3)} after the last step, got "
                              f"{sample.image.shape}: steps after resize must keep the size")
@@ -106,9 +70,16 @@ class Pipeline:
 
     @property
     def max_boxes(self) -> int:
-        """The largest number of boxes that one picture may come out with, ignored ones left out."""
-        factor = int(np.prod([1] + [_TRANSFORMS[name][1] for name, _ in self.steps if name != "resize"]))
-        return self.dataset.max_boxes() * factor
+        """The largest number of boxes that one picture may come out with, ignored ones left out.
+
+        Steps that combine pictures multiply the data set's maximum, a step with a keyword ``max_boxes`` cuts it.
+        """
+        most = self.dataset.max_boxes()
+        for name, keywords in self.steps:
+            if name != "resize":
+                most *= TRANSFORMS[name][1]
+                most = int(min(most, {**transform_defaults(name), **keywords}.get("max_boxes", most)))
+        return most
 
 
 def build_pipeline(steps: Sequence[Mapping[str, Any] | str], input_spec: InputSpec, dataset: Dataset, *,
@@ -131,9 +102,7 @@ def build_pipeline(steps: Sequence[Mapping[str, Any] | str], input_spec: InputSp
         where = f"augmentation step {number + 1}"
         if name not in list_transforms():
             raise ValueError(f"{where}: unknown name {name!r}{did_you_mean(name, list_transforms())}")
-        defaults = {} if name == "resize" else {
-            key: parameter.default for key, parameter in inspect.signature(_TRANSFORMS[name][0]).parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY}
+        defaults = transform_defaults(name)
         for key, value in keywords.items():
             if key not in defaults:
                 raise ValueError(f"{where} ({name}): unknown keyword {key}{did_you_mean(key, defaults)}")
@@ -146,7 +115,7 @@ def build_pipeline(steps: Sequence[Mapping[str, Any] | str], input_spec: InputSp
 
 
 def _checked(where: str, key: str, value: Any, default: Any) -> Any:
-    """``value`` as the kind of ``default``: a range (low, high) or a number; ``probability`` lies in 0..1."""
+    """``value`` as the kind of ``default``: a range (low, high) or a number; a probability lies in 0..1."""
     def number(item: Any) -> bool:
         return isinstance(item, (int, float)) and not isinstance(item, bool) and np.isfinite(item)
 
@@ -157,7 +126,7 @@ def _checked(where: str, key: str, value: Any, default: Any) -> Any:
         return tuple(value)
     if not number(value):
         raise TypeError(f"{where} must be a number, got {value!r}")
-    if key == "probability" and not 0 <= value <= 1:
+    if key.endswith("probability") and not 0 <= value <= 1:
         raise ValueError(f"{where} must lie in 0..1, got {value!r}")
     return value
 

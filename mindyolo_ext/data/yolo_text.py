@@ -102,8 +102,9 @@ def add_labelled(collector: Collector, path: str, image_id: int, label: str, *, 
         lines = read_lines(label)
     except FileNotFoundError:
         lines = []
-        kind = "no label file" if missing_allowed else "missing label"
-        collector.report(kind, label, f"no such label file, wanted one for {path}")
+        if os.path.isfile(path):                                    # a missing picture is noted by the collector
+            kind = "no label file" if missing_allowed else "missing label"
+            collector.report(kind, label, f"no such label file, wanted one for {path}")
     except ValueError as error:
         lines = []
         collector.report("malformed label", label, str(error))

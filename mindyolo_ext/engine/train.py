@@ -20,7 +20,7 @@ from mindyolo_ext.backend.launch import world
 from mindyolo_ext.backend.parameters import freeze, load_parameters, parameter_groups, parameter_values
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
-from mindyolo_ext.config import Config, TrainConfig
+from mindyolo_ext.config import Config, StageConfig, TrainConfig
 from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.data.transforms import build_pipeline
 from mindyolo_ext.engine.build import STATE_PREFIX, new_model, split_dataset, start_from
@@ -265,9 +265,7 @@ class _Run:
 
     def evaluate_epoch(self, epoch: int) -> EvalResult | None:
         """Metrics of the moving average (or the weights), where this epoch is to be evaluated."""
-        settings = self.config.train
-        last = epoch + 1 == settings.epochs
-        if self.validation is None or ((epoch + 1) % settings.eval_interval and not last):
+        if self.validation is None or not is_evaluated(self.config.train, epoch):
             return None
         probe = new_model(self.config, self.num_classes)
         load_parameters(probe, self._evaluation_weights())
@@ -332,14 +330,29 @@ class _Run:
                         self.best_path if self.best_epoch >= 0 else self.last_path)
 
 
+def stages_in_force(settings: TrainConfig, epoch: int) -> list[StageConfig]:
+    """The stages that have begun by ``epoch``, the latest last; one from -16 begins 16 epochs before the end."""
+    def begin(stage: StageConfig) -> int:
+        return stage.from_epoch if stage.from_epoch >= 0 else max(0, settings.epochs + stage.from_epoch)
+
+    return [stage for stage in sorted(settings.stages, key=begin) if begin(stage) <= epoch]
+
+
 def stage_at(config: Config, epoch: int) -> tuple[dict, list]:
     """(loss keywords, augmentation steps) in force in ``epoch``: later stages change what they name."""
     loss, augment = dict(config.train.loss), list(config.data.augment)
-    for stage in sorted(config.train.stages, key=lambda s: s.from_epoch):
-        if stage.from_epoch <= epoch:
-            loss |= stage.loss
-            augment = list(stage.augment) if stage.augment is not None else augment
+    for stage in stages_in_force(config.train, epoch):
+        loss |= stage.loss
+        augment = list(stage.augment) if stage.augment is not None else augment
     return loss, augment
+
+
+def is_evaluated(settings: TrainConfig, epoch: int) -> bool:
+    """Whether ``epoch`` ends with an evaluation: at multiples of the interval in force, and in the last epoch."""
+    interval = settings.eval_interval
+    for stage in stages_in_force(settings, epoch):
+        interval = stage.eval_interval if stage.eval_interval is not None else interval
+    return (epoch + 1) % interval == 0 or epoch + 1 == settings.epochs
 
 
 def ema_decay(settings: TrainConfig, update: int) -> float:

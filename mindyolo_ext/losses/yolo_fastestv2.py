@@ -66,6 +66,28 @@ class YoloFastestV2Loss(nn.Cell):
         """Matches of one level (0 is stride 16), the parts of ``assign.anchor_ratio.Assignment``."""
         return self.assigners[level](targets, mask, heads[3 * level].shape[2], heads[3 * level].shape[3])
 
+    def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """Which prediction is trained on which box, (B, M, A) 0/1; A as the rows of the model's ``predict``.
+
+        The matching looks at boxes and anchors only, not at what the network predicts.
+        """
+        return ops.cat((self._level_matches(images, targets, mask, 0), self._level_matches(images, targets, mask, 1)),
+                       2)
+
+    def _level_matches(self, images: Tensor, targets: Tensor, mask: Tensor, level: int) -> Tensor:
+        """``matches`` of one level, (B, M, h * w * a), cells row by row, anchors fastest."""
+        stride = self.model.strides[level]
+        height, width = images.shape[2] // stride, images.shape[3] // stride
+        found = self.assigners[level](targets, mask, height, width)
+        batch, boxes = mask.shape
+        predictions = height * width * self.anchors_per_level
+        rows = ops.reshape(ops.cast(ops.arange(batch * boxes), int32), (1, 1, -1)) * predictions
+        cells = ops.expand_dims(found[4] * width + found[3], 1)                              # (5, 1, T)
+        index = rows + cells * self.anchors_per_level + ops.expand_dims(self.anchor_numbers, 0)     # (5, a, T)
+        hits = ops.unsorted_segment_sum(ops.reshape(found[0], (-1,)), ops.reshape(index, (-1,)),
+                                        batch * boxes * predictions)
+        return ops.stop_gradient(ops.reshape(ops.minimum(hits, 1.0), (batch, boxes, predictions)))
+
     def _positions(self, found: Sequence[Tensor], width: int) -> tuple[Tensor, Tensor]:
         """Map (image and anchor) of the candidates (a, T) and cell in the map (5, T), both counted from 0."""
         maps = ops.expand_dims(found[1], 0) * self.anchors_per_level + self.anchor_numbers

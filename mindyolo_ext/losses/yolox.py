@@ -61,7 +61,7 @@ class YOLOXLoss(nn.Cell):
         heads = tuple(ops.stop_gradient(level) for level in heads)
         _, objectness, classes = self.model.flat(heads)
         return (self.model.boxes(heads), (objectness, classes), ops.unbind(self._in_pixels(heads, targets), 2), mask,
-                self.model.grid(heads))
+                self.model.levels(heads))
 
     def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """Which prediction answers for which box, (B, M, A) float 0/1; no gradient."""

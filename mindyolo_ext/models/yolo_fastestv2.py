@@ -9,7 +9,9 @@ from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.layers.conv import conv2d
 from mindyolo_ext.layers.fold import copy_parameters, fold_batch_norms
 from mindyolo_ext.layers.pool import HalvingMaxPool
+from mindyolo_ext.layers.resize import double
 from mindyolo_ext.models.registry import register_model
+from mindyolo_ext.priors import Priors, grid_priors
 
 STRIDES = (16, 32)
 # (width, height) in pixels, three per level; found by the original on COCO at 352 x 352.
@@ -113,14 +115,6 @@ class HeadTower(nn.Cell):
         return self.block(x)
 
 
-def _double(x: Tensor) -> Tensor:
-    """Nearest-neighbour enlargement (B, C, h, w) -> (B, C, 2 h, 2 w)."""
-    batch, channels, height, width = x.shape
-    x = ops.broadcast_to(ops.reshape(x, (batch, channels, height, 1, width, 1)),
-                         (batch, channels, height, 2, width, 2))
-    return ops.reshape(x, (batch, channels, 2 * height, 2 * width))
-
-
 class LightFPN(nn.Cell):
     """Top-down neck with a class tower and a box tower per level.
 
@@ -141,7 +135,7 @@ class LightFPN(nn.Cell):
 
     def construct(self, c2: Tensor, c3: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         s3 = self.conv1x1_3(c3)
-        s2 = self.conv1x1_2(ops.cat((_double(c3), c2), 1))
+        s2 = self.conv1x1_2(ops.cat((double(c3), c2), 1))
         return self.cls_head_2(s2), self.reg_head_2(s2), self.cls_head_3(s3), self.reg_head_3(s3)
 
 
@@ -199,6 +193,11 @@ class YoloFastestV2(nn.Cell):
         """Raw heads -> (B, A, 5 + K): cx, cy, w, h in pixels, objectness, class probabilities."""
         centers, sizes, objectness, classes = self._decoded(heads)
         return ops.cat((centers, sizes, objectness, classes), 2)
+
+    def priors(self, height: int, width: int) -> Priors:
+        """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x ``width`` pixels."""
+        sizes = np.array(self.anchors, np.float32).reshape(len(self.strides), -1, 2)
+        return grid_priors(height, width, self.strides, sizes)
 
     def to_deploy(self) -> "YoloFastestV2Deploy":
         """A new cell for inference with the batch norms folded into the convolutions."""

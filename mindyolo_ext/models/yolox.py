@@ -13,7 +13,8 @@ from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 from mindyolo_ext.layers.fold import copy_parameters, fold_batch_norms
 from mindyolo_ext.layers.resize import double
 from mindyolo_ext.models.registry import register_model
-from mindyolo_ext.models.yolox_input import YOLOX_INPUTS
+from mindyolo_ext.models.yolox_input import official_input
+from mindyolo_ext.priors import Priors, grid_priors
 
 STRIDES = (8, 16, 32)
 MAX_CELLS = 512                             # along one side of a level: inputs up to 4096 pixels
@@ -329,7 +330,7 @@ class YOLOX(nn.Cell):
         self.scale = scale
         self.num_classes = num_classes
         self.architecture = {}
-        self.input_spec = YOLOX_INPUTS["official"](input_size)
+        self.input_spec = official_input(input_size)
         channels, hidden = int(64 * scale.width), int(256 * scale.width)
         if scale.darknet:
             act = partial(nn.LeakyReLU, 0.1)
@@ -378,18 +379,27 @@ class YOLOX(nn.Cell):
         column, row, stride = self.grid(heads)
         return (x + column) * stride, (y + row) * stride, ops.exp(width) * stride, ops.exp(height) * stride
 
-    def grid(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
-        """Column and row of every prediction's cell, and its stride in pixels, each (A,) float32."""
-        columns, rows, strides = (), (), ()
+    def levels(self, heads: Heads) -> tuple[tuple[Tensor, Tensor, float], ...]:
+        """Of every level the numbers of its columns (w,) and rows (h,), and its stride in pixels."""
+        found = ()
         for level, stride in enumerate(self.strides):
             height, width = heads[3 * level].shape[2:]
-            shape = (height, width)
-            column = ops.broadcast_to(ops.reshape(self.cell_numbers[:width], (1, width)), shape)
-            row = ops.broadcast_to(ops.reshape(self.cell_numbers[:height], (height, 1)), shape)
-            columns = columns + (ops.reshape(column, (-1,)),)
-            rows = rows + (ops.reshape(row, (-1,)),)
-            strides = strides + (ops.full((height * width,), float(stride), dtype=float32),)
-        return ops.cat(columns, 0), ops.cat(rows, 0), ops.cat(strides, 0)
+            found = found + ((self.cell_numbers[:width], self.cell_numbers[:height], float(stride)),)
+        return found
+
+    def grid(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
+        """Column and row of every prediction's cell, and its stride in pixels, each (A,) float32."""
+        all_columns, all_rows, all_strides = (), (), ()
+        for columns, rows, stride in self.levels(heads):
+            shape = (rows.shape[0], columns.shape[0])
+            all_columns = all_columns + (ops.reshape(ops.broadcast_to(columns, shape), (-1,)),)
+            all_rows = all_rows + (ops.reshape(ops.broadcast_to(ops.expand_dims(rows, 1), shape), (-1,)),)
+            all_strides = all_strides + (ops.full((shape[0] * shape[1],), stride, dtype=float32),)
+        return ops.cat(all_columns, 0), ops.cat(all_rows, 0), ops.cat(all_strides, 0)
+
+    def priors(self, height: int, width: int) -> Priors:
+        """The cells of all predictions for an input of this size, in the order of ``predict``."""
+        return grid_priors(height, width, self.strides)
 
     def to_deploy(self) -> "YOLOXDeploy":
         """A new cell for inference with the batch norms folded into the convolutions."""
@@ -486,5 +496,8 @@ def yolox_x(num_classes: int = 80, *, input_size: tuple[int, int] = (640, 640)) 
 
 @register_model
 def yolox_darknet53(num_classes: int = 80, *, input_size: tuple[int, int] = (640, 640)) -> YOLOX:
-    """YOLOX on Darknet-53: 63.7 M parameters, 185.3 GFLOPs; published COCO val AP 47.7 at 640. Args as ``yolox_nano``."""
+    """YOLOX on Darknet-53: 63.7 M parameters, 185.3 GFLOPs; published COCO val AP 47.7 at 640.
+
+    Args as ``yolox_nano``.
+    """
     return _built(Scale(darknet=True), num_classes, input_size)

@@ -180,7 +180,7 @@ def _failing(sample: Sample, context: AugmentContext, *, limit: float = 3.0) -> 
 
 
 def test_failing_augmentation_names_the_picture(shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(transforms._TRANSFORMS, "failing", (_failing, 1))
+    monkeypatch.setitem(transforms.TRANSFORMS, "failing", (_failing, 1))
     pipeline = build_pipeline(["failing"], SPEC, shapes)
     with pytest.raises(RuntimeError, match=r"000004.jpg \(picture 3, epoch 2\): KeyError: 'surprise'"):
         batches(pipeline, 2, batch_size=4)

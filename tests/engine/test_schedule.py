@@ -1,11 +1,15 @@
-"""Learning rates: equal to the original's tables, and the other schedules by their written rules."""
+"""Learning rates and stages: equal to the originals' tables, and the other schedules by their written rules."""
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mindyolo_ext.config import OptimizerConfig, ScheduleConfig
+from mindyolo_ext.config import OptimizerConfig, ScheduleConfig, TrainConfig, config_from_mapping, load_config
 from mindyolo_ext.engine.schedule import Schedule
+from mindyolo_ext.engine.train import ema_decay, is_evaluated, stage_at
+
+RECIPES = Path(__file__).resolve().parents[2] / "configs"
 
 
 @pytest.mark.parametrize("case", ["a", "b"])
@@ -19,6 +23,38 @@ def test_yolo_fastestv2_table(golden, case):
     table = arrays[f"{case}_table"]
     np.testing.assert_allclose([schedule.rates(int(n))[0] for n in table[:, 0]], table[:, 2], rtol=1e-12)
     np.testing.assert_array_equal((table[:, 0] % subdivisions == 0).astype(float), table[:, 3])
+
+
+def test_yolox_recipe_follows_the_original(golden):
+    arrays = golden.arrays("yolox/schedule.npz")
+    settings = load_config(RECIPES / "yolox" / "yolox-s.yaml").train
+    steps = int(arrays["iters_per_epoch"])
+    schedule = Schedule(settings.optimizer, settings.schedule, steps_per_epoch=steps, epochs=settings.epochs,
+                        global_batch=8 * settings.per_batch_size, groups=["weight", "bias"])
+    assert settings.epochs == arrays["total_epochs"] and arrays["iters"][0] == 0
+    wanted = np.stack([arrays["lr"]] * 2, 1)
+    np.testing.assert_allclose([schedule.rates(int(n)) for n in arrays["iters"]], wanted, rtol=1e-9, atol=0)
+    decays = [ema_decay(settings, int(update)) for update in arrays["ema_updates"]]
+    np.testing.assert_allclose(decays, arrays["ema_decay"], rtol=1e-9)
+
+
+@pytest.mark.parametrize(("epochs", "first_plain"), [(300, 284), (30, 14), (16, 0), (5, 0)])
+def test_yolox_ends_with_sixteen_plain_epochs(epochs, first_plain):
+    config = load_config(RECIPES / "yolox" / "yolox-nano.yaml", [f"train.epochs={epochs}"])
+    plain = [epoch for epoch in range(epochs) if stage_at(config, epoch)[1] == ["yolox_hsv_flip"]]
+    assert plain == list(range(first_plain, epochs))
+    assert plain == [epoch for epoch in range(epochs) if stage_at(config, epoch)[0]["l1"]]
+    evaluated = [epoch for epoch in range(epochs) if is_evaluated(config.train, epoch)]
+    assert evaluated == sorted({*range(9, first_plain, 10), *plain})
+
+
+def test_stages_come_in_the_order_of_their_epochs():
+    config = config_from_mapping({"train": {"epochs": 10, "eval_interval": 4, "stages": [
+        {"from_epoch": -2, "eval_interval": 1, "loss": {"a": 2}},
+        {"from_epoch": 3, "eval_interval": 3, "loss": {"a": 1}}]}})
+    assert [stage_at(config, epoch)[0].get("a") for epoch in (2, 3, 7, 8, 9)] == [None, 1, 1, 2, 2]
+    assert [epoch for epoch in range(10) if is_evaluated(config.train, epoch)] == [5, 8, 9]
+    assert [epoch for epoch in range(10) if is_evaluated(TrainConfig(epochs=10, eval_interval=4), epoch)] == [3, 7, 9]
 
 
 def test_a_milestone_inside_the_warmup_counts_unless_asked_otherwise():

@@ -1,10 +1,9 @@
 """Yolo-FastestV2's loss against arrays of the original program; tolerances are those of tests/golden/README.md."""
-import json
-
 import mindspore
 import numpy as np
 import pytest
-from helpers import load_weights, original_name, padded_targets, relative_l2
+from gradients import Gradients, LossAndHeads, nesterov_totals, norms_and_sums, original_order
+from helpers import load_weights, padded_targets, relative_l2
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.losses import create_trainable
@@ -15,31 +14,6 @@ FAMILY = "yolo_fastestv2"
 pytestmark = pytest.mark.usefixtures("graph_mode")
 HEADS = ("reg_s16", "obj_s16", "cls_s16", "reg_s32", "obj_s32", "cls_s32")
 CASES = ("empty", "border", "unmatched", "crowd")
-
-
-class LossAndHeads(nn.Cell):
-    """The trainable, with the raw heads beside its terms."""
-
-    def __init__(self, trainable: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.trainable = trainable
-
-    def construct(self, images, targets, mask):
-        heads = self.trainable.model(images)
-        total, terms = self.trainable.loss(heads, targets, mask)
-        return total, terms, heads
-
-
-class Gradients(nn.Cell):
-    """Value and parameter gradients as a cell: a bare ``value_and_grad`` would keep the weights of its first call."""
-
-    def __init__(self, forward: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.forward = forward
-        self.function = mindspore.value_and_grad(forward, None, forward.trainable_params(), has_aux=True)
-
-    def construct(self, images, targets, mask):
-        return self.function(images, targets, mask)
 
 
 class HeadsToLoss(nn.Cell):
@@ -66,9 +40,7 @@ class Runs:
         targets, mask = padded_targets(case.boxes(self.batch, 6, classes), self.batch, 8)
         self.inputs = [Tensor(x) for x in (case.images(self.batch, 16 * height, 16 * width), targets, mask)]
         self.steps = {mode: Gradients(LossAndHeads(self.trainable)) for mode in (True, False)}
-        order = json.loads((case.variant_folder / "grad_names.json").read_text())
-        places = {original_name(p.name): i for i, p in enumerate(self.parameters)}
-        self.order = [places[name] for name in order]
+        self.order = original_order(case, self.parameters)
 
     def reset(self) -> None:
         load_weights(self.model, self.case.weights())
@@ -78,11 +50,6 @@ class Runs:
         (total, terms, heads), gradients = self.steps[training].set_train(training)(*self.inputs)
         return (float(total.asnumpy()), terms.asnumpy(), dict(zip(HEADS, (h.asnumpy() for h in heads), strict=True)),
                 [g.asnumpy() for g in gradients])
-
-    def norms(self, gradients) -> tuple[np.ndarray, np.ndarray]:
-        """L2 norm and sum of each gradient, in the original's order."""
-        ordered = [gradients[i].astype(np.float64) for i in self.order]
-        return (np.array([np.sqrt((g * g).sum()) for g in ordered]), np.array([g.sum() for g in ordered]))
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +85,7 @@ def test_loss_in_evaluation_mode(runs, evaluation):
 
 
 def test_gradients_in_evaluation_mode(runs, evaluation):
-    norms, sums = runs.norms(evaluation[3])
+    norms, sums = norms_and_sums(evaluation[3], runs.order)
     np.testing.assert_allclose(norms, runs.arrays["evalgrad_l2"], rtol=2e-3)
     assert relative_l2(sums, runs.arrays["evalgrad_sum"]) < 1e-3
 
@@ -137,7 +104,7 @@ def test_loss_in_training_mode(runs, training):
 
 
 def test_gradients_in_training_mode(runs, training):
-    norms, sums = runs.norms(training[0][3])
+    norms, sums = norms_and_sums(training[0][3], runs.order)
     wanted = runs.arrays["grad_l2"]
     assert relative_l2(norms, wanted) < 2e-2
     large = wanted > 1e-3           # below it: rounding around an exact zero
@@ -155,14 +122,12 @@ def test_running_statistics_after_a_step(runs, training, name):
 @pytest.mark.parametrize("name,rate,tolerance", [("traj_loss", 1e-3, 4e-2), ("traj_small_loss", 1e-6, 2e-3)])
 def test_five_steps_of_nesterov_sgd(runs, name, rate, tolerance):
     runs.reset()
-    velocity = [np.zeros(p.shape, np.float32) for p in runs.parameters]
-    totals = []
-    for _ in runs.arrays[name]:
+
+    def step():
         total, _, _, gradients = runs.step(True)
-        totals.append(total)
-        for i, (parameter, gradient) in enumerate(zip(runs.parameters, gradients, strict=True)):
-            velocity[i] = 0.9 * velocity[i] + gradient
-            parameter.set_data(Tensor(parameter.asnumpy() - rate * (gradient + 0.9 * velocity[i])))
+        return total, gradients
+
+    totals = nesterov_totals(step, runs.parameters, rate=rate, steps=len(runs.arrays[name]))
     np.testing.assert_allclose(totals[0], runs.arrays["loss_total"], rtol=1e-4)
     np.testing.assert_allclose(totals[1:], runs.arrays[name][1:], rtol=tolerance)
 

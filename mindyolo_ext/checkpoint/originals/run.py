@@ -3,6 +3,7 @@
 This file is started with the user's own Python, which has PyTorch but not necessarily this package, so it imports
 nothing of it. The job names the clone, the checkpoint, the images and the file for the results.
 """
+import contextlib
 import importlib.util
 import json
 import os
@@ -24,7 +25,8 @@ def main(job_path):
     sys.path.insert(0, job["repo"])
     torch.set_num_threads(job["threads"])
     model = hook.build(job)
-    state = torch.load(job["weights"], map_location="cpu", weights_only=True)
+    with _numpy_numbers():
+        state = torch.load(job["weights"], map_location="cpu", weights_only=True)
     model.load_state_dict(state[job["entry"]] if job["entry"] else state, strict=True)
     model.eval()
     layers = {}
@@ -37,6 +39,16 @@ def main(job_path):
     arrays.update({f"layer/{name}#{index}": value for name, values in layers.items()
                    for index, value in enumerate(values)})
     np.savez(job["results"], **arrays)
+
+
+def _numpy_numbers():
+    """Lets torch read the NumPy numbers (such as the best score) that training checkpoints hold beside the tensors."""
+    if not hasattr(torch.serialization, "safe_globals"):    # an older torch refuses such files
+        return contextlib.nullcontext()
+    make = np.float64(0).__reduce__()[0]
+    return torch.serialization.safe_globals(
+        [(make, "numpy.core.multiarray.scalar"), (make, "numpy._core.multiarray.scalar"), np.dtype,
+         type(np.dtype(np.float64)), type(np.dtype(np.float32)), type(np.dtype(np.int64))])
 
 
 def _hook(family):

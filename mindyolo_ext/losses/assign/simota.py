@@ -12,6 +12,7 @@ _RADIUS = {"center": 1.5, "box_or_center": 2.5}             # in strides of the 
 _PENALTY = {"center": 1e6, "box_or_center": 1e5}            # of a pair that is not preferred
 
 Center = tuple[Tensor, Tensor, Tensor, Tensor]
+Levels = tuple[tuple[Tensor, Tensor, float], ...]           # columns (w,), rows (h,), stride in pixels
 
 
 class PairCosts(NamedTuple):
@@ -39,7 +40,8 @@ class SimOTAAssigner(nn.Cell):
             both. The weights of tag 0.1.1rc0 were trained with it.
 
     Shape: predicted boxes cx, cy, w, h, each (B, A); logits of objectness (B, A) and classes (B, K, A); wanted
-        boxes class, cx, cy, w, h, each (B, M), and mask (B, M) 0/1; grid column, row and stride, each (A,)
+        boxes class, cx, cy, w, h, each (B, M), and mask (B, M) 0/1; of every level the numbers of its columns (w,)
+        and rows (h,) and its stride
         -> matched (B, A) float 0/1, index of its box (B, A) int. Lengths in pixels; no tensor carries a gradient.
     Raises: ValueError for an unknown area.
     Source: arXiv:2107.08430 and 2103.14259; original ``yolox/models/yolo_head.py``. Unlike the original, an image
@@ -54,8 +56,8 @@ class SimOTAAssigner(nn.Cell):
         self.radius, self.penalty = _RADIUS[area], _PENALTY[area]
 
     def construct(self, boxes: Center, logits: tuple[Tensor, Tensor], wanted: tuple[Tensor, ...], mask: Tensor,
-                  grid: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        cost, iou, candidate = self.pair_costs(boxes, logits, wanted, mask, grid)
+                  levels: Levels) -> tuple[Tensor, Tensor]:
+        cost, iou, candidate = self.pair_costs(boxes, logits, wanted, mask, levels)
         batch, count, predictions = cost.shape
         chosen = min(CANDIDATES, predictions)
         prices, places = ops.topk(-cost, chosen, -1)                                        # (B, M, 10)
@@ -81,37 +83,63 @@ class SimOTAAssigner(nn.Cell):
         return ops.cast(ops.maximum(ops.sum(overlaps, 2), 1.0), int32)
 
     def pair_costs(self, boxes: Center, logits: tuple[Tensor, Tensor], wanted: tuple[Tensor, ...], mask: Tensor,
-                   grid: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+                   levels: Levels) -> tuple[Tensor, Tensor, Tensor]:
         """The parts of ``PairCosts`` as a tuple; a pair that cannot match costs ``EXCLUDED`` and more."""
-        present = ops.expand_dims(mask, 2)                                                  # (B, M, 1)
-        label, x, y, width, height = (ops.expand_dims(part, 2) for part in wanted)
-        column, row, stride = grid
-        offset_x, offset_y = ops.abs((column + 0.5) * stride - x), ops.abs((row + 0.5) * stride - y)
-        near = ops.maximum(offset_x, offset_y) < self.radius * stride                       # (B, M, A)
-        if self.with_box:
-            inside = ops.logical_and(offset_x < width * 0.5, offset_y < height * 0.5)
-            preferred = ops.cast(ops.logical_and(inside, near), float32)
-            allowed = ops.cast(ops.logical_or(inside, near), float32) * present
-        else:
-            preferred = ops.cast(near, float32)
-            allowed = preferred * present
-        candidate = ops.amax(allowed, 1)                                                    # (B, A)
-        iou = center_iou(tuple(ops.expand_dims(part, 1) for part in boxes), (x, y, width, height), eps=0.0)
-        cost = self._class_cost(logits, label) + 3.0 * -ops.log(iou + 1e-8)
-        cost = cost + (1.0 - preferred) * self.penalty
-        excluded = (1.0 - ops.expand_dims(candidate, 1)) + (1.0 - present)
-        return cost + excluded * EXCLUDED, iou * present, candidate
+        label, x, y, width, height = (ops.expand_dims(part, 2) for part in wanted)          # (B, M, 1)
+        barrier, distance = self._barriers((x, y, width, height), ops.expand_dims(mask, 2), levels)
+        candidate = ops.cast(ops.min(distance, 1)[0] < 0.5, float32)                        # (B, A)
+        _, count, predictions = barrier.shape
+        pairs = (tuple(ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in boxes),
+                 tuple(ops.tile(part, (1, 1, predictions)) for part in (x, y, width, height)))
+        iou = center_iou(*pairs, eps=0.0)               # minimum and maximum of tiled tensors: a tenth of broadcasting
+        change, common = self._class_costs(logits, label)
+        cost = change + ops.expand_dims(common + (1.0 - candidate) * EXCLUDED, 1) - 3.0 * ops.log(iou + 1e-8)
+        return cost + barrier, iou, candidate
 
-    def _class_cost(self, logits: tuple[Tensor, Tensor], label: Tensor) -> Tensor:
-        """Binary cross-entropy of every prediction with every box's class, summed over the classes, (B, M, A)."""
+    def _barriers(self, wanted: Center, present: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
+        """What a pair costs for lying badly, and 0 where a box makes the prediction a candidate, both (B, M, A).
+
+        Being near or inside is a condition on the column and one on the row, so all but one operation of each level
+        are on vectors.
+        """
+        x, y, width, height = wanted
+        absent = (1.0 - present) * EXCLUDED
+        barriers, distances = (), ()
+        for columns, rows, stride in levels:
+            offset_x = ops.abs((columns + 0.5) * stride - x)                                # (B, M, w)
+            offset_y = ops.abs((rows + 0.5) * stride - y)                                   # (B, M, h)
+            far_x, far_y = self._unless(offset_x < self.radius * stride), self._unless(offset_y < self.radius * stride)
+            if self.with_box:
+                out_x, out_y = self._unless(offset_x < width * 0.5), self._unless(offset_y < height * 0.5)
+                away = ops.minimum(self._crossed(far_x, far_y), self._crossed(out_x, out_y))
+                distances = distances + (away + absent,)
+                far_x, far_y = ops.maximum(far_x, out_x), ops.maximum(far_y, out_y)
+            barriers = barriers + (self._crossed(far_x + absent, far_y + absent),)
+        barrier = ops.cat(barriers, 2)
+        return barrier, ops.cat(distances, 2) if self.with_box else barrier
+
+    def _unless(self, condition: Tensor) -> Tensor:
+        """The penalty where ``condition`` does not hold, else 0."""
+        return (1.0 - ops.cast(condition, float32)) * self.penalty
+
+    def _crossed(self, along_x: Tensor, along_y: Tensor) -> Tensor:
+        """(B, M, w) and (B, M, h) -> (B, M, h * w): in every cell the larger of its column's and its row's number."""
+        batch, count, width = along_x.shape
+        height = along_y.shape[2]
+        cells = ops.maximum(ops.tile(ops.expand_dims(along_x, 2), (1, 1, height, 1)),
+                            ops.tile(ops.expand_dims(along_y, 3), (1, 1, 1, width)))
+        return ops.reshape(cells, (batch, count, height * width))
+
+    def _class_costs(self, logits: tuple[Tensor, Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
+        """Binary cross-entropy with a box's class, summed over the classes: the sum of (B, M, A) and (B, A)."""
         objectness, classes = logits
         batch, number, predictions = classes.shape
         probability = ops.sqrt(ops.sigmoid(classes) * ops.sigmoid(ops.expand_dims(objectness, 1)))
         yes = ops.maximum(ops.log(probability), -100.0)                                     # as PyTorch limits it
         no = ops.maximum(ops.log(1.0 - probability), -100.0)
         rows = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * number + ops.cast(ops.squeeze(label, 2), int32)
-        change = ops.gather(ops.reshape(no - yes, (batch * number, predictions)), ops.reshape(rows, (-1,)), 0)
-        return ops.reshape(change, (batch, -1, predictions)) - ops.expand_dims(ops.sum(no, 1), 1)
+        change = ops.gather(ops.reshape(no - yes, (batch * number, predictions)), rows, 0)
+        return change, -ops.sum(no, 1)
 
     def _scatter(self, values: Tensor, places: Tensor, length: int) -> Tensor:
         """Sum of the values that go to each place, (length,)."""

@@ -1,0 +1,47 @@
+"""Builds the original YOLOX for ``verify``; runs in the user's own PyTorch, inside the user's clone."""
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+EXPERIMENTS = {"yolox_darknet53": "yolov3"}                 # the others are called as their models
+# What the clone imports and its network does not use, with the modules inside that it names.
+UNUSED = {"cv2": (), "loguru": (), "packaging": ("version",), "psutil": (), "pycocotools": ("coco",), "tabulate": (),
+          "thop": (), "torchvision": ("ops",)}
+
+
+def build(settings):
+    """The original's network without weights; ``settings`` holds model and num_classes."""
+    for package, inside in UNUSED.items():
+        if importlib.util.find_spec(package) is None:
+            for name in (package, *(f"{package}.{part}" for part in inside)):
+                sys.modules[name] = _StandIn(name)
+    model = settings["model"]
+    path = Path("exps", "default", EXPERIMENTS.get(model, model) + ".py").resolve()
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    experiment = module.Exp()
+    experiment.num_classes = settings["num_classes"]
+    return experiment.get_model()
+
+
+def outputs(result):
+    """The network's result in two parts, because pixels and probabilities differ in size."""
+    return {"boxes": result[..., :4], "probabilities": result[..., 4:]}
+
+
+class _StandIn(types.ModuleType):
+    """An empty module that has every name."""
+
+    __path__ = []
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_, **__: None

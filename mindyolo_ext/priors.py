@@ -1,0 +1,80 @@
+"""Where each prediction of a network stands before anything is learned: its cell, level and anchor. NumPy only."""
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Priors:
+    """One entry per prediction, in the order of ``model.predict``.
+
+    Args:
+        x, y: centre of the cell, pixels of the network input.
+        stride: side of the cell in pixels.
+        level: number of the level, 0 for the first.
+        width, height: of the anchor in pixels, 0 for a model without anchors.
+
+    Shape: each (A,); ``level`` int64, the others float32.
+    Raises: ValueError if they are not vectors of one length.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    stride: np.ndarray
+    level: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+
+    def __post_init__(self) -> None:
+        shapes = {field.name: np.shape(getattr(self, field.name)) for field in fields(self)}
+        if len(set(shapes.values())) != 1 or len(shapes["x"]) != 1:
+            raise ValueError(f"Priors: wanted vectors of one length, got {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def strides(self) -> list[int]:
+        """The stride of each level, first level first."""
+        return [int(self.stride[self.level == level][0]) for level in range(int(self.level.max()) + 1)]
+
+    def cells(self) -> np.ndarray:
+        """The cells as boxes (A, 4) xyxy in pixels of the network input."""
+        half = self.stride / 2
+        return np.stack([self.x - half, self.y - half, self.x + half, self.y + half], 1).astype(np.float32)
+
+    def anchors(self) -> np.ndarray:
+        """The anchors around the centres of their cells, (A, 4) xyxy in pixels; without area where there is none."""
+        half_width, half_height = self.width / 2, self.height / 2
+        return np.stack([self.x - half_width, self.y - half_height, self.x + half_width, self.y + half_height],
+                        1).astype(np.float32)
+
+
+def grid_priors(height: int, width: int, strides: Sequence[int],
+                anchors: Sequence[Sequence[Sequence[float]]] = ()) -> Priors:
+    """Priors of a network whose predictions go level by level, cells row by row, anchors fastest.
+
+    Args:
+        height, width: of the network input in pixels.
+        strides: pixels per cell of each level.
+        anchors: per level the (width, height) of its anchors in pixels; empty for one prediction per cell without
+            anchor.
+
+    Raises: ValueError if a stride does not divide the input, or levels and anchors differ in number.
+    """
+    if any(height % stride or width % stride for stride in strides):
+        raise ValueError(f"grid_priors: height and width must be multiples of {list(strides)}, got {height} x {width}")
+    if len(anchors) not in (0, len(strides)):
+        raise ValueError(f"grid_priors: wanted anchors for {len(strides)} levels, got {len(anchors)}")
+    parts = []
+    for level, stride in enumerate(strides):
+        sizes = np.array(anchors[level] if len(anchors) else [(0, 0)], np.float32).reshape(-1, 2)
+        rows, columns = np.indices((height // stride, width // stride)).reshape(2, -1)
+        cells = len(rows)
+        parts.append(np.stack([
+            np.repeat((columns + 0.5) * stride, len(sizes)), np.repeat((rows + 0.5) * stride, len(sizes)),
+            np.full(cells * len(sizes), stride), np.full(cells * len(sizes), level),
+            np.tile(sizes[:, 0], cells), np.tile(sizes[:, 1], cells)]))
+    x, y, stride, level, anchor_width, anchor_height = np.concatenate(parts, 1).astype(np.float32)
+    return Priors(x, y, stride, level.astype(np.int64), anchor_width, anchor_height)
