@@ -101,3 +101,13 @@ def start_from(model: nn.Cell, weight: str | Path) -> list[str]:
     logger.info("%s: %d tensors loaded%s", weight, len(fitting),
                 f", {len(kept)} start fresh ({', '.join(kept[:4])}{', ...' if len(kept) > 4 else ''})" if kept else "")
     return kept
+
+
+def has_folded_norms(model: nn.Cell) -> bool:
+    """Whether every batch norm is an identity, as in weights rebuilt from an exported model.
+
+    Such a network works in evaluation, but statistics of a batch would change it out of recognition.
+    """
+    norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
+    return bool(norms) and all(not n.moving_mean.asnumpy().any() and (n.gamma.asnumpy() == 1).all() and
+                               np.allclose(n.moving_variance.asnumpy() + n.eps, 1, atol=1e-6) for n in norms)

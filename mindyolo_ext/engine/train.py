@@ -23,7 +23,7 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, s
 from mindyolo_ext.config import Config, StageConfig, TrainConfig
 from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.data.transforms import build_pipeline
-from mindyolo_ext.engine.build import STATE_PREFIX, new_model, split_dataset, start_from
+from mindyolo_ext.engine.build import STATE_PREFIX, has_folded_norms, new_model, split_dataset, start_from
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.results import ResultsFile
@@ -116,6 +116,10 @@ class _Run:
         model = new_model(self.config, self.num_classes)
         if settings.weight:
             start_from(model, settings.weight)
+            if has_folded_norms(model) and not settings.freeze_bn:
+                logger.warning("%s: its batch norms are identities (folded into the kernels); training with the "
+                               "statistics of a batch would start from nothing. Set train.freeze_bn=true",
+                               settings.weight)
         if settings.freeze:
             logger.info("%d parameters are frozen", freeze(model, settings.freeze))
         if settings.freeze_bn:

@@ -34,10 +34,13 @@ class YOLOXLoss(nn.Cell):
     def loss(self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Total and terms from the nine raw heads."""
         reg, objectness, classes = self.model.flat(heads)
-        boxes = self.model.boxes(heads)
         matched, index = self.assign(heads, targets, mask)
         label, x, y, width, height = self._matched_targets(heads, targets, index)
-        iou = center_iou(boxes, (x, y, width, height))
+        column, row, stride = grid = self.model.grid(heads)
+        hit = ops.expand_dims(matched, 1)
+        # Zero logits where nothing matches: a box that overflows there must not turn 0 * inf into NaN
+        reg = ops.where(hit > 0.5, reg, ops.zeros_like(reg))
+        iou = center_iou(self.model.boxes_of(reg, grid), (x, y, width, height))
         count = ops.maximum(self.global_sum(ops.sum(matched)), 1.0)
         box_term = ops.sum((1.0 - iou * iou) * matched) * self.box_weight
         object_term = ops.sum(ops.softplus(objectness) - objectness * matched)
@@ -45,10 +48,9 @@ class YOLOXLoss(nn.Cell):
         class_term = ops.sum((ops.sum(ops.softplus(classes), 1) - at_label * ops.stop_gradient(iou)) * matched)
         l1_term = ops.zeros_like(object_term)
         if self.l1:
-            column, row, stride = self.model.grid(heads)
             wanted = (x / stride - column, y / stride - row, ops.log(width / stride + 1e-8),
                       ops.log(height / stride + 1e-8))
-            l1_term = ops.sum(ops.abs(reg - ops.stack(wanted, 1)) * ops.expand_dims(matched, 1))
+            l1_term = ops.sum(ops.abs(reg - ops.stack(wanted, 1)) * hit)
         terms = ops.stack((box_term, object_term, class_term, l1_term), 0) / count
         return ops.sum(terms), terms
 

@@ -375,8 +375,12 @@ class YOLOX(nn.Cell):
 
     def boxes(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """cx, cy, w, h of all predictions in pixels of the input, each (B, A)."""
-        x, y, width, height = ops.unbind(self.flat(heads)[0], 1)
-        column, row, stride = self.grid(heads)
+        return self.boxes_of(self.flat(heads)[0], self.grid(heads))
+
+    def boxes_of(self, reg: Tensor, grid: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``boxes`` from the logits (B, 4, A) that ``flat`` gives and the ``grid``."""
+        x, y, width, height = ops.unbind(reg, 1)
+        column, row, stride = grid
         return (x + column) * stride, (y + row) * stride, ops.exp(width) * stride, ops.exp(height) * stride
 
     def levels(self, heads: Heads) -> tuple[tuple[Tensor, Tensor, float], ...]:

@@ -372,6 +372,17 @@ def test_saturated_logits_stay_finite(synthetic):
     assert np.isfinite(total) and all(np.isfinite(g).all() for g in gradients)
 
 
+def test_boxes_that_overflow_where_nothing_matches_stay_finite(synthetic):
+    """exp of a logit above 88 is infinite; in the corner of the image no box is near."""
+    maps = [m.copy() for m in synthetic.maps]
+    matched = synthetic.assigned()[0]
+    assert (matched[:, :24 * 24].reshape(-1, 24, 24)[:, 0, 0] == 0).all()
+    maps[0][:, 2, 0, 0], maps[0][:, 3, 0, 0] = 200.0, -200.0
+    total, terms, gradients = synthetic.loss(True, maps=maps)
+    assert np.isfinite(total) and all(np.isfinite(g).all() for g in gradients)
+    np.testing.assert_allclose(terms, synthetic.loss(True)[1], rtol=1e-6)
+
+
 def test_matches_are_one_hot_rows_of_the_assignment(golden):
     """``matches`` is what pictures of assignments are drawn from."""
     case = golden.arrays("yolox/simota_case.npz")
