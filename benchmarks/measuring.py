@@ -19,6 +19,9 @@ from pathlib import Path
 logger = logging.getLogger("benchmarks")
 HERE = Path(__file__).resolve().parent
 MAX_COUNT = 50
+# A file that a clone of each peer holds.
+CLONES = {"yolo_fastestv2": "model/detector.py", "yolox": "yolox/models/yolo_head.py",
+          "mindyolo": "mindyolo/models/losses/yolox_loss.py"}
 HEAD = ("what is timed", "ours", "peer", "ratio of medians", "quartiles of the paired ratios", "smallest .. largest",
         "target", "met")
 
@@ -131,17 +134,28 @@ class Bench:
         """A new process of this project."""
         return self._worker([sys.executable, str(HERE / "ours.py"), str(self.options.threads)])
 
-    def theirs(self) -> Worker:
-        """A new process of the original program. Raises: Skipped without its Python or clone."""
-        return self._worker(self.theirs_command())
+    def theirs(self, family: str) -> Worker:
+        """A new process of a family's original program. Raises: Skipped without its Python or clone."""
+        return self._worker(self.theirs_command(family))
 
-    def theirs_command(self) -> list[str]:
+    def theirs_command(self, family: str) -> list[str]:
         """How the original is started."""
-        options = self.options
-        if not options.torch_python or not options.torch_repo:
-            raise Skipped("needs --torch-python and --torch-repo")
-        self.need(options.torch_repo / "model" / "detector.py")
-        return [options.torch_python, str(HERE / "theirs.py"), str(options.torch_repo.resolve()), str(options.threads)]
+        if not self.options.torch_python:
+            raise Skipped("needs --torch-python")
+        clone = self.clone(family)
+        return [self.options.torch_python, str(HERE / "theirs.py"), family, clone, str(self.options.threads)]
+
+    def mindyolo(self) -> Worker:
+        """A new process of MindYOLO in this Python. Raises: Skipped without its clone."""
+        return self._worker([sys.executable, str(HERE / "mindyolo_peer.py"), self.clone("mindyolo")])
+
+    def clone(self, name: str) -> str:
+        """The folder of a peer's clone. Raises: Skipped without one."""
+        path = self.options.clones[name]
+        if not path:
+            raise Skipped(f"needs --{name.replace('_', '-')}-repo")
+        self.need(path / CLONES[name])
+        return str(path.resolve())
 
     def need(self, path: Path) -> None:
         """Raises: Skipped if ``path`` does not exist."""

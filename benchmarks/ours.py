@@ -20,16 +20,13 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.config import load_config
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.transforms import build_pipeline
-from mindyolo_ext.engine.build import load_model, split_dataset
+from mindyolo_ext.engine.build import load_model, new_model, split_dataset
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
 from mindyolo_ext.engine.predictor import Predictor
+from mindyolo_ext.engine.train import ema_decay
 from mindyolo_ext.evaluation.nms import nms
 from mindyolo_ext.losses import create_trainable
-from mindyolo_ext.models import create_model
-
-RECIPE = Path(__file__).resolve().parents[1] / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml"
-MODEL = "yolo_fastestv2"
 
 
 class Ours(Tasks):
@@ -54,20 +51,26 @@ class Ours(Tasks):
                 "Python": platform.python_version(), "NumPy": np.__version__, "OpenCV": cv2.__version__,
                 "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "not set")}
 
-    def make_weights(self, folder: str) -> dict:
-        """Random weights that keep activations at their size, as ``weights.ckpt`` and ``weights.pth``."""
-        model, rng = create_model(MODEL), np.random.RandomState(0)
+    def make_weights(self, folder: str, recipe: str) -> dict:
+        """Random weights of the recipe's model that keep activations at their size, as ``.ckpt`` and ``.pth``."""
+        config = load_config(recipe)
+        model, rng = new_model(config, num_classes=80), np.random.RandomState(0)
         values = parameter_values(model)
-        for name, value in values.items():
-            if value.ndim == 4:
-                values[name] = rng.standard_normal(value.shape) * np.sqrt(2 / np.prod(value.shape[1:]))
+        kernels = [name for name, value in values.items() if value.ndim == 4]
+        for name in kernels:
+            shape = values[name].shape
+            values[name] = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        values[kernels[0]] /= 255 * model.input_spec.scale      # a white pixel counts 1
+        for name in values:
+            if name.endswith("beta"):                           # or little would arrive behind a SiLU
+                values[name] = 0.5 * rng.standard_normal(values[name].shape)
         load_parameters(model, values)
-        checkpoint, foreign = Path(folder) / "weights.ckpt", Path(folder) / "weights.pth"
+        checkpoint, foreign = (Path(folder) / f"{config.model.name}{suffix}" for suffix in (".ckpt", ".pth"))
         save_checkpoint(checkpoint, parameter_values(model), CheckpointMetadata(
-            model=MODEL, num_classes=model.num_classes, input_spec=model.input_spec,
+            model=config.model.name, num_classes=model.num_classes, input_spec=model.input_spec,
             architecture=dict(model.architecture)))
         export_torch(checkpoint, foreign)
-        return {"checkpoint": str(checkpoint), "foreign": str(foreign), "anchors": np.ravel(model.anchors).tolist()}
+        return {"model": config.model.name, "checkpoint": str(checkpoint), "foreign": str(foreign)}
 
     def convert(self, source: str, target: str) -> None:
         """A checkpoint of the original as one of ours."""
@@ -82,7 +85,8 @@ class Ours(Tasks):
         tensor = Tensor(example)
 
         def call() -> list[np.ndarray]:
-            return [value.asnumpy() for value in deploy(tensor)]
+            found = deploy(tensor)
+            return [value.asnumpy() for value in (found if isinstance(found, tuple) else (found,))]
         np.savez(outputs, *call())
         self.tasks[task] = call
 
@@ -101,27 +105,33 @@ class Ours(Tasks):
         np.savez(outputs, *call())
         self.tasks[task] = call
 
-    def train_step(self, task: str, checkpoint: str, batch: str, rate: float) -> list[float]:
-        """Prepare the recipe's training step; returns total, box, object and class loss of the first one."""
-        config = load_config(RECIPE)
+    def train_step(self, task: str, recipe: str, checkpoint: str, batch: str, rate: float) -> dict:
+        """Prepare the recipe's training step.
+
+        Returns: total, box, object and class loss of the first call, and its seconds, in which the graph is compiled.
+        """
+        config = load_config(recipe)
         model, _ = load_model(checkpoint)
-        loss, optimizer = dict(config.train.loss), config.train.optimizer
+        loss, optimizer, decay = dict(config.train.loss), config.train.optimizer, config.train.ema_decay
         trainable = create_trainable(loss.pop("name"), model, **loss)
-        step = TrainStep(trainable, parameter_groups(trainable, optimizer.groups, optimizer.weight_decay),
-                         OptimizerOptions(name=optimizer.name, nesterov=optimizer.nesterov)).set_train(True)
+        groups = parameter_groups(trainable, optimizer.groups, optimizer.weight_decay)
+        step = TrainStep(trainable, groups, OptimizerOptions(name=optimizer.name, nesterov=optimizer.nesterov,
+                                                             ema=decay > 0)).set_train(True)
         arrays = np.load(batch)
         inputs = [Tensor(arrays[name]) for name in ("images", "targets", "mask")]
-        rates, controls = np.array([rate], np.float32), np.array([optimizer.momentum, 1, 0], np.float32)
+        rates = np.full(len(groups), rate, np.float32)
+        controls = np.array([optimizer.momentum, 1, ema_decay(config.train, 1) if decay > 0 else 0], np.float32)
 
         def call() -> np.ndarray:
             return step(*inputs, Tensor(rates), Tensor(controls)).asnumpy()
         self.tasks[task] = call
+        begin = time.perf_counter()
         report = call()
-        return [float(report[i]) for i in (0, 4, 5, 6)]
+        return {"losses": [float(report[i]) for i in (0, 4, 5, 6)], "seconds": time.perf_counter() - begin}
 
-    def evaluate(self, task: str, checkpoint: str, changes: list[str]) -> dict[str, float]:
+    def evaluate(self, task: str, recipe: str, checkpoint: str, changes: list[str]) -> dict[str, float]:
         """Prepare the evaluation of ``test.py``; returns the original's metric of the first call."""
-        config = load_config(RECIPE, changes)
+        config = load_config(recipe, changes)
         model, _ = load_model(checkpoint, config)
         dataset = split_dataset(config, "val")
         predictor = Predictor(model, fold=config.eval.fold)
@@ -140,10 +150,10 @@ class Ours(Tasks):
         """Seconds of the last evaluation by phase."""
         return self.split
 
-    def pipeline(self, task: str, changes: list[str]) -> int:
+    def pipeline(self, task: str, recipe: str, changes: list[str]) -> int:
         """Prepare an epoch of the recipe's training loader; returns the pictures per call."""
-        config = load_config(RECIPE, changes)
-        spec = create_model(MODEL).input_spec
+        config = load_config(recipe, changes)
+        spec = new_model(config, num_classes=80).input_spec
         pipeline = build_pipeline(config.data.augment, spec, split_dataset(config, "train"), seed=0)
         loader = Loader(pipeline, batch_size=config.train.per_batch_size, shuffle=True, drop_last=True,
                         workers=config.data.workers, worker_kind=config.data.worker_kind)

@@ -1,6 +1,7 @@
 """Times this project against its peers, both in the same run, and writes ratios into a Markdown file.
 
-    python benchmarks/run.py [CASE ...] --torch-python PYTHON --torch-repo CLONE [--out docs/benchmarks.md]
+    python benchmarks/run.py [CASE ...] --torch-python PYTHON --yolo-fastestv2-repo CLONE --yolox-repo CLONE
+        [--mindyolo-repo CLONE] [--out docs/benchmarks.md]
 
 Absolute times say little on another machine, so every row is a pair: ours, peer, ours, peer, ... in two processes that
 live through the case. While one computes the other is halted (SIGSTOP), and both are bound to the same processors.
@@ -13,7 +14,9 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from measuring import Bench, Row, Section, Skipped, measured_section, program_seconds, write_sections
@@ -21,13 +24,38 @@ from measuring import Bench, Row, Section, Skipped, measured_section, program_se
 logger = logging.getLogger("benchmarks")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-RECIPE = ROOT / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml"
-BATCH, BOXES_PER_PICTURE, PADDED_BOXES, RATE = 16, 7, 96, 1e-6
+RECIPE = str(ROOT / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml")
+YOLOX_TINY, YOLOX_S = (str(ROOT / "configs" / "yolox" / f"yolox-{scale}.yaml") for scale in ("tiny", "s"))
+BATCH, BOXES_PER_PICTURE, RATE = 16, 7, 1e-6
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training step to time.
+
+    Args:
+        recipe: of this project.
+        batch, side: pictures, and their height and width.
+        brightest: value of a white pixel.
+        padded_boxes: M, as the recipe pads.
+    """
+
+    recipe: str
+    batch: int
+    side: int
+    brightest: float
+    padded_boxes: int
+
+
+FASTESTV2_TRAINING = Training(RECIPE, batch=BATCH, side=352, brightest=1.0, padded_boxes=96)
+YOLOX_TRAINING = Training(YOLOX_TINY, batch=4, side=416, brightest=255.0, padded_boxes=120)
 
 
 def main() -> int:
     """Run the cases asked for; returns the exit status."""
     options = _parser().parse_args()
+    options.clones = {"yolo_fastestv2": options.yolo_fastestv2_repo, "yolox": options.yolox_repo,
+                      "mindyolo": options.mindyolo_repo}
     logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))         # so that the workers end too
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:options.threads]))
@@ -53,7 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all if none is named",
                         choices=[*CASES, []])
     parser.add_argument("--torch-python", help="a Python with PyTorch, NumPy and OpenCV")
-    parser.add_argument("--torch-repo", type=Path, help="a clone of dog-qiuqiu/Yolo-FastestV2, unchanged")
+    parser.add_argument("--yolo-fastestv2-repo", type=Path, help="a clone of dog-qiuqiu/Yolo-FastestV2, unchanged")
+    parser.add_argument("--yolox-repo", type=Path, help="a clone of Megvii-BaseDetection/YOLOX, unchanged")
+    parser.add_argument("--mindyolo-repo", type=Path, help="a clone of mindspore-lab/mindyolo, unchanged: a second "
+                        "peer of yolox_train_step")
     parser.add_argument("--shared", type=Path, default=os.environ.get("MINDYOLO_EXT_SHARED", ROOT.parent / "shared"),
                         help="folder with data/coco_val128 and weights/yolo_fastestv2, for `evaluate` and `pipeline`")
     parser.add_argument("--out", type=Path, help="Markdown file; sections of the cases run are replaced")
@@ -64,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--patience", type=float, default=120, help="seconds per case to wait for that; then the "
                         "quietest pairs count, and the report says how quiet they were")
     parser.add_argument("--clock", choices=["wall", "processor"], default="wall", help="processor: with --threads 1 on "
-                        "a machine that others use too; for forward, forward_onnx, train_step and nms")
+                        "a machine that others use too; for nms and the cases named forward and train_step")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="processors for both")
     return parser
 
@@ -74,12 +105,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def forward(bench: Bench) -> tuple[list[Row], list[str]]:
     """Deploy form against the original with fused batch norms."""
-    ours, theirs = bench.ours(), bench.theirs()
-    weights = ours("make_weights", folder=str(bench.folder))
+    ours, theirs = bench.ours(), bench.theirs("yolo_fastestv2")
+    weights = ours("make_weights", folder=str(bench.folder), recipe=RECIPE)
     rows = []
     for batch in (1, BATCH):
         worst = _prepare_forward(bench, ours, theirs, weights, batch)
-        times = bench.interleave({"ours": (ours, f"forward {batch}"), "peer": (theirs, f"forward {batch}")})
+        times = bench.interleave({"ours": (ours, "forward"), "peer": (theirs, "forward")})
         rows.append(Row(f"batch {batch}, MindSpore graph / PyTorch eager", times["ours"], times["peer"], target=1.2,
                         note=f"largest difference of outputs {worst:.1e}"))
     return rows, ["Yolo-FastestV2, 352 x 352, batch norms folded on both sides, the original's export outputs, the "
@@ -88,30 +119,68 @@ def forward(bench: Bench) -> tuple[list[Row], list[str]]:
 
 def forward_onnx(bench: Bench) -> tuple[list[Row], list[str]]:
     """The exported ONNX file beside both."""
-    ours, theirs, exported = bench.ours(), bench.theirs(), bench.ours()
-    weights = ours("make_weights", folder=str(bench.folder))
+    ours, theirs, exported = bench.ours(), bench.theirs("yolo_fastestv2"), bench.ours()
+    weights = ours("make_weights", folder=str(bench.folder), recipe=RECIPE)
     rows = []
     for batch in (1, BATCH):
-        task = f"forward {batch}"
         _prepare_forward(bench, ours, theirs, weights, batch)
-        exported("onnx", task=task, checkpoint=weights["checkpoint"], images=str(bench.folder / "images.npy"),
-                 outputs=str(bench.folder / "onnx.npz"))
-        _compare(bench.folder / "onnx.npz", bench.folder / "theirs.npz")
-        times = bench.interleave({"onnx": (exported, task), "ours": (ours, task), "peer": (theirs, task)})
-        rows += [Row(f"batch {batch}, exported ONNX in ONNX Runtime / PyTorch eager", times["onnx"], times["peer"]),
-                 Row(f"batch {batch}, exported ONNX in ONNX Runtime / MindSpore graph", times["onnx"], times["ours"])]
+        _prepare_onnx(bench, exported, weights)
+        workers = {"onnx": exported, "ours": ours, "peer": theirs}
+        times = bench.interleave({name: (worker, "forward") for name, worker in workers.items()})
+        rows += _onnx_rows(f"batch {batch}", times)
     return rows, ["As `forward`, with the file that `mindyolo-ext export --raw` writes; three processes take turns."]
+
+
+def yolox_forward(bench: Bench) -> tuple[list[Row], list[str]]:
+    """Deploy form and exported ONNX file against the original with fused batch norms."""
+    ours, theirs, exported = bench.ours(), bench.theirs("yolox"), bench.ours()
+    rows = []
+    for what, recipe in (("yolox_tiny, 416 x 416", YOLOX_TINY), ("yolox_s, 640 x 640", YOLOX_S)):
+        weights = ours("make_weights", folder=str(bench.folder), recipe=recipe)
+        worst = _prepare_forward(bench, ours, theirs, weights, batch=1)
+        _prepare_onnx(bench, exported, weights)
+        workers = {"onnx": exported, "ours": ours, "peer": theirs}
+        times = bench.interleave({name: (worker, "forward") for name, worker in workers.items()})
+        rows += [Row(f"{what}, MindSpore graph / PyTorch eager", times["ours"], times["peer"], target=1.2,
+                     note=f"largest difference of outputs {worst:.1e}"), *_onnx_rows(what, times)]
+    return rows, ["Batch 1, batch norms folded on both sides (the original by its own function), the original's export "
+                  "outputs, the same weights and pictures; three processes take turns."]
 
 
 def train_step(bench: Bench) -> tuple[list[Row], list[str]]:
     """Forward, loss, backward and SGD."""
-    ours, theirs = bench.ours(), bench.theirs()
-    losses = _prepare_train_step(bench, ours, theirs)
+    ours, theirs = bench.ours(), bench.theirs("yolo_fastestv2")
+    note, _ = _prepare_train_step(bench, FASTESTV2_TRAINING, ours, theirs)
     times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
-    note = "first loss " + " / ".join(f"{total:.5g}" for total in losses)
     return ([Row(f"batch {BATCH}, 352 x 352", times["ours"], times["peer"], target=1.5, note=note)],
             [f"Forward, matching, loss, backward, SGD with momentum and decay. {BOXES_PER_PICTURE} boxes per picture; "
-             f"ours pads them to {PADDED_BOXES}, as the COCO recipe does, the original's tensors grow with the boxes."])
+             f"ours pads them to {FASTESTV2_TRAINING.padded_boxes}, as the COCO recipe does, the original's tensors "
+             "grow with the boxes."])
+
+
+def yolox_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
+    """Forward, SimOTA, loss, backward, SGD with Nesterov momentum, moving average."""
+    ours, theirs = bench.ours(), bench.theirs("yolox")
+    note, seconds = _prepare_train_step(bench, YOLOX_TRAINING, ours, theirs)
+    tasks = {"ours": (ours, "step"), "peer": (theirs, "step")}
+    notes = [f"Forward, SimOTA, loss, backward, SGD with Nesterov momentum and decay by kind of parameter, moving "
+             f"average of all weights and statistics. {BOXES_PER_PICTURE} boxes per picture, padded to "
+             f"{YOLOX_TRAINING.padded_boxes} on both sides; the original cuts the padding off, picture by picture.",
+             f"Our first step, its compilation included: {seconds:.1f} s (wanted: at most 40 s)."]
+    if bench.options.mindyolo_repo:
+        mindyolo = bench.mindyolo()
+        begin = time.monotonic()
+        mindyolo("train_step", task="step", recipe="configs/yolox/yolox-tiny.yaml",
+                 batch=str(bench.folder / "batch.npz"), rate=RATE)
+        notes.append("MindYOLO: the step of its recipe, with weights, pictures in 0..1 and a matching rule of its own "
+                     "over the same padded boxes, so its loss is another; first step, building the network included: "
+                     f"{time.monotonic() - begin:.1f} s.")
+        tasks["mindyolo"] = (mindyolo, "step")
+    times, what = bench.interleave(tasks), "yolox_tiny, batch 4, 416 x 416"
+    rows = [Row(f"{what}, MindSpore graph / PyTorch eager", times["ours"], times["peer"], target=1.9, note=note)]
+    if "mindyolo" in times:
+        rows.append(Row(f"{what}, MindSpore graph / MindYOLO's MindSpore graph", times["ours"], times["mindyolo"]))
+    return rows, notes
 
 
 def start(bench: Bench) -> tuple[list[Row], list[str]]:
@@ -123,7 +192,7 @@ def start(bench: Bench) -> tuple[list[Row], list[str]]:
 
     def first_step(cache: Callable[[], Path]) -> float:
         _, marks = program_seconds(
-            [sys.executable, str(ROOT / "train.py"), "--config", str(RECIPE), *_flags(changes), "--epochs", "1",
+            [sys.executable, str(ROOT / "train.py"), "--config", RECIPE, *_flags(changes), "--epochs", "1",
              "--per_batch_size", str(BATCH), "--run_eval", "False", "--save_dir",
              str(bench.folder / f"run{next(turns)}"), "--compile_cache", str(cache())],
             bench.folder, {"step": "compiled and ran"})
@@ -146,20 +215,20 @@ def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
     data, changes, count = _validation_list(bench)
     source = bench.shared / "weights" / "yolo_fastestv2" / "coco2017-0.241078ap-model.pth"
     bench.need(source)
-    ours, theirs = bench.ours(), bench.theirs()
+    ours, theirs = bench.ours(), bench.theirs("yolo_fastestv2")
     checkpoint = bench.folder / "official.ckpt"
     ours("convert", source=str(source), target=str(checkpoint))
-    metrics = [ours("evaluate", task="evaluate", checkpoint=str(checkpoint), changes=changes),
+    metrics = [ours("evaluate", task="evaluate", recipe=RECIPE, checkpoint=str(checkpoint), changes=changes),
                theirs("evaluate", task="evaluate", weights=str(source), data=str(data), batch_size=BATCH)]
     inside = bench.quiet_turns({"ours": lambda: ours("measure", task="evaluate", count=1),
                                 "peer": lambda: theirs("measure", task="evaluate", count=1)}, bench.program_repeats)
     split = [worker("evaluation_split") for worker in (ours, theirs)]
     real_nms = theirs("about")["torchvision"] == "installed"
     bench.close_workers()
-    test = [sys.executable, str(ROOT / "test.py"), "--config", str(RECIPE), "--weight", str(checkpoint),
+    test = [sys.executable, str(ROOT / "test.py"), "--config", RECIPE, "--weight", str(checkpoint),
             "--save_dir", str(bench.folder / "test"), *_flags(changes)]
     cached = [*test, "--compile_cache", str(bench.folder / "cache")]
-    original = [*bench.theirs_command(), "evaluation.py", "--data", str(data), "--weights", str(source)]
+    original = [*bench.theirs_command("yolo_fastestv2"), "evaluation.py", "--data", str(data), "--weights", str(source)]
     program_seconds(cached, bench.folder, {})
     whole = bench.quiet_turns({"ours": lambda: program_seconds(test, bench.folder, {})[0],
                                "cached": lambda: program_seconds(cached, bench.folder, {})[0],
@@ -182,12 +251,12 @@ def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
 def pipeline(bench: Bench) -> tuple[list[Row], list[str]]:
     """Time per picture of the training loaders and of the step that takes their pictures."""
     data, changes, _ = _validation_list(bench)
-    ours, theirs = bench.ours(), bench.theirs()
-    pictures = ours("pipeline", task="data", changes=changes)
+    ours, theirs = bench.ours(), bench.theirs("yolo_fastestv2")
+    pictures = ours("pipeline", task="data", recipe=RECIPE, changes=changes)
     same = theirs("pipeline", task="data", data=str(data), batch_size=BATCH)
     if pictures != same:
         raise ValueError(f"pipeline: {pictures} pictures per epoch here, {same} in the original")
-    _prepare_train_step(bench, ours, theirs)
+    _prepare_train_step(bench, FASTESTV2_TRAINING, ours, theirs)
     times = bench.interleave({"ours": (ours, "data"), "peer": (theirs, "data"), "step": (ours, "step")})
     loader, peer = ([t / pictures for t in times[name]] for name in ("ours", "peer"))
     step = [t / BATCH for t in times["step"]]
@@ -220,19 +289,33 @@ def nms(bench: Bench) -> tuple[list[Row], list[str]]:
 
 CASES: dict[str, Callable[[Bench], tuple[list[Row], list[str]]]] = {
     "forward": forward, "forward_onnx": forward_onnx, "train_step": train_step, "start": start, "evaluate": evaluate,
-    "pipeline": pipeline, "nms": nms}
+    "pipeline": pipeline, "nms": nms, "yolox_forward": yolox_forward, "yolox_train_step": yolox_train_step}
 
 
 # ---- parts that cases share -----------------------------------------------------------------------------------------
 
 
 def _prepare_forward(bench: Bench, ours: Callable, theirs: Callable, weights: dict, batch: int) -> float:
-    """Both sides ready for ``forward <batch>``; returns the largest difference of their outputs."""
-    task, images = f"forward {batch}", str(bench.folder / "images.npy")
-    ours("forward", task=task, checkpoint=weights["checkpoint"], images=images, outputs=str(bench.folder / "ours.npz"),
-         batch=batch)
-    theirs("forward", task=task, weights=weights["foreign"], images=images, outputs=str(bench.folder / "theirs.npz"))
+    """Both sides ready for ``forward``; returns the largest difference of their outputs."""
+    images = str(bench.folder / "images.npy")
+    ours("forward", task="forward", checkpoint=weights["checkpoint"], images=images,
+         outputs=str(bench.folder / "ours.npz"), batch=batch)
+    theirs("forward", task="forward", weights=weights["foreign"], model=weights["model"], images=images,
+           outputs=str(bench.folder / "theirs.npz"))
     return _compare(bench.folder / "ours.npz", bench.folder / "theirs.npz")
+
+
+def _prepare_onnx(bench: Bench, exported: Callable, weights: dict) -> None:
+    """The exported file ready for ``forward`` on the pictures of ``_prepare_forward``."""
+    exported("onnx", task="forward", checkpoint=weights["checkpoint"], images=str(bench.folder / "images.npy"),
+             outputs=str(bench.folder / "onnx.npz"))
+    _compare(bench.folder / "onnx.npz", bench.folder / "theirs.npz")
+
+
+def _onnx_rows(what: str, times: dict[str, list[float]]) -> list[Row]:
+    """The exported file beside the original and beside our graph."""
+    return [Row(f"{what}, exported ONNX in ONNX Runtime / PyTorch eager", times["onnx"], times["peer"]),
+            Row(f"{what}, exported ONNX in ONNX Runtime / MindSpore graph", times["onnx"], times["ours"])]
 
 
 def _compare(first: Path, second: Path) -> float:
@@ -245,28 +328,34 @@ def _compare(first: Path, second: Path) -> float:
     return worst
 
 
-def _prepare_train_step(bench: Bench, ours: Callable, theirs: Callable) -> tuple[float, float]:
-    """Both sides ready for ``step`` on the same made-up batch; returns the first totals."""
+def _prepare_train_step(bench: Bench, training: Training, ours: Callable, theirs: Callable) -> tuple[str, float]:
+    """Both sides ready for ``step`` on the same made-up batch; returns their first totals, and our first seconds."""
     import numpy as np
-    weights = ours("make_weights", folder=str(bench.folder))
-    rng = np.random.RandomState(0)
-    images = rng.uniform(0, 1, (BATCH, 3, 11, 11)).repeat(32, axis=2).repeat(32, axis=3)
-    images = (0.7 * images + 0.3 * rng.uniform(0, 1, images.shape)).astype(np.float32)
-    size = rng.uniform(0.05, 0.6, (BATCH, BOXES_PER_PICTURE, 2))
+    weights = ours("make_weights", folder=str(bench.folder), recipe=training.recipe)
+    path = _made_up_batch(bench.folder / "batch.npz", training)
+    mine = ours("train_step", task="step", recipe=training.recipe, checkpoint=weights["checkpoint"], batch=path,
+                rate=RATE)
+    peer = theirs("train_step", task="step", weights=weights["foreign"], model=weights["model"], batch=path, rate=RATE)
+    if not np.allclose(mine["losses"], peer, rtol=1e-3):
+        raise ValueError(f"train_step: first losses {mine['losses']} here, {peer} in the original; not the same step")
+    return f"first loss {mine['losses'][0]:.5g} / {peer[0]:.5g}", mine["seconds"]
+
+
+def _made_up_batch(path: Path, training: Training) -> str:
+    """Coarse noise with boxes of many sizes, as ``rows`` (image, class, box) and padded as ``targets`` and ``mask``."""
+    import numpy as np
+    batch, padded, squares, rng = training.batch, training.padded_boxes, training.side // 32, np.random.RandomState(0)
+    images = rng.uniform(0, 1, (batch, 3, squares, squares)).repeat(32, axis=2).repeat(32, axis=3)
+    images = training.brightest * (0.7 * images + 0.3 * rng.uniform(0, 1, images.shape))
+    size = rng.uniform(0.05, 0.6, (batch, BOXES_PER_PICTURE, 2))
     centre = size / 2 + rng.uniform(0, 1, size.shape) * (1 - size)
     boxes = np.concatenate([rng.randint(80, size=(*size.shape[:2], 1)), centre, size], axis=2)
-    rows = np.concatenate([np.repeat(np.arange(BATCH), BOXES_PER_PICTURE)[:, None], boxes.reshape(-1, 5)], axis=1)
-    targets, mask = np.zeros((BATCH, PADDED_BOXES, 5)), np.zeros((BATCH, PADDED_BOXES))
+    rows = np.concatenate([np.repeat(np.arange(batch), BOXES_PER_PICTURE)[:, None], boxes.reshape(-1, 5)], axis=1)
+    targets, mask = np.zeros((batch, padded, 5)), np.zeros((batch, padded))
     targets[:, :BOXES_PER_PICTURE], mask[:, :BOXES_PER_PICTURE] = boxes, 1
-    path = bench.folder / "batch.npz"
-    np.savez(path, images=images, rows=rows.astype(np.float32), targets=targets.astype(np.float32),
-             mask=mask.astype(np.float32))
-    mine = ours("train_step", task="step", checkpoint=weights["checkpoint"], batch=str(path), rate=RATE)
-    peer = theirs("train_step", task="step", weights=weights["foreign"], batch=str(path), anchors=weights["anchors"],
-                  rate=RATE)
-    if not np.allclose(mine, peer, rtol=1e-3):
-        raise ValueError(f"train_step: first losses {mine} here, {peer} in the original; not the same step")
-    return mine[0], peer[0]
+    arrays = {"images": images, "rows": rows, "targets": targets, "mask": mask}
+    np.savez(path, **{name: value.astype(np.float32) for name, value in arrays.items()})
+    return str(path)
 
 
 def _flags(changes: list[str]) -> list[str]:

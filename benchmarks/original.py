@@ -1,0 +1,64 @@
+"""What the originals have in common: their jobs, and batch norms folded into convolutions. Runs in their PyTorch."""
+import platform
+
+import numpy as np
+import torch
+from serving import Tasks
+
+
+class Original(Tasks):
+    """What the driver may ask for; a family says how its networks and steps are made."""
+
+    def __init__(self, threads):
+        super().__init__()
+        torch.set_num_threads(threads)
+
+    def jobs(self):
+        """Methods by the name of the job."""
+        return {"measure": self.measure, "about": self.about, "forward": self.forward, "train_step": self.train_step}
+
+    def about(self):
+        """Versions, for the report."""
+        return {"PyTorch": torch.__version__, "Python of PyTorch": platform.python_version()}
+
+    def deployed(self, weights, model):
+        """The export form of ``model`` with the weights of a ``.pth`` file and folded batch norms."""
+        raise NotImplementedError
+
+    def training(self, weights, model, arrays, rate):
+        """A training step on ``arrays`` (images, rows, targets) that returns total, box, object and class loss."""
+        raise NotImplementedError
+
+    def forward(self, task, weights, model, images, outputs):
+        """Prepare the export form; stores its outputs for comparison."""
+        network, batch = self.deployed(weights, model), torch.from_numpy(np.load(images))
+
+        def call():
+            with torch.no_grad():
+                found = network(batch)
+                return [value.numpy() for value in (found if isinstance(found, (list, tuple)) else [found])]
+        np.savez(outputs, *call())
+        self.tasks[task] = call
+
+    def train_step(self, task, weights, model, batch, rate):
+        """Prepare a training step; returns the losses of the first one."""
+        self.tasks[task] = self.training(weights, model, np.load(batch), rate)
+        return self.tasks[task]()
+
+
+def fuse(network):
+    """``network`` with every batch norm that follows a convolution inside a Sequential folded into it."""
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+    for module in list(network.modules()):
+        if not isinstance(module, torch.nn.Sequential):
+            continue
+        names = list(module._modules)
+        for name, following in zip(names, names[1:]):
+            pair = module._modules[name], module._modules[following]
+            if isinstance(pair[0], torch.nn.Conv2d) and isinstance(pair[1], torch.nn.BatchNorm2d):
+                module._modules[name] = fuse_conv_bn_eval(*pair)
+                module._modules[following] = torch.nn.Identity()
+    left = [n for n, m in network.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    if left:
+        raise ValueError(f"fuse: batch norms without a convolution before them: {left}")
+    return network

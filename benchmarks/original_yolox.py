@@ -1,0 +1,57 @@
+"""The original YOLOX as a peer. Packages that its network does not need are replaced where they are not installed."""
+import importlib.util
+from pathlib import Path
+
+import torch
+from original import Original
+
+BUILDER = Path(__file__).resolve().parents[1] / "mindyolo_ext" / "checkpoint" / "originals" / "yolox.py"
+
+
+class YOLOX(Original):
+    """YOLOX in PyTorch."""
+
+    def network(self, weights, model, num_classes=80):
+        """The original's network with the weights of a ``.pth`` file."""
+        spec = importlib.util.spec_from_file_location("yolox_builder", BUILDER)
+        builder = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(builder)
+        network = builder.build({"model": model, "num_classes": num_classes})
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
+        return network
+
+    def deployed(self, weights, model):
+        """The export form, folded by the original's own function."""
+        network = self.network(weights, model).eval()
+        from yolox.utils.model_utils import fuse_model
+        network.head.decode_in_inference = False
+        return fuse_model(network)
+
+    def training(self, weights, model, arrays, rate):
+        """``train_one_iter`` of the original's trainer, with its own optimiser groups and moving average."""
+        network = self.network(weights, model).train()
+        from yolox.exp import Exp
+        from yolox.utils.ema import ModelEMA
+        images = torch.from_numpy(arrays["images"])
+        height, width = images.shape[2:]
+        labels = torch.from_numpy(arrays["targets"]) * torch.tensor([1.0, width, height, width, height])
+        experiment = Exp()
+        experiment.model = network
+        optimizer = experiment.get_optimizer(len(images))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        average = ModelEMA(network, 0.9998)
+
+        def call():
+            outputs = network(images, labels)
+            optimizer.zero_grad()
+            outputs["total_loss"].backward()
+            optimizer.step()
+            average.update(network)
+            return [float(outputs[name]) for name in ("total_loss", "iou_loss", "conf_loss", "cls_loss")]
+        return call
+
+
+def make(threads):
+    """The worker of this family."""
+    return YOLOX(threads)
