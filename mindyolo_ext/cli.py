@@ -181,6 +181,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device_target", default="CPU", choices=["CPU", "GPU", "Ascend"])
     parser.add_argument("--conf_thres", type=float, default=0.3)
     parser.add_argument("--iou_thres", type=float, default=0.45)
+    parser.add_argument("--class_agnostic", action="store_true", help="merge overlapping boxes of different classes too")
     parser.add_argument("--img_size", type=int, nargs="+", metavar="PIXELS")
     parser.add_argument("--save_dir", type=Path, default=Path("runs/predict"))
 
@@ -299,7 +300,8 @@ def _predict(options: argparse.Namespace) -> None:
     from mindyolo_ext.engine.predict import Detector, find_sources, predict_sources
     find_sources(options.source)                # a wrong path is told before anything is compiled
     detector = Detector(options.weight, device_target=options.device_target, conf_thres=options.conf_thres,
-                        iou_thres=options.iou_thres, size=_size(options))
+                        iou_thres=options.iou_thres, size=_size(options),
+                        class_agnostic=options.class_agnostic)
     predict_sources(detector, options.source, options.save_dir)
 
 

@@ -281,6 +281,17 @@ def test_predict_annotates_pictures_and_writes_their_boxes(command: Command, sha
     assert "0 left out" in output
 
 
+def test_class_agnostic_predictions_do_not_overlap(command: Command, shapes: Path, weight: Path, detector: Detector,
+                                                   tmp_path: Path):
+    photo = pictures(shapes)[0]
+    status, output = command("predict", photo, "--weight", weight, "--conf_thres", CONFIDENCE, "--iou_thres", "0.2",
+                             "--class_agnostic", "--save_dir", tmp_path)
+    assert status == 0, output
+    found = json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))[photo.name]
+    boxes, _ = (t[0] for t in detector._predictor(detector.input_spec.prepare(read_image(photo))[0][None]))
+    assert 0 < len(found) < len(detector.predict(photo).to_list()) <= len(boxes)
+
+
 def test_broken_picture_is_left_out_and_the_others_go_on(detector: Detector, shapes: Path, tmp_path: Path,
                                                          caplog: pytest.LogCaptureFixture):
     source = tmp_path / "in"

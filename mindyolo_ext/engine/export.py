@@ -69,7 +69,7 @@ def export(weight: str | Path, formats: Sequence[str] = ("onnx", "mindir"), *, o
     deploy = model.to_deploy()
     network = (deploy if raw else Predict(deploy)).set_train(False)
     images = example_input(batch_size, model.input_spec)
-    expected = [t.asnumpy() for t in network(Tensor(images))]
+    expected = _arrays(network(Tensor(images)))
     names = [f"output{i}" for i in range(len(expected))] if raw else list(OUTPUT_NAMES)
     description = describe(replace(metadata, input_spec=model.input_spec), raw)
     stem = Path(output) if output else Path(weight).with_suffix("")
@@ -146,10 +146,13 @@ def _check(kind: str, path: Path, images: np.ndarray, expected: Sequence[np.ndar
     for _ in range(3):
         run(images)
     report.milliseconds[kind] = (time.perf_counter() - begin) / 3 * 1e3
+    shapes, wanted = [a.shape for a in found], [b.shape for b in expected]
+    if shapes != wanted:
+        raise ValueError(f"export: the {kind} file gives outputs of shapes {shapes}, the network {wanted}")
     report.differences[kind] = [float(np.abs(a - b).max()) for a, b in zip(found, expected)]
     for i, (mine, source) in enumerate(zip(found, expected)):
         excess = np.abs(mine - source) - TOLERANCE * np.maximum(np.abs(source), 1.0)
-        if len(found) != len(expected) or not (excess <= 0).all():
+        if not (excess <= 0).all():
             raise ValueError(f"export: output {i} of the {kind} file differs by {report.differences[kind][i]:.3g} "
                              f"from the network, allowed is {TOLERANCE}")
 
@@ -164,7 +167,9 @@ def _mindir_runner(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
     import mindspore as ms
     cell = nn.GraphCell(ms.load(str(path)))
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        found = cell(Tensor(images))
-        return [t.asnumpy() for t in (found if isinstance(found, (tuple, list)) else (found,))]
-    return run
+    return lambda images: _arrays(cell(Tensor(images)))
+
+
+def _arrays(outputs: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
+    """The outputs of a network with one or several of them."""
+    return [t.asnumpy() for t in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]

@@ -77,18 +77,21 @@ class Detector:
         checkpoint: ``.ckpt`` of ``train.py`` or ``mindyolo-ext convert``.
         device_target: ``CPU``, ``GPU`` or ``Ascend``.
         conf_thres, iou_thres: score below which boxes are dropped, overlap above which they are merged.
+        class_agnostic: whether boxes of different classes are merged too.
         size: (height, width) of the network input, default as trained.
 
     Raises: FileNotFoundError; ValueError for a file that is not such a checkpoint.
     """
 
     def __init__(self, checkpoint: str | Path, *, device_target: str = "CPU", conf_thres: float = 0.3,
-                 iou_thres: float = 0.45, size: tuple[int, int] | None = None, max_detections: int = 300):
+                 iou_thres: float = 0.45, size: tuple[int, int] | None = None, max_detections: int = 300,
+                 class_agnostic: bool = False):
         launch.start(device_target)
         model, self.metadata = load_model(checkpoint)
         if size is not None:
             model.input_spec = replace(model.input_spec, size=size)
-        self.options = NMSOptions(conf_thres=conf_thres, iou_thres=iou_thres, max_detections=max_detections)
+        self.options = NMSOptions(conf_thres=conf_thres, iou_thres=iou_thres, max_detections=max_detections,
+                                  class_agnostic=class_agnostic)
         self.input_spec = model.input_spec
         self.class_names = self.metadata.class_names or default_names(self.metadata.num_classes)
         self._predictor = Predictor(model)

@@ -379,7 +379,7 @@ class YOLOX(nn.Cell):
 
     def boxes_of(self, reg: Tensor, grid: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``boxes`` from the logits (B, 4, A) that ``flat`` gives and the ``grid``."""
-        x, y, width, height = ops.unbind(reg, 1)
+        x, y, width, height = reg[:, 0], reg[:, 1], reg[:, 2], reg[:, 3]     # the ONNX export has no unbind
         column, row, stride = grid
         return (x + column) * stride, (y + row) * stride, ops.exp(width) * stride, ops.exp(height) * stride
 
