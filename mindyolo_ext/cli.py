@@ -181,7 +181,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device_target", default="CPU", choices=["CPU", "GPU", "Ascend"])
     parser.add_argument("--conf_thres", type=float, default=0.3)
     parser.add_argument("--iou_thres", type=float, default=0.45)
-    parser.add_argument("--class_agnostic", action="store_true", help="merge overlapping boxes of different classes too")
+    parser.add_argument("--class_agnostic", action="store_true", help="merge boxes of different classes too")
     parser.add_argument("--img_size", type=int, nargs="+", metavar="PIXELS")
     parser.add_argument("--save_dir", type=Path, default=Path("runs/predict"))
 

@@ -153,8 +153,7 @@ def export_torch(source: str | Path, target: str | Path, *, report: str | Path |
     parameters, metadata = load_checkpoint(source)
     weights = {name: array for name, array in parameters.items() if not name.startswith(STATE_PREFIX)}
     table = table_of(_build(Recognition(metadata.model, metadata.num_classes), metadata.architecture).family)
-    trained = metadata.extra.get("training") or {}
-    tensors = to_source_tensors(table, weights, metadata.extra.get(COUNTERS, trained.get("updates")))
+    tensors = to_source_tensors(table, weights, metadata.extra.get(COUNTERS))
     part = metadata.extra.get("part") or {}
     prefix = part.get("prefix", "")
     tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}

@@ -320,7 +320,8 @@ class _Run:
         return CheckpointMetadata(
             model=self.config.model.name, num_classes=self.num_classes, class_names=list(self.dataset.class_names),
             input_spec=self.model.input_spec, architecture=dict(self.model.architecture), epoch=epoch,
-            metrics={k: float(v) for k, v in metrics.items()})
+            metrics={k: float(v) for k, v in metrics.items()},
+            extra={"num_batches_tracked": self.updates})        # what PyTorch's batch norms would have counted
 
     def close(self) -> None:
         """Stop the workers and wait for the other ranks."""

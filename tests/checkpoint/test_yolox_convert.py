@@ -146,7 +146,7 @@ def test_the_command(tmp_path, state):
 def test_a_trained_checkpoint_tells_its_updates(tmp_path, official):
     convert(official, tmp_path / "x.ckpt")
     parameters, metadata = load_checkpoint(tmp_path / "x.ckpt")
-    metadata.extra = {"training": {"updates": 123}}
+    metadata.extra = {"num_batches_tracked": 123}           # as train.py writes it
     save_checkpoint(tmp_path / "y.ckpt", parameters, metadata)
     export_torch(tmp_path / "y.ckpt", tmp_path / "y.pth")
     counters = {name: int(array) for name, array in read_checkpoint(tmp_path / "y.pth").tensors.items()

@@ -64,7 +64,7 @@ def test_the_last_stage_adds_l1_and_goes_on(tmp_path, caplog):
         assert float(row["finite"]) == 1 and float(row["iou"]) > 0
     assert caplog.text.count("compiled and ran the training step") == 2          # a loss without L1, a loss with it
     parameters, metadata = load_checkpoint(tmp_path / "run" / "weights" / "last.ckpt")
-    assert metadata.extra["training"]["updates"] == 6
+    assert metadata.extra["training"]["updates"] == metadata.extra["num_batches_tracked"] == 6
     bias = "head.obj_preds.0.bias"
     assert parameters[f"state.weights.{bias}"] != parameters[bias]               # the moving average is behind
     assert any(abs(value).max() > 0 for name, value in parameters.items() if name.startswith("state.optimizer."))
