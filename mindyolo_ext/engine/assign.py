@@ -14,9 +14,8 @@ from mindyolo_ext.config import Config
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import targets_of
 from mindyolo_ext.data.transforms import Pipeline, Prepared, build_pipeline
-from mindyolo_ext.engine.build import load_model, new_model
+from mindyolo_ext.engine.build import load_model, new_model, new_trainable
 from mindyolo_ext.engine.train import stage_at
-from mindyolo_ext.losses import create_trainable
 from mindyolo_ext.visual.assignment import AssignedPicture, draw_assignment
 
 logger = logging.getLogger(__name__)
@@ -61,9 +60,7 @@ def assign(config: Config, indices: Sequence[int], save_dir: str | Path, *, data
     loss, steps = stage_at(config, 0)
     pipeline = build_pipeline(steps if augment else [], model.input_spec, dataset, seed=config.train.seed)
     samples = _with_boxes(pipeline, indices)
-    keywords = dict(loss)
-    trainable = create_trainable(keywords.pop("name", f"{model.family}_loss"), model, **keywords)
-    network = MatchesAndBoxes(trainable)
+    network = MatchesAndBoxes(new_trainable(model, loss))
     most = max(8, -(-max(len(targets_of(prepared.sample)) for prepared in samples.values()) // 8) * 8)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []

@@ -1,7 +1,9 @@
 """From a recipe or a checkpoint to data sets and networks."""
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.config import Config, InputConfig
 from mindyolo_ext.data.dataset import Dataset, build_dataset
 from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.losses import create_trainable
 from mindyolo_ext.models import create_model
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,12 @@ def new_model(config: Config, num_classes: int) -> nn.Cell:
     model = create_model(config.model.name, num_classes=num_classes, **config.model.keywords)
     model.input_spec = with_input(model.input_spec, config.input)
     return model
+
+
+def new_trainable(model: nn.Cell, loss: Mapping[str, Any]) -> nn.Cell:
+    """The trainable that a recipe's ``loss`` section describes: ``name``, by default the family's, and its keywords."""
+    keywords = dict(loss)
+    return create_trainable(keywords.pop("name", f"{model.family}_loss"), model, **keywords)
 
 
 def model_from(metadata: CheckpointMetadata) -> nn.Cell:

@@ -23,12 +23,18 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, s
 from mindyolo_ext.config import Config, StageConfig, TrainConfig
 from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.data.transforms import build_pipeline
-from mindyolo_ext.engine.build import STATE_PREFIX, has_folded_norms, new_model, split_dataset, start_from
+from mindyolo_ext.engine.build import (
+    STATE_PREFIX,
+    has_folded_norms,
+    new_model,
+    new_trainable,
+    split_dataset,
+    start_from,
+)
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.schedule import Schedule
-from mindyolo_ext.losses import create_trainable
 from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
 
@@ -164,9 +170,7 @@ class _Run:
 
     def _build_step(self, loss: dict) -> TrainStep:
         settings = self.config.train
-        keywords = dict(loss)
-        name = keywords.pop("name", f"{self.model.family}_loss")
-        self.trainable = create_trainable(name, self.model, **keywords)
+        self.trainable = new_trainable(self.model, loss)
         if settings.amp_level != "O0":
             from mindspore import amp
             amp.auto_mixed_precision(self.model, settings.amp_level)

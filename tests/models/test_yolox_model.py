@@ -42,22 +42,23 @@ def outputs(golden_case):
             "deploy_predicted": [x.asnumpy() for x in deploy_predicted], "arrays": arrays}
 
 
+# 2e-4: see "SiLU" in golden/README.md; injected faults start at 3e-3
 @pytest.mark.parametrize("level", range(3))
 def test_raw_heads_equal_the_original(outputs, level):
     got = np.concatenate(outputs["heads"][3 * level:3 * level + 3], 1)
-    np.testing.assert_allclose(got, outputs["arrays"][f"eval_raw_{LEVELS[level]}"], rtol=0, atol=5e-5)
+    np.testing.assert_allclose(got, outputs["arrays"][f"eval_raw_{LEVELS[level]}"], rtol=0, atol=2e-4)
 
 
 def test_decoded_rows_equal_the_original(outputs):
     np.testing.assert_allclose(outputs["decoded"], outputs["arrays"]["eval_decoded"], rtol=1e-5, atol=2e-3)
     np.testing.assert_allclose(outputs["decoded"][..., 4:], outputs["arrays"]["eval_decoded"][..., 4:], rtol=0,
-                               atol=2e-5)
+                               atol=5e-5)
 
 
 def test_deploy_form_equals_the_original(outputs):
     got, wanted = outputs["deploy_decoded"][:, ::4], outputs["arrays"]["deploy_decoded"]
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=2e-3)
-    np.testing.assert_allclose(got[..., 4:], wanted[..., 4:], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(got[..., 4:], wanted[..., 4:], rtol=0, atol=5e-5)
 
 
 def test_deploy_rows_are_the_heads_with_probabilities(outputs):
@@ -88,7 +89,7 @@ def test_detections_equal_the_original(outputs):
         for row in wanted:
             distance = np.abs(found[:, :4] - row[:4]).max(1) + 1e3 * (found[:, 5] != row[5])
             assert distance.min() < 5e-3
-            assert abs(found[distance.argmin(), 4] - row[4]) < 2e-5
+            assert abs(found[distance.argmin(), 4] - row[4]) < 5e-5
 
 
 @pytest.mark.parametrize("conf,iou,agnostic,name", [(0.001, 0.65, False, "dets_conf001_iou65"),

@@ -32,7 +32,8 @@ class SimOTAAssigner(nn.Cell):
     A prediction is a candidate if it lies in the area of some box of its image. Its cost for a box is the
     class loss plus three times -log IoU, and a penalty outside the box's own area. A box takes as many of the
     cheapest candidates as its ten best overlaps add up to, at least one; a prediction that several boxes
-    take goes to the box of the image for which it is cheapest. Equal costs: the first prediction or box.
+    take goes to the box of the image for which it is cheapest, of equal ones the first. Between predictions of equal
+    cost the choice is open, as in the original.
 
     Args:
         area: ``center``: the prediction's cell centre lies less than 1.5 strides from the box centre along both axes.
