@@ -20,7 +20,7 @@ from mindyolo_ext.data.transform_registry import (
     register_transform,
     transform_defaults,
 )
-from mindyolo_ext.data.yolox_augment import yolox_hsv_flip, yolox_mosaic  # noqa: F401  makes its steps known
+from mindyolo_ext.data.yolox_augment import mirror, yolox_hsv_flip, yolox_mosaic  # noqa: F401  makes its steps known
 from mindyolo_ext.input_spec import InputSpec, Placement
 
 
@@ -212,10 +212,7 @@ def horizontal_flip(sample: Sample, context: AugmentContext, *, probability: flo
     """The picture mirrored left to right."""
     if context.rng.random() >= probability:
         return sample
-    width = np.float32(sample.image.shape[1])
-    boxes = np.stack([width - sample.boxes[:, 2], sample.boxes[:, 1], width - sample.boxes[:, 0], sample.boxes[:, 3]],
-                     1)
-    return replace(sample, image=cv2.flip(sample.image, 1), boxes=boxes)
+    return mirror(sample)
 
 
 @register_transform

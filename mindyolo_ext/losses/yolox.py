@@ -60,10 +60,9 @@ class YOLOXLoss(nn.Cell):
 
     def assigner_input(self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor) -> tuple:
         """Arguments of the assigner; predictions without their gradient."""
-        heads = tuple(ops.stop_gradient(level) for level in heads)
-        _, objectness, classes = self.model.flat(heads)
-        return (self.model.boxes(heads), (objectness, classes), ops.unbind(self._in_pixels(heads, targets), 2), mask,
-                self.model.levels(heads))
+        reg, objectness, classes = (ops.stop_gradient(part) for part in self.model.flat(heads))
+        return (self.model.boxes_of(reg, self.model.grid(heads)), (objectness, classes),
+                ops.unbind(self._in_pixels(heads, targets), 2), mask, self.model.levels(heads))
 
     def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """Which prediction answers for which box, (B, M, A) float 0/1; no gradient."""

@@ -7,7 +7,7 @@ import numpy as np
 from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.layers.conv import conv2d
-from mindyolo_ext.layers.fold import copy_parameters, fold_batch_norms
+from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.pool import HalvingMaxPool
 from mindyolo_ext.layers.resize import double
 from mindyolo_ext.models.registry import register_model
@@ -233,7 +233,7 @@ class YoloFastestV2(nn.Cell):
         return ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (batch, cells * anchors, values))
 
 
-class YoloFastestV2Deploy(nn.Cell):
+class YoloFastestV2Deploy(DeployForm):
     """The detector for inference: 238,847 parameters with 80 classes and three anchors per level.
 
     Shape: images (B, 3, H, W) -> (B, H / 16, W / 16, 5 a + K), (B, H / 32, W / 32, 5 a + K). The channels are
@@ -242,28 +242,13 @@ class YoloFastestV2Deploy(nn.Cell):
     Source: export form of the original's ``model/detector.py``.
     """
 
-    family = YoloFastestV2.family
-    strides = STRIDES
-
     def __init__(self, source: YoloFastestV2):
-        super().__init__(auto_prefix=False)
-        self.num_classes = source.num_classes
+        super().__init__(source, YoloFastestV2(source.num_classes, source.anchors, source.input_spec.size))
         self.anchors = source.anchors
-        self.architecture = source.architecture
-        self.input_spec = source.input_spec
-        network = YoloFastestV2(source.num_classes, source.anchors, source.input_spec.size)
-        copy_parameters(source, network)
-        fold_batch_norms(network)
-        self.network = network
-        self.set_train(False)
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
         heads = self.network(images)
         return self._merged(heads[:3]), self._merged(heads[3:])
-
-    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K), as the training form gives them."""
-        return self.network.predict(images)
 
     def _merged(self, heads: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """reg, obj, cls of one level -> (B, h, w, 5 a + K) probabilities."""

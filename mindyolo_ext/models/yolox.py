@@ -10,7 +10,7 @@ import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
-from mindyolo_ext.layers.fold import copy_parameters, fold_batch_norms
+from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.resize import double
 from mindyolo_ext.models.registry import register_model
 from mindyolo_ext.models.yolox_input import official_input
@@ -416,7 +416,7 @@ class YOLOX(nn.Cell):
         return ops.transpose(ops.cat((boxes, probabilities), 1), (0, 2, 1))
 
 
-class YOLOXDeploy(nn.Cell):
+class YOLOXDeploy(DeployForm):
     """The detector for inference.
 
     Shape: images (B, 3, H, W) -> (B, A, 5 + K): box logits x, y, w, h, objectness, class probabilities. The caller
@@ -424,19 +424,8 @@ class YOLOXDeploy(nn.Cell):
     Source: export form of the original, ``tools/export_onnx.py``.
     """
 
-    family = YOLOX.family
-    strides = STRIDES
-
     def __init__(self, source: YOLOX):
-        super().__init__(auto_prefix=False)
-        self.num_classes = source.num_classes
-        self.architecture = source.architecture
-        self.input_spec = source.input_spec
-        network = YOLOX(source.scale, source.num_classes, source.input_spec.size)
-        copy_parameters(source, network)
-        fold_batch_norms(network)
-        self.network = network
-        self.set_train(False)
+        super().__init__(source, YOLOX(source.scale, source.num_classes, source.input_spec.size))
 
     def construct(self, images: Tensor) -> Tensor:
         return self.network.undecoded(self.network(images))
@@ -444,10 +433,6 @@ class YOLOXDeploy(nn.Cell):
     def decoded(self, images: Tensor) -> Tensor:
         """(B, A, 5 + K): cx, cy, w, h in pixels, objectness and class probabilities."""
         return self.network.decode(self.network(images))
-
-    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K), as the training form gives them."""
-        return self.network.predict(images)
 
 
 def _built(scale: Scale, num_classes: int, input_size: tuple[int, int]) -> YOLOX:
