@@ -1,6 +1,7 @@
 """Builders by name; the name of an entry is the name of its function. No framework."""
 import difflib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
@@ -35,3 +36,13 @@ class Registry:
             hint = f", did you mean {close[0]}?" if close else ""
             raise ValueError(f"unknown {self.what} {name!r}{hint}; known are {', '.join(self.names())}")
         return self._builders[name]
+
+    def check_keywords(self, name: str, keywords: Iterable[str]) -> None:
+        """Raises: ValueError for a keyword that the builder ``name`` does not take, or an unknown name."""
+        parameters = inspect.signature(self.builder(name)).parameters.values()
+        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        for key in keywords:
+            if key not in known:
+                close = difflib.get_close_matches(key, known, 1)
+                hint = f", did you mean {close[0]}?" if close else ""
+                raise ValueError(f"{self.what} {name}: unknown keyword {key!r}{hint}; known are {', '.join(known)}")

@@ -35,6 +35,7 @@ from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.schedule import Schedule
+from mindyolo_ext.losses import check_loss_keywords
 from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
 
@@ -91,6 +92,7 @@ class _Run:
         self.validation = split_dataset(config, "val") if config.train.run_eval else None
         self.model = self._build_model()
         self.names = {id(p): name for name, p in self.model.parameters_and_names()}
+        self._check_losses()
         self.max_boxes = config.data.max_boxes or self._largest_sample()
         self.predictor: Predictor | None = None
         self.loader: Loader | None = None
@@ -139,6 +141,13 @@ class _Run:
         lists = [self.config.data.augment, *(s.augment for s in self.config.train.stages if s.augment is not None)]
         most = max(build_pipeline(a, self.model.input_spec, self.dataset).max_boxes for a in lists)
         return max(8, math.ceil(most / 8) * 8)
+
+    def _check_losses(self) -> None:
+        """A misspelled keyword is told now, not when its stage begins. Raises: ValueError."""
+        name = self.config.train.loss.get("name", f"{self.model.family}_loss")
+        for loss in (self.config.train.loss, *(stage.loss for stage in self.config.train.stages)):
+            name = loss.get("name", name)
+            check_loss_keywords(name, [key for key in loss if key != "name"])
 
     def _summary(self) -> str:
         settings = self.config.train

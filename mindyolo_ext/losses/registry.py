@@ -12,6 +12,7 @@ from mindyolo_ext.registry import Registry
 _TRAINABLES = Registry("loss")
 register_trainable = _TRAINABLES.register
 list_trainables = _TRAINABLES.names
+check_loss_keywords = _TRAINABLES.check_keywords
 
 
 def create_trainable(name: str, model: nn.Cell, **keywords: object) -> nn.Cell:

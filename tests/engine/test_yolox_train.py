@@ -17,6 +17,18 @@ SPLITS = [f"data.{split}={{images: images/{split}, annotations: annotations/{spl
           ("train", "val")]
 
 
+@pytest.mark.parametrize("change", ["train.loss.aera=center", "train.stages=[{from_epoch: -1, loss: {aera: center}}]"])
+def test_a_misspelled_loss_keyword_is_told_at_the_start(tmp_path, change):
+    """Also where it stands in the last stage, and before anything is written."""
+    launch.start("CPU", seed=0)
+    data = make_shapes_dataset(tmp_path / "shapes", train_images=2, val_images=0, size=(64, 64), progress=False)
+    config = load_config(ROOT / "configs" / "yolox" / "yolox-nano.yaml", [
+        f"data.root={data}", *SPLITS, "data.workers=0", "train.run_eval=false", change])
+    with pytest.raises(ValueError, match="loss yolox_loss: unknown keyword 'aera', did you mean area"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_folded_weights_are_noticed(tmp_path, caplog):
     """Training with statistics of a batch would not start from what was loaded."""
     launch.start("CPU", seed=0)
