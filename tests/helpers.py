@@ -28,17 +28,21 @@ class Golden:
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One seeded case: ``<root>/<family>/<variant>/case_seed<N>*.npz``; all else follows from N and the arrays."""
+    """One seeded case: ``<root>/<family>/<variant>/case_seed<N>*.npz``; all else follows from N and the arrays.
+
+    A variant may have folders of its own inside it: ``gold_yolo_n/plain`` is the name of such a one.
+    """
 
     path: Path
+    family_folder: Path
     default: bool                                       # stands in the default folder, so every array must be there
 
     def __str__(self) -> str:
-        return f"{self.path.parent.name}-{self.path.stem}"
+        return f"{self.variant}-{self.path.stem}"
 
     @property
     def variant(self) -> str:
-        return self.path.parent.name
+        return self.path.parent.relative_to(self.family_folder).as_posix()
 
     @property
     def seed(self) -> int:
@@ -51,8 +55,12 @@ class GoldenCase:
     @property
     def variant_folder(self) -> Path:
         """Where ``keys.json`` and the like stand: beside the case, or else in the default folder."""
-        beside = self.path.parent
-        return beside if (beside / "keys.json").is_file() else DEFAULT_GOLDEN.joinpath(*beside.parts[-2:])
+        return self.folder_of(self.variant)
+
+    def folder_of(self, variant: str) -> Path:
+        """As ``variant_folder``, of any variant of the family."""
+        beside = self.family_folder / variant
+        return beside if (beside / "keys.json").is_file() else DEFAULT_GOLDEN / self.family_folder.name / variant
 
     def weights(self) -> dict[str, np.ndarray]:
         """The seeded state dict under the original's names."""
@@ -67,8 +75,9 @@ class GoldenCase:
 
 def golden_cases(root: Path, family: str) -> list[GoldenCase]:
     """The seeded cases of a family below ``root``, sorted."""
+    folder = (root / family).resolve()
     default = root.resolve() == DEFAULT_GOLDEN
-    return [GoldenCase(path.resolve(), default) for path in sorted((root / family).glob("*/case_seed*.npz"))]
+    return [GoldenCase(path, folder, default) for path in sorted(folder.glob("*/**/case_seed*.npz"))]
 
 
 def original_name(name: str) -> str:

@@ -36,6 +36,7 @@ class ConvBNAct(nn.Cell):
         kernel_size: side of the square kernel, odd.
         stride: 1 keeps the size, 2 halves it.
         group: groups of channels.
+        has_bias: whether the convolution has a bias, which the batch norm makes idle.
         act: makes the activation, for example its class; ``nn.Identity`` makes the block linear.
         eps, momentum: of the batch norm; ``momentum`` is the share of the old statistics that is kept.
 
@@ -44,9 +45,10 @@ class ConvBNAct(nn.Cell):
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, group: int = 1,
-                 act: Callable[[], nn.Cell] = nn.SiLU, eps: float = 1e-3, momentum: float = 0.97):
+                 has_bias: bool = False, act: Callable[[], nn.Cell] = nn.SiLU, eps: float = 1e-3,
+                 momentum: float = 0.97):
         super().__init__()
-        self.conv = conv2d(in_channels, out_channels, kernel_size, stride=stride, group=group)
+        self.conv = conv2d(in_channels, out_channels, kernel_size, stride=stride, group=group, has_bias=has_bias)
         self.bn = nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum)
         self.act = act()
 

@@ -6,16 +6,17 @@ from mindyolo_ext.backend import Tensor, float32, nn
 
 def copy_parameters(source: nn.Cell, target: nn.Cell) -> None:
     """Fill ``target``, a cell of the same build, with the parameter values of ``source``."""
-    values = {parameter.name: parameter for parameter in source.get_parameters()}
-    for parameter in target.get_parameters():
-        parameter.set_data(Tensor(values[parameter.name].asnumpy(), parameter.dtype))
+    values = dict(source.parameters_and_names())
+    for name, parameter in target.parameters_and_names():
+        parameter.set_data(Tensor(values[name].asnumpy(), parameter.dtype))
 
 
 def fold_batch_norms(cell: nn.Cell) -> None:
     """Replace, inside ``cell``, every batch norm that follows a convolution by a bias of that convolution.
 
     Convolution and batch norm must be neighbours among the children of one cell, in the order in which
-    they run. The batch norm's place is taken by ``nn.Identity``, so the other names stay.
+    they run. The batch norm's place is taken by ``nn.Identity``, so the other names stay. A cell with a method
+    ``folded``, which gives a cell of the same function without batch norm, is replaced by what it gives.
 
     Raises: ValueError if a batch norm remains, because no convolution stands before it.
     """
@@ -34,6 +35,8 @@ def _fold_children(cell: nn.Cell) -> None:
         if isinstance(child, nn.BatchNorm2d) and isinstance(cell.name_cells().get(previous), nn.Conv2d):
             _replace(cell, previous, folded_convolution(cell.name_cells()[previous], child))
             _replace(cell, name, nn.Identity())
+        elif hasattr(child, "folded"):
+            _replace(cell, name, child.folded())
         else:
             _fold_children(child)
         previous = name
@@ -41,10 +44,8 @@ def _fold_children(cell: nn.Cell) -> None:
 
 def folded_convolution(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> nn.Conv2d:
     """A convolution with bias that equals ``convolution`` followed by ``batch_norm`` on running statistics."""
-    scale = batch_norm.gamma.asnumpy().astype(np.float64) / np.sqrt(
-        batch_norm.moving_variance.asnumpy().astype(np.float64) + batch_norm.eps)
+    scale, bias = norm_scale_and_shift(batch_norm)
     weight = convolution.weight.asnumpy() * scale[:, None, None, None]
-    bias = -batch_norm.moving_mean.asnumpy() * scale + batch_norm.beta.asnumpy()
     if convolution.has_bias:
         bias = bias + convolution.bias.asnumpy() * scale
     folded = nn.Conv2d(convolution.in_channels, convolution.out_channels, convolution.kernel_size,
@@ -55,10 +56,17 @@ def folded_convolution(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> nn
     return folded
 
 
+def norm_scale_and_shift(batch_norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
+    """What ``batch_norm`` does on running statistics: x * scale + shift per channel, both (C,) float64."""
+    scale = batch_norm.gamma.asnumpy().astype(np.float64) / np.sqrt(
+        batch_norm.moving_variance.asnumpy().astype(np.float64) + batch_norm.eps)
+    return scale, batch_norm.beta.asnumpy() - batch_norm.moving_mean.asnumpy() * scale
+
+
 def _replace(parent: nn.Cell, name: str, child: nn.Cell) -> None:
     """Put ``child`` in the place ``name`` of ``parent``."""
     child.set_train(False)
-    if isinstance(parent, nn.SequentialCell):
+    if isinstance(parent, (nn.SequentialCell, nn.CellList)):
         parent[int(name)] = child
     else:
         parent.insert_child_to_cell(name, child)

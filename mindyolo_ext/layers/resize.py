@@ -1,4 +1,10 @@
-"""Enlargement of feature maps."""
+"""Feature maps of other sizes.
+
+Bilinear enlargement and average pooling are linear along either axis, so both are two products with constant
+matrices. That serves any pair of sizes, exports to every format, and costs no more than the resize operators.
+"""
+import numpy as np
+
 from mindyolo_ext.backend import Tensor, ops
 
 
@@ -11,3 +17,51 @@ def double(x: Tensor) -> Tensor:
     x = ops.broadcast_to(ops.reshape(x, (batch, channels, height, 1, width, 1)),
                          (batch, channels, height, 2, width, 2))
     return ops.reshape(x, (batch, channels, 2 * height, 2 * width))
+
+
+def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear interpolation (B, C, h, w) -> (B, C, *size), corners not aligned.
+
+    Source: ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
+    """
+    height, width = x.shape[2:]
+    if (height, width) == size:
+        return x
+    return _apply(x, _bilinear_matrix(height, size[0]), _bilinear_matrix(width, size[1]))
+
+
+def adaptive_average(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Means over bins (B, C, h, w) -> (B, C, *size); bin i covers floor(i n / m) to ceil((i + 1) n / m).
+
+    Source: ``torch.nn.functional.adaptive_avg_pool2d``.
+    """
+    height, width = x.shape[2:]
+    if (height, width) == size:
+        return x
+    if height % size[0] == 0 and width % size[1] == 0:
+        window = (height // size[0], width // size[1])
+        return ops.avg_pool2d(x, window, window)
+    return _apply(x, _bin_matrix(height, size[0]), _bin_matrix(width, size[1]))
+
+
+def _apply(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(H, h) times (B, C, h, w) times (W, w) transposed."""
+    return ops.matmul(rows, ops.matmul(x, ops.transpose(columns, (1, 0))))
+
+
+@ops.constexpr
+def _bilinear_matrix(source: int, target: int) -> Tensor:
+    """(target, source): how much each old row counts in each new one."""
+    places = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(source)))
+    return Tensor(np.asarray(weights, np.float32))
+
+
+@ops.constexpr
+def _bin_matrix(source: int, target: int) -> Tensor:
+    """(target, source): each new row is the mean of a bin of old ones."""
+    weights = np.zeros((target, source), np.float32)
+    for i in range(target):
+        begin, end = i * source // target, -(-(i + 1) * source // target)
+        weights[i, begin:end] = 1 / (end - begin)
+    return Tensor(weights)
