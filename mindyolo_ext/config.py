@@ -44,7 +44,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """Changes to the model's own InputSpec; empty fields keep its values."""
+    """Changes to the model's own InputSpec; empty fields keep its values, and so does a ``border`` of None."""
 
     size: list = field(default_factory=list)    # height, width
     color: str = ""
@@ -52,6 +52,9 @@ class InputConfig:
     mean: list = field(default_factory=list)
     std: list = field(default_factory=list)
     resize: str = ""
+    rounding: str = ""
+    shrink: str = ""
+    border: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,10 @@ class ScheduleConfig:
     gamma: float = 0.1
     final_ratio: float = 0.05                   # cosine, linear: last rate / first rate
     flat_epochs: int = 0                        # cosine: last epochs at the final rate
+    per_epoch: bool = False                     # cosine: one rate per epoch; counts from epoch 0, warm-up included
+    one_epoch_late: bool = False                # per_epoch: epochs after the warm-up take the rate of the one before
     warmup_epochs: float = 0.0
+    warmup_min_steps: int = 0                   # the warm-up takes at least so many iterations
     warmup_power: float = 1.0
     warmup_start_ratio: float = 0.0
     warmup_bias_lr: float = -1.0                # first rate of the bias group, negative: as the others
@@ -105,6 +111,20 @@ class StageConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """A second network that a trainable learns from.
+
+    Args:
+        teacher: checkpoint of ours. It is handed to the trainable as ``teacher``, frozen.
+        recipe: what changes where there is a teacher, a recipe file beside the one that names it. Its own sections
+            (not those of its ``__BASE__``) are laid over the recipe as soon as ``teacher`` is set.
+    """
+
+    teacher: str = ""
+    recipe: str = ""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Training. ``loss.name`` is the registered trainable, the other keys of ``loss`` its keywords."""
 
@@ -113,11 +133,12 @@ class TrainConfig:
     loss: dict = field(default_factory=dict)
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    distill: DistillConfig = DistillConfig()
     stages: list[StageConfig] = field(default_factory=list)
     multi_scale: list = field(default_factory=list)     # square sizes in pixels, empty: the input size
     multi_scale_interval: int = 10
     weight: str = ""                            # start from this checkpoint
-    freeze: list = field(default_factory=list)  # parameter-name prefixes that do not train
+    freeze: list = field(default_factory=list)  # beginnings or patterns (*.alpha) of parameter names, not trained
     freeze_bn: bool = False                     # statistics stay as loaded
     sync_bn: bool = False                       # statistics over all ranks
     ema_decay: float = 0.0                      # 0: no moving average
@@ -149,6 +170,8 @@ class EvalConfig:
     multi_label: bool = False
     class_agnostic: bool = False
     clip: bool = True                           # boxes end at the photo's border
+    rectangular: bool = False                   # pictures of like shape share a batch as narrow as they allow
+    rectangular_pad: float = 0.5                # added to each side of such a batch, in units of the stride
     metrics: list = field(default_factory=list)
     report_conf: float = 0.3                    # for precision, recall, F1 and pictures
     fold: bool = True                           # evaluate the deploy form (BatchNorm folded)
@@ -178,10 +201,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises: FileNotFoundError, or ValueError that names file, key and what was wanted.
     """
-    merged = _read_merged(Path(path), ())
+    file, changes = _read_merged(Path(path), ()), {}
     for text in overrides:
-        merged = _merge(merged, parse_override(text))
-    return config_from_mapping(merged, str(path))
+        changes = _merge(changes, parse_override(text))
+    config = config_from_mapping(_merge(file, changes), str(path))
+    second = config.train.distill.recipe
+    if not (config.train.distill.teacher and second):
+        return config
+    overlay = _read_own(Path(second), "train.distill.recipe")
+    overlay.pop("__BASE__", None)
+    once = {"train": {"distill": {"recipe": ""}}}
+    return config_from_mapping(_merge(_merge(_merge(file, overlay), changes), once), f"{path} with {second}")
 
 
 def config_from_mapping(values: Mapping[str, Any], where: str = "config") -> Config:
@@ -210,10 +240,20 @@ def parse_override(text: str) -> dict[str, Any]:
 
 def _read_merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     """The file with its ``__BASE__`` parents below it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"config {path}: no such file" + (f" (named by {seen[-1]})" if seen else ""))
     if path.resolve() in seen:
         raise ValueError(f"config {path}: __BASE__ names itself through {seen[-1]}")
+    values = _read_own(path, str(seen[-1]) if seen else "")
+    bases = values.pop("__BASE__", [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(merged, _read_merged(path.parent / base, (*seen, path.resolve())))
+    return _merge(merged, values)
+
+
+def _read_own(path: Path, namer: str) -> dict[str, Any]:
+    """What the file itself says; ``namer`` is who names it, for the message if it is missing."""
+    if not path.is_file():
+        raise FileNotFoundError(f"config {path}: no such file" + (f" (named by {namer})" if namer else ""))
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except yaml.YAMLError as error:
@@ -221,11 +261,11 @@ def _read_merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ValueError(f"config {path}: wanted sections at the top level, got {type(values).__name__}")
-    bases = values.pop("__BASE__", [])
-    merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = _merge(merged, _read_merged(path.parent / base, (*seen, path.resolve())))
-    return _merge(merged, values)
+    train = values.get("train")
+    distill = train.get("distill") if isinstance(train, dict) else None
+    if isinstance(distill, dict) and isinstance(distill.get("recipe"), str) and distill["recipe"]:
+        distill["recipe"] = str(path.parent / distill["recipe"])
+    return values
 
 
 class _StrictLoader(yaml.SafeLoader):

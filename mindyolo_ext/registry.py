@@ -37,10 +37,14 @@ class Registry:
             raise ValueError(f"unknown {self.what} {name!r}{hint}; known are {', '.join(self.names())}")
         return self._builders[name]
 
+    def keywords(self, name: str) -> list[str]:
+        """The keywords that the builder ``name`` takes. Raises: ValueError for an unknown name."""
+        parameters = inspect.signature(self.builder(name)).parameters.values()
+        return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
     def check_keywords(self, name: str, keywords: Iterable[str]) -> None:
         """Raises: ValueError for a keyword that the builder ``name`` does not take, or an unknown name."""
-        parameters = inspect.signature(self.builder(name)).parameters.values()
-        known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        known = self.keywords(name)
         for key in keywords:
             if key not in known:
                 close = difflib.get_close_matches(key, known, 1)

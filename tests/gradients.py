@@ -30,13 +30,14 @@ class Gradients(nn.Cell):
         self.forward = forward
         self.function = mindspore.value_and_grad(forward, None, forward.trainable_params(), has_aux=True)
 
-    def construct(self, images, targets, mask):
-        return self.function(images, targets, mask)
+    def construct(self, *inputs):
+        return self.function(*inputs)
 
 
-def original_order(case: GoldenCase, parameters: Sequence[mindspore.Parameter]) -> list[int]:
-    """Places of the parameters in the order of the case's ``grad_*`` arrays."""
-    places = {original_name(p.name): i for i, p in enumerate(parameters)}
+def original_order(case: GoldenCase, model: nn.Cell) -> list[int]:
+    """Places among the trainable parameters of ``model`` in the order of the case's ``grad_*`` arrays."""
+    names = [name for name, parameter in model.parameters_and_names() if parameter.requires_grad]
+    places = {original_name(name): i for i, name in enumerate(names)}
     return [places[name] for name in json.loads((case.variant_folder / "grad_names.json").read_text())]
 
 

@@ -172,7 +172,9 @@ class TrainStep(nn.Cell):
             self.sums = ParameterTuple([_zeros(sum(_sizes(g.parameters)), f"optimizer.{i}.accumulated")
                                         for i, g in enumerate(groups)])
         trained = {id(p) for p in self.parameters_flat}
-        self.buffers = ParameterTuple([p for p in trainable.get_parameters()
+        # Of the network that is trained alone: a teacher and what the trainable keeps for itself are no part of it
+        network = getattr(trainable, "model", trainable)
+        self.buffers = ParameterTuple([p for p in network.get_parameters()
                                        if id(p) not in trained and p.dtype == float32])
         self.ema = options.ema
         if self.ema:

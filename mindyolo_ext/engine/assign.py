@@ -14,7 +14,7 @@ from mindyolo_ext.config import Config
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import targets_of
 from mindyolo_ext.data.transforms import Pipeline, Prepared, build_pipeline
-from mindyolo_ext.engine.build import load_model, new_model, new_trainable
+from mindyolo_ext.engine.build import load_model, load_teacher, new_model, new_trainable
 from mindyolo_ext.engine.train import stage_at
 from mindyolo_ext.visual.assignment import AssignedPicture, draw_assignment
 
@@ -60,7 +60,8 @@ def assign(config: Config, indices: Sequence[int], save_dir: str | Path, *, data
     loss, steps = stage_at(config, 0)
     pipeline = build_pipeline(steps if augment else [], model.input_spec, dataset, seed=config.train.seed)
     samples = _with_boxes(pipeline, indices)
-    network = MatchesAndBoxes(new_trainable(model, loss))
+    teacher = load_teacher(config.train.distill.teacher, model) if config.train.distill.teacher else None
+    network = MatchesAndBoxes(new_trainable(model, loss, teacher))
     most = max(8, -(-max(len(targets_of(prepared.sample)) for prepared in samples.values()) // 8) * 8)
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []

@@ -1,7 +1,7 @@
 """From a recipe or a checkpoint to data sets and networks."""
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.config import Config, InputConfig
 from mindyolo_ext.data.dataset import Dataset, build_dataset
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.losses import create_trainable
+from mindyolo_ext.losses import create_trainable, loss_keywords
 from mindyolo_ext.models import create_model
 
 logger = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ def split_dataset(config: Config, split: str) -> Dataset:
 
 def with_input(spec: InputSpec, changes: InputConfig) -> InputSpec:
     """``spec`` with the fields that the recipe's ``input`` section sets."""
-    values = {name: getattr(changes, name) for name in ("size", "color", "scale", "mean", "std", "resize")}
-    return replace(spec, **{name: value for name, value in values.items() if value})
+    untouched = asdict(InputConfig())
+    return replace(spec, **{name: value for name, value in asdict(changes).items() if value != untouched[name]})
 
 
 def new_model(config: Config, num_classes: int) -> nn.Cell:
@@ -51,10 +51,45 @@ def new_model(config: Config, num_classes: int) -> nn.Cell:
     return model
 
 
-def new_trainable(model: nn.Cell, loss: Mapping[str, Any]) -> nn.Cell:
-    """The trainable that a recipe's ``loss`` section describes: ``name``, by default the family's, and its keywords."""
+def new_trainable(model: nn.Cell, loss: Mapping[str, Any], teacher: nn.Cell | None = None) -> nn.Cell:
+    """The trainable that a recipe's ``loss`` section describes: ``name``, by default the family's, and its keywords.
+
+    Args:
+        teacher: for a trainable that learns from a second network, see ``load_teacher``.
+
+    Raises: ValueError if the trainable wants a teacher and there is none, or the other way round.
+    """
     keywords = dict(loss)
-    return create_trainable(keywords.pop("name", f"{model.family}_loss"), model, **keywords)
+    name = keywords.pop("name", f"{model.family}_loss")
+    check_teacher(name, teacher is not None)
+    return create_trainable(name, model, **keywords, **({} if teacher is None else {"teacher": teacher}))
+
+
+def check_teacher(loss: str, given: bool) -> None:
+    """Raises: ValueError if the trainable ``loss`` learns from a teacher and none is ``given``, or the reverse."""
+    wanted = "teacher" in loss_keywords(loss)
+    if wanted and not given:
+        raise ValueError(f"train.loss: {loss} learns from a teacher; name the checkpoint of a trained network with "
+                         "--set train.distill.teacher=FILE.ckpt")
+    if given and not wanted:
+        raise ValueError(f"train.distill.teacher is set, but train.loss.name is {loss}, which learns from no teacher")
+
+
+def load_teacher(weight: str | Path, model: nn.Cell) -> nn.Cell:
+    """A trained network for ``new_trainable`` to learn from; the trainable freezes it.
+
+    Args:
+        weight: checkpoint of ours.
+        model: the network that is to learn from it.
+
+    Raises: FileNotFoundError; ValueError if it is of another family or has other classes.
+    """
+    teacher, _ = load_model(weight)
+    for what, own, wanted in (("family", teacher.family, model.family),
+                              ("number of classes", teacher.num_classes, model.num_classes)):
+        if own != wanted:
+            raise ValueError(f"train.distill.teacher: {weight} has {what} {own}, the network that learns has {wanted}")
+    return teacher
 
 
 def model_from(metadata: CheckpointMetadata) -> nn.Cell:
@@ -113,10 +148,10 @@ def start_from(model: nn.Cell, weight: str | Path) -> list[str]:
 
 
 def has_folded_norms(model: nn.Cell) -> bool:
-    """Whether every batch norm is an identity, as in weights rebuilt from an exported model.
+    """Whether batch norms are identities, as in weights rebuilt from a deployed or exported model.
 
     Such a network works in evaluation, but statistics of a batch would change it out of recognition.
     """
     norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
-    return bool(norms) and all(not n.moving_mean.asnumpy().any() and (n.gamma.asnumpy() == 1).all() and
-                               np.allclose(n.moving_variance.asnumpy() + n.eps, 1, atol=1e-6) for n in norms)
+    return any(not n.moving_mean.asnumpy().any() and (n.gamma.asnumpy() == 1).all() and
+               np.allclose(n.moving_variance.asnumpy() + n.eps, 1, rtol=0, atol=1e-6) for n in norms)

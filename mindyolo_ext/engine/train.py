@@ -25,7 +25,9 @@ from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.data.transforms import build_pipeline
 from mindyolo_ext.engine.build import (
     STATE_PREFIX,
+    check_teacher,
     has_folded_norms,
+    load_teacher,
     new_model,
     new_trainable,
     split_dataset,
@@ -35,7 +37,7 @@ from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.schedule import Schedule
-from mindyolo_ext.losses import check_loss_keywords
+from mindyolo_ext.losses import StepClock, check_loss_keywords
 from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
 
@@ -93,6 +95,7 @@ class _Run:
         self.model = self._build_model()
         self.names = {id(p): name for name, p in self.model.parameters_and_names()}
         self._check_losses()
+        self.teacher = self._load_teacher()
         self.max_boxes = config.data.max_boxes or self._largest_sample()
         self.predictor: Predictor | None = None
         self.loader: Loader | None = None
@@ -136,6 +139,18 @@ class _Run:
             logger.info("%d batch norms are synchronised over %d ranks", synchronise_batch_norm(model), self.world.size)
         return model
 
+    def _load_teacher(self) -> nn.Cell | None:
+        """The network that the trainable learns from, if the recipe names one."""
+        settings = self.config.train
+        if not settings.distill.teacher:
+            return None
+        teacher = load_teacher(settings.distill.teacher, self.model)
+        if settings.sync_bn and not settings.freeze_bn and self.world.size > 1:
+            synchronise_batch_norm(teacher)
+        if settings.freeze_bn:
+            freeze_batch_norm(teacher)
+        return teacher
+
     def _largest_sample(self) -> int:
         """M over all stages, so that no stage changes the shape of a batch."""
         lists = [self.config.data.augment, *(s.augment for s in self.config.train.stages if s.augment is not None)]
@@ -148,6 +163,7 @@ class _Run:
         for loss in (self.config.train.loss, *(stage.loss for stage in self.config.train.stages)):
             name = loss.get("name", name)
             check_loss_keywords(name, [key for key in loss if key != "name"])
+            check_teacher(name, bool(self.config.train.distill.teacher))
 
     def _summary(self) -> str:
         settings = self.config.train
@@ -179,7 +195,7 @@ class _Run:
 
     def _build_step(self, loss: dict) -> TrainStep:
         settings = self.config.train
-        self.trainable = new_trainable(self.model, loss)
+        self.trainable = new_trainable(self.model, loss, self.teacher)
         if settings.amp_level != "O0":
             from mindspore import amp
             amp.auto_mixed_precision(self.model, settings.amp_level)
@@ -258,6 +274,9 @@ class _Run:
         decay = ema_decay(settings, self.updates + 1)
         rates = Tensor(np.array(self.schedule.rates(iteration), np.float32))
         controls = Tensor(np.array([self.schedule.momentum_at(iteration), float(update), decay], np.float32))
+        if hasattr(self.trainable, "begin_step"):
+            self.trainable.begin_step(StepClock(iteration, iteration // self.loader.steps_per_epoch, settings.epochs,
+                                                settings.seed, self.world.rank))
         first = batch.images.shape not in self.compiled_shapes
         with progress.compiling(f"the training step for {batch.images.shape[2]}x{batch.images.shape[3]}",
                                 show=first and self.world.is_main, done="compiled and ran"):

@@ -52,16 +52,57 @@ def diou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
 def ciou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
     """DIoU minus a penalty for different aspect ratios, whose weight carries no gradient.
 
-    Both boxes need a positive height.
     Source: arXiv:1911.08287. Unlike the originals, ``eps`` also guards the weight, which is 0 / 0 for
     equal boxes there.
     """
     overlap = iou(first, second, eps)
-    angle = ops.atan((second[2] - second[0]) / (second[3] - second[1])) - ops.atan(
-        (first[2] - first[0]) / (first[3] - first[1]))
+    angle = ops.atan((second[2] - second[0]) / (second[3] - second[1] + eps)) - ops.atan(
+        (first[2] - first[0]) / (first[3] - first[1] + eps))
     aspect = angle * angle * (4.0 / math.pi ** 2)
     weight = ops.stop_gradient(aspect / (1.0 - overlap + aspect + eps))
     return overlap - (_center_distance(first, second, eps) + aspect * weight)
+
+
+def siou(first: Box, second: Box, eps: float = 1e-10) -> Tensor:
+    """IoU minus half the sum of a distance cost, weighted by the angle between the centres, and a shape cost.
+
+    One box of each pair needs a positive width and height.
+    Source: arXiv:2205.12740 as Gold-YOLO's ``yolov6/utils/figure_iou.py`` computes it. Its sine of twice the angle,
+    ``cos(2 asin(a) - pi / 2)``, is ``2 |x| |y| / (x * x + y * y)`` here, which is the same and has no branch.
+    """
+    overlap = iou(first, second, eps)
+    across = (second[0] + second[2] - first[0] - first[2]) * 0.5 + eps
+    down = (second[1] + second[3] - first[1] - first[3]) * 0.5 + eps
+    squares = across * across, down * down
+    exponent = 2.0 * ops.abs(across * down) / (squares[0] + squares[1]) - 2.0
+    distance, shape = 2.0, 0.0
+    for side, (offset, enclosing) in enumerate(zip(squares, _enclosing_size(first, second))):
+        distance = distance - ops.exp(exponent * offset / (enclosing * enclosing))
+        length = first[side + 2] - first[side] + eps * side
+        other = second[side + 2] - second[side] + eps * side         # As in the original: eps on the heights alone
+        unlike = 1.0 - ops.exp(-ops.abs(length - other) / ops.maximum(length, other))
+        shape = shape + unlike * unlike * unlike * unlike
+    return overlap - 0.5 * (distance + shape)
+
+
+def pairwise_iou(rows: Box, columns: Box, eps: float = 1e-9) -> Tensor:
+    """IoU of every box of ``rows`` with every box of ``columns``; a box with its corners swapped has no area.
+
+    Shape: coordinates (B, M) and (B, A) -> (B, M, A).
+    """
+    count, others = rows[0].shape[1], columns[0].shape[1]
+    area, other_area = _positive_area(rows), _positive_area(columns)
+    # Minimum and maximum of tiled tensors take a tenth of the time of broadcasting
+    x1, y1, x2, y2 = (ops.tile(ops.expand_dims(part, 2), (1, 1, others)) for part in rows)
+    other_x1, other_y1, other_x2, other_y2 = (ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in columns)
+    inter = ops.relu(ops.minimum(x2, other_x2) - ops.maximum(x1, other_x1)) * ops.relu(
+        ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1))
+    return inter / (ops.expand_dims(area, 2) + ops.expand_dims(other_area, 1) - inter + eps)
+
+
+def _positive_area(box: Box) -> Tensor:
+    """Area, 0 where a corner lies on the wrong side."""
+    return ops.relu(box[2] - box[0]) * ops.relu(box[3] - box[1])
 
 
 def _iou_and_union(first: Box, second: Box, eps: float) -> tuple[Tensor, Tensor]:

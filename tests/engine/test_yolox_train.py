@@ -35,13 +35,15 @@ def test_folded_weights_are_noticed(tmp_path, caplog):
     model = create_model("yolox_nano", 3)
     assert not has_folded_norms(model)
     values = parameter_values(model)
-    norm = next(name.rpartition(".")[0] for name in values if name.endswith("moving_mean"))
+    gammas = [name for name in values if name.endswith("gamma")]
     for name, value in values.items():
         if name.endswith("moving_variance"):
             value[:] = 1 - 1e-3
     load_parameters(model, values)
     assert has_folded_norms(model)
-    load_parameters(model, values | {f"{norm}.gamma": values[f"{norm}.gamma"] + 0.1})
+    load_parameters(model, values | {name: values[name] + 0.1 for name in gammas[1:]})
+    assert has_folded_norms(model)                      # of a network of which a part was folded
+    load_parameters(model, values | {name: values[name] + 0.1 for name in gammas})
     assert not has_folded_norms(model)
     save_checkpoint(tmp_path / "folded.ckpt", values, CheckpointMetadata(
         "yolox_nano", 3, ["a", "b", "c"], model.input_spec, {}))

@@ -40,7 +40,7 @@ class Runs:
         targets, mask = padded_targets(case.boxes(self.batch, 6, classes), self.batch, 8)
         self.inputs = [Tensor(x) for x in (case.images(self.batch, 16 * height, 16 * width), targets, mask)]
         self.steps = {mode: Gradients(LossAndHeads(self.trainable)) for mode in (True, False)}
-        self.order = original_order(case, self.parameters)
+        self.order = original_order(case, self.model)
 
     def reset(self) -> None:
         load_weights(self.model, self.case.weights())

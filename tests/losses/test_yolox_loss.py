@@ -54,7 +54,7 @@ class Runs:
         self.trainables = {l1: create_trainable("yolox_loss", self.model, l1=l1) for l1 in (False, True)}
         self.steps = {l1: Gradients(LossAndHeads(t)) for l1, t in self.trainables.items()}
         self.parameters = self.model.trainable_params()
-        self.order = original_order(case, self.parameters)
+        self.order = original_order(case, self.model)
         self.first = {}
 
     def reset(self) -> None:
