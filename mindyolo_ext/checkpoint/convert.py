@@ -40,8 +40,8 @@ class ConversionReport:
         model, num_classes, class_names_from: registry name, classes, and where the class names come from.
         part: ``backbone`` for a file that holds only that, else empty.
         input: the input convention that was written into the checkpoint, and what told it.
-        mapped: source name -> target name; ``ignored``: source name -> reason; ``unfilled``: target names that a
-            part of a model leaves as they are.
+        mapped: source name -> target name; ``ignored``: source name -> reason; ``supplied``: target name -> why the
+            file has no tensor for it; ``unfilled``: target names that a part of a model leaves as they are.
         numbers: how many single numbers were taken over.
         warnings: what a careful reader should know.
     """
@@ -63,6 +63,7 @@ class ConversionReport:
     unfilled: list[str] = field(default_factory=list)
     numbers: int = 0
     warnings: list[str] = field(default_factory=list)
+    supplied: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The report as JSON, one key a line."""
@@ -80,8 +81,8 @@ class ConversionReport:
             rows.append(("input", self.input))
         rows += [("tensors", f"{len(self.mapped)} taken over ({self.numbers:,} numbers), {len(self.ignored)} ignored"
                             + (f", {len(self.unfilled)} of the model not in the file" if self.unfilled else ""))]
-        rows += [("ignored", f"{list(self.ignored.values()).count(reason)} x {reason}")
-                 for reason in dict.fromkeys(self.ignored.values())]
+        for what, reasons in (("ignored", list(self.ignored.values())), ("supplied", list(self.supplied.values()))):
+            rows += [(what, f"{reasons.count(reason)} x {reason}") for reason in dict.fromkeys(reasons)]
         rows += [("sha256 from", self.source_sha256), ("sha256 to", self.target_sha256)]
         rows += [("warning", text) for text in self.warnings]
         return tabulate(rows, tablefmt="plain")
@@ -132,8 +133,8 @@ def convert(source: str | Path, target: str | Path, *, model: str | None = None,
     result = ConversionReport(
         str(source), str(target), foreign.sha256, file_sha256(target), foreign.source_format, foreign.entry,
         foreign.used_ema, found.model, cell.num_classes, origin, found.part, choice.text, mapped.sources,
-        mapped.ignored, mapped.unfilled, sum(array.size for array in mapped.values.values()),
-        foreign.warnings + mapped.warnings + choice.warnings)
+        mapped.ignored, mapped.unfilled, sum(mapped.values[name].size for name in mapped.sources.values()),
+        foreign.warnings + mapped.warnings + choice.warnings, mapped.supplied)
     return _reported(result, report)
 
 
@@ -164,7 +165,8 @@ def export_torch(source: str | Path, target: str | Path, *, report: str | Path |
         {name: table.to_source(name).removeprefix(prefix) for name in weights},
         {name: "state of the training, not a weight" for name in parameters if name not in weights}, [],
         sum(array.size for array in weights.values()),
-        ["half precision: numbers were rounded"] if half else [])
+        ["half precision: numbers were rounded"] if half else [],
+        dict.fromkeys(table.constants(), "a constant of the architecture"))
     return _reported(result, report)
 
 
@@ -217,7 +219,7 @@ def _choose_input(table: NamesTable, found: Recognition, tensors: dict[str, np.n
 
     Raises: CheckpointError if the family has no style called ``wanted``.
     """
-    styles = table.input_styles(usual.size)
+    styles = table.input_styles(found, usual)
     if wanted is not None and wanted not in styles:
         raise CheckpointError(f"{found.model}: has no input style {wanted!r}, "
                               + (f"wanted one of {', '.join(styles)}" if styles else "its input is always the same"))
@@ -240,7 +242,8 @@ def _in_words(spec: InputSpec) -> str:
     top = 255 * spec.scale
     values = f"0..{top:g}" + (", mean and deviation" if any(spec.mean) or set(spec.std) != {1.0} else "")
     place = f" {spec.pad_anchor}" if spec.resize == "letterbox" else ""
-    return f"{spec.color.upper()} {values}, {spec.resize}{place}, {spec.size[0]}x{spec.size[1]}"
+    short = f", photos of {max(spec.size) - spec.border}" if spec.border else ""
+    return f"{spec.color.upper()} {values}, {spec.resize}{place}, {spec.size[0]}x{spec.size[1]}{short}"
 
 
 def _class_names(foreign: ForeignCheckpoint, num_classes: int, settings: DataFile, data: str | Path | None,

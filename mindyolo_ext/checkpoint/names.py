@@ -69,6 +69,23 @@ class InputEvidence:
     reason: str
 
 
+@dataclass(frozen=True)
+class Unfolded:
+    """Tensors in the form the network is trained in, see ``NamesTable.unfolded``.
+
+    Args:
+        tensors: name in the original's training form -> array.
+        origins: such a name -> the name in the file, where they differ.
+        supplied: such a name -> why the file has no tensor for it.
+        warnings: what a careful reader should know.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    origins: Mapping[str, str] = field(default_factory=dict)
+    supplied: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
 class NamesTable(ABC):
     """How a family's checkpoints are recognised and named.
 
@@ -94,6 +111,14 @@ class NamesTable(ABC):
         """The original's name of our parameter ``name``."""
         return leaf_to_torch(name)
 
+    def unfolded(self, tensors: Mapping[str, np.ndarray]) -> Unfolded:
+        """``tensors`` as the original names them in training; deployed weights, folded into fewer, are taken apart."""
+        return Unfolded(tensors)
+
+    def constants(self) -> Mapping[str, np.ndarray]:
+        """Entries of the original's state dict that are always the same numbers and no parameters of ours."""
+        return {}
+
     def builder_keywords(self, tensors: Mapping[str, np.ndarray],  # noqa: ARG002
                          anchors: tuple[float, ...] | None) -> dict[str, object]:
         """Keywords for the builder from anchors the user gave: width, height, width, height ... in pixels.
@@ -104,11 +129,12 @@ class NamesTable(ABC):
             raise CheckpointError(f"{self.family}: anchors were given, but its models have none")
         return {}
 
-    def input_styles(self, size: tuple[int, int]) -> dict[str, InputSpec]:  # noqa: ARG002
+    def input_styles(self, recognition: Recognition, usual: InputSpec) -> dict[str, InputSpec]:  # noqa: ARG002
         """The input conventions this family's weights exist with, the usual one first; empty if there is one only.
 
         Args:
-            size: (height, width) of the input.
+            recognition: of the weights.
+            usual: the input of a fresh model, in the size that is wanted.
         """
         return {}
 
@@ -222,6 +248,7 @@ class Mapped:
         values: our parameter name -> array of the parameter's type.
         sources: source name -> our name.
         ignored: source name -> reason.
+        supplied: our name -> why the file has no tensor for it.
         unfilled: our parameters that the file does not hold (only for a part of a model).
         counters: layer -> number of batches its statistics have seen.
         warnings: numbers that changed their type.
@@ -230,6 +257,7 @@ class Mapped:
     values: dict[str, np.ndarray] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
+    supplied: dict[str, str] = field(default_factory=dict)
     unfilled: list[str] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -243,19 +271,24 @@ def map_tensors(table: NamesTable, recognition: Recognition, tensors: Mapping[st
         targets: our parameters with their shapes and types.
         where: file, for messages.
 
-    Raises: CheckpointError listing the first tensors that fit nowhere, parameters filled twice or not at all, and
-        shapes that differ.
+    Raises: CheckpointError listing the first tensors that fit nowhere, parameters filled twice or not at all, shapes
+        that differ, and constants that are not the family's.
     """
-    result = Mapped()
-    norms = find_norms(recognition.original_name(name) for name in tensors)
-    unknown, twice, shapes, narrowed = [], [], [], []
-    for name, array in tensors.items():
-        full = recognition.original_name(name)
+    form, constants = table.unfolded(tensors), table.constants()
+    result = Mapped(warnings=list(form.warnings))
+    norms = find_norms(recognition.original_name(name) for name in form.tensors)
+    unknown, twice, shapes, altered, narrowed = [], [], [], [], []
+    for place, array in form.tensors.items():
+        name, full = form.origins.get(place, place), recognition.original_name(place)
         target = table.to_target(full, norms)
         layer, _, leaf = full.rpartition(".")
         if leaf == COUNTER and array.size == 1:
             result.counters[layer] = int(array.reshape(()))
-        if isinstance(target, Ignored):
+        if full in constants:
+            result.ignored[name] = "a constant of the architecture"
+            if not np.array_equal(array, constants[full]):
+                altered.append(f"{name} is {_numbers(array)}, wanted {_numbers(constants[full])}")
+        elif isinstance(target, Ignored):
             result.ignored[name] = target.reason
         elif target not in targets:
             unknown.append(f"{name} {tuple(array.shape)}")
@@ -265,12 +298,15 @@ def map_tensors(table: NamesTable, recognition: Recognition, tensors: Mapping[st
             shapes.append(f"{name} is {tuple(array.shape)}, {target} wants {tuple(targets[target].shape)}")
         else:
             result.values[target] = np.asarray(array, targets[target].dtype)
-            result.sources[name] = target
+            if place in form.supplied:
+                result.supplied[target] = form.supplied[place]
+            else:
+                result.sources[name] = target
             if array.dtype != targets[target].dtype:
                 narrowed.append(name)
     unfilled = [name for name in targets if name not in result.values]
     checks = [("tensors that the model does not have", unknown), ("parameters filled twice", twice),
-              ("shapes that differ", shapes)]
+              ("shapes that differ", shapes), ("constants of the architecture with other numbers", altered)]
     if not recognition.part and not shapes:
         checks.append(("parameters of the model that the file lacks", unfilled))
     result.unfilled = unfilled
@@ -285,7 +321,7 @@ def map_tensors(table: NamesTable, recognition: Recognition, tensors: Mapping[st
 
 def to_source_tensors(table: NamesTable, parameters: Mapping[str, np.ndarray],
                       counters: Mapping[str, int] | int | None = None) -> dict[str, np.ndarray]:
-    """Our parameters under the original's names, with the batch counters PyTorch's BatchNorm wants.
+    """Our parameters under the original's names, with its constants and the batch counters PyTorch's BatchNorm wants.
 
     Args:
         counters: layer -> batches seen, one number for all, or None for 0.
@@ -293,8 +329,11 @@ def to_source_tensors(table: NamesTable, parameters: Mapping[str, np.ndarray],
     Raises: CheckpointError if two parameters would get the same name.
     """
     result: dict[str, np.ndarray] = {}
+    constants = dict(table.constants())
     for name, array in parameters.items():
         source = table.to_source(name)
+        for constant in [c for c in constants if c.split(".")[0] == source.split(".")[0]]:
+            result[constant] = constants.pop(constant)      # they stand first in their module
         if source in result:
             raise CheckpointError(f"{table.family}: two parameters would be called {source!r}")
         result[source] = np.asarray(array)
@@ -303,3 +342,10 @@ def to_source_tensors(table: NamesTable, parameters: Mapping[str, np.ndarray],
             seen = counters.get(layer, 0) if isinstance(counters, Mapping) else counters or 0
             result[f"{layer}.{COUNTER}"] = np.array(seen, np.int64)
     return result
+
+
+def _numbers(array: np.ndarray) -> str:
+    """Shape and the first numbers, for messages."""
+    flat = np.asarray(array).reshape(-1)
+    return f"{tuple(np.shape(array))}: " + ", ".join(f"{value:g}" for value in flat[:4]) + (", ..." if flat.size > 4
+                                                                                          else "")

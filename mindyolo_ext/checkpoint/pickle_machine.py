@@ -31,6 +31,8 @@ _PUSH_ARGUMENT = {
     "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
     "BINBYTES8", "BYTEARRAY8",
 }
+# How bound methods are pickled, such as the ``forward`` of a fused layer; see ``_Machine.method``
+_BINDER = GlobalName("builtins", "getattr", "method")
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _REFUSED = {"EXT1": "an extension code", "EXT2": "an extension code", "EXT4": "an extension code",
             "NEXT_BUFFER": "a buffer outside the file", "READONLY_BUFFER": "a buffer outside the file"}
@@ -66,6 +68,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.copied = 0
+        self.binds: set[str] = set()                        # "named" and "used" of ``_BINDER``
 
     def run(self, stream: BinaryIO) -> Any:
         """Interpret opcodes up to STOP."""
@@ -86,6 +89,8 @@ class _Machine:
                                             "which torch.save never writes; nothing was run")
             else:
                 _STEPS[name](self, argument)
+        if self.binds == {"named"}:
+            resolve_global(_BINDER.module, _BINDER.name, where=self.where)      # raises: it bound no method
         if len(self.stack) != 1 or self.stack[0] is _MARK:
             raise CheckpointError(f"{self.where}: the pickle leaves {len(self.stack)} objects on its stack, wanted 1")
         return self.stack.pop()
@@ -162,6 +167,9 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise UnsafeCheckpointError(f"{self.where}: refused, a name is built from {_kind(module)} and "
                                         f"{_kind(name)}")
+        if module in ("builtins", "__builtin__") and name == _BINDER.name:
+            self.binds.add("named")
+            return _BINDER
         return resolve_global(module, name, where=self.where)
 
     def instance(self, cls: Any, args: Any, keywords: Any = None) -> Any:
@@ -177,7 +185,17 @@ class _Machine:
             return _REBUILD[cls.qualified](self, args)
         if cls.kind == "class":
             return Record(cls, args, dict(keywords or {}))
+        if cls is _BINDER:
+            return self.method(*args)
         raise UnsafeCheckpointError(f"{self.where}: refused, the file wants to call {cls.qualified!r}; nothing was run")
+
+    def method(self, *args: Any) -> GlobalName:
+        """The name of a method of an inert object; looking up anything else is refused."""
+        if len(args) != 2 or not isinstance(args[0], Record) or not isinstance(args[1], str) or \
+                not args[1].isidentifier() or args[1].startswith("_"):
+            resolve_global(_BINDER.module, _BINDER.name, where=self.where)      # raises
+        self.binds.add("used")
+        return GlobalName(args[0].cls.module, f"{args[0].cls.name}.{args[1]}", "mention")
 
     def persistent(self, key: Any) -> Any:
         """The record behind a persistent id."""

@@ -104,7 +104,8 @@ def verify(checkpoint: str | Path, *, arrays: str | Path | None = None, images: 
 
     Args:
         checkpoint: our ``.ckpt``.
-        arrays: ``.npz`` stored from the original: ``case_seedN*.npz`` (seeded images) or one with ``images`` (photos).
+        arrays: ``.npz`` stored from the original: ``case_seedN*.npz`` (images of seed N), ``official_format_*.npz``
+            (seed 0) or one with ``images`` (photos).
         images: folder of the photos that ``arrays`` names.
         torch_repo: clone of the original program, whose code will run; needs ``torch_python`` and ``source``.
         torch_python: Python that has PyTorch.
@@ -176,7 +177,7 @@ def _against_arrays(path: Path, cell: Any, arrays_path: Path, images: str | Path
     if "images" in arrays:
         pictures, prefix = _photos(report, cell, arrays, arrays_path, images), "raw_"
     else:
-        seed = re.search(r"seed(\d+)", arrays_path.stem)
+        seed = re.search(r"seed(\d+)", arrays_path.stem.replace("official_format", "seed0"))
         if seed is None:
             raise CheckpointError(f"{arrays_path}: wanted a name with the seed in it, such as case_seed0.npz")
         pictures = seeded_images(int(seed.group(1)), *table_of(cell.family).case_input(arrays))
@@ -231,7 +232,7 @@ def _run_original(cell: Any, metadata: CheckpointMetadata, pictures: np.ndarray,
         except (OSError, subprocess.TimeoutExpired) as error:
             raise CheckpointError(f"verify: {python} could not run the original ({error})") from error
         if done.returncode:
-            tail = "\n".join(done.stderr.strip().splitlines()[-6:])
+            tail = "\n".join(line[:400] for line in done.stderr.strip().splitlines()[-6:])
             raise CheckpointError(f"verify: the original in {repo} failed with exit status {done.returncode}:\n{tail}")
         with np.load(job["results"], allow_pickle=False) as file:
             return {name: file[name] for name in file.files}

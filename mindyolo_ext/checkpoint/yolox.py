@@ -82,10 +82,10 @@ class YOLOXNames(NamesTable):
                 found.append(Recognition(model, int(shapes[CLASS_HEAD][0]), renames=renames))
         return found
 
-    def input_styles(self, size: tuple[int, int]) -> dict[str, InputSpec]:
+    def input_styles(self, recognition: Recognition, usual: InputSpec) -> dict[str, InputSpec]:  # noqa: ARG002
         from mindyolo_ext.models.yolox_input import YOLOX_INPUTS
 
-        return {style: make(size) for style, make in YOLOX_INPUTS.items()}
+        return {style: make(usual.size) for style, make in YOLOX_INPUTS.items()}
 
     def input_evidence(self, recognition: Recognition, tensors: Mapping[str, np.ndarray]) -> InputEvidence:
         if recognition.renames:

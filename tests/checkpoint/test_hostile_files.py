@@ -169,6 +169,31 @@ def test_functions_may_be_mentioned_but_not_called(tmp_path):
         read_checkpoint(torch_zip(tmp_path / "x.pth", mention + b")Rs."))
 
 
+BOUND = b"cbuiltins\ngetattr\n(cmodels.yolo\nModel\n)\x81" + text("forward_fuse") + b"tR"
+
+
+def test_a_bound_method_of_an_inert_object_is_a_name(tmp_path):
+    """So is the ``forward`` of a fused layer pickled; calling it is another matter."""
+    weights = b"\x80\x02}" + text("state_dict") + tensor(numbers(4), numbers(1))[2:-1] + b"s" + text("forward")
+    path = torch_zip(tmp_path / "x.pth", weights + BOUND + b"s.")
+    assert read_checkpoint(path).extras == {"forward": "models.yolo.Model.forward_fuse"}
+    with pytest.raises(UnsafeCheckpointError, match=r"wants to call 'models\.yolo\.Model\.forward_fuse'; nothing was"):
+        read_checkpoint(torch_zip(tmp_path / "x.pth", weights + BOUND + b")Rs."))
+
+
+@pytest.mark.parametrize("asked", [
+    b"cbuiltins\ngetattr\n", b"c__builtin__\ngetattr\n",
+    BOUND.replace(b"Model\n)\x81", b"Model\n"),             # of a class, not of an object
+    BOUND.replace(b"cmodels.yolo\nModel\n)\x81", b"}"),
+    BOUND.replace(text("forward_fuse"), text("__class__")), BOUND.replace(text("forward_fuse"), text("_apply")),
+    BOUND.replace(text("forward_fuse"), text("a.b")), BOUND.replace(text("forward_fuse"), b"K\x01"),
+    BOUND.replace(b"tR", b"NtR"), b"(ibuiltins\ngetattr\n"])
+def test_nothing_else_is_looked_up(tmp_path, asked):
+    weights = b"\x80\x02}" + text("state_dict") + tensor(numbers(4), numbers(1))[2:-1] + b"s" + text("x")
+    with pytest.raises(UnsafeCheckpointError, match=r"refused, the file asks for 'builtins\.getattr'.*nothing was run"):
+        read_checkpoint(torch_zip(tmp_path / "x.pth", weights + asked + b"s."))
+
+
 @pytest.mark.parametrize("opcode", [b"\x82\xf0", b"\x83\xf0\x00", b"\x84\xf0\x00\x00\x00"])
 def test_extension_codes(tmp_path, opcode):
     """An extension code may stand for anything that another library has registered in this process."""

@@ -16,6 +16,7 @@ from mindyolo_ext.checkpoint.names import (
     table_of,
 )
 from mindyolo_ext.checkpoint.yolox import MINDYOLO_NAMES
+from mindyolo_ext.input_spec import InputSpec
 
 GOLDEN = DEFAULT_GOLDEN / "yolox"
 VARIANTS = ("yolox_nano", "yolox_tiny", "yolox_s", "yolox_m", "yolox_l", "yolox_x", "yolox_darknet53")
@@ -154,7 +155,7 @@ def test_mindyolos_names_tell_the_input():
 
 
 def test_styles():
-    styles = TABLE.input_styles((416, 320))
+    styles = TABLE.input_styles(Recognition("yolox_nano", 80), InputSpec(size=(416, 320)))
     assert list(styles) == ["official", "legacy", "mindyolo"]
     assert {spec.size for spec in styles.values()} == {(416, 320)}
     assert [(spec.color, spec.scale == 1, any(spec.mean), spec.pad_anchor) for spec in styles.values()] == [

@@ -25,9 +25,12 @@ def main(job_path):
     sys.path.insert(0, job["repo"])
     torch.set_num_threads(job["threads"])
     model = hook.build(job)
-    with _numpy_numbers():
-        state = torch.load(job["weights"], map_location="cpu", weights_only=True)
-    model.load_state_dict(state[job["entry"]] if job["entry"] else state, strict=True)
+    if hasattr(hook, "load"):                               # files that are no plain state dict
+        hook.load(model, job)
+    else:
+        with _numpy_numbers():
+            state = torch.load(job["weights"], map_location="cpu", weights_only=True)
+        model.load_state_dict(state[job["entry"]] if job["entry"] else state, strict=True)
     model.eval()
     layers = {}
     for name, module in model.named_modules():
