@@ -171,6 +171,9 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
     _add_machine(parser)
     parser.add_argument("--weight", type=Path, required=True, help="checkpoint of train.py or `mindyolo-ext convert`")
     parser.add_argument("--per_batch_size", type=int)
+    parser.add_argument("--rectangular", type=_bool, metavar="True|False",
+                        help="batches of pictures of like shape, as narrow as they allow (eval.rectangular); compiles "
+                        "once per shape")
     parser.add_argument("--save_dir", type=Path, default=Path("runs_test"))
     parser.add_argument("--seed", type=int, default=0)
 
@@ -269,7 +272,8 @@ def _train(options: argparse.Namespace) -> None:
 
 def _test(options: argparse.Namespace) -> None:
     from mindyolo_ext.config import override
-    config = override(_recipe(options), [*_given(options, per_batch_size="eval.per_batch_size"), *options.set])
+    config = override(_recipe(options), [*_given(options, per_batch_size="eval.per_batch_size",
+                                                 rectangular="eval.rectangular"), *options.set])
     this = _start(options, options.seed, config.to_yaml() + _digest(options.weight))
     from mindyolo_ext.engine.build import load_model, split_dataset
     from mindyolo_ext.engine.evaluate import evaluate

@@ -4,10 +4,12 @@ The spec belongs to the model and travels with every checkpoint and exported fil
 evaluation, prediction and the runners in ``deploy/`` cannot disagree.
 """
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import cv2
 import numpy as np
+
+OWN_FACTORS = ("down", "down_whole", "down_height")     # roundings whose boxes follow the sides after the cut
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,14 @@ class InputSpec:
         scale_up: whether a letterboxed photo may grow.
         rounding: how a letterboxed photo's sides become whole pixels. ``nearest``: to the nearest number. ``down``:
             fractions are cut off, and boxes follow each side's own factor and the middle of the padding, as MindYOLO
-            trains. ``down_twice``: cut off and, if that lost a pixel of the side that should fill the input, fitted a
-            second time; boxes keep the factor before the cut, as YOLOX.
+            trains. ``down_whole``, ``down_height``: sides as ``down``; boxes follow each side's own factor and the
+            padding in whole pixels, or the height's factor on both sides and the middle of the padding: YOLOv6's
+            published and its everyday evaluation. ``down_twice``: cut off and, if that lost a pixel of the side that
+            should fill the input, fitted a second time; boxes keep the factor before the cut, as YOLOX.
         shrink: ``linear``, or ``area`` to average pixels where a letterboxed photo gets smaller.
         stride: height and width must be multiples of it.
+        border: pixels by which a photo's longer side stays short of the input's longer side, whatever the shape of
+            the input; a photo that then does not fit is shrunk again. None: the photo is fitted into the input.
 
     Raises: ValueError for a value outside these rules.
     """
@@ -70,6 +76,7 @@ class InputSpec:
     rounding: str = "nearest"
     shrink: str = "linear"
     stride: int = 32
+    border: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", tuple(int(v) for v in self.size))
@@ -78,34 +85,58 @@ class InputSpec:
         for name, value, allowed in (("color", self.color, ("bgr", "rgb")),
                                      ("resize", self.resize, ("stretch", "letterbox")),
                                      ("pad_anchor", self.pad_anchor, ("center", "topleft")),
-                                     ("rounding", self.rounding, ("nearest", "down", "down_twice")),
+                                     ("rounding", self.rounding, ("nearest", *OWN_FACTORS, "down_twice")),
                                      ("shrink", self.shrink, ("linear", "area"))):
             if value not in allowed:
                 raise ValueError(f"InputSpec: {name} must be one of {allowed}, got {value!r}")
         if len(self.size) != 2 or any(v <= 0 or v % self.stride for v in self.size):
             raise ValueError(f"InputSpec: size must be (height, width), positive multiples of {self.stride}, "
                              f"got {self.size}")
+        if self.border is not None and (self.border >= max(self.size) or self.resize == "stretch"
+                                        or self.rounding not in OWN_FACTORS):
+            raise ValueError(f"InputSpec: border wants a letterbox, a rounding of {OWN_FACTORS} and less than "
+                             f"{max(self.size)} pixels, got {self.border}, {self.resize} and {self.rounding!r}")
 
     def place(self, height: int, width: int) -> Placement:
         """The placement of a photo of ``height`` x ``width`` pixels."""
         net_h, net_w = self.size
         if self.resize == "stretch":
             return Placement(net_w / width, net_h / height, 0.0, 0.0, width, height)
-        ratio = self._ratio(height, width)
-        new_w, new_h = self._resized(height, width)
+        loaded_w, loaded_h = self._loaded(height, width)
+        ratio = self._ratio(loaded_h, loaded_w)
+        new_w, new_h = self._resized(loaded_h, loaded_w)
         free_x, free_y = (0, 0) if self.pad_anchor == "topleft" else (net_w - new_w, net_h - new_h)
-        if self.rounding == "down":
-            return Placement(new_w / width, new_h / height, free_x / 2, free_y / 2, width, height)
-        return Placement(ratio, ratio, float(free_x // 2), float(free_y // 2), width, height)
+        if self.rounding not in OWN_FACTORS:
+            return Placement(ratio, ratio, float(free_x // 2), float(free_y // 2), width, height)
+        # A photo shrunk again is rounded to the nearest pixel; YOLOv6's boxes follow the factor from before
+        scale_x, scale_y = (new_w / width, new_h / height) if self.border is None else \
+            (loaded_w * ratio / width, loaded_h * ratio / height)
+        if self.rounding == "down_whole":
+            return Placement(scale_x, scale_y, float(free_x // 2), float(free_y // 2), width, height)
+        return Placement(scale_y if self.rounding == "down_height" else scale_x, scale_y, free_x / 2, free_y / 2,
+                         width, height)
+
+    def in_frame(self, size: tuple[int, int]) -> "InputSpec":
+        """The spec for an input of ``size`` (height, width); with a ``border`` photos keep their scale."""
+        return replace(self, size=size, border=None if self.border is None else
+                       max(size) - max(self.size) + self.border)
+
+    def _loaded(self, height: int, width: int) -> tuple[int, int]:
+        """(width, height) of the photo once its longer side has the length that ``border`` says."""
+        if self.border is None:
+            return width, height
+        ratio = (max(self.size) - self.border) / max(height, width)
+        return max(1, int(width * ratio)), max(1, int(height * ratio))
 
     def _ratio(self, height: int, width: int) -> float:
         """The factor that brings a photo to the network's size with its shape kept."""
         ratio = min(self.size[0] / height, self.size[1] / width)
-        return ratio if self.scale_up else min(ratio, 1.0)
+        return ratio if self.scale_up and self.border is None else min(ratio, 1.0)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """(width, height) of the photo after letterbox scaling, at least one pixel."""
-        ratio, rule = self._ratio(height, width), round if self.rounding == "nearest" else int
+        rule = round if self.rounding == "nearest" or self.border is not None else int
+        ratio = self._ratio(height, width)
         return max(1, rule(width * ratio)), max(1, rule(height * ratio))
 
     def resize_image(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
@@ -116,6 +147,8 @@ class InputSpec:
         net_h, net_w = self.size
         if self.resize == "stretch":
             return cv2.resize(image, (net_w, net_h), interpolation=cv2.INTER_LINEAR), placement
+        if self.border is not None:
+            image = _scaled(image, self._loaded(*image.shape[:2]), self.shrink)
         image = self.fit_image(image)
         if self.rounding == "down_twice":
             image = self.fit_image(image)
@@ -127,13 +160,7 @@ class InputSpec:
 
     def fit_image(self, image: np.ndarray) -> np.ndarray:
         """The photo scaled to the network's size with its shape kept, without padding."""
-        height, width = image.shape[:2]
-        shape = self._resized(height, width)
-        if shape == (width, height):
-            return image
-        smaller = self._ratio(height, width) < 1
-        return cv2.resize(image, shape, interpolation=cv2.INTER_AREA if smaller and self.shrink == "area"
-                          else cv2.INTER_LINEAR)
+        return _scaled(image, self._resized(*image.shape[:2]), "linear" if self.border is not None else self.shrink)
 
     def to_tensor(self, image: np.ndarray) -> np.ndarray:
         """BGR uint8 (H, W, 3) of any size -> float32 (3, H, W) in the model's convention."""
@@ -166,3 +193,13 @@ class InputSpec:
         if unknown:
             raise ValueError(f"InputSpec: unknown keys {sorted(unknown)}")
         return cls(**values)
+
+
+def _scaled(image: np.ndarray, shape: tuple[int, int], shrink: str) -> np.ndarray:
+    """The image at ``shape`` (width, height); pixels are averaged where it shrinks and ``shrink`` is ``area``."""
+    height, width = image.shape[:2]
+    if shape == (width, height):
+        return image
+    smaller = max(shape) < max(width, height)
+    return cv2.resize(image, shape, interpolation=cv2.INTER_AREA if smaller and shrink == "area"
+                      else cv2.INTER_LINEAR)

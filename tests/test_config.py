@@ -87,7 +87,8 @@ def test_every_recipe_loads_and_its_steps_exist(path):
     assert path.read_text(encoding="utf-8").startswith("# ")
     if config.model.name:
         assert config.model.name in list_models()
-        assert config.train.loss["name"] == f"{path.parent.name}_loss"
+        step = "_distill" if path.stem.endswith("-distill") else ""
+        assert config.train.loss["name"] == f"{path.parent.name}{step}_loss"
 
 
 @pytest.mark.parametrize(("scale", "size"), YOLOX.items())

@@ -86,7 +86,7 @@ def test_json_with_and_without_the_newer_fields() -> None:
     spec = YOLOX_INPUTS["mindyolo"]((96, 64))
     assert InputSpec.from_json(spec.to_json()) == spec
     older = json.loads(InputSpec().to_json())
-    del older["rounding"], older["shrink"]
+    del older["rounding"], older["shrink"], older["border"]
     assert InputSpec.from_json(json.dumps(older)) == InputSpec()
     with pytest.raises(ValueError, match="rounding must be one of"):
         InputSpec(rounding="up")

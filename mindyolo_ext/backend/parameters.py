@@ -1,6 +1,7 @@
 """Parameters of a Cell as NumPy arrays by name, and by optimiser group."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
@@ -77,17 +78,21 @@ def parameter_groups(cell: nn.Cell, grouping: str = "single", weight_decay: floa
     return groups
 
 
-def freeze(cell: nn.Cell, prefixes: Sequence[str]) -> int:
-    """Exclude parameters whose name starts with a prefix from training; returns how many.
+def freeze(cell: nn.Cell, names: Sequence[str]) -> int:
+    """Exclude parameters from training; returns how many.
 
-    Raises: ValueError for a prefix that matches nothing.
+    Args:
+        names: what a parameter's name starts with (``backbone.stem``), or a pattern of the whole name (``*.alpha``).
+
+    Raises: ValueError for a name that matches nothing.
     """
     own = named_parameters(cell)
-    for prefix in prefixes:
-        hits = [p for n, p in own.items() if n.startswith(prefix)]
+    for name in names:
+        is_pattern = any(sign in name for sign in "*?[")
+        hits = [p for n, p in own.items() if (fnmatchcase(n, name) if is_pattern else n.startswith(name))]
         if not hits:
-            raise ValueError(f"train.freeze: no parameter starts with {prefix!r}; names start with "
-                             f"{', '.join(sorted({n.split('.')[0] for n in own}))}")
+            raise ValueError(f"train.freeze: no parameter {'is like' if is_pattern else 'starts with'} {name!r}; names "
+                             f"start with {', '.join(sorted({n.split('.')[0] for n in own}))}")
         for parameter in hits:
             parameter.requires_grad = False
     return sum(not p.requires_grad for p in own.values())

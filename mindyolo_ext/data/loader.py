@@ -6,7 +6,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import cv2
@@ -65,6 +65,7 @@ class Loader:
         input_spec: of the model, where ``source`` is a ``Dataset``.
         max_boxes: M, boxes per picture after padding. None: the most that can occur, as a multiple of 8.
         shuffle: another order in every epoch.
+        order: indices of all pictures in the order of every epoch, where it is not the data set's.
         drop_last: leave out the pictures that fill no whole global batch. Otherwise the last batch is padded to the
             same shape and ``Batch.valid`` tells; a rank may then get a batch without any picture.
         seed: of the order; None takes the pipeline's.
@@ -79,7 +80,8 @@ class Loader:
 
     def __init__(self, source: Pipeline | Dataset, *, batch_size: int, input_spec: InputSpec | None = None,
                  max_boxes: int | None = None, shuffle: bool = False, drop_last: bool = False, seed: int | None = None,
-                 rank: int = 0, world_size: int = 1, workers: int = 2, worker_kind: str = "thread", prefetch: int = 2):
+                 rank: int = 0, world_size: int = 1, workers: int = 2, worker_kind: str = "thread", prefetch: int = 2,
+                 order: np.ndarray | None = None):
         self.pipeline = _as_pipeline(source, input_spec, seed)
         for name, value, low in (("batch_size", batch_size, 1), ("world_size", world_size, 1), ("rank", rank, 0),
                                  ("workers", workers, 0), ("prefetch", prefetch, 1)):
@@ -94,6 +96,10 @@ class Loader:
         if drop_last and len(self.pipeline.dataset) < batch_size * world_size:
             raise ValueError(f"Loader: wanted at least one whole batch, {batch_size} pictures on {world_size} ranks, "
                              f"got {len(self.pipeline.dataset)} pictures: take a smaller batch_size")
+        if order is not None and (shuffle or sorted(order) != list(range(len(self.pipeline.dataset)))):
+            raise ValueError(f"Loader: order wants each of the {len(self.pipeline.dataset)} pictures once and no "
+                             f"shuffle, got {len(order)} indices and shuffle {shuffle}")
+        self._order = order
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.shuffle, self.drop_last = shuffle, drop_last
         self.seed = self.pipeline.seed if seed is None else seed
@@ -117,7 +123,7 @@ class Loader:
         """Indices (N,) of all pictures as ``epoch`` takes them, over all ranks."""
         count = len(self.dataset)
         if not self.shuffle:
-            return np.arange(count)
+            return np.arange(count) if self._order is None else self._order
         return np.random.default_rng([self.seed, epoch, 0, 1]).permutation(count)   # apart from every picture's stream
 
     def batch_indices(self, epoch: int) -> list[np.ndarray]:
@@ -139,7 +145,7 @@ class Loader:
         plan = [(indices, None if size_schedule is None else size_schedule(step))
                 for step, indices in enumerate(self.batch_indices(number))]
         for size in {size for _, size in plan if size is not None}:
-            replace(self.pipeline.input_spec, size=size)           # raises for a size that the model cannot take
+            self.pipeline.input_spec.in_frame(size)                 # raises for a size that the model cannot take
         if self.workers == 0:
             for indices, size in plan:
                 yield self._collate([_prepare(self.pipeline, int(index), number, size) for index in indices], indices,

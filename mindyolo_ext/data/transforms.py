@@ -2,8 +2,8 @@
 
 An augmentation is a function ``f(sample, context, *, keywords) -> sample`` decorated with ``@register_transform``; its
 name is the step's name in a configuration. It returns a new sample and never writes into the one it got, draws every
-random number from ``context.rng``, and may load further pictures through ``context.dataset``. YOLOX's own
-augmentations stand in ``yolox_augment.py``.
+random number from ``context.rng``, and may load further pictures through ``context.dataset``. The augmentations of
+single families stand in ``yolox_augment.py`` and ``gold_yolo_augment.py``.
 """
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from mindyolo_ext.data.dataset import Dataset, Sample, did_you_mean
+from mindyolo_ext.data.gold_yolo_augment import gold_yolo_mosaic  # noqa: F401  makes its step known
 from mindyolo_ext.data.transform_registry import (
     TRANSFORMS,
     AugmentContext,
@@ -49,11 +50,11 @@ class Pipeline:
         Args:
             index: of the data set.
             epoch: part of the random seed.
-            size: (height, width) instead of the spec's, for training at several sizes.
+            size: (height, width) instead of the spec's, for training at several sizes and rectangular evaluation.
 
         Raises: what the files and steps raise.
         """
-        spec = self.input_spec if size is None else replace(self.input_spec, size=size)
+        spec = self.input_spec if size is None else self.input_spec.in_frame(size)
         rng = np.random.default_rng([self.seed, epoch, index, 2])
         context = AugmentContext(rng, self.dataset, spec, epoch, index)
         sample, placement = self.dataset.load(index), None
@@ -89,7 +90,7 @@ def build_pipeline(steps: Sequence[Mapping[str, Any] | str], input_spec: InputSp
     Args:
         steps: each a mapping with ``name`` and the keywords of that augmentation, or just the name. ``resize`` brings
             the picture to the network's size; it comes last unless the list says otherwise.
-        input_spec: of the model.
+        input_spec: of the model. Pictures that other steps than ``resize`` make fill the input, without ``border``.
         dataset: where the pictures come from.
         seed: of all random numbers.
 
@@ -111,6 +112,8 @@ def build_pipeline(steps: Sequence[Mapping[str, Any] | str], input_spec: InputSp
     resizes = [name for name, _ in checked].count("resize")
     if resizes > 1:
         raise ValueError(f"augmentation: wanted resize at most once, got it {resizes} times")
+    if len(checked) > resizes:
+        input_spec = replace(input_spec, border=None)
     return Pipeline(checked if resizes else [*checked, ("resize", {})], input_spec, dataset, seed)
 
 
@@ -213,6 +216,16 @@ def horizontal_flip(sample: Sample, context: AugmentContext, *, probability: flo
     if context.rng.random() >= probability:
         return sample
     return mirror(sample)
+
+
+@register_transform
+def vertical_flip(sample: Sample, context: AugmentContext, *, probability: float = 0.5) -> Sample:
+    """The picture mirrored top to bottom."""
+    if context.rng.random() >= probability:
+        return sample
+    x1, y1, x2, y2 = sample.boxes.T
+    height = sample.image.shape[0]
+    return replace(sample, image=cv2.flip(sample.image, 0), boxes=np.stack([x1, height - y2, x2, height - y1], 1))
 
 
 @register_transform

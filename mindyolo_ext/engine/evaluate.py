@@ -13,11 +13,13 @@ from mindyolo_ext.backend.launch import world
 from mindyolo_ext.config import EvalConfig
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import Loader
+from mindyolo_ext.data.rectangles import rectangular_batches
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.evaluation.coco_map import CocoResult, evaluate_coco, write_detections
 from mindyolo_ext.evaluation.collect import coco_records, detections_to_photo
 from mindyolo_ext.evaluation.darknet_metric import DarknetResult, evaluate_darknet
 from mindyolo_ext.evaluation.nms import NMSOptions, batched_nms
+from mindyolo_ext.input_spec import InputSpec
 
 logger = logging.getLogger(__name__)
 METRICS = ("darknet",)
@@ -86,10 +88,11 @@ def evaluate(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, work
     if len(dataset.class_names) != predictor.num_classes:
         raise ValueError(f"{dataset.name}: has {len(dataset.class_names)} classes, but the network has "
                          f"{predictor.num_classes}")
-    rows, milliseconds = _run(predictor, dataset, config, workers=workers, worker_kind=worker_kind)
+    batches = _Batches(dataset, config, predictor.input_spec)
+    rows, milliseconds = _run(predictor, batches, config, workers=workers, worker_kind=worker_kind)
     gathered = gather_rows(rows)
     found = _by_picture(gathered, len(dataset))                                 # network pixels
-    places = [predictor.input_spec.place(*dataset.size(i)) for i in range(len(dataset))]
+    places = [batches.spec_of(i).place(*dataset.size(i)) for i in range(len(dataset))]
     detections = [detections_to_photo(d, p, clip=config.clip) for d, p in zip(found, places)]
     result = EvalResult(detections, milliseconds=milliseconds)
     if not world().is_main:
@@ -106,17 +109,39 @@ def evaluate(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, work
     return result
 
 
-def _run(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, workers: int,
+class _Batches:
+    """The pictures in batches of the recipe's kind: all of the spec's size, or rectangular."""
+
+    def __init__(self, dataset: Dataset, config: EvalConfig, input_spec: InputSpec):
+        self.dataset, self.input_spec, self.batch_size = dataset, input_spec, config.per_batch_size
+        self.order: np.ndarray | None = None
+        self.frames: list[tuple[int, int]] = []
+        if config.rectangular:
+            sizes = np.array([dataset.size(i) for i in range(len(dataset))], np.float64).reshape(-1, 2)
+            self.order, self.frames = rectangular_batches(sizes, self.batch_size, input_spec, config.rectangular_pad)
+            self._places = np.argsort(self.order)
+
+    def spec_of(self, index: int) -> InputSpec:
+        """The input of picture ``index``."""
+        return self.input_spec if self.order is None else \
+            self.input_spec.in_frame(self.frames[self._places[index] // self.batch_size])
+
+    def size(self, batch: int) -> tuple[int, int] | None:
+        """(height, width) of a batch's input, None for the spec's; batches behind the last are without pictures."""
+        return self.frames[min(batch, len(self.frames) - 1)] if self.frames else None
+
+
+def _run(predictor: Predictor, batches: _Batches, config: EvalConfig, *, workers: int,
          worker_kind: str) -> tuple[np.ndarray, dict[str, float]]:
     """This rank's detections as rows (n, 7) picture, x1, y1, x2, y2, score, class; and milliseconds per picture."""
     this, options = world(), nms_options(config).as_kwargs()
     seconds, rows, pictures = {"data": 0.0, "network": 0.0, "nms": 0.0}, [], 0
-    with Loader(dataset, batch_size=config.per_batch_size, input_spec=predictor.input_spec, shuffle=False,
+    with Loader(batches.dataset, batch_size=batches.batch_size, input_spec=batches.input_spec, order=batches.order,
                 drop_last=False, rank=this.rank, world_size=this.size, workers=workers,
                 worker_kind=worker_kind) as loader, \
             progress.bar(total=loader.steps_per_epoch, title="evaluate", show=this.is_main) as shown:
         mark = time.perf_counter()
-        for batch in loader.epoch(0):
+        for batch in loader.epoch(0, lambda step: batches.size(step * this.size + this.rank)):
             seconds["data"] += (now := time.perf_counter()) - mark
             if predictor.compile(batch.images.shape):
                 now = time.perf_counter()

@@ -16,21 +16,24 @@ class Schedule:
         global_batch: images per iteration over all ranks, for ``lr_per_image``.
         groups: group names; ``bias`` takes ``warmup_bias_lr``.
 
-    Raises: ValueError for an unknown decay.
+    Raises: ValueError for an unknown decay, or ``per_epoch`` with another decay than cosine.
     Source: Yolo-FastestV2 ``train.py`` (power 4 warm-up, milestones), YOLOX ``lr_scheduler.py`` (quadratic warm-up,
-        cosine, flat end), YOLOv7 ``train.py`` (linear warm-up with bias rate and momentum).
+        cosine, flat end), YOLOv7 ``train.py`` (linear warm-up with bias rate and momentum), Gold-YOLO
+        ``yolov6/core/engine.py`` and ``yolov6/solver/build.py`` (cosine per epoch, warm-up of at least 1000 steps).
     """
 
     def __init__(self, optimizer: OptimizerConfig, schedule: ScheduleConfig, *, steps_per_epoch: int, epochs: int,
                  global_batch: int = 1, groups: Sequence[str] = ("all",)):
         if schedule.decay not in DECAYS:
             raise ValueError(f"train.schedule.decay must be one of {DECAYS}, got {schedule.decay!r}")
+        if schedule.per_epoch and schedule.decay != "cosine":
+            raise ValueError(f"train.schedule.per_epoch: wanted decay cosine, got {schedule.decay!r}")
         self.schedule = schedule
         self.base = optimizer.lr * (global_batch if optimizer.lr_per_image else 1)
         self.momentum = optimizer.momentum
         self.steps_per_epoch = steps_per_epoch
         self.total = steps_per_epoch * epochs
-        self.warmup = int(round(schedule.warmup_epochs * steps_per_epoch))
+        self.warmup = max(int(round(schedule.warmup_epochs * steps_per_epoch)), schedule.warmup_min_steps)
         self.groups = tuple(groups)
 
     def rates(self, step: int) -> list[float]:
@@ -39,7 +42,7 @@ class Schedule:
         if step > self.warmup or self.warmup == 0:
             return [self.base * self._decay(step)] * len(self.groups)
         share = (step / self.warmup) ** s.warmup_power
-        target = self.base * (self._decay(step) if s.decay == "linear" else 1.0)
+        target = self.base * (self._decay(step) if s.decay == "linear" or s.per_epoch else 1.0)
         start = target * s.warmup_start_ratio
         return [self._between(s.warmup_bias_lr if name == "bias" and s.warmup_bias_lr >= 0 else start, target, share)
                 for name in self.groups]
@@ -66,7 +69,12 @@ class Schedule:
             return 1 - (1 - s.final_ratio) * min(1.0, step / max(self.total, 1))
         if s.decay == "cosine":
             last = self.total - s.flat_epochs * self.steps_per_epoch
-            share = min(1.0, max(0.0, (step - self.warmup) / max(last - self.warmup, 1)))
+            if s.per_epoch:
+                epoch = step // self.steps_per_epoch
+                late = s.one_epoch_late and epoch > self.warmup // self.steps_per_epoch
+                share = min(1.0, (epoch - late) * self.steps_per_epoch / max(last, 1))
+            else:
+                share = min(1.0, max(0.0, (step - self.warmup) / max(last - self.warmup, 1)))
             return s.final_ratio + (1 - s.final_ratio) * 0.5 * (1 + math.cos(math.pi * share))
         return 1.0
 

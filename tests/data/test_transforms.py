@@ -1,4 +1,5 @@
 """Augmentations and the pipeline."""
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,11 +107,13 @@ def test_motion_blur_keeps_the_mean_and_widens_an_edge() -> None:
         assert abs(rows.mean() - 10) < 1e-6 and abs(columns.mean() - 10) < 1e-6
 
 
-def test_flip_moves_boxes_with_pixels() -> None:
-    result = transforms.horizontal_flip(bright_boxes(), context(), probability=1.0)
+@pytest.mark.parametrize(("flip", "axis"), [(transforms.horizontal_flip, 1), (transforms.vertical_flip, 0)])
+def test_flip_moves_boxes_with_pixels(flip: Callable[..., Sample], axis: int) -> None:
+    result = flip(bright_boxes(), context(), probability=1.0)
+    np.testing.assert_array_equal(result.image, np.flip(bright_boxes().image, axis))
     for row, box in enumerate(result.boxes):
         np.testing.assert_array_equal(frame_of(result.image, 100 + 60 * row), box)
-    twice = transforms.horizontal_flip(result, context(), probability=1.0)
+    twice = flip(result, context(), probability=1.0)
     np.testing.assert_array_equal(twice.image, bright_boxes().image)
     np.testing.assert_array_equal(twice.boxes, bright_boxes().boxes)
 
