@@ -93,7 +93,7 @@ class Step:
         self.total, self.terms, self.second_terms = float(total.asnumpy()), first.asnumpy(), second.asnumpy()
         self.outputs, self.heads = [x.asnumpy() for x in outputs], heads
         self.gradients = [g.asnumpy() for g in gradients]
-        self.statistics = {}
+        self.statistics, self.norms_and_sums = {}, ()
 
 
 class Runs:
@@ -132,9 +132,10 @@ class Runs:
         if key not in self.found:
             model = self.network(keywords.get("frozen", False))[0].model
             load_weights(model, self.case.weights())
-            self.found[key] = self.step(**keywords)
-            self.found[key].statistics = {name: p.asnumpy().copy() for name, p in model.parameters_and_names()
-                                          if "moving_" in name}
+            step = self.found[key] = self.step(**keywords)
+            step.statistics = {n: p.asnumpy().copy() for n, p in model.parameters_and_names() if "moving_" in n}
+            step.norms_and_sums = norms_and_sums(step.gradients, original_order(self.case, model))
+            step.gradients = []                         # of the largest scale 300 MB
         return self.found[key]
 
     def usual(self, frozen: bool = False) -> Step:
@@ -144,7 +145,10 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(golden_case):
-    return Runs(golden_case)
+    found = Runs(golden_case)
+    yield found
+    found.networks.clear()
+    found.found.clear()
 
 
 def items_of(terms: np.ndarray) -> np.ndarray:
@@ -267,7 +271,7 @@ def test_gradients(runs, name, frozen, shares):
     step = runs.usual(frozen) if shares == FIRST else runs.first(frozen=frozen, shares=shares)
     model = runs.network(frozen)[0].model
     parameters, order = model.trainable_params(), original_order(runs.case, model)
-    norms, sums = norms_and_sums(step.gradients, order)
+    norms, sums = step.norms_and_sums
     roots = np.sqrt([parameters[i].size for i in order])
     clear = wanted_l2 > 1e-4 * wanted_l2.max()
     if not frozen:                                      # alpha's gradient is a large sum that cancels

@@ -11,6 +11,8 @@ from mindyolo_ext.evaluation.nms import nms
 from mindyolo_ext.models import create_model
 
 FAMILY = "gold_yolo"
+QUICK_VARIANTS = ("gold_yolo_n", "gold_yolo_n/plain", "gold_yolo_n/distill", "gold_yolo_s", "gold_yolo_m",
+                  "gold_yolo_l")
 pytestmark = pytest.mark.usefixtures("graph_mode")
 LEVELS = ("p3", "p4", "p5")
 CONSTANTS = {"detect.proj", "detect.proj_conv.weight"}
