@@ -254,8 +254,7 @@ def _add_assign(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from mindyolo_ext.config import override
-    config = override(_recipe(options), [text for text in (
+    config = _recipe(options, extra=[text for text in (
         *_given(options, epochs="train.epochs", per_batch_size="train.per_batch_size", run_eval="train.run_eval",
                 run_eval_interval="train.eval_interval", log_interval="train.log_interval", seed="train.seed",
                 accumulate="train.optimizer.accumulate", sync_bn="train.sync_bn", weight="train.weight",
@@ -271,9 +270,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _test(options: argparse.Namespace) -> None:
-    from mindyolo_ext.config import override
-    config = override(_recipe(options), [*_given(options, per_batch_size="eval.per_batch_size",
-                                                 rectangular="eval.rectangular"), *options.set])
+    config = _recipe(options, extra=[*_given(options, per_batch_size="eval.per_batch_size",
+                                             rectangular="eval.rectangular"), *options.set])
     this = _start(options, options.seed, config.to_yaml() + _digest(options.weight))
     from mindyolo_ext.engine.build import load_model, split_dataset
     from mindyolo_ext.engine.evaluate import evaluate
@@ -395,8 +393,8 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace, extra: Sequence[str] = ()):
-    """The recipe with the flags that train, test, anchors and check-data share."""
-    from mindyolo_ext.config import load_config
+    """The recipe with the flags that train, test, anchors and check-data share, and those in ``extra``."""
+    from mindyolo_ext.config import Config, load_config, override
     if options.config is None:
         raise ValueError("--config or --traintxt is needed")
     from mindyolo_ext.engine.darknet import recipe_overrides
@@ -405,6 +403,7 @@ def _recipe(options: argparse.Namespace, extra: Sequence[str] = ()):
                     conf_thres="eval.conf_thres", iou_thres="eval.iou_thres")
     if options.img_size:
         texts.append(f"input.size={list(_size(options))}")
+    override(Config(), extra)                   # a wrong key is told as one of --set, not of the file
     return load_config(options.config, [*texts, *extra])
 
 

@@ -61,18 +61,13 @@ def new_trainable(model: nn.Cell, loss: Mapping[str, Any], teacher: nn.Cell | No
     """
     keywords = dict(loss)
     name = keywords.pop("name", f"{model.family}_loss")
-    check_teacher(name, teacher is not None)
-    return create_trainable(name, model, **keywords, **({} if teacher is None else {"teacher": teacher}))
-
-
-def check_teacher(loss: str, given: bool) -> None:
-    """Raises: ValueError if the trainable ``loss`` learns from a teacher and none is ``given``, or the reverse."""
-    wanted = "teacher" in loss_keywords(loss)
-    if wanted and not given:
-        raise ValueError(f"train.loss: {loss} learns from a teacher; name the checkpoint of a trained network with "
+    wanted = "teacher" in loss_keywords(name)
+    if wanted and teacher is None:
+        raise ValueError(f"train.loss: {name} learns from a teacher; name the checkpoint of a trained network with "
                          "--set train.distill.teacher=FILE.ckpt")
-    if given and not wanted:
-        raise ValueError(f"train.distill.teacher is set, but train.loss.name is {loss}, which learns from no teacher")
+    if teacher is not None and not wanted:
+        raise ValueError(f"train.distill.teacher is set, but train.loss.name is {name}, which learns from no teacher")
+    return create_trainable(name, model, **keywords, **({} if teacher is None else {"teacher": teacher}))
 
 
 def load_teacher(weight: str | Path, model: nn.Cell) -> nn.Cell:

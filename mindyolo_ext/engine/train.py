@@ -25,7 +25,6 @@ from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.data.transforms import build_pipeline
 from mindyolo_ext.engine.build import (
     STATE_PREFIX,
-    check_teacher,
     has_folded_norms,
     load_teacher,
     new_model,
@@ -94,8 +93,8 @@ class _Run:
         self.validation = split_dataset(config, "val") if config.train.run_eval else None
         self.model = self._build_model()
         self.names = {id(p): name for name, p in self.model.parameters_and_names()}
-        self._check_losses()
         self.teacher = self._load_teacher()
+        self._check_losses()
         self.max_boxes = config.data.max_boxes or self._largest_sample()
         self.predictor: Predictor | None = None
         self.loader: Loader | None = None
@@ -158,12 +157,15 @@ class _Run:
         return max(8, math.ceil(most / 8) * 8)
 
     def _check_losses(self) -> None:
-        """A misspelled keyword is told now, not when its stage begins. Raises: ValueError."""
-        name = self.config.train.loss.get("name", f"{self.model.family}_loss")
-        for loss in (self.config.train.loss, *(stage.loss for stage in self.config.train.stages)):
-            name = loss.get("name", name)
-            check_loss_keywords(name, [key for key in loss if key != "name"])
-            check_teacher(name, bool(self.config.train.distill.teacher))
+        """What a loss refuses is told now, not when its stage begins. Raises: ValueError."""
+        checked: list[dict] = []
+        for epoch in range(max(self.config.train.epochs, 1)):
+            loss, _ = stage_at(self.config, epoch)
+            if loss not in checked:
+                checked.append(loss)
+                name = loss.get("name", f"{self.model.family}_loss")
+                check_loss_keywords(name, [key for key in loss if key != "name"])
+                new_trainable(self.model, loss, self.teacher)
 
     def _summary(self) -> str:
         settings = self.config.train
