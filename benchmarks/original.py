@@ -21,17 +21,23 @@ class Original(Tasks):
         """Versions, for the report."""
         return {"PyTorch": torch.__version__, "Python of PyTorch": platform.python_version()}
 
-    def deployed(self, weights, model):
-        """The export form of ``model`` with the weights of a ``.pth`` file and folded batch norms."""
+    def deployed(self, weights):
+        """The export form with folded batch norms.
+
+        ``weights`` is what our ``make_weights`` returned: ``model``, ``architecture``, the ``.pth`` file ``foreign``.
+        """
         raise NotImplementedError
 
-    def training(self, weights, model, arrays, rate):
-        """A training step on ``arrays`` (images, rows, targets) that returns total, box, object and class loss."""
+    def training(self, weights, arrays, rate):
+        """A training step on ``arrays`` (images, rows, targets).
+
+        It returns ``total`` and the losses under the names of our terms; ``a+b`` is the sum of two of ours.
+        """
         raise NotImplementedError
 
-    def forward(self, task, weights, model, images, outputs):
+    def forward(self, task, weights, images, outputs):
         """Prepare the export form; stores its outputs for comparison."""
-        network, batch = self.deployed(weights, model), torch.from_numpy(np.load(images))
+        network, batch = self.deployed(weights), torch.from_numpy(np.load(images))
 
         def call():
             with torch.no_grad():
@@ -40,9 +46,9 @@ class Original(Tasks):
         np.savez(outputs, *call())
         self.tasks[task] = call
 
-    def train_step(self, task, weights, model, batch, rate):
+    def train_step(self, task, weights, batch, rate, **more):
         """Prepare a training step; returns the losses of the first one."""
-        self.tasks[task] = self.training(weights, model, np.load(batch), rate)
+        self.tasks[task] = self.training(weights, np.load(batch), rate, **more)
         return self.tasks[task]()
 
 

@@ -95,17 +95,17 @@ class YoloFastestV2(Original):
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
         return network
 
-    def deployed(self, weights, _):
+    def deployed(self, weights):
         """The export form."""
-        return fuse(self.network(weights, deploy=True).eval())
+        return fuse(self.network(weights["foreign"], deploy=True).eval())
 
-    def training(self, weights, _, arrays, rate):
+    def training(self, weights, arrays, rate):
         """The step of ``train.py`` with the anchors of ``data/coco.data``."""
         import utils.loss
         import utils.utils
         images, rows = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["rows"])
         cfg = utils.utils.load_datafile("data/coco.data")
-        network = self.network(weights).train()
+        network = self.network(weights["foreign"]).train()
         optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.949, weight_decay=5e-4)
         device = torch.device("cpu")
 
@@ -114,7 +114,8 @@ class YoloFastestV2(Original):
             total.backward()
             optimizer.step()
             optimizer.zero_grad()
-            return [float(v) for v in (total, box, objectness, classes)]
+            losses = {"total": total, "box": box, "object": objectness, "class": classes}
+            return {name: float(value) for name, value in losses.items()}
         return call
 
     def evaluate(self, task, weights, data, batch_size):

@@ -11,25 +11,25 @@ BUILDER = Path(__file__).resolve().parents[1] / "mindyolo_ext" / "checkpoint" / 
 class YOLOX(Original):
     """YOLOX in PyTorch."""
 
-    def network(self, weights, model, num_classes=80):
+    def network(self, weights, num_classes=80):
         """The original's network with the weights of a ``.pth`` file."""
         spec = importlib.util.spec_from_file_location("yolox_builder", BUILDER)
         builder = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(builder)
-        network = builder.build({"model": model, "num_classes": num_classes})
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
+        network = builder.build({**weights, "num_classes": num_classes})
+        network.load_state_dict(torch.load(weights["foreign"], map_location="cpu", weights_only=True), strict=True)
         return network
 
-    def deployed(self, weights, model):
+    def deployed(self, weights):
         """The export form, folded by the original's own function."""
-        network = self.network(weights, model).eval()
+        network = self.network(weights).eval()
         from yolox.utils.model_utils import fuse_model
         network.head.decode_in_inference = False
         return fuse_model(network)
 
-    def training(self, weights, model, arrays, rate):
+    def training(self, weights, arrays, rate):
         """``train_one_iter`` of the original's trainer, with its own optimiser groups and moving average."""
-        network = self.network(weights, model).train()
+        network = self.network(weights).train()
         from yolox.exp import Exp
         from yolox.utils.ema import ModelEMA
         images = torch.from_numpy(arrays["images"])
@@ -48,7 +48,8 @@ class YOLOX(Original):
             outputs["total_loss"].backward()
             optimizer.step()
             average.update(network)
-            return [float(outputs[name]) for name in ("total_loss", "iou_loss", "conf_loss", "cls_loss")]
+            names = {"total": "total_loss", "iou": "iou_loss", "object": "conf_loss", "class": "cls_loss"}
+            return {name: float(outputs[theirs]) for name, theirs in names.items()}
         return call
 
 

@@ -1,4 +1,5 @@
 """This project's side of the benchmarks; started by ``run.py`` and talked to over a pipe. ``ours.py THREADS``."""
+import itertools
 import os
 import platform
 import sys
@@ -20,13 +21,13 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.config import load_config
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.transforms import build_pipeline
-from mindyolo_ext.engine.build import load_model, new_model, split_dataset
+from mindyolo_ext.engine.build import load_model, load_teacher, new_model, new_trainable, split_dataset
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.train import ema_decay
 from mindyolo_ext.evaluation.nms import nms
-from mindyolo_ext.losses import create_trainable
+from mindyolo_ext.losses import StepClock
 
 
 class Ours(Tasks):
@@ -51,26 +52,36 @@ class Ours(Tasks):
                 "Python": platform.python_version(), "NumPy": np.__version__, "OpenCV": cv2.__version__,
                 "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "not set")}
 
-    def make_weights(self, folder: str, recipe: str) -> dict:
-        """Random weights of the recipe's model that keep activations at their size, as ``.ckpt`` and ``.pth``."""
+    def make_weights(self, folder: str, recipe: str, seed: int = 0) -> dict:
+        """Random weights of the recipe's model that keep activations at their size, as ``.ckpt`` and ``.pth``.
+
+        The last norms of Gold-YOLO's attention stay 0, as in a fresh network: random logits make its softmax jump.
+        """
         config = load_config(recipe)
-        model, rng = new_model(config, num_classes=80), np.random.RandomState(0)
+        model, rng = new_model(config, num_classes=80), np.random.RandomState(seed)
         values = parameter_values(model)
         kernels = [name for name, value in values.items() if value.ndim == 4]
         for name in kernels:
             shape = values[name].shape
             values[name] = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+            if ".reg_preds" in name and model.family == "gold_yolo":    # sides of boxes in cells: some, as in real ones
+                values[name] *= 0.1
         values[kernels[0]] /= 255 * model.input_spec.scale      # a white pixel counts 1
         for name in values:
             if name.endswith("beta"):                           # or little would arrive behind a SiLU
                 values[name] = 0.5 * rng.standard_normal(values[name].shape)
+            elif name.endswith("gamma") and ".rbr_" in name:    # branches of a RepVGG block add up
+                values[name] = np.full(values[name].shape, 0.5)
+            elif name.endswith("alpha"):                        # of a residual
+                values[name] = np.full(values[name].shape, 0.1)
         load_parameters(model, values)
-        checkpoint, foreign = (Path(folder) / f"{config.model.name}{suffix}" for suffix in (".ckpt", ".pth"))
+        checkpoint, foreign = (Path(folder) / f"{Path(recipe).stem}{suffix}" for suffix in (".ckpt", ".pth"))
         save_checkpoint(checkpoint, parameter_values(model), CheckpointMetadata(
             model=config.model.name, num_classes=model.num_classes, input_spec=model.input_spec,
             architecture=dict(model.architecture)))
         export_torch(checkpoint, foreign)
-        return {"model": config.model.name, "checkpoint": str(checkpoint), "foreign": str(foreign)}
+        return {"model": config.model.name, "architecture": dict(model.architecture), "checkpoint": str(checkpoint),
+                "foreign": str(foreign)}
 
     def convert(self, source: str, target: str) -> None:
         """A checkpoint of the original as one of ours."""
@@ -105,15 +116,16 @@ class Ours(Tasks):
         np.savez(outputs, *call())
         self.tasks[task] = call
 
-    def train_step(self, task: str, recipe: str, checkpoint: str, batch: str, rate: float) -> dict:
-        """Prepare the recipe's training step.
+    def train_step(self, task: str, recipe: str, checkpoint: str, batch: str, rate: float,
+                   teacher: str = "") -> dict:
+        """Prepare the recipe's training step; ``teacher`` is a checkpoint, too.
 
-        Returns: total, box, object and class loss of the first call, and its seconds, in which the graph is compiled.
+        Returns: total and terms of the first call, and its seconds, in which the graph is compiled.
         """
         config = load_config(recipe)
         model, _ = load_model(checkpoint)
-        loss, optimizer, decay = dict(config.train.loss), config.train.optimizer, config.train.ema_decay
-        trainable = create_trainable(loss.pop("name"), model, **loss)
+        optimizer, decay = config.train.optimizer, config.train.ema_decay
+        trainable = new_trainable(model, config.train.loss, load_teacher(teacher, model) if teacher else None)
         groups = parameter_groups(trainable, optimizer.groups, optimizer.weight_decay)
         step = TrainStep(trainable, groups, OptimizerOptions(name=optimizer.name, nesterov=optimizer.nesterov,
                                                              ema=decay > 0)).set_train(True)
@@ -122,12 +134,18 @@ class Ours(Tasks):
         rates = np.full(len(groups), rate, np.float32)
         controls = np.array([optimizer.momentum, 1, ema_decay(config.train, 1) if decay > 0 else 0], np.float32)
 
+        turns = itertools.count(1)
+
         def call() -> np.ndarray:
-            return step(*inputs, Tensor(rates), Tensor(controls)).asnumpy()
+            report = step(*inputs, Tensor(rates), Tensor(controls)).asnumpy()
+            if hasattr(trainable, "begin_step"):                # the first step is compared and drops no path
+                trainable.begin_step(StepClock(next(turns), 0, config.train.epochs))
+            return report
         self.tasks[task] = call
         begin = time.perf_counter()
         report = call()
-        return {"losses": [float(report[i]) for i in (0, 4, 5, 6)], "seconds": time.perf_counter() - begin}
+        losses = zip(("total", *trainable.term_names), (report[0], *report[4:]), strict=True)
+        return {"losses": {name: float(value) for name, value in losses}, "seconds": time.perf_counter() - begin}
 
     def evaluate(self, task: str, recipe: str, checkpoint: str, changes: list[str]) -> dict[str, float]:
         """Prepare the evaluation of ``test.py``; returns the original's metric of the first call."""

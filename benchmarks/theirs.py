@@ -7,12 +7,14 @@ import os
 import runpy
 import sys
 
+import original_gold_yolo
 import original_yolo_fastestv2
 import original_yolox
 import torch
 from serving import serve
 
-MAKERS = {"yolo_fastestv2": original_yolo_fastestv2.make, "yolox": original_yolox.make}
+MAKERS = {"yolo_fastestv2": original_yolo_fastestv2.make, "yolox": original_yolox.make,
+          "gold_yolo": original_gold_yolo.make}
 
 
 def main(family, clone, threads, program=None, *arguments):

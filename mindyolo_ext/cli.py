@@ -197,7 +197,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--anchors", type=_numbers, metavar="W,H,W,H,...", help="pixels, finest level first")
     parser.add_argument("--names", type=Path, help="text file with a class name per line")
     parser.add_argument("--input", help="input the weights were trained with, where they do not tell; YOLOX: official, "
-                        "legacy, mindyolo")
+                        "legacy, mindyolo; Gold-YOLO: usual, published")
     parser.add_argument("--report", type=Path, help="write what became of each tensor as JSON")
     parser.add_argument("--no_ema", action="store_true", help="take the raw weights where the file has both")
 

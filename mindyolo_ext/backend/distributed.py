@@ -69,7 +69,15 @@ class SyncBatchNorm2d(nn.Cell):
 
 
 def synchronise_batch_norm(cell: nn.Cell) -> int:
-    """Replace every ``nn.BatchNorm2d`` below ``cell`` by ``SyncBatchNorm2d``; returns how many."""
+    """Replace every ``nn.BatchNorm2d`` below ``cell``, a whole network, by ``SyncBatchNorm2d``; returns how many."""
+    count = _synchronise(cell)
+    for name, parameter in cell.parameters_and_names():
+        parameter.name = name                           # the replacement called it after its own place alone
+    return count
+
+
+def _synchronise(cell: nn.Cell) -> int:
+    """Replace the norms below ``cell``."""
     count = 0
     for name, child in list(cell.name_cells().items()):
         if isinstance(child, nn.BatchNorm2d):
@@ -80,7 +88,7 @@ def synchronise_batch_norm(cell: nn.Cell) -> int:
                 setattr(cell, name, replacement)
             count += 1
         else:
-            count += synchronise_batch_norm(child)
+            count += _synchronise(child)
     return count
 
 

@@ -559,16 +559,14 @@ class GoldYOLO(nn.Cell):
         """
         classes, boxes = (), ()
         for level, stride in enumerate(self.strides):
-            logits, raw = heads[4 * level + 2], heads[4 * level + 3]
-            batch, _, height, width = raw.shape
-            cells = height * width
-            logits = ops.reshape(ops.cast(logits, float32), (batch, 3, self.num_classes, cells))
-            classes = classes + (logits[:, 0], logits[:, 1], logits[:, 2])
-            raw = ops.reshape(ops.cast(raw, float32), (batch, 3, 4, cells))
+            logits, raw = (ops.reshape(ops.cast(x, float32), (x.shape[0], x.shape[1], -1))
+                           for x in heads[4 * level + 2:4 * level + 4])
+            classes = classes + ops.split(logits, self.num_classes, 1)
+            parts = ops.split(raw, 2, 1)                            # of every anchor the centre, then the size
             for anchor in range(3):
-                size = ops.sigmoid(raw[:, anchor, 2:]) * 2.0
+                size = ops.sigmoid(parts[2 * anchor + 1]) * 2.0
                 anchor_size = Tensor([[side / stride] for side in ANCHORS[level][anchor]], float32)
-                boxes = boxes + (ops.cat((raw[:, anchor, :2], size * size * anchor_size), 1),)
+                boxes = boxes + (ops.cat((parts[2 * anchor], size * size * anchor_size), 1),)
         return ops.sigmoid(ops.cat(classes, 2)), ops.cat(boxes, 2)
 
     def points(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:

@@ -276,9 +276,12 @@ def test_gradients(runs, name, frozen, shares):
     clear = wanted_l2 > 1e-4 * wanted_l2.max()
     if not frozen:                                      # alpha's gradient is a large sum that cancels
         clear &= [parameters[i].shape != (1,) for i in order]
-    np.testing.assert_allclose(norms[clear], wanted_l2[clear], rtol=1e-3 if frozen else 0.1)
+    # Frozen: 1e-3 and 1e-4 hold but where a value lies on a kink, see "Kinks" in golden/README.md
+    np.testing.assert_allclose(norms[clear], wanted_l2[clear], rtol=2e-3 if frozen else 0.1)
     share = np.abs(sums - wanted_sum)[clear] / (wanted_l2 * roots)[clear]
-    assert share.max() < (1e-4 if frozen else 2.5e-2)
+    assert share.max() < (3e-4 if frozen else 2.5e-2)
+    if frozen:
+        assert np.median(np.abs(norms / wanted_l2 - 1)[clear]) < 2e-5
     assert clear.mean() > 0.5
 
 

@@ -3,6 +3,7 @@
 The original needs mmcv, addict and YAML; where they are not installed, what its network uses of them stands here.
 """
 import collections
+import importlib.machinery
 import importlib.util
 import pickle
 import runpy
@@ -114,6 +115,7 @@ def _attributes(value):
 def _module(name, **content):
     """A module of this name and content, entered where imports look."""
     module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)     # so that a second build finds it
     vars(module).update(content)
     sys.modules[name] = module
     return module
