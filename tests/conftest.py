@@ -1,10 +1,14 @@
 """Options and fixtures of the whole suite."""
+import importlib.util
+import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from helpers import DEFAULT_GOLDEN, Golden, golden_cases
+from helpers import DEFAULT_GOLDEN, Command, Golden, golden_cases
 
 import mindyolo_ext.backend  # noqa: F401
 
@@ -66,3 +70,42 @@ def graph_mode() -> Iterator[None]:
     set_context(mode=GRAPH_MODE)
     yield
     set_context(mode=before)
+
+
+@pytest.fixture
+def quiet_logging() -> Iterator[None]:
+    """Put the root logger back as it was; every call of ``cli.main`` sets it up anew."""
+    root, package = logging.getLogger(), logging.getLogger("matplotlib")
+    handlers, level, other = root.handlers[:], root.level, package.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    package.setLevel(other)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture) -> Command:
+    """``command("verb", ...)`` -> (exit status, what was printed)."""
+    from mindyolo_ext.cli import main
+
+    def run(*arguments: object) -> tuple[int, str]:
+        capsys.readouterr()
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as leaving:               # argparse
+            status = leaving.code
+        captured = capsys.readouterr()
+        return status, captured.out + captured.err
+    return run
+
+
+@pytest.fixture(scope="session")
+def runner() -> ModuleType:
+    """The program deploy/onnx_runtime.py as a module."""
+    spec = importlib.util.spec_from_file_location("deploy_onnx_runtime",
+                                                  REPOSITORY / "deploy" / "onnx_runtime.py")
+    module = importlib.util.module_from_spec(spec)
+    path = sys.path[:]
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module

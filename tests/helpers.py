@@ -1,5 +1,6 @@
 """What the golden tests of all families share: reference files, seeded weights, padded targets, gradients."""
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from seeded import seeded_boxes, seeded_images, seeded_state_dict
 
 DEFAULT_GOLDEN = Path(__file__).resolve().parent / "golden"
+Command = Callable[..., tuple[int, str]]                # of the fixture ``command``
 LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
 

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "backend": {"backend"},
     "layers": {"backend", "layers"},
     "models": {"backend", "layers", "models", "input_spec", "priors", "registry"},
-    "losses": {"backend", "losses", "registry"},
+    "losses": {"backend", "layers", "losses", "registry"},
     "data": {"data", "input_spec", "progress"},
     "evaluation": {"evaluation", "input_spec", "progress"},
     "visual": {"visual", "data", "evaluation", "input_spec", "priors"},

@@ -1,12 +1,9 @@
 """The console command from end to end: help, errors a user meets, and every verb on a small drawn data set."""
-import importlib.util
 import json
-import logging
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from helpers import DEFAULT_GOLDEN, original_name
+from helpers import DEFAULT_GOLDEN, Command, original_name
 from launching import BIN, ROOT, environment
 from seeded import seeded_tensor
 
@@ -36,32 +33,7 @@ OFFICIAL = DEFAULT_GOLDEN / "yolo_fastestv2" / "official_format_yolo_fastestv2.p
 SIZE = (64, 96)                                     # network input, height and width
 PHOTO = (96, 128)
 CONFIDENCE = 0.05                                   # the seeded weights find some dozens of boxes above it
-Command = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture(autouse=True)
-def quiet_logging() -> Iterator[None]:
-    """Put the root logger back as it was; every call of ``main`` sets it up anew."""
-    root, package = logging.getLogger(), logging.getLogger("matplotlib")
-    handlers, level, other = root.handlers[:], root.level, package.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    package.setLevel(other)
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture) -> Command:
-    """``command("verb", ...)`` -> (exit status, what was printed)."""
-    def run(*arguments: object) -> tuple[int, str]:
-        capsys.readouterr()
-        try:
-            status = main([str(a) for a in arguments])
-        except SystemExit as leaving:               # argparse
-            status = leaving.code
-        captured = capsys.readouterr()
-        return status, captured.out + captured.err
-    return run
+pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 
 @pytest.fixture(scope="module")
@@ -377,17 +349,6 @@ def exported(weight: Path, folder: Path) -> Path:
     stem = folder / "exported" / "seeded"
     assert main(["export", "--weight", str(weight), "--output", str(stem)]) == 0
     return stem
-
-
-@pytest.fixture(scope="module")
-def runner() -> ModuleType:
-    """The program deploy/onnx_runtime.py as a module."""
-    spec = importlib.util.spec_from_file_location("deploy_onnx_runtime", ROOT / "deploy" / "onnx_runtime.py")
-    module = importlib.util.module_from_spec(spec)
-    path = sys.path[:]
-    spec.loader.exec_module(module)
-    sys.path[:] = path
-    return module
 
 
 def test_exported_files_carry_what_a_runner_needs(exported: Path, detector: Detector):

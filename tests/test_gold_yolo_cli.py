@@ -1,44 +1,29 @@
 """The commands of Gold-YOLO's two training steps: what reaches the training, and what a wrong one is told."""
-import logging
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers import Command
 from launching import ROOT
 
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
-from mindyolo_ext.cli import main
 from mindyolo_ext.config import Config, load_config
 from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.models import create_model
 
 RECIPES = ROOT / "configs" / "gold_yolo"
-Command = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture(autouse=True)
-def quiet_logging() -> Iterator[None]:
-    """Put the root logger back as it was; every call of ``main`` sets it up anew."""
-    root, package = logging.getLogger(), logging.getLogger("matplotlib")
-    handlers, level, other = root.handlers[:], root.level, package.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    package.setLevel(other)
+pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture) -> Command:
-    """``command("verb", ...)`` -> (exit status, last line of what was printed)."""
+def told(command: Command) -> Command:
+    """As ``command``, with the last line of what was printed."""
     def run(*arguments: object) -> tuple[int, str]:
-        capsys.readouterr()
-        status = main([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return status, (captured.out + captured.err).strip().splitlines()[-1]
+        status, text = command(*arguments)
+        assert "Traceback" not in text
+        return status, text.strip().splitlines()[-1]
     return run
 
 
@@ -77,33 +62,33 @@ def checkpoint(path: Path, name: str, num_classes: int, **keywords: object) -> P
 
 
 @pytest.mark.parametrize(("scale", "form", "class_weight"), [("n", "distill", 1.0), ("l", "plain", 2.0)])
-def test_naming_a_teacher_turns_step_1_into_step_2(command: Command, trained: list[Config], scale: str, form: str,
+def test_naming_a_teacher_turns_step_1_into_step_2(told: Command, trained: list[Config], scale: str, form: str,
                                                    class_weight: float):
     """The README's command: the recipe of step 1 plus the teacher. Other flags still win over the second recipe."""
     first, second = (RECIPES / f"gold_yolo-{scale}{step}.yaml" for step in ("", "-distill"))
-    assert command("train", "--config", first)[0] == 0
+    assert told("train", "--config", first)[0] == 0
     assert trained.pop() == load_config(first)
-    assert command("train", "--config", first, "--set", "train.distill.teacher=step1.ckpt", "--epochs", 7,
+    assert told("train", "--config", first, "--set", "train.distill.teacher=step1.ckpt", "--epochs", 7,
                    "--set", "train.loss.temperature=10")[0] == 0
     config = trained.pop()
     assert config.model.keywords == {"form": form}
     assert config.train.loss["name"] == "gold_yolo_distill_loss"
     assert (config.train.loss["distill_class"], config.train.loss["temperature"]) == (class_weight, 10)
     assert (config.train.epochs, config.train.distill.teacher) == (7, "step1.ckpt")
-    assert command("train", "--config", second, "--set", "train.distill.teacher=step1.ckpt", "--epochs", 7,
+    assert told("train", "--config", second, "--set", "train.distill.teacher=step1.ckpt", "--epochs", 7,
                    "--set", "train.loss.temperature=10")[0] == 0
     assert asdict(trained.pop()) == asdict(config)
 
 
-def test_step_2_without_a_teacher(command: Command, recipe: Path, folder: Path):
-    status, message = command("train", "--config", recipe, "--save_dir", folder / "run", "--set",
+def test_step_2_without_a_teacher(told: Command, recipe: Path, folder: Path):
+    status, message = told("train", "--config", recipe, "--save_dir", folder / "run", "--set",
                               "train.loss.name=gold_yolo_distill_loss", "--set", "model.keywords.form=distill")
     assert status == 1
     assert message.startswith("error: train.loss: gold_yolo_distill_loss learns from a teacher")
     assert "--set train.distill.teacher=FILE.ckpt" in message and not (folder / "run").exists()
 
 
-def test_teachers_that_do_not_fit(command: Command, recipe: Path, folder: Path):
+def test_teachers_that_do_not_fit(told: Command, recipe: Path, folder: Path):
     for teacher, wanted in (
             (folder / "nowhere.ckpt", "nowhere.ckpt: no such file"),
             (checkpoint(folder / "two.ckpt", "gold_yolo_n", 2, form="fuse_ab"),
@@ -111,15 +96,15 @@ def test_teachers_that_do_not_fit(command: Command, recipe: Path, folder: Path):
              " has number of classes 2, the network that learns has 3"),
             (checkpoint(folder / "other.ckpt", "yolox_nano", len(SHAPE_NAMES)),
              "has family yolox, the network that learns has gold_yolo")):
-        status, message = command("train", "--config", recipe, "--save_dir", folder / "run", "--set",
+        status, message = told("train", "--config", recipe, "--save_dir", folder / "run", "--set",
                                   f"train.distill.teacher={teacher}")
         assert status == 1 and message.startswith("error: ") and wanted in message
         assert not (folder / "run").exists()
 
 
-def test_a_teacher_for_a_loss_that_learns_from_none(command: Command, recipe: Path, folder: Path):
+def test_a_teacher_for_a_loss_that_learns_from_none(told: Command, recipe: Path, folder: Path):
     teacher = checkpoint(folder / "three.ckpt", "gold_yolo_n", len(SHAPE_NAMES))
-    status, message = command("train", "--config", recipe, "--save_dir", folder / "run", "--set",
+    status, message = told("train", "--config", recipe, "--save_dir", folder / "run", "--set",
                               f"train.distill={{teacher: {teacher}, recipe: ''}}")
     assert status == 1 and not (folder / "run").exists()
     assert message == ("error: train.distill.teacher is set, but train.loss.name is gold_yolo_loss, "
@@ -134,6 +119,6 @@ def test_a_teacher_for_a_loss_that_learns_from_none(command: Command, recipe: Pa
                                     "did you mean train.distill.teacher?"),
     ("train.loss.normalizer=rank", "normalizer"),
 ])
-def test_a_wrong_form_or_key(command: Command, recipe: Path, tmp_path: Path, change: str, wanted: str):
-    status, message = command("train", "--config", recipe, "--save_dir", tmp_path / "run", "--set", change)
+def test_a_wrong_form_or_key(told: Command, recipe: Path, tmp_path: Path, change: str, wanted: str):
+    status, message = told("train", "--config", recipe, "--save_dir", tmp_path / "run", "--set", change)
     assert status == 1 and message.startswith("error: ") and wanted in message

@@ -6,6 +6,7 @@ import numpy as np
 from mindyolo_ext.backend import Parameter, Tensor, float32, int32, nn, ops
 from mindyolo_ext.backend.distributed import GlobalSum
 from mindyolo_ext.backend.launch import world
+from mindyolo_ext.layers.distances import DistanceBins
 from mindyolo_ext.losses.assign.atss import ATSSAssigner
 from mindyolo_ext.losses.assign.task_aligned import TaskAlignedAssigner
 from mindyolo_ext.losses.iou import Box, ciou, diou, giou, siou
@@ -157,6 +158,7 @@ class GoldYOLOLoss(nn.Cell):
         self.anchor_branch = BranchSums("tal", ANCHOR_TOPK, iou) if self.with_anchors else None
         self.term_names = ("iou", "dfl", "class") + (("iou_ab", "class_ab") if self.with_anchors else ())
         self.bins = Tensor(np.arange(model.reg_max + 1, dtype=np.float32).reshape((1, 1, -1, 1)))
+        self.expected = DistanceBins(model.reg_max)
         self.longest = model.reg_max - 0.01             # distance that the bins can express
         self.global_sum = GlobalSum()
         self.parts = float(world().size) if normaliser == "rank" else 1.0
@@ -237,13 +239,7 @@ class GoldYOLOLoss(nn.Cell):
 
     def decode(self, reg: Tensor) -> tuple[Tensor, Tensor]:
         """Distances in cells and log of the summed exponentials of their bins, both (B, 4, A)."""
-        if reg.shape[1] == 4:
-            return reg, reg
-        logits = self._by_side(reg)
-        largest = ops.stop_gradient(ops.max(logits, 2)[0])
-        powers = ops.exp(logits - ops.expand_dims(largest, 2))
-        total = ops.sum(powers, 2)
-        return ops.sum(powers * self.bins, 2) / total, ops.log(total) + largest
+        return (reg, reg) if reg.shape[1] == 4 else self.expected(reg)
 
     def dfl_sum(self, reg: Tensor, log_sum: Tensor, target: Tensor, score: Tensor) -> Tensor:
         """Cross-entropy of the two bins around every wanted distance, mean over the sides, times the score, summed."""

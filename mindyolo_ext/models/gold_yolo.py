@@ -12,6 +12,7 @@ import numpy as np
 from mindyolo_ext.backend import Parameter, Tensor, float32, initializer, nn, ops
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 from mindyolo_ext.layers.deploy import DeployForm
+from mindyolo_ext.layers.distances import DistanceBins
 from mindyolo_ext.layers.repvgg import RepVGGBlock
 from mindyolo_ext.layers.resize import adaptive_average, bilinear
 from mindyolo_ext.models.gold_yolo_input import published_input
@@ -501,8 +502,7 @@ class GoldYOLO(nn.Cell):
                            4 * (self.reg_max + 1), form)
         self.outputs_per_level = {"plain": 2, "fuse_ab": 4, "distill": 3}[form]
         self.cell_numbers = Tensor(np.arange(MAX_CELLS) + 0.5, float32)
-        # One row adds up the bins' numbers, the other the bins
-        self.bin_sums = Tensor(np.stack([np.arange(self.reg_max + 1), np.ones(self.reg_max + 1)]), float32)
+        self.bins = DistanceBins(self.reg_max)
 
     def construct(self, images: Tensor, keep: Tensor | None = None) -> tuple[Tensor, ...]:
         return self.detect(*self.neck(self.backbone(images), keep))
@@ -530,18 +530,10 @@ class GoldYOLO(nn.Cell):
     def boxes(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """x1, y1, x2, y2 of all predictions in pixels of the input, each (B, A)."""
         flat = self.flat(heads)
-        distances = flat[2] if self.form == "distill" else self.distances(flat[1])
+        distances = flat[2] if self.form == "distill" else self.bins(flat[1])[0]
         x, y, stride = self.points(heads)
         left, top, right, bottom = distances[:, 0], distances[:, 1], distances[:, 2], distances[:, 3]
         return (x - left) * stride, (y - top) * stride, (x + right) * stride, (y + bottom) * stride
-
-    def distances(self, logits: Tensor) -> Tensor:
-        """Logits of the bins (B, 4 * 17, A) -> expected distances (B, 4, A) in cells."""
-        batch, _, predictions = logits.shape
-        logits = ops.reshape(logits, (batch, 4, self.reg_max + 1, predictions))
-        highest = ops.stop_gradient(ops.max(logits, 2, True)[0])
-        sums = ops.matmul(self.bin_sums, ops.exp(logits - highest))
-        return sums[:, :, 0] / sums[:, :, 1]
 
     def flat(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The anchor-free branch of all levels side by side, float32: class probabilities (B, K, A), logits of the

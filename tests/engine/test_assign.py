@@ -1,7 +1,6 @@
 """The verb ``assign``: which pictures it takes, what it computes, says and writes, and what it refuses."""
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +21,7 @@ from mindyolo_ext.models import create_model
 
 SIZE = [64, 96]
 ANCHORS = [[12, 12], [20, 20], [30, 30], [40, 40], [55, 55], [70, 70]]
-
-
-@pytest.fixture(autouse=True)
-def quiet_logging() -> Iterator[None]:
-    """Put the root logger back as it was; every call of ``cli.main`` sets it up anew."""
-    root, package = logging.getLogger(), logging.getLogger("matplotlib")
-    handlers, level, other = root.handlers[:], root.level, package.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    package.setLevel(other)
+pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,13 @@
 """Exported files of Gold-YOLO: the original's numbers, every form, odd sizes, and the runner without MindSpore."""
-import importlib.util
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import onnxruntime
 import pytest
 from gold_yolo_case import form_of, scale_of, stored
 from helpers import original_name
-from launching import ROOT
 
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.engine.export import ExportReport, export
@@ -79,17 +75,6 @@ def test_metadata_names_scale_form_and_input(golden_case, reports):
         assert json.loads(metadata["architecture"]) == {"form": form_of(golden_case)}
         assert metadata["outputs"] == ("raw" if raw else "boxes,scores")
         assert InputSpec.from_json(metadata["input_spec"]) == published_input(RECT, BORDER)
-
-
-@pytest.fixture(scope="module")
-def runner() -> ModuleType:
-    """The program deploy/onnx_runtime.py as a module."""
-    spec = importlib.util.spec_from_file_location("deploy_onnx_runtime", ROOT / "deploy" / "onnx_runtime.py")
-    module = importlib.util.module_from_spec(spec)
-    path = sys.path[:]
-    spec.loader.exec_module(module)
-    sys.path[:] = path
-    return module
 
 
 def test_runner_finds_the_boxes_of_the_detector(weight, reports, runner):
