@@ -3,11 +3,12 @@ import math
 
 import numpy as np
 
-from mindyolo_ext.backend import Parameter, Tensor, float32, int32, nn, ops
+from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
 from mindyolo_ext.backend.distributed import GlobalSum
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.layers.distances import DistanceBins
 from mindyolo_ext.losses.assign.atss import ATSSAssigner
+from mindyolo_ext.losses.assign.lookup import match_matrix, of_matched_box, value_of_class
 from mindyolo_ext.losses.assign.task_aligned import TaskAlignedAssigner
 from mindyolo_ext.losses.iou import Box, ciou, diou, giou, siou
 from mindyolo_ext.losses.registry import StepClock, register_trainable
@@ -72,11 +73,8 @@ class BranchSums(nn.Cell):
 
     def _matched_targets(self, grid: Grid, wanted: Wanted, index: Tensor) -> tuple[Tensor, Tensor]:
         """Class (B, A) and distances in cells (B, 4, A) of the box of every prediction."""
-        batch, count = wanted[0].shape
         x, y, stride, _ = grid
-        columns = ops.reshape(ops.stack(wanted, 0), (5, batch * count))
-        places = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * count + index
-        label, x1, y1, x2, y2 = ops.unbind(ops.gather(columns, places, 1), 0)
+        label, x1, y1, x2, y2 = of_matched_box(ops.stack(wanted, 0), index)
         return label, ops.stack((x - x1 / stride, y - y1 / stride, x2 / stride - x, y2 / stride - y), 1)
 
 
@@ -98,10 +96,7 @@ def varifocal(classes: Tensor, label: Tensor, matched: Tensor, score: Tensor) ->
     Shape: probabilities (B, K, A); class, matched 0/1 and target score (B, A) -> ().
     Source: Gold-YOLO ``VarifocalLoss``; as in the original, the weight p^2 carries a gradient.
     """
-    batch, number, predictions = classes.shape
-    rows = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * number + ops.cast(label, int32)
-    places = rows * predictions + ops.reshape(ops.arange(predictions, dtype=int32), (1, predictions))
-    own = ops.gather(ops.reshape(classes, (-1,)), places, 0)
+    own = value_of_class(classes, label)
     no = _clamped_log(1.0 - own)
     wanted = -(score * _clamped_log(own) + (1.0 - score) * no) * score
     everywhere = ops.sum(classes * classes * _clamped_log(1.0 - classes), 2)    # the last axis costs least
@@ -274,8 +269,7 @@ class GoldYOLOLoss(nn.Cell):
     def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """Which prediction answers for which box, (B, M, A) float 0/1; no gradient, no drop-path."""
         matched, index, _ = self.assign(self.model(images), targets, mask)
-        numbers = ops.reshape(ops.arange(mask.shape[1], dtype=int32), (1, -1, 1))
-        return ops.cast(ops.expand_dims(index, 1) == numbers, float32) * ops.expand_dims(matched, 1)
+        return match_matrix(matched, index, mask.shape[1])
 
 
 class GoldYOLODistillLoss(GoldYOLOLoss):

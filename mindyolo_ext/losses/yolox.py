@@ -1,6 +1,7 @@
 """Loss of YOLOX: IoU, objectness and class terms over SimOTA matches, L1 in the last epochs."""
-from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
+from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.backend.distributed import GlobalSum
+from mindyolo_ext.losses.assign.lookup import match_matrix, of_matched_box, value_of_class
 from mindyolo_ext.losses.assign.simota import SimOTAAssigner
 from mindyolo_ext.losses.iou import center_iou
 from mindyolo_ext.losses.registry import register_trainable
@@ -44,7 +45,7 @@ class YOLOXLoss(nn.Cell):
         count = ops.maximum(self.global_sum(ops.sum(matched)), 1.0)
         box_term = ops.sum((1.0 - iou * iou) * matched) * self.box_weight
         object_term = ops.sum(ops.softplus(objectness) - objectness * matched)
-        at_label = self._class_logit(classes, label)
+        at_label = value_of_class(classes, label)
         class_term = ops.sum((ops.sum(ops.softplus(classes), 1) - at_label * ops.stop_gradient(iou)) * matched)
         l1_term = ops.zeros_like(object_term)
         if self.l1:
@@ -67,8 +68,7 @@ class YOLOXLoss(nn.Cell):
     def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         """Which prediction answers for which box, (B, M, A) float 0/1; no gradient."""
         matched, index = self.assign(self.model(images), targets, mask)
-        numbers = ops.reshape(ops.arange(mask.shape[1], dtype=int32), (1, -1, 1))
-        return ops.cast(ops.expand_dims(index, 1) == numbers, float32) * ops.expand_dims(matched, 1)
+        return match_matrix(matched, index, mask.shape[1])
 
     def _in_pixels(self, heads: tuple[Tensor, ...], targets: Tensor) -> Tensor:
         """Targets (B, M, 5) with boxes in pixels of the input."""
@@ -77,17 +77,7 @@ class YOLOXLoss(nn.Cell):
 
     def _matched_targets(self, heads: tuple[Tensor, ...], targets: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         """class, cx, cy, w, h in pixels of the box of every prediction, each (B, A)."""
-        batch, boxes, _ = targets.shape
-        columns = ops.transpose(ops.reshape(self._in_pixels(heads, targets), (batch * boxes, 5)), (1, 0))
-        places = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * boxes + index
-        return ops.unbind(ops.gather(columns, places, 1), 0)
-
-    def _class_logit(self, classes: Tensor, label: Tensor) -> Tensor:
-        """The logit of the wanted class of every prediction, (B, A)."""
-        batch, number, predictions = classes.shape
-        rows = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * number + ops.cast(label, int32)
-        places = rows * predictions + ops.reshape(ops.arange(predictions, dtype=int32), (1, predictions))
-        return ops.gather(ops.reshape(classes, (-1,)), places, 0)
+        return of_matched_box(ops.transpose(self._in_pixels(heads, targets), (2, 0, 1)), index)
 
 
 @register_trainable

@@ -43,11 +43,11 @@ class Scale:
     Args:
         depth: factor on the number of blocks.
         width: factor on the channels.
-        csp: share of the channels inside a CSP stage; 0 for stages that are plain chains of blocks.
+        csp: share of the channels inside a CSP stage; 0 for stages that are plain chains of blocks, with a CSP layer
+            for the pooling at the end of the backbone instead.
         silu: blocks are convolutions with SiLU instead of RepVGG blocks with ReLU; P4 instead of N4 feeds N5.
         gather: channels of the low-level fusion.
         transformer: number of blocks and of heads of the high-level fusion.
-        csp_pooling: the backbone ends in pooling between seven convolutions instead of two.
     """
 
     depth: float
@@ -56,7 +56,6 @@ class Scale:
     silu: bool = False
     gather: int = 192
     transformer: tuple[int, int] = (2, 4)
-    csp_pooling: bool = False
 
     def channels(self, base: int) -> int:
         """``base`` times the width, rounded up to a multiple of 8."""
@@ -199,7 +198,7 @@ class Backbone(nn.Cell):
         super().__init__()
         widths = [scale.channels(base) for base in (64, 128, 256, 512, 1024)]
         repeats = [scale.repeats(base) for base in (6, 12, 18, 6)]
-        pooling = SimCSPSPPF(widths[4]) if scale.csp_pooling else SPPF(widths[4], nn.SiLU if scale.silu else nn.ReLU)
+        pooling = SPPF(widths[4], nn.SiLU if scale.silu else nn.ReLU) if scale.csp else SimCSPSPPF(widths[4])
 
         def stage(number: int, *more: nn.Cell) -> nn.SequentialCell:
             before, after = widths[number - 2:number]
@@ -505,7 +504,7 @@ class GoldYOLO(nn.Cell):
         self.bins = DistanceBins(self.reg_max)
 
     def construct(self, images: Tensor, keep: Tensor | None = None) -> tuple[Tensor, ...]:
-        return self.detect(*self.neck(self.backbone(images), keep))
+        return self.neck_and_heads(images, keep)[1]
 
     def neck_and_heads(self, images: Tensor, keep: Tensor | None = None) -> tuple[Features, tuple[Tensor, ...]]:
         """The three maps that enter the head, and what ``construct`` gives."""
@@ -628,13 +627,13 @@ def gold_yolo_n(num_classes: int = 80, *, form: str = "plain", input_size: tuple
             (training without either; the published weights of m and l).
         input_size: default (height, width) of the input.
     """
-    return _built(Scale(0.33, 0.25, gather=96, csp_pooling=True), num_classes, form, input_size)
+    return _built(Scale(0.33, 0.25, gather=96), num_classes, form, input_size)
 
 
 @register_model
 def gold_yolo_s(num_classes: int = 80, *, form: str = "plain", input_size: tuple[int, int] = (640, 640)) -> GoldYOLO:
     """Gold-YOLO-S: 21.5 M parameters, 46.0 GFLOPs; published COCO val AP 46.4 at 640. Args as ``gold_yolo_n``."""
-    return _built(Scale(0.33, 0.5, gather=128, csp_pooling=True), num_classes, form, input_size)
+    return _built(Scale(0.33, 0.5, gather=128), num_classes, form, input_size)
 
 
 @register_model

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from gold_yolo_case import BATCH, SIDE, form_of, meta_of, scale_of, seeded_model, stored, training_step
 from helpers import original_name
+from networks import ModelAndDeploy
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.evaluation.nms import nms
@@ -21,13 +22,8 @@ UNFOLDED = (*TORCH_NORMS, "neck.low_IFM.0.", "neck.low_IFM.4.")     # norms that
 ROW_STEP, RECT_ROW_STEP = 7, 11
 
 
-class Everything(nn.Cell):
+class Everything(ModelAndDeploy):
     """Neck, raw heads, decoded rows, deploy form and both predictions in one graph."""
-
-    def __init__(self, model: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.model, self.deploy = model, model.to_deploy()
-        self.set_train(False)
 
     def construct(self, images):
         neck, heads = self.model.neck_and_heads(images)

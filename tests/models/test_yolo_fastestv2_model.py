@@ -7,6 +7,7 @@ import mindspore
 import numpy as np
 import pytest
 from helpers import load_weights, original_name
+from networks import ModelAndDeploy
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.models import create_model
@@ -16,13 +17,8 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 HEADS = ("reg_s16", "obj_s16", "cls_s16", "reg_s32", "obj_s32", "cls_s32")
 
 
-class Everything(nn.Cell):
+class Everything(ModelAndDeploy):
     """Raw heads, decoded rows, deploy form and both predictions in one graph."""
-
-    def __init__(self, model: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.model, self.deploy = model, model.to_deploy()
-        self.set_train(False)
 
     def construct(self, images):
         heads = self.model(images)

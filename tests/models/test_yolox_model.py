@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 from helpers import load_weights, original_name
+from networks import ModelAndDeploy
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.evaluation.nms import nms
@@ -14,13 +15,8 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 LEVELS = ("p3", "p4", "p5")
 
 
-class Everything(nn.Cell):
+class Everything(ModelAndDeploy):
     """Raw heads, decoded rows, deploy form and both predictions in one graph."""
-
-    def __init__(self, model: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.model, self.deploy = model, model.to_deploy()
-        self.set_train(False)
 
     def construct(self, images):
         heads = self.model(images)

@@ -2,6 +2,7 @@
 from typing import NamedTuple
 
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
+from mindyolo_ext.losses.assign.lookup import rows_of_classes
 from mindyolo_ext.losses.iou import center_iou
 
 CANDIDATES = 10                             # overlaps that tell how many predictions a box gets, and the most it gets
@@ -134,13 +135,10 @@ class SimOTAAssigner(nn.Cell):
     def _class_costs(self, logits: tuple[Tensor, Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
         """Binary cross-entropy with a box's class, summed over the classes: the sum of (B, M, A) and (B, A)."""
         objectness, classes = logits
-        batch, number, predictions = classes.shape
         probability = ops.sqrt(ops.sigmoid(classes) * ops.sigmoid(ops.expand_dims(objectness, 1)))
         yes = ops.maximum(ops.log(probability), -100.0)                                     # as PyTorch limits it
         no = ops.maximum(ops.log(1.0 - probability), -100.0)
-        rows = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * number + ops.cast(ops.squeeze(label, 2), int32)
-        change = ops.gather(ops.reshape(no - yes, (batch * number, predictions)), rows, 0)
-        return change, -ops.sum(no, 1)
+        return rows_of_classes(no - yes, ops.squeeze(label, 2)), -ops.sum(no, 1)
 
     def _scatter(self, values: Tensor, places: Tensor, length: int) -> Tensor:
         """Sum of the values that go to each place, (length,)."""

@@ -1,5 +1,6 @@
 """Task-aligned assignment: each box takes the predictions of best score and overlap among those inside it."""
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
+from mindyolo_ext.losses.assign.lookup import rows_of_classes
 from mindyolo_ext.losses.iou import Box, pairwise_iou
 
 EPS = 1e-9
@@ -36,7 +37,7 @@ class TaskAlignedAssigner(nn.Cell):
         corners = wanted[1:]
         iou = pairwise_iou(corners, boxes) * ops.expand_dims(mask, 2)                       # (B, M, A)
         squared = iou * iou
-        metric = _score_of_class(scores, wanted[0]) * (squared * squared * squared)
+        metric = rows_of_classes(scores, wanted[0]) * (squared * squared * squared)
         inside = inside_box(corners, tuple(ops.reshape(way, (1, 1, -1)) for way in points))
         _, places = ops.topk(metric * inside, min(self.topk, metric.shape[2]), -1)          # (B, M, topk)
         taken = ops.gather_elements(inside, 2, places) * ops.expand_dims(mask, 2)
@@ -87,10 +88,3 @@ def _largest_of_box(values: Tensor, index: Tensor, count: int) -> Tensor:
     rows = ops.reshape(ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * count + index, (-1,))
     largest = ops.unsorted_segment_max(ops.reshape(values, (-1,)), rows, batch * count)
     return ops.reshape(ops.gather(largest, rows, 0), values.shape)
-
-
-def _score_of_class(scores: Tensor, label: Tensor) -> Tensor:
-    """Scores of each box's class, (B, M, A)."""
-    batch, number, predictions = scores.shape
-    rows = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * number + ops.cast(label, int32)
-    return ops.gather(ops.reshape(scores, (batch * number, predictions)), rows, 0)
