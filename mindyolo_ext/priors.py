@@ -52,14 +52,15 @@ class Priors:
 
 
 def grid_priors(height: int, width: int, strides: Sequence[int],
-                anchors: Sequence[Sequence[Sequence[float]]] = ()) -> Priors:
-    """Priors of a network whose predictions go level by level, cells row by row, anchors fastest.
+                anchors: Sequence[Sequence[Sequence[float]]] = (), *, anchors_fastest: bool = True) -> Priors:
+    """Priors of a network whose predictions go level by level, cells row by row.
 
     Args:
         height, width: of the network input in pixels.
         strides: pixels per cell of each level.
         anchors: per level the (width, height) of its anchors in pixels; empty for one prediction per cell without
             anchor.
+        anchors_fastest: the anchors of a cell follow each other; False: all cells of an anchor do.
 
     Raises: ValueError if a stride does not divide the input, or levels and anchors differ in number.
     """
@@ -72,9 +73,12 @@ def grid_priors(height: int, width: int, strides: Sequence[int],
         sizes = np.array(anchors[level] if len(anchors) else [(0, 0)], np.float32).reshape(-1, 2)
         rows, columns = np.indices((height // stride, width // stride)).reshape(2, -1)
         cells = len(rows)
+        of_cell, of_anchor = np.repeat, np.tile
+        if not anchors_fastest:
+            of_cell, of_anchor = np.tile, np.repeat
         parts.append(np.stack([
-            np.repeat((columns + 0.5) * stride, len(sizes)), np.repeat((rows + 0.5) * stride, len(sizes)),
+            of_cell((columns + 0.5) * stride, len(sizes)), of_cell((rows + 0.5) * stride, len(sizes)),
             np.full(cells * len(sizes), stride), np.full(cells * len(sizes), level),
-            np.tile(sizes[:, 0], cells), np.tile(sizes[:, 1], cells)]))
+            of_anchor(sizes[:, 0], cells), of_anchor(sizes[:, 1], cells)]))
     x, y, stride, level, anchor_width, anchor_height = np.concatenate(parts, 1).astype(np.float32)
     return Priors(x, y, stride, level.astype(np.int64), anchor_width, anchor_height)

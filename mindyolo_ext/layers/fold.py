@@ -56,6 +56,22 @@ def folded_convolution(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> nn
     return folded
 
 
+def fold_implicit(convolution: nn.Conv2d, added: np.ndarray, factor: np.ndarray) -> nn.Conv2d:
+    """A 1 x 1 convolution with bias that equals ``convolution`` of the input plus ``added``, times ``factor``.
+
+    Args:
+        convolution: 1 x 1, with bias.
+        added: (in_channels,), to the input.
+        factor: (out_channels,), of the output.
+    """
+    weight = convolution.weight.asnumpy().astype(np.float64)
+    bias = (convolution.bias.asnumpy() + weight[:, :, 0, 0] @ added.astype(np.float64)) * factor
+    folded = nn.Conv2d(convolution.in_channels, convolution.out_channels, 1, has_bias=True)
+    folded.weight.set_data(Tensor(weight * factor[:, None, None, None], float32))
+    folded.bias.set_data(Tensor(bias, float32))
+    return folded
+
+
 def norm_scale_and_shift(batch_norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
     """What ``batch_norm`` does on running statistics: x * scale + shift per channel, both (C,) float64."""
     scale = batch_norm.gamma.asnumpy().astype(np.float64) / np.sqrt(

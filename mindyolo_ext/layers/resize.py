@@ -19,6 +19,16 @@ def double(x: Tensor) -> Tensor:
     return ops.reshape(x, (batch, channels, 2 * height, 2 * width))
 
 
+def space_to_depth(image: Tensor) -> Tensor:
+    """The four pixels of each 2 x 2 square as channels, (B, C, 2 h, 2 w) -> (B, 4 C, h, w).
+
+    First all C of the upper left pixel, then of the lower left, the upper right, the lower right.
+    """
+    batch, colors, height, width = image.shape
+    squares = ops.reshape(image, (batch, colors, height // 2, 2, width // 2, 2))
+    return ops.reshape(ops.transpose(squares, (0, 5, 3, 1, 2, 4)), (batch, 4 * colors, height // 2, width // 2))
+
+
 def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear interpolation (B, C, h, w) -> (B, C, *size), corners not aligned.
 

@@ -11,7 +11,7 @@ import numpy as np
 from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 from mindyolo_ext.layers.deploy import DeployForm
-from mindyolo_ext.layers.resize import double
+from mindyolo_ext.layers.resize import double, space_to_depth
 from mindyolo_ext.models.registry import register_model
 from mindyolo_ext.models.yolox_input import official_input
 from mindyolo_ext.priors import Priors, grid_priors
@@ -125,10 +125,7 @@ class Focus(nn.Cell):
         self.conv = ConvBNAct(12, out_channels, 3)
 
     def construct(self, image: Tensor) -> Tensor:
-        batch, colors, height, width = image.shape
-        squares = ops.reshape(image, (batch, colors, height // 2, 2, width // 2, 2))
-        return self.conv(ops.reshape(ops.transpose(squares, (0, 5, 3, 1, 2, 4)),
-                                     (batch, 4 * colors, height // 2, width // 2)))
+        return self.conv(space_to_depth(image))
 
 
 class CSPDarknet(nn.Cell):
