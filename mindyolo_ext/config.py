@@ -59,18 +59,36 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Optimiser. ``groups``: ``single``, or ``by_kind`` (weights with decay; norm scales and biases without)."""
+    """Optimiser. ``groups``: ``single``, or ``by_kind`` (weights with decay; norm scales and biases without).
+
+    ``nominal_batch`` is a number of images: as many micro batches as come closest to it are summed for an update, and
+    ``weight_decay`` is meant for an update of so many; ``accumulate`` stays 1 then.
+    """
 
     name: str = "sgd"
     lr: float = 0.01
     lr_per_image: bool = False                  # lr is multiplied by the global batch size
-    momentum: float = 0.9
+    momentum: float = 0.9                       # of sgd
+    betas: list = field(default_factory=lambda: [0.9, 0.999])   # of adamw
     nesterov: bool = False
     weight_decay: float = 0.0
     groups: str = "single"
     clip_norm: float = 0.0
     accumulate: int = 1
     accumulate_first_alone: bool = False        # as darknet loops: the first micro batch is a step of its own
+    accumulate_within_epoch: bool = False       # what the end of an epoch leaves without an update is dropped
+    nominal_batch: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2 or not all(isinstance(b, (int, float)) and 0 <= b < 1 for b in self.betas):
+            raise ValueError(f"train.optimizer.betas: wanted two numbers from 0 to below 1, got {self.betas}")
+        if self.accumulate < 1 or self.nominal_batch < 0:
+            raise ValueError("train.optimizer: wanted accumulate of at least 1 and nominal_batch of at least 0, got "
+                             f"{self.accumulate} and {self.nominal_batch}")
+        if self.nominal_batch and self.accumulate != 1:
+            raise ValueError(f"train.optimizer: accumulate {self.accumulate} beside nominal_batch "
+                             f"{self.nominal_batch}, which says the same; set nominal_batch to 0, and weight_decay as "
+                             "you want it")
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,7 @@ class ScheduleConfig:
     warmup_start_ratio: float = 0.0
     warmup_bias_lr: float = -1.0                # first rate of the bias group, negative: as the others
     warmup_momentum: float = -1.0               # first momentum, negative: as always
+    warmup_accumulate: bool = False             # micro batches per update grow from 1 along the warm-up
     drops_lost_in_warmup: bool = False          # as Yolo-FastestV2: a milestone inside the warm-up has no effect
 
 
@@ -160,7 +179,10 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation. ``metrics`` beside COCO: ``darknet``, the original's own metric of Yolo-FastestV2."""
+    """Evaluation. ``metrics`` beside COCO: ``darknet``, the original's own metric of Yolo-FastestV2.
+
+    ``dy_thres`` is for routed models: images whose easiness is below it take the second exit. None: the model's own.
+    """
 
     per_batch_size: int = 1
     conf_thres: float = 0.001
@@ -175,6 +197,11 @@ class EvalConfig:
     metrics: list = field(default_factory=list)
     report_conf: float = 0.3                    # for precision, recall, F1 and pictures
     fold: bool = True                           # evaluate the deploy form (BatchNorm folded)
+    dy_thres: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.dy_thres is not None and not 0 <= self.dy_thres <= 1:
+            raise ValueError(f"eval.dy_thres: wanted a threshold in 0..1, got {self.dy_thres}")
 
 
 @dataclass(frozen=True)

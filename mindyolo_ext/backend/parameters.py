@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 GROUPINGS = ("single", "by_kind")
+KINDS = {"bias": "bias", "beta": "bias", "gamma": "norm", "ia": "norm", "im": "norm"}      # by leaf name, else weight
 
 
 def named_parameters(cell: nn.Cell) -> dict[str, Parameter]:
@@ -58,7 +59,8 @@ def parameter_groups(cell: nn.Cell, grouping: str = "single", weight_decay: floa
 
     Args:
         grouping: ``single`` (group ``all``, decay on everything), or ``by_kind``: ``weight`` (of convolutions and dense
-            layers, with decay), ``norm`` (scales) and ``bias``, both without decay.
+            layers, with decay), ``norm`` (scales of norms, implicit vectors ``ia`` and ``im``) and ``bias``, both
+            without decay.
         weight_decay: of the groups that have it.
 
     Raises: ValueError for another grouping, or if nothing is trainable.
@@ -68,8 +70,7 @@ def parameter_groups(cell: nn.Cell, grouping: str = "single", weight_decay: floa
     members: dict[str, list[Parameter]] = {"all": [], "weight": [], "norm": [], "bias": []}
     for name, parameter in named_parameters(cell).items():
         if parameter.requires_grad:
-            leaf = name.rsplit(".", 1)[-1]
-            kind = "bias" if leaf in ("bias", "beta") else "norm" if leaf == "gamma" else "weight"
+            kind = KINDS.get(name.rsplit(".", 1)[-1], "weight")
             members["all" if grouping == "single" else kind].append(parameter)
     groups = [ParameterGroup(name, tuple(own), weight_decay if name in ("all", "weight") else 0.0)
               for name, own in members.items() if own]

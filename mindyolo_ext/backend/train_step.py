@@ -254,6 +254,11 @@ class TrainStep(nn.Cell):
         moving = [p for p in self.buffers if p.name.endswith(("moving_mean", "moving_variance"))]
         average_over_ranks([*moving, *([self.ema_buffers] if self.ema and self.has_buffers else [])])
 
+    def drop_accumulated(self) -> None:
+        """Forget the gradients of micro batches that no update has used yet."""
+        for sums in self.sums if self.accumulate else ():
+            sums.set_data(Tensor(np.zeros(sums.shape, np.float32)))
+
     def state(self) -> dict[str, np.ndarray]:
         """Optimiser, accumulation, loss-scale and moving-average state by name, for a checkpoint."""
         return {p.name: p.asnumpy().copy() for p in self.state_parameters()}

@@ -15,6 +15,7 @@ from mindyolo_ext.checkpoint.names import (
     Recognition,
     map_tensors,
     recognise,
+    source_names,
     table_of,
     to_source_tensors,
 )
@@ -146,7 +147,7 @@ def export_torch(source: str | Path, target: str | Path, *, report: str | Path |
         source: our ``.ckpt``.
         target: ``.pth`` or ``.pt`` to write.
         report: write the report there as JSON.
-        wrap: put the state dict under this entry.
+        wrap: put the state dict under this entry; None takes the family's usual one, empty none.
         half: store half precision.
 
     Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program.
@@ -154,19 +155,24 @@ def export_torch(source: str | Path, target: str | Path, *, report: str | Path |
     parameters, metadata = load_checkpoint(source)
     weights = {name: array for name, array in parameters.items() if not name.startswith(STATE_PREFIX)}
     table = table_of(_build(Recognition(metadata.model, metadata.num_classes), metadata.architecture).family)
-    tensors = to_source_tensors(table, weights, metadata.extra.get(COUNTERS))
+    tensors = to_source_tensors(table, weights, metadata.extra.get(COUNTERS), model=metadata.model,
+                                architecture=metadata.architecture)
     part = metadata.extra.get("part") or {}
     prefix = part.get("prefix", "")
     tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
-    write_torch_checkpoint(target, tensors, wrap=wrap, half=half)
+    named = source_names(table, weights, metadata.model)
+    sources = {name: source.removeprefix(prefix) for name, source in named.items()}
+    added = [name for name in tensors.keys() - set(sources.values()) if not name.endswith(COUNTERS)]
+    wrap = table.entry if wrap is None else wrap
+    write_torch_checkpoint(target, tensors, wrap=wrap, beside=table.beside if wrap else {}, half=half)
     result = ConversionReport(
         str(source), str(target), file_sha256(source), file_sha256(target), "mindspore", "", False, metadata.model,
         metadata.num_classes, "the checkpoint", part.get("name", ""), "",
-        {name: table.to_source(name).removeprefix(prefix) for name in weights},
+        sources,
         {name: "state of the training, not a weight" for name in parameters if name not in weights}, [],
         sum(array.size for array in weights.values()),
         ["half precision: numbers were rounded"] if half else [],
-        dict.fromkeys(table.constants(), "a constant of the architecture"))
+        dict.fromkeys(sorted(added), "a constant of the architecture"))
     return _reported(result, report)
 
 

@@ -79,7 +79,7 @@ class GoldYOLONames(NamesTable):
                    "that were not deployed")
         return Unfolded(result, origins, supplied, (warning,) if layers else ())
 
-    def constants(self) -> Mapping[str, np.ndarray]:
+    def constants(self, architecture: Mapping[str, Any] | None = None) -> Mapping[str, np.ndarray]:  # noqa: ARG002
         bins = np.arange(BINS, dtype=np.float32)
         return {"detect.proj": bins, "detect.proj_conv.weight": bins.reshape(1, BINS, 1, 1)}
 

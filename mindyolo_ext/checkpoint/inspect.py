@@ -71,6 +71,11 @@ class FileInfo:
         shown_above = ("class_names", "model", "num_classes", "epoch")
         rows += [(key, str(value)[:160]) for key, value in self.metadata.items()
                  if key not in shown_above and value not in (None, {}, [], "")]
+        stored = (self.metadata.get("extra") or {}).get("thresholds")
+        if stored:
+            shares = ", ".join(f"{100 - 10 * i} % {stored['values'][i]:.4f}" for i in (1, 5, 9))
+            rows.append(("easy above", f"{shares} ({stored['pictures']} pictures of {stored['data']}, input "
+                         f"{'x'.join(str(side) for side in stored['size'])})"))
         rows += [("warning", text) for text in self.warnings]
         return tabulate(rows, tablefmt="plain", disable_numparse=True)
 

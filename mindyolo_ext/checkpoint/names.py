@@ -4,8 +4,9 @@ A table is total in both directions: every tensor of the source is used or ignor
 parameter of the target is filled exactly once. ``map_tensors`` checks it, with the shapes.
 """
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ NORM_LEAVES = {"weight": "gamma", "bias": "beta"}
 MINDSPORE_TO_TORCH = {"moving_mean": "running_mean", "moving_variance": "running_var", "gamma": "weight",
                       "beta": "bias", "embedding_table": "weight"}
 COUNTER = "num_batches_tracked"
+Plain = None | bool | int | float | str
 _STATE_PREFIXES = ("moments.", "moment1.", "moment2.", "accum.", "velocity.", "state.")
 _STATE_NAMES = {"global_step", "learning_rate", "momentum", "epoch_num", "step_num", "current_iterator_step",
                 "last_overflow_iterator_step", "updates"}
@@ -40,8 +42,8 @@ class Recognition:
         keywords: further builder keywords that the shapes tell.
         prefix: what stands before the names in the whole model, for a file that holds only a part of it.
         part: name of that part, empty for a whole model.
-        renames: beginning of a name in the file -> beginning of the name in the original, for files of another
-            program with modules of its own; see ``renamed``.
+        renames: beginning of a name in the file -> beginning of the name that ``NamesTable.to_target`` takes, where
+            modules are called otherwise; see ``renamed``.
     """
 
     model: str
@@ -52,7 +54,7 @@ class Recognition:
     renames: Mapping[str, str] = field(default_factory=dict)
 
     def original_name(self, name: str) -> str:
-        """The name in the whole original of the tensor ``name`` of the file."""
+        """The name in the whole model of the tensor ``name`` of the file, as ``NamesTable.to_target`` takes it."""
         return renamed(self.prefix + name, self.renames)
 
 
@@ -90,9 +92,14 @@ class NamesTable(ABC):
     """How a family's checkpoints are recognised and named.
 
     Names of MindSpore checkpoints pass through unchanged where they are parameter names already.
+
+    ``entry`` names what holds the weights in the original's files, empty for a bare state dict; ``beside`` is what else
+    stands there, so that its programs read a file written here.
     """
 
     family: str
+    entry: str = ""
+    beside: Mapping[str, Plain] = MappingProxyType({})
 
     @abstractmethod
     def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
@@ -102,21 +109,33 @@ class NamesTable(ABC):
         """Our parameter name, or why the tensor is not needed.
 
         Args:
-            name: in the original's ``state_dict``.
+            name: in the original's ``state_dict``, after ``renames``.
             norms: names of the normalisation layers, see ``find_norms``.
         """
         return leaf_to_mindspore(name, norms)
 
     def to_source(self, name: str) -> str:
-        """The original's name of our parameter ``name``."""
+        """The original's name of our parameter ``name``, before ``renames`` are undone."""
         return leaf_to_torch(name)
+
+    def renames(self, model: str) -> Mapping[str, str]:  # noqa: ARG002
+        """Beginning of a name in the original -> of ours, in its order, where it calls modules otherwise.
+
+        Args:
+            model: registry name.
+        """
+        return {}
 
     def unfolded(self, tensors: Mapping[str, np.ndarray]) -> Unfolded:
         """``tensors`` as the original names them in training; deployed weights, folded into fewer, are taken apart."""
         return Unfolded(tensors)
 
-    def constants(self) -> Mapping[str, np.ndarray]:
-        """Entries of the original's state dict that are always the same numbers and no parameters of ours."""
+    def constants(self, architecture: Mapping[str, Any] | None = None) -> Mapping[str, np.ndarray]:  # noqa: ARG002
+        """Entries of the original's state dict that are no parameters of ours, under names that ``renames`` gives.
+
+        Args:
+            architecture: keywords of the builder; without them only what is always the same.
+        """
         return {}
 
     def builder_keywords(self, tensors: Mapping[str, np.ndarray],  # noqa: ARG002
@@ -181,11 +200,14 @@ def table_of(family: str) -> NamesTable:
 
 def renamed(name: str, renames: Mapping[str, str]) -> str:
     """``name`` with the longest beginning that ``renames`` knows (up to a dot) replaced."""
-    parts = name.split(".")
-    for end in range(len(parts), 0, -1):
-        beginning = ".".join(parts[:end])
-        if beginning in renames:
-            return ".".join([renames[beginning], *parts[end:]])
+    known = _known_beginning(name, renames)
+    return renames[known] + name[len(known):] if known else name
+
+
+def _known_beginning(name: str, known: Container[str]) -> str:
+    """The longest beginning of ``name`` (up to a dot) that is ``known``; empty if none is."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
     return name
 
 
@@ -320,16 +342,19 @@ def map_tensors(table: NamesTable, recognition: Recognition, tensors: Mapping[st
 
 
 def to_source_tensors(table: NamesTable, parameters: Mapping[str, np.ndarray],
-                      counters: Mapping[str, int] | int | None = None) -> dict[str, np.ndarray]:
+                      counters: Mapping[str, int] | int | None = None, *, model: str = "",
+                      architecture: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
     """Our parameters under the original's names, with its constants and the batch counters PyTorch's BatchNorm wants.
 
     Args:
         counters: layer -> batches seen, one number for all, or None for 0.
+        model: registry name, for families whose names depend on it.
+        architecture: keywords of the builder, for families whose constants depend on them.
 
     Raises: CheckpointError if two parameters would get the same name.
     """
     result: dict[str, np.ndarray] = {}
-    constants = dict(table.constants())
+    constants = dict(table.constants(architecture))
     for name, array in parameters.items():
         source = table.to_source(name)
         for constant in [c for c in constants if c.split(".")[0] == source.split(".")[0]]:
@@ -341,7 +366,23 @@ def to_source_tensors(table: NamesTable, parameters: Mapping[str, np.ndarray],
         if leaf == "running_var":
             seen = counters.get(layer, 0) if isinstance(counters, Mapping) else counters or 0
             result[f"{layer}.{COUNTER}"] = np.array(seen, np.int64)
-    return result
+    return _as_the_original(result, table.renames(model))
+
+
+def source_names(table: NamesTable, names: Iterable[str], model: str) -> dict[str, str]:
+    """Our name -> the original's, of the parameters of ``model``."""
+    backwards = {ours: theirs for theirs, ours in table.renames(model).items()}
+    return {name: renamed(table.to_source(name), backwards) for name in names}
+
+
+def _as_the_original(tensors: dict[str, np.ndarray], renames: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """``tensors`` with the names and in the order of the original; what ``renames`` does not know comes first."""
+    if not renames:
+        return tensors
+    backwards = {ours: theirs for theirs, ours in renames.items()}
+    order = {"": -1, **{ours: place for place, ours in enumerate(backwards)}}
+    names = sorted(tensors, key=lambda name: order[_known_beginning(name, backwards)])
+    return {renamed(name, backwards): tensors[name] for name in names}
 
 
 def _numbers(array: np.ndarray) -> str:

@@ -63,11 +63,11 @@ class ForeignCheckpoint:
 
     @property
     def epoch(self) -> int | None:
-        """The epoch the file tells, if any."""
+        """The epoch the file tells, if any; -1 marks a file whose training is over."""
         for key in ("epoch", "start_epoch", "cur_epoch", "epoch_num"):
             value = self.extras.get(key)
             if isinstance(value, int) and not isinstance(value, bool):
-                return value
+                return value if value >= 0 else None
         return None
 
 

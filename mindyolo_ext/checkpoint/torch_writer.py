@@ -1,6 +1,6 @@
 """Writes checkpoints that PyTorch loads, without PyTorch.
 
-The zip layout of ``torch.save`` since 1.6, with nothing in it but an ordered dict of tensors, so that
+The zip layout of ``torch.save`` since 1.6, with nothing in it but an ordered dict of tensors and plain values, so that
 ``torch.load(..., weights_only=True)`` accepts it. The same input gives the same bytes.
 """
 import os
@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,17 +23,20 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def write_torch_checkpoint(path: str | Path, tensors: Mapping[str, np.ndarray], *, wrap: str | None = None,
-                           half: bool = False) -> None:
+                           beside: Mapping[str, Any] | None = None, half: bool = False) -> None:
     """Write ``tensors`` as a PyTorch checkpoint, whole or not at all.
 
     Args:
         path: usually ends in ``.pth`` or ``.pt``; its folder is made if it is missing.
         tensors: name -> array (also 0-dim), in state-dict order.
         wrap: put the state dict under this entry (``model``, ``state_dict``, ``ema``) instead of at the top.
+        beside: further entries (None, numbers, text), for a state dict under an entry.
         half: store floating-point numbers in half precision.
 
-    Raises: CheckpointError for an element type PyTorch has no storage for.
+    Raises: CheckpointError for an element type PyTorch has no storage for; ValueError for ``beside`` without ``wrap``.
     """
+    if beside and not wrap:
+        raise ValueError(f"write_torch_checkpoint: {', '.join(beside)} beside a bare state dict, wanted wrap")
     path = Path(path)
     arrays: dict[str, np.ndarray] = {}
     for name, array in tensors.items():
@@ -47,7 +51,7 @@ def write_torch_checkpoint(path: str | Path, tensors: Mapping[str, np.ndarray], 
     try:
         with os.fdopen(handle, "wb") as stream:
             with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                _put(archive, "data.pkl", _object(arrays, wrap))
+                _put(archive, "data.pkl", _object(arrays, wrap, beside or {}))
                 _put(archive, "byteorder", b"little")
                 for index, array in enumerate(arrays.values()):
                     _put(archive, f"data/{index}", array.tobytes())
@@ -65,15 +69,18 @@ def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(zipfile.ZipInfo(f"{_ROOT}/{name}", _DATE), content)
 
 
-def _object(arrays: Mapping[str, np.ndarray], wrap: str | None) -> bytes:
+def _object(arrays: Mapping[str, np.ndarray], wrap: str | None, beside: Mapping[str, Any]) -> bytes:
     """The pickle (protocol 2) of an ordered dict of tensors, written opcode by opcode."""
     parts = [b"\x80\x02"]
-    if wrap is not None:
-        parts += [b"}", _text(wrap)]
+    if wrap:
+        parts += [b"}"]
+        for name, value in beside.items():
+            parts += [_text(name), _plain(value), b"s"]
+        parts += [_text(wrap)]
     parts += [b"ccollections\nOrderedDict\n)R("]
     for index, (name, array) in enumerate(arrays.items()):
         parts += [_text(name), _tensor(str(index), array)]
-    parts += [b"u"] + ([b"s"] if wrap is not None else []) + [b"."]
+    parts += [b"u"] + ([b"s"] if wrap else []) + [b"."]
     return b"".join(parts)
 
 
@@ -84,6 +91,15 @@ def _tensor(key: str, array: np.ndarray) -> bytes:
     stride = [step // array.itemsize for step in array.strides]
     return b"".join([b"ctorch._utils\n_rebuild_tensor_v2\n(", storage, _integer(0), _integers(array.shape),
                      _integers(stride), b"\x89ccollections\nOrderedDict\n)RtR"])
+
+
+def _plain(value: None | bool | int | float | str) -> bytes:
+    """NONE, NEWTRUE, NEWFALSE, a whole number, BINFLOAT or text."""
+    if value is None or isinstance(value, bool):
+        return {None: b"N", True: b"\x88", False: b"\x89"}[value]
+    if isinstance(value, float):
+        return b"G" + struct.pack(">d", value)
+    return _text(value) if isinstance(value, str) else _integer(value)
 
 
 def _text(value: str) -> bytes:

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from tabulate import tabulate
 
 from mindyolo_ext.checkpoint.errors import CheckpointError
-from mindyolo_ext.checkpoint.names import table_of
+from mindyolo_ext.checkpoint.names import renamed, table_of
 from mindyolo_ext.checkpoint.reader import file_sha256
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.data.image_file import read_image
@@ -133,6 +134,7 @@ def verify(checkpoint: str | Path, *, arrays: str | Path | None = None, images: 
     if told is not None and told != file_sha256(source):
         report.warnings.append(f"{checkpoint} was not converted from {source}: its source had SHA-256 {told}")
     theirs = _run_original(cell, metadata, pictures, repo=Path(torch_repo), python=torch_python, source=Path(source))
+    theirs = {_our_layer(name, table_of(cell.family).renames(metadata.model)): array for name, array in theirs.items()}
     ours = _run_ours(cell, pictures)
     _compare_all(report, ours, theirs)
     return report
@@ -266,6 +268,13 @@ def _run_ours(cell: Any, pictures: np.ndarray) -> dict[str, np.ndarray]:
     arrays.update({f"layer/{name}#{index}": value for name, values in layers.items()
                    for index, value in enumerate(values)})
     return arrays
+
+
+def _our_layer(name: str, renames: Mapping[str, str]) -> str:
+    """``layer/module#call`` of the original with the module as we call it; outputs keep their names."""
+    kind, _, rest = name.partition("/")
+    layer, mark, call = rest.rpartition("#")
+    return f"{kind}/{renamed(layer, renames)}{mark}{call}" if kind == "layer" else name
 
 
 def _compare_all(report: VerifyReport, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mindyolo_ext.data.dataset import Collector, Dataset, find_path
 
 _BOX_TOLERANCE = 0.5                                                # pixels; COCO rounds its boxes
@@ -29,7 +31,7 @@ class CocoDataset(Dataset):
 
 
 def read_coco(*, images: str | Sequence[str], annotations: str | Sequence[str], data_root: str | Path = ".",
-              cache: bool = False, strict: bool = True) -> CocoDataset:
+              polygons: bool = False, cache: bool = False, strict: bool = True) -> CocoDataset:
     """A COCO json file with its folder of pictures.
 
     Labels are contiguous in the order of the sorted category ids; ``category_ids[label]`` leads back. Crowds are
@@ -39,6 +41,7 @@ def read_coco(*, images: str | Sequence[str], annotations: str | Sequence[str], 
         images: folder of the pictures (``file_name`` is relative to it), or a list of places to look for it.
         annotations: json file, likewise; ``*`` may stand in its name.
         data_root: folder to which both refer.
+        polygons: keep the objects' outlines (8 bytes a point), for augmentations that follow them or cut them out.
         cache, strict: see ``Collector.finish``.
 
     Raises: FileNotFoundError, or ValueError that names the file and the annotation.
@@ -61,16 +64,32 @@ def read_coco(*, images: str | Sequence[str], annotations: str | Sequence[str], 
         else:
             x, y, width, height = row["bbox"]
             boxes_of[row["image_id"]].append(((x, y, x + width, y + height), label_of[row["category_id"]],
-                                              bool(row.get("iscrowd", 0)), where))
+                                              bool(row.get("iscrowd", 0)), where,
+                                              outline(row.get("segmentation")) if polygons else None))
     for image in content["images"]:
         found = boxes_of[image["id"]]
         size = (image["height"], image["width"]) if image.get("height") and image.get("width") else None
         collector.add(str(folder / image["file_name"]), image["id"], size, boxes=[row[0] for row in found],
                       labels=[row[1] for row in found], ignore=[row[2] for row in found],
-                      where=[row[3] for row in found])
+                      where=[row[3] for row in found], polygons=[row[4] for row in found])
     dataset = collector.finish(cache, strict, CocoDataset)
     dataset.annotation_file, dataset.category_ids = file, [category["id"] for category in categories]
     return dataset
+
+
+def outline(segmentation: Any) -> np.ndarray | None:
+    """(points, 2) float64 pixels of COCO's lists of x, y, x, y ..., None for a mask in another form or without area.
+
+    The parts of an object that is seen in pieces are joined by lines there and back, which hold no area.
+    """
+    if not isinstance(segmentation, list) or not all(isinstance(part, list) and len(part) % 2 == 0
+                                                     for part in segmentation):
+        return None
+    parts = [np.array(part, np.float64).reshape(-1, 2) for part in segmentation if len(part) >= 6]
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    home = parts[0][:1]
+    return np.concatenate([parts[0], home] + [block for part in parts[1:] for block in (part, part[:1], home)])
 
 
 def _problem(row: dict, image_ids: dict, category_ids: dict) -> str:

@@ -81,6 +81,8 @@ class Dataset:
         relative: whether the boxes are fractions of the picture's width and height instead of pixels.
         cache: keep decoded pictures in memory (3 bytes a pixel, in every worker process).
         problems: what was repaired or found wrong while reading.
+        polygons: per picture the outline of each box, (points, 2) fractions of width and height, or None for a box
+            without; None if no box has one.
 
     Raises: ValueError if the lengths differ or image ids repeat.
     """
@@ -88,7 +90,8 @@ class Dataset:
     def __init__(self, name: str, class_names: Sequence[str], paths: Sequence[str], image_ids: Sequence[int], *,
                  annotations: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
                  sizes: Sequence[tuple[int, int] | None], relative: bool = False, cache: bool = False,
-                 problems: Sequence[Problem] = ()):
+                 problems: Sequence[Problem] = (),
+                 polygons: Sequence[Sequence[np.ndarray | None]] | None = None):
         if not len(paths) == len(image_ids) == len(annotations) == len(sizes):
             raise ValueError(f"{name}: wanted as many ids, annotations and sizes as pictures, got {len(paths)} "
                              f"pictures, {len(image_ids)}, {len(annotations)} and {len(sizes)}")
@@ -109,6 +112,16 @@ class Dataset:
         self._labels = np.concatenate([np.zeros(0, np.int64)] + [a[1] for a in annotations]).astype(np.int64)
         self._ignore = np.concatenate([np.zeros(0, bool)] + [a[2] for a in annotations]).astype(bool)
         self._images: dict[int, np.ndarray] | None = {} if cache else None
+        flat = [outline for rows in polygons or () for outline in rows]
+        self._points: np.ndarray | None = None                      # (points, 2) of all outlines
+        if any(outline is not None for outline in flat):
+            if len(flat) != len(self._labels):
+                raise ValueError(f"{name}: wanted an outline or None for each of {len(self._labels)} boxes, got "
+                                 f"{len(flat)}")
+            empty = np.zeros((0, 2), np.float32)
+            flat = [empty if outline is None else np.asarray(outline, np.float32) for outline in flat]
+            self._points = np.concatenate(flat)
+            self._first_points = np.concatenate([[0], np.cumsum([len(outline) for outline in flat])])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -134,6 +147,21 @@ class Dataset:
     def labels(self, index: int) -> np.ndarray:
         """(N,) int64 labels of picture ``index``, ignored boxes included; opens no file."""
         return self._labels[self._offsets[index]:self._offsets[index + 1]].copy()
+
+    @property
+    def has_polygons(self) -> bool:
+        """Whether any box has an outline."""
+        return self._points is not None
+
+    def polygons(self, index: int) -> list[np.ndarray | None]:
+        """The outlines of the boxes of picture ``index``, (points, 2) float32 fractions of width and height, without a
+        line back to the first point; None for a box without. Opens no file."""
+        first, last = self._offsets[index], self._offsets[index + 1]
+        if self._points is None:
+            return [None] * int(last - first)
+        ends = self._first_points[first:last + 1]
+        return [self._points[start:end].copy() if end > start else None for start, end in zip(ends, ends[1:],
+                                                                                            strict=False)]
 
     def max_boxes(self) -> int:
         """The largest number of boxes in one picture, ignored ones left out; opens no file."""
@@ -199,6 +227,7 @@ class Collector:
         self._ids: list[int] = []
         self._sizes: list[tuple[int, int] | None] = []
         self._annotations: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._polygons: list[list[np.ndarray | None]] = []
         if not self.class_names:
             raise ValueError(f"{name}: wanted at least one class name, got none")
 
@@ -207,8 +236,15 @@ class Collector:
         self.problems.append(Problem(kind, where, message))
 
     def add(self, path: str, image_id: int, size: tuple[int, int] | None, *, boxes: Iterable[Sequence[float]],
-            labels: Iterable[int], ignore: Iterable[bool], where: Sequence[str]) -> None:
-        """Adds a picture; ``where`` names the place of each box in the files."""
+            labels: Iterable[int], ignore: Iterable[bool], where: Sequence[str],
+            polygons: Sequence[np.ndarray | None] | None = None) -> None:
+        """Adds a picture.
+
+        Args:
+            where: the place of each box in the files.
+            polygons: the outline (points, 2) of each box in the boxes' units, None for a box without; they are clipped
+                like the boxes.
+        """
         if not os.path.isfile(path):
             self.report("missing image", path, "no such image")
         boxes = np.array(list(boxes), np.float64).reshape(-1, 4)
@@ -232,6 +268,10 @@ class Collector:
         self._ids.append(image_id)
         self._sizes.append(size)
         self._annotations.append((boxes[keep].astype(np.float32), labels[keep], ignore[keep]))
+        if polygons is None or not (self._relative or size is not None):
+            polygons = [None] * len(boxes)
+        self._polygons.append([None if outline is None else np.clip(outline / limit, 0, 1).astype(np.float32)
+                               for outline, kept in zip(polygons, keep, strict=True) if kept])
 
     def finish(self, cache: bool = False, strict: bool = True, dataset_class: type[Dataset] = Dataset) -> Dataset:
         """The data set, with a warning that counts the repairs.
@@ -252,7 +292,8 @@ class Collector:
             if not self._paths:
                 raise ValueError(f"{self.name}: wanted at least one picture, got none")
         return dataset_class(self.name, self.class_names, self._paths, self._ids, annotations=self._annotations,
-                             sizes=self._sizes, relative=self._relative, cache=cache, problems=self.problems)
+                             sizes=self._sizes, relative=self._relative, cache=cache, problems=self.problems,
+                             polygons=self._polygons)
 
     def _size_of(self, path: str) -> tuple[int, int] | None:
         """(height, width) from the file, None with a note where it cannot be read."""
@@ -307,8 +348,9 @@ def build_dataset(config: Mapping[str, Any], data_root: str | Path = ".", *, str
     from mindyolo_ext.data.darknet import read_darknet
     from mindyolo_ext.data.voc import read_voc
     from mindyolo_ext.data.yolo_text import read_yolo
-    readers = {"coco": (read_coco, ("images", "annotations"), ()),
-               "yolo": (read_yolo, (), ("data", "split", "images", "labels", "names", "missing_labels")),
+    readers = {"coco": (read_coco, ("images", "annotations"), ("polygons",)),
+               "yolo": (read_yolo, (), ("data", "split", "images", "labels", "names", "missing_labels",
+                                       "polygons")),
                "darknet": (read_darknet, ("data", "split"), ()),
                "voc": (read_voc, ("root", "split", "names"), ("first_pixel",))}
     settings = dict(config)
@@ -324,8 +366,9 @@ def build_dataset(config: Mapping[str, Any], data_root: str | Path = ".", *, str
     if missing:
         raise ValueError(f"data (format {format_name}): wanted the keys {', '.join(required)}, "
                          f"got no {', '.join(missing)}")
-    if not isinstance(settings.get("cache", False), bool):
-        raise ValueError(f"data: cache must be true or false, got {settings['cache']!r}")
+    for key in ("cache", "polygons"):
+        if not isinstance(settings.get(key, False), bool):
+            raise ValueError(f"data: {key} must be true or false, got {settings[key]!r}")
     return reader(data_root=data_root, strict=strict, **settings)
 
 

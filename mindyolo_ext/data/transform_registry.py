@@ -30,17 +30,27 @@ class AugmentContext:
 
 Transform = Callable[..., Sample]
 TRANSFORMS: dict[str, tuple[Transform, int]] = {}       # by name: the function, and how many pictures' boxes it returns
+PHOTO_STEPS: set[str] = set()                           # names of those that want the photo as the data set has it
+POLYGON_STEPS: set[str] = set()                         # names of those that do nothing without outlines
 
 
-def register_transform(function: Transform | None = None, *, pictures: int = 1) -> Any:
-    """Decorator: makes a function known under its name; ``pictures`` is how many pictures' boxes it may return.
+def register_transform(function: Transform | None = None, *, pictures: int = 1, from_photo: bool = False,
+                       wants_polygons: bool = False) -> Any:
+    """Decorator: makes a function known under its name.
 
     A keyword ``max_boxes`` is a promise: the function returns no more boxes than that.
+
+    Args:
+        function: the augmentation.
+        pictures: how many pictures' boxes it may return.
+        from_photo: it looks up outlines in the data set, so no other step may come before.
+        wants_polygons: it does nothing where the data set has no outlines, which is worth a warning.
 
     Raises: ValueError for a name twice; TypeError if a setting is not keyword-only with a default.
     """
     if function is None:
-        return lambda later: register_transform(later, pictures=pictures)
+        return lambda later: register_transform(later, pictures=pictures, from_photo=from_photo,
+                                                wants_polygons=wants_polygons)
     name = function.__name__
     if name in TRANSFORMS or name == "resize":
         raise ValueError(f"register_transform: there is already a step {name}")
@@ -48,6 +58,10 @@ def register_transform(function: Transform | None = None, *, pictures: int = 1) 
         if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
             raise TypeError(f"register_transform: {name}: {key} must be keyword-only and have a default")
     TRANSFORMS[name] = function, pictures
+    if from_photo:
+        PHOTO_STEPS.add(name)
+    if wants_polygons:
+        POLYGON_STEPS.add(name)
     return function
 
 

@@ -3,8 +3,9 @@
 An augmentation is a function ``f(sample, context, *, keywords) -> sample`` decorated with ``@register_transform``; its
 name is the step's name in a configuration. It returns a new sample and never writes into the one it got, draws every
 random number from ``context.rng``, and may load further pictures through ``context.dataset``. The augmentations of
-single families stand in ``yolox_augment.py`` and ``gold_yolo_augment.py``.
+single families stand in ``yolox_augment.py``, ``gold_yolo_augment.py`` and ``dynamicdet_augment.py``.
 """
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +14,14 @@ import cv2
 import numpy as np
 
 from mindyolo_ext.data.dataset import Dataset, Sample, did_you_mean
+from mindyolo_ext.data.dynamicdet_augment import (  # noqa: F401  makes its steps known
+    dynamicdet_mosaic,
+    dynamicdet_paste_in,
+)
 from mindyolo_ext.data.gold_yolo_augment import gold_yolo_mosaic  # noqa: F401  makes its step known
 from mindyolo_ext.data.transform_registry import (
+    PHOTO_STEPS,
+    POLYGON_STEPS,
     TRANSFORMS,
     AugmentContext,
     list_transforms,
@@ -23,6 +30,8 @@ from mindyolo_ext.data.transform_registry import (
 )
 from mindyolo_ext.data.yolox_augment import mirror, yolox_hsv_flip, yolox_mosaic  # noqa: F401  makes its steps known
 from mindyolo_ext.input_spec import InputSpec, Placement
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,12 @@ def build_pipeline(steps: Sequence[Mapping[str, Any] | str], input_spec: InputSp
             if key not in defaults:
                 raise ValueError(f"{where} ({name}): unknown keyword {key}{did_you_mean(key, defaults)}")
             keywords[key] = _checked(f"{where} ({name}): {key}", key, value, defaults[key])
+        if name in PHOTO_STEPS and number:
+            raise ValueError(f"{where} ({name}): wanted it first, where pictures are as the data set has them, got "
+                             f"{checked[-1][0]} before it")
+        if name in POLYGON_STEPS and not dataset.has_polygons:
+            logger.warning("%s (%s) does nothing: %s has no outlines; COCO json and YOLO text files that hold some "
+                           "are read with polygons: true", where, name, dataset.name)
         checked.append((name, keywords))
     resizes = [name for name, _ in checked].count("resize")
     if resizes > 1:

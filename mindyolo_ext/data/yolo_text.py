@@ -1,10 +1,12 @@
-"""Data sets with one text file of boxes per picture: ``class cx cy w h``, as fractions of the picture."""
+"""Data sets with one text file of boxes per picture: ``class cx cy w h``, as fractions of the picture, or of outlines:
+``class x y x y x y ...``."""
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from mindyolo_ext.data.dataset import Collector, Dataset, find_path, ids_from_names, read_lines, read_names
@@ -16,7 +18,7 @@ _BOX_TOLERANCE = 1e-3                                               # of the pic
 
 def read_yolo(*, data: str | None = None, split: str | None = None, images: str | None = None,
               labels: str | None = None, names: str | Sequence[str] | None = None, missing_labels: str = "empty",
-              data_root: str | Path = ".", cache: bool = False, strict: bool = True) -> Dataset:
+              polygons: bool = False, data_root: str | Path = ".", cache: bool = False, strict: bool = True) -> Dataset:
     """Pictures and label files, described by a yaml file (``data`` and ``split``) or by ``images`` and ``names``.
 
     The label file of ``a/images/b/c.jpg`` is ``a/labels/b/c.txt`` (the last folder named ``images``), or
@@ -31,6 +33,8 @@ def read_yolo(*, data: str | None = None, split: str | None = None, images: str 
         names: class names, or a file with one per line.
         missing_labels: what a picture without a label file is: ``empty`` (no boxes, with a counted warning), an
             ``error``, or to ``skip``.
+        polygons: keep the outlines of lines that have them, for augmentations that follow or cut them out; their frames
+            are the boxes in any case.
         data_root: folder to which relative paths refer; lines of a list file may also refer to the file's folder.
         cache, strict: see ``Collector.finish``.
 
@@ -59,7 +63,7 @@ def read_yolo(*, data: str | None = None, split: str | None = None, images: str 
     ids = ids_from_names([path for path, _ in pairs])
     shown = bar(pairs, title="reading labels", show=sys.stderr.isatty())
     for (path, label), image_id in zip(shown, ids, strict=True):
-        add_labelled(collector, path, image_id, label, missing_allowed=missing_labels == "empty")
+        add_labelled(collector, path, image_id, label, missing_allowed=missing_labels == "empty", polygons=polygons)
     return collector.finish(cache, strict)
 
 
@@ -95,9 +99,11 @@ def label_path(path: str, image_folder: Path | None, label_folder: Path | None) 
     return os.sep.join(parts) + ".txt"
 
 
-def add_labelled(collector: Collector, path: str, image_id: int, label: str, *, missing_allowed: bool = False) -> None:
-    """Adds a picture and the boxes of its label file to ``collector``; faults are noted there."""
-    boxes, labels, where = [], [], []
+def add_labelled(collector: Collector, path: str, image_id: int, label: str, *, missing_allowed: bool = False,
+                 polygons: bool = False) -> None:
+    """Adds a picture and the boxes of its label file to ``collector``, with outlines if ``polygons``; faults are noted
+    there."""
+    boxes, labels, where, outlines = [], [], [], []
     try:
         lines = read_lines(label)
     except FileNotFoundError:
@@ -114,15 +120,22 @@ def add_labelled(collector: Collector, path: str, image_id: int, label: str, *, 
             values = [float(word) for word in line.split()]         # Unlike the original: any white space separates
         except ValueError:
             values = []
-        if len(values) != 5 or not values[0].is_integer():
-            collector.report("malformed label", place, "wanted five numbers: class cx cy w h (fractions of the "
-                                                       f"picture), got {line[:80]!r}")
+        outlined = len(values) >= 7 and len(values) % 2 == 1
+        if not (len(values) == 5 or outlined) or not values[0].is_integer():
+            collector.report("malformed label", place, "wanted five numbers: class cx cy w h (fractions of the picture)"
+                                                       f", or class and points x y x y x y ..., got {line[:80]!r}")
             continue
-        label_index, cx, cy, width, height = values
-        boxes.append((cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2))
-        labels.append(int(label_index))
+        outline = np.array(values[1:]).reshape(-1, 2) if outlined else None
+        if outline is not None:
+            boxes.append((*outline.min(0), *outline.max(0)))
+        else:
+            cx, cy, width, height = values[1:]
+            boxes.append((cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2))
+        outlines.append(outline if polygons else None)
+        labels.append(int(values[0]))
         where.append(place)
-    collector.add(path, image_id, None, boxes=boxes, labels=labels, ignore=[False] * len(boxes), where=where)
+    collector.add(path, image_id, None, boxes=boxes, labels=labels, ignore=[False] * len(boxes), where=where,
+                  polygons=outlines)
 
 
 def _read_yaml(data: str, split: str, data_root: str | Path) -> tuple[str, list[Path], list[str]]:

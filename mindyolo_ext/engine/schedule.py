@@ -1,6 +1,8 @@
-"""Learning rate and momentum as plain functions of the iteration: nothing to save, nothing to resume."""
+"""Rates, momentum and updates as plain functions of the iteration: nothing to save, nothing to resume."""
 import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from mindyolo_ext.config import OptimizerConfig, ScheduleConfig
 
@@ -8,18 +10,21 @@ DECAYS = ("constant", "multistep", "cosine", "linear")
 
 
 class Schedule:
-    """Rates of every group at an iteration.
+    """Rates of every group at an iteration, and whether it ends with an update.
+
+    ``accumulate`` is the number of micro batches per update once the warm-up is over.
 
     Args:
         optimizer, schedule: the recipe's sections.
         steps_per_epoch, epochs: length of the training in iterations (micro batches) and epochs.
-        global_batch: images per iteration over all ranks, for ``lr_per_image``.
+        global_batch: images per iteration over all ranks, for ``lr_per_image`` and ``nominal_batch``.
         groups: group names; ``bias`` takes ``warmup_bias_lr``.
 
     Raises: ValueError for an unknown decay, or ``per_epoch`` with another decay than cosine.
     Source: Yolo-FastestV2 ``train.py`` (power 4 warm-up, milestones), YOLOX ``lr_scheduler.py`` (quadratic warm-up,
         cosine, flat end), YOLOv7 ``train.py`` (linear warm-up with bias rate and momentum), Gold-YOLO
-        ``yolov6/core/engine.py`` and ``yolov6/solver/build.py`` (cosine per epoch, warm-up of at least 1000 steps).
+        ``yolov6/core/engine.py`` and ``yolov6/solver/build.py`` (cosine per epoch, warm-up of at least 1000 steps),
+        DynamicDet ``train_step1.py`` and ``train_step2.py`` (nominal batch, micro batches that grow with the warm-up).
     """
 
     def __init__(self, optimizer: OptimizerConfig, schedule: ScheduleConfig, *, steps_per_epoch: int, epochs: int,
@@ -35,6 +40,9 @@ class Schedule:
         self.total = steps_per_epoch * epochs
         self.warmup = max(int(round(schedule.warmup_epochs * steps_per_epoch)), schedule.warmup_min_steps)
         self.groups = tuple(groups)
+        self.first_alone = optimizer.accumulate_first_alone
+        self.micro_batches = optimizer.nominal_batch / global_batch if optimizer.nominal_batch else optimizer.accumulate
+        self.accumulate = micro_batches(optimizer, global_batch)
 
     def rates(self, step: int) -> list[float]:
         """Learning rate of each group at iteration ``step`` (0 first)."""
@@ -53,6 +61,16 @@ class Schedule:
         if first < 0 or step >= self.warmup:
             return self.momentum
         return self._between(first, self.momentum, step / self.warmup)
+
+    def accumulate_at(self, step: int) -> int:
+        """Micro batches per update at iteration ``step``."""
+        if not self.schedule.warmup_accumulate or step >= self.warmup:
+            return self.accumulate
+        return max(1, round(float(np.interp(step, (0, self.warmup), (1, self.micro_batches)))))
+
+    def updates_at(self, step: int) -> bool:
+        """Whether iteration ``step`` applies the gradients gathered so far."""
+        return (step + (not self.first_alone)) % self.accumulate_at(step) == 0
 
     @staticmethod
     def _between(first: float, last: float, share: float) -> float:
@@ -81,3 +99,18 @@ class Schedule:
     def _lost(self, milestone: int) -> bool:
         """Whether the warm-up runs over this milestone and wipes it out."""
         return self.schedule.drops_lost_in_warmup and milestone * self.steps_per_epoch <= self.warmup
+
+
+def micro_batches(optimizer: OptimizerConfig, global_batch: int) -> int:
+    """Batches of ``global_batch`` images whose gradients an update sums, once the warm-up is over."""
+    if not optimizer.nominal_batch:
+        return optimizer.accumulate
+    return max(1, round(optimizer.nominal_batch / global_batch))
+
+
+def weight_decay(optimizer: OptimizerConfig, global_batch: int) -> float:
+    """The decay that is applied: with a nominal batch, in proportion to the images of an update."""
+    if not optimizer.nominal_batch:
+        return optimizer.weight_decay
+    images = global_batch * micro_batches(optimizer, global_batch)
+    return optimizer.weight_decay * images / optimizer.nominal_batch

@@ -35,7 +35,7 @@ from mindyolo_ext.engine.build import (
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.results import ResultsFile
-from mindyolo_ext.engine.schedule import Schedule
+from mindyolo_ext.engine.schedule import Schedule, weight_decay
 from mindyolo_ext.losses import StepClock, check_loss_keywords
 from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
@@ -201,20 +201,23 @@ class _Run:
         if settings.amp_level != "O0":
             from mindspore import amp
             amp.auto_mixed_precision(self.model, settings.amp_level)
-        optimizer = settings.optimizer
-        groups = parameter_groups(self.trainable, optimizer.groups, optimizer.weight_decay)
+        optimizer, global_batch = settings.optimizer, settings.per_batch_size * self.world.size
+        decay = weight_decay(optimizer, global_batch)
+        groups = parameter_groups(self.trainable, optimizer.groups, decay)
+        self.schedule = Schedule(optimizer, settings.schedule, steps_per_epoch=self.loader.steps_per_epoch,
+                                 epochs=settings.epochs, groups=[g.name for g in groups], global_batch=global_batch)
+        if optimizer.nominal_batch and self.world.is_main:
+            logger.info("nominal batch %d: %d batch(es) of %d per update, weight decay %.6g", optimizer.nominal_batch,
+                        self.schedule.accumulate, global_batch, decay)
         options = OptimizerOptions(
-            name=optimizer.name, nesterov=optimizer.nesterov, accumulate=optimizer.accumulate,
-            clip_norm=optimizer.clip_norm, ema=settings.ema_decay > 0, loss_scaler=settings.loss_scaler,
-            loss_scale=settings.loss_scale)
+            name=optimizer.name, nesterov=optimizer.nesterov, betas=tuple(optimizer.betas),
+            accumulate=self.schedule.accumulate, clip_norm=optimizer.clip_norm, ema=settings.ema_decay > 0,
+            loss_scaler=settings.loss_scaler, loss_scale=settings.loss_scale)
         step = TrainStep(self.trainable, groups, options).set_train(True)
         if self.pending_state:
             step.load_state(self.pending_state)
             self.pending_state = {}
         self.compiled_shapes.clear()
-        self.schedule = Schedule(optimizer, settings.schedule, steps_per_epoch=self.loader.steps_per_epoch,
-                                 epochs=settings.epochs, groups=[g.name for g in groups],
-                                 global_batch=settings.per_batch_size * self.world.size)
         return step
 
     def _resume(self) -> None:
@@ -242,6 +245,8 @@ class _Run:
         settings, begin = self.config.train, time.perf_counter()
         first_step, sums, waited = epoch * self.loader.steps_per_epoch, 0.0, 0.0
         title = f"epoch {epoch}/{settings.epochs - 1}"
+        if settings.optimizer.accumulate_within_epoch:
+            self.step.drop_accumulated()
         with progress.bar(total=self.loader.steps_per_epoch, title=title, show=self.world.is_main) as shown:
             mark = time.perf_counter()
             for k, batch in enumerate(self._batches(epoch)):
@@ -270,9 +275,8 @@ class _Run:
 
     def _one_step(self, batch: Batch, iteration: int) -> np.ndarray:
         """Run the compiled step; (4 + T,) report, see ``TrainStep``."""
-        settings, optimizer = self.config.train, self.config.train.optimizer
-        offset = 0 if optimizer.accumulate_first_alone else 1
-        update = (iteration + offset) % optimizer.accumulate == 0
+        settings = self.config.train
+        update = self.schedule.updates_at(iteration)
         decay = ema_decay(settings, self.updates + 1)
         rates = Tensor(np.array(self.schedule.rates(iteration), np.float32))
         controls = Tensor(np.array([self.schedule.momentum_at(iteration), float(update), decay], np.float32))

@@ -232,6 +232,8 @@ class DualBackbone(nn.Cell):
         # Of map i the first i + 1 chunks of channels, one for each place where it is added
         self.links = nn.CellList([conv2d(source, self.bounds[i + 1], 1, has_bias=True)
                                   for i, source in enumerate(sources)])
+        self.chunks = [ops.Conv2D(out_channel=channels, kernel_size=1) for channels in chunks]
+        self.add_bias = ops.BiasAdd()
         self.stem = _stem(scale)
         self.stages = _stages(scale)
 
@@ -262,7 +264,7 @@ class DualBackbone(nn.Cell):
     def _chunk(self, features: Maps, i: int, place: int) -> Tensor:
         """The channels of link ``i`` that are added at ``place``; convolving them alone saves cutting up a map."""
         begin, end, link = self.bounds[place], self.bounds[place + 1], self.links[i]
-        return ops.conv2d(features[i], link.weight[begin:end], link.bias[begin:end])
+        return self.add_bias(self.chunks[place](features[i], link.weight[begin:end]), link.bias[begin:end])
 
 
 class ImplicitConv(nn.Cell):

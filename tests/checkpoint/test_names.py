@@ -14,6 +14,7 @@ from mindyolo_ext.checkpoint.names import (
     map_tensors,
     recognise,
     register_table,
+    source_names,
     table_of,
     to_source_tensors,
 )
@@ -75,6 +76,33 @@ def test_every_tensor_is_used_or_ignored_and_the_way_back_is_exact():
     assert {name: array.tolist() for name, array in back.items()} == \
         {name: array.tolist() for name, array in source().items()}
     assert back["bn.num_batches_tracked"].dtype == np.int64
+
+
+class NumberedNames(ToyNames):
+    """An original that numbers its modules, in another order than ours, and stores a constant."""
+
+    def renames(self, model):
+        return {"m.0": "conv", "m.1.one": "bn", "m.1": "bn.inner"} if model == "toy" else {}
+
+    def constants(self, architecture=None):
+        return {"bn.inner.grid": np.asarray(architecture["grid"])} if architecture else {}
+
+
+def test_numbered_modules_there_and_back_in_their_order():
+    table = NumberedNames()
+    found = Recognition("toy", None, renames=table.renames("toy"))
+    tensors = {f"m.0{name[4:]}" if name.startswith("conv") else f"m.1.one{name[2:]}": array
+               for name, array in source().items()}
+    result = map_tensors(table, found, tensors, TARGETS, where="x.pth")
+    assert (set(result.values), result.counters) == (set(TARGETS), {"bn": 17})
+    shuffled = dict(reversed(result.values.items()))
+    back = to_source_tensors(table, shuffled, result.counters, model="toy", architecture={"grid": [3]})
+    assert [name.rpartition(".")[0] for name in back] == ["m.0"] + ["m.1.one"] * 5 + ["m.1"]
+    assert {name: array.tolist() for name, array in back.items()} == \
+        {**{name: array.tolist() for name, array in tensors.items()}, "m.1.grid": [3]}
+    assert source_names(table, ["bn.gamma", "other.bias"], "toy") == {"bn.gamma": "m.1.one.weight",
+                                                                      "other.bias": "other.bias"}
+    assert set(to_source_tensors(table, result.values)) == set(source())
 
 
 @pytest.mark.parametrize(("changes", "message"), [

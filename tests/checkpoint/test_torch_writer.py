@@ -37,6 +37,17 @@ def test_read_back(tmp_path, wrap):
         assert np.array_equal(checkpoint.tensors[name], array)
 
 
+def test_plain_values_beside_the_weights(tmp_path):
+    beside = {"epoch": -1, "big": 1 << 40, "best": 0.125, "ema": None, "done": True, "open": False, "name": "größe"}
+    write_torch_checkpoint(tmp_path / "x.pt", TENSORS, wrap="model", beside=beside)
+    checkpoint = read_checkpoint(tmp_path / "x.pt")
+    assert (checkpoint.entry, checkpoint.entries) == ("model", [*beside, "model"])
+    assert checkpoint.extras == {name: value for name, value in beside.items() if name != "ema"}
+    with pytest.raises(ValueError, match="epoch beside a bare state dict, wanted wrap"):
+        write_torch_checkpoint(tmp_path / "y.pt", TENSORS, beside={"epoch": 1})
+    assert not (tmp_path / "y.pt").exists()
+
+
 def test_half_precision_rounds(tmp_path):
     write_torch_checkpoint(tmp_path / "x.pth", {"a": np.array([1 / 3], np.float32), "n": np.array(3)}, half=True)
     checkpoint = read_checkpoint(tmp_path / "x.pth")
@@ -75,7 +86,7 @@ def test_pytorch_loads_it(tmp_path):
     python = os.environ.get("MINDYOLO_EXT_TORCH_PYTHON")
     if not python:
         pytest.skip("MINDYOLO_EXT_TORCH_PYTHON names no Python with PyTorch")
-    write_torch_checkpoint(tmp_path / "x.pth", TENSORS, wrap="model")
+    write_torch_checkpoint(tmp_path / "x.pth", TENSORS, wrap="model", beside={"epoch": -1, "best": 0.5, "ema": None})
     np.savez(tmp_path / "x.npz", **{name: np.asarray(array, np.asarray(array).dtype.newbyteorder("="))
                                     for name, array in TENSORS.items()})
     code = ("import sys, numpy, torch\n"

@@ -100,3 +100,25 @@ def test_alternatives_and_patterns(shapes_folder):
     with pytest.raises(FileNotFoundError, match="none.json"):
         build_dataset({"format": "coco", "images": "images/train", "annotations": ["annotations/none.json"]},
                       shapes_folder)
+
+
+def test_outlines_are_kept_on_demand(tmp_path: Path) -> None:
+    rows = [row(bbox=[3, 2, 12, 10], segmentation=[[3, 2, 15, 2, 15, 12]]),
+            row(id=71, iscrowd=1, segmentation={"counts": [1, 2], "size": [20, 30]}),
+            row(id=72, segmentation=[[0, 0, 6, 0, 6, 5], [9, 9, 9, 9], [12, 10, 33, 10, 30, 20]]),
+            row(id=73, segmentation=[]), row(id=74, bbox=[5, 5, 0, 4], segmentation=[[5, 5, 5, 6, 5, 9]]),
+            row(id=75, image_id=5, segmentation=[[4, 5, 20, 5, 20, 25]]), row(id=76, segmentation=[[1, 2, 3]])]
+    config = written(tmp_path, rows)
+    plain = build_dataset(config)
+    assert not plain.has_polygons and plain.polygons(0) == [None] * 5 and plain.polygons(1) == [None]
+    dataset = build_dataset({**config, "polygons": True})
+    first, crowd, pieces, empty, odd = dataset.polygons(0)          # 74 has no area and is gone
+    assert crowd is None and empty is None and odd is None and len(dataset.labels(0)) == 5
+    np.testing.assert_allclose(first * (30, 20), [[3, 2], [15, 2], [15, 12]], atol=1e-5)
+    # there and back to the first point of the first piece; the picture ends at 30
+    np.testing.assert_allclose(pieces * (30, 20), [[0, 0], [6, 0], [6, 5], [0, 0], [12, 10], [30, 10], [30, 20],
+                                                   [12, 10], [0, 0]], atol=1e-5)
+    np.testing.assert_allclose(dataset.polygons(1)[0] * (40, 50), [[4, 5], [20, 5], [20, 25]], atol=1e-5)
+    np.testing.assert_array_equal(dataset.annotations(0).boxes, plain.annotations(0).boxes)
+    with pytest.raises(ValueError, match="polygons must be true or false, got 'yes'"):
+        build_dataset({**config, "polygons": "yes"})

@@ -189,3 +189,20 @@ def test_unequal_lengths_and_repeated_ids() -> None:
         Dataset("d", ["a"], ["p", "q"], [1], annotations=[empty], sizes=[None])
     with pytest.raises(ValueError, match="ids must differ"):
         Dataset("d", ["a"], ["p", "q"], [1, 1], annotations=[empty] * 2, sizes=[None] * 2)
+
+
+def test_outlines_belong_to_boxes() -> None:
+    annotations = [(np.zeros((count, 4)), np.zeros(count), np.zeros(count, bool)) for count in (2, 0, 1)]
+    line = np.array([[0, 0], [1, 0], [1, 1]])
+    dataset = Dataset("d", ["a"], ["p", "q", "r"], [1, 2, 3], annotations=annotations, sizes=[(4, 4)] * 3,
+                      polygons=[[None, line], [], [line / 2]])
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert copy.polygons(0)[0] is None and copy.polygons(1) == []
+    np.testing.assert_array_equal(copy.polygons(0)[1], line)
+    copy.polygons(2)[0][:] = 7                                      # a copy
+    np.testing.assert_array_equal(copy.polygons(2)[0], line / 2)
+    without = Dataset("d", ["a"], ["p"], [1], annotations=annotations[:1], sizes=[None], polygons=[[None, None]])
+    assert not without.has_polygons and without.polygons(0) == [None, None]
+    with pytest.raises(ValueError, match="an outline or None for each of 3 boxes, got 2"):
+        Dataset("d", ["a"], ["p", "q", "r"], [1, 2, 3], annotations=annotations, sizes=[None] * 3,
+                polygons=[[None, line], [], []])

@@ -116,3 +116,23 @@ def test_real_coco128(real_data: Path) -> None:
     assert len(dataset) == 128 and sum(len(dataset.labels(index)) for index in range(128)) == 929
     for index in (0, 50, 127):
         assert dataset.load(index).image.shape[:2] == dataset.size(index)
+
+
+def test_lines_of_points_have_their_frame_as_box(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "1 0.1 0.5 0.3 0.25 0.2 0.75\n0 0.5 0.5 0.25 0.5\n1 0.5 0.5 1.5 0.5 1.5 0.9 0.5 0.9\n0 2 2 3 2 3 3\n"
+    config = written(tmp_path, text)
+    with caplog.at_level(logging.WARNING):
+        plain, dataset = build_dataset(config, tmp_path), build_dataset({**config, "polygons": True}, tmp_path)
+    assert "1 x clipped box" in caplog.text and "1 x dropped box" in caplog.text
+    for found in (plain, dataset):
+        np.testing.assert_allclose(found.annotations(0).boxes, [[8, 10, 24, 30], [30, 10, 50, 30], [40, 20, 80, 36]],
+                                   atol=1e-4)
+    assert plain.polygons(0) == [None] * 3 and not plain.has_polygons and dataset.has_polygons
+    triangle, box, cut = dataset.polygons(0)
+    assert box is None and triangle.dtype == np.float32
+    np.testing.assert_allclose(triangle, [[0.1, 0.5], [0.3, 0.25], [0.2, 0.75]], atol=1e-6)
+    np.testing.assert_allclose(cut, [[0.5, 0.5], [1, 0.5], [1, 0.9], [0.5, 0.9]], atol=1e-6)
+    with pytest.raises(ValueError, match="wanted five numbers.* or class and points x y x y x y"):
+        build_dataset(written(tmp_path / "odd", "1 0.1 0.5 0.3 0.25 0.2 0.75 0.5\n"), tmp_path / "odd")
+    with pytest.raises(ValueError, match="wanted finite numbers"):
+        build_dataset(written(tmp_path / "nan", "1 0.1 0.5 nan 0.25 0.2 0.75\n"), tmp_path / "nan")

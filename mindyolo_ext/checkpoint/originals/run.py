@@ -45,13 +45,15 @@ def main(job_path):
 
 
 def _numpy_numbers():
-    """Lets torch read the NumPy numbers (such as the best score) that training checkpoints hold beside the tensors."""
+    """Lets torch read the NumPy numbers and arrays (as the best score) that checkpoints hold beside the tensors."""
     if not hasattr(torch.serialization, "safe_globals"):    # an older torch refuses such files
         return contextlib.nullcontext()
     make = np.float64(0).__reduce__()[0]
+    array = np.zeros(1).__reduce__()[0]
     return torch.serialization.safe_globals(
-        [(make, "numpy.core.multiarray.scalar"), (make, "numpy._core.multiarray.scalar"), np.dtype,
-         type(np.dtype(np.float64)), type(np.dtype(np.float32)), type(np.dtype(np.int64))])
+        [(make, "numpy.core.multiarray.scalar"), (make, "numpy._core.multiarray.scalar"),
+         (array, "numpy.core.multiarray._reconstruct"), (array, "numpy._core.multiarray._reconstruct"), np.ndarray,
+         np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), type(np.dtype(np.int64))])
 
 
 def _hook(family):
