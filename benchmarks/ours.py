@@ -24,7 +24,7 @@ from mindyolo_ext.data.transforms import build_pipeline
 from mindyolo_ext.engine.build import load_model, load_teacher, new_model, new_trainable, split_dataset
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
-from mindyolo_ext.engine.predictor import Predictor
+from mindyolo_ext.engine.routing import new_predictor
 from mindyolo_ext.engine.train import ema_decay
 from mindyolo_ext.evaluation.nms import nms
 from mindyolo_ext.losses import StepClock
@@ -152,7 +152,7 @@ class Ours(Tasks):
         config = load_config(recipe, changes)
         model, _ = load_model(checkpoint, config)
         dataset = split_dataset(config, "val")
-        predictor = Predictor(model, fold=config.eval.fold)
+        predictor = new_predictor(model, fold=config.eval.fold)
 
         def call() -> dict[str, float]:
             begin = time.perf_counter()

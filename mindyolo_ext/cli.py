@@ -100,10 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(verb("verify", _verify, "compare a converted checkpoint with reference numbers"))
     _add_export(verb("export", _export, "write MindIR, ONNX or AIR, with a parity check"))
     _add_anchors(verb("anchors", _anchors, "compute anchors for a data set"))
+    _add_thresholds(verb("thresholds", _thresholds, "measure how easy pictures are for a routed model, and write the "
+                         "thresholds for every share of easy pictures into its checkpoint"))
     _add_check_data(verb("check-data", _check_data, "read a whole data set and report what is odd"))
     _add_assign(verb("assign", _assign, "draw which predictions are trained on which box"))
     info = verb("info", _info, "say what a checkpoint or exported file holds")
     info.add_argument("file", type=Path)
+    info.add_argument("--gflops", action="store_true", help="count the operations too, at the checkpoint's input size; "
+                      "builds the network")
     verb("doctor", _doctor, "versions, device, settings and what was tested where")
     demo = verb("demo", _demo, "draw a data set, train on 2 ranks, evaluate, convert, predict")
     demo.add_argument("--save_dir", type=Path, default=Path("runs/demo"))
@@ -174,8 +178,20 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rectangular", type=_bool, metavar="True|False",
                         help="batches of pictures of like shape, as narrow as they allow (eval.rectangular); compiles "
                         "once per shape")
+    _add_route(parser)
+    parser.add_argument("--curve", type=_bool, default=False, metavar="True|False",
+                        help="of a routed model: both exits on every picture, then AP over GFLOPs and speed for 0, 10, "
+                        "... 100 %% hard pictures; instead of the usual metrics")
     parser.add_argument("--save_dir", type=Path, default=Path("runs_test"))
     parser.add_argument("--seed", type=int, default=0)
+
+
+def _add_route(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--dy_thres", type=float, metavar="T", help="of a routed model: pictures whose easiness is "
+                       "below T take the second exit; 0 sends all to the first, 1 all to the second")
+    which.add_argument("--easy", type=float, metavar="SHARE", help="of a routed model: share of easy pictures to aim "
+                       "at, in 0..1, by the thresholds in the checkpoint (`mindyolo-ext thresholds`)")
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -185,6 +201,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--conf_thres", type=float, default=0.3)
     parser.add_argument("--iou_thres", type=float, default=0.45)
     parser.add_argument("--class_agnostic", action="store_true", help="merge boxes of different classes too")
+    _add_route(parser)
     parser.add_argument("--img_size", type=int, nargs="+", metavar="PIXELS")
     parser.add_argument("--save_dir", type=Path, default=Path("runs/predict"))
 
@@ -232,6 +249,17 @@ def _add_anchors(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
 
 
+def _add_thresholds(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser, config_required=True)
+    _add_machine(parser)
+    parser.add_argument("--weight", type=Path, required=True, help="checkpoint of a routed model with its router")
+    parser.add_argument("--split", default="val", choices=["train", "val"])
+    parser.add_argument("--output", type=Path, help="checkpoint to write; the same if not given")
+    parser.add_argument("--per_batch_size", type=int)
+    parser.add_argument("--rectangular", type=_bool, metavar="True|False", help="as in test.py")
+    parser.add_argument("--seed", type=int, default=0)
+
+
 def _add_check_data(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser, config_required=True)
     parser.add_argument("--split", default="train", choices=["train", "val"])
@@ -271,12 +299,17 @@ def _train(options: argparse.Namespace) -> None:
 
 def _test(options: argparse.Namespace) -> None:
     config = _recipe(options, extra=[*_given(options, per_batch_size="eval.per_batch_size",
-                                             rectangular="eval.rectangular"), *options.set])
+                                             rectangular="eval.rectangular", dy_thres="eval.dy_thres"), *options.set])
     this = _start(options, options.seed, config.to_yaml() + _digest(options.weight))
     from mindyolo_ext.engine.build import load_model, split_dataset
     from mindyolo_ext.engine.evaluate import evaluate
-    from mindyolo_ext.engine.predictor import Predictor
+    from mindyolo_ext.engine.routing import new_predictor
+    from mindyolo_ext.engine.thresholds import check_router, choose_threshold
     model, metadata = load_model(options.weight, config)
+    if options.curve:
+        check_router(model, options.weight)
+    threshold = choose_threshold(model, metadata, where=options.weight, easy=options.easy,
+                                 dy_thres=config.eval.dy_thres if options.easy is None else None)
     dataset = split_dataset(config, "val")
     if len(dataset.class_names) != metadata.num_classes:
         raise ValueError(f"{options.weight}: has {metadata.num_classes} classes, but data.val has "
@@ -286,9 +319,19 @@ def _test(options: argparse.Namespace) -> None:
         logger.info("%s: %s, %d classes, input %s; %d pictures", options.weight, metadata.model, metadata.num_classes,
                     model.input_spec.size, len(dataset))
         options.save_dir.mkdir(parents=True, exist_ok=True)
-    result = evaluate(Predictor(model, fold=config.eval.fold), dataset, config.eval, workers=config.data.workers,
-                      worker_kind=config.data.worker_kind, save_dir=options.save_dir)
+    predictor = new_predictor(model, fold=config.eval.fold, dy_thres=threshold)
+    workers = {"workers": config.data.workers, "worker_kind": config.data.worker_kind}
+    if options.curve:
+        from mindyolo_ext.engine.accuracy_speed import FILES, accuracy_over_speed
+        curve = accuracy_over_speed(predictor, dataset, config.eval, **workers)
+        if this.is_main:
+            curve.save(options.save_dir, f"{metadata.model}, {len(dataset)} pictures, {options.device_target}")
+            logger.info("\n%s\n%s: %s", curve.table(), ", ".join(FILES), options.save_dir)
+        return
+    result = evaluate(predictor, dataset, config.eval, save_dir=options.save_dir, **workers)
     if this.is_main:
+        if result.routing is not None:
+            result.routing.count_gflops(predictor.network, model.input_spec.size)
         from mindyolo_ext.visual.curves import plot_f1_curves, plot_pr_curves
         text = result.table()
         plot_pr_curves(result.coco, options.save_dir / "pr_curves.png")
@@ -303,7 +346,7 @@ def _predict(options: argparse.Namespace) -> None:
     find_sources(options.source)                # a wrong path is told before anything is compiled
     detector = Detector(options.weight, device_target=options.device_target, conf_thres=options.conf_thres,
                         iou_thres=options.iou_thres, size=_size(options),
-                        class_agnostic=options.class_agnostic)
+                        class_agnostic=options.class_agnostic, dy_thres=options.dy_thres, easy=options.easy)
     predict_sources(detector, options.source, options.save_dir)
 
 
@@ -350,6 +393,17 @@ def _anchors(options: argparse.Namespace) -> None:
         logger.info("%d anchors, mean best IoU %.6f: %s\n%s", count, result.mean_iou, path, result.text.splitlines()[0])
 
 
+def _thresholds(options: argparse.Namespace) -> None:
+    config = _recipe(options, extra=[*_given(options, per_batch_size="eval.per_batch_size",
+                                             rectangular="eval.rectangular"), *options.set])
+    this = _start(options, options.seed, config.to_yaml() + _digest(options.weight))
+    from mindyolo_ext.engine.thresholds import find_thresholds
+    found = find_thresholds(config, options.weight, split=options.split, output=options.output)
+    if this.is_main:
+        logger.info("\n%s\n\nthresholds: %s, histogram: %s. Next: test.py or predict with --weight %s --easy 0.5",
+                    found.table(), found.checkpoint, found.picture, found.checkpoint)
+
+
 def _check_data(options: argparse.Namespace) -> None:
     from mindyolo_ext.data.check import check_dataset
     from mindyolo_ext.data.dataset import build_dataset
@@ -377,6 +431,11 @@ def _assign(options: argparse.Namespace) -> None:
 def _info(options: argparse.Namespace) -> None:
     from mindyolo_ext.checkpoint.inspect import describe
     logger.info("\n%s", describe(options.file).table())
+    if options.gflops:
+        from mindyolo_ext.backend import launch
+        launch.start("CPU")
+        from mindyolo_ext.engine.flops import describe_gflops
+        logger.info("%s", describe_gflops(options.file))
 
 
 def _doctor(options: argparse.Namespace) -> None:  # noqa: ARG001
@@ -393,7 +452,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace, extra: Sequence[str] = ()):
-    """The recipe with the flags that train, test, anchors and check-data share, and those in ``extra``."""
+    """The recipe with the flags that the verbs with a recipe share, and those in ``extra``."""
     from mindyolo_ext.config import Config, load_config, override
     if options.config is None:
         raise ValueError("--config or --traintxt is needed")

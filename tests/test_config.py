@@ -1,5 +1,6 @@
 """Recipes: inheritance, overrides and the errors a user meets."""
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,11 +84,11 @@ def test_another_data_format_replaces_the_description(tmp_path):
 def test_every_recipe_loads_and_its_steps_exist(path):
     config = load_config(path)
     for steps in (config.data.augment, *(stage.augment or [] for stage in config.train.stages)):
-        build_pipeline(steps, InputSpec(), None)
+        build_pipeline(steps, InputSpec(), SimpleNamespace(has_polygons=True, name="toy"))
     assert path.read_text(encoding="utf-8").startswith("# ")
     if config.model.name:
         assert config.model.name in list_models()
-        step = "_distill" if path.stem.endswith("-distill") else ""
+        step = {"distill": "_distill", "step2": "_router"}.get(path.stem.rpartition("-")[2], "")
         assert config.train.loss["name"] == f"{path.parent.name}{step}_loss"
 
 

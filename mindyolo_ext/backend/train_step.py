@@ -276,8 +276,8 @@ class TrainStep(nn.Cell):
             parameter.set_data(Tensor(np.ascontiguousarray(values[name])))
 
     def state_parameters(self) -> list[Parameter]:
-        """Parameters of this cell that are not the trainable's."""
-        return [p for p in self.get_parameters() if p.name.startswith(("optimizer.", "ema_flat."))]
+        """Parameters of this cell that are not the network's, and what the trainable remembers as ``loss.*``."""
+        return [p for p in self.get_parameters() if p.name.startswith(("optimizer.", "ema_flat.", "loss."))]
 
     def ema_values(self) -> dict[str, np.ndarray]:
         """The moving average by the names of the trainable's parameters; empty without one."""

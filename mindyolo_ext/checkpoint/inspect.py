@@ -68,12 +68,14 @@ class FileInfo:
             rows.append(("class names", ", ".join(self.class_names[:8]) + more))
         if self.epoch is not None:
             rows.append(("epoch", str(self.epoch)))
-        shown_above = ("class_names", "model", "num_classes", "epoch")
+        shown_above = ("class_names", "model", "num_classes", "epoch", "part", "holds", "thresholds")
         rows += [(key, str(value)[:160]) for key, value in self.metadata.items()
                  if key not in shown_above and value not in (None, {}, [], "")]
         stored = (self.metadata.get("extra") or {}).get("thresholds")
+        if "holds" in self.metadata:                    # a part of a routed model
+            stored = json.loads(self.metadata["thresholds"])
         if stored:
-            shares = ", ".join(f"{100 - 10 * i} % {stored['values'][i]:.4f}" for i in (1, 5, 9))
+            shares = ", ".join(f"{100 - 10 * i} % {stored['values'][i]:.6f}" for i in (1, 5, 9))
             rows.append(("easy above", f"{shares} ({stored['pictures']} pictures of {stored['data']}, input "
                          f"{'x'.join(str(side) for side in stored['size'])})"))
         rows += [("warning", text) for text in self.warnings]
@@ -168,6 +170,7 @@ def _add_exported(info: FileInfo) -> None:
     classes, names = info.metadata.get("num_classes", ""), info.metadata.get("class_names", "")
     info.num_classes = int(classes) if classes.isdigit() else None
     info.class_names = json.loads(names) if names.startswith("[") else None
+    info.part = info.metadata.get("holds", "")
 
 
 def _product(sizes: Any) -> int:

@@ -1,6 +1,7 @@
 """Detections and metrics of a network on a data set, over all ranks."""
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,14 +13,15 @@ from mindyolo_ext.backend.distributed import gather_rows
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.config import EvalConfig
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.loader import Loader
+from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.data.rectangles import rectangular_batches
 from mindyolo_ext.engine.predictor import Predictor
+from mindyolo_ext.engine.routing import RoutedPredictor, Routing
 from mindyolo_ext.evaluation.coco_map import CocoResult, evaluate_coco, write_detections
 from mindyolo_ext.evaluation.collect import coco_records, detections_to_photo
 from mindyolo_ext.evaluation.darknet_metric import DarknetResult, evaluate_darknet
 from mindyolo_ext.evaluation.nms import NMSOptions, batched_nms
-from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.input_spec import InputSpec, Placement
 
 logger = logging.getLogger(__name__)
 METRICS = ("darknet",)
@@ -34,6 +36,7 @@ class EvalResult:
         coco: the 12 COCO values and the table by class.
         darknet: AP50 at the evaluation's confidence; precision, recall and F1 at ``report_conf``.
         milliseconds: per picture, by phase: waiting for data, network, NMS.
+        routing: of a routed model, which pictures took which exit, on every rank.
     """
 
     detections: list[np.ndarray]
@@ -41,6 +44,7 @@ class EvalResult:
     darknet: DarknetResult | None = None
     darknet_at_report: DarknetResult | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
+    routing: Routing | None = None
 
     def values(self) -> dict[str, float]:
         """Metrics by name as one flat row."""
@@ -61,6 +65,8 @@ class EvalResult:
                                     ["AP50", "precision", "recall", "F1"], floatfmt=".4f"))
         parts.append(tabulate([list(self.milliseconds.values())], [f"{k}, ms/image" for k in self.milliseconds],
                               floatfmt=".2f"))
+        if self.routing is not None:
+            parts.append(self.routing.table())
         return "\n\n".join(parts)
 
 
@@ -82,23 +88,18 @@ def evaluate(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, work
 
     Raises: ValueError if the data set's classes do not fit the network's, or for an unknown metric.
     """
-    unknown = [m for m in config.metrics if m not in METRICS]
-    if unknown:
-        raise ValueError(f"config: eval.metrics has {unknown}, known beside COCO are {list(METRICS)}")
-    if len(dataset.class_names) != predictor.num_classes:
-        raise ValueError(f"{dataset.name}: has {len(dataset.class_names)} classes, but the network has "
-                         f"{predictor.num_classes}")
-    batches = _Batches(dataset, config, predictor.input_spec)
-    rows, milliseconds = _run(predictor, batches, config, workers=workers, worker_kind=worker_kind)
-    gathered = gather_rows(rows)
-    found = _by_picture(gathered, len(dataset))                                 # network pixels
-    places = [batches.spec_of(i).place(*dataset.size(i)) for i in range(len(dataset))]
+    check_evaluation(predictor, dataset, config)
+    batches = EvaluationBatches(dataset, config, predictor.input_spec)
+    run = _Run(predictor, config)
+    for batch in batches.epoch("evaluate", workers=workers, worker_kind=worker_kind):
+        run.take(batch)
+    found = rows_by_picture(gather_rows(run.rows()), len(dataset))              # network pixels
+    places = batches.places()
     detections = [detections_to_photo(d, p, clip=config.clip) for d, p in zip(found, places)]
-    result = EvalResult(detections, milliseconds=milliseconds)
+    result = EvalResult(detections, milliseconds=run.milliseconds(batches.waited), routing=run.routing(len(dataset)))
     if not world().is_main:
         return result
-    records = [record for found_here, image_id in zip(detections, dataset.image_ids)
-               for record in coco_records(found_here, image_id, dataset.category_ids)]
+    records = dataset_records(detections, dataset)
     if save_dir is not None:
         write_detections(Path(save_dir) / "detections.json", records)
     result.coco = evaluate_coco(dataset.coco_ground_truth(), records)
@@ -109,61 +110,146 @@ def evaluate(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, work
     return result
 
 
-class _Batches:
-    """The pictures in batches of the recipe's kind: all of the spec's size, or rectangular."""
+def check_evaluation(predictor: Predictor, dataset: Dataset, config: EvalConfig) -> None:
+    """Make sure that network, data and recipe fit. Raises: ValueError as ``evaluate`` says."""
+    unknown = [m for m in config.metrics if m not in METRICS]
+    if unknown:
+        raise ValueError(f"config: eval.metrics has {unknown}, known beside COCO are {list(METRICS)}")
+    if len(dataset.class_names) != predictor.num_classes:
+        raise ValueError(f"{dataset.name}: has {len(dataset.class_names)} classes, but the network has "
+                         f"{predictor.num_classes}")
+
+
+def dataset_records(detections: Sequence[np.ndarray], dataset: Dataset) -> list[dict]:
+    """Detections per picture, (N, 6) in photo pixels, as records of the COCO results format."""
+    return [record for found, image_id in zip(detections, dataset.image_ids)
+            for record in coco_records(found, image_id, dataset.category_ids)]
+
+
+class EvaluationBatches:
+    """The pictures in batches of the recipe's kind: all of the spec's size, or rectangular.
+
+    Attributes: ``waited``, the seconds that ``epoch`` waited for data.
+    """
 
     def __init__(self, dataset: Dataset, config: EvalConfig, input_spec: InputSpec):
         self.dataset, self.input_spec, self.batch_size = dataset, input_spec, config.per_batch_size
         self.order: np.ndarray | None = None
         self.frames: list[tuple[int, int]] = []
+        self.waited = 0.0
         if config.rectangular:
             sizes = np.array([dataset.size(i) for i in range(len(dataset))], np.float64).reshape(-1, 2)
             self.order, self.frames = rectangular_batches(sizes, self.batch_size, input_spec, config.rectangular_pad)
-            self._places = np.argsort(self.order)
+            self._positions = np.argsort(self.order)
 
-    def spec_of(self, index: int) -> InputSpec:
+    def epoch(self, title: str, *, workers: int = 2, worker_kind: str = "thread") -> Iterator[Batch]:
+        """This rank's batches; ``title`` stands before the progress bar."""
+        this = world()
+        with Loader(self.dataset, batch_size=self.batch_size, input_spec=self.input_spec, order=self.order,
+                    drop_last=False, rank=this.rank, world_size=this.size, workers=workers,
+                    worker_kind=worker_kind) as loader, \
+                progress.bar(total=loader.steps_per_epoch, title=title, show=this.is_main) as shown:
+            mark = time.perf_counter()
+            for batch in loader.epoch(0, lambda step: self._size(step * this.size + this.rank)):
+                self.waited += time.perf_counter() - mark
+                yield batch
+                shown.update()
+                mark = time.perf_counter()
+
+    def places(self) -> list[Placement]:
+        """Where each picture of the data set lies in its input."""
+        return [self._spec_of(i).place(*self.dataset.size(i)) for i in range(len(self.dataset))]
+
+    def _spec_of(self, index: int) -> InputSpec:
         """The input of picture ``index``."""
         return self.input_spec if self.order is None else \
-            self.input_spec.in_frame(self.frames[self._places[index] // self.batch_size])
+            self.input_spec.in_frame(self.frames[self._positions[index] // self.batch_size])
 
-    def size(self, batch: int) -> tuple[int, int] | None:
+    def _size(self, batch: int) -> tuple[int, int] | None:
         """(height, width) of a batch's input, None for the spec's; batches behind the last are without pictures."""
         return self.frames[min(batch, len(self.frames) - 1)] if self.frames else None
 
 
-def _run(predictor: Predictor, batches: _Batches, config: EvalConfig, *, workers: int,
-         worker_kind: str) -> tuple[np.ndarray, dict[str, float]]:
-    """This rank's detections as rows (n, 7) picture, x1, y1, x2, y2, score, class; and milliseconds per picture."""
-    this, options = world(), nms_options(config).as_kwargs()
-    seconds, rows, pictures = {"data": 0.0, "network": 0.0, "nms": 0.0}, [], 0
-    with Loader(batches.dataset, batch_size=batches.batch_size, input_spec=batches.input_spec, order=batches.order,
-                drop_last=False, rank=this.rank, world_size=this.size, workers=workers,
-                worker_kind=worker_kind) as loader, \
-            progress.bar(total=loader.steps_per_epoch, title="evaluate", show=this.is_main) as shown:
-        mark = time.perf_counter()
-        for batch in loader.epoch(0, lambda step: batches.size(step * this.size + this.rank)):
-            seconds["data"] += (now := time.perf_counter()) - mark
-            if predictor.compile(batch.images.shape):
-                now = time.perf_counter()
-            boxes, scores = predictor(batch.images)
-            seconds["network"] += (mark := time.perf_counter()) - now
-            detections = batched_nms(boxes[:batch.valid], scores[:batch.valid], **options)
-            for index, found in zip(batch.indices, detections):
-                rows.append(np.concatenate([np.full((len(found), 1), index, np.float32), found], axis=1))
-            seconds["nms"] += (now := time.perf_counter()) - mark
-            pictures, mark = pictures + batch.valid, now
-            shown.update()
-    together = np.concatenate(rows) if rows else np.zeros((0, 7), np.float32)
-    return together.astype(np.float32), {name: 1e3 * s / max(pictures, 1) for name, s in seconds.items()}
+class _Run:
+    """This rank's part of an evaluation: detections, times and, of a routed network, the easiness."""
+
+    def __init__(self, predictor: Predictor, config: EvalConfig):
+        self.predictor, self.options = predictor, nms_options(config).as_kwargs()
+        self.routed = predictor if isinstance(predictor, RoutedPredictor) else None
+        self.seconds, self.pictures = {"network": 0.0, "nms": 0.0}, 0
+        self.detections, self.easiness = [np.zeros((0, 7), np.float32)], [np.zeros((0, 2), np.float32)]
+        if self.routed is not None:
+            self.routed.reset()
+
+    def take(self, batch: Batch) -> None:
+        """From a batch to its detections."""
+        self.predictor.compile(batch.images.shape)
+        begin = time.perf_counter()
+        if self.routed is None:
+            boxes, scores = self.predictor(batch.images)
+        else:
+            boxes, scores = self.routed(batch.images, batch.valid)
+            self.easiness.append(easiness_rows(batch, self.routed))
+        self.seconds["network"] += (mark := time.perf_counter()) - begin
+        self.detections.append(detection_rows(batch, boxes, scores, self.options))
+        self.seconds["nms"] += time.perf_counter() - mark
+        self.pictures += batch.valid
+
+    def rows(self) -> np.ndarray:
+        """Detections as rows (n, 7) picture, x1, y1, x2, y2, score, class."""
+        return np.concatenate(self.detections)
+
+    def milliseconds(self, waited: float) -> dict[str, float]:
+        """Per picture, by phase. A routed network compiles exits between pictures, so its parts time themselves."""
+        seconds = {"data": waited, **self.seconds}
+        if self.routed is not None:
+            seconds["network"] = sum(meter.seconds for meter in self.routed.meters.values())
+        return {name: 1e3 * value / max(self.pictures, 1) for name, value in seconds.items()}
+
+    def routing(self, count: int) -> Routing | None:
+        """How all ranks' ``count`` pictures were routed."""
+        if self.routed is None:
+            return None
+        easiness = by_picture(gather_rows(np.concatenate(self.easiness)), count)
+        milliseconds = {part: meter.milliseconds for part, meter in self.routed.meters.items()}
+        return Routing(easiness, self.routed.dy_thres, milliseconds)
 
 
-def _by_picture(rows: np.ndarray, count: int) -> list[np.ndarray]:
+def detection_rows(batch: Batch, boxes: np.ndarray, scores: np.ndarray, options: dict) -> np.ndarray:
+    """NMS of a batch: rows (n, 7) float32 picture, x1, y1, x2, y2, score, class.
+
+    Args:
+        batch: what ``boxes`` (B, A, 4) and ``scores`` (B, A, K) were found in.
+        options: keywords of ``batched_nms``.
+    """
+    found = batched_nms(boxes[:batch.valid], scores[:batch.valid], **options)
+    rows = [np.concatenate([np.full((len(its), 1), index, np.float32), its], axis=1)
+            for index, its in zip(batch.indices, found)]
+    return np.concatenate([np.zeros((0, 7), np.float32), *rows]).astype(np.float32)
+
+
+def easiness_rows(batch: Batch, predictor: RoutedPredictor) -> np.ndarray:
+    """Rows (n, 2) float32 picture, easiness of the batch that ``predictor`` has just seen."""
+    if not batch.valid:
+        return np.zeros((0, 2), np.float32)
+    return np.stack([batch.indices, predictor.easiness], axis=1)[:batch.valid].astype(np.float32)
+
+
+def rows_by_picture(rows: np.ndarray, count: int) -> list[np.ndarray]:
     """Rows (n, 7) of all ranks -> per picture (N, 6), order kept."""
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     return np.split(rows[:, 1:], np.searchsorted(rows[:, 0], np.arange(1, count)))
 
 
-def _network_targets(dataset: Dataset, index: int, place: object) -> np.ndarray:
+def by_picture(rows: np.ndarray, count: int) -> np.ndarray:
+    """Rows (N, 2) picture, value -> values (N,) in order. Raises: RuntimeError unless each picture occurs once."""
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    if not np.array_equal(rows[:, 0], np.arange(count)):
+        raise RuntimeError(f"evaluation: {len(rows)} values for {count} pictures, wanted one each")
+    return rows[:, 1]
+
+
+def _network_targets(dataset: Dataset, index: int, place: Placement) -> np.ndarray:
     """Ground truth (N, 5) class, x1, y1, x2, y2 in network pixels, ignored boxes left out."""
     truth = dataset.annotations(index)
     keep = ~truth.ignore

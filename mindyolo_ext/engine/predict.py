@@ -19,7 +19,8 @@ from mindyolo_ext.backend import launch
 from mindyolo_ext.class_names import default_names
 from mindyolo_ext.data.image_file import read_image, write_image
 from mindyolo_ext.engine.build import load_model
-from mindyolo_ext.engine.predictor import Predictor
+from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
+from mindyolo_ext.engine.thresholds import choose_threshold
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.visual.detections import draw_detections
@@ -79,13 +80,17 @@ class Detector:
         conf_thres, iou_thres: score below which boxes are dropped, overlap above which they are merged.
         class_agnostic: whether boxes of different classes are merged too.
         size: (height, width) of the network input, default as trained.
+        dy_thres: of a routed model: pictures whose easiness is below it take the second exit.
+        easy: of a routed model: share of easy pictures to aim at, instead of ``dy_thres``; the checkpoint's thresholds
+            tell which threshold that is.
 
-    Raises: FileNotFoundError; ValueError for a file that is not such a checkpoint.
+    Raises: FileNotFoundError; ValueError for a file that is not such a checkpoint, or a threshold that it does not
+        have.
     """
 
     def __init__(self, checkpoint: str | Path, *, device_target: str = "CPU", conf_thres: float = 0.3,
                  iou_thres: float = 0.45, size: tuple[int, int] | None = None, max_detections: int = 300,
-                 class_agnostic: bool = False):
+                 class_agnostic: bool = False, dy_thres: float | None = None, easy: float | None = None):
         launch.start(device_target)
         model, self.metadata = load_model(checkpoint)
         if size is not None:
@@ -94,7 +99,8 @@ class Detector:
                                   class_agnostic=class_agnostic)
         self.input_spec = model.input_spec
         self.class_names = self.metadata.class_names or default_names(self.metadata.num_classes)
-        self._predictor = Predictor(model)
+        threshold = choose_threshold(model, self.metadata, where=checkpoint, dy_thres=dy_thres, easy=easy)
+        self._predictor = new_predictor(model, dy_thres=threshold)
 
     def predict(self, image: str | Path | np.ndarray) -> Detections:
         """Boxes of one picture: a file name, or a uint8 BGR array (h, w, 3) as OpenCV reads it."""
@@ -103,6 +109,13 @@ class Detector:
         boxes, scores = self._predictor(tensor[None])
         found = detections_to_photo(nms(boxes[0], scores[0], **self.options.as_kwargs()), placement, clip=True)
         return Detections(picture, found[:, :4], found[:, 4], found[:, 5].astype(np.int64), self.class_names)
+
+    def routing(self) -> str:
+        """How many pictures took which exit so far, one sentence; empty for a model that is not routed."""
+        if not isinstance(self._predictor, RoutedPredictor):
+            return ""
+        first, second = (self._predictor.meters[part].images for part in ("first", "second"))
+        return f"{first} easy, {second} hard at threshold {self._predictor.dy_thres:.6f}"
 
     def predict_video(self, path: str | Path) -> Iterator[Detections]:
         """Boxes of every frame of a video file. Raises: FileNotFoundError, ValueError if it cannot be read."""
@@ -183,6 +196,8 @@ def predict_sources(detector: Detector, source: str | Path, save_dir: str | Path
         raise ValueError(f"predict {source}: none of {len(paths)} files could be read")
     (folder / "predictions.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8")
     count = sum(len(r) for r in rows.values())
+    if detector.routing():
+        logger.info("%s", detector.routing())
     logger.info("%d files, %d rows, %d left out. Annotated pictures and predictions.json: %s", len(rows), count,
                 len(failed), folder)
     return rows

@@ -35,6 +35,7 @@ from mindyolo_ext.engine.build import (
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.results import ResultsFile
+from mindyolo_ext.engine.routing import new_predictor
 from mindyolo_ext.engine.schedule import Schedule, weight_decay
 from mindyolo_ext.losses import StepClock, check_loss_keywords
 from mindyolo_ext.visual.batch import draw_batch
@@ -313,7 +314,8 @@ class _Run:
         load_parameters(probe, self._evaluation_weights())
         probe.set_train(False)
         if self.predictor is None:
-            self.predictor = Predictor(probe, fold=self.config.eval.fold)
+            settings = self.config.eval
+            self.predictor = new_predictor(probe, fold=settings.fold, dy_thres=settings.dy_thres)
         else:
             self.predictor.update(probe)
         return evaluate(self.predictor, self.validation, self.config.eval, workers=self.config.data.workers,

@@ -49,15 +49,20 @@ def diou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
     return iou(first, second, eps) - _center_distance(first, second, eps)
 
 
-def ciou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
+def ciou(first: Box, second: Box, eps: float = 1e-16, *, added_height: float = 0.0) -> Tensor:
     """DIoU minus a penalty for different aspect ratios, whose weight carries no gradient.
+
+    Args:
+        added_height: by how much areas and aspect ratios see the boxes higher than they are. The detectors of the
+            YOLOv7 kind add ``eps`` there, which tells for boxes that are hardly higher.
 
     Source: arXiv:1911.08287. Unlike the originals, ``eps`` also guards the weight, which is 0 / 0 for
     equal boxes there.
     """
-    overlap = iou(first, second, eps)
-    angle = ops.atan((second[2] - second[0]) / (second[3] - second[1] + eps)) - ops.atan(
-        (first[2] - first[0]) / (first[3] - first[1] + eps))
+    overlap = _iou_and_union(first, second, eps, added_height)[0]
+    eps_of_ratio = added_height + eps
+    angle = ops.atan((second[2] - second[0]) / (second[3] - second[1] + eps_of_ratio)) - ops.atan(
+        (first[2] - first[0]) / (first[3] - first[1] + eps_of_ratio))
     aspect = angle * angle * (4.0 / math.pi ** 2)
     weight = ops.stop_gradient(aspect / (1.0 - overlap + aspect + eps))
     return overlap - (_center_distance(first, second, eps) + aspect * weight)
@@ -105,13 +110,16 @@ def _positive_area(box: Box) -> Tensor:
     return ops.relu(box[2] - box[0]) * ops.relu(box[3] - box[1])
 
 
-def _iou_and_union(first: Box, second: Box, eps: float) -> tuple[Tensor, Tensor]:
-    """IoU and area of the union."""
+def _iou_and_union(first: Box, second: Box, eps: float, added_height: float = 0.0) -> tuple[Tensor, Tensor]:
+    """IoU and area of the union, of boxes that count as higher by ``added_height`` in their areas."""
     x1, y1, x2, y2 = first
     other_x1, other_y1, other_x2, other_y2 = second
     inter = ops.relu(ops.minimum(x2, other_x2) - ops.maximum(x1, other_x1)) * ops.relu(
         ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1))
-    union = (x2 - x1) * (y2 - y1) + eps + (other_x2 - other_x1) * (other_y2 - other_y1) - inter
+    height, other_height = y2 - y1, other_y2 - other_y1
+    if added_height > 0.0:
+        height, other_height = height + added_height, other_height + added_height
+    union = (x2 - x1) * height + eps + (other_x2 - other_x1) * other_height - inter
     return inter / union, union
 
 

@@ -353,7 +353,8 @@ def _rep_conv(in_channels: int, out_channels: int) -> RepVGGBlock:
 class AdaptiveRouter(nn.Cell):
     """How easy an image is, from the means of the first backbone's maps.
 
-    Shape: maps (B, c_i, ., .) -> logits (B,); their sigmoid is near 1 for an image that the first detector is enough for.
+    Shape: maps (B, c_i, ., .) -> logits (B,); their sigmoid is near 1 for an image that the first detector is
+        enough for.
     Source: arXiv:2304.05552; original ``models/common.py``.
     """
 

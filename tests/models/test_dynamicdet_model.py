@@ -29,7 +29,7 @@ PROBABILITY = {"easy": 2e-6, "hard": 5e-5}
 
 
 class Everything(ModelAndDeploy):
-    """Router, maps of the second backbone, and of both exits the logits, the decoded rows of both forms and the boxes."""
+    """Router, maps of the second backbone, and of both exits logits, decoded rows of both forms and boxes."""
 
     def construct(self, images):
         model = self.model
@@ -93,7 +93,8 @@ def test_second_backbone_equals_the_original(outputs):
 @pytest.mark.parametrize("place, which", PLACES)
 def test_raw_heads_equal_the_original(outputs, place, which):
     heads = outputs["heads"][place]
-    for head, (wanted, leap) in zip(heads, stored_maps(outputs["arrays"], f"eval_{which}_raw", len(heads)), strict=True):
+    stored = stored_maps(outputs["arrays"], f"eval_{which}_raw", len(heads))
+    for head, (wanted, leap) in zip(heads, stored, strict=True):
         np.testing.assert_allclose(in_original_order(head).reshape(-1)[::leap], wanted, rtol=0,
                                    atol=MAP_TOLERANCE[which])
 
@@ -199,12 +200,12 @@ def test_initial_weights():
             reach = 1 / np.sqrt(level.conv.in_channels)
             assert np.abs(bias[:, 4] - np.log(8 / (640 / stride) ** 2)).max() <= reach
             assert np.abs(bias[:, 5:] - np.log(0.6 / 9.01)).max() <= reach and np.abs(bias[:, :4]).max() <= reach
-            assert np.abs(level.ia.asnumpy()).max() < 0.1 < 0.9 < level.im.asnumpy().min() < level.im.asnumpy().max() < 1.1
+            assert np.abs(level.ia.asnumpy()).max() < 0.1 > np.abs(level.im.asnumpy() - 1).max() > 0
 
 
 def test_without_a_router_every_image_is_hard():
     model = create_model("dy_yolov7_w0125", 2, router=False)
-    assert model.architecture["router"] is False and not any(p.name.startswith("router") for p in model.get_parameters())
+    assert not model.architecture["router"] and not any(p.name.startswith("router") for p in model.get_parameters())
 
     class Parts(nn.Cell):
         def __init__(self):

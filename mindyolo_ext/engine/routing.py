@@ -1,0 +1,240 @@
+"""Routed models: every image takes the first exit or the second, and only what it takes is computed.
+
+A routed model has ``routed = True`` and, beside ``predict``, ``glance(images)`` -> easiness (B,) in 0..1 and the
+features that both exits read, ``first(features)`` and ``second(images, features)`` -> boxes and scores as ``predict``.
+"""
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from tabulate import tabulate
+
+from mindyolo_ext import progress
+from mindyolo_ext.backend import Tensor, nn, ops
+from mindyolo_ext.backend.launch import world
+from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
+from mindyolo_ext.engine.predictor import Predictor
+from mindyolo_ext.evaluation.routing import checked_threshold, is_hard
+
+PARTS = {"glance": "the first backbone and the router", "first": "the first exit", "second": "the second exit"}
+Found = tuple[np.ndarray, np.ndarray]
+
+
+class Glance(nn.Cell):
+    """``model.glance`` as a graph of its own.
+
+    Shape: images (B, 3, H, W) -> easiness (B,), then the features.
+    """
+
+    def __init__(self, model: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
+        easiness, features = self.model.glance(images)
+        return (easiness,) + features
+
+
+class Exit(nn.Cell):
+    """One exit of a routed model for a whole batch, as a graph of its own.
+
+    The features come as arguments of their own: a tuple would be a constant, for which MindSpore compiles anew.
+
+    Shape: images (B, 3, H, W), features -> boxes (B, A, 4), scores (B, A, K).
+    """
+
+    def __init__(self, model: nn.Cell, *, second: bool):
+        super().__init__(auto_prefix=False)
+        self.model, self.is_second = model, second
+
+    def construct(self, images: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.second(images, features) if self.is_second else self.model.first(features)
+
+
+class ExitOfRows(nn.Cell):
+    """One exit for some images of a batch; they are picked on the device.
+
+    Shape: rows (n,) int32, images (B, 3, H, W), features -> boxes (n, A, 4), scores (n, A, K).
+    """
+
+    def __init__(self, model: nn.Cell, *, second: bool):
+        super().__init__(auto_prefix=False)
+        self.exit = Exit(model, second=second)
+
+    def construct(self, rows: Tensor, images: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
+        picked = ()
+        for feature in features:
+            picked = picked + (ops.gather(feature, rows, 0),)
+        return self.exit(ops.gather(images, rows, 0), *picked)
+
+
+@dataclass
+class PartMeter:
+    """Time that one part has taken, without compilation and first run, and the images that it worked on."""
+
+    images: int = 0
+    seconds: float = 0.0
+
+    @property
+    def milliseconds(self) -> float:
+        """Per image; 0 before the first."""
+        return 1e3 * self.seconds / max(self.images, 1)
+
+
+class RoutedPredictor(Predictor):
+    """Callable routed network that runs for each image only the exit it takes.
+
+    The glance runs on the whole batch. Images of one exit run together where the batch is of one mind, else one by one:
+    more sizes would mean more compilations, padding would mean work for nothing. An exit that no image takes is not
+    even compiled.
+
+    Args:
+        model: a routed network of this project with its weights.
+        fold: run the deploy form.
+        dy_thres: images whose easiness is below it take the second exit; 0 sends all to the first, 1 all to the
+            second. None takes the model's own.
+
+    Attributes: ``easiness`` (B,) of the last call; ``meters`` by part, since ``reset``.
+    Raises: ValueError for a threshold outside 0..1.
+    """
+
+    def __init__(self, model: nn.Cell, *, fold: bool = True, dy_thres: float | None = None):
+        super().__init__(model, fold=fold)
+        self.dy_thres = checked_threshold(model.dy_thres if dy_thres is None else dy_thres)
+        self.has_router = model.has_router
+        self.easiness = np.zeros(0, np.float32)
+        self._glance = Glance(self.network)
+        self._whole = {part: Exit(self.network, second=part == "second") for part in ("first", "second")}
+        self._rows = {part: ExitOfRows(self.network, second=part == "second") for part in ("first", "second")}
+        for cell in (self._glance, *self._whole.values(), *self._rows.values()):
+            cell.set_train(False)
+        self._compiled: set[tuple] = set()
+        self.reset()
+
+    def __call__(self, images: np.ndarray, valid: int | None = None) -> Found:
+        """Boxes (B, A, 4) and scores (B, A, K) of each image's own exit.
+
+        Args:
+            images: (B, 3, H, W) float32.
+            valid: the images behind these are padding; none of their rows is computed, all are 0.
+        """
+        count = len(images) if valid is None else valid
+        if count == 0:
+            return np.zeros((len(images), 0, 4), np.float32), np.zeros((len(images), 0, self.num_classes), np.float32)
+        tensors = self.glance(images)
+        hard = is_hard(self.easiness[:count], self.dy_thres)
+        parts = [(part, np.flatnonzero(hard == (part == "second"))) for part in ("first", "second")]
+        if any(len(rows) == len(images) for _, rows in parts):
+            return self.leave("second" if hard[0] else "first", tensors)
+        found = [(row, self._run(part, self._rows[part], Tensor(np.array([row], np.int32)), *tensors))
+                 for part, rows in parts for row in rows]
+        boxes, scores = (np.zeros((len(images), *array.shape[1:]), np.float32) for array in found[0][1])
+        for row, (its_boxes, its_scores) in found:
+            boxes[row], scores[row] = its_boxes[0], its_scores[0]
+        return boxes, scores
+
+    def glance(self, images: np.ndarray) -> tuple[Tensor, ...]:
+        """Set ``easiness``; returns what ``leave`` wants: the images and the features, on the device."""
+        tensor = Tensor(images)
+        self.easiness, *features = self._run("glance", self._glance, tensor)
+        return tensor, *features
+
+    def leave(self, part: str, tensors: Sequence[Tensor]) -> Found:
+        """Boxes and scores of a whole batch by the exit ``part``, ``first`` or ``second``."""
+        return self._run(part, self._whole[part], *tensors)
+
+    def compile(self, shape: tuple[int, ...]) -> bool:
+        """Compile the glance for inputs of ``shape``, and say so; False if that was done before."""
+        return self._compile("glance", self._glance, Tensor(np.zeros(shape, np.float32)))
+
+    def reset(self) -> None:
+        """Let the meters begin anew."""
+        self.meters = {part: PartMeter() for part in PARTS}
+
+    def _compile(self, part: str, cell: nn.Cell, *inputs: Tensor) -> bool:
+        """Compile ``cell`` for such inputs and run it once; False if that was done before."""
+        key = (cell, *(tensor.shape for tensor in inputs))
+        if key in self._compiled:
+            return False
+        with progress.compiling(PARTS[part], show=world().is_main, done="compiled and ran"):
+            cell(*inputs)[0].asnumpy()          # the first run sets up kernels: it would spoil the times
+        self._compiled.add(key)
+        return True
+
+    def _run(self, part: str, cell: nn.Cell, *inputs: Tensor) -> tuple:
+        """Outputs of a part, timed; results as arrays, features as tensors."""
+        self._compile(part, cell, *inputs)
+        meter, begin = self.meters[part], time.perf_counter()
+        outputs = cell(*inputs)
+        arrays = 1 if part == "glance" else 2                   # fetching one waits for all of them
+        outputs = (*(tensor.asnumpy() for tensor in outputs[:arrays]), *outputs[arrays:])
+        meter.seconds += time.perf_counter() - begin
+        meter.images += len(outputs[0])
+        return outputs
+
+
+@dataclass
+class Routing:
+    """How the images of an evaluation were routed.
+
+    Args:
+        easiness: (N,) of each picture.
+        dy_thres: the threshold in force.
+        milliseconds: by part, per image that took it.
+        size: (height, width) that ``gflops`` were counted for.
+        gflops: by part, if they were counted.
+    """
+
+    easiness: np.ndarray
+    dy_thres: float
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    size: tuple[int, int] = (0, 0)
+    gflops: RoutedGflops | None = None
+
+    @property
+    def share_easy(self) -> float:
+        """Share of the pictures that took the first exit."""
+        return float(1.0 - is_hard(self.easiness, self.dy_thres).mean()) if len(self.easiness) else 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the network, for this mixture of easy and hard pictures."""
+        return images_per_second(self.milliseconds, self.share_easy)
+
+    def count_gflops(self, network: nn.Cell, size: tuple[int, int]) -> None:
+        """Count the operations of ``network`` for inputs of ``size``, height and width."""
+        self.size, self.gflops = size, routed_gflops(network, size)
+
+    def table(self) -> str:
+        """One row: threshold, shares, arithmetic and speed."""
+        row = {"threshold": f"{self.dy_thres:.6f}", "easy, %": f"{100 * self.share_easy:.1f}"}
+        if self.gflops is not None:
+            row[f"mean GFLOPs at {self.size[0]}x{self.size[1]}"] = f"{self.gflops.mean(self.share_easy):.4g}"
+        row["network, images/s"] = f"{self.images_per_second:.2f}"
+        row |= {f"{part}, ms/image": f"{value:.2f}" for part, value in self.milliseconds.items()}
+        return tabulate([list(row.values())], list(row), disable_numparse=True, stralign="right")
+
+
+def images_per_second(milliseconds: dict[str, float], share_easy: float) -> float:
+    """Speed of a mixture of easy and hard images, from the milliseconds of the parts; 0 if there are none."""
+    mean = milliseconds["glance"] + share_easy * milliseconds["first"] + (1.0 - share_easy) * milliseconds["second"]
+    return 1e3 / mean if mean > 0 else 0.0
+
+
+def new_predictor(model: nn.Cell, *, fold: bool = True, dy_thres: float | None = None) -> Predictor:
+    """The predictor that fits ``model``.
+
+    Args:
+        model: a network of this project with its weights.
+        fold: run the deploy form.
+        dy_thres: of a routed model, see ``RoutedPredictor``.
+
+    Raises: ValueError for a threshold outside 0..1, or one for a model that is not routed.
+    """
+    if getattr(model, "routed", False):
+        return RoutedPredictor(model, fold=fold, dy_thres=dy_thres)
+    if dy_thres is not None:
+        raise ValueError(f"dy_thres={dy_thres}: {type(model).__name__} is not routed, all its images take the same "
+                         "way; leave the threshold out")
+    return Predictor(model, fold=fold)

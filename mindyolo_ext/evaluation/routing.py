@@ -1,0 +1,39 @@
+"""Which images of a routed model are hard, and which threshold makes how many of them so. NumPy only."""
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def is_hard(easiness: np.ndarray, dy_thres: float) -> np.ndarray:
+    """Which images take the second exit, (B,) bool.
+
+    Unlike the original: a threshold of 1 sends all images there, also those whose easiness rounds to 1.
+    """
+    return (np.asarray(easiness, np.float64) < dy_thres) | (dy_thres >= 1)
+
+
+def checked_threshold(dy_thres: float) -> float:
+    """The threshold itself. Raises: ValueError outside 0..1."""
+    if not 0 <= dy_thres <= 1:
+        raise ValueError(f"dy_thres: wanted a threshold in 0..1 (images whose easiness is below it take the second "
+                         f"exit), got {dy_thres}")
+    return float(dy_thres)
+
+
+def threshold_for(easy: float, stored: Mapping[str, Any]) -> float:
+    """The threshold for a share of easy images, between stored percentiles in proportion.
+
+    Args:
+        easy: share of images that take the first exit, in 0..1.
+        stored: what ``mindyolo-ext thresholds`` measured; may be empty for the shares 0 and 1.
+
+    Raises: ValueError for another share.
+    """
+    if not 0 <= easy <= 1:
+        raise ValueError(f"easy: wanted the share of easy images in 0..1, got {easy}")
+    if easy in (0, 1):
+        return 1.0 - easy
+    # Towards the ends the smallest and the largest easiness stand for 0 and 1, which no picture has
+    values = np.array([stored["lowest"], *stored["values"][1:-1], stored["highest"]], np.float64)
+    return float(np.interp(10 - 10 * easy, np.arange(11), values))

@@ -1,0 +1,82 @@
+"""GFLOPs: by hand for toys, at sizes that were not run; as published for the families."""
+import mindspore
+import pytest
+from routed_toy import RoutedToy
+
+from mindyolo_ext.backend import Tensor, nn, ops
+from mindyolo_ext.engine import flops
+from mindyolo_ext.engine.flops import RoutedGflops, gflops, routed_gflops
+from mindyolo_ext.models import create_model
+
+pytestmark = pytest.mark.usefixtures("graph_mode")
+
+
+def test_parts_of_a_toy_by_hand():
+    """Kernels: backbone 8 x 8 x 3 -> 4 at stride 8 (twice in the second exit), neck 3 x 3 x 4 -> 6, heads to 5."""
+    found, cells = routed_gflops(RoutedToy(), (32, 48)), 4 * 6
+    backbone, neck = 2 * cells * 4 * 3 * 64, 2 * cells * 6 * 4 * 9
+    assert found.glance * 1e9 == pytest.approx(backbone + neck)
+    assert found.first * 1e9 == pytest.approx(2 * cells * 5 * 6)
+    assert found.second * 1e9 == pytest.approx(backbone + 2 * cells * 5 * 4)
+    assert found.mean(0.25) == pytest.approx(0.25 * found.easy + 0.75 * found.hard)
+    assert gflops(RoutedToy(), (32, 48)) == found.hard
+
+
+class Various(nn.Cell):
+    """A grouped convolution, a dense layer on pooled values, and a convolution by a part of a weight."""
+
+    strides = (4,)
+
+    def __init__(self):
+        super().__init__()
+        self.grouped = nn.Conv2d(4, 8, 3, 2, pad_mode="pad", padding=1, group=4, has_bias=True)
+        self.part = nn.Conv2d(8, 6, 1, has_bias=True)
+        self.dense = nn.Dense(8, 10)
+        self.idle = nn.Conv2d(4, 400, 3)
+
+    def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.grouped(ops.cat((images, images[:, :1]), 1))
+        return self.dense(ops.mean(x, (2, 3))), ops.conv2d(x, self.part.weight[:2], self.part.bias[:2])
+
+
+def test_groups_pooled_values_and_parts_of_weights():
+    cells = 8 * 10
+    wanted = 2 * (cells * 8 * 9 + 8 * 10 + cells * 2 * 8)
+    assert gflops(Various(), (16, 20)) * 1e9 == pytest.approx(wanted, abs=1e-3)
+
+
+def test_counting_leaves_the_framework_as_it_was():
+    before, network = ops.Conv2D.__call__, Various()
+    gflops(network, (16, 16))
+    assert ops.Conv2D.__call__ is before
+    assert not network.dense._forward_hook
+    with pytest.raises(RuntimeError, match="broken"), flops._eager(), flops._watched_convolutions(lambda *_: None):
+        raise RuntimeError("broken")
+    assert ops.Conv2D.__call__ is before
+    assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
+
+
+@pytest.mark.parametrize(("name", "size", "published"), [
+    ("yolox_nano", 416, 1.08), pytest.param("gold_yolo_n", 640, 12.1, marks=pytest.mark.all_cases)])
+def test_families_cost_what_was_published(name: str, size: int, published: float):
+    """Nano's publication counts batch norms too, which are 3 % of so thin a network."""
+    assert gflops(create_model(name, 80), (size, size)) == pytest.approx(published, rel=0.035)
+
+
+def test_dynamicdet_costs_what_the_original_s_counter_says():
+    """thop on the fused original: 2.02 and 3.45 GFLOPs at 640."""
+    found = routed_gflops(create_model("dy_yolov7_w0125", 80), (640, 640))
+    assert (round(found.easy, 2), round(found.hard, 2)) == (2.02, 3.45)
+
+
+@pytest.mark.all_cases
+@pytest.mark.parametrize(("name", "size", "easy", "hard"), [
+    ("dy_yolov7", 640, 104.52, 181.72), ("dy_yolov7x", 640, 189.68, 307.64), ("dy_yolov7_w6", 1280, 359.7, 601.7)])
+def test_official_variants_cost_what_the_original_s_counter_says(name: str, size: int, easy: float, hard: float):
+    found = routed_gflops(create_model(name, 80), (size, size))
+    assert (found.easy, found.hard) == (pytest.approx(easy, rel=1e-4), pytest.approx(hard, rel=1e-4))
+
+
+def test_the_mean_follows_the_share():
+    parts = RoutedGflops(glance=1.0, first=2.0, second=6.0)
+    assert (parts.mean(1), parts.mean(0), parts.mean(0.5)) == (parts.easy, parts.hard, 5.0) == (3.0, 7.0, 5.0)
