@@ -17,6 +17,16 @@ def test_order_is_level_row_column_anchor():
     assert priors.level.dtype == np.int64 and priors.x.dtype == np.float32
 
 
+def test_order_with_all_cells_of_an_anchor_together():
+    sizes = [[(10, 20), (30, 40)], [(50, 60), (70, 80)]]
+    usual, planes = (grid_priors(64, 96, (16, 32), sizes, anchors_fastest=fastest) for fastest in (True, False))
+    first = np.arange(48).reshape(24, 2).T.reshape(-1)              # all cells of stride 16 with the first anchor
+    second = 48 + np.arange(12).reshape(6, 2).T.reshape(-1)
+    for name in ("x", "y", "stride", "level", "width", "height"):
+        np.testing.assert_array_equal(getattr(planes, name), getattr(usual, name)[np.concatenate((first, second))])
+    assert planes.width[23] == 10 and planes.width[24] == 30
+
+
 def test_without_anchors_there_is_one_prediction_per_cell():
     priors = grid_priors(32, 64, (8, 16, 32))
     assert len(priors) == 4 * 8 + 2 * 4 + 1 * 2 and not priors.width.any() and not priors.height.any()

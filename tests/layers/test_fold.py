@@ -4,7 +4,7 @@ import pytest
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
-from mindyolo_ext.layers.fold import copy_parameters, fold_batch_norms
+from mindyolo_ext.layers.fold import copy_parameters, fold_batch_norms, fold_implicit
 
 RANDOM = np.random.RandomState(0)
 
@@ -58,3 +58,11 @@ def test_copied_parameters_are_equal_and_apart():
 def test_an_even_kernel_is_refused():
     with pytest.raises(ValueError, match="kernel_size must be odd, got 2"):
         conv2d(3, 4, 2)
+
+
+def test_implicit_vectors_are_folded():
+    conv = randomized(conv2d(5, 3, 1, has_bias=True))
+    added, factor = RANDOM.normal(size=5).astype(np.float32), RANDOM.normal(size=3).astype(np.float32)
+    x = RANDOM.normal(size=(2, 5, 4, 6)).astype(np.float32)
+    wanted = conv(Tensor(x + added[:, None, None])).asnumpy() * factor[:, None, None]
+    np.testing.assert_allclose(fold_implicit(conv, added, factor)(Tensor(x)).asnumpy(), wanted, rtol=1e-5, atol=1e-5)

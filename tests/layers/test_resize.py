@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mindyolo_ext.backend import Tensor, nn
-from mindyolo_ext.layers.resize import adaptive_average, bilinear, double
+from mindyolo_ext.layers.resize import adaptive_average, bilinear, double, space_to_depth
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
@@ -55,3 +55,9 @@ def test_bilinear_weighs_the_four_neighbours(source, target):
 def test_double_repeats_every_cell():
     x = maps(3, 4)
     np.testing.assert_array_equal(Resized(double)(Tensor(x)).asnumpy(), x.repeat(2, 2).repeat(2, 3))
+
+
+def test_space_to_depth_takes_the_squares_column_by_column():
+    x = maps(6, 8)
+    wanted = np.concatenate([x[:, :, row::2, column::2] for column in (0, 1) for row in (0, 1)], 1)
+    np.testing.assert_array_equal(Resized(space_to_depth)(Tensor(x)).asnumpy(), wanted)
