@@ -237,6 +237,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--img_size", type=int, nargs="+", metavar="PIXELS")
     parser.add_argument("--per_batch_size", type=int, default=1)
     parser.add_argument("--raw", action="store_true", help="the network's own outputs, not decoded boxes and scores")
+    parser.add_argument("--parts", type=int, choices=[2, 3], help="of a routed model: files it is cut into; 3 puts the "
+                        "head of the first detector into one of its own (2 if not given)")
 
 
 def _add_anchors(parser: argparse.ArgumentParser) -> None:
@@ -373,7 +375,7 @@ def _verify(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from mindyolo_ext.engine.export import export
     logger.info("\n%s", export(options.weight, options.format, output=options.output, size=_size(options),
-                               batch_size=options.per_batch_size, raw=options.raw).table())
+                               batch_size=options.per_batch_size, raw=options.raw, parts=options.parts).table())
 
 
 def _anchors(options: argparse.Namespace) -> None:

@@ -102,8 +102,18 @@ def command(capsys: pytest.CaptureFixture) -> Command:
 @pytest.fixture(scope="session")
 def runner() -> ModuleType:
     """The program deploy/onnx_runtime.py as a module."""
-    spec = importlib.util.spec_from_file_location("deploy_onnx_runtime",
-                                                  REPOSITORY / "deploy" / "onnx_runtime.py")
+    return _deploy_program("onnx_runtime")
+
+
+@pytest.fixture(scope="session")
+def routed_runner() -> ModuleType:
+    """The program deploy/routed_runtime.py as a module."""
+    return _deploy_program("routed_runtime")
+
+
+def _deploy_program(name: str) -> ModuleType:
+    """A program of deploy/ as a module."""
+    spec = importlib.util.spec_from_file_location(f"deploy_{name}", REPOSITORY / "deploy" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     path = sys.path[:]
     spec.loader.exec_module(module)

@@ -27,8 +27,8 @@ from mindyolo_ext.engine.predict import Detector, find_sources, predict_sources
 from mindyolo_ext.evaluation.nms import NMSOptions
 from mindyolo_ext.models import create_model
 
-VERBS = ("train", "test", "predict", "convert", "verify", "export", "anchors", "thresholds", "check-data", "assign", "info",
-         "doctor", "demo")
+VERBS = ("train", "test", "predict", "convert", "verify", "export", "anchors", "thresholds", "check-data", "assign",
+         "info", "doctor", "demo")
 OFFICIAL = DEFAULT_GOLDEN / "yolo_fastestv2" / "official_format_yolo_fastestv2.pth"
 SIZE = (64, 96)                                     # network input, height and width
 PHOTO = (96, 128)

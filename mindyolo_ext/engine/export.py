@@ -1,8 +1,9 @@
 """Checkpoints as files for other runtimes, each checked against the network it came from."""
+import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,20 +12,24 @@ from tabulate import tabulate
 
 from mindyolo_ext import __version__
 from mindyolo_ext.backend import Tensor, launch, nn
+from mindyolo_ext.checkpoint.reader import file_sha256
 from mindyolo_ext.checkpoint.store import CheckpointMetadata
 from mindyolo_ext.engine.build import load_model
-from mindyolo_ext.engine.predictor import Predict
+from mindyolo_ext.engine.parts import Part, parts_of
 from mindyolo_ext.input_spec import InputSpec
 
 logger = logging.getLogger(__name__)
 FORMATS = ("onnx", "mindir", "air")
 TOLERANCE = 1e-3                # on scores and other outputs, and relative to the size of a box coordinate
-OUTPUT_NAMES = ("boxes", "scores")
+Arrays = dict[str, np.ndarray]                          # by name of an input or output
 
 
 @dataclass
 class ExportReport:
-    """Files written and, per format, the largest difference of every output to the source network."""
+    """Files written and the largest difference of every output to the source network.
+
+    Keys are formats; of a routed model format and part, ``"onnx first"``.
+    """
 
     files: dict[str, Path] = field(default_factory=dict)
     differences: dict[str, list[float]] = field(default_factory=dict)
@@ -39,20 +44,35 @@ class ExportReport:
         return tabulate(rows, ("format", "file", "MB", "largest difference per output", "ms per run here"))
 
 
+@dataclass(frozen=True)
+class Job:
+    """A part with what goes in and what the source network makes of it."""
+
+    part: Part
+    inputs: Arrays
+    expected: Arrays
+
+
 def export(weight: str | Path, formats: Sequence[str] = ("onnx", "mindir"), *, output: str | Path | None = None,
-           size: tuple[int, int] | None = None, batch_size: int = 1, raw: bool = False) -> ExportReport:
+           size: tuple[int, int] | None = None, batch_size: int = 1, raw: bool = False,
+           parts: int | None = None) -> ExportReport:
     """Write the deploy form of a checkpoint (BatchNorm folded) with its metadata inside.
+
+    A routed model becomes files of its own for its parts, NAME-first and NAME-second, so that a program runs the second
+    detector for hard images only.
 
     Args:
         weight: checkpoint of ours.
         formats: of ``FORMATS``; ``air`` needs an Ascend device.
         output: file name without suffix, default the checkpoint's.
         size: (height, width) of the input, default as trained.
-        batch_size: fixed batch of the exported graph.
+        batch_size: fixed batch of the exported graph. Of a routed model it is the batch of the first file; the others
+            take one image, because the images of a batch part there.
         raw: the network's own export outputs instead of ``boxes`` (B, A, 4) and ``scores`` (B, A, K).
+        parts: of a routed model: 2 files, or 3, with the head of the first detector apart, see ``parts_of``.
 
-    Raises: ValueError for an unknown format, AIR without Ascend, or if an exported file does not give the source
-        network's numbers (the file is removed then).
+    Raises: ValueError for an unknown format, AIR without Ascend, ``parts`` for another model, or if an exported file
+        does not give the source network's numbers (no file of that format is written then).
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
@@ -66,26 +86,23 @@ def export(weight: str | Path, formats: Sequence[str] = ("onnx", "mindir"), *, o
     model, metadata = load_model(weight)
     if size is not None:
         model.input_spec = replace(model.input_spec, size=size)
+    metadata = replace(metadata, input_spec=model.input_spec)
     deploy = model.to_deploy()
-    network = (deploy if raw else Predict(deploy)).set_train(False)
-    images = example_input(batch_size, model.input_spec)
-    expected = _arrays(network(Tensor(images)))
-    names = [f"output{i}" for i in range(len(expected))] if raw else list(OUTPUT_NAMES)
-    description = describe(replace(metadata, input_spec=model.input_spec), raw)
+    pieces = parts_of(deploy, raw=raw, count=parts)
+    if getattr(model, "routed", False) and len(pieces) == 1:
+        logger.info("%s: has no router yet, so all images are hard; exporting it as one file%s", weight,
+                    "" if raw else " that gives the second detector's boxes")
+    description = describe(metadata, raw)
+    if len(pieces) > 1:
+        description |= describe_route(metadata, model.dy_thres)
+        key = file_sha256(weight) + json.dumps(description, sort_keys=True) + str(len(pieces))
+        description["pair"] = hashlib.sha256(key.encode()).hexdigest()[:16]
+    jobs = run_parts(pieces, example_input(batch_size, model.input_spec))
     stem = Path(output) if output else Path(weight).with_suffix("")
     stem.parent.mkdir(parents=True, exist_ok=True)
     report = ExportReport()
     for kind in formats:
-        path = stem.with_name(f"{stem.name}.{kind}")
-        temporary = stem.with_name(f".{stem.name}.part.{kind}")
-        try:
-            _write(network, images, kind, temporary, description, names)
-            if kind != "air":
-                _check(kind, temporary, images, expected, report)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        report.files[kind] = path
+        _export_format(jobs, kind, stem, description, report)
     return report
 
 
@@ -94,6 +111,60 @@ def describe(metadata: CheckpointMetadata, raw: bool) -> dict[str, str]:
     return {"mindyolo_ext": __version__, "model": metadata.model, "num_classes": str(metadata.num_classes),
             "class_names": json.dumps(metadata.class_names), "input_spec": metadata.input_spec.to_json(),
             "architecture": json.dumps(metadata.architecture), "outputs": "raw" if raw else "boxes,scores"}
+
+
+def describe_route(metadata: CheckpointMetadata, dy_thres: float) -> dict[str, str]:
+    """What the parts of a routed model carry beside ``describe``: the default threshold and the measured ones."""
+    stored = metadata.extra.get("thresholds")
+    size = list(metadata.input_spec.size)
+    if stored and stored["size"] != size:
+        logger.warning("its thresholds were measured with input %s, not %s: the share of easy images may differ",
+                       stored["size"], size)
+    return {"dy_thres": str(dy_thres), "thresholds": json.dumps(stored)}
+
+
+def run_parts(parts: Sequence[Part], images: np.ndarray) -> list[Job]:
+    """What every part makes of ``images`` (B, 3, H, W); the parts behind the first work on the first image alone."""
+    known, jobs = {"images": images}, []
+    for part in parts:
+        inputs = _inputs(part, known)
+        outputs = _arrays(part.network.set_train(False)(*(Tensor(array) for array in inputs.values())))
+        jobs.append(Job(part, inputs, dict(zip(part.output_names(len(outputs)), outputs))))
+        known = {**known, **jobs[-1].expected}
+    return jobs
+
+
+def _inputs(part: Part, known: Arrays) -> Arrays:
+    """The arrays that ``part`` reads, of those that the parts before it gave."""
+    return {name: known[name] if part.is_entry else known[name][:1] for name in part.input_names(list(known))}
+
+
+def _export_format(jobs: Sequence[Job], kind: str, stem: Path, description: dict[str, str],
+                   report: ExportReport) -> None:
+    """All files of one format; none of them gets its name before all were compared with the network."""
+    ends = {job.part.name: f"-{job.part.name}" if job.part.name else "" for job in jobs}
+    paths = {name: stem.with_name(f"{stem.name}{end}.{kind}") for name, end in ends.items()}
+    temporary = {name: stem.with_name(f".{stem.name}{end}.part.{kind}") for name, end in ends.items()}
+    known = dict(jobs[0].inputs)
+    try:
+        for job in jobs:
+            part = job.part
+            own = {} if not part.name else {
+                "part": part.name, "holds": part.holds, "files": json.dumps({n: p.name for n, p in paths.items()})}
+            _write(job, kind, temporary[part.name], {**description, **own})
+            if kind != "air":
+                known |= _check(job, kind, temporary[part.name], known, report)
+        for name, path in paths.items():
+            temporary[name].replace(path)
+            report.files[_label(kind, name)] = path
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
+
+
+def _label(kind: str, part: str) -> str:
+    """Key of an ``ExportReport``."""
+    return f"{kind} {part}".rstrip()
 
 
 def example_input(batch_size: int, spec: InputSpec) -> np.ndarray:
@@ -105,8 +176,7 @@ def example_input(batch_size: int, spec: InputSpec) -> np.ndarray:
     return np.stack([spec.to_tensor(photo) for photo in photos])
 
 
-def _write(network: nn.Cell, images: np.ndarray, kind: str, path: Path, description: dict[str, str],
-           names: Sequence[str]) -> None:
+def _write(job: Job, kind: str, path: Path, description: dict[str, str]) -> None:
     """One exported file with its metadata."""
     import mindspore as ms
     keywords = {}
@@ -115,17 +185,19 @@ def _write(network: nn.Cell, images: np.ndarray, kind: str, path: Path, descript
             for key, value in description.items():
                 proto.user_info[key] = value
         keywords["custom_func"] = add_metadata
-    ms.export(network, Tensor(images), file_name=str(path.with_suffix("")), file_format=kind.upper(), **keywords)
+    ms.export(job.part.network, *(Tensor(array) for array in job.inputs.values()),
+              file_name=str(path.with_suffix("")), file_format=kind.upper(), **keywords)
     if kind == "onnx":
-        _finish_onnx(path, description, names)
+        _finish_onnx(path, description, list(job.inputs), list(job.expected))
 
 
-def _finish_onnx(path: Path, description: dict[str, str], names: Sequence[str]) -> None:
-    """Give input and outputs their names, and put the metadata in."""
+def _finish_onnx(path: Path, description: dict[str, str], inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give inputs and outputs their names, and put the metadata in."""
     import onnx
     model = onnx.load(str(path))
-    new = {model.graph.input[0].name: "images", **{o.name: n for o, n in zip(model.graph.output, names)}}
-    for value in (*model.graph.input, *model.graph.output):
+    values = [*model.graph.input, *model.graph.output]
+    new = dict(zip((value.name for value in values), (*inputs, *outputs), strict=True))
+    for value in values:
         value.name = new[value.name]
     for node in model.graph.node:
         for ends in (node.input, node.output):
@@ -138,36 +210,53 @@ def _finish_onnx(path: Path, description: dict[str, str], names: Sequence[str]) 
     onnx.save(model, str(path))
 
 
-def _check(kind: str, path: Path, images: np.ndarray, expected: Sequence[np.ndarray], report: ExportReport) -> None:
-    """Run the file in its own runtime and compare. Raises: ValueError where a difference is above the tolerance."""
+def _check(job: Job, kind: str, path: Path, known: Mapping[str, np.ndarray], report: ExportReport) -> Arrays:
+    """Run the file in its own runtime and compare; ``known``: what the files before this one gave.
+
+    A file behind another one is run with the source network's arrays and with those of the files before it.
+
+    Returns: its outputs for ``known``.
+    Raises: ValueError where a difference is above the tolerance.
+    """
     run = _onnx_runner(path) if kind == "onnx" else _mindir_runner(path)
-    found = run(images)
+    label, names = _label(kind, job.part.name), list(job.expected)
+    found, report.differences[label] = run(job.inputs), [0.0] * len(names)
     begin = time.perf_counter()
     for _ in range(3):
-        run(images)
-    report.milliseconds[kind] = (time.perf_counter() - begin) / 3 * 1e3
-    shapes, wanted = [a.shape for a in found], [b.shape for b in expected]
+        run(job.inputs)
+    report.milliseconds[label] = (time.perf_counter() - begin) / 3 * 1e3
+    _compare(job, label, found, report)
+    if not job.part.is_entry:
+        found = run(_inputs(job.part, dict(known)))
+        _compare(job, label, found, report)
+    return dict(zip(names, found))
+
+
+def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportReport) -> None:
+    """Note the differences of ``found`` to the source network. Raises: ValueError above the tolerance."""
+    shapes, wanted = [array.shape for array in found], [array.shape for array in job.expected.values()]
     if shapes != wanted:
-        raise ValueError(f"export: the {kind} file gives outputs of shapes {shapes}, the network {wanted}")
-    report.differences[kind] = [float(np.abs(a - b).max()) for a, b in zip(found, expected)]
-    for i, (mine, source) in enumerate(zip(found, expected)):
+        raise ValueError(f"export: the {label} file gives outputs of shapes {shapes}, the network {wanted}")
+    differences = report.differences[label]
+    for i, (mine, (name, source)) in enumerate(zip(found, job.expected.items())):
+        differences[i] = max(differences[i], float(np.abs(mine - source).max()))
         excess = np.abs(mine - source) - TOLERANCE * np.maximum(np.abs(source), 1.0)
         if not (excess <= 0).all():
-            raise ValueError(f"export: output {i} of the {kind} file differs by {report.differences[kind][i]:.3g} "
-                             f"from the network, allowed is {TOLERANCE}")
+            raise ValueError(f"export: {name} of the {label} file differs by {differences[i]:.3g} from the network, "
+                             f"allowed is {TOLERANCE}")
 
 
-def _onnx_runner(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _onnx_runner(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
     import onnxruntime
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {"images": images})
+    return lambda inputs: session.run(None, inputs)
 
 
-def _mindir_runner(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+def _mindir_runner(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
     import mindspore as ms
     cell = nn.GraphCell(ms.load(str(path)))
 
-    return lambda images: _arrays(cell(Tensor(images)))
+    return lambda inputs: _arrays(cell(*(Tensor(array) for array in inputs.values())))
 
 
 def _arrays(outputs: Tensor | Sequence[Tensor]) -> list[np.ndarray]:

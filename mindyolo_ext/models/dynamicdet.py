@@ -232,7 +232,7 @@ class DualBackbone(nn.Cell):
         # Of map i the first i + 1 chunks of channels, one for each place where it is added
         self.links = nn.CellList([conv2d(source, self.bounds[i + 1], 1, has_bias=True)
                                   for i, source in enumerate(sources)])
-        self.chunks = [ops.Conv2D(out_channel=channels, kernel_size=1) for channels in chunks]
+        self.chunks = [ops.Conv2D(out_channel=channels, kernel_size=(1, 1)) for channels in chunks]
         self.add_bias = ops.BiasAdd()
         self.stem = _stem(scale)
         self.stages = _stages(scale)

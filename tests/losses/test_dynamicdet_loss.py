@@ -47,7 +47,7 @@ def gains_of(case) -> dict[str, float]:
 
 
 class Losses(nn.Cell):
-    """Terms of either detector with both assigners, from raw maps (a tuple of them would be compiled anew each time)."""
+    """Terms of either detector with both assigners, from raw maps; a tuple of them would be compiled anew each time."""
 
     def __init__(self, model: nn.Cell, gains: dict[str, float]):
         super().__init__(auto_prefix=False)
