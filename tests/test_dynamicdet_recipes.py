@@ -54,7 +54,7 @@ def test_numbers_of_the_original(scale: str, step: int) -> None:
     hyp = SCRATCH | {"lrf": last_rate} if step == 1 else ROUTER
     config = load_config(RECIPES / f"{scale}-step{step}.yaml")
     assert asdict(config.model) == {"name": model, "keywords": {"router": step == 2}}
-    assert config.input.size == [side, side] and config.data.max_boxes == 160
+    assert config.input.size == [side, side] and config.data.max_boxes == 120
     train, optimizer, schedule = config.train, config.train.optimizer, config.train.schedule
     assert (train.epochs, train.per_batch_size * (8 if step == 1 else 1)) == ((300, 128) if step == 1 else (2, 1))
 

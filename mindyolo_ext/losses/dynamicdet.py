@@ -61,7 +61,7 @@ class Rows(nn.Cell):
         number = ops.cast(number, int32)
         integers = ops.stack(of_matched_box(ops.cat((integers, ops.expand_dims(box, 0)), 0), number), 0)
         floats = ops.stack(of_matched_box(floats, number), 0)
-        return ops.cast(order > 0.5, float32), integers[3], floats, integers[:3], flat
+        return ops.cast(order > 0.5, float32), integers[3], ops.stop_gradient(floats), integers[:3], flat
 
     def assigner_input(self, maps: Maps, flat: Tensor, floats: Tensor, integers: Tensor,
                        targets: Tensor) -> tuple[tuple, tuple, tuple]:

@@ -14,6 +14,7 @@ from dynamicdet_case import (
     seeded_model,
     stored_maps,
 )
+from dynamicdet_rows import MatchedRows, rows_by_level
 from gradients import Gradients, LossAndHeads, nesterov_totals, norms_and_sums
 from helpers import padded_targets
 from seeded import seeded_boxes, seeded_images
@@ -59,19 +60,6 @@ class Losses(nn.Cell):
         for trainable in self.kinds:
             terms = terms + (trainable.loss(heads, targets, mask)[1],)
         return ops.stack(terms, 0)
-
-
-class Assigned(nn.Cell):
-    """Matched rows of both detectors."""
-
-    def __init__(self, trainable: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.trainable = trainable
-
-    def construct(self, heads, targets, mask):
-        found = self.trainable.rows(self.trainable.maps_of(heads), self.trainable.for_detectors(targets),
-                                    self.trainable.for_detectors(mask))
-        return found[:4]
 
 
 class Runs:
@@ -174,23 +162,13 @@ def test_loss_with_images_that_have_no_box(runs, name, images):
 
 def test_assignment_equals_the_original(runs):
     """Same rows in the same order, of both detectors."""
-    matched, box, floats, integers = (x.asnumpy() for x in Assigned(runs.trainable)(
-        runs.first_step()[2], *runs.inputs[1:]))
-    targets, count = runs.inputs[1].asnumpy(), 0
-    for place, which in enumerate(DETECTORS):
-        begin = 0
-        for level, stride in enumerate(runs.strides):
-            cells = (runs.side // stride) ** 2
-            rows = []
-            for image in range(BATCH):
-                here = place * BATCH + image
-                own = (matched[here] > 0) & (floats[3, here] == level)
-                rows += [[image, (integers[0, here, i] - begin) // cells, floats[2, here, i], floats[1, here, i], image,
-                          *targets[image, box[here, i]]] for i in np.flatnonzero(own)]
-            wanted = stored(runs, f"assign_{which}_l{level}")
-            np.testing.assert_allclose(np.array(rows, np.float32).reshape(-1, 10), wanted, rtol=0, atol=1e-6)
-            begin, count = begin + 3 * cells, count + len(rows)
-    assert count > 0
+    sizes = [(runs.side // stride,) * 2 for stride in runs.strides]
+    found = MatchedRows(runs.trainable)(*runs.inputs[1:], *runs.first_step()[2])
+    detectors = rows_by_level(found, runs.inputs[1].asnumpy(), sizes)
+    for which, levels in zip(DETECTORS, detectors, strict=True):
+        for level, rows in enumerate(levels):
+            np.testing.assert_allclose(rows, stored(runs, f"assign_{which}_l{level}"), rtol=0, atol=1e-6)
+    assert sum(len(rows) for levels in detectors for rows in levels) > 0
 
 
 def test_gradients(runs):

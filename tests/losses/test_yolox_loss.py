@@ -7,7 +7,8 @@ from helpers import load_weights, padded_targets
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.losses import create_trainable
-from mindyolo_ext.losses.assign.simota import EXCLUDED, PairCosts
+from mindyolo_ext.losses.assign.dynamic_k import EXCLUDED, dynamic_k
+from mindyolo_ext.losses.assign.simota import PairCosts
 from mindyolo_ext.models import create_model
 
 FAMILY = "yolox"
@@ -37,7 +38,7 @@ class Assigned(nn.Cell):
         found = self.trainable.assigner_input(heads, targets, mask)
         cost, iou, candidate = self.trainable.assigner.pair_costs(*found)
         return (*self.trainable.assigner(*found), cost, iou, candidate,
-                self.trainable.assigner.dynamic_k(iou, candidate))
+                dynamic_k(iou, candidate))
 
 
 class Runs:
@@ -247,8 +248,8 @@ class Synthetic:
         heads = self.cells[False].heads([Tensor(m) for m in maps or self.maps])
         parts = Assigned(self.cells[False].trainable)(heads, Tensor(self.targets if targets is None else targets),
                                                       Tensor(self.mask if mask is None else mask))
-        matched, index, cost, iou, candidate, dynamic_k = (x.asnumpy() for x in parts)
-        return matched, index, PairCosts(cost, iou, candidate), dynamic_k
+        matched, index, cost, iou, candidate, numbers = (x.asnumpy() for x in parts)
+        return matched, index, PairCosts(cost, iou, candidate), numbers
 
 
 @pytest.fixture(scope="module")
@@ -269,12 +270,12 @@ def test_synthetic_loss(golden, synthetic, l1):
 def test_synthetic_matches(golden, area, prefix):
     arrays = golden.arrays("yolox/simota_case.npz")
     synthetic = Synthetic(arrays, area)
-    matched, index, costs, dynamic_k = synthetic.assigned()
+    matched, index, costs, numbers = synthetic.assigned()
     np.testing.assert_array_equal(matched > 0, arrays[f"{prefix}fg_mask"] > 0)
     np.testing.assert_array_equal(np.where(matched > 0, index, -1), arrays[f"{prefix}matched_gt"])
     np.testing.assert_array_equal(costs.candidate, arrays[f"{prefix}candidates"])
     wanted_k = arrays[f"{prefix}dynamic_k"]
-    np.testing.assert_array_equal((dynamic_k * synthetic.mask)[:, :wanted_k.shape[1]], wanted_k)
+    np.testing.assert_array_equal((numbers * synthetic.mask)[:, :wanted_k.shape[1]], wanted_k)
     ious = np.take_along_axis(costs.iou, index[:, None], 1)[:, 0] * matched
     np.testing.assert_allclose(ious, arrays[f"{prefix}pred_ious"], rtol=0, atol=1e-5)
     total, terms, _ = synthetic.loss()

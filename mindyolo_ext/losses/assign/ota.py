@@ -117,7 +117,7 @@ class OTAAssigner(nn.Cell):
     def construct(self, candidates: tuple[Box, Tensor], logits: tuple[Tensor, Tensor], wanted: tuple[Tensor, ...],
                   mask: Tensor) -> tuple[Tensor, Tensor]:
         cost, iou = self.pair_costs(candidates, logits, wanted, mask)
-        matched, box = cheapest(cost, dynamic_k(iou, candidates[1]))
+        matched, box = cheapest(cost, dynamic_k(iou, candidates[1]), first_of_equal=True)
         return ops.stop_gradient(matched), ops.stop_gradient(box)
 
     def pair_costs(self, candidates: tuple[Box, Tensor], logits: tuple[Tensor, Tensor], wanted: tuple[Tensor, ...],

@@ -1,12 +1,11 @@
 """SimOTA: predictions to boxes by cost, a number of predictions per box that follows from the overlaps."""
 from typing import NamedTuple
 
-from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
+from mindyolo_ext.backend import Tensor, float32, nn, ops
+from mindyolo_ext.losses.assign.dynamic_k import EXCLUDED, cheapest, dynamic_k
 from mindyolo_ext.losses.assign.lookup import rows_of_classes
 from mindyolo_ext.losses.iou import center_iou
 
-CANDIDATES = 10                             # overlaps that tell how many predictions a box gets, and the most it gets
-EXCLUDED = 1e9                              # cost of a pair that cannot match, above every real one
 # Which predictions may match: near the centre of a box, or (as the original up to tag 0.3.0) inside a box or near.
 AREAS = ("center", "box_or_center")
 _RADIUS = {"center": 1.5, "box_or_center": 2.5}             # in strides of the prediction
@@ -60,29 +59,8 @@ class SimOTAAssigner(nn.Cell):
     def construct(self, boxes: Center, logits: tuple[Tensor, Tensor], wanted: tuple[Tensor, ...], mask: Tensor,
                   levels: Levels) -> tuple[Tensor, Tensor]:
         cost, iou, candidate = self.pair_costs(boxes, logits, wanted, mask, levels)
-        batch, count, predictions = cost.shape
-        chosen = min(CANDIDATES, predictions)
-        prices, places = ops.topk(-cost, chosen, -1)                                        # (B, M, 10)
-        ranks = ops.reshape(ops.arange(chosen, dtype=int32), (1, 1, chosen))
-        taken = ops.logical_and(ranks < ops.expand_dims(self.dynamic_k(iou, candidate), 2), prices > -0.5 * EXCLUDED)
-        taken = ops.cast(taken, float32)
-        images = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1, 1)) * predictions
-        places = ops.reshape(places + images, (-1,))
-        numbers = ops.cast(ops.reshape(ops.arange(count, dtype=int32), (1, count, 1)), float32)
-        takers = self._scatter(taken, places, batch * predictions)
-        taker = self._scatter(taken * numbers, places, batch * predictions)                 # right where there is one
-        cheapest = ops.cast(ops.reshape(ops.argmin(cost, 1), (-1,)), float32)
-        several = ops.cast(takers > 1.5, float32)
-        box = taker * (1.0 - several) + cheapest * several
-        matched = ops.minimum(takers, 1.0)
-        shape = (batch, predictions)
-        return (ops.stop_gradient(ops.reshape(matched, shape)),
-                ops.stop_gradient(ops.reshape(ops.cast(box * matched, int32), shape)))
-
-    def dynamic_k(self, iou: Tensor, candidate: Tensor) -> Tensor:
-        """How many predictions each box takes, (B, M) int."""
-        overlaps, _ = ops.topk(iou * ops.expand_dims(candidate, 1), min(CANDIDATES, iou.shape[2]), -1)
-        return ops.cast(ops.maximum(ops.sum(overlaps, 2), 1.0), int32)
+        matched, box = cheapest(cost, dynamic_k(iou, candidate), first_of_equal=False)
+        return ops.stop_gradient(matched), ops.stop_gradient(box)
 
     def pair_costs(self, boxes: Center, logits: tuple[Tensor, Tensor], wanted: tuple[Tensor, ...], mask: Tensor,
                    levels: Levels) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,7 +117,3 @@ class SimOTAAssigner(nn.Cell):
         yes = ops.maximum(ops.log(probability), -100.0)                                     # as PyTorch limits it
         no = ops.maximum(ops.log(1.0 - probability), -100.0)
         return rows_of_classes(no - yes, ops.squeeze(label, 2)), -ops.sum(no, 1)
-
-    def _scatter(self, values: Tensor, places: Tensor, length: int) -> Tensor:
-        """Sum of the values that go to each place, (length,)."""
-        return ops.unsorted_segment_sum(ops.reshape(values, (-1,)), places, length)
