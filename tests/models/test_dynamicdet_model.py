@@ -68,8 +68,8 @@ def _arrays(part):
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
     """A case of the default folder that lost an array would only skip tests."""
-    if "size512" in golden_case.path.stem:
-        return
+    if "size512" in golden_case.path.stem or not golden_case.default:
+        pytest.skip("this case may hold less")
     wanted = {f"{kind}_{which}" for kind in ("post", "detect", "valloss") for which in EXITS} | {"eval_router_pooled"}
     wanted |= {f"{form}_{which}_decoded_s13" for form in ("eval", "deploy") for which in EXITS}
     assert set(golden_case.arrays()) >= wanted | {"dyn_scores", "dyn_thres", "dyn_probe_mean", "deploy_score"}
