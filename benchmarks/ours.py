@@ -2,8 +2,10 @@
 import itertools
 import os
 import platform
+import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -41,6 +43,7 @@ class Ours(Tasks):
         """Methods by the name of the job."""
         return {"measure": self.measure, "about": self.about, "make_weights": self.make_weights,
                 "convert": self.convert, "forward": self.forward, "onnx": self.onnx, "train_step": self.train_step,
+                "routes": self.routes, "onnx_routes": self.onnx_routes, "most_memory": self.most_memory,
                 "evaluate": self.evaluate, "evaluation_split": self.evaluation_split, "pipeline": self.pipeline,
                 "nms": self.nms}
 
@@ -115,6 +118,54 @@ class Ours(Tasks):
             return session.run(None, {"images": example})
         np.savez(outputs, *call())
         self.tasks[task] = call
+
+    def routes(self, checkpoint: str, images: str, easy: str, hard: str) -> None:
+        """Prepare ``easy`` and ``hard``, the two ways through a routed model's deploy form, as test.py runs them.
+
+        Stores an example image for the others; ``easy`` and ``hard`` are files for boxes and scores.
+        """
+        model, _ = load_model(checkpoint)
+        predictor = new_predictor(model)
+        example = example_input(1, model.input_spec)
+        np.save(images, example)
+
+        def route(threshold: float) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+            def call() -> tuple[np.ndarray, np.ndarray]:
+                predictor.dy_thres = threshold
+                return predictor(example)
+            return call
+        for name, threshold, path in (("easy", 0.0, easy), ("hard", 1.0, hard)):
+            self.tasks[name] = route(threshold)
+            np.savez(path, *self.tasks[name]())
+
+    def onnx_routes(self, checkpoint: str, images: str, easy: str, hard: str) -> None:
+        """Prepare ``easy`` and ``hard`` as ``routes`` does, with the exported parts in ONNX Runtime."""
+        import onnxruntime
+        path = Path(easy).with_name("parts")
+        report = export(checkpoint, ["onnx"], output=path, parts=3)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        sessions = {label.split()[1]: onnxruntime.InferenceSession(str(file), options,
+                                                                   providers=["CPUExecutionProvider"])
+                    for label, file in report.files.items()}
+        example = np.load(images)
+
+        def route(part: str) -> Callable[[], list[np.ndarray]]:
+            entry, last = sessions["router"], sessions[part]
+            given = [value.name for value in entry.get_outputs()]
+            wanted = {value.name for value in last.get_inputs()}
+
+            def call() -> list[np.ndarray]:
+                known = {"images": example, **dict(zip(given, entry.run(None, {"images": example})))}
+                return last.run(None, {name: known[name] for name in wanted})
+            return call
+        for name, part, file in (("easy", "first", easy), ("hard", "second", hard)):
+            self.tasks[name] = route(part)
+            np.savez(file, *self.tasks[name]())
+
+    def most_memory(self) -> float:
+        """The most that this process ever held, in GB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
     def train_step(self, task: str, recipe: str, checkpoint: str, batch: str, rate: float,
                    teacher: str = "") -> dict:

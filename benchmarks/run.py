@@ -1,7 +1,7 @@
 """Times this project against its peers, both in the same run, and writes ratios into a Markdown file.
 
     python benchmarks/run.py [CASE ...] --torch-python PYTHON --yolo-fastestv2-repo CLONE --yolox-repo CLONE
-        --gold-yolo-repo CLONE [--mindyolo-repo CLONE] [--out docs/benchmarks.md]
+        --gold-yolo-repo CLONE --dynamicdet-repo CLONE [--mindyolo-repo CLONE] [--out docs/benchmarks.md]
 
 Absolute times say little on another machine, so every row is a pair: ours, peer, ours, peer, ... in two processes that
 live through the case. While one computes the other is halted (SIGSTOP), and both are bound to the same processors.
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from measuring import Bench, Row, Section, Skipped, measured_section, program_seconds, write_sections
@@ -28,6 +28,9 @@ RECIPE = str(ROOT / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml")
 YOLOX_TINY, YOLOX_S = (str(ROOT / "configs" / "yolox" / f"yolox-{scale}.yaml") for scale in ("tiny", "s"))
 GOLD_YOLO = {scale: str(ROOT / "configs" / "gold_yolo" / f"gold_yolo-{scale}.yaml")
              for scale in ("n", "n-distill", "s-distill", "m-distill", "l-distill")}
+DYNAMICDET, NARROW_DYNAMICDET = (str(ROOT / "configs" / "dynamicdet" / f"dy-yolov7{name}.yaml")
+                                 for name in ("{}-step{}", "-w0125-coco128-step{}"))
+DYNAMICDET_SCALES = {"": "dy_yolov7, 640 x 640", "x": "dy_yolov7x, 640 x 640", "-w6": "dy_yolov7_w6, 1280 x 1280"}
 # Pictures per second that the original publishes for a T4, TensorRT 7, half precision, batch 1
 GOLD_YOLO_ON_T4 = {"n": 563, "s": 286, "m": 152, "l": 88}
 BATCH, BOXES_PER_PICTURE, RATE = 16, 7, 1e-6
@@ -43,6 +46,7 @@ class Training:
         brightest: value of a white pixel.
         padded_boxes: M, as the recipe pads.
         teacher: recipe of the network that a distillation learns from.
+        peer: further arguments of the original's step.
     """
 
     recipe: str
@@ -51,6 +55,7 @@ class Training:
     brightest: float
     padded_boxes: int
     teacher: str = ""
+    peer: dict[str, int] = field(default_factory=dict)
 
 
 FASTESTV2_TRAINING = Training(RECIPE, batch=BATCH, side=352, brightest=1.0, padded_boxes=96)
@@ -58,13 +63,26 @@ YOLOX_TRAINING = Training(YOLOX_TINY, batch=4, side=416, brightest=255.0, padded
 GOLD_YOLO_TRAINING = Training(GOLD_YOLO["n"], batch=4, side=320, brightest=1.0, padded_boxes=160)
 GOLD_YOLO_DISTILLING = Training(GOLD_YOLO["n-distill"], batch=4, side=320, brightest=1.0, padded_boxes=160,
                                 teacher=GOLD_YOLO["n"])
+DYNAMICDET_CASCADES = {
+    "dy_yolov7_w0125": Training(NARROW_DYNAMICDET.format(1), batch=2, side=256, brightest=1.0, padded_boxes=80,
+                                peer={"size": 256}),
+    "dy_yolov7": Training(DYNAMICDET.format("", 1), batch=2, side=256, brightest=1.0, padded_boxes=160,
+                          peer={"size": 640})}
+DYNAMICDET_ROUTERS = {
+    "dy_yolov7_w0125": Training(NARROW_DYNAMICDET.format(2), batch=1, side=256, brightest=1.0, padded_boxes=80,
+                                peer={"size": 256}),
+    "dy_yolov7": Training(DYNAMICDET.format("", 2), batch=1, side=256, brightest=1.0, padded_boxes=160,
+                          peer={"size": 640})}
+DYNAMICDET_LARGEST = Training(DYNAMICDET.format("-w6", 1), batch=1, side=256, brightest=1.0, padded_boxes=160)
+MOST_MEMORY = 20                                        # GB that the largest one's training step may take
 
 
 def main() -> int:
     """Run the cases asked for; returns the exit status."""
     options = _parser().parse_args()
     options.clones = {"yolo_fastestv2": options.yolo_fastestv2_repo, "yolox": options.yolox_repo,
-                      "gold_yolo": options.gold_yolo_repo, "mindyolo": options.mindyolo_repo}
+                      "gold_yolo": options.gold_yolo_repo, "dynamicdet": options.dynamicdet_repo,
+                      "mindyolo": options.mindyolo_repo}
     logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))         # so that the workers end too
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:options.threads]))
@@ -94,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--yolox-repo", type=Path, help="a clone of Megvii-BaseDetection/YOLOX, unchanged")
     parser.add_argument("--gold-yolo-repo", type=Path, help="the folder Detection/Gold-YOLO of a clone of "
                         "huawei-noah/Efficient-Computing, unchanged")
+    parser.add_argument("--dynamicdet-repo", type=Path, help="a clone of VDIGPKU/DynamicDet, unchanged")
     parser.add_argument("--mindyolo-repo", type=Path, help="a clone of mindspore-lab/mindyolo, unchanged: a second "
                         "peer of yolox_train_step")
     parser.add_argument("--shared", type=Path, default=os.environ.get("MINDYOLO_EXT_SHARED", ROOT.parent / "shared"),
@@ -243,6 +262,75 @@ def _gold_yolo_step(bench: Bench, training: Training, what: str, notes: list[str
                    f"Our first step, its compilation included: {seconds:.1f} s (wanted: at most 90 s)."]
 
 
+def dynamicdet_forward(bench: Bench) -> tuple[list[Row], list[str]]:
+    """Both ways through the routed networks, as graphs and as exported ONNX files, against the original's."""
+    rows = []
+    for scale, name in DYNAMICDET_SCALES.items():
+        ours, theirs, exported = bench.ours(), bench.theirs("dynamicdet"), bench.ours()
+        weights = ours("make_weights", folder=str(bench.folder), recipe=DYNAMICDET.format(scale, 2))
+        images = str(bench.folder / "images.npy")
+
+        def files(side: str) -> dict[str, str]:
+            return {route: str(bench.folder / f"{side}_{route}.npz") for route in ("easy", "hard")}
+        ours("routes", checkpoint=weights["checkpoint"], images=images, **files("ours"))
+        theirs("routes", weights=weights, images=images, **files("theirs"))
+        exported("onnx_routes", checkpoint=weights["checkpoint"], images=images, **files("onnx"))
+        for route in ("easy", "hard"):
+            worst = _compare(Path(files("ours")[route]), Path(files("theirs")[route]))
+            _compare(Path(files("onnx")[route]), Path(files("theirs")[route]))
+            workers = {"onnx": exported, "ours": ours, "peer": theirs}
+            times = bench.interleave({worker: (process, route) for worker, process in workers.items()})
+            what = f"{name}, {route} image"
+            rows += [Row(f"{what}, MindSpore graphs / PyTorch eager", times["ours"], times["peer"], target=1.2,
+                         note=f"largest difference of outputs {worst:.1e}"), *_onnx_rows(what, times)]
+        bench.close_workers()                           # these networks are large
+    return rows, ["Batch 1; batch norms folded, RepConv and implicit layers merged on both sides (the original by its "
+                  "own function). An easy image takes backbone 1, router and head 1, a hard one backbone 1, router, "
+                  "backbone 2 and head 2; the threshold says which. Ours are two graphs each, or two exported files "
+                  "each (`--parts 3`), with boxes and scores as results; the original returns what it makes them of. "
+                  "The same weights and pictures; three processes take turns."]
+
+
+def dynamicdet_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
+    """Training step 1: both detectors' forward, OTA and loss, backward, SGD, moving average; memory of the largest."""
+    rows, notes = _dynamicdet_steps(bench, DYNAMICDET_CASCADES)
+    largest = DYNAMICDET_LARGEST
+    maker = bench.ours()
+    weights = maker("make_weights", folder=str(bench.folder), recipe=largest.recipe)
+    bench.close_workers()
+    worker = bench.ours()
+    worker("train_step", task="step", recipe=largest.recipe, checkpoint=weights["checkpoint"], rate=RATE,
+           batch=_made_up_batch(bench.folder / "batch.npz", largest))
+    worker("measure", task="step", count=1)
+    notes.append(f"The most memory of a process that compiles this step of {weights['model']} (batch {largest.batch}, "
+                 f"{largest.side} x {largest.side}) and runs it twice: {worker('most_memory'):.1f} GB (wanted: at most "
+                 f"{MOST_MEMORY} GB).")
+    return rows, ["Forward of both detectors, OTA and loss of both, backward, SGD with Nesterov momentum and decay by "
+                  "kind of parameter, moving average of all weights and statistics.", *notes]
+
+
+def dynamicdet_router_step(bench: Bench) -> tuple[list[Row], list[str]]:
+    """Training step 2: both detectors' forward, OTA and loss, the router's loss, its backward, AdamW."""
+    rows, notes = _dynamicdet_steps(bench, DYNAMICDET_ROUTERS)
+    return rows, ["Forward of both detectors with frozen norms, OTA and loss of both, the router's loss with the "
+                  "median of all differences, its gradient and AdamW.", *notes]
+
+
+def _dynamicdet_steps(bench: Bench, trainings: dict[str, Training]) -> tuple[list[Row], list[str]]:
+    """Rows and notes of training steps."""
+    rows, compilations = [], []
+    for name, training in trainings.items():
+        ours, theirs = bench.ours(), bench.theirs("dynamicdet")
+        note, seconds = _prepare_train_step(bench, training, ours, theirs)
+        times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
+        rows.append(Row(f"{name}, batch {training.batch}, {training.side} x {training.side}, MindSpore graph / PyTorch "
+                        "eager", times["ours"], times["peer"], target=1.5, note=note))
+        compilations.append(f"{name} {seconds:.1f} s")
+        bench.close_workers()                           # these networks are large
+    return rows, [f"{BOXES_PER_PICTURE} boxes per picture; ours pads them as the recipes do, the original's tensors "
+                  "grow with the boxes.", f"Our first step, its compilation included: {', '.join(compilations)}."]
+
+
 def start(bench: Bench) -> tuple[list[Row], list[str]]:
     """From the start of the process to the end of the first training step, without and with cached graphs."""
     from mindyolo_ext.data.shapes import make_shapes_dataset
@@ -351,7 +439,8 @@ CASES: dict[str, Callable[[Bench], tuple[list[Row], list[str]]]] = {
     "forward": forward, "forward_onnx": forward_onnx, "train_step": train_step, "start": start, "evaluate": evaluate,
     "pipeline": pipeline, "nms": nms, "yolox_forward": yolox_forward, "yolox_train_step": yolox_train_step,
     "gold_yolo_forward": gold_yolo_forward, "gold_yolo_train_step": gold_yolo_train_step,
-    "gold_yolo_distill_step": gold_yolo_distill_step}
+    "gold_yolo_distill_step": gold_yolo_distill_step, "dynamicdet_forward": dynamicdet_forward,
+    "dynamicdet_train_step": dynamicdet_train_step, "dynamicdet_router_step": dynamicdet_router_step}
 
 
 # ---- parts that cases share -----------------------------------------------------------------------------------------
@@ -407,7 +496,7 @@ def _prepare_train_step(bench: Bench, training: Training, ours: Callable, theirs
     mine = ours("train_step", task="step", recipe=training.recipe, checkpoint=weights["checkpoint"], batch=path,
                 rate=RATE, teacher=teacher.get("checkpoint", ""))
     peer = theirs("train_step", task="step", weights=weights, batch=path, rate=RATE,
-                  **({"teacher": teacher} if teacher else {}))
+                  **({"teacher": teacher} if teacher else {}), **training.peer)
     losses = mine["losses"]
     sums = {names: sum(losses[name] for name in names.split("+")) for names in peer}
     if not np.allclose(list(sums.values()), list(peer.values()), rtol=1e-3):

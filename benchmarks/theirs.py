@@ -7,6 +7,7 @@ import os
 import runpy
 import sys
 
+import original_dynamicdet
 import original_gold_yolo
 import original_yolo_fastestv2
 import original_yolox
@@ -14,7 +15,7 @@ import torch
 from serving import serve
 
 MAKERS = {"yolo_fastestv2": original_yolo_fastestv2.make, "yolox": original_yolox.make,
-          "gold_yolo": original_gold_yolo.make}
+          "gold_yolo": original_gold_yolo.make, "dynamicdet": original_dynamicdet.make}
 
 
 def main(family, clone, threads, program=None, *arguments):
