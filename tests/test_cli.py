@@ -3,7 +3,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -100,18 +99,15 @@ def one_line_error(status: int, output: str) -> str:
 # ---- help -----------------------------------------------------------------------------------------------------------
 
 
-def test_help_of_every_verb_is_quick_and_starts_no_framework():
-    code = ("import sys, time\nfrom mindyolo_ext.cli import main\n"
-            f"for verb in {VERBS!r}:\n    begin = time.perf_counter()\n    try:\n        main([verb, '--help'])\n"
+def test_help_of_every_verb_starts_no_framework():
+    code = ("import sys\nfrom mindyolo_ext.cli import main\n"
+            f"for verb in {VERBS!r}:\n    try:\n        main([verb, '--help'])\n"
             "    except SystemExit as leaving:\n        assert leaving.code == 0, verb\n"
-            "    spent = time.perf_counter() - begin\n    assert spent < 2.0, (verb, spent)\n"
             "assert not {'mindspore', 'mindyolo_ext.backend', 'cv2'} & set(sys.modules), 'a framework was imported'\n")
-    begin = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], env=environment(), cwd=ROOT, capture_output=True, text=True,
                           timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("usage: mindyolo-ext ") == len(VERBS)
-    assert time.perf_counter() - begin < 10.0
 
 
 def test_help_lists_the_verbs_and_the_console_script_is_installed():
