@@ -1,4 +1,5 @@
-"""How a picture becomes the network's input, and how boxes find the way back. NumPy and OpenCV only.
+"""How a picture becomes the network's input, and how boxes find the way back. NumPy and OpenCV; Pillow where a model
+wants its bicubic filter.
 
 The spec belongs to the model and travels with every checkpoint and exported file, so that training,
 evaluation, prediction and the runners in ``deploy/`` cannot disagree.
@@ -57,6 +58,8 @@ class InputSpec:
             published and its everyday evaluation. ``down_twice``: cut off and, if that lost a pixel of the side that
             should fill the input, fitted a second time; boxes keep the factor before the cut, as YOLOX.
         shrink: ``linear``, or ``area`` to average pixels where a letterboxed photo gets smaller.
+        resample: ``linear``: OpenCV's two nearest pixels a side, or what ``shrink`` says. ``bicubic``: Pillow's cubic
+            filter, which grows as a photo shrinks and so averages too; slower, needs Pillow.
         stride: height and width must be multiples of it.
         border: pixels by which a photo's longer side stays short of the input's longer side, whatever the shape of
             the input; a photo that then does not fit is shrunk again. None: the photo is fitted into the input.
@@ -75,6 +78,7 @@ class InputSpec:
     scale_up: bool = True
     rounding: str = "nearest"
     shrink: str = "linear"
+    resample: str = "linear"
     stride: int = 32
     border: int | None = None
 
@@ -86,12 +90,16 @@ class InputSpec:
                                      ("resize", self.resize, ("stretch", "letterbox")),
                                      ("pad_anchor", self.pad_anchor, ("center", "topleft")),
                                      ("rounding", self.rounding, ("nearest", *OWN_FACTORS, "down_twice")),
-                                     ("shrink", self.shrink, ("linear", "area"))):
+                                     ("shrink", self.shrink, ("linear", "area")),
+                                     ("resample", self.resample, ("linear", "bicubic"))):
             if value not in allowed:
                 raise ValueError(f"InputSpec: {name} must be one of {allowed}, got {value!r}")
         if len(self.size) != 2 or any(v <= 0 or v % self.stride for v in self.size):
             raise ValueError(f"InputSpec: size must be (height, width), positive multiples of {self.stride}, "
                              f"got {self.size}")
+        if self.resample == "bicubic" and self.shrink != "linear":
+            raise ValueError(f"InputSpec: resample bicubic averages where a photo gets smaller anyway, wanted shrink "
+                             f"linear beside it, got {self.shrink!r}")
         if self.border is not None and (self.border >= max(self.size) or self.resize == "stretch"
                                         or self.rounding not in OWN_FACTORS):
             raise ValueError(f"InputSpec: border wants a letterbox, a rounding of {OWN_FACTORS} and less than "
@@ -146,9 +154,9 @@ class InputSpec:
         placement = self.place(*image.shape[:2])
         net_h, net_w = self.size
         if self.resize == "stretch":
-            return cv2.resize(image, (net_w, net_h), interpolation=cv2.INTER_LINEAR), placement
+            return _scaled(image, (net_w, net_h), "linear", self.resample), placement
         if self.border is not None:
-            image = _scaled(image, self._loaded(*image.shape[:2]), self.shrink)
+            image = _scaled(image, self._loaded(*image.shape[:2]), self.shrink, self.resample)
         image = self.fit_image(image)
         if self.rounding == "down_twice":
             image = self.fit_image(image)
@@ -160,7 +168,8 @@ class InputSpec:
 
     def fit_image(self, image: np.ndarray) -> np.ndarray:
         """The photo scaled to the network's size with its shape kept, without padding."""
-        return _scaled(image, self._resized(*image.shape[:2]), "linear" if self.border is not None else self.shrink)
+        return _scaled(image, self._resized(*image.shape[:2]), "linear" if self.border is not None else self.shrink,
+                       self.resample)
 
     def to_tensor(self, image: np.ndarray) -> np.ndarray:
         """BGR uint8 (H, W, 3) of any size -> float32 (3, H, W) in the model's convention."""
@@ -195,11 +204,22 @@ class InputSpec:
         return cls(**values)
 
 
-def _scaled(image: np.ndarray, shape: tuple[int, int], shrink: str) -> np.ndarray:
+def _scaled(image: np.ndarray, shape: tuple[int, int], shrink: str, resample: str) -> np.ndarray:
     """The image at ``shape`` (width, height); pixels are averaged where it shrinks and ``shrink`` is ``area``."""
     height, width = image.shape[:2]
     if shape == (width, height):
         return image
+    if resample == "bicubic":
+        return _pillow_bicubic(image, shape)
     smaller = max(shape) < max(width, height)
     return cv2.resize(image, shape, interpolation=cv2.INTER_AREA if smaller and shrink == "area"
                       else cv2.INTER_LINEAR)
+
+
+def _pillow_bicubic(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The image uint8 (h, w, 3) at ``shape`` (width, height). Channels do not mix, so their order does not matter."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("InputSpec: resample bicubic is Pillow's filter: pip install pillow") from error
+    return np.array(Image.fromarray(np.ascontiguousarray(image)).resize(shape, Image.Resampling.BICUBIC))

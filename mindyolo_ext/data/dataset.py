@@ -352,7 +352,7 @@ def build_dataset(config: Mapping[str, Any], data_root: str | Path = ".", *, str
                "yolo": (read_yolo, (), ("data", "split", "images", "labels", "names", "missing_labels",
                                        "polygons")),
                "darknet": (read_darknet, ("data", "split"), ()),
-               "voc": (read_voc, ("root", "split", "names"), ("first_pixel",))}
+               "voc": (read_voc, ("names",), ("root", "split", "sets", "first_pixel", "difficult", "min_area"))}
     settings = dict(config)
     format_name = settings.pop("format", None)
     if format_name not in readers:

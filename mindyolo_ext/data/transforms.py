@@ -3,7 +3,8 @@
 An augmentation is a function ``f(sample, context, *, keywords) -> sample`` decorated with ``@register_transform``; its
 name is the step's name in a configuration. It returns a new sample and never writes into the one it got, draws every
 random number from ``context.rng``, and may load further pictures through ``context.dataset``. The augmentations of
-single families stand in ``yolox_augment.py``, ``gold_yolo_augment.py`` and ``dynamicdet_augment.py``.
+single families stand in ``yolox_augment.py``, ``gold_yolo_augment.py``, ``dynamicdet_augment.py`` and
+``simple_yolo_augment.py``.
 """
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,12 @@ from mindyolo_ext.data.dynamicdet_augment import (  # noqa: F401  makes its step
     dynamicdet_paste_in,
 )
 from mindyolo_ext.data.gold_yolo_augment import gold_yolo_mosaic  # noqa: F401  makes its step known
+from mindyolo_ext.data.simple_yolo_augment import (  # noqa: F401  makes its steps known
+    color_jitter,
+    simple_yolo_mosaic,
+    simple_yolo_perspective,
+    simple_yolo_scale_crop,
+)
 from mindyolo_ext.data.transform_registry import (
     PHOTO_STEPS,
     POLYGON_STEPS,
