@@ -15,7 +15,7 @@ from mindyolo_ext.backend.distributed import average_over_ranks
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.backend.parameters import ParameterGroup
 
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adam", "adamw")
 LOSS_SCALERS = ("none", "static", "dynamic")
 
 _flatten = ops.MultitypeFuncGraph("flatten")
@@ -40,9 +40,10 @@ class OptimizerOptions:
     """What the graph needs to know of the optimiser; the rates themselves are inputs of every step.
 
     Args:
-        name: ``sgd`` (PyTorch's form: momentum buffer without dampening) or ``adamw``.
+        name: ``sgd`` (PyTorch's form: momentum buffer without dampening), ``adam`` or ``adamw``.
         nesterov: for sgd.
-        betas, eps: of adamw.
+        betas, eps: of adam and adamw.
+        momentum_is_beta1: adam and adamw take the momentum that every step is given in place of the first beta.
         accumulate: micro batches per update; gradients are summed, the caller says when to update.
         clip_norm: largest global norm of the gradient, 0 for no clipping.
         ema: whether a moving average of all parameters and statistics is kept.
@@ -55,6 +56,7 @@ class OptimizerOptions:
     nesterov: bool = False
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    momentum_is_beta1: bool = False
     accumulate: int = 1
     clip_norm: float = 0.0
     ema: bool = False
@@ -94,20 +96,23 @@ class _GroupUpdate(nn.Cell):
 
     def __init__(self, group: ParameterGroup, index: int, options: OptimizerOptions):
         super().__init__(auto_prefix=False)    # parameters keep the names they have
-        self.adamw = options.name == "adamw"
+        self.adam = options.name != "sgd"
+        self.decoupled = options.name == "adamw"
+        self.momentum_is_beta1 = options.momentum_is_beta1
         self.nesterov = options.nesterov
         self.weight_decay = float(group.weight_decay)
         self.beta1, self.beta2 = options.betas
         self.eps = options.eps
         length = sum(_sizes(group.parameters))
         self.buffer = _zeros(length, f"optimizer.{index}.momentum")
-        if self.adamw:
+        if self.adam:
             self.square = _zeros(length, f"optimizer.{index}.square")
             self.count = _zeros(1, f"optimizer.{index}.count")
 
     def construct(self, weights, gradient, rate, momentum, apply):
-        if self.adamw:
-            return self.adamw_update(weights, gradient, rate, apply)
+        if self.adam:
+            beta1 = momentum if self.momentum_is_beta1 else self.beta1
+            return self.adam_update(weights, gradient, rate, beta1, apply)
         if self.weight_decay != 0.0:
             gradient = gradient + self.weight_decay * weights
         buffer = self.buffer * momentum + gradient
@@ -115,18 +120,25 @@ class _GroupUpdate(nn.Cell):
         ops.assign(self.buffer, _choose(apply, buffer, self.buffer))
         return _choose(apply, weights - rate * step, weights)
 
-    def adamw_update(self, weights, gradient, rate, apply):
-        """Decoupled weight decay, bias-corrected moments, as ``torch.optim.AdamW``."""
+    def adam_update(self, weights, gradient, rate, beta1, apply):
+        """Bias-corrected moments; weight decay as ``torch.optim.AdamW`` (off the weight) or ``Adam`` (in the gradient).
+
+        The correction is that of the present ``beta1`` to the power of the step, whatever it was before.
+        """
+        kept = weights
+        if self.decoupled:
+            kept = weights * (1.0 - rate * self.weight_decay)
+        elif self.weight_decay != 0.0:
+            gradient = gradient + self.weight_decay * weights
         count = self.count + 1.0
-        first = self.buffer * self.beta1 + (1.0 - self.beta1) * gradient
+        first = self.buffer * beta1 + (1.0 - beta1) * gradient
         second = self.square * self.beta2 + (1.0 - self.beta2) * gradient * gradient
         corrected = ops.sqrt(second) / ops.sqrt(1.0 - ops.pow(self.beta2, count)) + self.eps
-        step = first / (1.0 - ops.pow(self.beta1, count)) / corrected
-        new = weights * (1.0 - rate * self.weight_decay) - rate * step
+        step = first / (1.0 - ops.pow(beta1, count)) / corrected
         ops.assign(self.count, _choose(apply, count, self.count))
         ops.assign(self.buffer, _choose(apply, first, self.buffer))
         ops.assign(self.square, _choose(apply, second, self.square))
-        return _choose(apply, new, weights)
+        return _choose(apply, kept - rate * step, weights)
 
 
 class _ScaledLoss(nn.Cell):
@@ -147,12 +159,13 @@ class TrainStep(nn.Cell):
 
     Args:
         trainable: Cell (images, targets, mask) -> (total, terms), see ``losses.registry``.
-        groups: of ``backend.parameters.parameter_groups``; sgd adds the weight decay to the gradient, adamw takes it
-            off the weight.
+        groups: of ``backend.parameters.parameter_groups``; sgd and adam add the weight decay to the gradient, adamw
+            takes it off the weight.
         options: optimiser settings.
 
     Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M), rates (G,) learning rate per group, controls (3,):
-        momentum, update (1 applies the accumulated gradient, 0 only adds to it), moving-average decay
+        momentum (beta1 with ``momentum_is_beta1``), update (1 applies the accumulated gradient, 0 only adds to it),
+        moving-average decay
         -> report (4 + T,): total, gradient norm, 1 if finite else 0, loss scale, terms. Total and terms are
         summed over ranks.
     """
