@@ -54,6 +54,7 @@ class InputConfig:
     resize: str = ""
     rounding: str = ""
     shrink: str = ""
+    resample: str = ""
     border: int | None = None
 
 
@@ -65,11 +66,11 @@ class OptimizerConfig:
     ``weight_decay`` is meant for an update of so many; ``accumulate`` stays 1 then.
     """
 
-    name: str = "sgd"
+    name: str = "sgd"                           # sgd | adam | adamw
     lr: float = 0.01
     lr_per_image: bool = False                  # lr is multiplied by the global batch size
     momentum: float = 0.9                       # of sgd
-    betas: list = field(default_factory=lambda: [0.9, 0.999])   # of adamw
+    betas: list = field(default_factory=lambda: [0.9, 0.999])   # of adam and adamw
     nesterov: bool = False
     weight_decay: float = 0.0
     groups: str = "single"
@@ -95,9 +96,11 @@ class OptimizerConfig:
 class ScheduleConfig:
     """Learning rate over time; warm-up by iteration, decay by epoch or iteration."""
 
-    decay: str = "constant"                     # constant | multistep | cosine | linear
-    milestones: list = field(default_factory=list)
+    decay: str = "constant"                     # constant | multistep | step | cosine | linear | one_cycle
+    milestones: list = field(default_factory=list)      # multistep: epochs from which gamma counts once more
+    step_size: int = 0                          # step: iterations after which gamma counts once more
     gamma: float = 0.1
+    anneal: str = "cosine"                      # one_cycle: cosine | linear, the way up and the way down
     final_ratio: float = 0.05                   # cosine, linear: last rate / first rate
     flat_epochs: int = 0                        # cosine: last epochs at the final rate
     per_epoch: bool = False                     # cosine: one rate per epoch; counts from epoch 0, warm-up included
@@ -161,6 +164,7 @@ class TrainConfig:
     freeze_bn: bool = False                     # statistics stay as loaded
     sync_bn: bool = False                       # statistics over all ranks
     ema_decay: float = 0.0                      # 0: no moving average
+    ema_ramp: str = "exponential"               # to ema_decay: exponential (ema_warmup), or linear over the training
     ema_warmup: float = 2000.0
     amp_level: str = "O0"
     loss_scaler: str = "none"
@@ -168,6 +172,7 @@ class TrainConfig:
     seed: int = 0
     run_eval: bool = True
     eval_interval: int = 1
+    best_metric: str = "AP"                     # AP | AP50: what best.ckpt is best at
     save_interval: int = 1
     log_interval: int = 10
     max_bad_steps: int = 20                     # steps in a row without a finite gradient before training gives up
@@ -175,11 +180,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.eval_interval < 1:
             raise ValueError(f"train.eval_interval must be at least 1, got {self.eval_interval}")
+        if self.best_metric not in ("AP", "AP50"):
+            raise ValueError(f"train.best_metric: wanted AP or AP50, got {self.best_metric!r}")
+        if self.ema_ramp not in ("exponential", "linear"):
+            raise ValueError(f"train.ema_ramp: wanted exponential or linear, got {self.ema_ramp!r}")
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation. ``metrics`` beside COCO: ``darknet``, the original's own metric of Yolo-FastestV2.
+    """Evaluation. ``metrics`` beside COCO: ``darknet``, the original's own metric of Yolo-FastestV2, and ``voc``, AP50
+    by the rules of PASCAL VOC. ``backend`` computes COCO's: ``pycocotools``, or ``faster_coco_eval``, which is quicker.
 
     ``dy_thres`` is for routed models: images whose easiness is below it take the second exit. None: the model's own.
     """
@@ -195,11 +205,17 @@ class EvalConfig:
     rectangular: bool = False                   # pictures of like shape share a batch as narrow as they allow
     rectangular_pad: float = 0.5                # added to each side of such a batch, in units of the stride
     metrics: list = field(default_factory=list)
+    backend: str = "pycocotools"
     report_conf: float = 0.3                    # for precision, recall, F1 and pictures
     fold: bool = True                           # evaluate the deploy form (BatchNorm folded)
     dy_thres: float | None = None
 
     def __post_init__(self) -> None:
+        unknown = [name for name in self.metrics if name not in ("darknet", "voc")]
+        if unknown:
+            raise ValueError(f"eval.metrics: has {unknown}, known beside COCO are darknet and voc")
+        if self.backend not in ("pycocotools", "faster_coco_eval"):
+            raise ValueError(f"eval.backend: wanted pycocotools or faster_coco_eval, got {self.backend!r}")
         if self.dy_thres is not None and not 0 <= self.dy_thres <= 1:
             raise ValueError(f"eval.dy_thres: wanted a threshold in 0..1, got {self.dy_thres}")
 

@@ -115,10 +115,11 @@ def accuracy_over_speed(predictor: RoutedPredictor, dataset: Dataset, config: Ev
         chosen = [second if is_second else first
                   for is_second, first, second in zip(hard, detections["first"], detections["second"])]
         share = 1.0 - float(hard.mean())
+        coco = evaluate_coco(truth, dataset_records(chosen, dataset), backend=config.backend)
         result.rows.append({
             "easy": share, "threshold": float(threshold), "gflops": result.gflops.mean(share),
             "images_per_second": images_per_second(result.milliseconds, share),
-            **{name: float(v) for name, v in evaluate_coco(truth, dataset_records(chosen, dataset)).stats.items()}})
+            **{name: float(v) for name, v in coco.stats.items()}})
     return result
 
 

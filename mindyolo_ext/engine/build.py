@@ -134,8 +134,10 @@ def start_from(model: nn.Cell, weight: str | Path) -> list[str]:
     own = {name: p.shape for name, p in model.parameters_and_names()}
     fitting = {n: v for n, v in weights_only(values).items() if n in own and tuple(own[n]) == tuple(v.shape)}
     if not fitting:
-        raise ValueError(f"{weight}: none of its {len(values)} tensors fits {type(model).__name__}; "
-                         "is it a checkpoint of this family? (`mindyolo-ext info FILE` tells)")
+        same = next((name for name in values if name in own), None)
+        raise ValueError(f"{weight}: none of its {len(values)} tensors fits {type(model).__name__}; " + (
+            f"{same} is {tuple(values[same].shape)}, wanted {tuple(own[same])}: another width?" if same else
+            "is it a checkpoint of this family? (`mindyolo-ext info FILE` tells)"))
     kept = load_parameters(model, fitting, strict=False)
     logger.info("%s: %d tensors loaded%s", weight, len(fitting),
                 f", {len(kept)} start fresh ({', '.join(kept[:4])}{', ...' if len(kept) > 4 else ''})" if kept else "")

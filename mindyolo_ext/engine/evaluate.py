@@ -17,14 +17,14 @@ from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.data.rectangles import rectangular_batches
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.routing import RoutedPredictor, Routing
-from mindyolo_ext.evaluation.coco_map import CocoResult, evaluate_coco, write_detections
+from mindyolo_ext.evaluation.coco_map import CocoResult, check_backend, evaluate_coco, write_detections
 from mindyolo_ext.evaluation.collect import coco_records, detections_to_photo
 from mindyolo_ext.evaluation.darknet_metric import DarknetResult, evaluate_darknet
 from mindyolo_ext.evaluation.nms import NMSOptions, batched_nms
+from mindyolo_ext.evaluation.voc_map import VocResult, evaluate_voc
 from mindyolo_ext.input_spec import InputSpec, Placement
 
 logger = logging.getLogger(__name__)
-METRICS = ("darknet",)
 
 
 @dataclass
@@ -34,6 +34,7 @@ class EvalResult:
     Args:
         detections: per picture of the data set (N, 6) x1, y1, x2, y2 in photo pixels, score, class.
         coco: the 12 COCO values and the table by class.
+        voc: AP50 by the rules of VOC 2007 and of VOC 2010.
         darknet: AP50 at the evaluation's confidence; precision, recall and F1 at ``report_conf``.
         milliseconds: per picture, by phase: waiting for data, network, NMS.
         routing: of a routed model, which pictures took which exit, on every rank.
@@ -41,6 +42,7 @@ class EvalResult:
 
     detections: list[np.ndarray]
     coco: CocoResult | None = None
+    voc: VocResult | None = None
     darknet: DarknetResult | None = None
     darknet_at_report: DarknetResult | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
@@ -49,6 +51,8 @@ class EvalResult:
     def values(self) -> dict[str, float]:
         """Metrics by name as one flat row."""
         row: dict[str, float] = {} if self.coco is None else dict(self.coco.stats)
+        if self.voc is not None:
+            row |= {"voc07_AP50": self.voc.ap07, "voc_AP50": self.voc.ap}
         if self.darknet is not None and self.darknet_at_report is not None:
             at = self.darknet_at_report
             row |= {"own_AP50": self.darknet.ap, "own_precision": at.precision, "own_recall": at.recall,
@@ -58,6 +62,8 @@ class EvalResult:
     def table(self) -> str:
         """All metrics, by class and in total, and the time per picture, as text."""
         parts = [] if self.coco is None else [self.coco.class_table(), self.coco.table()]
+        if self.voc is not None:
+            parts.append(f"PASCAL VOC (IoU 0.5):\n{self.voc.table()}")
         if self.darknet is not None and self.darknet_at_report is not None:
             at = self.darknet_at_report
             parts.append("The original's own metric (IoU 0.5; precision, recall and F1 above the report confidence):\n"
@@ -86,7 +92,8 @@ def evaluate(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, work
     Args:
         save_dir: where rank 0 writes ``detections.json``.
 
-    Raises: ValueError if the data set's classes do not fit the network's, or for an unknown metric.
+    Raises: ValueError if the data set's classes do not fit the network's, RuntimeError where the backend of the COCO
+        metrics is not installed.
     """
     check_evaluation(predictor, dataset, config)
     batches = EvaluationBatches(dataset, config, predictor.input_spec)
@@ -102,7 +109,9 @@ def evaluate(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, work
     records = dataset_records(detections, dataset)
     if save_dir is not None:
         write_detections(Path(save_dir) / "detections.json", records)
-    result.coco = evaluate_coco(dataset.coco_ground_truth(), records)
+    result.coco = evaluate_coco(dataset.coco_ground_truth(), records, backend=config.backend)
+    if "voc" in config.metrics:
+        result.voc = dataset_voc(detections, dataset)
     if "darknet" in config.metrics:
         targets = [_network_targets(dataset, i, place) for i, place in enumerate(places)]
         result.darknet = evaluate_darknet(found, targets)
@@ -111,10 +120,8 @@ def evaluate(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, work
 
 
 def check_evaluation(predictor: Predictor, dataset: Dataset, config: EvalConfig) -> None:
-    """Make sure that network, data and recipe fit. Raises: ValueError as ``evaluate`` says."""
-    unknown = [m for m in config.metrics if m not in METRICS]
-    if unknown:
-        raise ValueError(f"config: eval.metrics has {unknown}, known beside COCO are {list(METRICS)}")
+    """Make sure that network, data and recipe fit. Raises: as ``evaluate`` says."""
+    check_backend(config.backend)
     if len(dataset.class_names) != predictor.num_classes:
         raise ValueError(f"{dataset.name}: has {len(dataset.class_names)} classes, but the network has "
                          f"{predictor.num_classes}")
@@ -124,6 +131,13 @@ def dataset_records(detections: Sequence[np.ndarray], dataset: Dataset) -> list[
     """Detections per picture, (N, 6) in photo pixels, as records of the COCO results format."""
     return [record for found, image_id in zip(detections, dataset.image_ids)
             for record in coco_records(found, image_id, dataset.category_ids)]
+
+
+def dataset_voc(detections: Sequence[np.ndarray], dataset: Dataset) -> VocResult:
+    """VOC's metrics of detections per picture, (N, 6) in photo pixels; ignored objects are its difficult ones."""
+    truth = [dataset.annotations(index) for index in range(len(dataset))]
+    targets = [np.concatenate([t.labels[:, None], t.boxes], axis=1) for t in truth]
+    return evaluate_voc(detections, targets, dataset.class_names, difficult=[t.ignore for t in truth])
 
 
 class EvaluationBatches:

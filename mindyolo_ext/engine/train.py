@@ -37,6 +37,7 @@ from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.routing import new_predictor
 from mindyolo_ext.engine.schedule import Schedule, weight_decay
+from mindyolo_ext.evaluation.coco_map import check_backend
 from mindyolo_ext.losses import StepClock, check_loss_keywords
 from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
@@ -48,7 +49,7 @@ OPTIMIZER = STATE_PREFIX + "optimizer."
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the run's files lie, and the best value of the fitness metric (AP)."""
+    """Where the run's files lie, and the best value of ``train.best_metric``."""
 
     folder: Path
     best_epoch: int
@@ -92,6 +93,8 @@ class _Run:
             raise ValueError(f"config: data.num_classes is {self.num_classes}, but data.train has "
                              f"{len(self.dataset.class_names)} classes")
         self.validation = split_dataset(config, "val") if config.train.run_eval else None
+        if config.train.run_eval:
+            check_backend(config.eval.backend)
         self.model = self._build_model()
         self.names = {id(p): name for name, p in self.model.parameters_and_names()}
         self.teacher = self._load_teacher()
@@ -212,6 +215,7 @@ class _Run:
                         self.schedule.accumulate, global_batch, decay)
         options = OptimizerOptions(
             name=optimizer.name, nesterov=optimizer.nesterov, betas=tuple(optimizer.betas),
+            momentum_is_beta1=self.schedule.cycles_momentum,
             accumulate=self.schedule.accumulate, clip_norm=optimizer.clip_norm, ema=settings.ema_decay > 0,
             loss_scaler=settings.loss_scaler, loss_scale=settings.loss_scale)
         step = TrainStep(self.trainable, groups, options).set_train(True)
@@ -278,7 +282,7 @@ class _Run:
         """Run the compiled step; (4 + T,) report, see ``TrainStep``."""
         settings = self.config.train
         update = self.schedule.updates_at(iteration)
-        decay = ema_decay(settings, self.updates + 1)
+        decay = ema_decay(settings, self.updates + 1, done=(iteration + 1) / self.schedule.total)
         rates = Tensor(np.array(self.schedule.rates(iteration), np.float32))
         controls = Tensor(np.array([self.schedule.momentum_at(iteration), float(update), decay], np.float32))
         if hasattr(self.trainable, "begin_step"):
@@ -332,17 +336,18 @@ class _Run:
         """Write the row, the curves and the checkpoints (rank 0)."""
         settings = self.config.train
         values = {} if evaluation is None else evaluation.values()
-        better = bool(values) and values["AP"] > self.best_fitness
+        fitness = self.config.train.best_metric
+        better = bool(values) and values[fitness] > self.best_fitness
         if better:
-            self.best_epoch, self.best_fitness = epoch, values["AP"]
+            self.best_epoch, self.best_fitness = epoch, values[fitness]
         self.last_row = {"epoch": epoch, **losses, **values}
         if not self.world.is_main:
             return
         self.results.add(self.last_row)
         plot_results(self.results.path, self.folder / "results.png")
         if values:
-            logger.info("epoch %d: AP %.4f AP50 %.4f (best AP %.4f in epoch %d)", epoch, values["AP"], values["AP50"],
-                        self.best_fitness, self.best_epoch)
+            logger.info("epoch %d: AP %.4f AP50 %.4f (best %s %.4f in epoch %d)", epoch, values["AP"], values["AP50"],
+                        fitness, self.best_fitness, self.best_epoch)
         weights = self._evaluation_weights()
         if better:
             save_checkpoint(self.best_path, weights, self._metadata(epoch, values))
@@ -369,7 +374,8 @@ class _Run:
             self.loader.close()
         barrier()
         if self.world.is_main:
-            best = f", best AP {self.best_fitness:.4f} in epoch {self.best_epoch}" if self.best_epoch >= 0 else ""
+            metric = self.config.train.best_metric
+            best = f", best {metric} {self.best_fitness:.4f} in epoch {self.best_epoch}" if self.best_epoch >= 0 else ""
             logger.info("finished%s. Curves: %s. Next: python test.py --config %s --weight %s", best,
                         self.folder / "results.png", self.folder / "config.yaml",
                         self.best_path if self.best_epoch >= 0 else self.last_path)
@@ -400,8 +406,14 @@ def is_evaluated(settings: TrainConfig, epoch: int) -> bool:
     return (epoch + 1) % interval == 0 or epoch + 1 == settings.epochs
 
 
-def ema_decay(settings: TrainConfig, update: int) -> float:
-    """Moving-average decay at an update (1 first): grows to ``ema_decay`` so that early weights are forgotten."""
+def ema_decay(settings: TrainConfig, update: int, *, done: float = 0.0) -> float:
+    """Moving-average decay at an update (1 first): grows to ``ema_decay`` so that early weights are forgotten.
+
+    Args:
+        done: share of the training's iterations that are over with this one, which the linear ramp follows.
+    """
+    if settings.ema_ramp == "linear":
+        return settings.ema_decay * min(1.0, done)
     return settings.ema_decay * (1.0 - math.exp(-update / settings.ema_warmup))
 
 

@@ -1,5 +1,6 @@
-"""COCO's box metrics by pycocotools, and the files of detections that they read. No framework."""
+"""COCO's box metrics by pycocotools or faster-coco-eval, and the files of detections they read. No framework."""
 import contextlib
+import importlib.util
 import io
 import json
 import logging
@@ -8,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 STAT_NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
               "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large")
+BACKENDS = ("pycocotools", "faster_coco_eval")
 _RECORD_KEYS = ("image_id", "category_id", "bbox", "score")
 
 
@@ -89,7 +92,7 @@ def _percent(value: float) -> str:
 
 
 def evaluate_coco(ground_truth: dict | str | Path, detections: Sequence[dict], *,
-                  image_ids: Sequence[int | str] | None = None) -> CocoResult:
+                  image_ids: Sequence[int | str] | None = None, backend: str = "pycocotools") -> CocoResult:
     """The COCO box metrics of detections.
 
     Args:
@@ -98,23 +101,67 @@ def evaluate_coco(ground_truth: dict | str | Path, detections: Sequence[dict], *
         detections: records with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in photo pixels) and
             ``score``.
         image_ids: count these images only; None counts all of the ground truth.
+        backend: one of ``BACKENDS``. Both give the same numbers; the matches behind ``scores50`` and ``hits50`` are
+            always pycocotools'.
 
     Raises:
         FileNotFoundError: no such ground-truth file.
         ValueError: the ground truth lacks a section; a record lacks a key, holds a number that is not finite, or
-            names an image or category that the ground truth does not have.
+            names an image or category that the ground truth does not have; no such backend.
+        RuntimeError: the backend is not installed.
     """
+    check_backend(backend)
     truth = _read_ground_truth(ground_truth)
     wanted = _wanted_images(truth, image_ids)
     found = _checked_records(detections, truth)
+    numbers = {image_id: number for number, image_id in enumerate(sorted(wanted), 1)}     # the fast one wants numbers
+    boxes = _numbered(_truth_boxes(truth), numbers)
     with contextlib.redirect_stdout(io.StringIO()) as said:       # pycocotools prints
-        evaluation = COCOeval(_index(truth, _truth_boxes(truth)), _index(truth, found), "bbox")
-        evaluation.params.imgIds = sorted(wanted)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    logger.debug("pycocotools:\n%s", said.getvalue().rstrip())
-    return _result(evaluation, truth, found, wanted)
+        run = _run_pycocotools if backend == "pycocotools" else _run_faster
+        evaluation, matched = run(numbers, truth["categories"], boxes, _numbered(found, numbers))
+    logger.debug("%s:\n%s", backend, said.getvalue().rstrip())
+    return _result(evaluation, matched, truth, found, wanted)
+
+
+def check_backend(backend: str) -> None:
+    """Make sure that a program for COCO's metrics is there.
+
+    Raises: ValueError for a name not in ``BACKENDS``, RuntimeError if it is not installed.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"evaluate_coco: backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if importlib.util.find_spec(backend) is None:
+        raise RuntimeError(f"eval.backend: {backend} is not installed; `pip install faster-coco-eval` brings it, and "
+                           "eval.backend=pycocotools gives the same numbers without it")
+
+
+def _run_pycocotools(numbers: dict, categories: list[dict], boxes: list[dict], found: list[dict]
+                     ) -> tuple[COCOeval, COCOeval]:
+    """The finished evaluation, which holds the matches too."""
+    evaluation = COCOeval(*(_index(COCO(), numbers, categories, rows) for rows in (boxes, found)), "bbox")
+    _finish(evaluation)
+    return evaluation, evaluation
+
+
+def _run_faster(numbers: dict, categories: list[dict], boxes: list[dict], found: list[dict]
+                ) -> tuple[Any, COCOeval]:
+    """The finished evaluation, and pycocotools' of the only case whose matches are drawn, which the other hides."""
+    import faster_coco_eval
+    fast = faster_coco_eval.COCOeval_faster(
+        *(_index(faster_coco_eval.COCO(), numbers, categories, rows) for rows in (boxes, found)), "bbox",
+        print_function=print)
+    _finish(fast)
+    matched = COCOeval(*(_index(COCO(), numbers, categories, rows) for rows in (boxes, found)), "bbox")
+    matched.params.iouThrs, matched.params.areaRng = matched.params.iouThrs[:1], matched.params.areaRng[:1]
+    matched.evaluate()
+    return fast, matched
+
+
+def _finish(evaluation: Any) -> None:
+    """Match, accumulate and summarise."""
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
 
 
 def _read_ground_truth(ground_truth: dict | str | Path) -> dict:
@@ -176,16 +223,21 @@ def _checked_records(detections: Sequence[dict], truth: dict) -> list[dict]:
     return records
 
 
-def _index(truth: dict, annotations: list[dict]) -> COCO:
-    """pycocotools' index over the images and categories of the ground truth and these annotations."""
-    index = COCO()
-    index.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": annotations}
+def _numbered(annotations: list[dict], numbers: dict) -> list[dict]:
+    """Copies of the annotations on the images to count, with these images' numbers."""
+    return [{**a, "image_id": numbers[a["image_id"]]} for a in annotations if a["image_id"] in numbers]
+
+
+def _index(index: Any, numbers: dict, categories: list[dict], annotations: list[dict]) -> Any:
+    """The backend's own empty ``index``, filled."""
+    index.dataset = {"images": [{"id": number} for number in numbers.values()], "categories": categories,
+                     "annotations": annotations}
     index.createIndex()
     return index
 
 
-def _result(evaluation: COCOeval, truth: dict, found: list[dict], wanted: set) -> CocoResult:
-    """The numbers of an accumulated evaluation by name."""
+def _result(evaluation: Any, matched: COCOeval, truth: dict, found: list[dict], wanted: set) -> CocoResult:
+    """The numbers of an accumulated evaluation by name, with the matches of ``matched``."""
     names = {category["id"]: category["name"] for category in truth["categories"]}
     boxes = [a["category_id"] for a in truth["annotations"] if a["image_id"] in wanted and not a.get("iscrowd", 0)]
     counted = [record["category_id"] for record in found if record["image_id"] in wanted]
@@ -198,7 +250,7 @@ def _result(evaluation: COCOeval, truth: dict, found: list[dict], wanted: set) -
             int(category_id), names[category_id], boxes.count(category_id), counted.count(category_id),
             float(curves.mean()) if has_truth else math.nan, float(curves[0].mean()) if has_truth else math.nan))
     stats = dict(zip(STAT_NAMES, (float(value) for value in evaluation.stats)))
-    scores, hits = _matches(evaluation)
+    scores, hits = _matches(matched)
     return CocoResult(stats, per_class, len(wanted), len(counted), len(boxes), np.array(evaluation.params.recThrs),
                       precision[0], scores, hits)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mindyolo_ext.evaluation.coco_map import CocoResult
 
 _BOOKKEEPING = ("epoch", "gradient_norm", "finite", "loss_scale", "seconds", "seconds_waiting_for_data")
-_MAIN_METRICS = ("AP", "AP50", "AP75", "own_AP50")
+_MAIN_METRICS = ("AP", "AP50", "AP75", "own_AP50", "voc07_AP50", "voc_AP50")
 _METRICS = ("AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
             "own_precision", "own_recall", "own_F1")
 _LEGEND_CLASSES = 12

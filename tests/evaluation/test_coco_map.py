@@ -1,13 +1,22 @@
 """COCO metrics: by hand, at the edges, against stored numbers of a real data set; files of detections."""
 import copy
+import importlib.util
 import json
 import logging
 import math
 import os
 
+import numpy as np
 import pytest
 
 from mindyolo_ext.evaluation.coco_map import STAT_NAMES, evaluate_coco, read_detections, write_detections
+
+needs_fast = pytest.mark.skipif(importlib.util.find_spec("faster_coco_eval") is None,
+                                reason="faster-coco-eval is not installed")
+BACKENDS = ["pycocotools", pytest.param("faster_coco_eval", marks=needs_fast)]
+ORIGINAL_NAMES = {"AP": "map", "AP50": "map_50", "AP75": "map_75", "AP_small": "map_small", "AP_medium": "map_medium",
+                  "AP_large": "map_large", "AR1": "mar_1", "AR10": "mar_10", "AR100": "mar_100",
+                  "AR_small": "mar_small", "AR_medium": "mar_medium", "AR_large": "mar_large"}
 
 
 def truth(image_ids=(1, 2)):
@@ -159,3 +168,89 @@ def test_matches_tell_hits_from_false_alarms():
     result = evaluate_coco(truth(), found)
     assert [s.tolist() for s in result.scores50] == [[0.9], [0.8, 0.6, 0.4], []]
     assert [h.tolist() for h in result.hits50] == [[True], [True, False, True], []]
+
+
+def coco_case(targets, detections, images):
+    """Ground truth of rows image, class, x1, y1, x2, y2, crowd; records of rows image, x1, y1, x2, y2, score, class."""
+    annotations = [{"image_id": int(image), "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "iscrowd": int(crowd)} for image, label, x1, y1, x2, y2, crowd in targets.tolist()]
+    found = [{"image_id": int(image), "category_id": int(label), "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score}
+             for image, x1, y1, x2, y2, score, label in detections.tolist()]
+    categories = [{"id": int(k), "name": f"class {k:g}"} for k in np.unique(targets[:, 1])]
+    return {"images": [{"id": i} for i in range(images)], "categories": categories, "annotations": annotations}, found
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_numbers_of_the_simple_yolo_metric(golden, backend):
+    arrays = golden.arrays("simple_yolo/metric_case.npz")
+    targets = np.pad(arrays["targets"], ((0, 0), (0, 1)))        # no crowds
+    result = evaluate_coco(*coco_case(targets, arrays["detections"], int(arrays["num_images"])), backend=backend)
+    assert set(result.stats) == set(ORIGINAL_NAMES)
+    for name, original in ORIGINAL_NAMES.items():
+        assert result.stats[name] == pytest.approx(float(arrays[original]), abs=1e-6), name
+    assert [c.category_id for c in result.per_class] == arrays["classes"].tolist()
+    np.testing.assert_allclose([c.ap for c in result.per_class], arrays["map_per_class"], atol=1e-6)
+
+
+@needs_fast
+@pytest.mark.parametrize(("seed", "per_image"), [(0, 150), (1, 150), (2, 700)])
+def test_both_backends_agree_where_it_is_crowded(seed, per_image):
+    """Overlapping objects of all sizes, crowd regions, equal scores, inverted boxes, more than 100 of a class."""
+    rng, targets, detections = np.random.default_rng(seed), [], []
+    for image in range(4):
+        centre, size = rng.uniform(0, 300, (25, 2)), np.exp(rng.uniform(1.5, 5.3, (25, 2)))
+        label, boxes = rng.integers(0, 3, 25), np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+        crowd = rng.random(25) < 0.1
+        targets.append(np.column_stack([np.full(25, image), label, boxes, crowd]))
+        which = rng.integers(0, 25, per_image)
+        near = boxes[which] + rng.normal(0, 0.12, (per_image, 4)) * np.tile(size[which], 2)
+        near[::20] = near[::20][:, [2, 1, 0, 3]]
+        detections.append(np.column_stack([np.full(per_image, image), near, np.round(rng.random(per_image), 2),
+                                           label[which]]))
+    case = coco_case(np.concatenate(targets), np.concatenate(detections), 4)
+    plain, fast = evaluate_coco(*case), evaluate_coco(*case, backend="faster_coco_eval")
+    assert 0.1 < plain.ap < 0.9
+    assert fast.stats == pytest.approx(plain.stats, abs=1e-6)
+    np.testing.assert_allclose([(c.ap, c.ap50) for c in fast.per_class], [(c.ap, c.ap50) for c in plain.per_class],
+                               atol=1e-6)
+    np.testing.assert_allclose(fast.precision50, plain.precision50, atol=1e-6)
+    for ours, theirs in zip([*fast.scores50, *fast.hits50], [*plain.scores50, *plain.hits50]):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@needs_fast
+@pytest.mark.parametrize("image_ids", [(1, 2), ("left", "right")])
+def test_the_fast_backend_at_the_edges(image_ids, capsys):
+    ground_truth = truth(image_ids)
+    for found in ([], perfect(ground_truth)):
+        for gt in (ground_truth, {**ground_truth, "annotations": []}):
+            for wanted in (None, [image_ids[1]]):
+                plain = evaluate_coco(gt, found, image_ids=wanted)
+                fast = evaluate_coco(gt, found, image_ids=wanted, backend="faster_coco_eval")
+                assert fast.stats == pytest.approx(plain.stats) and fast.table() == plain.table()
+                assert fast.class_table() == plain.class_table()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_backend_that_is_not_there_is_told(monkeypatch):
+    with pytest.raises(ValueError, match="backend must be one of pycocotools, faster_coco_eval, got 'fast'"):
+        evaluate_coco(truth(), [], backend="fast")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(RuntimeError, match="faster_coco_eval is not installed; `pip install faster-coco-eval`"):
+        evaluate_coco(truth(), [], backend="faster_coco_eval")
+
+
+def test_100_detections_count_per_image_and_class():
+    def found(label, wrong):
+        """So many detections in the wrong place, then one in the right one."""
+        boxes = [[300, 300, 20, 20]] * wrong + [[10, 10, 100, 100]]
+        return [{"image_id": 1, "category_id": label, "bbox": box, "score": 0.9 - 0.001 * n}
+                for n, box in enumerate(boxes)]
+
+    ground_truth = {**truth(), "annotations": [{"image_id": 1, "category_id": label, "bbox": [10, 10, 100, 100]}
+                                               for label in (3, 7)]}
+    both = evaluate_coco(ground_truth, found(3, 99) + found(7, 99))
+    assert [c.ap50 for c in both.per_class[:2]] == pytest.approx([0.01, 0.01])
+    late = evaluate_coco(ground_truth, found(3, 99) + found(7, 100))
+    assert [c.ap50 for c in late.per_class[:2]] == pytest.approx([0.01, 0])
+    assert late.num_detections == 201 and list(map(len, late.scores50)) == [100, 100, 0]

@@ -108,6 +108,24 @@ def test_detections_of_the_published_weights(golden):
             assert_same_detections(got, arrays[f"{str(name).split('.')[0]}_dets_conf{conf}"])
 
 
+def test_detections_of_the_simple_yolo(golden):
+    """As the original's validation makes them. Sides are linear in the network's output, so many boxes are inverted."""
+    arrays = golden.arrays("simple_yolo/post_case.npz")
+    decoded, wanted = arrays["eval_decoded"], arrays["post_dets"]
+    half = decoded[..., 3:5] / 2
+    boxes = np.concatenate([decoded[..., 1:3] - half, decoded[..., 1:3] + half], axis=2)
+    cut = np.clip(boxes, 0, 192)                                 # as the network does it
+    scores = decoded[..., 5:] * decoded[..., :1]
+    options = {"conf_thres": float(arrays["post_conf_thres"]), "iou_thres": float(arrays["post_iou_thres"]),
+               "max_detections": 100}
+    got = batched_nms(cut, scores, **options)
+    late = batched_nms(boxes, scores, **options)
+    for image, (detections, cut_late) in enumerate(zip(got, late)):
+        assert_same_detections(detections, wanted[wanted[:, 0] == image, 1:], box_tolerance=1e-4)
+        assert 0.2 < (detections[:, 2:4] < detections[:, :2]).any(axis=1).mean() < 0.9
+        assert not np.array_equal(cut_late[:, 4:], detections[:, 4:])           # other boxes are kept
+
+
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("class_agnostic", [False, True])
 @pytest.mark.parametrize("seed", range(4))
@@ -163,6 +181,23 @@ def test_numbers_that_are_not_finite_are_dropped(multi_label):
         dirty[0, 0] = value                                      # the other classes of the box still count
         assert np.isfinite(nms(boxes, dirty, **clean)).all()
         assert len(nms(boxes[:1], dirty[:1], **clean)) == (2 if multi_label else 1)
+
+
+def test_inverted_boxes_suppress_nothing_and_stay():
+    boxes = np.array([[10, 0, 0, 10], [10, 0, 0, 10], [0, 0, 10, 10], [10, 10, 0, 0]], np.float32)
+    scores = np.array([[0.9], [0.8], [0.7], [0.6]], np.float32)
+    np.testing.assert_array_equal(nms(boxes, scores, conf_thres=0.1, iou_thres=0.1)[:, :4], boxes)
+
+
+def test_the_limit_counts_the_boxes_of_all_classes():
+    boxes = np.arange(12, dtype=np.float32)[:, None] * 20 + np.array([0, 0, 10, 10], np.float32)
+    scores = np.zeros((12, 2), np.float32)
+    scores[np.arange(12), np.arange(12) % 2] = np.linspace(0.9, 0.3, 12)
+    boxes[1] = boxes[0] + 1                                      # another class, so it is not suppressed
+    boxes[2] = boxes[0] + 1                                      # suppressed before the limit counts
+    got = nms(boxes, scores, conf_thres=0.1, iou_thres=0.5, max_detections=5)
+    np.testing.assert_array_equal(got[:, :4], boxes[[0, 1, 3, 4, 5]])
+    assert got[:, 5].tolist() == [0, 1, 1, 0, 1]
 
 
 def test_shuffling_the_boxes_shuffles_nothing():

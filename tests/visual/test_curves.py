@@ -51,6 +51,14 @@ def test_the_curves_of_a_run(tmp_path, drawn):
     assert set(accuracy) == {"AP", "AP50", "own AP50"} and accuracy["AP"] == [[1, 10], [2, 20]]
 
 
+def test_metrics_of_voc_are_accuracies(tmp_path, drawn):
+    (tmp_path / "results.csv").write_text("epoch,loss,box,lr,voc07_AP50,voc_AP50\n"
+                                          "0,3,1,0.1,0.25,0.5\n1,2,1,0.1,nan,nan\n")
+    plot_results(tmp_path / "results.csv", tmp_path / "results.png")
+    _, terms, _, accuracy = lines_of(drawn[0])
+    assert set(terms) == {"box"} and accuracy == {"voc07_AP50": [[0, 25]], "voc_AP50": [[0, 50]]}
+
+
 @pytest.mark.parametrize("text", ["epoch,loss,lr\n0,1,0\n", "epoch,loss,AP\n0,nan,\n", f"{HEADER}\n{ROWS[0]}\n"])
 def test_a_run_that_has_just_begun(tmp_path, text):
     (tmp_path / "results.csv").write_text(text)

@@ -1,0 +1,98 @@
+"""Options of an evaluation: VOC's metrics, boxes cut at the input before NMS, the program for COCO's metrics."""
+import math
+
+import numpy as np
+import pytest
+
+from mindyolo_ext.config import EvalConfig, config_from_mapping
+from mindyolo_ext.data.dataset import Collector, Dataset
+from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.engine.evaluate import evaluate
+from mindyolo_ext.input_spec import InputSpec
+
+OBJECTS = [((8, 8, 24, 24), 0, False), ((40, 40, 60, 60), 1, True), ((30, 4, 60, 20), 1, False)]
+
+
+class SaysAlways:
+    """Stands for a predictor: the same boxes, each of its class and with its score, for every picture."""
+
+    num_classes = 2
+
+    def __init__(self, *found: tuple[tuple[float, ...], int, float]):
+        self.input_spec, self.calls = InputSpec(size=(64, 64), color="rgb"), 0
+        self.boxes = np.array([box for box, _, _ in found], np.float32)
+        self.scores = np.zeros((len(found), 2), np.float32)
+        for row, (_, label, score) in enumerate(found):
+            self.scores[row, label] = score
+
+    def compile(self, _shape: tuple[int, ...]) -> bool:
+        return False
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.calls += 1
+        return np.stack([self.boxes] * len(images)), np.stack([self.scores] * len(images))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Two pictures of the network's size with the same objects."""
+    folder = tmp_path_factory.mktemp("black")
+    collector = Collector("black", ["cat", "dog"], relative=False, tolerance=0)
+    boxes, labels, ignore = zip(*OBJECTS)
+    for number in range(2):
+        write_image(folder / f"{number}.png", np.zeros((64, 64, 3), np.uint8))
+        collector.add(str(folder / f"{number}.png"), number + 1, (64, 64), boxes=boxes, labels=labels, ignore=ignore,
+                      where=[""] * 3)
+    return collector.finish()
+
+
+def test_voc_stands_beside_coco(dataset: Dataset) -> None:
+    predictor = SaysAlways(((8, 8, 24, 24), 0, 0.9), ((40, 40, 60, 60), 1, 0.8), ((0, 40, 9, 60), 1, 0.7),
+                           ((30, 4, 60, 20), 1, 0.6))
+    result = evaluate(predictor, dataset, EvalConfig(per_batch_size=2, metrics=["voc"]), workers=0)
+    cat, dog = result.voc.per_class
+    assert (cat.name, cat.num_ground_truth, cat.ap, cat.ap07) == ("cat", 2, 1, 1)
+    assert (dog.num_ground_truth, dog.num_difficult, dog.num_detections) == (2, 2, 4)
+    assert dog.ap == pytest.approx(0.5) and dog.ap07 == pytest.approx(0.5)      # the difficult one counts for nothing
+    values = result.values()
+    assert (values["voc07_AP50"], values["voc_AP50"]) == (result.voc.ap07, result.voc.ap) == pytest.approx((0.75, 0.75))
+    assert result.voc.table() in result.table() and result.coco.class_table() in result.table()
+
+
+def test_without_voc_there_are_no_such_numbers(dataset: Dataset) -> None:
+    result = evaluate(SaysAlways(((8, 8, 24, 24), 0, 0.9)), dataset, EvalConfig(), workers=0)
+    assert result.voc is None and "voc_AP50" not in result.values() and "VOC" not in result.table()
+
+
+def test_voc_of_a_data_set_without_objects(tmp_path) -> None:
+    collector = Collector("empty", ["cat", "dog"], relative=False, tolerance=0)
+    write_image(tmp_path / "0.png", np.zeros((64, 64, 3), np.uint8))
+    collector.add(str(tmp_path / "0.png"), 1, (64, 64), boxes=[], labels=[], ignore=[], where=[])
+    result = evaluate(SaysAlways(((8, 8, 24, 24), 0, 0.9)), collector.finish(), EvalConfig(metrics=["voc"]), workers=0)
+    assert math.isnan(result.values()["voc_AP50"])
+
+
+def test_a_missing_program_for_the_metrics_is_told_before_the_network_runs(dataset: Dataset, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    predictor = SaysAlways(((8, 8, 24, 24), 0, 0.9))
+    with pytest.raises(RuntimeError, match="pip install faster-coco-eval"):
+        evaluate(predictor, dataset, EvalConfig(backend="faster_coco_eval"), workers=0)
+    assert predictor.calls == 0
+
+
+def test_the_recipe_names_the_program_for_the_metrics(dataset: Dataset, monkeypatch) -> None:
+    named = []
+    monkeypatch.setattr("mindyolo_ext.engine.evaluate.check_backend", named.append)
+    monkeypatch.setattr("mindyolo_ext.engine.evaluate.evaluate_coco", lambda *_, backend: named.append(backend))
+    predictor = SaysAlways(((8, 8, 24, 24), 0, 0.9))
+    for backend in ("pycocotools", "faster_coco_eval"):
+        evaluate(predictor, dataset, EvalConfig(backend=backend), workers=0)
+    assert named == ["pycocotools"] * 2 + ["faster_coco_eval"] * 2
+
+
+def test_wrong_names_are_told_with_the_recipe() -> None:
+    assert config_from_mapping({"eval": {"metrics": ["voc", "darknet"]}}).eval.metrics == ["voc", "darknet"]
+    with pytest.raises(ValueError, match=r"eval.metrics: has \['VOC'\], known beside COCO are darknet and voc"):
+        config_from_mapping({"eval": {"metrics": ["VOC"]}})
+    with pytest.raises(ValueError, match="eval.backend: wanted pycocotools or faster_coco_eval, got 'fast'"):
+        config_from_mapping({"eval": {"backend": "fast"}})
