@@ -34,6 +34,7 @@ NOT_OPERATORS = {name: "a class, type or module, not an operator" for name in (
     "mindspore.float32", "mindspore.int32", "mindspore.int64", "mindspore.nn", "mindspore.ops")}
 EXCEPTIONS = NOT_OPERATORS | {
     "mindspore.common.initializer.initializer": "makes first values on the host, no operator",
+    "mindspore.common.initializer.HeNormal": "makes first values on the host, no operator",
     "ops.constexpr": "runs a Python function while the graph is compiled, no operator",
     "mindspore.load_checkpoint": "reads a file on the host, no operator",
     "mindspore.train.mind_ir_pb2": "the layout of a MindIR file, no operator",

@@ -9,7 +9,7 @@ from mindyolo_ext.backend import Tensor, nn
 
 
 def conv2d(in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, group: int = 1,
-           has_bias: bool = False) -> nn.Conv2d:
+           has_bias: bool = False, weight_init: object = None) -> nn.Conv2d:
     """A convolution padded by ``kernel_size // 2`` on every side.
 
     Args:
@@ -18,6 +18,7 @@ def conv2d(in_channels: int, out_channels: int, kernel_size: int, *, stride: int
         stride: 1 keeps the size, 2 halves it.
         group: groups of channels; equal to ``in_channels`` it is a depthwise convolution.
         has_bias: whether a bias is added.
+        weight_init: initialiser of the weight, None as the module says.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
     Raises: ValueError if ``kernel_size`` is even.
@@ -25,7 +26,7 @@ def conv2d(in_channels: int, out_channels: int, kernel_size: int, *, stride: int
     if kernel_size % 2 == 0:
         raise ValueError(f"conv2d: kernel_size must be odd, got {kernel_size}")
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=kernel_size // 2,
-                     group=group, has_bias=has_bias)
+                     group=group, has_bias=has_bias, weight_init=weight_init)
 
 
 class ConvBNAct(nn.Cell):

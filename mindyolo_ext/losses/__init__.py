@@ -1,5 +1,5 @@
 """Trainable cells. Importing this package enters every family's losses in the registry."""
-from mindyolo_ext.losses import dynamicdet, gold_yolo, yolo_fastestv2, yolox  # noqa: F401
+from mindyolo_ext.losses import dynamicdet, gold_yolo, simple_yolo, yolo_fastestv2, yolox  # noqa: F401
 from mindyolo_ext.losses.registry import (
     StepClock,
     check_loss_keywords,
