@@ -126,6 +126,18 @@ def _numbers(text: str) -> list[float]:
     return [float(word) for word in text.split(",") if word.strip()]
 
 
+def _keyword(text: str) -> tuple[str, object]:
+    """(name, value) of ``name=value``, the value as in YAML."""
+    import yaml
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip().isidentifier():
+        raise argparse.ArgumentTypeError(f"wanted NAME=VALUE, got {text!r}")
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: the value is not valid YAML") from error
+
+
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device_target", default="CPU", choices=["CPU", "GPU", "Ascend"])
     parser.add_argument("--is_parallel", type=_bool, default=False, metavar="True|False",
@@ -178,6 +190,8 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rectangular", type=_bool, metavar="True|False",
                         help="batches of pictures of like shape, as narrow as they allow (eval.rectangular); compiles "
                         "once per shape")
+    parser.add_argument("--coco_backend", choices=["pycocotools", "faster_coco_eval"],
+                        help="what computes COCO's metrics (eval.backend); the second is quicker and an extra package")
     _add_route(parser)
     parser.add_argument("--curve", type=_bool, default=False, metavar="True|False",
                         help="of a routed model: both exits on every picture, then AP over GFLOPs and speed for 0, 10, "
@@ -215,6 +229,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", type=Path, help="text file with a class name per line")
     parser.add_argument("--input", help="input the weights were trained with, where they do not tell; YOLOX: official, "
                         "legacy, mindyolo; Gold-YOLO: usual, published")
+    parser.add_argument("--model_keyword", type=_keyword, action="append", default=[], metavar="NAME=VALUE",
+                        help="keyword of the model's builder that the weights do not tell, for example "
+                        "assignment=single_grid; may be given several times")
     parser.add_argument("--report", type=Path, help="write what became of each tensor as JSON")
     parser.add_argument("--no_ema", action="store_true", help="take the raw weights where the file has both")
 
@@ -300,7 +317,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _test(options: argparse.Namespace) -> None:
-    config = _recipe(options, extra=[*_given(options, per_batch_size="eval.per_batch_size",
+    config = _recipe(options, extra=[*_given(options, per_batch_size="eval.per_batch_size", coco_backend="eval.backend",
                                              rectangular="eval.rectangular", dy_thres="eval.dy_thres"), *options.set])
     this = _start(options, options.seed, config.to_yaml() + _digest(options.weight))
     from mindyolo_ext.engine.build import load_model, split_dataset
@@ -359,7 +376,7 @@ def _convert(options: argparse.Namespace) -> None:
         return
     report = convert(options.source, options.target, model=options.model, report=options.report, data=options.data,
                      anchors=options.anchors, names=options.names, prefer_ema=not options.no_ema,
-                     input_style=options.input)
+                     input_style=options.input, model_keywords=dict(options.model_keyword))
     logger.info("\n%s", report.table())
 
 

@@ -1,6 +1,6 @@
 """From an original's checkpoint to ours and back, with a report of what became what."""
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from mindyolo_ext.checkpoint.names import (
 from mindyolo_ext.checkpoint.reader import OWN_METADATA, ForeignCheckpoint, file_sha256, read_checkpoint
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
-from mindyolo_ext.class_names import default_names
+from mindyolo_ext.class_names import KNOWN_NAMES, default_names
 from mindyolo_ext.data.darknet import DataFile, parse_data_file
 from mindyolo_ext.data.dataset import read_names
 from mindyolo_ext.input_spec import InputSpec
@@ -91,7 +91,8 @@ class ConversionReport:
 
 def convert(source: str | Path, target: str | Path, *, model: str | None = None, report: str | Path | None = None,
             anchors: Sequence[float] | None = None, data: str | Path | None = None, names: str | Path | None = None,
-            prefer_ema: bool = True, entry: str | None = None, input_style: str | None = None) -> ConversionReport:
+            prefer_ema: bool = True, entry: str | None = None, input_style: str | None = None,
+            model_keywords: Mapping[str, object] | None = None) -> ConversionReport:
     """Convert an original's checkpoint to ours; see ``export_torch`` for the way back.
 
     Args:
@@ -106,9 +107,10 @@ def convert(source: str | Path, target: str | Path, *, model: str | None = None,
         entry: take this top-level entry of the file and no other.
         input_style: the input convention the weights were trained with (``NamesTable.input_styles``); by default what
             names and weights tell, or the family's usual one.
+        model_keywords: for the model's builder, what the weights do not tell; they win over what was recognised.
 
     Raises: FileNotFoundError; CheckpointError if the file is damaged, of an unknown family, or does not fit the model,
-        and for an input style that the family does not have.
+        and for an input style that the family does not have; ValueError for ``model_keywords`` that it does not take.
     """
     foreign = read_checkpoint(source, prefer_ema=prefer_ema, entry=entry)
     if OWN_METADATA in foreign.extras:
@@ -118,9 +120,17 @@ def convert(source: str | Path, target: str | Path, *, model: str | None = None,
     settings = parse_data_file(data) if data is not None else DataFile()
     if anchors is None:
         anchors = settings.anchors
-    keywords = {**found.keywords, **table.builder_keywords(tensors, tuple(anchors) if anchors is not None else None)}
-    cell = _build(found, keywords)
-    mapped = map_tensors(table, found, tensors, _parameters(cell), where=str(source))
+    given = {**table.builder_keywords(tensors, tuple(anchors) if anchors is not None else None),
+             **(model_keywords or {})}
+    try:
+        cell = _build(found, {**found.keywords, **given})
+    except TypeError as error:
+        if not model_keywords:
+            raise
+        raise CheckpointError(f"{found.model}: a keyword among {', '.join(model_keywords)} does not fit "
+                              f"({error})") from error
+    fitting = table.sliced(tensors, found, {**found.keywords, **given})
+    mapped = map_tensors(table, found, fitting, _parameters(cell), where=str(source))
     class_names, origin = _class_names(foreign, cell.num_classes, settings, data, names)
     size = (settings.height or cell.input_spec.size[0], settings.width or cell.input_spec.size[1])
     choice = _choose_input(table, found, tensors, replace(cell.input_spec, size=size), input_style)
@@ -135,7 +145,7 @@ def convert(source: str | Path, target: str | Path, *, model: str | None = None,
         str(source), str(target), foreign.sha256, file_sha256(target), foreign.source_format, foreign.entry,
         foreign.used_ema, found.model, cell.num_classes, origin, found.part, choice.text, mapped.sources,
         mapped.ignored, mapped.unfilled, sum(mapped.values[name].size for name in mapped.sources.values()),
-        foreign.warnings + mapped.warnings + choice.warnings, mapped.supplied)
+        foreign.warnings + mapped.warnings + choice.warnings + table.remarks(found, given), mapped.supplied)
     return _reported(result, report)
 
 
@@ -147,7 +157,8 @@ def export_torch(source: str | Path, target: str | Path, *, report: str | Path |
         source: our ``.ckpt``.
         target: ``.pth`` or ``.pt`` to write.
         report: write the report there as JSON.
-        wrap: put the state dict under this entry; None takes the family's usual one, empty none.
+        wrap: put the state dict under this entry; None takes the family's usual one (none for a part of a model), empty
+            none.
         half: store half precision.
 
     Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program.
@@ -163,7 +174,8 @@ def export_torch(source: str | Path, target: str | Path, *, report: str | Path |
     named = source_names(table, weights, metadata.model)
     sources = {name: source.removeprefix(prefix) for name, source in named.items()}
     added = [name for name in tensors.keys() - set(sources.values()) if not name.endswith(COUNTERS)]
-    wrap = table.entry if wrap is None else wrap
+    if wrap is None:
+        wrap = "" if part else table.entry
     write_torch_checkpoint(target, tensors, wrap=wrap, beside=table.beside if wrap else {}, half=half)
     result = ConversionReport(
         str(source), str(target), file_sha256(source), file_sha256(target), "mindspore", "", False, metadata.model,
@@ -189,7 +201,7 @@ def _build(found: Recognition, keywords: dict[str, Any]) -> Any:
     from mindyolo_ext.models import create_model
 
     classes = {} if found.num_classes is None else {"num_classes": found.num_classes}
-    return create_model(found.model, **classes, **keywords)
+    return create_model(found.model, **{**classes, **keywords})
 
 
 def _parameters(cell: Any) -> dict[str, np.ndarray]:
@@ -254,7 +266,7 @@ def _in_words(spec: InputSpec) -> str:
 
 def _class_names(foreign: ForeignCheckpoint, num_classes: int, settings: DataFile, data: str | Path | None,
                  names: str | Path | None) -> tuple[list[str], str]:
-    """(class names, where they come from): the names file, the ``.data`` file, the checkpoint, COCO, or numbers.
+    """(class names, where they come from): the names file, the ``.data`` file, the checkpoint, COCO or VOC, or numbers.
 
     Raises: CheckpointError if a named file has another number of classes than the head.
     """
@@ -268,7 +280,7 @@ def _class_names(foreign: ForeignCheckpoint, num_classes: int, settings: DataFil
     elif foreign.class_names is not None:
         found, origin = foreign.class_names, str(foreign.path)
     else:
-        return default_names(num_classes), "COCO" if num_classes == 80 else "numbering"
+        return default_names(num_classes), KNOWN_NAMES.get(num_classes, ("numbering",))[0]
     if len(found) != num_classes:
         raise CheckpointError(f"{origin}: {len(found)} class names, the head of {foreign.path} has "
                               f"{num_classes} classes")

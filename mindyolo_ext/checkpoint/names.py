@@ -148,6 +148,23 @@ class NamesTable(ABC):
             raise CheckpointError(f"{self.family}: anchors were given, but its models have none")
         return {}
 
+    def sliced(self, tensors: Mapping[str, np.ndarray], recognition: Recognition,  # noqa: ARG002
+               keywords: Mapping[str, object]) -> Mapping[str, np.ndarray]:  # noqa: ARG002
+        """``tensors`` as narrow as the model that ``keywords`` build, for files from which narrower models start.
+
+        Raises: CheckpointError if that cannot be made of them.
+        """
+        return tensors
+
+    def remarks(self, recognition: Recognition, given: Mapping[str, object]) -> list[str]:  # noqa: ARG002
+        """Warnings: what the weights do not tell and was taken for granted.
+
+        Args:
+            recognition: of the weights.
+            given: keywords of the builder that the user named.
+        """
+        return []
+
     def input_styles(self, recognition: Recognition, usual: InputSpec) -> dict[str, InputSpec]:  # noqa: ARG002
         """The input conventions this family's weights exist with, the usual one first; empty if there is one only.
 
