@@ -32,7 +32,7 @@ ITERATIONS = 6                                          # of step 2, with a batc
 # of maps on batch statistics: largest and root mean square
 RAW = {"dy_yolov7x": (2e-2, 1.5e-3), "usual": (4e-3, 3e-4)}
 # of norms, and of sums in units of the norm times the root of the size
-GRADIENT = {"dy_yolov7x": (3e-2, 1e-2), "usual": (4e-3, 2e-3)}
+GRADIENT = {"dy_yolov7x": (3e-2, 1e-2), "usual": (4e-3, 4e-3)}
 STATISTICS = {"dy_yolov7x": 2e-4, "usual": 4e-5}
 # of totals, and of the items; and where the original chose others of equal costs
 LOSS = {"dy_yolov7x": (3e-5, 1e-4), "usual": (1e-5, 1e-4)}
