@@ -18,10 +18,11 @@ from mindyolo_ext.visual.detections import class_color
 
 _DPI = 100
 _PANEL = 760            # longer side of a panel, pixels
-_TITLE, _GAP, _CAPTION = 30, 12, 60
+_TITLE, _GAP, _CAPTION = 30, 12, 84
 _NAMED_BOXES = 12       # up to so many boxes their labels hold the class, else the number alone
 _OUTLINES = 60          # up to so many matches of a level all are outlined, else the best of each box
 _NAME = 16              # letters of a class name in the list
+_MARKERS = "o^sDvPX*"   # of a level's anchors, in their order
 _LETTER, _LINE = 0.602, 1.35            # width of a letter and height of a line, of the size of the font
 _LARGEST, _SMALLEST = 21.0, 9.0         # letters of the list, pixels
 _RED, _INK = "#e00000", "#202020"
@@ -173,6 +174,9 @@ def _draw_level(axes: Axes, picture: AssignedPicture, level: int) -> None:
         _outline(axes, picture.boxes[index], _color(index), 1.8 if got else 0.8, dashed=not got,
                  alpha=1.0 if got else 0.6)
     _fill_cells(axes, priors.cells()[here], matches)
+    if picture.has_anchors:
+        _mark_anchors(axes, priors, here, matches)
+    _draw_centres(axes, picture.boxes[found], [_color(index) for index in found])
     shapes = (priors.anchors() if picture.has_anchors else picture.predicted)[here]
     for box, prediction in _outlined(matches, _iou(picture.boxes, shapes)):
         _outline(axes, shapes[prediction], _color(box), 0.7, alpha=0.9)
@@ -211,6 +215,31 @@ def _fill_cells(axes: Axes, cells: np.ndarray, matches: np.ndarray) -> None:
             colors.append(_color(box))
     if patches:
         axes.add_collection(PatchCollection(patches, facecolors=colors, edgecolors="none", alpha=0.6))
+
+
+def _mark_anchors(axes: Axes, priors: Priors, here: np.ndarray, matches: np.ndarray) -> None:
+    """A sign per matched anchor in its cell, in the colour of the box; the legend says which anchor has which sign."""
+    sizes = np.stack([priors.width[here], priors.height[here]], 1)
+    kinds = list(dict.fromkeys(map(tuple, sizes.tolist())))
+    stride = priors.stride[here][0]
+    pixel = max(axes.get_xlim()[1], axes.get_ylim()[0]) / _PANEL
+    side = _points(float(np.clip(0.22 * stride / pixel, 3.0, 9.0)))
+    for number, kind in enumerate(kinds):
+        boxes, predictions = np.nonzero(matches & (sizes == kind).all(1))
+        shift = (number - (len(kinds) - 1) / 2) * 0.28 * stride
+        axes.scatter(priors.x[here][predictions] + shift, priors.y[here][predictions] + shift, s=side ** 2,
+                     marker=_MARKERS[number % len(_MARKERS)], c=[_color(box) for box in boxes] or None,
+                     edgecolors="black", linewidths=0.4, zorder=3, label=f"{kind[0]:g} x {kind[1]:g}")
+    legend = axes.legend(title="anchors", fontsize=_points(12), title_fontsize=_points(12), loc="upper right",
+                         framealpha=0.8, handletextpad=0.2, borderpad=0.3)
+    for handle in legend.legend_handles:
+        handle.set(facecolor="white", sizes=[_points(9) ** 2])
+
+
+def _draw_centres(axes: Axes, boxes: np.ndarray, colors: Sequence[object]) -> None:
+    """A dot in the middle of each box."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    axes.scatter(*centres.T, s=_points(11) ** 2, c=list(colors) or None, edgecolors="white", linewidths=1.2, zorder=3.5)
 
 
 def _outlined(matches: np.ndarray, overlaps: np.ndarray) -> list[tuple[int, int]]:
@@ -302,9 +331,11 @@ def _caption(picture: AssignedPicture) -> str:
     """What the signs mean."""
     shapes = "anchors" if picture.has_anchors else "predicted boxes"
     crowded = max(picture.counts.sum(0)) > _OUTLINES
-    return (f"Filled cells: their predictions are trained on the box of that colour. Thin lines: their {shapes}"
-            f"{' (the best of each box where there are many)' if crowded else ''}.\nDashed: a box that gets nothing "
-            "there. IoU: the best predicted box among those that the box got, and among all (any).")
+    signs = "; small signs: which of their anchors" if picture.has_anchors else ""
+    return (f"Filled cells: their predictions are trained on the box of that colour{signs}. Dots: centres of boxes.\n"
+            f"Thin lines: their {shapes}{' (the best of each box where there are many)' if crowded else ''}. "
+            "Dashed: a box that gets nothing there.\n"
+            "IoU: the best predicted box among those that the box got, and among all (any).")
 
 
 def _plural(count: int, one: str, many: str = "") -> str:

@@ -36,7 +36,7 @@ GRADIENT = {"dy_yolov7x": (3e-2, 1e-2), "usual": (4e-3, 4e-3)}
 STATISTICS = {"dy_yolov7x": 2e-4, "usual": 4e-5}
 # of totals, and of the items; and where the original chose others of equal costs
 LOSS = {"dy_yolov7x": (3e-5, 1e-4), "usual": (1e-5, 1e-4)}
-OTHER_CHOICE = 3e-2
+OTHER_CHOICE = 5e-2
 CHAOS = 0.15                                            # of later losses: a match more or less moves a level's mean
 
 

@@ -65,6 +65,17 @@ def test_numbers_of_a_picture_by_hand():
     assert drawn.rows()[2][:7] == [3, "cat", "28 x 20", 0, 0, 0, "-"]
 
 
+def test_centres_have_a_dot_and_anchors_a_sign_each():
+    box = [(4, 36, 60, 60)]                             # its centre lies in row 3, column 2 of stride 16
+    one, other = (draw_assignment(picture(box, [(0, 3 * 16 + 4 + k)], anchors=[[(20, 30), (40, 10)], [(60, 60)]]))
+                  for k in (0, 1))
+    side = PANEL / SIDE
+    middle = panel(one, 1)[round(48 * side) - 2:round(48 * side) + 3, round(32 * side) - 2:round(32 * side) + 3]
+    assert share(middle, class_color(0), 20) == 1
+    cells = [cell(sheet, 0, 3, 2).astype(int) for sheet in (one, other)]
+    assert (np.abs(cells[0] - cells[1]).max(2) > 60).mean() > 0.01              # another sign in another place
+
+
 def test_matched_cells_have_the_colour_of_their_box_and_no_other_has():
     sheet = draw_assignment(picture([(4, 36, 60, 60), (70, 70, 124, 120)], [(0, 2 * 8 + 1), (1, 64 + 2 * 4 + 3)]))
     assert share(cell(sheet, 0, 2, 1), mixed(class_color(0)), 25) > 0.7
