@@ -133,8 +133,9 @@ def test_centres_reach_as_far_as_the_assignment_says(assignment):
     """Logits of plus and minus infinity, in cells from the left of a box's own."""
     model = create_model("simple_yolo_resnet18", 3, channel_sparsity=0.0625, assignment=assignment, input_size=(64, 96))
     rows = model.priors(64, 96)
-    reach = {"single_grid": lambda cells: (0, 1), "nearby_grid": lambda cells: (-1, 2),
-             "all_grid": lambda cells: (-cells, cells)}[assignment]
+    def reach(cells):
+        return {"single_grid": (0, 1), "nearby_grid": (-1, 2), "all_grid": (-cells, cells)}[assignment]
+
     for sign, end in ((-1, 0), (1, 1)):
         logits = np.full((1, 4, len(rows.x)), sign * 100.0, np.float32)
         x, y, width, height = (v.asnumpy()[0] for v in model.boxes_of(Tensor(logits), (64, 96)))
