@@ -1,7 +1,7 @@
 """Times this project against its peers, both in the same run, and writes ratios into a Markdown file.
 
     python benchmarks/run.py [CASE ...] --torch-python PYTHON --yolo-fastestv2-repo CLONE --yolox-repo CLONE
-        --gold-yolo-repo CLONE --dynamicdet-repo CLONE [--mindyolo-repo CLONE] [--out docs/benchmarks.md]
+        --gold-yolo-repo CLONE --dynamicdet-repo CLONE --simple-yolo-repo CLONE [--mindyolo-repo CLONE] [--out docs/benchmarks.md]
 
 Absolute times say little on another machine, so every row is a pair: ours, peer, ours, peer, ... in two processes that
 live through the case. While one computes the other is halted (SIGSTOP), and both are bound to the same processors.
@@ -31,6 +31,8 @@ GOLD_YOLO = {scale: str(ROOT / "configs" / "gold_yolo" / f"gold_yolo-{scale}.yam
 DYNAMICDET, NARROW_DYNAMICDET = (str(ROOT / "configs" / "dynamicdet" / f"dy-yolov7{name}.yaml")
                                  for name in ("{}-step{}", "-w0125-coco128-step{}"))
 DYNAMICDET_SCALES = {"": "dy_yolov7, 640 x 640", "x": "dy_yolov7x, 640 x 640", "-w6": "dy_yolov7_w6, 1280 x 1280"}
+SIMPLE_YOLO = {name: str(ROOT / "configs" / "simple_yolo" / f"simple-yolo-resnet18{name}.yaml")
+               for name in ("", "-w025", "-single-grid", "-all-grid")}
 # Pictures per second that the original publishes for a T4, TensorRT 7, half precision, batch 1
 GOLD_YOLO_ON_T4 = {"n": 563, "s": 286, "m": 152, "l": 88}
 BATCH, BOXES_PER_PICTURE, RATE = 16, 7, 1e-6
@@ -73,6 +75,11 @@ DYNAMICDET_ROUTERS = {
                                 peer={"size": 256}),
     "dy_yolov7": Training(DYNAMICDET.format("", 2), batch=1, side=256, brightest=1.0, padded_boxes=160,
                           peer={"size": 640})}
+SIMPLE_YOLO_TRAININGS = {
+    "resnet18, width 0.25, nearby_grid": Training(SIMPLE_YOLO["-w025"], 8, 320, 1.0, 120),
+    "resnet18, width 0.75, nearby_grid": Training(SIMPLE_YOLO[""], 4, 320, 1.0, 120),
+    "resnet18, width 0.75, single_grid": Training(SIMPLE_YOLO["-single-grid"], 4, 320, 1.0, 120),
+    "resnet18, width 0.75, all_grid": Training(SIMPLE_YOLO["-all-grid"], 4, 320, 1.0, 120)}
 DYNAMICDET_LARGEST = Training(DYNAMICDET.format("-w6", 1), batch=1, side=256, brightest=1.0, padded_boxes=160)
 MOST_MEMORY = 20                                        # GB that the largest one's training step may take
 
@@ -82,7 +89,7 @@ def main() -> int:
     options = _parser().parse_args()
     options.clones = {"yolo_fastestv2": options.yolo_fastestv2_repo, "yolox": options.yolox_repo,
                       "gold_yolo": options.gold_yolo_repo, "dynamicdet": options.dynamicdet_repo,
-                      "mindyolo": options.mindyolo_repo}
+                      "simple_yolo": options.simple_yolo_repo, "mindyolo": options.mindyolo_repo}
     logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))         # so that the workers end too
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:options.threads]))
@@ -113,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gold-yolo-repo", type=Path, help="the folder Detection/Gold-YOLO of a clone of "
                         "huawei-noah/Efficient-Computing, unchanged")
     parser.add_argument("--dynamicdet-repo", type=Path, help="a clone of VDIGPKU/DynamicDet, unchanged")
+    parser.add_argument("--simple-yolo-repo", type=Path, help="a clone of zh320/simple-yolo-pytorch, unchanged")
     parser.add_argument("--mindyolo-repo", type=Path, help="a clone of mindspore-lab/mindyolo, unchanged: a second "
                         "peer of yolox_train_step")
     parser.add_argument("--shared", type=Path, default=os.environ.get("MINDYOLO_EXT_SHARED", ROOT.parent / "shared"),
@@ -331,6 +339,23 @@ def _dynamicdet_steps(bench: Bench, trainings: dict[str, Training]) -> tuple[lis
                   "grow with the boxes.", f"Our first step, its compilation included: {', '.join(compilations)}."]
 
 
+def simple_yolo_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
+    """A training step: forward, assignment, loss, backward, Adam, moving average."""
+    rows, compilations = [], []
+    for name, training in SIMPLE_YOLO_TRAININGS.items():
+        ours, theirs = bench.ours(), bench.theirs("simple_yolo")
+        note, seconds = _prepare_train_step(bench, training, ours, theirs)
+        times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
+        rows.append(Row(f"{name}, batch {training.batch}, {training.side} x {training.side}, MindSpore graph / PyTorch "
+                        "eager", times["ours"], times["peer"], target=1.5, note=note))
+        compilations.append(f"{seconds:.1f} s")
+        bench.close_workers()
+    return rows, ["Forward, label assignment, focal and CIoU losses, backward, Adam, moving average of all weights and "
+                  f"statistics. 20 classes, {BOXES_PER_PICTURE} boxes per picture; ours pads them to 120, as the recipe "
+                  "does, the original's tensors grow with the boxes.",
+                  f"Our first steps, compilation included: {', '.join(compilations)}."]
+
+
 def start(bench: Bench) -> tuple[list[Row], list[str]]:
     """From the start of the process to the end of the first training step, without and with cached graphs."""
     from mindyolo_ext.data.shapes import make_shapes_dataset
@@ -440,7 +465,8 @@ CASES: dict[str, Callable[[Bench], tuple[list[Row], list[str]]]] = {
     "pipeline": pipeline, "nms": nms, "yolox_forward": yolox_forward, "yolox_train_step": yolox_train_step,
     "gold_yolo_forward": gold_yolo_forward, "gold_yolo_train_step": gold_yolo_train_step,
     "gold_yolo_distill_step": gold_yolo_distill_step, "dynamicdet_forward": dynamicdet_forward,
-    "dynamicdet_train_step": dynamicdet_train_step, "dynamicdet_router_step": dynamicdet_router_step}
+    "dynamicdet_train_step": dynamicdet_train_step, "dynamicdet_router_step": dynamicdet_router_step,
+    "simple_yolo_train_step": simple_yolo_train_step}
 
 
 # ---- parts that cases share -----------------------------------------------------------------------------------------

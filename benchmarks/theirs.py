@@ -9,13 +9,15 @@ import sys
 
 import original_dynamicdet
 import original_gold_yolo
+import original_simple_yolo
 import original_yolo_fastestv2
 import original_yolox
 import torch
 from serving import serve
 
 MAKERS = {"yolo_fastestv2": original_yolo_fastestv2.make, "yolox": original_yolox.make,
-          "gold_yolo": original_gold_yolo.make, "dynamicdet": original_dynamicdet.make}
+          "gold_yolo": original_gold_yolo.make, "dynamicdet": original_dynamicdet.make,
+          "simple_yolo": original_simple_yolo.make}
 
 
 def main(family, clone, threads, program=None, *arguments):
