@@ -1,7 +1,7 @@
 """The original simple YOLO as a peer: its network, loss and moving average, without the packages around them.
 
-Its packages import everything that training needs, so ``core/loss.py``, ``utils/utils.py`` and ``utils/model_ema.py`` are loaded
-one by one. Where torchvision is not installed a ResNet-18 of the same layers takes its place.
+Its packages import everything that training needs, so ``core/loss.py``, ``utils/utils.py`` and ``utils/model_ema.py``
+are loaded one by one. Where torchvision is not installed a ResNet-18 of the same layers takes its place.
 """
 import importlib.util
 import sys

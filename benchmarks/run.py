@@ -1,7 +1,8 @@
 """Times this project against its peers, both in the same run, and writes ratios into a Markdown file.
 
     python benchmarks/run.py [CASE ...] --torch-python PYTHON --yolo-fastestv2-repo CLONE --yolox-repo CLONE
-        --gold-yolo-repo CLONE --dynamicdet-repo CLONE --simple-yolo-repo CLONE [--mindyolo-repo CLONE] [--out docs/benchmarks.md]
+        --gold-yolo-repo CLONE --dynamicdet-repo CLONE --simple-yolo-repo CLONE [--mindyolo-repo CLONE]
+        [--out docs/benchmarks.md]
 
 Absolute times say little on another machine, so every row is a pair: ours, peer, ours, peer, ... in two processes that
 live through the case. While one computes the other is halted (SIGSTOP), and both are bound to the same processors.
@@ -351,8 +352,8 @@ def simple_yolo_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
         compilations.append(f"{seconds:.1f} s")
         bench.close_workers()
     return rows, ["Forward, label assignment, focal and CIoU losses, backward, Adam, moving average of all weights and "
-                  f"statistics. 20 classes, {BOXES_PER_PICTURE} boxes per picture; ours pads them to 120, as the recipe "
-                  "does, the original's tensors grow with the boxes.",
+                  f"statistics. 80 classes, {BOXES_PER_PICTURE} boxes per picture; ours pads them to 120, as the recipe does, "
+                  "the original's tensors grow with the boxes.",
                   f"Our first steps, compilation included: {', '.join(compilations)}."]
 
 
