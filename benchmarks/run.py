@@ -352,8 +352,8 @@ def simple_yolo_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
         compilations.append(f"{seconds:.1f} s")
         bench.close_workers()
     return rows, ["Forward, label assignment, focal and CIoU losses, backward, Adam, moving average of all weights and "
-                  f"statistics. 80 classes, {BOXES_PER_PICTURE} boxes per picture; ours pads them to 120, as the recipe "
-                  "does, the original's tensors grow with the boxes.",
+                  f"statistics. 80 classes, {BOXES_PER_PICTURE} boxes per picture; ours pads them to 120, as the "
+                  "recipe does, the original's tensors grow with the boxes.",
                   f"Our first steps, compilation included: {', '.join(compilations)}."]
 
 
