@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import padded_targets
 
-from mindyolo_ext.backend import Tensor
+from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.losses import create_trainable
 from mindyolo_ext.losses.assign.grid import PRIME, AnchorBoxAssigner, CellAssigner, falling_order
 from mindyolo_ext.losses.registry import StepClock
@@ -281,6 +281,38 @@ def test_boxes_on_the_border_have_a_cell():
         first, last = (matched[:3 * 576].reshape(3, 24, 24)[:, i, i] for i in (0, -1))
         assert first.any() and last.any()
         assert set(index[:3 * 576].reshape(3, 24, 24)[:, -1, -1][last > 0]) == {0}
+
+
+class Replaced(nn.Cell):
+    """In place of the sum over ranks: keeps what it was given, or gives what it was told."""
+
+    def __init__(self, told=None):
+        super().__init__()
+        self.told, self.given = told, None
+
+    def construct(self, values):
+        self.given = values
+        return values if self.told is None else self.told
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_shares_of_the_ranks_add_up(assignment):
+    """Two halves of a batch, each with the counts of the whole one, as two ranks have them."""
+    targets, mask = crowd(3, batch=2, boxes=12)
+    heads = made_up_heads(20)
+    loss = loss_of(assignment, filter_rule="best")
+    loss.global_sum = whole = Replaced()
+    total, terms, gradients = total_and_gradients(loss, heads, targets, mask)
+    shares = []
+    for rank in (0, 1):
+        loss.global_sum = Replaced(whole.given)
+        shares.append(total_and_gradients(loss, [h[rank:rank + 1] for h in heads], targets[rank:rank + 1],
+                                          mask[rank:rank + 1]))
+    np.testing.assert_allclose(shares[0][0] + shares[1][0], total, rtol=1e-5)
+    np.testing.assert_allclose(shares[0][1] + shares[1][1], terms, rtol=1e-5)
+    for level, gradient in enumerate(gradients):
+        joined = np.concatenate([share[2][level] for share in shares])
+        np.testing.assert_allclose(joined, gradient, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("options, message", [

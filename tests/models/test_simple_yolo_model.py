@@ -70,7 +70,7 @@ def test_predict_gives_corners_inside_the_input_and_products(golden_case, output
 
 
 def test_detections_equal_the_original(outputs):
-    """As sets: scores of neighbours differ by less than the rounding."""
+    """As sets: scores of neighbours differ by less than the rounding, and boxes cut to nothing may be alike."""
     arrays = outputs["arrays"]
     for image, (boxes, scores) in enumerate(zip(*outputs["predicted"], strict=True)):
         found = nms(boxes, scores, conf_thres=float(arrays["post_conf_thres"]),
@@ -78,9 +78,8 @@ def test_detections_equal_the_original(outputs):
         wanted = arrays["post_dets"][arrays["post_dets"][:, 0] == image][:, 1:]
         assert len(found) == len(wanted) > 0
         for row in wanted:
-            distance = np.abs(found[:, :4] - row[:4]).max(1) + 1e3 * (found[:, 5] != row[5])
-            assert distance.min() < 0.05
-            assert abs(found[distance.argmin(), 4] - row[4]) < 1e-5
+            close = np.abs(found - row) < (0.05, 0.05, 0.05, 0.05, 1e-5, 0.5)
+            assert close.all(1).any(), row
 
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
