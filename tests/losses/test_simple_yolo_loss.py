@@ -129,8 +129,10 @@ def test_matches(runs):
 
 @pytest.mark.parametrize("name, rate", [("traj_small_loss", 1e-5), ("traj_loss", 1e-3)])
 def test_five_steps_of_nesterov_sgd(runs, name, rate):
-    """Rounding grows along a trajectory: at rate 1e-3 all differ, at 1e-5 the deep ones."""
-    limit = 5e-2 if rate == 1e-3 else 1e-3 if runs.meta["backbone_type"] == "resnet18" else 3e-2
+    """Rounding grows along a trajectory: at rate 1e-3 all differ, at 1e-5 the deep ones; see golden/README.md."""
+    limits = [1e-3 if runs.meta["backbone_type"] == "resnet18" else 3e-2] * 5
+    if rate == 1e-3:
+        limits = [1e-4, 2e-2, 3e-2, 0.12, 0.12]
     runs.reset()
 
     def step():
@@ -138,5 +140,5 @@ def test_five_steps_of_nesterov_sgd(runs, name, rate):
         return total, gradients
 
     totals = nesterov_totals(step, runs.parameters, rate=rate, steps=5)
-    np.testing.assert_allclose(totals, runs.arrays[name], rtol=limit)
-    np.testing.assert_allclose(totals[0], runs.arrays[name][0], rtol=1e-4)
+    for got, wanted, limit in zip(totals, runs.arrays[name], limits, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=limit)
