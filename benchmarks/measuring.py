@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 MAX_COUNT = 50
 # A file that a clone of each peer holds.
 CLONES = {"yolo_fastestv2": "model/detector.py", "yolox": "yolox/models/yolo_head.py",
-          "gold_yolo": "gold_yolo/reppan.py", "dynamicdet": "train_step2.py",
+          "gold_yolo": "gold_yolo/reppan.py", "dynamicdet": "train_step2.py", "simple_yolo": "core/loss.py",
           "mindyolo": "mindyolo/models/losses/yolox_loss.py"}
 HEAD = ("what is timed", "ours", "peer", "ratio of medians", "quartiles of the paired ratios", "smallest .. largest",
         "target", "met")
