@@ -4,6 +4,7 @@ Its packages import everything that training needs, so ``core/loss.py``, ``utils
 are loaded one by one. Where torchvision is not installed a ResNet-18 of the same layers takes its place.
 """
 import importlib.util
+import itertools
 import sys
 import types
 from pathlib import Path
@@ -98,14 +99,17 @@ class SimpleYOLO(Original):
             iou_loss_type="ciou", focal_loss_gamma=3.5)
         optimizer = torch.optim.Adam(network.parameters(), lr=rate)
         boxes, classes = rows[:, [0, 2, 3, 4, 5]], rows[:, :2]
+        turns, threads = itertools.count(1), torch.get_num_threads()
 
-        def call(turn=[0]):  # noqa: B006  counts the calls
-            turn[0] += 1
+        def call():
+            turn = next(turns)
+            # The first losses are compared; on several threads the writes into a contested cell race
+            torch.set_num_threads(1 if turn == 1 else threads)
             optimizer.zero_grad()
             total, (confidence, box, kind) = loss(network(images), boxes, classes)
             total.backward()
             optimizer.step()
-            average.update(network, turn[0])
+            average.update(network, turn)
             return {"total": float(total.detach()), "box": 0.1 * box, "object": confidence, "class": kind}
         return call
 
