@@ -76,8 +76,8 @@ class ConversionReport:
                          + (f", entry {self.entry}" if self.entry else "")
                          + (", moving average" if self.used_ema else "") + ")"),
                 ("to", self.target),
-                ("model", f"{self.model}, {self.num_classes} classes (names from {self.class_names_from})"
-                          + (f", {self.part} only" if self.part else ""))]
+                ("model", f"{self.model}, {self.part} only" if self.part else
+                 f"{self.model}, {self.num_classes} classes (names from {self.class_names_from})")]
         if self.input:
             rows.append(("input", self.input))
         rows += [("tensors", f"{len(self.mapped)} taken over ({self.numbers:,} numbers), {len(self.ignored)} ignored"
