@@ -302,7 +302,7 @@ def dynamicdet_forward(bench: Bench) -> tuple[list[Row], list[str]]:
 
 def dynamicdet_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
     """Training step 1: both detectors' forward, OTA and loss, backward, SGD, moving average; memory of the largest."""
-    rows, notes = _dynamicdet_steps(bench, DYNAMICDET_CASCADES)
+    rows, notes = _training_steps(bench, "dynamicdet", DYNAMICDET_CASCADES)
     largest = DYNAMICDET_LARGEST
     maker = bench.ours()
     weights = maker("make_weights", folder=str(bench.folder), recipe=largest.recipe)
@@ -320,16 +320,16 @@ def dynamicdet_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
 
 def dynamicdet_router_step(bench: Bench) -> tuple[list[Row], list[str]]:
     """Training step 2: both detectors' forward, OTA and loss, the router's loss, its backward, AdamW."""
-    rows, notes = _dynamicdet_steps(bench, DYNAMICDET_ROUTERS)
+    rows, notes = _training_steps(bench, "dynamicdet", DYNAMICDET_ROUTERS)
     return rows, ["Forward of both detectors with frozen norms, OTA and loss of both, the router's loss with the "
                   "median of all differences, its gradient and AdamW.", *notes]
 
 
-def _dynamicdet_steps(bench: Bench, trainings: dict[str, Training]) -> tuple[list[Row], list[str]]:
+def _training_steps(bench: Bench, family: str, trainings: dict[str, Training]) -> tuple[list[Row], list[str]]:
     """Rows and notes of training steps."""
     rows, compilations = [], []
     for name, training in trainings.items():
-        ours, theirs = bench.ours(), bench.theirs("dynamicdet")
+        ours, theirs = bench.ours(), bench.theirs(family)
         note, seconds = _prepare_train_step(bench, training, ours, theirs)
         times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
         rows.append(Row(f"{name}, batch {training.batch}, {training.side} x {training.side}, MindSpore graph / PyTorch "
@@ -342,19 +342,9 @@ def _dynamicdet_steps(bench: Bench, trainings: dict[str, Training]) -> tuple[lis
 
 def simple_yolo_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
     """A training step: forward, assignment, loss, backward, Adam, moving average."""
-    rows, compilations = [], []
-    for name, training in SIMPLE_YOLO_TRAININGS.items():
-        ours, theirs = bench.ours(), bench.theirs("simple_yolo")
-        note, seconds = _prepare_train_step(bench, training, ours, theirs)
-        times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
-        rows.append(Row(f"{name}, batch {training.batch}, {training.side} x {training.side}, MindSpore graph / PyTorch "
-                        "eager", times["ours"], times["peer"], target=1.5, note=note))
-        compilations.append(f"{seconds:.1f} s")
-        bench.close_workers()
+    rows, notes = _training_steps(bench, "simple_yolo", SIMPLE_YOLO_TRAININGS)
     return rows, ["Forward, label assignment, focal and CIoU losses, backward, Adam, moving average of all weights and "
-                  f"statistics. 80 classes, {BOXES_PER_PICTURE} boxes per picture; ours pads them to 120, as the "
-                  "recipe does, the original's tensors grow with the boxes.",
-                  f"Our first steps, compilation included: {', '.join(compilations)}."]
+                  "statistics, 80 classes.", *notes]
 
 
 def start(bench: Bench) -> tuple[list[Row], list[str]]:

@@ -1,4 +1,5 @@
 """Where each prediction of a network stands before anything is learned: its cell, level and anchor. NumPy only."""
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -49,6 +50,19 @@ class Priors:
         half_width, half_height = self.width / 2, self.height / 2
         return np.stack([self.x - half_width, self.y - half_height, self.x + half_width, self.y + half_height],
                         1).astype(np.float32)
+
+
+def checked_anchors(anchors: Sequence[Sequence[float]], levels: int, where: str) -> tuple[tuple[float, float], ...]:
+    """The anchors as pairs of floats; ``where`` begins the message.
+
+    Raises: ValueError if they are not (width, height) pairs of positive pixels, the same number for each level.
+    """
+    pairs = tuple(tuple(float(side) for side in pair) for pair in anchors)
+    good = all(len(pair) == 2 and min(pair) > 0 and math.isfinite(max(pair)) for pair in pairs)
+    if not pairs or len(pairs) % levels or not good:
+        raise ValueError(f"{where}: anchors must be (width, height) pairs of positive pixels, the same number for each "
+                         f"of {levels} levels, got {anchors}")
+    return pairs
 
 
 def grid_priors(height: int, width: int, strides: Sequence[int],

@@ -2,7 +2,6 @@
 
 The parameters keep the original's names, those of the ResNets torchvision's.
 """
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -15,7 +14,7 @@ from mindyolo_ext.layers.pool import HalvingMaxPool
 from mindyolo_ext.layers.resize import double
 from mindyolo_ext.models.registry import register_model
 from mindyolo_ext.models.simple_yolo_input import official_input
-from mindyolo_ext.priors import Priors, grid_priors
+from mindyolo_ext.priors import Priors, checked_anchors, grid_priors
 
 STRIDES = (8, 16, 32)
 ASSIGNMENTS = ("single_grid", "nearby_grid", "all_grid")
@@ -289,7 +288,7 @@ class SimpleYOLO(nn.Cell):
         super().__init__()
         _check(backbone, num_classes, channel_sparsity, assignment, act)
         self.num_classes, self.assignment, self.backbone_name = num_classes, assignment, backbone
-        self.anchors = checked_anchors(anchors)
+        self.anchors = checked_anchors(anchors, len(STRIDES), "simple_yolo")
         self.architecture = {"channel_sparsity": float(channel_sparsity), "assignment": assignment, "act": act,
                              "anchors": [list(pair) for pair in self.anchors]}
         self.input_spec = official_input(input_size)
@@ -401,16 +400,6 @@ class SimpleYOLODeploy(DeployForm):
 def _tanh(x: Tensor) -> Tensor:
     """Hyperbolic tangent; ``ops.tanh`` on a CPU is up to 1e-4 off, which tells when it spans a whole picture."""
     return 2.0 * ops.sigmoid(2.0 * x) - 1.0
-
-
-def checked_anchors(anchors: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
-    """The anchors as pairs of floats. Raises: ValueError as ``SimpleYOLO`` says."""
-    pairs = tuple(tuple(float(side) for side in pair) for pair in anchors)
-    good = all(len(pair) == 2 and min(pair) > 0 and math.isfinite(max(pair)) for pair in pairs)
-    if not pairs or len(pairs) % len(STRIDES) or not good:
-        raise ValueError(f"simple_yolo: anchors must be (width, height) pairs of positive pixels, the same number for "
-                         f"each of {len(STRIDES)} levels, got {anchors}")
-    return pairs
 
 
 def _check(backbone: str, num_classes: int, sparsity: float, assignment: str, act: str) -> None:

@@ -1,5 +1,4 @@
 """Yolo-FastestV2: ShuffleNetV2 backbone, light feature pyramid, decoupled heads on strides 16 and 32."""
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.pool import HalvingMaxPool
 from mindyolo_ext.layers.resize import double
 from mindyolo_ext.models.registry import register_model
-from mindyolo_ext.priors import Priors, grid_priors
+from mindyolo_ext.priors import Priors, checked_anchors, grid_priors
 
 STRIDES = (16, 32)
 # (width, height) in pixels, three per level; found by the original on COCO at 352 x 352.
@@ -162,7 +161,7 @@ class YoloFastestV2(nn.Cell):
     def __init__(self, num_classes: int, anchors: Sequence[Sequence[float]], input_size: tuple[int, int]):
         super().__init__()
         self.num_classes = num_classes
-        self.anchors = checked_anchors(anchors)
+        self.anchors = checked_anchors(anchors, len(STRIDES), "yolo_fastestv2")
         self.architecture = {"anchors": [list(pair) for pair in self.anchors]}
         self.input_spec = InputSpec(size=input_size, color="bgr", scale=1.0 / 255.0, resize="stretch")
         self.anchors_per_level = len(self.anchors) // len(STRIDES)
@@ -255,16 +254,6 @@ class YoloFastestV2Deploy(DeployForm):
         reg, obj, cls = heads
         merged = ops.cat((ops.sigmoid(ops.cat((reg, obj), 1)), ops.softmax(cls, 1)), 1)
         return ops.transpose(merged, (0, 2, 3, 1))
-
-
-def checked_anchors(anchors: Sequence[Sequence[float]]) -> tuple[tuple[float, float], ...]:
-    """The anchors as pairs of floats. Raises: ValueError as ``YoloFastestV2`` says."""
-    pairs = tuple(tuple(float(side) for side in pair) for pair in anchors)
-    good = all(len(pair) == 2 and min(pair) > 0 and math.isfinite(max(pair)) for pair in pairs)
-    if not pairs or len(pairs) % len(STRIDES) or not good:
-        raise ValueError(f"yolo_fastestv2: anchors must be (width, height) pairs of positive pixels, the same number "
-                         f"for each of {len(STRIDES)} levels, got {anchors}")
-    return pairs
 
 
 @register_model

@@ -172,7 +172,7 @@ class AnchorBoxAssigner(nn.Cell):
         inter = ops.reshape(inter, (batch, boxes, anchors * size[0] * size[1]))
         area = (right - left)[:, None, :] * (bottom - top)[:, :, None]                      # (a, H, W)
         own = ops.reshape((sides[2] - sides[0]) * (sides[3] - sides[1]), (batch, boxes, 1))
-        return inter / (own + Tensor(area.reshape(1, 1, -1)) - inter + EPS)
+        return inter / (own + Tensor(np.reshape(area, (1, 1, -1))) - inter + EPS)
 
     def _anchor_sides(self, cells: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
         """First and last coordinate of the anchors in every cell along an axis, each (a, cells), in 0..1."""
