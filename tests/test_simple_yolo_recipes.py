@@ -10,7 +10,7 @@ from mindyolo_ext.data.dataset import build_dataset
 from mindyolo_ext.data.transforms import build_pipeline
 from mindyolo_ext.engine.schedule import Schedule
 from mindyolo_ext.losses import loss_keywords
-from mindyolo_ext.losses.registry import _TRAINABLES as TRAINABLES
+from mindyolo_ext.losses.simple_yolo import simple_yolo_loss
 from mindyolo_ext.models.simple_yolo_input import official_input
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs" / "simple_yolo"
@@ -60,7 +60,7 @@ def test_training_as_the_original():
     assert max(schedule.rates(step)[0] for step in range(2000, 2140)) == pytest.approx(2 * 0.001)
     defaults = loss_keywords(train.loss["name"])
     assert set(train.loss) - {"name"} <= set(defaults)
-    signature = TRAINABLES.builder("simple_yolo_loss").__kwdefaults__
+    signature = simple_yolo_loss.__kwdefaults__
     assert {k: v for k, v in train.loss.items() if k != "name"} == {
         k: list(v) if isinstance(v, tuple) else v for k, v in signature.items() if k in train.loss}
 

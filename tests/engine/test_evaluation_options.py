@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+import yaml
 
 from mindyolo_ext.config import EvalConfig, config_from_mapping
 from mindyolo_ext.data.dataset import Collector, Dataset
@@ -96,3 +97,21 @@ def test_wrong_names_are_told_with_the_recipe() -> None:
         config_from_mapping({"eval": {"metrics": ["VOC"]}})
     with pytest.raises(ValueError, match="eval.backend: wanted pycocotools or faster_coco_eval, got 'fast'"):
         config_from_mapping({"eval": {"backend": "fast"}})
+    assert config_from_mapping({"train": {"best_metric": "AP50"}}).train.best_metric == "AP50"
+    with pytest.raises(ValueError, match="train.best_metric: wanted AP or AP50, got 'mAP'"):
+        config_from_mapping({"train": {"best_metric": "mAP"}})
+
+
+def test_the_flag_of_the_metrics_reaches_the_recipe(command, monkeypatch, tmp_path) -> None:
+    recipe, seen = tmp_path / "r.yaml", []
+    recipe.write_text("model: {name: yolo_fastestv2}\n", encoding="utf-8")
+
+    def start(_options: object, _seed: int, text: str) -> None:
+        seen.append(yaml.safe_load(text)["eval"]["backend"])
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("mindyolo_ext.cli._start", start)
+    monkeypatch.setattr("mindyolo_ext.cli._digest", lambda _weight: "")
+    assert command("test", "--config", recipe, "--weight", "w.ckpt", "--coco_backend", "faster_coco_eval")[0] != 0
+    assert seen == ["faster_coco_eval"]
+    assert command("test", "--config", recipe, "--weight", "w.ckpt", "--coco_backend", "fast")[0] == 2

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import original_name, relative_l2
+from helpers import DEFAULT_GOLDEN, golden_cases, original_name, relative_l2
 from networks import ModelAndDeploy
 from simple_yolo_case import LEVELS, as_stored, meta_of, new_network, seeded_network, thinned
 
@@ -14,6 +14,8 @@ from mindyolo_ext.models import create_model
 from mindyolo_ext.models.simple_yolo import ACTIVATIONS, ASSIGNMENTS
 
 FAMILY = "simple_yolo"
+VARIANTS = ("resnet18_025", "resnet18_050", "resnet18_075", "resnet18_075_single_grid", "resnet18_075_all_grid",
+            "resnet18_100", "resnet34_075", "resnet50_075", "darknet_025", "darknet_050", "darknet_075", "darknet_100")
 pytestmark = pytest.mark.usefixtures("graph_mode")
 # Trainable numbers of the published table, which was counted with two classes
 PUBLISHED = {("resnet18", 0.25): 0.87, ("resnet18", 0.5): 3.46, ("resnet18", 0.75): 7.76, ("resnet18", 1.0): 13.78,
@@ -79,6 +81,13 @@ def test_detections_equal_the_original(outputs):
         for row in wanted:
             close = np.abs(found - row) < (0.05, 0.05, 0.05, 0.05, 1e-5, 0.5)
             assert close.all(1).any(), row
+
+
+def test_every_stored_variant_is_there(golden):
+    """The cases are found by their files; one that got lost would take its tests along."""
+    if golden.root != DEFAULT_GOLDEN:
+        pytest.skip("only the default folder must be complete")
+    assert {case.variant for case in golden_cases(golden.root, FAMILY)} == set(VARIANTS)
 
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):

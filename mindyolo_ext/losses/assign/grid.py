@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
+from mindyolo_ext.losses.assign.lookup import of_matched_box
 
 CONFLICTS = ("last", "random", "best", "sorted")
 EPS = 1e-6
-PRIME = 32749                                           # so many boxes of a batch get a place of their own in a drawn
+PRIME = 32749                                           # so many boxes of a batch get numbers of their own
 _MOST_WISHES = 46340                                    # its square is the largest that int32 holds
 
 
@@ -215,8 +216,6 @@ def drawn_order(batch: int, boxes: int, order: Tensor) -> Tensor:
 
 def classes_of(targets: Tensor, matched: Tensor, index: Tensor, num_classes: int) -> Tensor:
     """The class of each prediction's own box as (B, K, R) float 0/1."""
-    batch, boxes = targets.shape[:2]
-    rows = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * boxes + index
-    label = ops.gather(ops.reshape(ops.cast(targets[:, :, 0], int32), (-1,)), rows, 0)      # (B, R)
+    label, = of_matched_box(ops.cast(ops.expand_dims(targets[:, :, 0], 0), int32), index)   # (B, R)
     kinds = ops.reshape(ops.arange(num_classes, dtype=int32), (1, num_classes, 1))
     return ops.cast(ops.expand_dims(label, 1) == kinds, float32) * ops.expand_dims(matched, 1)
