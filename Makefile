@@ -22,6 +22,7 @@ test-all: $(STAMP)
 		-k "$$v- or $$v/" || exit 1; done
 
 lint: $(STAMP)
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
 $(STAMP): pyproject.toml

@@ -1,4 +1,5 @@
 """Shim for tools that still call setup.py; everything stands in pyproject.toml."""
+
 from setuptools import setup
 
 setup()

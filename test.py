@@ -1,4 +1,5 @@
 """Evaluate a checkpoint: ``python test.py --config configs/... --weight FILE [--help]``."""
+
 import sys
 
 from mindyolo_ext.cli import test_main

@@ -1,4 +1,5 @@
 """Train a recipe: ``python train.py --config configs/... [--help]``."""
+
 import sys
 
 from mindyolo_ext.cli import train_main

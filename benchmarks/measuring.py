@@ -1,4 +1,5 @@
 """Worker processes, paired timing and the Markdown of its results."""
+
 import argparse
 import contextlib
 import datetime
@@ -20,11 +21,24 @@ logger = logging.getLogger("benchmarks")
 HERE = Path(__file__).resolve().parent
 MAX_COUNT = 50
 # A file that a clone of each peer holds.
-CLONES = {"yolo_fastestv2": "model/detector.py", "yolox": "yolox/models/yolo_head.py",
-          "gold_yolo": "gold_yolo/reppan.py", "dynamicdet": "train_step2.py", "simple_yolo": "core/loss.py",
-          "mindyolo": "mindyolo/models/losses/yolox_loss.py"}
-HEAD = ("what is timed", "ours", "peer", "ratio of medians", "quartiles of the paired ratios", "smallest .. largest",
-        "target", "met")
+CLONES = {
+    "yolo_fastestv2": "model/detector.py",
+    "yolox": "yolox/models/yolo_head.py",
+    "gold_yolo": "gold_yolo/reppan.py",
+    "dynamicdet": "train_step2.py",
+    "simple_yolo": "core/loss.py",
+    "mindyolo": "mindyolo/models/losses/yolox_loss.py",
+}
+HEAD = (
+    "what is timed",
+    "ours",
+    "peer",
+    "ratio of medians",
+    "quartiles of the paired ratios",
+    "smallest .. largest",
+    "target",
+    "met",
+)
 
 
 class Skipped(Exception):
@@ -37,8 +51,9 @@ class Worker:
     def __init__(self, command: Sequence[str], log: Path):
         self.log = log
         with log.open("w") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-                                            text=True)
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
 
     def __call__(self, job: str, **arguments: object) -> object:
         """The answer to a job. Raises: RuntimeError with the worker's own traceback if it fails."""
@@ -48,7 +63,9 @@ class Worker:
             self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"worker ended during {job}:\n{self.log.read_text(errors='replace')[-3000:]}")
+            raise RuntimeError(
+                f"worker ended during {job}:\n{self.log.read_text(errors='replace')[-3000:]}"
+            )
         self.process.send_signal(signal.SIGSTOP)
         answer = json.loads(line)
         if "error" in answer:
@@ -87,16 +104,29 @@ class Row:
     def cells(self) -> list[str]:
         """The row's texts in the order of ``HEAD``."""
         ratios = sorted(a / b for a, b in zip(self.ours, self.peer, strict=True))
-        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        low, _, high = (
+            statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        )
         mine, other = statistics.median(self.ours), statistics.median(self.peer)
         wanted, met = "", ""
         if self.target is not None:
             wanted, met = f"<= {self.target:g}", "yes" if mine / other <= self.target else "no"
         if self.target_seconds is not None:
-            wanted, met = f"<= {self.target_seconds:g} s", "yes" if mine <= self.target_seconds else "no"
+            wanted, met = (
+                f"<= {self.target_seconds:g} s",
+                "yes" if mine <= self.target_seconds else "no",
+            )
         what = f"{self.what} ({self.note})" if self.note else self.what
-        return [what, _seconds(mine), _seconds(other), f"**{mine / other:.3g}**", f"{low:.3g} .. {high:.3g}",
-                f"{ratios[0]:.3g} .. {ratios[-1]:.3g}", wanted, met]
+        return [
+            what,
+            _seconds(mine),
+            _seconds(other),
+            f"**{mine / other:.3g}**",
+            f"{low:.3g} .. {high:.3g}",
+            f"{ratios[0]:.3g} .. {ratios[-1]:.3g}",
+            wanted,
+            met,
+        ]
 
 
 @dataclass
@@ -126,7 +156,7 @@ class Bench:
         self.shared = Path(options.shared)
         self.program_repeats = max(2, options.repeats // 5)
         self.workers: list[Worker] = []
-        self.shares: list[float] = []           # of other programs, during each pair that counts
+        self.shares: list[float] = []  # of other programs, during each pair that counts
         self.waited = 0.0
         self.versions: dict[str, str] = {}
         stack.callback(self.close_workers)
@@ -136,7 +166,9 @@ class Bench:
         return self._worker([sys.executable, str(HERE / "ours.py"), str(self.options.threads)])
 
     def theirs(self, family: str) -> Worker:
-        """A new process of a family's original program. Raises: Skipped without its Python or clone."""
+        """A new process of a family's original program. Raises: Skipped without its Python or
+        clone.
+        """
         return self._worker(self.theirs_command(family))
 
     def theirs_command(self, family: str) -> list[str]:
@@ -144,11 +176,19 @@ class Bench:
         if not self.options.torch_python:
             raise Skipped("needs --torch-python")
         clone = self.clone(family)
-        return [self.options.torch_python, str(HERE / "theirs.py"), family, clone, str(self.options.threads)]
+        return [
+            self.options.torch_python,
+            str(HERE / "theirs.py"),
+            family,
+            clone,
+            str(self.options.threads),
+        ]
 
     def mindyolo(self) -> Worker:
         """A new process of MindYOLO in this Python. Raises: Skipped without its clone."""
-        return self._worker([sys.executable, str(HERE / "mindyolo_peer.py"), self.clone("mindyolo")])
+        return self._worker(
+            [sys.executable, str(HERE / "mindyolo_peer.py"), self.clone("mindyolo")]
+        )
 
     def clone(self, name: str) -> str:
         """The folder of a peer's clone. Raises: Skipped without one."""
@@ -180,15 +220,23 @@ class Bench:
         for name, (worker, task) in tasks.items():
             seconds = min(worker("measure", task=task, count=1) for _ in range(2))
             counts[name] = max(1, min(MAX_COUNT, round(self.options.min_seconds / seconds)))
-        calls = {name: functools.partial(worker, "measure", task=task, count=counts[name], clock=self.options.clock)
-                 for name, (worker, task) in tasks.items()}
+        calls = {
+            name: functools.partial(
+                worker, "measure", task=task, count=counts[name], clock=self.options.clock
+            )
+            for name, (worker, task) in tasks.items()
+        }
         return self.quiet_turns(calls, self.options.repeats)
 
-    def quiet_turns(self, calls: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-        """Results of each call, ``repeats`` turns, those during which other programs used the machine least.
+    def quiet_turns(
+        self, calls: Mapping[str, Callable[[], float]], repeats: int
+    ) -> dict[str, list[float]]:
+        """Results of each call, ``repeats`` turns, those during which other programs used the
+        machine least.
 
-        A turn starts when the machine is quiet. Turns that were disturbed are repeated while ``--patience`` lasts.
-        Which turns count depends on what others did in them, never on the times.
+        A turn starts when the machine is quiet. Turns that were disturbed are repeated while
+        ``--patience`` lasts. Which turns count depends on what others did in them, never on the
+        times.
         """
         turns: list[tuple[float, list[float]]] = []
         while sum(share <= self.options.quiet for share, _ in turns) < repeats:
@@ -209,8 +257,12 @@ class Bench:
         kept = sorted(turns, key=lambda turn: turn[0])[:repeats]
         self.shares += [share for share, _ in kept]
         found = {name: [times[i] for _, times in kept] for i, name in enumerate(calls)}
-        medians = ", ".join(f"{name} {_seconds(statistics.median(times))}" for name, times in found.items())
-        logger.info("   %s; others %.0f%%", medians, 100 * statistics.median(share for share, _ in kept))
+        medians = ", ".join(
+            f"{name} {_seconds(statistics.median(times))}" for name, times in found.items()
+        )
+        logger.info(
+            "   %s; others %.0f%%", medians, 100 * statistics.median(share for share, _ in kept)
+        )
         return found
 
 
@@ -218,7 +270,11 @@ class Meter:
     """Measures which part of the machine programs other than this one and its children use."""
 
     def __init__(self):
-        self.begin, self.busy, self.own = time.monotonic(), _busy_seconds(), _tree_seconds(os.getpid())
+        self.begin, self.busy, self.own = (
+            time.monotonic(),
+            _busy_seconds(),
+            _tree_seconds(os.getpid()),
+        )
 
     def share(self) -> float:
         """0..1 since the meter was made."""
@@ -226,27 +282,38 @@ class Meter:
         return max(0.0, others) / ((time.monotonic() - self.begin) * os.cpu_count())
 
 
-def measured_section(name: str, bench: Bench, case: Callable[[Bench], tuple[list[Row], list[str]]]) -> Section:
+def measured_section(
+    name: str, bench: Bench, case: Callable[[Bench], tuple[list[Row], list[str]]]
+) -> Section:
     """Run a case and note what else the machine did meanwhile."""
     load = os.getloadavg()[0]
     rows, notes = case(bench)
     versions = ", ".join(f"{key} {value}" for key, value in bench.versions.items())
     pairs = "/".join(sorted({str(len(row.ours)) for row in rows}, key=int))
-    others = f"{min(bench.shares):.0%} to {max(bench.shares):.0%}, median {statistics.median(bench.shares):.0%}"
-    conditions = (f"{datetime.date.today()}; {_processor()}, {bench.options.threads} of {os.cpu_count()} processors, "
-                  f"{bench.options.clock} time; {pairs} pairs, in which other programs took {others} of the machine; "
-                  f"load before {load:.1f}{'; ' + versions if versions else ''}.")
+    others = (
+        f"{min(bench.shares):.0%} to {max(bench.shares):.0%}, "
+        f"median {statistics.median(bench.shares):.0%}"
+    )
+    conditions = (
+        f"{datetime.date.today()}; {_processor()}, {bench.options.threads} of {os.cpu_count()} "
+        f"processors, {bench.options.clock} time; {pairs} pairs, in which other programs took "
+        f"{others} of the machine; load before {load:.1f}{'; ' + versions if versions else ''}."
+    )
     return Section(name, rows, notes, conditions)
 
 
-def program_seconds(command: Sequence[str], folder: Path, marks: Mapping[str, str]) -> tuple[float, dict[str, float]]:
+def program_seconds(
+    command: Sequence[str], folder: Path, marks: Mapping[str, str]
+) -> tuple[float, dict[str, float]]:
     """Seconds of a whole program, and seconds until it first printed a line with each of ``marks``.
 
     Raises: RuntimeError if it fails or a mark never came.
     """
     begin, found, tail = time.perf_counter(), {}, []
     with (folder / "program.log").open("w+") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=folder
+        )
         for line in process.stdout:
             tail = [*tail[-30:], line]
             for name, text in marks.items():
@@ -255,8 +322,10 @@ def program_seconds(command: Sequence[str], folder: Path, marks: Mapping[str, st
         status, seconds = process.wait(), time.perf_counter() - begin
     if status or len(found) < len(marks):
         log = (folder / "program.log").read_text(errors="replace")[-2000:]
-        raise RuntimeError(f"{' '.join(command)}: status {status}, wanted lines {dict(marks)}, saw {found}\n"
-                           f"{''.join(tail)}\n{log}")
+        raise RuntimeError(
+            f"{' '.join(command)}: status {status}, wanted lines {dict(marks)}, saw {found}\n"
+            f"{''.join(tail)}\n{log}"
+        )
     return seconds, found
 
 
@@ -290,8 +359,10 @@ def _tree_seconds(pid: int) -> float:
     """Processor seconds of a process and of all below it, those that have ended included."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
-    except OSError:                             # it ended meanwhile
+        children = " ".join(
+            path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")
+        ).split()
+    except OSError:  # it ended meanwhile
         return 0.0
     own = sum(int(v) for v in fields[11:15]) / os.sysconf("SC_CLK_TCK")
     return own + sum(_tree_seconds(int(child)) for child in children)

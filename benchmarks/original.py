@@ -1,4 +1,7 @@
-"""What the originals have in common: their jobs, and batch norms folded into convolutions. Runs in their PyTorch."""
+"""What the originals have in common: their jobs, and batch norms folded into convolutions. Runs
+in their PyTorch.
+"""
+
 import platform
 
 import numpy as np
@@ -15,7 +18,12 @@ class Original(Tasks):
 
     def jobs(self):
         """Methods by the name of the job."""
-        return {"measure": self.measure, "about": self.about, "forward": self.forward, "train_step": self.train_step}
+        return {
+            "measure": self.measure,
+            "about": self.about,
+            "forward": self.forward,
+            "train_step": self.train_step,
+        }
 
     def about(self):
         """Versions, for the report."""
@@ -24,14 +32,16 @@ class Original(Tasks):
     def deployed(self, weights):
         """The export form with folded batch norms.
 
-        ``weights`` is what our ``make_weights`` returned: ``model``, ``architecture``, the ``.pth`` file ``foreign``.
+        ``weights`` is what our ``make_weights`` returned: ``model``, ``architecture``, the ``.pth``
+        file ``foreign``.
         """
         raise NotImplementedError
 
     def training(self, weights, arrays, rate):
         """A training step on ``arrays`` (images, rows, targets).
 
-        It returns ``total`` and the losses under the names of our terms; ``a+b`` is the sum of two of ours.
+        It returns ``total`` and the losses under the names of our terms; ``a+b`` is the sum of two
+        of ours.
         """
         raise NotImplementedError
 
@@ -42,7 +52,11 @@ class Original(Tasks):
         def call():
             with torch.no_grad():
                 found = network(batch)
-                return [value.numpy() for value in (found if isinstance(found, (list, tuple)) else [found])]
+                return [
+                    value.numpy()
+                    for value in (found if isinstance(found, (list, tuple)) else [found])
+                ]
+
         np.savez(outputs, *call())
         self.tasks[task] = call
 
@@ -53,8 +67,11 @@ class Original(Tasks):
 
 
 def fuse(network):
-    """``network`` with every batch norm that follows a convolution inside a Sequential folded into it."""
+    """``network`` with every batch norm that follows a convolution inside a Sequential folded
+    into it.
+    """
     from torch.nn.utils.fusion import fuse_conv_bn_eval
+
     for module in list(network.modules()):
         if not isinstance(module, torch.nn.Sequential):
             continue

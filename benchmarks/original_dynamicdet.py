@@ -1,4 +1,7 @@
-"""The original DynamicDet as a peer; packages that its network and losses do not need are replaced by the builder."""
+"""The original DynamicDet as a peer; packages that its network and losses do not need are
+replaced by the builder.
+"""
+
 import importlib.util
 from pathlib import Path
 
@@ -6,8 +9,14 @@ import numpy as np
 import torch
 from original import Original
 
-BUILDER = Path(__file__).resolve().parents[1] / "mindyolo_ext" / "checkpoint" / "originals" / "dynamicdet.py"
-GAINS = {"box": 0.05, "obj": 0.7, "cls": 0.3}               # of its hyper-parameter files
+BUILDER = (
+    Path(__file__).resolve().parents[1]
+    / "mindyolo_ext"
+    / "checkpoint"
+    / "originals"
+    / "dynamicdet.py"
+)
+GAINS = {"box": 0.05, "obj": 0.7, "cls": 0.3}  # of its hyper-parameter files
 
 
 class DynamicDet(Original):
@@ -23,14 +32,15 @@ class DynamicDet(Original):
         builder = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(builder)
         network = builder.build({**weights, "num_classes": num_classes})
-        del network.forward                                 # the builder's, which runs both exits
+        del network.forward  # the builder's, which runs both exits
         state = torch.load(weights["foreign"], map_location="cpu", weights_only=True)["model"]
         network.load_state_dict({name: value.float() for name, value in state.items()}, strict=True)
         return network
 
     def routes(self, weights, images, easy, hard):
-        """Prepare ``easy`` and ``hard``, the two ways through the fused network; ``easy`` and ``hard`` are files for
-        their boxes and scores."""
+        """Prepare ``easy`` and ``hard``, the two ways through the fused network; ``easy`` and
+        ``hard`` are files for their boxes and scores.
+        """
         network = self.network(weights).eval().requires_grad_(False).fuse()
         batch = torch.from_numpy(np.load(images))
 
@@ -38,8 +48,10 @@ class DynamicDet(Original):
             def call():
                 network.dy_thres = threshold
                 with torch.no_grad():
-                    return network(batch)[0].numpy()        # centre, size, objectness, classes
+                    return network(batch)[0].numpy()  # centre, size, objectness, classes
+
             return call
+
         for name, threshold, path in (("easy", 0, easy), ("hard", 1, hard)):
             self.tasks[name] = route(threshold)
             found = self.tasks[name]()
@@ -48,14 +60,24 @@ class DynamicDet(Original):
             np.savez(path, boxes, found[..., 4:5] * found[..., 5:])
 
     def training(self, weights, arrays, rate, size):
-        """The loop of the trainers of step 1 and, with a router, step 2; ``size`` of the recipe sets the gains."""
+        """The loop of the trainers of step 1 and, with a router, step 2; ``size`` of the recipe
+        sets the gains.
+        """
         network = self.network(weights).train()
         from utils.loss import ComputeLossOTADual, ComputeLossOTADy
         from utils.torch_utils import ModelEMA
+
         levels, router = network.model_h2[-1].nl, weights["architecture"]["router"]
         share = 3 / levels
-        network.hyp = {"anchor_t": 4.0, "fl_gamma": 0.0, "cls_pw": 1.0, "obj_pw": 1.0, "box": GAINS["box"] * share,
-                       "cls": GAINS["cls"] * share, "obj": GAINS["obj"] * (size / 640) ** 2 * share}
+        network.hyp = {
+            "anchor_t": 4.0,
+            "fl_gamma": 0.0,
+            "cls_pw": 1.0,
+            "obj_pw": 1.0,
+            "box": GAINS["box"] * share,
+            "cls": GAINS["cls"] * share,
+            "obj": GAINS["obj"] * (size / 640) ** 2 * share,
+        }
         network.gr = 1.0
         if router:
             for name, parameter in network.named_parameters():
@@ -74,20 +96,33 @@ class DynamicDet(Original):
             optimizer.zero_grad()
             average.update(network)
             return {"total": float(total), **dict(zip(names, (float(item) for item in items)))}
+
         return call
 
     def optimizer(self, network, rate, router):
         """The trainers' groups: decay on weights, none on norms, implicit vectors and biases."""
         trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        norms = {f"{name}.weight" for name, module in network.named_modules()
-                 if isinstance(module, torch.nn.BatchNorm2d)}
+        norms = {
+            f"{name}.weight"
+            for name, module in network.named_modules()
+            if isinstance(module, torch.nn.BatchNorm2d)
+        }
         groups = {"plain": [], "decay": [], "bias": []}
         for name, parameter in trained.items():
-            kind = "bias" if name.endswith(".bias") else "decay" if name.endswith(".weight") else "plain"
+            kind = (
+                "bias"
+                if name.endswith(".bias")
+                else "decay"
+                if name.endswith(".weight")
+                else "plain"
+            )
             groups["plain" if name in norms else kind].append(parameter)
         decay = 0.005 if router else 0.0005
-        settings = [{"params": members, "weight_decay": decay if kind == "decay" else 0.0}
-                    for kind, members in groups.items() if members]
+        settings = [
+            {"params": members, "weight_decay": decay if kind == "decay" else 0.0}
+            for kind, members in groups.items()
+            if members
+        ]
         if router:
             return torch.optim.AdamW(settings, lr=rate, betas=(0.937, 0.999))
         return torch.optim.SGD(settings, lr=rate, momentum=0.937, nesterov=True)

@@ -1,8 +1,10 @@
-"""The original Gold-YOLO as a peer, adapted to a processor without CUDA from outside, so that an unchanged clone works:
+"""The original Gold-YOLO as a peer, adapted to a processor without CUDA from outside, so that an
+unchanged clone works:
 
 - mmcv, addict and YAML are replaced where they are not installed, as ``mindyolo-ext verify`` does;
 - ``Module.cuda``, which the losses call, leaves a module where it is.
 """
+
 import importlib.machinery
 import importlib.util
 import runpy
@@ -13,7 +15,13 @@ from pathlib import Path
 import torch
 from original import Original
 
-BUILDER = Path(__file__).resolve().parents[1] / "mindyolo_ext" / "checkpoint" / "originals" / "gold_yolo.py"
+BUILDER = (
+    Path(__file__).resolve().parents[1]
+    / "mindyolo_ext"
+    / "checkpoint"
+    / "originals"
+    / "gold_yolo.py"
+)
 MAX_EPOCH = 300
 
 
@@ -31,39 +39,61 @@ class GoldYOLO(Original):
     def network(self, weights, num_classes=80):
         """The original's network with the weights of a ``.pth`` file."""
         network = self.builder.build({**weights, "num_classes": num_classes})
-        for name in ("mmcv", "yaml"):                       # the builder looks for them again when the teacher is built
+        for name in ("mmcv", "yaml"):  # the builder looks for them again when the teacher is built
             if sys.modules[name].__spec__ is None:
                 sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
         self.builder.load(network, {"weights": weights["foreign"], "entry": ""})
         return network
 
     def deployed(self, weights):
-        """The form of the original's own evaluation: RepVGG blocks merged, most batch norms folded; its prediction."""
+        """The form of the original's own evaluation: RepVGG blocks merged, most batch norms
+        folded; its prediction.
+        """
         network = self.network(weights)
         from gold_yolo.switch_tool import switch_to_deploy
         from yolov6.utils.torch_utils import fuse_model
+
         network = switch_to_deploy(fuse_model(network)).eval()
         return lambda images: network(images)[0]
 
     def training(self, weights, arrays, rate, teacher=None):
-        """``train_in_steps`` of the original's trainer, with its own optimiser groups and moving average."""
+        """``train_in_steps`` of the original's trainer, with its own optimiser groups and moving
+        average.
+        """
         network = self.network(weights).train()
         from yolov6.solver.build import build_optimizer
         from yolov6.utils.ema import ModelEMA
+
         config = runpy.run_path(f"configs/gold_yolo-{weights['model'].rpartition('_')[2]}.py")
         images, rows = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["rows"])
-        common = {"num_classes": 80, "ori_img_size": images.shape[2], "iou_type": config["model"]["head"]["iou_type"],
-                  "fpn_strides": config["model"]["head"]["strides"], "warmup_epoch": 0}
+        common = {
+            "num_classes": 80,
+            "ori_img_size": images.shape[2],
+            "iou_type": config["model"]["head"]["iou_type"],
+            "fpn_strides": config["model"]["head"]["strides"],
+            "warmup_epoch": 0,
+        }
         if teacher is None:
             forward = self.base_loss(network, common)
         else:
-            forward = self.distill_loss(network, self.teacher(teacher), config["model"]["head"]["distill_weight"],
-                                        common)
-        optimizer = build_optimizer(types.SimpleNamespace(solver=types.SimpleNamespace(
-            **{**config["solver"], "lr0": rate, "weight_decay": 0.001})), network)
+            forward = self.distill_loss(
+                network, self.teacher(teacher), config["model"]["head"]["distill_weight"], common
+            )
+        optimizer = build_optimizer(
+            types.SimpleNamespace(
+                solver=types.SimpleNamespace(
+                    **{**config["solver"], "lr0": rate, "weight_decay": 0.001}
+                )
+            ),
+            network,
+        )
         average = ModelEMA(network)
-        drop_paths = [(module, module.drop_prob) for module in network.modules() if hasattr(module, "drop_prob")]
-        for module, _ in drop_paths:                        # the first step is compared with ours, which drops nothing
+        drop_paths = [
+            (module, module.drop_prob)
+            for module in network.modules()
+            if hasattr(module, "drop_prob")
+        ]
+        for module, _ in drop_paths:  # the first step is compared with ours, which drops nothing
             module.drop_prob = 0.0
 
         def call():
@@ -75,12 +105,14 @@ class GoldYOLO(Original):
             for module, probability in drop_paths:
                 module.drop_prob = probability
             return {"total": float(total), **{name: float(value) for name, value in losses.items()}}
+
         return call
 
     def base_loss(self, network, common):
         """Step 1: (images, rows) -> total of both branches, and the terms."""
         from yolov6.models.losses.loss import ComputeLoss
         from yolov6.models.losses.loss_fuseab import ComputeLoss as AnchorLoss
+
         anchor_free = ComputeLoss(use_dfl=True, reg_max=16, **common)
         with_anchors = AnchorLoss(use_dfl=False, reg_max=0, **common)
 
@@ -88,25 +120,45 @@ class GoldYOLO(Original):
             (features, classes_ab, boxes_ab, classes, distances), _ = network(images)
             total, terms = anchor_free((features, classes, distances), rows, 0, 1)
             total_ab, terms_ab = with_anchors((features, classes_ab, boxes_ab), rows, 0, 1)
-            return total + total_ab, {"iou": terms[0], "dfl": terms[1], "class": terms[2], "iou_ab": terms_ab[0],
-                                      "class_ab": terms_ab[2]}
+            return total + total_ab, {
+                "iou": terms[0],
+                "dfl": terms[1],
+                "class": terms[2],
+                "iou_ab": terms_ab[0],
+                "class_ab": terms_ab[2],
+            }
+
         return forward
 
     def distill_loss(self, network, teacher, weights, common):
-        """Step 2 of n and s: (images, rows) -> total and the terms, in which the original adds some of ours up."""
+        """Step 2 of n and s: (images, rows) -> total and the terms, in which the original adds
+        some of ours up.
+        """
         from yolov6.models.losses.loss_distill_ns import ComputeLoss
-        loss = ComputeLoss(use_dfl=True, reg_max=16, distill_weight=weights, distill_feat=False, **common)
+
+        loss = ComputeLoss(
+            use_dfl=True, reg_max=16, distill_weight=weights, distill_feat=False, **common
+        )
 
         def forward(images, rows):
             predictions, features = network(images)
             with torch.no_grad():
                 teachers, teacher_features = teacher(images)
-            total, terms = loss(predictions, teachers, features, teacher_features, rows, 0, MAX_EPOCH, 20, 1)
-            return total, {"iou": terms[0], "dfl+distill_dfl": terms[1], "class+distill_class": terms[2]}
+            total, terms = loss(
+                predictions, teachers, features, teacher_features, rows, 0, MAX_EPOCH, 20, 1
+            )
+            return total, {
+                "iou": terms[0],
+                "dfl+distill_dfl": terms[1],
+                "class+distill_class": terms[2],
+            }
+
         return forward
 
     def teacher(self, weights):
-        """The network of step 1 as the trainer sets it up, without its drop-path, which would make losses random."""
+        """The network of step 1 as the trainer sets it up, without its drop-path, which would
+        make losses random.
+        """
         network = self.network(weights).train()
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

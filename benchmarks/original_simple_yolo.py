@@ -1,8 +1,11 @@
-"""The original simple YOLO as a peer: its network, loss and moving average, without the packages around them.
+"""The original simple YOLO as a peer: its network, loss and moving average, without the packages
+around them.
 
-Its packages import everything that training needs, so ``core/loss.py``, ``utils/utils.py`` and ``utils/model_ema.py``
-are loaded one by one. Where torchvision is not installed a ResNet-18 of the same layers takes its place.
+Its packages import everything that training needs, so ``core/loss.py``, ``utils/utils.py`` and
+``utils/model_ema.py`` are loaded one by one. Where torchvision is not installed a ResNet-18 of the
+same layers takes its place.
 """
+
 import importlib.util
 import itertools
 import sys
@@ -12,7 +15,13 @@ from pathlib import Path
 import torch
 from original import Original
 
-BUILDER = Path(__file__).resolve().parents[1] / "mindyolo_ext" / "checkpoint" / "originals" / "simple_yolo.py"
+BUILDER = (
+    Path(__file__).resolve().parents[1]
+    / "mindyolo_ext"
+    / "checkpoint"
+    / "originals"
+    / "simple_yolo.py"
+)
 
 
 def load(name, path):
@@ -36,8 +45,10 @@ class Block(torch.nn.Module):
         self.bn2 = torch.nn.BatchNorm2d(out_channels)
         self.downsample = None
         if stride > 1:
-            self.downsample = torch.nn.Sequential(torch.nn.Conv2d(channels, out_channels, 1, stride, bias=False),
-                                                  torch.nn.BatchNorm2d(out_channels))
+            self.downsample = torch.nn.Sequential(
+                torch.nn.Conv2d(channels, out_channels, 1, stride, bias=False),
+                torch.nn.BatchNorm2d(out_channels),
+            )
 
     def forward(self, x):
         y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
@@ -46,11 +57,17 @@ class Block(torch.nn.Module):
 
 def resnet18():
     """The parts of ResNet-18 that the original takes."""
-    network = types.SimpleNamespace(conv1=torch.nn.Conv2d(3, 64, 7, 2, 3, bias=False), bn1=torch.nn.BatchNorm2d(64),
-                                    relu=torch.nn.ReLU(inplace=True), maxpool=torch.nn.MaxPool2d(3, 2, 1))
+    network = types.SimpleNamespace(
+        conv1=torch.nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+        bn1=torch.nn.BatchNorm2d(64),
+        relu=torch.nn.ReLU(inplace=True),
+        maxpool=torch.nn.MaxPool2d(3, 2, 1),
+    )
     for number in range(4):
-        width, before = 64 * 2 ** number, 64 * 2 ** max(number - 1, 0)
-        layer = torch.nn.Sequential(Block(before, width, 2 if number else 1), Block(width, width, 1))
+        width, before = 64 * 2**number, 64 * 2 ** max(number - 1, 0)
+        layer = torch.nn.Sequential(
+            Block(before, width, 2 if number else 1), Block(width, width, 1)
+        )
         setattr(network, f"layer{number + 1}", layer)
     return network
 
@@ -75,7 +92,7 @@ class SimpleYOLO(Original):
         """The original's network with the weights of a ``.pth`` file."""
         builder = load("simple_yolo_builder", BUILDER)
         network = builder.build({**weights, "num_classes": num_classes})
-        del network.forward                                 # the builder's, which decodes
+        del network.forward  # the builder's, which decodes
         for head in network.det_head.heads:
             head._forward_hooks.clear()
         state = torch.load(weights["foreign"], map_location="cpu", weights_only=True)
@@ -83,34 +100,54 @@ class SimpleYOLO(Original):
         return network
 
     def training(self, weights, arrays, rate):
-        """The loop of the trainer with the settings of ``configs/my_config.py``: loss, Adam, moving average."""
+        """The loop of the trainer with the settings of ``configs/my_config.py``: loss, Adam,
+        moving average.
+        """
         network = self.network(weights).train()
         utils = load("utils.utils", "utils/utils.py")
         package = types.ModuleType("utils")
-        package.__path__, package.xywh_to_xyxy, package.box_iou = ["utils"], utils.xywh_to_xyxy, utils.box_iou
+        package.__path__, package.xywh_to_xyxy, package.box_iou = (
+            ["utils"],
+            utils.xywh_to_xyxy,
+            utils.box_iou,
+        )
         sys.modules["utils"] = package
         average = load("utils.model_ema", "utils/model_ema.py").ModelEmaV2(
-            types.SimpleNamespace(use_ema=True, total_itrs=100_000), network)
+            types.SimpleNamespace(use_ema=True, total_itrs=100_000), network
+        )
         images, rows = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["rows"])
         anchors = torch.tensor(weights["architecture"]["anchors"]).view(3, -1, 2).tolist()
         loss = load("simple_yolo_loss", "core/loss.py").YOLOLoss(
-            num_class=80, img_size=list(images.shape[2:]), anchor_boxes=anchors, lambda_coord=0.1,
-            lambda_scales=[1.0, 1.0, 1.0], label_assignment_method=weights["architecture"]["assignment"],
-            iou_loss_type="ciou", focal_loss_gamma=3.5)
+            num_class=80,
+            img_size=list(images.shape[2:]),
+            anchor_boxes=anchors,
+            lambda_coord=0.1,
+            lambda_scales=[1.0, 1.0, 1.0],
+            label_assignment_method=weights["architecture"]["assignment"],
+            iou_loss_type="ciou",
+            focal_loss_gamma=3.5,
+        )
         optimizer = torch.optim.Adam(network.parameters(), lr=rate)
         boxes, classes = rows[:, [0, 2, 3, 4, 5]], rows[:, :2]
         turns, threads = itertools.count(1), torch.get_num_threads()
 
         def call():
             turn = next(turns)
-            # The first losses are compared; on several threads the writes into a contested cell race
+            # The first losses are compared; on several threads the writes into a contested cell
+            # race
             torch.set_num_threads(1 if turn == 1 else threads)
             optimizer.zero_grad()
             total, (confidence, box, kind) = loss(network(images), boxes, classes)
             total.backward()
             optimizer.step()
             average.update(network, turn)
-            return {"total": float(total.detach()), "box": 0.1 * box, "object": confidence, "class": kind}
+            return {
+                "total": float(total.detach()),
+                "box": 0.1 * box,
+                "object": confidence,
+                "class": kind,
+            }
+
         return call
 
 

@@ -1,11 +1,16 @@
-"""The original YOLOX as a peer. Packages that its network does not need are replaced where they are not installed."""
+"""The original YOLOX as a peer. Packages that its network does not need are replaced where they
+are not installed.
+"""
+
 import importlib.util
 from pathlib import Path
 
 import torch
 from original import Original
 
-BUILDER = Path(__file__).resolve().parents[1] / "mindyolo_ext" / "checkpoint" / "originals" / "yolox.py"
+BUILDER = (
+    Path(__file__).resolve().parents[1] / "mindyolo_ext" / "checkpoint" / "originals" / "yolox.py"
+)
 
 
 class YOLOX(Original):
@@ -17,24 +22,32 @@ class YOLOX(Original):
         builder = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(builder)
         network = builder.build({**weights, "num_classes": num_classes})
-        network.load_state_dict(torch.load(weights["foreign"], map_location="cpu", weights_only=True), strict=True)
+        network.load_state_dict(
+            torch.load(weights["foreign"], map_location="cpu", weights_only=True), strict=True
+        )
         return network
 
     def deployed(self, weights):
         """The export form, folded by the original's own function."""
         network = self.network(weights).eval()
         from yolox.utils.model_utils import fuse_model
+
         network.head.decode_in_inference = False
         return fuse_model(network)
 
     def training(self, weights, arrays, rate):
-        """``train_one_iter`` of the original's trainer, with its own optimiser groups and moving average."""
+        """``train_one_iter`` of the original's trainer, with its own optimiser groups and moving
+        average.
+        """
         network = self.network(weights).train()
         from yolox.exp import Exp
         from yolox.utils.ema import ModelEMA
+
         images = torch.from_numpy(arrays["images"])
         height, width = images.shape[2:]
-        labels = torch.from_numpy(arrays["targets"]) * torch.tensor([1.0, width, height, width, height])
+        labels = torch.from_numpy(arrays["targets"]) * torch.tensor(
+            [1.0, width, height, width, height]
+        )
         experiment = Exp()
         experiment.model = network
         optimizer = experiment.get_optimizer(len(images))
@@ -48,8 +61,14 @@ class YOLOX(Original):
             outputs["total_loss"].backward()
             optimizer.step()
             average.update(network)
-            names = {"total": "total_loss", "iou": "iou_loss", "object": "conf_loss", "class": "cls_loss"}
+            names = {
+                "total": "total_loss",
+                "iou": "iou_loss",
+                "object": "conf_loss",
+                "class": "cls_loss",
+            }
             return {name: float(outputs[theirs]) for name, theirs in names.items()}
+
         return call
 
 

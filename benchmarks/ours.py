@@ -1,4 +1,7 @@
-"""This project's side of the benchmarks; started by ``run.py`` and talked to over a pipe. ``ours.py THREADS``."""
+"""This project's side of the benchmarks; started by ``run.py`` and talked to over a pipe.
+``ours.py THREADS``.
+"""
+
 import itertools
 import os
 import platform
@@ -23,7 +26,13 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.config import load_config
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.transforms import build_pipeline
-from mindyolo_ext.engine.build import load_model, load_teacher, new_model, new_trainable, split_dataset
+from mindyolo_ext.engine.build import (
+    load_model,
+    load_teacher,
+    new_model,
+    new_trainable,
+    split_dataset,
+)
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
 from mindyolo_ext.engine.routing import new_predictor
@@ -41,24 +50,43 @@ class Ours(Tasks):
 
     def jobs(self) -> dict:
         """Methods by the name of the job."""
-        return {"measure": self.measure, "about": self.about, "make_weights": self.make_weights,
-                "convert": self.convert, "forward": self.forward, "onnx": self.onnx, "train_step": self.train_step,
-                "routes": self.routes, "onnx_routes": self.onnx_routes, "most_memory": self.most_memory,
-                "evaluate": self.evaluate, "evaluation_split": self.evaluation_split, "pipeline": self.pipeline,
-                "nms": self.nms}
+        return {
+            "measure": self.measure,
+            "about": self.about,
+            "make_weights": self.make_weights,
+            "convert": self.convert,
+            "forward": self.forward,
+            "onnx": self.onnx,
+            "train_step": self.train_step,
+            "routes": self.routes,
+            "onnx_routes": self.onnx_routes,
+            "most_memory": self.most_memory,
+            "evaluate": self.evaluate,
+            "evaluation_split": self.evaluation_split,
+            "pipeline": self.pipeline,
+            "nms": self.nms,
+        }
 
     def about(self) -> dict:
         """Versions, for the report."""
         import mindspore
         import onnxruntime
-        return {"MindSpore": mindspore.__version__, "ONNX Runtime": onnxruntime.__version__,
-                "Python": platform.python_version(), "NumPy": np.__version__, "OpenCV": cv2.__version__,
-                "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "not set")}
+
+        return {
+            "MindSpore": mindspore.__version__,
+            "ONNX Runtime": onnxruntime.__version__,
+            "Python": platform.python_version(),
+            "NumPy": np.__version__,
+            "OpenCV": cv2.__version__,
+            "ONEDNN_MAX_CPU_ISA": os.environ.get("ONEDNN_MAX_CPU_ISA", "not set"),
+        }
 
     def make_weights(self, folder: str, recipe: str, seed: int = 0) -> dict:
-        """Random weights of the recipe's model that keep activations at their size, as ``.ckpt`` and ``.pth``.
+        """Random weights of the recipe's model that keep activations at their size, as ``.ckpt``
+        and ``.pth``.
 
-        The last norms of Gold-YOLO's attention stay 0, as in a fresh network: random logits make its softmax jump.
+        The last norms of Gold-YOLO's attention stay 0, as in a fresh network: random logits make
+        its softmax jump.
         """
         config = load_config(recipe)
         model, rng = new_model(config, num_classes=80), np.random.RandomState(seed)
@@ -67,24 +95,38 @@ class Ours(Tasks):
         for name in kernels:
             shape = values[name].shape
             values[name] = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-            if ".reg_preds" in name and model.family == "gold_yolo":    # sides of boxes in cells: some, as in real ones
+            # sides of boxes in cells: some, as in real ones
+            if ".reg_preds" in name and model.family == "gold_yolo":
                 values[name] *= 0.1
-        values[kernels[0]] /= 255 * model.input_spec.scale      # a white pixel counts 1
+        values[kernels[0]] /= 255 * model.input_spec.scale  # a white pixel counts 1
         for name in values:
-            if name.endswith("beta"):                           # or little would arrive behind a SiLU
+            if name.endswith("beta"):  # or little would arrive behind a SiLU
                 values[name] = 0.5 * rng.standard_normal(values[name].shape)
-            elif name.endswith("gamma") and ".rbr_" in name:    # branches of a RepVGG block add up
+            elif name.endswith("gamma") and ".rbr_" in name:  # branches of a RepVGG block add up
                 values[name] = np.full(values[name].shape, 0.5)
-            elif name.endswith("alpha"):                        # of a residual
+            elif name.endswith("alpha"):  # of a residual
                 values[name] = np.full(values[name].shape, 0.1)
         load_parameters(model, values)
-        checkpoint, foreign = (Path(folder) / f"{Path(recipe).stem}{suffix}" for suffix in (".ckpt", ".pth"))
-        save_checkpoint(checkpoint, parameter_values(model), CheckpointMetadata(
-            model=config.model.name, num_classes=model.num_classes, input_spec=model.input_spec,
-            architecture=dict(model.architecture)))
+        checkpoint, foreign = (
+            Path(folder) / f"{Path(recipe).stem}{suffix}" for suffix in (".ckpt", ".pth")
+        )
+        save_checkpoint(
+            checkpoint,
+            parameter_values(model),
+            CheckpointMetadata(
+                model=config.model.name,
+                num_classes=model.num_classes,
+                input_spec=model.input_spec,
+                architecture=dict(model.architecture),
+            ),
+        )
         export_torch(checkpoint, foreign)
-        return {"model": config.model.name, "architecture": dict(model.architecture), "checkpoint": str(checkpoint),
-                "foreign": str(foreign)}
+        return {
+            "model": config.model.name,
+            "architecture": dict(model.architecture),
+            "checkpoint": str(checkpoint),
+            "foreign": str(foreign),
+        }
 
     def convert(self, source: str, target: str) -> None:
         """A checkpoint of the original as one of ours."""
@@ -101,28 +143,35 @@ class Ours(Tasks):
         def call() -> list[np.ndarray]:
             found = deploy(tensor)
             return [value.asnumpy() for value in (found if isinstance(found, tuple) else (found,))]
+
         np.savez(outputs, *call())
         self.tasks[task] = call
 
     def onnx(self, task: str, checkpoint: str, images: str, outputs: str) -> None:
         """Prepare the exported deploy form in ONNX Runtime."""
         import onnxruntime
+
         example = np.load(images)
         path = Path(outputs).with_suffix("")
         report = export(checkpoint, ["onnx"], output=path, batch_size=len(example), raw=True)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
-        session = onnxruntime.InferenceSession(str(report.files["onnx"]), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(report.files["onnx"]), options, providers=["CPUExecutionProvider"]
+        )
 
         def call() -> list[np.ndarray]:
             return session.run(None, {"images": example})
+
         np.savez(outputs, *call())
         self.tasks[task] = call
 
     def routes(self, checkpoint: str, images: str, easy: str, hard: str) -> None:
-        """Prepare ``easy`` and ``hard``, the two ways through a routed model's deploy form, as test.py runs them.
+        """Prepare ``easy`` and ``hard``, the two ways through a routed model's deploy form, as
+        test.py runs them.
 
-        Stores an example image for the others; ``easy`` and ``hard`` are files for boxes and scores.
+        Stores an example image for the others; ``easy`` and ``hard`` are files for boxes and
+        scores.
         """
         model, _ = load_model(checkpoint)
         predictor = new_predictor(model)
@@ -133,21 +182,29 @@ class Ours(Tasks):
             def call() -> tuple[np.ndarray, np.ndarray]:
                 predictor.dy_thres = threshold
                 return predictor(example)
+
             return call
+
         for name, threshold, path in (("easy", 0.0, easy), ("hard", 1.0, hard)):
             self.tasks[name] = route(threshold)
             np.savez(path, *self.tasks[name]())
 
     def onnx_routes(self, checkpoint: str, images: str, easy: str, hard: str) -> None:
-        """Prepare ``easy`` and ``hard`` as ``routes`` does, with the exported parts in ONNX Runtime."""
+        """Prepare ``easy`` and ``hard`` as ``routes`` does, with the exported parts in ONNX
+        Runtime.
+        """
         import onnxruntime
+
         path = Path(easy).with_name("parts")
         report = export(checkpoint, ["onnx"], output=path, parts=3)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
-        sessions = {label.split()[1]: onnxruntime.InferenceSession(str(file), options,
-                                                                   providers=["CPUExecutionProvider"])
-                    for label, file in report.files.items()}
+        sessions = {
+            label.split()[1]: onnxruntime.InferenceSession(
+                str(file), options, providers=["CPUExecutionProvider"]
+            )
+            for label, file in report.files.items()
+        }
         example = np.load(images)
 
         def route(part: str) -> Callable[[], list[np.ndarray]]:
@@ -156,9 +213,14 @@ class Ours(Tasks):
             wanted = {value.name for value in last.get_inputs()}
 
             def call() -> list[np.ndarray]:
-                known = {"images": example, **dict(zip(given, entry.run(None, {"images": example})))}
+                known = {
+                    "images": example,
+                    **dict(zip(given, entry.run(None, {"images": example}))),
+                }
                 return last.run(None, {name: known[name] for name in wanted})
+
             return call
+
         for name, part, file in (("easy", "first", easy), ("hard", "second", hard)):
             self.tasks[name] = route(part)
             np.savez(file, *self.tasks[name]())
@@ -167,8 +229,9 @@ class Ours(Tasks):
         """The most that this process ever held, in GB."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
-    def train_step(self, task: str, recipe: str, checkpoint: str, batch: str, rate: float,
-                   teacher: str = "") -> dict:
+    def train_step(
+        self, task: str, recipe: str, checkpoint: str, batch: str, rate: float, teacher: str = ""
+    ) -> dict:
         """Prepare the recipe's training step; ``teacher`` is a checkpoint, too.
 
         Returns: total and terms of the first call, and its seconds, in which the graph is compiled.
@@ -176,30 +239,45 @@ class Ours(Tasks):
         config = load_config(recipe)
         model, _ = load_model(checkpoint)
         optimizer, decay = config.train.optimizer, config.train.ema_decay
-        trainable = new_trainable(model, config.train.loss, load_teacher(teacher, model) if teacher else None)
+        trainable = new_trainable(
+            model, config.train.loss, load_teacher(teacher, model) if teacher else None
+        )
         groups = parameter_groups(trainable, optimizer.groups, optimizer.weight_decay)
-        step = TrainStep(trainable, groups, OptimizerOptions(name=optimizer.name, nesterov=optimizer.nesterov,
-                                                             ema=decay > 0)).set_train(True)
+        step = TrainStep(
+            trainable,
+            groups,
+            OptimizerOptions(name=optimizer.name, nesterov=optimizer.nesterov, ema=decay > 0),
+        ).set_train(True)
         arrays = np.load(batch)
         inputs = [Tensor(arrays[name]) for name in ("images", "targets", "mask")]
         rates = np.full(len(groups), rate, np.float32)
-        controls = np.array([optimizer.momentum, 1, ema_decay(config.train, 1) if decay > 0 else 0], np.float32)
+        controls = np.array(
+            [optimizer.momentum, 1, ema_decay(config.train, 1) if decay > 0 else 0], np.float32
+        )
 
         turns = itertools.count(1)
 
         def call() -> np.ndarray:
             report = step(*inputs, Tensor(rates), Tensor(controls)).asnumpy()
-            if hasattr(trainable, "begin_step"):                # the first step is compared and drops no path
+            if hasattr(trainable, "begin_step"):  # the first step is compared and drops no path
                 trainable.begin_step(StepClock(next(turns), 0, config.train.epochs))
             return report
+
         self.tasks[task] = call
         begin = time.perf_counter()
         report = call()
         losses = zip(("total", *trainable.term_names), (report[0], *report[4:]), strict=True)
-        return {"losses": {name: float(value) for name, value in losses}, "seconds": time.perf_counter() - begin}
+        return {
+            "losses": {name: float(value) for name, value in losses},
+            "seconds": time.perf_counter() - begin,
+        }
 
-    def evaluate(self, task: str, recipe: str, checkpoint: str, changes: list[str]) -> dict[str, float]:
-        """Prepare the evaluation of ``test.py``; returns the original's metric of the first call."""
+    def evaluate(
+        self, task: str, recipe: str, checkpoint: str, changes: list[str]
+    ) -> dict[str, float]:
+        """Prepare the evaluation of ``test.py``; returns the original's metric of the first
+        call.
+        """
         config = load_config(recipe, changes)
         model, _ = load_model(checkpoint, config)
         dataset = split_dataset(config, "val")
@@ -207,11 +285,23 @@ class Ours(Tasks):
 
         def call() -> dict[str, float]:
             begin = time.perf_counter()
-            result = evaluate(predictor, dataset, config.eval, workers=config.data.workers,
-                              worker_kind=config.data.worker_kind)
+            result = evaluate(
+                predictor,
+                dataset,
+                config.eval,
+                workers=config.data.workers,
+                worker_kind=config.data.worker_kind,
+            )
             self.split = {"total": time.perf_counter() - begin}
-            self.split |= {name: value * len(dataset) / 1e3 for name, value in result.milliseconds.items()}
-            return {name.removeprefix("own_"): float(v) for name, v in result.values().items() if "own_" in name}
+            self.split |= {
+                name: value * len(dataset) / 1e3 for name, value in result.milliseconds.items()
+            }
+            return {
+                name.removeprefix("own_"): float(v)
+                for name, v in result.values().items()
+                if "own_" in name
+            }
+
         self.tasks[task] = call
         return call()
 
@@ -224,36 +314,55 @@ class Ours(Tasks):
         config = load_config(recipe, changes)
         spec = new_model(config, num_classes=80).input_spec
         pipeline = build_pipeline(config.data.augment, spec, split_dataset(config, "train"), seed=0)
-        loader = Loader(pipeline, batch_size=config.train.per_batch_size, shuffle=True, drop_last=True,
-                        workers=config.data.workers, worker_kind=config.data.worker_kind)
+        loader = Loader(
+            pipeline,
+            batch_size=config.train.per_batch_size,
+            shuffle=True,
+            drop_last=True,
+            workers=config.data.workers,
+            worker_kind=config.data.worker_kind,
+        )
 
         def call() -> None:
             for _ in loader.epoch(0):
                 pass
+
         self.tasks[task] = call
         return loader.steps_per_epoch * loader.batch_size
 
     def nms(self, task: str, multi_label: bool, boxes: int, classes: int) -> dict[str, int]:
-        """Prepare ``<task>`` (ours), ``<task> plain`` (to the end) and ``<task> plain 300`` on the same made-up image.
+        """Prepare ``<task>`` (ours), ``<task> plain`` (to the end) and ``<task> plain 300`` on the
+        same made-up image.
 
         Raises: ValueError if the results differ.
         """
         xyxy, scores = crowded_image(boxes, classes)
-        options = {"conf_thres": 0.001, "iou_thres": 0.65, "max_detections": 300, "max_candidates": 30000,
-                   "multi_label": multi_label}
+        options = {
+            "conf_thres": 0.001,
+            "iou_thres": 0.65,
+            "max_detections": 300,
+            "max_candidates": 30000,
+            "multi_label": multi_label,
+        }
         self.tasks[task] = lambda: nms(xyxy, scores, **options)
         self.tasks[f"{task} plain"] = lambda: plain_nms(xyxy, scores, stop_early=False, **options)
-        self.tasks[f"{task} plain 300"] = lambda: plain_nms(xyxy, scores, stop_early=True, **options)
+        self.tasks[f"{task} plain 300"] = lambda: plain_nms(
+            xyxy, scores, stop_early=True, **options
+        )
         ours = self.tasks[task]()
         for other in (f"{task} plain", f"{task} plain 300"):
             if not np.array_equal(ours, self.tasks[other]()):
                 raise ValueError(f"nms: {other} gives another result than ours")
-        candidates = int((scores > 0.001).sum()) if multi_label else int((scores.max(1) > 0.001).sum())
+        candidates = (
+            int((scores > 0.001).sum()) if multi_label else int((scores.max(1) > 0.001).sum())
+        )
         return {"candidates": min(candidates, options["max_candidates"]), "kept": len(ours)}
 
 
 def crowded_image(boxes: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (A, 4) around 40 objects of a 640 x 640 picture and scores (A, K) with a long tail, the same every time."""
+    """Boxes (A, 4) around 40 objects of a 640 x 640 picture and scores (A, K) with a long tail,
+    the same every time.
+    """
     rng = np.random.RandomState(0)
     sizes, centres = rng.uniform(20, 250, (40, 2)), rng.uniform(60, 580, (40, 2))
     owner = rng.randint(40, size=boxes)

@@ -1,13 +1,27 @@
-"""The plain greedy loop that detection programs in NumPy use, to time ours against. Not part of the package."""
+"""The plain greedy loop that detection programs in NumPy use, to time ours against. Not part of
+the package.
+"""
+
 import numpy as np
 
 
-def plain_nms(boxes: np.ndarray, scores: np.ndarray, *, conf_thres: float, iou_thres: float, max_detections: int,
-              max_candidates: int, multi_label: bool, stop_early: bool) -> np.ndarray:
-    """The same result as ``evaluation.nms``: one kept box at a time, compared with all that are left.
+def plain_nms(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    *,
+    conf_thres: float,
+    iou_thres: float,
+    max_detections: int,
+    max_candidates: int,
+    multi_label: bool,
+    stop_early: bool,
+) -> np.ndarray:
+    """The same result as ``evaluation.nms``: one kept box at a time, compared with all that are
+    left.
 
     Args:
-        stop_early: leave the loop after ``max_detections`` boxes; the usual programs cut the list afterwards.
+        stop_early: leave the loop after ``max_detections`` boxes; the usual programs cut the list
+            afterwards.
 
     Shape: boxes (A, 4), scores (A, K) -> (N, 6) x1, y1, x2, y2, score, class; falling score.
     """
@@ -32,5 +46,6 @@ def plain_nms(boxes: np.ndarray, scores: np.ndarray, *, conf_thres: float, iou_t
         iou = overlap / (area[best] + area[rest] - overlap)
         left = rest[(iou <= np.float32(iou_thres)) | (classes[best] != classes[rest])]
     kept = kept[:max_detections]
-    return np.concatenate([boxes[rows[kept]], confidences[kept, None],
-                           classes[kept, None].astype(np.float32)], axis=1)
+    return np.concatenate(
+        [boxes[rows[kept]], confidences[kept, None], classes[kept, None].astype(np.float32)], axis=1
+    )

@@ -1,12 +1,16 @@
-"""Times this project against its peers, both in the same run, and writes ratios into a Markdown file.
+"""Times this project against its peers, both in the same run, and writes ratios into a Markdown
+file.
 
-    python benchmarks/run.py [CASE ...] --torch-python PYTHON --yolo-fastestv2-repo CLONE --yolox-repo CLONE
-        --gold-yolo-repo CLONE --dynamicdet-repo CLONE --simple-yolo-repo CLONE [--mindyolo-repo CLONE]
-        [--out docs/benchmarks.md]
+    python benchmarks/run.py [CASE ...] --torch-python PYTHON --yolo-fastestv2-repo CLONE
+    --yolox-repo CLONE
+        --gold-yolo-repo CLONE --dynamicdet-repo CLONE --simple-yolo-repo CLONE [--mindyolo-repo
+        CLONE] [--out docs/benchmarks.md]
 
-Absolute times say little on another machine, so every row is a pair: ours, peer, ours, peer, ... in two processes that
-live through the case. While one computes the other is halted (SIGSTOP), and both are bound to the same processors.
+Absolute times say little on another machine, so every row is a pair: ours, peer, ours, peer, ... in
+two processes that live through the case. While one computes the other is halted (SIGSTOP), and both
+are bound to the same processors.
 """
+
 import argparse
 import contextlib
 import itertools
@@ -20,20 +24,40 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from measuring import Bench, Row, Section, Skipped, measured_section, program_seconds, write_sections
+from measuring import (
+    Bench,
+    Row,
+    Section,
+    Skipped,
+    measured_section,
+    program_seconds,
+    write_sections,
+)
 
 logger = logging.getLogger("benchmarks")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 RECIPE = str(ROOT / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml")
-YOLOX_TINY, YOLOX_S = (str(ROOT / "configs" / "yolox" / f"yolox-{scale}.yaml") for scale in ("tiny", "s"))
-GOLD_YOLO = {scale: str(ROOT / "configs" / "gold_yolo" / f"gold_yolo-{scale}.yaml")
-             for scale in ("n", "n-distill", "s-distill", "m-distill", "l-distill")}
-DYNAMICDET, NARROW_DYNAMICDET = (str(ROOT / "configs" / "dynamicdet" / f"dy-yolov7{name}.yaml")
-                                 for name in ("{}-step{}", "-w0125-coco128-step{}"))
-DYNAMICDET_SCALES = {"": "dy_yolov7, 640 x 640", "x": "dy_yolov7x, 640 x 640", "-w6": "dy_yolov7_w6, 1280 x 1280"}
-SIMPLE_YOLO = {name: str(ROOT / "configs" / "simple_yolo" / f"simple-yolo-resnet18{name}.yaml")
-               for name in ("", "-w025", "-single-grid", "-all-grid")}
+YOLOX_TINY, YOLOX_S = (
+    str(ROOT / "configs" / "yolox" / f"yolox-{scale}.yaml") for scale in ("tiny", "s")
+)
+GOLD_YOLO = {
+    scale: str(ROOT / "configs" / "gold_yolo" / f"gold_yolo-{scale}.yaml")
+    for scale in ("n", "n-distill", "s-distill", "m-distill", "l-distill")
+}
+DYNAMICDET, NARROW_DYNAMICDET = (
+    str(ROOT / "configs" / "dynamicdet" / f"dy-yolov7{name}.yaml")
+    for name in ("{}-step{}", "-w0125-coco128-step{}")
+)
+DYNAMICDET_SCALES = {
+    "": "dy_yolov7, 640 x 640",
+    "x": "dy_yolov7x, 640 x 640",
+    "-w6": "dy_yolov7_w6, 1280 x 1280",
+}
+SIMPLE_YOLO = {
+    name: str(ROOT / "configs" / "simple_yolo" / f"simple-yolo-resnet18{name}.yaml")
+    for name in ("", "-w025", "-single-grid", "-all-grid")
+}
 # Pictures per second that the original publishes for a T4, TensorRT 7, half precision, batch 1
 GOLD_YOLO_ON_T4 = {"n": 563, "s": 286, "m": 152, "l": 88}
 BATCH, BOXES_PER_PICTURE, RATE = 16, 7, 1e-6
@@ -64,40 +88,83 @@ class Training:
 FASTESTV2_TRAINING = Training(RECIPE, batch=BATCH, side=352, brightest=1.0, padded_boxes=96)
 YOLOX_TRAINING = Training(YOLOX_TINY, batch=4, side=416, brightest=255.0, padded_boxes=120)
 GOLD_YOLO_TRAINING = Training(GOLD_YOLO["n"], batch=4, side=320, brightest=1.0, padded_boxes=160)
-GOLD_YOLO_DISTILLING = Training(GOLD_YOLO["n-distill"], batch=4, side=320, brightest=1.0, padded_boxes=160,
-                                teacher=GOLD_YOLO["n"])
+GOLD_YOLO_DISTILLING = Training(
+    GOLD_YOLO["n-distill"],
+    batch=4,
+    side=320,
+    brightest=1.0,
+    padded_boxes=160,
+    teacher=GOLD_YOLO["n"],
+)
 DYNAMICDET_CASCADES = {
-    "dy_yolov7_w0125": Training(NARROW_DYNAMICDET.format(1), batch=2, side=256, brightest=1.0, padded_boxes=80,
-                                peer={"size": 256}),
-    "dy_yolov7": Training(DYNAMICDET.format("", 1), batch=2, side=256, brightest=1.0, padded_boxes=160,
-                          peer={"size": 640})}
+    "dy_yolov7_w0125": Training(
+        NARROW_DYNAMICDET.format(1),
+        batch=2,
+        side=256,
+        brightest=1.0,
+        padded_boxes=80,
+        peer={"size": 256},
+    ),
+    "dy_yolov7": Training(
+        DYNAMICDET.format("", 1),
+        batch=2,
+        side=256,
+        brightest=1.0,
+        padded_boxes=160,
+        peer={"size": 640},
+    ),
+}
 DYNAMICDET_ROUTERS = {
-    "dy_yolov7_w0125": Training(NARROW_DYNAMICDET.format(2), batch=1, side=256, brightest=1.0, padded_boxes=80,
-                                peer={"size": 256}),
-    "dy_yolov7": Training(DYNAMICDET.format("", 2), batch=1, side=256, brightest=1.0, padded_boxes=160,
-                          peer={"size": 640})}
+    "dy_yolov7_w0125": Training(
+        NARROW_DYNAMICDET.format(2),
+        batch=1,
+        side=256,
+        brightest=1.0,
+        padded_boxes=80,
+        peer={"size": 256},
+    ),
+    "dy_yolov7": Training(
+        DYNAMICDET.format("", 2),
+        batch=1,
+        side=256,
+        brightest=1.0,
+        padded_boxes=160,
+        peer={"size": 640},
+    ),
+}
 SIMPLE_YOLO_TRAININGS = {
     "resnet18, width 0.25, nearby_grid": Training(SIMPLE_YOLO["-w025"], 8, 320, 1.0, 120),
     "resnet18, width 0.75, nearby_grid": Training(SIMPLE_YOLO[""], 4, 320, 1.0, 120),
     "resnet18, width 0.75, single_grid": Training(SIMPLE_YOLO["-single-grid"], 4, 320, 1.0, 120),
-    "resnet18, width 0.75, all_grid": Training(SIMPLE_YOLO["-all-grid"], 4, 320, 1.0, 120)}
-DYNAMICDET_LARGEST = Training(DYNAMICDET.format("-w6", 1), batch=1, side=256, brightest=1.0, padded_boxes=160)
-MOST_MEMORY = 20                                        # GB that the largest one's training step may take
+    "resnet18, width 0.75, all_grid": Training(SIMPLE_YOLO["-all-grid"], 4, 320, 1.0, 120),
+}
+DYNAMICDET_LARGEST = Training(
+    DYNAMICDET.format("-w6", 1), batch=1, side=256, brightest=1.0, padded_boxes=160
+)
+MOST_MEMORY = 20  # GB that the largest one's training step may take
 
 
 def main() -> int:
     """Run the cases asked for; returns the exit status."""
     options = _parser().parse_args()
-    options.clones = {"yolo_fastestv2": options.yolo_fastestv2_repo, "yolox": options.yolox_repo,
-                      "gold_yolo": options.gold_yolo_repo, "dynamicdet": options.dynamicdet_repo,
-                      "simple_yolo": options.simple_yolo_repo, "mindyolo": options.mindyolo_repo}
+    options.clones = {
+        "yolo_fastestv2": options.yolo_fastestv2_repo,
+        "yolox": options.yolox_repo,
+        "gold_yolo": options.gold_yolo_repo,
+        "dynamicdet": options.dynamicdet_repo,
+        "simple_yolo": options.simple_yolo_repo,
+        "mindyolo": options.mindyolo_repo,
+    }
     logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))         # so that the workers end too
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:options.threads]))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers end too
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: options.threads]))
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     sections = []
     for name in options.cases or CASES:
-        with tempfile.TemporaryDirectory(prefix="benchmark_") as folder, contextlib.ExitStack() as stack:
+        with (
+            tempfile.TemporaryDirectory(prefix="benchmark_") as folder,
+            contextlib.ExitStack() as stack,
+        ):
             bench = Bench(options, Path(folder), stack)
             logger.info("== %s", name)
             try:
@@ -112,34 +179,86 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Times this project against its peers in the same run.")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all if none is named",
-                        choices=[*CASES, []])
+    parser = argparse.ArgumentParser(
+        description="Times this project against its peers in the same run."
+    )
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help=f"of {', '.join(CASES)}; all if none is named",
+        choices=[*CASES, []],
+    )
     parser.add_argument("--torch-python", help="a Python with PyTorch, NumPy and OpenCV")
-    parser.add_argument("--yolo-fastestv2-repo", type=Path, help="a clone of dog-qiuqiu/Yolo-FastestV2, unchanged")
-    parser.add_argument("--yolox-repo", type=Path, help="a clone of Megvii-BaseDetection/YOLOX, unchanged")
-    parser.add_argument("--gold-yolo-repo", type=Path, help="the folder Detection/Gold-YOLO of a clone of "
-                        "huawei-noah/Efficient-Computing, unchanged")
-    parser.add_argument("--dynamicdet-repo", type=Path, help="a clone of VDIGPKU/DynamicDet, unchanged")
-    parser.add_argument("--simple-yolo-repo", type=Path, help="a clone of zh320/simple-yolo-pytorch, unchanged")
-    parser.add_argument("--mindyolo-repo", type=Path, help="a clone of mindspore-lab/mindyolo, unchanged: a second "
-                        "peer of yolox_train_step")
-    parser.add_argument("--shared", type=Path, default=os.environ.get("MINDYOLO_EXT_SHARED", ROOT.parent / "shared"),
-                        help="folder with data/coco_val128 and weights/yolo_fastestv2, for `evaluate` and `pipeline`")
-    parser.add_argument("--out", type=Path, help="Markdown file; sections of the cases run are replaced")
-    parser.add_argument("--repeats", type=int, default=15, help="pairs per row (whole programs: a fifth, at least 2)")
-    parser.add_argument("--min-seconds", type=float, default=0.3, help="shortest single measurement")
-    parser.add_argument("--quiet", type=float, default=0.1,
-                        help="a pair counts if other programs took at most this part of the machine meanwhile")
-    parser.add_argument("--patience", type=float, default=120, help="seconds per case to wait for that; then the "
-                        "quietest pairs count, and the report says how quiet they were")
-    parser.add_argument("--clock", choices=["wall", "processor"], default="wall", help="processor: with --threads 1 on "
-                        "a machine that others use too; for nms and the cases named forward and train_step")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="processors for both")
+    parser.add_argument(
+        "--yolo-fastestv2-repo", type=Path, help="a clone of dog-qiuqiu/Yolo-FastestV2, unchanged"
+    )
+    parser.add_argument(
+        "--yolox-repo", type=Path, help="a clone of Megvii-BaseDetection/YOLOX, unchanged"
+    )
+    parser.add_argument(
+        "--gold-yolo-repo",
+        type=Path,
+        help="the folder Detection/Gold-YOLO of a clone of "
+        "huawei-noah/Efficient-Computing, unchanged",
+    )
+    parser.add_argument(
+        "--dynamicdet-repo", type=Path, help="a clone of VDIGPKU/DynamicDet, unchanged"
+    )
+    parser.add_argument(
+        "--simple-yolo-repo", type=Path, help="a clone of zh320/simple-yolo-pytorch, unchanged"
+    )
+    parser.add_argument(
+        "--mindyolo-repo",
+        type=Path,
+        help="a clone of mindspore-lab/mindyolo, unchanged: a second peer of yolox_train_step",
+    )
+    parser.add_argument(
+        "--shared",
+        type=Path,
+        default=os.environ.get("MINDYOLO_EXT_SHARED", ROOT.parent / "shared"),
+        help="folder with data/coco_val128 and weights/yolo_fastestv2, for `evaluate` and "
+        "`pipeline`",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="Markdown file; sections of the cases run are replaced"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=15,
+        help="pairs per row (whole programs: a fifth, at least 2)",
+    )
+    parser.add_argument(
+        "--min-seconds", type=float, default=0.3, help="shortest single measurement"
+    )
+    parser.add_argument(
+        "--quiet",
+        type=float,
+        default=0.1,
+        help="a pair counts if other programs took at most this part of the machine meanwhile",
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=120,
+        help="seconds per case to wait for that; then the "
+        "quietest pairs count, and the report says how quiet they were",
+    )
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "processor"],
+        default="wall",
+        help="processor: with --threads 1 on "
+        "a machine that others use too; for nms and the cases named forward and train_step",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="processors for both"
+    )
     return parser
 
 
-# ---- cases ----------------------------------------------------------------------------------------------------------
+# ---- cases ---------------------------------------------------------------------------------------
 
 
 def forward(bench: Bench) -> tuple[list[Row], list[str]]:
@@ -150,10 +269,19 @@ def forward(bench: Bench) -> tuple[list[Row], list[str]]:
     for batch in (1, BATCH):
         worst = _prepare_forward(bench, ours, theirs, weights, batch)
         times = bench.interleave({"ours": (ours, "forward"), "peer": (theirs, "forward")})
-        rows.append(Row(f"batch {batch}, MindSpore graph / PyTorch eager", times["ours"], times["peer"], target=1.2,
-                        note=f"largest difference of outputs {worst:.1e}"))
-    return rows, ["Yolo-FastestV2, 352 x 352, batch norms folded on both sides, the original's export outputs, the "
-                  "same weights and pictures."]
+        rows.append(
+            Row(
+                f"batch {batch}, MindSpore graph / PyTorch eager",
+                times["ours"],
+                times["peer"],
+                target=1.2,
+                note=f"largest difference of outputs {worst:.1e}",
+            )
+        )
+    return rows, [
+        "Yolo-FastestV2, 352 x 352, batch norms folded on both sides, the original's export "
+        "outputs, the same weights and pictures."
+    ]
 
 
 def forward_onnx(bench: Bench) -> tuple[list[Row], list[str]]:
@@ -167,7 +295,10 @@ def forward_onnx(bench: Bench) -> tuple[list[Row], list[str]]:
         workers = {"onnx": exported, "ours": ours, "peer": theirs}
         times = bench.interleave({name: (worker, "forward") for name, worker in workers.items()})
         rows += _onnx_rows(f"batch {batch}", times)
-    return rows, ["As `forward`, with the file that `mindyolo-ext export --raw` writes; three processes take turns."]
+    return rows, [
+        "As `forward`, with the file that `mindyolo-ext export --raw` writes; three processes take "
+        "turns."
+    ]
 
 
 def yolox_forward(bench: Bench) -> tuple[list[Row], list[str]]:
@@ -180,10 +311,20 @@ def yolox_forward(bench: Bench) -> tuple[list[Row], list[str]]:
         _prepare_onnx(bench, exported, weights)
         workers = {"onnx": exported, "ours": ours, "peer": theirs}
         times = bench.interleave({name: (worker, "forward") for name, worker in workers.items()})
-        rows += [Row(f"{what}, MindSpore graph / PyTorch eager", times["ours"], times["peer"], target=1.2,
-                     note=f"largest difference of outputs {worst:.1e}"), *_onnx_rows(what, times)]
-    return rows, ["Batch 1, batch norms folded on both sides (the original by its own function), the original's export "
-                  "outputs, the same weights and pictures; three processes take turns."]
+        rows += [
+            Row(
+                f"{what}, MindSpore graph / PyTorch eager",
+                times["ours"],
+                times["peer"],
+                target=1.2,
+                note=f"largest difference of outputs {worst:.1e}",
+            ),
+            *_onnx_rows(what, times),
+        ]
+    return rows, [
+        "Batch 1, batch norms folded on both sides (the original by its own function), the "
+        "original's export outputs, the same weights and pictures; three processes take turns."
+    ]
 
 
 def train_step(bench: Bench) -> tuple[list[Row], list[str]]:
@@ -191,10 +332,14 @@ def train_step(bench: Bench) -> tuple[list[Row], list[str]]:
     ours, theirs = bench.ours(), bench.theirs("yolo_fastestv2")
     note, _ = _prepare_train_step(bench, FASTESTV2_TRAINING, ours, theirs)
     times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
-    return ([Row(f"batch {BATCH}, 352 x 352", times["ours"], times["peer"], target=1.5, note=note)],
-            [f"Forward, matching, loss, backward, SGD with momentum and decay. {BOXES_PER_PICTURE} boxes per picture; "
-             f"ours pads them to {FASTESTV2_TRAINING.padded_boxes}, as the COCO recipe does, the original's tensors "
-             "grow with the boxes."])
+    return (
+        [Row(f"batch {BATCH}, 352 x 352", times["ours"], times["peer"], target=1.5, note=note)],
+        [
+            f"Forward, matching, loss, backward, SGD with momentum and decay. {BOXES_PER_PICTURE} "
+            f"boxes per picture; ours pads them to {FASTESTV2_TRAINING.padded_boxes}, as the COCO "
+            "recipe does, the original's tensors grow with the boxes."
+        ],
+    )
 
 
 def yolox_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
@@ -202,23 +347,47 @@ def yolox_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
     ours, theirs = bench.ours(), bench.theirs("yolox")
     note, seconds = _prepare_train_step(bench, YOLOX_TRAINING, ours, theirs)
     tasks = {"ours": (ours, "step"), "peer": (theirs, "step")}
-    notes = [f"Forward, SimOTA, loss, backward, SGD with Nesterov momentum and decay by kind of parameter, moving "
-             f"average of all weights and statistics. {BOXES_PER_PICTURE} boxes per picture, padded to "
-             f"{YOLOX_TRAINING.padded_boxes} on both sides; the original cuts the padding off, picture by picture.",
-             f"Our first step, its compilation included: {seconds:.1f} s (wanted: at most 40 s)."]
+    notes = [
+        "Forward, SimOTA, loss, backward, SGD with Nesterov momentum and decay by kind of "
+        f"parameter, moving average of all weights and statistics. {BOXES_PER_PICTURE} boxes per "
+        f"picture, padded to {YOLOX_TRAINING.padded_boxes} on both sides; the original cuts the "
+        "padding off, picture by picture.",
+        f"Our first step, its compilation included: {seconds:.1f} s (wanted: at most 40 s).",
+    ]
     if bench.options.mindyolo_repo:
         mindyolo = bench.mindyolo()
         begin = time.monotonic()
-        mindyolo("train_step", task="step", recipe="configs/yolox/yolox-tiny.yaml",
-                 batch=str(bench.folder / "batch.npz"), rate=RATE)
-        notes.append("MindYOLO: the step of its recipe, with weights, pictures in 0..1 and a matching rule of its own "
-                     "over the same padded boxes, so its loss is another; first step, building the network included: "
-                     f"{time.monotonic() - begin:.1f} s.")
+        mindyolo(
+            "train_step",
+            task="step",
+            recipe="configs/yolox/yolox-tiny.yaml",
+            batch=str(bench.folder / "batch.npz"),
+            rate=RATE,
+        )
+        notes.append(
+            "MindYOLO: the step of its recipe, with weights, pictures in 0..1 and a matching rule "
+            "of its own over the same padded boxes, so its loss is another; first step, building "
+            f"the network included: {time.monotonic() - begin:.1f} s."
+        )
         tasks["mindyolo"] = (mindyolo, "step")
     times, what = bench.interleave(tasks), "yolox_tiny, batch 4, 416 x 416"
-    rows = [Row(f"{what}, MindSpore graph / PyTorch eager", times["ours"], times["peer"], target=1.9, note=note)]
+    rows = [
+        Row(
+            f"{what}, MindSpore graph / PyTorch eager",
+            times["ours"],
+            times["peer"],
+            target=1.9,
+            note=note,
+        )
+    ]
     if "mindyolo" in times:
-        rows.append(Row(f"{what}, MindSpore graph / MindYOLO's MindSpore graph", times["ours"], times["mindyolo"]))
+        rows.append(
+            Row(
+                f"{what}, MindSpore graph / MindYOLO's MindSpore graph",
+                times["ours"],
+                times["mindyolo"],
+            )
+        )
     return rows, notes
 
 
@@ -227,52 +396,94 @@ def gold_yolo_forward(bench: Bench) -> tuple[list[Row], list[str]]:
     ours, theirs, exported = bench.ours(), bench.theirs("gold_yolo"), bench.ours()
     rows = []
     for scale in GOLD_YOLO_ON_T4:
-        weights = ours("make_weights", folder=str(bench.folder), recipe=GOLD_YOLO[f"{scale}-distill"])
+        weights = ours(
+            "make_weights", folder=str(bench.folder), recipe=GOLD_YOLO[f"{scale}-distill"]
+        )
         worst = _prepare_forward(bench, ours, theirs, weights, batch=1)
         _prepare_onnx(bench, exported, weights)
         workers = {"onnx": exported, "ours": ours, "peer": theirs}
         times = bench.interleave({name: (worker, "forward") for name, worker in workers.items()})
         what = weights["model"]
-        rows += [Row(f"{what}, MindSpore graph / PyTorch eager", times["ours"], times["peer"], target=1.2,
-                     note=f"largest difference of outputs {worst:.1e}"), *_onnx_rows(what, times)]
+        rows += [
+            Row(
+                f"{what}, MindSpore graph / PyTorch eager",
+                times["ours"],
+                times["peer"],
+                target=1.2,
+                note=f"largest difference of outputs {worst:.1e}",
+            ),
+            *_onnx_rows(what, times),
+        ]
     speeds = ", ".join(f"{scale} {count}" for scale, count in GOLD_YOLO_ON_T4.items())
-    return rows, ["Batch 1, 640 x 640, the networks of the published weights (n and s in the form `distill`, m and l "
-                  "`plain`) with decoding; RepVGG blocks merged and batch norms folded on both sides. The original's "
-                  "own functions leave some norms as they are. The same weights and pictures; three processes take "
-                  "turns.",
-                  "For comparison, pictures per second that the original publishes for a T4 (TensorRT 7, half "
-                  f"precision, batch 1): {speeds}."]
+    return rows, [
+        "Batch 1, 640 x 640, the networks of the published weights (n and s in the form `distill`, "
+        "m and l `plain`) with decoding; RepVGG blocks merged and batch norms folded on both "
+        "sides. The original's own functions leave some norms as they are. The same weights and "
+        "pictures; three processes take turns.",
+        "For comparison, pictures per second that the original publishes for a T4 (TensorRT 7, "
+        f"half precision, batch 1): {speeds}.",
+    ]
 
 
 def gold_yolo_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
-    """Training step 1: forward, both branches' assignment and loss, backward, SGD, moving average."""
-    return _gold_yolo_step(bench, GOLD_YOLO_TRAINING, "with the anchor branch (form `fuse_ab`)", [
-        "Forward, task-aligned assignment and loss of the anchor-free and of the anchor branch, backward, SGD with "
-        "Nesterov momentum and decay by kind of parameter, moving average of all weights and statistics."])
+    """Training step 1: forward, both branches' assignment and loss, backward, SGD, moving
+    average.
+    """
+    return _gold_yolo_step(
+        bench,
+        GOLD_YOLO_TRAINING,
+        "with the anchor branch (form `fuse_ab`)",
+        [
+            "Forward, task-aligned assignment and loss of the anchor-free and of the anchor "
+            "branch, backward, SGD with Nesterov momentum and decay by kind of parameter, moving "
+            "average of all weights and statistics."
+        ],
+    )
 
 
 def gold_yolo_distill_step(bench: Bench) -> tuple[list[Row], list[str]]:
-    """Training step 2: forward of student and teacher, assignment, loss, backward, SGD, moving average."""
-    return _gold_yolo_step(bench, GOLD_YOLO_DISTILLING, "self-distillation (form `distill`)", [
-        "Forward of the student and of its teacher (form `fuse_ab`), task-aligned assignment, loss with distillation, "
-        "backward, SGD and moving average as in `gold_yolo_train_step`."])
+    """Training step 2: forward of student and teacher, assignment, loss, backward, SGD, moving
+    average.
+    """
+    return _gold_yolo_step(
+        bench,
+        GOLD_YOLO_DISTILLING,
+        "self-distillation (form `distill`)",
+        [
+            "Forward of the student and of its teacher (form `fuse_ab`), task-aligned assignment, "
+            "loss with distillation, backward, SGD and moving average as in `gold_yolo_train_step`."
+        ],
+    )
 
 
-def _gold_yolo_step(bench: Bench, training: Training, what: str, notes: list[str]) -> tuple[list[Row], list[str]]:
+def _gold_yolo_step(
+    bench: Bench, training: Training, what: str, notes: list[str]
+) -> tuple[list[Row], list[str]]:
     """Row and notes of a training step."""
     ours, theirs = bench.ours(), bench.theirs("gold_yolo")
     note, seconds = _prepare_train_step(bench, training, ours, theirs)
     times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
-    row = Row(f"gold_yolo_n, {what}, batch {training.batch}, {training.side} x {training.side}, MindSpore graph / "
-              "PyTorch eager", times["ours"], times["peer"], target=1.5, note=note)
-    return [row], [*notes, f"{BOXES_PER_PICTURE} boxes per picture; ours pads them to {training.padded_boxes}, as the "
-                   "COCO recipe does, the original to the most that a picture of the batch has. Drop-path is on, but "
-                   "not in the first step, whose losses are compared.",
-                   f"Our first step, its compilation included: {seconds:.1f} s (wanted: at most 90 s)."]
+    row = Row(
+        f"gold_yolo_n, {what}, batch {training.batch}, {training.side} x {training.side}, "
+        "MindSpore graph / PyTorch eager",
+        times["ours"],
+        times["peer"],
+        target=1.5,
+        note=note,
+    )
+    return [row], [
+        *notes,
+        f"{BOXES_PER_PICTURE} boxes per picture; ours pads them to {training.padded_boxes}, as the "
+        "COCO recipe does, the original to the most that a picture of the batch has. Drop-path is "
+        "on, but not in the first step, whose losses are compared.",
+        f"Our first step, its compilation included: {seconds:.1f} s (wanted: at most 90 s).",
+    ]
 
 
 def dynamicdet_forward(bench: Bench) -> tuple[list[Row], list[str]]:
-    """Both ways through the routed networks, as graphs and as exported ONNX files, against the original's."""
+    """Both ways through the routed networks, as graphs and as exported ONNX files, against the
+    original's.
+    """
     rows = []
     for scale, name in DYNAMICDET_SCALES.items():
         ours, theirs, exported = bench.ours(), bench.theirs("dynamicdet"), bench.ours()
@@ -281,6 +492,7 @@ def dynamicdet_forward(bench: Bench) -> tuple[list[Row], list[str]]:
 
         def files(side: str) -> dict[str, str]:
             return {route: str(bench.folder / f"{side}_{route}.npz") for route in ("easy", "hard")}
+
         ours("routes", checkpoint=weights["checkpoint"], images=images, **files("ours"))
         theirs("routes", weights=weights, images=images, **files("theirs"))
         exported("onnx_routes", checkpoint=weights["checkpoint"], images=images, **files("onnx"))
@@ -288,90 +500,176 @@ def dynamicdet_forward(bench: Bench) -> tuple[list[Row], list[str]]:
             worst = _compare(Path(files("ours")[route]), Path(files("theirs")[route]))
             _compare(Path(files("onnx")[route]), Path(files("theirs")[route]))
             workers = {"onnx": exported, "ours": ours, "peer": theirs}
-            times = bench.interleave({worker: (process, route) for worker, process in workers.items()})
+            times = bench.interleave(
+                {worker: (process, route) for worker, process in workers.items()}
+            )
             what = f"{name}, {route} image"
-            rows += [Row(f"{what}, MindSpore graphs / PyTorch eager", times["ours"], times["peer"], target=1.2,
-                         note=f"largest difference of outputs {worst:.1e}"), *_onnx_rows(what, times)]
-        bench.close_workers()                           # these networks are large
-    return rows, ["Batch 1; batch norms folded, RepConv and implicit layers merged on both sides (the original by its "
-                  "own function). An easy image takes backbone 1, router and head 1, a hard one backbone 1, router, "
-                  "backbone 2 and head 2; the threshold says which. Ours are two graphs each, or two exported files "
-                  "each (`--parts 3`), with boxes and scores as results; the original returns what it makes them of. "
-                  "The same weights and pictures; three processes take turns."]
+            rows += [
+                Row(
+                    f"{what}, MindSpore graphs / PyTorch eager",
+                    times["ours"],
+                    times["peer"],
+                    target=1.2,
+                    note=f"largest difference of outputs {worst:.1e}",
+                ),
+                *_onnx_rows(what, times),
+            ]
+        bench.close_workers()  # these networks are large
+    return rows, [
+        "Batch 1; batch norms folded, RepConv and implicit layers merged on both sides (the "
+        "original by its own function). An easy image takes backbone 1, router and head 1, a hard "
+        "one backbone 1, router, backbone 2 and head 2; the threshold says which. Ours are two "
+        "graphs each, or two exported files each (`--parts 3`), with boxes and scores as results; "
+        "the original returns what it makes them of. The same weights and pictures; three "
+        "processes take turns."
+    ]
 
 
 def dynamicdet_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
-    """Training step 1: both detectors' forward, OTA and loss, backward, SGD, moving average; memory of the largest."""
+    """Training step 1: both detectors' forward, OTA and loss, backward, SGD, moving average;
+    memory of the largest.
+    """
     rows, notes = _training_steps(bench, "dynamicdet", DYNAMICDET_CASCADES)
     largest = DYNAMICDET_LARGEST
     maker = bench.ours()
     weights = maker("make_weights", folder=str(bench.folder), recipe=largest.recipe)
     bench.close_workers()
     worker = bench.ours()
-    worker("train_step", task="step", recipe=largest.recipe, checkpoint=weights["checkpoint"], rate=RATE,
-           batch=_made_up_batch(bench.folder / "batch.npz", largest))
+    worker(
+        "train_step",
+        task="step",
+        recipe=largest.recipe,
+        checkpoint=weights["checkpoint"],
+        rate=RATE,
+        batch=_made_up_batch(bench.folder / "batch.npz", largest),
+    )
     worker("measure", task="step", count=1)
-    notes.append(f"The most memory of a process that compiles this step of {weights['model']} (batch {largest.batch}, "
-                 f"{largest.side} x {largest.side}) and runs it twice: {worker('most_memory'):.1f} GB (wanted: at most "
-                 f"{MOST_MEMORY} GB).")
-    return rows, ["Forward of both detectors, OTA and loss of both, backward, SGD with Nesterov momentum and decay by "
-                  "kind of parameter, moving average of all weights and statistics.", *notes]
+    notes.append(
+        f"The most memory of a process that compiles this step of {weights['model']} (batch "
+        f"{largest.batch}, {largest.side} x {largest.side}) and runs it twice: "
+        f"{worker('most_memory'):.1f} GB (wanted: at most {MOST_MEMORY} GB)."
+    )
+    return rows, [
+        "Forward of both detectors, OTA and loss of both, backward, SGD with Nesterov momentum and "
+        "decay by kind of parameter, moving average of all weights and statistics.",
+        *notes,
+    ]
 
 
 def dynamicdet_router_step(bench: Bench) -> tuple[list[Row], list[str]]:
-    """Training step 2: both detectors' forward, OTA and loss, the router's loss, its backward, AdamW."""
+    """Training step 2: both detectors' forward, OTA and loss, the router's loss, its backward,
+    AdamW.
+    """
     rows, notes = _training_steps(bench, "dynamicdet", DYNAMICDET_ROUTERS)
-    return rows, ["Forward of both detectors with frozen norms, OTA and loss of both, the router's loss with the "
-                  "median of all differences, its gradient and AdamW.", *notes]
+    return rows, [
+        "Forward of both detectors with frozen norms, OTA and loss of both, the router's loss with "
+        "the median of all differences, its gradient and AdamW.",
+        *notes,
+    ]
 
 
-def _training_steps(bench: Bench, family: str, trainings: dict[str, Training]) -> tuple[list[Row], list[str]]:
+def _training_steps(
+    bench: Bench, family: str, trainings: dict[str, Training]
+) -> tuple[list[Row], list[str]]:
     """Rows and notes of training steps."""
     rows, compilations = [], []
     for name, training in trainings.items():
         ours, theirs = bench.ours(), bench.theirs(family)
         note, seconds = _prepare_train_step(bench, training, ours, theirs)
         times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
-        rows.append(Row(f"{name}, batch {training.batch}, {training.side} x {training.side}, MindSpore graph / PyTorch "
-                        "eager", times["ours"], times["peer"], target=1.5, note=note))
+        rows.append(
+            Row(
+                f"{name}, batch {training.batch}, {training.side} x {training.side}, MindSpore "
+                "graph / PyTorch eager",
+                times["ours"],
+                times["peer"],
+                target=1.5,
+                note=note,
+            )
+        )
         compilations.append(f"{name} {seconds:.1f} s")
-        bench.close_workers()                           # these networks are large
-    return rows, [f"{BOXES_PER_PICTURE} boxes per picture; ours pads them as the recipes do, the original's tensors "
-                  "grow with the boxes.", f"Our first step, its compilation included: {', '.join(compilations)}."]
+        bench.close_workers()  # these networks are large
+    return rows, [
+        f"{BOXES_PER_PICTURE} boxes per picture; ours pads them as the recipes do, the original's "
+        "tensors grow with the boxes.",
+        f"Our first step, its compilation included: {', '.join(compilations)}.",
+    ]
 
 
 def simple_yolo_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
     """A training step: forward, assignment, loss, backward, Adam, moving average."""
     rows, notes = _training_steps(bench, "simple_yolo", SIMPLE_YOLO_TRAININGS)
-    return rows, ["Forward, label assignment, focal and CIoU losses, backward, Adam, moving average of all weights and "
-                  "statistics, 80 classes.", *notes]
+    return rows, [
+        "Forward, label assignment, focal and CIoU losses, backward, Adam, moving average of all "
+        "weights and statistics, 80 classes.",
+        *notes,
+    ]
 
 
 def start(bench: Bench) -> tuple[list[Row], list[str]]:
-    """From the start of the process to the end of the first training step, without and with cached graphs."""
+    """From the start of the process to the end of the first training step, without and with
+    cached graphs.
+    """
     from mindyolo_ext.data.shapes import make_shapes_dataset
-    data = make_shapes_dataset(bench.folder / "shapes", train_images=2 * BATCH, val_images=1, progress=False)
-    changes = [f"data.root={data}", "data.train={images: images/train, annotations: annotations/train.json}"]
+
+    data = make_shapes_dataset(
+        bench.folder / "shapes", train_images=2 * BATCH, val_images=1, progress=False
+    )
+    changes = [
+        f"data.root={data}",
+        "data.train={images: images/train, annotations: annotations/train.json}",
+    ]
     turns = itertools.count()
 
     def first_step(cache: Callable[[], Path]) -> float:
         _, marks = program_seconds(
-            [sys.executable, str(ROOT / "train.py"), "--config", RECIPE, *_flags(changes), "--epochs", "1",
-             "--per_batch_size", str(BATCH), "--run_eval", "False", "--save_dir",
-             str(bench.folder / f"run{next(turns)}"), "--compile_cache", str(cache())],
-            bench.folder, {"step": "compiled and ran"})
+            [
+                sys.executable,
+                str(ROOT / "train.py"),
+                "--config",
+                RECIPE,
+                *_flags(changes),
+                "--epochs",
+                "1",
+                "--per_batch_size",
+                str(BATCH),
+                "--run_eval",
+                "False",
+                "--save_dir",
+                str(bench.folder / f"run{next(turns)}"),
+                "--compile_cache",
+                str(cache()),
+            ],
+            bench.folder,
+            {"step": "compiled and ran"},
+        )
         return marks["step"]
+
     caches = []
 
     def new_cache() -> Path:
         caches.append(bench.folder / f"cache{len(caches)}")
         return caches[-1]
-    times = bench.quiet_turns({"cold": lambda: first_step(new_cache), "warm": lambda: first_step(lambda: caches[-1])},
-                              bench.program_repeats)
-    return ([Row(f"batch {BATCH}, 352 x 352, second start / first start", times["warm"], times["cold"],
-                 target_seconds=15)],
-            ["`train.py --compile_cache DIR` on drawn pictures: seconds from the start of the process to the end of "
-             "the first training step. Left: DIR was filled by the start before it. Right: DIR was empty."])
+
+    times = bench.quiet_turns(
+        {"cold": lambda: first_step(new_cache), "warm": lambda: first_step(lambda: caches[-1])},
+        bench.program_repeats,
+    )
+    return (
+        [
+            Row(
+                f"batch {BATCH}, 352 x 352, second start / first start",
+                times["warm"],
+                times["cold"],
+                target_seconds=15,
+            )
+        ],
+        [
+            "`train.py --compile_cache DIR` on drawn pictures: seconds from the start of the "
+            "process to the end of the first training step. Left: DIR was filled by the start "
+            "before it. Right: DIR was empty."
+        ],
+    )
 
 
 def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
@@ -382,34 +680,79 @@ def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
     ours, theirs = bench.ours(), bench.theirs("yolo_fastestv2")
     checkpoint = bench.folder / "official.ckpt"
     ours("convert", source=str(source), target=str(checkpoint))
-    metrics = [ours("evaluate", task="evaluate", recipe=RECIPE, checkpoint=str(checkpoint), changes=changes),
-               theirs("evaluate", task="evaluate", weights=str(source), data=str(data), batch_size=BATCH)]
-    inside = bench.quiet_turns({"ours": lambda: ours("measure", task="evaluate", count=1),
-                                "peer": lambda: theirs("measure", task="evaluate", count=1)}, bench.program_repeats)
+    metrics = [
+        ours(
+            "evaluate", task="evaluate", recipe=RECIPE, checkpoint=str(checkpoint), changes=changes
+        ),
+        theirs("evaluate", task="evaluate", weights=str(source), data=str(data), batch_size=BATCH),
+    ]
+    inside = bench.quiet_turns(
+        {
+            "ours": lambda: ours("measure", task="evaluate", count=1),
+            "peer": lambda: theirs("measure", task="evaluate", count=1),
+        },
+        bench.program_repeats,
+    )
     split = [worker("evaluation_split") for worker in (ours, theirs)]
     real_nms = theirs("about")["torchvision"] == "installed"
     bench.close_workers()
-    test = [sys.executable, str(ROOT / "test.py"), "--config", RECIPE, "--weight", str(checkpoint),
-            "--save_dir", str(bench.folder / "test"), *_flags(changes)]
+    test = [
+        sys.executable,
+        str(ROOT / "test.py"),
+        "--config",
+        RECIPE,
+        "--weight",
+        str(checkpoint),
+        "--save_dir",
+        str(bench.folder / "test"),
+        *_flags(changes),
+    ]
     cached = [*test, "--compile_cache", str(bench.folder / "cache")]
-    original = [*bench.theirs_command("yolo_fastestv2"), "evaluation.py", "--data", str(data), "--weights", str(source)]
+    original = [
+        *bench.theirs_command("yolo_fastestv2"),
+        "evaluation.py",
+        "--data",
+        str(data),
+        "--weights",
+        str(source),
+    ]
     program_seconds(cached, bench.folder, {})
-    whole = bench.quiet_turns({"ours": lambda: program_seconds(test, bench.folder, {})[0],
-                               "cached": lambda: program_seconds(cached, bench.folder, {})[0],
-                               "peer": lambda: program_seconds(original, bench.folder, {})[0]}, bench.program_repeats)
-    rows = [Row("evaluation alone, processes already warm", inside["ours"], inside["peer"], target=1.0),
-            Row("whole program", whole["ours"], whole["peer"], target=1.0),
-            Row("whole program, graphs from `--compile_cache`", whole["cached"], whole["peer"], target=1.0)]
+    whole = bench.quiet_turns(
+        {
+            "ours": lambda: program_seconds(test, bench.folder, {})[0],
+            "cached": lambda: program_seconds(cached, bench.folder, {})[0],
+            "peer": lambda: program_seconds(original, bench.folder, {})[0],
+        },
+        bench.program_repeats,
+    )
+    rows = [
+        Row("evaluation alone, processes already warm", inside["ours"], inside["peer"], target=1.0),
+        Row("whole program", whole["ours"], whole["peer"], target=1.0),
+        Row(
+            "whole program, graphs from `--compile_cache`",
+            whole["cached"],
+            whole["peer"],
+            target=1.0,
+        ),
+    ]
     shown = ["; ".join(f"{k} {v:.4f}" for k, v in m.items()) for m in metrics]
     parts = ["; ".join(f"{k} {v:.2f} s" for k, v in s.items()) for s in split]
     return rows, [
-        f"{count} COCO pictures, official weights, 352 x 352. Ours: one pass, the original's metric at both "
-        "confidences and the COCO metrics. The original: two passes, its metric at either confidence.",
+        f"{count} COCO pictures, official weights, 352 x 352. Ours: one pass, the original's "
+        "metric at both confidences and the COCO metrics. The original: two passes, its metric at "
+        "either confidence.",
         f"Metric, ours: {shown[0]}. Original: {shown[1]}.",
-        f"The last evaluation by phase, ours (waiting for data, network, NMS; the rest is metrics): {parts[0]}. "
-        f"Original: {parts[1]}.",
-        *([] if real_nms else ["torchvision was not installed: the original ran with a greedy NumPy loop in the place "
-                               "of `torchvision.ops.nms`; `nms` above is that part of its time."])]
+        "The last evaluation by phase, ours (waiting for data, network, NMS; the rest is "
+        f"metrics): {parts[0]}. Original: {parts[1]}.",
+        *(
+            []
+            if real_nms
+            else [
+                "torchvision was not installed: the original ran with a greedy NumPy loop in the "
+                "place of `torchvision.ops.nms`; `nms` above is that part of its time."
+            ]
+        ),
+    ]
 
 
 def pipeline(bench: Bench) -> tuple[list[Row], list[str]]:
@@ -421,16 +764,24 @@ def pipeline(bench: Bench) -> tuple[list[Row], list[str]]:
     if pictures != same:
         raise ValueError(f"pipeline: {pictures} pictures per epoch here, {same} in the original")
     _prepare_train_step(bench, FASTESTV2_TRAINING, ours, theirs)
-    times = bench.interleave({"ours": (ours, "data"), "peer": (theirs, "data"), "step": (ours, "step")})
+    times = bench.interleave(
+        {"ours": (ours, "data"), "peer": (theirs, "data"), "step": (ours, "step")}
+    )
     loader, peer = ([t / pictures for t in times[name]] for name in ("ours", "peer"))
     step = [t / BATCH for t in times["step"]]
     rate = [1 / sorted(v)[len(v) // 2] for v in (loader, peer, step)]
-    return ([Row("per picture, our loader / our training step", loader, step, target=1.0),
-             Row("per picture, our loader / the original's", loader, peer)],
-            ["Reading, resizing, contrast and brightness, batches of 16 float32 pictures; two workers each (ours "
-             "threads, the original's processes), neither while a step runs.",
-             f"Pictures per second: our loader {rate[0]:.0f}, the original's {rate[1]:.0f}, our training step takes "
-             f"{rate[2]:.0f}."])
+    return (
+        [
+            Row("per picture, our loader / our training step", loader, step, target=1.0),
+            Row("per picture, our loader / the original's", loader, peer),
+        ],
+        [
+            "Reading, resizing, contrast and brightness, batches of 16 float32 pictures; two "
+            "workers each (ours threads, the original's processes), neither while a step runs.",
+            f"Pictures per second: our loader {rate[0]:.0f}, the original's {rate[1]:.0f}, our "
+            f"training step takes {rate[2]:.0f}.",
+        ],
+    )
 
 
 def nms(bench: Bench) -> tuple[list[Row], list[str]]:
@@ -440,57 +791,104 @@ def nms(bench: Bench) -> tuple[list[Row], list[str]]:
         for multi_label in (False, True):
             task = f"{boxes} {multi_label}"
             facts = ours("nms", task=task, multi_label=multi_label, boxes=boxes, classes=80)
-            times = bench.interleave({"ours": (ours, task), "plain": (ours, f"{task} plain"),
-                                      "early": (ours, f"{task} plain 300")})
-            what = f"{boxes} boxes, {'multi' if multi_label else 'single'} label, {facts['candidates']} candidates"
-            rows += [Row(f"{what} / plain loop", times["ours"], times["plain"], target=0.1),
-                     Row(f"{what} / plain loop that stops at 300 boxes", times["ours"], times["early"])]
-    return rows, ["80 classes, confidence 0.001, IoU 0.65, at most 30000 candidates and 300 boxes; a made-up crowded "
-                  "picture (1815 boxes is Yolo-FastestV2 at 352, 8400 a YOLOX at 640); results equal bit for bit.",
-                  "Peer: the usual NumPy loop, each kept box in turn against all that are left, cut to 300 afterwards, "
-                  "then the same loop left after 300 boxes."]
+            times = bench.interleave(
+                {
+                    "ours": (ours, task),
+                    "plain": (ours, f"{task} plain"),
+                    "early": (ours, f"{task} plain 300"),
+                }
+            )
+            label = "multi" if multi_label else "single"
+            what = f"{boxes} boxes, {label} label, {facts['candidates']} candidates"
+            rows += [
+                Row(f"{what} / plain loop", times["ours"], times["plain"], target=0.1),
+                Row(f"{what} / plain loop that stops at 300 boxes", times["ours"], times["early"]),
+            ]
+    return rows, [
+        "80 classes, confidence 0.001, IoU 0.65, at most 30000 candidates and 300 boxes; a made-up "
+        "crowded picture (1815 boxes is Yolo-FastestV2 at 352, 8400 a YOLOX at 640); results equal "
+        "bit for bit.",
+        "Peer: the usual NumPy loop, each kept box in turn against all that are left, cut to 300 "
+        "afterwards, then the same loop left after 300 boxes.",
+    ]
 
 
 CASES: dict[str, Callable[[Bench], tuple[list[Row], list[str]]]] = {
-    "forward": forward, "forward_onnx": forward_onnx, "train_step": train_step, "start": start, "evaluate": evaluate,
-    "pipeline": pipeline, "nms": nms, "yolox_forward": yolox_forward, "yolox_train_step": yolox_train_step,
-    "gold_yolo_forward": gold_yolo_forward, "gold_yolo_train_step": gold_yolo_train_step,
-    "gold_yolo_distill_step": gold_yolo_distill_step, "dynamicdet_forward": dynamicdet_forward,
-    "dynamicdet_train_step": dynamicdet_train_step, "dynamicdet_router_step": dynamicdet_router_step,
-    "simple_yolo_train_step": simple_yolo_train_step}
+    "forward": forward,
+    "forward_onnx": forward_onnx,
+    "train_step": train_step,
+    "start": start,
+    "evaluate": evaluate,
+    "pipeline": pipeline,
+    "nms": nms,
+    "yolox_forward": yolox_forward,
+    "yolox_train_step": yolox_train_step,
+    "gold_yolo_forward": gold_yolo_forward,
+    "gold_yolo_train_step": gold_yolo_train_step,
+    "gold_yolo_distill_step": gold_yolo_distill_step,
+    "dynamicdet_forward": dynamicdet_forward,
+    "dynamicdet_train_step": dynamicdet_train_step,
+    "dynamicdet_router_step": dynamicdet_router_step,
+    "simple_yolo_train_step": simple_yolo_train_step,
+}
 
 
-# ---- parts that cases share -----------------------------------------------------------------------------------------
+# ---- parts that cases share ----------------------------------------------------------------------
 
 
-def _prepare_forward(bench: Bench, ours: Callable, theirs: Callable, weights: dict, batch: int) -> float:
+def _prepare_forward(
+    bench: Bench, ours: Callable, theirs: Callable, weights: dict, batch: int
+) -> float:
     """Both sides ready for ``forward``; returns the largest difference of their outputs."""
     images = str(bench.folder / "images.npy")
-    ours("forward", task="forward", checkpoint=weights["checkpoint"], images=images,
-         outputs=str(bench.folder / "ours.npz"), batch=batch)
-    theirs("forward", task="forward", weights=weights, images=images, outputs=str(bench.folder / "theirs.npz"))
+    ours(
+        "forward",
+        task="forward",
+        checkpoint=weights["checkpoint"],
+        images=images,
+        outputs=str(bench.folder / "ours.npz"),
+        batch=batch,
+    )
+    theirs(
+        "forward",
+        task="forward",
+        weights=weights,
+        images=images,
+        outputs=str(bench.folder / "theirs.npz"),
+    )
     return _compare(bench.folder / "ours.npz", bench.folder / "theirs.npz")
 
 
 def _prepare_onnx(bench: Bench, exported: Callable, weights: dict) -> None:
     """The exported file ready for ``forward`` on the pictures of ``_prepare_forward``."""
-    exported("onnx", task="forward", checkpoint=weights["checkpoint"], images=str(bench.folder / "images.npy"),
-             outputs=str(bench.folder / "onnx.npz"))
+    exported(
+        "onnx",
+        task="forward",
+        checkpoint=weights["checkpoint"],
+        images=str(bench.folder / "images.npy"),
+        outputs=str(bench.folder / "onnx.npz"),
+    )
     _compare(bench.folder / "onnx.npz", bench.folder / "theirs.npz")
 
 
 def _onnx_rows(what: str, times: dict[str, list[float]]) -> list[Row]:
     """The exported file beside the original and beside our graph."""
-    return [Row(f"{what}, exported ONNX in ONNX Runtime / PyTorch eager", times["onnx"], times["peer"]),
-            Row(f"{what}, exported ONNX in ONNX Runtime / MindSpore graph", times["onnx"], times["ours"])]
+    return [
+        Row(f"{what}, exported ONNX in ONNX Runtime / PyTorch eager", times["onnx"], times["peer"]),
+        Row(
+            f"{what}, exported ONNX in ONNX Runtime / MindSpore graph", times["onnx"], times["ours"]
+        ),
+    ]
 
 
 def _compare(first: Path, second: Path) -> float:
-    """Largest difference, as a share of the largest value along the last axis where that is above 1, as of pixels.
+    """Largest difference, as a share of the largest value along the last axis where that is above
+    1, as of pixels.
 
     Raises: ValueError above 1e-3, because then two different things would be timed.
     """
     import numpy as np
+
     with np.load(first) as a, np.load(second) as b:
         worst = 0.0
         for name in a.files:
@@ -498,39 +896,73 @@ def _compare(first: Path, second: Path) -> float:
             apart = np.abs(a[name].reshape(wanted.shape) - wanted).max(0)
             worst = max(worst, float((apart / np.maximum(np.abs(wanted).max(0), 1)).max()))
     if not worst < 1e-3:
-        raise ValueError(f"{first.name} and {second.name} differ by {worst}; not the same network, nothing to compare")
+        raise ValueError(
+            f"{first.name} and {second.name} differ by {worst}; not the same network, nothing to "
+            "compare"
+        )
     return worst
 
 
-def _prepare_train_step(bench: Bench, training: Training, ours: Callable, theirs: Callable) -> tuple[str, float]:
-    """Both sides ready for ``step`` on the same made-up batch; returns their first totals, and our first seconds."""
+def _prepare_train_step(
+    bench: Bench, training: Training, ours: Callable, theirs: Callable
+) -> tuple[str, float]:
+    """Both sides ready for ``step`` on the same made-up batch; returns their first totals, and
+    our first seconds.
+    """
     import numpy as np
+
     weights = ours("make_weights", folder=str(bench.folder), recipe=training.recipe)
     path = _made_up_batch(bench.folder / "batch.npz", training)
     teacher = {}
     if training.teacher:
         teacher = ours("make_weights", folder=str(bench.folder), recipe=training.teacher, seed=1)
-    mine = ours("train_step", task="step", recipe=training.recipe, checkpoint=weights["checkpoint"], batch=path,
-                rate=RATE, teacher=teacher.get("checkpoint", ""))
-    peer = theirs("train_step", task="step", weights=weights, batch=path, rate=RATE,
-                  **({"teacher": teacher} if teacher else {}), **training.peer)
+    mine = ours(
+        "train_step",
+        task="step",
+        recipe=training.recipe,
+        checkpoint=weights["checkpoint"],
+        batch=path,
+        rate=RATE,
+        teacher=teacher.get("checkpoint", ""),
+    )
+    peer = theirs(
+        "train_step",
+        task="step",
+        weights=weights,
+        batch=path,
+        rate=RATE,
+        **({"teacher": teacher} if teacher else {}),
+        **training.peer,
+    )
     losses = mine["losses"]
     sums = {names: sum(losses[name] for name in names.split("+")) for names in peer}
     if not np.allclose(list(sums.values()), list(peer.values()), rtol=1e-3):
-        raise ValueError(f"train_step: first losses {losses} here, {peer} in the original; not the same step")
+        raise ValueError(
+            f"train_step: first losses {losses} here, {peer} in the original; not the same step"
+        )
     return f"first loss {losses['total']:.5g} / {peer['total']:.5g}", mine["seconds"]
 
 
 def _made_up_batch(path: Path, training: Training) -> str:
-    """Coarse noise with boxes of many sizes, as ``rows`` (image, class, box) and padded as ``targets`` and ``mask``."""
+    """Coarse noise with boxes of many sizes, as ``rows`` (image, class, box) and padded as
+    ``targets`` and ``mask``.
+    """
     import numpy as np
-    batch, padded, squares, rng = training.batch, training.padded_boxes, training.side // 32, np.random.RandomState(0)
+
+    batch, padded, squares, rng = (
+        training.batch,
+        training.padded_boxes,
+        training.side // 32,
+        np.random.RandomState(0),
+    )
     images = rng.uniform(0, 1, (batch, 3, squares, squares)).repeat(32, axis=2).repeat(32, axis=3)
     images = training.brightest * (0.7 * images + 0.3 * rng.uniform(0, 1, images.shape))
     size = rng.uniform(0.05, 0.6, (batch, BOXES_PER_PICTURE, 2))
     centre = size / 2 + rng.uniform(0, 1, size.shape) * (1 - size)
     boxes = np.concatenate([rng.randint(80, size=(*size.shape[:2], 1)), centre, size], axis=2)
-    rows = np.concatenate([np.repeat(np.arange(batch), BOXES_PER_PICTURE)[:, None], boxes.reshape(-1, 5)], axis=1)
+    rows = np.concatenate(
+        [np.repeat(np.arange(batch), BOXES_PER_PICTURE)[:, None], boxes.reshape(-1, 5)], axis=1
+    )
     targets, mask = np.zeros((batch, padded, 5)), np.zeros((batch, padded))
     targets[:, :BOXES_PER_PICTURE], mask[:, :BOXES_PER_PICTURE] = boxes, 1
     arrays = {"images": images, "rows": rows, "targets": targets, "mask": mask}
@@ -544,11 +976,13 @@ def _flags(changes: list[str]) -> list[str]:
 
 
 def _validation_list(bench: Bench) -> tuple[Path, list[str], int]:
-    """The validation pictures: a ``.data`` file for the original, changes of our recipe, and their number.
+    """The validation pictures: a ``.data`` file for the original, changes of our recipe, and their
+    number.
 
     The original wants labels beside the pictures, so its list goes over links.
     """
     from mindyolo_ext.class_names import COCO_NAMES
+
     source = bench.shared / "data" / "coco_val128"
     bench.need(source / "images" / "val2017")
     folder = bench.folder / "pictures"
@@ -560,18 +994,28 @@ def _validation_list(bench: Bench) -> tuple[Path, list[str], int]:
         link.with_suffix(".txt").write_text(label.read_text(encoding="utf-8"), encoding="utf-8")
         lines.append(str(link))
     if "." in str(folder):
-        raise ValueError(f"{folder}: the original cannot read labels below a folder with a dot in its path; set TMPDIR")
+        raise ValueError(
+            f"{folder}: the original cannot read labels below a folder with a dot in its path; set "
+            "TMPDIR"
+        )
     (bench.folder / "val.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (bench.folder / "coco.names").write_text("\n".join(COCO_NAMES) + "\n", encoding="utf-8")
     data = bench.folder / "bench.data"
     data.write_text(
         f"[name]\nmodel_name=bench\n[train-configure]\nepochs=1\nsteps=150,250\nbatch_size={BATCH}\nsubdivisions=1\n"
         "learning_rate=0.001\n[model-configure]\npre_weights=None\nclasses=80\nwidth=352\nheight=352\nanchor_num=3\n"
-        "anchors=12.64,19.39, 37.88,51.48, 55.71,138.31, 126.91,78.23, 131.57,214.55, 279.92,258.87\n"
+        "anchors=12.64,19.39, 37.88,51.48, 55.71,138.31, 126.91,78.23, 131.57,214.55, "
+        "279.92,258.87\n"
         f"[data-configure]\ntrain={bench.folder / 'val.txt'}\nval={bench.folder / 'val.txt'}\n"
-        f"names={bench.folder / 'coco.names'}\n", encoding="utf-8")
+        f"names={bench.folder / 'coco.names'}\n",
+        encoding="utf-8",
+    )
     files = "{images: images/val2017, annotations: annotations/instances_val128.json}"
-    return data, [f"data.root={source.resolve()}", f"data.train={files}", f"data.val={files}"], len(lines)
+    return (
+        data,
+        [f"data.root={source.resolve()}", f"data.train={files}", f"data.val={files}"],
+        len(lines),
+    )
 
 
 if __name__ == "__main__":

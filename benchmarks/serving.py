@@ -1,4 +1,7 @@
-"""The worker's end of the pipe: JSON lines in, JSON lines out. Standard library only, so that any Python can run it."""
+"""The worker's end of the pipe: JSON lines in, JSON lines out. Standard library only, so that
+any Python can run it.
+"""
+
 import json
 import os
 import sys
@@ -13,7 +16,9 @@ class Tasks:
         self.tasks = {}
 
     def measure(self, task, count, clock="wall"):
-        """Mean seconds of ``count`` calls in a row, on the wall or of this process's processor time."""
+        """Mean seconds of ``count`` calls in a row, on the wall or of this process's processor
+        time.
+        """
         call, now = self.tasks[task], time.perf_counter if clock == "wall" else time.process_time
         begin = now()
         for _ in range(count):
@@ -33,7 +38,7 @@ def serve(worker):
         request = json.loads(line)
         try:
             answer = {"value": jobs[request["job"]](**request["arguments"])}
-        except Exception:                       # the driver raises it with the worker's traceback
+        except Exception:  # the driver raises it with the worker's traceback
             answer = {"error": traceback.format_exc()}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

@@ -1,8 +1,10 @@
 """The peers: original programs in the user's PyTorch. Started by ``run.py`` with the user's Python.
 
-``theirs.py FAMILY CLONE THREADS`` serves jobs; ``theirs.py FAMILY CLONE THREADS PROGRAM ARGUMENTS...`` runs a program
+``theirs.py FAMILY CLONE THREADS`` serves jobs; ``theirs.py FAMILY CLONE THREADS PROGRAM
+ARGUMENTS...`` runs a program
 of the clone. The clone stays as it is: ``original_FAMILY.py`` adapts it from outside.
 """
+
 import os
 import runpy
 import sys
@@ -15,9 +17,13 @@ import original_yolox
 import torch
 from serving import serve
 
-MAKERS = {"yolo_fastestv2": original_yolo_fastestv2.make, "yolox": original_yolox.make,
-          "gold_yolo": original_gold_yolo.make, "dynamicdet": original_dynamicdet.make,
-          "simple_yolo": original_simple_yolo.make}
+MAKERS = {
+    "yolo_fastestv2": original_yolo_fastestv2.make,
+    "yolox": original_yolox.make,
+    "gold_yolo": original_gold_yolo.make,
+    "dynamicdet": original_dynamicdet.make,
+    "simple_yolo": original_simple_yolo.make,
+}
 
 
 def main(family, clone, threads, program=None, *arguments):

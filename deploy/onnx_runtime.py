@@ -2,9 +2,11 @@
 
     python deploy/onnx_runtime.py MODEL.onnx PICTURE_OR_FOLDER ... [--save_dir runs/onnx]
 
-Colour order, size, normalisation, anchors and class names come from the file; resizing, NMS and drawing are the
-functions that training and ``test.py`` use. The files of a routed model are run by ``routed_runtime.py``.
+Colour order, size, normalisation, anchors and class names come from the file; resizing, NMS and
+drawing are the functions that training and ``test.py`` use. The files of a routed model are run by
+``routed_runtime.py``.
 """
+
 import argparse
 import json
 import sys
@@ -15,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))     # from a checkout that is not installed
+# from a checkout that is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, read_image, write_image
 from mindyolo_ext.evaluation.collect import detections_to_photo
@@ -31,7 +34,8 @@ class OnnxFile:
         path: ``.onnx`` with decoded outputs, the default of the export.
         threads: of ONNX Runtime, 0 for its own choice.
 
-    Raises: FileNotFoundError; ValueError if the file is no ONNX file, lacks the metadata, or holds raw outputs.
+    Raises: FileNotFoundError; ValueError if the file is no ONNX file, lacks the metadata, or holds
+    raw outputs.
     """
 
     def __init__(self, path: str | Path, *, threads: int = 0):
@@ -40,15 +44,22 @@ class OnnxFile:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options,
-                                                        providers=onnxruntime.get_available_providers())
-        except Exception as error:      # ONNX Runtime raises kinds of its own
-            raise ValueError(f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})") from error
+            self.session = onnxruntime.InferenceSession(
+                str(path), options, providers=onnxruntime.get_available_providers()
+            )
+        except Exception as error:  # ONNX Runtime raises kinds of its own
+            raise ValueError(
+                f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})"
+            ) from error
         self.path, self.metadata = path, self.session.get_modelmeta().custom_metadata_map
         if "input_spec" not in self.metadata:
-            raise ValueError(f"{path}: carries no input_spec; export it with `mindyolo-ext export --format onnx`")
+            raise ValueError(
+                f"{path}: carries no input_spec; export it with `mindyolo-ext export --format onnx`"
+            )
         if self.metadata["outputs"] != "boxes,scores":
-            raise ValueError(f"{path}: was exported with --raw; this runner wants decoded boxes and scores")
+            raise ValueError(
+                f"{path}: was exported with --raw; this runner wants decoded boxes and scores"
+            )
         self.input_spec = InputSpec.from_json(self.metadata["input_spec"])
         names = json.loads(self.metadata["class_names"])
         self.class_names = names or [f"class{k}" for k in range(int(self.metadata["num_classes"]))]
@@ -68,27 +79,41 @@ class OnnxDetector(OnnxFile):
 
     Args:
         path, threads: as ``OnnxFile``.
-        conf_thres, iou_thres: score below which boxes are dropped, overlap above which they are merged.
+        conf_thres, iou_thres: score below which boxes are dropped, overlap above which they are
+            merged.
 
     Raises: as ``OnnxFile``; ValueError for a part of a routed model.
     """
 
-    def __init__(self, path: str | Path, *, conf_thres: float = 0.3, iou_thres: float = 0.45, threads: int = 0):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        conf_thres: float = 0.3,
+        iou_thres: float = 0.45,
+        threads: int = 0,
+    ):
         super().__init__(path, threads=threads)
         if self.part:
             files = " ".join(json.loads(self.metadata["files"]).values())
-            raise ValueError(f"{path}: holds a part of a routed model only, the {self.metadata['holds']}; run all its "
-                             f"parts with `python deploy/routed_runtime.py {files} PICTURE`")
+            raise ValueError(
+                f"{path}: holds a part of a routed model only, the {self.metadata['holds']}; run "
+                f"all its parts with `python deploy/routed_runtime.py {files} PICTURE`"
+            )
         self.options = NMSOptions(conf_thres=conf_thres, iou_thres=iou_thres)
 
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """uint8 BGR (h, w, 3) -> (N, 6) float32 x1, y1, x2, y2 in photo pixels, score, class; falling score."""
+        """uint8 BGR (h, w, 3) -> (N, 6) float32 x1, y1, x2, y2 in photo pixels, score, class;
+        falling score.
+        """
         tensor, placement = self.input_spec.prepare(image)
         found = self.run({"images": np.repeat(tensor[None], self.batch_size, axis=0)})
         return photo_rows(found["boxes"][0], found["scores"][0], self.options, placement)
 
 
-def photo_rows(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions, placement: Placement) -> np.ndarray:
+def photo_rows(
+    boxes: np.ndarray, scores: np.ndarray, options: NMSOptions, placement: Placement
+) -> np.ndarray:
     """What a network found in one picture, in pixels of the photo.
 
     Shape: (A, 4), (A, K) -> (N, 6) x1, y1, x2, y2, score, class; falling score.
@@ -97,18 +122,30 @@ def photo_rows(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions, place
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:
-    """The files among ``places`` and the pictures in the folders among them. Raises: FileNotFoundError for none."""
+    """The files among ``places`` and the pictures in the folders among them. Raises:
+    FileNotFoundError for none.
+    """
     found = []
     for place in places:
         inside = sorted(place.iterdir()) if place.is_dir() else []
-        found += [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES] if place.is_dir() else [place]
+        found += (
+            [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+            if place.is_dir()
+            else [place]
+        )
     if not found:
-        raise FileNotFoundError(f"{', '.join(map(str, places))}: no picture there ({', '.join(IMAGE_SUFFIXES)})")
+        raise FileNotFoundError(
+            f"{', '.join(map(str, places))}: no picture there ({', '.join(IMAGE_SUFFIXES)})"
+        )
     return found
 
 
-def show(image: np.ndarray, found: np.ndarray, class_names: Sequence[str], target: Path, note: str) -> None:
-    """Write the picture with its boxes to ``target`` and print them; ``note`` tells more about them."""
+def show(
+    image: np.ndarray, found: np.ndarray, class_names: Sequence[str], target: Path, note: str
+) -> None:
+    """Write the picture with its boxes to ``target`` and print them; ``note`` tells more about
+    them.
+    """
     write_image(target, draw_detections(image, found, class_names))
     print(f"{note} -> {target}")
     for *box, score, label in found:
@@ -117,7 +154,9 @@ def show(image: np.ndarray, found: np.ndarray, class_names: Sequence[str], targe
 
 def main() -> None:
     """Annotate pictures into a folder and print the boxes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path)
     parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE_OR_FOLDER")
     parser.add_argument("--save_dir", type=Path, default=Path("runs/onnx"))
@@ -125,7 +164,9 @@ def main() -> None:
     parser.add_argument("--iou_thres", type=float, default=0.45)
     options = parser.parse_args()
     try:
-        detector = OnnxDetector(options.model, conf_thres=options.conf_thres, iou_thres=options.iou_thres)
+        detector = OnnxDetector(
+            options.model, conf_thres=options.conf_thres, iou_thres=options.iou_thres
+        )
         pictures = find_pictures(options.pictures)
         options.save_dir.mkdir(parents=True, exist_ok=True)
         for path in pictures:
@@ -133,8 +174,13 @@ def main() -> None:
             begin = time.perf_counter()
             found = detector.predict(image)
             spent = (time.perf_counter() - begin) * 1e3
-            show(image, found, detector.class_names, options.save_dir / path.name,
-                 f"{path}: {len(found)} boxes, {spent:.1f} ms")
+            show(
+                image,
+                found,
+                detector.class_names,
+                options.save_dir / path.name,
+                f"{path}: {len(found)} boxes, {spent:.1f} ms",
+            )
     except (ValueError, FileNotFoundError) as error:
         parser.exit(1, f"{error}\n")
 

@@ -1,7 +1,9 @@
 """MindSpore-first detector toolkit: Gold-YOLO, DynamicDet, YOLOX, Yolo-FastestV2 and simple YOLO.
 
-Importing this package starts no framework. ``from mindyolo_ext import create_model, Detector`` does.
+Importing this package starts no framework. ``from mindyolo_ext import create_model, Detector``
+does.
 """
+
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -15,11 +17,14 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name == "Detector":
         from mindyolo_ext.engine.predict import Detector
+
         return Detector
     if name == "create_model":
         from mindyolo_ext.models import create_model
+
         return create_model
     if name == "list_models":
         from mindyolo_ext.models import list_models
+
         return list_models
     raise AttributeError(f"module 'mindyolo_ext' has no attribute {name!r}")

@@ -1,8 +1,10 @@
 """YAML recipes as frozen dataclasses. No framework, no expressions, no class paths.
 
 ``__BASE__`` names parent files (relative to the file that names them); later wins, mappings merge,
-lists replace. A key that no dataclass knows is an error that says where it stands and what was meant.
+lists replace. A key that no dataclass knows is an error that says where it stands and what was
+meant.
 """
+
 import difflib
 import types
 import typing
@@ -26,17 +28,17 @@ class ModelConfig:
 class DataConfig:
     """Where the pictures are and how they become batches.
 
-    ``train`` and ``val`` are data-set descriptions (``format`` and its paths, relative to ``root``);
-    ``augment`` lists the steps of the training pipeline.
+    ``train`` and ``val`` are data-set descriptions (``format`` and its paths, relative to
+    ``root``); ``augment`` lists the steps of the training pipeline.
     """
 
     root: str = "."
     class_names: list = field(default_factory=list)
-    num_classes: int = 0                        # 0: as many as the data set names
+    num_classes: int = 0  # 0: as many as the data set names
     train: dict = field(default_factory=dict)
     val: dict = field(default_factory=dict)
     augment: list = field(default_factory=list)
-    max_boxes: int = 0                          # per image, 0: the data set's maximum
+    max_boxes: int = 0  # per image, 0: the data set's maximum
     workers: int = 2
     worker_kind: str = "thread"
     cache: bool = False
@@ -44,9 +46,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """Changes to the model's own InputSpec; empty fields keep its values, and so does a ``border`` of None."""
+    """Changes to the model's own InputSpec; empty fields keep its values, and so does a
+    ``border`` of None.
+    """
 
-    size: list = field(default_factory=list)    # height, width
+    size: list = field(default_factory=list)  # height, width
     color: str = ""
     scale: float = 0.0
     mean: list = field(default_factory=list)
@@ -60,66 +64,83 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Optimiser. ``groups``: ``single``, or ``by_kind`` (weights with decay; norm scales and biases without).
+    """Optimiser. ``groups``: ``single``, or ``by_kind`` (weights with decay; norm scales and biases
+    without).
 
-    ``nominal_batch`` is a number of images: as many micro batches as come closest to it are summed for an update, and
-    ``weight_decay`` is meant for an update of so many; ``accumulate`` stays 1 then.
+    ``nominal_batch`` is a number of images: as many micro batches as come closest to it are summed
+    for an update, and ``weight_decay`` is meant for an update of so many; ``accumulate`` stays 1
+    then.
     """
 
-    name: str = "sgd"                           # sgd | adam | adamw
+    name: str = "sgd"  # sgd | adam | adamw
     lr: float = 0.01
-    lr_per_image: bool = False                  # lr is multiplied by the global batch size
-    momentum: float = 0.9                       # of sgd
-    betas: list = field(default_factory=lambda: [0.9, 0.999])   # of adam and adamw
+    lr_per_image: bool = False  # lr is multiplied by the global batch size
+    momentum: float = 0.9  # of sgd
+    betas: list = field(default_factory=lambda: [0.9, 0.999])  # of adam and adamw
     nesterov: bool = False
     weight_decay: float = 0.0
     groups: str = "single"
     clip_norm: float = 0.0
     accumulate: int = 1
-    accumulate_first_alone: bool = False        # as darknet loops: the first micro batch is a step of its own
-    accumulate_within_epoch: bool = False       # what the end of an epoch leaves without an update is dropped
+    # as darknet loops: the first micro batch is a step of its own
+    accumulate_first_alone: bool = False
+    # what the end of an epoch leaves without an update is dropped
+    accumulate_within_epoch: bool = False
     nominal_batch: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.betas) != 2 or not all(isinstance(b, (int, float)) and 0 <= b < 1 for b in self.betas):
-            raise ValueError(f"train.optimizer.betas: wanted two numbers from 0 to below 1, got {self.betas}")
+        if len(self.betas) != 2 or not all(
+            isinstance(b, (int, float)) and 0 <= b < 1 for b in self.betas
+        ):
+            raise ValueError(
+                f"train.optimizer.betas: wanted two numbers from 0 to below 1, got {self.betas}"
+            )
         if self.accumulate < 1 or self.nominal_batch < 0:
-            raise ValueError("train.optimizer: wanted accumulate of at least 1 and nominal_batch of at least 0, got "
-                             f"{self.accumulate} and {self.nominal_batch}")
+            raise ValueError(
+                "train.optimizer: wanted accumulate of at least 1 and nominal_batch of at least "
+                f"0, got {self.accumulate} and {self.nominal_batch}"
+            )
         if self.nominal_batch and self.accumulate != 1:
-            raise ValueError(f"train.optimizer: accumulate {self.accumulate} beside nominal_batch "
-                             f"{self.nominal_batch}, which says the same; set nominal_batch to 0, and weight_decay as "
-                             "you want it")
+            raise ValueError(
+                f"train.optimizer: accumulate {self.accumulate} beside nominal_batch "
+                f"{self.nominal_batch}, which says the same; set nominal_batch to 0, and "
+                "weight_decay as you want it"
+            )
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """Learning rate over time; warm-up by iteration, decay by epoch or iteration."""
 
-    decay: str = "constant"                     # constant | multistep | step | cosine | linear | one_cycle
-    milestones: list = field(default_factory=list)      # multistep: epochs from which gamma counts once more
-    step_size: int = 0                          # step: iterations after which gamma counts once more
+    decay: str = "constant"  # constant | multistep | step | cosine | linear | one_cycle
+    # multistep: epochs from which gamma counts once more
+    milestones: list = field(default_factory=list)
+    step_size: int = 0  # step: iterations after which gamma counts once more
     gamma: float = 0.1
-    anneal: str = "cosine"                      # one_cycle: cosine | linear, the way up and the way down
-    final_ratio: float = 0.05                   # cosine, linear: last rate / first rate
-    flat_epochs: int = 0                        # cosine: last epochs at the final rate
-    per_epoch: bool = False                     # cosine: one rate per epoch; counts from epoch 0, warm-up included
-    one_epoch_late: bool = False                # per_epoch: epochs after the warm-up take the rate of the one before
+    anneal: str = "cosine"  # one_cycle: cosine | linear, the way up and the way down
+    final_ratio: float = 0.05  # cosine, linear: last rate / first rate
+    flat_epochs: int = 0  # cosine: last epochs at the final rate
+    per_epoch: bool = False  # cosine: one rate per epoch; counts from epoch 0, warm-up included
+    # per_epoch: epochs after the warm-up take the rate of the one before
+    one_epoch_late: bool = False
     warmup_epochs: float = 0.0
-    warmup_min_steps: int = 0                   # the warm-up takes at least so many iterations
+    warmup_min_steps: int = 0  # the warm-up takes at least so many iterations
     warmup_power: float = 1.0
     warmup_start_ratio: float = 0.0
-    warmup_bias_lr: float = -1.0                # first rate of the bias group, negative: as the others
-    warmup_momentum: float = -1.0               # first momentum, negative: as always
-    warmup_accumulate: bool = False             # micro batches per update grow from 1 along the warm-up
-    drops_lost_in_warmup: bool = False          # as Yolo-FastestV2: a milestone inside the warm-up has no effect
+    warmup_bias_lr: float = -1.0  # first rate of the bias group, negative: as the others
+    warmup_momentum: float = -1.0  # first momentum, negative: as always
+    warmup_accumulate: bool = False  # micro batches per update grow from 1 along the warm-up
+    # as Yolo-FastestV2: a milestone inside the warm-up has no effect
+    drops_lost_in_warmup: bool = False
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """From ``from_epoch`` on, ``loss``, ``augment`` and ``eval_interval`` change; what a stage leaves out stays.
+    """From ``from_epoch`` on, ``loss``, ``augment`` and ``eval_interval`` change; what a stage
+    leaves out stays.
 
-    A negative ``from_epoch`` counts from the end: -16 are the last 16 epochs, all of them where there are fewer.
+    A negative ``from_epoch`` counts from the end: -16 are the last 16 epochs, all of them where
+    there are fewer.
     """
 
     from_epoch: int = 0
@@ -129,7 +150,9 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         if self.eval_interval is not None and self.eval_interval < 1:
-            raise ValueError(f"train.stages: eval_interval must be at least 1, got {self.eval_interval}")
+            raise ValueError(
+                f"train.stages: eval_interval must be at least 1, got {self.eval_interval}"
+            )
 
 
 @dataclass(frozen=True)
@@ -138,8 +161,9 @@ class DistillConfig:
 
     Args:
         teacher: checkpoint of ours. It is handed to the trainable as ``teacher``, frozen.
-        recipe: what changes where there is a teacher, a recipe file beside the one that names it. Its own sections
-            (not those of its ``__BASE__``) are laid over the recipe as soon as ``teacher`` is set.
+        recipe: what changes where there is a teacher, a recipe file beside the one that names it.
+            Its own sections (not those of its ``__BASE__``) are laid over the recipe as soon as
+            ``teacher`` is set.
     """
 
     teacher: str = ""
@@ -148,7 +172,9 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Training. ``loss.name`` is the registered trainable, the other keys of ``loss`` its keywords."""
+    """Training. ``loss.name`` is the registered trainable, the other keys of ``loss`` its
+    keywords.
+    """
 
     epochs: int = 300
     per_batch_size: int = 16
@@ -157,14 +183,16 @@ class TrainConfig:
     schedule: ScheduleConfig = ScheduleConfig()
     distill: DistillConfig = DistillConfig()
     stages: list[StageConfig] = field(default_factory=list)
-    multi_scale: list = field(default_factory=list)     # square sizes in pixels, empty: the input size
+    multi_scale: list = field(default_factory=list)  # square sizes in pixels, empty: the input size
     multi_scale_interval: int = 10
-    weight: str = ""                            # start from this checkpoint
-    freeze: list = field(default_factory=list)  # beginnings or patterns (*.alpha) of parameter names, not trained
-    freeze_bn: bool = False                     # statistics stay as loaded
-    sync_bn: bool = False                       # statistics over all ranks
-    ema_decay: float = 0.0                      # 0: no moving average
-    ema_ramp: str = "exponential"               # to ema_decay: exponential (ema_warmup), or linear over the training
+    weight: str = ""  # start from this checkpoint
+    # beginnings or patterns (*.alpha) of parameter names, not trained
+    freeze: list = field(default_factory=list)
+    freeze_bn: bool = False  # statistics stay as loaded
+    sync_bn: bool = False  # statistics over all ranks
+    ema_decay: float = 0.0  # 0: no moving average
+    # to ema_decay: exponential (ema_warmup), or linear over the training
+    ema_ramp: str = "exponential"
     ema_warmup: float = 2000.0
     amp_level: str = "O0"
     loss_scaler: str = "none"
@@ -172,10 +200,10 @@ class TrainConfig:
     seed: int = 0
     run_eval: bool = True
     eval_interval: int = 1
-    best_metric: str = "AP"                     # AP | AP50: what best.ckpt is best at
+    best_metric: str = "AP"  # AP | AP50: what best.ckpt is best at
     save_interval: int = 1
     log_interval: int = 10
-    max_bad_steps: int = 20                     # steps in a row without a finite gradient before training gives up
+    max_bad_steps: int = 20  # steps in a row without a finite gradient before training gives up
 
     def __post_init__(self) -> None:
         if self.eval_interval < 1:
@@ -188,10 +216,13 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation. ``metrics`` beside COCO: ``darknet``, the original's own metric of Yolo-FastestV2, and ``voc``, AP50
-    by the rules of PASCAL VOC. ``backend`` computes COCO's: ``pycocotools``, or ``faster_coco_eval``, which is quicker.
+    """Evaluation. ``metrics`` beside COCO: ``darknet``, the original's own metric of
+    Yolo-FastestV2, and ``voc``, AP50
+    by the rules of PASCAL VOC. ``backend`` computes COCO's: ``pycocotools``, or
+        ``faster_coco_eval``, which is quicker.
 
-    ``dy_thres`` is for routed models: images whose easiness is below it take the second exit. None: the model's own.
+    ``dy_thres`` is for routed models: images whose easiness is below it take the second exit. None:
+    the model's own.
     """
 
     per_batch_size: int = 1
@@ -201,13 +232,13 @@ class EvalConfig:
     max_candidates: int = 30000
     multi_label: bool = False
     class_agnostic: bool = False
-    clip: bool = True                           # boxes end at the photo's border
-    rectangular: bool = False                   # pictures of like shape share a batch as narrow as they allow
-    rectangular_pad: float = 0.5                # added to each side of such a batch, in units of the stride
+    clip: bool = True  # boxes end at the photo's border
+    rectangular: bool = False  # pictures of like shape share a batch as narrow as they allow
+    rectangular_pad: float = 0.5  # added to each side of such a batch, in units of the stride
     metrics: list = field(default_factory=list)
     backend: str = "pycocotools"
-    report_conf: float = 0.3                    # for precision, recall, F1 and pictures
-    fold: bool = True                           # evaluate the deploy form (BatchNorm folded)
+    report_conf: float = 0.3  # for precision, recall, F1 and pictures
+    fold: bool = True  # evaluate the deploy form (BatchNorm folded)
     dy_thres: float | None = None
 
     def __post_init__(self) -> None:
@@ -215,7 +246,9 @@ class EvalConfig:
         if unknown:
             raise ValueError(f"eval.metrics: has {unknown}, known beside COCO are darknet and voc")
         if self.backend not in ("pycocotools", "faster_coco_eval"):
-            raise ValueError(f"eval.backend: wanted pycocotools or faster_coco_eval, got {self.backend!r}")
+            raise ValueError(
+                f"eval.backend: wanted pycocotools or faster_coco_eval, got {self.backend!r}"
+            )
         if self.dy_thres is not None and not 0 <= self.dy_thres <= 1:
             raise ValueError(f"eval.dy_thres: wanted a threshold in 0..1, got {self.dy_thres}")
 
@@ -254,7 +287,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     overlay = _read_own(Path(second), "train.distill.recipe")
     overlay.pop("__BASE__", None)
     once = {"train": {"distill": {"recipe": ""}}}
-    return config_from_mapping(_merge(_merge(_merge(file, overlay), changes), once), f"{path} with {second}")
+    return config_from_mapping(
+        _merge(_merge(_merge(file, overlay), changes), once), f"{path} with {second}"
+    )
 
 
 def config_from_mapping(values: Mapping[str, Any], where: str = "config") -> Config:
@@ -296,14 +331,18 @@ def _read_merged(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 def _read_own(path: Path, namer: str) -> dict[str, Any]:
     """What the file itself says; ``namer`` is who names it, for the message if it is missing."""
     if not path.is_file():
-        raise FileNotFoundError(f"config {path}: no such file" + (f" (named by {namer})" if namer else ""))
+        raise FileNotFoundError(
+            f"config {path}: no such file" + (f" (named by {namer})" if namer else "")
+        )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"config {path}: not valid YAML: {error}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
-        raise ValueError(f"config {path}: wanted sections at the top level, got {type(values).__name__}")
+        raise ValueError(
+            f"config {path}: wanted sections at the top level, got {type(values).__name__}"
+        )
     train = values.get("train")
     distill = train.get("distill") if isinstance(train, dict) else None
     if isinstance(distill, dict) and isinstance(distill.get("recipe"), str) and distill["recipe"]:
@@ -318,7 +357,9 @@ class _StrictLoader(yaml.SafeLoader):
         keys = [self.construct_object(k, deep=True) for k, _ in node.value]
         twice = [k for i, k in enumerate(keys) if k in keys[:i]]
         if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key {twice[0]!r} stands twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {twice[0]!r} stands twice", node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
 
@@ -342,10 +383,19 @@ def _build(kind: type, values: Any, where: str, prefix: str) -> Any:
     for key in values:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, 1)
-            hint = f", did you mean {prefix}{close[0]}?" if close else f"; known are {', '.join(known)}"
+            hint = (
+                f", did you mean {prefix}{close[0]}?"
+                if close
+                else f"; known are {', '.join(known)}"
+            )
             raise ValueError(f"{where}: unknown key {prefix}{key}{hint}")
     hints = typing.get_type_hints(kind)
-    return kind(**{key: _convert(hints[key], value, where, prefix + str(key)) for key, value in values.items()})
+    return kind(
+        **{
+            key: _convert(hints[key], value, where, prefix + str(key))
+            for key, value in values.items()
+        }
+    )
 
 
 def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
@@ -356,7 +406,9 @@ def _convert(kind: Any, value: Any, where: str, name: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        return _convert(next(a for a in typing.get_args(kind) if a is not type(None)), value, where, name)
+        return _convert(
+            next(a for a in typing.get_args(kind) if a is not type(None)), value, where, name
+        )
     if origin is list:
         inner = typing.get_args(kind)[0]
         if not isinstance(value, (list, tuple)):

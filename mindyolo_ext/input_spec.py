@@ -1,38 +1,46 @@
-"""How a picture becomes the network's input, and how boxes find the way back. NumPy and OpenCV; Pillow where a model
-wants its bicubic filter.
+"""How a picture becomes the network's input, and how boxes find the way back. NumPy and OpenCV;
+Pillow where a model wants its bicubic filter.
 
 The spec belongs to the model and travels with every checkpoint and exported file, so that training,
 evaluation, prediction and the runners in ``deploy/`` cannot disagree.
 """
+
 import json
 from dataclasses import asdict, dataclass, fields, replace
 
 import cv2
 import numpy as np
 
-OWN_FACTORS = ("down", "down_whole", "down_height")     # roundings whose boxes follow the sides after the cut
+# roundings whose boxes follow the sides after the cut
+OWN_FACTORS = ("down", "down_whole", "down_height")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a photo lies in the network input: ``network = photo * scale + pad`` (x and y apart, pixels)."""
+    """Where a photo lies in the network input: ``network = photo * scale + pad`` (x and y apart,
+    pixels).
+    """
 
     scale_x: float
     scale_y: float
     pad_x: float
     pad_y: float
-    width: int      # of the photo
+    width: int  # of the photo
     height: int
 
     def to_network(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (N, 4) xyxy in photo pixels -> (N, 4) xyxy in pixels of the network input."""
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
-        return (boxes * scale + np.array([self.pad_x, self.pad_y] * 2, np.float32)).astype(np.float32)
+        return (boxes * scale + np.array([self.pad_x, self.pad_y] * 2, np.float32)).astype(
+            np.float32
+        )
 
     def to_photo(self, boxes: np.ndarray, clip: bool = True) -> np.ndarray:
         """Boxes (N, 4) xyxy in pixels of the network input -> (N, 4) xyxy in photo pixels."""
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
-        boxes = ((boxes - np.array([self.pad_x, self.pad_y] * 2, np.float32)) / scale).astype(np.float32)
+        boxes = ((boxes - np.array([self.pad_x, self.pad_y] * 2, np.float32)) / scale).astype(
+            np.float32
+        )
         if clip:
             boxes = np.clip(boxes, 0, np.array([self.width, self.height] * 2, np.float32))
         return boxes
@@ -45,24 +53,28 @@ class InputSpec:
     Args:
         size: (height, width) of the network input in pixels.
         color: ``bgr`` as OpenCV reads, or ``rgb``.
-        scale: factor on the 0..255 values; then ``mean`` is subtracted and ``std`` divided, per channel
-            in the order of ``color``.
+        scale: factor on the 0..255 values; then ``mean`` is subtracted and ``std`` divided, per
+            channel in the order of ``color``.
         resize: ``stretch`` fills the input, ``letterbox`` keeps the aspect ratio and pads.
         pad_value: grey level of the padding.
         pad_anchor: ``center`` or ``topleft``: where a letterboxed photo lies.
         scale_up: whether a letterboxed photo may grow.
-        rounding: how a letterboxed photo's sides become whole pixels. ``nearest``: to the nearest number. ``down``:
-            fractions are cut off, and boxes follow each side's own factor and the middle of the padding, as MindYOLO
-            trains. ``down_whole``, ``down_height``: sides as ``down``; boxes follow each side's own factor and the
-            padding in whole pixels, or the height's factor on both sides and the middle of the padding: YOLOv6's
-            published and its everyday evaluation. ``down_twice``: cut off and, if that lost a pixel of the side that
-            should fill the input, fitted a second time; boxes keep the factor before the cut, as YOLOX.
+        rounding: how a letterboxed photo's sides become whole pixels. ``nearest``: to the nearest
+            number. ``down``: fractions are cut off, and boxes follow each side's own factor and the
+            middle of the padding, as MindYOLO trains. ``down_whole``, ``down_height``: sides as
+            ``down``; boxes follow each side's own factor and the padding in whole pixels, or the
+            height's factor on both sides and the middle of the padding: YOLOv6's published and its
+            everyday evaluation. ``down_twice``: cut off and, if that lost a pixel of the side that
+            should fill the input, fitted a second time; boxes keep the factor before the cut, as
+            YOLOX.
         shrink: ``linear``, or ``area`` to average pixels where a letterboxed photo gets smaller.
-        resample: ``linear``: OpenCV's two nearest pixels a side, or what ``shrink`` says. ``bicubic``: Pillow's cubic
-            filter, which grows as a photo shrinks and so averages too; slower, needs Pillow.
+        resample: ``linear``: OpenCV's two nearest pixels a side, or what ``shrink`` says.
+            ``bicubic``: Pillow's cubic filter, which grows as a photo shrinks and so averages too;
+            slower, needs Pillow.
         stride: height and width must be multiples of it.
-        border: pixels by which a photo's longer side stays short of the input's longer side, whatever the shape of
-            the input; a photo that then does not fit is shrunk again. None: the photo is fitted into the input.
+        border: pixels by which a photo's longer side stays short of the input's longer side,
+            whatever the shape of the input; a photo that then does not fit is shrunk again. None:
+            the photo is fitted into the input.
 
     Raises: ValueError for a value outside these rules.
     """
@@ -86,24 +98,35 @@ class InputSpec:
         object.__setattr__(self, "size", tuple(int(v) for v in self.size))
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
-        for name, value, allowed in (("color", self.color, ("bgr", "rgb")),
-                                     ("resize", self.resize, ("stretch", "letterbox")),
-                                     ("pad_anchor", self.pad_anchor, ("center", "topleft")),
-                                     ("rounding", self.rounding, ("nearest", *OWN_FACTORS, "down_twice")),
-                                     ("shrink", self.shrink, ("linear", "area")),
-                                     ("resample", self.resample, ("linear", "bicubic"))):
+        for name, value, allowed in (
+            ("color", self.color, ("bgr", "rgb")),
+            ("resize", self.resize, ("stretch", "letterbox")),
+            ("pad_anchor", self.pad_anchor, ("center", "topleft")),
+            ("rounding", self.rounding, ("nearest", *OWN_FACTORS, "down_twice")),
+            ("shrink", self.shrink, ("linear", "area")),
+            ("resample", self.resample, ("linear", "bicubic")),
+        ):
             if value not in allowed:
                 raise ValueError(f"InputSpec: {name} must be one of {allowed}, got {value!r}")
         if len(self.size) != 2 or any(v <= 0 or v % self.stride for v in self.size):
-            raise ValueError(f"InputSpec: size must be (height, width), positive multiples of {self.stride}, "
-                             f"got {self.size}")
+            raise ValueError(
+                f"InputSpec: size must be (height, width), positive multiples of {self.stride}, "
+                f"got {self.size}"
+            )
         if self.resample == "bicubic" and self.shrink != "linear":
-            raise ValueError(f"InputSpec: resample bicubic averages where a photo gets smaller anyway, wanted shrink "
-                             f"linear beside it, got {self.shrink!r}")
-        if self.border is not None and (self.border >= max(self.size) or self.resize == "stretch"
-                                        or self.rounding not in OWN_FACTORS):
-            raise ValueError(f"InputSpec: border wants a letterbox, a rounding of {OWN_FACTORS} and less than "
-                             f"{max(self.size)} pixels, got {self.border}, {self.resize} and {self.rounding!r}")
+            raise ValueError(
+                "InputSpec: resample bicubic averages where a photo gets smaller anyway, wanted "
+                f"shrink linear beside it, got {self.shrink!r}"
+            )
+        if self.border is not None and (
+            self.border >= max(self.size)
+            or self.resize == "stretch"
+            or self.rounding not in OWN_FACTORS
+        ):
+            raise ValueError(
+                f"InputSpec: border wants a letterbox, a rounding of {OWN_FACTORS} and less than "
+                f"{max(self.size)} pixels, got {self.border}, {self.resize} and {self.rounding!r}"
+            )
 
     def place(self, height: int, width: int) -> Placement:
         """The placement of a photo of ``height`` x ``width`` pixels."""
@@ -116,18 +139,35 @@ class InputSpec:
         free_x, free_y = (0, 0) if self.pad_anchor == "topleft" else (net_w - new_w, net_h - new_h)
         if self.rounding not in OWN_FACTORS:
             return Placement(ratio, ratio, float(free_x // 2), float(free_y // 2), width, height)
-        # A photo shrunk again is rounded to the nearest pixel; YOLOv6's boxes follow the factor from before
-        scale_x, scale_y = (new_w / width, new_h / height) if self.border is None else \
-            (loaded_w * ratio / width, loaded_h * ratio / height)
+        # A photo shrunk again is rounded to the nearest pixel; YOLOv6's boxes follow the factor
+        # from before
+        scale_x, scale_y = (
+            (new_w / width, new_h / height)
+            if self.border is None
+            else (loaded_w * ratio / width, loaded_h * ratio / height)
+        )
         if self.rounding == "down_whole":
-            return Placement(scale_x, scale_y, float(free_x // 2), float(free_y // 2), width, height)
-        return Placement(scale_y if self.rounding == "down_height" else scale_x, scale_y, free_x / 2, free_y / 2,
-                         width, height)
+            return Placement(
+                scale_x, scale_y, float(free_x // 2), float(free_y // 2), width, height
+            )
+        return Placement(
+            scale_y if self.rounding == "down_height" else scale_x,
+            scale_y,
+            free_x / 2,
+            free_y / 2,
+            width,
+            height,
+        )
 
     def in_frame(self, size: tuple[int, int]) -> "InputSpec":
-        """The spec for an input of ``size`` (height, width); with a ``border`` photos keep their scale."""
-        return replace(self, size=size, border=None if self.border is None else
-                       max(size) - max(self.size) + self.border)
+        """The spec for an input of ``size`` (height, width); with a ``border`` photos keep their
+        scale.
+        """
+        return replace(
+            self,
+            size=size,
+            border=None if self.border is None else max(size) - max(self.size) + self.border,
+        )
 
     def _loaded(self, height: int, width: int) -> tuple[int, int]:
         """(width, height) of the photo once its longer side has the length that ``border`` says."""
@@ -150,7 +190,10 @@ class InputSpec:
     def resize_image(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
         """BGR uint8 (h, w, 3) -> BGR uint8 of the network size, with the placement."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"InputSpec: wanted a uint8 image (height, width, 3), got {image.dtype} {image.shape}")
+            raise ValueError(
+                f"InputSpec: wanted a uint8 image (height, width, 3), got {image.dtype} "
+                f"{image.shape}"
+            )
         placement = self.place(*image.shape[:2])
         net_h, net_w = self.size
         if self.resize == "stretch":
@@ -163,13 +206,17 @@ class InputSpec:
         new_h, new_w = image.shape[:2]
         canvas = np.full((net_h, net_w, 3), self.pad_value, np.uint8)
         top, left = int(placement.pad_y), int(placement.pad_x)
-        canvas[top:top + new_h, left:left + new_w] = image
+        canvas[top : top + new_h, left : left + new_w] = image
         return canvas, placement
 
     def fit_image(self, image: np.ndarray) -> np.ndarray:
         """The photo scaled to the network's size with its shape kept, without padding."""
-        return _scaled(image, self._resized(*image.shape[:2]), "linear" if self.border is not None else self.shrink,
-                       self.resample)
+        return _scaled(
+            image,
+            self._resized(*image.shape[:2]),
+            "linear" if self.border is not None else self.shrink,
+            self.resample,
+        )
 
     def to_tensor(self, image: np.ndarray) -> np.ndarray:
         """BGR uint8 (H, W, 3) of any size -> float32 (3, H, W) in the model's convention."""
@@ -177,7 +224,7 @@ class InputSpec:
             image = image[:, :, ::-1]
         tensor = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
         if self.scale == 1.0 / 255.0:
-            tensor /= np.float32(255)           # the division of the originals, not the product with 1 / 255
+            tensor /= np.float32(255)  # the division of the originals, not the product with 1 / 255
         elif self.scale != 1.0:
             tensor *= np.float32(self.scale)
         if any(self.mean) or any(v != 1.0 for v in self.std):
@@ -205,21 +252,32 @@ class InputSpec:
 
 
 def _scaled(image: np.ndarray, shape: tuple[int, int], shrink: str, resample: str) -> np.ndarray:
-    """The image at ``shape`` (width, height); pixels are averaged where it shrinks and ``shrink`` is ``area``."""
+    """The image at ``shape`` (width, height); pixels are averaged where it shrinks and
+    ``shrink`` is ``area``.
+    """
     height, width = image.shape[:2]
     if shape == (width, height):
         return image
     if resample == "bicubic":
         return _pillow_bicubic(image, shape)
     smaller = max(shape) < max(width, height)
-    return cv2.resize(image, shape, interpolation=cv2.INTER_AREA if smaller and shrink == "area"
-                      else cv2.INTER_LINEAR)
+    return cv2.resize(
+        image,
+        shape,
+        interpolation=cv2.INTER_AREA if smaller and shrink == "area" else cv2.INTER_LINEAR,
+    )
 
 
 def _pillow_bicubic(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The image uint8 (h, w, 3) at ``shape`` (width, height). Channels do not mix, so their order does not matter."""
+    """The image uint8 (h, w, 3) at ``shape`` (width, height). Channels do not mix, so their
+    order does not matter.
+    """
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError("InputSpec: resample bicubic is Pillow's filter: pip install pillow") from error
-    return np.array(Image.fromarray(np.ascontiguousarray(image)).resize(shape, Image.Resampling.BICUBIC))
+        raise ImportError(
+            "InputSpec: resample bicubic is Pillow's filter: pip install pillow"
+        ) from error
+    return np.array(
+        Image.fromarray(np.ascontiguousarray(image)).resize(shape, Image.Resampling.BICUBIC)
+    )

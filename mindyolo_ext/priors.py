@@ -1,4 +1,7 @@
-"""Where each prediction of a network stands before anything is learned: its cell, level and anchor. NumPy only."""
+"""Where each prediction of a network stands before anything is learned: its cell, level and
+anchor. NumPy only.
+"""
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -38,50 +41,75 @@ class Priors:
     @property
     def strides(self) -> list[int]:
         """The stride of each level, first level first."""
-        return [int(self.stride[self.level == level][0]) for level in range(int(self.level.max()) + 1)]
+        return [
+            int(self.stride[self.level == level][0]) for level in range(int(self.level.max()) + 1)
+        ]
 
     def cells(self) -> np.ndarray:
         """The cells as boxes (A, 4) xyxy in pixels of the network input."""
         half = self.stride / 2
-        return np.stack([self.x - half, self.y - half, self.x + half, self.y + half], 1).astype(np.float32)
+        return np.stack([self.x - half, self.y - half, self.x + half, self.y + half], 1).astype(
+            np.float32
+        )
 
     def anchors(self) -> np.ndarray:
-        """The anchors around the centres of their cells, (A, 4) xyxy in pixels; without area where there is none."""
+        """The anchors around the centres of their cells, (A, 4) xyxy in pixels; without area
+        where there is none.
+        """
         half_width, half_height = self.width / 2, self.height / 2
-        return np.stack([self.x - half_width, self.y - half_height, self.x + half_width, self.y + half_height],
-                        1).astype(np.float32)
+        return np.stack(
+            [self.x - half_width, self.y - half_height, self.x + half_width, self.y + half_height],
+            1,
+        ).astype(np.float32)
 
 
-def checked_anchors(anchors: Sequence[Sequence[float]], levels: int, where: str) -> tuple[tuple[float, float], ...]:
+def checked_anchors(
+    anchors: Sequence[Sequence[float]], levels: int, where: str
+) -> tuple[tuple[float, float], ...]:
     """The anchors as pairs of floats; ``where`` begins the message.
 
-    Raises: ValueError if they are not (width, height) pairs of positive pixels, the same number for each level.
+    Raises: ValueError if they are not (width, height) pairs of positive pixels, the same number for
+    each level.
     """
     pairs = tuple(tuple(float(side) for side in pair) for pair in anchors)
     good = all(len(pair) == 2 and min(pair) > 0 and math.isfinite(max(pair)) for pair in pairs)
     if not pairs or len(pairs) % levels or not good:
-        raise ValueError(f"{where}: anchors must be (width, height) pairs of positive pixels, the same number for each "
-                         f"of {levels} levels, got {anchors}")
+        raise ValueError(
+            f"{where}: anchors must be (width, height) pairs of positive pixels, the same number "
+            f"for each of {levels} levels, got {anchors}"
+        )
     return pairs
 
 
-def grid_priors(height: int, width: int, strides: Sequence[int],
-                anchors: Sequence[Sequence[Sequence[float]]] = (), *, anchors_fastest: bool = True) -> Priors:
+def grid_priors(
+    height: int,
+    width: int,
+    strides: Sequence[int],
+    anchors: Sequence[Sequence[Sequence[float]]] = (),
+    *,
+    anchors_fastest: bool = True,
+) -> Priors:
     """Priors of a network whose predictions go level by level, cells row by row.
 
     Args:
         height, width: of the network input in pixels.
         strides: pixels per cell of each level.
-        anchors: per level the (width, height) of its anchors in pixels; empty for one prediction per cell without
-            anchor.
+        anchors: per level the (width, height) of its anchors in pixels; empty for one prediction
+            per cell without anchor.
         anchors_fastest: the anchors of a cell follow each other; False: all cells of an anchor do.
 
-    Raises: ValueError if a stride does not divide the input, or levels and anchors differ in number.
+    Raises: ValueError if a stride does not divide the input, or levels and anchors differ in
+    number.
     """
     if any(height % stride or width % stride for stride in strides):
-        raise ValueError(f"grid_priors: height and width must be multiples of {list(strides)}, got {height} x {width}")
+        raise ValueError(
+            f"grid_priors: height and width must be multiples of {list(strides)}, got {height} x "
+            f"{width}"
+        )
     if len(anchors) not in (0, len(strides)):
-        raise ValueError(f"grid_priors: wanted anchors for {len(strides)} levels, got {len(anchors)}")
+        raise ValueError(
+            f"grid_priors: wanted anchors for {len(strides)} levels, got {len(anchors)}"
+        )
     parts = []
     for level, stride in enumerate(strides):
         sizes = np.array(anchors[level] if len(anchors) else [(0, 0)], np.float32).reshape(-1, 2)
@@ -90,9 +118,17 @@ def grid_priors(height: int, width: int, strides: Sequence[int],
         of_cell, of_anchor = np.repeat, np.tile
         if not anchors_fastest:
             of_cell, of_anchor = np.tile, np.repeat
-        parts.append(np.stack([
-            of_cell((columns + 0.5) * stride, len(sizes)), of_cell((rows + 0.5) * stride, len(sizes)),
-            np.full(cells * len(sizes), stride), np.full(cells * len(sizes), level),
-            of_anchor(sizes[:, 0], cells), of_anchor(sizes[:, 1], cells)]))
+        parts.append(
+            np.stack(
+                [
+                    of_cell((columns + 0.5) * stride, len(sizes)),
+                    of_cell((rows + 0.5) * stride, len(sizes)),
+                    np.full(cells * len(sizes), stride),
+                    np.full(cells * len(sizes), level),
+                    of_anchor(sizes[:, 0], cells),
+                    of_anchor(sizes[:, 1], cells),
+                ]
+            )
+        )
     x, y, stride, level, anchor_width, anchor_height = np.concatenate(parts, 1).astype(np.float32)
     return Priors(x, y, stride, level.astype(np.int64), anchor_width, anchor_height)

@@ -1,4 +1,5 @@
 """What a person sees while they wait: bars with an ETA, and word that a graph is being compiled."""
+
 import logging
 import sys
 import threading
@@ -11,16 +12,30 @@ from tqdm import tqdm
 logger = logging.getLogger(__name__)
 
 
-def bar(steps: Iterable | None = None, *, total: int | None = None, title: str = "", show: bool = True) -> tqdm:
-    """A progress bar with ETA; in a log file it writes a line every ten seconds instead of redrawing."""
+def bar(
+    steps: Iterable | None = None, *, total: int | None = None, title: str = "", show: bool = True
+) -> tqdm:
+    """A progress bar with ETA; in a log file it writes a line every ten seconds instead of
+    redrawing.
+    """
     terminal = sys.stderr.isatty()
-    return tqdm(steps, total=total, desc=title, disable=not show, dynamic_ncols=terminal, leave=True,
-                mininterval=0.1 if terminal else 10.0, ascii=None if terminal else True)
+    return tqdm(
+        steps,
+        total=total,
+        desc=title,
+        disable=not show,
+        dynamic_ncols=terminal,
+        leave=True,
+        mininterval=0.1 if terminal else 10.0,
+        ascii=None if terminal else True,
+    )
 
 
 @contextmanager
 def compiling(what: str, show: bool = True, *, done: str = "compiled") -> Iterator[None]:
-    """Say that ``what`` is being compiled, keep saying it, and say how long it took; ``done`` is the word for it."""
+    """Say that ``what`` is being compiled, keep saying it, and say how long it took; ``done`` is
+    the word for it.
+    """
     if not show:
         yield
         return
@@ -30,6 +45,7 @@ def compiling(what: str, show: bool = True, *, done: str = "compiled") -> Iterat
     def tick() -> None:
         while not over.wait(15.0):
             logger.info("still compiling %s, %.0f s so far ...", what, time.perf_counter() - begin)
+
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
     try:

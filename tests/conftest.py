@@ -1,4 +1,5 @@
 """Options and fixtures of the whole suite."""
+
 import importlib.util
 import logging
 import os
@@ -16,13 +17,19 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--golden", type=Path, default=DEFAULT_GOLDEN,
-                     help="folder of reference arrays, laid out like tests/golden (the default)")
+    parser.addoption(
+        "--golden",
+        type=Path,
+        default=DEFAULT_GOLDEN,
+        help="folder of reference arrays, laid out like tests/golden (the default)",
+    )
     parser.addoption("--all-cases", action="store_true", help="run the tests marked all_cases too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "all_cases: a slow repetition of a test on further cases; needs --all-cases")
+    config.addinivalue_line(
+        "markers", "all_cases: a slow repetition of a test on further cases; needs --all-cases"
+    )
     if not config.getoption("--golden").is_dir():
         raise pytest.UsageError(f"--golden: no folder {config.getoption('--golden')}")
 
@@ -37,13 +44,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A fixture ``golden_case`` runs over the seeded cases of the module's ``FAMILY``.
 
-    Where the module names ``QUICK_VARIANTS``, the other variants of the default folder are marked all_cases.
+    Where the module names ``QUICK_VARIANTS``, the other variants of the default folder are marked
+    all_cases.
     """
     if "golden_case" in metafunc.fixturenames:
         quick = getattr(metafunc.module, "QUICK_VARIANTS", None)
-        cases = [pytest.param(case, id=str(case), marks=[pytest.mark.all_cases] if case.default and quick and
-                              case.variant not in quick else [])
-                 for case in golden_cases(metafunc.config.getoption("--golden"), metafunc.module.FAMILY)]
+        cases = [
+            pytest.param(
+                case,
+                id=str(case),
+                marks=[pytest.mark.all_cases]
+                if case.default and quick and case.variant not in quick
+                else [],
+            )
+            for case in golden_cases(metafunc.config.getoption("--golden"), metafunc.module.FAMILY)
+        ]
         metafunc.parametrize("golden_case", cases, scope="module")
 
 
@@ -55,7 +70,9 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of published weights and photos, MINDYOLO_EXT_SHARED or ../shared; the test is skipped without it."""
+    """Folder of published weights and photos, MINDYOLO_EXT_SHARED or ../shared; the test is
+    skipped without it.
+    """
     folder = Path(os.environ.get("MINDYOLO_EXT_SHARED", REPOSITORY.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no published weights at {folder}")
@@ -66,6 +83,7 @@ def shared() -> Path:
 def graph_mode() -> Iterator[None]:
     """Cells run as graphs during the module's tests."""
     from mindspore import GRAPH_MODE, get_context, set_context
+
     before = get_context("mode")
     set_context(mode=GRAPH_MODE)
     yield
@@ -92,10 +110,11 @@ def command(capsys: pytest.CaptureFixture) -> Command:
         capsys.readouterr()
         try:
             status = main([str(a) for a in arguments])
-        except SystemExit as leaving:               # argparse
+        except SystemExit as leaving:  # argparse
             status = leaving.code
         captured = capsys.readouterr()
         return status, captured.out + captured.err
+
     return run
 
 
@@ -113,7 +132,9 @@ def routed_runner() -> ModuleType:
 
 def _deploy_program(name: str) -> ModuleType:
     """A program of deploy/ as a module."""
-    spec = importlib.util.spec_from_file_location(f"deploy_{name}", REPOSITORY / "deploy" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(
+        f"deploy_{name}", REPOSITORY / "deploy" / f"{name}.py"
+    )
     module = importlib.util.module_from_spec(spec)
     path = sys.path[:]
     spec.loader.exec_module(module)

@@ -1,4 +1,5 @@
 """What the tests of DynamicDet's stored cases share."""
+
 import json
 
 import numpy as np
@@ -10,8 +11,8 @@ from mindyolo_ext.checkpoint.names import source_names, table_of
 from mindyolo_ext.models import create_model
 
 SIDE, BATCH, CLASSES = 192, 2, 80
-BOXES = 6                                               # per image of the seeded cases
-LEAP = 13                                               # of the rows of thinned arrays
+BOXES = 6  # per image of the seeded cases
+LEAP = 13  # of the rows of thinned arrays
 
 
 def meta_of(case: GoldenCase) -> dict:
@@ -36,12 +37,23 @@ def seeded_model(case: GoldenCase, *, router: bool = True) -> nn.Cell:
     return model
 
 
-def stored_maps(arrays: dict[str, np.ndarray], prefix: str, levels: int) -> list[tuple[np.ndarray, int]]:
-    """Of each level the stored numbers of a raw map, flat, and how many numbers lie between two of them."""
+def stored_maps(
+    arrays: dict[str, np.ndarray], prefix: str, levels: int
+) -> list[tuple[np.ndarray, int]]:
+    """Of each level the stored numbers of a raw map, flat, and how many numbers lie between two
+    of them.
+    """
     found = []
     for level in range(levels):
         name = f"{prefix}_l{level}"
-        leap = next((step for step in (1, LEAP, 1013) if f"{name}{'' if step == 1 else f'_s{step}'}" in arrays), None)
+        leap = next(
+            (
+                step
+                for step in (1, LEAP, 1013)
+                if f"{name}{'' if step == 1 else f'_s{step}'}" in arrays
+            ),
+            None,
+        )
         assert leap is not None, f"the case has no {name}"
         found.append((arrays[name if leap == 1 else f"{name}_s{leap}"].reshape(-1), leap))
     return found
@@ -54,8 +66,14 @@ def in_original_order(head: np.ndarray) -> np.ndarray:
 
 
 def gradient_order(case: GoldenCase, model: nn.Cell, listed: str = "grad_names.json") -> list[int]:
-    """Places among the trainable parameters of ``model`` in the order of the case's gradient arrays."""
+    """Places among the trainable parameters of ``model`` in the order of the case's gradient
+    arrays.
+    """
     names = original_names(model, case)
-    places = {names[name]: i for i, (name, _) in enumerate(
-        (n, p) for n, p in model.parameters_and_names() if p.requires_grad)}
+    places = {
+        names[name]: i
+        for i, (name, _) in enumerate(
+            (n, p) for n, p in model.parameters_and_names() if p.requires_grad
+        )
+    }
     return [places[name] for name in json.loads((case.variant_folder / listed).read_text())]

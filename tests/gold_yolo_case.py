@@ -1,4 +1,5 @@
 """What the tests of Gold-YOLO's stored cases share."""
+
 import json
 
 import numpy as np
@@ -9,9 +10,10 @@ from seeded import seeded_state_dict
 from mindyolo_ext.backend import nn
 from mindyolo_ext.models import create_model
 
-FOLDERS = {"plain": "plain", "distill": "distill"}      # inside a scale's folder; the scale's own is fuse_ab
+# inside a scale's folder; the scale's own is fuse_ab
+FOLDERS = {"plain": "plain", "distill": "distill"}
 SIDE, BATCH, CLASSES = 192, 2, 80
-BOXES = 6                                               # per image of the seeded cases
+BOXES = 6  # per image of the seeded cases
 
 
 def scale_of(case: GoldenCase) -> str:
@@ -42,7 +44,9 @@ def seeded_model(case: GoldenCase) -> nn.Cell:
 
 
 def seeded_teacher(case: GoldenCase) -> nn.Cell:
-    """The network that the student of the case learns from: the step-1 form, with the next seed's weights."""
+    """The network that the student of the case learns from: the step-1 form, with the next
+    seed's weights.
+    """
     teacher = create_model(scale_of(case), form="fuse_ab")
     load_weights(teacher, seeded_state_dict(case.folder_of(scale_of(case)), case.seed + 1))
     return teacher

@@ -1,4 +1,7 @@
-"""Gradients and optimiser steps of a trainable, as the golden tests of all families compare them."""
+"""Gradients and optimiser steps of a trainable, as the golden tests of all families compare
+them.
+"""
+
 import json
 from collections.abc import Callable, Sequence
 
@@ -23,38 +26,58 @@ class LossAndHeads(nn.Cell):
 
 
 class Gradients(nn.Cell):
-    """Value and parameter gradients as a cell: a bare ``value_and_grad`` would keep the weights of its first call."""
+    """Value and parameter gradients as a cell: a bare ``value_and_grad`` would keep the weights
+    of its first call.
+    """
 
     def __init__(self, forward: nn.Cell):
         super().__init__(auto_prefix=False)
         self.forward = forward
-        self.function = mindspore.value_and_grad(forward, None, forward.trainable_params(), has_aux=True)
+        self.function = mindspore.value_and_grad(
+            forward, None, forward.trainable_params(), has_aux=True
+        )
 
     def construct(self, *inputs):
         return self.function(*inputs)
 
 
 def original_order(case: GoldenCase, model: nn.Cell) -> list[int]:
-    """Places among the trainable parameters of ``model`` in the order of the case's ``grad_*`` arrays."""
+    """Places among the trainable parameters of ``model`` in the order of the case's ``grad_*``
+    arrays.
+    """
     names = [name for name, parameter in model.parameters_and_names() if parameter.requires_grad]
     places = {original_name(name): i for i, name in enumerate(names)}
-    return [places[name] for name in json.loads((case.variant_folder / "grad_names.json").read_text())]
+    return [
+        places[name] for name in json.loads((case.variant_folder / "grad_names.json").read_text())
+    ]
 
 
-def norms_and_sums(gradients: Sequence[np.ndarray], order: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def norms_and_sums(
+    gradients: Sequence[np.ndarray], order: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """L2 norm and sum of each gradient in ``order``, added up in float64."""
     ordered = [gradients[i].astype(np.float64) for i in order]
     return np.array([np.sqrt((g * g).sum()) for g in ordered]), np.array([g.sum() for g in ordered])
 
 
-def nesterov_totals(step: Callable[[], tuple[float, Sequence[np.ndarray]]], parameters: Sequence[mindspore.Parameter],
-                    *, rate: float, steps: int, momentum: float = 0.9) -> list[float]:
-    """Total before each of ``steps`` updates of ``parameters`` by Nesterov SGD; ``step`` gives total and gradients."""
+def nesterov_totals(
+    step: Callable[[], tuple[float, Sequence[np.ndarray]]],
+    parameters: Sequence[mindspore.Parameter],
+    *,
+    rate: float,
+    steps: int,
+    momentum: float = 0.9,
+) -> list[float]:
+    """Total before each of ``steps`` updates of ``parameters`` by Nesterov SGD; ``step`` gives
+    total and gradients.
+    """
     velocity, totals = [np.zeros(p.shape, np.float32) for p in parameters], []
     for _ in range(steps):
         total, gradients = step()
         totals.append(total)
         for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
             velocity[i] = momentum * velocity[i] + gradient
-            parameter.set_data(Tensor(parameter.asnumpy() - rate * (gradient + momentum * velocity[i])))
+            parameter.set_data(
+                Tensor(parameter.asnumpy() - rate * (gradient + momentum * velocity[i]))
+            )
     return totals

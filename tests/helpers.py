@@ -1,4 +1,7 @@
-"""What the golden tests of all families share: reference files, seeded weights, padded targets, gradients."""
+"""What the golden tests of all families share: reference files, seeded weights, padded targets,
+gradients.
+"""
+
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +12,13 @@ import pytest
 from seeded import seeded_boxes, seeded_images, seeded_state_dict
 
 DEFAULT_GOLDEN = Path(__file__).resolve().parent / "golden"
-Command = Callable[..., tuple[int, str]]                # of the fixture ``command``
-LEAVES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+Command = Callable[..., tuple[int, str]]  # of the fixture ``command``
+LEAVES = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,9 @@ class Golden:
     root: Path
 
     def arrays(self, relative: str) -> dict[str, np.ndarray]:
-        """All arrays of one file. The test is skipped if a folder other than the default lacks it."""
+        """All arrays of one file. The test is skipped if a folder other than the default lacks
+        it.
+        """
         path = self.root / relative
         if not path.is_file() and self.root != DEFAULT_GOLDEN:
             pytest.skip(f"{self.root} has no {relative}")
@@ -30,14 +40,16 @@ class Golden:
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One seeded case: ``<root>/<family>/<variant>/case_seed<N>*.npz``; all else follows from N and the arrays.
+    """One seeded case: ``<root>/<family>/<variant>/case_seed<N>*.npz``; all else follows from N and
+    the arrays.
 
-    A variant may have folders of its own inside it: ``gold_yolo_n/plain`` is the name of such a one.
+    A variant may have folders of its own inside it: ``gold_yolo_n/plain`` is the name of such a
+    one.
     """
 
     path: Path
     family_folder: Path
-    default: bool                                       # stands in the default folder, so every array must be there
+    default: bool  # stands in the default folder, so every array must be there
 
     def __str__(self) -> str:
         return f"{self.variant}-{self.path.stem}"
@@ -56,13 +68,19 @@ class GoldenCase:
 
     @property
     def variant_folder(self) -> Path:
-        """Where ``keys.json`` and the like stand: beside the case, or else in the default folder."""
+        """Where ``keys.json`` and the like stand: beside the case, or else in the default
+        folder.
+        """
         return self.folder_of(self.variant)
 
     def folder_of(self, variant: str) -> Path:
         """As ``variant_folder``, of any variant of the family."""
         beside = self.family_folder / variant
-        return beside if (beside / "keys.json").is_file() else DEFAULT_GOLDEN / self.family_folder.name / variant
+        return (
+            beside
+            if (beside / "keys.json").is_file()
+            else DEFAULT_GOLDEN / self.family_folder.name / variant
+        )
 
     def weights(self) -> dict[str, np.ndarray]:
         """The seeded state dict under the original's names."""
@@ -79,7 +97,9 @@ def golden_cases(root: Path, family: str) -> list[GoldenCase]:
     """The seeded cases of a family below ``root``, sorted."""
     folder = (root / family).resolve()
     default = root.resolve() == DEFAULT_GOLDEN
-    return [GoldenCase(path, folder, default) for path in sorted(folder.glob("*/**/case_seed*.npz"))]
+    return [
+        GoldenCase(path, folder, default) for path in sorted(folder.glob("*/**/case_seed*.npz"))
+    ]
 
 
 def original_name(name: str) -> str:
@@ -91,17 +111,20 @@ def original_name(name: str) -> str:
 def load_weights(cell, weights: dict[str, np.ndarray]) -> None:
     """Fill every parameter of ``cell`` with the entry of the original's name."""
     from mindyolo_ext.backend.parameters import load_parameters
+
     names = dict(cell.parameters_and_names())
     load_parameters(cell, {name: weights[original_name(name)] for name in names})
 
 
 def padded_targets(rows: np.ndarray, batch: int, boxes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (n, 6) image, class, cx, cy, w, h -> targets (batch, boxes, 5) and mask (batch, boxes)."""
+    """Rows (n, 6) image, class, cx, cy, w, h -> targets (batch, boxes, 5) and mask (batch,
+    boxes).
+    """
     targets, mask = np.zeros((batch, boxes, 5), np.float32), np.zeros((batch, boxes), np.float32)
     for image in range(batch):
         own = rows[rows[:, 0] == image][:, 1:]
         assert len(own) <= boxes, f"{len(own)} boxes do not fit into {boxes}"
-        targets[image, :len(own)], mask[image, :len(own)] = own, 1
+        targets[image, : len(own)], mask[image, : len(own)] = own, 1
     return targets, mask
 
 

@@ -1,4 +1,5 @@
 """Starts this project's programs in processes of their own, as users do."""
+
 import os
 import shutil
 import subprocess
@@ -11,9 +12,15 @@ BIN = Path(sys.executable).parent
 
 def environment(threads: int = 1) -> dict[str, str]:
     """This environment without a launcher's variables, with the scripts of this Python on PATH."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMIX_", "MS_", "RANK_"))}
-    return {**kept, "PATH": f"{BIN}{os.pathsep}{kept.get('PATH', '')}", "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": str(threads)}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMIX_", "MS_", "RANK_"))
+    }
+    return {
+        **kept,
+        "PATH": f"{BIN}{os.pathsep}{kept.get('PATH', '')}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": str(threads),
+    }
 
 
 def mpirun(ranks: int) -> list[str]:
@@ -26,23 +33,42 @@ def mpirun(ranks: int) -> list[str]:
 
 def msrun(ranks: int, log_dir: Path) -> list[str]:
     """Command prefix of ``msrun``."""
-    return [str(BIN / "msrun"), f"--worker_num={ranks}", f"--local_worker_num={ranks}", "--join=True",
-            f"--log_dir={log_dir}", f"--master_port={free_port()}"]
+    return [
+        str(BIN / "msrun"),
+        f"--worker_num={ranks}",
+        f"--local_worker_num={ranks}",
+        "--join=True",
+        f"--log_dir={log_dir}",
+        f"--master_port={free_port()}",
+    ]
 
 
 def free_port() -> int:
     """A TCP port nobody listens on."""
     import socket
+
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def run(command: list[str], *, timeout: float = 600.0, check: bool = True) -> subprocess.CompletedProcess:
+def run(
+    command: list[str], *, timeout: float = 600.0, check: bool = True
+) -> subprocess.CompletedProcess:
     """Run to the end; on failure the output is in the assertion's message."""
-    done = subprocess.run([str(c) for c in command], env=environment(), cwd=ROOT, timeout=timeout,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        [str(c) for c in command],
+        env=environment(),
+        cwd=ROOT,
+        timeout=timeout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     if check:
         words = " ".join(map(str, command))
-        assert done.returncode == 0, f"{words}\nended with {done.returncode}:\n{done.stdout[-6000:]}"
+        assert done.returncode == 0, (
+            f"{words}\nended with {done.returncode}:\n{done.stdout[-6000:]}"
+        )
     return done

@@ -1,4 +1,7 @@
-"""A routed detector without training: an image's easiness is its mean, so a test decides who is easy."""
+"""A routed detector without training: an image's easiness is its mean, so a test decides who is
+easy.
+"""
+
 import numpy as np
 
 from mindyolo_ext.backend import Tensor, nn, ops
@@ -9,7 +12,9 @@ SIDE = 32
 
 
 class RoutedToy(nn.Cell):
-    """Shape: images (B, 3, H, W) in 0..1 -> boxes (B, H / 8 * W / 8, 4), scores (B, H / 8 * W / 8, K)."""
+    """Shape: images (B, 3, H, W) in 0..1 -> boxes (B, H / 8 * W / 8, 4), scores (B, H / 8 * W /
+    8, K).
+    """
 
     family = "toy"
     routed = True
@@ -55,9 +60,13 @@ class RoutedToy(nn.Cell):
         return network
 
     def _decoded(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        rows = ops.transpose(ops.reshape(maps, (maps.shape[0], 4 + self.num_classes, -1)), (0, 2, 1))
+        rows = ops.transpose(
+            ops.reshape(maps, (maps.shape[0], 4 + self.num_classes, -1)), (0, 2, 1)
+        )
         corner = ops.abs(rows[:, :, 0:2])
-        return ops.cat((corner, corner + 8.0 * ops.abs(rows[:, :, 2:4])), 2), ops.sigmoid(rows[:, :, 4:])
+        return ops.cat((corner, corner + 8.0 * ops.abs(rows[:, :, 2:4])), 2), ops.sigmoid(
+            rows[:, :, 4:]
+        )
 
 
 def images_of(easiness: list[float], side: int = SIDE) -> np.ndarray:

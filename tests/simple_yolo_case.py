@@ -1,4 +1,5 @@
 """Networks of the simple YOLO's stored cases."""
+
 import json
 
 from helpers import GoldenCase, load_weights
@@ -17,8 +18,13 @@ def meta_of(case: GoldenCase) -> dict:
 def new_network(case: GoldenCase) -> nn.Cell:
     """The variant's network with fresh weights."""
     meta = meta_of(case)
-    return create_model(f"simple_yolo_{meta['backbone_type']}", meta["num_class"], input_size=tuple(meta["input"][2:]),
-                        channel_sparsity=meta["channel_sparsity"], assignment=meta["label_assignment_method"])
+    return create_model(
+        f"simple_yolo_{meta['backbone_type']}",
+        meta["num_class"],
+        input_size=tuple(meta["input"][2:]),
+        channel_sparsity=meta["channel_sparsity"],
+        assignment=meta["label_assignment_method"],
+    )
 
 
 def seeded_network(case: GoldenCase) -> nn.Cell:

@@ -1,7 +1,10 @@
-"""Rules of docs/design.md as functions from source text to violations; test_architecture.py applies and tests them.
+"""Rules of docs/design.md as functions from source text to violations; test_architecture.py applies
+and tests them.
 
-Every function returns a list of ``"place: what is wrong"``, so that a failing test shows all of them.
+Every function returns a list of ``"place: what is wrong"``, so that a failing test shows all of
+them.
 """
+
 import ast
 import re
 from collections.abc import Iterator, Mapping
@@ -10,11 +13,16 @@ from pathlib import Path
 
 PACKAGE = "mindyolo_ext"
 FRAMEWORKS = ("mindspore", "torch", "tensorflow", "jax", "paddle")
-BASE = {"config", "input_spec", "class_names", "progress", "registry", "priors", "__init__"}   # import no framework
+# import no framework
+BASE = {"config", "input_spec", "class_names", "progress", "registry", "priors", "__init__"}
 # part of the package -> the parts it may import; "__init__" is the version number
 MAY_IMPORT = {
-    "__init__": {"engine", "models"},                                   # inside __getattr__ only
-    "config": set(), "input_spec": set(), "class_names": set(), "progress": set(), "registry": set(),
+    "__init__": {"engine", "models"},  # inside __getattr__ only
+    "config": set(),
+    "input_spec": set(),
+    "class_names": set(),
+    "progress": set(),
+    "registry": set(),
     "priors": set(),
     "backend": {"backend"},
     "layers": {"backend", "layers"},
@@ -23,26 +31,114 @@ MAY_IMPORT = {
     "data": {"data", "input_spec", "progress"},
     "evaluation": {"evaluation", "input_spec", "progress"},
     "visual": {"visual", "data", "evaluation", "input_spec", "priors"},
-    "checkpoint": {"checkpoint", "backend", "models", "data", "input_spec", "class_names", "__init__"},
-    "engine": {"engine", "backend", "layers", "models", "losses", "data", "evaluation", "visual", "checkpoint"} | BASE,
+    "checkpoint": {
+        "checkpoint",
+        "backend",
+        "models",
+        "data",
+        "input_spec",
+        "class_names",
+        "__init__",
+    },
+    "engine": {
+        "engine",
+        "backend",
+        "layers",
+        "models",
+        "losses",
+        "data",
+        "evaluation",
+        "visual",
+        "checkpoint",
+    }
+    | BASE,
     "cli": {"engine", "backend", "data", "evaluation", "visual", "checkpoint"} | BASE,
 }
-# how far a part may reach for MindSpore itself: at the top of a file, inside functions only, or not at all
+# how far a part may reach for MindSpore itself: at the top of a file, inside functions only, or not
+# at all
 FRAMEWORK_USE = {"backend": "top", "checkpoint": "lazy", "engine": "lazy"}
-TENSOR_METHODS = frozenset((
-    "abs", "add", "all", "any", "argmax", "argmin", "asnumpy", "astype", "broadcast_to", "clamp", "clip", "copy",
-    "cumsum", "div", "exp", "expand", "expand_as", "expand_dims", "fill", "flatten", "float", "gather", "half",
-    "index_select", "int", "item", "log", "long", "masked_fill", "matmul", "max", "mean", "min", "mul", "narrow",
-    "norm", "numpy", "permute", "pow", "prod", "repeat", "reshape", "resize", "round", "scatter", "sigmoid", "sin",
-    "softmax", "sort", "split", "sqrt", "square", "squeeze", "std", "sub", "sum", "swapaxes", "take", "tile", "to",
-    "tolist", "topk", "transpose", "type", "unbind", "unsqueeze", "var", "view", "where"))
+TENSOR_METHODS = frozenset(
+    (
+        "abs",
+        "add",
+        "all",
+        "any",
+        "argmax",
+        "argmin",
+        "asnumpy",
+        "astype",
+        "broadcast_to",
+        "clamp",
+        "clip",
+        "copy",
+        "cumsum",
+        "div",
+        "exp",
+        "expand",
+        "expand_as",
+        "expand_dims",
+        "fill",
+        "flatten",
+        "float",
+        "gather",
+        "half",
+        "index_select",
+        "int",
+        "item",
+        "log",
+        "long",
+        "masked_fill",
+        "matmul",
+        "max",
+        "mean",
+        "min",
+        "mul",
+        "narrow",
+        "norm",
+        "numpy",
+        "permute",
+        "pow",
+        "prod",
+        "repeat",
+        "reshape",
+        "resize",
+        "round",
+        "scatter",
+        "sigmoid",
+        "sin",
+        "softmax",
+        "sort",
+        "split",
+        "sqrt",
+        "square",
+        "squeeze",
+        "std",
+        "sub",
+        "sum",
+        "swapaxes",
+        "take",
+        "tile",
+        "to",
+        "tolist",
+        "topk",
+        "transpose",
+        "type",
+        "unbind",
+        "unsqueeze",
+        "var",
+        "view",
+        "where",
+    )
+)
 TENSOR_TYPES = frozenset({"Tensor", "Heads", "Box", "Assignment"})
 MODULES = frozenset({"ops", "nn", "np", "math"})
 
 
 @dataclass(frozen=True)
 class Imported:
-    """One imported name: ``module`` with the name it brings, and whether it is inside a function."""
+    """One imported name: ``module`` with the name it brings, and whether it is inside a
+    function.
+    """
 
     line: int
     module: str
@@ -65,9 +161,12 @@ def imports(tree: ast.Module) -> list[Imported]:
             if isinstance(child, ast.Import):
                 found.extend(Imported(child.lineno, a.name, "", lazy) for a in child.names)
             elif isinstance(child, ast.ImportFrom):
-                found.extend(Imported(child.lineno, "." * child.level + (child.module or ""), a.name, lazy)
-                             for a in child.names)
+                found.extend(
+                    Imported(child.lineno, "." * child.level + (child.module or ""), a.name, lazy)
+                    for a in child.names
+                )
             walk(child, lazy or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
     walk(tree, False)
     return found
 
@@ -83,7 +182,10 @@ def import_violations(source: str, path: str) -> list[str]:
         elif top in FRAMEWORKS:
             use = FRAMEWORK_USE.get(part, "none")
             if top != "mindspore" or use == "none" or (use == "lazy" and not item.lazy):
-                wrong.append(f"{place}: {part} imports {item.full}" + (" at the top" if use == "lazy" else ""))
+                wrong.append(
+                    f"{place}: {part} imports {item.full}"
+                    + (" at the top" if use == "lazy" else "")
+                )
         elif top == PACKAGE:
             wrong += [f"{place}: {problem}" for problem in _inner_import(item, parts)]
     return wrong
@@ -101,26 +203,45 @@ def _inner_import(item: Imported, parts: tuple[str, ...]) -> Iterator[str]:
         yield f"checkpoint imports {item.full} at the top"
     if parts[0] == "cli" and goal != "__init__" and not item.lazy:
         yield f"cli imports {item.full} at the top"
-    if parts[0] == goal == "models" and len(parts) == 2 and parts[1] != "__init__" \
-            and target[1] != "registry" and not target[1].startswith(f"{parts[1]}_"):
+    if (
+        parts[0] == goal == "models"
+        and len(parts) == 2
+        and parts[1] != "__init__"
+        and target[1] != "registry"
+        and not target[1].startswith(f"{parts[1]}_")
+    ):
         yield f"a family imports {item.full} of another"
-    if (parts[0] == goal == "losses" and len(parts) == 2 and parts[1] not in ("__init__", "iou", "registry")
-            and target[1] not in ("registry", "iou", "assign")):
+    if (
+        parts[0] == goal == "losses"
+        and len(parts) == 2
+        and parts[1] not in ("__init__", "iou", "registry")
+        and target[1] not in ("registry", "iou", "assign")
+    ):
         yield f"a family's loss imports {item.full} of another"
 
 
 def banned_constructs(source: str, path: str, *, entry_point: bool = False) -> list[str]:
-    """eval, exec, import *, bare except, swallowed keywords, mutable defaults, sys.exit in a library, BACKEND."""
+    """eval, exec, import *, bare except, swallowed keywords, mutable defaults, sys.exit in a
+    library, BACKEND.
+    """
     tree, wrong = ast.parse(source), []
-    main_block = {id(n) for stmt in tree.body if isinstance(stmt, ast.If) and "__main__" in ast.unparse(stmt.test)
-                  for n in ast.walk(stmt)}
+    main_block = {
+        id(n)
+        for stmt in tree.body
+        if isinstance(stmt, ast.If) and "__main__" in ast.unparse(stmt.test)
+        for n in ast.walk(stmt)
+    }
     for node in ast.walk(tree):
         place = f"{path}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             if called in ("eval", "exec", "print"):
                 wrong.append(f"{place}: {called}()")
-            if called in ("sys.exit", "exit", "quit") and not entry_point and id(node) not in main_block:
+            if (
+                called in ("sys.exit", "exit", "quit")
+                and not entry_point
+                and id(node) not in main_block
+            ):
                 wrong.append(f"{place}: {called}() in a library")
         elif isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names):
             wrong.append(f"{place}: import *")
@@ -128,9 +249,15 @@ def banned_constructs(source: str, path: str, *, entry_point: bool = False) -> l
             wrong.append(f"{place}: bare except")
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             wrong += [f"{place}: {problem}" for problem in _signature_problems(node)]
-        elif isinstance(node, (ast.If, ast.IfExp)) and not path.startswith("backend/") and any(
-                isinstance(n, (ast.Name, ast.Attribute)) and ast.unparse(n).split(".")[-1] == "BACKEND"
-                for n in ast.walk(node.test)):
+        elif (
+            isinstance(node, (ast.If, ast.IfExp))
+            and not path.startswith("backend/")
+            and any(
+                isinstance(n, (ast.Name, ast.Attribute))
+                and ast.unparse(n).split(".")[-1] == "BACKEND"
+                for n in ast.walk(node.test)
+            )
+        ):
             wrong.append(f"{place}: if BACKEND")
     return wrong
 
@@ -139,22 +266,36 @@ def _signature_problems(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Ite
     """Defaults that are shared between calls, and keywords that nobody reads."""
     defaults = [d for d in (*function.args.defaults, *function.args.kw_defaults) if d is not None]
     for default in defaults:
-        if isinstance(default, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.Call)):
+        if isinstance(
+            default,
+            (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.Call),
+        ):
             yield f"{function.name}: mutable default {ast.unparse(default)}"
     rest = function.args.kwarg
-    if rest is not None and not any(isinstance(n, ast.Name) and n.id == rest.arg and isinstance(n.ctx, ast.Load)
-                                    for statement in function.body for n in ast.walk(statement)):
+    if rest is not None and not any(
+        isinstance(n, ast.Name) and n.id == rest.arg and isinstance(n.ctx, ast.Load)
+        for statement in function.body
+        for n in ast.walk(statement)
+    ):
         yield f"{function.name}: swallows **{rest.arg}"
 
 
 def tensor_methods(source: str, path: str) -> list[str]:
-    """Method calls (and ``.T``) on tensors in functions that take or return tensors, which belong into ``ops``."""
+    """Method calls (and ``.T``) on tensors in functions that take or return tensors, which
+    belong into ``ops``.
+    """
     wrong = []
     for function in ast.walk(ast.parse(source)):
         if isinstance(function, ast.FunctionDef) and _handles_tensors(function):
             for node in (n for statement in function.body for n in ast.walk(statement)):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_tensor_method(node.func):
-                    wrong.append(f"{path}:{node.lineno}: {function.name}: {ast.unparse(node.func)}()")
+                if (
+                    isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)
+                    and _is_tensor_method(node.func)
+                ):
+                    wrong.append(
+                        f"{path}:{node.lineno}: {function.name}: {ast.unparse(node.func)}()"
+                    )
                 elif isinstance(node, ast.Attribute) and node.attr in ("T", "mT", "ndim", "H"):
                     wrong.append(f"{path}:{node.lineno}: {function.name}: {ast.unparse(node)}")
     return wrong
@@ -163,7 +304,13 @@ def tensor_methods(source: str, path: str) -> list[str]:
 def _handles_tensors(function: ast.FunctionDef) -> bool:
     arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
     notes = [a.annotation for a in arguments] + [function.returns]
-    used = {n.id for note in notes if note is not None for n in ast.walk(note) if isinstance(n, ast.Name)}
+    used = {
+        n.id
+        for note in notes
+        if note is not None
+        for n in ast.walk(note)
+        if isinstance(n, ast.Name)
+    }
     return function.name == "construct" or bool(used & TENSOR_TYPES)
 
 
@@ -172,41 +319,66 @@ def _is_tensor_method(called: ast.Attribute) -> bool:
     while isinstance(root, (ast.Attribute, ast.Subscript)):
         root = root.value
     if isinstance(called.value, ast.Name) and called.value.id in MODULES | {"self"}:
-        return False                            # ops.reshape(x), self.loss(x)
+        return False  # ops.reshape(x), self.loss(x)
     of_a_cell = isinstance(root, ast.Name) and root.id == "self"
-    return called.attr in TENSOR_METHODS or not of_a_cell and not (isinstance(root, ast.Name) and root.id in MODULES)
+    return (
+        called.attr in TENSOR_METHODS
+        or not of_a_cell
+        and not (isinstance(root, ast.Name) and root.id in MODULES)
+    )
 
 
 def public_api_problems(sources: Mapping[str, str]) -> list[str]:
-    """Public functions, classes and methods without docstring or hints, or with more than five positional parameters.
+    """Public functions, classes and methods without docstring or hints, or with more than five
+    positional parameters.
 
-    A method that overrides a documented one needs no docstring of its own, nor does ``construct``: its class has one.
+    A method that overrides a documented one needs no docstring of its own, nor does ``construct``:
+    its class has one.
     """
     trees = {path: ast.parse(source) for path, source in sources.items()}
-    classes = {node.name: node for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef)}
+    classes = {
+        node.name: node
+        for tree in trees.values()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
     wrong = []
     for path, tree in trees.items():
         if ast.get_docstring(tree) is None and tree.body:
             wrong.append(f"{path}:1: module without docstring")
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-                wrong += [f"{path}:{node.lineno}: {node.name}: {p}" for p in _function_problems(node, documented=False)]
+                wrong += [
+                    f"{path}:{node.lineno}: {node.name}: {p}"
+                    for p in _function_problems(node, documented=False)
+                ]
             elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 if ast.get_docstring(node) is None:
                     wrong.append(f"{path}:{node.lineno}: class {node.name}: no docstring")
                 for method in (n for n in node.body if isinstance(n, ast.FunctionDef)):
                     if not method.name.startswith("_") or method.name == "__init__":
-                        wrong += [f"{path}:{method.lineno}: {node.name}.{method.name}: {p}" for p in
-                                  _function_problems(method, documented=_inherits_docstring(method, node, classes))]
+                        wrong += [
+                            f"{path}:{method.lineno}: {node.name}.{method.name}: {p}"
+                            for p in _function_problems(
+                                method, documented=_inherits_docstring(method, node, classes)
+                            )
+                        ]
     return wrong
 
 
-def _inherits_docstring(method: ast.FunctionDef, owner: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> bool:
+def _inherits_docstring(
+    method: ast.FunctionDef, owner: ast.ClassDef, classes: Mapping[str, ast.ClassDef]
+) -> bool:
     if method.name in ("__init__", "construct"):
         return True
     for base in (classes.get(ast.unparse(b).split(".")[-1]) for b in owner.bases):
-        if base is not None and (any(isinstance(n, ast.FunctionDef) and n.name == method.name and ast.get_docstring(n)
-                                     for n in base.body) or _inherits_docstring(method, base, classes)):
+        if base is not None and (
+            any(
+                isinstance(n, ast.FunctionDef) and n.name == method.name and ast.get_docstring(n)
+                for n in base.body
+            )
+            or _inherits_docstring(method, base, classes)
+        ):
             return True
     return False
 
@@ -214,10 +386,16 @@ def _inherits_docstring(method: ast.FunctionDef, owner: ast.ClassDef, classes: M
 def _function_problems(function: ast.FunctionDef, *, documented: bool) -> Iterator[str]:
     if not documented and ast.get_docstring(function) is None:
         yield "no docstring"
-    positional = [a for a in (*function.args.posonlyargs, *function.args.args) if a.arg not in ("self", "cls")]
+    positional = [
+        a for a in (*function.args.posonlyargs, *function.args.args) if a.arg not in ("self", "cls")
+    ]
     if len(positional) > 5:
         yield f"{len(positional)} positional parameters"
-    named = (*positional, *function.args.kwonlyargs, *(a for a in (function.args.vararg, function.args.kwarg) if a))
+    named = (
+        *positional,
+        *function.args.kwonlyargs,
+        *(a for a in (function.args.vararg, function.args.kwarg) if a),
+    )
     bare = [a.arg for a in named if a.annotation is None]
     if bare:
         yield f"no type hint for {', '.join(bare)}"
@@ -228,9 +406,18 @@ def _function_problems(function: ast.FunctionDef, *, documented: bool) -> Iterat
 def used_names(source: str) -> set[str]:
     """``nn.X`` and ``ops.X`` in use, and what is imported from mindspore, as dotted names."""
     tree = ast.parse(source)
-    found = {f"{n.value.id}.{n.attr}" for n in ast.walk(tree) if isinstance(n, ast.Attribute)
-             and isinstance(n.value, ast.Name) and n.value.id in ("nn", "ops")}
-    return found | {item.full for item in imports(tree) if item.module.split(".")[0] == "mindspore" and item.name}
+    found = {
+        f"{n.value.id}.{n.attr}"
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Attribute)
+        and isinstance(n.value, ast.Name)
+        and n.value.id in ("nn", "ops")
+    }
+    return found | {
+        item.full
+        for item in imports(tree)
+        if item.module.split(".")[0] == "mindspore" and item.name
+    }
 
 
 def documented_platforms(docstring: str | None) -> set[str]:

@@ -1,4 +1,7 @@
-"""The console command from end to end: help, errors a user meets, and every verb on a small drawn data set."""
+"""The console command from end to end: help, errors a user meets, and every verb on a small
+drawn data set.
+"""
+
 import json
 import re
 import subprocess
@@ -26,12 +29,25 @@ from mindyolo_ext.engine.predict import Detector, find_sources, predict_sources
 from mindyolo_ext.evaluation.nms import NMSOptions
 from mindyolo_ext.models import create_model
 
-VERBS = ("train", "test", "predict", "convert", "verify", "export", "anchors", "thresholds", "check-data", "assign",
-         "info", "doctor", "demo")
+VERBS = (
+    "train",
+    "test",
+    "predict",
+    "convert",
+    "verify",
+    "export",
+    "anchors",
+    "thresholds",
+    "check-data",
+    "assign",
+    "info",
+    "doctor",
+    "demo",
+)
 OFFICIAL = DEFAULT_GOLDEN / "yolo_fastestv2" / "official_format_yolo_fastestv2.pth"
-SIZE = (64, 96)                                     # network input, height and width
+SIZE = (64, 96)  # network input, height and width
 PHOTO = (96, 128)
-CONFIDENCE = 0.05                                   # the seeded weights find some dozens of boxes above it
+CONFIDENCE = 0.05  # the seeded weights find some dozens of boxes above it
 pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 
@@ -43,17 +59,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shapes(folder: Path) -> Path:
     """Drawn pictures: 6 to train, 4 to evaluate."""
-    return make_shapes_dataset(folder / "shapes", train_images=6, val_images=4, size=PHOTO, progress=False)
+    return make_shapes_dataset(
+        folder / "shapes", train_images=6, val_images=4, size=PHOTO, progress=False
+    )
 
 
 @pytest.fixture(scope="module")
 def recipe(folder: Path, shapes: Path) -> Path:
-    train, val = ({"format": "coco", "images": f"images/{split}", "annotations": f"annotations/{split}.json"}
-                  for split in ("train", "val"))
-    values = {"model": {"name": "yolo_fastestv2"}, "input": {"size": list(SIZE)},
-              "data": {"root": str(shapes), "train": train, "val": val, "augment": ["resize"], "workers": 0},
-              "train": {"epochs": 2, "per_batch_size": 2},
-              "eval": {"conf_thres": CONFIDENCE, "iou_thres": 0.4, "metrics": ["darknet"]}}
+    train, val = (
+        {"format": "coco", "images": f"images/{split}", "annotations": f"annotations/{split}.json"}
+        for split in ("train", "val")
+    )
+    values = {
+        "model": {"name": "yolo_fastestv2"},
+        "input": {"size": list(SIZE)},
+        "data": {
+            "root": str(shapes),
+            "train": train,
+            "val": val,
+            "augment": ["resize"],
+            "workers": 0,
+        },
+        "train": {"epochs": 2, "per_batch_size": 2},
+        "eval": {"conf_thres": CONFIDENCE, "iou_thres": 0.4, "metrics": ["darknet"]},
+    }
     path = folder / "shapes.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
@@ -62,10 +91,21 @@ def recipe(folder: Path, shapes: Path) -> Path:
 def save_seeded(path: Path, num_classes: int, class_names: list[str]) -> Path:
     """A checkpoint of ours with seeded weights."""
     model = create_model("yolo_fastestv2", num_classes=num_classes)
-    values = {name: seeded_tensor(original_name(name), array.shape, 0, 1.2)
-              for name, array in parameter_values(model).items()}
-    save_checkpoint(path, values, CheckpointMetadata("yolo_fastestv2", num_classes, class_names,
-                                                     replace(model.input_spec, size=SIZE), dict(model.architecture)))
+    values = {
+        name: seeded_tensor(original_name(name), array.shape, 0, 1.2)
+        for name, array in parameter_values(model).items()
+    }
+    save_checkpoint(
+        path,
+        values,
+        CheckpointMetadata(
+            "yolo_fastestv2",
+            num_classes,
+            class_names,
+            replace(model.input_spec, size=SIZE),
+            dict(model.architecture),
+        ),
+    )
     return path
 
 
@@ -87,7 +127,9 @@ def pictures(shapes: Path) -> list[Path]:
 
 
 def one_line_error(status: int, output: str) -> str:
-    """The message of an error that was explained: exit status 1, and its last and only ``error:`` line."""
+    """The message of an error that was explained: exit status 1, and its last and only
+    ``error:`` line.
+    """
     assert status == 1, output
     assert "Traceback" not in output
     lines = [line for line in output.strip().splitlines() if line.startswith("error: ")]
@@ -96,47 +138,84 @@ def one_line_error(status: int, output: str) -> str:
     return lines[0]
 
 
-# ---- help -----------------------------------------------------------------------------------------------------------
+# ---- help ----------------------------------------------------------------------------------------
 
 
 def test_help_of_every_verb_starts_no_framework():
-    code = ("import sys\nfrom mindyolo_ext.cli import main\n"
-            f"for verb in {VERBS!r}:\n    try:\n        main([verb, '--help'])\n"
-            "    except SystemExit as leaving:\n        assert leaving.code == 0, verb\n"
-            "assert not {'mindspore', 'mindyolo_ext.backend', 'cv2'} & set(sys.modules), 'a framework was imported'\n")
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), cwd=ROOT, capture_output=True, text=True,
-                          timeout=60, check=False)
+    code = (
+        "import sys\nfrom mindyolo_ext.cli import main\n"
+        f"for verb in {VERBS!r}:\n    try:\n        main([verb, '--help'])\n"
+        "    except SystemExit as leaving:\n        assert leaving.code == 0, verb\n"
+        "assert not {'mindspore', 'mindyolo_ext.backend', 'cv2'} & set(sys.modules), 'a framework "
+        "was imported'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("usage: mindyolo-ext ") == len(VERBS)
 
 
 def test_help_lists_the_verbs_and_the_console_script_is_installed():
-    done = subprocess.run([BIN / "mindyolo-ext", "--help"], env=environment(), capture_output=True, text=True,
-                          timeout=60, check=True)
+    done = subprocess.run(
+        [BIN / "mindyolo-ext", "--help"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     assert tuple(re.findall(r"^    ([a-z-]+)(?: |$)", done.stdout, re.MULTILINE)) == VERBS
 
 
 @pytest.mark.parametrize("script", ["train.py", "test.py"])
 def test_scripts_are_the_verbs(script: str):
-    done = subprocess.run([sys.executable, ROOT / script, "--config", "nowhere.yaml", "--weight", "w.ckpt"],
-                          env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, ROOT / script, "--config", "nowhere.yaml", "--weight", "w.ckpt"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (1, "error: config nowhere.yaml: no such file\n")
 
 
-# ---- errors ---------------------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("arguments", "wanted"), [
-    ([], "the following arguments are required: VERB"),
-    (["trian"], "invalid choice: 'trian'"),
-    (["train"], "the following arguments are required: --config"),
-    (["train", "--config", "x.yaml", "--device_target", "TPU"], "invalid choice: 'TPU' (choose from"),
-    (["train", "--config", "x.yaml", "--is_parallel", "maybe"], "wanted True or False, got 'maybe'"),
-    (["train", "--config", "x.yaml", "--epochs", "many"], "--epochs: invalid int value: 'many'"),
-    (["train", "--config", "x.yaml", "--epoch", "3", "--lr", "1"], "unrecognized arguments: --lr 1"),
-    (["predict", "x.jpg"], "the following arguments are required: --weight"),
-    (["export", "--weight", "x.ckpt", "--format", "tflite"], "invalid choice: 'tflite'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ([], "the following arguments are required: VERB"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["train"], "the following arguments are required: --config"),
+        (
+            ["train", "--config", "x.yaml", "--device_target", "TPU"],
+            "invalid choice: 'TPU' (choose from",
+        ),
+        (
+            ["train", "--config", "x.yaml", "--is_parallel", "maybe"],
+            "wanted True or False, got 'maybe'",
+        ),
+        (
+            ["train", "--config", "x.yaml", "--epochs", "many"],
+            "--epochs: invalid int value: 'many'",
+        ),
+        (
+            ["train", "--config", "x.yaml", "--epoch", "3", "--lr", "1"],
+            "unrecognized arguments: --lr 1",
+        ),
+        (["predict", "x.jpg"], "the following arguments are required: --weight"),
+        (["export", "--weight", "x.ckpt", "--format", "tflite"], "invalid choice: 'tflite'"),
+    ],
+)
 def test_wrong_arguments_end_with_status_2(command: Command, arguments: list[str], wanted: str):
     status, output = command(*arguments)
     assert status == 2
@@ -144,7 +223,9 @@ def test_wrong_arguments_end_with_status_2(command: Command, arguments: list[str
 
 
 def test_missing_config(command: Command):
-    assert "config nowhere.yaml: no such file" in one_line_error(*command("train", "--config", "nowhere.yaml"))
+    assert "config nowhere.yaml: no such file" in one_line_error(
+        *command("train", "--config", "nowhere.yaml")
+    )
 
 
 def test_unknown_key_says_what_was_meant(command: Command, recipe: Path):
@@ -155,8 +236,17 @@ def test_unknown_key_says_what_was_meant(command: Command, recipe: Path):
 
 
 def test_misspelt_builder_keyword_is_explained(command: Command, recipe: Path, tmp_path: Path):
-    message = one_line_error(*command("train", "--config", recipe, "--save_dir", tmp_path / "run",
-                                      "--set", "model.keywords={ancors: []}"))
+    message = one_line_error(
+        *command(
+            "train",
+            "--config",
+            recipe,
+            "--save_dir",
+            tmp_path / "run",
+            "--set",
+            "model.keywords={ancors: []}",
+        )
+    )
     assert "ancors" in message
 
 
@@ -172,22 +262,40 @@ def test_parallel_without_a_launcher(command: Command, recipe: Path):
 
 
 def test_wrong_data_root(command: Command, recipe: Path, tmp_path: Path):
-    message = one_line_error(*command("train", "--config", recipe, "--data_root", tmp_path / "nowhere",
-                                      "--save_dir", tmp_path / "run"))
+    message = one_line_error(
+        *command(
+            "train",
+            "--config",
+            recipe,
+            "--data_root",
+            tmp_path / "nowhere",
+            "--save_dir",
+            tmp_path / "run",
+        )
+    )
     assert str(tmp_path / "nowhere" / "images" / "train") in message
     assert not (tmp_path / "run").exists()
 
 
-def test_train_refuses_a_folder_with_a_run_and_resume_without_one(command: Command, recipe: Path, tmp_path: Path):
+def test_train_refuses_a_folder_with_a_run_and_resume_without_one(
+    command: Command, recipe: Path, tmp_path: Path
+):
     assert "nothing to go on from" in one_line_error(
-        *command("train", "--config", recipe, "--save_dir", tmp_path, "--resume"))
+        *command("train", "--config", recipe, "--save_dir", tmp_path, "--resume")
+    )
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "last.ckpt").touch()
-    assert "--resume" in one_line_error(*command("train", "--config", recipe, "--save_dir", tmp_path))
+    assert "--resume" in one_line_error(
+        *command("train", "--config", recipe, "--save_dir", tmp_path)
+    )
 
 
 def test_missing_weight(command: Command, recipe: Path, shapes: Path):
-    for arguments in (("test", "--config", recipe), ("predict", shapes / "images" / "val"), ("export",)):
+    for arguments in (
+        ("test", "--config", recipe),
+        ("predict", shapes / "images" / "val"),
+        ("export",),
+    ):
         message = one_line_error(*command(*arguments, "--weight", "nowhere.ckpt"))
         assert "nowhere.ckpt: no such file" in message
 
@@ -195,49 +303,83 @@ def test_missing_weight(command: Command, recipe: Path, shapes: Path):
 def test_weight_that_is_a_web_page(command: Command, recipe: Path, shapes: Path, tmp_path: Path):
     page = tmp_path / "page.ckpt"
     page.write_text("<!DOCTYPE html><html><body>404</body></html>", encoding="utf-8")
-    for arguments in (("test", "--config", recipe, "--weight", page), ("predict", shapes / "val.txt", "--weight", page),
-                      ("predict", shapes / "images" / "val", "--weight", page), ("export", "--weight", page),
-                      ("info", page), ("convert", page, tmp_path / "x.ckpt")):
+    for arguments in (
+        ("test", "--config", recipe, "--weight", page),
+        ("predict", shapes / "val.txt", "--weight", page),
+        ("predict", shapes / "images" / "val", "--weight", page),
+        ("export", "--weight", page),
+        ("info", page),
+        ("convert", page, tmp_path / "x.ckpt"),
+    ):
         message = one_line_error(*command(*arguments))
         assert "page.ckpt" in message or "val.txt: wanted a picture" in message
     assert "web page" in message
     assert not (tmp_path / "x.ckpt").exists()
 
 
-def test_class_counts_of_weight_and_data_must_agree(command: Command, recipe: Path, folder: Path, tmp_path: Path):
+def test_class_counts_of_weight_and_data_must_agree(
+    command: Command, recipe: Path, folder: Path, tmp_path: Path
+):
     other = save_seeded(folder / "five.ckpt", 5, [])
-    message = one_line_error(*command("test", "--config", recipe, "--weight", other, "--save_dir", tmp_path))
+    message = one_line_error(
+        *command("test", "--config", recipe, "--weight", other, "--save_dir", tmp_path)
+    )
     assert "has 5 classes, but data.val has 3 (circle, square, triangle)" in message
 
 
 def test_model_of_weight_and_recipe_must_agree(command: Command, recipe: Path, weight: Path):
-    message = one_line_error(*command("test", "--config", recipe, "--weight", weight, "--set", "model.name=yolox_s"))
+    message = one_line_error(
+        *command("test", "--config", recipe, "--weight", weight, "--set", "model.name=yolox_s")
+    )
     assert "holds yolo_fastestv2, but the config wants yolox_s" in message
 
 
 def test_odd_input_sizes(command: Command, weight: Path):
-    assert "multiples of 32" in one_line_error(*command("export", "--weight", weight, "--img_size", 100))
+    assert "multiples of 32" in one_line_error(
+        *command("export", "--weight", weight, "--img_size", 100)
+    )
     assert "--img_size: wanted a side or height and width" in one_line_error(
-        *command("export", "--weight", weight, "--img_size", 64, 64, 64))
+        *command("export", "--weight", weight, "--img_size", 64, 64, 64)
+    )
 
 
 def test_missing_pictures(command: Command, weight: Path, tmp_path: Path):
     for source in (tmp_path, tmp_path / "none.jpg", tmp_path / "*.jpg"):
-        assert "no picture or video there" in one_line_error(*command("predict", source, "--weight", weight))
+        assert "no picture or video there" in one_line_error(
+            *command("predict", source, "--weight", weight)
+        )
 
 
 def test_folder_that_cannot_be_made(command: Command, weight: Path, shapes: Path, tmp_path: Path):
     (tmp_path / "file").touch()
-    one_line_error(*command("predict", pictures(shapes)[0], "--weight", weight, "--save_dir", tmp_path / "file" / "x"))
+    one_line_error(
+        *command(
+            "predict",
+            pictures(shapes)[0],
+            "--weight",
+            weight,
+            "--save_dir",
+            tmp_path / "file" / "x",
+        )
+    )
 
 
-# ---- predict --------------------------------------------------------------------------------------------------------
+# ---- predict -------------------------------------------------------------------------------------
 
 
-def test_predict_annotates_pictures_and_writes_their_boxes(command: Command, shapes: Path, weight: Path,
-                                                            detector: Detector, tmp_path: Path):
-    status, output = command("predict", shapes / "images" / "val", "--weight", weight, "--conf_thres", CONFIDENCE,
-                             "--save_dir", tmp_path)
+def test_predict_annotates_pictures_and_writes_their_boxes(
+    command: Command, shapes: Path, weight: Path, detector: Detector, tmp_path: Path
+):
+    status, output = command(
+        "predict",
+        shapes / "images" / "val",
+        "--weight",
+        weight,
+        "--conf_thres",
+        CONFIDENCE,
+        "--save_dir",
+        tmp_path,
+    )
     assert status == 0, output
     rows = json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))
     assert list(rows) == [path.name for path in pictures(shapes)]
@@ -245,23 +387,39 @@ def test_predict_annotates_pictures_and_writes_their_boxes(command: Command, sha
         assert rows[path.name] == detector.predict(path).to_list()
         assert len(rows[path.name]) > 3
         assert read_image(tmp_path / path.name).shape == (*PHOTO, 3)
-        assert np.abs(read_image(tmp_path / path.name).astype(int) - read_image(path)).max() > 60      # drawn upon
+        # drawn upon
+        assert np.abs(read_image(tmp_path / path.name).astype(int) - read_image(path)).max() > 60
     assert "0 left out" in output
 
 
-def test_class_agnostic_predictions_do_not_overlap(command: Command, shapes: Path, weight: Path, detector: Detector,
-                                                   tmp_path: Path):
+def test_class_agnostic_predictions_do_not_overlap(
+    command: Command, shapes: Path, weight: Path, detector: Detector, tmp_path: Path
+):
     photo = pictures(shapes)[0]
-    status, output = command("predict", photo, "--weight", weight, "--conf_thres", CONFIDENCE, "--iou_thres", "0.2",
-                             "--class_agnostic", "--save_dir", tmp_path)
+    status, output = command(
+        "predict",
+        photo,
+        "--weight",
+        weight,
+        "--conf_thres",
+        CONFIDENCE,
+        "--iou_thres",
+        "0.2",
+        "--class_agnostic",
+        "--save_dir",
+        tmp_path,
+    )
     assert status == 0, output
     found = json.loads((tmp_path / "predictions.json").read_text(encoding="utf-8"))[photo.name]
-    boxes, _ = (t[0] for t in detector._predictor(detector.input_spec.prepare(read_image(photo))[0][None]))
+    boxes, _ = (
+        t[0] for t in detector._predictor(detector.input_spec.prepare(read_image(photo))[0][None])
+    )
     assert 0 < len(found) < len(detector.predict(photo).to_list()) <= len(boxes)
 
 
-def test_broken_picture_is_left_out_and_the_others_go_on(detector: Detector, shapes: Path, tmp_path: Path,
-                                                         caplog: pytest.LogCaptureFixture):
+def test_broken_picture_is_left_out_and_the_others_go_on(
+    detector: Detector, shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     source = tmp_path / "in"
     source.mkdir()
     good = pictures(shapes)[0].read_bytes()
@@ -302,21 +460,29 @@ def test_video(detector: Detector, shapes: Path, tmp_path: Path):
     assert frames[0][1].shape == (*PHOTO, 3)
 
 
-def test_file_that_is_no_video(detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_file_that_is_no_video(
+    detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     (tmp_path / "a.mp4").write_bytes(b"this is no video")
     with pytest.raises(ValueError, match="none of 1 files could be read"):
         predict_sources(detector, tmp_path / "a.mp4", tmp_path / "out")
     assert "a.mp4" in caplog.text
 
 
-# ---- test -----------------------------------------------------------------------------------------------------------
+# ---- test ----------------------------------------------------------------------------------------
 
 
-def test_test_evaluates_with_the_boxes_that_predict_finds(command: Command, recipe: Path, shapes: Path, weight: Path,
-                                                          detector: Detector, tmp_path: Path):
+def test_test_evaluates_with_the_boxes_that_predict_finds(
+    command: Command, recipe: Path, shapes: Path, weight: Path, detector: Detector, tmp_path: Path
+):
     status, output = command("test", "--config", recipe, "--weight", weight, "--save_dir", tmp_path)
     assert status == 0, output
-    assert {p.name for p in tmp_path.iterdir()} == {"detections.json", "metrics.txt", "pr_curves.png", "f1_curves.png"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "detections.json",
+        "metrics.txt",
+        "pr_curves.png",
+        "f1_curves.png",
+    }
     table = (tmp_path / "metrics.txt").read_text(encoding="utf-8")
     assert table.strip() in output
     for text in (*SHAPE_NAMES, "AP50", "The original's own metric", "network, ms/image"):
@@ -336,7 +502,7 @@ def test_test_evaluates_with_the_boxes_that_predict_finds(command: Command, reci
         detector.options = before
 
 
-# ---- export ---------------------------------------------------------------------------------------------------------
+# ---- export --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -350,6 +516,7 @@ def exported(weight: Path, folder: Path) -> Path:
 def test_exported_files_carry_what_a_runner_needs(exported: Path, detector: Detector):
     import onnx
     from mindspore.train.mind_ir_pb2 import ModelProto
+
     onnx_file = onnx.load(str(exported.with_suffix(".onnx")))
     mindir = ModelProto()
     mindir.ParseFromString(exported.with_suffix(".mindir").read_bytes())
@@ -360,15 +527,18 @@ def test_exported_files_carry_what_a_runner_needs(exported: Path, detector: Dete
         assert metadata["outputs"] == "boxes,scores"
         assert type(detector.input_spec).from_json(metadata["input_spec"]) == detector.input_spec
         assert len(json.loads(metadata["architecture"])["anchors"]) == 6
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
-              for v in (*onnx_file.graph.input, *onnx_file.graph.output)}
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*onnx_file.graph.input, *onnx_file.graph.output)
+    }
     rows = 3 * (4 * 6 + 2 * 3)
     assert shapes == {"images": [1, 3, *SIZE], "boxes": [1, rows, 4], "scores": [1, rows, 3]}
     assert sorted(p.name for p in exported.parent.iterdir()) == ["seeded.mindir", "seeded.onnx"]
 
 
-def test_onnx_runner_finds_the_boxes_of_the_detector(exported: Path, runner: ModuleType, detector: Detector,
-                                                     shapes: Path):
+def test_onnx_runner_finds_the_boxes_of_the_detector(
+    exported: Path, runner: ModuleType, detector: Detector, shapes: Path
+):
     other = runner.OnnxDetector(exported.with_suffix(".onnx"), conf_thres=CONFIDENCE)
     for path in pictures(shapes):
         found, rows = detector.predict(path), other.predict(read_image(path))
@@ -382,42 +552,68 @@ def test_onnx_runner_finds_the_boxes_of_the_detector(exported: Path, runner: Mod
 def test_onnx_runner_as_a_program(exported: Path, shapes: Path, tmp_path: Path):
     program = [sys.executable, ROOT / "deploy" / "onnx_runtime.py"]
     picture = pictures(shapes)[0]
-    done = subprocess.run([*program, exported.with_suffix(".onnx"), picture, "--save_dir", tmp_path],
-                          env=environment(), capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [*program, exported.with_suffix(".onnx"), picture, "--save_dir", tmp_path],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert re.match(rf"{re.escape(str(picture))}: \d+ boxes, [\d.]+ ms -> ", done.stdout)
     assert read_image(tmp_path / picture.name).shape == (*PHOTO, 3)
     (tmp_path / "no.onnx").write_bytes(b"no model")
-    done = subprocess.run([*program, tmp_path / "no.onnx", picture], env=environment(), capture_output=True, text=True,
-                          timeout=120, check=False)
+    done = subprocess.run(
+        [*program, tmp_path / "no.onnx", picture],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 1
     assert "no.onnx: ONNX Runtime cannot load it" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_raw_export_is_refused_by_the_runner(command: Command, weight: Path, runner: ModuleType, tmp_path: Path):
-    status, output = command("export", "--weight", weight, "--format", "onnx", "--raw", "--output", tmp_path / "raw")
+def test_raw_export_is_refused_by_the_runner(
+    command: Command, weight: Path, runner: ModuleType, tmp_path: Path
+):
+    status, output = command(
+        "export", "--weight", weight, "--format", "onnx", "--raw", "--output", tmp_path / "raw"
+    )
     assert status == 0, output
     import onnxruntime
-    outputs = onnxruntime.InferenceSession(str(tmp_path / "raw.onnx"), providers=["CPUExecutionProvider"]).get_outputs()
-    assert [o.shape for o in outputs] == [[1, 4, 6, 18], [1, 2, 3, 18]]             # 5 x 3 anchors + 3 classes
+
+    outputs = onnxruntime.InferenceSession(
+        str(tmp_path / "raw.onnx"), providers=["CPUExecutionProvider"]
+    ).get_outputs()
+    assert [o.shape for o in outputs] == [[1, 4, 6, 18], [1, 2, 3, 18]]  # 5 x 3 anchors + 3 classes
     with pytest.raises(ValueError, match="--raw"):
         runner.OnnxDetector(tmp_path / "raw.onnx")
 
 
 def test_air_needs_ascend(command: Command, weight: Path, tmp_path: Path):
     from mindspore import get_context
+
     if get_context("device_target") == "Ascend":
         pytest.skip("AIR can be written here")
-    message = one_line_error(*command("export", "--weight", weight, "--format", "air", "--output", tmp_path / "x"))
+    message = one_line_error(
+        *command("export", "--weight", weight, "--format", "air", "--output", tmp_path / "x")
+    )
     assert "only be written on an Ascend device" in message
     assert not list(tmp_path.iterdir())
 
 
-# ---- data -----------------------------------------------------------------------------------------------------------
+# ---- data ----------------------------------------------------------------------------------------
 
 
-def test_anchors_from_a_recipe_and_from_a_list(command: Command, recipe: Path, shapes: Path, tmp_path: Path):
-    status, output = command("anchors", "--config", recipe, "--num_clusters", 2, "--output_dir", tmp_path / "a")
+def test_anchors_from_a_recipe_and_from_a_list(
+    command: Command, recipe: Path, shapes: Path, tmp_path: Path
+):
+    status, output = command(
+        "anchors", "--config", recipe, "--num_clusters", 2, "--output_dir", tmp_path / "a"
+    )
     assert status == 0, output
     line, iou = (tmp_path / "a" / "anchors2.txt").read_text(encoding="utf-8").splitlines()
     numbers = [float(word) for word in line.split(",")]
@@ -425,11 +621,24 @@ def test_anchors_from_a_recipe_and_from_a_list(command: Command, recipe: Path, s
     assert 0 < min(numbers) <= max(numbers) <= 352
     assert 0.4 < float(iou) <= 1
     assert iou in output
-    status, _ = command("anchors", "--traintxt", shapes / "train.txt", "--num_clusters", 2, "--input_width", 704,
-                        "--output_dir", tmp_path)
+    status, _ = command(
+        "anchors",
+        "--traintxt",
+        shapes / "train.txt",
+        "--num_clusters",
+        2,
+        "--input_width",
+        704,
+        "--output_dir",
+        tmp_path,
+    )
     assert status == 0
-    wide = [float(w) for w in (tmp_path / "anchors2.txt").read_text(encoding="utf-8").splitlines()[0].split(",")]
-    np.testing.assert_allclose(wide, np.array(numbers) * [2, 1, 2, 1], atol=2.0)     # labels in text are rounded
+    wide = [
+        float(w)
+        for w in (tmp_path / "anchors2.txt").read_text(encoding="utf-8").splitlines()[0].split(",")
+    ]
+    # labels in text are rounded
+    np.testing.assert_allclose(wide, np.array(numbers) * [2, 1, 2, 1], atol=2.0)
     assert "--config or --traintxt is needed" in one_line_error(*command("anchors"))
 
 
@@ -437,7 +646,9 @@ def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, 
     status, output = command("check-data", "--config", recipe, "--split", "val")
     assert status == 0, output
     assert "ready for training" in output
-    copy = make_shapes_dataset(tmp_path / "copy", train_images=2, val_images=1, size=PHOTO, progress=False)
+    copy = make_shapes_dataset(
+        tmp_path / "copy", train_images=2, val_images=1, size=PHOTO, progress=False
+    )
     (copy / "images" / "train" / "000001.txt").write_text("7 0.5 0.5 0.2 0.2\n", encoding="utf-8")
     (copy / "images" / "train" / "000002.jpg").write_bytes(b"no picture")
     status, output = command("check-data", "--config", recipe, "--data", copy / "shapes.data")
@@ -452,25 +663,50 @@ def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, 
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path, bool]]:
     """Takes the place of the training: what it would have been called with."""
     calls: list[tuple[Config, Path, bool]] = []
-    monkeypatch.setattr("mindyolo_ext.engine.train.train",
-                        lambda config, save_dir, *, resume: calls.append((config, save_dir, resume)))
+    monkeypatch.setattr(
+        "mindyolo_ext.engine.train.train",
+        lambda config, save_dir, *, resume: calls.append((config, save_dir, resume)),
+    )
     return calls
 
 
-def test_data_file_wins_over_the_recipe_and_flags_over_both(command: Command, recipe: Path, shapes: Path,
-                                                             trained: list[tuple[Config, Path, bool]]):
+def test_data_file_wins_over_the_recipe_and_flags_over_both(
+    command: Command, recipe: Path, shapes: Path, trained: list[tuple[Config, Path, bool]]
+):
     data = shapes / "shapes.data"
     assert command("train", "--config", recipe, "--data", data)[0] == 0
     config, save_dir, resume = trained.pop()
-    assert (config.train.epochs, config.train.per_batch_size, config.train.optimizer.lr) == (30, 16, 0.001)
+    assert (config.train.epochs, config.train.per_batch_size, config.train.optimizer.lr) == (
+        30,
+        16,
+        0.001,
+    )
     assert config.train.schedule.milestones == [20, 26]
     assert config.input.size == [352, 352]
     assert config.data.num_classes == 3
     assert config.data.train == {"format": "darknet", "data": str(data.resolve()), "split": "train"}
     assert config.model.keywords["anchors"][0] == [12.64, 19.39]
     assert (save_dir, resume) == (Path("runs/shapes"), False)
-    assert command("train", "--config", recipe, "--data", data, "--epochs", 7, "--set", "train.optimizer.lr=0.5",
-                   "--img_size", 64, 96, "--save_dir", "elsewhere", "--resume")[0] == 0
+    assert (
+        command(
+            "train",
+            "--config",
+            recipe,
+            "--data",
+            data,
+            "--epochs",
+            7,
+            "--set",
+            "train.optimizer.lr=0.5",
+            "--img_size",
+            64,
+            96,
+            "--save_dir",
+            "elsewhere",
+            "--resume",
+        )[0]
+        == 0
+    )
     config, save_dir, resume = trained.pop()
     assert (config.train.epochs, config.train.optimizer.lr, config.input.size) == (7, 0.5, [64, 96])
     assert (save_dir, resume) == (Path("elsewhere"), True)
@@ -478,12 +714,13 @@ def test_data_file_wins_over_the_recipe_and_flags_over_both(command: Command, re
 
 def test_data_file_with_subdivisions_and_start_weights(tmp_path: Path, recipe: Path):
     (tmp_path / "start.pth").touch()
-    (tmp_path / "x.data").write_text(f"batch_size=64\nsubdivisions=4\npre_weights={tmp_path / 'start.pth'}\n",
-                                     encoding="utf-8")
+    (tmp_path / "x.data").write_text(
+        f"batch_size=64\nsubdivisions=4\npre_weights={tmp_path / 'start.pth'}\n", encoding="utf-8"
+    )
     config = load_config(recipe, recipe_overrides(tmp_path / "x.data"))
     assert (config.train.per_batch_size, config.train.optimizer.accumulate) == (16, 4)
     assert config.train.weight == str(tmp_path / "start.pth")
-    assert config.train.epochs == 2                                 # the recipe's, as the file says nothing
+    assert config.train.epochs == 2  # the recipe's, as the file says nothing
     (tmp_path / "start.pth").unlink()
     assert load_config(recipe, recipe_overrides(tmp_path / "x.data")).train.weight == ""
     (tmp_path / "x.data").write_text("epoch=3\n", encoding="utf-8")
@@ -491,21 +728,61 @@ def test_data_file_with_subdivisions_and_start_weights(tmp_path: Path, recipe: P
         recipe_overrides(tmp_path / "x.data")
 
 
-def test_flags_of_train_reach_the_recipe(command: Command, recipe: Path, trained: list[tuple[Config, Path, bool]]):
-    flags = {"--per_batch_size": 3, "--run_eval": "False", "--run_eval_interval": 4, "--log_interval": 5, "--seed": 6,
-             "--accumulate": 7, "--sync_bn": "True", "--ema": "False", "--clip_grad": "True", "--clip_grad_value": 8,
-             "--ms_loss_scaler": "static", "--ms_loss_scaler_value": 9, "--ms_amp_level": "O2", "--workers": 10,
-             "--conf_thres": 0.11, "--iou_thres": 0.12, "--weight": "start.ckpt"}
-    assert command("train", "--config", recipe, *(word for pair in flags.items() for word in pair))[0] == 0
+def test_flags_of_train_reach_the_recipe(
+    command: Command, recipe: Path, trained: list[tuple[Config, Path, bool]]
+):
+    flags = {
+        "--per_batch_size": 3,
+        "--run_eval": "False",
+        "--run_eval_interval": 4,
+        "--log_interval": 5,
+        "--seed": 6,
+        "--accumulate": 7,
+        "--sync_bn": "True",
+        "--ema": "False",
+        "--clip_grad": "True",
+        "--clip_grad_value": 8,
+        "--ms_loss_scaler": "static",
+        "--ms_loss_scaler_value": 9,
+        "--ms_amp_level": "O2",
+        "--workers": 10,
+        "--conf_thres": 0.11,
+        "--iou_thres": 0.12,
+        "--weight": "start.ckpt",
+    }
+    assert (
+        command("train", "--config", recipe, *(word for pair in flags.items() for word in pair))[0]
+        == 0
+    )
     config = trained.pop()[0]
     train, optimizer = config.train, config.train.optimizer
-    assert (train.per_batch_size, train.run_eval, train.eval_interval, train.log_interval) == (3, False, 4, 5)
-    assert (train.seed, optimizer.accumulate, train.sync_bn, train.ema_decay, optimizer.clip_norm) == (6, 7, True, 0, 8)
-    assert (train.loss_scaler, train.loss_scale, train.amp_level, config.data.workers) == ("static", 9, "O2", 10)
-    assert (config.eval.conf_thres, config.eval.iou_thres, train.weight) == (0.11, 0.12, "start.ckpt")
+    assert (train.per_batch_size, train.run_eval, train.eval_interval, train.log_interval) == (
+        3,
+        False,
+        4,
+        5,
+    )
+    assert (
+        train.seed,
+        optimizer.accumulate,
+        train.sync_bn,
+        train.ema_decay,
+        optimizer.clip_norm,
+    ) == (6, 7, True, 0, 8)
+    assert (train.loss_scaler, train.loss_scale, train.amp_level, config.data.workers) == (
+        "static",
+        9,
+        "O2",
+        10,
+    )
+    assert (config.eval.conf_thres, config.eval.iou_thres, train.weight) == (
+        0.11,
+        0.12,
+        "start.ckpt",
+    )
 
 
-# ---- the other verbs ------------------------------------------------------------------------------------------------
+# ---- the other verbs -----------------------------------------------------------------------------
 
 
 def test_info_of_a_checkpoint_and_an_exported_file(command: Command, weight: Path, exported: Path):
@@ -522,8 +799,14 @@ def test_info_of_a_checkpoint_and_an_exported_file(command: Command, weight: Pat
 def test_info_in_a_process_of_its_own(weight: Path):
     """Without the variables that this process's import of the backend has set."""
     fresh = {k: v for k, v in environment().items() if k not in ("ONEDNN_MAX_CPU_ISA", "GLOG_v")}
-    done = subprocess.run([BIN / "mindyolo-ext", "info", weight], env=fresh, capture_output=True, text=True,
-                          timeout=120, check=False)
+    done = subprocess.run(
+        [BIN / "mindyolo-ext", "info", weight],
+        env=fresh,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "yolo_fastestv2, 3 classes" in done.stdout
 
@@ -532,6 +815,7 @@ def test_doctor_names_versions_and_times_a_convolution(command: Command):
     status, output = command("doctor")
     assert status == 0, output
     from importlib.metadata import version
+
     assert re.search(rf"^mindspore +{re.escape(version('mindspore'))}$", output, re.MULTILINE)
     assert re.search(r"^ONEDNN_MAX_CPU_ISA +AVX2", output, re.MULTILINE)
     assert re.search(r"^a 3x3 convolution on the CPU +\d+ ms", output, re.MULTILINE)
@@ -548,8 +832,18 @@ def test_original_checkpoint_from_file_to_boxes(command: Command, shapes: Path, 
     status, output = command("info", ours)
     assert status == 0, output
     assert report["source_sha256"][:32] in output
-    status, output = command("predict", pictures(shapes)[0], "--weight", ours, "--img_size", *SIZE,
-                             "--conf_thres", 0.02, "--save_dir", tmp_path / "out")
+    status, output = command(
+        "predict",
+        pictures(shapes)[0],
+        "--weight",
+        ours,
+        "--img_size",
+        *SIZE,
+        "--conf_thres",
+        0.02,
+        "--save_dir",
+        tmp_path / "out",
+    )
     assert status == 0, output
     rows = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))
     assert len(rows[pictures(shapes)[0].name]) > 0

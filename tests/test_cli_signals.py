@@ -1,4 +1,7 @@
-"""SIGTERM during a verb: ends it as Ctrl-C does, and leaves the surrounding program's handler as it was."""
+"""SIGTERM during a verb: ends it as Ctrl-C does, and leaves the surrounding program's handler as
+it was.
+"""
+
 import logging
 import os
 import signal
@@ -13,7 +16,9 @@ from mindyolo_ext import cli
 
 @pytest.fixture(autouse=True)
 def own_handler() -> Iterator[list[int]]:
-    """A surrounding program's handler for SIGTERM, and the signals that it got; logging is put back too."""
+    """A surrounding program's handler for SIGTERM, and the signals that it got; logging is put
+    back too.
+    """
     root, package = logging.getLogger(), logging.getLogger("matplotlib")
     handlers, level, other = root.handlers[:], root.level, package.level
     got: list[int] = []

@@ -1,4 +1,5 @@
 """Recipes: inheritance, overrides and the errors a user meets."""
+
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,37 +22,59 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 
 def test_later_wins_mappings_merge_lists_replace(tmp_path):
-    write(tmp_path, "base.yaml", "model: {name: a, keywords: {x: 1, y: 2}}\ndata: {augment: [{name: one}]}\n"
-                                 "train: {epochs: 5, optimizer: {lr: 0.1}}\n")
-    path = write(tmp_path, "child.yaml", "__BASE__: base.yaml\nmodel: {keywords: {y: 3}}\n"
-                                         "data: {augment: [{name: two}]}\ntrain: {optimizer: {momentum: 0.5}}\n")
-    config = load_config(path, ["train.optimizer.lr=1e-3", "data.root=/tmp/x", "eval.metrics=[darknet]"])
+    write(
+        tmp_path,
+        "base.yaml",
+        "model: {name: a, keywords: {x: 1, y: 2}}\ndata: {augment: [{name: one}]}\n"
+        "train: {epochs: 5, optimizer: {lr: 0.1}}\n",
+    )
+    path = write(
+        tmp_path,
+        "child.yaml",
+        "__BASE__: base.yaml\nmodel: {keywords: {y: 3}}\n"
+        "data: {augment: [{name: two}]}\ntrain: {optimizer: {momentum: 0.5}}\n",
+    )
+    config = load_config(
+        path, ["train.optimizer.lr=1e-3", "data.root=/tmp/x", "eval.metrics=[darknet]"]
+    )
     assert config.model.keywords == {"x": 1, "y": 3}
     assert config.data.augment == [{"name": "two"}]
-    assert (config.train.epochs, config.train.optimizer.lr, config.train.optimizer.momentum) == (5, 0.001, 0.5)
+    assert (config.train.epochs, config.train.optimizer.lr, config.train.optimizer.momentum) == (
+        5,
+        0.001,
+        0.5,
+    )
     assert config.data.root == "/tmp/x" and config.eval.metrics == ["darknet"]
 
 
 def test_saved_recipe_reads_back_the_same(tmp_path):
-    config = load_config(write(tmp_path, "a.yaml", "train: {stages: [{from_epoch: 3, loss: {l1: true}}]}\n"))
+    config = load_config(
+        write(tmp_path, "a.yaml", "train: {stages: [{from_epoch: 3, loss: {l1: true}}]}\n")
+    )
     assert load_config(write(tmp_path, "b.yaml", config.to_yaml())) == config
     assert config.train.stages[0].from_epoch == 3
 
 
-@pytest.mark.parametrize("text, message", [
-    ("train: {epoch: 3}", r"a.yaml: unknown key train.epoch, did you mean train.epochs\?"),
-    ("train: {optimizer: {learning: 3}}", "unknown key train.optimizer.learning; known are"),
-    ("train: {epochs: many}", "train.epochs wanted int, got 'many'"),
-    ("train: {epochs: true}", "train.epochs wanted int, got True"),
-    ("train: 3", "train. wanted a section, got 3"),
-    ("data: {augment: 3}", "data.augment wanted list, got 3"),
-    ("train: {epochs: 1, epochs: 2}", "'epochs' stands twice"),
-    ("- 1", "wanted sections at the top level"),
-    ("a: [", "not valid YAML"),
-    ("train: {stages: [{from_epoch: -1, eval_interval: 0}]}", "eval_interval must be at least 1, got 0"),
-    ("train: {eval_interval: 0}", "train.eval_interval must be at least 1, got 0"),
-    ("train: {stages: [{from: 3}]}", r"unknown key train.stages\[0\].from"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("train: {epoch: 3}", r"a.yaml: unknown key train.epoch, did you mean train.epochs\?"),
+        ("train: {optimizer: {learning: 3}}", "unknown key train.optimizer.learning; known are"),
+        ("train: {epochs: many}", "train.epochs wanted int, got 'many'"),
+        ("train: {epochs: true}", "train.epochs wanted int, got True"),
+        ("train: 3", "train. wanted a section, got 3"),
+        ("data: {augment: 3}", "data.augment wanted list, got 3"),
+        ("train: {epochs: 1, epochs: 2}", "'epochs' stands twice"),
+        ("- 1", "wanted sections at the top level"),
+        ("a: [", "not valid YAML"),
+        (
+            "train: {stages: [{from_epoch: -1, eval_interval: 0}]}",
+            "eval_interval must be at least 1, got 0",
+        ),
+        ("train: {eval_interval: 0}", "train.eval_interval must be at least 1, got 0"),
+        ("train: {stages: [{from: 3}]}", r"unknown key train.stages\[0\].from"),
+    ],
+)
 def test_wrong_recipes_say_where_and_what(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         load_config(write(tmp_path, "a.yaml", text))
@@ -75,7 +98,11 @@ def test_override_after_loading(tmp_path):
 
 def test_another_data_format_replaces_the_description(tmp_path):
     path = write(tmp_path, "a.yaml", "data: {val: {format: coco, images: a, annotations: b}}")
-    assert load_config(path, ["data.val.images=c"]).data.val == {"format": "coco", "images": "c", "annotations": "b"}
+    assert load_config(path, ["data.val.images=c"]).data.val == {
+        "format": "coco",
+        "images": "c",
+        "annotations": "b",
+    }
     replaced = load_config(path, ["data.val={format: darknet, data: x.data, split: val}"]).data.val
     assert replaced == {"format": "darknet", "data": "x.data", "split": "val"}
 
@@ -104,14 +131,32 @@ def test_yolox_recipes(scale, size):
     low, high = (10, 20) if size == 416 else (15, 25)
     assert config.train.multi_scale == [32 * step for step in range(low, high + 1)]
     optimizer = config.train.optimizer
-    assert optimizer.lr * 64 == 0.01 and optimizer.lr_per_image and optimizer.nesterov and optimizer.groups == "by_kind"
+    assert (
+        optimizer.lr * 64 == 0.01
+        and optimizer.lr_per_image
+        and optimizer.nesterov
+        and optimizer.groups == "by_kind"
+    )
     assert (config.eval.conf_thres, config.eval.iou_thres, config.eval.clip) == (0.01, 0.65, False)
-    header = (RECIPES / "yolox" / f"yolox-{scale}.yaml").read_text(encoding="utf-8").partition("__BASE__")[0]
-    assert f"{size} x {size}" in header and "% mAP" in header and f"configs/yolox/yolox-{scale}.yaml" in header
+    header = (
+        (RECIPES / "yolox" / f"yolox-{scale}.yaml")
+        .read_text(encoding="utf-8")
+        .partition("__BASE__")[0]
+    )
+    assert (
+        f"{size} x {size}" in header
+        and "% mAP" in header
+        and f"configs/yolox/yolox-{scale}.yaml" in header
+    )
 
 
 def test_a_voc_recipe_replaces_the_coco_description(shared):
-    config = load_config(RECIPES / "yolox" / "yolox-nano-bccd.yaml", [f"data.root={shared / 'data' / 'bccd'}"])
-    train, val = (build_dataset(description, config.data.root) for description in (config.data.train, config.data.val))
+    config = load_config(
+        RECIPES / "yolox" / "yolox-nano-bccd.yaml", [f"data.root={shared / 'data' / 'bccd'}"]
+    )
+    train, val = (
+        build_dataset(description, config.data.root)
+        for description in (config.data.train, config.data.val)
+    )
     assert (len(train), len(val)) == (205, 87) and train.class_names == ["RBC", "WBC", "Platelets"]
     assert build_pipeline(config.data.augment, InputSpec(), train).max_boxes == 120

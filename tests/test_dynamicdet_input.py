@@ -1,4 +1,5 @@
 """DynamicDet's input: equal to the original's evaluation and to its inference tool."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from mindyolo_ext.data.rectangles import rectangular_batches
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.dynamicdet_input import official_input
 
-SIZES = {"p5": (640, 32), "w6": (1280, 64), "down": (96, 32)}       # side of the input, stride
+SIZES = {"p5": (640, 32), "w6": (1280, 64), "down": (96, 32)}  # side of the input, stride
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def same_grey_levels(tensor: np.ndarray, wanted: np.ndarray) -> None:
     got = np.rint(tensor * 255)
     np.testing.assert_array_equal(tensor, got.astype(np.float32) / np.float32(255))
     assert got.shape == wanted.shape
-    difference = np.abs(got - wanted)                               # another OpenCV may round otherwise
+    difference = np.abs(got - wanted)  # another OpenCV may round otherwise
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
@@ -52,10 +53,13 @@ def test_boxes_find_the_way_of_the_original(stored: dict[str, np.ndarray], setti
     assert (placement.pad_x, placement.pad_y) == (pad_x, pad_y)
     assert (placement.scale_x, placement.scale_y) == pytest.approx((scale_y, scale_y), rel=1e-12)
     corners = np.array([[pad_x, pad_y, spec.size[1] - pad_x, spec.size[0] - pad_y]], np.float32)
-    wanted = np.minimum((corners - np.float32([pad_x, pad_y] * 2)) / np.float32(scale_y), [width, height] * 2)
+    wanted = np.minimum(
+        (corners - np.float32([pad_x, pad_y] * 2)) / np.float32(scale_y), [width, height] * 2
+    )
     np.testing.assert_allclose(placement.to_photo(corners), wanted, rtol=1e-6)
 
-    exact = replace(spec, rounding="down").place(int(height), int(width))       # labels follow each side's factor
+    # labels follow each side's factor
+    exact = replace(spec, rounding="down").place(int(height), int(width))
     rows, net = stored["labels"], np.array([*spec.size[::-1]] * 2)
     got = exact.to_network(photo_boxes(rows, width, height)) / net
     centred = np.concatenate([(got[:, :2] + got[:, 2:]) / 2, got[:, 2:] - got[:, :2]], 1)
@@ -71,8 +75,12 @@ def photo_boxes(rows: np.ndarray, width: float, height: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("name", "size"), [("detect96", (96, 96)), ("detect640", (448, 640))])
-def test_the_inference_tool(stored: dict[str, np.ndarray], name: str, size: tuple[int, int]) -> None:
-    """It rounds to the nearest pixel, never averages and takes the middle of the padding before rounding."""
+def test_the_inference_tool(
+    stored: dict[str, np.ndarray], name: str, size: tuple[int, int]
+) -> None:
+    """It rounds to the nearest pixel, never averages and takes the middle of the padding before
+    rounding.
+    """
     spec = InputSpec(size=size, color="rgb")
     step = 1 if f"{name}_input" in stored else 4
     assert step == 1 or tuple(stored[f"{name}_shape"]) == (3, *size)

@@ -1,4 +1,7 @@
-"""Gold-YOLO's input: equal to the original's evaluation, published and everyday, and to its inference tool."""
+"""Gold-YOLO's input: equal to the original's evaluation, published and everyday, and to its
+inference tool.
+"""
+
 from dataclasses import replace
 
 import cv2
@@ -10,9 +13,15 @@ from mindyolo_ext.input_spec import InputSpec
 
 PUBLISHED = InputSpec(color="rgb", rounding="down_whole", shrink="area", border=4)
 EVERYDAY = replace(PUBLISHED, rounding="down_height", border=0)
-SPECS = {"default": EVERYDAY.in_frame((480, 672)), "repro636": PUBLISHED, "repro634": replace(PUBLISHED, border=6),
-         "repro638": replace(PUBLISHED, border=2), "small96": replace(EVERYDAY, size=(96, 96)).in_frame((96, 128)),
-         "small96sq": replace(PUBLISHED, size=(96, 96), border=1), "infer640": InputSpec(size=(448, 640), color="rgb")}
+SPECS = {
+    "default": EVERYDAY.in_frame((480, 672)),
+    "repro636": PUBLISHED,
+    "repro634": replace(PUBLISHED, border=6),
+    "repro638": replace(PUBLISHED, border=2),
+    "small96": replace(EVERYDAY, size=(96, 96)).in_frame((96, 128)),
+    "small96sq": replace(PUBLISHED, size=(96, 96), border=1),
+    "infer640": InputSpec(size=(448, 640), color="rgb"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +42,7 @@ def test_pictures_equal_the_original(stored: dict[str, np.ndarray], setting: str
     assert step in (1, 4) and wanted.shape == (3, spec.size[0] // step, spec.size[1] // step)
     tensor, _ = spec.prepare(stored["image"])
     got = np.rint(tensor[:, ::step, ::step] * 255).astype(int)
-    assert np.abs(got - wanted).max() <= 1 and (got != wanted).mean() < 0.01        # OpenCV's rounding
+    assert np.abs(got - wanted).max() <= 1 and (got != wanted).mean() < 0.01  # OpenCV's rounding
 
 
 @pytest.mark.parametrize("setting", [name for name in SPECS if name != "infer640"])
@@ -43,32 +52,49 @@ def test_boxes_find_the_way_of_the_original(stored: dict[str, np.ndarray], setti
     assert [placement.pad_x, placement.pad_y] == stored[f"{setting}_pad_wh"].tolist()
     scale_y, scale_x = stored[f"{setting}_ratio_hw"]
     everyday = spec.rounding == "down_height"
-    assert (placement.scale_y, placement.scale_x) == pytest.approx((scale_y, scale_y if everyday else scale_x), 1e-12)
+    assert (placement.scale_y, placement.scale_x) == pytest.approx(
+        (scale_y, scale_y if everyday else scale_x), 1e-12
+    )
     wanted = stored[f"{setting}_boxes_orig{'' if everyday else '_exact'}"]
     np.testing.assert_allclose(placement.to_photo(stored["boxes_net"]), wanted, atol=1e-4)
     exact = replace(spec, rounding="down").place(height, width) if everyday else placement
-    np.testing.assert_allclose(exact.to_photo(stored["boxes_net"]), stored[f"{setting}_boxes_orig_exact"], atol=1e-4)
-    labels = np.clip(exact.to_network(network_boxes(stored["labels_in"], (height, width))), 0,
-                     np.array([*spec.size[::-1]] * 2) - 1e-3)
-    np.testing.assert_allclose(labels, network_boxes(stored[f"{setting}_labels"][:, 1:], spec.size), atol=1e-3)
+    np.testing.assert_allclose(
+        exact.to_photo(stored["boxes_net"]), stored[f"{setting}_boxes_orig_exact"], atol=1e-4
+    )
+    labels = np.clip(
+        exact.to_network(network_boxes(stored["labels_in"], (height, width))),
+        0,
+        np.array([*spec.size[::-1]] * 2) - 1e-3,
+    )
+    np.testing.assert_allclose(
+        labels, network_boxes(stored[f"{setting}_labels"][:, 1:], spec.size), atol=1e-3
+    )
 
 
-def test_the_inference_tool_differs_by_less_than_half_a_pixel_of_the_network(stored: dict[str, np.ndarray]) -> None:
-    """It takes the middle of the padding before rounding, and rounds its boxes to whole pixels in the end."""
+def test_the_inference_tool_differs_by_less_than_half_a_pixel_of_the_network(
+    stored: dict[str, np.ndarray],
+) -> None:
+    """It takes the middle of the padding before rounding, and rounds its boxes to whole pixels
+    in the end.
+    """
     got = SPECS["infer640"].place(*stored["image"].shape[:2]).to_photo(stored["boxes_net"])
     np.testing.assert_allclose(got, stored["infer640_boxes_orig"], atol=0.5 * 173 / 640)
 
 
 def test_a_photo_that_does_not_fit_is_shrunk_again() -> None:
-    photo = cv2.resize(np.random.default_rng(0).integers(0, 256, (9, 11, 3)).astype(np.uint8), (137, 113))
+    photo = cv2.resize(
+        np.random.default_rng(0).integers(0, 256, (9, 11, 3)).astype(np.uint8), (137, 113)
+    )
     spec = InputSpec(size=(64, 96), rounding="down_whole", shrink="area", border=1)
     canvas, placement = spec.resize_image(photo)
-    once = cv2.resize(photo, (95, 78), interpolation=cv2.INTER_AREA)        # 113 * 95 / 137 = 78.4
-    twice = cv2.resize(once, (78, 64), interpolation=cv2.INTER_LINEAR)     # 95 * 64 / 78 = 77.9
+    once = cv2.resize(photo, (95, 78), interpolation=cv2.INTER_AREA)  # 113 * 95 / 137 = 78.4
+    twice = cv2.resize(once, (78, 64), interpolation=cv2.INTER_LINEAR)  # 95 * 64 / 78 = 77.9
     np.testing.assert_array_equal(canvas[:, 9:87], twice)
     assert (canvas[:, :9] == 114).all() and (canvas[:, 87:] == 114).all()
     assert (placement.pad_x, placement.pad_y) == (9, 0)
-    assert (placement.scale_x, placement.scale_y) == pytest.approx((95 / 137 * 64 / 78, 78 / 113 * 64 / 78))
+    assert (placement.scale_x, placement.scale_y) == pytest.approx(
+        (95 / 137 * 64 / 78, 78 / 113 * 64 / 78)
+    )
 
 
 def test_a_frame_keeps_the_scale_of_photos() -> None:
@@ -78,7 +104,10 @@ def test_a_frame_keeps_the_scale_of_photos() -> None:
             framed = spec.in_frame(size)
             height, width = (300, 640) if size[1] == 672 else (640, 300)
             ours, theirs = framed.place(height, width), spec.place(height, width)
-            assert framed.size == size and (ours.scale_x, ours.scale_y) == (theirs.scale_x, theirs.scale_y)
+            assert framed.size == size and (ours.scale_x, ours.scale_y) == (
+                theirs.scale_x,
+                theirs.scale_y,
+            )
     plain = InputSpec(size=(96, 96)).in_frame((64, 128))
     assert plain == InputSpec(size=(64, 128))
 
@@ -98,6 +127,10 @@ def test_any_shape_of_photo_fits() -> None:
 
 def test_borders_that_make_no_sense_are_refused() -> None:
     assert InputSpec.from_json(PUBLISHED.to_json()) == PUBLISHED
-    for changes in ({"border": 640}, {"border": 4, "resize": "stretch"}, {"border": 4, "rounding": "nearest"}):
+    for changes in (
+        {"border": 640},
+        {"border": 4, "resize": "stretch"},
+        {"border": 4, "rounding": "nearest"},
+    ):
         with pytest.raises(ValueError, match="border wants a letterbox"):
             replace(PUBLISHED, **changes)

@@ -1,4 +1,7 @@
-"""The simple YOLO's recipes: the numbers of the original's configuration and of its published tables."""
+"""The simple YOLO's recipes: the numbers of the original's configuration and of its published
+tables.
+"""
+
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +40,9 @@ def recipe(name: str):
 
 def test_there_is_a_recipe_for_every_published_row():
     assert {p.stem for p in RECIPES.glob("*.yaml")} == {f"simple-yolo-{n}" for n in PUBLISHED} | {
-        "base", "simple-yolo-resnet18-bccd"}
+        "base",
+        "simple-yolo-resnet18-bccd",
+    }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -53,28 +58,45 @@ def test_network_and_published_numbers(name):
 def test_training_as_the_original():
     config = recipe("resnet18")
     train = config.train
-    assert (train.epochs, train.per_batch_size, train.ema_decay, train.ema_ramp) == (400, 24, 1.0, "linear")
-    assert (train.optimizer.name, train.optimizer.betas, train.optimizer.weight_decay) == ("adam", [0.9, 0.999], 0.0)
-    schedule = Schedule(train.optimizer, train.schedule, steps_per_epoch=690, epochs=400, global_batch=2 * 24)
+    assert (train.epochs, train.per_batch_size, train.ema_decay, train.ema_ramp) == (
+        400,
+        24,
+        1.0,
+        "linear",
+    )
+    assert (train.optimizer.name, train.optimizer.betas, train.optimizer.weight_decay) == (
+        "adam",
+        [0.9, 0.999],
+        0.0,
+    )
+    schedule = Schedule(
+        train.optimizer, train.schedule, steps_per_epoch=690, epochs=400, global_batch=2 * 24
+    )
     assert schedule.rates(0)[0] == pytest.approx(2 * 0.001 / 25)
     assert max(schedule.rates(step)[0] for step in range(2000, 2140)) == pytest.approx(2 * 0.001)
     defaults = loss_keywords(train.loss["name"])
     assert set(train.loss) - {"name"} <= set(defaults)
     signature = simple_yolo_loss.__kwdefaults__
     assert {k: v for k, v in train.loss.items() if k != "name"} == {
-        k: list(v) if isinstance(v, tuple) else v for k, v in signature.items() if k in train.loss}
+        k: list(v) if isinstance(v, tuple) else v for k, v in signature.items() if k in train.loss
+    }
 
 
 def test_evaluation_as_the_published_comparison():
     config = recipe("resnet18")
-    assert (config.eval.conf_thres, config.eval.iou_thres, config.eval.max_detections, config.eval.multi_label) == (
-        0.001, 0.6, 300, False)
+    assert (
+        config.eval.conf_thres,
+        config.eval.iou_thres,
+        config.eval.max_detections,
+        config.eval.multi_label,
+    ) == (0.001, 0.6, 300, False)
     assert config.train.best_metric == "AP50" and config.eval.metrics == ["voc"]
 
 
 def write_voc(folder: Path, years: dict[str, str]) -> None:
     """One picture with one box per year, both lists."""
     from mindyolo_ext.data.image_file import write_image
+
     for year, split in years.items():
         root = folder / year
         for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
@@ -87,7 +109,9 @@ def write_voc(folder: Path, years: dict[str, str]) -> None:
                 "<object><name>dog</name><difficult>1</difficult><bndbox><xmin>10</xmin><ymin>10</ymin>"
                 "<xmax>50</xmax><ymax>40</ymax></bndbox></object>"
                 "<object><name>cat</name><bndbox><xmin>10</xmin><ymin>10</ymin><xmax>12</xmax><ymax>15</ymax></bndbox>"
-                "</object></annotation>", encoding="utf-8")
+                "</object></annotation>",
+                encoding="utf-8",
+            )
             with (root / "ImageSets" / "Main" / f"{split}.txt").open("a", encoding="utf-8") as file:
                 file.write(stem + "\n")
         if year == "VOC2007":
@@ -95,7 +119,9 @@ def write_voc(folder: Path, years: dict[str, str]) -> None:
 
 
 def test_voc_is_read_as_the_original_reads_it(tmp_path):
-    """Both years, difficult objects kept, objects of 10 square pixels or less dropped, coordinates as they stand."""
+    """Both years, difficult objects kept, objects of 10 square pixels or less dropped,
+    coordinates as they stand.
+    """
     write_voc(tmp_path, {"VOC2007": "trainval", "VOC2012": "trainval"})
     config = recipe("resnet18")
     train = build_dataset(config.data.train, tmp_path)

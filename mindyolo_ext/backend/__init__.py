@@ -3,6 +3,7 @@
 ``environment`` is applied before MindSpore is imported, because oneDNN and the launcher read their
 settings at that moment.
 """
+
 from mindyolo_ext.backend.environment import prepare_environment
 
 prepare_environment()
@@ -11,5 +12,17 @@ from mindspore import Parameter, Tensor, bool_, float16, float32, int32, int64, 
 from mindspore.common.initializer import HeNormal, initializer  # noqa: E402
 
 BACKEND = "mindspore"
-__all__ = ["BACKEND", "HeNormal", "Parameter", "Tensor", "bool_", "float16", "float32", "initializer", "int32", "int64",
-           "nn", "ops"]
+__all__ = [
+    "BACKEND",
+    "HeNormal",
+    "Parameter",
+    "Tensor",
+    "bool_",
+    "float16",
+    "float32",
+    "initializer",
+    "int32",
+    "int64",
+    "nn",
+    "ops",
+]

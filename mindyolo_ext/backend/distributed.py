@@ -1,7 +1,9 @@
-"""What the ranks do together, inside graphs and on the host. With one process all of it costs nothing.
+"""What the ranks do together, inside graphs and on the host. With one process all of it costs
+nothing.
 
 Only AllReduce is used: it is the one collective that MindSpore documents for Ascend, GPU and CPU.
 """
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,7 +46,8 @@ class SyncBatchNorm2d(nn.Cell):
         super().__init__()
         self.gamma, self.beta = source.gamma, source.beta
         self.moving_mean, self.moving_variance = source.moving_mean, source.moving_variance
-        self.eps, self.momentum = source.eps, 1.0 - source.momentum     # nn.BatchNorm2d stores 1 - momentum
+        # nn.BatchNorm2d stores 1 - momentum
+        self.eps, self.momentum = source.eps, 1.0 - source.momentum
         self.size = world().size
         self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.size > 1 else None
 
@@ -60,7 +63,9 @@ class SyncBatchNorm2d(nn.Cell):
             variance = (self.all_reduce(squares) if self.size > 1 else squares) / count
             unbiased = ops.stop_gradient(variance) * (count / max(count - 1, 1))
             keep = self.momentum
-            ops.assign(self.moving_mean, self.moving_mean * keep + ops.stop_gradient(mean) * (1.0 - keep))
+            ops.assign(
+                self.moving_mean, self.moving_mean * keep + ops.stop_gradient(mean) * (1.0 - keep)
+            )
             ops.assign(self.moving_variance, self.moving_variance * keep + unbiased * (1.0 - keep))
             scale = self.gamma * ops.rsqrt(variance + self.eps)
             return centred * ops.reshape(scale, shape) + ops.reshape(self.beta, shape)
@@ -69,10 +74,12 @@ class SyncBatchNorm2d(nn.Cell):
 
 
 def synchronise_batch_norm(cell: nn.Cell) -> int:
-    """Replace every ``nn.BatchNorm2d`` below ``cell``, a whole network, by ``SyncBatchNorm2d``; returns how many."""
+    """Replace every ``nn.BatchNorm2d`` below ``cell``, a whole network, by ``SyncBatchNorm2d``;
+    returns how many.
+    """
     count = _synchronise(cell)
     for name, parameter in cell.parameters_and_names():
-        parameter.name = name                           # the replacement called it after its own place alone
+        parameter.name = name  # the replacement called it after its own place alone
     return count
 
 
@@ -93,7 +100,9 @@ def _synchronise(cell: nn.Cell) -> int:
 
 
 def freeze_batch_norm(cell: nn.Cell) -> int:
-    """Let every ``nn.BatchNorm2d`` below ``cell`` use its stored statistics in training too; returns how many."""
+    """Let every ``nn.BatchNorm2d`` below ``cell`` use its stored statistics in training too;
+    returns how many.
+    """
     norms = [c for c in cell.cells_and_names() if isinstance(c[1], nn.BatchNorm2d)]
     for _, norm in norms:
         norm.use_batch_statistics = False
@@ -119,19 +128,23 @@ def sum_over_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def average_over_ranks(parameters: Sequence[Parameter]) -> None:
-    """Give every rank the mean of its and the other ranks' values (batch-norm statistics); nothing with one process."""
+    """Give every rank the mean of its and the other ranks' values (batch-norm statistics);
+    nothing with one process.
+    """
     if world().size == 1 or not parameters:
         return
     flat = np.concatenate([p.asnumpy().reshape(-1) for p in parameters])
     mean, begin = sum_over_ranks(flat) / world().size, 0
     for parameter in parameters:
         size = int(np.prod(parameter.shape))
-        parameter.set_data(Tensor(mean[begin:begin + size].reshape(parameter.shape)))
+        parameter.set_data(Tensor(mean[begin : begin + size].reshape(parameter.shape)))
         begin += size
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
-    """All ranks' float32 rows (n_r, C), one rank after the other -> (sum of n_r, C) on every rank."""
+    """All ranks' float32 rows (n_r, C), one rank after the other -> (sum of n_r, C) on every
+    rank.
+    """
     this = world()
     if this.size == 1:
         return rows
@@ -141,11 +154,11 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     reduce, parts = _AllReduce(), []
     for rank, count in enumerate(counts):
         for begin in range(0, int(count), _CHUNK_ROWS):
-            chunk = np.zeros((_CHUNK_ROWS, rows.shape[1]), np.float32)      # one shape: one compilation
+            chunk = np.zeros((_CHUNK_ROWS, rows.shape[1]), np.float32)  # one shape: one compilation
             if rank == this.rank:
-                part = rows[begin:begin + _CHUNK_ROWS]
-                chunk[:len(part)] = part
-            parts.append(reduce(Tensor(chunk)).asnumpy()[:min(_CHUNK_ROWS, int(count) - begin)])
+                part = rows[begin : begin + _CHUNK_ROWS]
+                chunk[: len(part)] = part
+            parts.append(reduce(Tensor(chunk)).asnumpy()[: min(_CHUNK_ROWS, int(count) - begin)])
     return np.concatenate(parts) if parts else np.zeros((0, rows.shape[1]), np.float32)
 
 
@@ -155,10 +168,16 @@ def barrier() -> None:
 
 
 def check_same_weights(cell: nn.Cell) -> None:
-    """Make sure that every rank starts from the same weights. Raises: RuntimeError if one does not."""
+    """Make sure that every rank starts from the same weights. Raises: RuntimeError if one does
+    not.
+    """
     if world().size == 1:
         return
-    sums = np.array([p.asnumpy().astype(np.float64).sum() for p in cell.get_parameters()], np.float32)
+    sums = np.array(
+        [p.asnumpy().astype(np.float64).sum() for p in cell.get_parameters()], np.float32
+    )
     if not np.allclose(sum_over_ranks(sums), sums * world().size, rtol=1e-5, atol=1e-5):
-        raise RuntimeError(f"rank {world().rank}: its start weights are not those of the other ranks; "
-                           "do all ranks read the same --weight and --seed?")
+        raise RuntimeError(
+            f"rank {world().rank}: its start weights are not those of the other ranks; "
+            "do all ranks read the same --weight and --seed?"
+        )

@@ -1,4 +1,5 @@
 """Settings that must stand in the process environment before MindSpore is imported."""
+
 import os
 import sys
 
@@ -15,7 +16,9 @@ def prepare_environment() -> None:
     Raises: RuntimeError if MindSpore was imported earlier without the cap.
     """
     if "mindspore" in sys.modules and "ONEDNN_MAX_CPU_ISA" not in os.environ:
-        raise RuntimeError("mindyolo_ext.backend: import mindyolo_ext.backend before mindspore, or set "
-                           f"ONEDNN_MAX_CPU_ISA={ONEDNN_ISA} in the environment")
+        raise RuntimeError(
+            "mindyolo_ext.backend: import mindyolo_ext.backend before mindspore, or set "
+            f"ONEDNN_MAX_CPU_ISA={ONEDNN_ISA} in the environment"
+        )
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", ONEDNN_ISA)
     os.environ.setdefault("GLOG_v", "3")

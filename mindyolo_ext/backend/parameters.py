@@ -1,4 +1,5 @@
 """Parameters of a Cell as NumPy arrays by name, and by optimiser group."""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -7,7 +8,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 GROUPINGS = ("single", "by_kind")
-KINDS = {"bias": "bias", "beta": "bias", "gamma": "norm", "ia": "norm", "im": "norm"}      # by leaf name, else weight
+# by leaf name, else weight
+KINDS = {"bias": "bias", "beta": "bias", "gamma": "norm", "ia": "norm", "im": "norm"}
 
 
 def named_parameters(cell: nn.Cell) -> dict[str, Parameter]:
@@ -20,7 +22,9 @@ def parameter_values(cell: nn.Cell) -> dict[str, np.ndarray]:
     return {name: p.asnumpy().copy() for name, p in named_parameters(cell).items()}
 
 
-def load_parameters(cell: nn.Cell, values: Mapping[str, np.ndarray], *, strict: bool = True) -> list[str]:
+def load_parameters(
+    cell: nn.Cell, values: Mapping[str, np.ndarray], *, strict: bool = True
+) -> list[str]:
     """Set the parameters of ``cell``; nothing is set unless everything fits.
 
     Args:
@@ -32,10 +36,17 @@ def load_parameters(cell: nn.Cell, values: Mapping[str, np.ndarray], *, strict: 
     own = named_parameters(cell)
     missing = [n for n in own if n not in values]
     unknown = [n for n in values if n not in own]
-    shapes = [f"{n} {tuple(values[n].shape)}, wanted {tuple(own[n].shape)}"
-              for n in own if n in values and tuple(values[n].shape) != tuple(own[n].shape)]
+    shapes = [
+        f"{n} {tuple(values[n].shape)}, wanted {tuple(own[n].shape)}"
+        for n in own
+        if n in values and tuple(values[n].shape) != tuple(own[n].shape)
+    ]
     absent = missing if strict else []
-    for problem, names in (("missing", absent), ("not of this model", unknown), ("shape of", shapes)):
+    for problem, names in (
+        ("missing", absent),
+        ("not of this model", unknown),
+        ("shape of", shapes),
+    ):
         if names:
             more = f" and {len(names) - 4} more" if len(names) > 4 else ""
             raise ValueError(f"parameters {problem}: {'; '.join(names[:4])}{more}")
@@ -54,13 +65,15 @@ class ParameterGroup:
     weight_decay: float = 0.0
 
 
-def parameter_groups(cell: nn.Cell, grouping: str = "single", weight_decay: float = 0.0) -> list[ParameterGroup]:
+def parameter_groups(
+    cell: nn.Cell, grouping: str = "single", weight_decay: float = 0.0
+) -> list[ParameterGroup]:
     """Trainable parameters by group, groups without parameters left out.
 
     Args:
-        grouping: ``single`` (group ``all``, decay on everything), or ``by_kind``: ``weight`` (of convolutions and dense
-            layers, with decay), ``norm`` (scales of norms, implicit vectors ``ia`` and ``im``) and ``bias``, both
-            without decay.
+        grouping: ``single`` (group ``all``, decay on everything), or ``by_kind``: ``weight`` (of
+            convolutions and dense layers, with decay), ``norm`` (scales of norms, implicit vectors
+            ``ia`` and ``im``) and ``bias``, both without decay.
         weight_decay: of the groups that have it.
 
     Raises: ValueError for another grouping, or if nothing is trainable.
@@ -72,8 +85,11 @@ def parameter_groups(cell: nn.Cell, grouping: str = "single", weight_decay: floa
         if parameter.requires_grad:
             kind = KINDS.get(name.rsplit(".", 1)[-1], "weight")
             members["all" if grouping == "single" else kind].append(parameter)
-    groups = [ParameterGroup(name, tuple(own), weight_decay if name in ("all", "weight") else 0.0)
-              for name, own in members.items() if own]
+    groups = [
+        ParameterGroup(name, tuple(own), weight_decay if name in ("all", "weight") else 0.0)
+        for name, own in members.items()
+        if own
+    ]
     if not groups:
         raise ValueError("no parameter is trainable; is everything in train.freeze?")
     return groups
@@ -83,17 +99,24 @@ def freeze(cell: nn.Cell, names: Sequence[str]) -> int:
     """Exclude parameters from training; returns how many.
 
     Args:
-        names: what a parameter's name starts with (``backbone.stem``), or a pattern of the whole name (``*.alpha``).
+        names: what a parameter's name starts with (``backbone.stem``), or a pattern of the whole
+            name (``*.alpha``).
 
     Raises: ValueError for a name that matches nothing.
     """
     own = named_parameters(cell)
     for name in names:
         is_pattern = any(sign in name for sign in "*?[")
-        hits = [p for n, p in own.items() if (fnmatchcase(n, name) if is_pattern else n.startswith(name))]
+        hits = [
+            p
+            for n, p in own.items()
+            if (fnmatchcase(n, name) if is_pattern else n.startswith(name))
+        ]
         if not hits:
-            raise ValueError(f"train.freeze: no parameter {'is like' if is_pattern else 'starts with'} {name!r}; names "
-                             f"start with {', '.join(sorted({n.split('.')[0] for n in own}))}")
+            raise ValueError(
+                f"train.freeze: no parameter {'is like' if is_pattern else 'starts with'} "
+                f"{name!r}; names start with {', '.join(sorted({n.split('.')[0] for n in own}))}"
+            )
         for parameter in hits:
             parameter.requires_grad = False
     return sum(not p.requires_grad for p in own.values())

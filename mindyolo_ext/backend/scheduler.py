@@ -1,4 +1,7 @@
-"""MindSpore's cluster scheduler; run as a module it is a child of rank 0 and ends when rank 0 does."""
+"""MindSpore's cluster scheduler; run as a module it is a child of rank 0 and ends when rank 0
+does.
+"""
+
 import os
 import sys
 import threading
@@ -15,6 +18,7 @@ def serve() -> None:
     """Serve until every worker has left."""
     import mindspore as ms
     from mindspore.communication import init
+
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_device("CPU")
     init()

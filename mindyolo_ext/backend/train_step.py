@@ -1,10 +1,11 @@
-"""One training step as ONE compiled graph: forward, loss, backward, unscale, all-reduce, overflow check,
-clip, optimiser and moving average.
+"""One training step as ONE compiled graph: forward, loss, backward, unscale, all-reduce, overflow
+check, clip, optimiser and moving average.
 
 Parameters of a group are handled as one flat vector: a step then holds a handful of large operators
 instead of several per parameter, one all-reduce per group, and an update that is skipped as a whole
 when a gradient is not finite. Learning rates come in as tensors, so no schedule lives in the graph.
 """
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ class OptimizerOptions:
         name: ``sgd`` (PyTorch's form: momentum buffer without dampening), ``adam`` or ``adamw``.
         nesterov: for sgd.
         betas, eps: of adam and adamw.
-        momentum_is_beta1: adam and adamw take the momentum that every step is given in place of the first beta.
+        momentum_is_beta1: adam and adamw take the momentum that every step is given in place of the
+            first beta.
         accumulate: micro batches per update; gradients are summed, the caller says when to update.
         clip_norm: largest global norm of the gradient, 0 for no clipping.
         ema: whether a moving average of all parameters and statistics is kept.
@@ -74,7 +76,8 @@ class OptimizerOptions:
 def _choose(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """``new`` where ``condition`` () holds, else ``old``, both (n,).
 
-    Given the scalar itself, ``ops.where`` takes several times the memory of the vectors, for good, when it is compiled.
+    Given the scalar itself, ``ops.where`` takes several times the memory of the vectors, for good,
+    when it is compiled.
     """
     return ops.where(ops.broadcast_to(ops.reshape(condition, (1,)), new.shape), new, old)
 
@@ -95,7 +98,7 @@ class _GroupUpdate(nn.Cell):
     """
 
     def __init__(self, group: ParameterGroup, index: int, options: OptimizerOptions):
-        super().__init__(auto_prefix=False)    # parameters keep the names they have
+        super().__init__(auto_prefix=False)  # parameters keep the names they have
         self.adam = options.name != "sgd"
         self.decoupled = options.name == "adamw"
         self.momentum_is_beta1 = options.momentum_is_beta1
@@ -121,9 +124,11 @@ class _GroupUpdate(nn.Cell):
         return _choose(apply, weights - rate * step, weights)
 
     def adam_update(self, weights, gradient, rate, beta1, apply):
-        """Bias-corrected moments; weight decay as ``torch.optim.AdamW`` (off the weight) or ``Adam`` (in the gradient).
+        """Bias-corrected moments; weight decay as ``torch.optim.AdamW`` (off the weight) or
+        ``Adam`` (in the gradient).
 
-        The correction is that of the present ``beta1`` to the power of the step, whatever it was before.
+        The correction is that of the present ``beta1`` to the power of the step, whatever it was
+        before.
         """
         kept = weights
         if self.decoupled:
@@ -145,7 +150,7 @@ class _ScaledLoss(nn.Cell):
     """``trainable`` with the loss scale on its total, the value that is differentiated."""
 
     def __init__(self, trainable: nn.Cell):
-        super().__init__(auto_prefix=False)    # parameters keep the names they have
+        super().__init__(auto_prefix=False)  # parameters keep the names they have
         self.trainable = trainable
 
     def construct(self, images, targets, mask, scale):
@@ -159,48 +164,65 @@ class TrainStep(nn.Cell):
 
     Args:
         trainable: Cell (images, targets, mask) -> (total, terms), see ``losses.registry``.
-        groups: of ``backend.parameters.parameter_groups``; sgd and adam add the weight decay to the gradient, adamw
-            takes it off the weight.
+        groups: of ``backend.parameters.parameter_groups``; sgd and adam add the weight decay to the
+            gradient, adamw takes it off the weight.
         options: optimiser settings.
 
-    Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M), rates (G,) learning rate per group, controls (3,):
-        momentum (beta1 with ``momentum_is_beta1``), update (1 applies the accumulated gradient, 0 only adds to it),
-        moving-average decay
-        -> report (4 + T,): total, gradient norm, 1 if finite else 0, loss scale, terms. Total and terms are
-        summed over ranks.
+    Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M), rates (G,) learning rate per group,
+        controls (3,): momentum (beta1 with ``momentum_is_beta1``), update (1 applies the
+        accumulated gradient, 0 only adds to it), moving-average decay -> report (4 + T,): total,
+        gradient norm, 1 if finite else 0, loss scale, terms. Total and terms are summed over ranks.
     """
 
-    def __init__(self, trainable: nn.Cell, groups: Sequence[ParameterGroup], options: OptimizerOptions):
-        super().__init__(auto_prefix=False)    # parameters keep the names they have
+    def __init__(
+        self, trainable: nn.Cell, groups: Sequence[ParameterGroup], options: OptimizerOptions
+    ):
+        super().__init__(auto_prefix=False)  # parameters keep the names they have
         self.forward = _ScaledLoss(trainable)
         self.group_count = len(groups)
         self.members = tuple(ParameterTuple(g.parameters) for g in groups)
         # where each parameter starts in its group's flat vector
-        self.begins = tuple(tuple(int(v) for v in np.cumsum([0, *_sizes(g.parameters)])[:-1]) for g in groups)
+        self.begins = tuple(
+            tuple(int(v) for v in np.cumsum([0, *_sizes(g.parameters)])[:-1]) for g in groups
+        )
         self.counts = tuple(len(g.parameters) for g in groups)
         self.parameters_flat = ParameterTuple([p for g in groups for p in g.parameters])
-        self.update = nn.CellList([_GroupUpdate(g, i, options) for i, g in enumerate(groups)], auto_prefix=False)
-        self.value_and_gradient = value_and_grad(self.forward, None, self.parameters_flat, has_aux=True)
+        self.update = nn.CellList(
+            [_GroupUpdate(g, i, options) for i, g in enumerate(groups)], auto_prefix=False
+        )
+        self.value_and_gradient = value_and_grad(
+            self.forward, None, self.parameters_flat, has_aux=True
+        )
         self.accumulate = options.accumulate > 1
         self.clip_norm = float(options.clip_norm)
         self.dynamic = options.loss_scaler == "dynamic"
         self.scaled = options.loss_scaler != "none"
         self.scale_window = float(options.scale_window)
-        self.loss_scale = Parameter(Tensor([options.loss_scale if self.scaled else 1.0], float32),
-                                    name="optimizer.loss_scale", requires_grad=False)
+        self.loss_scale = Parameter(
+            Tensor([options.loss_scale if self.scaled else 1.0], float32),
+            name="optimizer.loss_scale",
+            requires_grad=False,
+        )
         self.good_steps = _zeros(1, "optimizer.good_steps")
         if self.accumulate:
-            self.sums = ParameterTuple([_zeros(sum(_sizes(g.parameters)), f"optimizer.{i}.accumulated")
-                                        for i, g in enumerate(groups)])
+            self.sums = ParameterTuple(
+                [
+                    _zeros(sum(_sizes(g.parameters)), f"optimizer.{i}.accumulated")
+                    for i, g in enumerate(groups)
+                ]
+            )
         trained = {id(p) for p in self.parameters_flat}
-        # Of the network that is trained alone: a teacher and what the trainable keeps for itself are no part of it
+        # Of the network that is trained alone: a teacher and what the trainable keeps for itself
+        # are no part of it
         network = getattr(trainable, "model", trainable)
-        self.buffers = ParameterTuple([p for p in network.get_parameters()
-                                       if id(p) not in trained and p.dtype == float32])
+        self.buffers = ParameterTuple(
+            [p for p in network.get_parameters() if id(p) not in trained and p.dtype == float32]
+        )
         self.ema = options.ema
         if self.ema:
-            self.ema_groups = ParameterTuple([_initial_ema(g.parameters, f"ema_flat.{i}")
-                                              for i, g in enumerate(groups)])
+            self.ema_groups = ParameterTuple(
+                [_initial_ema(g.parameters, f"ema_flat.{i}") for i, g in enumerate(groups)]
+            )
             self.has_buffers = len(self.buffers) > 0
             if self.has_buffers:
                 self.ema_buffers = _initial_ema(self.buffers, "ema_flat.buffers")
@@ -208,9 +230,12 @@ class TrainStep(nn.Cell):
         self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.parallel else None
         self.hyper_map = ops.HyperMap()
 
-    def construct(self, images: Tensor, targets: Tensor, mask: Tensor, rates: Tensor, controls: Tensor) -> Tensor:
+    def construct(
+        self, images: Tensor, targets: Tensor, mask: Tensor, rates: Tensor, controls: Tensor
+    ) -> Tensor:
         momentum, update, decay = controls[0], controls[1] > 0.5, controls[2]
-        scale = ops.sum(self.loss_scale)            # a copy: a view of the parameter would see _adapt_scale's write
+        # a copy: a view of the parameter would see _adapt_scale's write
+        scale = ops.sum(self.loss_scale)
         (_, total, terms), gradients = self.value_and_gradient(images, targets, mask, scale)
 
         report = ops.concat((ops.reshape(total, (1,)), terms))
@@ -218,7 +243,7 @@ class TrainStep(nn.Cell):
             report = self.all_reduce(report)
         flat, square_norm, start = (), ops.zeros_like(total), 0
         for i in range(self.group_count):
-            vector = ops.concat(self.hyper_map(_flatten, gradients[start:start + self.counts[i]]))
+            vector = ops.concat(self.hyper_map(_flatten, gradients[start : start + self.counts[i]]))
             start += self.counts[i]
             if self.scaled:
                 vector = vector / scale
@@ -244,7 +269,8 @@ class TrainStep(nn.Cell):
         """Clip, update, write back and average group ``i``."""
         rate, momentum, update, apply, finite, decay = controls
         if self.accumulate:
-            # Kept while micro batches add up, emptied by an update; a gradient that is not finite is dropped.
+            # Kept while micro batches add up, emptied by an update; a gradient that is not finite
+            # is dropped.
             keep = ops.logical_and(ops.logical_not(update), finite)
             ops.assign(self.sums[i], _choose(keep, gradient, ops.zeros_like(gradient)))
         if self.clip_norm > 0.0:
@@ -266,14 +292,22 @@ class TrainStep(nn.Cell):
         """Halve the loss scale after an overflow, double it after ``scale_window`` good steps."""
         good = ops.where(finite, self.good_steps + 1.0, ops.zeros_like(self.good_steps))
         grow = good >= self.scale_window
-        scale = ops.where(finite, self.loss_scale, ops.maximum(self.loss_scale * 0.5, ops.ones_like(self.loss_scale)))
+        scale = ops.where(
+            finite,
+            self.loss_scale,
+            ops.maximum(self.loss_scale * 0.5, ops.ones_like(self.loss_scale)),
+        )
         ops.assign(self.loss_scale, ops.where(grow, scale * 2.0, scale))
         ops.assign(self.good_steps, ops.where(grow, ops.zeros_like(good), good))
 
     def share_statistics(self) -> None:
-        """Let all ranks have the mean of their batch-norm statistics, so that each evaluates the same network."""
+        """Let all ranks have the mean of their batch-norm statistics, so that each evaluates the
+        same network.
+        """
         moving = [p for p in self.buffers if p.name.endswith(("moving_mean", "moving_variance"))]
-        average_over_ranks([*moving, *([self.ema_buffers] if self.ema and self.has_buffers else [])])
+        average_over_ranks(
+            [*moving, *([self.ema_buffers] if self.ema and self.has_buffers else [])]
+        )
 
     def drop_accumulated(self) -> None:
         """Forget the gradients of micro batches that no update has used yet."""
@@ -281,7 +315,9 @@ class TrainStep(nn.Cell):
             sums.set_data(Tensor(np.zeros(sums.shape, np.float32)))
 
     def state(self) -> dict[str, np.ndarray]:
-        """Optimiser, accumulation, loss-scale and moving-average state by name, for a checkpoint."""
+        """Optimiser, accumulation, loss-scale and moving-average state by name, for a
+        checkpoint.
+        """
         return {p.name: p.asnumpy().copy() for p in self.state_parameters()}
 
     def load_state(self, values: Mapping[str, np.ndarray]) -> None:
@@ -289,16 +325,27 @@ class TrainStep(nn.Cell):
         own = {p.name: p for p in self.state_parameters()}
         missing, extra = sorted(set(own) - set(values)), sorted(set(values) - set(own))
         if missing or extra:
-            raise ValueError(f"optimizer state: missing {missing}, not wanted {extra}; were optimiser, moving average "
-                             "or accumulation changed since the checkpoint?")
+            raise ValueError(
+                f"optimizer state: missing {missing}, not wanted {extra}; were optimiser, moving "
+                "average or accumulation changed since the checkpoint?"
+            )
         for name, parameter in own.items():
             if tuple(values[name].shape) != tuple(parameter.shape):
-                raise ValueError(f"optimizer state: {name} has shape {values[name].shape}, wanted {parameter.shape}")
+                raise ValueError(
+                    f"optimizer state: {name} has shape {values[name].shape}, wanted "
+                    f"{parameter.shape}"
+                )
             parameter.set_data(Tensor(np.ascontiguousarray(values[name])))
 
     def state_parameters(self) -> list[Parameter]:
-        """Parameters of this cell that are not the network's, and what the trainable remembers as ``loss.*``."""
-        return [p for p in self.get_parameters() if p.name.startswith(("optimizer.", "ema_flat.", "loss."))]
+        """Parameters of this cell that are not the network's, and what the trainable remembers
+        as ``loss.*``.
+        """
+        return [
+            p
+            for p in self.get_parameters()
+            if p.name.startswith(("optimizer.", "ema_flat.", "loss."))
+        ]
 
     def ema_values(self) -> dict[str, np.ndarray]:
         """The moving average by the names of the trainable's parameters; empty without one."""
@@ -312,7 +359,7 @@ class TrainStep(nn.Cell):
             array, begin = flat.asnumpy(), 0
             for p in members:
                 size = int(np.prod(p.shape))
-                values[p.name] = array[begin:begin + size].reshape(p.shape).copy()
+                values[p.name] = array[begin : begin + size].reshape(p.shape).copy()
                 begin += size
         return values
 

@@ -1,4 +1,5 @@
 """From an original's checkpoint to ours and back, with a report of what became what."""
+
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +20,12 @@ from mindyolo_ext.checkpoint.names import (
     table_of,
     to_source_tensors,
 )
-from mindyolo_ext.checkpoint.reader import OWN_METADATA, ForeignCheckpoint, file_sha256, read_checkpoint
+from mindyolo_ext.checkpoint.reader import (
+    OWN_METADATA,
+    ForeignCheckpoint,
+    file_sha256,
+    read_checkpoint,
+)
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 from mindyolo_ext.class_names import KNOWN_NAMES, default_names
@@ -27,7 +33,7 @@ from mindyolo_ext.data.darknet import DataFile, parse_data_file
 from mindyolo_ext.data.dataset import read_names
 from mindyolo_ext.input_spec import InputSpec
 
-STATE_PREFIX = "state."                                     # of entries that only a resumed training needs
+STATE_PREFIX = "state."  # of entries that only a resumed training needs
 COUNTERS = "num_batches_tracked"
 
 
@@ -37,12 +43,15 @@ class ConversionReport:
 
     Args:
         source, target: the files; ``source_sha256``, ``target_sha256`` their contents.
-        source_format: see ``ForeignCheckpoint``; ``entry`` and ``used_ema`` say which weights were taken.
-        model, num_classes, class_names_from: registry name, classes, and where the class names come from.
+        source_format: see ``ForeignCheckpoint``; ``entry`` and ``used_ema`` say which weights were
+            taken.
+        model, num_classes, class_names_from: registry name, classes, and where the class names come
+            from.
         part: ``backbone`` for a file that holds only that, else empty.
         input: the input convention that was written into the checkpoint, and what told it.
-        mapped: source name -> target name; ``ignored``: source name -> reason; ``supplied``: target name -> why the
-            file has no tensor for it; ``unfilled``: target names that a part of a model leaves as they are.
+        mapped: source name -> target name; ``ignored``: source name -> reason; ``supplied``: target
+            name -> why the file has no tensor for it; ``unfilled``: target names that a part of a
+            model leaves as they are.
         numbers: how many single numbers were taken over.
         warnings: what a careful reader should know.
     """
@@ -72,27 +81,59 @@ class ConversionReport:
 
     def table(self) -> str:
         """A short table for people."""
-        rows = [("from", f"{self.source} ({self.source_format}"
-                         + (f", entry {self.entry}" if self.entry else "")
-                         + (", moving average" if self.used_ema else "") + ")"),
-                ("to", self.target),
-                ("model", f"{self.model}, {self.part} only" if self.part else
-                 f"{self.model}, {self.num_classes} classes (names from {self.class_names_from})")]
+        rows = [
+            (
+                "from",
+                f"{self.source} ({self.source_format}"
+                + (f", entry {self.entry}" if self.entry else "")
+                + (", moving average" if self.used_ema else "")
+                + ")",
+            ),
+            ("to", self.target),
+            (
+                "model",
+                f"{self.model}, {self.part} only"
+                if self.part
+                else f"{self.model}, {self.num_classes} classes (names from "
+                f"{self.class_names_from})",
+            ),
+        ]
         if self.input:
             rows.append(("input", self.input))
-        rows += [("tensors", f"{len(self.mapped)} taken over ({self.numbers:,} numbers), {len(self.ignored)} ignored"
-                            + (f", {len(self.unfilled)} of the model not in the file" if self.unfilled else ""))]
-        for what, reasons in (("ignored", list(self.ignored.values())), ("supplied", list(self.supplied.values()))):
-            rows += [(what, f"{reasons.count(reason)} x {reason}") for reason in dict.fromkeys(reasons)]
+        rows += [
+            (
+                "tensors",
+                f"{len(self.mapped)} taken over ({self.numbers:,} numbers), {len(self.ignored)} "
+                "ignored"
+                + (f", {len(self.unfilled)} of the model not in the file" if self.unfilled else ""),
+            )
+        ]
+        for what, reasons in (
+            ("ignored", list(self.ignored.values())),
+            ("supplied", list(self.supplied.values())),
+        ):
+            rows += [
+                (what, f"{reasons.count(reason)} x {reason}") for reason in dict.fromkeys(reasons)
+            ]
         rows += [("sha256 from", self.source_sha256), ("sha256 to", self.target_sha256)]
         rows += [("warning", text) for text in self.warnings]
         return tabulate(rows, tablefmt="plain")
 
 
-def convert(source: str | Path, target: str | Path, *, model: str | None = None, report: str | Path | None = None,
-            anchors: Sequence[float] | None = None, data: str | Path | None = None, names: str | Path | None = None,
-            prefer_ema: bool = True, entry: str | None = None, input_style: str | None = None,
-            model_keywords: Mapping[str, object] | None = None) -> ConversionReport:
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    model: str | None = None,
+    report: str | Path | None = None,
+    anchors: Sequence[float] | None = None,
+    data: str | Path | None = None,
+    names: str | Path | None = None,
+    prefer_ema: bool = True,
+    entry: str | None = None,
+    input_style: str | None = None,
+    model_keywords: Mapping[str, object] | None = None,
+) -> ConversionReport:
     """Convert an original's checkpoint to ours; see ``export_torch`` for the way back.
 
     Args:
@@ -100,74 +141,126 @@ def convert(source: str | Path, target: str | Path, *, model: str | None = None,
         target: ``.ckpt`` to write.
         model: registry name; by default it is recognised from the tensors' names and shapes.
         report: write the report there as JSON.
-        anchors: width, height, width, height ... in pixels, for families whose checkpoints lack them.
+        anchors: width, height, width, height ... in pixels, for families whose checkpoints lack
+            them.
         data: darknet ``.data`` file that gives anchors, class names and input size.
         names: file of class names, one a line.
         prefer_ema: take averaged weights where the file holds both.
         entry: take this top-level entry of the file and no other.
-        input_style: the input convention the weights were trained with (``NamesTable.input_styles``); by default what
-            names and weights tell, or the family's usual one.
-        model_keywords: for the model's builder, what the weights do not tell; they win over what was recognised.
+        input_style: the input convention the weights were trained with
+            (``NamesTable.input_styles``); by default what names and weights tell, or the family's
+            usual one.
+        model_keywords: for the model's builder, what the weights do not tell; they win over what
+            was recognised.
 
-    Raises: FileNotFoundError; CheckpointError if the file is damaged, of an unknown family, or does not fit the model,
-        and for an input style that the family does not have; ValueError for ``model_keywords`` that it does not take.
+    Raises: FileNotFoundError; CheckpointError if the file is damaged, of an unknown family, or does
+        not fit the model, and for an input style that the family does not have; ValueError for
+        ``model_keywords`` that it does not take.
     """
     foreign = read_checkpoint(source, prefer_ema=prefer_ema, entry=entry)
     if OWN_METADATA in foreign.extras:
-        raise CheckpointError(f"{source}: is a checkpoint of mindyolo_ext already, wanted one of another program")
-    tensors = {name: array for name, array in foreign.tensors.items() if not name.startswith(STATE_PREFIX)}
+        raise CheckpointError(
+            f"{source}: is a checkpoint of mindyolo_ext already, wanted one of another program"
+        )
+    tensors = {
+        name: array for name, array in foreign.tensors.items() if not name.startswith(STATE_PREFIX)
+    }
     table, found = recognise(tensors, where=str(source), model=model)
     settings = parse_data_file(data) if data is not None else DataFile()
     if anchors is None:
         anchors = settings.anchors
-    given = {**table.builder_keywords(tensors, tuple(anchors) if anchors is not None else None),
-             **(model_keywords or {})}
+    given = {
+        **table.builder_keywords(tensors, tuple(anchors) if anchors is not None else None),
+        **(model_keywords or {}),
+    }
     try:
         cell = _build(found, {**found.keywords, **given})
     except TypeError as error:
         if not model_keywords:
             raise
-        raise CheckpointError(f"{found.model}: a keyword among {', '.join(model_keywords)} does not fit "
-                              f"({error})") from error
+        raise CheckpointError(
+            f"{found.model}: a keyword among {', '.join(model_keywords)} does not fit ({error})"
+        ) from error
     fitting = table.sliced(tensors, found, {**found.keywords, **given})
     mapped = map_tensors(table, found, fitting, _parameters(cell), where=str(source))
     class_names, origin = _class_names(foreign, cell.num_classes, settings, data, names)
     size = (settings.height or cell.input_spec.size[0], settings.width or cell.input_spec.size[1])
     choice = _choose_input(table, found, tensors, replace(cell.input_spec, size=size), input_style)
     metadata = CheckpointMetadata(
-        model=found.model, num_classes=cell.num_classes, class_names=class_names,
-        input_spec=choice.spec, architecture=dict(cell.architecture), epoch=foreign.epoch,
-        source={"file": Path(source).name, "sha256": foreign.sha256, "format": foreign.source_format,
-                "entry": foreign.entry, "ema": foreign.used_ema},
-        extra=_extra(found, mapped))
+        model=found.model,
+        num_classes=cell.num_classes,
+        class_names=class_names,
+        input_spec=choice.spec,
+        architecture=dict(cell.architecture),
+        epoch=foreign.epoch,
+        source={
+            "file": Path(source).name,
+            "sha256": foreign.sha256,
+            "format": foreign.source_format,
+            "entry": foreign.entry,
+            "ema": foreign.used_ema,
+        },
+        extra=_extra(found, mapped),
+    )
     save_checkpoint(target, mapped.values, metadata)
     result = ConversionReport(
-        str(source), str(target), foreign.sha256, file_sha256(target), foreign.source_format, foreign.entry,
-        foreign.used_ema, found.model, cell.num_classes, origin, found.part, choice.text, mapped.sources,
-        mapped.ignored, mapped.unfilled, sum(mapped.values[name].size for name in mapped.sources.values()),
-        foreign.warnings + mapped.warnings + choice.warnings + table.remarks(found, given), mapped.supplied)
+        str(source),
+        str(target),
+        foreign.sha256,
+        file_sha256(target),
+        foreign.source_format,
+        foreign.entry,
+        foreign.used_ema,
+        found.model,
+        cell.num_classes,
+        origin,
+        found.part,
+        choice.text,
+        mapped.sources,
+        mapped.ignored,
+        mapped.unfilled,
+        sum(mapped.values[name].size for name in mapped.sources.values()),
+        foreign.warnings + mapped.warnings + choice.warnings + table.remarks(found, given),
+        mapped.supplied,
+    )
     return _reported(result, report)
 
 
-def export_torch(source: str | Path, target: str | Path, *, report: str | Path | None = None, wrap: str | None = None,
-                 half: bool = False) -> ConversionReport:
-    """Write one of our checkpoints as a PyTorch file with the original's names, ready for its strict loader.
+def export_torch(
+    source: str | Path,
+    target: str | Path,
+    *,
+    report: str | Path | None = None,
+    wrap: str | None = None,
+    half: bool = False,
+) -> ConversionReport:
+    """Write one of our checkpoints as a PyTorch file with the original's names, ready for its
+    strict loader.
 
     Args:
         source: our ``.ckpt``.
         target: ``.pth`` or ``.pt`` to write.
         report: write the report there as JSON.
-        wrap: put the state dict under this entry; None takes the family's usual one (none for a part of a model), empty
-            none.
+        wrap: put the state dict under this entry; None takes the family's usual one (none for a
+            part of a model), empty none.
         half: store half precision.
 
     Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program.
     """
     parameters, metadata = load_checkpoint(source)
-    weights = {name: array for name, array in parameters.items() if not name.startswith(STATE_PREFIX)}
-    table = table_of(_build(Recognition(metadata.model, metadata.num_classes), metadata.architecture).family)
-    tensors = to_source_tensors(table, weights, metadata.extra.get(COUNTERS), model=metadata.model,
-                                architecture=metadata.architecture)
+    weights = {
+        name: array for name, array in parameters.items() if not name.startswith(STATE_PREFIX)
+    }
+    table = table_of(
+        _build(Recognition(metadata.model, metadata.num_classes), metadata.architecture).family
+    )
+    tensors = to_source_tensors(
+        table,
+        weights,
+        metadata.extra.get(COUNTERS),
+        model=metadata.model,
+        architecture=metadata.architecture,
+    )
     part = metadata.extra.get("part") or {}
     prefix = part.get("prefix", "")
     tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
@@ -176,15 +269,29 @@ def export_torch(source: str | Path, target: str | Path, *, report: str | Path |
     added = [name for name in tensors.keys() - set(sources.values()) if not name.endswith(COUNTERS)]
     if wrap is None:
         wrap = "" if part else table.entry
-    write_torch_checkpoint(target, tensors, wrap=wrap, beside=table.beside if wrap else {}, half=half)
+    write_torch_checkpoint(
+        target, tensors, wrap=wrap, beside=table.beside if wrap else {}, half=half
+    )
     result = ConversionReport(
-        str(source), str(target), file_sha256(source), file_sha256(target), "mindspore", "", False, metadata.model,
-        metadata.num_classes, "the checkpoint", part.get("name", ""), "",
+        str(source),
+        str(target),
+        file_sha256(source),
+        file_sha256(target),
+        "mindspore",
+        "",
+        False,
+        metadata.model,
+        metadata.num_classes,
+        "the checkpoint",
+        part.get("name", ""),
+        "",
         sources,
-        {name: "state of the training, not a weight" for name in parameters if name not in weights}, [],
+        {name: "state of the training, not a weight" for name in parameters if name not in weights},
+        [],
         sum(array.size for array in weights.values()),
         ["half precision: numbers were rounded"] if half else [],
-        dict.fromkeys(sorted(added), "a constant of the architecture"))
+        dict.fromkeys(sorted(added), "a constant of the architecture"),
+    )
     return _reported(result, report)
 
 
@@ -224,23 +331,32 @@ def _extra(found: Recognition, mapped: Mapped) -> dict[str, Any]:
 
 @dataclass
 class _Input:
-    """The input convention of converted weights: ``spec``, ``text`` for people (empty if there is but one)."""
+    """The input convention of converted weights: ``spec``, ``text`` for people (empty if there
+    is but one).
+    """
 
     spec: InputSpec
     text: str = ""
     warnings: list[str] = field(default_factory=list)
 
 
-def _choose_input(table: NamesTable, found: Recognition, tensors: dict[str, np.ndarray], usual: InputSpec,
-                  wanted: str | None) -> _Input:
+def _choose_input(
+    table: NamesTable,
+    found: Recognition,
+    tensors: dict[str, np.ndarray],
+    usual: InputSpec,
+    wanted: str | None,
+) -> _Input:
     """What the user wants, else what the weights tell, else the family's usual input.
 
     Raises: CheckpointError if the family has no style called ``wanted``.
     """
     styles = table.input_styles(found, usual)
     if wanted is not None and wanted not in styles:
-        raise CheckpointError(f"{found.model}: has no input style {wanted!r}, "
-                              + (f"wanted one of {', '.join(styles)}" if styles else "its input is always the same"))
+        raise CheckpointError(
+            f"{found.model}: has no input style {wanted!r}, "
+            + (f"wanted one of {', '.join(styles)}" if styles else "its input is always the same")
+        )
     if not styles:
         return _Input(usual)
     evidence = table.input_evidence(found, tensors)
@@ -248,30 +364,47 @@ def _choose_input(table: NamesTable, found: Recognition, tensors: dict[str, np.n
     warnings = []
     if not style:
         style, reason = next(iter(styles)), "the usual one"
-        warnings.append(f"the input the weights were trained with is not clear ({evidence.reason}); took {style}, name "
-                        f"another with --input ({', '.join(styles)})")
+        warnings.append(
+            f"the input the weights were trained with is not clear ({evidence.reason}); took "
+            f"{style}, name another with --input ({', '.join(styles)})"
+        )
     elif evidence.style not in ("", style):
-        warnings.append(f"--input {style} contradicts the weights, which want {evidence.style} ({evidence.reason})")
+        warnings.append(
+            f"--input {style} contradicts the weights, which want {evidence.style} "
+            f"({evidence.reason})"
+        )
     return _Input(styles[style], f"{style}: {_in_words(styles[style])} ({reason})", warnings)
 
 
 def _in_words(spec: InputSpec) -> str:
     """A few words for people: ``BGR 0..255, letterbox topleft, 640x640``."""
     top = 255 * spec.scale
-    values = f"0..{top:g}" + (", mean and deviation" if any(spec.mean) or set(spec.std) != {1.0} else "")
+    values = f"0..{top:g}" + (
+        ", mean and deviation" if any(spec.mean) or set(spec.std) != {1.0} else ""
+    )
     place = f" {spec.pad_anchor}" if spec.resize == "letterbox" else ""
     short = f", photos of {max(spec.size) - spec.border}" if spec.border else ""
-    return f"{spec.color.upper()} {values}, {spec.resize}{place}, {spec.size[0]}x{spec.size[1]}{short}"
+    return (
+        f"{spec.color.upper()} {values}, {spec.resize}{place}, {spec.size[0]}x{spec.size[1]}{short}"
+    )
 
 
-def _class_names(foreign: ForeignCheckpoint, num_classes: int, settings: DataFile, data: str | Path | None,
-                 names: str | Path | None) -> tuple[list[str], str]:
-    """(class names, where they come from): the names file, the ``.data`` file, the checkpoint, COCO or VOC, or numbers.
+def _class_names(
+    foreign: ForeignCheckpoint,
+    num_classes: int,
+    settings: DataFile,
+    data: str | Path | None,
+    names: str | Path | None,
+) -> tuple[list[str], str]:
+    """(class names, where they come from): the names file, the ``.data`` file, the checkpoint, COCO
+    or VOC, or numbers.
 
     Raises: CheckpointError if a named file has another number of classes than the head.
     """
     if settings.classes is not None and settings.classes != num_classes:
-        raise CheckpointError(f"{data}: classes is {settings.classes}, the head of {foreign.path} has {num_classes}")
+        raise CheckpointError(
+            f"{data}: classes is {settings.classes}, the head of {foreign.path} has {num_classes}"
+        )
     if names is not None:
         found, origin = read_names(names, "."), str(names)
     elif settings.names is not None:
@@ -282,6 +415,8 @@ def _class_names(foreign: ForeignCheckpoint, num_classes: int, settings: DataFil
     else:
         return default_names(num_classes), KNOWN_NAMES.get(num_classes, ("numbering",))[0]
     if len(found) != num_classes:
-        raise CheckpointError(f"{origin}: {len(found)} class names, the head of {foreign.path} has "
-                              f"{num_classes} classes")
+        raise CheckpointError(
+            f"{origin}: {len(found)} class names, the head of {foreign.path} has "
+            f"{num_classes} classes"
+        )
     return found, origin

@@ -6,4 +6,6 @@ class CheckpointError(ValueError):
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A file that names something a checkpoint of weights has no business with. Nothing of it was run."""
+    """A file that names something a checkpoint of weights has no business with. Nothing of it
+    was run.
+    """

@@ -1,4 +1,5 @@
 """What a file of weights holds, without loading it into a network."""
+
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,8 @@ class FileInfo:
 
     Args:
         path, format, sha256, bytes: of the file.
-        entries, entry, used_ema: top-level entries, the one that holds the weights, and whether they are averaged.
+        entries, entry, used_ema: top-level entries, the one that holds the weights, and whether
+            they are averaged.
         tensors, numbers: how many; ``dtypes``: element type in the file -> tensors.
         family, model, num_classes, part: what was recognised; empty or None if nothing was.
         class_names, epoch: if the file tells them.
@@ -51,8 +53,12 @@ class FileInfo:
 
     def table(self) -> str:
         """The description as a table for people."""
-        rows = [("file", self.path), ("format", self.format), ("size", f"{self.bytes:,} bytes"),
-                ("sha256", self.sha256)]
+        rows = [
+            ("file", self.path),
+            ("format", self.format),
+            ("size", f"{self.bytes:,} bytes"),
+            ("sha256", self.sha256),
+        ]
         if self.entries:
             rows.append(("entries", ", ".join(self.entries)))
         if self.entry:
@@ -62,28 +68,47 @@ class FileInfo:
             rows.append(("tensors", f"{self.tensors} ({kinds}), {self.numbers:,} numbers"))
         if self.model:
             classes = f", {self.num_classes} classes" if self.num_classes is not None else ""
-            rows.append(("model", self.model + classes + (f", {self.part} only" if self.part else "")))
+            rows.append(
+                ("model", self.model + classes + (f", {self.part} only" if self.part else ""))
+            )
         if self.class_names:
             more = f", ... ({len(self.class_names)})" if len(self.class_names) > 8 else ""
             rows.append(("class names", ", ".join(self.class_names[:8]) + more))
         if self.epoch is not None:
             rows.append(("epoch", str(self.epoch)))
-        shown_above = ("class_names", "model", "num_classes", "epoch", "part", "holds", "thresholds")
-        rows += [(key, str(value)[:160]) for key, value in self.metadata.items()
-                 if key not in shown_above and value not in (None, {}, [], "")]
+        shown_above = (
+            "class_names",
+            "model",
+            "num_classes",
+            "epoch",
+            "part",
+            "holds",
+            "thresholds",
+        )
+        rows += [
+            (key, str(value)[:160])
+            for key, value in self.metadata.items()
+            if key not in shown_above and value not in (None, {}, [], "")
+        ]
         stored = (self.metadata.get("extra") or {}).get("thresholds")
-        if "holds" in self.metadata:                    # a part of a routed model
+        if "holds" in self.metadata:  # a part of a routed model
             stored = json.loads(self.metadata["thresholds"])
         if stored:
             shares = ", ".join(f"{100 - 10 * i} % {stored['values'][i]:.6f}" for i in (1, 5, 9))
-            rows.append(("easy above", f"{shares} ({stored['pictures']} pictures of {stored['data']}, input "
-                         f"{'x'.join(str(side) for side in stored['size'])})"))
+            rows.append(
+                (
+                    "easy above",
+                    f"{shares} ({stored['pictures']} pictures of {stored['data']}, input "
+                    f"{'x'.join(str(side) for side in stored['size'])})",
+                )
+            )
         rows += [("warning", text) for text in self.warnings]
         return tabulate(rows, tablefmt="plain", disable_numparse=True)
 
 
 def describe(path: str | Path) -> FileInfo:
-    """What ``path`` holds: a checkpoint of any kind that ``read_checkpoint`` knows, an ONNX or a MindIR file.
+    """What ``path`` holds: a checkpoint of any kind that ``read_checkpoint`` knows, an ONNX or a
+    MindIR file.
 
     Raises: FileNotFoundError; CheckpointError for a damaged or unknown file.
     """
@@ -91,11 +116,21 @@ def describe(path: str | Path) -> FileInfo:
     if path.suffix in (".onnx", ".mindir") and path.is_file():
         return _describe_onnx(path) if path.suffix == ".onnx" else _describe_mindir(path)
     foreign = read_checkpoint(path)
-    info = FileInfo(str(path), foreign.source_format, foreign.sha256, path.stat().st_size, foreign.entries,
-                    foreign.entry, foreign.used_ema, len(foreign.tensors),
-                    sum(array.size for array in foreign.tensors.values()), foreign.stored_dtypes,
-                    class_names=foreign.class_names, epoch=foreign.epoch,
-                    warnings=list(foreign.warnings))
+    info = FileInfo(
+        str(path),
+        foreign.source_format,
+        foreign.sha256,
+        path.stat().st_size,
+        foreign.entries,
+        foreign.entry,
+        foreign.used_ema,
+        len(foreign.tensors),
+        sum(array.size for array in foreign.tensors.values()),
+        foreign.stored_dtypes,
+        class_names=foreign.class_names,
+        epoch=foreign.epoch,
+        warnings=list(foreign.warnings),
+    )
     own = foreign.extras.get(OWN_METADATA)
     if own is not None:
         _add_own(info, own)
@@ -126,7 +161,12 @@ def _add_recognised(info: FileInfo, tensors: dict[str, Any]) -> None:
     except CheckpointError as error:
         info.warnings.append(str(error).removeprefix(f"{info.path}: "))
         return
-    info.family, info.model, info.num_classes, info.part = table.family, found.model, found.num_classes, found.part
+    info.family, info.model, info.num_classes, info.part = (
+        table.family,
+        found.model,
+        found.num_classes,
+        found.part,
+    )
 
 
 def _describe_onnx(path: Path) -> FileInfo:
@@ -135,18 +175,29 @@ def _describe_onnx(path: Path) -> FileInfo:
 
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:      # protobuf raises its own kinds
+    except Exception as error:  # protobuf raises its own kinds
         raise CheckpointError(f"{path}: is no ONNX file ({type(error).__name__})") from error
     weights = model.graph.initializer
     sizes = [_product(weight.dims) for weight in weights]
     dtypes = Counter(onnx.TensorProto.DataType.Name(weight.data_type).lower() for weight in weights)
     metadata: dict[str, Any] = {entry.key: entry.value for entry in model.metadata_props}
     for what, values in (("inputs", model.graph.input), ("outputs", model.graph.output)):
-        metadata[what] = ", ".join(f"{value.name} " + "x".join(
-            d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim) for value in values)
+        metadata[what] = ", ".join(
+            f"{value.name} "
+            + "x".join(d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
+            for value in values
+        )
     metadata["opset"] = ", ".join(str(opset.version) for opset in model.opset_import)
-    info = FileInfo(str(path), "onnx", file_sha256(path), path.stat().st_size, tensors=len(weights), numbers=sum(sizes),
-                    dtypes=dict(dtypes), metadata=metadata)
+    info = FileInfo(
+        str(path),
+        "onnx",
+        file_sha256(path),
+        path.stat().st_size,
+        tensors=len(weights),
+        numbers=sum(sizes),
+        dtypes=dict(dtypes),
+        metadata=metadata,
+    )
     _add_exported(info)
     return info
 
@@ -157,9 +208,11 @@ def _describe_mindir(path: Path) -> FileInfo:
 
     try:
         metadata = read_mindir_information(path)
-    except Exception as error:      # protobuf raises its own kinds
+    except Exception as error:  # protobuf raises its own kinds
         raise CheckpointError(f"{path}: is no MindIR file ({type(error).__name__})") from error
-    info = FileInfo(str(path), "mindir", file_sha256(path), path.stat().st_size, metadata=dict(metadata))
+    info = FileInfo(
+        str(path), "mindir", file_sha256(path), path.stat().st_size, metadata=dict(metadata)
+    )
     _add_exported(info)
     return info
 

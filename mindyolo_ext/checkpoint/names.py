@@ -1,8 +1,10 @@
 """Parameter names of PyTorch and MindSpore, and the table each family supplies.
 
-A table is total in both directions: every tensor of the source is used or ignored with a reason, and every
-parameter of the target is filled exactly once. ``map_tensors`` checks it, with the shapes.
+A table is total in both directions: every tensor of the source is used or ignored with a reason,
+and every parameter of the target is filled exactly once. ``map_tensors`` checks it, with the
+shapes.
 """
+
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,13 +18,26 @@ from mindyolo_ext.input_spec import InputSpec
 
 TORCH_TO_MINDSPORE = {"running_mean": "moving_mean", "running_var": "moving_variance"}
 NORM_LEAVES = {"weight": "gamma", "bias": "beta"}
-MINDSPORE_TO_TORCH = {"moving_mean": "running_mean", "moving_variance": "running_var", "gamma": "weight",
-                      "beta": "bias", "embedding_table": "weight"}
+MINDSPORE_TO_TORCH = {
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+    "gamma": "weight",
+    "beta": "bias",
+    "embedding_table": "weight",
+}
 COUNTER = "num_batches_tracked"
 Plain = None | bool | int | float | str
 _STATE_PREFIXES = ("moments.", "moment1.", "moment2.", "accum.", "velocity.", "state.")
-_STATE_NAMES = {"global_step", "learning_rate", "momentum", "epoch_num", "step_num", "current_iterator_step",
-                "last_overflow_iterator_step", "updates"}
+_STATE_NAMES = {
+    "global_step",
+    "learning_rate",
+    "momentum",
+    "epoch_num",
+    "step_num",
+    "current_iterator_step",
+    "last_overflow_iterator_step",
+    "updates",
+}
 
 
 @dataclass(frozen=True)
@@ -40,10 +55,11 @@ class Recognition:
         model: registry name.
         num_classes: of the head; None if the file has none.
         keywords: further builder keywords that the shapes tell.
-        prefix: what stands before the names in the whole model, for a file that holds only a part of it.
+        prefix: what stands before the names in the whole model, for a file that holds only a part
+            of it.
         part: name of that part, empty for a whole model.
-        renames: beginning of a name in the file -> beginning of the name that ``NamesTable.to_target`` takes, where
-            modules are called otherwise; see ``renamed``.
+        renames: beginning of a name in the file -> beginning of the name that
+            ``NamesTable.to_target`` takes, where modules are called otherwise; see ``renamed``.
     """
 
     model: str
@@ -54,7 +70,9 @@ class Recognition:
     renames: Mapping[str, str] = field(default_factory=dict)
 
     def original_name(self, name: str) -> str:
-        """The name in the whole model of the tensor ``name`` of the file, as ``NamesTable.to_target`` takes it."""
+        """The name in the whole model of the tensor ``name`` of the file, as
+        ``NamesTable.to_target`` takes it.
+        """
         return renamed(self.prefix + name, self.renames)
 
 
@@ -93,8 +111,8 @@ class NamesTable(ABC):
 
     Names of MindSpore checkpoints pass through unchanged where they are parameter names already.
 
-    ``entry`` names what holds the weights in the original's files, empty for a bare state dict; ``beside`` is what else
-    stands there, so that its programs read a file written here.
+    ``entry`` names what holds the weights in the original's files, empty for a bare state dict;
+    ``beside`` is what else stands there, so that its programs read a file written here.
     """
 
     family: str
@@ -118,8 +136,9 @@ class NamesTable(ABC):
         """The original's name of our parameter ``name``, before ``renames`` are undone."""
         return leaf_to_torch(name)
 
-    def renames(self, model: str) -> Mapping[str, str]:  # noqa: ARG002
-        """Beginning of a name in the original -> of ours, in its order, where it calls modules otherwise.
+    def renames(self, model: str) -> Mapping[str, str]:
+        """Beginning of a name in the original -> of ours, in its order, where it calls modules
+        otherwise.
 
         Args:
             model: registry name.
@@ -127,36 +146,49 @@ class NamesTable(ABC):
         return {}
 
     def unfolded(self, tensors: Mapping[str, np.ndarray]) -> Unfolded:
-        """``tensors`` as the original names them in training; deployed weights, folded into fewer, are taken apart."""
+        """``tensors`` as the original names them in training; deployed weights, folded into
+        fewer, are taken apart.
+        """
         return Unfolded(tensors)
 
-    def constants(self, architecture: Mapping[str, Any] | None = None) -> Mapping[str, np.ndarray]:  # noqa: ARG002
-        """Entries of the original's state dict that are no parameters of ours, under names that ``renames`` gives.
+    def constants(self, architecture: Mapping[str, Any] | None = None) -> Mapping[str, np.ndarray]:
+        """Entries of the original's state dict that are no parameters of ours, under names that
+        ``renames`` gives.
 
         Args:
             architecture: keywords of the builder; without them only what is always the same.
         """
         return {}
 
-    def builder_keywords(self, tensors: Mapping[str, np.ndarray],  # noqa: ARG002
-                         anchors: tuple[float, ...] | None) -> dict[str, object]:
-        """Keywords for the builder from anchors the user gave: width, height, width, height ... in pixels.
+    def builder_keywords(
+        self,
+        tensors: Mapping[str, np.ndarray],
+        anchors: tuple[float, ...] | None,
+    ) -> dict[str, object]:
+        """Keywords for the builder from anchors the user gave: width, height, width, height ... in
+        pixels.
 
-        Raises: CheckpointError if the family has no anchors, or the file needs them and there are none.
+        Raises: CheckpointError if the family has no anchors, or the file needs them and there are
+        none.
         """
         if anchors is not None:
             raise CheckpointError(f"{self.family}: anchors were given, but its models have none")
         return {}
 
-    def sliced(self, tensors: Mapping[str, np.ndarray], recognition: Recognition,  # noqa: ARG002
-               keywords: Mapping[str, object]) -> Mapping[str, np.ndarray]:  # noqa: ARG002
-        """``tensors`` as narrow as the model that ``keywords`` build, for files from which narrower models start.
+    def sliced(
+        self,
+        tensors: Mapping[str, np.ndarray],
+        recognition: Recognition,
+        keywords: Mapping[str, object],
+    ) -> Mapping[str, np.ndarray]:
+        """``tensors`` as narrow as the model that ``keywords`` build, for files from which narrower
+        models start.
 
         Raises: CheckpointError if that cannot be made of them.
         """
         return tensors
 
-    def remarks(self, recognition: Recognition, given: Mapping[str, object]) -> list[str]:  # noqa: ARG002
+    def remarks(self, recognition: Recognition, given: Mapping[str, object]) -> list[str]:
         """Warnings: what the weights do not tell and was taken for granted.
 
         Args:
@@ -165,8 +197,9 @@ class NamesTable(ABC):
         """
         return []
 
-    def input_styles(self, recognition: Recognition, usual: InputSpec) -> dict[str, InputSpec]:  # noqa: ARG002
-        """The input conventions this family's weights exist with, the usual one first; empty if there is one only.
+    def input_styles(self, recognition: Recognition, usual: InputSpec) -> dict[str, InputSpec]:
+        """The input conventions this family's weights exist with, the usual one first; empty if
+        there is one only.
 
         Args:
             recognition: of the weights.
@@ -174,12 +207,15 @@ class NamesTable(ABC):
         """
         return {}
 
-    def input_evidence(self, recognition: Recognition, tensors: Mapping[str, np.ndarray]) -> InputEvidence:  # noqa: ARG002
+    def input_evidence(
+        self, recognition: Recognition, tensors: Mapping[str, np.ndarray]
+    ) -> InputEvidence:
         """Which of ``input_styles`` the weights were trained with, as far as they tell."""
         return InputEvidence("", "the weights do not tell")
 
-    def outputs(self, cell: Any, images: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002
-        """Outputs of the network for ``verify``, under the names that stored arrays and the original's hook use.
+    def outputs(self, cell: Any, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs of the network for ``verify``, under the names that stored arrays and the
+        original's hook use.
 
         Args:
             cell: the family's network in inference mode.
@@ -187,7 +223,7 @@ class NamesTable(ABC):
         """
         raise CheckpointError(f"{self.family}: has no outputs to verify")
 
-    def case_input(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:  # noqa: ARG002
+    def case_input(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
         """(batch, height, width) of the input that stored arrays belong to."""
         raise CheckpointError(f"{self.family}: has no stored arrays to verify against")
 
@@ -211,14 +247,16 @@ def list_tables() -> list[str]:
 def table_of(family: str) -> NamesTable:
     """The table of ``family``. Raises: ValueError if it has none."""
     if family not in _TABLES:
-        raise ValueError(f"no names table for family {family!r}, there is one for {', '.join(list_tables())}")
+        raise ValueError(
+            f"no names table for family {family!r}, there is one for {', '.join(list_tables())}"
+        )
     return _TABLES[family]
 
 
 def renamed(name: str, renames: Mapping[str, str]) -> str:
     """``name`` with the longest beginning that ``renames`` knows (up to a dot) replaced."""
     known = _known_beginning(name, renames)
-    return renames[known] + name[len(known):] if known else name
+    return renames[known] + name[len(known) :] if known else name
 
 
 def _known_beginning(name: str, known: Container[str]) -> str:
@@ -254,8 +292,9 @@ def leaf_to_torch(name: str) -> str:
     return layer + dot + MINDSPORE_TO_TORCH.get(leaf, leaf)
 
 
-def recognise(tensors: Mapping[str, np.ndarray], *, where: str,
-              model: str | None = None) -> tuple[NamesTable, Recognition]:
+def recognise(
+    tensors: Mapping[str, np.ndarray], *, where: str, model: str | None = None
+) -> tuple[NamesTable, Recognition]:
     """The table and the model these tensors belong to.
 
     Args:
@@ -265,14 +304,18 @@ def recognise(tensors: Mapping[str, np.ndarray], *, where: str,
 
     Raises: CheckpointError if no family knows the names, or several models fit and none is named.
     """
-    found = [(table, candidate) for table in _TABLES.values() for candidate in table.recognise(tensors)]
+    found = [
+        (table, candidate) for table in _TABLES.values() for candidate in table.recognise(tensors)
+    ]
     chosen = [pair for pair in found if model is None or pair[1].model == model]
     if len(chosen) == 1:
         return chosen[0]
     sample = ", ".join(f"{name} {tuple(array.shape)}" for name, array in list(tensors.items())[:4])
     if not found:
-        raise CheckpointError(f"{where}: no family knows these weights ({len(tensors)} tensors: {sample}, ...), wanted "
-                              f"one of {', '.join(list_tables())}")
+        raise CheckpointError(
+            f"{where}: no family knows these weights ({len(tensors)} tensors: {sample}, ...), "
+            f"wanted one of {', '.join(list_tables())}"
+        )
     names = ", ".join(sorted({candidate.model for _, candidate in found}))
     if not chosen:
         raise CheckpointError(f"{where}: holds weights of {names}, not of {model}")
@@ -302,16 +345,22 @@ class Mapped:
     warnings: list[str] = field(default_factory=list)
 
 
-def map_tensors(table: NamesTable, recognition: Recognition, tensors: Mapping[str, np.ndarray],
-                targets: Mapping[str, np.ndarray], *, where: str) -> Mapped:
+def map_tensors(
+    table: NamesTable,
+    recognition: Recognition,
+    tensors: Mapping[str, np.ndarray],
+    targets: Mapping[str, np.ndarray],
+    *,
+    where: str,
+) -> Mapped:
     """Bring ``tensors`` under our names, completely.
 
     Args:
         targets: our parameters with their shapes and types.
         where: file, for messages.
 
-    Raises: CheckpointError listing the first tensors that fit nowhere, parameters filled twice or not at all, shapes
-        that differ, and constants that are not the family's.
+    Raises: CheckpointError listing the first tensors that fit nowhere, parameters filled twice or
+        not at all, shapes that differ, and constants that are not the family's.
     """
     form, constants = table.unfolded(tensors), table.constants()
     result = Mapped(warnings=list(form.warnings))
@@ -334,7 +383,9 @@ def map_tensors(table: NamesTable, recognition: Recognition, tensors: Mapping[st
         elif target in result.values:
             twice.append(f"{name} and another both fill {target}")
         elif tuple(array.shape) != tuple(targets[target].shape):
-            shapes.append(f"{name} is {tuple(array.shape)}, {target} wants {tuple(targets[target].shape)}")
+            shapes.append(
+                f"{name} is {tuple(array.shape)}, {target} wants {tuple(targets[target].shape)}"
+            )
         else:
             result.values[target] = np.asarray(array, targets[target].dtype)
             if place in form.supplied:
@@ -344,24 +395,38 @@ def map_tensors(table: NamesTable, recognition: Recognition, tensors: Mapping[st
             if array.dtype != targets[target].dtype:
                 narrowed.append(name)
     unfilled = [name for name in targets if name not in result.values]
-    checks = [("tensors that the model does not have", unknown), ("parameters filled twice", twice),
-              ("shapes that differ", shapes), ("constants of the architecture with other numbers", altered)]
+    checks = [
+        ("tensors that the model does not have", unknown),
+        ("parameters filled twice", twice),
+        ("shapes that differ", shapes),
+        ("constants of the architecture with other numbers", altered),
+    ]
     if not recognition.part and not shapes:
         checks.append(("parameters of the model that the file lacks", unfilled))
     result.unfilled = unfilled
     for what, items in checks:
         if items:
             more = f" and {len(items) - 5} more" if len(items) > 5 else ""
-            raise CheckpointError(f"{where}: {len(items)} {what} ({recognition.model}): {'; '.join(items[:5])}{more}")
+            raise CheckpointError(
+                f"{where}: {len(items)} {what} ({recognition.model}): {'; '.join(items[:5])}{more}"
+            )
     if narrowed:
-        result.warnings.append(f"{len(narrowed)} tensors changed their number type: {', '.join(narrowed[:5])}")
+        result.warnings.append(
+            f"{len(narrowed)} tensors changed their number type: {', '.join(narrowed[:5])}"
+        )
     return result
 
 
-def to_source_tensors(table: NamesTable, parameters: Mapping[str, np.ndarray],
-                      counters: Mapping[str, int] | int | None = None, *, model: str = "",
-                      architecture: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
-    """Our parameters under the original's names, with its constants and the batch counters PyTorch's BatchNorm wants.
+def to_source_tensors(
+    table: NamesTable,
+    parameters: Mapping[str, np.ndarray],
+    counters: Mapping[str, int] | int | None = None,
+    *,
+    model: str = "",
+    architecture: Mapping[str, Any] | None = None,
+) -> dict[str, np.ndarray]:
+    """Our parameters under the original's names, with its constants and the batch counters
+    PyTorch's BatchNorm wants.
 
     Args:
         counters: layer -> batches seen, one number for all, or None for 0.
@@ -375,7 +440,7 @@ def to_source_tensors(table: NamesTable, parameters: Mapping[str, np.ndarray],
     for name, array in parameters.items():
         source = table.to_source(name)
         for constant in [c for c in constants if c.split(".")[0] == source.split(".")[0]]:
-            result[constant] = constants.pop(constant)      # they stand first in their module
+            result[constant] = constants.pop(constant)  # they stand first in their module
         if source in result:
             raise CheckpointError(f"{table.family}: two parameters would be called {source!r}")
         result[source] = np.asarray(array)
@@ -392,8 +457,12 @@ def source_names(table: NamesTable, names: Iterable[str], model: str) -> dict[st
     return {name: renamed(table.to_source(name), backwards) for name in names}
 
 
-def _as_the_original(tensors: dict[str, np.ndarray], renames: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """``tensors`` with the names and in the order of the original; what ``renames`` does not know comes first."""
+def _as_the_original(
+    tensors: dict[str, np.ndarray], renames: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """``tensors`` with the names and in the order of the original; what ``renames`` does not
+    know comes first.
+    """
     if not renames:
         return tensors
     backwards = {ours: theirs for theirs, ours in renames.items()}
@@ -405,5 +474,8 @@ def _as_the_original(tensors: dict[str, np.ndarray], renames: Mapping[str, str])
 def _numbers(array: np.ndarray) -> str:
     """Shape and the first numbers, for messages."""
     flat = np.asarray(array).reshape(-1)
-    return f"{tuple(np.shape(array))}: " + ", ".join(f"{value:g}" for value in flat[:4]) + (", ..." if flat.size > 4
-                                                                                          else "")
+    return (
+        f"{tuple(np.shape(array))}: "
+        + ", ".join(f"{value:g}" for value in flat[:4])
+        + (", ..." if flat.size > 4 else "")
+    )

@@ -1,10 +1,11 @@
 """A pickle reader that runs nothing: an interpreter of its own for the pickle opcodes.
 
-Python's unpickler calls what the file names. This one never holds a callable of the file: a name becomes a
-``GlobalName``, an object of an unknown class a ``Record``, and the few constructors that weights need (tensors,
-ordered dicts, NumPy arrays) are rebuilt here from their checked arguments. Opcodes are decoded by the standard
-library's ``pickletools``, which executes nothing either.
+Python's unpickler calls what the file names. This one never holds a callable of the file: a name
+becomes a ``GlobalName``, an object of an unknown class a ``Record``, and the few constructors that
+weights need (tensors, ordered dicts, NumPy arrays) are rebuilt here from their checked arguments.
+Opcodes are decoded by the standard library's ``pickletools``, which executes nothing either.
 """
+
 import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -23,22 +24,46 @@ from mindyolo_ext.checkpoint.records import (
 )
 
 MAX_PICKLE_BYTES = 1 << 26
-MAX_COPIED = 1 << 26             # items and bytes that shared containers may be copied into, together
+MAX_COPIED = 1 << 26  # items and bytes that shared containers may be copied into, together
 MAX_DIMENSIONS = 32
 _MARK = object()
 _PUSH_ARGUMENT = {
-    "INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
-    "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
-    "BINBYTES8", "BYTEARRAY8",
+    "INT",
+    "LONG",
+    "LONG1",
+    "LONG4",
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "FLOAT",
+    "BINFLOAT",
+    "STRING",
+    "BINSTRING",
+    "SHORT_BINSTRING",
+    "UNICODE",
+    "BINUNICODE",
+    "SHORT_BINUNICODE",
+    "BINUNICODE8",
+    "BINBYTES",
+    "SHORT_BINBYTES",
+    "BINBYTES8",
+    "BYTEARRAY8",
 }
 # How bound methods are pickled, such as the ``forward`` of a fused layer; see ``_Machine.method``
 _BINDER = GlobalName("builtins", "getattr", "method")
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_REFUSED = {"EXT1": "an extension code", "EXT2": "an extension code", "EXT4": "an extension code",
-            "NEXT_BUFFER": "a buffer outside the file", "READONLY_BUFFER": "a buffer outside the file"}
+_REFUSED = {
+    "EXT1": "an extension code",
+    "EXT2": "an extension code",
+    "EXT4": "an extension code",
+    "NEXT_BUFFER": "a buffer outside the file",
+    "READONLY_BUFFER": "a buffer outside the file",
+}
 
 
-def read_pickle(stream: BinaryIO, *, where: str, storage: Callable[[Any], Any] | None = None) -> Any:
+def read_pickle(
+    stream: BinaryIO, *, where: str, storage: Callable[[Any], Any] | None = None
+) -> Any:
     """The next object of ``stream`` as plain containers, primitives and records.
 
     Args:
@@ -46,17 +71,28 @@ def read_pickle(stream: BinaryIO, *, where: str, storage: Callable[[Any], Any] |
         where: file (and part) for error messages.
         storage: turns a persistent id into a record; without it such ids are refused.
 
-    Raises: UnsafeCheckpointError for names and opcodes that weights do not need, CheckpointError for anything broken.
+    Raises: UnsafeCheckpointError for names and opcodes that weights do not need, CheckpointError
+    for anything broken.
     """
     machine = _Machine(where, storage)
     try:
         return machine.run(stream)
     except CheckpointError:
         raise
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, RecursionError, OverflowError,
-            MemoryError) as error:
-        raise CheckpointError(f"{where}: the pickled part is broken ({type(error).__name__}: {str(error)[:200]}), "
-                              "wanted an object saved by torch.save") from error
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        raise CheckpointError(
+            f"{where}: the pickled part is broken ({type(error).__name__}: {str(error)[:200]}), "
+            "wanted an object saved by torch.save"
+        ) from error
 
 
 class _Machine:
@@ -68,15 +104,17 @@ class _Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.copied = 0
-        self.binds: set[str] = set()                        # "named" and "used" of ``_BINDER``
+        self.binds: set[str] = set()  # "named" and "used" of ``_BINDER``
 
     def run(self, stream: BinaryIO) -> Any:
         """Interpret opcodes up to STOP."""
         start = stream.tell()
         for opcode, argument, position in pickletools.genops(stream):
             if position - start > MAX_PICKLE_BYTES:
-                raise CheckpointError(f"{self.where}: the pickled part is longer than {MAX_PICKLE_BYTES} bytes, "
-                                      "which no description of weights needs")
+                raise CheckpointError(
+                    f"{self.where}: the pickled part is longer than {MAX_PICKLE_BYTES} bytes, "
+                    "which no description of weights needs"
+                )
             name = opcode.name
             if name in _PUSH_ARGUMENT:
                 self.stack.append(argument)
@@ -85,21 +123,28 @@ class _Machine:
             elif name == "STOP":
                 break
             elif name in _REFUSED:
-                raise UnsafeCheckpointError(f"{self.where}: refused, the pickle uses {name} ({_REFUSED[name]}), "
-                                            "which torch.save never writes; nothing was run")
+                raise UnsafeCheckpointError(
+                    f"{self.where}: refused, the pickle uses {name} ({_REFUSED[name]}), "
+                    "which torch.save never writes; nothing was run"
+                )
             else:
                 _STEPS[name](self, argument)
         if self.binds == {"named"}:
-            resolve_global(_BINDER.module, _BINDER.name, where=self.where)      # raises: it bound no method
+            # raises: it bound no method
+            resolve_global(_BINDER.module, _BINDER.name, where=self.where)
         if len(self.stack) != 1 or self.stack[0] is _MARK:
-            raise CheckpointError(f"{self.where}: the pickle leaves {len(self.stack)} objects on its stack, wanted 1")
+            raise CheckpointError(
+                f"{self.where}: the pickle leaves {len(self.stack)} objects on its stack, wanted 1"
+            )
         return self.stack.pop()
 
     def pop(self) -> Any:
         """The top object."""
         value = self.stack.pop()
         if value is _MARK:
-            raise CheckpointError(f"{self.where}: broken pickle, a mark stands where an object was wanted")
+            raise CheckpointError(
+                f"{self.where}: broken pickle, a mark stands where an object was wanted"
+            )
         return value
 
     def top(self) -> Any:
@@ -118,18 +163,24 @@ class _Machine:
             items.append(value)
 
     def charge(self, amount: int) -> None:
-        """Count copied items: a small file must not grow without end by copying one container again and again."""
+        """Count copied items: a small file must not grow without end by copying one container
+        again and again.
+        """
         self.copied += amount
         if self.copied > MAX_COPIED:
-            raise CheckpointError(f"{self.where}: the pickle copies more than {MAX_COPIED} items, which no checkpoint "
-                                  "of weights does")
+            raise CheckpointError(
+                f"{self.where}: the pickle copies more than {MAX_COPIED} items, which no "
+                "checkpoint of weights does"
+            )
 
     def set_items(self, items: list[Any]) -> None:
         """Put key, value, key, value ... into the container on top."""
         target = self.top()
         target = target.dict_items if isinstance(target, Record) else target
         if not isinstance(target, dict) or len(items) % 2:
-            raise CheckpointError(f"{self.where}: broken pickle, {len(items)} items for a {_kind(target)}")
+            raise CheckpointError(
+                f"{self.where}: broken pickle, {len(items)} items for a {_kind(target)}"
+            )
         for key, value in zip(items[::2], items[1::2], strict=True):
             target[self.key(key)] = value
 
@@ -149,10 +200,16 @@ class _Machine:
         target.update(self.key(item) for item in items)
 
     def key(self, key: Any) -> Any:
-        """``key`` if it may stand in a dict or set: hashing a deep tuple could exhaust the C stack."""
+        """``key`` if it may stand in a dict or set: hashing a deep tuple could exhaust the C
+        stack.
+        """
         flat = key if isinstance(key, tuple) else (key,)
-        if any(not isinstance(part, (str, int, float, bytes, type(None), GlobalName, Record, StorageRecord))
-               for part in flat):
+        if any(
+            not isinstance(
+                part, (str, int, float, bytes, type(None), GlobalName, Record, StorageRecord)
+            )
+            for part in flat
+        ):
             raise CheckpointError(f"{self.where}: broken pickle, a {_kind(key)} is used as a key")
         return key
 
@@ -165,42 +222,59 @@ class _Machine:
     def global_name(self, module: Any, name: Any) -> GlobalName:
         """The stand-in of ``module.name``."""
         if not isinstance(module, str) or not isinstance(name, str):
-            raise UnsafeCheckpointError(f"{self.where}: refused, a name is built from {_kind(module)} and "
-                                        f"{_kind(name)}")
+            raise UnsafeCheckpointError(
+                f"{self.where}: refused, a name is built from {_kind(module)} and {_kind(name)}"
+            )
         if module in ("builtins", "__builtin__") and name == _BINDER.name:
             self.binds.add("named")
             return _BINDER
         return resolve_global(module, name, where=self.where)
 
     def instance(self, cls: Any, args: Any, keywords: Any = None) -> Any:
-        """What stands for ``cls(*args, **keywords)``; nothing is called but our own rebuild functions."""
+        """What stands for ``cls(*args, **keywords)``; nothing is called but our own rebuild
+        functions.
+        """
         if not isinstance(cls, GlobalName):
-            raise UnsafeCheckpointError(f"{self.where}: refused, the file wants to call a {_kind(cls)}; "
-                                        "nothing was run")
+            raise UnsafeCheckpointError(
+                f"{self.where}: refused, the file wants to call a {_kind(cls)}; nothing was run"
+            )
         if not isinstance(args, tuple) or not isinstance(keywords, (dict, type(None))):
-            raise CheckpointError(f"{self.where}: broken pickle, arguments of {cls.qualified} are a {_kind(args)}")
+            raise CheckpointError(
+                f"{self.where}: broken pickle, arguments of {cls.qualified} are a {_kind(args)}"
+            )
         if cls.kind == "safe":
             if keywords:
-                raise CheckpointError(f"{self.where}: {cls.qualified} came with keyword arguments, wanted none")
+                raise CheckpointError(
+                    f"{self.where}: {cls.qualified} came with keyword arguments, wanted none"
+                )
             return _REBUILD[cls.qualified](self, args)
         if cls.kind == "class":
             return Record(cls, args, dict(keywords or {}))
         if cls is _BINDER:
             return self.method(*args)
-        raise UnsafeCheckpointError(f"{self.where}: refused, the file wants to call {cls.qualified!r}; nothing was run")
+        raise UnsafeCheckpointError(
+            f"{self.where}: refused, the file wants to call {cls.qualified!r}; nothing was run"
+        )
 
     def method(self, *args: Any) -> GlobalName:
         """The name of a method of an inert object; looking up anything else is refused."""
-        if len(args) != 2 or not isinstance(args[0], Record) or not isinstance(args[1], str) or \
-                not args[1].isidentifier() or args[1].startswith("_"):
-            resolve_global(_BINDER.module, _BINDER.name, where=self.where)      # raises
+        if (
+            len(args) != 2
+            or not isinstance(args[0], Record)
+            or not isinstance(args[1], str)
+            or not args[1].isidentifier()
+            or args[1].startswith("_")
+        ):
+            resolve_global(_BINDER.module, _BINDER.name, where=self.where)  # raises
         self.binds.add("used")
         return GlobalName(args[0].cls.module, f"{args[0].cls.name}.{args[1]}", "mention")
 
     def persistent(self, key: Any) -> Any:
         """The record behind a persistent id."""
         if self.storage is None:
-            raise UnsafeCheckpointError(f"{self.where}: refused, a persistent id stands where none belongs")
+            raise UnsafeCheckpointError(
+                f"{self.where}: refused, a persistent id stands where none belongs"
+            )
         return self.storage(key)
 
     def build(self) -> None:
@@ -217,12 +291,18 @@ class _Machine:
         elif isinstance(target, ArrayRecord):
             self.build_array(target, state)
         elif isinstance(target, DtypeRecord):
-            if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
+            if (
+                not isinstance(state, tuple)
+                or len(state) < 2
+                or state[1] not in ("<", ">", "=", "|")
+            ):
                 raise CheckpointError(f"{self.where}: the state of a NumPy dtype is broken")
             target.order = state[1]
         elif not isinstance(target, (dict, set, list, TensorRecord)):
-            raise UnsafeCheckpointError(f"{self.where}: refused, the file wants to change a {_kind(target)}; "
-                                        "nothing was run")
+            raise UnsafeCheckpointError(
+                f"{self.where}: refused, the file wants to change a {_kind(target)}; "
+                "nothing was run"
+            )
 
     def build_array(self, target: ArrayRecord, state: Any) -> None:
         """Fill a NumPy array from (version, shape, dtype, fortran order, bytes)."""
@@ -231,7 +311,9 @@ class _Machine:
         _, shape, dtype, fortran, content = state
         target.value = self.array(content, dtype, shape, bool(fortran))
 
-    def array(self, content: Any, dtype: DtypeRecord, shape: Any, fortran: bool) -> np.ndarray | None:
+    def array(
+        self, content: Any, dtype: DtypeRecord, shape: Any, fortran: bool
+    ) -> np.ndarray | None:
         """The array of these bytes; None if it holds Python objects, which stay unread."""
         resolved = dtype.resolve()
         if resolved is None:
@@ -241,36 +323,53 @@ class _Machine:
         wanted = int(resolved.itemsize) * _product(shape)
         if not isinstance(content, (bytes, bytearray)) or len(content) != wanted:
             size = len(content) if isinstance(content, (bytes, bytearray)) else _kind(content)
-            raise CheckpointError(f"{self.where}: a NumPy array of shape {shape} holds {size} bytes, wanted {wanted}")
+            raise CheckpointError(
+                f"{self.where}: a NumPy array of shape {shape} holds {size} bytes, wanted {wanted}"
+            )
         self.charge(wanted)
         return np.frombuffer(bytes(content), resolved).reshape(shape, order="F" if fortran else "C")
 
     def sizes(self, value: Any, what: str) -> tuple[int, ...]:
         """``value`` as a tuple of sizes >= 0."""
-        if not isinstance(value, (tuple, list)) or len(value) > MAX_DIMENSIONS or \
-                any(not isinstance(v, int) or v < 0 for v in value):
-            raise CheckpointError(f"{self.where}: {what} has a {_kind(value)} for its shape or stride, wanted at "
-                                  f"most {MAX_DIMENSIONS} whole numbers >= 0")
+        if (
+            not isinstance(value, (tuple, list))
+            or len(value) > MAX_DIMENSIONS
+            or any(not isinstance(v, int) or v < 0 for v in value)
+        ):
+            raise CheckpointError(
+                f"{self.where}: {what} has a {_kind(value)} for its shape or stride, wanted at "
+                f"most {MAX_DIMENSIONS} whole numbers >= 0"
+            )
         return tuple(int(v) for v in value)
 
-    def tensor(self, storage: Any, offset: Any, shape: Any, stride: Any, *, dtype: str | None = None) -> TensorRecord:
+    def tensor(
+        self, storage: Any, offset: Any, shape: Any, stride: Any, *, dtype: str | None = None
+    ) -> TensorRecord:
         """A checked view of ``storage``."""
         if not isinstance(storage, StorageRecord):
-            raise CheckpointError(f"{self.where}: a tensor rests on a {_kind(storage)}, wanted a storage")
+            raise CheckpointError(
+                f"{self.where}: a tensor rests on a {_kind(storage)}, wanted a storage"
+            )
         dtype = dtype or storage.dtype or "uint8"
         shape, stride = self.sizes(shape, "a tensor"), self.sizes(stride, "a tensor")
         if not isinstance(offset, int) or offset < 0 or len(shape) != len(stride):
-            raise CheckpointError(f"{self.where}: a tensor of storage {storage.key!r} has offset {str(offset)[:40]}, "
-                                  f"shape {shape} and stride {stride}, wanted an offset >= 0 and one stride per axis")
+            raise CheckpointError(
+                f"{self.where}: a tensor of storage {storage.key!r} has offset {str(offset)[:40]}, "
+                f"shape {shape} and stride {stride}, wanted an offset >= 0 and one stride per axis"
+            )
         available = storage_bytes(storage) // item_size(dtype)
         record = TensorRecord(storage, dtype, offset, shape, stride)
         last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
         if record.count and last >= available:
-            raise CheckpointError(f"{self.where}: a tensor of shape {shape}, stride {stride}, offset {offset} needs "
-                                  f"{last + 1} elements, storage {storage.key!r} has {available}")
+            raise CheckpointError(
+                f"{self.where}: a tensor of shape {shape}, stride {stride}, offset {offset} needs "
+                f"{last + 1} elements, storage {storage.key!r} has {available}"
+            )
         if record.count > max(available, 1 << 20):
-            raise CheckpointError(f"{self.where}: a tensor of shape {shape} repeats the {available} elements of "
-                                  f"storage {storage.key!r} into {record.count}, which no trained weight does")
+            raise CheckpointError(
+                f"{self.where}: a tensor of shape {shape} repeats the {available} elements of "
+                f"storage {storage.key!r} into {record.count}, which no trained weight does"
+            )
         return record
 
 
@@ -310,9 +409,11 @@ def _recall(machine: _Machine, index: int) -> None:
 
 def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
     """The step of TUPLE1, TUPLE2, TUPLE3."""
+
     def step(machine: _Machine, _: Any) -> None:
         items = [machine.pop() for _ in range(count)]
         machine.stack.append(tuple(items[::-1]))
+
     return step
 
 
@@ -357,7 +458,8 @@ def _frozenset(machine: _Machine, _: Any) -> None:
 
 
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": _nothing, "FRAME": _nothing,
+    "PROTO": _nothing,
+    "FRAME": _nothing,
     "MARK": lambda m, _: m.stack.append(_MARK),
     "POP": lambda m, _: m.stack.pop() and None,
     "POP_MARK": lambda m, _: m.pop_to_mark() and None,
@@ -370,16 +472,28 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE": lambda m, _: m.stack.append(tuple(m.pop_to_mark())),
     "DICT": lambda m, _: m.stack.append(m.dict_of(m.pop_to_mark())),
     "FROZENSET": _frozenset,
-    "TUPLE1": _tuple_of(1), "TUPLE2": _tuple_of(2), "TUPLE3": _tuple_of(3),
+    "TUPLE1": _tuple_of(1),
+    "TUPLE2": _tuple_of(2),
+    "TUPLE3": _tuple_of(3),
     "APPEND": lambda m, _: m.append_items([m.pop()]),
     "APPENDS": lambda m, _: m.append_items(m.pop_to_mark()),
     "SETITEM": _set_item,
     "SETITEMS": lambda m, _: m.set_items(m.pop_to_mark()),
     "ADDITEMS": lambda m, _: m.add_items(m.pop_to_mark()),
-    "PUT": _memoize, "BINPUT": _memoize, "LONG_BINPUT": _memoize, "MEMOIZE": _memoize,
-    "GET": _recall, "BINGET": _recall, "LONG_BINGET": _recall,
-    "GLOBAL": _global, "STACK_GLOBAL": _stack_global,
-    "INST": _inst, "OBJ": _obj, "REDUCE": _reduce, "NEWOBJ": _reduce, "NEWOBJ_EX": _newobj_ex,
+    "PUT": _memoize,
+    "BINPUT": _memoize,
+    "LONG_BINPUT": _memoize,
+    "MEMOIZE": _memoize,
+    "GET": _recall,
+    "BINGET": _recall,
+    "LONG_BINGET": _recall,
+    "GLOBAL": _global,
+    "STACK_GLOBAL": _stack_global,
+    "INST": _inst,
+    "OBJ": _obj,
+    "REDUCE": _reduce,
+    "NEWOBJ": _reduce,
+    "NEWOBJ_EX": _newobj_ex,
     "BUILD": lambda m, _: m.build(),
     "PERSID": lambda m, argument: m.stack.append(m.persistent(argument)),
     "BINPERSID": lambda m, _: m.stack.append(m.persistent(m.pop())),
@@ -389,30 +503,44 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 def _arguments(machine: _Machine, args: tuple, low: int, high: int, what: str) -> tuple:
     """``args`` if their number is right."""
     if not low <= len(args) <= high:
-        raise CheckpointError(f"{machine.where}: {what} came with {len(args)} arguments, wanted {low} to {high}")
+        raise CheckpointError(
+            f"{machine.where}: {what} came with {len(args)} arguments, wanted {low} to {high}"
+        )
     return args
 
 
 def _mapping(machine: _Machine, args: tuple) -> dict:
     """OrderedDict and its relatives: from nothing, a dict or pairs."""
-    items = args[-1] if args and not isinstance(args[-1], GlobalName) and args[-1] is not None else []
+    items = (
+        args[-1] if args and not isinstance(args[-1], GlobalName) and args[-1] is not None else []
+    )
     machine.charge(len(items) if isinstance(items, (dict, list, tuple)) else 0)
     if isinstance(items, dict):
         return dict(items)
-    if not isinstance(items, (list, tuple)) or any(not isinstance(p, (list, tuple)) or len(p) != 2 for p in items):
-        raise CheckpointError(f"{machine.where}: a mapping is built from a {_kind(items)}, wanted pairs")
+    if not isinstance(items, (list, tuple)) or any(
+        not isinstance(p, (list, tuple)) or len(p) != 2 for p in items
+    ):
+        raise CheckpointError(
+            f"{machine.where}: a mapping is built from a {_kind(items)}, wanted pairs"
+        )
     return {machine.key(key): value for key, value in items}
 
 
 def _sequence(kind: type) -> Callable[[_Machine, tuple], Any]:
     """list, tuple, set, frozenset: from nothing or from a container of the file."""
+
     def build(machine: _Machine, args: tuple) -> Any:
-        _arguments(machine, args, 0, 2, kind.__name__)              # deque has a length limit too
+        _arguments(machine, args, 0, 2, kind.__name__)  # deque has a length limit too
         items = args[0] if args else []
         if not isinstance(items, (list, tuple, set, frozenset)):
-            raise CheckpointError(f"{machine.where}: a {kind.__name__} is built from a {_kind(items)}, wanted a list")
+            raise CheckpointError(
+                f"{machine.where}: a {kind.__name__} is built from a {_kind(items)}, wanted a list"
+            )
         machine.charge(len(items))
-        return kind(machine.key(item) for item in items) if kind in (set, frozenset) else kind(items)
+        return (
+            kind(machine.key(item) for item in items) if kind in (set, frozenset) else kind(items)
+        )
+
     return build
 
 
@@ -420,7 +548,9 @@ def _encode(machine: _Machine, args: tuple) -> bytes:
     """``_codecs.encode(text, "latin1")``: how Python 2 compatible pickles write bytes."""
     text, *codec = _arguments(machine, args, 1, 2, "_codecs.encode")
     if not isinstance(text, str) or (codec or ["utf-8"])[0] not in ("latin1", "latin-1", "utf-8"):
-        raise UnsafeCheckpointError(f"{machine.where}: refused, _codecs.encode with something else than latin1 text")
+        raise UnsafeCheckpointError(
+            f"{machine.where}: refused, _codecs.encode with something else than latin1 text"
+        )
     machine.charge(len(text))
     return text.encode((codec or ["utf-8"])[0])
 
@@ -432,14 +562,18 @@ def _bytearray(machine: _Machine, args: tuple) -> bytes:
     if isinstance(content, str) and len(args) == 2:
         return _encode(machine, args)
     if not isinstance(content, (bytes, bytearray)):
-        raise CheckpointError(f"{machine.where}: a bytearray is built from a {_kind(content)}, wanted bytes")
+        raise CheckpointError(
+            f"{machine.where}: a bytearray is built from a {_kind(content)}, wanted bytes"
+        )
     return bytes(content)
 
 
 def _numbers(what: str) -> Callable[[_Machine, tuple], Any]:
     """range, slice, complex and object: kept as a record."""
+
     def build(machine: _Machine, args: tuple) -> Record:
         return Record(GlobalName("builtins", what, "class"), _arguments(machine, args, 0, 3, what))
+
     return build
 
 
@@ -447,7 +581,9 @@ def _reconstructor(machine: _Machine, args: tuple) -> Any:
     """An instance the way protocols 0 and 1 write it: (class, base, base's value)."""
     cls, base, value = _arguments(machine, args, 3, 3, "copyreg._reconstructor")
     if not isinstance(base, GlobalName) or base.module != "builtins":
-        raise UnsafeCheckpointError(f"{machine.where}: refused, copyreg._reconstructor with base {_kind(base)}")
+        raise UnsafeCheckpointError(
+            f"{machine.where}: refused, copyreg._reconstructor with base {_kind(base)}"
+        )
     instance = machine.instance(cls, ())
     if isinstance(instance, Record) and isinstance(value, dict):
         instance.dict_items.update(value)
@@ -469,10 +605,18 @@ def _new_ex(machine: _Machine, args: tuple) -> Any:
 def _dtype(machine: _Machine, args: tuple) -> DtypeRecord:
     code = _arguments(machine, args, 1, 3, "numpy.dtype")[0]
     code = code.decode("latin-1") if isinstance(code, bytes) else code
-    order, rest = (code[0], code[1:]) if isinstance(code, str) and code[:1] in ("<", ">", "=", "|") else ("=", code)
-    if not isinstance(rest, str) or not (rest[:1] in "biufcSUOV" and rest[1:].isdecimal() and len(rest) < 10):
+    order, rest = (
+        (code[0], code[1:])
+        if isinstance(code, str) and code[:1] in ("<", ">", "=", "|")
+        else ("=", code)
+    )
+    if not isinstance(rest, str) or not (
+        rest[:1] in "biufcSUOV" and rest[1:].isdecimal() and len(rest) < 10
+    ):
         shown = rest[:20] if isinstance(rest, str) else _kind(rest)
-        raise CheckpointError(f"{machine.where}: the NumPy dtype {shown!r} is not one of numbers or text")
+        raise CheckpointError(
+            f"{machine.where}: the NumPy dtype {shown!r} is not one of numbers or text"
+        )
     try:
         if rest[0] in "biufc":
             np.dtype(rest)
@@ -512,9 +656,13 @@ def _tensor_v2(machine: _Machine, args: tuple) -> TensorRecord:
 
 
 def _tensor_v3(machine: _Machine, args: tuple) -> TensorRecord:
-    storage, offset, shape, stride, _, _, dtype, *rest = _arguments(machine, args, 7, 8, "_rebuild_tensor_v3")
+    storage, offset, shape, stride, _, _, dtype, *rest = _arguments(
+        machine, args, 7, 8, "_rebuild_tensor_v3"
+    )
     if not isinstance(dtype, GlobalName) or dtype.kind != "dtype":
-        raise CheckpointError(f"{machine.where}: a tensor has the dtype {_kind(dtype)}, wanted a torch dtype")
+        raise CheckpointError(
+            f"{machine.where}: a tensor has the dtype {_kind(dtype)}, wanted a torch dtype"
+        )
     _no_bits(machine, rest)
     return machine.tensor(storage, offset, shape, stride, dtype=dtype.value)
 
@@ -522,14 +670,18 @@ def _tensor_v3(machine: _Machine, args: tuple) -> TensorRecord:
 def _no_bits(machine: _Machine, metadata: list) -> None:
     """Refuse tensors marked as conjugated or negated views."""
     if metadata and isinstance(metadata[0], dict) and any(metadata[0].values()):
-        raise CheckpointError(f"{machine.where}: a tensor is marked {sorted(map(str, metadata[0]))}, "
-                              "wanted plain numbers: save a clone() of it")
+        raise CheckpointError(
+            f"{machine.where}: a tensor is marked {sorted(map(str, metadata[0]))}, "
+            "wanted plain numbers: save a clone() of it"
+        )
 
 
 def _parameter(machine: _Machine, args: tuple) -> Any:
     data = _arguments(machine, args, 1, 4, "_rebuild_parameter")[0]
     if not isinstance(data, (TensorRecord, ArrayRecord)):
-        raise CheckpointError(f"{machine.where}: a parameter holds a {_kind(data)}, wanted a tensor")
+        raise CheckpointError(
+            f"{machine.where}: a parameter holds a {_kind(data)}, wanted a tensor"
+        )
     return data
 
 
@@ -537,8 +689,9 @@ def _from_type(machine: _Machine, args: tuple) -> Any:
     """A tensor with Python attributes or of a tensor subclass: the tensor alone."""
     function, _, inner, _ = _arguments(machine, args, 4, 4, "_rebuild_from_type_v2")
     if not isinstance(function, GlobalName) or not function.module.startswith("torch"):
-        raise UnsafeCheckpointError(f"{machine.where}: refused, a tensor is rebuilt by {_kind(function)}; "
-                                    "nothing was run")
+        raise UnsafeCheckpointError(
+            f"{machine.where}: refused, a tensor is rebuilt by {_kind(function)}; nothing was run"
+        )
     return machine.instance(function, inner)
 
 
@@ -547,27 +700,43 @@ def _size(machine: _Machine, args: tuple) -> tuple[int, ...]:
 
 
 def _device(machine: _Machine, args: tuple) -> str:
-    return ":".join(str(p) for p in _arguments(machine, args, 1, 2, "torch.device") if isinstance(p, (str, int)))
+    return ":".join(
+        str(p) for p in _arguments(machine, args, 1, 2, "torch.device") if isinstance(p, (str, int))
+    )
 
 
 _REBUILD: dict[str, Callable[[_Machine, tuple], Any]] = {
-    "builtins.set": _sequence(set), "builtins.frozenset": _sequence(frozenset), "builtins.list": _sequence(list),
-    "builtins.tuple": _sequence(tuple), "builtins.dict": _mapping, "builtins.bytearray": _bytearray,
-    "builtins.complex": _numbers("complex"), "builtins.slice": _numbers("slice"), "builtins.range": _numbers("range"),
+    "builtins.set": _sequence(set),
+    "builtins.frozenset": _sequence(frozenset),
+    "builtins.list": _sequence(list),
+    "builtins.tuple": _sequence(tuple),
+    "builtins.dict": _mapping,
+    "builtins.bytearray": _bytearray,
+    "builtins.complex": _numbers("complex"),
+    "builtins.slice": _numbers("slice"),
+    "builtins.range": _numbers("range"),
     "builtins.object": _numbers("object"),
-    "collections.OrderedDict": _mapping, "collections.defaultdict": _mapping, "collections.Counter": _mapping,
+    "collections.OrderedDict": _mapping,
+    "collections.defaultdict": _mapping,
+    "collections.Counter": _mapping,
     "collections.deque": _sequence(list),
-    "copyreg._reconstructor": _reconstructor, "copyreg.__newobj__": _new, "copyreg.__newobj_ex__": _new_ex,
+    "copyreg._reconstructor": _reconstructor,
+    "copyreg.__newobj__": _new,
+    "copyreg.__newobj_ex__": _new_ex,
     "_codecs.encode": _encode,
-    "torch.Size": _size, "torch.device": _device,
-    "torch._utils._rebuild_tensor": _tensor_v1, "torch._utils._rebuild_tensor_v2": _tensor_v2,
-    "torch._utils._rebuild_tensor_v3": _tensor_v3, "torch._utils._rebuild_parameter": _parameter,
+    "torch.Size": _size,
+    "torch.device": _device,
+    "torch._utils._rebuild_tensor": _tensor_v1,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch._utils._rebuild_device_tensor_from_numpy": _parameter,
     "torch._utils._rebuild_xla_tensor": _parameter,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _parameter,
     "torch._tensor._rebuild_from_type_v2": _from_type,
-    "numpy.dtype": _dtype, "numpy.core.multiarray.scalar": _numpy_scalar,
+    "numpy.dtype": _dtype,
+    "numpy.core.multiarray.scalar": _numpy_scalar,
     "numpy.core.multiarray._reconstruct": _numpy_array,
     "numpy.core.numeric._frombuffer": _numpy_buffer,
 }

@@ -1,9 +1,10 @@
 """Which names a checkpoint may mention, and what stands in for them.
 
-Four answers: rebuilt by our own code (``safe``), an inert class, a mere mention, or refused by name. Nothing is
-ever imported or called on the file's behalf, so the refusals are not what keeps the reader safe; they tell the
-user that a file of weights carries something else.
+Four answers: rebuilt by our own code (``safe``), an inert class, a mere mention, or refused by
+name. Nothing is ever imported or called on the file's behalf, so the refusals are not what keeps
+the reader safe; they tell the user that a file of weights carries something else.
 """
+
 import re
 import sys
 
@@ -11,25 +12,66 @@ from mindyolo_ext.checkpoint.errors import UnsafeCheckpointError
 from mindyolo_ext.checkpoint.records import GlobalName
 
 TORCH_DTYPES = {
-    "float64": "float64", "double": "float64", "float32": "float32", "float": "float32", "float16": "float16",
-    "half": "float16", "bfloat16": "bfloat16", "int64": "int64", "long": "int64", "int32": "int32", "int": "int32",
-    "int16": "int16", "short": "int16", "int8": "int8", "uint8": "uint8", "bool": "bool",
+    "float64": "float64",
+    "double": "float64",
+    "float32": "float32",
+    "float": "float32",
+    "float16": "float16",
+    "half": "float16",
+    "bfloat16": "bfloat16",
+    "int64": "int64",
+    "long": "int64",
+    "int32": "int32",
+    "int": "int32",
+    "int16": "int16",
+    "short": "int16",
+    "int8": "int8",
+    "uint8": "uint8",
+    "bool": "bool",
 }
 STORAGE_DTYPES = {
-    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
-    "ByteStorage": "uint8", "BoolStorage": "bool", "UntypedStorage": None, "_UntypedStorage": None,
-    "TypedStorage": None, "_TypedStorage": None,
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": None,
+    "_UntypedStorage": None,
+    "TypedStorage": None,
+    "_TypedStorage": None,
 }
 SAFE = {
-    "builtins": {"set", "frozenset", "bytearray", "complex", "slice", "range", "list", "dict", "tuple", "object"},
+    "builtins": {
+        "set",
+        "frozenset",
+        "bytearray",
+        "complex",
+        "slice",
+        "range",
+        "list",
+        "dict",
+        "tuple",
+        "object",
+    },
     "collections": {"OrderedDict", "defaultdict", "Counter", "deque"},
     "copyreg": {"_reconstructor", "__newobj__", "__newobj_ex__"},
     "_codecs": {"encode"},
     "torch": {"Size", "device"},
-    "torch._utils": {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter",
-                     "_rebuild_parameter_with_state", "_rebuild_device_tensor_from_numpy", "_rebuild_xla_tensor",
-                     "_rebuild_device_tensor_from_cpu_tensor"},
+    "torch._utils": {
+        "_rebuild_tensor",
+        "_rebuild_tensor_v2",
+        "_rebuild_tensor_v3",
+        "_rebuild_parameter",
+        "_rebuild_parameter_with_state",
+        "_rebuild_device_tensor_from_numpy",
+        "_rebuild_xla_tensor",
+        "_rebuild_device_tensor_from_cpu_tensor",
+    },
     "torch._tensor": {"_rebuild_from_type_v2"},
     "numpy": {"dtype"},
     "numpy.core.multiarray": {"_reconstruct", "scalar"},
@@ -39,7 +81,14 @@ INERT_CLASSES = {
     "argparse": {"Namespace"},
     "types": {"SimpleNamespace"},
     "pathlib": {"Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"},
-    "pathlib._local": {"Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"},
+    "pathlib._local": {
+        "Path",
+        "PosixPath",
+        "WindowsPath",
+        "PurePath",
+        "PurePosixPath",
+        "PureWindowsPath",
+    },
     "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
     "uuid": {"UUID"},
     "decimal": {"Decimal"},
@@ -47,15 +96,53 @@ INERT_CLASSES = {
 MENTIONS = {
     "builtins": {"int", "float", "str", "bool", "bytes"},
     "numpy": {"ndarray", "float64", "float32", "float16", "int64", "int32", "bool_"},
-    "torch": {"Tensor", "FloatTensor", "LongTensor", "HalfTensor", "DoubleTensor", "IntTensor", "ByteTensor",
-              "contiguous_format", "channels_last", "preserve_format", "strided"},
+    "torch": {
+        "Tensor",
+        "FloatTensor",
+        "LongTensor",
+        "HalfTensor",
+        "DoubleTensor",
+        "IntTensor",
+        "ByteTensor",
+        "contiguous_format",
+        "channels_last",
+        "preserve_format",
+        "strided",
+    },
     "torch._tensor": {"Tensor"},
     "torch.tensor": {"Tensor"},
 }
 INERT_TORCH = ("torch.nn", "torch.optim", "torch.cuda.amp", "torch.amp")
-CODE_CARRIERS = {"dill", "cloudpickle", "joblib", "pip", "setuptools", "pkg_resources", "IPython", "numba"}
-FORMER_STDLIB = {"commands", "popen2", "urllib2", "cPickle", "StringIO", "cStringIO", "exceptions", "imp", "distutils",
-                 "asyncore", "asynchat", "pipes", "smtpd", "cgi", "telnetlib", "os2", "ce", "riscos"}
+CODE_CARRIERS = {
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "pip",
+    "setuptools",
+    "pkg_resources",
+    "IPython",
+    "numba",
+}
+FORMER_STDLIB = {
+    "commands",
+    "popen2",
+    "urllib2",
+    "cPickle",
+    "StringIO",
+    "cStringIO",
+    "exceptions",
+    "imp",
+    "distutils",
+    "asyncore",
+    "asynchat",
+    "pipes",
+    "smtpd",
+    "cgi",
+    "telnetlib",
+    "os2",
+    "ce",
+    "riscos",
+}
 MODERN = {"__builtin__": "builtins", "copy_reg": "copyreg", "torch.tensor": "torch._tensor"}
 _IDENTIFIERS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 
@@ -68,7 +155,7 @@ def resolve_global(module: str, name: str, *, where: str) -> GlobalName:
     original = f"{module}.{name}"
     module = MODERN.get(module, module)
     if module == "numpy._core" or module.startswith("numpy._core."):
-        module = "numpy.core" + module[len("numpy._core"):]
+        module = "numpy.core" + module[len("numpy._core") :]
     if not _IDENTIFIERS.match(module) or not _IDENTIFIERS.match(name):
         raise UnsafeCheckpointError(f"{where}: {original!r} is not a name of a class")
     if any(part.startswith("__") for part in name.split(".")) and name not in SAFE.get(module, ()):
@@ -80,15 +167,23 @@ def resolve_global(module: str, name: str, *, where: str) -> GlobalName:
         if name in table.get(module, ()):
             return GlobalName(module, name, kind)
     root = module.split(".")[0]
-    if root == "torch" and any(module == prefix or module.startswith(prefix + ".") for prefix in INERT_TORCH):
+    if root == "torch" and any(
+        module == prefix or module.startswith(prefix + ".") for prefix in INERT_TORCH
+    ):
         if module == "torch.nn.functional" or not name.lstrip("_")[:1].isupper():
             return GlobalName(module, name, "mention")
         return GlobalName(module, name, "class")
-    if root in ("torch", "numpy") or root in sys.stdlib_module_names or root in CODE_CARRIERS | FORMER_STDLIB:
+    if (
+        root in ("torch", "numpy")
+        or root in sys.stdlib_module_names
+        or root in CODE_CARRIERS | FORMER_STDLIB
+    ):
         raise _refusal(original, where)
     if root == "__torch__":
-        raise UnsafeCheckpointError(f"{where}: is a TorchScript program ({original}), wanted weights saved with "
-                                    "torch.save: run state_dict() on the loaded program and save that")
+        raise UnsafeCheckpointError(
+            f"{where}: is a TorchScript program ({original}), wanted weights saved with "
+            "torch.save: run state_dict() on the loaded program and save that"
+        )
     return GlobalName(module, name, "class")
 
 
@@ -102,5 +197,7 @@ def _torch_value(module: str, name: str) -> GlobalName | None:
 
 
 def _refusal(qualified: str, where: str) -> UnsafeCheckpointError:
-    return UnsafeCheckpointError(f"{where}: refused, the file asks for {qualified!r}, which weights do not need; "
-                                 "nothing was run")
+    return UnsafeCheckpointError(
+        f"{where}: refused, the file asks for {qualified!r}, which weights do not need; "
+        "nothing was run"
+    )

@@ -1,8 +1,11 @@
-"""Reads checkpoints of other programs as NumPy arrays, without their code and without their framework.
+"""Reads checkpoints of other programs as NumPy arrays, without their code and without their
+framework.
 
-PyTorch files of every format (state dicts, training checkpoints, whole pickled models of classes that are not
-installed), safetensors, and MindSpore ``.ckpt`` files. Nothing in a file is ever run, see ``pickle_machine``.
+PyTorch files of every format (state dicts, training checkpoints, whole pickled models of classes
+that are not installed), safetensors, and MindSpore ``.ckpt`` files. Nothing in a file is ever run,
+see ``pickle_machine``.
 """
+
 import hashlib
 import json
 import struct
@@ -20,12 +23,29 @@ from mindyolo_ext.checkpoint.torch_files import TorchFile, TorchStream, TorchTar
 
 DEFAULT_MAX_BYTES = 4 << 30
 EMA_ENTRIES = ("ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model")
-WEIGHT_ENTRIES = ("model", "state_dict", "model_state_dict", "net", "network", "weights", "module", "params")
-STATE_ENTRIES = ("optimizer", "optimizers", "scheduler", "lr_scheduler", "lr_schedulers", "scaler", "grad_scaler",
-                 "optimizer_state_dict")
+WEIGHT_ENTRIES = (
+    "model",
+    "state_dict",
+    "model_state_dict",
+    "net",
+    "network",
+    "weights",
+    "module",
+    "params",
+)
+STATE_ENTRIES = (
+    "optimizer",
+    "optimizers",
+    "scheduler",
+    "lr_scheduler",
+    "lr_schedulers",
+    "scaler",
+    "grad_scaler",
+    "optimizer_state_dict",
+)
 PREFIXES = ("module.", "_orig_mod.")
-EMA_PREFIX = "ema."                                         # of names in a MindSpore file
-OWN_METADATA = "mindyolo_ext"                               # in ``extras``: the metadata of a checkpoint of ours
+EMA_PREFIX = "ema."  # of names in a MindSpore file
+OWN_METADATA = "mindyolo_ext"  # in ``extras``: the metadata of a checkpoint of ours
 MAX_NODES = 200_000
 MAX_DEPTH = 100
 
@@ -36,9 +56,10 @@ class ForeignCheckpoint:
 
     Args:
         path: the file.
-        tensors: name -> array, names as the original program's ``state_dict`` gives them; half precision and
-            bfloat16 are float32 here, integers stay integers.
-        source_format: ``torch-zip``, ``torch-legacy``, ``torch-legacy-tar``, ``safetensors`` or ``mindspore``.
+        tensors: name -> array, names as the original program's ``state_dict`` gives them; half
+            precision and bfloat16 are float32 here, integers stay integers.
+        source_format: ``torch-zip``, ``torch-legacy``, ``torch-legacy-tar``, ``safetensors`` or
+            ``mindspore``.
         sha256: of the file.
         entries: the top-level entries of the file, for example ``model``, ``ema``, ``optimizer``.
         entry: the entry the tensors come from; empty if the file is the state dict itself.
@@ -71,8 +92,13 @@ class ForeignCheckpoint:
         return None
 
 
-def read_checkpoint(path: str | Path, *, max_bytes: int = DEFAULT_MAX_BYTES, prefer_ema: bool = True,
-                    entry: str | None = None) -> ForeignCheckpoint:
+def read_checkpoint(
+    path: str | Path,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    prefer_ema: bool = True,
+    entry: str | None = None,
+) -> ForeignCheckpoint:
     """The weights in ``path``, whatever program wrote them.
 
     Args:
@@ -91,12 +117,16 @@ def read_checkpoint(path: str | Path, *, max_bytes: int = DEFAULT_MAX_BYTES, pre
     elif kind == "safetensors":
         result = _read_safetensors(path, max_bytes)
     else:
-        reader = {"torch-zip": TorchZip, "torch-legacy": TorchStream, "torch-legacy-tar": TorchTar}[kind]
+        reader = {"torch-zip": TorchZip, "torch-legacy": TorchStream, "torch-legacy-tar": TorchTar}[
+            kind
+        ]
         try:
             with reader(path, max_bytes) as file:
                 result = _read_torch(file, prefer_ema=prefer_ema, entry=entry)
         except (MemoryError, RecursionError, OSError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
+            raise CheckpointError(
+                f"{path}: cannot be read ({type(error).__name__}: {error})"
+            ) from error
     result.tensors = _without_prefixes(result)
     _warn_about_values(result)
     return result
@@ -136,10 +166,16 @@ def sniff_format(path: Path) -> str:
         raise CheckpointError(f"{path}: is an empty or split zip archive, {wanted}")
     if head[:1] == b"\x80":
         return "torch-legacy"
-    if len(head) > 9 and head[8:9] == b"{" and 2 <= struct.unpack("<Q", head[:8])[0] <= path.stat().st_size - 8:
+    if (
+        len(head) > 9
+        and head[8:9] == b"{"
+        and 2 <= struct.unpack("<Q", head[:8])[0] <= path.stat().st_size - 8
+    ):
         return "safetensors"
-    if len(head) == 512 and (head[257:262] == b"ustar" or head.startswith((b"storages\0", b"tensors\0", b"pickle\0",
-                                                                           b"sys_info\0"))):
+    if len(head) == 512 and (
+        head[257:262] == b"ustar"
+        or head.startswith((b"storages\0", b"tensors\0", b"pickle\0", b"sys_info\0"))
+    ):
         return "torch-legacy-tar" if tarfile.is_tarfile(path) else "mindspore"
     if head[:1] == b"\x0a" and not start.startswith(b"{"):
         return "mindspore"
@@ -152,26 +188,44 @@ def _read_torch(file: TorchFile, *, prefer_ema: bool, entry: str | None) -> Fore
     name, weights = _choose(root, file.path, prefer_ema=prefer_ema, entry=entry)
     records, skipped = flatten(weights, where=str(file.path))
     if not records:
-        raise CheckpointError(f"{file.path}: {_describe(name, root)} holds no tensors, wanted named weights")
+        raise CheckpointError(
+            f"{file.path}: {_describe(name, root)} holds no tensors, wanted named weights"
+        )
     total = sum(4 * record.count for record in records.values() if isinstance(record, TensorRecord))
     if total > file.max_bytes:
-        raise CheckpointError(f"{file.path}: the weights need {total} bytes, the limit is {file.max_bytes}")
+        raise CheckpointError(
+            f"{file.path}: the weights need {total} bytes, the limit is {file.max_bytes}"
+        )
     stored: dict[str, int] = {}
     tensors = {}
     for key, record in records.items():
         dtype = record.dtype if isinstance(record, TensorRecord) else str(record.value.dtype)
         stored[dtype] = stored.get(dtype, 0) + 1
-        tensors[key] = file.tensor(record) if isinstance(record, TensorRecord) else _from_numpy(record.value)
-    result = ForeignCheckpoint(file.path, tensors, file.source_format, file_sha256(file.path), entry=name,
-                               used_ema=name.split("/")[0] in EMA_ENTRIES, stored_dtypes=stored)
+        tensors[key] = (
+            file.tensor(record) if isinstance(record, TensorRecord) else _from_numpy(record.value)
+        )
+    result = ForeignCheckpoint(
+        file.path,
+        tensors,
+        file.source_format,
+        file_sha256(file.path),
+        entry=name,
+        used_ema=name.split("/")[0] in EMA_ENTRIES,
+        stored_dtypes=stored,
+    )
     if skipped:
-        result.warnings.append(f"{len(skipped)} entries beside the tensors are no tensors and were left out: "
-                               + ", ".join(skipped[:5]))
+        result.warnings.append(
+            f"{len(skipped)} entries beside the tensors are no tensors and were left out: "
+            + ", ".join(skipped[:5])
+        )
     if isinstance(root, dict) and name:
         result.entries = [str(key) for key in root]
         plain = _Plain(file)
-        result.extras = {str(key): plain(value) for key, value in root.items()
-                         if key != name.split("/")[0] and key not in STATE_ENTRIES + WEIGHT_ENTRIES + EMA_ENTRIES}
+        result.extras = {
+            str(key): plain(value)
+            for key, value in root.items()
+            if key != name.split("/")[0] and key not in STATE_ENTRIES + WEIGHT_ENTRIES + EMA_ENTRIES
+        }
     result.class_names = _class_names(root, weights, _Plain(file))
     return result
 
@@ -188,30 +242,42 @@ def _choose(root: Any, path: Path, *, prefer_ema: bool, entry: str | None) -> tu
     if isinstance(root, Record) and root.dict_items:
         root = root.dict_items
     if not isinstance(root, dict):
-        raise CheckpointError(f"{path}: holds a {_kind(root)}, wanted a state dict, a model or a dict of them")
-    if any(isinstance(value, TensorRecord) for value in root.values()) and \
-            not any(_has_weights(root.get(key)) for key in EMA_ENTRIES + WEIGHT_ENTRIES):
+        raise CheckpointError(
+            f"{path}: holds a {_kind(root)}, wanted a state dict, a model or a dict of them"
+        )
+    if any(isinstance(value, TensorRecord) for value in root.values()) and not any(
+        _has_weights(root.get(key)) for key in EMA_ENTRIES + WEIGHT_ENTRIES
+    ):
         return "", root
     order = EMA_ENTRIES + WEIGHT_ENTRIES if prefer_ema else WEIGHT_ENTRIES + EMA_ENTRIES
     for key in order:
         if _has_weights(root.get(key)):
             return _inner(key, root[key])
-    others = [key for key, value in root.items() if isinstance(key, str) and key not in STATE_ENTRIES
-              and _has_weights(value)]
+    others = [
+        key
+        for key, value in root.items()
+        if isinstance(key, str) and key not in STATE_ENTRIES and _has_weights(value)
+    ]
     if len(others) == 1:
         return _inner(others[0], root[others[0]])
     if others:
-        raise CheckpointError(f"{path}: weights stand under {', '.join(others[:8])}; say which entry is wanted")
+        raise CheckpointError(
+            f"{path}: weights stand under {', '.join(others[:8])}; say which entry is wanted"
+        )
     if root and all(isinstance(value, ArrayRecord) for value in root.values()):
         return "", root
-    raise CheckpointError(f"{path}: no weights among its entries "
-                          f"({', '.join(str(key)[:40] for key in list(root)[:12]) or 'none'}), wanted one of "
-                          + ", ".join(EMA_ENTRIES + WEIGHT_ENTRIES))
+    raise CheckpointError(
+        f"{path}: no weights among its entries "
+        f"({', '.join(str(key)[:40] for key in list(root)[:12]) or 'none'}), wanted one of "
+        + ", ".join(EMA_ENTRIES + WEIGHT_ENTRIES)
+    )
 
 
 def _inner(name: str, value: Any) -> tuple[str, Any]:
     """Look one level deeper where an entry wraps the weights again, as in ``ema -> module``."""
-    if isinstance(value, dict) and not any(isinstance(v, (TensorRecord, ArrayRecord)) for v in value.values()):
+    if isinstance(value, dict) and not any(
+        isinstance(v, (TensorRecord, ArrayRecord)) for v in value.values()
+    ):
         for key in WEIGHT_ENTRIES + EMA_ENTRIES:
             if _has_weights(value.get(key)):
                 return f"{name}/{key}", value[key]
@@ -223,7 +289,9 @@ def _inner(name: str, value: Any) -> tuple[str, Any]:
 
 
 def _has_weights(value: Any, depth: int = 0) -> bool:
-    """Whether ``value`` is a module or a mapping with tensors, directly or one or two levels down."""
+    """Whether ``value`` is a module or a mapping with tensors, directly or one or two levels
+    down.
+    """
     if isinstance(value, Record):
         if value.is_module:
             return True
@@ -232,13 +300,16 @@ def _has_weights(value: Any, depth: int = 0) -> bool:
         return False
     if any(isinstance(v, TensorRecord) for k, v in value.items() if isinstance(k, str)):
         return True
-    return depth < 2 and any(_has_weights(v, depth + 1) for k, v in list(value.items())[:64] if isinstance(k, str))
+    return depth < 2 and any(
+        _has_weights(v, depth + 1) for k, v in list(value.items())[:64] if isinstance(k, str)
+    )
 
 
 def flatten(value: Any, *, where: str) -> tuple[dict[str, TensorRecord | ArrayRecord], list[str]]:
     """State-dict names of a module, a state dict or nested dicts of them; then what was no tensor.
 
-    A module gives its parameters, its buffers except the non-persistent ones, then its children, as PyTorch does.
+    A module gives its parameters, its buffers except the non-persistent ones, then its children, as
+    PyTorch does.
 
     Raises: CheckpointError for names that are no text, twice the same name, or endless nesting.
     """
@@ -247,7 +318,9 @@ def flatten(value: Any, *, where: str) -> tuple[dict[str, TensorRecord | ArrayRe
     visited = 0
 
     def add(name: str, item: Any) -> None:
-        if not isinstance(item, TensorRecord) and not (isinstance(item, ArrayRecord) and item.value is not None):
+        if not isinstance(item, TensorRecord) and not (
+            isinstance(item, ArrayRecord) and item.value is not None
+        ):
             skipped.append(name)
         elif name in result:
             raise CheckpointError(f"{where}: two tensors are called {name!r}")
@@ -263,8 +336,10 @@ def flatten(value: Any, *, where: str) -> tuple[dict[str, TensorRecord | ArrayRe
         nonlocal visited
         visited += 1
         if visited > MAX_NODES or depth > MAX_DEPTH:
-            raise CheckpointError(f"{where}: the object is nested deeper than {MAX_DEPTH} or has more than {MAX_NODES} "
-                                  "parts (does it contain itself?)")
+            raise CheckpointError(
+                f"{where}: the object is nested deeper than {MAX_DEPTH} or has more than "
+                f"{MAX_NODES} parts (does it contain itself?)"
+            )
         if isinstance(item, Record) and item.is_module:
             hidden = item.state.get("_non_persistent_buffers_set") or ()
             for key, tensor in item.state["_parameters"].items():
@@ -280,7 +355,9 @@ def flatten(value: Any, *, where: str) -> tuple[dict[str, TensorRecord | ArrayRe
         if isinstance(item, Record):
             item = item.dict_items
         for key, part in item.items():
-            if isinstance(part, dict) or (isinstance(part, Record) and (part.is_module or part.dict_items)):
+            if isinstance(part, dict) or (
+                isinstance(part, Record) and (part.is_module or part.dict_items)
+            ):
                 walk(prefix + text(key) + ".", part, depth + 1)
             else:
                 add(prefix + text(key), part)
@@ -317,8 +394,14 @@ class _Plain:
                 return "array"
             return value.value.item() if value.scalar else value.value.tolist()
         if isinstance(value, dict):
-            return {key if isinstance(key, (int, float, bool)) else str(key) if isinstance(key, str) else _kind(key):
-                    self(item, depth + 1) for key, item in value.items()}
+            return {
+                key
+                if isinstance(key, (int, float, bool))
+                else str(key)
+                if isinstance(key, str)
+                else _kind(key): self(item, depth + 1)
+                for key, item in value.items()
+            }
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self(item, depth + 1) for item in value]
         if isinstance(value, Record) and not value.is_module:
@@ -331,8 +414,11 @@ class _Plain:
 
 def _class_names(root: Any, weights: Any, plain: _Plain) -> list[str] | None:
     """The class names a file tells: an entry or a model attribute called ``names`` or alike."""
-    holders = [holder for holder in ((root, root.get("meta")) if isinstance(root, dict) else ())
-               if isinstance(holder, dict)]
+    holders = [
+        holder
+        for holder in ((root, root.get("meta")) if isinstance(root, dict) else ())
+        if isinstance(holder, dict)
+    ]
     if isinstance(weights, Record):
         holders.append(weights.state)
     for holder in holders:
@@ -340,7 +426,9 @@ def _class_names(root: Any, weights: Any, plain: _Plain) -> list[str] | None:
             if not isinstance(holder.get(key), (list, tuple, dict)):
                 continue
             names = plain(holder[key])
-            if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
+            if isinstance(names, dict) and sorted(names, key=str) == sorted(
+                range(len(names)), key=str
+            ):
                 names = [names[index] for index in range(len(names))]
             if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
                 return names
@@ -350,71 +438,124 @@ def _class_names(root: Any, weights: Any, plain: _Plain) -> list[str] | None:
 def _read_mindspore(path: Path, max_bytes: int, *, prefer_ema: bool) -> ForeignCheckpoint:
     """A MindSpore ``.ckpt``; the one place of this file that needs the framework.
 
-    MindYOLO writes its moving average with ``ema.`` before each name, alone or beside the raw weights.
+    MindYOLO writes its moving average with ``ema.`` before each name, alone or beside the raw
+    weights.
     """
     from mindyolo_ext.checkpoint.store import METADATA_NAME, read_parameters
 
     if path.stat().st_size > max_bytes:
-        raise CheckpointError(f"{path}: the file has {path.stat().st_size} bytes, the limit is {max_bytes}")
+        raise CheckpointError(
+            f"{path}: the file has {path.stat().st_size} bytes, the limit is {max_bytes}"
+        )
     arrays = read_parameters(path)
     own = arrays.pop(METADATA_NAME, None)
     stored: dict[str, int] = {}
     for array in arrays.values():
         stored[str(array.dtype)] = stored.get(str(array.dtype), 0) + 1
-    extras = {} if own is None else {OWN_METADATA: np.asarray(own, np.uint8).tobytes().decode("utf-8", "replace")}
-    averaged = {name.removeprefix(EMA_PREFIX): array for name, array in arrays.items() if name.startswith(EMA_PREFIX)}
+    extras = (
+        {}
+        if own is None
+        else {OWN_METADATA: np.asarray(own, np.uint8).tobytes().decode("utf-8", "replace")}
+    )
+    averaged = {
+        name.removeprefix(EMA_PREFIX): array
+        for name, array in arrays.items()
+        if name.startswith(EMA_PREFIX)
+    }
     raw = {name: array for name, array in arrays.items() if not name.startswith(EMA_PREFIX)}
     used_ema = bool(averaged) and (prefer_ema or not averaged.keys() <= raw.keys())
     chosen = {**raw, **averaged} if used_ema else raw
-    return ForeignCheckpoint(path, {name: _from_numpy(array) for name, array in chosen.items()}, "mindspore",
-                             file_sha256(path), used_ema=used_ema, stored_dtypes=stored, extras=extras)
+    return ForeignCheckpoint(
+        path,
+        {name: _from_numpy(array) for name, array in chosen.items()},
+        "mindspore",
+        file_sha256(path),
+        used_ema=used_ema,
+        stored_dtypes=stored,
+        extras=extras,
+    )
 
 
-_SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
-                "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"}
+_SAFETENSORS = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
 
 
 def _read_safetensors(path: Path, max_bytes: int) -> ForeignCheckpoint:
-    """A safetensors file: a JSON header with type, shape and place of each tensor, then the numbers."""
+    """A safetensors file: a JSON header with type, shape and place of each tensor, then the
+    numbers.
+    """
     size = path.stat().st_size
     if size > max_bytes:
         raise CheckpointError(f"{path}: the file has {size} bytes, the limit is {max_bytes}")
     content = path.read_bytes()
     (length,) = struct.unpack_from("<Q", content)
     try:
-        header = json.loads(content[8:8 + length])
+        header = json.loads(content[8 : 8 + length])
         metadata = header.pop("__metadata__", {})
         tensors, stored = {}, {}
         for name, item in header.items():
-            dtype, shape, (start, end) = _SAFETENSORS[item["dtype"]], item["shape"], item["data_offsets"]
+            dtype, shape, (start, end) = (
+                _SAFETENSORS[item["dtype"]],
+                item["shape"],
+                item["data_offsets"],
+            )
             code = np.dtype("u2" if dtype == "bfloat16" else dtype).newbyteorder("<")
-            if not all(type(v) is int and v >= 0 for v in [*shape, start, end]) or 8 + length + end > size:
+            if (
+                not all(type(v) is int and v >= 0 for v in [*shape, start, end])
+                or 8 + length + end > size
+            ):
                 raise ValueError(f"tensor {name!r} lies outside the file")
-            raw = np.frombuffer(content[8 + length + start:8 + length + end], code).reshape(shape)
-            tensors[name] = ((raw.astype(np.uint32) << np.uint32(16)).view(np.float32) if dtype == "bfloat16"
-                             else _from_numpy(raw))
+            raw = np.frombuffer(content[8 + length + start : 8 + length + end], code).reshape(shape)
+            tensors[name] = (
+                (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+                if dtype == "bfloat16"
+                else _from_numpy(raw)
+            )
             stored[dtype] = stored.get(dtype, 0) + 1
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: a broken safetensors file ({type(error).__name__}: {error})") from error
-    return ForeignCheckpoint(path, tensors, "safetensors", file_sha256(path), stored_dtypes=stored, extras=metadata)
+        raise CheckpointError(
+            f"{path}: a broken safetensors file ({type(error).__name__}: {error})"
+        ) from error
+    return ForeignCheckpoint(
+        path, tensors, "safetensors", file_sha256(path), stored_dtypes=stored, extras=metadata
+    )
 
 
 def _without_prefixes(checkpoint: ForeignCheckpoint) -> dict[str, np.ndarray]:
-    """The tensors without the prefixes that wrappers for several devices or compilation put before every name."""
+    """The tensors without the prefixes that wrappers for several devices or compilation put
+    before every name.
+    """
     tensors = checkpoint.tensors
     while True:
-        prefix = next((p for p in PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None)
+        prefix = next(
+            (p for p in PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None
+        )
         if prefix is None:
             return tensors
-        tensors = {name[len(prefix):]: array for name, array in tensors.items()}
+        tensors = {name[len(prefix) :]: array for name, array in tensors.items()}
 
 
 def _warn_about_values(checkpoint: ForeignCheckpoint) -> None:
     """Report weights that are not finite; they are kept as they are."""
-    broken = [name for name, array in checkpoint.tensors.items()
-              if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    broken = [
+        name
+        for name, array in checkpoint.tensors.items()
+        if array.dtype.kind == "f" and not np.isfinite(array).all()
+    ]
     if broken:
-        checkpoint.warnings.append(f"{len(broken)} tensors hold values that are not finite: " + ", ".join(broken[:5]))
+        checkpoint.warnings.append(
+            f"{len(broken)} tensors hold values that are not finite: " + ", ".join(broken[:5])
+        )
 
 
 def _kind(value: Any) -> str:

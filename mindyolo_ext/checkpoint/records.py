@@ -2,6 +2,7 @@
 
 None of these classes calls, imports or looks up anything; they hold what the file said.
 """
+
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,8 @@ class GlobalName:
         module, name: as the file writes them, Python 2 spellings made modern.
         kind: ``safe`` (rebuilt by our own code), ``class`` (its instances become ``Record``),
             ``storage``, ``dtype`` or ``mention`` (may stand as a value, never be instantiated).
-        value: element type of a ``storage`` or ``dtype`` (NumPy name, ``bfloat16`` or None for bytes).
+        value: element type of a ``storage`` or ``dtype`` (NumPy name, ``bfloat16`` or None for
+            bytes).
     """
 
     module: str
@@ -32,7 +34,9 @@ class GlobalName:
 
 @dataclass(eq=False)
 class Record:
-    """An instance of a class that is not here: its arguments, its state, and items if it was a container."""
+    """An instance of a class that is not here: its arguments, its state, and items if it was a
+    container.
+    """
 
     cls: GlobalName
     args: tuple = ()
@@ -49,7 +53,9 @@ class Record:
     @property
     def is_module(self) -> bool:
         """Whether the state is that of a ``torch.nn.Module``."""
-        return all(isinstance(self.state.get(key), dict) for key in ("_parameters", "_buffers", "_modules"))
+        return all(
+            isinstance(self.state.get(key), dict) for key in ("_parameters", "_buffers", "_modules")
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +65,7 @@ class StorageRecord:
     key: str
     dtype: str | None
     count: int
-    offset: int = 0             # elements, for a storage that is a view of another
+    offset: int = 0  # elements, for a storage that is a view of another
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,9 @@
 """Our own checkpoints: a MindSpore ``.ckpt`` of plain parameter names with metadata beside them.
 
-``mindspore.load_checkpoint`` and ``load_param_into_net`` read the file like any other; the metadata is JSON in
-one uint8 tensor called ``__metadata__``. Files appear whole or not at all.
+``mindspore.load_checkpoint`` and ``load_param_into_net`` read the file like any other; the metadata
+is JSON in one uint8 tensor called ``__metadata__``. Files appear whole or not at all.
 """
+
 import json
 import os
 import tempfile
@@ -52,7 +53,10 @@ class CheckpointMetadata:
 
     def __post_init__(self) -> None:
         if self.class_names and len(self.class_names) != self.num_classes:
-            raise ValueError(f"CheckpointMetadata: {len(self.class_names)} class names for {self.num_classes} classes")
+            raise ValueError(
+                f"CheckpointMetadata: {len(self.class_names)} class names for {self.num_classes} "
+                "classes"
+            )
 
     def to_json(self, **more: object) -> str:
         """One line of JSON. Raises: TypeError for values that JSON does not have."""
@@ -67,7 +71,9 @@ class CheckpointMetadata:
         known = {f.name for f in fields(cls)}
         version = values.pop("format", None)
         if version != FORMAT_VERSION:
-            raise ValueError(f"CheckpointMetadata: format {version!r}, this program reads {FORMAT_VERSION}")
+            raise ValueError(
+                f"CheckpointMetadata: format {version!r}, this program reads {FORMAT_VERSION}"
+            )
         values.pop("count", None)
         if set(values) - known or {"model", "num_classes"} - set(values):
             raise ValueError(f"CheckpointMetadata: keys {sorted(values)}, wanted {sorted(known)}")
@@ -75,7 +81,9 @@ class CheckpointMetadata:
         return cls(**values)
 
 
-def save_checkpoint(path: str | Path, parameters: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> None:
+def save_checkpoint(
+    path: str | Path, parameters: Mapping[str, np.ndarray], metadata: CheckpointMetadata
+) -> None:
     """Write ``parameters`` and ``metadata`` to ``path``, whole or not at all.
 
     The file is written beside ``path``, flushed to the disk and renamed over it.
@@ -90,17 +98,23 @@ def save_checkpoint(path: str | Path, parameters: Mapping[str, np.ndarray], meta
     path = Path(path)
     if path.suffix != ".ckpt":
         raise CheckpointError(f"{path}: our checkpoints end in .ckpt")
-    arrays = {METADATA_NAME: np.frombuffer(metadata.to_json(count=len(parameters)).encode(), np.uint8)}
+    arrays = {
+        METADATA_NAME: np.frombuffer(metadata.to_json(count=len(parameters)).encode(), np.uint8)
+    }
     for name, array in parameters.items():
         array = np.asarray(array)
         if name == METADATA_NAME or not name:
             raise CheckpointError(f"{path}: a parameter cannot be called {name!r}")
         if str(array.dtype) not in _DTYPES:
-            raise CheckpointError(f"{path}: parameter {name!r} is {array.dtype}, wanted one of "
-                                  + ", ".join(sorted(_DTYPES)))
+            raise CheckpointError(
+                f"{path}: parameter {name!r} is {array.dtype}, wanted one of "
+                + ", ".join(sorted(_DTYPES))
+            )
         arrays[name] = array
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".tmp.ckpt", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(
+        prefix=f".{path.stem}.", suffix=".tmp.ckpt", dir=path.parent
+    )
     os.close(handle)
     try:
         _write(temporary, arrays)
@@ -121,7 +135,9 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], Checkpoint
     arrays = read_parameters(path)
     text = arrays.pop(METADATA_NAME, None)
     if text is None:
-        raise CheckpointError(f"{path}: has no metadata, wanted a checkpoint of mindyolo_ext: convert it first")
+        raise CheckpointError(
+            f"{path}: has no metadata, wanted a checkpoint of mindyolo_ext: convert it first"
+        )
     try:
         content = np.asarray(text, np.uint8).tobytes()
         count = json.loads(content).get("count")
@@ -129,26 +145,34 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], Checkpoint
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: its metadata is broken ({error})") from error
     if count != len(arrays):
-        raise CheckpointError(f"{path}: holds {len(arrays)} parameters, it should hold {count}: the file is cut off")
+        raise CheckpointError(
+            f"{path}: holds {len(arrays)} parameters, it should hold {count}: the file is cut off"
+        )
     return arrays, metadata
 
 
 def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a MindSpore ``.ckpt`` by name. Raises: FileNotFoundError, CheckpointError for a damaged file."""
+    """All arrays of a MindSpore ``.ckpt`` by name. Raises: FileNotFoundError, CheckpointError
+    for a damaged file.
+    """
     from mindyolo_ext.backend.files import read_arrays
+
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, wanted a checkpoint")
     try:
         return read_arrays(path)
-    except Exception as error:      # the framework raises many kinds for a damaged file
-        raise CheckpointError(f"{path}: MindSpore cannot read it ({type(error).__name__}: {str(error)[:200]}), "
-                              "wanted a .ckpt file") from error
+    except Exception as error:  # the framework raises many kinds for a damaged file
+        raise CheckpointError(
+            f"{path}: MindSpore cannot read it ({type(error).__name__}: {str(error)[:200]}), "
+            "wanted a .ckpt file"
+        ) from error
 
 
 def _write(path: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Hand the arrays to MindSpore's writer."""
     from mindyolo_ext.backend.files import write_arrays
+
     write_arrays(path, arrays)
 
 

@@ -1,8 +1,10 @@
-"""The three containers of ``torch.save``: zip (since 1.6), a stream of pickles, and tar (before 0.1.10).
+"""The three containers of ``torch.save``: zip (since 1.6), a stream of pickles, and tar (before
+0.1.10).
 
-Each class opens a file, checks what it declares before anything is allocated, reads the object description
-through ``pickle_machine`` and hands out the numbers of one storage at a time.
+Each class opens a file, checks what it declares before anything is allocated, reads the object
+description through ``pickle_machine`` and hands out the numbers of one storage at a time.
 """
+
 import io
 import mmap
 import struct
@@ -15,14 +17,27 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext.checkpoint.errors import CheckpointError, UnsafeCheckpointError
-from mindyolo_ext.checkpoint.pickle_machine import MAX_PICKLE_BYTES, item_size, read_pickle, storage_bytes
+from mindyolo_ext.checkpoint.pickle_machine import (
+    MAX_PICKLE_BYTES,
+    item_size,
+    read_pickle,
+    storage_bytes,
+)
 from mindyolo_ext.checkpoint.records import GlobalName, StorageRecord, TensorRecord
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 MAX_ENTRIES = 1 << 20
 MAX_RATIO = 200
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError, ValueError)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
 
 
 class TorchFile:
@@ -45,31 +60,43 @@ class TorchFile:
     def storage_record(self, pid: Any, *, length: tuple[int, ...]) -> Any:
         """The record of a persistent id ``("storage", type, key, location, count[, view])``."""
         if not isinstance(pid, tuple) or not pid or not isinstance(pid[0], str):
-            raise UnsafeCheckpointError(f"{self.path}: refused, a persistent id of type {type(pid).__name__}, wanted a "
-                                        "tuple that names a storage")
+            raise UnsafeCheckpointError(
+                f"{self.path}: refused, a persistent id of type {type(pid).__name__}, wanted a "
+                "tuple that names a storage"
+            )
         if pid[0] == "module" and len(pid) == 4 and isinstance(pid[1], GlobalName) and 6 in length:
-            return pid[1]                                   # a class with its source text, which is not looked at
+            return pid[1]  # a class with its source text, which is not looked at
         if pid[0] != "storage" or len(pid) not in length:
-            raise UnsafeCheckpointError(f"{self.path}: refused, a persistent id {pid[0][:40]!r} with {len(pid)} parts, "
-                                        "wanted 'storage' with " + " or ".join(map(str, length)))
+            raise UnsafeCheckpointError(
+                f"{self.path}: refused, a persistent id {pid[0][:40]!r} with {len(pid)} parts, "
+                "wanted 'storage' with " + " or ".join(map(str, length))
+            )
         kind, key, count = pid[1], pid[2], pid[4]
         if not isinstance(kind, GlobalName) or kind.kind != "storage":
-            raise CheckpointError(f"{self.path}: a storage has the type "
-                                  f"{kind.qualified if isinstance(kind, GlobalName) else type(kind).__name__!r}, "
-                                  "wanted one of numbers (float, half, bfloat16, double, integers, bool)")
+            raise CheckpointError(
+                f"{self.path}: a storage has the type "
+                f"{kind.qualified if isinstance(kind, GlobalName) else type(kind).__name__!r}, "
+                "wanted one of numbers (float, half, bfloat16, double, integers, bool)"
+            )
         if not isinstance(key, str) or not isinstance(count, int) or count < 0:
-            raise CheckpointError(f"{self.path}: a storage has a key of type {type(key).__name__} and a count of type "
-                                  f"{type(count).__name__}, wanted text and a whole number >= 0")
+            raise CheckpointError(
+                f"{self.path}: a storage has a key of type {type(key).__name__} and a count of "
+                f"type {type(count).__name__}, wanted text and a whole number >= 0"
+            )
         record = StorageRecord(key, kind.value, count)
         if key in self.storages:
             old = self.storages[key]
             if (old.dtype, old.count) != (record.dtype, record.count):
-                raise CheckpointError(f"{self.path}: storage {key!r} is declared as {old.count} x {old.dtype} and as "
-                                      f"{record.count} x {record.dtype}")
+                raise CheckpointError(
+                    f"{self.path}: storage {key!r} is declared as {old.count} x {old.dtype} and as "
+                    f"{record.count} x {record.dtype}"
+                )
             return old
         if storage_bytes(record) > self.max_bytes:
-            raise CheckpointError(f"{self.path}: storage {key!r} declares {storage_bytes(record)} bytes, the limit is "
-                                  f"{self.max_bytes}")
+            raise CheckpointError(
+                f"{self.path}: storage {key!r} declares {storage_bytes(record)} bytes, the limit "
+                f"is {self.max_bytes}"
+            )
         self.check_storage(record)
         self.storages[key] = record
         return record
@@ -82,25 +109,33 @@ class TorchFile:
         raise NotImplementedError
 
     def tensor(self, record: TensorRecord) -> np.ndarray:
-        """The numbers of ``record``: half and bfloat16 become float32, everything else stays; a fresh array."""
+        """The numbers of ``record``: half and bfloat16 become float32, everything else stays; a
+        fresh array.
+        """
         key = record.storage.key
         if self._cache is None or self._cache[0] != key:
             self._cache = (key, self.storage_content(key))
         content = self._cache[1]
         size = item_size(record.storage.dtype)
         start = record.storage.offset * size
-        content = memoryview(content)[start:start + record.storage.count * size]
+        content = memoryview(content)[start : start + record.storage.count * size]
         if len(content) != storage_bytes(record.storage):
-            raise CheckpointError(f"{self.path}: storage {key!r} holds {len(content)} bytes, wanted "
-                                  f"{storage_bytes(record.storage)}")
+            raise CheckpointError(
+                f"{self.path}: storage {key!r} holds {len(content)} bytes, wanted "
+                f"{storage_bytes(record.storage)}"
+            )
         step = item_size(record.dtype)
         code = "u2" if record.dtype == "bfloat16" else np.dtype(record.dtype).str[1:]
-        flat = np.frombuffer(content[:len(content) // step * step], np.dtype(self.order + code))
+        flat = np.frombuffer(content[: len(content) // step * step], np.dtype(self.order + code))
         if record.count == 0:
             view = np.zeros(record.shape, flat.dtype)
         else:
-            view = np.lib.stride_tricks.as_strided(flat[record.offset:], record.shape,
-                                                   [stride * step for stride in record.stride], writeable=False)
+            view = np.lib.stride_tricks.as_strided(
+                flat[record.offset :],
+                record.shape,
+                [stride * step for stride in record.stride],
+                writeable=False,
+            )
         return _native(view, record.dtype)
 
 
@@ -126,8 +161,10 @@ class TorchZip(TorchFile):
         try:
             self.archive = zipfile.ZipFile(path)
         except _ZIP_ERRORS as error:
-            raise CheckpointError(f"{path}: a zip file that ends too early or is broken ({error}), wanted a PyTorch "
-                                  "checkpoint: download or copy it again") from error
+            raise CheckpointError(
+                f"{path}: a zip file that ends too early or is broken ({error}), wanted a PyTorch "
+                "checkpoint: download or copy it again"
+            ) from error
         try:
             self.entries = self._checked_entries()
             self.root = self._find_root()
@@ -147,43 +184,70 @@ class TorchZip(TorchFile):
         entries: dict[str, zipfile.ZipInfo] = {}
         infos = self.archive.infolist()
         if len(infos) > MAX_ENTRIES:
-            raise CheckpointError(f"{self.path}: the archive has {len(infos)} entries, wanted at most {MAX_ENTRIES}")
+            raise CheckpointError(
+                f"{self.path}: the archive has {len(infos)} entries, wanted at most {MAX_ENTRIES}"
+            )
         for info in infos:
             name = info.orig_filename
             parts = name.replace("\\", "/").split("/")
             if name.startswith(("/", "\\")) or ".." in parts or "\0" in name or ":" in parts[0]:
-                raise UnsafeCheckpointError(f"{self.path}: refused, the archive has an entry {name[:120]!r}, wanted "
-                                            "names inside one folder")
+                raise UnsafeCheckpointError(
+                    f"{self.path}: refused, the archive has an entry {name[:120]!r}, wanted "
+                    "names inside one folder"
+                )
             if name in entries:
-                raise UnsafeCheckpointError(f"{self.path}: refused, the archive has two entries called {name[:120]!r}")
+                raise UnsafeCheckpointError(
+                    f"{self.path}: refused, the archive has two entries called {name[:120]!r}"
+                )
             if info.flag_bits & 0x1:
-                raise CheckpointError(f"{self.path}: entry {name!r} is encrypted, wanted a plain checkpoint")
+                raise CheckpointError(
+                    f"{self.path}: entry {name!r} is encrypted, wanted a plain checkpoint"
+                )
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise CheckpointError(f"{self.path}: entry {name!r} uses compression {info.compress_type}, wanted none")
+                raise CheckpointError(
+                    f"{self.path}: entry {name!r} uses compression {info.compress_type}, wanted "
+                    "none"
+                )
             stored = info.compress_type == zipfile.ZIP_STORED
             limit = info.compress_size if stored else max(info.compress_size * MAX_RATIO, 1 << 20)
             if info.file_size > limit or (stored and info.file_size != info.compress_size):
-                raise UnsafeCheckpointError(f"{self.path}: refused, entry {name!r} declares {info.file_size} bytes in "
-                                            f"{info.compress_size} of the file")
+                raise UnsafeCheckpointError(
+                    f"{self.path}: refused, entry {name!r} declares {info.file_size} bytes in "
+                    f"{info.compress_size} of the file"
+                )
             entries[name] = info
         size = self.path.stat().st_size
-        packed, unpacked = (sum(getter(i) for i in infos) for getter in (lambda i: i.compress_size,
-                                                                         lambda i: i.file_size))
+        packed, unpacked = (
+            sum(getter(i) for i in infos)
+            for getter in (lambda i: i.compress_size, lambda i: i.file_size)
+        )
         if packed > size or unpacked > self.max_bytes:
-            raise UnsafeCheckpointError(f"{self.path}: refused, the archive declares {packed} bytes packed, {unpacked} "
-                                        f"unpacked; the file has {size}, the limit is {self.max_bytes}")
+            raise UnsafeCheckpointError(
+                f"{self.path}: refused, the archive declares {packed} bytes packed, {unpacked} "
+                f"unpacked; the file has {size}, the limit is {self.max_bytes}"
+            )
         return entries
 
     def _find_root(self) -> str:
         """The folder that holds ``data.pkl``."""
-        roots = [name[:-len("data.pkl")] for name in self.entries
-                 if name.endswith("/data.pkl") and name.count("/") == 1]
+        roots = [
+            name[: -len("data.pkl")]
+            for name in self.entries
+            if name.endswith("/data.pkl") and name.count("/") == 1
+        ]
         if len(roots) != 1:
-            raise CheckpointError(f"{self.path}: a zip archive with {len(roots)} entries called <folder>/data.pkl, "
-                                  "wanted exactly one as torch.save writes it")
-        if any(name.startswith((roots[0] + "code/", roots[0] + "constants.pkl")) for name in self.entries):
-            raise UnsafeCheckpointError(f"{self.path}: is a TorchScript program, wanted weights saved with torch.save: "
-                                        "run state_dict() on the loaded program and save that")
+            raise CheckpointError(
+                f"{self.path}: a zip archive with {len(roots)} entries called <folder>/data.pkl, "
+                "wanted exactly one as torch.save writes it"
+            )
+        if any(
+            name.startswith((roots[0] + "code/", roots[0] + "constants.pkl"))
+            for name in self.entries
+        ):
+            raise UnsafeCheckpointError(
+                f"{self.path}: is a TorchScript program, wanted weights saved with torch.save: "
+                "run state_dict() on the loaded program and save that"
+            )
         return roots[0]
 
     def _byte_order(self) -> str:
@@ -198,42 +262,57 @@ class TorchZip(TorchFile):
         """The content of an entry, at most ``limit`` bytes."""
         info = self.entries[name]
         if info.file_size > limit:
-            raise CheckpointError(f"{self.path}: entry {name!r} declares {info.file_size} bytes, the limit is {limit}")
+            raise CheckpointError(
+                f"{self.path}: entry {name!r} declares {info.file_size} bytes, the limit is {limit}"
+            )
         try:
             with self.archive.open(info) as stream:
                 content = stream.read(info.file_size)
                 if stream.read(1):
-                    raise CheckpointError(f"{self.path}: entry {name!r} is longer than its declared size")
+                    raise CheckpointError(
+                        f"{self.path}: entry {name!r} is longer than its declared size"
+                    )
         except _ZIP_ERRORS as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"{self.path}: entry {name!r} is damaged ({error})") from error
         if len(content) != info.file_size:
-            raise CheckpointError(f"{self.path}: entry {name!r} holds {len(content)} bytes, it declares "
-                                  f"{info.file_size}")
+            raise CheckpointError(
+                f"{self.path}: entry {name!r} holds {len(content)} bytes, it declares "
+                f"{info.file_size}"
+            )
         return content
 
     def read(self) -> Any:
         """The saved object."""
         content = self._read(self.root + "data.pkl", MAX_PICKLE_BYTES)
-        return read_pickle(io.BytesIO(content), where=f"{self.path}:data.pkl",
-                           storage=lambda pid: self.storage_record(pid, length=(5,)))
+        return read_pickle(
+            io.BytesIO(content),
+            where=f"{self.path}:data.pkl",
+            storage=lambda pid: self.storage_record(pid, length=(5,)),
+        )
 
     def check_storage(self, record: StorageRecord) -> None:
         name = f"{self.root}data/{record.key}"
         if name not in self.entries:
-            raise CheckpointError(f"{self.path}: storage {record.key!r} is declared but the entry {name!r} is missing")
+            raise CheckpointError(
+                f"{self.path}: storage {record.key!r} is declared but the entry {name!r} is missing"
+            )
         if self.entries[name].file_size != storage_bytes(record):
-            raise CheckpointError(f"{self.path}: storage {record.key!r} declares {record.count} x "
-                                  f"{record.dtype or 'bytes'} = {storage_bytes(record)} bytes, its entry holds "
-                                  f"{self.entries[name].file_size}")
+            raise CheckpointError(
+                f"{self.path}: storage {record.key!r} declares {record.count} x "
+                f"{record.dtype or 'bytes'} = {storage_bytes(record)} bytes, its entry holds "
+                f"{self.entries[name].file_size}"
+            )
 
     def storage_content(self, key: str) -> bytes:
         return self._read(f"{self.root}data/{key}", self.max_bytes)
 
 
 class TorchStream(TorchFile):
-    """The format before 1.6: magic number, protocol, machine facts, object, keys (one pickle each), raw storages."""
+    """The format before 1.6: magic number, protocol, machine facts, object, keys (one pickle
+    each), raw storages.
+    """
 
     source_format = "torch-legacy"
 
@@ -259,17 +338,24 @@ class TorchStream(TorchFile):
         where = str(self.path)
         magic = read_pickle(self.map, where=where)
         if magic != LEGACY_MAGIC or isinstance(magic, bool):
-            raise CheckpointError(f"{self.path}: a pickle that does not begin with PyTorch's magic number, wanted a "
-                                  "file written by torch.save")
+            raise CheckpointError(
+                f"{self.path}: a pickle that does not begin with PyTorch's magic number, wanted a "
+                "file written by torch.save"
+            )
         protocol = read_pickle(self.map, where=where)
         if protocol != LEGACY_PROTOCOL:
-            raise CheckpointError(f"{self.path}: protocol version {str(protocol)[:20]}, wanted {LEGACY_PROTOCOL}")
-        read_pickle(self.map, where=where)                  # facts of the writing machine; storages are little-endian
+            raise CheckpointError(
+                f"{self.path}: protocol version {str(protocol)[:20]}, wanted {LEGACY_PROTOCOL}"
+            )
+        # facts of the writing machine; storages are little-endian
+        read_pickle(self.map, where=where)
         result = read_pickle(self.map, where=where, storage=self._storage)
         keys = read_pickle(self.map, where=where)
         if not isinstance(keys, list) or any(not isinstance(key, str) for key in keys):
-            raise CheckpointError(f"{self.path}: the list of storages is a {type(keys).__name__}, wanted a list of "
-                                  "text")
+            raise CheckpointError(
+                f"{self.path}: the list of storages is a {type(keys).__name__}, wanted a list of "
+                "text"
+            )
         self._locate(keys)
         return result
 
@@ -279,10 +365,17 @@ class TorchStream(TorchFile):
         if not isinstance(record, StorageRecord) or len(pid) == 5 or pid[5] is None:
             return record
         view = pid[5]
-        if not isinstance(view, tuple) or len(view) != 3 or not isinstance(view[0], str) or \
-                any(not isinstance(v, int) or v < 0 for v in view[1:]) or view[1] + view[2] > record.count:
-            raise CheckpointError(f"{self.path}: storage {record.key!r} has a broken view, wanted (key, offset, count) "
-                                  f"inside its {record.count} elements")
+        if (
+            not isinstance(view, tuple)
+            or len(view) != 3
+            or not isinstance(view[0], str)
+            or any(not isinstance(v, int) or v < 0 for v in view[1:])
+            or view[1] + view[2] > record.count
+        ):
+            raise CheckpointError(
+                f"{self.path}: storage {record.key!r} has a broken view, wanted (key, offset, "
+                f"count) inside its {record.count} elements"
+            )
         return StorageRecord(record.key, record.dtype, view[2], offset=view[1])
 
     def _locate(self, keys: list[str]) -> None:
@@ -291,24 +384,34 @@ class TorchStream(TorchFile):
         for key in keys:
             record = self.storages.get(key)
             if record is None:
-                raise CheckpointError(f"{self.path}: storage {key!r} is listed but no tensor declares it")
+                raise CheckpointError(
+                    f"{self.path}: storage {key!r} is listed but no tensor declares it"
+                )
             if position + 8 > end:
-                raise CheckpointError(f"{self.path}: the file ends before storage {key!r}: download or copy it again")
+                raise CheckpointError(
+                    f"{self.path}: the file ends before storage {key!r}: download or copy it again"
+                )
             (count,) = struct.unpack_from("<q", self.map, position)
             if count != record.count:
-                raise CheckpointError(f"{self.path}: storage {key!r} holds {count} elements, declared {record.count}")
+                raise CheckpointError(
+                    f"{self.path}: storage {key!r} holds {count} elements, declared {record.count}"
+                )
             self.positions[key] = position + 8
             position += 8 + storage_bytes(record)
             if position > end:
-                raise CheckpointError(f"{self.path}: the file ends inside storage {key!r} (byte {end}, wanted "
-                                      f"{position}): download or copy it again")
+                raise CheckpointError(
+                    f"{self.path}: the file ends inside storage {key!r} (byte {end}, wanted "
+                    f"{position}): download or copy it again"
+                )
         missing = sorted(set(self.storages) - set(keys))
         if missing:
-            raise CheckpointError(f"{self.path}: storages {missing[:3]} are declared but missing from the file")
+            raise CheckpointError(
+                f"{self.path}: storages {missing[:3]} are declared but missing from the file"
+            )
 
     def storage_content(self, key: str) -> bytes:
         start = self.positions[key]
-        return self.map[start:start + storage_bytes(self.storages[key])]
+        return self.map[start : start + storage_bytes(self.storages[key])]
 
 
 class TorchTar(TorchFile):
@@ -320,10 +423,13 @@ class TorchTar(TorchFile):
         super().__init__(path, max_bytes)
         try:
             with tarfile.open(path, "r:") as archive:
-                self.parts = {name: self._member(archive, name) for name in ("storages", "tensors", "pickle")}
+                self.parts = {
+                    name: self._member(archive, name) for name in ("storages", "tensors", "pickle")
+                }
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise CheckpointError(f"{path}: a tar file that is broken ({error}), wanted a PyTorch "
-                                  "checkpoint") from error
+            raise CheckpointError(
+                f"{path}: a tar file that is broken ({error}), wanted a PyTorch checkpoint"
+            ) from error
         self.contents: dict[str, bytes] = {}
         self.objects: dict[int, StorageRecord | TensorRecord] = {}
 
@@ -337,29 +443,42 @@ class TorchTar(TorchFile):
         """The content of one part."""
         members = [member for member in archive.getmembers() if member.name == name]
         if len(members) != 1 or not members[0].isreg():
-            raise CheckpointError(f"{self.path}: a tar file with {len(members)} parts called {name!r}, wanted one as "
-                                  "torch.save wrote it before 0.1.10")
+            raise CheckpointError(
+                f"{self.path}: a tar file with {len(members)} parts called {name!r}, wanted one as "
+                "torch.save wrote it before 0.1.10"
+            )
         if members[0].size > min(self.max_bytes, self.path.stat().st_size):
-            raise CheckpointError(f"{self.path}: part {name!r} declares {members[0].size} bytes, more than allowed")
+            raise CheckpointError(
+                f"{self.path}: part {name!r} declares {members[0].size} bytes, more than allowed"
+            )
         return archive.extractfile(members[0]).read()
 
     def read(self) -> Any:
         """The saved object."""
         self._read_storages()
         self._read_tensors()
-        return read_pickle(io.BytesIO(self.parts["pickle"]), where=f"{self.path}:pickle", storage=self._find)
+        return read_pickle(
+            io.BytesIO(self.parts["pickle"]), where=f"{self.path}:pickle", storage=self._find
+        )
 
     def _find(self, pid: Any) -> Any:
         """The object of a persistent id: a number, or a class with its source text."""
-        if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module" and isinstance(pid[1], GlobalName):
+        if (
+            isinstance(pid, tuple)
+            and len(pid) == 4
+            and pid[0] == "module"
+            and isinstance(pid[1], GlobalName)
+        ):
             return pid[1]
         if isinstance(pid, tuple) and pid and isinstance(pid[0], GlobalName):
             return pid[0]
         if isinstance(pid, str) and pid.isdecimal() and len(pid) < 20:
             pid = int(pid)
         if not isinstance(pid, int) or pid not in self.objects:
-            raise CheckpointError(f"{self.path}: a persistent id {str(pid)[:20] if isinstance(pid, int) else ''!r} is "
-                                  "unknown")
+            raise CheckpointError(
+                f"{self.path}: a persistent id {str(pid)[:20] if isinstance(pid, int) else ''!r} "
+                "is unknown"
+            )
         return self.objects[pid]
 
     def _read_storages(self) -> None:
@@ -373,11 +492,21 @@ class TorchTar(TorchFile):
             self.contents[record.key] = self._bytes(stream, storage_bytes(record), where)
             self.objects[key] = record
         for view in read_pickle(stream, where=where) or []:
-            if not isinstance(view, tuple) or len(view) != 4 or any(not isinstance(v, int) for v in view):
-                raise CheckpointError(f"{where}: a broken view of a storage, wanted four whole numbers")
+            if (
+                not isinstance(view, tuple)
+                or len(view) != 4
+                or any(not isinstance(v, int) for v in view)
+            ):
+                raise CheckpointError(
+                    f"{where}: a broken view of a storage, wanted four whole numbers"
+                )
             target, root, offset, count = view
             base = self.objects.get(root)
-            if not isinstance(base, StorageRecord) or min(offset, count) < 0 or offset + count > base.count:
+            if (
+                not isinstance(base, StorageRecord)
+                or min(offset, count) < 0
+                or offset + count > base.count
+            ):
                 raise CheckpointError(f"{where}: a view reaches outside its storage")
             self.objects[target] = StorageRecord(base.key, base.dtype, count, base.offset + offset)
 
@@ -389,30 +518,43 @@ class TorchTar(TorchFile):
             (dimensions,) = struct.unpack("<i4x", self._bytes(stream, 8, where))
             if not isinstance(storage, StorageRecord) or not 0 <= dimensions <= 32:
                 raise CheckpointError(f"{where}: tensor {key} has no storage or {dimensions} axes")
-            numbers = struct.unpack(f"<{2 * dimensions + 1}q", self._bytes(stream, 16 * dimensions + 8, where))
+            numbers = struct.unpack(
+                f"<{2 * dimensions + 1}q", self._bytes(stream, 16 * dimensions + 8, where)
+            )
             shape, stride, offset = numbers[:dimensions], numbers[dimensions:-1], numbers[-1]
             last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
             record = TensorRecord(storage, storage.dtype, offset, shape, stride)
-            if min(numbers, default=0) < 0 or (record.count and last >= storage.count) or \
-                    record.count > max(storage.count, 1 << 20):
-                raise CheckpointError(f"{where}: tensor {key} of shape {shape}, stride {stride}, offset {offset} "
-                                      f"reaches outside its storage of {storage.count} elements")
+            if (
+                min(numbers, default=0) < 0
+                or (record.count and last >= storage.count)
+                or record.count > max(storage.count, 1 << 20)
+            ):
+                raise CheckpointError(
+                    f"{where}: tensor {key} of shape {shape}, stride {stride}, offset {offset} "
+                    f"reaches outside its storage of {storage.count} elements"
+                )
             self.objects[key] = record
 
     def _count(self, value: Any, where: str) -> int:
         if not isinstance(value, int) or not 0 <= value <= self.max_bytes:
-            raise CheckpointError(f"{where}: a count is {str(value)[:20] if isinstance(value, int) else 'no number'}")
+            raise CheckpointError(
+                f"{where}: a count is {str(value)[:20] if isinstance(value, int) else 'no number'}"
+            )
         return value
 
     def _triple(self, value: Any, where: str) -> tuple:
         if not isinstance(value, tuple) or len(value) != 3 or not isinstance(value[0], int):
-            raise CheckpointError(f"{where}: a broken entry, wanted (key, location or storage, type)")
+            raise CheckpointError(
+                f"{where}: a broken entry, wanted (key, location or storage, type)"
+            )
         return value
 
     def _bytes(self, stream: io.BytesIO, count: int, where: str) -> bytes:
         content = stream.read(count)
         if len(content) != count:
-            raise CheckpointError(f"{where}: ends too early, {len(content)} bytes where {count} were wanted")
+            raise CheckpointError(
+                f"{where}: ends too early, {len(content)} bytes where {count} were wanted"
+            )
         return content
 
     def storage_content(self, key: str) -> bytes:

@@ -1,8 +1,10 @@
 """Writes checkpoints that PyTorch loads, without PyTorch.
 
-The zip layout of ``torch.save`` since 1.6, with nothing in it but an ordered dict of tensors and plain values, so that
-``torch.load(..., weights_only=True)`` accepts it. The same input gives the same bytes.
+The zip layout of ``torch.save`` since 1.6, with nothing in it but an ordered dict of tensors and
+plain values, so that ``torch.load(..., weights_only=True)`` accepts it. The same input gives the
+same bytes.
 """
+
 import os
 import struct
 import tempfile
@@ -15,36 +17,56 @@ import numpy as np
 
 from mindyolo_ext.checkpoint.errors import CheckpointError
 
-_STORAGE_TYPES = {"float64": "DoubleStorage", "float32": "FloatStorage", "float16": "HalfStorage",
-                  "int64": "LongStorage", "int32": "IntStorage", "int16": "ShortStorage", "int8": "CharStorage",
-                  "uint8": "ByteStorage", "bool": "BoolStorage"}
+_STORAGE_TYPES = {
+    "float64": "DoubleStorage",
+    "float32": "FloatStorage",
+    "float16": "HalfStorage",
+    "int64": "LongStorage",
+    "int32": "IntStorage",
+    "int16": "ShortStorage",
+    "int8": "CharStorage",
+    "uint8": "ByteStorage",
+    "bool": "BoolStorage",
+}
 _ROOT = "archive"
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def write_torch_checkpoint(path: str | Path, tensors: Mapping[str, np.ndarray], *, wrap: str | None = None,
-                           beside: Mapping[str, Any] | None = None, half: bool = False) -> None:
+def write_torch_checkpoint(
+    path: str | Path,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    wrap: str | None = None,
+    beside: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> None:
     """Write ``tensors`` as a PyTorch checkpoint, whole or not at all.
 
     Args:
         path: usually ends in ``.pth`` or ``.pt``; its folder is made if it is missing.
         tensors: name -> array (also 0-dim), in state-dict order.
-        wrap: put the state dict under this entry (``model``, ``state_dict``, ``ema``) instead of at the top.
+        wrap: put the state dict under this entry (``model``, ``state_dict``, ``ema``) instead of at
+            the top.
         beside: further entries (None, numbers, text), for a state dict under an entry.
         half: store floating-point numbers in half precision.
 
-    Raises: CheckpointError for an element type PyTorch has no storage for; ValueError for ``beside`` without ``wrap``.
+    Raises: CheckpointError for an element type PyTorch has no storage for; ValueError for
+    ``beside`` without ``wrap``.
     """
     if beside and not wrap:
-        raise ValueError(f"write_torch_checkpoint: {', '.join(beside)} beside a bare state dict, wanted wrap")
+        raise ValueError(
+            f"write_torch_checkpoint: {', '.join(beside)} beside a bare state dict, wanted wrap"
+        )
     path = Path(path)
     arrays: dict[str, np.ndarray] = {}
     for name, array in tensors.items():
         array = np.asarray(array)
         array = array.astype(np.float16) if half and array.dtype.kind == "f" else array
         if array.dtype.name not in _STORAGE_TYPES:
-            raise CheckpointError(f"{path}: tensor {name!r} is {array.dtype}, wanted one of "
-                                  + ", ".join(_STORAGE_TYPES))
+            raise CheckpointError(
+                f"{path}: tensor {name!r} is {array.dtype}, wanted one of "
+                + ", ".join(_STORAGE_TYPES)
+            )
         arrays[name] = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -86,11 +108,30 @@ def _object(arrays: Mapping[str, np.ndarray], wrap: str | None, beside: Mapping[
 
 def _tensor(key: str, array: np.ndarray) -> bytes:
     """``_rebuild_tensor_v2(storage, 0, shape, stride, False, OrderedDict())``."""
-    storage = b"".join([b"(", _text("storage"), b"ctorch\n", _STORAGE_TYPES[array.dtype.name].encode(), b"\n",
-                        _text(key), _text("cpu"), _integer(array.size), b"tQ"])
+    storage = b"".join(
+        [
+            b"(",
+            _text("storage"),
+            b"ctorch\n",
+            _STORAGE_TYPES[array.dtype.name].encode(),
+            b"\n",
+            _text(key),
+            _text("cpu"),
+            _integer(array.size),
+            b"tQ",
+        ]
+    )
     stride = [step // array.itemsize for step in array.strides]
-    return b"".join([b"ctorch._utils\n_rebuild_tensor_v2\n(", storage, _integer(0), _integers(array.shape),
-                     _integers(stride), b"\x89ccollections\nOrderedDict\n)RtR"])
+    return b"".join(
+        [
+            b"ctorch._utils\n_rebuild_tensor_v2\n(",
+            storage,
+            _integer(0),
+            _integers(array.shape),
+            _integers(stride),
+            b"\x89ccollections\nOrderedDict\n)RtR",
+        ]
+    )
 
 
 def _plain(value: None | bool | int | float | str) -> bytes:

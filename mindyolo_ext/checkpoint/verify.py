@@ -1,8 +1,10 @@
 """Compares a converted checkpoint's numbers with the original's.
 
-Either with arrays that were stored from the original, or with the original itself, run beside ours by the user's own
-PyTorch in a process of its own. The second way runs the code of the clone the user names.
+Either with arrays that were stored from the original, or with the original itself, run beside ours
+by the user's own PyTorch in a process of its own. The second way runs the code of the clone the
+user names.
 """
+
 import json
 import re
 import subprocess
@@ -33,7 +35,8 @@ class Difference:
         kind: ``input``, ``output`` or ``layer``.
         name: of the output or layer; ``#1`` marks its second call.
         shape: of the array.
-        largest: largest absolute difference; ``scale``: largest absolute value of the original's array.
+        largest: largest absolute difference; ``scale``: largest absolute value of the original's
+            array.
     """
 
     kind: str
@@ -71,84 +74,136 @@ class VerifyReport:
     def passed(self) -> bool:
         """Whether there were outputs and all of them are within the tolerance."""
         judged = [row for row in self.rows if row.kind != "layer"]
-        return any(row.kind == "output" for row in judged) and all(row.relative <= self.tolerance for row in judged)
+        return any(row.kind == "output" for row in judged) and all(
+            row.relative <= self.tolerance for row in judged
+        )
 
     def largest(self, kind: str, count: int) -> list[Difference]:
         """The ``count`` rows of ``kind`` that differ most."""
-        return sorted((row for row in self.rows if row.kind == kind), key=lambda row: -_order(row))[:count]
+        return sorted((row for row in self.rows if row.kind == kind), key=lambda row: -_order(row))[
+            :count
+        ]
 
     def to_json(self) -> str:
         """The report as JSON."""
         return json.dumps({**asdict(self), "passed": self.passed}, indent=1)
 
     def table(self, layers: int = 12) -> str:
-        """All inputs and outputs and the ``layers`` layers that differ most, as a table for people."""
-        rows = [row for kind, count in (("input", 99), ("output", 99), ("layer", layers))
-                for row in self.largest(kind, count)]
-        body = tabulate([(row.kind, row.name, "x".join(map(str, row.shape)), f"{row.largest:.3g}", f"{row.scale:.3g}",
-                          "" if row.kind == "layer" or row.relative <= self.tolerance else "<-- too far")
-                         for row in rows],
-                        headers=("", "array", "shape", "largest difference", "largest value", ""),
-                        disable_numparse=True)
+        """All inputs and outputs and the ``layers`` layers that differ most, as a table for
+        people.
+        """
+        rows = [
+            row
+            for kind, count in (("input", 99), ("output", 99), ("layer", layers))
+            for row in self.largest(kind, count)
+        ]
+        body = tabulate(
+            [
+                (
+                    row.kind,
+                    row.name,
+                    "x".join(map(str, row.shape)),
+                    f"{row.largest:.3g}",
+                    f"{row.scale:.3g}",
+                    "" if row.kind == "layer" or row.relative <= self.tolerance else "<-- too far",
+                )
+                for row in rows
+            ],
+            headers=("", "array", "shape", "largest difference", "largest value", ""),
+            disable_numparse=True,
+        )
         count = sum(row.kind == "layer" for row in self.rows)
-        tail = [f"{self.checkpoint} against {self.against}: {'equal' if self.passed else 'DIFFERENT'} "
-                f"(tolerance {self.tolerance:g} of the largest value, {len(self.rows)} arrays"
-                + (f", {count} of them layers" if count else "") + ")"]
+        tail = [
+            f"{self.checkpoint} against {self.against}: {'equal' if self.passed else 'DIFFERENT'} "
+            f"(tolerance {self.tolerance:g} of the largest value, {len(self.rows)} arrays"
+            + (f", {count} of them layers" if count else "")
+            + ")"
+        ]
         return "\n".join([body, *tail, *self.warnings])
 
 
-def verify(checkpoint: str | Path, *, arrays: str | Path | None = None, images: str | Path | None = None,
-           torch_repo: str | Path | None = None, torch_python: str | Path | None = None,
-           source: str | Path | None = None, seed: int = 0, size: tuple[int, int] | None = None, batch: int = 1,
-           tolerance: float = 1e-4) -> VerifyReport:
+def verify(
+    checkpoint: str | Path,
+    *,
+    arrays: str | Path | None = None,
+    images: str | Path | None = None,
+    torch_repo: str | Path | None = None,
+    torch_python: str | Path | None = None,
+    source: str | Path | None = None,
+    seed: int = 0,
+    size: tuple[int, int] | None = None,
+    batch: int = 1,
+    tolerance: float = 1e-4,
+) -> VerifyReport:
     """Compare the numbers of one of our checkpoints with the original's.
 
     Args:
         checkpoint: our ``.ckpt``.
-        arrays: ``.npz`` stored from the original: ``case_seedN*.npz`` (images of seed N), ``official_format_*.npz``
-            (seed 0) or one with ``images`` (photos).
+        arrays: ``.npz`` stored from the original: ``case_seedN*.npz`` (images of seed N),
+            ``official_format_*.npz`` (seed 0) or one with ``images`` (photos).
         images: folder of the photos that ``arrays`` names.
-        torch_repo: clone of the original program, whose code will run; needs ``torch_python`` and ``source``.
+        torch_repo: clone of the original program, whose code will run; needs ``torch_python`` and
+            ``source``.
         torch_python: Python that has PyTorch.
         source: the original's checkpoint, loaded there strictly.
-        seed, size, batch: of the images for ``torch_repo``, which have the model's colours and range; ``size`` is
-            (height, width), by default the model's.
-        tolerance: largest allowed difference, as a share of the largest value of an array (at least 1).
+        seed, size, batch: of the images for ``torch_repo``, which have the model's colours and
+            range; ``size`` is (height, width), by default the model's.
+        tolerance: largest allowed difference, as a share of the largest value of an array (at least
+            1).
 
-    Raises: FileNotFoundError; CheckpointError if the arguments do not belong together or the original fails.
+    Raises: FileNotFoundError; CheckpointError if the arguments do not belong together or the
+    original fails.
     """
     if (arrays is None) == (torch_repo is None):
-        raise CheckpointError("verify: wanted either stored arrays or a clone of the original (--torch-repo), got "
-                              + ("both" if arrays is not None else "neither"))
+        raise CheckpointError(
+            "verify: wanted either stored arrays or a clone of the original (--torch-repo), got "
+            + ("both" if arrays is not None else "neither")
+        )
     if torch_repo is not None and (torch_python is None or source is None):
-        raise CheckpointError("verify: --torch-repo needs --torch-python (a Python with PyTorch) and the original's "
-                              "checkpoint")
+        raise CheckpointError(
+            "verify: --torch-repo needs --torch-python (a Python with PyTorch) and the original's "
+            "checkpoint"
+        )
     cell, metadata = _load(checkpoint)
     if arrays is not None:
         return _against_arrays(Path(checkpoint), cell, Path(arrays), images, tolerance)
     height, width = size or cell.input_spec.size
-    photos = np.round(255 * seeded_images(seed, batch, height, width)).astype(np.uint8).transpose(0, 2, 3, 1)
+    photos = (
+        np.round(255 * seeded_images(seed, batch, height, width))
+        .astype(np.uint8)
+        .transpose(0, 2, 3, 1)
+    )
     pictures = np.stack([cell.input_spec.to_tensor(photo) for photo in photos])
     report = VerifyReport(str(checkpoint), f"{torch_repo} with {source}", tolerance)
     told = metadata.source.get("sha256")
     if told is not None and told != file_sha256(source):
-        report.warnings.append(f"{checkpoint} was not converted from {source}: its source had SHA-256 {told}")
-    theirs = _run_original(cell, metadata, pictures, repo=Path(torch_repo), python=torch_python, source=Path(source))
-    theirs = {_our_layer(name, table_of(cell.family).renames(metadata.model)): array for name, array in theirs.items()}
+        report.warnings.append(
+            f"{checkpoint} was not converted from {source}: its source had SHA-256 {told}"
+        )
+    theirs = _run_original(
+        cell, metadata, pictures, repo=Path(torch_repo), python=torch_python, source=Path(source)
+    )
+    theirs = {
+        _our_layer(name, table_of(cell.family).renames(metadata.model)): array
+        for name, array in theirs.items()
+    }
     ours = _run_ours(cell, pictures)
     _compare_all(report, ours, theirs)
     return report
 
 
 def seeded_images(seed: int, batch: int, height: int, width: int) -> np.ndarray:
-    """Images (batch, 3, height, width), float32 in [0, 1), the same everywhere: coarse squares of 8 pixels and noise.
+    """Images (batch, 3, height, width), float32 in [0, 1), the same everywhere: coarse squares of 8
+    pixels and noise.
 
     The stored arrays were made from these.
     """
-    random = np.random.RandomState(1000 + seed)             # this generator's stream never changes
+    random = np.random.RandomState(1000 + seed)  # this generator's stream never changes
     squares = random.uniform(0, 1, (batch, 3, height // 8, width // 8))
     squares = np.kron(squares, np.ones((1, 1, 8, 8)))
-    return (0.7 * squares + 0.3 * random.uniform(0, 1, (batch, 3, height, width))).astype(np.float32)
+    return (0.7 * squares + 0.3 * random.uniform(0, 1, (batch, 3, height, width))).astype(
+        np.float32
+    )
 
 
 def _load(path: str | Path) -> tuple[Any, CheckpointMetadata]:
@@ -158,18 +213,24 @@ def _load(path: str | Path) -> tuple[Any, CheckpointMetadata]:
     from mindyolo_ext.models import create_model
 
     if "part" in metadata.extra:
-        raise CheckpointError(f"{path}: holds only the {metadata.extra['part']['name']}, wanted a whole model")
+        raise CheckpointError(
+            f"{path}: holds only the {metadata.extra['part']['name']}, wanted a whole model"
+        )
     cell = create_model(metadata.model, num_classes=metadata.num_classes, **metadata.architecture)
     cell.input_spec = metadata.input_spec
     try:
-        load_parameters(cell, {name: array for name, array in parameters.items() if not name.startswith("state.")})
+        load_parameters(
+            cell,
+            {name: array for name, array in parameters.items() if not name.startswith("state.")},
+        )
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return cell.set_train(False), metadata
 
 
-def _against_arrays(path: Path, cell: Any, arrays_path: Path, images: str | Path | None,
-                    tolerance: float) -> VerifyReport:
+def _against_arrays(
+    path: Path, cell: Any, arrays_path: Path, images: str | Path | None, tolerance: float
+) -> VerifyReport:
     """Compare with stored arrays."""
     if not arrays_path.is_file():
         raise FileNotFoundError(f"{arrays_path}: no such file, wanted stored arrays (.npz)")
@@ -181,7 +242,9 @@ def _against_arrays(path: Path, cell: Any, arrays_path: Path, images: str | Path
     else:
         seed = re.search(r"seed(\d+)", arrays_path.stem.replace("official_format", "seed0"))
         if seed is None:
-            raise CheckpointError(f"{arrays_path}: wanted a name with the seed in it, such as case_seed0.npz")
+            raise CheckpointError(
+                f"{arrays_path}: wanted a name with the seed in it, such as case_seed0.npz"
+            )
         pictures = seeded_images(int(seed.group(1)), *table_of(cell.family).case_input(arrays))
         prefix = "eval_"
     for name, ours in table_of(cell.family).outputs(cell, pictures).items():
@@ -189,16 +252,25 @@ def _against_arrays(path: Path, cell: Any, arrays_path: Path, images: str | Path
         if stored is None:
             report.skipped.append(name)
         else:
-            report.rows.append(_difference("output", stored, ours, arrays[stored], where=str(arrays_path)))
+            report.rows.append(
+                _difference("output", stored, ours, arrays[stored], where=str(arrays_path))
+            )
     return report
 
 
-def _photos(report: VerifyReport, cell: Any, arrays: dict[str, np.ndarray], path: Path,
-            folder: str | Path | None) -> np.ndarray:
+def _photos(
+    report: VerifyReport,
+    cell: Any,
+    arrays: dict[str, np.ndarray],
+    path: Path,
+    folder: str | Path | None,
+) -> np.ndarray:
     """The photos that ``arrays`` names as a batch; the sums of their pixels are compared first."""
     if folder is None:
-        raise CheckpointError(f"{path}: was made from photos ({', '.join(arrays['images'].tolist())}), say in which "
-                              "folder they lie (--images)")
+        raise CheckpointError(
+            f"{path}: was made from photos ({', '.join(arrays['images'].tolist())}), say in which "
+            "folder they lie (--images)"
+        )
     batch = []
     for name in arrays["images"].tolist():
         photo = read_image(Path(folder) / Path(name).name)
@@ -207,13 +279,27 @@ def _photos(report: VerifyReport, cell: Any, arrays: dict[str, np.ndarray], path
         if stored is not None:
             resized = cell.input_spec.resize_image(photo)[0]
             pixels = resized.shape[0] * resized.shape[1]
-            report.rows.append(_difference("input", f"{Path(name).stem} mean pixel", resized.sum((0, 1)) / pixels,
-                                           stored / pixels, where=str(path)))
+            report.rows.append(
+                _difference(
+                    "input",
+                    f"{Path(name).stem} mean pixel",
+                    resized.sum((0, 1)) / pixels,
+                    stored / pixels,
+                    where=str(path),
+                )
+            )
     return np.stack(batch)
 
 
-def _run_original(cell: Any, metadata: CheckpointMetadata, pictures: np.ndarray, *, repo: Path,
-                  python: str | Path | None, source: Path) -> dict[str, np.ndarray]:
+def _run_original(
+    cell: Any,
+    metadata: CheckpointMetadata,
+    pictures: np.ndarray,
+    *,
+    repo: Path,
+    python: str | Path | None,
+    source: Path,
+) -> dict[str, np.ndarray]:
     """Outputs and layers of the original, from a process of the user's Python."""
     hook = RUNNER.with_name(f"{cell.family}.py")
     if not hook.is_file():
@@ -222,20 +308,37 @@ def _run_original(cell: Any, metadata: CheckpointMetadata, pictures: np.ndarray,
         if not place.exists():
             raise FileNotFoundError(f"{place}: no such file or folder")
     with tempfile.TemporaryDirectory() as folder:
-        job = {"family": cell.family, "repo": str(repo.resolve()), "weights": str(source.resolve()), "threads": 2,
-               "entry": metadata.source.get("entry", ""), "num_classes": metadata.num_classes,
-               "model": metadata.model, "architecture": metadata.architecture, "images": f"{folder}/images.npy",
-               "results": f"{folder}/results.npz"}
+        job = {
+            "family": cell.family,
+            "repo": str(repo.resolve()),
+            "weights": str(source.resolve()),
+            "threads": 2,
+            "entry": metadata.source.get("entry", ""),
+            "num_classes": metadata.num_classes,
+            "model": metadata.model,
+            "architecture": metadata.architecture,
+            "images": f"{folder}/images.npy",
+            "results": f"{folder}/results.npz",
+        }
         np.save(job["images"], pictures)
         Path(folder, "job.json").write_text(json.dumps(job), encoding="utf-8")
         try:
-            done = subprocess.run([str(python), str(RUNNER), f"{folder}/job.json"], capture_output=True, text=True,
-                                  timeout=TIMEOUT_SECONDS, check=False)
+            done = subprocess.run(
+                [str(python), str(RUNNER), f"{folder}/job.json"],
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise CheckpointError(f"verify: {python} could not run the original ({error})") from error
+            raise CheckpointError(
+                f"verify: {python} could not run the original ({error})"
+            ) from error
         if done.returncode:
             tail = "\n".join(line[:400] for line in done.stderr.strip().splitlines()[-6:])
-            raise CheckpointError(f"verify: the original in {repo} failed with exit status {done.returncode}:\n{tail}")
+            raise CheckpointError(
+                f"verify: the original in {repo} failed with exit status {done.returncode}:\n{tail}"
+            )
         with np.load(job["results"], allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
@@ -247,16 +350,19 @@ def _run_ours(cell: Any, pictures: np.ndarray) -> dict[str, np.ndarray]:
     from mindyolo_ext.backend import Tensor
 
     mode = get_context("mode")
-    set_context(mode=PYNATIVE_MODE)                         # hooks need operator-by-operator execution
+    set_context(mode=PYNATIVE_MODE)  # hooks need operator-by-operator execution
     layers: dict[str, list[np.ndarray]] = {}
 
     def keeper(name: str) -> Any:
         def keep(_cell: Any, _arguments: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 layers.setdefault(name, []).append(output.asnumpy().copy())
+
         return keep
 
-    handles = [child.register_forward_hook(keeper(name)) for name, child in cell.cells_and_names() if name]
+    handles = [
+        child.register_forward_hook(keeper(name)) for name, child in cell.cells_and_names() if name
+    ]
     try:
         cell(Tensor(pictures))
     finally:
@@ -265,40 +371,70 @@ def _run_ours(cell: Any, pictures: np.ndarray) -> dict[str, np.ndarray]:
         set_context(mode=mode)
     outputs = table_of(cell.family).outputs(cell, pictures)
     arrays = {f"output/{name}": value for name, value in outputs.items()}
-    arrays.update({f"layer/{name}#{index}": value for name, values in layers.items()
-                   for index, value in enumerate(values)})
+    arrays.update(
+        {
+            f"layer/{name}#{index}": value
+            for name, values in layers.items()
+            for index, value in enumerate(values)
+        }
+    )
     return arrays
 
 
 def _our_layer(name: str, renames: Mapping[str, str]) -> str:
-    """``layer/module#call`` of the original with the module as we call it; outputs keep their names."""
+    """``layer/module#call`` of the original with the module as we call it; outputs keep their
+    names.
+    """
     kind, _, rest = name.partition("/")
     layer, mark, call = rest.rpartition("#")
     return f"{kind}/{renamed(layer, renames)}{mark}{call}" if kind == "layer" else name
 
 
-def _compare_all(report: VerifyReport, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
-    """Compare what both sides have; calls of a shared layer are paired by their shapes, in order."""
+def _compare_all(
+    report: VerifyReport, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]
+) -> None:
+    """Compare what both sides have; calls of a shared layer are paired by their shapes, in
+    order.
+    """
     left = dict(ours)
     for name, array in theirs.items():
         kind, _, rest = name.partition("/")
         base = name.rpartition("#")[0]
-        candidates = [name] if kind == "output" else [n for n in left if n.rpartition("#")[0] == base]
-        match = next((n for n in candidates if n in left and (kind == "output" or left[n].shape == array.shape)), None)
+        candidates = (
+            [name] if kind == "output" else [n for n in left if n.rpartition("#")[0] == base]
+        )
+        match = next(
+            (
+                n
+                for n in candidates
+                if n in left and (kind == "output" or left[n].shape == array.shape)
+            ),
+            None,
+        )
         if match is None:
             report.skipped.append(rest)
         else:
-            report.rows.append(_difference(kind, rest.removesuffix("#0"), left.pop(match), array, where=report.against))
+            report.rows.append(
+                _difference(
+                    kind, rest.removesuffix("#0"), left.pop(match), array, where=report.against
+                )
+            )
     report.skipped += [name.partition("/")[2] for name in left]
 
 
-def _difference(kind: str, name: str, ours: np.ndarray, theirs: np.ndarray, *, where: str) -> Difference:
+def _difference(
+    kind: str, name: str, ours: np.ndarray, theirs: np.ndarray, *, where: str
+) -> Difference:
     """One row. Raises: CheckpointError if the shapes differ."""
     if ours.shape != theirs.shape:
         raise CheckpointError(f"{where}: {name} is {theirs.shape} there and {ours.shape} here")
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    largest = float(np.abs(ours - theirs).max(initial=0.0)) if np.isfinite(ours).all() else float("inf")
-    return Difference(kind, name, tuple(ours.shape), largest, float(np.abs(theirs).max(initial=0.0)))
+    largest = (
+        float(np.abs(ours - theirs).max(initial=0.0)) if np.isfinite(ours).all() else float("inf")
+    )
+    return Difference(
+        kind, name, tuple(ours.shape), largest, float(np.abs(theirs).max(initial=0.0))
+    )
 
 
 def _order(row: Difference) -> float:

@@ -1,4 +1,5 @@
 """Anchor boxes for a data set by k-means: the work behind ``mindyolo-ext anchors``."""
+
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from mindyolo_ext.data.dataset import Dataset, read_lines
 from mindyolo_ext.data.yolo_text import label_path, list_pictures
 
 _ITERATIONS = 50
-_SAMPLE = 20000                                                     # boxes of a restart; the last one takes all
+_SAMPLE = 20000  # boxes of a restart; the last one takes all
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class AnchorResult:
 
     Args:
         anchors: (k, 2) width and height in pixels of the network input, by rising width.
-        mean_iou: mean over the boxes of the IoU with the best anchor, both with one corner in common.
+        mean_iou: mean over the boxes of the IoU with the best anchor, both with one corner in
+            common.
     """
 
     anchors: np.ndarray
@@ -28,36 +30,51 @@ class AnchorResult:
     @property
     def text(self) -> str:
         """The file ``anchors<k>.txt`` of Yolo-FastestV2: pairs on one line, then the mean IoU."""
-        return ", ".join(f"{width:.2f},{height:.2f}" for width, height in self.anchors) + f"\n{self.mean_iou:.6f}\n"
+        return (
+            ", ".join(f"{width:.2f},{height:.2f}" for width, height in self.anchors)
+            + f"\n{self.mean_iou:.6f}\n"
+        )
 
 
-def generate_anchors(source: Dataset | np.ndarray, *, num_anchors: int, input_size: tuple[int, int], seed: int = 0,
-                     restarts: int = 20) -> AnchorResult:
+def generate_anchors(
+    source: Dataset | np.ndarray,
+    *,
+    num_anchors: int,
+    input_size: tuple[int, int],
+    seed: int = 0,
+    restarts: int = 20,
+) -> AnchorResult:
     """The best anchors of several seeded k-means runs.
 
     Args:
-        source: data set (ignored boxes are left out), or box sizes (N, 2) width, height as fractions of the picture.
+        source: data set (ignored boxes are left out), or box sizes (N, 2) width, height as
+            fractions of the picture.
         num_anchors: k.
         input_size: (height, width) of the network input, to which pictures are stretched.
         seed: of the starts.
         restarts: runs in each of three forms of the sizes (as they are, square root, logarithm).
 
     Raises: ValueError for too few different boxes or sizes outside 0..1.
-    Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: its distance is 1 - IoU and its only start is drawn
-        without a seed; here SciPy's Euclidean k-means runs from many starts in three forms of the sizes, and the
-        result with the highest mean IoU, the quantity that the original reports, is taken. So the anchors differ from
-        the original's: on 240 reference boxes (one start of the original, seed 0 here) the mean IoU is 0.6075 against
-        0.5944 for k = 6, and 0.6561 against 0.6439 for k = 9.
+    Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: its distance is 1 - IoU and its
+        only start is drawn without a seed; here SciPy's Euclidean k-means runs from many starts in
+        three forms of the sizes, and the result with the highest mean IoU, the quantity that the
+        original reports, is taken. So the anchors differ from the original's: on 240 reference
+        boxes (one start of the original, seed 0 here) the mean IoU is 0.6075 against 0.5944 for k =
+        6, and 0.6561 against 0.6439 for k = 9.
     """
     sizes = box_fractions(source) if isinstance(source, Dataset) else np.asarray(source, np.float64)
     if sizes.ndim != 2 or sizes.shape[1] != 2 or not ((sizes > 0) & (sizes <= 1)).all():
-        raise ValueError(f"generate_anchors: wanted box sizes (N, 2) as fractions of the picture, above 0 and up to 1, "
-                         f"got shape {sizes.shape}" + (f", values {sizes.min():g}..{sizes.max():g}" if sizes.size
-                                                       else ""))
+        raise ValueError(
+            "generate_anchors: wanted box sizes (N, 2) as fractions of the picture, above 0 and "
+            f"up to 1, got shape {sizes.shape}"
+            + (f", values {sizes.min():g}..{sizes.max():g}" if sizes.size else "")
+        )
     different = len(np.unique(sizes, axis=0))
     if not 1 <= num_anchors <= different:
-        raise ValueError(f"generate_anchors: wanted 1..{different} anchors (as many different boxes), "
-                         f"got {num_anchors}")
+        raise ValueError(
+            f"generate_anchors: wanted 1..{different} anchors (as many different boxes), "
+            f"got {num_anchors}"
+        )
     rng = np.random.default_rng(seed)
     part = sizes if len(sizes) <= _SAMPLE else sizes[rng.choice(len(sizes), _SAMPLE, replace=False)]
     starts = np.unique(part, axis=0)
@@ -70,10 +87,12 @@ def generate_anchors(source: Dataset | np.ndarray, *, num_anchors: int, input_si
             if iou > best_iou:
                 best, best_iou, best_form = back(centres), iou, (form, back)
     if best is None:
-        raise ValueError(f"generate_anchors: no start gave {num_anchors} different clusters of {len(sizes)} boxes; "
-                         "take fewer anchors")
+        raise ValueError(
+            f"generate_anchors: no start gave {num_anchors} different clusters of {len(sizes)} "
+            "boxes; take fewer anchors"
+        )
     best_iou = mean_best_iou(sizes, best)
-    if part is not sizes:                                           # go on with all boxes
+    if part is not sizes:  # go on with all boxes
         form, back = best_form
         centres = _cluster(form(sizes), form(best))
         if centres is not None and mean_best_iou(sizes, back(centres)) > best_iou:
@@ -84,16 +103,20 @@ def generate_anchors(source: Dataset | np.ndarray, *, num_anchors: int, input_si
 
 
 def mean_best_iou(sizes: np.ndarray, anchors: np.ndarray) -> float:
-    """Mean over boxes ``sizes`` (N, 2) of the highest IoU with one of ``anchors`` (k, 2), corners aligned."""
+    """Mean over boxes ``sizes`` (N, 2) of the highest IoU with one of ``anchors`` (k, 2),
+    corners aligned.
+    """
     best = np.zeros(len(sizes))
-    for anchor in anchors:                                          # k is small; (N,) arrays stay small as well
+    for anchor in anchors:  # k is small; (N,) arrays stay small as well
         common = np.minimum(sizes, anchor).prod(1)
         best = np.maximum(best, common / (sizes.prod(1) + anchor.prod() - common))
     return float(best.mean())
 
 
 def box_fractions(dataset: Dataset) -> np.ndarray:
-    """(N, 2) float64 width and height of all boxes as fractions of their picture, ignored boxes left out."""
+    """(N, 2) float64 width and height of all boxes as fractions of their picture, ignored boxes
+    left out.
+    """
     rows = [np.zeros((0, 2))]
     for index in range(len(dataset)):
         found = dataset.annotations(index)
@@ -103,31 +126,42 @@ def box_fractions(dataset: Dataset) -> np.ndarray:
 
 
 def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray:
-    """(N, 2) float64 width and height, as fractions, of all boxes in the label files of a picture list.
+    """(N, 2) float64 width and height, as fractions, of all boxes in the label files of a picture
+    list.
 
-    The label file lies beside the picture, or in the folder ``labels`` where the picture's is ``JPEGImages`` or
-    ``images``.
+    The label file lies beside the picture, or in the folder ``labels`` where the picture's is
+    ``JPEGImages`` or ``images``.
 
     Args:
         path: text file with one picture per line.
-        data_root: folder to which the lines refer; where there is no such picture, they refer to the list's folder.
+        data_root: folder to which the lines refer; where there is no such picture, they refer to
+            the list's folder.
 
     Raises: FileNotFoundError for a missing list or label file; ValueError that names file and line.
-    Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: any white space separates, any picture suffix goes.
+    Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: any white space separates, any
+    picture suffix goes.
     """
     sizes = []
     for picture in list_pictures(Path(path), data_root):
         beside = os.path.splitext(picture)[0] + ".txt"
-        places = list(dict.fromkeys([beside.replace("JPEGImages", "labels"), label_path(picture, None, None), beside]))
+        places = list(
+            dict.fromkeys(
+                [beside.replace("JPEGImages", "labels"), label_path(picture, None, None), beside]
+            )
+        )
         label = next((place for place in places if os.path.isfile(place)), None)
         if label is None:
-            raise FileNotFoundError(f"{path}: no label file for {picture}, looked for {', '.join(places)}")
+            raise FileNotFoundError(
+                f"{path}: no label file for {picture}, looked for {', '.join(places)}"
+            )
         for number, line in read_lines(label):
             words = line.split()
             try:
                 width, height = (float(word) for word in words[3:])
             except ValueError:
-                raise ValueError(f"{label}:{number}: wanted five numbers: class cx cy w h, got {line[:80]!r}") from None
+                raise ValueError(
+                    f"{label}:{number}: wanted five numbers: class cx cy w h, got {line[:80]!r}"
+                ) from None
             sizes.append((width, height))
     return np.array(sizes, np.float64).reshape(-1, 2)
 

@@ -1,9 +1,12 @@
-"""Photos put on a canvas that is then moved into a picture: what mosaics share. NumPy and OpenCV only.
+"""Photos put on a canvas that is then moved into a picture: what mosaics share. NumPy and OpenCV
+only.
 
-Plain functions without random numbers, which always do the same. Boxes are float64 until a step is done with them.
+Plain functions without random numbers, which always do the same. Boxes are float64 until a step is
+done with them.
 
 Source: YOLOv5's ``utils/datasets.py``, from which Gold-YOLO's and DynamicDet's loaders descend.
 """
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +17,10 @@ import numpy as np
 from mindyolo_ext.data.dataset import Sample
 from mindyolo_ext.data.transform_registry import AugmentContext
 
-# A box stays with more than so many pixels a side, so much of its scaled area, and less longer than wide
+# A box stays with more than so many pixels a side, so much of its scaled area, and less longer than
+# wide
 MIN_SIDE, MIN_AREA, MAX_ASPECT = 2.0, 0.1, 20.0
-MIN_AREA_OUTLINED = 0.01                                            # of a box that follows its outline
+MIN_AREA_OUTLINED = 0.01  # of a box that follows its outline
 _OUTLINE_POINTS = 1000
 
 
@@ -29,7 +33,8 @@ class Movement:
         factor: of the scaling.
         shear: degrees along x and y.
         target: where the canvas's centre comes to lie, as fractions (x, y) of the picture.
-        perspective: how fast things become smaller along x and y, per pixel from the canvas's centre.
+        perspective: how fast things become smaller along x and y, per pixel from the canvas's
+            centre.
     """
 
     angle: float
@@ -39,13 +44,16 @@ class Movement:
     perspective: tuple[float, float] = (0.0, 0.0)
 
     def matrix(self, canvas: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-        """(2, 3) matrix from pixels of ``canvas`` (height, width) to pixels of the picture ``size`` (height, width),
-        without perspective."""
+        """(2, 3) matrix from pixels of ``canvas`` (height, width) to pixels of the picture ``size``
+        (height, width), without perspective.
+        """
         turn = cv2.getRotationMatrix2D((0, 0), self.angle, self.factor)[:, :2]
         shear_x, shear_y = (math.tan(math.radians(degrees)) for degrees in self.shear)
         linear = np.array([[1, shear_x], [shear_y, 1]]) @ turn
         centre = np.array([canvas[1], canvas[0]]) / 2
-        return np.column_stack([linear, np.array(self.target) * (size[1], size[0]) - linear @ centre])
+        return np.column_stack(
+            [linear, np.array(self.target) * (size[1], size[0]) - linear @ centre]
+        )
 
     def projection(self, canvas: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         """(3, 3) matrix that does the same to points (x, y, 1), with perspective."""
@@ -59,7 +67,9 @@ class Movement:
 
 
 def fitted(sample: Sample, context: AugmentContext) -> Sample:
-    """The sample scaled to fit into the network's size, sides cut to whole pixels; without crowds."""
+    """The sample scaled to fit into the network's size, sides cut to whole pixels; without
+    crowds.
+    """
     height, width = sample.image.shape[:2]
     new_h, new_w = fitted_size((height, width), context)
     image = sample.image
@@ -77,30 +87,55 @@ def fitted_size(photo: tuple[int, int], context: AugmentContext) -> tuple[int, i
 
 
 def letterboxed(sample: Sample, context: AugmentContext) -> Sample:
-    """A fitted sample in the middle of a picture of the network's size, which the cut may have made a pixel larger."""
-    spec = replace(context.input_spec, resize="letterbox", rounding="nearest", pad_anchor="center", scale_up=True,
-                   shrink="linear", border=None)
+    """A fitted sample in the middle of a picture of the network's size, which the cut may have
+    made a pixel larger.
+    """
+    spec = replace(
+        context.input_spec,
+        resize="letterbox",
+        rounding="nearest",
+        pad_anchor="center",
+        scale_up=True,
+        shrink="linear",
+        border=None,
+    )
     height, width = sample.image.shape[:2]
     image, placement = spec.resize_image(sample.image)
-    free = [spec.size[1] - round(width * placement.scale_x), spec.size[0] - round(height * placement.scale_y)]
-    # As in the original: the boxes lie in the true middle, the photo half a pixel beside it where the rest is odd
-    return replace(sample, image=image, boxes=sample.boxes * placement.scale_x + np.array(free * 2) / 2)
+    free = [
+        spec.size[1] - round(width * placement.scale_x),
+        spec.size[0] - round(height * placement.scale_y),
+    ]
+    # As in the original: the boxes lie in the true middle, the photo half a pixel beside it where
+    # the rest is odd
+    return replace(
+        sample, image=image, boxes=sample.boxes * placement.scale_x + np.array(free * 2) / 2
+    )
 
 
 def around(centre: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(left, top) of four photos that touch the point ``centre`` (x, y): upper left, upper right, lower left, lower
-    right.
+    """(left, top) of four photos that touch the point ``centre`` (x, y): upper left, upper right,
+    lower left, lower right.
 
     Args:
         sizes: (height, width) of each.
     """
-    return [(centre[0] if number % 2 else centre[0] - width, centre[1] if number // 2 else centre[1] - height)
-            for number, (height, width) in enumerate(sizes)]
+    return [
+        (
+            centre[0] if number % 2 else centre[0] - width,
+            centre[1] if number // 2 else centre[1] - height,
+        )
+        for number, (height, width) in enumerate(sizes)
+    ]
 
 
-def join(parts: Sequence[Sample], corners: Sequence[tuple[int, int]], canvas: tuple[int, int],
-         pad_value: int) -> Sample:
-    """Photos on a grey canvas, later ones over earlier ones; boxes are cut at the canvas's border, none dropped.
+def join(
+    parts: Sequence[Sample],
+    corners: Sequence[tuple[int, int]],
+    canvas: tuple[int, int],
+    pad_value: int,
+) -> Sample:
+    """Photos on a grey canvas, later ones over earlier ones; boxes are cut at the canvas's border,
+    none dropped.
 
     Args:
         corners: (left, top) of each photo on the canvas; it may lie outside in part.
@@ -111,39 +146,69 @@ def join(parts: Sequence[Sample], corners: Sequence[tuple[int, int]], canvas: tu
     image = np.full((height, width, 3), pad_value, np.uint8)
     for part, (left, top) in zip(parts, corners, strict=True):
         part_h, part_w = part.image.shape[:2]
-        x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + part_w, width), min(top + part_h, height)
+        x1, y1, x2, y2 = (
+            max(left, 0),
+            max(top, 0),
+            min(left + part_w, width),
+            min(top + part_h, height),
+        )
         if x1 < x2 and y1 < y2:
-            image[y1:y2, x1:x2] = part.image[y1 - top:y2 - top, x1 - left:x2 - left]
-    boxes = np.concatenate([part.boxes + corner * 2 for part, corner in zip(parts, corners, strict=True)])
-    return with_boxes(parts[0], image, np.clip(boxes, 0, (width, height) * 2),
-                      np.concatenate([part.labels for part in parts]))
+            image[y1:y2, x1:x2] = part.image[y1 - top : y2 - top, x1 - left : x2 - left]
+    boxes = np.concatenate(
+        [part.boxes + corner * 2 for part, corner in zip(parts, corners, strict=True)]
+    )
+    return with_boxes(
+        parts[0],
+        image,
+        np.clip(boxes, 0, (width, height) * 2),
+        np.concatenate([part.labels for part in parts]),
+    )
 
 
-def move(sample: Sample, movement: Movement, context: AugmentContext,
-         outlines: Sequence[np.ndarray | None] | None = None) -> Sample:
-    """The sample moved into a picture of the network's size; boxes become the upright frames of their moved corners,
-    or of what is seen of their moved outlines.
+def move(
+    sample: Sample,
+    movement: Movement,
+    context: AugmentContext,
+    outlines: Sequence[np.ndarray | None] | None = None,
+) -> Sample:
+    """The sample moved into a picture of the network's size; boxes become the upright frames of
+    their moved corners, or of what is seen of their moved outlines.
 
-    A box stays if both sides have more than 2 pixels, a tenth of its scaled area is left (a hundredth where it follows
-    an outline) and it is not 20 times as long as wide.
+    A box stays if both sides have more than 2 pixels, a tenth of its scaled area is left (a
+    hundredth where it follows an outline) and it is not 20 times as long as wide.
 
     Args:
         outlines: (points, 2) pixels for every box, None for a box without.
     """
     height, width = context.input_spec.size
     projection = movement.projection(sample.image.shape[:2], (height, width))
-    warp, matrix = (cv2.warpPerspective, projection) if any(movement.perspective) else (cv2.warpAffine, projection[:2])
-    image = warp(sample.image, matrix, (width, height), borderValue=(context.input_spec.pad_value,) * 3)
-    corners = moved_points(sample.boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2), projection)     # (N, 4, 2)
+    warp, matrix = (
+        (cv2.warpPerspective, projection)
+        if any(movement.perspective)
+        else (cv2.warpAffine, projection[:2])
+    )
+    image = warp(
+        sample.image, matrix, (width, height), borderValue=(context.input_spec.pad_value,) * 3
+    )
+    # (N, 4, 2)
+    corners = moved_points(sample.boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2), projection)
     moved = np.clip(np.concatenate([corners.min(1), corners.max(1)], 1), 0, (width, height) * 2)
     least = np.full(len(moved), MIN_AREA)
     followed = [row for row, outline in enumerate(outlines or ()) if outline is not None]
     if followed:
-        moved[followed] = outline_frames([outlines[row] for row in followed], projection, (height, width))
+        moved[followed] = outline_frames(
+            [outlines[row] for row in followed], projection, (height, width)
+        )
         least[followed] = MIN_AREA_OUTLINED
-    before, after = (sample.boxes[:, 2:] - sample.boxes[:, :2]) * movement.factor, moved[:, 2:] - moved[:, :2]
-    keep = (after > MIN_SIDE).all(1) & (after.prod(1) > least * before.prod(1)) & (
-        after.max(1) < MAX_ASPECT * after.min(1))
+    before, after = (
+        (sample.boxes[:, 2:] - sample.boxes[:, :2]) * movement.factor,
+        moved[:, 2:] - moved[:, :2],
+    )
+    keep = (
+        (after > MIN_SIDE).all(1)
+        & (after.prod(1) > least * before.prod(1))
+        & (after.max(1) < MAX_ASPECT * after.min(1))
+    )
     return rows(replace(sample, image=image, boxes=moved), keep)
 
 
@@ -155,11 +220,14 @@ def moved_points(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
     return moved
 
 
-def outline_frames(outlines: Sequence[np.ndarray], projection: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(N, 4) upright frames of what is inside a picture of the moved outlines; zeros where nothing is.
+def outline_frames(
+    outlines: Sequence[np.ndarray], projection: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """(N, 4) upright frames of what is inside a picture of the moved outlines; zeros where nothing
+    is.
 
-    As in the original: an outline is looked at in 1000 points, as many on each of its edges, so corners may lie
-    between two of them.
+    As in the original: an outline is looked at in 1000 points, as many on each of its edges, so
+    corners may lie between two of them.
 
     Args:
         outlines: (points, 2) each, closed by an edge from the last point to the first.
@@ -169,28 +237,44 @@ def outline_frames(outlines: Sequence[np.ndarray], projection: np.ndarray, size:
     counts = np.array([len(outline) for outline in outlines])
     points = np.concatenate(outlines).astype(np.float64)
     first = np.cumsum(counts) - counts
-    place = np.linspace(0, counts, _OUTLINE_POINTS, axis=1)         # (N, 1000), whole numbers are corners
+    place = np.linspace(0, counts, _OUTLINE_POINTS, axis=1)  # (N, 1000), whole numbers are corners
     edge = np.minimum(place.astype(np.int64), counts[:, None] - 1)
     start = points[first[:, None] + edge]
     end = points[first[:, None] + (edge + 1) % counts[:, None]]
-    moved = moved_points(start + (end - start) * (place - edge)[..., None], projection)     # (N, 1000, 2)
+    # (N, 1000, 2)
+    moved = moved_points(start + (end - start) * (place - edge)[..., None], projection)
     seen = ((moved >= 0) & (moved <= (size[1], size[0]))).all(2)[..., None]
-    frames = np.concatenate([np.where(seen, moved, np.inf).min(1), np.where(seen, moved, -np.inf).max(1)], 1)
+    frames = np.concatenate(
+        [np.where(seen, moved, np.inf).min(1), np.where(seen, moved, -np.inf).max(1)], 1
+    )
     return np.where(seen.any(1), frames, 0.0)
 
 
 def blend(sample: Sample, other: Sample, share: float) -> Sample:
-    """``share`` of the sample and the rest of the other, grey levels cut to whole numbers; the boxes of both."""
+    """``share`` of the sample and the rest of the other, grey levels cut to whole numbers; the
+    boxes of both.
+    """
     image = (sample.image * share + other.image * (1 - share)).astype(np.uint8)
-    return with_boxes(sample, image, np.concatenate([sample.boxes, other.boxes]),
-                      np.concatenate([sample.labels, other.labels]))
+    return with_boxes(
+        sample,
+        image,
+        np.concatenate([sample.boxes, other.boxes]),
+        np.concatenate([sample.labels, other.labels]),
+    )
 
 
 def rows(sample: Sample, wanted: np.ndarray | slice) -> Sample:
     """The sample with these of its boxes."""
-    return replace(sample, boxes=sample.boxes[wanted], labels=sample.labels[wanted], ignore=sample.ignore[wanted])
+    return replace(
+        sample,
+        boxes=sample.boxes[wanted],
+        labels=sample.labels[wanted],
+        ignore=sample.ignore[wanted],
+    )
 
 
 def with_boxes(sample: Sample, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> Sample:
     """The sample with another picture and other boxes, none of them ignored."""
-    return replace(sample, image=image, boxes=boxes, labels=labels, ignore=np.zeros(len(labels), bool))
+    return replace(
+        sample, image=image, boxes=boxes, labels=labels, ignore=np.zeros(len(labels), bool)
+    )

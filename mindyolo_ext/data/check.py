@@ -1,4 +1,7 @@
-"""What is in a data set, and what is wrong with it: the report behind ``mindyolo-ext check-data``."""
+"""What is in a data set, and what is wrong with it: the report behind ``mindyolo-ext
+check-data``.
+"""
+
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -8,8 +11,8 @@ from tabulate import tabulate
 from mindyolo_ext.data.dataset import Annotations, Dataset, Problem
 from mindyolo_ext.progress import bar
 
-_SMALL, _LARGE = 32 ** 2, 96 ** 2                                   # box areas that COCO calls small and large
-_SLIVER = 20.0                                                      # a box this many times longer than wide is odd
+_SMALL, _LARGE = 32**2, 96**2  # box areas that COCO calls small and large
+_SLIVER = 20.0  # a box this many times longer than wide is odd
 
 
 @dataclass
@@ -22,8 +25,8 @@ class DatasetReport:
         images, boxes, ignored: how many; ``boxes`` leaves the ignored ones out.
         images_without_boxes: files.
         class_counts: (K,) boxes per class; ``class_images`` (K,) pictures per class.
-        box_sizes: (N, 2) width and height of the boxes in photo pixels; ``box_fractions`` (N,) their share of the
-            picture's area.
+        box_sizes: (N, 2) width and height of the boxes in photo pixels; ``box_fractions`` (N,)
+            their share of the picture's area.
         image_sizes: (n, 2) height and width of the readable pictures.
         boxes_per_image: (n,) for every picture.
         problems: everything odd; those with ``fatal`` must be repaired before training.
@@ -52,20 +55,36 @@ class DatasetReport:
         """The report as text; at most ``max_rows`` classes and problems of each kind are listed."""
         parts = [tabulate(self._summary(), tablefmt="simple", disable_numparse=True)]
         order = np.argsort(-self.class_counts, kind="stable")
-        rows = [(label, self.class_names[label], self.class_counts[label], self.class_images[label])
-                for label in order[:max_rows]]
-        parts.append(tabulate(rows, headers=("label", "class", "boxes", "pictures"), tablefmt="simple"))
+        rows = [
+            (label, self.class_names[label], self.class_counts[label], self.class_images[label])
+            for label in order[:max_rows]
+        ]
+        parts.append(
+            tabulate(rows, headers=("label", "class", "boxes", "pictures"), tablefmt="simple")
+        )
         if len(order) > max_rows:
-            parts.append(f"... and {len(order) - max_rows} more classes, "
-                         f"{int((self.class_counts[order[max_rows:]] == 0).sum())} of them without a box")
+            parts.append(
+                f"... and {len(order) - max_rows} more classes, "
+                f"{int((self.class_counts[order[max_rows:]] == 0).sum())} of them without a box"
+            )
         if len(self.box_sizes):
-            parts.append(tabulate(self._size_rows(), floatfmt=".1f", tablefmt="simple",
-                                  headers=("boxes, photo pixels", "least", "5 %", "half", "95 %", "most")))
+            parts.append(
+                tabulate(
+                    self._size_rows(),
+                    floatfmt=".1f",
+                    tablefmt="simple",
+                    headers=("boxes, photo pixels", "least", "5 %", "half", "95 %", "most"),
+                )
+            )
         for kind, count in Counter(problem.kind for problem in self.problems).most_common():
             found = [problem for problem in self.problems if problem.kind == kind]
             lines = [f"{kind}: {count}{' (must be repaired)' if found[0].fatal else ''}"]
             lines += [f"  {problem.where}: {problem.message}" for problem in found[:max_rows]]
-            parts.append("\n".join(lines + ([f"  ... and {count - max_rows} more"] if count > max_rows else [])))
+            parts.append(
+                "\n".join(
+                    lines + ([f"  ... and {count - max_rows} more"] if count > max_rows else [])
+                )
+            )
         parts.append("ready for training" if self.ok else "NOT ready for training")
         return "\n\n".join(parts)
 
@@ -73,39 +92,64 @@ class DatasetReport:
         """Rows of the first table."""
         areas = self.box_sizes.prod(1)
         small, large = int((areas < _SMALL).sum()), int((areas >= _LARGE).sum())
-        sides = [f"{low}..{high}" for low, high in zip(self.image_sizes.min(0), self.image_sizes.max(0), strict=True)] \
-            if len(self.image_sizes) else ["-", "-"]
-        return [("data set", self.name), ("pictures", str(self.images)),
-                ("  readable", str(len(self.image_sizes))), ("  height, width", ", ".join(sides)),
-                ("  without boxes", str(len(self.images_without_boxes))),
-                ("boxes", str(self.boxes)), ("  ignored (crowd, difficult)", str(self.ignored)),
-                ("  most in a picture", str(int(self.boxes_per_image.max(initial=0)))),
-                ("  small / medium / large", f"{small} / {len(areas) - small - large} / {large}"),
-                ("classes", str(len(self.class_names))),
-                ("  without boxes", str(int((self.class_counts == 0).sum())))]
+        sides = (
+            [
+                f"{low}..{high}"
+                for low, high in zip(self.image_sizes.min(0), self.image_sizes.max(0), strict=True)
+            ]
+            if len(self.image_sizes)
+            else ["-", "-"]
+        )
+        return [
+            ("data set", self.name),
+            ("pictures", str(self.images)),
+            ("  readable", str(len(self.image_sizes))),
+            ("  height, width", ", ".join(sides)),
+            ("  without boxes", str(len(self.images_without_boxes))),
+            ("boxes", str(self.boxes)),
+            ("  ignored (crowd, difficult)", str(self.ignored)),
+            ("  most in a picture", str(int(self.boxes_per_image.max(initial=0)))),
+            ("  small / medium / large", f"{small} / {len(areas) - small - large} / {large}"),
+            ("classes", str(len(self.class_names))),
+            ("  without boxes", str(int((self.class_counts == 0).sum()))),
+        ]
 
     def _size_rows(self) -> list[tuple[str, float, float, float, float, float]]:
         """Rows of the table of box sizes."""
         steps = (0, 5, 50, 95, 100)
-        values = (("width", self.box_sizes[:, 0]), ("height", self.box_sizes[:, 1]),
-                  ("share of the picture, %", 100 * self.box_fractions))
+        values = (
+            ("width", self.box_sizes[:, 0]),
+            ("height", self.box_sizes[:, 1]),
+            ("share of the picture, %", 100 * self.box_fractions),
+        )
         return [(name, *np.percentile(column, steps).tolist()) for name, column in values]
 
 
 def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
     """Reads every picture and box of a data set.
 
-    Make the data set with ``build_dataset(..., strict=False)``, so that faulty labels stand in the report instead of
-    stopping it.
+    Make the data set with ``build_dataset(..., strict=False)``, so that faulty labels stand in the
+    report instead of stopping it.
 
     Args:
         dataset: to check.
         progress: show a bar.
     """
     count = len(dataset.class_names)
-    report = DatasetReport(dataset.name, dataset.class_names, len(dataset), 0, 0, np.zeros(count, int),
-                           np.zeros(count, int), np.zeros((0, 2)), np.zeros(0), np.zeros((0, 2), int),
-                           np.zeros(len(dataset), int), problems=list(dataset.problems))
+    report = DatasetReport(
+        dataset.name,
+        dataset.class_names,
+        len(dataset),
+        0,
+        0,
+        np.zeros(count, int),
+        np.zeros(count, int),
+        np.zeros((0, 2)),
+        np.zeros(0),
+        np.zeros((0, 2), int),
+        np.zeros(len(dataset), int),
+        problems=list(dataset.problems),
+    )
     known = {(problem.kind, problem.where) for problem in dataset.problems}
     sizes, box_sizes, fractions = [], [], []
     for index in bar(range(len(dataset)), title="checking", show=progress):
@@ -150,7 +194,12 @@ def _odd_boxes(path: str, found: Annotations, class_names: list[str]) -> list[Pr
         elif sides.min() < 1:
             problems.append(Problem("odd box", path, f"{text} is thinner than a pixel"))
         elif sides.max() > _SLIVER * sides.min():
-            problems.append(Problem("odd box", path, f"{text} is {sides.max() / sides.min():.0f} times as long as "
-                                                     "wide"))
+            problems.append(
+                Problem(
+                    "odd box",
+                    path,
+                    f"{text} is {sides.max() / sides.min():.0f} times as long as wide",
+                )
+            )
         seen.add(key)
     return problems

@@ -1,4 +1,5 @@
 """Data sets in COCO's json form."""
+
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +9,13 @@ import numpy as np
 
 from mindyolo_ext.data.dataset import Collector, Dataset, find_path
 
-_BOX_TOLERANCE = 0.5                                                # pixels; COCO rounds its boxes
+_BOX_TOLERANCE = 0.5  # pixels; COCO rounds its boxes
 
 
 class CocoDataset(Dataset):
-    """A ``Dataset`` whose ground truth is the json file itself: real ids, areas, crowds and unclipped boxes."""
+    """A ``Dataset`` whose ground truth is the json file itself: real ids, areas, crowds and
+    unclipped boxes.
+    """
 
     annotation_file: Path
 
@@ -27,21 +30,34 @@ class CocoDataset(Dataset):
         for number, row in enumerate(content["annotations"], 1):
             full = {"id": number, "iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3], **row}
             rows.append({key: full[key] for key in keys})
-        return {"images": content["images"], "annotations": rows, "categories": content["categories"]}
+        return {
+            "images": content["images"],
+            "annotations": rows,
+            "categories": content["categories"],
+        }
 
 
-def read_coco(*, images: str | Sequence[str], annotations: str | Sequence[str], data_root: str | Path = ".",
-              polygons: bool = False, cache: bool = False, strict: bool = True) -> CocoDataset:
+def read_coco(
+    *,
+    images: str | Sequence[str],
+    annotations: str | Sequence[str],
+    data_root: str | Path = ".",
+    polygons: bool = False,
+    cache: bool = False,
+    strict: bool = True,
+) -> CocoDataset:
     """A COCO json file with its folder of pictures.
 
-    Labels are contiguous in the order of the sorted category ids; ``category_ids[label]`` leads back. Crowds are
-    kept with ``ignore``. Pictures without boxes are kept.
+    Labels are contiguous in the order of the sorted category ids; ``category_ids[label]`` leads
+    back. Crowds are kept with ``ignore``. Pictures without boxes are kept.
 
     Args:
-        images: folder of the pictures (``file_name`` is relative to it), or a list of places to look for it.
+        images: folder of the pictures (``file_name`` is relative to it), or a list of places to
+            look for it.
         annotations: json file, likewise; ``*`` may stand in its name.
         data_root: folder to which both refer.
-        polygons: keep the objects' outlines (8 bytes a point), for augmentations that follow them or cut them out.
+        polygons: keep the objects' outlines (8 bytes a point), for augmentations that follow them
+            or cut them out.
         cache, strict: see ``Collector.finish``.
 
     Raises: FileNotFoundError, or ValueError that names the file and the annotation.
@@ -50,8 +66,12 @@ def read_coco(*, images: str | Sequence[str], annotations: str | Sequence[str], 
     content = _read_json(file)
     categories = sorted(content["categories"], key=lambda category: category["id"])
     label_of = {category["id"]: label for label, category in enumerate(categories)}
-    collector = Collector(str(file), [str(category["name"]) for category in categories], relative=False,
-                          tolerance=_BOX_TOLERANCE)
+    collector = Collector(
+        str(file),
+        [str(category["name"]) for category in categories],
+        relative=False,
+        tolerance=_BOX_TOLERANCE,
+    )
     if len(label_of) != len(categories):
         raise ValueError(f"{file}: category ids must differ, got some twice")
 
@@ -63,39 +83,68 @@ def read_coco(*, images: str | Sequence[str], annotations: str | Sequence[str], 
             collector.report("malformed label", where, problem)
         else:
             x, y, width, height = row["bbox"]
-            boxes_of[row["image_id"]].append(((x, y, x + width, y + height), label_of[row["category_id"]],
-                                              bool(row.get("iscrowd", 0)), where,
-                                              outline(row.get("segmentation")) if polygons else None))
+            boxes_of[row["image_id"]].append(
+                (
+                    (x, y, x + width, y + height),
+                    label_of[row["category_id"]],
+                    bool(row.get("iscrowd", 0)),
+                    where,
+                    outline(row.get("segmentation")) if polygons else None,
+                )
+            )
     for image in content["images"]:
         found = boxes_of[image["id"]]
-        size = (image["height"], image["width"]) if image.get("height") and image.get("width") else None
-        collector.add(str(folder / image["file_name"]), image["id"], size, boxes=[row[0] for row in found],
-                      labels=[row[1] for row in found], ignore=[row[2] for row in found],
-                      where=[row[3] for row in found], polygons=[row[4] for row in found])
+        size = (
+            (image["height"], image["width"])
+            if image.get("height") and image.get("width")
+            else None
+        )
+        collector.add(
+            str(folder / image["file_name"]),
+            image["id"],
+            size,
+            boxes=[row[0] for row in found],
+            labels=[row[1] for row in found],
+            ignore=[row[2] for row in found],
+            where=[row[3] for row in found],
+            polygons=[row[4] for row in found],
+        )
     dataset = collector.finish(cache, strict, CocoDataset)
-    dataset.annotation_file, dataset.category_ids = file, [category["id"] for category in categories]
+    dataset.annotation_file, dataset.category_ids = (
+        file,
+        [category["id"] for category in categories],
+    )
     return dataset
 
 
 def outline(segmentation: Any) -> np.ndarray | None:
-    """(points, 2) float64 pixels of COCO's lists of x, y, x, y ..., None for a mask in another form or without area.
+    """(points, 2) float64 pixels of COCO's lists of x, y, x, y ..., None for a mask in another form
+    or without area.
 
-    The parts of an object that is seen in pieces are joined by lines there and back, which hold no area.
+    The parts of an object that is seen in pieces are joined by lines there and back, which hold no
+    area.
     """
-    if not isinstance(segmentation, list) or not all(isinstance(part, list) and len(part) % 2 == 0
-                                                     for part in segmentation):
+    if not isinstance(segmentation, list) or not all(
+        isinstance(part, list) and len(part) % 2 == 0 for part in segmentation
+    ):
         return None
     parts = [np.array(part, np.float64).reshape(-1, 2) for part in segmentation if len(part) >= 6]
     if len(parts) < 2:
         return parts[0] if parts else None
     home = parts[0][:1]
-    return np.concatenate([parts[0], home] + [block for part in parts[1:] for block in (part, part[:1], home)])
+    return np.concatenate(
+        [parts[0], home] + [block for part in parts[1:] for block in (part, part[:1], home)]
+    )
 
 
 def _problem(row: dict, image_ids: dict, category_ids: dict) -> str:
     """What is wrong with an annotation, an empty text if nothing is."""
     box = row.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, (int, float)) for value in box):
+    if (
+        not isinstance(box, list)
+        or len(box) != 4
+        or not all(isinstance(value, (int, float)) for value in box)
+    ):
         return f"wanted bbox [x, y, width, height], got {box!r}"
     if row.get("image_id") not in image_ids:
         return f"no image has the id {row.get('image_id')!r}"
@@ -109,13 +158,23 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file}:{error.lineno}: wanted json, got a file that breaks off or is damaged: {error.msg}") \
-            from error
-    missing = [key for key in ("images", "annotations", "categories")
-               if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+        raise ValueError(
+            f"{file}:{error.lineno}: wanted json, got a file that breaks off or is damaged: "
+            f"{error.msg}"
+        ) from error
+    missing = [
+        key
+        for key in ("images", "annotations", "categories")
+        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+    ]
     if missing:
-        raise ValueError(f"{file}: wanted COCO's lists images, annotations and categories, got no {', '.join(missing)}")
+        raise ValueError(
+            f"{file}: wanted COCO's lists images, annotations and categories, got no "
+            f"{', '.join(missing)}"
+        )
     for image in content["images"]:
         if not isinstance(image.get("id"), int) or not isinstance(image.get("file_name"), str):
-            raise ValueError(f"{file}: wanted every image with an integer id and a file_name, got {image!r}")
+            raise ValueError(
+                f"{file}: wanted every image with an integer id and a file_name, got {image!r}"
+            )
     return content

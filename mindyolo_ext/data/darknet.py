@@ -1,4 +1,7 @@
-"""Data sets and settings in the ``.data`` form of Yolo-FastestV2: ``key=value`` lines and picture lists."""
+"""Data sets and settings in the ``.data`` form of Yolo-FastestV2: ``key=value`` lines and
+picture lists.
+"""
+
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -16,7 +19,7 @@ from mindyolo_ext.data.dataset import (
 from mindyolo_ext.data.yolo_text import add_labelled, list_pictures
 from mindyolo_ext.progress import bar
 
-_BOX_TOLERANCE = 1e-3                                               # of the picture; label files round
+_BOX_TOLERANCE = 1e-3  # of the picture; label files round
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class DataFile:
 
     Args:
         model_name: prefix of the files that training writes.
-        epochs, batch_size, subdivisions, learning_rate: of the training; ``steps`` are the epochs of its milestones.
+        epochs, batch_size, subdivisions, learning_rate: of the training; ``steps`` are the epochs
+            of its milestones.
         pre_weights: checkpoint to start from; the text ``None`` means none.
         classes: number of classes.
         width, height: of the network input in pixels.
@@ -57,12 +61,13 @@ _NUMBERS = ("learning_rate",)
 
 
 def parse_data_file(path: str | Path) -> DataFile:
-    """The settings in a ``.data`` file. Lines that start with ``[`` or ``#`` and blank lines are skipped.
+    """The settings in a ``.data`` file. Lines that start with ``[`` or ``#`` and blank lines are
+    skipped.
 
-    Raises: FileNotFoundError; ValueError that names file and line for an unknown or repeated key, or a value of the
-        wrong kind.
-    Source: Yolo-FastestV2 ``utils/utils.py``. Unlike the original, an unknown key is an error, spaces may surround
-        ``=``, a value may contain ``=``, and comments are allowed.
+    Raises: FileNotFoundError; ValueError that names file and line for an unknown or repeated key,
+        or a value of the wrong kind.
+    Source: Yolo-FastestV2 ``utils/utils.py``. Unlike the original, an unknown key is an error,
+        spaces may surround ``=``, a value may contain ``=``, and comments are allowed.
     """
     known = [field.name for field in fields(DataFile)]
     values: dict[str, str | int | float | tuple[float, ...] | None] = {}
@@ -81,8 +86,10 @@ def parse_data_file(path: str | Path) -> DataFile:
     if settings.anchors is not None:
         per_level = 2 * (settings.anchor_num or 1)
         if not settings.anchors or len(settings.anchors) % per_level:
-            raise ValueError(f"{path}: anchors must be width, height pairs, {settings.anchor_num or 1} per level, "
-                             f"got {len(settings.anchors)} numbers")
+            raise ValueError(
+                f"{path}: anchors must be width, height pairs, {settings.anchor_num or 1} per "
+                f"level, got {len(settings.anchors)} numbers"
+            )
     return settings
 
 
@@ -96,25 +103,32 @@ def _value(key: str, text: str, where: str) -> str | int | float | tuple[float, 
         if key in _NUMBERS:
             return float(text)
     except ValueError:
-        kind = "numbers with commas between" if key in _LISTS else "a whole number" if key in _INTEGERS else "a number"
+        kind = (
+            "numbers with commas between"
+            if key in _LISTS
+            else "a whole number"
+            if key in _INTEGERS
+            else "a number"
+        )
         raise ValueError(f"{where}: {key} must be {kind}, got {text!r}") from None
     return None if text in ("", "None") else text
 
 
-def read_darknet(*, data: str, split: str, data_root: str | Path = ".", cache: bool = False,
-                 strict: bool = True) -> Dataset:
+def read_darknet(
+    *, data: str, split: str, data_root: str | Path = ".", cache: bool = False, strict: bool = True
+) -> Dataset:
     """The pictures of one list of a ``.data`` file, with the label file beside each picture.
 
     Args:
         data: the ``.data`` file.
         split: ``train`` or ``val``.
-        data_root: folder to which ``data``, the lists and their lines refer; lists and names may also lie relative
-            to the ``.data`` file, lines relative to their list.
+        data_root: folder to which ``data``, the lists and their lines refer; lists and names may
+            also lie relative to the ``.data`` file, lines relative to their list.
         cache, strict: see ``Collector.finish``.
 
     Raises: FileNotFoundError (also for a missing label file); ValueError that names file and line.
-    Source: Yolo-FastestV2 ``utils/datasets.py``. Unlike the original, the label's name replaces the picture's last
-        suffix, not everything after the first dot of the path.
+    Source: Yolo-FastestV2 ``utils/datasets.py``. Unlike the original, the label's name replaces the
+        picture's last suffix, not everything after the first dot of the path.
     """
     if split not in ("train", "val"):
         raise ValueError(f"data (format darknet): split must be train or val, got {split!r}")
@@ -122,11 +136,16 @@ def read_darknet(*, data: str, split: str, data_root: str | Path = ".", cache: b
     settings = parse_data_file(file)
     list_name = settings.train if split == "train" else settings.val
     if list_name is None or settings.names is None:
-        raise ValueError(f"{file}: wanted the keys {split} and names, got no "
-                         f"{split if list_name is None else 'names'}")
+        raise ValueError(
+            f"{file}: wanted the keys {split} and names, got no "
+            f"{split if list_name is None else 'names'}"
+        )
     class_names = read_names(settings.names, data_root, file.parent)
     if settings.classes is not None and settings.classes != len(class_names):
-        raise ValueError(f"{file}: classes is {settings.classes}, but {settings.names} has {len(class_names)} names")
+        raise ValueError(
+            f"{file}: classes is {settings.classes}, but {settings.names} has {len(class_names)} "
+            "names"
+        )
     collector = Collector(f"{file} ({split})", class_names, relative=True, tolerance=_BOX_TOLERANCE)
     paths = list_pictures(find_path(list_name, data_root, file.parent), data_root)
     shown = bar(paths, title="reading labels", show=sys.stderr.isatty())

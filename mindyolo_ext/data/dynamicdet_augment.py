@@ -2,45 +2,70 @@
 
 A training picture takes, in this order:
 
-    dynamicdet_mosaic     four or nine photos on a canvas (or one photo, letterboxed) -> scaled and moved -> perhaps
-                          blended with a second such mosaic
+    dynamicdet_mosaic     four or nine photos on a canvas (or one photo, letterboxed)
+                          -> scaled and moved -> perhaps blended with a second such mosaic
     hsv
     dynamicdet_paste_in   perhaps objects of other photos, cut out along their outlines
     horizontal_flip
 
-Outlines come with the data set (``polygons: true``); boxes of moved photos follow them. The steps draw their random
-numbers and hand them to plain functions, which always do the same with the same numbers.
+Outlines come with the data set (``polygons: true``); boxes of moved photos follow them. The steps
+draw their random numbers and hand them to plain functions, which always do the same with the same
+numbers.
 
-Source: DynamicDet, arXiv:2304.05552 (a fork of YOLOv7), ``utils/datasets.py``. Left out: ``copy_paste``, which is
-0 in all its recipes. Unlike the original: a picture keeps at most ``max_boxes`` boxes, because arrays have a fixed
-shape here; boxes with and without outlines may stand in one mosaic, where the original mixes them up.
+Source: DynamicDet, arXiv:2304.05552 (a fork of YOLOv7), ``utils/datasets.py``. Left out:
+    ``copy_paste``, which is
+0 in all its recipes. Unlike the original: a picture keeps at most ``max_boxes`` boxes, because
+arrays have a fixed shape here; boxes with and without outlines may stand in one mosaic, where the
+original mixes them up.
 """
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from mindyolo_ext.data.canvas import Movement, around, blend, fitted, fitted_size, join, letterboxed, move, rows
+from mindyolo_ext.data.canvas import (
+    Movement,
+    around,
+    blend,
+    fitted,
+    fitted_size,
+    join,
+    letterboxed,
+    move,
+    rows,
+)
 from mindyolo_ext.data.dataset import Dataset, Sample
 from mindyolo_ext.data.transform_registry import AugmentContext, register_transform
 
-_CUTOUTS = 30                                                       # objects to choose from, at least
-_MOSAICS = 30                                                       # looked through for them, at most
+_CUTOUTS = 30  # objects to choose from, at least
+_MOSAICS = 30  # looked through for them, at most
 # Largest sides of the places that objects are pasted to, as fractions of the picture
 _PLACES = (0.75,) * 2 + (0.5,) * 4 + (0.25,) * 4 + (0.125,) * 4 + (0.0625,) * 6
-_MAX_COVERED = 0.3                                                  # share of a box that a place may hide
-_MIN_PLACE, _MIN_OBJECT, _MIN_VALUES = 20, 10, 60                   # pixels a side; values of three channels to paste
+_MAX_COVERED = 0.3  # share of a box that a place may hide
+# pixels a side; values of three channels to paste
+_MIN_PLACE, _MIN_OBJECT, _MIN_VALUES = 20, 10, 60
 
 
 @register_transform(pictures=18, from_photo=True)
-def dynamicdet_mosaic(sample: Sample, context: AugmentContext, *, probability: float = 1.0,
-                      nine_probability: float = 0.2, scale: float = 0.9, translate: float = 0.2, degrees: float = 0.0,
-                      shear: float = 0.0, perspective: float = 0.0, mixup_probability: float = 0.15,
-                      max_boxes: float = 160) -> Sample:
-    """Four or nine photos as one picture of the network's size, perhaps blended with as many others; or the photo
-    letterboxed. Whichever it is, it is scaled, turned, sheared and moved at random, and boxes of which too little is
-    left go.
+def dynamicdet_mosaic(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    probability: float = 1.0,
+    nine_probability: float = 0.2,
+    scale: float = 0.9,
+    translate: float = 0.2,
+    degrees: float = 0.0,
+    shear: float = 0.0,
+    perspective: float = 0.0,
+    mixup_probability: float = 0.15,
+    max_boxes: float = 160,
+) -> Sample:
+    """Four or nine photos as one picture of the network's size, perhaps blended with as many
+    others; or the photo letterboxed. Whichever it is, it is scaled, turned, sheared and moved at
+    random, and boxes of which too little is left go.
 
     Args:
         probability: of the mosaic; otherwise the photo alone.
@@ -58,8 +83,13 @@ def dynamicdet_mosaic(sample: Sample, context: AugmentContext, *, probability: f
     def movement() -> Movement:
         tilt = tuple(rng.uniform(-perspective, perspective, 2))
         angle, factor = rng.uniform(-degrees, degrees), rng.uniform(1 - scale, 1.1 + scale)
-        return Movement(angle, factor, tuple(rng.uniform(-shear, shear, 2)),
-                        tuple(rng.uniform(0.5 - translate, 0.5 + translate, 2)), tilt)
+        return Movement(
+            angle,
+            factor,
+            tuple(rng.uniform(-shear, shear, 2)),
+            tuple(rng.uniform(0.5 - translate, 0.5 + translate, 2)),
+            tilt,
+        )
 
     def mosaic(first: Sample, index: int) -> Sample:
         make = join_four if rng.random() < 1 - nine_probability else join_nine
@@ -78,8 +108,11 @@ def dynamicdet_mosaic(sample: Sample, context: AugmentContext, *, probability: f
     return rows(replace(result, boxes=result.boxes.astype(np.float32)), slice(int(max_boxes)))
 
 
-def join_four(first: Sample, index: int, context: AugmentContext) -> tuple[Sample, list[np.ndarray | None]]:
-    """Four photos on a canvas of twice the network's size, touching a random point of its inner half; outlines.
+def join_four(
+    first: Sample, index: int, context: AugmentContext
+) -> tuple[Sample, list[np.ndarray | None]]:
+    """Four photos on a canvas of twice the network's size, touching a random point of its inner
+    half; outlines.
 
     Args:
         first: the upper left photo, picture ``index`` of the data set; the others are drawn.
@@ -93,15 +126,23 @@ def join_four(first: Sample, index: int, context: AugmentContext) -> tuple[Sampl
 
 
 def draw_four(index: int, context: AugmentContext) -> tuple[tuple[int, int], list[int]]:
-    """The point (x, y) where four photos touch, and their indices, of which ``index`` is the first."""
+    """The point (x, y) where four photos touch, and their indices, of which ``index`` is the
+    first.
+    """
     height, width = context.input_spec.size
     centre_y = int(context.rng.uniform(height // 2, 3 * height // 2))
     centre_x = int(context.rng.uniform(width // 2, 3 * width // 2))
-    return (centre_x, centre_y), [index, *map(int, context.rng.integers(len(context.dataset), size=3))]
+    return (centre_x, centre_y), [
+        index,
+        *map(int, context.rng.integers(len(context.dataset), size=3)),
+    ]
 
 
-def join_nine(first: Sample, index: int, context: AugmentContext) -> tuple[Sample, list[np.ndarray | None]]:
-    """A photo with eight others around it, of which a random window of twice the network's size is seen; outlines.
+def join_nine(
+    first: Sample, index: int, context: AugmentContext
+) -> tuple[Sample, list[np.ndarray | None]]:
+    """A photo with eight others around it, of which a random window of twice the network's size is
+    seen; outlines.
 
     Args:
         first: the photo in the middle, picture ``index`` of the data set; the others are drawn.
@@ -110,7 +151,10 @@ def join_nine(first: Sample, index: int, context: AugmentContext) -> tuple[Sampl
     indices = [index, *map(int, context.rng.integers(len(context.dataset), size=8))]
     parts = _load_fitted(first, indices, context)
     top, left = int(context.rng.uniform(0, height)), int(context.rng.uniform(0, width))
-    corners = [(x + width - left, y + height - top) for x, y in ring([part.image.shape[:2] for part in parts])]
+    corners = [
+        (x + width - left, y + height - top)
+        for x, y in ring([part.image.shape[:2] for part in parts])
+    ]
     canvas = join(parts, corners, (2 * height, 2 * width), context.input_spec.pad_value)
     return canvas, outlines_on_canvas(indices, parts, corners, context)
 
@@ -118,20 +162,35 @@ def join_nine(first: Sample, index: int, context: AugmentContext) -> tuple[Sampl
 def ring(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """(left, top) of nine photos: one at (0, 0) and eight clockwise around it, from the one above.
 
-    Each leans on the one in the middle and on the one before. As in the original: nothing makes the ring close, so
-    there may be gaps, and later photos may hide earlier ones.
+    Each leans on the one in the middle and on the one before. As in the original: nothing makes the
+    ring close, so there may be gaps, and later photos may hide earlier ones.
 
     Args:
         sizes: (height, width) of each.
     """
     (h0, w0), (h1, w1), (h2, w2), (h3, w3), (h4, w4), (h5, w5), (h6, w6), (h7, w7), (h8, w8) = sizes
-    return [(0, 0), (0, -h1), (w1, -h2), (w0, 0), (w0, h3), (w0 - w5, h0), (w0 - w5 - w6, h0), (-w7, h0 - h7),
-            (-w8, h0 - h7 - h8)]
+    return [
+        (0, 0),
+        (0, -h1),
+        (w1, -h2),
+        (w0, 0),
+        (w0, h3),
+        (w0 - w5, h0),
+        (w0 - w5 - w6, h0),
+        (-w7, h0 - h7),
+        (-w8, h0 - h7 - h8),
+    ]
 
 
-def outlines_on_canvas(indices: Sequence[int], parts: Sequence[Sample], corners: Sequence[tuple[int, int]],
-                       context: AugmentContext) -> list[np.ndarray | None]:
-    """The outline of every box of a mosaic in its pixels, cut at the border; None for a box without."""
+def outlines_on_canvas(
+    indices: Sequence[int],
+    parts: Sequence[Sample],
+    corners: Sequence[tuple[int, int]],
+    context: AugmentContext,
+) -> list[np.ndarray | None]:
+    """The outline of every box of a mosaic in its pixels, cut at the border; None for a box
+    without.
+    """
     height, width = context.input_spec.size
     found: list[np.ndarray | None] = []
     for index, part, corner in zip(indices, parts, corners, strict=True):
@@ -139,21 +198,31 @@ def outlines_on_canvas(indices: Sequence[int], parts: Sequence[Sample], corners:
             found += [None] * len(part.boxes)
             continue
         size = np.array(part.image.shape[1::-1], np.float32)
-        found += [None if outline is None else np.clip(outline * size + np.float32(corner), 0, (2 * width, 2 * height))
-                  for outline in trained_outlines(context.dataset, index)]
+        found += [
+            None
+            if outline is None
+            else np.clip(outline * size + np.float32(corner), 0, (2 * width, 2 * height))
+            for outline in trained_outlines(context.dataset, index)
+        ]
     return found
 
 
 def trained_outlines(dataset: Dataset, index: int) -> list[np.ndarray | None]:
     """The outlines of picture ``index`` as fractions, of the boxes that are not ignored."""
     ignore = dataset.annotations(index).ignore
-    return [outline for outline, ignored in zip(dataset.polygons(index), ignore, strict=True) if not ignored]
+    return [
+        outline
+        for outline, ignored in zip(dataset.polygons(index), ignore, strict=True)
+        if not ignored
+    ]
 
 
 def _load_fitted(first: Sample, indices: Sequence[int], context: AugmentContext) -> list[Sample]:
     """The photos of a mosaic, scaled; the first is loaded already."""
-    return [fitted(first if place == 0 else context.dataset.load(index), context)
-            for place, index in enumerate(indices)]
+    return [
+        fitted(first if place == 0 else context.dataset.load(index), context)
+        for place, index in enumerate(indices)
+    ]
 
 
 @dataclass(frozen=True)
@@ -176,12 +245,15 @@ class Cutout:
 
 
 @register_transform(pictures=1 + len(_PLACES), wants_polygons=True)
-def dynamicdet_paste_in(sample: Sample, context: AugmentContext, *, probability: float = 0.15,
-                        max_boxes: float = 160) -> Sample:
-    """The picture with up to 20 objects of other photos, where they hide less than a third of every box.
+def dynamicdet_paste_in(
+    sample: Sample, context: AugmentContext, *, probability: float = 0.15, max_boxes: float = 160
+) -> Sample:
+    """The picture with up to 20 objects of other photos, where they hide less than a third of every
+    box.
 
-    At least 30 objects are chosen, half of those of random mosaics. Each of 20 random places, from large to small, gets
-    one of them, scaled to fit into its upper left corner. Needs a data set with outlines.
+    At least 30 objects are chosen, half of those of random mosaics. Each of 20 random places, from
+    large to small, gets one of them, scaled to fit into its upper left corner. Needs a data set
+    with outlines.
 
     Args:
         probability: of the step.
@@ -200,34 +272,53 @@ def dynamicdet_paste_in(sample: Sample, context: AugmentContext, *, probability:
         if rng.random() < 0.2:
             continue
         place = draw_place(largest, (height, width), rng)
-        if (covered(place, boxes) >= _MAX_COVERED).any() or place[2] - place[0] <= _MIN_PLACE \
-                or place[3] - place[1] <= _MIN_PLACE:
+        if (
+            (covered(place, boxes) >= _MAX_COVERED).any()
+            or place[2] - place[0] <= _MIN_PLACE
+            or place[3] - place[1] <= _MIN_PLACE
+        ):
             continue
         chosen = cutouts[int(rng.integers(len(cutouts)))]
         pasted = paste(image, chosen, place, context)
         if pasted is not None:
             boxes, labels = np.concatenate([boxes, [pasted]]), np.append(labels, chosen.label)
     ignore = np.concatenate([sample.ignore, np.zeros(len(boxes) - len(sample.boxes), bool)])
-    return replace(sample, image=image, boxes=boxes.astype(np.float32), labels=labels, ignore=ignore)
+    return replace(
+        sample, image=image, boxes=boxes.astype(np.float32), labels=labels, ignore=ignore
+    )
 
 
 def draw_cutouts(context: AugmentContext) -> list[Cutout]:
-    """At least 30 objects with outlines, half of those of random mosaics of four; none if the first mosaic has none.
+    """At least 30 objects with outlines, half of those of random mosaics of four; none if the first
+    mosaic has none.
 
-    Unlike the original: 30 mosaics are enough, also without 30 objects, and no mosaic is painted to be cut up.
+    Unlike the original: 30 mosaics are enough, also without 30 objects, and no mosaic is painted to
+    be cut up.
     """
     found: list[Cutout] = []
     for _ in range(_MOSAICS):
-        objects = mosaic_objects(*draw_four(int(context.rng.integers(len(context.dataset))), context), context)
-        chosen = context.rng.choice(len(objects), round(len(objects) / 2), replace=False) if objects else ()
-        found += [objects[row] for row in chosen if objects[row].frame[2] > objects[row].frame[0]
-                  and objects[row].frame[3] > objects[row].frame[1]]
+        objects = mosaic_objects(
+            *draw_four(int(context.rng.integers(len(context.dataset))), context), context
+        )
+        chosen = (
+            context.rng.choice(len(objects), round(len(objects) / 2), replace=False)
+            if objects
+            else ()
+        )
+        found += [
+            objects[row]
+            for row in chosen
+            if objects[row].frame[2] > objects[row].frame[0]
+            and objects[row].frame[3] > objects[row].frame[1]
+        ]
         if not found or len(found) >= _CUTOUTS:
             break
     return found
 
 
-def mosaic_objects(centre: tuple[int, int], indices: Sequence[int], context: AugmentContext) -> list[Cutout]:
+def mosaic_objects(
+    centre: tuple[int, int], indices: Sequence[int], context: AugmentContext
+) -> list[Cutout]:
     """The outlined objects of a mosaic of four photos that touch ``centre``; opens no picture."""
     height, width = context.input_spec.size
     notes = [context.dataset.annotations(index) for index in indices]
@@ -235,17 +326,28 @@ def mosaic_objects(centre: tuple[int, int], indices: Sequence[int], context: Aug
     objects = []
     for index, note, size, corner in zip(indices, notes, sizes, around(centre, sizes), strict=True):
         scale = np.array([size[1] / note.width, size[0] / note.height] * 2)
-        frames = np.clip(note.boxes * scale + corner * 2, 0, (2 * width, 2 * height) * 2).astype(np.int64)
+        frames = np.clip(note.boxes * scale + corner * 2, 0, (2 * width, 2 * height) * 2).astype(
+            np.int64
+        )
         frames = np.minimum(frames, (2 * width - 1, 2 * height - 1) * 2)
-        for frame, label, ignored, outline in zip(frames.tolist(), note.labels, note.ignore,
-                                                  context.dataset.polygons(index), strict=True):
+        for frame, label, ignored, outline in zip(
+            frames.tolist(), note.labels, note.ignore, context.dataset.polygons(index), strict=True
+        ):
             if outline is not None and not ignored:
-                points = np.clip(outline * np.float32(size[::-1]) + np.float32(corner), 0, (2 * width, 2 * height))
-                objects.append(Cutout(index, int(label), tuple(frame), points.astype(np.int32), corner))
+                points = np.clip(
+                    outline * np.float32(size[::-1]) + np.float32(corner),
+                    0,
+                    (2 * width, 2 * height),
+                )
+                objects.append(
+                    Cutout(index, int(label), tuple(frame), points.astype(np.int32), corner)
+                )
     return objects
 
 
-def draw_place(largest: float, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+def draw_place(
+    largest: float, size: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
     """x1, y1, x2, y2 of a random place in a picture of ``size`` (height, width), cut at its border.
 
     Args:
@@ -264,9 +366,12 @@ def covered(place: tuple[int, int, int, int], boxes: np.ndarray) -> np.ndarray:
     return common.clip(0).prod(1) / ((boxes[:, 2:] - boxes[:, :2]).prod(1) + 1e-16)
 
 
-def paste(image: np.ndarray, cutout: Cutout, place: tuple[int, int, int, int],
-          context: AugmentContext) -> tuple[int, int, int, int] | None:
-    """Paints the object into the upper left corner of ``place``; its frame, or None where it would be too small."""
+def paste(
+    image: np.ndarray, cutout: Cutout, place: tuple[int, int, int, int], context: AugmentContext
+) -> tuple[int, int, int, int] | None:
+    """Paints the object into the upper left corner of ``place``; its frame, or None where it
+    would be too small.
+    """
     x1, y1, x2, y2 = place
     taken_w, taken_h = cutout.frame[2] - cutout.frame[0], cutout.frame[3] - cutout.frame[1]
     factor = min((y2 - y1) / taken_h, (x2 - x1) / taken_w)
@@ -276,7 +381,7 @@ def paste(image: np.ndarray, cutout: Cutout, place: tuple[int, int, int, int],
     pixels = cv2.resize(cut_out(cutout, context), (width, height))
     if np.count_nonzero(pixels) <= _MIN_VALUES:
         return None
-    target = image[y1:y1 + height, x1:x1 + width]
+    target = image[y1 : y1 + height, x1 : x1 + width]
     np.copyto(target, pixels, where=pixels > 0)
     return x1, y1, x1 + width, y1 + height
 
@@ -284,12 +389,17 @@ def paste(image: np.ndarray, cutout: Cutout, place: tuple[int, int, int, int],
 def cut_out(cutout: Cutout, context: AugmentContext) -> np.ndarray:
     """(height, width, 3) uint8 of the object's frame; 0 outside the outline.
 
-    As in the original: values of 0 inside the outline are 255, so that they are not taken for outside.
+    As in the original: values of 0 inside the outline are 255, so that they are not taken for
+    outside.
     """
     photo = fitted(context.dataset.load(cutout.index), context).image
-    # drawn as on the whole mosaic and cut afterwards, because OpenCV draws lines otherwise that a border cuts
+    # drawn as on the whole mosaic and cut afterwards, because OpenCV draws lines otherwise that a
+    # border cuts
     height, width = context.input_spec.size
-    low, high = cutout.outline.min(0), np.minimum(cutout.outline.max(0) + 1, (2 * width, 2 * height))
+    low, high = (
+        cutout.outline.min(0),
+        np.minimum(cutout.outline.max(0) + 1, (2 * width, 2 * height)),
+    )
     mask = np.zeros(np.maximum(high - low, 1)[::-1], np.uint8)
     cv2.drawContours(mask, [cutout.outline - low], -1, 255, cv2.FILLED)
     inside = _window(mask, (int(low[0]), int(low[1])), cutout.frame)
@@ -297,10 +407,17 @@ def cut_out(cutout: Cutout, context: AugmentContext) -> np.ndarray:
     return np.where(inside[..., None] > 0, np.where(pixels > 0, pixels, 255), 0).astype(np.uint8)
 
 
-def _window(picture: np.ndarray, corner: tuple[int, int], frame: tuple[int, int, int, int]) -> np.ndarray:
+def _window(
+    picture: np.ndarray, corner: tuple[int, int], frame: tuple[int, int, int, int]
+) -> np.ndarray:
     """What ``frame`` xyxy shows of a picture whose (left, top) is ``corner``; 0 beside it."""
     height, width = picture.shape[:2]
-    x1, y1, x2, y2 = (frame[0] - corner[0], frame[1] - corner[1], frame[2] - corner[0], frame[3] - corner[1])
-    seen = picture[max(y1, 0):y2, max(x1, 0):x2]
+    x1, y1, x2, y2 = (
+        frame[0] - corner[0],
+        frame[1] - corner[1],
+        frame[2] - corner[0],
+        frame[3] - corner[1],
+    )
+    seen = picture[max(y1, 0) : y2, max(x1, 0) : x2]
     spare = [(max(-y1, 0), max(y2 - height, 0)), (max(-x1, 0), max(x2 - width, 0))]
     return np.pad(seen, spare + [(0, 0)] * (picture.ndim - 2))

@@ -2,15 +2,18 @@
 
 A training picture takes one step of its own, then colours and mirror images as everywhere:
 
-    gold_yolo_mosaic    four photos around a point (or one photo, letterboxed) -> scaled and moved -> perhaps blended
-                        with a second such mosaic
+    gold_yolo_mosaic    four photos around a point (or one photo, letterboxed)
+                        -> scaled and moved -> perhaps blended with a second such mosaic
     hsv, horizontal_flip
 
-The step draws its random numbers and hands them to plain functions, which always do the same with the same numbers.
+The step draws its random numbers and hands them to plain functions, which always do the same with
+the same numbers.
 
-Source: Gold-YOLO (a fork of YOLOv6 3.0), ``yolov6/data/datasets.py`` and ``yolov6/data/data_augment.py``. Unlike the
+Source: Gold-YOLO (a fork of YOLOv6 3.0), ``yolov6/data/datasets.py`` and
+    ``yolov6/data/data_augment.py``. Unlike the
 original: a picture keeps at most ``max_boxes`` boxes, because arrays have a fixed shape here.
 """
+
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,12 +25,23 @@ from mindyolo_ext.data.transform_registry import AugmentContext, register_transf
 
 
 @register_transform(pictures=8)
-def gold_yolo_mosaic(sample: Sample, context: AugmentContext, *, probability: float = 1.0, scale: float = 0.5,
-                     translate: float = 0.1, degrees: float = 0.0, shear: float = 0.0,
-                     mixup_probability: float = 0.0, max_boxes: float = 160) -> Sample:
-    """Four photos as one picture of the network's size, perhaps blended with four others; or the photo letterboxed.
+def gold_yolo_mosaic(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    probability: float = 1.0,
+    scale: float = 0.5,
+    translate: float = 0.1,
+    degrees: float = 0.0,
+    shear: float = 0.0,
+    mixup_probability: float = 0.0,
+    max_boxes: float = 160,
+) -> Sample:
+    """Four photos as one picture of the network's size, perhaps blended with four others; or the
+    photo letterboxed.
 
-    Whichever it is, it is scaled, turned, sheared and moved at random, and boxes of which too little is left go.
+    Whichever it is, it is scaled, turned, sheared and moved at random, and boxes of which too
+    little is left go.
 
     Args:
         probability: of the mosaic; otherwise the photo alone.
@@ -42,11 +56,18 @@ def gold_yolo_mosaic(sample: Sample, context: AugmentContext, *, probability: fl
 
     def movement() -> Movement:
         angle, factor = rng.uniform(-degrees, degrees), rng.uniform(1 - scale, 1 + scale)
-        return Movement(angle, factor, tuple(rng.uniform(-shear, shear, 2)),
-                        tuple(rng.uniform(0.5 - translate, 0.5 + translate, 2)))
+        return Movement(
+            angle,
+            factor,
+            tuple(rng.uniform(-shear, shear, 2)),
+            tuple(rng.uniform(0.5 - translate, 0.5 + translate, 2)),
+        )
 
     def mosaic(first: Sample) -> Sample:
-        parts = [first, *(pictures.load(int(index)) for index in rng.integers(len(pictures), size=3))]
+        parts = [
+            first,
+            *(pictures.load(int(index)) for index in rng.integers(len(pictures), size=3)),
+        ]
         canvas = join_shuffled([parts[place] for place in rng.permutation(4)], context)
         return move(canvas, movement(), context)
 
@@ -63,7 +84,8 @@ def gold_yolo_mosaic(sample: Sample, context: AugmentContext, *, probability: fl
 
 
 def join_shuffled(parts: Sequence[Sample], context: AugmentContext) -> Sample:
-    """Four photos on a canvas of twice the network's size, touching a random point of its inner half.
+    """Four photos on a canvas of twice the network's size, touching a random point of its inner
+    half.
 
     Args:
         parts: upper left, upper right, lower left, lower right, as the data set gives them.

@@ -1,4 +1,5 @@
 """Pictures from files: the pixels, and the size alone without decoding."""
+
 import os
 import struct
 from pathlib import Path
@@ -7,14 +8,16 @@ import cv2
 import numpy as np
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}      # JPEG markers that carry the size
-_ORIENTATION = 0x0112                                              # EXIF tag; 5..8 swap height and width
+_START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that carry the size
+_ORIENTATION = 0x0112  # EXIF tag; 5..8 swap height and width
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Pixels of a picture file, uint8 BGR (h, w, 3); an EXIF orientation is applied, grey becomes BGR.
+    """Pixels of a picture file, uint8 BGR (h, w, 3); an EXIF orientation is applied, grey becomes
+    BGR.
 
-    The file is read by NumPy and decoded from memory, so paths with any letters work on every system.
+    The file is read by NumPy and decoded from memory, so paths with any letters work on every
+    system.
 
     Raises: FileNotFoundError without such a file; ValueError if it cannot be decoded or breaks off.
     """
@@ -23,7 +26,9 @@ def read_image(path: str | Path) -> np.ndarray:
     data = np.fromfile(path, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
-        raise ValueError(f"{path}: wanted a readable image, got {data.size} bytes that cannot be decoded")
+        raise ValueError(
+            f"{path}: wanted a readable image, got {data.size} bytes that cannot be decoded"
+        )
     return image
 
 
@@ -64,12 +69,14 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def _jpeg_size(file) -> tuple[int, int] | None:
-    """(height, width) of an open JPEG file, orientation applied, or None where its markers make no sense."""
+    """(height, width) of an open JPEG file, orientation applied, or None where its markers make
+    no sense.
+    """
     file.seek(2)
     swapped = False
     while True:
         marker = file.read(2)
-        while len(marker) == 2 and marker == b"\xff\xff":           # fill bytes
+        while len(marker) == 2 and marker == b"\xff\xff":  # fill bytes
             marker = b"\xff" + file.read(1)
         if len(marker) < 2 or marker[0] != 0xFF or marker[1] in (0xD9, 0xDA):
             return None
@@ -92,8 +99,8 @@ def _exif_orientation(tiff: bytes) -> int:
     if order is None or len(tiff) < 8:
         return 1
     start = struct.unpack(order + "I", tiff[4:8])[0]
-    count = struct.unpack(order + "H", tiff[start:start + 2])[0] if len(tiff) >= start + 2 else 0
+    count = struct.unpack(order + "H", tiff[start : start + 2])[0] if len(tiff) >= start + 2 else 0
     for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
-        if struct.unpack(order + "H", tiff[entry:entry + 2])[0] == _ORIENTATION:
-            return struct.unpack(order + "H", tiff[entry + 8:entry + 10])[0]
+        if struct.unpack(order + "H", tiff[entry : entry + 2])[0] == _ORIENTATION:
+            return struct.unpack(order + "H", tiff[entry + 8 : entry + 10])[0]
     return 1

@@ -1,4 +1,5 @@
 """Batches from a pipeline, prepared ahead by threads or processes. NumPy and OpenCV only."""
+
 import multiprocessing
 import queue
 import signal
@@ -25,7 +26,8 @@ class Batch:
 
     Args:
         images: (B, 3, H, W) float32 in the model's convention, 0 where padding.
-        targets: (B, M, 5) float32 class, cx, cy, w, h as fractions of the network input, 0 where ``mask`` is 0.
+        targets: (B, M, 5) float32 class, cx, cy, w, h as fractions of the network input, 0 where
+            ``mask`` is 0.
         mask: (B, M) float32, 1 for a box.
         indices: (B,) int64 of the data set, -1 where padding.
         valid: number of pictures.
@@ -44,7 +46,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Row:
-    """One prepared picture: uint8 (H, W, 3) or float32 (3, H, W), and its boxes (N, 5) as in ``Batch.targets``."""
+    """One prepared picture: uint8 (H, W, 3) or float32 (3, H, W), and its boxes (N, 5) as in
+    ``Batch.targets``.
+    """
 
     image: np.ndarray
     targets: np.ndarray
@@ -55,36 +59,58 @@ class _Row:
 class Loader:
     """Batches of an epoch, the same for a seed whatever the number and kind of workers.
 
-    The order of an epoch depends on (seed, epoch) alone. Of the global batch k, ``world_size * batch_size`` pictures,
-    rank r gets the rows ``r * batch_size`` to ``(r + 1) * batch_size``: n ranks see what one rank with an n times
-    larger batch sees. Use it as a context manager, or call ``close``.
+    The order of an epoch depends on (seed, epoch) alone. Of the global batch k, ``world_size *
+    batch_size`` pictures,
+    rank r gets the rows ``r * batch_size`` to ``(r + 1) * batch_size``: n ranks see what one rank
+    with an n times larger batch sees. Use it as a context manager, or call ``close``.
 
     Args:
         source: a ``Pipeline``, or a ``Dataset`` to be resized only (then give ``input_spec``).
         batch_size: pictures per rank and step.
         input_spec: of the model, where ``source`` is a ``Dataset``.
-        max_boxes: M, boxes per picture after padding. None: the most that can occur, as a multiple of 8.
+        max_boxes: M, boxes per picture after padding. None: the most that can occur, as a multiple
+            of 8.
         shuffle: another order in every epoch.
         order: indices of all pictures in the order of every epoch, where it is not the data set's.
-        drop_last: leave out the pictures that fill no whole global batch. Otherwise the last batch is padded to the
-            same shape and ``Batch.valid`` tells; a rank may then get a batch without any picture.
+        drop_last: leave out the pictures that fill no whole global batch. Otherwise the last batch
+            is padded to the same shape and ``Batch.valid`` tells; a rank may then get a batch
+            without any picture.
         seed: of the order; None takes the pipeline's.
         rank, world_size: this process among those that train together.
         workers: threads or processes; 0 prepares in the calling thread.
-        worker_kind: ``thread`` (OpenCV and NumPy work side by side in threads) or ``process`` for augmentations with
-            much Python; processes start afresh, so the calling script needs ``if __name__ == "__main__"``.
+        worker_kind: ``thread`` (OpenCV and NumPy work side by side in threads) or ``process`` for
+            augmentations with much Python; processes start afresh, so the calling script needs ``if
+            __name__ == "__main__"``.
         prefetch: batches prepared ahead.
 
     Raises: ValueError for a value outside these rules, TypeError for a source of another kind.
     """
 
-    def __init__(self, source: Pipeline | Dataset, *, batch_size: int, input_spec: InputSpec | None = None,
-                 max_boxes: int | None = None, shuffle: bool = False, drop_last: bool = False, seed: int | None = None,
-                 rank: int = 0, world_size: int = 1, workers: int = 2, worker_kind: str = "thread", prefetch: int = 2,
-                 order: np.ndarray | None = None):
+    def __init__(
+        self,
+        source: Pipeline | Dataset,
+        *,
+        batch_size: int,
+        input_spec: InputSpec | None = None,
+        max_boxes: int | None = None,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 2,
+        worker_kind: str = "thread",
+        prefetch: int = 2,
+        order: np.ndarray | None = None,
+    ):
         self.pipeline = _as_pipeline(source, input_spec, seed)
-        for name, value, low in (("batch_size", batch_size, 1), ("world_size", world_size, 1), ("rank", rank, 0),
-                                 ("workers", workers, 0), ("prefetch", prefetch, 1)):
+        for name, value, low in (
+            ("batch_size", batch_size, 1),
+            ("world_size", world_size, 1),
+            ("rank", rank, 0),
+            ("workers", workers, 0),
+            ("prefetch", prefetch, 1),
+        ):
             if value < low:
                 raise ValueError(f"Loader: {name} must be at least {low}, got {value}")
         if rank >= world_size:
@@ -94,19 +120,28 @@ class Loader:
         if max_boxes is not None and max_boxes < 1:
             raise ValueError(f"Loader: max_boxes must be at least 1, got {max_boxes}")
         if drop_last and len(self.pipeline.dataset) < batch_size * world_size:
-            raise ValueError(f"Loader: wanted at least one whole batch, {batch_size} pictures on {world_size} ranks, "
-                             f"got {len(self.pipeline.dataset)} pictures: take a smaller batch_size")
-        if order is not None and (shuffle or sorted(order) != list(range(len(self.pipeline.dataset)))):
-            raise ValueError(f"Loader: order wants each of the {len(self.pipeline.dataset)} pictures once and no "
-                             f"shuffle, got {len(order)} indices and shuffle {shuffle}")
+            raise ValueError(
+                f"Loader: wanted at least one whole batch, {batch_size} pictures on {world_size} "
+                f"ranks, got {len(self.pipeline.dataset)} pictures: take a smaller batch_size"
+            )
+        if order is not None and (
+            shuffle or sorted(order) != list(range(len(self.pipeline.dataset)))
+        ):
+            raise ValueError(
+                f"Loader: order wants each of the {len(self.pipeline.dataset)} pictures once and "
+                f"no shuffle, got {len(order)} indices and shuffle {shuffle}"
+            )
         self._order = order
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.shuffle, self.drop_last = shuffle, drop_last
         self.seed = self.pipeline.seed if seed is None else seed
-        self.max_boxes = max(8, -(-self.pipeline.max_boxes // 8) * 8) if max_boxes is None else max_boxes
+        self.max_boxes = (
+            max(8, -(-self.pipeline.max_boxes // 8) * 8) if max_boxes is None else max_boxes
+        )
         self.workers, self.worker_kind, self.prefetch = workers, worker_kind, prefetch
         self._pool: ThreadPoolExecutor | None = None
-        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()    # processes, None until started
+        # processes, None until started
+        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
 
     @property
     def dataset(self) -> Dataset:
@@ -124,32 +159,44 @@ class Loader:
         count = len(self.dataset)
         if not self.shuffle:
             return np.arange(count) if self._order is None else self._order
-        return np.random.default_rng([self.seed, epoch, 0, 1]).permutation(count)   # apart from every picture's stream
+        # apart from every picture's stream
+        return np.random.default_rng([self.seed, epoch, 0, 1]).permutation(count)
 
     def batch_indices(self, epoch: int) -> list[np.ndarray]:
-        """This rank's indices of every batch; at the end fewer than ``batch_size``, perhaps none."""
+        """This rank's indices of every batch; at the end fewer than ``batch_size``, perhaps
+        none.
+        """
         order, total = self.order(epoch), self.batch_size * self.world_size
-        starts = [step * total + self.rank * self.batch_size for step in range(self.steps_per_epoch)]
-        return [order[start:start + self.batch_size] for start in starts]
+        starts = [
+            step * total + self.rank * self.batch_size for step in range(self.steps_per_epoch)
+        ]
+        return [order[start : start + self.batch_size] for start in starts]
 
     def epoch(self, number: int, size_schedule: SizeSchedule | None = None) -> Iterator[Batch]:
         """Yields the batches of epoch ``number`` (from 0).
 
         Args:
-            number: with the seed it fixes order and augmentation, so that a run may start at any epoch.
-            size_schedule: given the step within the epoch, the (height, width) of its batch, None for the spec's.
+            number: with the seed it fixes order and augmentation, so that a run may start at any
+                epoch.
+            size_schedule: given the step within the epoch, the (height, width) of its batch, None
+                for the spec's.
 
-        Raises: ValueError for a size that the spec forbids, before the first batch; in the caller whatever goes wrong
-            in a worker, with the name of the picture's file.
+        Raises: ValueError for a size that the spec forbids, before the first batch; in the caller
+            whatever goes wrong in a worker, with the name of the picture's file.
         """
-        plan = [(indices, None if size_schedule is None else size_schedule(step))
-                for step, indices in enumerate(self.batch_indices(number))]
+        plan = [
+            (indices, None if size_schedule is None else size_schedule(step))
+            for step, indices in enumerate(self.batch_indices(number))
+        ]
         for size in {size for _, size in plan if size is not None}:
-            self.pipeline.input_spec.in_frame(size)                 # raises for a size that the model cannot take
+            self.pipeline.input_spec.in_frame(size)  # raises for a size that the model cannot take
         if self.workers == 0:
             for indices, size in plan:
-                yield self._collate([_prepare(self.pipeline, int(index), number, size) for index in indices], indices,
-                                    size)
+                yield self._collate(
+                    [_prepare(self.pipeline, int(index), number, size) for index in indices],
+                    indices,
+                    size,
+                )
             return
         yield from self._ahead(plan, number)
 
@@ -169,18 +216,24 @@ class Loader:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _ahead(self, plan: list[tuple[np.ndarray, tuple[int, int] | None]], epoch: int) -> Iterator[Batch]:
+    def _ahead(
+        self, plan: list[tuple[np.ndarray, tuple[int, int] | None]], epoch: int
+    ) -> Iterator[Batch]:
         """Yields the batches in order while the workers prepare the next ``prefetch``."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
             for _ in range(self.workers if self.worker_kind == "process" else 0):
                 self._idle.put(None)
-        coming: deque[tuple[Future, list[Future]]] = deque()        # batches, each with its rows
+        coming: deque[tuple[Future, list[Future]]] = deque()  # batches, each with its rows
         todo = iter(plan)
         with ThreadPoolExecutor(1, thread_name_prefix="collate") as collator:
+
             def submit() -> None:
                 for indices, size in todo:
-                    rows = [self._pool.submit(self._prepare, int(index), epoch, size) for index in indices]
+                    rows = [
+                        self._pool.submit(self._prepare, int(index), epoch, size)
+                        for index in indices
+                    ]
                     coming.append((collator.submit(self._gather, rows, indices, size), rows))
                     return
 
@@ -192,7 +245,7 @@ class Loader:
                     done = batch.result()
                     submit()
                     yield done
-            finally:                                                # also at break, an error and Ctrl-C
+            finally:  # also at break, an error and Ctrl-C
                 for batch, rows in coming:
                     batch.cancel()
                     for row in rows:
@@ -202,47 +255,70 @@ class Loader:
         """One picture, made in this thread or in the process that this thread picks."""
         if self.worker_kind == "thread":
             return _prepare(self.pipeline, index, epoch, size)
-        worker = self._idle.get()                                   # there are as many as threads
+        worker = self._idle.get()  # there are as many as threads
         try:
             worker = worker or _Worker(self.pipeline)
             return worker.prepare(index, epoch, size)
         finally:
             self._idle.put(worker if worker is not None and worker.alive else None)
 
-    def _gather(self, rows: list[Future], indices: np.ndarray, size: tuple[int, int] | None) -> Batch:
-        """Waits for the pictures of a batch and stacks them; after a failure the others are called off."""
+    def _gather(
+        self, rows: list[Future], indices: np.ndarray, size: tuple[int, int] | None
+    ) -> Batch:
+        """Waits for the pictures of a batch and stacks them; after a failure the others are
+        called off.
+        """
         try:
             return self._collate([row.result() for row in rows], indices, size)
         finally:
             for row in rows:
                 row.cancel()
 
-    def _collate(self, rows: list[_Row], indices: np.ndarray, size: tuple[int, int] | None) -> Batch:
+    def _collate(
+        self, rows: list[_Row], indices: np.ndarray, size: tuple[int, int] | None
+    ) -> Batch:
         """Stacks pictures into a batch of the full size."""
         spec, count = self.pipeline.input_spec, self.batch_size
         images = np.zeros((count, 3, *(size or spec.size)), np.float32)
         targets = np.zeros((count, self.max_boxes, 5), np.float32)
         mask = np.zeros((count, self.max_boxes), np.float32)
         padded = np.full(count, -1, np.int64)
-        padded[:len(indices)] = indices
+        padded[: len(indices)] = indices
         paths = tuple(self.dataset.paths[index] for index in indices)
         for row, (item, path) in enumerate(zip(rows, paths, strict=True)):
-            images[row] = item.image if item.image.dtype == np.float32 else spec.to_tensor(item.image)
+            images[row] = (
+                item.image if item.image.dtype == np.float32 else spec.to_tensor(item.image)
+            )
             boxes = len(item.targets)
             if boxes > self.max_boxes:
-                raise ValueError(f"{path}: {boxes} boxes after augmentation, but max_boxes is {self.max_boxes}: raise "
-                                 f"max_boxes to {-(-boxes // 8) * 8}, or leave it out to let the loader choose")
+                raise ValueError(
+                    f"{path}: {boxes} boxes after augmentation, but max_boxes is {self.max_boxes}: "
+                    "raise "
+                    f"max_boxes to {-(-boxes // 8) * 8}, or leave it out to let the loader choose"
+                )
             targets[row, :boxes] = item.targets
             mask[row, :boxes] = 1.0
-        return Batch(images, targets, mask, padded, len(rows), tuple(item.placement for item in rows), paths,
-                     tuple(item.image_id for item in rows))
+        return Batch(
+            images,
+            targets,
+            mask,
+            padded,
+            len(rows),
+            tuple(item.placement for item in rows),
+            paths,
+            tuple(item.image_id for item in rows),
+        )
 
 
-def _as_pipeline(source: Pipeline | Dataset, input_spec: InputSpec | None, seed: int | None) -> Pipeline:
+def _as_pipeline(
+    source: Pipeline | Dataset, input_spec: InputSpec | None, seed: int | None
+) -> Pipeline:
     """``source`` as a pipeline."""
     if isinstance(source, Pipeline):
         if input_spec is not None and input_spec != source.input_spec:
-            raise ValueError("Loader: the pipeline has its own input_spec, got another one; leave it out")
+            raise ValueError(
+                "Loader: the pipeline has its own input_spec, got another one; leave it out"
+            )
         return source
     if not isinstance(source, Dataset):
         raise TypeError(f"Loader: wanted a Pipeline or a Dataset, got {type(source).__name__}")
@@ -251,7 +327,9 @@ def _as_pipeline(source: Pipeline | Dataset, input_spec: InputSpec | None, seed:
     return build_pipeline([], input_spec, source, seed=seed or 0)
 
 
-def _prepare(pipeline: Pipeline, index: int, epoch: int, size: tuple[int, int] | None, tensor: bool = True) -> _Row:
+def _prepare(
+    pipeline: Pipeline, index: int, epoch: int, size: tuple[int, int] | None, tensor: bool = True
+) -> _Row:
     """One picture with its boxes as rows of targets, ignored boxes left out.
 
     Raises: an error that names the picture's file.
@@ -265,7 +343,9 @@ def _prepare(pipeline: Pipeline, index: int, epoch: int, size: tuple[int, int] |
     except Exception as error:
         if isinstance(error, (FileNotFoundError, ValueError)) and path in str(error):
             raise
-        raise RuntimeError(f"{path} (picture {index}, epoch {epoch}): {type(error).__name__}: {error}") from error
+        raise RuntimeError(
+            f"{path} (picture {index}, epoch {epoch}): {type(error).__name__}: {error}"
+        ) from error
 
 
 def targets_of(sample: Sample) -> np.ndarray:
@@ -273,14 +353,16 @@ def targets_of(sample: Sample) -> np.ndarray:
     height, width = sample.image.shape[:2]
     boxes = (sample.boxes / np.array([width, height, width, height], np.float32))[~sample.ignore]
     centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    return np.concatenate([sample.labels[~sample.ignore, None], centres, sides], 1).astype(np.float32)
+    return np.concatenate([sample.labels[~sample.ignore, None], centres, sides], 1).astype(
+        np.float32
+    )
 
 
 class _Worker:
     """A process of its own that prepares one picture at a time.
 
-    Each has its own connection, so that a killed process is noticed even in the middle of an answer; the process pools
-    of the standard library wait for ever then.
+    Each has its own connection, so that a killed process is noticed even in the middle of an
+    answer; the process pools of the standard library wait for ever then.
     """
 
     def __init__(self, pipeline: Pipeline):
@@ -298,7 +380,9 @@ class _Worker:
             other.close()
 
     def prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> _Row:
-        """``_prepare`` over there. Raises: what it raised, or RuntimeError if the process is gone."""
+        """``_prepare`` over there. Raises: what it raised, or RuntimeError if the process is
+        gone.
+        """
         try:
             self._connection.send((index, epoch, size))
             answer, trace = self._connection.recv()
@@ -313,8 +397,11 @@ class _Worker:
         self.alive = False
         if self._process.pid is not None:
             self._process.join()
-        return RuntimeError(f"Loader: a worker process ended by itself, exit code {self._process.exitcode}: out of "
-                            "memory, or the script lacks `if __name__ == \"__main__\"`; worker_kind thread avoids both")
+        return RuntimeError(
+            f"Loader: a worker process ended by itself, exit code {self._process.exitcode}: out of "
+            'memory, or the script lacks `if __name__ == "__main__"`; worker_kind thread avoids '
+            "both"
+        )
 
     def close(self) -> None:
         """Ends the process."""
@@ -323,7 +410,9 @@ class _Worker:
 
 
 def _serve(connection: Connection, pipeline: Pipeline) -> None:
-    """A worker process: answers until the other end closes, leaves Ctrl-C to its parent, keeps to one thread."""
+    """A worker process: answers until the other end closes, leaves Ctrl-C to its parent, keeps
+    to one thread.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     while True:
@@ -332,10 +421,11 @@ def _serve(connection: Connection, pipeline: Pipeline) -> None:
         except EOFError:
             return
         try:
-            answer, trace = _prepare(pipeline, *task, tensor=False), ""     # bytes travel instead of floats
+            # bytes travel instead of floats
+            answer, trace = _prepare(pipeline, *task, tensor=False), ""
         except Exception as error:
             answer, trace = error, traceback.format_exc()
         try:
             connection.send((answer, trace))
-        except OSError:                                             # nobody waits any longer
+        except OSError:  # nobody waits any longer
             return

@@ -2,19 +2,26 @@
 
 A training picture takes, in this order:
 
-    simple_yolo_mosaic        four photos that meet in the middle of a canvas (or one photo, letterboxed)
+    simple_yolo_mosaic        four photos that meet in the middle of a canvas, or one photo,
+                              letterboxed
     simple_yolo_perspective   off in the original's recipe; it stands here where somebody wants it
-    simple_yolo_scale_crop    perhaps made smaller or larger, padded, and a random window of the network's size
+    simple_yolo_scale_crop    perhaps made smaller or larger, padded, and a random window of the
+                              network's size
     color_jitter              brightness, contrast and saturation in a random order
     horizontal_flip
 
-The steps draw their random numbers and hand them to plain functions, which always do the same with the same numbers.
+The steps draw their random numbers and hand them to plain functions, which always do the same with
+the same numbers.
 
-Source: simple-yolo-pytorch, ``datasets/base_dataset.py`` (``load_data``) and ``datasets/voc.py``, whose list of
-albumentations steps is written out here: its ``RandomScale``, ``PadIfNeeded`` and ``RandomCrop`` are one step. Unlike
-the original: a picture keeps at most ``max_boxes`` boxes, because arrays have a fixed shape here; perspective and
-rotation (``random_affine``) stand before the scaling, which makes no difference but for one more resampling.
+Source: simple-yolo-pytorch, ``datasets/base_dataset.py`` (``load_data``) and ``datasets/voc.py``,
+    whose list of
+albumentations steps is written out here: its ``RandomScale``, ``PadIfNeeded`` and ``RandomCrop``
+    are one step. Unlike
+the original: a picture keeps at most ``max_boxes`` boxes, because arrays have a fixed shape here;
+perspective and rotation (``random_affine``) stand before the scaling, which makes no difference but
+for one more resampling.
 """
+
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,12 +34,15 @@ from mindyolo_ext.data.dataset import Sample
 from mindyolo_ext.data.transform_registry import AugmentContext, register_transform
 from mindyolo_ext.input_spec import InputSpec
 
-_LARGEST_JITTER = 0.32                                              # of a side, of a corner that perspective moves
+_LARGEST_JITTER = 0.32  # of a side, of a corner that perspective moves
 
 
 @register_transform(pictures=4)
-def simple_yolo_mosaic(sample: Sample, context: AugmentContext, *, probability: float = 1.0) -> Sample:
-    """The photo and three others around the middle of a canvas of twice the network's size; or the photo letterboxed.
+def simple_yolo_mosaic(
+    sample: Sample, context: AugmentContext, *, probability: float = 1.0
+) -> Sample:
+    """The photo and three others around the middle of a canvas of twice the network's size; or the
+    photo letterboxed.
 
     The others are different ones; a data set of fewer than four pictures leaves quarters empty.
 
@@ -50,7 +60,8 @@ def simple_yolo_mosaic(sample: Sample, context: AugmentContext, *, probability: 
 
 
 def join_centred(parts: Sequence[Sample], frame: InputSpec) -> Sample:
-    """Up to four photos, each fitted into a quarter of a canvas of twice ``frame``'s size, touching its middle.
+    """Up to four photos, each fitted into a quarter of a canvas of twice ``frame``'s size, touching
+    its middle.
 
     Args:
         parts: upper left, upper right, lower left, lower right.
@@ -59,7 +70,11 @@ def join_centred(parts: Sequence[Sample], frame: InputSpec) -> Sample:
     fit = []
     for part in parts:
         ratio = frame.place(*part.image.shape[:2]).scale_x
-        fit.append(replace(part, image=frame.fit_image(part.image), boxes=part.boxes.astype(np.float64) * ratio))
+        fit.append(
+            replace(
+                part, image=frame.fit_image(part.image), boxes=part.boxes.astype(np.float64) * ratio
+            )
+        )
     height, width = frame.size
     corners = around((width, height), [part.image.shape[:2] for part in fit])
     joined = join(fit, corners, (2 * height, 2 * width), frame.pad_value)
@@ -69,19 +84,34 @@ def join_centred(parts: Sequence[Sample], frame: InputSpec) -> Sample:
 
 def _letterbox(context: AugmentContext) -> InputSpec:
     """The model's input as the original's loader fits photos, at the size of this step."""
-    return replace(context.input_spec, resize="letterbox", rounding="nearest", pad_anchor="center", scale_up=True,
-                   border=None)
+    return replace(
+        context.input_spec,
+        resize="letterbox",
+        rounding="nearest",
+        pad_anchor="center",
+        scale_up=True,
+        border=None,
+    )
 
 
 @register_transform
-def simple_yolo_perspective(sample: Sample, context: AugmentContext, *, scale: tuple[float, float] = (0.05, 0.1),
-                            min_area: float = 10.0, min_visible: float = 0.01, probability: float = 0.5) -> Sample:
-    """The picture seen from another side: four points near its corners become its corners; the size stays.
+def simple_yolo_perspective(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    scale: tuple[float, float] = (0.05, 0.1),
+    min_area: float = 10.0,
+    min_visible: float = 0.01,
+    probability: float = 0.5,
+) -> Sample:
+    """The picture seen from another side: four points near its corners become its corners; the size
+    stays.
 
     Boxes become the upright frames of their moved corners, see ``simple_yolo_scale_crop``.
 
     Args:
-        scale: range of the deviation of the points from the corners, as a fraction of width and height.
+        scale: range of the deviation of the points from the corners, as a fraction of width and
+            height.
         min_area, min_visible: see ``simple_yolo_scale_crop``.
 
     Source: ``Perspective`` of albumentations.
@@ -93,23 +123,35 @@ def simple_yolo_perspective(sample: Sample, context: AugmentContext, *, scale: t
     height, width = sample.image.shape[:2]
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
     inside = np.where(corners == 1, 1 - moves, moves) * (width, height)
-    projection = cv2.getPerspectiveTransform(inside.astype(np.float32),
-                                             (corners * (width, height)).astype(np.float32))
-    image = cv2.warpPerspective(sample.image, projection, (width, height),
-                                borderValue=(context.input_spec.pad_value,) * 3)
-    points = moved_points(sample.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float64), projection)
+    projection = cv2.getPerspectiveTransform(
+        inside.astype(np.float32), (corners * (width, height)).astype(np.float32)
+    )
+    image = cv2.warpPerspective(
+        sample.image, projection, (width, height), borderValue=(context.input_spec.pad_value,) * 3
+    )
+    points = moved_points(
+        sample.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).astype(np.float64), projection
+    )
     boxes = np.concatenate([points.min(1), points.max(1)], 1)
     return keep_seen(replace(sample, image=image, boxes=boxes), min_area, min_visible)
 
 
 @register_transform
-def simple_yolo_scale_crop(sample: Sample, context: AugmentContext, *, scale: tuple[float, float] = (0.5, 2.0),
-                           min_area: float = 10.0, min_visible: float = 0.01, max_boxes: float = 160,
-                           probability: float = 0.5) -> Sample:
+def simple_yolo_scale_crop(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    scale: tuple[float, float] = (0.5, 2.0),
+    min_area: float = 10.0,
+    min_visible: float = 0.01,
+    max_boxes: float = 160,
+    probability: float = 0.5,
+) -> Sample:
     """A random window of the network's size of the picture, which may have been scaled before.
 
-    Where the picture is smaller than the window it is padded on both sides with the model's padding. Boxes are cut;
-    a box goes if less than ``min_area`` is left of it, or less than the share ``min_visible``.
+    Where the picture is smaller than the window it is padded on both sides with the model's
+    padding. Boxes are cut; a box goes if less than ``min_area`` is left of it, or less than the
+    share ``min_visible``.
 
     Args:
         scale: range of the factor.
@@ -117,38 +159,58 @@ def simple_yolo_scale_crop(sample: Sample, context: AugmentContext, *, scale: tu
         max_boxes: further boxes of a picture are left out.
         probability: of the scaling; the window is always taken.
 
-    Source: ``RandomScale``, ``PadIfNeeded`` and ``RandomCrop`` of albumentations, linear interpolation.
+    Source: ``RandomScale``, ``PadIfNeeded`` and ``RandomCrop`` of albumentations, linear
+    interpolation.
     """
     rng = context.rng
     if rng.random() < probability:
         sample = scaled(sample, rng.uniform(*scale))
     sample = padded(sample, context.input_spec.size, context.input_spec.pad_value)
-    top, left = (int(rng.integers(0, room + 1))
-                 for room in np.subtract(sample.image.shape[:2], context.input_spec.size))
-    return rows(window(sample, (left, top), context.input_spec.size, (min_area, min_visible)), slice(int(max_boxes)))
+    top, left = (
+        int(rng.integers(0, room + 1))
+        for room in np.subtract(sample.image.shape[:2], context.input_spec.size)
+    )
+    return rows(
+        window(sample, (left, top), context.input_spec.size, (min_area, min_visible)),
+        slice(int(max_boxes)),
+    )
 
 
 def scaled(sample: Sample, factor: float) -> Sample:
     """The sample scaled, sides cut to whole pixels; boxes follow each side's own factor."""
     height, width = sample.image.shape[:2]
     new_h, new_w = max(1, int(height * factor)), max(1, int(width * factor))
-    return replace(sample, image=cv2.resize(sample.image, (new_w, new_h), interpolation=cv2.INTER_LINEAR),
-                   boxes=(sample.boxes * np.array([new_w / width, new_h / height] * 2)).astype(np.float32))
+    return replace(
+        sample,
+        image=cv2.resize(sample.image, (new_w, new_h), interpolation=cv2.INTER_LINEAR),
+        boxes=(sample.boxes * np.array([new_w / width, new_h / height] * 2)).astype(np.float32),
+    )
 
 
 def padded(sample: Sample, size: tuple[int, int], pad_value: int) -> Sample:
-    """The sample in the middle of a picture of at least ``size`` (height, width); an odd rest goes below and right."""
+    """The sample in the middle of a picture of at least ``size`` (height, width); an odd rest
+    goes below and right.
+    """
     (height, width), (least_h, least_w) = sample.image.shape[:2], size
     free_y, free_x = max(least_h - height, 0), max(least_w - width, 0)
     if not free_y and not free_x:
         return sample
     top, left = free_y // 2, free_x // 2
-    image = cv2.copyMakeBorder(sample.image, top, free_y - top, left, free_x - left, cv2.BORDER_CONSTANT,
-                               value=(pad_value,) * 3)
+    image = cv2.copyMakeBorder(
+        sample.image,
+        top,
+        free_y - top,
+        left,
+        free_x - left,
+        cv2.BORDER_CONSTANT,
+        value=(pad_value,) * 3,
+    )
     return replace(sample, image=image, boxes=sample.boxes + np.array([left, top] * 2, np.float32))
 
 
-def window(sample: Sample, corner: tuple[int, int], size: tuple[int, int], least: tuple[float, float]) -> Sample:
+def window(
+    sample: Sample, corner: tuple[int, int], size: tuple[int, int], least: tuple[float, float]
+) -> Sample:
     """What is seen of the sample in a window.
 
     Args:
@@ -157,8 +219,11 @@ def window(sample: Sample, corner: tuple[int, int], size: tuple[int, int], least
         least: area in pixels and share of a box that must be left.
     """
     (left, top), (height, width) = corner, size
-    image = np.ascontiguousarray(sample.image[top:top + height, left:left + width])
-    return keep_seen(replace(sample, image=image, boxes=sample.boxes - np.array([left, top] * 2, np.float32)), *least)
+    image = np.ascontiguousarray(sample.image[top : top + height, left : left + width])
+    return keep_seen(
+        replace(sample, image=image, boxes=sample.boxes - np.array([left, top] * 2, np.float32)),
+        *least,
+    )
 
 
 def keep_seen(sample: Sample, min_area: float, min_visible: float) -> Sample:
@@ -178,27 +243,44 @@ def keep_seen(sample: Sample, min_area: float, min_visible: float) -> Sample:
 
 
 @register_transform
-def color_jitter(sample: Sample, context: AugmentContext, *, brightness: float = 0.5, contrast: float = 0.5,
-                 saturation: float = 0.5, hue: float = 0.0, probability: float = 0.5) -> Sample:
-    """The picture with other brightness, contrast, saturation and hue, changed one after the other in a random order.
+def color_jitter(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    brightness: float = 0.5,
+    contrast: float = 0.5,
+    saturation: float = 0.5,
+    hue: float = 0.0,
+    probability: float = 0.5,
+) -> Sample:
+    """The picture with other brightness, contrast, saturation and hue, changed one after the other
+    in a random order.
 
     Args:
-        brightness, contrast, saturation: largest change of the factor from 1; factors are not below 0.
+        brightness, contrast, saturation: largest change of the factor from 1; factors are not below
+            0.
         hue: largest shift to either side as a fraction of the colour circle, up to 0.5.
 
     Raises: ValueError for a negative change or a hue beyond 0.5.
-    Source: ``ColorJitter`` of torchvision, in the form that albumentations gives it for uint8 pictures.
+    Source: ``ColorJitter`` of torchvision, in the form that albumentations gives it for uint8
+    pictures.
     """
     if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
-        raise ValueError(f"color_jitter: wanted changes of 0 or more and a hue up to 0.5, got brightness {brightness}, "
-                         f"contrast {contrast}, saturation {saturation}, hue {hue}")
+        raise ValueError(
+            "color_jitter: wanted changes of 0 or more and a hue up to 0.5, got brightness "
+            f"{brightness}, contrast {contrast}, saturation {saturation}, hue {hue}"
+        )
     rng = context.rng
     if rng.random() >= probability:
         return sample
     changes: list[Callable[[np.ndarray], np.ndarray]] = [
         partial(change, factor=rng.uniform(max(0.0, 1 - most), 1 + most))
-        for change, most in ((adjust_brightness, brightness), (adjust_contrast, contrast),
-                             (adjust_saturation, saturation))]
+        for change, most in (
+            (adjust_brightness, brightness),
+            (adjust_contrast, contrast),
+            (adjust_saturation, saturation),
+        )
+    ]
     changes.append(partial(adjust_hue, shift=rng.uniform(-hue, hue)))
     image = sample.image
     for place in rng.permutation(len(changes)):
@@ -212,7 +294,9 @@ def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """The distance of every value from the mean grey level, times ``factor``; cut like brightness."""
+    """The distance of every value from the mean grey level, times ``factor``; cut like
+    brightness.
+    """
     mean = float(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean())
     return cv2.LUT(image, _table(factor, mean * (1 - factor)))
 
@@ -224,7 +308,9 @@ def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
-    """Every colour moved by ``shift`` of the colour circle, in OpenCV's steps of 2 degrees, cut to whole ones."""
+    """Every colour moved by ``shift`` of the colour circle, in OpenCV's steps of 2 degrees, cut
+    to whole ones.
+    """
     if shift == 0:
         return image
     colors = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
@@ -234,5 +320,9 @@ def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
 
 
 def _table(factor: float, offset: float) -> np.ndarray:
-    """(256,) uint8: ``factor * level + offset`` of every grey level, as whole numbers within 0..255."""
-    return np.clip(np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset), 0, 255).astype(np.uint8)
+    """(256,) uint8: ``factor * level + offset`` of every grey level, as whole numbers within
+    0..255.
+    """
+    return np.clip(
+        np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset), 0, 255
+    ).astype(np.uint8)

@@ -1,11 +1,13 @@
 """Augmentations, one function each, and the pipeline that applies them. NumPy and OpenCV only.
 
-An augmentation is a function ``f(sample, context, *, keywords) -> sample`` decorated with ``@register_transform``; its
-name is the step's name in a configuration. It returns a new sample and never writes into the one it got, draws every
-random number from ``context.rng``, and may load further pictures through ``context.dataset``. The augmentations of
-single families stand in ``yolox_augment.py``, ``gold_yolo_augment.py``, ``dynamicdet_augment.py`` and
+An augmentation is a function ``f(sample, context, *, keywords) -> sample`` decorated with
+``@register_transform``; its name is the step's name in a configuration. It returns a new sample and
+never writes into the one it got, draws every random number from ``context.rng``, and may load
+further pictures through ``context.dataset``. The augmentations of single families stand in
+``yolox_augment.py``, ``gold_yolo_augment.py``, ``dynamicdet_augment.py`` and
 ``simple_yolo_augment.py``.
 """
+
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,8 +45,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture ready for a batch: ``sample`` in pixels of the network input, and the ``placement`` of the picture that
-    was resized (the photo itself unless a geometric step came before)."""
+    """A picture ready for a batch: ``sample`` in pixels of the network input, and the ``placement``
+    of the picture that was resized (the photo itself unless a geometric step came before).
+    """
 
     sample: Sample
     placement: Placement
@@ -53,8 +56,13 @@ class Prepared:
 class Pipeline:
     """Loads a picture and applies the steps in order; ``build_pipeline`` makes it."""
 
-    def __init__(self, steps: Sequence[tuple[str, dict[str, Any]]], input_spec: InputSpec, dataset: Dataset,
-                 seed: int = 0):
+    def __init__(
+        self,
+        steps: Sequence[tuple[str, dict[str, Any]]],
+        input_spec: InputSpec,
+        dataset: Dataset,
+        seed: int = 0,
+    ):
         self.steps = list(steps)
         self.input_spec = input_spec
         self.dataset = dataset
@@ -66,7 +74,8 @@ class Pipeline:
         Args:
             index: of the data set.
             epoch: part of the random seed.
-            size: (height, width) instead of the spec's, for training at several sizes and rectangular evaluation.
+            size: (height, width) instead of the spec's, for training at several sizes and
+                rectangular evaluation.
 
         Raises: what the files and steps raise.
         """
@@ -81,32 +90,44 @@ class Pipeline:
             else:
                 sample = TRANSFORMS[name][0](sample, context, **keywords)
         if placement is None or sample.image.shape != (*spec.size, 3):
-            raise ValueError(f"pipeline: wanted an image {(*spec.size, 3)} after the last step, got "
-                             f"{sample.image.shape}: steps after resize must keep the size")
+            raise ValueError(
+                f"pipeline: wanted an image {(*spec.size, 3)} after the last step, got "
+                f"{sample.image.shape}: steps after resize must keep the size"
+            )
         return Prepared(sample, placement)
 
     @property
     def max_boxes(self) -> int:
         """The largest number of boxes that one picture may come out with, ignored ones left out.
 
-        Steps that combine pictures multiply the data set's maximum, a step with a keyword ``max_boxes`` cuts it.
+        Steps that combine pictures multiply the data set's maximum, a step with a keyword
+        ``max_boxes`` cuts it.
         """
         most = self.dataset.max_boxes()
         for name, keywords in self.steps:
             if name != "resize":
                 most *= TRANSFORMS[name][1]
-                most = int(min(most, {**transform_defaults(name), **keywords}.get("max_boxes", most)))
+                most = int(
+                    min(most, {**transform_defaults(name), **keywords}.get("max_boxes", most))
+                )
         return most
 
 
-def build_pipeline(steps: Sequence[Mapping[str, Any] | str], input_spec: InputSpec, dataset: Dataset, *,
-                   seed: int = 0) -> Pipeline:
+def build_pipeline(
+    steps: Sequence[Mapping[str, Any] | str],
+    input_spec: InputSpec,
+    dataset: Dataset,
+    *,
+    seed: int = 0,
+) -> Pipeline:
     """The pipeline that a configuration describes.
 
     Args:
-        steps: each a mapping with ``name`` and the keywords of that augmentation, or just the name. ``resize`` brings
-            the picture to the network's size; it comes last unless the list says otherwise.
-        input_spec: of the model. Pictures that other steps than ``resize`` make fill the input, without ``border``.
+        steps: each a mapping with ``name`` and the keywords of that augmentation, or just the name.
+            ``resize`` brings the picture to the network's size; it comes last unless the list says
+            otherwise.
+        input_spec: of the model. Pictures that other steps than ``resize`` make fill the input,
+            without ``border``.
         dataset: where the pictures come from.
         seed: of all random numbers.
 
@@ -118,18 +139,29 @@ def build_pipeline(steps: Sequence[Mapping[str, Any] | str], input_spec: InputSp
         name = keywords.pop("name", None)
         where = f"augmentation step {number + 1}"
         if name not in list_transforms():
-            raise ValueError(f"{where}: unknown name {name!r}{did_you_mean(name, list_transforms())}")
+            raise ValueError(
+                f"{where}: unknown name {name!r}{did_you_mean(name, list_transforms())}"
+            )
         defaults = transform_defaults(name)
         for key, value in keywords.items():
             if key not in defaults:
-                raise ValueError(f"{where} ({name}): unknown keyword {key}{did_you_mean(key, defaults)}")
+                raise ValueError(
+                    f"{where} ({name}): unknown keyword {key}{did_you_mean(key, defaults)}"
+                )
             keywords[key] = _checked(f"{where} ({name}): {key}", key, value, defaults[key])
         if name in PHOTO_STEPS and number:
-            raise ValueError(f"{where} ({name}): wanted it first, where pictures are as the data set has them, got "
-                             f"{checked[-1][0]} before it")
+            raise ValueError(
+                f"{where} ({name}): wanted it first, where pictures are as the data set has them, "
+                f"got {checked[-1][0]} before it"
+            )
         if name in POLYGON_STEPS and not dataset.has_polygons:
-            logger.warning("%s (%s) does nothing: %s has no outlines; COCO json and YOLO text files that hold some "
-                           "are read with polygons: true", where, name, dataset.name)
+            logger.warning(
+                "%s (%s) does nothing: %s has no outlines; COCO json and YOLO text files that hold "
+                "some are read with polygons: true",
+                where,
+                name,
+                dataset.name,
+            )
         checked.append((name, keywords))
     resizes = [name for name, _ in checked].count("resize")
     if resizes > 1:
@@ -140,13 +172,20 @@ def build_pipeline(steps: Sequence[Mapping[str, Any] | str], input_spec: InputSp
 
 
 def _checked(where: str, key: str, value: Any, default: Any) -> Any:
-    """``value`` as the kind of ``default``: a range (low, high) or a number; a probability lies in 0..1."""
+    """``value`` as the kind of ``default``: a range (low, high) or a number; a probability lies
+    in 0..1.
+    """
+
     def number(item: Any) -> bool:
         return isinstance(item, (int, float)) and not isinstance(item, bool) and np.isfinite(item)
 
     if isinstance(default, tuple):
-        if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(number, value)) \
-                or value[0] > value[1]:
+        if (
+            not isinstance(value, (list, tuple))
+            or len(value) != 2
+            or not all(map(number, value))
+            or value[0] > value[1]
+        ):
             raise ValueError(f"{where} must be a range [low, high], got {value!r}")
         return tuple(value)
     if not number(value):
@@ -156,52 +195,74 @@ def _checked(where: str, key: str, value: Any, default: Any) -> Any:
     return value
 
 
-
-
 def adjust_contrast(image: np.ndarray, alpha: float, beta: float) -> np.ndarray:
     """``alpha * image + beta``, rounded and saturated to uint8; ``beta`` is in grey levels."""
     return cv2.addWeighted(image, alpha, image, 0.0, beta)
 
 
 @register_transform
-def contrast_brightness(sample: Sample, context: AugmentContext, *, alpha: tuple[float, float] = (0.25, 1.75),
-                        beta: tuple[float, float] = (0.25, 1.75), probability: float = 1.0) -> Sample:
+def contrast_brightness(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    alpha: tuple[float, float] = (0.25, 1.75),
+    beta: tuple[float, float] = (0.25, 1.75),
+    probability: float = 1.0,
+) -> Sample:
     """The picture with another contrast (factor ``alpha``) and brightness (``beta`` grey levels).
 
-    Source: Yolo-FastestV2 ``utils/datasets.py``. As in the original: ``beta`` is added in grey levels, so its default
-        hardly changes the brightness.
+    Source: Yolo-FastestV2 ``utils/datasets.py``. As in the original: ``beta`` is added in grey
+        levels, so its default hardly changes the brightness.
     """
     if context.rng.random() >= probability:
         return sample
-    return replace(sample, image=adjust_contrast(sample.image, context.rng.uniform(*alpha),
-                                                 context.rng.uniform(*beta)))
+    return replace(
+        sample,
+        image=adjust_contrast(
+            sample.image, context.rng.uniform(*alpha), context.rng.uniform(*beta)
+        ),
+    )
 
 
 @register_transform
-def motion_blur(sample: Sample, context: AugmentContext, *, length: tuple[int, int] = (2, 3),
-                probability: float = 0.5) -> Sample:
+def motion_blur(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    length: tuple[int, int] = (2, 3),
+    probability: float = 0.5,
+) -> Sample:
     """The picture blurred along a line of ``length`` pixels in a random direction.
 
-    Source: Yolo-FastestV2 ``utils/datasets.py``, where it is switched off. Unlike the original: the kernel sums to one,
-        and the result is not stretched to 0..255, which changed the contrast.
+    Source: Yolo-FastestV2 ``utils/datasets.py``, where it is switched off. Unlike the original: the
+        kernel sums to one, and the result is not stretched to 0..255, which changed the contrast.
     """
     if context.rng.random() >= probability:
         return sample
     pixels = int(context.rng.integers(int(length[0]), int(length[1]) + 1))
     angle = context.rng.uniform(0, np.pi)
-    side = pixels | 1                                               # odd, so that the picture does not move
+    side = pixels | 1  # odd, so that the picture does not move
     along = np.linspace(-(pixels - 1) / 2, (pixels - 1) / 2, 16 * pixels)
     kernel = np.zeros((side, side), np.float32)
     columns = np.rint(side // 2 + along * np.cos(angle)).astype(int)
     rows = np.rint(side // 2 + along * np.sin(angle)).astype(int)
     np.add.at(kernel, (rows, columns), 1.0)
-    return replace(sample, image=cv2.filter2D(sample.image, -1, kernel / kernel.sum(),
-                                              borderType=cv2.BORDER_REPLICATE))
+    return replace(
+        sample,
+        image=cv2.filter2D(
+            sample.image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE
+        ),
+    )
 
 
 @register_transform
-def down_up_scale(sample: Sample, context: AugmentContext, *, scale: tuple[float, float] = (0.8, 1.0),
-                  probability: float = 1.0) -> Sample:
+def down_up_scale(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    scale: tuple[float, float] = (0.8, 1.0),
+    probability: float = 1.0,
+) -> Sample:
     """The picture resized by random factors and back, which blurs it. Boxes stay.
 
     Source: Yolo-FastestV2 ``utils/datasets.py``, where it is switched off.
@@ -214,22 +275,34 @@ def down_up_scale(sample: Sample, context: AugmentContext, *, scale: tuple[float
 
 
 @register_transform
-def hsv(sample: Sample, context: AugmentContext, *, hue: float = 0.0138, saturation: float = 0.678, value: float = 0.36,
-        probability: float = 1.0) -> Sample:
+def hsv(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    hue: float = 0.0138,
+    saturation: float = 0.678,
+    value: float = 0.36,
+    probability: float = 1.0,
+) -> Sample:
     """The picture with hue, saturation and value multiplied by random factors 1 +- the given gain.
 
-    Source: Yolo-FastestV2 ``utils/datasets.py``, where it is switched off; the same form is in the YOLO family.
+    Source: Yolo-FastestV2 ``utils/datasets.py``, where it is switched off; the same form is in the
+    YOLO family.
     """
     if context.rng.random() >= probability:
         return sample
     gains = 1 + context.rng.uniform(-1, 1, 3) * (hue, saturation, value)
     levels = np.arange(256)
-    table = np.stack([(levels * gains[0]) % 180, np.clip(levels * gains[1], 0, 255),
-                      np.clip(levels * gains[2], 0, 255)], -1).astype(np.uint8)[None]        # (1, 256, 3)
+    table = np.stack(
+        [
+            (levels * gains[0]) % 180,
+            np.clip(levels * gains[1], 0, 255),
+            np.clip(levels * gains[2], 0, 255),
+        ],
+        -1,
+    ).astype(np.uint8)[None]  # (1, 256, 3)
     changed = cv2.LUT(cv2.cvtColor(sample.image, cv2.COLOR_BGR2HSV), table)
     return replace(sample, image=cv2.cvtColor(changed, cv2.COLOR_HSV2BGR))
-
-
 
 
 @register_transform
@@ -247,17 +320,31 @@ def vertical_flip(sample: Sample, context: AugmentContext, *, probability: float
         return sample
     x1, y1, x2, y2 = sample.boxes.T
     height = sample.image.shape[0]
-    return replace(sample, image=cv2.flip(sample.image, 0), boxes=np.stack([x1, height - y2, x2, height - y1], 1))
+    return replace(
+        sample,
+        image=cv2.flip(sample.image, 0),
+        boxes=np.stack([x1, height - y2, x2, height - y1], 1),
+    )
 
 
 @register_transform
-def random_affine(sample: Sample, context: AugmentContext, *, degrees: float = 0.0, translate: float = 0.1,
-                  scale: tuple[float, float] = (0.5, 1.5), shear: float = 0.0, min_visible: float = 0.1,
-                  min_side: float = 2.0, probability: float = 1.0) -> Sample:
-    """The picture rotated, scaled, sheared and moved about its centre; what becomes empty gets the padding's grey.
+def random_affine(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    degrees: float = 0.0,
+    translate: float = 0.1,
+    scale: tuple[float, float] = (0.5, 1.5),
+    shear: float = 0.0,
+    min_visible: float = 0.1,
+    min_side: float = 2.0,
+    probability: float = 1.0,
+) -> Sample:
+    """The picture rotated, scaled, sheared and moved about its centre; what becomes empty gets the
+    padding's grey.
 
-    Boxes become the upright frames of their moved corners. A box goes if less than ``min_visible`` of its frame stays
-    in the picture, or if a side is left with less than ``min_side`` pixels.
+    Boxes become the upright frames of their moved corners. A box goes if less than ``min_visible``
+    of its frame stays in the picture, or if a side is left with less than ``min_side`` pixels.
 
     Args:
         degrees: largest rotation to either side.
@@ -273,21 +360,32 @@ def random_affine(sample: Sample, context: AugmentContext, *, degrees: float = 0
     shear_x, shear_y = np.tan(np.deg2rad(rng.uniform(-shear, shear, 2)))
     shift = rng.uniform(-translate, translate, 2) * (width, height)
     turn = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = np.array([[1, shear_x], [shear_y, 1]]) @ turn          # (2, 2)
+    linear = np.array([[1, shear_x], [shear_y, 1]]) @ turn  # (2, 2)
     centre = np.array([width, height]) / 2
     offset = centre + shift - linear @ centre
     # OpenCV counts from the middle of the first pixel, boxes from its edge
     matrix = np.column_stack([linear, offset + linear @ (0.5, 0.5) - (0.5, 0.5)])
-    image = cv2.warpAffine(sample.image, matrix, (width, height), borderValue=(context.input_spec.pad_value,) * 3)
-    corners = sample.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) @ linear.T + offset      # (N, 4, 2)
+    image = cv2.warpAffine(
+        sample.image, matrix, (width, height), borderValue=(context.input_spec.pad_value,) * 3
+    )
+    # (N, 4, 2)
+    corners = sample.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) @ linear.T + offset
     boxes = np.concatenate([corners.min(1), corners.max(1)], 1)
     return keep_visible(replace(sample, image=image, boxes=boxes), min_visible, min_side)
 
 
 @register_transform
-def random_crop(sample: Sample, context: AugmentContext, *, scale: tuple[float, float] = (0.6, 1.0),
-                min_visible: float = 0.3, min_side: float = 2.0, probability: float = 0.5) -> Sample:
-    """A window of the picture, each side a random fraction in ``scale``; boxes are cut, see ``random_affine``.
+def random_crop(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    scale: tuple[float, float] = (0.6, 1.0),
+    min_visible: float = 0.3,
+    min_side: float = 2.0,
+    probability: float = 0.5,
+) -> Sample:
+    """A window of the picture, each side a random fraction in ``scale``; boxes are cut, see
+    ``random_affine``.
 
     Raises: ValueError if ``scale`` does not lie in 0..1.
     """
@@ -298,21 +396,25 @@ def random_crop(sample: Sample, context: AugmentContext, *, scale: tuple[float, 
     sides = np.array(sample.image.shape[:2])
     height, width = np.maximum(1, (sides * context.rng.uniform(*scale, 2)).astype(int))
     top, left = (int(context.rng.integers(0, room + 1)) for room in sides - (height, width))
-    image = np.ascontiguousarray(sample.image[top:top + height, left:left + width])
+    image = np.ascontiguousarray(sample.image[top : top + height, left : left + width])
     boxes = sample.boxes - np.array([left, top, left, top], np.float32)
     return keep_visible(replace(sample, image=image, boxes=boxes), min_visible, min_side)
 
 
 def keep_visible(sample: Sample, min_visible: float, min_side: float) -> Sample:
-    """The sample with boxes clipped to the picture, without those that lost too much of their area."""
+    """The sample with boxes clipped to the picture, without those that lost too much of their
+    area.
+    """
     height, width = sample.image.shape[:2]
     clipped = np.clip(sample.boxes, 0, np.array([width, height] * 2))
     sides, before = clipped[:, 2:] - clipped[:, :2], sample.boxes[:, 2:] - sample.boxes[:, :2]
     keep = (sides >= min_side).all(1) & (sides.prod(1) >= min_visible * before.prod(1))
-    return replace(sample, boxes=clipped[keep].astype(np.float32), labels=sample.labels[keep],
-                   ignore=sample.ignore[keep])
-
-
+    return replace(
+        sample,
+        boxes=clipped[keep].astype(np.float32),
+        labels=sample.labels[keep],
+        ignore=sample.ignore[keep],
+    )
 
 
 def load_other(context: AugmentContext) -> Sample:
@@ -321,12 +423,19 @@ def load_other(context: AugmentContext) -> Sample:
 
 
 @register_transform(pictures=4)
-def mosaic(sample: Sample, context: AugmentContext, *, centre: tuple[float, float] = (0.25, 0.75),
-           min_visible: float = 0.1, min_side: float = 2.0, probability: float = 1.0) -> Sample:
+def mosaic(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    centre: tuple[float, float] = (0.25, 0.75),
+    min_visible: float = 0.1,
+    min_side: float = 2.0,
+    probability: float = 1.0,
+) -> Sample:
     """Four pictures around a random point, of the network's size.
 
-    Each is scaled to fit into the network's size with its shape kept, and touches the point with one corner; what it
-    leaves empty gets the padding's grey. Boxes are cut, see ``random_affine``.
+    Each is scaled to fit into the network's size with its shape kept, and touches the point with
+    one corner; what it leaves empty gets the padding's grey. Boxes are cut, see ``random_affine``.
 
     Args:
         centre: range of the point, as a fraction of width and height.
@@ -338,29 +447,42 @@ def mosaic(sample: Sample, context: AugmentContext, *, centre: tuple[float, floa
     canvas = np.full((height, width, 3), context.input_spec.pad_value, np.uint8)
     parts = [sample, load_other(context), load_other(context), load_other(context)]
     boxes = []
-    for number, part in enumerate(parts):                           # upper left, upper right, lower left, lower right
+    for number, part in enumerate(parts):  # upper left, upper right, lower left, lower right
         factor = min(height / part.image.shape[0], width / part.image.shape[1])
         part_h, part_w = (max(1, round(side * factor)) for side in part.image.shape[:2])
         image = cv2.resize(part.image, (part_w, part_h))
         left = middle_x if number % 2 else middle_x - part_w
         top = middle_y if number // 2 else middle_y - part_h
-        x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + part_w, width), min(top + part_h, height)
-        canvas[y1:y2, x1:x2] = image[y1 - top:y2 - top, x1 - left:x2 - left]
-        scale = np.array([part_w / part.image.shape[1], part_h / part.image.shape[0]] * 2, np.float32)
+        x1, y1, x2, y2 = (
+            max(left, 0),
+            max(top, 0),
+            min(left + part_w, width),
+            min(top + part_h, height),
+        )
+        canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
+        scale = np.array(
+            [part_w / part.image.shape[1], part_h / part.image.shape[0]] * 2, np.float32
+        )
         boxes.append(part.boxes * scale + np.array([left, top] * 2, np.float32))
-    joined = replace(sample, image=canvas, boxes=np.concatenate(boxes),
-                     labels=np.concatenate([part.labels for part in parts]),
-                     ignore=np.concatenate([part.ignore for part in parts]))
+    joined = replace(
+        sample,
+        image=canvas,
+        boxes=np.concatenate(boxes),
+        labels=np.concatenate([part.labels for part in parts]),
+        ignore=np.concatenate([part.ignore for part in parts]),
+    )
     return keep_visible(joined, min_visible, min_side)
 
 
 @register_transform(pictures=2)
-def mixup(sample: Sample, context: AugmentContext, *, alpha: float = 8.0, probability: float = 0.5) -> Sample:
+def mixup(
+    sample: Sample, context: AugmentContext, *, alpha: float = 8.0, probability: float = 0.5
+) -> Sample:
     """The picture blended with another one, which is scaled to fit into it; the boxes of both.
 
     Args:
-        alpha: of the symmetric beta distribution that gives the share of the first picture; the larger, the closer to
-            one half.
+        alpha: of the symmetric beta distribution that gives the share of the first picture; the
+            larger, the closer to one half.
 
     Source: mixup, arXiv:1710.09412. Labels are not weighted with the share, as detectors do it.
     """
@@ -370,7 +492,10 @@ def mixup(sample: Sample, context: AugmentContext, *, alpha: float = 8.0, probab
     other = load_other(context)
     frame = replace(context.input_spec, size=sample.image.shape[:2], stride=1, resize="letterbox")
     image, placement = frame.resize_image(other.image)
-    return replace(sample, image=cv2.addWeighted(sample.image, share, image, 1 - share, 0.0),
-                   boxes=np.concatenate([sample.boxes, placement.to_network(other.boxes)]),
-                   labels=np.concatenate([sample.labels, other.labels]),
-                   ignore=np.concatenate([sample.ignore, other.ignore]))
+    return replace(
+        sample,
+        image=cv2.addWeighted(sample.image, share, image, 1 - share, 0.0),
+        boxes=np.concatenate([sample.boxes, placement.to_network(other.boxes)]),
+        labels=np.concatenate([sample.labels, other.labels]),
+        ignore=np.concatenate([sample.ignore, other.ignore]),
+    )

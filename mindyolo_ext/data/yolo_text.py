@@ -1,5 +1,7 @@
-"""Data sets with one text file of boxes per picture: ``class cx cy w h``, as fractions of the picture, or of outlines:
-``class x y x y x y ...``."""
+"""Data sets with one text file of boxes per picture: ``class cx cy w h``, as fractions of the
+picture, or of outlines: ``class x y x y x y ...``.
+"""
+
 import os
 import sys
 from collections.abc import Sequence
@@ -9,46 +11,74 @@ from typing import Any
 import numpy as np
 import yaml
 
-from mindyolo_ext.data.dataset import Collector, Dataset, find_path, ids_from_names, read_lines, read_names
+from mindyolo_ext.data.dataset import (
+    Collector,
+    Dataset,
+    find_path,
+    ids_from_names,
+    read_lines,
+    read_names,
+)
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
 from mindyolo_ext.progress import bar
 
-_BOX_TOLERANCE = 1e-3                                               # of the picture; label files round
+_BOX_TOLERANCE = 1e-3  # of the picture; label files round
 
 
-def read_yolo(*, data: str | None = None, split: str | None = None, images: str | None = None,
-              labels: str | None = None, names: str | Sequence[str] | None = None, missing_labels: str = "empty",
-              polygons: bool = False, data_root: str | Path = ".", cache: bool = False, strict: bool = True) -> Dataset:
-    """Pictures and label files, described by a yaml file (``data`` and ``split``) or by ``images`` and ``names``.
+def read_yolo(
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    images: str | None = None,
+    labels: str | None = None,
+    names: str | Sequence[str] | None = None,
+    missing_labels: str = "empty",
+    polygons: bool = False,
+    data_root: str | Path = ".",
+    cache: bool = False,
+    strict: bool = True,
+) -> Dataset:
+    """Pictures and label files, described by a yaml file (``data`` and ``split``) or by ``images``
+    and ``names``.
 
-    The label file of ``a/images/b/c.jpg`` is ``a/labels/b/c.txt`` (the last folder named ``images``), or
-    ``<labels>/b/c.txt`` if ``labels`` is given. An empty label file is a picture without boxes.
+    The label file of ``a/images/b/c.jpg`` is ``a/labels/b/c.txt`` (the last folder named
+    ``images``), or ``<labels>/b/c.txt`` if ``labels`` is given. An empty label file is a picture
+    without boxes.
 
     Args:
-        data: yaml file with ``path``, ``train``, ``val``, ``names``, as ultralytics writes it. ``path`` refers to the
-            yaml file's folder or to ``data_root``.
+        data: yaml file with ``path``, ``train``, ``val``, ``names``, as ultralytics writes it.
+            ``path`` refers to the yaml file's folder or to ``data_root``.
         split: key in the yaml file, such as ``train``.
-        images: folder of pictures (searched with its folders below), or a text file with one picture per line.
+        images: folder of pictures (searched with its folders below), or a text file with one
+            picture per line.
         labels: folder of label files, where they do not lie in the usual place.
         names: class names, or a file with one per line.
-        missing_labels: what a picture without a label file is: ``empty`` (no boxes, with a counted warning), an
-            ``error``, or to ``skip``.
-        polygons: keep the outlines of lines that have them, for augmentations that follow or cut them out; their frames
-            are the boxes in any case.
-        data_root: folder to which relative paths refer; lines of a list file may also refer to the file's folder.
+        missing_labels: what a picture without a label file is: ``empty`` (no boxes, with a counted
+            warning), an ``error``, or to ``skip``.
+        polygons: keep the outlines of lines that have them, for augmentations that follow or cut
+            them out; their frames are the boxes in any case.
+        data_root: folder to which relative paths refer; lines of a list file may also refer to the
+            file's folder.
         cache, strict: see ``Collector.finish``.
 
     Raises: FileNotFoundError; ValueError that names file and line.
     """
     if missing_labels not in ("error", "empty", "skip"):
-        raise ValueError(f"data (format yolo): missing_labels must be error, empty or skip, got {missing_labels!r}")
+        raise ValueError(
+            "data (format yolo): missing_labels must be error, empty or skip, got "
+            f"{missing_labels!r}"
+        )
     if data is not None:
         if images is not None or names is not None or split is None:
-            raise ValueError("data (format yolo): wanted either data with split, or images with names")
+            raise ValueError(
+                "data (format yolo): wanted either data with split, or images with names"
+            )
         name, sources, class_names = _read_yaml(data, split, data_root)
     else:
         if images is None or names is None:
-            raise ValueError("data (format yolo): wanted either data with split, or images with names")
+            raise ValueError(
+                "data (format yolo): wanted either data with split, or images with names"
+            )
         name, sources = images, [find_path(images, data_root)]
         class_names = read_names(names, data_root)
     collector = Collector(name, class_names, relative=True, tolerance=_BOX_TOLERANCE)
@@ -63,7 +93,14 @@ def read_yolo(*, data: str | None = None, split: str | None = None, images: str 
     ids = ids_from_names([path for path, _ in pairs])
     shown = bar(pairs, title="reading labels", show=sys.stderr.isatty())
     for (path, label), image_id in zip(shown, ids, strict=True):
-        add_labelled(collector, path, image_id, label, missing_allowed=missing_labels == "empty", polygons=polygons)
+        add_labelled(
+            collector,
+            path,
+            image_id,
+            label,
+            missing_allowed=missing_labels == "empty",
+            polygons=polygons,
+        )
     return collector.finish(cache, strict)
 
 
@@ -73,14 +110,22 @@ def list_pictures(source: Path, data_root: str | Path) -> list[str]:
     Raises: ValueError for a line that is no picture's name.
     """
     if source.is_dir():
-        found = [os.path.join(folder, name) for folder, _, files in os.walk(source) for name in files
-                 if name.lower().endswith(IMAGE_SUFFIXES)]
+        found = [
+            os.path.join(folder, name)
+            for folder, _, files in os.walk(source)
+            for name in files
+            if name.lower().endswith(IMAGE_SUFFIXES)
+        ]
         return sorted(found)
     found = []
     for number, line in read_lines(source):
         if not line.lower().endswith(IMAGE_SUFFIXES):
-            raise ValueError(f"{source}:{number}: wanted a picture ({', '.join(IMAGE_SUFFIXES)}), got {line!r}")
-        places = [os.path.normpath(os.path.join(folder, line)) for folder in (data_root, source.parent)]
+            raise ValueError(
+                f"{source}:{number}: wanted a picture ({', '.join(IMAGE_SUFFIXES)}), got {line!r}"
+            )
+        places = [
+            os.path.normpath(os.path.join(folder, line)) for folder in (data_root, source.parent)
+        ]
         found.append(next((place for place in places if os.path.isfile(place)), places[0]))
     return found
 
@@ -89,7 +134,11 @@ def label_path(path: str, image_folder: Path | None, label_folder: Path | None) 
     """The label file of a picture; see ``read_yolo``."""
     stem = os.path.splitext(path)[0]
     if label_folder is not None:
-        inside = os.path.relpath(stem, image_folder) if image_folder is not None else os.path.basename(stem)
+        inside = (
+            os.path.relpath(stem, image_folder)
+            if image_folder is not None
+            else os.path.basename(stem)
+        )
         return os.path.join(label_folder, inside + ".txt")
     parts = stem.split(os.sep)
     for position in range(len(parts) - 2, -1, -1):
@@ -99,16 +148,24 @@ def label_path(path: str, image_folder: Path | None, label_folder: Path | None) 
     return os.sep.join(parts) + ".txt"
 
 
-def add_labelled(collector: Collector, path: str, image_id: int, label: str, *, missing_allowed: bool = False,
-                 polygons: bool = False) -> None:
-    """Adds a picture and the boxes of its label file to ``collector``, with outlines if ``polygons``; faults are noted
-    there."""
+def add_labelled(
+    collector: Collector,
+    path: str,
+    image_id: int,
+    label: str,
+    *,
+    missing_allowed: bool = False,
+    polygons: bool = False,
+) -> None:
+    """Adds a picture and the boxes of its label file to ``collector``, with outlines if
+    ``polygons``; faults are noted there.
+    """
     boxes, labels, where, outlines = [], [], [], []
     try:
         lines = read_lines(label)
     except FileNotFoundError:
         lines = []
-        if os.path.isfile(path):                                    # a missing picture is noted by the collector
+        if os.path.isfile(path):  # a missing picture is noted by the collector
             kind = "no label file" if missing_allowed else "missing label"
             collector.report(kind, label, f"no such label file, wanted one for {path}")
     except ValueError as error:
@@ -117,13 +174,18 @@ def add_labelled(collector: Collector, path: str, image_id: int, label: str, *, 
     for number, line in lines:
         place = f"{label}:{number}"
         try:
-            values = [float(word) for word in line.split()]         # Unlike the original: any white space separates
+            # Unlike the original: any white space separates
+            values = [float(word) for word in line.split()]
         except ValueError:
             values = []
         outlined = len(values) >= 7 and len(values) % 2 == 1
         if not (len(values) == 5 or outlined) or not values[0].is_integer():
-            collector.report("malformed label", place, "wanted five numbers: class cx cy w h (fractions of the picture)"
-                                                       f", or class and points x y x y x y ..., got {line[:80]!r}")
+            collector.report(
+                "malformed label",
+                place,
+                "wanted five numbers: class cx cy w h (fractions of the picture)"
+                f", or class and points x y x y x y ..., got {line[:80]!r}",
+            )
             continue
         outline = np.array(values[1:]).reshape(-1, 2) if outlined else None
         if outline is not None:
@@ -134,8 +196,16 @@ def add_labelled(collector: Collector, path: str, image_id: int, label: str, *, 
         outlines.append(outline if polygons else None)
         labels.append(int(values[0]))
         where.append(place)
-    collector.add(path, image_id, None, boxes=boxes, labels=labels, ignore=[False] * len(boxes), where=where,
-                  polygons=outlines)
+    collector.add(
+        path,
+        image_id,
+        None,
+        boxes=boxes,
+        labels=labels,
+        ignore=[False] * len(boxes),
+        where=where,
+        polygons=outlines,
+    )
 
 
 def _read_yaml(data: str, split: str, data_root: str | Path) -> tuple[str, list[Path], list[str]]:
@@ -143,13 +213,21 @@ def _read_yaml(data: str, split: str, data_root: str | Path) -> tuple[str, list[
     file = find_path(data, data_root)
     content: Any = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
     if not isinstance(content, dict) or not content.get(split) or not content.get("names"):
-        raise ValueError(f"{file}: wanted the keys {split} and names, got "
-                         f"{sorted(content) if isinstance(content, dict) else type(content).__name__}")
+        raise ValueError(
+            f"{file}: wanted the keys {split} and names, got "
+            f"{sorted(content) if isinstance(content, dict) else type(content).__name__}"
+        )
     names = content["names"]
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
             raise ValueError(f"{file}: names must be numbered 0, 1, 2 ..., got {list(names)}")
         names = [names[label] for label in range(len(names))]
-    folder = find_path(content["path"], file.parent, data_root) if content.get("path") else file.parent
+    folder = (
+        find_path(content["path"], file.parent, data_root) if content.get("path") else file.parent
+    )
     sources = content[split] if isinstance(content[split], list) else [content[split]]
-    return f"{file} ({split})", [find_path(source, folder, data_root) for source in sources], read_names(names)
+    return (
+        f"{file} ({split})",
+        [find_path(source, folder, data_root) for source in sources],
+        read_names(names),
+    )

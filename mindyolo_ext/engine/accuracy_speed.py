@@ -1,4 +1,7 @@
-"""Accuracy over speed of a routed model: every picture through both exits once, then AP for every threshold."""
+"""Accuracy over speed of a routed model: every picture through both exits once, then AP for
+every threshold.
+"""
+
 import csv
 import json
 from dataclasses import asdict, dataclass
@@ -43,8 +46,8 @@ class Tradeoff:
         size: (height, width) that ``gflops`` were counted for.
         gflops: of the two exits.
         milliseconds: of the network's parts per image, measured here.
-        rows: per threshold, from all images easy to none: ``easy`` (share), ``threshold``, ``gflops``,
-            ``images_per_second`` and the 12 COCO values.
+        rows: per threshold, from all images easy to none: ``easy`` (share), ``threshold``,
+            ``gflops``, ``images_per_second`` and the 12 COCO values.
     """
 
     pictures: int
@@ -55,14 +58,31 @@ class Tradeoff:
 
     def table(self) -> str:
         """A row per threshold, and the milliseconds of the parts."""
-        rows = [(f"{100 * r['easy']:.1f}/{100 - 100 * r['easy']:.1f}", f"{r['threshold']:.6f}", f"{r['gflops']:.4g}",
-                 f"{r['images_per_second']:.2f}", *(f"{100 * r[name]:.2f}" for name in ("AP", "AP50", "AP75")))
-                for r in self.rows]
-        head = ("easy/hard, %", "threshold", f"GFLOPs at {self.size[0]}x{self.size[1]}", "images/s", "AP", "AP50",
-                "AP75")
+        rows = [
+            (
+                f"{100 * r['easy']:.1f}/{100 - 100 * r['easy']:.1f}",
+                f"{r['threshold']:.6f}",
+                f"{r['gflops']:.4g}",
+                f"{r['images_per_second']:.2f}",
+                *(f"{100 * r[name]:.2f}" for name in ("AP", "AP50", "AP75")),
+            )
+            for r in self.rows
+        ]
+        head = (
+            "easy/hard, %",
+            "threshold",
+            f"GFLOPs at {self.size[0]}x{self.size[1]}",
+            "images/s",
+            "AP",
+            "AP50",
+            "AP75",
+        )
         parts = ", ".join(f"{part} {value:.2f}" for part, value in self.milliseconds.items())
-        return (tabulate(rows, head, disable_numparse=True, stralign="right")
-                + f"\n\n{self.pictures} pictures; images/s from milliseconds of the network's parts: {parts}")
+        return (
+            tabulate(rows, head, disable_numparse=True, stralign="right")
+            + f"\n\n{self.pictures} pictures; images/s from milliseconds of the network's parts: "
+            f"{parts}"
+        )
 
     def save(self, folder: Path, title: str) -> None:
         """Write the table as CSV, everything as JSON, and a picture; ``title`` names the model."""
@@ -71,16 +91,24 @@ class Tradeoff:
             writer = csv.DictWriter(file, list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
-        description.write_text(json.dumps({"title": title, **asdict(self)}, indent=1), encoding="utf-8")
+        description.write_text(
+            json.dumps({"title": title, **asdict(self)}, indent=1), encoding="utf-8"
+        )
         plot_tradeoff(self.rows, picture, title=title)
 
 
-def accuracy_over_speed(predictor: RoutedPredictor, dataset: Dataset, config: EvalConfig, *, workers: int = 2,
-                        worker_kind: str = "thread") -> Tradeoff | None:
+def accuracy_over_speed(
+    predictor: RoutedPredictor,
+    dataset: Dataset,
+    config: EvalConfig,
+    *,
+    workers: int = 2,
+    worker_kind: str = "thread",
+) -> Tradeoff | None:
     """Run both exits over ``dataset`` once and compute AP for 0, 10, ... 100 % hard pictures.
 
-    The thresholds are the data set's own percentiles. Speeds are computed from the time that each part took for whole
-    batches.
+    The thresholds are the data set's own percentiles. Speeds are computed from the time that each
+    part took for whole batches.
 
     Args:
         predictor: of a model with its router.
@@ -89,7 +117,10 @@ def accuracy_over_speed(predictor: RoutedPredictor, dataset: Dataset, config: Ev
     Raises: ValueError as ``evaluate``.
     """
     check_evaluation(predictor, dataset, config)
-    batches, options = EvaluationBatches(dataset, config, predictor.input_spec), nms_options(config).as_kwargs()
+    batches, options = (
+        EvaluationBatches(dataset, config, predictor.input_spec),
+        nms_options(config).as_kwargs(),
+    )
     easiness, rows = [], {part: [] for part in EXITS}
     predictor.reset()
     for batch in batches.epoch("both exits", workers=workers, worker_kind=worker_kind):
@@ -103,23 +134,37 @@ def accuracy_over_speed(predictor: RoutedPredictor, dataset: Dataset, config: Ev
     places, detections = batches.places(), {}
     for part in EXITS:
         found = rows_by_picture(_gathered(rows[part], 7), len(dataset))
-        detections[part] = [detections_to_photo(d, p, clip=config.clip) for d, p in zip(found, places)]
+        detections[part] = [
+            detections_to_photo(d, p, clip=config.clip) for d, p in zip(found, places)
+        ]
     if not world().is_main:
         return None
     size = predictor.input_spec.size
-    result = Tradeoff(len(dataset), size, routed_gflops(predictor.network, size),
-                      {part: meter.milliseconds for part, meter in predictor.meters.items()}, [])
+    result = Tradeoff(
+        len(dataset),
+        size,
+        routed_gflops(predictor.network, size),
+        {part: meter.milliseconds for part, meter in predictor.meters.items()},
+        [],
+    )
     truth = dataset.coco_ground_truth()
     for threshold in progress.bar(thresholds_of(together), title="AP"):
         hard = is_hard(together, threshold)
-        chosen = [second if is_second else first
-                  for is_second, first, second in zip(hard, detections["first"], detections["second"])]
+        chosen = [
+            second if is_second else first
+            for is_second, first, second in zip(hard, detections["first"], detections["second"])
+        ]
         share = 1.0 - float(hard.mean())
         coco = evaluate_coco(truth, dataset_records(chosen, dataset), backend=config.backend)
-        result.rows.append({
-            "easy": share, "threshold": float(threshold), "gflops": result.gflops.mean(share),
-            "images_per_second": images_per_second(result.milliseconds, share),
-            **{name: float(v) for name, v in coco.stats.items()}})
+        result.rows.append(
+            {
+                "easy": share,
+                "threshold": float(threshold),
+                "gflops": result.gflops.mean(share),
+                "images_per_second": images_per_second(result.milliseconds, share),
+                **{name: float(v) for name, v in coco.stats.items()},
+            }
+        )
     return result
 
 

@@ -1,4 +1,7 @@
-"""Pictures of a family's label assignment on the user's data: which predictions are trained on which box."""
+"""Pictures of a family's label assignment on the user's data: which predictions are trained on
+which box.
+"""
+
 import difflib
 import logging
 from collections.abc import Sequence
@@ -22,9 +25,11 @@ logger = logging.getLogger(__name__)
 
 
 class MatchesAndBoxes(nn.Cell):
-    """A trainable's matches and its model's predicted boxes in one graph, with the batch norms as in evaluation.
+    """A trainable's matches and its model's predicted boxes in one graph, with the batch norms as
+    in evaluation.
 
-    Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M) -> matches (B, M, A) 0/1, boxes (B, A, 4) xyxy pixels.
+    Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M) -> matches (B, M, A) 0/1, boxes (B,
+    A, 4) xyxy pixels.
     """
 
     def __init__(self, trainable: nn.Cell):
@@ -37,9 +42,17 @@ class MatchesAndBoxes(nn.Cell):
         return self.trainable.matches(images, targets, mask), boxes
 
 
-def assign(config: Config, indices: Sequence[int], save_dir: str | Path, *, dataset: Dataset,
-           weight: str | Path | None = None, augment: bool = False) -> list[Path]:
-    """Draw the assignment for pictures of a data set, log a table for each; ``backend.launch.start`` comes first.
+def assign(
+    config: Config,
+    indices: Sequence[int],
+    save_dir: str | Path,
+    *,
+    dataset: Dataset,
+    weight: str | Path | None = None,
+    augment: bool = False,
+) -> list[Path]:
+    """Draw the assignment for pictures of a data set, log a table for each;
+    ``backend.launch.start`` comes first.
 
     Args:
         config: the recipe; loss and augmentation are those of its first epoch.
@@ -50,59 +63,82 @@ def assign(config: Config, indices: Sequence[int], save_dir: str | Path, *, data
         augment: show the pictures as the first epoch of training makes them, not merely resized.
 
     Returns: the files that were written.
-    Raises: ValueError if weights and data differ in their classes, none of the pictures has a box, or ``save_dir`` is
-        a folder of the data set; FileNotFoundError without such a checkpoint.
+    Raises: ValueError if weights and data differ in their classes, none of the pictures has a box,
+        or ``save_dir`` is a folder of the data set; FileNotFoundError without such a checkpoint.
     """
     folder = Path(save_dir)
     if folder.resolve() in {Path(dataset.paths[index]).resolve().parent for index in indices}:
-        raise ValueError(f"assign: {folder} holds the pictures themselves; choose another --save_dir")
+        raise ValueError(
+            f"assign: {folder} holds the pictures themselves; choose another --save_dir"
+        )
     model = _model(config, dataset, weight)
     loss, steps = stage_at(config, 0)
-    pipeline = build_pipeline(steps if augment else [], model.input_spec, dataset, seed=config.train.seed)
+    pipeline = build_pipeline(
+        steps if augment else [], model.input_spec, dataset, seed=config.train.seed
+    )
     samples = _with_boxes(pipeline, indices)
-    teacher = load_teacher(config.train.distill.teacher, model) if config.train.distill.teacher else None
+    teacher = (
+        load_teacher(config.train.distill.teacher, model) if config.train.distill.teacher else None
+    )
     network = MatchesAndBoxes(new_trainable(model, loss, teacher))
-    most = max(8, -(-max(len(targets_of(prepared.sample)) for prepared in samples.values()) // 8) * 8)
+    most = max(
+        8, -(-max(len(targets_of(prepared.sample)) for prepared in samples.values()) // 8) * 8
+    )
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     for index, prepared in samples.items():
-        with progress.compiling("assignment and network", show=not written, done="compiled and ran"):
+        with progress.compiling(
+            "assignment and network", show=not written, done="compiled and ran"
+        ):
             picture = _assigned(network, prepared, dataset.class_names, most)
         path = folder / f"{Path(prepared.sample.path).stem}.png"
         if path in written:
             path = folder / f"{path.stem}_{index}.png"
         draw_assignment(picture, path)
         written.append(path)
-        logger.info("\n%s (picture %d of %s)\n%s\n%s", path, index, dataset.name, _summary(picture),
-                    tabulate(picture.rows(), picture.header(), disable_numparse=True))
+        logger.info(
+            "\n%s (picture %d of %s)\n%s\n%s",
+            path,
+            index,
+            dataset.name,
+            _summary(picture),
+            tabulate(picture.rows(), picture.header(), disable_numparse=True),
+        )
     return written
 
 
-def choose_pictures(dataset: Dataset, *, image: Sequence[str] = (), index: Sequence[int] = (),
-                    count: int = 4) -> list[int]:
+def choose_pictures(
+    dataset: Dataset, *, image: Sequence[str] = (), index: Sequence[int] = (), count: int = 4
+) -> list[int]:
     """Indices of the pictures that a user means, without repetition.
 
     Args:
         dataset: where they come from.
         image: file names with or without suffix, paths, or patterns with ``*``.
         index: numbers from 0.
-        count: without ``image`` and ``index``: so many pictures with boxes, spread over the data set.
+        count: without ``image`` and ``index``: so many pictures with boxes, spread over the data
+            set.
 
-    Raises: ValueError for a name without picture (with the closest names), an index outside the data set, a count
-        below 1, or a data set without boxes.
+    Raises: ValueError for a name without picture (with the closest names), an index outside the
+        data set, a count below 1, or a data set without boxes.
     """
     if image:
         return list(dict.fromkeys(found for text in image for found in _named(dataset, text)))
     if index:
         wrong = [number for number in index if not 0 <= number < len(dataset)]
         if wrong:
-            raise ValueError(f"--index: {dataset.name} has pictures 0..{len(dataset) - 1}, got {wrong}")
+            raise ValueError(
+                f"--index: {dataset.name} has pictures 0..{len(dataset) - 1}, got {wrong}"
+            )
         return list(dict.fromkeys(index))
     if count < 1:
         raise ValueError(f"--count must be at least 1, got {count}")
     filled = [number for number in range(len(dataset)) if len(dataset.labels(number))]
     if not filled:
-        raise ValueError(f"{dataset.name}: none of {len(dataset)} pictures has a box, so there is nothing to assign")
+        raise ValueError(
+            f"{dataset.name}: none of {len(dataset)} pictures has a box, so there is nothing to "
+            "assign"
+        )
     places = np.linspace(0, len(filled) - 1, min(count, len(filled))).round().astype(int)
     return [filled[place] for place in places]
 
@@ -115,15 +151,20 @@ def _named(dataset: Dataset, text: str) -> list[int]:
         if "*" in text or "?" in text:
             same = fnmatch(path.name, wanted.name) and fnmatch(str(path), f"*{text}")
         else:
-            same = wanted.name in (path.name, path.stem) and path.parts[-len(wanted.parts):-1] == wanted.parts[:-1]
+            same = (
+                wanted.name in (path.name, path.stem)
+                and path.parts[-len(wanted.parts) : -1] == wanted.parts[:-1]
+            )
         if same:
             found.append(index)
     if not found:
         names = sorted({Path(path).name for path in dataset.paths})
         near = [name for name in names if wanted.stem.strip("*?") in name][:3]
         near = near or difflib.get_close_matches(wanted.name, names, 3, 0.5) or names[:3]
-        raise ValueError(f"--image {text}: no such picture among the {len(dataset)} of {dataset.name}; the closest "
-                         f"names are {', '.join(near)}")
+        raise ValueError(
+            f"--image {text}: no such picture among the {len(dataset)} of {dataset.name}; the "
+            f"closest names are {', '.join(near)}"
+        )
     return found
 
 
@@ -131,39 +172,63 @@ def _model(config: Config, dataset: Dataset, weight: str | Path | None) -> nn.Ce
     """The network with the weights of a checkpoint, or with fresh ones and a warning."""
     classes = len(dataset.class_names)
     if weight is None:
-        logger.warning("no --weight: the network has fresh weights. Its predicted boxes mean nothing yet, and where "
-                       "the assigner looks at predictions (as SimOTA does) the matches are arbitrary too")
+        logger.warning(
+            "no --weight: the network has fresh weights. Its predicted boxes mean nothing yet, and "
+            "where the assigner looks at predictions (as SimOTA does) the matches are arbitrary too"
+        )
         return new_model(config, classes)
     model, metadata = load_model(weight, config)
     if metadata.num_classes != classes:
-        raise ValueError(f"{weight}: has {metadata.num_classes} classes, but {dataset.name} has {classes} "
-                         f"({', '.join(dataset.class_names[:5])}{', ...' if classes > 5 else ''})")
+        raise ValueError(
+            f"{weight}: has {metadata.num_classes} classes, but {dataset.name} has {classes} "
+            f"({', '.join(dataset.class_names[:5])}{', ...' if classes > 5 else ''})"
+        )
     return model
 
 
 def _with_boxes(pipeline: Pipeline, indices: Sequence[int]) -> dict[int, Prepared]:
-    """The pictures by index as the network gets them; those without boxes are named and left out."""
+    """The pictures by index as the network gets them; those without boxes are named and left
+    out.
+    """
     prepared = {index: pipeline(index) for index in indices}
-    empty = [Path(pipeline.dataset.paths[index]).name for index, one in prepared.items() if one.sample.ignore.all()]
+    empty = [
+        Path(pipeline.dataset.paths[index]).name
+        for index, one in prepared.items()
+        if one.sample.ignore.all()
+    ]
     if len(empty) == len(prepared):
-        raise ValueError(f"assign: no box in {', '.join(empty[:4])}{', ...' if len(empty) > 4 else ''}, so there is "
-                         "nothing to assign; choose other pictures")
+        raise ValueError(
+            f"assign: no box in {', '.join(empty[:4])}{', ...' if len(empty) > 4 else ''}, so "
+            "there is nothing to assign; choose other pictures"
+        )
     if empty:
         logger.warning("left out, because they have no box: %s", ", ".join(empty))
     return {index: one for index, one in prepared.items() if not one.sample.ignore.all()}
 
 
-def _assigned(network: MatchesAndBoxes, prepared: Prepared, class_names: Sequence[str], most: int) -> AssignedPicture:
+def _assigned(
+    network: MatchesAndBoxes, prepared: Prepared, class_names: Sequence[str], most: int
+) -> AssignedPicture:
     """What the assigner does with one picture, its boxes padded to ``most``."""
     sample, model = prepared.sample, network.trainable.model
     rows = targets_of(sample)
     targets, mask = np.zeros((1, most, 5), np.float32), np.zeros((1, most), np.float32)
-    targets[0, :len(rows)], mask[0, :len(rows)] = rows, 1.0
+    targets[0, : len(rows)], mask[0, : len(rows)] = rows, 1.0
     image = model.input_spec.to_tensor(sample.image)[None]
-    matches, predicted = (x.asnumpy()[0] for x in network(Tensor(image), Tensor(targets), Tensor(mask)))
+    matches, predicted = (
+        x.asnumpy()[0] for x in network(Tensor(image), Tensor(targets), Tensor(mask))
+    )
     kept = ~sample.ignore
-    return AssignedPicture(Path(sample.path).name, sample.image, sample.boxes[kept], sample.labels[kept], class_names,
-                           model.priors(*sample.image.shape[:2]), matches[:len(rows)] > 0.5, predicted)
+    return AssignedPicture(
+        Path(sample.path).name,
+        sample.image,
+        sample.boxes[kept],
+        sample.labels[kept],
+        class_names,
+        model.priors(*sample.image.shape[:2]),
+        matches[: len(rows)] > 0.5,
+        predicted,
+    )
 
 
 def _summary(picture: AssignedPicture) -> str:
@@ -171,6 +236,8 @@ def _summary(picture: AssignedPicture) -> str:
     priors, parts = picture.priors, []
     for level, stride in enumerate(priors.strides):
         matches = picture.matches[:, priors.level == level]
-        parts.append(f"stride {stride}: {matches.any(0).sum()} of {matches.shape[1]} predictions for "
-                     f"{matches.any(1).sum()} of {len(matches)} boxes")
+        parts.append(
+            f"stride {stride}: {matches.any(0).sum()} of {matches.shape[1]} predictions for "
+            f"{matches.any(1).sum()} of {len(matches)} boxes"
+        )
     return "; ".join(parts)

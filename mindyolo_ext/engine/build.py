@@ -1,4 +1,5 @@
 """From a recipe or a checkpoint to data sets and networks."""
+
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -17,7 +18,7 @@ from mindyolo_ext.losses import create_trainable, loss_keywords
 from mindyolo_ext.models import create_model
 
 logger = logging.getLogger(__name__)
-STATE_PREFIX = "state."         # entries of a checkpoint that only a resumed training needs
+STATE_PREFIX = "state."  # entries of a checkpoint that only a resumed training needs
 
 
 def split_dataset(config: Config, split: str) -> Dataset:
@@ -27,19 +28,25 @@ def split_dataset(config: Config, split: str) -> Dataset:
     """
     description = getattr(config.data, "train" if split == "train" else "val")
     if not description:
-        raise ValueError(f"config: data.{split} is empty; describe it, for example "
-                         f"--set data.{split}='{{format: yolo, images: images/{split}, labels: labels/{split}}}'")
+        raise ValueError(
+            f"config: data.{split} is empty; describe it, for example "
+            f"--set data.{split}='{{format: yolo, images: images/{split}, labels: labels/{split}}}'"
+        )
     dataset = build_dataset({"cache": config.data.cache, **description}, config.data.root)
     names = config.data.class_names
     if names and list(names) != list(dataset.class_names):
-        raise ValueError(f"config: data.class_names {names} are not those of data.{split}: {dataset.class_names}")
+        raise ValueError(
+            f"config: data.class_names {names} are not those of data.{split}: {dataset.class_names}"
+        )
     return dataset
 
 
 def with_input(spec: InputSpec, changes: InputConfig) -> InputSpec:
     """``spec`` with the fields that the recipe's ``input`` section sets."""
     untouched = asdict(InputConfig())
-    return replace(spec, **{name: value for name, value in asdict(changes).items() if value != untouched[name]})
+    return replace(
+        spec, **{name: value for name, value in asdict(changes).items() if value != untouched[name]}
+    )
 
 
 def new_model(config: Config, num_classes: int) -> nn.Cell:
@@ -51,8 +58,11 @@ def new_model(config: Config, num_classes: int) -> nn.Cell:
     return model
 
 
-def new_trainable(model: nn.Cell, loss: Mapping[str, Any], teacher: nn.Cell | None = None) -> nn.Cell:
-    """The trainable that a recipe's ``loss`` section describes: ``name``, by default the family's, and its keywords.
+def new_trainable(
+    model: nn.Cell, loss: Mapping[str, Any], teacher: nn.Cell | None = None
+) -> nn.Cell:
+    """The trainable that a recipe's ``loss`` section describes: ``name``, by default the family's,
+    and its keywords.
 
     Args:
         teacher: for a trainable that learns from a second network, see ``load_teacher``.
@@ -63,11 +73,18 @@ def new_trainable(model: nn.Cell, loss: Mapping[str, Any], teacher: nn.Cell | No
     name = keywords.pop("name", f"{model.family}_loss")
     wanted = "teacher" in loss_keywords(name)
     if wanted and teacher is None:
-        raise ValueError(f"train.loss: {name} learns from a teacher; name the checkpoint of a trained network with "
-                         "--set train.distill.teacher=FILE.ckpt")
+        raise ValueError(
+            f"train.loss: {name} learns from a teacher; name the checkpoint of a trained network "
+            "with --set train.distill.teacher=FILE.ckpt"
+        )
     if teacher is not None and not wanted:
-        raise ValueError(f"train.distill.teacher is set, but train.loss.name is {name}, which learns from no teacher")
-    return create_trainable(name, model, **keywords, **({} if teacher is None else {"teacher": teacher}))
+        raise ValueError(
+            f"train.distill.teacher is set, but train.loss.name is {name}, which learns from no "
+            "teacher"
+        )
+    return create_trainable(
+        name, model, **keywords, **({} if teacher is None else {"teacher": teacher})
+    )
 
 
 def load_teacher(weight: str | Path, model: nn.Cell) -> nn.Cell:
@@ -80,35 +97,48 @@ def load_teacher(weight: str | Path, model: nn.Cell) -> nn.Cell:
     Raises: FileNotFoundError; ValueError if it is of another family or has other classes.
     """
     teacher, _ = load_model(weight)
-    for what, own, wanted in (("family", teacher.family, model.family),
-                              ("number of classes", teacher.num_classes, model.num_classes)):
+    for what, own, wanted in (
+        ("family", teacher.family, model.family),
+        ("number of classes", teacher.num_classes, model.num_classes),
+    ):
         if own != wanted:
-            raise ValueError(f"train.distill.teacher: {weight} has {what} {own}, the network that learns has {wanted}")
+            raise ValueError(
+                f"train.distill.teacher: {weight} has {what} {own}, the network that learns has "
+                f"{wanted}"
+            )
     return teacher
 
 
 def model_from(metadata: CheckpointMetadata) -> nn.Cell:
     """The network that a checkpoint's metadata describes, with fresh weights."""
     if not metadata.model:
-        raise ValueError("the checkpoint does not say which model it holds; it was not written by mindyolo_ext. "
-                         "Use `mindyolo-ext convert` first")
+        raise ValueError(
+            "the checkpoint does not say which model it holds; it was not written by mindyolo_ext. "
+            "Use `mindyolo-ext convert` first"
+        )
     model = create_model(metadata.model, num_classes=metadata.num_classes, **metadata.architecture)
     model.input_spec = metadata.input_spec
     return model
 
 
-def load_model(weight: str | Path, config: Config | None = None) -> tuple[nn.Cell, CheckpointMetadata]:
-    """The network of a checkpoint of ours, with its weights (the moving average where training kept one).
+def load_model(
+    weight: str | Path, config: Config | None = None
+) -> tuple[nn.Cell, CheckpointMetadata]:
+    """The network of a checkpoint of ours, with its weights (the moving average where training kept
+    one).
 
     Args:
         weight: ``.ckpt`` written by ``train.py`` or ``mindyolo-ext convert``.
-        config: a recipe; its ``model.name`` must agree and its ``input`` section wins over the checkpoint.
+        config: a recipe; its ``model.name`` must agree and its ``input`` section wins over the
+            checkpoint.
 
     Raises: FileNotFoundError; ValueError if the file or the model is another one.
     """
     values, metadata = load_checkpoint(weight)
     if config is not None and config.model.name and config.model.name != metadata.model:
-        raise ValueError(f"{weight}: holds {metadata.model}, but the config wants {config.model.name}")
+        raise ValueError(
+            f"{weight}: holds {metadata.model}, but the config wants {config.model.name}"
+        )
     model = model_from(metadata)
     if config is not None:
         model.input_spec = with_input(model.input_spec, config.input)
@@ -125,30 +155,51 @@ def weights_only(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def start_from(model: nn.Cell, weight: str | Path) -> list[str]:
-    """Fine-tuning: load what fits of a checkpoint (class layers of another size keep fresh weights).
+    """Fine-tuning: load what fits of a checkpoint (class layers of another size keep fresh
+    weights).
 
     Returns: names that kept their fresh weights.
     Raises: ValueError if nothing fits.
     """
     values, _ = load_checkpoint(weight)
     own = {name: p.shape for name, p in model.parameters_and_names()}
-    fitting = {n: v for n, v in weights_only(values).items() if n in own and tuple(own[n]) == tuple(v.shape)}
+    fitting = {
+        n: v
+        for n, v in weights_only(values).items()
+        if n in own and tuple(own[n]) == tuple(v.shape)
+    }
     if not fitting:
         same = next((name for name in values if name in own), None)
-        raise ValueError(f"{weight}: none of its {len(values)} tensors fits {type(model).__name__}; " + (
-            f"{same} is {tuple(values[same].shape)}, wanted {tuple(own[same])}: another width?" if same else
-            "is it a checkpoint of this family? (`mindyolo-ext info FILE` tells)"))
+        raise ValueError(
+            f"{weight}: none of its {len(values)} tensors fits {type(model).__name__}; "
+            + (
+                f"{same} is {tuple(values[same].shape)}, wanted {tuple(own[same])}: another width?"
+                if same
+                else "is it a checkpoint of this family? (`mindyolo-ext info FILE` tells)"
+            )
+        )
     kept = load_parameters(model, fitting, strict=False)
-    logger.info("%s: %d tensors loaded%s", weight, len(fitting),
-                f", {len(kept)} start fresh ({', '.join(kept[:4])}{', ...' if len(kept) > 4 else ''})" if kept else "")
+    logger.info(
+        "%s: %d tensors loaded%s",
+        weight,
+        len(fitting),
+        f", {len(kept)} start fresh ({', '.join(kept[:4])}{', ...' if len(kept) > 4 else ''})"
+        if kept
+        else "",
+    )
     return kept
 
 
 def has_folded_norms(model: nn.Cell) -> bool:
     """Whether batch norms are identities, as in weights rebuilt from a deployed or exported model.
 
-    Such a network works in evaluation, but statistics of a batch would change it out of recognition.
+    Such a network works in evaluation, but statistics of a batch would change it out of
+    recognition.
     """
     norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
-    return any(not n.moving_mean.asnumpy().any() and (n.gamma.asnumpy() == 1).all() and
-               np.allclose(n.moving_variance.asnumpy() + n.eps, 1, rtol=0, atol=1e-6) for n in norms)
+    return any(
+        not n.moving_mean.asnumpy().any()
+        and (n.gamma.asnumpy() == 1).all()
+        and np.allclose(n.moving_variance.asnumpy() + n.eps, 1, rtol=0, atol=1e-6)
+        for n in norms
+    )

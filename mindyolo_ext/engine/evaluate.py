@@ -1,4 +1,5 @@
 """Detections and metrics of a network on a data set, over all ranks."""
+
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,12 @@ from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.data.rectangles import rectangular_batches
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.routing import RoutedPredictor, Routing
-from mindyolo_ext.evaluation.coco_map import CocoResult, check_backend, evaluate_coco, write_detections
+from mindyolo_ext.evaluation.coco_map import (
+    CocoResult,
+    check_backend,
+    evaluate_coco,
+    write_detections,
+)
 from mindyolo_ext.evaluation.collect import coco_records, detections_to_photo
 from mindyolo_ext.evaluation.darknet_metric import DarknetResult, evaluate_darknet
 from mindyolo_ext.evaluation.nms import NMSOptions, batched_nms
@@ -55,8 +61,12 @@ class EvalResult:
             row |= {"voc07_AP50": self.voc.ap07, "voc_AP50": self.voc.ap}
         if self.darknet is not None and self.darknet_at_report is not None:
             at = self.darknet_at_report
-            row |= {"own_AP50": self.darknet.ap, "own_precision": at.precision, "own_recall": at.recall,
-                    "own_F1": at.f1}
+            row |= {
+                "own_AP50": self.darknet.ap,
+                "own_precision": at.precision,
+                "own_recall": at.recall,
+                "own_F1": at.f1,
+            }
         return row
 
     def table(self) -> str:
@@ -66,11 +76,22 @@ class EvalResult:
             parts.append(f"PASCAL VOC (IoU 0.5):\n{self.voc.table()}")
         if self.darknet is not None and self.darknet_at_report is not None:
             at = self.darknet_at_report
-            parts.append("The original's own metric (IoU 0.5; precision, recall and F1 above the report confidence):\n"
-                         + tabulate([[self.darknet.ap, at.precision, at.recall, at.f1]],
-                                    ["AP50", "precision", "recall", "F1"], floatfmt=".4f"))
-        parts.append(tabulate([list(self.milliseconds.values())], [f"{k}, ms/image" for k in self.milliseconds],
-                              floatfmt=".2f"))
+            parts.append(
+                "The original's own metric (IoU 0.5; precision, recall and F1 above the report "
+                "confidence):\n"
+                + tabulate(
+                    [[self.darknet.ap, at.precision, at.recall, at.f1]],
+                    ["AP50", "precision", "recall", "F1"],
+                    floatfmt=".4f",
+                )
+            )
+        parts.append(
+            tabulate(
+                [list(self.milliseconds.values())],
+                [f"{k}, ms/image" for k in self.milliseconds],
+                floatfmt=".2f",
+            )
+        )
         if self.routing is not None:
             parts.append(self.routing.table())
         return "\n\n".join(parts)
@@ -78,13 +99,25 @@ class EvalResult:
 
 def nms_options(config: EvalConfig) -> NMSOptions:
     """The recipe's NMS settings."""
-    return NMSOptions(conf_thres=config.conf_thres, iou_thres=config.iou_thres, max_detections=config.max_detections,
-                      max_candidates=config.max_candidates, multi_label=config.multi_label,
-                      class_agnostic=config.class_agnostic)
+    return NMSOptions(
+        conf_thres=config.conf_thres,
+        iou_thres=config.iou_thres,
+        max_detections=config.max_detections,
+        max_candidates=config.max_candidates,
+        multi_label=config.multi_label,
+        class_agnostic=config.class_agnostic,
+    )
 
 
-def evaluate(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, workers: int = 2,
-             worker_kind: str = "thread", save_dir: Path | None = None) -> EvalResult:
+def evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    config: EvalConfig,
+    *,
+    workers: int = 2,
+    worker_kind: str = "thread",
+    save_dir: Path | None = None,
+) -> EvalResult:
     """Run the network over ``dataset`` and compute the metrics.
 
     Every rank takes its own pictures; detections are gathered, so all pictures count once.
@@ -92,18 +125,20 @@ def evaluate(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, work
     Args:
         save_dir: where rank 0 writes ``detections.json``.
 
-    Raises: ValueError if the data set's classes do not fit the network's, RuntimeError where the backend of the COCO
-        metrics is not installed.
+    Raises: ValueError if the data set's classes do not fit the network's, RuntimeError where the
+        backend of the COCO metrics is not installed.
     """
     check_evaluation(predictor, dataset, config)
     batches = EvaluationBatches(dataset, config, predictor.input_spec)
     run = _Run(predictor, config)
     for batch in batches.epoch("evaluate", workers=workers, worker_kind=worker_kind):
         run.take(batch)
-    found = rows_by_picture(gather_rows(run.rows()), len(dataset))              # network pixels
+    found = rows_by_picture(gather_rows(run.rows()), len(dataset))  # network pixels
     places = batches.places()
     detections = [detections_to_photo(d, p, clip=config.clip) for d, p in zip(found, places)]
-    result = EvalResult(detections, milliseconds=run.milliseconds(batches.waited), routing=run.routing(len(dataset)))
+    result = EvalResult(
+        detections, milliseconds=run.milliseconds(batches.waited), routing=run.routing(len(dataset))
+    )
     if not world().is_main:
         return result
     records = dataset_records(detections, dataset)
@@ -115,7 +150,9 @@ def evaluate(predictor: Predictor, dataset: Dataset, config: EvalConfig, *, work
     if "darknet" in config.metrics:
         targets = [_network_targets(dataset, i, place) for i, place in enumerate(places)]
         result.darknet = evaluate_darknet(found, targets)
-        result.darknet_at_report = evaluate_darknet([d[d[:, 4] > config.report_conf] for d in found], targets)
+        result.darknet_at_report = evaluate_darknet(
+            [d[d[:, 4] > config.report_conf] for d in found], targets
+        )
     return result
 
 
@@ -123,21 +160,30 @@ def check_evaluation(predictor: Predictor, dataset: Dataset, config: EvalConfig)
     """Make sure that network, data and recipe fit. Raises: as ``evaluate`` says."""
     check_backend(config.backend)
     if len(dataset.class_names) != predictor.num_classes:
-        raise ValueError(f"{dataset.name}: has {len(dataset.class_names)} classes, but the network has "
-                         f"{predictor.num_classes}")
+        raise ValueError(
+            f"{dataset.name}: has {len(dataset.class_names)} classes, but the network has "
+            f"{predictor.num_classes}"
+        )
 
 
 def dataset_records(detections: Sequence[np.ndarray], dataset: Dataset) -> list[dict]:
     """Detections per picture, (N, 6) in photo pixels, as records of the COCO results format."""
-    return [record for found, image_id in zip(detections, dataset.image_ids)
-            for record in coco_records(found, image_id, dataset.category_ids)]
+    return [
+        record
+        for found, image_id in zip(detections, dataset.image_ids)
+        for record in coco_records(found, image_id, dataset.category_ids)
+    ]
 
 
 def dataset_voc(detections: Sequence[np.ndarray], dataset: Dataset) -> VocResult:
-    """VOC's metrics of detections per picture, (N, 6) in photo pixels; ignored objects are its difficult ones."""
+    """VOC's metrics of detections per picture, (N, 6) in photo pixels; ignored objects are its
+    difficult ones.
+    """
     truth = [dataset.annotations(index) for index in range(len(dataset))]
     targets = [np.concatenate([t.labels[:, None], t.boxes], axis=1) for t in truth]
-    return evaluate_voc(detections, targets, dataset.class_names, difficult=[t.ignore for t in truth])
+    return evaluate_voc(
+        detections, targets, dataset.class_names, difficult=[t.ignore for t in truth]
+    )
 
 
 class EvaluationBatches:
@@ -152,17 +198,33 @@ class EvaluationBatches:
         self.frames: list[tuple[int, int]] = []
         self.waited = 0.0
         if config.rectangular:
-            sizes = np.array([dataset.size(i) for i in range(len(dataset))], np.float64).reshape(-1, 2)
-            self.order, self.frames = rectangular_batches(sizes, self.batch_size, input_spec, config.rectangular_pad)
+            sizes = np.array([dataset.size(i) for i in range(len(dataset))], np.float64).reshape(
+                -1, 2
+            )
+            self.order, self.frames = rectangular_batches(
+                sizes, self.batch_size, input_spec, config.rectangular_pad
+            )
             self._positions = np.argsort(self.order)
 
-    def epoch(self, title: str, *, workers: int = 2, worker_kind: str = "thread") -> Iterator[Batch]:
+    def epoch(
+        self, title: str, *, workers: int = 2, worker_kind: str = "thread"
+    ) -> Iterator[Batch]:
         """This rank's batches; ``title`` stands before the progress bar."""
         this = world()
-        with Loader(self.dataset, batch_size=self.batch_size, input_spec=self.input_spec, order=self.order,
-                    drop_last=False, rank=this.rank, world_size=this.size, workers=workers,
-                    worker_kind=worker_kind) as loader, \
-                progress.bar(total=loader.steps_per_epoch, title=title, show=this.is_main) as shown:
+        with (
+            Loader(
+                self.dataset,
+                batch_size=self.batch_size,
+                input_spec=self.input_spec,
+                order=self.order,
+                drop_last=False,
+                rank=this.rank,
+                world_size=this.size,
+                workers=workers,
+                worker_kind=worker_kind,
+            ) as loader,
+            progress.bar(total=loader.steps_per_epoch, title=title, show=this.is_main) as shown,
+        ):
             mark = time.perf_counter()
             for batch in loader.epoch(0, lambda step: self._size(step * this.size + this.rank)):
                 self.waited += time.perf_counter() - mark
@@ -176,22 +238,32 @@ class EvaluationBatches:
 
     def _spec_of(self, index: int) -> InputSpec:
         """The input of picture ``index``."""
-        return self.input_spec if self.order is None else \
-            self.input_spec.in_frame(self.frames[self._positions[index] // self.batch_size])
+        return (
+            self.input_spec
+            if self.order is None
+            else self.input_spec.in_frame(self.frames[self._positions[index] // self.batch_size])
+        )
 
     def _size(self, batch: int) -> tuple[int, int] | None:
-        """(height, width) of a batch's input, None for the spec's; batches behind the last are without pictures."""
+        """(height, width) of a batch's input, None for the spec's; batches behind the last are
+        without pictures.
+        """
         return self.frames[min(batch, len(self.frames) - 1)] if self.frames else None
 
 
 class _Run:
-    """This rank's part of an evaluation: detections, times and, of a routed network, the easiness."""
+    """This rank's part of an evaluation: detections, times and, of a routed network, the
+    easiness.
+    """
 
     def __init__(self, predictor: Predictor, config: EvalConfig):
         self.predictor, self.options = predictor, nms_options(config).as_kwargs()
         self.routed = predictor if isinstance(predictor, RoutedPredictor) else None
         self.seconds, self.pictures = {"network": 0.0, "nms": 0.0}, 0
-        self.detections, self.easiness = [np.zeros((0, 7), np.float32)], [np.zeros((0, 2), np.float32)]
+        self.detections, self.easiness = (
+            [np.zeros((0, 7), np.float32)],
+            [np.zeros((0, 2), np.float32)],
+        )
         if self.routed is not None:
             self.routed.reset()
 
@@ -214,7 +286,9 @@ class _Run:
         return np.concatenate(self.detections)
 
     def milliseconds(self, waited: float) -> dict[str, float]:
-        """Per picture, by phase. A routed network compiles exits between pictures, so its parts time themselves."""
+        """Per picture, by phase. A routed network compiles exits between pictures, so its parts
+        time themselves.
+        """
         seconds = {"data": waited, **self.seconds}
         if self.routed is not None:
             seconds["network"] = sum(meter.seconds for meter in self.routed.meters.values())
@@ -229,16 +303,20 @@ class _Run:
         return Routing(easiness, self.routed.dy_thres, milliseconds)
 
 
-def detection_rows(batch: Batch, boxes: np.ndarray, scores: np.ndarray, options: dict) -> np.ndarray:
+def detection_rows(
+    batch: Batch, boxes: np.ndarray, scores: np.ndarray, options: dict
+) -> np.ndarray:
     """NMS of a batch: rows (n, 7) float32 picture, x1, y1, x2, y2, score, class.
 
     Args:
         batch: what ``boxes`` (B, A, 4) and ``scores`` (B, A, K) were found in.
         options: keywords of ``batched_nms``.
     """
-    found = batched_nms(boxes[:batch.valid], scores[:batch.valid], **options)
-    rows = [np.concatenate([np.full((len(its), 1), index, np.float32), its], axis=1)
-            for index, its in zip(batch.indices, found)]
+    found = batched_nms(boxes[: batch.valid], scores[: batch.valid], **options)
+    rows = [
+        np.concatenate([np.full((len(its), 1), index, np.float32), its], axis=1)
+        for index, its in zip(batch.indices, found)
+    ]
     return np.concatenate([np.zeros((0, 7), np.float32), *rows]).astype(np.float32)
 
 
@@ -246,7 +324,7 @@ def easiness_rows(batch: Batch, predictor: RoutedPredictor) -> np.ndarray:
     """Rows (n, 2) float32 picture, easiness of the batch that ``predictor`` has just seen."""
     if not batch.valid:
         return np.zeros((0, 2), np.float32)
-    return np.stack([batch.indices, predictor.easiness], axis=1)[:batch.valid].astype(np.float32)
+    return np.stack([batch.indices, predictor.easiness], axis=1)[: batch.valid].astype(np.float32)
 
 
 def rows_by_picture(rows: np.ndarray, count: int) -> list[np.ndarray]:
@@ -256,7 +334,9 @@ def rows_by_picture(rows: np.ndarray, count: int) -> list[np.ndarray]:
 
 
 def by_picture(rows: np.ndarray, count: int) -> np.ndarray:
-    """Rows (N, 2) picture, value -> values (N,) in order. Raises: RuntimeError unless each picture occurs once."""
+    """Rows (N, 2) picture, value -> values (N,) in order. Raises: RuntimeError unless each
+    picture occurs once.
+    """
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     if not np.array_equal(rows[:, 0], np.arange(count)):
         raise RuntimeError(f"evaluation: {len(rows)} values for {count} pictures, wanted one each")
@@ -267,4 +347,6 @@ def _network_targets(dataset: Dataset, index: int, place: Placement) -> np.ndarr
     """Ground truth (N, 5) class, x1, y1, x2, y2 in network pixels, ignored boxes left out."""
     truth = dataset.annotations(index)
     keep = ~truth.ignore
-    return np.concatenate([truth.labels[keep, None].astype(np.float32), place.to_network(truth.boxes[keep])], axis=1)
+    return np.concatenate(
+        [truth.labels[keep, None].astype(np.float32), place.to_network(truth.boxes[keep])], axis=1
+    )

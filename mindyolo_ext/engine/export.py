@@ -1,4 +1,5 @@
 """Checkpoints as files for other runtimes, each checked against the network it came from."""
+
 import hashlib
 import json
 import logging
@@ -20,8 +21,8 @@ from mindyolo_ext.input_spec import InputSpec
 
 logger = logging.getLogger(__name__)
 FORMATS = ("onnx", "mindir", "air")
-TOLERANCE = 1e-3                # on scores and other outputs, and relative to the size of a box coordinate
-Arrays = dict[str, np.ndarray]                          # by name of an input or output
+TOLERANCE = 1e-3  # on scores and other outputs, and relative to the size of a box coordinate
+Arrays = dict[str, np.ndarray]  # by name of an input or output
 
 
 @dataclass
@@ -37,11 +38,20 @@ class ExportReport:
 
     def table(self) -> str:
         """One row per file."""
-        rows = [(kind, str(path), f"{path.stat().st_size / 2**20:.2f}",
-                 ", ".join(f"{d:.1e}" for d in self.differences.get(kind, [])) or "not checked (needs Ascend)",
-                 f"{self.milliseconds[kind]:.1f}" if kind in self.milliseconds else "")
-                for kind, path in self.files.items()]
-        return tabulate(rows, ("format", "file", "MB", "largest difference per output", "ms per run here"))
+        rows = [
+            (
+                kind,
+                str(path),
+                f"{path.stat().st_size / 2**20:.2f}",
+                ", ".join(f"{d:.1e}" for d in self.differences.get(kind, []))
+                or "not checked (needs Ascend)",
+                f"{self.milliseconds[kind]:.1f}" if kind in self.milliseconds else "",
+            )
+            for kind, path in self.files.items()
+        ]
+        return tabulate(
+            rows, ("format", "file", "MB", "largest difference per output", "ms per run here")
+        )
 
 
 @dataclass(frozen=True)
@@ -53,26 +63,36 @@ class Job:
     expected: Arrays
 
 
-def export(weight: str | Path, formats: Sequence[str] = ("onnx", "mindir"), *, output: str | Path | None = None,
-           size: tuple[int, int] | None = None, batch_size: int = 1, raw: bool = False,
-           parts: int | None = None) -> ExportReport:
+def export(
+    weight: str | Path,
+    formats: Sequence[str] = ("onnx", "mindir"),
+    *,
+    output: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    batch_size: int = 1,
+    raw: bool = False,
+    parts: int | None = None,
+) -> ExportReport:
     """Write the deploy form of a checkpoint (BatchNorm folded) with its metadata inside.
 
-    A routed model becomes files of its own for its parts, NAME-first and NAME-second, so that a program runs the second
-    detector for hard images only.
+    A routed model becomes files of its own for its parts, NAME-first and NAME-second, so that a
+    program runs the second detector for hard images only.
 
     Args:
         weight: checkpoint of ours.
         formats: of ``FORMATS``; ``air`` needs an Ascend device.
         output: file name without suffix, default the checkpoint's.
         size: (height, width) of the input, default as trained.
-        batch_size: fixed batch of the exported graph. Of a routed model it is the batch of the first file; the others
-            take one image, because the images of a batch part there.
-        raw: the network's own export outputs instead of ``boxes`` (B, A, 4) and ``scores`` (B, A, K).
-        parts: of a routed model: 2 files, or 3, with the head of the first detector apart, see ``parts_of``.
+        batch_size: fixed batch of the exported graph. Of a routed model it is the batch of the
+            first file; the others take one image, because the images of a batch part there.
+        raw: the network's own export outputs instead of ``boxes`` (B, A, 4) and ``scores`` (B, A,
+            K).
+        parts: of a routed model: 2 files, or 3, with the head of the first detector apart, see
+            ``parts_of``.
 
-    Raises: ValueError for an unknown format, AIR without Ascend, ``parts`` for another model, or if an exported file
-        does not give the source network's numbers (no file of that format is written then).
+    Raises: ValueError for an unknown format, AIR without Ascend, ``parts`` for another model, or if
+        an exported file does not give the source network's numbers (no file of that format is
+        written then).
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
@@ -82,7 +102,9 @@ def export(weight: str | Path, formats: Sequence[str] = ("onnx", "mindir"), *, o
     except RuntimeError as error:
         if "air" not in formats:
             raise
-        raise ValueError("export: AIR can only be written on an Ascend device; take onnx or mindir here") from error
+        raise ValueError(
+            "export: AIR can only be written on an Ascend device; take onnx or mindir here"
+        ) from error
     model, metadata = load_model(weight)
     if size is not None:
         model.input_spec = replace(model.input_spec, size=size)
@@ -90,8 +112,11 @@ def export(weight: str | Path, formats: Sequence[str] = ("onnx", "mindir"), *, o
     deploy = model.to_deploy()
     pieces = parts_of(deploy, raw=raw, count=parts)
     if getattr(model, "routed", False) and len(pieces) == 1:
-        logger.info("%s: has no router yet, so all images are hard; exporting it as one file%s", weight,
-                    "" if raw else " that gives the second detector's boxes")
+        logger.info(
+            "%s: has no router yet, so all images are hard; exporting it as one file%s",
+            weight,
+            "" if raw else " that gives the second detector's boxes",
+        )
     description = describe(metadata, raw)
     if len(pieces) > 1:
         description |= describe_route(metadata, model.dy_thres)
@@ -108,27 +133,43 @@ def export(weight: str | Path, formats: Sequence[str] = ("onnx", "mindir"), *, o
 
 def describe(metadata: CheckpointMetadata, raw: bool) -> dict[str, str]:
     """What travels inside an exported file, text by key."""
-    return {"mindyolo_ext": __version__, "model": metadata.model, "num_classes": str(metadata.num_classes),
-            "class_names": json.dumps(metadata.class_names), "input_spec": metadata.input_spec.to_json(),
-            "architecture": json.dumps(metadata.architecture), "outputs": "raw" if raw else "boxes,scores"}
+    return {
+        "mindyolo_ext": __version__,
+        "model": metadata.model,
+        "num_classes": str(metadata.num_classes),
+        "class_names": json.dumps(metadata.class_names),
+        "input_spec": metadata.input_spec.to_json(),
+        "architecture": json.dumps(metadata.architecture),
+        "outputs": "raw" if raw else "boxes,scores",
+    }
 
 
 def describe_route(metadata: CheckpointMetadata, dy_thres: float) -> dict[str, str]:
-    """What the parts of a routed model carry beside ``describe``: the default threshold and the measured ones."""
+    """What the parts of a routed model carry beside ``describe``: the default threshold and the
+    measured ones.
+    """
     stored = metadata.extra.get("thresholds")
     size = list(metadata.input_spec.size)
     if stored and stored["size"] != size:
-        logger.warning("its thresholds were measured with input %s, not %s: the share of easy images may differ",
-                       stored["size"], size)
+        logger.warning(
+            "its thresholds were measured with input %s, not %s: the share of easy images may "
+            "differ",
+            stored["size"],
+            size,
+        )
     return {"dy_thres": str(dy_thres), "thresholds": json.dumps(stored)}
 
 
 def run_parts(parts: Sequence[Part], images: np.ndarray) -> list[Job]:
-    """What every part makes of ``images`` (B, 3, H, W); the parts behind the first work on the first image alone."""
+    """What every part makes of ``images`` (B, 3, H, W); the parts behind the first work on the
+    first image alone.
+    """
     known, jobs = {"images": images}, []
     for part in parts:
         inputs = _inputs(part, known)
-        outputs = _arrays(part.network.set_train(False)(*(Tensor(array) for array in inputs.values())))
+        outputs = _arrays(
+            part.network.set_train(False)(*(Tensor(array) for array in inputs.values()))
+        )
         jobs.append(Job(part, inputs, dict(zip(part.output_names(len(outputs)), outputs))))
         known = {**known, **jobs[-1].expected}
     return jobs
@@ -136,21 +177,36 @@ def run_parts(parts: Sequence[Part], images: np.ndarray) -> list[Job]:
 
 def _inputs(part: Part, known: Arrays) -> Arrays:
     """The arrays that ``part`` reads, of those that the parts before it gave."""
-    return {name: known[name] if part.is_entry else known[name][:1] for name in part.input_names(list(known))}
+    return {
+        name: known[name] if part.is_entry else known[name][:1]
+        for name in part.input_names(list(known))
+    }
 
 
-def _export_format(jobs: Sequence[Job], kind: str, stem: Path, description: dict[str, str],
-                   report: ExportReport) -> None:
-    """All files of one format; none of them gets its name before all were compared with the network."""
+def _export_format(
+    jobs: Sequence[Job], kind: str, stem: Path, description: dict[str, str], report: ExportReport
+) -> None:
+    """All files of one format; none of them gets its name before all were compared with the
+    network.
+    """
     ends = {job.part.name: f"-{job.part.name}" if job.part.name else "" for job in jobs}
     paths = {name: stem.with_name(f"{stem.name}{end}.{kind}") for name, end in ends.items()}
-    temporary = {name: stem.with_name(f".{stem.name}{end}.part.{kind}") for name, end in ends.items()}
+    temporary = {
+        name: stem.with_name(f".{stem.name}{end}.part.{kind}") for name, end in ends.items()
+    }
     known = dict(jobs[0].inputs)
     try:
         for job in jobs:
             part = job.part
-            own = {} if not part.name else {
-                "part": part.name, "holds": part.holds, "files": json.dumps({n: p.name for n, p in paths.items()})}
+            own = (
+                {}
+                if not part.name
+                else {
+                    "part": part.name,
+                    "holds": part.holds,
+                    "files": json.dumps({n: p.name for n, p in paths.items()}),
+                }
+            )
             _write(job, kind, temporary[part.name], {**description, **own})
             if kind != "air":
                 known |= _check(job, kind, temporary[part.name], known, report)
@@ -168,10 +224,16 @@ def _label(kind: str, part: str) -> str:
 
 
 def example_input(batch_size: int, spec: InputSpec) -> np.ndarray:
-    """Smooth noise as photos (B, 3, H, W) float32 in the model's convention, the same every time."""
+    """Smooth noise as photos (B, 3, H, W) float32 in the model's convention, the same every
+    time.
+    """
     rng = np.random.RandomState(0)
     height, width = spec.size
-    coarse = rng.uniform(0, 178, (batch_size, height // 8, width // 8, 3)).repeat(8, axis=1).repeat(8, axis=2)
+    coarse = (
+        rng.uniform(0, 178, (batch_size, height // 8, width // 8, 3))
+        .repeat(8, axis=1)
+        .repeat(8, axis=2)
+    )
     photos = (coarse + rng.uniform(0, 77, coarse.shape)).astype(np.uint8)
     return np.stack([spec.to_tensor(photo) for photo in photos])
 
@@ -179,21 +241,32 @@ def example_input(batch_size: int, spec: InputSpec) -> np.ndarray:
 def _write(job: Job, kind: str, path: Path, description: dict[str, str]) -> None:
     """One exported file with its metadata."""
     import mindspore as ms
+
     keywords = {}
     if kind == "mindir":
+
         def add_metadata(proto: object) -> None:
             for key, value in description.items():
                 proto.user_info[key] = value
+
         keywords["custom_func"] = add_metadata
-    ms.export(job.part.network, *(Tensor(array) for array in job.inputs.values()),
-              file_name=str(path.with_suffix("")), file_format=kind.upper(), **keywords)
+    ms.export(
+        job.part.network,
+        *(Tensor(array) for array in job.inputs.values()),
+        file_name=str(path.with_suffix("")),
+        file_format=kind.upper(),
+        **keywords,
+    )
     if kind == "onnx":
         _finish_onnx(path, description, list(job.inputs), list(job.expected))
 
 
-def _finish_onnx(path: Path, description: dict[str, str], inputs: Sequence[str], outputs: Sequence[str]) -> None:
+def _finish_onnx(
+    path: Path, description: dict[str, str], inputs: Sequence[str], outputs: Sequence[str]
+) -> None:
     """Give inputs and outputs their names, and put the metadata in."""
     import onnx
+
     model = onnx.load(str(path))
     values = [*model.graph.input, *model.graph.output]
     new = dict(zip((value.name for value in values), (*inputs, *outputs), strict=True))
@@ -210,10 +283,13 @@ def _finish_onnx(path: Path, description: dict[str, str], inputs: Sequence[str],
     onnx.save(model, str(path))
 
 
-def _check(job: Job, kind: str, path: Path, known: Mapping[str, np.ndarray], report: ExportReport) -> Arrays:
+def _check(
+    job: Job, kind: str, path: Path, known: Mapping[str, np.ndarray], report: ExportReport
+) -> Arrays:
     """Run the file in its own runtime and compare; ``known``: what the files before this one gave.
 
-    A file behind another one is run with the source network's arrays and with those of the files before it.
+    A file behind another one is run with the source network's arrays and with those of the files
+    before it.
 
     Returns: its outputs for ``known``.
     Raises: ValueError where a difference is above the tolerance.
@@ -233,10 +309,17 @@ def _check(job: Job, kind: str, path: Path, known: Mapping[str, np.ndarray], rep
 
 
 def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportReport) -> None:
-    """Note the differences of ``found`` to the source network. Raises: ValueError above the tolerance."""
-    shapes, wanted = [array.shape for array in found], [array.shape for array in job.expected.values()]
+    """Note the differences of ``found`` to the source network. Raises: ValueError above the
+    tolerance.
+    """
+    shapes, wanted = (
+        [array.shape for array in found],
+        [array.shape for array in job.expected.values()],
+    )
     if shapes != wanted:
-        raise ValueError(f"export: the {label} file gives outputs of shapes {shapes}, the network {wanted}")
+        raise ValueError(
+            f"export: the {label} file gives outputs of shapes {shapes}, the network {wanted}"
+        )
     differences = report.differences[label]
     for i, (mine, (name, source)) in enumerate(zip(found, job.expected.items())):
         differences[i] = max(differences[i], float(np.abs(mine - source).max()))
@@ -244,18 +327,22 @@ def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportRe
         size = np.abs(source).max(-1, keepdims=True) if name == "boxes" else np.abs(source)
         excess = np.abs(mine - source) - TOLERANCE * np.maximum(size, 1.0)
         if not (excess <= 0).all():
-            raise ValueError(f"export: {name} of the {label} file differs by {differences[i]:.3g} from the network, "
-                             f"allowed is {TOLERANCE}")
+            raise ValueError(
+                f"export: {name} of the {label} file differs by {differences[i]:.3g} from the "
+                f"network, allowed is {TOLERANCE}"
+            )
 
 
 def _onnx_runner(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
     import onnxruntime
+
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, inputs)
 
 
 def _mindir_runner(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
     import mindspore as ms
+
     cell = nn.GraphCell(ms.load(str(path)))
 
     return lambda inputs: _arrays(cell(*(Tensor(array) for array in inputs.values())))

@@ -1,4 +1,5 @@
 """How much arithmetic an image costs, counted from the layers that run."""
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,19 +44,22 @@ class RoutedGflops:
 def gflops(model: nn.Cell, size: Size) -> float:
     """GFLOPs of the deploy form for one image.
 
-    Two operations per multiply-add of a convolution or dense layer, as publications count them. Biases, activations,
-    pooling, resizing, the decoding of boxes and the two products of attention are left out. For DynamicDet the counter
-    ``thop``, which publications mostly use, gives the same to four digits.
+    Two operations per multiply-add of a convolution or dense layer, as publications count them.
+    Biases, activations, pooling, resizing, the decoding of boxes and the two products of attention
+    are left out. For DynamicDet the counter ``thop``, which publications mostly use, gives the same
+    to four digits.
 
     Args:
-        model: a network of this project, in training or deploy form. Of a routed model it is a hard image that counts,
-            see ``routed_gflops``.
+        model: a network of this project, in training or deploy form. Of a routed model it is a hard
+            image that counts, see ``routed_gflops``.
         size: (height, width) of the input.
     """
     if getattr(model, "routed", False):
         return routed_gflops(model, size).hard
     deploy = _deploy(model)
-    return _at_size(deploy, lambda side: (_operations(deploy, lambda: deploy.predict(_images(side))),), size)[0]
+    return _at_size(
+        deploy, lambda side: (_operations(deploy, lambda: deploy.predict(_images(side))),), size
+    )[0]
 
 
 def routed_gflops(model: nn.Cell, size: Size) -> RoutedGflops:
@@ -70,20 +74,31 @@ def routed_gflops(model: nn.Cell, size: Size) -> RoutedGflops:
     def parts(side: int) -> tuple[int, ...]:
         images = _images(side)
         _, features = deploy.glance(images)
-        return tuple(_operations(deploy, run) for run in (
-            lambda: deploy.glance(images), lambda: deploy.first(features), lambda: deploy.second(images, features)))
+        return tuple(
+            _operations(deploy, run)
+            for run in (
+                lambda: deploy.glance(images),
+                lambda: deploy.first(features),
+                lambda: deploy.second(images, features),
+            )
+        )
 
     return RoutedGflops(*_at_size(deploy, parts, size))
 
 
 def describe_gflops(weight: str | Path) -> str:
-    """One sentence on the operations of the network in a checkpoint of ours. Raises: as ``load_model``."""
+    """One sentence on the operations of the network in a checkpoint of ours. Raises: as
+    ``load_model``.
+    """
     model, _ = load_model(weight)
     height, width = model.input_spec.size
     if not getattr(model, "routed", False):
         return f"{gflops(model, (height, width)):.4g} GFLOPs at {height}x{width}"
     parts = routed_gflops(model, (height, width))
-    return f"{parts.easy:.4g} GFLOPs for an easy image, {parts.hard:.4g} for a hard one at {height}x{width}"
+    return (
+        f"{parts.easy:.4g} GFLOPs for an easy image, {parts.hard:.4g} for a hard one "
+        f"at {height}x{width}"
+    )
 
 
 def _deploy(model: nn.Cell) -> nn.Cell:
@@ -103,15 +118,18 @@ def _at_size(deploy: nn.Cell, count: Callable[[int], tuple[int, ...]], size: Siz
     small = max(deploy.strides)
     with _eager():
         counts = np.array([count(small), count(2 * small)], np.float64)
-    per_pixel = (counts[1] - counts[0]) / (3 * small ** 2)
-    fixed = counts[0] - per_pixel * small ** 2
+    per_pixel = (counts[1] - counts[0]) / (3 * small**2)
+    fixed = counts[0] - per_pixel * small**2
     return [float(value) / 1e9 for value in fixed + per_pixel * size[0] * size[1]]
 
 
 @contextmanager
 def _eager() -> Iterator[None]:
-    """Layers run one by one, as Python calls them: the only mode in which MindSpore lets one look on."""
+    """Layers run one by one, as Python calls them: the only mode in which MindSpore lets one
+    look on.
+    """
     import mindspore as ms
+
     before = ms.get_context("mode")
     ms.set_context(mode=ms.PYNATIVE_MODE)
     try:
@@ -121,15 +139,20 @@ def _eager() -> Iterator[None]:
 
 
 def _operations(network: nn.Cell, run: Callable[[], object]) -> int:
-    """Operations of the convolutions and dense layers of ``network`` that take part in ``run()``."""
+    """Operations of the convolutions and dense layers of ``network`` that take part in
+    ``run()``.
+    """
     total = 0
 
     def add(weight: Tensor, output: Tensor) -> None:
         nonlocal total
         total += 2 * int(np.prod(output.shape)) * int(np.prod(weight.shape[1:]))
 
-    hooks = [cell.register_forward_hook(lambda cell, _, output: add(cell.weight, output))
-             for _, cell in network.cells_and_names() if isinstance(cell, nn.Dense)]
+    hooks = [
+        cell.register_forward_hook(lambda cell, _, output: add(cell.weight, output))
+        for _, cell in network.cells_and_names()
+        if isinstance(cell, nn.Dense)
+    ]
     try:
         with _watched_convolutions(add):
             run()
@@ -141,7 +164,9 @@ def _operations(network: nn.Cell, run: Callable[[], object]) -> int:
 
 @contextmanager
 def _watched_convolutions(add: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
-    """Inside, every convolution, of a layer or by a part of its weights, tells ``add`` weight and output."""
+    """Inside, every convolution, of a layer or by a part of its weights, tells ``add`` weight
+    and output.
+    """
     plain = ops.Conv2D.__call__
 
     def watched(self: ops.Conv2D, x: Tensor, weight: Tensor) -> Tensor:
@@ -149,7 +174,7 @@ def _watched_convolutions(add: Callable[[Tensor, Tensor], None]) -> Iterator[Non
         add(weight, output)
         return output
 
-    ops.Conv2D.__call__ = watched           # layers have hooks, operators have not
+    ops.Conv2D.__call__ = watched  # layers have hooks, operators have not
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
 """The networks that an export writes: one for most models, two or three for a routed one."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -6,7 +7,7 @@ from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.engine.predictor import Predict
 
 BOXES = ("boxes", "scores")
-FEATURE = "feature"                 # feature0, feature1, ... lead from the first file to the others
+FEATURE = "feature"  # feature0, feature1, ... lead from the first file to the others
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,17 @@ class Part:
 
     @property
     def is_entry(self) -> bool:
-        """Whether it reads pictures alone; the parts behind it work on one image that was sent to them."""
+        """Whether it reads pictures alone; the parts behind it work on one image that was sent
+        to them.
+        """
         return not self.reads_features
 
     def input_names(self, known: Sequence[str]) -> list[str]:
         """Names of all inputs; ``known``: arrays that the parts before this one gave."""
-        return [*self.inputs, *(name for name in known if self.reads_features and name.startswith(FEATURE))]
+        return [
+            *self.inputs,
+            *(name for name in known if self.reads_features and name.startswith(FEATURE)),
+        ]
 
     def output_names(self, count: int) -> list[str]:
         """Names of all ``count`` outputs."""
@@ -59,7 +65,9 @@ class Glance(nn.Cell):
         easiness, features = self.model.glance(images)
         found = ()
         if self.head:
-            found = self.model.network.first_heads(features) if self.raw else self.model.first(features)
+            found = (
+                self.model.network.first_heads(features) if self.raw else self.model.first(features)
+            )
         return found + (easiness,) + features
 
 
@@ -93,8 +101,9 @@ def parts_of(deploy: nn.Cell, *, raw: bool, count: int | None = None) -> list[Pa
     Args:
         deploy: the deploy form of a network.
         raw: give the network's own outputs instead of boxes and scores.
-        count: of a routed model: 2 for the first detector with the router, and the second detector; 3 for the first
-            backbone with the router, the head of the first detector, and the second detector. None takes 2.
+        count: of a routed model: 2 for the first detector with the router, and the second detector;
+            3 for the first backbone with the router, the head of the first detector, and the second
+            detector. None takes 2.
 
     A routed model without its router is one network: it has nothing to decide by.
 
@@ -102,17 +111,48 @@ def parts_of(deploy: nn.Cell, *, raw: bool, count: int | None = None) -> list[Pa
     """
     if not (getattr(deploy, "routed", False) and deploy.has_router):
         if count is not None:
-            raise ValueError(f"parts={count}: {deploy.family} without a router is one network; leave parts out")
+            raise ValueError(
+                f"parts={count}: {deploy.family} without a router is one network; leave parts out"
+            )
         network, outputs = (deploy, ()) if raw else (Predict(deploy), BOXES)
         return [Part("", "", network, ("images",), outputs, further="output")]
     if count not in (None, 2, 3):
         raise ValueError(f"parts: a routed model becomes 2 or 3 files, got {count}")
     found = tuple(f"output{i}" for i in range(len(deploy.strides))) if raw else BOXES
-    second = Part("second", "second detector", SecondExit(deploy, raw=raw), ("images",), found, reads_features=True)
+    second = Part(
+        "second",
+        "second detector",
+        SecondExit(deploy, raw=raw),
+        ("images",),
+        found,
+        reads_features=True,
+    )
     if count == 3:
-        return [Part("router", "first backbone and router", Glance(deploy, head=False, raw=raw), ("images",),
-                     ("easiness",)),
-                Part("first", "head of the first detector", FirstExit(deploy, raw=raw), (), found, reads_features=True),
-                second]
-    return [Part("first", "first detector and router", Glance(deploy, head=True, raw=raw), ("images",),
-                 (*found, "easiness")), second]
+        return [
+            Part(
+                "router",
+                "first backbone and router",
+                Glance(deploy, head=False, raw=raw),
+                ("images",),
+                ("easiness",),
+            ),
+            Part(
+                "first",
+                "head of the first detector",
+                FirstExit(deploy, raw=raw),
+                (),
+                found,
+                reads_features=True,
+            ),
+            second,
+        ]
+    return [
+        Part(
+            "first",
+            "first detector and router",
+            Glance(deploy, head=True, raw=raw),
+            ("images",),
+            (*found, "easiness"),
+        ),
+        second,
+    ]

@@ -1,4 +1,7 @@
-"""Compiled inference, the one way from pictures to boxes for evaluation, prediction and training's own checks."""
+"""Compiled inference, the one way from pictures to boxes for evaluation, prediction and
+training's own checks.
+"""
+
 import numpy as np
 
 from mindyolo_ext import progress
@@ -19,11 +22,13 @@ class Predict(nn.Cell):
 
 
 class Predictor:
-    """Callable network: images (B, 3, H, W) float32 -> boxes (B, A, 4) xyxy network pixels, scores (B, A, K).
+    """Callable network: images (B, 3, H, W) float32 -> boxes (B, A, 4) xyxy network pixels, scores
+    (B, A, K).
 
     Args:
         model: a network of this project with its weights.
-        fold: run the deploy form (BatchNorm folded, branches merged), which is faster and equal within 1e-3.
+        fold: run the deploy form (BatchNorm folded, branches merged), which is faster and equal
+            within 1e-3.
     """
 
     def __init__(self, model: nn.Cell, *, fold: bool = True):
@@ -41,7 +46,9 @@ class Predictor:
         return boxes.asnumpy(), scores.asnumpy()
 
     def compile(self, shape: tuple[int, ...]) -> bool:
-        """Compile for inputs of ``shape`` without running, and say so; False if that was done before."""
+        """Compile for inputs of ``shape`` without running, and say so; False if that was done
+        before.
+        """
         if tuple(shape) in self._shapes:
             return False
         with progress.compiling("the network", show=world().is_main):

@@ -1,4 +1,5 @@
 """``results.csv``: one row per epoch, readable while the run goes on."""
+
 import csv
 import os
 from pathlib import Path
@@ -21,7 +22,9 @@ class ResultsFile:
 
     def add(self, row: dict[str, float | int]) -> None:
         """Append a row; new columns may appear later (metrics of the first evaluation)."""
-        self.rows.append({k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()})
+        self.rows.append(
+            {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()}
+        )
         columns = list(dict.fromkeys(name for r in self.rows for name in r))
         temporary = self.path.with_suffix(".csv.tmp")
         with temporary.open("w", newline="", encoding="utf-8") as file:

@@ -1,8 +1,11 @@
-"""Routed models: every image takes the first exit or the second, and only what it takes is computed.
+"""Routed models: every image takes the first exit or the second, and only what it takes is
+computed.
 
-A routed model has ``routed = True`` and, beside ``predict``, ``glance(images)`` -> easiness (B,) in 0..1 and the
-features that both exits read, ``first(features)`` and ``second(images, features)`` -> boxes and scores as ``predict``.
+A routed model has ``routed = True`` and, beside ``predict``, ``glance(images)`` -> easiness (B,) in
+0..1 and the features that both exits read, ``first(features)`` and ``second(images, features)`` ->
+boxes and scores as ``predict``.
 """
+
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +20,11 @@ from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.evaluation.routing import checked_threshold, is_hard
 
-PARTS = {"glance": "the first backbone and the router", "first": "the first exit", "second": "the second exit"}
+PARTS = {
+    "glance": "the first backbone and the router",
+    "first": "the first exit",
+    "second": "the second exit",
+}
 Found = tuple[np.ndarray, np.ndarray]
 
 
@@ -39,7 +46,8 @@ class Glance(nn.Cell):
 class Exit(nn.Cell):
     """One exit of a routed model for a whole batch, as a graph of its own.
 
-    The features come as arguments of their own: a tuple would be a constant, for which MindSpore compiles anew.
+    The features come as arguments of their own: a tuple would be a constant, for which MindSpore
+        compiles anew.
 
     Shape: images (B, 3, H, W), features -> boxes (B, A, 4), scores (B, A, K).
     """
@@ -71,7 +79,9 @@ class ExitOfRows(nn.Cell):
 
 @dataclass
 class PartMeter:
-    """Time that one part has taken, without compilation and first run, and the images that it worked on."""
+    """Time that one part has taken, without compilation and first run, and the images that it
+    worked on.
+    """
 
     images: int = 0
     seconds: float = 0.0
@@ -85,15 +95,15 @@ class PartMeter:
 class RoutedPredictor(Predictor):
     """Callable routed network that runs for each image only the exit it takes.
 
-    The glance runs on the whole batch. Images of one exit run together where the batch is of one mind, else one by one:
-    more sizes would mean more compilations, padding would mean work for nothing. An exit that no image takes is not
-    even compiled.
+    The glance runs on the whole batch. Images of one exit run together where the batch is of one
+    mind, else one by one: more sizes would mean more compilations, padding would mean work for
+    nothing. An exit that no image takes is not even compiled.
 
     Args:
         model: a routed network of this project with its weights.
         fold: run the deploy form.
-        dy_thres: images whose easiness is below it take the second exit; 0 sends all to the first, 1 all to the
-            second. None takes the model's own.
+        dy_thres: images whose easiness is below it take the second exit; 0 sends all to the first,
+            1 all to the second. None takes the model's own.
 
     Attributes: ``easiness`` (B,) of the last call; ``meters`` by part, since ``reset``.
     Raises: ValueError for a threshold outside 0..1.
@@ -105,8 +115,12 @@ class RoutedPredictor(Predictor):
         self.has_router = model.has_router
         self.easiness = np.zeros(0, np.float32)
         self._glance = Glance(self.network)
-        self._whole = {part: Exit(self.network, second=part == "second") for part in ("first", "second")}
-        self._rows = {part: ExitOfRows(self.network, second=part == "second") for part in ("first", "second")}
+        self._whole = {
+            part: Exit(self.network, second=part == "second") for part in ("first", "second")
+        }
+        self._rows = {
+            part: ExitOfRows(self.network, second=part == "second") for part in ("first", "second")
+        }
         for cell in (self._glance, *self._whole.values(), *self._rows.values()):
             cell.set_train(False)
         self._compiled: set[tuple] = set()
@@ -121,21 +135,30 @@ class RoutedPredictor(Predictor):
         """
         count = len(images) if valid is None else valid
         if count == 0:
-            return np.zeros((len(images), 0, 4), np.float32), np.zeros((len(images), 0, self.num_classes), np.float32)
+            return np.zeros((len(images), 0, 4), np.float32), np.zeros(
+                (len(images), 0, self.num_classes), np.float32
+            )
         tensors = self.glance(images)
         hard = is_hard(self.easiness[:count], self.dy_thres)
         parts = [(part, np.flatnonzero(hard == (part == "second"))) for part in ("first", "second")]
         if any(len(rows) == len(images) for _, rows in parts):
             return self.leave("second" if hard[0] else "first", tensors)
-        found = [(row, self._run(part, self._rows[part], Tensor(np.array([row], np.int32)), *tensors))
-                 for part, rows in parts for row in rows]
-        boxes, scores = (np.zeros((len(images), *array.shape[1:]), np.float32) for array in found[0][1])
+        found = [
+            (row, self._run(part, self._rows[part], Tensor(np.array([row], np.int32)), *tensors))
+            for part, rows in parts
+            for row in rows
+        ]
+        boxes, scores = (
+            np.zeros((len(images), *array.shape[1:]), np.float32) for array in found[0][1]
+        )
         for row, (its_boxes, its_scores) in found:
             boxes[row], scores[row] = its_boxes[0], its_scores[0]
         return boxes, scores
 
     def glance(self, images: np.ndarray) -> tuple[Tensor, ...]:
-        """Set ``easiness``; returns what ``leave`` wants: the images and the features, on the device."""
+        """Set ``easiness``; returns what ``leave`` wants: the images and the features, on the
+        device.
+        """
         tensor = Tensor(images)
         self.easiness, *features = self._run("glance", self._glance, tensor)
         return tensor, *features
@@ -158,7 +181,7 @@ class RoutedPredictor(Predictor):
         if key in self._compiled:
             return False
         with progress.compiling(PARTS[part], show=world().is_main, done="compiled and ran"):
-            cell(*inputs)[0].asnumpy()          # the first run sets up kernels: it would spoil the times
+            cell(*inputs)[0].asnumpy()  # the first run sets up kernels: it would spoil the times
         self._compiled.add(key)
         return True
 
@@ -167,7 +190,7 @@ class RoutedPredictor(Predictor):
         self._compile(part, cell, *inputs)
         meter, begin = self.meters[part], time.perf_counter()
         outputs = cell(*inputs)
-        arrays = 1 if part == "glance" else 2                   # fetching one waits for all of them
+        arrays = 1 if part == "glance" else 2  # fetching one waits for all of them
         outputs = (*(tensor.asnumpy() for tensor in outputs[:arrays]), *outputs[arrays:])
         meter.seconds += time.perf_counter() - begin
         meter.images += len(outputs[0])
@@ -195,7 +218,9 @@ class Routing:
     @property
     def share_easy(self) -> float:
         """Share of the pictures that took the first exit."""
-        return float(1.0 - is_hard(self.easiness, self.dy_thres).mean()) if len(self.easiness) else 0.0
+        return (
+            float(1.0 - is_hard(self.easiness, self.dy_thres).mean()) if len(self.easiness) else 0.0
+        )
 
     @property
     def images_per_second(self) -> float:
@@ -210,15 +235,23 @@ class Routing:
         """One row: threshold, shares, arithmetic and speed."""
         row = {"threshold": f"{self.dy_thres:.6f}", "easy, %": f"{100 * self.share_easy:.1f}"}
         if self.gflops is not None:
-            row[f"mean GFLOPs at {self.size[0]}x{self.size[1]}"] = f"{self.gflops.mean(self.share_easy):.4g}"
+            row[f"mean GFLOPs at {self.size[0]}x{self.size[1]}"] = (
+                f"{self.gflops.mean(self.share_easy):.4g}"
+            )
         row["network, images/s"] = f"{self.images_per_second:.2f}"
         row |= {f"{part}, ms/image": f"{value:.2f}" for part, value in self.milliseconds.items()}
         return tabulate([list(row.values())], list(row), disable_numparse=True, stralign="right")
 
 
 def images_per_second(milliseconds: dict[str, float], share_easy: float) -> float:
-    """Speed of a mixture of easy and hard images, from the milliseconds of the parts; 0 if there are none."""
-    mean = milliseconds["glance"] + share_easy * milliseconds["first"] + (1.0 - share_easy) * milliseconds["second"]
+    """Speed of a mixture of easy and hard images, from the milliseconds of the parts; 0 if there
+    are none.
+    """
+    mean = (
+        milliseconds["glance"]
+        + share_easy * milliseconds["first"]
+        + (1.0 - share_easy) * milliseconds["second"]
+    )
     return 1e3 / mean if mean > 0 else 0.0
 
 
@@ -235,6 +268,8 @@ def new_predictor(model: nn.Cell, *, fold: bool = True, dy_thres: float | None =
     if getattr(model, "routed", False):
         return RoutedPredictor(model, fold=fold, dy_thres=dy_thres)
     if dy_thres is not None:
-        raise ValueError(f"dy_thres={dy_thres}: {type(model).__name__} is not routed, all its images take the same "
-                         "way; leave the threshold out")
+        raise ValueError(
+            f"dy_thres={dy_thres}: {type(model).__name__} is not routed, all its images take the "
+            "same way; leave the threshold out"
+        )
     return Predictor(model, fold=fold)

@@ -1,4 +1,5 @@
 """Thresholds of a routed model: which easiness sends which share of the images to which exit."""
+
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from mindyolo_ext.evaluation.routing import checked_threshold, is_hard, threshol
 from mindyolo_ext.visual.tradeoff import plot_easiness
 
 logger = logging.getLogger(__name__)
-METADATA_KEY = "thresholds"                     # in ``CheckpointMetadata.extra``
+METADATA_KEY = "thresholds"  # in ``CheckpointMetadata.extra``
 NEXT_STEP = "mindyolo-ext thresholds --config RECIPE.yaml --weight"
 
 
@@ -51,12 +52,28 @@ class Thresholds:
         rows = []
         for i, threshold in enumerate(self.values):
             share = 1.0 - is_hard(self.easiness, threshold).mean()
-            rows.append((f"{100 - 10 * i}", f"{10 * i}", f"{threshold:.6f}", f"{100 * share:.1f}",
-                         f"{self.gflops.mean(share):.4g}"))
-        head = ("easy, %", "hard, %", "threshold", "easy here, %", f"mean GFLOPs at {self.size[0]}x{self.size[1]}")
+            rows.append(
+                (
+                    f"{100 - 10 * i}",
+                    f"{10 * i}",
+                    f"{threshold:.6f}",
+                    f"{100 * share:.1f}",
+                    f"{self.gflops.mean(share):.4g}",
+                )
+            )
+        head = (
+            "easy, %",
+            "hard, %",
+            "threshold",
+            "easy here, %",
+            f"mean GFLOPs at {self.size[0]}x{self.size[1]}",
+        )
         low, middle, high = np.percentile(self.easiness, (0, 50, 100))
-        return (tabulate(rows, head, disable_numparse=True, stralign="right")
-                + f"\n\neasiness of {len(self.easiness)} pictures: {low:.6f} to {high:.6f}, median {middle:.6f}")
+        return (
+            tabulate(rows, head, disable_numparse=True, stralign="right")
+            + f"\n\neasiness of {len(self.easiness)} pictures: {low:.6f} to {high:.6f}, median "
+            f"{middle:.6f}"
+        )
 
 
 def thresholds_of(easiness: np.ndarray) -> np.ndarray:
@@ -68,21 +85,31 @@ def thresholds_of(easiness: np.ndarray) -> np.ndarray:
     """
     easiness = np.asarray(easiness, np.float64).reshape(-1)
     if not len(easiness) or not np.isfinite(easiness).all():
-        raise ValueError(f"thresholds: wanted the easiness of at least one picture and finite numbers, got {easiness}")
+        raise ValueError(
+            "thresholds: wanted the easiness of at least one picture and finite numbers, got "
+            f"{easiness}"
+        )
     return np.concatenate([[0.0], np.percentile(easiness, np.arange(10, 100, 10)), [1.0]])
 
 
-def choose_threshold(model: nn.Cell, metadata: CheckpointMetadata, *, where: str | Path,
-                     dy_thres: float | None = None, easy: float | None = None) -> float | None:
+def choose_threshold(
+    model: nn.Cell,
+    metadata: CheckpointMetadata,
+    *,
+    where: str | Path,
+    dy_thres: float | None = None,
+    easy: float | None = None,
+) -> float | None:
     """The threshold that a user asked for, None if for none.
 
     Args:
         model, metadata: of the checkpoint ``where``.
         dy_thres: the threshold itself.
-        easy: the share of easy images to aim at; the checkpoint's thresholds tell which threshold that is.
+        easy: the share of easy images to aim at; the checkpoint's thresholds tell which threshold
+            that is.
 
-    Raises: ValueError if both are given, one is outside 0..1, the model is not routed, or the checkpoint holds no
-        thresholds.
+    Raises: ValueError if both are given, one is outside 0..1, the model is not routed, or the
+        checkpoint holds no thresholds.
     """
     if dy_thres is None and easy is None:
         return None
@@ -90,36 +117,61 @@ def choose_threshold(model: nn.Cell, metadata: CheckpointMetadata, *, where: str
     if dy_thres is not None and easy is not None:
         raise ValueError(f"{where}: dy_thres and easy say the same in two ways; give one of them")
     if not getattr(model, "routed", False):
-        raise ValueError(f"{where}: {metadata.model} is not routed, all its images take the same way; leave {flag} out")
+        raise ValueError(
+            f"{where}: {metadata.model} is not routed, all its images take the same way; leave "
+            f"{flag} out"
+        )
     if easy is None:
         return checked_threshold(dy_thres)
     stored = metadata.extra.get(METADATA_KEY) or {}
     if 0 < easy < 1:
         check_router(model, where)
         if not stored:
-            raise ValueError(f"{where}: holds no thresholds yet, so nobody knows which one makes {100 * easy:g} % of "
-                             f"the images easy; measure them first: {NEXT_STEP} {where}")
+            raise ValueError(
+                f"{where}: holds no thresholds yet, so nobody knows which one makes {100 * easy:g} "
+                f"% of the images easy; measure them first: {NEXT_STEP} {where}"
+            )
         size = list(model.input_spec.size)
         if size != stored["size"]:
-            logger.warning("%s: its thresholds were measured with input %s, not %s: the share of easy images may "
-                           "differ", where, stored["size"], size)
+            logger.warning(
+                "%s: its thresholds were measured with input %s, not %s: the share of easy images "
+                "may differ",
+                where,
+                stored["size"],
+                size,
+            )
     return threshold_for(easy, stored)
 
 
 def check_router(model: nn.Cell, where: str | Path) -> None:
     """Make sure that ``model`` tells easy images from hard ones. Raises: ValueError."""
     if not getattr(model, "routed", False):
-        raise ValueError(f"{where}: {type(model).__name__} is not routed, all its images take the same way")
+        raise ValueError(
+            f"{where}: {type(model).__name__} is not routed, all its images take the same way"
+        )
     if not model.has_router:
-        raise ValueError(f"{where}: has no router yet (it is the cascade of the first training step), so all images "
-                         "are hard; train the router first, or evaluate one detector: dy_thres 0 is the first, 1 the "
-                         "second")
+        raise ValueError(
+            f"{where}: has no router yet (it is the cascade of the first training step), so all "
+            "images are hard; train the router first, or evaluate one detector: dy_thres 0 is the "
+            "first, 1 the second"
+        )
 
 
-def measure_easiness(predictor: RoutedPredictor, dataset: Dataset, config: EvalConfig, *, workers: int = 2,
-                     worker_kind: str = "thread") -> np.ndarray:
-    """Easiness (N,) float32 of every picture of ``dataset``, on every rank; the ranks share the work."""
-    batches, rows = EvaluationBatches(dataset, config, predictor.input_spec), [np.zeros((0, 2), np.float32)]
+def measure_easiness(
+    predictor: RoutedPredictor,
+    dataset: Dataset,
+    config: EvalConfig,
+    *,
+    workers: int = 2,
+    worker_kind: str = "thread",
+) -> np.ndarray:
+    """Easiness (N,) float32 of every picture of ``dataset``, on every rank; the ranks share the
+    work.
+    """
+    batches, rows = (
+        EvaluationBatches(dataset, config, predictor.input_spec),
+        [np.zeros((0, 2), np.float32)],
+    )
     for batch in batches.epoch("easiness", workers=workers, worker_kind=worker_kind):
         if batch.valid:
             predictor.glance(batch.images)
@@ -128,16 +180,20 @@ def measure_easiness(predictor: RoutedPredictor, dataset: Dataset, config: EvalC
 
 
 def store_thresholds(weight: str | Path, output: str | Path, stored: Mapping[str, Any]) -> None:
-    """Copy the checkpoint ``weight`` to ``output``, which may be the same file, with ``stored`` in its metadata.
+    """Copy the checkpoint ``weight`` to ``output``, which may be the same file, with ``stored`` in
+    its metadata.
 
     Raises: FileNotFoundError; ValueError for a file that is no checkpoint of ours.
     """
     values, metadata = load_checkpoint(weight)
-    save_checkpoint(output, values, replace(metadata, extra={**metadata.extra, METADATA_KEY: dict(stored)}))
+    save_checkpoint(
+        output, values, replace(metadata, extra={**metadata.extra, METADATA_KEY: dict(stored)})
+    )
 
 
-def find_thresholds(config: Config, weight: str | Path, *, split: str = "val",
-                    output: str | Path | None = None) -> Thresholds:
+def find_thresholds(
+    config: Config, weight: str | Path, *, split: str = "val", output: str | Path | None = None
+) -> Thresholds:
     """Measure the easiness of a whole data set and write the thresholds into a checkpoint.
 
     Args:
@@ -155,16 +211,37 @@ def find_thresholds(config: Config, weight: str | Path, *, split: str = "val",
     check_router(model, weight)
     dataset = split_dataset(config, split)
     predictor = RoutedPredictor(model, fold=config.eval.fold)
-    easiness = measure_easiness(predictor, dataset, config.eval, workers=config.data.workers,
-                                worker_kind=config.data.worker_kind)
+    easiness = measure_easiness(
+        predictor,
+        dataset,
+        config.eval,
+        workers=config.data.workers,
+        worker_kind=config.data.worker_kind,
+    )
     size = model.input_spec.size
-    found = Thresholds(easiness, thresholds_of(easiness), size, routed_gflops(predictor.network, size),
-                       target.with_name(f"{target.stem}-easiness.png"), target)
+    found = Thresholds(
+        easiness,
+        thresholds_of(easiness),
+        size,
+        routed_gflops(predictor.network, size),
+        target.with_name(f"{target.stem}-easiness.png"),
+        target,
+    )
     if world().is_main:
-        store_thresholds(weight, target, {
-            "values": found.values.tolist(), "lowest": float(easiness.min()), "highest": float(easiness.max()),
-            "pictures": len(easiness), "data": dataset.name, "split": split, "size": list(size),
-            "rectangular": config.eval.rectangular})
+        store_thresholds(
+            weight,
+            target,
+            {
+                "values": found.values.tolist(),
+                "lowest": float(easiness.min()),
+                "highest": float(easiness.max()),
+                "pictures": len(easiness),
+                "data": dataset.name,
+                "split": split,
+                "size": list(size),
+                "rectangular": config.eval.rectangular,
+            },
+        )
         plot_easiness(easiness, found.values, found.picture)
     barrier()
     return found

@@ -1,9 +1,10 @@
 """The training run: read it from top to bottom.
 
-A run is a pure function of recipe, data and seed: the order of pictures depends on (seed, epoch), every
-augmentation on (seed, epoch, picture), every rate on the iteration. So a checkpoint needs only weights,
-optimiser state and the epoch for a resumed run to equal an uninterrupted one.
+A run is a pure function of recipe, data and seed: the order of pictures depends on (seed, epoch),
+every augmentation on (seed, epoch, picture), every rate on the iteration. So a checkpoint needs
+only weights, optimiser state and the epoch for a resumed run to equal an uninterrupted one.
 """
+
 import logging
 import math
 import time
@@ -15,9 +16,19 @@ import numpy as np
 
 from mindyolo_ext import progress
 from mindyolo_ext.backend import Tensor, nn
-from mindyolo_ext.backend.distributed import barrier, check_same_weights, freeze_batch_norm, synchronise_batch_norm
+from mindyolo_ext.backend.distributed import (
+    barrier,
+    check_same_weights,
+    freeze_batch_norm,
+    synchronise_batch_norm,
+)
 from mindyolo_ext.backend.launch import world
-from mindyolo_ext.backend.parameters import freeze, load_parameters, parameter_groups, parameter_values
+from mindyolo_ext.backend.parameters import (
+    freeze,
+    load_parameters,
+    parameter_groups,
+    parameter_values,
+)
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, StageConfig, TrainConfig
@@ -43,7 +54,7 @@ from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
 
 logger = logging.getLogger(__name__)
-WEIGHTS = STATE_PREFIX + "weights."         # raw weights beside the moving average
+WEIGHTS = STATE_PREFIX + "weights."  # raw weights beside the moving average
 OPTIMIZER = STATE_PREFIX + "optimizer."
 
 
@@ -64,8 +75,8 @@ def train(config: Config, save_dir: Path, *, resume: bool = False) -> TrainResul
         save_dir: folder of the run: weights/, results.csv, results.png, config.yaml.
         resume: go on from ``save_dir/weights/last.ckpt``.
 
-    Raises: ValueError for a recipe that does not fit its data, FileExistsError if ``save_dir`` holds a run and
-        ``resume`` is False, FloatingPointError if the gradients stay not finite.
+    Raises: ValueError for a recipe that does not fit its data, FileExistsError if ``save_dir``
+        holds a run and ``resume`` is False, FloatingPointError if the gradients stay not finite.
     """
     run = _Run(config, save_dir, resume)
     for epoch in range(run.first_epoch, config.train.epochs):
@@ -82,16 +93,25 @@ class _Run:
 
     def __init__(self, config: Config, folder: Path, resume: bool):
         self.config, self.folder, self.world = config, folder, world()
-        self.last_path, self.best_path = folder / "weights" / "last.ckpt", folder / "weights" / "best.ckpt"
+        self.last_path, self.best_path = (
+            folder / "weights" / "last.ckpt",
+            folder / "weights" / "best.ckpt",
+        )
         if resume and not self.last_path.is_file():
-            raise FileNotFoundError(f"--resume: {self.last_path} does not exist; nothing to go on from")
+            raise FileNotFoundError(
+                f"--resume: {self.last_path} does not exist; nothing to go on from"
+            )
         if self.last_path.exists() and not resume:
-            raise FileExistsError(f"{folder} already holds a run; go on with --resume, or choose another --save_dir")
+            raise FileExistsError(
+                f"{folder} already holds a run; go on with --resume, or choose another --save_dir"
+            )
         self.dataset = split_dataset(config, "train")
         self.num_classes = config.data.num_classes or len(self.dataset.class_names)
         if self.num_classes != len(self.dataset.class_names):
-            raise ValueError(f"config: data.num_classes is {self.num_classes}, but data.train has "
-                             f"{len(self.dataset.class_names)} classes")
+            raise ValueError(
+                f"config: data.num_classes is {self.num_classes}, but data.train has "
+                f"{len(self.dataset.class_names)} classes"
+            )
         self.validation = split_dataset(config, "val") if config.train.run_eval else None
         if config.train.run_eval:
             check_backend(config.eval.backend)
@@ -114,7 +134,8 @@ class _Run:
             self._resume()
         if self.world.is_main:
             (folder / "weights").mkdir(parents=True, exist_ok=True)
-            for unfinished in (folder / "weights").glob(".*.tmp.ckpt"):     # of a run killed while it was writing
+            # of a run killed while it was writing
+            for unfinished in (folder / "weights").glob(".*.tmp.ckpt"):
                 unfinished.unlink()
             (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
             self.results = ResultsFile(folder / "results.csv", self.first_epoch)
@@ -122,7 +143,7 @@ class _Run:
         check_same_weights(self.model)
         barrier()
 
-    # ---- building -------------------------------------------------------------------------------------------------
+    # ---- building --------------------------------------------------------------------------------
 
     def _build_model(self) -> nn.Cell:
         """Network with start weights, frozen parts and the wanted kind of batch norm."""
@@ -131,15 +152,21 @@ class _Run:
         if settings.weight:
             start_from(model, settings.weight)
             if has_folded_norms(model) and not settings.freeze_bn:
-                logger.warning("%s: its batch norms are identities (folded into the kernels); training with the "
-                               "statistics of a batch would start from nothing. Set train.freeze_bn=true",
-                               settings.weight)
+                logger.warning(
+                    "%s: its batch norms are identities (folded into the kernels); training with "
+                    "the statistics of a batch would start from nothing. Set train.freeze_bn=true",
+                    settings.weight,
+                )
         if settings.freeze:
             logger.info("%d parameters are frozen", freeze(model, settings.freeze))
         if settings.freeze_bn:
             freeze_batch_norm(model)
         elif settings.sync_bn and self.world.size > 1:
-            logger.info("%d batch norms are synchronised over %d ranks", synchronise_batch_norm(model), self.world.size)
+            logger.info(
+                "%d batch norms are synchronised over %d ranks",
+                synchronise_batch_norm(model),
+                self.world.size,
+            )
         return model
 
     def _load_teacher(self) -> nn.Cell | None:
@@ -156,7 +183,10 @@ class _Run:
 
     def _largest_sample(self) -> int:
         """M over all stages, so that no stage changes the shape of a batch."""
-        lists = [self.config.data.augment, *(s.augment for s in self.config.train.stages if s.augment is not None)]
+        lists = [
+            self.config.data.augment,
+            *(s.augment for s in self.config.train.stages if s.augment is not None),
+        ]
         most = max(build_pipeline(a, self.model.input_spec, self.dataset).max_boxes for a in lists)
         return max(8, math.ceil(most / 8) * 8)
 
@@ -175,13 +205,18 @@ class _Run:
         settings = self.config.train
         count = sum(int(np.prod(p.shape)) for p in self.model.trainable_params())
         size = self.model.input_spec.size
-        return (f"{self.config.model.name}: {count:,} trainable parameters, {self.num_classes} classes, input "
-                f"{size[0]}x{size[1]}; {len(self.dataset)} training pictures, up to {self.max_boxes} boxes; "
-                f"{self.world.size} rank(s) ({self.world.launcher}) x batch {settings.per_batch_size}; "
-                f"epochs {self.first_epoch}..{settings.epochs - 1}; writing to {self.folder}")
+        return (
+            f"{self.config.model.name}: {count:,} trainable parameters, {self.num_classes} "
+            f"classes, input {size[0]}x{size[1]}; {len(self.dataset)} training pictures, up to "
+            f"{self.max_boxes} boxes; {self.world.size} rank(s) ({self.world.launcher}) x batch "
+            f"{settings.per_batch_size}; epochs {self.first_epoch}..{settings.epochs - 1}; writing "
+            f"to {self.folder}"
+        )
 
     def enter_stage(self, epoch: int) -> None:
-        """Build loader and compiled step where this epoch's stage wants others than the last one's."""
+        """Build loader and compiled step where this epoch's stage wants others than the last
+        one's.
+        """
         loss, augment = stage_at(self.config, epoch)
         if augment != self.stage_augment:
             if self.loader is not None:
@@ -195,29 +230,56 @@ class _Run:
     def _build_loader(self, augment: list) -> Loader:
         settings, data = self.config.train, self.config.data
         pipeline = build_pipeline(augment, self.model.input_spec, self.dataset, seed=settings.seed)
-        return Loader(pipeline, batch_size=settings.per_batch_size, max_boxes=self.max_boxes, shuffle=True,
-                      drop_last=True, seed=settings.seed, rank=self.world.rank, world_size=self.world.size,
-                      workers=data.workers, worker_kind=data.worker_kind)
+        return Loader(
+            pipeline,
+            batch_size=settings.per_batch_size,
+            max_boxes=self.max_boxes,
+            shuffle=True,
+            drop_last=True,
+            seed=settings.seed,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            workers=data.workers,
+            worker_kind=data.worker_kind,
+        )
 
     def _build_step(self, loss: dict) -> TrainStep:
         settings = self.config.train
         self.trainable = new_trainable(self.model, loss, self.teacher)
         if settings.amp_level != "O0":
             from mindspore import amp
+
             amp.auto_mixed_precision(self.model, settings.amp_level)
         optimizer, global_batch = settings.optimizer, settings.per_batch_size * self.world.size
         decay = weight_decay(optimizer, global_batch)
         groups = parameter_groups(self.trainable, optimizer.groups, decay)
-        self.schedule = Schedule(optimizer, settings.schedule, steps_per_epoch=self.loader.steps_per_epoch,
-                                 epochs=settings.epochs, groups=[g.name for g in groups], global_batch=global_batch)
+        self.schedule = Schedule(
+            optimizer,
+            settings.schedule,
+            steps_per_epoch=self.loader.steps_per_epoch,
+            epochs=settings.epochs,
+            groups=[g.name for g in groups],
+            global_batch=global_batch,
+        )
         if optimizer.nominal_batch and self.world.is_main:
-            logger.info("nominal batch %d: %d batch(es) of %d per update, weight decay %.6g", optimizer.nominal_batch,
-                        self.schedule.accumulate, global_batch, decay)
+            logger.info(
+                "nominal batch %d: %d batch(es) of %d per update, weight decay %.6g",
+                optimizer.nominal_batch,
+                self.schedule.accumulate,
+                global_batch,
+                decay,
+            )
         options = OptimizerOptions(
-            name=optimizer.name, nesterov=optimizer.nesterov, betas=tuple(optimizer.betas),
+            name=optimizer.name,
+            nesterov=optimizer.nesterov,
+            betas=tuple(optimizer.betas),
             momentum_is_beta1=self.schedule.cycles_momentum,
-            accumulate=self.schedule.accumulate, clip_norm=optimizer.clip_norm, ema=settings.ema_decay > 0,
-            loss_scaler=settings.loss_scaler, loss_scale=settings.loss_scale)
+            accumulate=self.schedule.accumulate,
+            clip_norm=optimizer.clip_norm,
+            ema=settings.ema_decay > 0,
+            loss_scaler=settings.loss_scaler,
+            loss_scale=settings.loss_scale,
+        )
         step = TrainStep(self.trainable, groups, options).set_train(True)
         if self.pending_state:
             step.load_state(self.pending_state)
@@ -231,19 +293,29 @@ class _Run:
         state = metadata.extra.get("training")
         if not state:
             raise ValueError(f"--resume: {self.last_path} holds weights but no training state")
-        raw = {n[len(WEIGHTS):]: v for n, v in values.items() if n.startswith(WEIGHTS)}
+        raw = {n[len(WEIGHTS) :]: v for n, v in values.items() if n.startswith(WEIGHTS)}
         plain = {n: v for n, v in values.items() if not n.startswith(STATE_PREFIX)}
         load_parameters(self.model, raw or plain)
-        self.pending_state = {n[len(OPTIMIZER):]: v for n, v in values.items() if n.startswith(OPTIMIZER)}
+        self.pending_state = {
+            n[len(OPTIMIZER) :]: v for n, v in values.items() if n.startswith(OPTIMIZER)
+        }
         self.first_epoch, self.updates = metadata.epoch + 1, state["updates"]
         self.best_epoch, self.best_fitness = state["best_epoch"], state["best_fitness"]
-        if state["world_size"] != self.world.size or state["per_batch_size"] != self.config.train.per_batch_size:
-            logger.warning("resuming with %d rank(s) x batch %d, the run had %d x %d: it goes on, but not bit for bit",
-                           self.world.size, self.config.train.per_batch_size, state["world_size"],
-                           state["per_batch_size"])
+        if (
+            state["world_size"] != self.world.size
+            or state["per_batch_size"] != self.config.train.per_batch_size
+        ):
+            logger.warning(
+                "resuming with %d rank(s) x batch %d, the run had %d x %d: it goes on, but not bit "
+                "for bit",
+                self.world.size,
+                self.config.train.per_batch_size,
+                state["world_size"],
+                state["per_batch_size"],
+            )
         logger.info("resuming after epoch %d of %s", metadata.epoch, self.last_path)
 
-    # ---- one epoch ------------------------------------------------------------------------------------------------
+    # ---- one epoch -------------------------------------------------------------------------------
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Every batch once; returns the means of the epoch."""
@@ -252,12 +324,19 @@ class _Run:
         title = f"epoch {epoch}/{settings.epochs - 1}"
         if settings.optimizer.accumulate_within_epoch:
             self.step.drop_accumulated()
-        with progress.bar(total=self.loader.steps_per_epoch, title=title, show=self.world.is_main) as shown:
+        with progress.bar(
+            total=self.loader.steps_per_epoch, title=title, show=self.world.is_main
+        ) as shown:
             mark = time.perf_counter()
             for k, batch in enumerate(self._batches(epoch)):
                 waited += time.perf_counter() - mark
                 if epoch == 0 and k == 0 and self.world.is_main:
-                    draw_batch(batch, self.model.input_spec, self.dataset.class_names, self.folder / "train_batch.jpg")
+                    draw_batch(
+                        batch,
+                        self.model.input_spec,
+                        self.dataset.class_names,
+                        self.folder / "train_batch.jpg",
+                    )
                 report = self._one_step(batch, first_step + k)
                 sums = sums + report
                 shown.update()
@@ -276,7 +355,9 @@ class _Run:
         settings = self.config.train
         if not settings.multi_scale:
             return self.loader.epoch(epoch)
-        return self.loader.epoch(epoch, lambda k: multi_scale_size(settings, epoch * self.loader.steps_per_epoch + k))
+        return self.loader.epoch(
+            epoch, lambda k: multi_scale_size(settings, epoch * self.loader.steps_per_epoch + k)
+        )
 
     def _one_step(self, batch: Batch, iteration: int) -> np.ndarray:
         """Run the compiled step; (4 + T,) report, see ``TrainStep``."""
@@ -284,13 +365,25 @@ class _Run:
         update = self.schedule.updates_at(iteration)
         decay = ema_decay(settings, self.updates + 1, done=(iteration + 1) / self.schedule.total)
         rates = Tensor(np.array(self.schedule.rates(iteration), np.float32))
-        controls = Tensor(np.array([self.schedule.momentum_at(iteration), float(update), decay], np.float32))
+        controls = Tensor(
+            np.array([self.schedule.momentum_at(iteration), float(update), decay], np.float32)
+        )
         if hasattr(self.trainable, "begin_step"):
-            self.trainable.begin_step(StepClock(iteration, iteration // self.loader.steps_per_epoch, settings.epochs,
-                                                settings.seed, self.world.rank))
+            self.trainable.begin_step(
+                StepClock(
+                    iteration,
+                    iteration // self.loader.steps_per_epoch,
+                    settings.epochs,
+                    settings.seed,
+                    self.world.rank,
+                )
+            )
         first = batch.images.shape not in self.compiled_shapes
-        with progress.compiling(f"the training step for {batch.images.shape[2]}x{batch.images.shape[3]}",
-                                show=first and self.world.is_main, done="compiled and ran"):
+        with progress.compiling(
+            f"the training step for {batch.images.shape[2]}x{batch.images.shape[3]}",
+            show=first and self.world.is_main,
+            done="compiled and ran",
+        ):
             arrays = Tensor(batch.images), Tensor(batch.targets), Tensor(batch.mask)
             report = self.step(*arrays, rates, controls).asnumpy()
         self.compiled_shapes.add(batch.images.shape)
@@ -298,17 +391,19 @@ class _Run:
         self.bad_steps = 0 if report[2] else self.bad_steps + 1
         if self.bad_steps > settings.max_bad_steps:
             raise FloatingPointError(
-                f"iteration {iteration}: loss or gradient were not finite in {self.bad_steps} steps in a row (weights "
-                f"were left as they were). Last pictures: {', '.join(batch.paths[:2])}. Try a lower "
-                f"train.optimizer.lr, train.optimizer.clip_norm=10, or a longer warm-up; {self.last_path} holds the "
-                "last finished epoch")
+                f"iteration {iteration}: loss or gradient were not finite in {self.bad_steps} "
+                "steps in a row (weights were left as they were). Last pictures: "
+                f"{', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
+                f"train.optimizer.clip_norm=10, or a longer warm-up; {self.last_path} holds the "
+                "last finished epoch"
+            )
         return report
 
     def _postfix(self, report: np.ndarray, iteration: int) -> str:
         terms = " ".join(f"{n} {v:.4g}" for n, v in zip(self.trainable.term_names, report[4:]))
         return f"loss {report[0]:.4g} {terms} lr {self.schedule.rates(iteration)[0]:.3g}"
 
-    # ---- evaluation and files -------------------------------------------------------------------------------------
+    # ---- evaluation and files --------------------------------------------------------------------
 
     def evaluate_epoch(self, epoch: int) -> EvalResult | None:
         """Metrics of the moving average (or the weights), where this epoch is to be evaluated."""
@@ -322,8 +417,13 @@ class _Run:
             self.predictor = new_predictor(probe, fold=settings.fold, dy_thres=settings.dy_thres)
         else:
             self.predictor.update(probe)
-        return evaluate(self.predictor, self.validation, self.config.eval, workers=self.config.data.workers,
-                        worker_kind=self.config.data.worker_kind)
+        return evaluate(
+            self.predictor,
+            self.validation,
+            self.config.eval,
+            workers=self.config.data.workers,
+            worker_kind=self.config.data.worker_kind,
+        )
 
     def _evaluation_weights(self) -> dict[str, np.ndarray]:
         """Moving average where there is one, else the weights, by the model's names."""
@@ -332,7 +432,9 @@ class _Run:
         own = {p.name: name for name, p in self.model.parameters_and_names()}
         return values | {own[n]: v for n, v in averages.items() if n in own}
 
-    def finish_epoch(self, epoch: int, losses: dict[str, float], evaluation: EvalResult | None) -> None:
+    def finish_epoch(
+        self, epoch: int, losses: dict[str, float], evaluation: EvalResult | None
+    ) -> None:
         """Write the row, the curves and the checkpoints (rank 0)."""
         settings = self.config.train
         values = {} if evaluation is None else evaluation.values()
@@ -346,27 +448,53 @@ class _Run:
         self.results.add(self.last_row)
         plot_results(self.results.path, self.folder / "results.png")
         if values:
-            logger.info("epoch %d: AP %.4f AP50 %.4f (best %s %.4f in epoch %d)", epoch, values["AP"], values["AP50"],
-                        fitness, self.best_fitness, self.best_epoch)
+            logger.info(
+                "epoch %d: AP %.4f AP50 %.4f (best %s %.4f in epoch %d)",
+                epoch,
+                values["AP"],
+                values["AP50"],
+                fitness,
+                self.best_fitness,
+                self.best_epoch,
+            )
         weights = self._evaluation_weights()
         if better:
             save_checkpoint(self.best_path, weights, self._metadata(epoch, values))
         if (epoch + 1) % settings.save_interval == 0 or epoch + 1 == settings.epochs:
             state = {OPTIMIZER + n: v for n, v in self.step.state().items()}
-            raw = {WEIGHTS + n: v for n, v in parameter_values(self.model).items()} if settings.ema_decay > 0 else {}
-            training = {"updates": self.updates, "best_epoch": self.best_epoch, "best_fitness": self.best_fitness,
-                        "world_size": self.world.size, "per_batch_size": settings.per_batch_size,
-                        "seed": settings.seed, "config": self.config.to_yaml()}
+            raw = (
+                {WEIGHTS + n: v for n, v in parameter_values(self.model).items()}
+                if settings.ema_decay > 0
+                else {}
+            )
+            training = {
+                "updates": self.updates,
+                "best_epoch": self.best_epoch,
+                "best_fitness": self.best_fitness,
+                "world_size": self.world.size,
+                "per_batch_size": settings.per_batch_size,
+                "seed": settings.seed,
+                "config": self.config.to_yaml(),
+            }
             metadata = self._metadata(epoch, values)
-            save_checkpoint(self.last_path, {**weights, **raw, **state},
-                            replace(metadata, extra={**metadata.extra, "training": training}))
+            save_checkpoint(
+                self.last_path,
+                {**weights, **raw, **state},
+                replace(metadata, extra={**metadata.extra, "training": training}),
+            )
 
     def _metadata(self, epoch: int, metrics: dict[str, float]) -> CheckpointMetadata:
         return CheckpointMetadata(
-            model=self.config.model.name, num_classes=self.num_classes, class_names=list(self.dataset.class_names),
-            input_spec=self.model.input_spec, architecture=dict(self.model.architecture), epoch=epoch,
+            model=self.config.model.name,
+            num_classes=self.num_classes,
+            class_names=list(self.dataset.class_names),
+            input_spec=self.model.input_spec,
+            architecture=dict(self.model.architecture),
+            epoch=epoch,
             metrics={k: float(v) for k, v in metrics.items()},
-            extra={"num_batches_tracked": self.updates})        # what PyTorch's batch norms would have counted
+            # what PyTorch's batch norms would have counted
+            extra={"num_batches_tracked": self.updates},
+        )
 
     def close(self) -> None:
         """Stop the workers and wait for the other ranks."""
@@ -375,22 +503,39 @@ class _Run:
         barrier()
         if self.world.is_main:
             metric = self.config.train.best_metric
-            best = f", best {metric} {self.best_fitness:.4f} in epoch {self.best_epoch}" if self.best_epoch >= 0 else ""
-            logger.info("finished%s. Curves: %s. Next: python test.py --config %s --weight %s", best,
-                        self.folder / "results.png", self.folder / "config.yaml",
-                        self.best_path if self.best_epoch >= 0 else self.last_path)
+            best = (
+                f", best {metric} {self.best_fitness:.4f} in epoch {self.best_epoch}"
+                if self.best_epoch >= 0
+                else ""
+            )
+            logger.info(
+                "finished%s. Curves: %s. Next: python test.py --config %s --weight %s",
+                best,
+                self.folder / "results.png",
+                self.folder / "config.yaml",
+                self.best_path if self.best_epoch >= 0 else self.last_path,
+            )
 
 
 def stages_in_force(settings: TrainConfig, epoch: int) -> list[StageConfig]:
-    """The stages that have begun by ``epoch``, the latest last; one from -16 begins 16 epochs before the end."""
+    """The stages that have begun by ``epoch``, the latest last; one from -16 begins 16 epochs
+    before the end.
+    """
+
     def begin(stage: StageConfig) -> int:
-        return stage.from_epoch if stage.from_epoch >= 0 else max(0, settings.epochs + stage.from_epoch)
+        return (
+            stage.from_epoch
+            if stage.from_epoch >= 0
+            else max(0, settings.epochs + stage.from_epoch)
+        )
 
     return [stage for stage in sorted(settings.stages, key=begin) if begin(stage) <= epoch]
 
 
 def stage_at(config: Config, epoch: int) -> tuple[dict, list]:
-    """(loss keywords, augmentation steps) in force in ``epoch``: later stages change what they name."""
+    """(loss keywords, augmentation steps) in force in ``epoch``: later stages change what they
+    name.
+    """
     loss, augment = dict(config.train.loss), list(config.data.augment)
     for stage in stages_in_force(config.train, epoch):
         loss |= stage.loss
@@ -399,7 +544,9 @@ def stage_at(config: Config, epoch: int) -> tuple[dict, list]:
 
 
 def is_evaluated(settings: TrainConfig, epoch: int) -> bool:
-    """Whether ``epoch`` ends with an evaluation: at multiples of the interval in force, and in the last epoch."""
+    """Whether ``epoch`` ends with an evaluation: at multiples of the interval in force, and in
+    the last epoch.
+    """
     interval = settings.eval_interval
     for stage in stages_in_force(settings, epoch):
         interval = stage.eval_interval if stage.eval_interval is not None else interval
@@ -407,10 +554,12 @@ def is_evaluated(settings: TrainConfig, epoch: int) -> bool:
 
 
 def ema_decay(settings: TrainConfig, update: int, *, done: float = 0.0) -> float:
-    """Moving-average decay at an update (1 first): grows to ``ema_decay`` so that early weights are forgotten.
+    """Moving-average decay at an update (1 first): grows to ``ema_decay`` so that early weights are
+    forgotten.
 
     Args:
-        done: share of the training's iterations that are over with this one, which the linear ramp follows.
+        done: share of the training's iterations that are over with this one, which the linear ramp
+            follows.
     """
     if settings.ema_ramp == "linear":
         return settings.ema_decay * min(1.0, done)
@@ -422,5 +571,3 @@ def multi_scale_size(settings: TrainConfig, iteration: int) -> tuple[int, int]:
     rng = np.random.default_rng((settings.seed, iteration // max(settings.multi_scale_interval, 1)))
     side = int(rng.choice(settings.multi_scale))
     return side, side
-
-

@@ -1,4 +1,7 @@
-"""Carries detections from the frame of the network to those of photos and of COCO files. NumPy only."""
+"""Carries detections from the frame of the network to those of photos and of COCO files. NumPy
+only.
+"""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -6,7 +9,9 @@ import numpy as np
 from mindyolo_ext.input_spec import Placement
 
 
-def detections_to_photo(detections: np.ndarray, placement: Placement, *, clip: bool = True) -> np.ndarray:
+def detections_to_photo(
+    detections: np.ndarray, placement: Placement, *, clip: bool = True
+) -> np.ndarray:
     """Detections in photo pixels.
 
     Args:
@@ -18,10 +23,14 @@ def detections_to_photo(detections: np.ndarray, placement: Placement, *, clip: b
     Raises: ValueError for another shape.
     """
     detections = checked_detections(detections)
-    return np.concatenate([placement.to_photo(detections[:, :4], clip=clip), detections[:, 4:]], axis=1)
+    return np.concatenate(
+        [placement.to_photo(detections[:, :4], clip=clip), detections[:, 4:]], axis=1
+    )
 
 
-def coco_records(detections: np.ndarray, image_id: int | str, category_ids: Sequence[int]) -> list[dict]:
+def coco_records(
+    detections: np.ndarray, image_id: int | str, category_ids: Sequence[int]
+) -> list[dict]:
     """Detections of one photo as records of the COCO results format.
 
     Args:
@@ -35,16 +44,22 @@ def coco_records(detections: np.ndarray, image_id: int | str, category_ids: Sequ
     detections = checked_detections(detections).astype(np.float64)
     classes = detections[:, 5].astype(int)
     if len(classes) and not 0 <= classes.min() <= classes.max() < len(category_ids):
-        raise ValueError(f"coco_records: image {image_id}: classes {classes.min()}..{classes.max()}, "
-                         f"but {len(category_ids)} category ids")
+        raise ValueError(
+            f"coco_records: image {image_id}: classes {classes.min()}..{classes.max()}, "
+            f"but {len(category_ids)} category ids"
+        )
     xywh = np.concatenate([detections[:, :2], detections[:, 2:4] - detections[:, :2]], axis=1)
-    return [{"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
-            for label, box, score in zip(classes.tolist(), xywh.tolist(), detections[:, 4].tolist())]
+    return [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for label, box, score in zip(classes.tolist(), xywh.tolist(), detections[:, 4].tolist())
+    ]
 
 
 def checked_detections(detections: np.ndarray) -> np.ndarray:
     """The array as float32 (N, 6). Raises: ValueError for another shape."""
     detections = np.asarray(detections, np.float32)
     if detections.ndim != 2 or detections.shape[1] != 6:
-        raise ValueError(f"detections: wanted (N, 6) x1, y1, x2, y2, score, class, got {detections.shape}")
+        raise ValueError(
+            f"detections: wanted (N, 6) x1, y1, x2, y2, score, class, got {detections.shape}"
+        )
     return detections

@@ -1,8 +1,10 @@
 """The accuracy measure of Yolo-FastestV2, under which its 24.1 % were published. NumPy only.
 
-It is kinder than PASCAL VOC's: a detection is matched with the best overlapping label whatever that label's class,
-as long as its own class occurs somewhere in the image. Use it to compare with numbers of that project only.
+It is kinder than PASCAL VOC's: a detection is matched with the best overlapping label whatever that
+label's class, as long as its own class occurs somewhere in the image. Use it to compare with
+numbers of that project only.
 """
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -30,7 +32,8 @@ class DarknetResult:
     """Means over the classes that occur in the labels (0 if none), and what they are made of.
 
     Args:
-        precision, recall, f1: at the last detection of each class, that is for all detections handed in.
+        precision, recall, f1: at the last detection of each class, that is for all detections
+            handed in.
         ap: area under the precision-recall curve.
         per_class: by rising class index.
         true_positives: per image a bool (N,) in the order of its detections.
@@ -46,17 +49,30 @@ class DarknetResult:
 
     def table(self, class_names: Sequence[str] | None = None) -> str:
         """The scores in percent per class and on average, as text."""
-        rows = [[class_names[c.label] if class_names else str(c.label), c.num_targets, c.num_detections]
-                + [100 * v for v in (c.precision, c.recall, c.ap, c.f1)] for c in self.per_class]
-        rows.append(["mean", sum(c.num_targets for c in self.per_class),
-                     sum(len(flags) for flags in self.true_positives)]
-                    + [100 * v for v in (self.precision, self.recall, self.ap, self.f1)])
-        return tabulate(rows, ["class", "targets", "detections", "precision", "recall", "AP50", "F1"], floatfmt=".2f",
-                        disable_numparse=[0])
+        rows = [
+            [class_names[c.label] if class_names else str(c.label), c.num_targets, c.num_detections]
+            + [100 * v for v in (c.precision, c.recall, c.ap, c.f1)]
+            for c in self.per_class
+        ]
+        rows.append(
+            [
+                "mean",
+                sum(c.num_targets for c in self.per_class),
+                sum(len(flags) for flags in self.true_positives),
+            ]
+            + [100 * v for v in (self.precision, self.recall, self.ap, self.f1)]
+        )
+        return tabulate(
+            rows,
+            ["class", "targets", "detections", "precision", "recall", "AP50", "F1"],
+            floatfmt=".2f",
+            disable_numparse=[0],
+        )
 
 
-def evaluate_darknet(detections: Sequence[np.ndarray], targets: Sequence[np.ndarray], *,
-                     iou_thres: float = 0.5) -> DarknetResult:
+def evaluate_darknet(
+    detections: Sequence[np.ndarray], targets: Sequence[np.ndarray], *, iou_thres: float = 0.5
+) -> DarknetResult:
     """Mean precision, recall, AP and F1 of a set of images by the rules of Yolo-FastestV2.
 
     Args:
@@ -66,11 +82,13 @@ def evaluate_darknet(detections: Sequence[np.ndarray], targets: Sequence[np.ndar
 
     Shape: B arrays (N, 6), B arrays (n, 5).
     Raises: ValueError for other shapes or different numbers of images.
-    Source: Yolo-FastestV2 ``utils/utils.py`` ``evaluation``. Unlike the original: equal scores keep their order
-        (its sort is not stable), and a set without labels gives zeros instead of NaN.
+    Source: Yolo-FastestV2 ``utils/utils.py`` ``evaluation``. Unlike the original: equal scores keep
+        their order (its sort is not stable), and a set without labels gives zeros instead of NaN.
     """
     if len(detections) != len(targets):
-        raise ValueError(f"evaluate_darknet: {len(detections)} images of detections, {len(targets)} of targets")
+        raise ValueError(
+            f"evaluate_darknet: {len(detections)} images of detections, {len(targets)} of targets"
+        )
     detections = [checked_detections(d) for d in detections]
     targets = [_checked_targets(t) for t in targets]
     flags = [_true_positives(d, t, iou_thres) for d, t in zip(detections, targets)]
@@ -80,8 +98,10 @@ def evaluate_darknet(detections: Sequence[np.ndarray], targets: Sequence[np.ndar
     order = np.argsort(-stacked[:, 4], kind="stable")
     hits, classes = np.concatenate(flags)[order], stacked[order, 5]
     labels = np.concatenate([t[:, 0] for t in targets])
-    per_class = [_score_class(int(label), hits[classes == label], int((labels == label).sum()))
-                 for label in np.unique(labels)]
+    per_class = [
+        _score_class(int(label), hits[classes == label], int((labels == label).sum()))
+        for label in np.unique(labels)
+    ]
     columns = [[c.precision, c.recall, c.ap, c.f1] for c in per_class] or [[0.0] * 4]
     precision, recall, ap, f1 = np.mean(columns, axis=0).tolist()
     return DarknetResult(precision, recall, ap, f1, len(targets), per_class, flags)
@@ -91,7 +111,9 @@ def _checked_targets(targets: np.ndarray) -> np.ndarray:
     """The array as float32 (n, 5), or ValueError."""
     targets = np.asarray(targets, np.float32)
     if targets.ndim != 2 or targets.shape[1] != 5:
-        raise ValueError(f"evaluate_darknet: wanted targets (n, 5) class, x1, y1, x2, y2, got {targets.shape}")
+        raise ValueError(
+            f"evaluate_darknet: wanted targets (n, 5) class, x1, y1, x2, y2, got {targets.shape}"
+        )
     return targets
 
 
@@ -100,11 +122,12 @@ def _true_positives(detections: np.ndarray, targets: np.ndarray, iou_thres: floa
     hits = np.zeros(len(detections), bool)
     if not len(detections) or not len(targets):
         return hits
-    iou = _inclusive_iou(detections[:, :4], targets[:, 1:])                    # (N, n)
+    iou = _inclusive_iou(detections[:, :4], targets[:, 1:])  # (N, n)
     nearest, known = iou.argmax(axis=1), np.isin(detections[:, 5], targets[:, 0])
     enough = iou[np.arange(len(iou)), nearest] >= iou_thres
     taken: set[int] = set()
-    # As in the original: the class of the nearest target is not compared with the detection's class.
+    # As in the original: the class of the nearest target is not compared with the detection's
+    # class.
     for index in np.flatnonzero(known & enough):
         if nearest[index] not in taken:
             hits[index] = True
@@ -115,9 +138,14 @@ def _true_positives(detections: np.ndarray, targets: np.ndarray, iou_thres: floa
 def _inclusive_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU (N, n) of boxes (N, 4) and (n, 4) whose last pixel counts: each side is one longer."""
     left, right = boxes[:, None], others[None]
-    sides = np.minimum(left[..., 2:], right[..., 2:]) - np.maximum(left[..., :2], right[..., :2]) + 1
+    sides = (
+        np.minimum(left[..., 2:], right[..., 2:]) - np.maximum(left[..., :2], right[..., :2]) + 1
+    )
     overlap = np.maximum(sides, 0).prod(axis=2)
-    area = (left[..., 2:] - left[..., :2] + 1).prod(axis=2), (right[..., 2:] - right[..., :2] + 1).prod(axis=2)
+    area = (
+        (left[..., 2:] - left[..., :2] + 1).prod(axis=2),
+        (right[..., 2:] - right[..., :2] + 1).prod(axis=2),
+    )
     return overlap / (area[0] + area[1] - overlap + np.float32(1e-16))
 
 
@@ -129,11 +157,15 @@ def _score_class(label: int, hits: np.ndarray, num_targets: int) -> DarknetClass
     recall, precision = true / (num_targets + 1e-16), true / np.arange(1, len(hits) + 1)
     last_p, last_r = float(precision[-1]), float(recall[-1])
     f1 = 2 * last_p * last_r / (last_p + last_r + 1e-16)
-    return DarknetClass(label, num_targets, len(hits), last_p, last_r, _area_under(recall, precision), f1)
+    return DarknetClass(
+        label, num_targets, len(hits), last_p, last_r, _area_under(recall, precision), f1
+    )
 
 
 def _area_under(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Area under the monotone envelope of a precision-recall curve, summed at every change of recall."""
+    """Area under the monotone envelope of a precision-recall curve, summed at every change of
+    recall.
+    """
     recall = np.concatenate([[0.0], recall, [1.0]])
     envelope = np.maximum.accumulate(np.concatenate([precision, [0.0]])[::-1])[::-1]
     return float(np.sum(np.diff(recall) * envelope))

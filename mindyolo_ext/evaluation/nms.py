@@ -1,21 +1,27 @@
-"""Non-maximum suppression on NumPy arrays, with the result of the plain greedy rule and a fraction of its time."""
+"""Non-maximum suppression on NumPy arrays, with the result of the plain greedy rule and a
+fraction of its time.
+"""
+
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-_BLOCK = 256    # candidates decided at once; fewer cost calls, more cost pairs that never matter
+_BLOCK = 256  # candidates decided at once; fewer cost calls, more cost pairs that never matter
 
 
 @dataclass(frozen=True)
 class NMSOptions:
-    """How overlapping boxes are thinned out. ``nms(boxes, scores, **options.as_kwargs())`` applies it.
+    """How overlapping boxes are thinned out. ``nms(boxes, scores, **options.as_kwargs())`` applies
+    it.
 
     Args:
         conf_thres: a score must be strictly greater, in 0..1.
-        iou_thres: a box is suppressed when its IoU with a better kept box is strictly greater, in 0..1.
+        iou_thres: a box is suppressed when its IoU with a better kept box is strictly greater, in
+            0..1.
         max_detections: at most this many boxes per image are kept.
         max_candidates: at most this many of the best candidates enter.
-        multi_label: False lets a box stand for its best class only, True for each class above ``conf_thres``.
+        multi_label: False lets a box stand for its best class only, True for each class above
+            ``conf_thres``.
         class_agnostic: True lets boxes of different classes suppress one another.
 
     Raises: ValueError for a value outside these rules.
@@ -33,7 +39,10 @@ class NMSOptions:
         for name, value in (("conf_thres", self.conf_thres), ("iou_thres", self.iou_thres)):
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"NMSOptions: {name} must be in 0..1, got {value!r}")
-        for name, value in (("max_detections", self.max_detections), ("max_candidates", self.max_candidates)):
+        for name, value in (
+            ("max_detections", self.max_detections),
+            ("max_candidates", self.max_candidates),
+        ):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise ValueError(f"NMSOptions: {name} must be a positive integer, got {value!r}")
 
@@ -42,66 +51,106 @@ class NMSOptions:
         return asdict(self)
 
 
-def nms(boxes: np.ndarray, scores: np.ndarray, *, conf_thres: float, iou_thres: float, max_detections: int = 300,
-        max_candidates: int = 30000, multi_label: bool = False, class_agnostic: bool = False) -> np.ndarray:
+def nms(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    *,
+    conf_thres: float,
+    iou_thres: float,
+    max_detections: int = 300,
+    max_candidates: int = 30000,
+    multi_label: bool = False,
+    class_agnostic: bool = False,
+) -> np.ndarray:
     """Detections of one image: the best boxes that do not overlap a better one of their class.
 
-    Equal scores keep the order of their rows (then of their classes). A candidate with a score or a coordinate
-    that is not finite is dropped. The options are those of ``NMSOptions``.
+    Equal scores keep the order of their rows (then of their classes). A candidate with a score or a
+    coordinate that is not finite is dropped. The options are those of ``NMSOptions``.
 
     Args:
         boxes: xyxy, pixels of the network input.
         scores: final confidences per class.
 
-    Shape: boxes (A, 4), scores (A, K) -> (N, 6) float32 x1, y1, x2, y2, score, class; falling score.
+    Shape: boxes (A, 4), scores (A, K) -> (N, 6) float32 x1, y1, x2, y2, score, class; falling
+        score.
     Raises: ValueError for other shapes or options out of range.
-    Source: Yolo-FastestV2 ``utils/utils.py`` ``non_max_suppression`` (single label) and YOLOv5 (multi label): IoU
-        without +1, in float32. Unlike the original: no time limit that drops the remaining images, and classes are
-        told apart by comparing them, not by adding 4096 * class to coordinates, which rounds them to 1/32 pixel.
+    Source: Yolo-FastestV2 ``utils/utils.py`` ``non_max_suppression`` (single label) and YOLOv5
+        (multi label): IoU without +1, in float32. Unlike the original: no time limit that drops the
+        remaining images, and classes are told apart by comparing them, not by adding 4096 * class
+        to coordinates, which rounds them to 1/32 pixel.
     """
-    options = NMSOptions(conf_thres, iou_thres, max_detections, max_candidates, multi_label, class_agnostic)
+    options = NMSOptions(
+        conf_thres, iou_thres, max_detections, max_candidates, multi_label, class_agnostic
+    )
     boxes, scores = _checked(boxes, scores)
     rows, classes, confidences = _candidates(boxes, scores, options)
     order = _best_first(confidences, max_candidates)
     rows, classes, confidences = rows[order], classes[order], confidences[order]
     groups = np.zeros_like(classes) if class_agnostic else classes
     kept = _greedy(boxes[rows], groups, iou_thres, max_detections)
-    return np.concatenate([boxes[rows[kept]], confidences[kept, None], classes[kept, None].astype(np.float32)], axis=1)
+    return np.concatenate(
+        [boxes[rows[kept]], confidences[kept, None], classes[kept, None].astype(np.float32)], axis=1
+    )
 
 
-def batched_nms(boxes: np.ndarray, scores: np.ndarray, *, conf_thres: float, iou_thres: float,
-                max_detections: int = 300, max_candidates: int = 30000, multi_label: bool = False,
-                class_agnostic: bool = False) -> list[np.ndarray]:
+def batched_nms(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    *,
+    conf_thres: float,
+    iou_thres: float,
+    max_detections: int = 300,
+    max_candidates: int = 30000,
+    multi_label: bool = False,
+    class_agnostic: bool = False,
+) -> list[np.ndarray]:
     """``nms`` of every image of a batch.
 
-    Shape: boxes (B, A, 4), scores (B, A, K) -> B arrays (N, 6) float32 x1, y1, x2, y2, score, class.
+    Shape: boxes (B, A, 4), scores (B, A, K) -> B arrays (N, 6) float32 x1, y1, x2, y2, score,
+        class.
     Raises: ValueError for other shapes or options out of range.
     """
     boxes, scores = np.asarray(boxes), np.asarray(scores)
     if boxes.ndim != 3 or scores.ndim != 3 or len(boxes) != len(scores):
-        raise ValueError(f"batched_nms: wanted boxes (B, A, 4) and scores (B, A, K), got {boxes.shape} and "
-                         f"{scores.shape}")
-    options = NMSOptions(conf_thres, iou_thres, max_detections, max_candidates, multi_label, class_agnostic)
+        raise ValueError(
+            f"batched_nms: wanted boxes (B, A, 4) and scores (B, A, K), got {boxes.shape} and "
+            f"{scores.shape}"
+        )
+    options = NMSOptions(
+        conf_thres, iou_thres, max_detections, max_candidates, multi_label, class_agnostic
+    )
     return [nms(b, s, **options.as_kwargs()) for b, s in zip(boxes, scores)]
 
 
 def _checked(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The two arrays as float32, or ValueError."""
     boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or scores.ndim != 2 or len(scores) != len(boxes) or not scores.shape[1]:
-        raise ValueError(f"nms: wanted boxes (A, 4) and scores (A, K), got {boxes.shape} and {scores.shape}")
+    if (
+        boxes.ndim != 2
+        or boxes.shape[1] != 4
+        or scores.ndim != 2
+        or len(scores) != len(boxes)
+        or not scores.shape[1]
+    ):
+        raise ValueError(
+            f"nms: wanted boxes (A, 4) and scores (A, K), got {boxes.shape} and {scores.shape}"
+        )
     return boxes, scores
 
 
-def _candidates(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions) -> tuple[np.ndarray, ...]:
-    """Row, class and score (n,) of each finite candidate above the threshold, by row, then class."""
+def _candidates(
+    boxes: np.ndarray, scores: np.ndarray, options: NMSOptions
+) -> tuple[np.ndarray, ...]:
+    """Row, class and score (n,) of each finite candidate above the threshold, by row, then
+    class.
+    """
     threshold = np.float32(options.conf_thres)
     if options.multi_label:
         above = np.flatnonzero(scores > threshold)
         rows, classes = np.divmod(above, scores.shape[1])
         confidences = scores.ravel()[above]
     else:
-        best = scores.max(axis=1)                                    # NaN wins, infinity too: then look again
+        best = scores.max(axis=1)  # NaN wins, infinity too: then look again
         if not np.isfinite(best).all():
             scores = np.where(np.isfinite(scores), scores, np.float32(-1))
             best = scores.max(axis=1)
@@ -114,9 +163,11 @@ def _candidates(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions) -> t
 
 
 def _best_first(confidences: np.ndarray, limit: int) -> np.ndarray:
-    """Indices of the ``limit`` highest positive scores (n,), falling, equal scores in their order."""
-    # The bits of a positive float32 sort like the number. With the index below them every key is unique, so the
-    # fast unstable sort gives the stable order.
+    """Indices of the ``limit`` highest positive scores (n,), falling, equal scores in their
+    order.
+    """
+    # The bits of a positive float32 sort like the number. With the index below them every key is
+    # unique, so the fast unstable sort gives the stable order.
     bits = np.ascontiguousarray(confidences, np.float32).view(np.uint32).astype(np.uint64)
     keys = (np.uint64(0xFFFFFFFF) - bits) << np.uint64(32) | np.arange(len(bits), dtype=np.uint64)
     if len(keys) > limit:
@@ -126,10 +177,11 @@ def _best_first(confidences: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _greedy(boxes: np.ndarray, groups: np.ndarray, iou_thres: float, limit: int) -> np.ndarray:
-    """Indices of the first ``limit`` boxes (n, 4), best first, that no kept better box of their group suppresses.
+    """Indices of the first ``limit`` boxes (n, 4), best first, that no kept better box of their
+    group suppresses.
 
-    Works through the boxes in blocks: first what is kept already suppresses, then the block is settled within
-    itself. Nothing behind the last box that can be kept is looked at.
+    Works through the boxes in blocks: first what is kept already suppresses, then the block is
+    settled within itself. Nothing behind the last box that can be kept is looked at.
     """
     conflicts = _Conflicts(boxes, groups, iou_thres)
     kept = np.zeros(0, np.int64)
@@ -144,10 +196,13 @@ def _greedy(boxes: np.ndarray, groups: np.ndarray, iou_thres: float, limit: int)
 
 
 def _settle(conflict: np.ndarray) -> np.ndarray:
-    """Which boxes, best first, the greedy rule keeps, from who is in conflict with whom (n, n): bool (n,)."""
-    suppresses = np.triu(conflict, 1)                                 # row better than column
-    # A box falls when a box that stands suppresses it. Repeating that from "all stand" fixes the verdicts from the
-    # best downwards, at least one per round, so it ends, and it ends at the greedy result.
+    """Which boxes, best first, the greedy rule keeps, from who is in conflict with whom (n, n):
+    bool (n,).
+    """
+    suppresses = np.triu(conflict, 1)  # row better than column
+    # A box falls when a box that stands suppresses it. Repeating that from "all stand" fixes the
+    # verdicts from the best downwards, at least one per round, so it ends, and it ends at the
+    # greedy result.
     alive = np.ones(len(conflict), bool)
     while True:
         verdict = ~suppresses[alive].any(axis=0)

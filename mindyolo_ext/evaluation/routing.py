@@ -1,4 +1,7 @@
-"""Which images of a routed model are hard, and which threshold makes how many of them so. NumPy only."""
+"""Which images of a routed model are hard, and which threshold makes how many of them so. NumPy
+only.
+"""
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +11,8 @@ import numpy as np
 def is_hard(easiness: np.ndarray, dy_thres: float) -> np.ndarray:
     """Which images take the second exit, (B,) bool.
 
-    Unlike the original: a threshold of 1 sends all images there, also those whose easiness rounds to 1.
+    Unlike the original: a threshold of 1 sends all images there, also those whose easiness rounds
+    to 1.
     """
     return (np.asarray(easiness, np.float64) < dy_thres) | (dy_thres >= 1)
 
@@ -16,8 +20,10 @@ def is_hard(easiness: np.ndarray, dy_thres: float) -> np.ndarray:
 def checked_threshold(dy_thres: float) -> float:
     """The threshold itself. Raises: ValueError outside 0..1."""
     if not 0 <= dy_thres <= 1:
-        raise ValueError(f"dy_thres: wanted a threshold in 0..1 (images whose easiness is below it take the second "
-                         f"exit), got {dy_thres}")
+        raise ValueError(
+            "dy_thres: wanted a threshold in 0..1 (images whose easiness is below it take the "
+            f"second exit), got {dy_thres}"
+        )
     return float(dy_thres)
 
 

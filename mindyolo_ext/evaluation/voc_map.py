@@ -1,4 +1,5 @@
 """Average precision at IoU 0.5 by the two rules of the PASCAL VOC challenges. NumPy only."""
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ class VocClass:
 
 @dataclass(frozen=True)
 class VocResult:
-    """Means over the classes that have ground truth, NaN if none has, and the classes by rising label."""
+    """Means over the classes that have ground truth, NaN if none has, and the classes by rising
+    label.
+    """
 
     ap07: float
     ap: float
@@ -39,13 +42,30 @@ class VocResult:
 
     def table(self) -> str:
         """AP50 by both rules per class and on average, in percent, as text."""
-        rows = [[c.name, str(c.num_ground_truth), str(c.num_difficult), str(c.num_detections), _percent(c.ap07),
-                 _percent(c.ap)] for c in self.per_class]
-        totals = [str(sum(column)) for column in zip(*((c.num_ground_truth, c.num_difficult, c.num_detections)
-                                                       for c in self.per_class))]
+        rows = [
+            [
+                c.name,
+                str(c.num_ground_truth),
+                str(c.num_difficult),
+                str(c.num_detections),
+                _percent(c.ap07),
+                _percent(c.ap),
+            ]
+            for c in self.per_class
+        ]
+        totals = [
+            str(sum(column))
+            for column in zip(
+                *((c.num_ground_truth, c.num_difficult, c.num_detections) for c in self.per_class)
+            )
+        ]
         rows.append(["mean", *(totals or ["0"] * 3), _percent(self.ap07), _percent(self.ap)])
-        return tabulate(rows, ["class", "boxes", "difficult", "detections", "AP50, VOC07 11-point", "AP50, VOC area"],
-                        disable_numparse=True, colalign=("left", *["right"] * 5))
+        return tabulate(
+            rows,
+            ["class", "boxes", "difficult", "detections", "AP50, VOC07 11-point", "AP50, VOC area"],
+            disable_numparse=True,
+            colalign=("left", *["right"] * 5),
+        )
 
 
 def _percent(value: float) -> str:
@@ -53,79 +73,121 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
-def evaluate_voc(detections: Sequence[np.ndarray], targets: Sequence[np.ndarray], class_names: Sequence[str], *,
-                 difficult: Sequence[np.ndarray] | None = None, iou_thres: float = 0.5) -> VocResult:
+def evaluate_voc(
+    detections: Sequence[np.ndarray],
+    targets: Sequence[np.ndarray],
+    class_names: Sequence[str],
+    *,
+    difficult: Sequence[np.ndarray] | None = None,
+    iou_thres: float = 0.5,
+) -> VocResult:
     """VOC's average precision of a set of images.
 
-    By falling score over all images each detection looks at the object of its class that it overlaps most. Too
-    little overlap, or an object that a better detection has already taken: a false alarm. A difficult object: the
-    detection does not count at all.
+    By falling score over all images each detection looks at the object of its class that it
+    overlaps most. Too
+    little overlap, or an object that a better detection has already taken: a false alarm. A
+    difficult object: the detection does not count at all.
 
     Args:
-        detections: per image x1, y1, x2, y2, score, class; equal scores keep the order of images and rows.
-        targets: per image class, x1, y1, x2, y2 in the same frame, whose pixel i reaches from i to i + 1.
+        detections: per image x1, y1, x2, y2, score, class; equal scores keep the order of images
+            and rows.
+        targets: per image class, x1, y1, x2, y2 in the same frame, whose pixel i reaches from i to
+            i + 1.
         class_names: a name per class.
         difficult: per image which targets need not be found, bool; None: all targets count.
         iou_thres: least IoU of a hit, above 0.
 
     Shape: B arrays (N, 6), B arrays (n, 5), B arrays (n,).
-    Raises: ValueError for other shapes, different numbers of images, classes without a name, numbers that are not
-        finite, or ``iou_thres`` outside 0..1.
-    Source: VOCdevkit, ``VOCevaldet.m`` (2007 and 2010), where an IoU of just ``iou_thres`` is enough; ports to Python
-        often want more. The devkit adds 1 to the sides of boxes whose corners are whole pixels counted from 1; here
-        such a box is x1 - 1, y1 - 1, x2, y2, of the same size, so the plain IoU is the devkit's. Unlike the original:
-        recall levels are compared as whole numbers (there 0.3 is not reached by 3 objects of 10).
+    Raises: ValueError for other shapes, different numbers of images, classes without a name,
+        numbers that are not finite, or ``iou_thres`` outside 0..1.
+    Source: VOCdevkit, ``VOCevaldet.m`` (2007 and 2010), where an IoU of just ``iou_thres`` is
+        enough; ports to Python often want more. The devkit adds 1 to the sides of boxes whose
+        corners are whole pixels counted from 1; here such a box is x1 - 1, y1 - 1, x2, y2, of the
+        same size, so the plain IoU is the devkit's. Unlike the original: recall levels are compared
+        as whole numbers (there 0.3 is not reached by 3 objects of 10).
     """
     found, truth, hard = _checked(detections, targets, class_names, difficult)
     if not 0 < iou_thres <= 1:
         raise ValueError(f"evaluate_voc: iou_thres must be above 0 and at most 1, got {iou_thres}")
     overlap, nearest = _nearest_objects(found, truth)
-    rows, objects = np.concatenate([np.zeros((0, 6)), *found]), np.concatenate([np.zeros((0, 5)), *truth])
+    rows, objects = (
+        np.concatenate([np.zeros((0, 6)), *found]),
+        np.concatenate([np.zeros((0, 5)), *truth]),
+    )
     order = np.argsort(-rows[:, 4], kind="stable")
     classes, overlap, nearest = rows[order, 5], overlap[order], nearest[order]
     near = np.flatnonzero(overlap >= iou_thres)
     on_difficult = np.zeros(len(rows), bool)
     on_difficult[near] = hard[nearest[near]]
     hits = np.zeros(len(rows), bool)
-    hits[near[np.unique(nearest[near], return_index=True)[1]]] = True           # the best detection of each object
+    # the best detection of each object
+    hits[near[np.unique(nearest[near], return_index=True)[1]]] = True
     per_class = []
     for label, name in enumerate(class_names):
         own, its = objects[:, 0] == label, (classes == label) & ~on_difficult
         count = int((own & ~hard).sum())
-        per_class.append(VocClass(name, count, int((own & hard).sum()), int(its.sum()),
-                                  *_average_precisions(hits[its], count)))
+        per_class.append(
+            VocClass(
+                name,
+                count,
+                int((own & hard).sum()),
+                int(its.sum()),
+                *_average_precisions(hits[its], count),
+            )
+        )
     scores = [(c.ap07, c.ap) for c in per_class if c.num_ground_truth] or [(math.nan, math.nan)]
     return VocResult(*np.mean(scores, axis=0).tolist(), len(found), per_class)
 
 
-def _checked(detections: Sequence[np.ndarray], targets: Sequence[np.ndarray], class_names: Sequence[str],
-             difficult: Sequence[np.ndarray] | None) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Detections (N, 6) and targets (n, 5) of each image, whether each of all targets is difficult (sum of n,)."""
+def _checked(
+    detections: Sequence[np.ndarray],
+    targets: Sequence[np.ndarray],
+    class_names: Sequence[str],
+    difficult: Sequence[np.ndarray] | None,
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Detections (N, 6) and targets (n, 5) of each image, whether each of all targets is
+    difficult (sum of n,).
+    """
     if not len(detections) == len(targets) == len(targets if difficult is None else difficult):
-        raise ValueError(f"evaluate_voc: {len(detections)} images of detections, {len(targets)} of targets"
-                         + ("" if difficult is None else f", {len(difficult)} of difficult"))
+        raise ValueError(
+            f"evaluate_voc: {len(detections)} images of detections, {len(targets)} of targets"
+            + ("" if difficult is None else f", {len(difficult)} of difficult")
+        )
     found = [checked_detections(d).astype(np.float64) for d in detections]
     truth = [np.asarray(t, np.float64) for t in targets]
-    hard = [np.zeros(len(t), bool) for t in truth] if difficult is None else [np.asarray(h, bool) for h in difficult]
+    hard = (
+        [np.zeros(len(t), bool) for t in truth]
+        if difficult is None
+        else [np.asarray(h, bool) for h in difficult]
+    )
     for image, (its, boxes, flags) in enumerate(zip(found, truth, hard)):
         if boxes.ndim != 2 or boxes.shape[1] != 5 or flags.shape != boxes.shape[:1]:
-            raise ValueError(f"evaluate_voc: image {image}: wanted targets (n, 5) class, x1, y1, x2, y2 and difficult "
-                             f"(n,), got {boxes.shape} and {flags.shape}")
+            raise ValueError(
+                f"evaluate_voc: image {image}: wanted targets (n, 5) class, x1, y1, x2, y2 and "
+                f"difficult (n,), got {boxes.shape} and {flags.shape}"
+            )
         if not (np.isfinite(its).all() and np.isfinite(boxes).all()):
             raise ValueError(f"evaluate_voc: image {image}: wanted finite numbers")
         labels = np.concatenate([its[:, 5], boxes[:, 0]])
         if not np.isin(labels, np.arange(len(class_names))).all():
-            raise ValueError(f"evaluate_voc: image {image}: classes {labels.min():g}..{labels.max():g}, but "
-                             f"{len(class_names)} class names")
+            raise ValueError(
+                f"evaluate_voc: image {image}: classes {labels.min():g}..{labels.max():g}, but "
+                f"{len(class_names)} class names"
+            )
     return found, truth, np.concatenate([np.zeros(0, bool), *hard])
 
 
-def _nearest_objects(found: list[np.ndarray], truth: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each detection of all images, the largest IoU with an object of its class and that object's number."""
+def _nearest_objects(
+    found: list[np.ndarray], truth: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each detection of all images, the largest IoU with an object of its class and that
+    object's number.
+    """
     overlaps, numbers, first = [np.zeros(0)], [np.zeros(0, np.int64)], 0
     for its, boxes in zip(found, truth):
         if len(boxes):
-            iou = np.where(its[:, 5, None] == boxes[:, 0], _iou(its[:, :4], boxes[:, 1:]), 0.0)     # (N, n)
+            # (N, n)
+            iou = np.where(its[:, 5, None] == boxes[:, 0], _iou(its[:, :4], boxes[:, 1:]), 0.0)
             best = iou.argmax(axis=1)
             overlaps.append(iou[np.arange(len(its)), best])
             numbers.append(first + best)
@@ -141,7 +203,11 @@ def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     left, right = boxes[:, None], others[None]
     sides = np.minimum(left[..., 2:], right[..., 2:]) - np.maximum(left[..., :2], right[..., :2])
     overlap = np.maximum(sides, 0).prod(axis=2)
-    union = (left[..., 2:] - left[..., :2]).prod(axis=2) + (right[..., 2:] - right[..., :2]).prod(axis=2) - overlap
+    union = (
+        (left[..., 2:] - left[..., :2]).prod(axis=2)
+        + (right[..., 2:] - right[..., :2]).prod(axis=2)
+        - overlap
+    )
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=overlap > 0)
 
 
@@ -151,6 +217,7 @@ def _average_precisions(hits: np.ndarray, count: int) -> tuple[float, float]:
         return math.nan, math.nan
     true = np.cumsum(hits)
     precision = true / np.arange(1, len(hits) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]                     # the best at this recall or more
-    reached = np.searchsorted(10 * true, np.arange(11) * count)                # first with recall >= 0, 0.1, ... 1
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]  # the best at this recall or more
+    # first with recall >= 0, 0.1, ... 1
+    reached = np.searchsorted(10 * true, np.arange(11) * count)
     return float(np.append(envelope, 0.0)[reached].mean()), float(envelope[hits].sum() / count)

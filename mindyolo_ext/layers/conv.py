@@ -3,13 +3,22 @@
 Weights start as PyTorch starts them: uniform within 1 / sqrt(fan_in), for biases too. That is what
 ``nn.Conv2d`` does when ``weight_init`` and ``bias_init`` are None.
 """
+
 from collections.abc import Callable
 
 from mindyolo_ext.backend import Tensor, nn
 
 
-def conv2d(in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, group: int = 1,
-           has_bias: bool = False, weight_init: object = None) -> nn.Conv2d:
+def conv2d(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    group: int = 1,
+    has_bias: bool = False,
+    weight_init: object = None,
+) -> nn.Conv2d:
     """A convolution padded by ``kernel_size // 2`` on every side.
 
     Args:
@@ -25,8 +34,17 @@ def conv2d(in_channels: int, out_channels: int, kernel_size: int, *, stride: int
     """
     if kernel_size % 2 == 0:
         raise ValueError(f"conv2d: kernel_size must be odd, got {kernel_size}")
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, pad_mode="pad", padding=kernel_size // 2,
-                     group=group, has_bias=has_bias, weight_init=weight_init)
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        pad_mode="pad",
+        padding=kernel_size // 2,
+        group=group,
+        has_bias=has_bias,
+        weight_init=weight_init,
+    )
 
 
 class ConvBNAct(nn.Cell):
@@ -39,17 +57,30 @@ class ConvBNAct(nn.Cell):
         group: groups of channels.
         has_bias: whether the convolution has a bias, which the batch norm makes idle.
         act: makes the activation, for example its class; ``nn.Identity`` makes the block linear.
-        eps, momentum: of the batch norm; ``momentum`` is the share of the old statistics that is kept.
+        eps, momentum: of the batch norm; ``momentum`` is the share of the old statistics that is
+            kept.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
     Raises: ValueError if ``kernel_size`` is even.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, group: int = 1,
-                 has_bias: bool = False, act: Callable[[], nn.Cell] = nn.SiLU, eps: float = 1e-3,
-                 momentum: float = 0.97):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        *,
+        stride: int = 1,
+        group: int = 1,
+        has_bias: bool = False,
+        act: Callable[[], nn.Cell] = nn.SiLU,
+        eps: float = 1e-3,
+        momentum: float = 0.97,
+    ):
         super().__init__()
-        self.conv = conv2d(in_channels, out_channels, kernel_size, stride=stride, group=group, has_bias=has_bias)
+        self.conv = conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, group=group, has_bias=has_bias
+        )
         self.bn = nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum)
         self.act = act()
 

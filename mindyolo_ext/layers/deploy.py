@@ -1,10 +1,12 @@
 """What the deploy forms of all families share."""
+
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.layers.fold import copy_parameters, fold_batch_norms
 
 
 class DeployForm(nn.Cell):
-    """A detector for inference: the network with folded batch norms. ``construct`` is the family's export form.
+    """A detector for inference: the network with folded batch norms. ``construct`` is the family's
+    export form.
 
     Args:
         source: the detector in training form; it is not changed.
@@ -23,5 +25,7 @@ class DeployForm(nn.Cell):
         self.set_train(False)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K), as the training form gives them."""
+        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K), as the training form
+        gives them.
+        """
         return self.network.predict(images)

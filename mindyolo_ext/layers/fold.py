@@ -1,4 +1,5 @@
 """Batch norm folded into the convolution before it, for the deploy form of a model."""
+
 import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, nn
@@ -12,17 +13,19 @@ def copy_parameters(source: nn.Cell, target: nn.Cell) -> None:
 
 
 def fold_batch_norms(cell: nn.Cell) -> None:
-    """Replace, inside ``cell``, every batch norm that follows a convolution by a bias of that convolution.
+    """Replace, inside ``cell``, every batch norm that follows a convolution by a bias of that
+    convolution.
 
-    Convolution and batch norm must be neighbours among the children of one cell, in the order in which
-    they run. The batch norm's place is taken by ``nn.Identity``, so the other names stay. A cell with a method
-    ``folded``, which gives a cell of the same function without batch norm, is replaced by what it gives.
+    Convolution and batch norm must be neighbours among the children of one cell, in the order in
+    which they run. The batch norm's place is taken by ``nn.Identity``, so the other names stay. A
+    cell with a method ``folded``, which gives a cell of the same function without batch norm, is
+    replaced by what it gives.
 
     Raises: ValueError if a batch norm remains, because no convolution stands before it.
     """
     _fold_children(cell)
     for name, parameter in cell.parameters_and_names():
-        parameter.name = name                           # a graph needs a name of its own for each
+        parameter.name = name  # a graph needs a name of its own for each
     left = [name for name, child in cell.cells_and_names() if isinstance(child, nn.BatchNorm2d)]
     if left:
         raise ValueError(f"fold_batch_norms: no convolution stands before {', '.join(left)}")
@@ -32,7 +35,9 @@ def _fold_children(cell: nn.Cell) -> None:
     """Fold the pairs among the children of ``cell``, then those further down."""
     previous = ""
     for name, child in list(cell.name_cells().items()):
-        if isinstance(child, nn.BatchNorm2d) and isinstance(cell.name_cells().get(previous), nn.Conv2d):
+        if isinstance(child, nn.BatchNorm2d) and isinstance(
+            cell.name_cells().get(previous), nn.Conv2d
+        ):
             _replace(cell, previous, folded_convolution(cell.name_cells()[previous], child))
             _replace(cell, name, nn.Identity())
         elif hasattr(child, "folded"):
@@ -43,21 +48,32 @@ def _fold_children(cell: nn.Cell) -> None:
 
 
 def folded_convolution(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """A convolution with bias that equals ``convolution`` followed by ``batch_norm`` on running statistics."""
+    """A convolution with bias that equals ``convolution`` followed by ``batch_norm`` on running
+    statistics.
+    """
     scale, bias = norm_scale_and_shift(batch_norm)
     weight = convolution.weight.asnumpy() * scale[:, None, None, None]
     if convolution.has_bias:
         bias = bias + convolution.bias.asnumpy() * scale
-    folded = nn.Conv2d(convolution.in_channels, convolution.out_channels, convolution.kernel_size,
-                       convolution.stride, pad_mode=convolution.pad_mode, padding=convolution.padding,
-                       dilation=convolution.dilation, group=convolution.group, has_bias=True)
+    folded = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,
+        convolution.stride,
+        pad_mode=convolution.pad_mode,
+        padding=convolution.padding,
+        dilation=convolution.dilation,
+        group=convolution.group,
+        has_bias=True,
+    )
     folded.weight.set_data(Tensor(weight, float32))
     folded.bias.set_data(Tensor(bias, float32))
     return folded
 
 
 def fold_implicit(convolution: nn.Conv2d, added: np.ndarray, factor: np.ndarray) -> nn.Conv2d:
-    """A 1 x 1 convolution with bias that equals ``convolution`` of the input plus ``added``, times ``factor``.
+    """A 1 x 1 convolution with bias that equals ``convolution`` of the input plus ``added``, times
+    ``factor``.
 
     Args:
         convolution: 1 x 1, with bias.
@@ -73,9 +89,12 @@ def fold_implicit(convolution: nn.Conv2d, added: np.ndarray, factor: np.ndarray)
 
 
 def norm_scale_and_shift(batch_norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
-    """What ``batch_norm`` does on running statistics: x * scale + shift per channel, both (C,) float64."""
+    """What ``batch_norm`` does on running statistics: x * scale + shift per channel, both (C,)
+    float64.
+    """
     scale = batch_norm.gamma.asnumpy().astype(np.float64) / np.sqrt(
-        batch_norm.moving_variance.asnumpy().astype(np.float64) + batch_norm.eps)
+        batch_norm.moving_variance.asnumpy().astype(np.float64) + batch_norm.eps
+    )
     return scale, batch_norm.beta.asnumpy() - batch_norm.moving_mean.asnumpy() * scale
 
 

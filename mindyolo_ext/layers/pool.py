@@ -1,13 +1,15 @@
 """Max-pooling whose cost on a CPU does not dominate a small backbone."""
+
 from mindyolo_ext.backend import Tensor, nn, ops
 
 
 class HalvingMaxPool(nn.Cell):
-    """Maximum over 3 x 3 windows with stride 2 and padding 1, for maps that hold no value below ``lowest``.
+    """Maximum over 3 x 3 windows with stride 2 and padding 1, for maps that hold no value below
+    ``lowest``.
 
     After a ReLU a border of zeros never wins against a map value, so zeros in front replace the
-    padding by minus infinity; at even sizes the padding behind is never read. On a CPU concatenating
-    them costs about a tenth of ``pad_mode="pad"`` or ``ops.pad``.
+    padding by minus infinity; at even sizes the padding behind is never read. On a CPU
+    concatenating them costs about a tenth of ``pad_mode="pad"`` or ``ops.pad``.
 
     Shape: (B, C, H, W), H and W even, values >= lowest -> (B, C, H / 2, W / 2).
     """

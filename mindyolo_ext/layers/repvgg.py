@@ -1,4 +1,5 @@
 """The block of RepVGG: three branches in training, one convolution for inference."""
+
 from collections.abc import Callable
 
 import numpy as np
@@ -9,8 +10,8 @@ from mindyolo_ext.layers.fold import folded_convolution, norm_scale_and_shift
 
 
 class RepVGGBlock(nn.Cell):
-    """Sum of a 3 x 3 convolution, a 1 x 1 convolution and, where the shape stays, the input, each with batch norm;
-    then the activation.
+    """Sum of a 3 x 3 convolution, a 1 x 1 convolution and, where the shape stays, the input, each
+    with batch norm; then the activation.
 
     Args:
         in_channels, out_channels: channels before and after.
@@ -21,8 +22,14 @@ class RepVGGBlock(nn.Cell):
     Source: arXiv:2101.03697.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1,
-                 act: Callable[[], nn.Cell] = nn.ReLU):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        act: Callable[[], nn.Cell] = nn.ReLU,
+    ):
         super().__init__()
         self.has_identity = in_channels == out_channels and stride == 1
         if self.has_identity:
@@ -38,10 +45,15 @@ class RepVGGBlock(nn.Cell):
         return self.nonlinearity(y)
 
     def folded(self) -> nn.Cell:
-        """The same function on running statistics as one 3 x 3 convolution with bias, and the activation."""
+        """The same function on running statistics as one 3 x 3 convolution with bias, and the
+        activation.
+        """
         dense = folded_convolution(self.rbr_dense.conv, self.rbr_dense.bn)
         point = folded_convolution(self.rbr_1x1.conv, self.rbr_1x1.bn)
-        kernel, bias = dense.weight.asnumpy().astype(np.float64), dense.bias.asnumpy().astype(np.float64)
+        kernel, bias = (
+            dense.weight.asnumpy().astype(np.float64),
+            dense.bias.asnumpy().astype(np.float64),
+        )
         kernel[:, :, 1:2, 1:2] += point.weight.asnumpy()
         bias += point.bias.asnumpy()
         if self.has_identity:
@@ -49,7 +61,9 @@ class RepVGGBlock(nn.Cell):
             channels = np.arange(len(scale))
             kernel[channels, channels, 1, 1] += scale
             bias += shift
-        merged = conv2d(dense.in_channels, dense.out_channels, 3, stride=dense.stride[0], has_bias=True)
+        merged = conv2d(
+            dense.in_channels, dense.out_channels, 3, stride=dense.stride[0], has_bias=True
+        )
         merged.weight.set_data(Tensor(kernel, float32))
         merged.bias.set_data(Tensor(bias, float32))
         return nn.SequentialCell(merged, self.nonlinearity)

@@ -1,8 +1,10 @@
 """Feature maps of other sizes.
 
-Bilinear enlargement and average pooling are linear along either axis, so both are two products with constant
-matrices. That serves any pair of sizes, exports to every format, and costs no more than the resize operators.
+Bilinear enlargement and average pooling are linear along either axis, so both are two products with
+constant matrices. That serves any pair of sizes, exports to every format, and costs no more than
+the resize operators.
 """
+
 import numpy as np
 
 from mindyolo_ext.backend import Tensor, ops
@@ -14,8 +16,10 @@ def double(x: Tensor) -> Tensor:
     Broadcasting costs less on a CPU than the resize operators, forward and backward.
     """
     batch, channels, height, width = x.shape
-    x = ops.broadcast_to(ops.reshape(x, (batch, channels, height, 1, width, 1)),
-                         (batch, channels, height, 2, width, 2))
+    x = ops.broadcast_to(
+        ops.reshape(x, (batch, channels, height, 1, width, 1)),
+        (batch, channels, height, 2, width, 2),
+    )
     return ops.reshape(x, (batch, channels, 2 * height, 2 * width))
 
 
@@ -26,7 +30,9 @@ def space_to_depth(image: Tensor) -> Tensor:
     """
     batch, colors, height, width = image.shape
     squares = ops.reshape(image, (batch, colors, height // 2, 2, width // 2, 2))
-    return ops.reshape(ops.transpose(squares, (0, 5, 3, 1, 2, 4)), (batch, 4 * colors, height // 2, width // 2))
+    return ops.reshape(
+        ops.transpose(squares, (0, 5, 3, 1, 2, 4)), (batch, 4 * colors, height // 2, width // 2)
+    )
 
 
 def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -41,7 +47,8 @@ def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def adaptive_average(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Means over bins (B, C, h, w) -> (B, C, *size); bin i covers floor(i n / m) to ceil((i + 1) n / m).
+    """Means over bins (B, C, h, w) -> (B, C, *size); bin i covers floor(i n / m) to ceil((i + 1) n
+    / m).
 
     Source: ``torch.nn.functional.adaptive_avg_pool2d``.
     """

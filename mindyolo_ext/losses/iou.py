@@ -1,9 +1,10 @@
 """Overlap of boxes, pair by pair, on separate coordinate tensors.
 
-A box argument is a tuple of four tensors x1, y1, x2, y2 (in ``center_iou`` cx, cy, w, h) that broadcast
-against those of the other box; slicing one (..., 4) tensor costs more than the overlap itself. Coordinates
-may be pixels or grid units. ``eps`` is added to every denominator.
+A box argument is a tuple of four tensors x1, y1, x2, y2 (in ``center_iou`` cx, cy, w, h) that
+broadcast against those of the other box; slicing one (..., 4) tensor costs more than the overlap
+itself. Coordinates may be pixels or grid units. ``eps`` is added to every denominator.
 """
+
 import math
 
 from mindyolo_ext.backend import Tensor, ops
@@ -14,7 +15,12 @@ Box = tuple[Tensor, Tensor, Tensor, Tensor]
 def box_from_center(center_x: Tensor, center_y: Tensor, width: Tensor, height: Tensor) -> Box:
     """Corners x1, y1, x2, y2 of boxes given by centre and size."""
     half_width, half_height = width * 0.5, height * 0.5
-    return center_x - half_width, center_y - half_height, center_x + half_width, center_y + half_height
+    return (
+        center_x - half_width,
+        center_y - half_height,
+        center_x + half_width,
+        center_y + half_height,
+    )
 
 
 def iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
@@ -23,18 +29,25 @@ def iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
 
 
 def center_iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
-    """Intersection over union of boxes given as cx, cy, w, h; their areas do not suffer from large coordinates."""
+    """Intersection over union of boxes given as cx, cy, w, h; their areas do not suffer from
+    large coordinates.
+    """
     x, y, width, height = first
     other_x, other_y, other_width, other_height = second
     x1, y1, x2, y2 = box_from_center(x, y, width, height)
-    other_x1, other_y1, other_x2, other_y2 = box_from_center(other_x, other_y, other_width, other_height)
+    other_x1, other_y1, other_x2, other_y2 = box_from_center(
+        other_x, other_y, other_width, other_height
+    )
     inter = ops.relu(ops.minimum(x2, other_x2) - ops.maximum(x1, other_x1)) * ops.relu(
-        ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1))
+        ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1)
+    )
     return inter / (width * height + other_width * other_height - inter + eps)
 
 
 def giou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
-    """IoU minus the share of the enclosing box that the union leaves empty, -1..1. Source: arXiv:1902.09630."""
+    """IoU minus the share of the enclosing box that the union leaves empty, -1..1. Source:
+    arXiv:1902.09630.
+    """
     overlap, union = _iou_and_union(first, second, eps)
     width, height = _enclosing_size(first, second)
     area = width * height + eps
@@ -53,27 +66,31 @@ def ciou(first: Box, second: Box, eps: float = 1e-16, *, added_height: float = 0
     """DIoU minus a penalty for different aspect ratios, whose weight carries no gradient.
 
     Args:
-        added_height: by how much areas and aspect ratios see the boxes higher than they are. The detectors of the
-            YOLOv7 kind add ``eps`` there, which tells for boxes that are hardly higher.
+        added_height: by how much areas and aspect ratios see the boxes higher than they are. The
+            detectors of the YOLOv7 kind add ``eps`` there, which tells for boxes that are hardly
+            higher.
 
-    Source: arXiv:1911.08287. Unlike the originals, ``eps`` also guards the weight, which is 0 / 0 for
-    equal boxes there.
+    Source: arXiv:1911.08287. Unlike the originals, ``eps`` also guards the weight, which is 0 / 0
+    for equal boxes there.
     """
     overlap = _iou_and_union(first, second, eps, added_height)[0]
     eps_of_ratio = added_height + eps
     angle = ops.atan((second[2] - second[0]) / (second[3] - second[1] + eps_of_ratio)) - ops.atan(
-        (first[2] - first[0]) / (first[3] - first[1] + eps_of_ratio))
-    aspect = angle * angle * (4.0 / math.pi ** 2)
+        (first[2] - first[0]) / (first[3] - first[1] + eps_of_ratio)
+    )
+    aspect = angle * angle * (4.0 / math.pi**2)
     weight = ops.stop_gradient(aspect / (1.0 - overlap + aspect + eps))
     return overlap - (_center_distance(first, second, eps) + aspect * weight)
 
 
 def siou(first: Box, second: Box, eps: float = 1e-10) -> Tensor:
-    """IoU minus half the sum of a distance cost, weighted by the angle between the centres, and a shape cost.
+    """IoU minus half the sum of a distance cost, weighted by the angle between the centres, and a
+    shape cost.
 
     One box of each pair needs a positive width and height.
-    Source: arXiv:2205.12740 as Gold-YOLO's ``yolov6/utils/figure_iou.py`` computes it. Its sine of twice the angle,
-    ``cos(2 asin(a) - pi / 2)``, is ``2 |x| |y| / (x * x + y * y)`` here, which is the same and has no branch.
+    Source: arXiv:2205.12740 as Gold-YOLO's ``yolov6/utils/figure_iou.py`` computes it. Its sine of
+    twice the angle, ``cos(2 asin(a) - pi / 2)``, is ``2 |x| |y| / (x * x + y * y)`` here, which is
+    the same and has no branch.
     """
     overlap = iou(first, second, eps)
     across = (second[0] + second[2] - first[0] - first[2]) * 0.5 + eps
@@ -84,14 +101,16 @@ def siou(first: Box, second: Box, eps: float = 1e-10) -> Tensor:
     for side, (offset, enclosing) in enumerate(zip(squares, _enclosing_size(first, second))):
         distance = distance - ops.exp(exponent * offset / (enclosing * enclosing))
         length = first[side + 2] - first[side] + eps * side
-        other = second[side + 2] - second[side] + eps * side         # As in the original: eps on the heights alone
+        # As in the original: eps on the heights alone
+        other = second[side + 2] - second[side] + eps * side
         unlike = 1.0 - ops.exp(-ops.abs(length - other) / ops.maximum(length, other))
         shape = shape + unlike * unlike * unlike * unlike
     return overlap - 0.5 * (distance + shape)
 
 
 def pairwise_iou(rows: Box, columns: Box, eps: float = 1e-9) -> Tensor:
-    """IoU of every box of ``rows`` with every box of ``columns``; a box with its corners swapped has no area.
+    """IoU of every box of ``rows`` with every box of ``columns``; a box with its corners swapped
+    has no area.
 
     Shape: coordinates (B, M) and (B, A) -> (B, M, A).
     """
@@ -99,9 +118,12 @@ def pairwise_iou(rows: Box, columns: Box, eps: float = 1e-9) -> Tensor:
     area, other_area = _positive_area(rows), _positive_area(columns)
     # Minimum and maximum of tiled tensors take a tenth of the time of broadcasting
     x1, y1, x2, y2 = (ops.tile(ops.expand_dims(part, 2), (1, 1, others)) for part in rows)
-    other_x1, other_y1, other_x2, other_y2 = (ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in columns)
+    other_x1, other_y1, other_x2, other_y2 = (
+        ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in columns
+    )
     inter = ops.relu(ops.minimum(x2, other_x2) - ops.maximum(x1, other_x1)) * ops.relu(
-        ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1))
+        ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1)
+    )
     return inter / (ops.expand_dims(area, 2) + ops.expand_dims(other_area, 1) - inter + eps)
 
 
@@ -110,12 +132,17 @@ def _positive_area(box: Box) -> Tensor:
     return ops.relu(box[2] - box[0]) * ops.relu(box[3] - box[1])
 
 
-def _iou_and_union(first: Box, second: Box, eps: float, added_height: float = 0.0) -> tuple[Tensor, Tensor]:
-    """IoU and area of the union, of boxes that count as higher by ``added_height`` in their areas."""
+def _iou_and_union(
+    first: Box, second: Box, eps: float, added_height: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """IoU and area of the union, of boxes that count as higher by ``added_height`` in their
+    areas.
+    """
     x1, y1, x2, y2 = first
     other_x1, other_y1, other_x2, other_y2 = second
     inter = ops.relu(ops.minimum(x2, other_x2) - ops.maximum(x1, other_x1)) * ops.relu(
-        ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1))
+        ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1)
+    )
     height, other_height = y2 - y1, other_y2 - other_y1
     if added_height > 0.0:
         height, other_height = height + added_height, other_height + added_height
@@ -125,8 +152,10 @@ def _iou_and_union(first: Box, second: Box, eps: float, added_height: float = 0.
 
 def _enclosing_size(first: Box, second: Box) -> tuple[Tensor, Tensor]:
     """Width and height of the smallest box around both."""
-    return (ops.maximum(first[2], second[2]) - ops.minimum(first[0], second[0]),
-            ops.maximum(first[3], second[3]) - ops.minimum(first[1], second[1]))
+    return (
+        ops.maximum(first[2], second[2]) - ops.minimum(first[0], second[0]),
+        ops.maximum(first[3], second[3]) - ops.minimum(first[1], second[1]),
+    )
 
 
 def _center_distance(first: Box, second: Box, eps: float) -> Tensor:

@@ -6,9 +6,11 @@ With several ranks both are the rank's SHARE of the loss of the global batch: sh
 (normalisers go through ``backend.distributed.GlobalSum``), so n ranks with batch b equal one rank
 with batch n*b.
 
-A trainable may have ``begin_step(clock: StepClock)``, which the engine calls on the host before every
+A trainable may have ``begin_step(clock: StepClock)``, which the engine calls on the host before
+    every
 step: what depends on the epoch, or on random numbers, is set there, in parameters of the trainable.
 """
+
 from dataclasses import dataclass
 
 from mindyolo_ext.backend import nn

@@ -1,9 +1,12 @@
-"""DynamicDet: two cascaded YOLOv7-type detectors and a router that tells the images which the first one is enough for.
+"""DynamicDet: two cascaded YOLOv7-type detectors and a router that tells the images which the first
+one is enough for.
 
-The first detector is backbone and head; the second one is backbone2, which reads the image and all maps of backbone,
-and head2. The router looks at the maps of backbone. Names of a few layers per block follow YOLOv7's drawings; the
-original numbers its layers instead, ``checkpoint/dynamicdet.py`` translates.
+The first detector is backbone and head; the second one is backbone2, which reads the image and all
+maps of backbone, and head2. The router looks at the maps of backbone. Names of a few layers per
+block follow YOLOv7's drawings; the original numbers its layers instead,
+``checkpoint/dynamicdet.py`` translates.
 """
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,13 +24,35 @@ from mindyolo_ext.models.registry import register_model
 from mindyolo_ext.priors import Priors, grid_priors
 
 # (width, height) in pixels, three per level, finest level first
-P5_ANCHORS = ((12, 16), (19, 36), (40, 28), (36, 75), (76, 55), (72, 146), (142, 110), (192, 243), (459, 401))
-P6_ANCHORS = ((19, 27), (44, 40), (38, 94), (96, 68), (86, 152), (180, 137),
-              (140, 301), (303, 264), (238, 542), (436, 615), (739, 380), (925, 792))
+P5_ANCHORS = (
+    (12, 16),
+    (19, 36),
+    (40, 28),
+    (36, 75),
+    (76, 55),
+    (72, 146),
+    (142, 110),
+    (192, 243),
+    (459, 401),
+)
+P6_ANCHORS = (
+    (19, 27),
+    (44, 40),
+    (38, 94),
+    (96, 68),
+    (86, 152),
+    (180, 137),
+    (140, 301),
+    (303, 264),
+    (238, 542),
+    (436, 615),
+    (739, 380),
+    (925, 792),
+)
 ANCHORS_PER_LEVEL = 3
 ROUTER_REDUCTION = 4
-LINKS = 5                                   # maps of backbone that backbone2 reads
-MAX_CELLS = 512                             # along one side of a level: inputs up to 4096 pixels
+LINKS = 5  # maps of backbone that backbone2 reads
+MAX_CELLS = 512  # along one side of a level: inputs up to 4096 pixels
 
 Maps = tuple[Tensor, ...]
 
@@ -44,8 +69,8 @@ class Scale:
         depth: 3 x 3 convolutions of an ELAN block.
         dense: the heads' ELAN blocks join all their convolutions, which have half the width.
         reparameterised: the last convolution of each level is a RepConv.
-        p6: a fourth level of stride 64, stages that begin with a plain convolution, an image whose 2 x 2 squares become
-            channels first.
+        p6: a fourth level of stride 64, stages that begin with a plain convolution, an image whose
+            2 x 2 squares become channels first.
     """
 
     stem: tuple[int, ...]
@@ -59,7 +84,8 @@ class Scale:
 
 
 class ELAN(nn.Cell):
-    """Two 1 x 1 convolutions and a chain of 3 x 3 ones behind the second; a 1 x 1 convolution joins them.
+    """Two 1 x 1 convolutions and a chain of 3 x 3 ones behind the second; a 1 x 1 convolution joins
+    them.
 
     Args:
         in_channels, out_channels: before and after.
@@ -67,8 +93,8 @@ class ELAN(nn.Cell):
         depth: length of the chain.
         dense: join every convolution of the chain, of half the width, instead of every second one.
 
-    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W). Joined are the chain, last one first, then ``cv2``,
-        then ``cv1``.
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W). Joined are the chain, last one first,
+        then ``cv2``, then ``cv1``.
     Source: arXiv:2211.04800; original ``cfg/*.yaml``.
     """
 
@@ -78,7 +104,9 @@ class ELAN(nn.Cell):
         self.step = 1 if dense else 2
         self.cv1 = ConvBNAct(in_channels, width)
         self.cv2 = ConvBNAct(in_channels, width)
-        self.chain = nn.CellList([ConvBNAct(width if i == 0 else channels, channels, 3) for i in range(depth)])
+        self.chain = nn.CellList(
+            [ConvBNAct(width if i == 0 else channels, channels, 3) for i in range(depth)]
+        )
         self.out = ConvBNAct(2 * width + channels * (depth // self.step), out_channels)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -92,10 +120,11 @@ class ELAN(nn.Cell):
 
 
 class Down(nn.Cell):
-    """Half the size, twice ``width`` channels: a 3 x 3 convolution beside a max-pool, both behind 1 x 1 convolutions.
+    """Half the size, twice ``width`` channels: a 3 x 3 convolution beside a max-pool, both behind 1
+    x 1 convolutions.
 
-    Shape: (B, in_channels, H, W) -> (B, 2 width, H / 2, W / 2), the convolution's half first. ``beside``: what the
-        convolution's branch reads instead of ``x``.
+    Shape: (B, in_channels, H, W) -> (B, 2 width, H / 2, W / 2), the convolution's half first.
+        ``beside``: what the convolution's branch reads instead of ``x``.
     """
 
     def __init__(self, in_channels: int, width: int):
@@ -114,7 +143,8 @@ class SPPCSPC(nn.Cell):
     """Spatial pyramid pooling inside a cross-stage block of ``channels`` channels.
 
     Shape: (B, in_channels, H, W) -> (B, channels, H, W).
-    Source: original ``models/common.py``. The larger windows are chains of 5 x 5 ones, which give the same values.
+    Source: original ``models/common.py``. The larger windows are chains of 5 x 5 ones, which give
+    the same values.
     """
 
     def __init__(self, in_channels: int, channels: int):
@@ -145,27 +175,46 @@ class Stage(nn.Cell):
         depth: of the ELAN block.
         pooled: halve with ``Down`` instead of one convolution of ``halved`` channels.
 
-    Shape: (B, in_channels, H, W) -> (B, out_channels, H / 2, W / 2). ``fused`` (B, halved, H / 2, W / 2) is added
-        before the ELAN block; ``beside`` as in ``Down``.
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H / 2, W / 2). ``fused`` (B, halved, H / 2, W
+        / 2) is added before the ELAN block; ``beside`` as in ``Down``.
     """
 
-    def __init__(self, in_channels: int, width: int, out_channels: int, *, depth: int, halved: int, pooled: bool):
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        out_channels: int,
+        *,
+        depth: int,
+        halved: int,
+        pooled: bool,
+    ):
         super().__init__()
         self.pooled = pooled
-        self.down = Down(in_channels, halved // 2) if pooled else ConvBNAct(in_channels, halved, 3, stride=2)
+        self.down = (
+            Down(in_channels, halved // 2)
+            if pooled
+            else ConvBNAct(in_channels, halved, 3, stride=2)
+        )
         self.elan = ELAN(halved, width, out_channels, depth=depth, dense=False)
 
-    def construct(self, x: Tensor, fused: Tensor | None = None, beside: Tensor | None = None) -> Tensor:
+    def construct(
+        self, x: Tensor, fused: Tensor | None = None, beside: Tensor | None = None
+    ) -> Tensor:
         x = self.down(x, beside) if self.pooled else self.down(x)
         return self.elan(x if fused is None else x + fused)
 
 
 def _stem(scale: Scale) -> nn.CellList:
-    """Full size, half the size, half the size; P6: the re-organised image has half the size already."""
+    """Full size, half the size, half the size; P6: the re-organised image has half the size
+    already.
+    """
     if scale.p6:
         return nn.CellList([ConvBNAct(12, scale.stem[0], 3)])
     first, second, third = scale.stem
-    return nn.CellList([ConvBNAct(3, first, 3), ConvBNAct(first, second, 3, stride=2), ConvBNAct(second, third, 3)])
+    return nn.CellList(
+        [ConvBNAct(3, first, 3), ConvBNAct(first, second, 3, stride=2), ConvBNAct(second, third, 3)]
+    )
 
 
 def _stages(scale: Scale) -> nn.CellList:
@@ -173,7 +222,16 @@ def _stages(scale: Scale) -> nn.CellList:
     stages, channels = [], scale.stem[-1]
     for i, (width, out_channels) in enumerate(scale.stages):
         pooled = i > 0 and not scale.p6
-        stages.append(Stage(channels, width, out_channels, depth=scale.depth, halved=_halved(scale, i), pooled=pooled))
+        stages.append(
+            Stage(
+                channels,
+                width,
+                out_channels,
+                depth=scale.depth,
+                halved=_halved(scale, i),
+                pooled=pooled,
+            )
+        )
         channels = out_channels
     return nn.CellList(stages)
 
@@ -188,8 +246,8 @@ def _halved(scale: Scale, stage: int) -> int:
 class Backbone(nn.Cell):
     """The first backbone.
 
-    Shape: images (B, 3, H, W) -> the map of the stem (stride 2), then those of the stages, strides 4, 8, 16, 32 and
-        with P6 64.
+    Shape: images (B, 3, H, W) -> the map of the stem (stride 2), then those of the stages, strides
+        4, 8, 16, 32 and with P6 64.
     """
 
     def __init__(self, scale: Scale):
@@ -210,15 +268,18 @@ class Backbone(nn.Cell):
 
 
 class DualBackbone(nn.Cell):
-    """The second backbone: as the first, and before each ELAN block it adds the first one's maps of that stride and of
-    all larger ones, through 1 x 1 convolutions.
+    """The second backbone: as the first, and before each ELAN block it adds the first one's maps of
+    that stride and of all larger ones, through 1 x 1 convolutions.
 
     Args:
         scale: which variant.
-        beside: number of the stage whose strided convolution reads the first backbone's map, as in Dy-YOLOv7-X.
+        beside: number of the stage whose strided convolution reads the first backbone's map, as in
+            Dy-YOLOv7-X.
 
-    Shape: images (B, 3, H, W) and the last five maps of ``Backbone`` -> one map per level of the head, stride 8 first.
-    Source: original ``cfg/*.yaml``, ``CBLinear`` and ``CBFuse`` of ``models/common.py``; arXiv:2107.00420.
+    Shape: images (B, 3, H, W) and the last five maps of ``Backbone`` -> one map per level of the
+        head, stride 8 first.
+    Source: original ``cfg/*.yaml``, ``CBLinear`` and ``CBFuse`` of ``models/common.py``;
+    arXiv:2107.00420.
     """
 
     def __init__(self, scale: Scale, *, beside: int | None = None):
@@ -230,8 +291,12 @@ class DualBackbone(nn.Cell):
         chunks = chunks if scale.p6 else [scale.stem[1], *chunks]
         self.bounds = tuple(int(n) for n in np.cumsum([0, *chunks]))
         # Of map i the first i + 1 chunks of channels, one for each place where it is added
-        self.links = nn.CellList([conv2d(source, self.bounds[i + 1], 1, has_bias=True)
-                                  for i, source in enumerate(sources)])
+        self.links = nn.CellList(
+            [
+                conv2d(source, self.bounds[i + 1], 1, has_bias=True)
+                for i, source in enumerate(sources)
+            ]
+        )
         self.chunks = [ops.Conv2D(out_channel=channels, kernel_size=(1, 1)) for channels in chunks]
         self.add_bias = ops.BiasAdd()
         self.stem = _stem(scale)
@@ -248,13 +313,14 @@ class DualBackbone(nn.Cell):
             beside = features[i] if i == self.beside else None
             x = self.stages[i](x, self._fused(features, place + i), beside)
             maps = maps + (x,)
-        return maps[-self.levels:]
+        return maps[-self.levels :]
 
     def _fused(self, features: Maps, place: int) -> Tensor:
-        """Chunk ``place`` of the features from there on, enlarged to the size of the first of them and added up.
+        """Chunk ``place`` of the features from there on, enlarged to the size of the first of them
+        and added up.
 
-        Neighbours differ by a factor of two, so the sum so far is enlarged step by step: most of the work is done on
-        small maps.
+        Neighbours differ by a factor of two, so the sum so far is enlarged step by step: most of
+        the work is done on small maps.
         """
         total = self._chunk(features, LINKS - 1, place)
         for i in range(LINKS - 2, place - 1, -1):
@@ -262,13 +328,18 @@ class DualBackbone(nn.Cell):
         return total
 
     def _chunk(self, features: Maps, i: int, place: int) -> Tensor:
-        """The channels of link ``i`` that are added at ``place``; convolving them alone saves cutting up a map."""
+        """The channels of link ``i`` that are added at ``place``; convolving them alone saves
+        cutting up a map.
+        """
         begin, end, link = self.bounds[place], self.bounds[place + 1], self.links[i]
-        return self.add_bias(self.chunks[place](features[i], link.weight[begin:end]), link.bias[begin:end])
+        return self.add_bias(
+            self.chunks[place](features[i], link.weight[begin:end]), link.bias[begin:end]
+        )
 
 
 class ImplicitConv(nn.Cell):
-    """The prediction of one level: a learned vector added, a 1 x 1 convolution, a learned vector multiplied.
+    """The prediction of one level: a learned vector added, a 1 x 1 convolution, a learned vector
+    multiplied.
 
     Shape: (B, in_channels, h, w) -> (B, out_channels, h, w).
     Source: arXiv:2105.04206; original ``IDetect`` in ``models/yolo.py``.
@@ -286,23 +357,26 @@ class ImplicitConv(nn.Cell):
 
     def folded(self) -> nn.Cell:
         """The same function as one convolution."""
-        return fold_implicit(self.conv, self.ia.asnumpy().reshape(-1), self.im.asnumpy().reshape(-1))
+        return fold_implicit(
+            self.conv, self.ia.asnumpy().reshape(-1), self.im.asnumpy().reshape(-1)
+        )
 
 
 class Head(nn.Cell):
-    """Spatial pyramid, a top-down and a bottom-up path of ELAN blocks, and one prediction layer per level.
+    """Spatial pyramid, a top-down and a bottom-up path of ELAN blocks, and one prediction layer per
+    level.
 
     Args:
         scale: which variant.
         num_classes: K.
 
-    Shape: maps of a backbone, stride 8 first -> per level (B, 3 (5 + K), h, w): anchor slowest, then x, y, w, h,
-        objectness, classes; logits.
+    Shape: maps of a backbone, stride 8 first -> per level (B, 3 (5 + K), h, w): anchor slowest,
+        then x, y, w, h, objectness, classes; logits.
     """
 
     def __init__(self, scale: Scale, num_classes: int):
         super().__init__()
-        sources = [out for _, out in scale.stages][-len(scale.neck):]
+        sources = [out for _, out in scale.stages][-len(scale.neck) :]
         self.levels = len(scale.neck)
         outs = [out for _, out in scale.neck]
         coarse_first = range(self.levels - 2, -1, -1)
@@ -315,7 +389,9 @@ class Head(nn.Cell):
         self.taps = nn.CellList([ConvBNAct(sources[i], outs[i]) for i in coarse_first])
         self.top_down = nn.CellList([elan(i, 2 * outs[i]) for i in coarse_first])
         if scale.p6:
-            self.down = nn.CellList([ConvBNAct(outs[i], outs[i + 1], 3, stride=2) for i in range(self.levels - 1)])
+            self.down = nn.CellList(
+                [ConvBNAct(outs[i], outs[i + 1], 3, stride=2) for i in range(self.levels - 1)]
+            )
             joined = [2 * outs[i + 1] for i in range(self.levels - 1)]
         else:
             self.down = nn.CellList([Down(outs[i], outs[i]) for i in range(self.levels - 1)])
@@ -323,11 +399,13 @@ class Head(nn.Cell):
         self.bottom_up = nn.CellList([elan(i + 1, joined[i]) for i in range(self.levels - 1)])
         last: Callable[..., nn.Cell] = _rep_conv if scale.reparameterised else _three_by_three
         self.outs = nn.CellList([last(out, 2 * out) for out in outs])
-        self.detect = nn.CellList([ImplicitConv(2 * out, ANCHORS_PER_LEVEL * (5 + num_classes)) for out in outs])
+        self.detect = nn.CellList(
+            [ImplicitConv(2 * out, ANCHORS_PER_LEVEL * (5 + num_classes)) for out in outs]
+        )
 
     def construct(self, maps: Maps) -> Maps:
         x = self.spp(maps[-1])
-        kept = (x,)                                                                 # coarse first
+        kept = (x,)  # coarse first
         for i in range(self.levels - 1):
             tap = self.taps[i](maps[self.levels - 2 - i])
             x = self.top_down[i](ops.cat((tap, double(self.laterals[i](x))), 1))
@@ -353,8 +431,8 @@ def _rep_conv(in_channels: int, out_channels: int) -> RepVGGBlock:
 class AdaptiveRouter(nn.Cell):
     """How easy an image is, from the means of the first backbone's maps.
 
-    Shape: maps (B, c_i, ., .) -> logits (B,); their sigmoid is near 1 for an image that the first detector is
-        enough for.
+    Shape: maps (B, c_i, ., .) -> logits (B,); their sigmoid is near 1 for an image that the first
+        detector is enough for.
     Source: arXiv:2304.05552; original ``models/common.py``.
     """
 
@@ -383,30 +461,45 @@ class DynamicDet(nn.Cell):
     Args:
         scale: which variant.
         num_classes: K.
-        router: with the router (training step 2, inference); without it the cascade of training step 1.
+        router: with the router (training step 2, inference); without it the cascade of training
+            step 1.
         anchors: (width, height) in pixels, three per level, finest level first.
         input_size: default (height, width) of the input, multiples of the largest stride.
 
-    Shape: images (B, 3, H, W) -> the heads' logits of the first detector, stride 8 first, then those of the second,
-        each (B, 3 (5 + K), h, w); with a router last ``easiness`` (B,).
+    Shape: images (B, 3, H, W) -> the heads' logits of the first detector, stride 8 first, then
+        those of the second, each (B, 3 (5 + K), h, w); with a router last ``easiness`` (B,).
     Raises: ValueError for anchors that are not three positive pairs per level.
     Source: arXiv:2304.05552; original ``models/yolo.py``.
 
-    It is a ROUTED model: ``glance`` tells for each image whether ``first`` is enough or ``second`` is needed, and
-    what they need, so that a program can run one of them alone. ``predict`` runs both and chooses. Images whose
-    easiness is below ``dy_thres`` take the second exit. Without a router every image has easiness 0: the cascade is
-    evaluated by its second detector, unless ``dy_thres`` is 0.
+    It is a ROUTED model: ``glance`` tells for each image whether ``first`` is enough or ``second``
+    is needed, and what they need, so that a program can run one of them alone. ``predict`` runs
+    both and chooses. Images whose easiness is below ``dy_thres`` take the second exit. Without a
+    router every image has easiness 0: the cascade is evaluated by its second detector, unless
+    ``dy_thres`` is 0.
     """
 
     family = "dynamicdet"
     routed = True
 
-    def __init__(self, scale: Scale, num_classes: int, *, router: bool, anchors: Sequence[Sequence[float]],
-                 input_size: tuple[int, int], beside: int | None = None):
+    def __init__(
+        self,
+        scale: Scale,
+        num_classes: int,
+        *,
+        router: bool,
+        anchors: Sequence[Sequence[float]],
+        input_size: tuple[int, int],
+        beside: int | None = None,
+    ):
         super().__init__()
         levels = len(scale.neck)
-        self.scale, self.beside, self.num_classes, self.has_router = scale, beside, num_classes, router
-        self.strides = tuple(8 * 2 ** i for i in range(levels))
+        self.scale, self.beside, self.num_classes, self.has_router = (
+            scale,
+            beside,
+            num_classes,
+            router,
+        )
+        self.strides = tuple(8 * 2**i for i in range(levels))
         self.anchors = _checked_anchors(anchors, levels)
         self.architecture = {"router": router, "anchors": [list(pair) for pair in self.anchors]}
         self.input_spec = official_input(input_size, self.strides[-1])
@@ -420,8 +513,10 @@ class DynamicDet(nn.Cell):
         for head in (self.head, self.head2):
             for stride, level in zip(self.strides, head.detect):
                 _prior_biases(level.conv, stride, num_classes)
-        self.anchor_sizes = tuple(Tensor(pairs.T.reshape(1, 2, ANCHORS_PER_LEVEL, 1), float32)
-                                  for pairs in np.split(np.array(self.anchors, np.float64), levels))
+        self.anchor_sizes = tuple(
+            Tensor(pairs.T.reshape(1, 2, ANCHORS_PER_LEVEL, 1), float32)
+            for pairs in np.split(np.array(self.anchors, np.float64), levels)
+        )
         self.cell_numbers = Tensor(np.arange(MAX_CELLS), float32)
 
     def construct(self, images: Tensor) -> Maps:
@@ -433,12 +528,16 @@ class DynamicDet(nn.Cell):
     def glance(self, images: Tensor) -> tuple[Tensor, Maps]:
         """easiness (B,), and the maps that the two exits read."""
         maps = self.backbone(images)
-        easiness = ops.sigmoid(self.router(maps)) if self.has_router else ops.zeros((images.shape[0],), float32)
+        easiness = (
+            ops.sigmoid(self.router(maps))
+            if self.has_router
+            else ops.zeros((images.shape[0],), float32)
+        )
         return easiness, maps[-LINKS:]
 
     def first_heads(self, features: Maps) -> Maps:
         """Logits of the first detector, level by level."""
-        return self.head(features[-len(self.strides):])
+        return self.head(features[-len(self.strides) :])
 
     def second_heads(self, images: Tensor, features: Maps) -> Maps:
         """Logits of the second detector, level by level."""
@@ -453,7 +552,8 @@ class DynamicDet(nn.Cell):
         return self.boxes_and_scores(self.second_heads(images, features))
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K) = objectness * class, of each image's exit.
+        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K) = objectness * class, of
+        each image's exit.
 
         Rows: stride 8 first; inside a level anchor by anchor, cells row by row.
         """
@@ -477,14 +577,18 @@ class DynamicDet(nn.Cell):
         return ops.cat(boxes, 1), ops.cat(scores, 1)
 
     def decoded(self, heads: Maps) -> Tensor:
-        """Logits of one detector -> (B, A, 5 + K): cx, cy, w, h in pixels, objectness and class probabilities."""
+        """Logits of one detector -> (B, A, 5 + K): cx, cy, w, h in pixels, objectness and class
+        probabilities.
+        """
         rows = ()
         for level in range(len(self.strides)):
             rows = rows + (self._rows(ops.cat(self._decoded_level(heads[level], level), 1)),)
         return ops.cat(rows, 1)
 
     def priors(self, height: int, width: int) -> Priors:
-        """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x ``width`` pixels."""
+        """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x
+        ``width`` pixels.
+        """
         sizes = np.array(self.anchors, np.float32).reshape(len(self.strides), -1, 2)
         return grid_priors(height, width, self.strides, sizes, anchors_fastest=False)
 
@@ -493,12 +597,20 @@ class DynamicDet(nn.Cell):
         return DynamicDetDeploy(self)
 
     def _decoded_level(self, logits: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Centres (B, 2, 3, cells), sizes (B, 2, 3, cells) in pixels and probabilities (B, 1 + K, 3, cells)."""
+        """Centres (B, 2, 3, cells), sizes (B, 2, 3, cells) in pixels and probabilities (B, 1 +
+        K, 3, cells).
+        """
         batch, _, height, width = logits.shape
-        values = ops.reshape(ops.cast(logits, float32), (batch, ANCHORS_PER_LEVEL, -1, height * width))
+        values = ops.reshape(
+            ops.cast(logits, float32), (batch, ANCHORS_PER_LEVEL, -1, height * width)
+        )
         values = ops.transpose(ops.sigmoid(values), (0, 2, 1, 3))
-        columns = ops.broadcast_to(ops.reshape(self.cell_numbers[:width], (1, width)), (height, width))
-        rows = ops.broadcast_to(ops.reshape(self.cell_numbers[:height], (height, 1)), (height, width))
+        columns = ops.broadcast_to(
+            ops.reshape(self.cell_numbers[:width], (1, width)), (height, width)
+        )
+        rows = ops.broadcast_to(
+            ops.reshape(self.cell_numbers[:height], (height, 1)), (height, width)
+        )
         grid = ops.reshape(ops.stack((columns, rows), 0), (1, 2, 1, height * width))
         center = (2.0 * values[:, 0:2] - 0.5 + grid) * self.strides[level]
         size = 2.0 * values[:, 2:4]
@@ -519,8 +631,14 @@ class DynamicDetDeploy(DeployForm):
     routed = True
 
     def __init__(self, source: DynamicDet):
-        network = DynamicDet(source.scale, source.num_classes, router=source.has_router, anchors=source.anchors,
-                             input_size=source.input_spec.size, beside=source.beside)
+        network = DynamicDet(
+            source.scale,
+            source.num_classes,
+            router=source.has_router,
+            anchors=source.anchors,
+            input_size=source.input_spec.size,
+            beside=source.beside,
+        )
         network.dy_thres = source.dy_thres
         super().__init__(source, network)
         self.has_router, self.anchors = source.has_router, source.anchors
@@ -549,68 +667,122 @@ def _prior_biases(conv: nn.Conv2d, stride: int, num_classes: int) -> None:
     conv.bias.set_data(Tensor(bias.reshape(-1), float32))
 
 
-def _checked_anchors(anchors: Sequence[Sequence[float]], levels: int) -> tuple[tuple[float, float], ...]:
+def _checked_anchors(
+    anchors: Sequence[Sequence[float]], levels: int
+) -> tuple[tuple[float, float], ...]:
     """The anchors as pairs of floats. Raises: ValueError as ``DynamicDet`` says."""
     pairs = tuple(tuple(float(side) for side in pair) for pair in anchors)
     good = all(len(pair) == 2 and min(pair) > 0 and math.isfinite(max(pair)) for pair in pairs)
     if len(pairs) != ANCHORS_PER_LEVEL * levels or not good:
-        raise ValueError(f"dynamicdet: anchors must be {ANCHORS_PER_LEVEL * levels} (width, height) pairs of positive "
-                         f"pixels, {ANCHORS_PER_LEVEL} for each of {levels} levels, got {anchors}")
+        raise ValueError(
+            f"dynamicdet: anchors must be {ANCHORS_PER_LEVEL * levels} (width, height) pairs of "
+            f"positive pixels, {ANCHORS_PER_LEVEL} for each of {levels} levels, got {anchors}"
+        )
     return pairs
 
 
-_YOLOV7 = Scale(stem=(32, 64, 64), stages=((64, 256), (128, 512), (256, 1024), (256, 1024)),
-                neck=((128, 128), (256, 256), (512, 512)), reparameterised=True)
-_YOLOV7X = Scale(stem=(40, 80, 80), stages=((64, 320), (128, 640), (256, 1280), (256, 1280)),
-                 neck=((128, 160), (256, 320), (512, 640)), depth=6, dense=False)
-_YOLOV7_W6 = Scale(stem=(64,), stages=((64, 128), (128, 256), (256, 512), (384, 768), (512, 1024)),
-                   neck=((128, 128), (256, 256), (384, 384), (512, 512)), anchors=P6_ANCHORS, p6=True)
-_YOLOV7_W0125 = Scale(stem=(8, 8, 8), stages=((8, 32), (16, 64), (32, 128), (32, 128)),
-                      neck=((16, 16), (32, 32), (64, 64)), reparameterised=True)
+_YOLOV7 = Scale(
+    stem=(32, 64, 64),
+    stages=((64, 256), (128, 512), (256, 1024), (256, 1024)),
+    neck=((128, 128), (256, 256), (512, 512)),
+    reparameterised=True,
+)
+_YOLOV7X = Scale(
+    stem=(40, 80, 80),
+    stages=((64, 320), (128, 640), (256, 1280), (256, 1280)),
+    neck=((128, 160), (256, 320), (512, 640)),
+    depth=6,
+    dense=False,
+)
+_YOLOV7_W6 = Scale(
+    stem=(64,),
+    stages=((64, 128), (128, 256), (256, 512), (384, 768), (512, 1024)),
+    neck=((128, 128), (256, 256), (384, 384), (512, 512)),
+    anchors=P6_ANCHORS,
+    p6=True,
+)
+_YOLOV7_W0125 = Scale(
+    stem=(8, 8, 8),
+    stages=((8, 32), (16, 64), (32, 128), (32, 128)),
+    neck=((16, 16), (32, 32), (64, 64)),
+    reparameterised=True,
+)
 
 
-def _built(scale: Scale, num_classes: int, router: bool, anchors: Sequence[Sequence[float]] | None,
-           input_size: tuple[int, int], beside: int | None = None) -> DynamicDet:
+def _built(
+    scale: Scale,
+    num_classes: int,
+    router: bool,
+    anchors: Sequence[Sequence[float]] | None,
+    input_size: tuple[int, int],
+    beside: int | None = None,
+) -> DynamicDet:
     if num_classes < 1:
         raise ValueError(f"dynamicdet: num_classes must be at least 1, got {num_classes}")
-    return DynamicDet(scale, num_classes, router=router, anchors=scale.anchors if anchors is None else anchors,
-                      input_size=input_size, beside=beside)
+    return DynamicDet(
+        scale,
+        num_classes,
+        router=router,
+        anchors=scale.anchors if anchors is None else anchors,
+        input_size=input_size,
+        beside=beside,
+    )
 
 
 @register_model
-def dy_yolov7(num_classes: int = 80, *, router: bool = True, anchors: Sequence[Sequence[float]] | None = None,
-              input_size: tuple[int, int] = (640, 640)) -> DynamicDet:
-    """Dy-YOLOv7: 78.5 M parameters and a router of 2.1 M; 104.5 GFLOPs for an easy image, 181.7 for a hard one.
+def dy_yolov7(
+    num_classes: int = 80,
+    *,
+    router: bool = True,
+    anchors: Sequence[Sequence[float]] | None = None,
+    input_size: tuple[int, int] = (640, 640),
+) -> DynamicDet:
+    """Dy-YOLOv7: 78.5 M parameters and a router of 2.1 M; 104.5 GFLOPs for an easy image, 181.7 for
+    a hard one.
 
     Published COCO val AP at 640: 51.4 with 90 % easy images, 52.7 with 50 %, 53.5 with none.
 
     Args:
         num_classes: classes of the heads.
-        router: with the router, as training step 2 and inference want it; False is the cascade of training step 1.
-        anchors: (width, height) pairs in pixels, three per level, finest level first; None takes the original's.
+        router: with the router, as training step 2 and inference want it; False is the cascade of
+            training step 1.
+        anchors: (width, height) pairs in pixels, three per level, finest level first; None takes
+            the original's.
         input_size: default (height, width) of the input.
     """
     return _built(_YOLOV7, num_classes, router, anchors, input_size)
 
 
 @register_model
-def dy_yolov7x(num_classes: int = 80, *, router: bool = True, anchors: Sequence[Sequence[float]] | None = None,
-               input_size: tuple[int, int] = (640, 640)) -> DynamicDet:
-    """Dy-YOLOv7-X: 147.9 M parameters and a router of 3.2 M; 189.7 GFLOPs for an easy image, 307.6 for a hard one.
+def dy_yolov7x(
+    num_classes: int = 80,
+    *,
+    router: bool = True,
+    anchors: Sequence[Sequence[float]] | None = None,
+    input_size: tuple[int, int] = (640, 640),
+) -> DynamicDet:
+    """Dy-YOLOv7-X: 147.9 M parameters and a router of 3.2 M; 189.7 GFLOPs for an easy image, 307.6
+    for a hard one.
 
     Published COCO val AP at 640: 53.0 with 90 % easy images, 54.2 with 50 %, 54.8 with none.
 
     Args as ``dy_yolov7``.
     """
-    # Its strided convolution of stride 8 reads the first backbone, as the published weights were trained
+    # Its strided convolution of stride 8 reads the first backbone, as the published weights were
+    # trained
     return _built(_YOLOV7X, num_classes, router, anchors, input_size, beside=1)
 
 
 @register_model
-def dy_yolov7_w6(num_classes: int = 80, *, router: bool = True, anchors: Sequence[Sequence[float]] | None = None,
-                 input_size: tuple[int, int] = (1280, 1280)) -> DynamicDet:
-    """Dy-YOLOv7-W6: 145.5 M parameters and a router of 1.9 M, a fourth level of stride 64; at 1280 359.7 GFLOPs for an
-    easy image, 601.7 for a hard one.
+def dy_yolov7_w6(
+    num_classes: int = 80,
+    *,
+    router: bool = True,
+    anchors: Sequence[Sequence[float]] | None = None,
+    input_size: tuple[int, int] = (1280, 1280),
+) -> DynamicDet:
+    """Dy-YOLOv7-W6: 145.5 M parameters and a router of 1.9 M, a fourth level of stride 64; at 1280
+    359.7 GFLOPs for an easy image, 601.7 for a hard one.
 
     Published COCO val AP at 1280: 54.9 with 90 % easy images, 55.9 with 50 %, 56.5 with none.
 
@@ -620,10 +792,16 @@ def dy_yolov7_w6(num_classes: int = 80, *, router: bool = True, anchors: Sequenc
 
 
 @register_model
-def dy_yolov7_w0125(num_classes: int = 80, *, router: bool = True, anchors: Sequence[Sequence[float]] | None = None,
-                    input_size: tuple[int, int] = (640, 640)) -> DynamicDet:
-    """Dy-YOLOv7 with an eighth of the channels, for quick checks: 1.34 M parameters, a router of 0.03 M; 2.0 GFLOPs for
-    an easy image, 3.5 for a hard one. Nobody published weights or results of it.
+def dy_yolov7_w0125(
+    num_classes: int = 80,
+    *,
+    router: bool = True,
+    anchors: Sequence[Sequence[float]] | None = None,
+    input_size: tuple[int, int] = (640, 640),
+) -> DynamicDet:
+    """Dy-YOLOv7 with an eighth of the channels, for quick checks: 1.34 M parameters, a router of
+    0.03 M; 2.0 GFLOPs for an easy image, 3.5 for a hard one. Nobody published weights or results of
+    it.
 
     Args as ``dy_yolov7``.
     """

@@ -1,7 +1,9 @@
-"""Gold-YOLO: a RepVGG or CSP backbone, gather-and-distribute instead of a feature pyramid, an anchor-free head.
+"""Gold-YOLO: a RepVGG or CSP backbone, gather-and-distribute instead of a feature pyramid, an
+anchor-free head.
 
 Modules carry the names of the original, so a checkpoint's tensors find their place by themselves.
 """
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,16 +22,21 @@ from mindyolo_ext.models.registry import register_model
 from mindyolo_ext.priors import Priors, grid_priors
 
 STRIDES = (8, 16, 32)
-# What the head predicts: fuse_ab has a second, anchor-based branch for training (step 1), distill a second box
-# branch that takes over in inference (step 2 of n and s).
+# What the head predicts: fuse_ab has a second, anchor-based branch for training (step 1), distill a
+# second box branch that takes over in inference (step 2 of n and s).
 FORMS = ("plain", "fuse_ab", "distill")
 # Width and height in pixels of the anchors of fuse_ab's second branch, by level.
-ANCHORS = (((10, 13), (19, 19), (33, 23)), ((30, 61), (59, 59), (59, 119)), ((116, 90), (185, 185), (373, 326)))
-MAX_CELLS = 512                             # along one side of a level: inputs up to 4096 pixels
-PRIOR_PROBABILITY = 0.01                    # of a class before the first step
+ANCHORS = (
+    ((10, 13), (19, 19), (33, 23)),
+    ((30, 61), (59, 59), (59, 119)),
+    ((116, 90), (185, 185), (373, 326)),
+)
+MAX_CELLS = 512  # along one side of a level: inputs up to 4096 pixels
+PRIOR_PROBABILITY = 0.01  # of a class before the first step
 
 Features = tuple[Tensor, Tensor, Tensor]
-Block = Callable[..., nn.Cell]              # makes a 3 x 3 building block from (in_channels, out_channels, *, stride)
+# makes a 3 x 3 building block from (in_channels, out_channels, *, stride)
+Block = Callable[..., nn.Cell]
 
 # The transformer and the injections keep PyTorch's own constants of batch norm
 TorchNormConv = partial(ConvBNAct, act=nn.Identity, eps=1e-5, momentum=0.9)
@@ -43,9 +50,10 @@ class Scale:
     Args:
         depth: factor on the number of blocks.
         width: factor on the channels.
-        csp: share of the channels inside a CSP stage; 0 for stages that are plain chains of blocks, with a CSP layer
-            for the pooling at the end of the backbone instead.
-        silu: blocks are convolutions with SiLU instead of RepVGG blocks with ReLU; P4 instead of N4 feeds N5.
+        csp: share of the channels inside a CSP stage; 0 for stages that are plain chains of blocks,
+            with a CSP layer for the pooling at the end of the backbone instead.
+        silu: blocks are convolutions with SiLU instead of RepVGG blocks with ReLU; P4 instead of N4
+            feeds N5.
         gather: channels of the low-level fusion.
         transformer: number of blocks and of heads of the high-level fusion.
     """
@@ -122,7 +130,8 @@ class RepBlock(nn.Cell):
 
 
 class BepC3(nn.Cell):
-    """A share of the channels through ``repeats // 2`` bottlenecks, as many past them, and a 1 x 1 convolution.
+    """A share of the channels through ``repeats // 2`` bottlenecks, as many past them, and a 1 x 1
+    convolution.
 
     Shape: (B, C, H, W) -> the same.
     """
@@ -141,7 +150,8 @@ class BepC3(nn.Cell):
 
 
 class SPPF(nn.Cell):
-    """The map beside its maxima over 5 x 5, 9 x 9 and 13 x 13 windows, between two 1 x 1 convolutions.
+    """The map beside its maxima over 5 x 5, 9 x 9 and 13 x 13 windows, between two 1 x 1
+    convolutions.
 
     Shape: (B, C, H, W) -> the same.
     """
@@ -157,7 +167,8 @@ class SPPF(nn.Cell):
 
 
 class SimCSPSPPF(nn.Cell):
-    """The pooling of ``SPPF`` with three convolutions before it and two behind, and one convolution past it all.
+    """The pooling of ``SPPF`` with three convolutions before it and two behind, and one convolution
+    past it all.
 
     Shape: (B, C, H, W) -> the same.
     """
@@ -189,8 +200,8 @@ def _pyramid(x: Tensor, pool: nn.Cell) -> Tensor:
 class Backbone(nn.Cell):
     """EfficientRep (n, s) or CSPBepBackbone (m, l).
 
-    Shape: image (B, 3, H, W) -> C2 (B, 128 w, H / 4, .), C3 (B, 256 w, H / 8, .), C4 (B, 512 w, H / 16, .),
-        C5 (B, 1024 w, H / 32, .).
+    Shape: image (B, 3, H, W) -> C2 (B, 128 w, H / 4, .), C3 (B, 256 w, H / 8, .), C4 (B, 512 w, H /
+        16, .), C5 (B, 1024 w, H / 32, .).
     Source: original ``yolov6/models/efficientrep.py``.
     """
 
@@ -198,12 +209,19 @@ class Backbone(nn.Cell):
         super().__init__()
         widths = [scale.channels(base) for base in (64, 128, 256, 512, 1024)]
         repeats = [scale.repeats(base) for base in (6, 12, 18, 6)]
-        pooling = SPPF(widths[4], nn.SiLU if scale.silu else nn.ReLU) if scale.csp else SimCSPSPPF(widths[4])
+        pooling = (
+            SPPF(widths[4], nn.SiLU if scale.silu else nn.ReLU)
+            if scale.csp
+            else SimCSPSPPF(widths[4])
+        )
 
         def stage(number: int, *more: nn.Cell) -> nn.SequentialCell:
-            before, after = widths[number - 2:number]
-            return nn.SequentialCell(scale.block()(before, after, stride=2), scale.stage(after, repeats[number - 2]),
-                                     *more)
+            before, after = widths[number - 2 : number]
+            return nn.SequentialCell(
+                scale.block()(before, after, stride=2),
+                scale.stage(after, repeats[number - 2]),
+                *more,
+            )
 
         self.stem = scale.block()(3, widths[0], stride=2)
         self.ERBlock_2 = stage(2)
@@ -221,7 +239,8 @@ class Backbone(nn.Cell):
 class LocalFusion(nn.Cell):
     """The level below, the level itself and the level above at the size of the level (LAF).
 
-    Shape: below (B, C, 2 h, 2 w), level (B, in_channels, h, w), above (B, C, h / 2, w / 2) -> (B, C, h, w).
+    Shape: below (B, C, 2 h, 2 w), level (B, in_channels, h, w), above (B, C, h / 2, w / 2) -> (B,
+        C, h, w).
     Source: original ``gold_yolo/common.py``, SimFusion_3in.
     """
 
@@ -232,7 +251,9 @@ class LocalFusion(nn.Cell):
 
     def construct(self, below: Tensor, level: Tensor, above: Tensor) -> Tensor:
         size = level.shape[2:]
-        return self.cv_fuse(ops.cat((adaptive_average(below, size), self.cv1(level), bilinear(above, size)), 1))
+        return self.cv_fuse(
+            ops.cat((adaptive_average(below, size), self.cv1(level), bilinear(above, size)), 1)
+        )
 
 
 class Injection(nn.Cell):
@@ -253,10 +274,13 @@ class Injection(nn.Cell):
     def construct(self, local: Tensor, shared: Tensor) -> Tensor:
         size = local.shape[2:]
         gate, value = self.global_act(shared), self.global_embedding(shared)
-        if size[0] < shared.shape[2]:               # as the original, which leaves the gate as it is here
+        if size[0] < shared.shape[2]:  # as the original, which leaves the gate as it is here
             gate, value = adaptive_average(gate, size), adaptive_average(value, size)
         else:
-            gate, value = bilinear(ops.clamp(gate + 3.0, 0.0, 6.0) / 6.0, size), bilinear(value, size)
+            gate, value = (
+                bilinear(ops.clamp(gate + 3.0, 0.0, 6.0) / 6.0, size),
+                bilinear(value, size),
+            )
         return self.local_embedding(local) * gate + value
 
 
@@ -276,7 +300,8 @@ class LinearConv(nn.Cell):
 
 
 class Attention(nn.Cell):
-    """Multi-head self-attention over the cells, with 1 x 1 convolutions and without scaling of the products.
+    """Multi-head self-attention over the cells, with 1 x 1 convolutions and without scaling of the
+    products.
 
     Shape: (B, C, H, W) -> the same.
     Source: original ``gold_yolo/transformer.py``; arXiv:2204.05525.
@@ -331,7 +356,9 @@ class TransformerBlock(nn.Cell):
         self.attn = Attention(channels, heads)
         self.mlp = FeedForward(channels)
 
-    def construct(self, x: Tensor, keep_attention: Tensor | None = None, keep_mlp: Tensor | None = None) -> Tensor:
+    def construct(
+        self, x: Tensor, keep_attention: Tensor | None = None, keep_mlp: Tensor | None = None
+    ) -> Tensor:
         x = x + self._kept(self.attn(x), keep_attention)
         return x + self._kept(self.mlp(x), keep_mlp)
 
@@ -351,7 +378,9 @@ class HighFusion(nn.Cell):
 
     def __init__(self, channels: int, blocks: int, heads: int):
         super().__init__()
-        self.transformer_blocks = nn.CellList([TransformerBlock(channels, heads) for _ in range(blocks)])
+        self.transformer_blocks = nn.CellList(
+            [TransformerBlock(channels, heads) for _ in range(blocks)]
+        )
         self.rest = tuple(range(1, blocks))
 
     def construct(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -365,9 +394,11 @@ class HighFusion(nn.Cell):
 
 
 class GatherDistribute(nn.Cell):
-    """The neck: all levels are gathered and fused, and the result is distributed to each; once low, once high.
+    """The neck: all levels are gathered and fused, and the result is distributed to each; once low,
+    once high.
 
-    Shape: C2..C5 of the backbone -> P3 (B, 128 w, H / 8, .), N4 (B, 256 w, H / 16, .), N5 (B, 512 w, H / 32, .).
+    Shape: C2..C5 of the backbone -> P3 (B, 128 w, H / 8, .), N4 (B, 256 w, H / 16, .), N5 (B, 512
+        w, H / 32, .).
     Source: arXiv:2309.11331; original ``gold_yolo/reppan.py``.
     """
 
@@ -378,9 +409,11 @@ class GatherDistribute(nn.Cell):
         repeats, block, blocks = scale.repeats(12), scale.block(), scale.transformer[0]
         self.low_channels, self.high_channels = (p4, p3), (n4, n5)
         self.p4_feeds_n5 = scale.silu
-        self.low_IFM = nn.SequentialCell(ConvBNAct(c2 + c3 + c4 + c5, scale.gather),
-                                         *[block(scale.gather, scale.gather) for _ in range(3)],
-                                         ConvBNAct(scale.gather, p4 + p3))
+        self.low_IFM = nn.SequentialCell(
+            ConvBNAct(c2 + c3 + c4 + c5, scale.gather),
+            *[block(scale.gather, scale.gather) for _ in range(3)],
+            ConvBNAct(scale.gather, p4 + p3),
+        )
         self.reduce_layer_c5 = SimConv(c5, p4)
         self.LAF_p4 = LocalFusion(c4, p4)
         self.Inject_p4 = Injection(p4)
@@ -396,10 +429,14 @@ class GatherDistribute(nn.Cell):
         self.Inject_n5 = Injection(n5)
         self.Rep_n5 = scale.stage(n5, repeats)
 
-    def construct(self, levels: tuple[Tensor, Tensor, Tensor, Tensor], keep: Tensor | None = None) -> Features:
+    def construct(
+        self, levels: tuple[Tensor, Tensor, Tensor, Tensor], keep: Tensor | None = None
+    ) -> Features:
         c2, c3, c4, c5 = levels
         size4, size5 = c4.shape[2:], c5.shape[2:]
-        gathered = ops.cat((adaptive_average(c2, size4), adaptive_average(c3, size4), c4, bilinear(c5, size4)), 1)
+        gathered = ops.cat(
+            (adaptive_average(c2, size4), adaptive_average(c3, size4), c4, bilinear(c5, size4)), 1
+        )
         for_p4, for_p3 = ops.split(self.low_IFM(gathered), self.low_channels, 1)
         c5_half = self.reduce_layer_c5(c5)
         p4 = self.Rep_p4(self.Inject_p4(self.LAF_p4(c3, c4, c5_half), for_p4))
@@ -407,17 +444,23 @@ class GatherDistribute(nn.Cell):
         p3 = self.Rep_p3(self.Inject_p3(self.LAF_p3(c2, c3, p4_half), for_p3))
 
         size6 = ((size5[0] + 1) // 2, (size5[1] + 1) // 2)
-        gathered = ops.cat((adaptive_average(p3, size6), adaptive_average(p4, size6), adaptive_average(c5, size6)), 1)
+        gathered = ops.cat(
+            (adaptive_average(p3, size6), adaptive_average(p4, size6), adaptive_average(c5, size6)),
+            1,
+        )
         fused = self.conv_1x1_n(self.high_IFM(gathered, keep))
         for_n4, for_n5 = ops.split(fused, self.high_channels, 1)
         n4 = self.Rep_n4(self.Inject_n4(ops.cat((adaptive_average(p3, size4), p4_half), 1), for_n4))
         below = p4 if self.p4_feeds_n5 else n4
-        n5 = self.Rep_n5(self.Inject_n5(ops.cat((adaptive_average(below, size5), c5_half), 1), for_n5))
+        n5 = self.Rep_n5(
+            self.Inject_n5(ops.cat((adaptive_average(below, size5), c5_half), 1), for_n5)
+        )
         return p3, n4, n5
 
 
 class Head(nn.Cell):
-    """On each level a stem, a convolution towards the classes and one towards the box, and the form's predictors.
+    """On each level a stem, a convolution towards the classes and one towards the box, and the
+    form's predictors.
 
     Args:
         in_channels: of the three levels.
@@ -425,11 +468,14 @@ class Head(nn.Cell):
         box_outputs: channels of the box distribution, 4 sides times its bins.
         form: of ``FORMS``.
 
-    Shape: P3, N4, N5 -> raw maps (B, ., h, w), the form's predictors in order, of stride 8, then 16, then 32.
+    Shape: P3, N4, N5 -> raw maps (B, ., h, w), the form's predictors in order, of stride 8, then
+        16, then 32.
     Source: original ``yolov6/models/effidehead.py`` and ``yolov6/models/heads``.
     """
 
-    def __init__(self, in_channels: tuple[int, int, int], num_classes: int, box_outputs: int, form: str):
+    def __init__(
+        self, in_channels: tuple[int, int, int], num_classes: int, box_outputs: int, form: str
+    ):
         super().__init__()
         class_bias = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
 
@@ -445,10 +491,19 @@ class Head(nn.Cell):
         self.reg_convs = nn.CellList([ConvBNAct(c, c, 3) for c in in_channels])
         self.form = form
         if form == "fuse_ab":
-            self.cls_preds_af, self.reg_preds_af = predictors(num_classes, class_bias), predictors(box_outputs, 1.0)
-            self.cls_preds_ab, self.reg_preds_ab = predictors(3 * num_classes, class_bias), predictors(3 * 4, 1.0)
+            self.cls_preds_af, self.reg_preds_af = (
+                predictors(num_classes, class_bias),
+                predictors(box_outputs, 1.0),
+            )
+            self.cls_preds_ab, self.reg_preds_ab = (
+                predictors(3 * num_classes, class_bias),
+                predictors(3 * 4, 1.0),
+            )
         else:
-            self.cls_preds, self.reg_preds = predictors(num_classes, class_bias), predictors(box_outputs, 1.0)
+            self.cls_preds, self.reg_preds = (
+                predictors(num_classes, class_bias),
+                predictors(box_outputs, 1.0),
+            )
         if form == "distill":
             self.reg_preds_lrtb = predictors(4, 1.0)
 
@@ -459,8 +514,12 @@ class Head(nn.Cell):
         x = self.stems[level](feature)
         classes, box = self.cls_convs[level](x), self.reg_convs[level](x)
         if self.form == "fuse_ab":
-            return (self.cls_preds_af[level](classes), self.reg_preds_af[level](box),
-                    self.cls_preds_ab[level](classes), self.reg_preds_ab[level](box))
+            return (
+                self.cls_preds_af[level](classes),
+                self.reg_preds_af[level](box),
+                self.cls_preds_ab[level](classes),
+                self.reg_preds_ab[level](box),
+            )
         found = (self.cls_preds[level](classes), self.reg_preds[level](box))
         if self.form == "distill":
             found = found + (self.reg_preds_lrtb[level](box),)
@@ -476,11 +535,12 @@ class GoldYOLO(nn.Cell):
         form: of ``FORMS``: what the head predicts.
         input_size: default (height, width) of the input, multiples of 32.
 
-    Shape: images (B, 3, H, W), optional keep -> raw maps of stride 8, then 16, then 32, before any activation:
-        classes (B, K, h, w) and distances (B, 4 * 17, h, w), the logits of 17 bins for left, top, right, bottom;
-        form ``fuse_ab`` adds classes (B, 3 K, h, w) and boxes (B, 3 * 4, h, w) of three anchors, form ``distill`` the
-        distances themselves (B, 4, h, w) in cells.
-        keep (len(drop_rates), B): factors of the transformer's branches for stochastic depth, 0 or 1 / (1 - rate).
+    Shape: images (B, 3, H, W), optional keep -> raw maps of stride 8, then 16, then 32, before any
+        activation: classes (B, K, h, w) and distances (B, 4 * 17, h, w), the logits of 17 bins for
+        left, top, right, bottom; form ``fuse_ab`` adds classes (B, 3 K, h, w) and boxes (B, 3 * 4,
+        h, w) of three anchors, form ``distill`` the distances themselves (B, 4, h, w) in cells.
+        keep (len(drop_rates), B): factors of the transformer's branches for stochastic depth, 0 or
+        1 / (1 - rate).
     Source: arXiv:2309.11331; original ``yolov6/models/yolo.py``.
     """
 
@@ -497,8 +557,12 @@ class GoldYOLO(nn.Cell):
         self.drop_rates = tuple(float(rate) for rate in np.repeat(rates[1:], 2))
         self.backbone = Backbone(scale)
         self.neck = GatherDistribute(scale)
-        self.detect = Head(tuple(scale.channels(base) for base in (128, 256, 512)), num_classes,
-                           4 * (self.reg_max + 1), form)
+        self.detect = Head(
+            tuple(scale.channels(base) for base in (128, 256, 512)),
+            num_classes,
+            4 * (self.reg_max + 1),
+            form,
+        )
         self.outputs_per_level = {"plain": 2, "fuse_ab": 4, "distill": 3}[form]
         self.cell_numbers = Tensor(np.arange(MAX_CELLS) + 0.5, float32)
         self.bins = DistanceBins(self.reg_max)
@@ -506,7 +570,9 @@ class GoldYOLO(nn.Cell):
     def construct(self, images: Tensor, keep: Tensor | None = None) -> tuple[Tensor, ...]:
         return self.neck_and_heads(images, keep)[1]
 
-    def neck_and_heads(self, images: Tensor, keep: Tensor | None = None) -> tuple[Features, tuple[Tensor, ...]]:
+    def neck_and_heads(
+        self, images: Tensor, keep: Tensor | None = None
+    ) -> tuple[Features, tuple[Tensor, ...]]:
         """The three maps that enter the head, and what ``construct`` gives."""
         features = self.neck(self.backbone(images), keep)
         return features, self.detect(*features)
@@ -531,29 +597,39 @@ class GoldYOLO(nn.Cell):
         flat = self.flat(heads)
         distances = flat[2] if self.form == "distill" else self.bins(flat[1])[0]
         x, y, stride = self.points(heads)
-        left, top, right, bottom = distances[:, 0], distances[:, 1], distances[:, 2], distances[:, 3]
+        left, top, right, bottom = (
+            distances[:, 0],
+            distances[:, 1],
+            distances[:, 2],
+            distances[:, 3],
+        )
         return (x - left) * stride, (y - top) * stride, (x + right) * stride, (y + bottom) * stride
 
     def flat(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The anchor-free branch of all levels side by side, float32: class probabilities (B, K, A), logits of the
-        distances (B, 4 * 17, A) and, in form ``distill``, distances (B, 4, A) in cells."""
+        """The anchor-free branch of all levels side by side, float32: class probabilities (B, K,
+        A), logits of the distances (B, 4 * 17, A) and, in form ``distill``, distances (B, 4, A) in
+        cells.
+        """
         found = (ops.sigmoid(self._side_by_side(heads, 0)), self._side_by_side(heads, 1))
         if self.form == "distill":
             found = found + (self._side_by_side(heads, 2),)
         return found
 
     def flat_ab(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """The anchor-based branch of form ``fuse_ab``: class probabilities (B, K, 3 A) and boxes (B, 4, 3 A), the
-        offset x, y of the centre from the cell's and width and height, all in cells.
+        """The anchor-based branch of form ``fuse_ab``: class probabilities (B, K, 3 A) and boxes
+        (B, 4, 3 A), the offset x, y of the centre from the cell's and width and height, all in
+        cells.
 
         Rows: stride 8 first; inside a level anchor by anchor, each cell by cell.
         """
         classes, boxes = (), ()
         for level, stride in enumerate(self.strides):
-            logits, raw = (ops.reshape(ops.cast(x, float32), (x.shape[0], x.shape[1], -1))
-                           for x in heads[4 * level + 2:4 * level + 4])
+            logits, raw = (
+                ops.reshape(ops.cast(x, float32), (x.shape[0], x.shape[1], -1))
+                for x in heads[4 * level + 2 : 4 * level + 4]
+            )
             classes = classes + ops.split(logits, self.num_classes, 1)
-            parts = ops.split(raw, 2, 1)                            # of every anchor the centre, then the size
+            parts = ops.split(raw, 2, 1)  # of every anchor the centre, then the size
             for anchor in range(3):
                 size = ops.sigmoid(parts[2 * anchor + 1]) * 2.0
                 anchor_size = Tensor([[side / stride] for side in ANCHORS[level][anchor]], float32)
@@ -561,7 +637,9 @@ class GoldYOLO(nn.Cell):
         return ops.sigmoid(ops.cat(classes, 2)), ops.cat(boxes, 2)
 
     def points(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Centre x and y of every prediction's cell in cells of its level, and its stride in pixels, each (A,)."""
+        """Centre x and y of every prediction's cell in cells of its level, and its stride in
+        pixels, each (A,).
+        """
         return self._grid(heads, 1)
 
     def points_ab(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
@@ -578,8 +656,13 @@ class GoldYOLO(nn.Cell):
 
     def _side_by_side(self, heads: tuple[Tensor, ...], kind: int) -> Tensor:
         """Output ``kind`` of all levels, (B, C, A) float32."""
-        return ops.cat([ops.reshape(ops.cast(level, float32), (level.shape[0], level.shape[1], -1))
-                        for level in heads[kind::self.outputs_per_level]], 2)
+        return ops.cat(
+            [
+                ops.reshape(ops.cast(level, float32), (level.shape[0], level.shape[1], -1))
+                for level in heads[kind :: self.outputs_per_level]
+            ],
+            2,
+        )
 
     def _grid(self, heads: tuple[Tensor, ...], repeats: int) -> tuple[Tensor, Tensor, Tensor]:
         """Cell centres and strides, those of each level ``repeats`` times."""
@@ -590,7 +673,9 @@ class GoldYOLO(nn.Cell):
             x, y = self.cell_numbers[:width], ops.expand_dims(self.cell_numbers[:height], 1)
             all_x = all_x + (ops.reshape(ops.broadcast_to(x, shape), (-1,)),)
             all_y = all_y + (ops.reshape(ops.broadcast_to(y, shape), (-1,)),)
-            all_strides = all_strides + (ops.full((repeats * height * width,), float(stride), dtype=float32),)
+            all_strides = all_strides + (
+                ops.full((repeats * height * width,), float(stride), dtype=float32),
+            )
         return ops.cat(all_x, 0), ops.cat(all_y, 0), ops.cat(all_strides, 0)
 
 
@@ -602,7 +687,9 @@ class GoldYOLODeploy(DeployForm):
     """
 
     def __init__(self, source: GoldYOLO):
-        super().__init__(source, GoldYOLO(source.scale, source.num_classes, source.form, source.input_spec.size))
+        super().__init__(
+            source, GoldYOLO(source.scale, source.num_classes, source.form, source.input_spec.size)
+        )
 
     def construct(self, images: Tensor) -> Tensor:
         return self.network.decode(self.network(images))
@@ -618,31 +705,47 @@ def _built(scale: Scale, num_classes: int, form: str, input_size: tuple[int, int
 
 
 @register_model
-def gold_yolo_n(num_classes: int = 80, *, form: str = "plain", input_size: tuple[int, int] = (640, 640)) -> GoldYOLO:
+def gold_yolo_n(
+    num_classes: int = 80, *, form: str = "plain", input_size: tuple[int, int] = (640, 640)
+) -> GoldYOLO:
     """Gold-YOLO-N: 5.6 M parameters, 12.1 GFLOPs; published COCO val AP 39.9 at 640.
 
     Args:
         num_classes: classes of the head.
-        form: ``fuse_ab`` for training step 1, ``distill`` for step 2 (n and s; the published weights), or ``plain``
-            (training without either; the published weights of m and l).
+        form: ``fuse_ab`` for training step 1, ``distill`` for step 2 (n and s; the published
+            weights), or ``plain`` (training without either; the published weights of m and l).
         input_size: default (height, width) of the input.
     """
     return _built(Scale(0.33, 0.25, gather=96), num_classes, form, input_size)
 
 
 @register_model
-def gold_yolo_s(num_classes: int = 80, *, form: str = "plain", input_size: tuple[int, int] = (640, 640)) -> GoldYOLO:
-    """Gold-YOLO-S: 21.5 M parameters, 46.0 GFLOPs; published COCO val AP 46.4 at 640. Args as ``gold_yolo_n``."""
+def gold_yolo_s(
+    num_classes: int = 80, *, form: str = "plain", input_size: tuple[int, int] = (640, 640)
+) -> GoldYOLO:
+    """Gold-YOLO-S: 21.5 M parameters, 46.0 GFLOPs; published COCO val AP 46.4 at 640. Args as
+    ``gold_yolo_n``.
+    """
     return _built(Scale(0.33, 0.5, gather=128), num_classes, form, input_size)
 
 
 @register_model
-def gold_yolo_m(num_classes: int = 80, *, form: str = "plain", input_size: tuple[int, int] = (640, 640)) -> GoldYOLO:
-    """Gold-YOLO-M: 41.3 M parameters, 87.5 GFLOPs; published COCO val AP 51.1 at 640. Args as ``gold_yolo_n``."""
+def gold_yolo_m(
+    num_classes: int = 80, *, form: str = "plain", input_size: tuple[int, int] = (640, 640)
+) -> GoldYOLO:
+    """Gold-YOLO-M: 41.3 M parameters, 87.5 GFLOPs; published COCO val AP 51.1 at 640. Args as
+    ``gold_yolo_n``.
+    """
     return _built(Scale(0.6, 0.75, csp=2 / 3), num_classes, form, input_size)
 
 
 @register_model
-def gold_yolo_l(num_classes: int = 80, *, form: str = "plain", input_size: tuple[int, int] = (640, 640)) -> GoldYOLO:
-    """Gold-YOLO-L: 75.1 M parameters, 151.7 GFLOPs; published COCO val AP 53.3 at 640. Args as ``gold_yolo_n``."""
-    return _built(Scale(1.0, 1.0, csp=0.5, silu=True, transformer=(3, 8)), num_classes, form, input_size)
+def gold_yolo_l(
+    num_classes: int = 80, *, form: str = "plain", input_size: tuple[int, int] = (640, 640)
+) -> GoldYOLO:
+    """Gold-YOLO-L: 75.1 M parameters, 151.7 GFLOPs; published COCO val AP 53.3 at 640. Args as
+    ``gold_yolo_n``.
+    """
+    return _built(
+        Scale(1.0, 1.0, csp=0.5, silu=True, transformer=(3, 8)), num_classes, form, input_size
+    )

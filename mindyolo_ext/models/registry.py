@@ -1,4 +1,5 @@
 """Model builders by name; the registry name of a model is the name of its builder function."""
+
 from mindyolo_ext.backend import nn
 from mindyolo_ext.registry import Registry
 

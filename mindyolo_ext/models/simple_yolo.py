@@ -1,7 +1,9 @@
-"""Simple YOLO: a ResNet or Darknet backbone, spatial pyramid pooling, a path aggregation neck, three levels of anchors.
+"""Simple YOLO: a ResNet or Darknet backbone, spatial pyramid pooling, a path aggregation neck,
+three levels of anchors.
 
 The parameters keep the original's names, those of the ResNets torchvision's.
 """
+
 from collections.abc import Sequence
 from functools import partial
 
@@ -19,18 +21,35 @@ from mindyolo_ext.priors import Priors, checked_anchors, grid_priors
 STRIDES = (8, 16, 32)
 ASSIGNMENTS = ("single_grid", "nearby_grid", "all_grid")
 # (width, height) in pixels, three per level; they do not follow the size of the input.
-COCO_ANCHORS = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
+COCO_ANCHORS = (
+    (10, 13),
+    (16, 30),
+    (33, 23),
+    (30, 61),
+    (62, 45),
+    (59, 119),
+    (116, 90),
+    (156, 198),
+    (373, 326),
+)
 # residual blocks per layer, whether they are bottlenecks
-RESNETS = {18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True)}
+RESNETS = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+}
 DARKNET_BLOCKS = (1, 2, 8, 8, 4)
-MAX_CELLS = 256                             # along one side of a level: inputs up to 2048 pixels
+MAX_CELLS = 256  # along one side of a level: inputs up to 2048 pixels
 _LOWEST = -1e30
 
 Heads = tuple[Tensor, Tensor, Tensor]
 
 
 class LearnedLeak(nn.Cell):
-    """ReLU with a learned slope for negative values, one for all channels. Shape: any -> the same."""
+    """ReLU with a learned slope for negative values, one for all channels. Shape: any -> the
+    same.
+    """
 
     def __init__(self):
         super().__init__()
@@ -49,9 +68,20 @@ class _Slope(nn.Cell):
 
 
 ACTIVATIONS = {
-    "relu": nn.ReLU, "relu6": nn.ReLU6, "leakyrelu": partial(nn.LeakyReLU, 0.01), "prelu": LearnedLeak, "celu": nn.CELU,
-    "elu": nn.ELU, "hardswish": nn.HSwish, "hardtanh": nn.Hardtanh, "gelu": partial(nn.GELU, False), "selu": nn.SeLU,
-    "silu": nn.SiLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "none": nn.Identity,
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leakyrelu": partial(nn.LeakyReLU, 0.01),
+    "prelu": LearnedLeak,
+    "celu": nn.CELU,
+    "elu": nn.ELU,
+    "hardswish": nn.HSwish,
+    "hardtanh": nn.Hardtanh,
+    "gelu": partial(nn.GELU, False),
+    "selu": nn.SeLU,
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "none": nn.Identity,
 }
 _WITHOUT_NEGATIVES = ("relu", "relu6", "sigmoid")
 
@@ -60,10 +90,20 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.9)
 
 
-def conv_bn_act(in_channels: int, out_channels: int, kernel_size: int, act: str, *, stride: int = 1, group: int = 1,
-                has_bias: bool = False) -> nn.SequentialCell:
+def conv_bn_act(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    act: str,
+    *,
+    stride: int = 1,
+    group: int = 1,
+    has_bias: bool = False,
+) -> nn.SequentialCell:
     """Convolution, batch norm and activation as entries 0, 1 and 2 of a sequence."""
-    convolution = conv2d(in_channels, out_channels, kernel_size, stride=stride, group=group, has_bias=has_bias)
+    convolution = conv2d(
+        in_channels, out_channels, kernel_size, stride=stride, group=group, has_bias=has_bias
+    )
     return nn.SequentialCell(convolution, _norm(out_channels), ACTIVATIONS[act]())
 
 
@@ -91,7 +131,8 @@ class ResidualBlock(nn.Cell):
 class Bottleneck(nn.Cell):
     """1 x 1, 3 x 3 and 1 x 1 convolutions beside a shortcut; the 3 x 3 one has the stride.
 
-    Shape: (B, in_channels, H, W) -> (B, channels, H / stride, W / stride); the first two convolutions have ``width``.
+    Shape: (B, in_channels, H, W) -> (B, channels, H / stride, W / stride); the first two
+        convolutions have ``width``.
     Source: arXiv:1512.03385; torchvision ``Bottleneck``.
     """
 
@@ -114,7 +155,9 @@ class Bottleneck(nn.Cell):
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
     """A convolution that starts as torchvision's: normal, scaled by the number of outputs."""
-    return conv2d(in_channels, out_channels, kernel_size, stride=stride, weight_init=HeNormal(mode="fan_out"))
+    return conv2d(
+        in_channels, out_channels, kernel_size, stride=stride, weight_init=HeNormal(mode="fan_out")
+    )
 
 
 def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Cell:
@@ -127,7 +170,8 @@ def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Cell:
 class ResNet(nn.Cell):
     """ResNet without pooling and classifier, every width times ``sparsity`` and cut to an integer.
 
-    Shape: image (B, 3, H, W) -> maps of strides 8, 16 and 32; the last has ``channels`` channels, each before it half.
+    Shape: image (B, 3, H, W) -> maps of strides 8, 16 and 32; the last has ``channels`` channels,
+        each before it half.
     Source: torchvision ``resnet.py``; the widths follow from the original's ``models/mresnet.py``.
     """
 
@@ -141,13 +185,16 @@ class ResNet(nn.Cell):
         self.maxpool = HalvingMaxPool(0.0 if act in _WITHOUT_NEGATIVES else _LOWEST)
         channels, layers = stem, []
         for i, count in enumerate(blocks):
-            full = 64 * 2 ** i
+            full = 64 * 2**i
             width, wider = int(full * sparsity), int((4 * full if bottleneck else full) * sparsity)
             cells = []
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
-                cells.append(Bottleneck(channels, wider, width=width, stride=stride, act=act) if bottleneck else
-                             ResidualBlock(channels, wider, stride=stride, act=act))
+                cells.append(
+                    Bottleneck(channels, wider, width=width, stride=stride, act=act)
+                    if bottleneck
+                    else ResidualBlock(channels, wider, stride=stride, act=act)
+                )
                 channels = wider
             layers.append(nn.SequentialCell(*cells))
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
@@ -161,33 +208,43 @@ class ResNet(nn.Cell):
 
 
 class DarknetBlock(nn.Cell):
-    """1 x 1 and 3 x 3 convolutions beside a shortcut, no activation behind the sum. Shape: (B, C, H, W) -> the same."""
+    """1 x 1 and 3 x 3 convolutions beside a shortcut, no activation behind the sum. Shape: (B,
+    C, H, W) -> the same.
+    """
 
     def __init__(self, channels: int, act: str):
         super().__init__()
-        self.conv = nn.SequentialCell(conv_bn_act(channels, channels // 2, 1, act),
-                                      conv_bn_act(channels // 2, channels, 3, act))
+        self.conv = nn.SequentialCell(
+            conv_bn_act(channels, channels // 2, 1, act),
+            conv_bn_act(channels // 2, channels, 3, act),
+        )
 
     def construct(self, x: Tensor) -> Tensor:
         return x + self.conv(x)
 
 
 class Darknet(nn.Cell):
-    """Darknet-53 without its classifier, of ``int(32 * sparsity)`` channels in the first convolution.
+    """Darknet-53 without its classifier, of ``int(32 * sparsity)`` channels in the first
+    convolution.
 
-    Shape: image (B, 3, H, W) -> maps of strides 8, 16 and 32; the last has ``channels`` channels, each before it half.
+    Shape: image (B, 3, H, W) -> maps of strides 8, 16 and 32; the last has ``channels`` channels,
+        each before it half.
     Source: arXiv:1804.02767; original ``models/darknet.py``.
     """
 
     def __init__(self, sparsity: float, act: str):
         super().__init__()
         first = int(32 * sparsity)
-        self.stage0 = nn.SequentialCell(conv_bn_act(3, first, 3, act), conv_bn_act(first, 2 * first, 3, act, stride=2))
+        self.stage0 = nn.SequentialCell(
+            conv_bn_act(3, first, 3, act), conv_bn_act(first, 2 * first, 3, act, stride=2)
+        )
         self.stage1, self.stage2, self.stage3, self.stage4, self.stage5 = (
             nn.SequentialCell(*[DarknetBlock(first * 2 ** (i + 1), act) for _ in range(count)])
-            for i, count in enumerate(DARKNET_BLOCKS))
+            for i, count in enumerate(DARKNET_BLOCKS)
+        )
         self.down1, self.down2, self.down3, self.down4 = (
-            conv_bn_act(first * 2 ** i, first * 2 ** (i + 1), 3, act, stride=2) for i in (1, 2, 3, 4))
+            conv_bn_act(first * 2**i, first * 2 ** (i + 1), 3, act, stride=2) for i in (1, 2, 3, 4)
+        )
         self.channels = first * 32
 
     def construct(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,7 +257,8 @@ class Darknet(nn.Cell):
 class SPP(nn.Cell):
     """Maxima over 5 x 5, 9 x 9 and 13 x 13 windows beside the map. Shape: (B, C, H, W) -> the same.
 
-    Source: arXiv:1406.4729. The larger windows are chains of 5 x 5 ones, which give the same values.
+    Source: arXiv:1406.4729. The larger windows are chains of 5 x 5 ones, which give the same
+    values.
     """
 
     def __init__(self, channels: int, act: str):
@@ -229,8 +287,12 @@ class PAN(nn.Cell):
         self.up1 = conv_bn_act(channels, half, 1, act)
         self.down1 = conv_bn_act(quarter, quarter, 3, act, stride=2)
         self.down2 = conv_bn_act(half, half, 3, act, stride=2)
-        self.up2 = nn.SequentialCell(conv_bn_act(channels, quarter, 1, act), conv_bn_act(quarter, quarter, 3, act))
-        self.head1 = nn.SequentialCell(conv_bn_act(half, quarter, 1, act), conv_bn_act(quarter, quarter, 3, act))
+        self.up2 = nn.SequentialCell(
+            conv_bn_act(channels, quarter, 1, act), conv_bn_act(quarter, quarter, 3, act)
+        )
+        self.head1 = nn.SequentialCell(
+            conv_bn_act(half, quarter, 1, act), conv_bn_act(quarter, quarter, 3, act)
+        )
         self.head2 = self._separable(half, act)
         self.head3 = self._separable(channels, act)
 
@@ -245,9 +307,12 @@ class PAN(nn.Cell):
     def _separable(channels: int, act: str) -> nn.SequentialCell:
         """Depthwise 3 x 3, pointwise with a bias, pointwise."""
         return nn.SequentialCell(
-            nn.SequentialCell(conv_bn_act(channels, channels, 3, act, group=channels),
-                              conv_bn_act(channels, channels, 1, act, has_bias=True)),
-            conv_bn_act(channels, channels, 1, act))
+            nn.SequentialCell(
+                conv_bn_act(channels, channels, 3, act, group=channels),
+                conv_bn_act(channels, channels, 1, act, has_bias=True),
+            ),
+            conv_bn_act(channels, channels, 1, act),
+        )
 
 
 class DetectionHead(nn.Cell):
@@ -255,7 +320,9 @@ class DetectionHead(nn.Cell):
 
     def __init__(self, channels: int, outputs: int):
         super().__init__()
-        self.heads = nn.CellList([conv2d(channels // 2 ** (2 - i), outputs, 1) for i in range(len(STRIDES))])
+        self.heads = nn.CellList(
+            [conv2d(channels // 2 ** (2 - i), outputs, 1) for i in range(len(STRIDES))]
+        )
 
     def construct(self, p3: Tensor, p4: Tensor, p5: Tensor) -> Heads:
         return self.heads[0](p3), self.heads[1](p4), self.heads[2](p5)
@@ -268,14 +335,15 @@ class SimpleYOLO(nn.Cell):
         backbone: ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101`` or ``darknet``.
         num_classes: classes of the head.
         channel_sparsity: factor of all widths, above 0; at most 1 for a ResNet.
-        assignment: ``single_grid``, ``nearby_grid`` or ``all_grid``; it says how far from its cell a box may lie, so
-            decoding depends on it and a checkpoint works with its own alone.
+        assignment: ``single_grid``, ``nearby_grid`` or ``all_grid``; it says how far from its cell
+            a box may lie, so decoding depends on it and a checkpoint works with its own alone.
         act: activation, a key of ``ACTIVATIONS``.
-        anchors: (width, height) in pixels, the same number for each of strides 8, 16 and 32, in that order.
+        anchors: (width, height) in pixels, the same number for each of strides 8, 16 and 32, in
+            that order.
         input_size: default (height, width) of the input, multiples of 32.
 
-    Shape: images (B, 3, H, W) -> logits of strides 8, 16 and 32, each (B, a * (5 + K), h, w). Channels: anchor slowest,
-        then objectness, x, y, w, h, classes.
+    Shape: images (B, 3, H, W) -> logits of strides 8, 16 and 32, each (B, a * (5 + K), h, w).
+        Channels: anchor slowest, then objectness, x, y, w, h, classes.
     Raises: ValueError for values outside these rules.
     Source: original ``models/yolo.py``.
     """
@@ -283,27 +351,47 @@ class SimpleYOLO(nn.Cell):
     family = "simple_yolo"
     strides = STRIDES
 
-    def __init__(self, backbone: str, num_classes: int, *, channel_sparsity: float, assignment: str, act: str,
-                 anchors: Sequence[Sequence[float]], input_size: tuple[int, int]):
+    def __init__(
+        self,
+        backbone: str,
+        num_classes: int,
+        *,
+        channel_sparsity: float,
+        assignment: str,
+        act: str,
+        anchors: Sequence[Sequence[float]],
+        input_size: tuple[int, int],
+    ):
         super().__init__()
         _check(backbone, num_classes, channel_sparsity, assignment, act)
         self.num_classes, self.assignment, self.backbone_name = num_classes, assignment, backbone
         self.anchors = checked_anchors(anchors, len(STRIDES), "simple_yolo")
-        self.architecture = {"channel_sparsity": float(channel_sparsity), "assignment": assignment, "act": act,
-                             "anchors": [list(pair) for pair in self.anchors]}
+        self.architecture = {
+            "channel_sparsity": float(channel_sparsity),
+            "assignment": assignment,
+            "act": act,
+            "anchors": [list(pair) for pair in self.anchors],
+        }
         self.input_spec = official_input(input_size)
         self.anchors_per_level = len(self.anchors) // len(STRIDES)
-        self.backbone = Darknet(channel_sparsity, act) if backbone == "darknet" else \
-            ResNet(int(backbone.removeprefix("resnet")), channel_sparsity, act)
+        self.backbone = (
+            Darknet(channel_sparsity, act)
+            if backbone == "darknet"
+            else ResNet(int(backbone.removeprefix("resnet")), channel_sparsity, act)
+        )
         channels = self.backbone.channels
         if channels < 4 or channels % 4:
-            raise ValueError(f"simple_yolo: channel_sparsity {channel_sparsity} leaves {channels} channels at stride "
-                             "32, wanted a multiple of 4")
+            raise ValueError(
+                f"simple_yolo: channel_sparsity {channel_sparsity} leaves {channels} channels at "
+                "stride 32, wanted a multiple of 4"
+            )
         self.spp = SPP(channels, act)
         self.pan = PAN(channels, act)
         self.det_head = DetectionHead(channels, self.anchors_per_level * (5 + num_classes))
-        self.anchor_sizes = tuple(Tensor(level.T[None, :, :, None], float32)                # (1, 2, a, 1)
-                                  for level in np.split(np.array(self.anchors), len(STRIDES)))
+        self.anchor_sizes = tuple(
+            Tensor(level.T[None, :, :, None], float32)  # (1, 2, a, 1)
+            for level in np.split(np.array(self.anchors), len(STRIDES))
+        )
         self.cell_numbers = Tensor(np.arange(MAX_CELLS), float32)
 
     def construct(self, images: Tensor) -> Heads:
@@ -312,16 +400,24 @@ class SimpleYOLO(nn.Cell):
         return self.det_head(p3, p4, p5)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input, cut at its border, corners swapped where a side is negative, and
-        scores (B, A, K) = objectness * class; with one class the objectness alone.
+        """Boxes (B, A, 4) xyxy in pixels of the input, cut at its border, corners swapped where a
+        side is negative, and scores (B, A, K) = objectness * class; with one class the objectness
+        alone.
 
         Rows: stride 8 first; inside a level anchors slowest, then cells row by row.
         """
         rows = self.flat(self.construct(images))
         x, y, width, height = self.boxes_of(rows[:, 1:5], images.shape[2:])
         right, bottom = images.shape[3], images.shape[2]
-        boxes = ops.stack((ops.clamp(x - width * 0.5, 0.0, right), ops.clamp(y - height * 0.5, 0.0, bottom),
-                           ops.clamp(x + width * 0.5, 0.0, right), ops.clamp(y + height * 0.5, 0.0, bottom)), 2)
+        boxes = ops.stack(
+            (
+                ops.clamp(x - width * 0.5, 0.0, right),
+                ops.clamp(y - height * 0.5, 0.0, bottom),
+                ops.clamp(x + width * 0.5, 0.0, right),
+                ops.clamp(y + height * 0.5, 0.0, bottom),
+            ),
+            2,
+        )
         scores = ops.sigmoid(rows[:, 0:1])
         if self.num_classes > 1:
             scores = scores * ops.sigmoid(rows[:, 5:])
@@ -341,12 +437,17 @@ class SimpleYOLO(nn.Cell):
         for logits in heads:
             batch, _, height, width = logits.shape
             anchors, values = self.anchors_per_level, 5 + self.num_classes
-            split = ops.transpose(ops.reshape(logits, (batch, anchors, values, height * width)), (0, 2, 1, 3))
+            split = ops.transpose(
+                ops.reshape(logits, (batch, anchors, values, height * width)), (0, 2, 1, 3)
+            )
             parts = parts + (ops.reshape(split, (batch, values, anchors * height * width)),)
         return ops.cat(parts, 2)
 
-    def boxes_of(self, logits: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits x, y, w, h (B, 4, A) -> cx, cy, w, h in pixels of an input of ``size`` (height, width), each (B, A).
+    def boxes_of(
+        self, logits: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits x, y, w, h (B, 4, A) -> cx, cy, w, h in pixels of an input of ``size`` (height,
+        width), each (B, A).
 
         Sides are linear in their logits and may be negative.
         """
@@ -358,10 +459,17 @@ class SimpleYOLO(nn.Cell):
             x, y = _tanh(x) * 1.5 + 0.5, _tanh(y) * 1.5 + 0.5
         else:
             x, y = _tanh(x) * cells_x, _tanh(y) * cells_y
-        return (x + column) * stride, (y + row) * stride, width * 4.0 * anchor_width, height * 4.0 * anchor_height
+        return (
+            (x + column) * stride,
+            (y + row) * stride,
+            width * 4.0 * anchor_width,
+            height * 4.0 * anchor_height,
+        )
 
     def _grid(self, size: tuple[int, int]) -> tuple[Tensor, ...]:
-        """Column, row and stride of every row's cell, width and height of its anchor, cells across and down; (1, A)."""
+        """Column, row and stride of every row's cell, width and height of its anchor, cells
+        across and down; (1, A).
+        """
         parts = ()
         for level, stride in enumerate(self.strides):
             height, width = size[0] // stride, size[1] // stride
@@ -369,14 +477,33 @@ class SimpleYOLO(nn.Cell):
             columns = ops.broadcast_to(ops.reshape(self.cell_numbers[:width], (1, 1, width)), shape)
             rows = ops.broadcast_to(ops.reshape(self.cell_numbers[:height], (1, height, 1)), shape)
             anchor_width, anchor_height = (
-                ops.broadcast_to(ops.reshape(self.anchor_sizes[level][:, i], (-1, 1, 1)), shape) for i in (0, 1))
+                ops.broadcast_to(ops.reshape(self.anchor_sizes[level][:, i], (-1, 1, 1)), shape)
+                for i in (0, 1)
+            )
             same = ops.ones(shape, float32)
-            parts = parts + (ops.reshape(ops.stack((columns, rows, same * stride, anchor_width, anchor_height,
-                                                    same * width, same * height), 0), (7, -1)),)
+            parts = parts + (
+                ops.reshape(
+                    ops.stack(
+                        (
+                            columns,
+                            rows,
+                            same * stride,
+                            anchor_width,
+                            anchor_height,
+                            same * width,
+                            same * height,
+                        ),
+                        0,
+                    ),
+                    (7, -1),
+                ),
+            )
         return ops.split(ops.cat(parts, 1), 1, 0)
 
     def priors(self, height: int, width: int) -> Priors:
-        """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x ``width`` pixels."""
+        """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x
+        ``width`` pixels.
+        """
         sizes = np.array(self.anchors, np.float32).reshape(len(self.strides), -1, 2)
         return grid_priors(height, width, self.strides, sizes, anchors_fastest=False)
 
@@ -389,8 +516,15 @@ class SimpleYOLODeploy(DeployForm):
     """The detector for inference; ``construct`` gives the raw heads as the training form does."""
 
     def __init__(self, source: SimpleYOLO):
-        super().__init__(source, SimpleYOLO(source.backbone_name, source.num_classes, input_size=source.input_spec.size,
-                                            **source.architecture))
+        super().__init__(
+            source,
+            SimpleYOLO(
+                source.backbone_name,
+                source.num_classes,
+                input_size=source.input_spec.size,
+                **source.architecture,
+            ),
+        )
         self.anchors, self.assignment = source.anchors, source.assignment
 
     def construct(self, images: Tensor) -> Heads:
@@ -398,7 +532,9 @@ class SimpleYOLODeploy(DeployForm):
 
 
 def _tanh(x: Tensor) -> Tensor:
-    """Hyperbolic tangent; ``ops.tanh`` on a CPU is up to 1e-4 off, which tells when it spans a whole picture."""
+    """Hyperbolic tangent; ``ops.tanh`` on a CPU is up to 1e-4 off, which tells when it spans a
+    whole picture.
+    """
     return 2.0 * ops.sigmoid(2.0 * x) - 1.0
 
 
@@ -407,19 +543,30 @@ def _check(backbone: str, num_classes: int, sparsity: float, assignment: str, ac
     if num_classes < 1:
         raise ValueError(f"simple_yolo: num_classes must be at least 1, got {num_classes}")
     if not sparsity > 0 or (backbone != "darknet" and sparsity > 1):
-        raise ValueError(f"simple_yolo: channel_sparsity must be above 0, and at most 1 for a ResNet, got {sparsity} "
-                         f"for {backbone}")
+        raise ValueError(
+            "simple_yolo: channel_sparsity must be above 0, and at most 1 for a ResNet, got "
+            f"{sparsity} for {backbone}"
+        )
     if assignment not in ASSIGNMENTS:
-        raise ValueError(f"simple_yolo: assignment must be one of {ASSIGNMENTS}, got {assignment!r}")
+        raise ValueError(
+            f"simple_yolo: assignment must be one of {ASSIGNMENTS}, got {assignment!r}"
+        )
     if act not in ACTIVATIONS:
         raise ValueError(f"simple_yolo: act must be one of {tuple(ACTIVATIONS)}, got {act!r}")
 
 
 @register_model
-def simple_yolo_resnet18(num_classes: int = 20, *, channel_sparsity: float = 0.75, assignment: str = "nearby_grid",
-                         act: str = "relu", anchors: Sequence[Sequence[float]] | None = None,
-                         input_size: tuple[int, int] = (512, 512)) -> SimpleYOLO:
-    """ResNet-18 backbone: 7.80 M parameters with 20 classes at width 0.75; published VOC07 test AP50 71.6.
+def simple_yolo_resnet18(
+    num_classes: int = 20,
+    *,
+    channel_sparsity: float = 0.75,
+    assignment: str = "nearby_grid",
+    act: str = "relu",
+    anchors: Sequence[Sequence[float]] | None = None,
+    input_size: tuple[int, int] = (512, 512),
+) -> SimpleYOLO:
+    """ResNet-18 backbone: 7.80 M parameters with 20 classes at width 0.75; published VOC07 test
+    AP50 71.6.
 
     Args:
         num_classes: classes of the head.
@@ -427,53 +574,115 @@ def simple_yolo_resnet18(num_classes: int = 20, *, channel_sparsity: float = 0.7
         anchors: (width, height) pairs in pixels, those of stride 8 first; None takes COCO's.
         input_size: default (height, width) of the input.
     """
-    return SimpleYOLO("resnet18", num_classes, channel_sparsity=channel_sparsity, assignment=assignment, act=act,
-                      anchors=COCO_ANCHORS if anchors is None else anchors, input_size=input_size)
+    return SimpleYOLO(
+        "resnet18",
+        num_classes,
+        channel_sparsity=channel_sparsity,
+        assignment=assignment,
+        act=act,
+        anchors=COCO_ANCHORS if anchors is None else anchors,
+        input_size=input_size,
+    )
 
 
 @register_model
-def simple_yolo_resnet34(num_classes: int = 20, *, channel_sparsity: float = 0.75, assignment: str = "nearby_grid",
-                         act: str = "relu", anchors: Sequence[Sequence[float]] | None = None,
-                         input_size: tuple[int, int] = (512, 512)) -> SimpleYOLO:
-    """ResNet-34 backbone: 13.49 M parameters with 20 classes at width 0.75; published VOC07 test AP50 74.2.
+def simple_yolo_resnet34(
+    num_classes: int = 20,
+    *,
+    channel_sparsity: float = 0.75,
+    assignment: str = "nearby_grid",
+    act: str = "relu",
+    anchors: Sequence[Sequence[float]] | None = None,
+    input_size: tuple[int, int] = (512, 512),
+) -> SimpleYOLO:
+    """ResNet-34 backbone: 13.49 M parameters with 20 classes at width 0.75; published VOC07 test
+    AP50 74.2.
 
     Args as ``simple_yolo_resnet18``.
     """
-    return SimpleYOLO("resnet34", num_classes, channel_sparsity=channel_sparsity, assignment=assignment, act=act,
-                      anchors=COCO_ANCHORS if anchors is None else anchors, input_size=input_size)
+    return SimpleYOLO(
+        "resnet34",
+        num_classes,
+        channel_sparsity=channel_sparsity,
+        assignment=assignment,
+        act=act,
+        anchors=COCO_ANCHORS if anchors is None else anchors,
+        input_size=input_size,
+    )
 
 
 @register_model
-def simple_yolo_resnet50(num_classes: int = 20, *, channel_sparsity: float = 0.75, assignment: str = "nearby_grid",
-                         act: str = "relu", anchors: Sequence[Sequence[float]] | None = None,
-                         input_size: tuple[int, int] = (512, 512)) -> SimpleYOLO:
-    """ResNet-50 backbone: 36.64 M parameters with 20 classes at width 0.75; published VOC07 test AP50 76.1.
+def simple_yolo_resnet50(
+    num_classes: int = 20,
+    *,
+    channel_sparsity: float = 0.75,
+    assignment: str = "nearby_grid",
+    act: str = "relu",
+    anchors: Sequence[Sequence[float]] | None = None,
+    input_size: tuple[int, int] = (512, 512),
+) -> SimpleYOLO:
+    """ResNet-50 backbone: 36.64 M parameters with 20 classes at width 0.75; published VOC07 test
+    AP50 76.1.
 
     Args as ``simple_yolo_resnet18``.
     """
-    return SimpleYOLO("resnet50", num_classes, channel_sparsity=channel_sparsity, assignment=assignment, act=act,
-                      anchors=COCO_ANCHORS if anchors is None else anchors, input_size=input_size)
+    return SimpleYOLO(
+        "resnet50",
+        num_classes,
+        channel_sparsity=channel_sparsity,
+        assignment=assignment,
+        act=act,
+        anchors=COCO_ANCHORS if anchors is None else anchors,
+        input_size=input_size,
+    )
 
 
 @register_model
-def simple_yolo_resnet101(num_classes: int = 20, *, channel_sparsity: float = 0.75, assignment: str = "nearby_grid",
-                          act: str = "relu", anchors: Sequence[Sequence[float]] | None = None,
-                          input_size: tuple[int, int] = (512, 512)) -> SimpleYOLO:
+def simple_yolo_resnet101(
+    num_classes: int = 20,
+    *,
+    channel_sparsity: float = 0.75,
+    assignment: str = "nearby_grid",
+    act: str = "relu",
+    anchors: Sequence[Sequence[float]] | None = None,
+    input_size: tuple[int, int] = (512, 512),
+) -> SimpleYOLO:
     """ResNet-101 backbone: 47.33 M parameters with 20 classes at width 0.75; no published result.
 
     Args as ``simple_yolo_resnet18``.
     """
-    return SimpleYOLO("resnet101", num_classes, channel_sparsity=channel_sparsity, assignment=assignment, act=act,
-                      anchors=COCO_ANCHORS if anchors is None else anchors, input_size=input_size)
+    return SimpleYOLO(
+        "resnet101",
+        num_classes,
+        channel_sparsity=channel_sparsity,
+        assignment=assignment,
+        act=act,
+        anchors=COCO_ANCHORS if anchors is None else anchors,
+        input_size=input_size,
+    )
 
 
 @register_model
-def simple_yolo_darknet(num_classes: int = 20, *, channel_sparsity: float = 0.75, assignment: str = "nearby_grid",
-                        act: str = "relu", anchors: Sequence[Sequence[float]] | None = None,
-                        input_size: tuple[int, int] = (512, 512)) -> SimpleYOLO:
-    """Darknet-53 backbone: 28.75 M parameters with 20 classes at width 0.75; published VOC07 test AP50 73.7.
+def simple_yolo_darknet(
+    num_classes: int = 20,
+    *,
+    channel_sparsity: float = 0.75,
+    assignment: str = "nearby_grid",
+    act: str = "relu",
+    anchors: Sequence[Sequence[float]] | None = None,
+    input_size: tuple[int, int] = (512, 512),
+) -> SimpleYOLO:
+    """Darknet-53 backbone: 28.75 M parameters with 20 classes at width 0.75; published VOC07 test
+    AP50 73.7.
 
     Args as ``simple_yolo_resnet18``.
     """
-    return SimpleYOLO("darknet", num_classes, channel_sparsity=channel_sparsity, assignment=assignment, act=act,
-                      anchors=COCO_ANCHORS if anchors is None else anchors, input_size=input_size)
+    return SimpleYOLO(
+        "darknet",
+        num_classes,
+        channel_sparsity=channel_sparsity,
+        assignment=assignment,
+        act=act,
+        anchors=COCO_ANCHORS if anchors is None else anchors,
+        input_size=input_size,
+    )

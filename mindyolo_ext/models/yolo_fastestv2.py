@@ -1,4 +1,7 @@
-"""Yolo-FastestV2: ShuffleNetV2 backbone, light feature pyramid, decoupled heads on strides 16 and 32."""
+"""Yolo-FastestV2: ShuffleNetV2 backbone, light feature pyramid, decoupled heads on strides 16
+and 32.
+"""
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,28 +17,41 @@ from mindyolo_ext.priors import Priors, checked_anchors, grid_priors
 
 STRIDES = (16, 32)
 # (width, height) in pixels, three per level; found by the original on COCO at 352 x 352.
-COCO_ANCHORS = ((12.64, 19.39), (37.88, 51.48), (55.71, 138.31),
-                (126.91, 78.23), (131.57, 214.55), (279.92, 258.87))
+COCO_ANCHORS = (
+    (12.64, 19.39),
+    (37.88, 51.48),
+    (55.71, 138.31),
+    (126.91, 78.23),
+    (131.57, 214.55),
+    (279.92, 258.87),
+)
 STEM_CHANNELS = 24
-STAGES = ((48, 4), (96, 8), (192, 4))       # output channels, blocks; strides 8, 16, 32
+STAGES = ((48, 4), (96, 8), (192, 4))  # output channels, blocks; strides 8, 16, 32
 HEAD_CHANNELS = 72
-MAX_CELLS = 256                             # along one side of a level: inputs up to 4096 pixels
+MAX_CELLS = 256  # along one side of a level: inputs up to 4096 pixels
 
 Heads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-def _conv_bn(in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1,
-             group: int = 1) -> list[nn.Cell]:
+def _conv_bn(
+    in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, group: int = 1
+) -> list[nn.Cell]:
     """Bias-free convolution and batch norm, as two entries of a sequence."""
-    return [conv2d(in_channels, out_channels, kernel_size, stride=stride, group=group),
-            nn.BatchNorm2d(out_channels, eps=1e-5, momentum=0.9)]
+    return [
+        conv2d(in_channels, out_channels, kernel_size, stride=stride, group=group),
+        nn.BatchNorm2d(out_channels, eps=1e-5, momentum=0.9),
+    ]
 
 
 def _main_branch(channels: int, stride: int) -> nn.SequentialCell:
     """Pointwise, depthwise, pointwise; all of ``channels`` channels."""
-    return nn.SequentialCell(*_conv_bn(channels, channels), nn.ReLU(),
-                             *_conv_bn(channels, channels, 3, stride=stride, group=channels),
-                             *_conv_bn(channels, channels), nn.ReLU())
+    return nn.SequentialCell(
+        *_conv_bn(channels, channels),
+        nn.ReLU(),
+        *_conv_bn(channels, channels, 3, stride=stride, group=channels),
+        *_conv_bn(channels, channels),
+        nn.ReLU(),
+    )
 
 
 class DownBlock(nn.Cell):
@@ -47,8 +63,11 @@ class DownBlock(nn.Cell):
     def __init__(self, channels: int):
         super().__init__()
         self.branch_main = _main_branch(channels, stride=2)
-        self.branch_proj = nn.SequentialCell(*_conv_bn(channels, channels, 3, stride=2, group=channels),
-                                             *_conv_bn(channels, channels), nn.ReLU())
+        self.branch_proj = nn.SequentialCell(
+            *_conv_bn(channels, channels, 3, stride=2, group=channels),
+            *_conv_bn(channels, channels),
+            nn.ReLU(),
+        )
 
     def construct(self, x: Tensor) -> Tensor:
         return ops.cat((self.branch_proj(x), self.branch_main(x)), 1)
@@ -76,7 +95,9 @@ class ShuffleBlock(nn.Cell):
 
 def _stage(out_channels: int, blocks: int) -> nn.SequentialCell:
     """One stage that halves the size and doubles the channels to ``out_channels``."""
-    return nn.SequentialCell(DownBlock(out_channels // 2), *[ShuffleBlock(out_channels) for _ in range(blocks - 1)])
+    return nn.SequentialCell(
+        DownBlock(out_channels // 2), *[ShuffleBlock(out_channels) for _ in range(blocks - 1)]
+    )
 
 
 class ShuffleNetV2(nn.Cell):
@@ -90,7 +111,9 @@ class ShuffleNetV2(nn.Cell):
         super().__init__()
         self.first_conv = nn.SequentialCell(*_conv_bn(3, STEM_CHANNELS, 3, stride=2), nn.ReLU())
         self.maxpool = HalvingMaxPool()
-        self.stage2, self.stage3, self.stage4 = (_stage(channels, blocks) for channels, blocks in STAGES)
+        self.stage2, self.stage3, self.stage4 = (
+            _stage(channels, blocks) for channels, blocks in STAGES
+        )
 
     def construct(self, image: Tensor) -> tuple[Tensor, Tensor]:
         c2 = self.stage3(self.stage2(self.maxpool(self.first_conv(image))))
@@ -105,10 +128,14 @@ class HeadTower(nn.Cell):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.block = nn.SequentialCell(*_conv_bn(channels, channels, 5, group=channels), nn.ReLU(),
-                                       *_conv_bn(channels, channels),
-                                       *_conv_bn(channels, channels, 5, group=channels), nn.ReLU(),
-                                       *_conv_bn(channels, channels))
+        self.block = nn.SequentialCell(
+            *_conv_bn(channels, channels, 5, group=channels),
+            nn.ReLU(),
+            *_conv_bn(channels, channels),
+            *_conv_bn(channels, channels, 5, group=channels),
+            nn.ReLU(),
+            *_conv_bn(channels, channels),
+        )
 
     def construct(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -125,7 +152,9 @@ class LightFPN(nn.Cell):
     def __init__(self):
         super().__init__()
         c2_channels, c3_channels = STAGES[1][0], STAGES[2][0]
-        self.conv1x1_2 = nn.SequentialCell(*_conv_bn(c2_channels + c3_channels, HEAD_CHANNELS), nn.ReLU())
+        self.conv1x1_2 = nn.SequentialCell(
+            *_conv_bn(c2_channels + c3_channels, HEAD_CHANNELS), nn.ReLU()
+        )
         self.conv1x1_3 = nn.SequentialCell(*_conv_bn(c3_channels, HEAD_CHANNELS), nn.ReLU())
         self.cls_head_2 = HeadTower(HEAD_CHANNELS)
         self.reg_head_2 = HeadTower(HEAD_CHANNELS)
@@ -143,41 +172,53 @@ class YoloFastestV2(nn.Cell):
 
     Args:
         num_classes: classes of the head.
-        anchors: (width, height) in pixels; the first half belongs to stride 16, the second to stride 32.
-            They are not scaled with the input size.
+        anchors: (width, height) in pixels; the first half belongs to stride 16, the second to
+            stride 32. They are not scaled with the input size.
         input_size: default (height, width) of the input, multiples of 32.
 
-    Shape: images (B, 3, H, W) -> logits reg (B, 4 a, ., .), obj (B, a, ., .), cls (B, K, ., .) of stride
-        16, then the same three of stride 32, with a anchors per level. Channels of reg: anchor slowest, then
-        x, y, w, h. One class vector per cell serves all its anchors.
+    Shape: images (B, 3, H, W) -> logits reg (B, 4 a, ., .), obj (B, a, ., .), cls (B, K, ., .) of
+        stride 16, then the same three of stride 32, with a anchors per level. Channels of reg:
+        anchor slowest, then x, y, w, h. One class vector per cell serves all its anchors.
     Raises: ValueError for anchors that are not an even number of positive pairs.
-    Source: original ``model/detector.py``; decode after ``utils/utils.py``. Unlike the original, the number
-        of anchors follows from ``anchors`` in every part.
+    Source: original ``model/detector.py``; decode after ``utils/utils.py``. Unlike the original,
+        the number of anchors follows from ``anchors`` in every part.
     """
 
     family = "yolo_fastestv2"
     strides = STRIDES
 
-    def __init__(self, num_classes: int, anchors: Sequence[Sequence[float]], input_size: tuple[int, int]):
+    def __init__(
+        self, num_classes: int, anchors: Sequence[Sequence[float]], input_size: tuple[int, int]
+    ):
         super().__init__()
         self.num_classes = num_classes
         self.anchors = checked_anchors(anchors, len(STRIDES), "yolo_fastestv2")
         self.architecture = {"anchors": [list(pair) for pair in self.anchors]}
-        self.input_spec = InputSpec(size=input_size, color="bgr", scale=1.0 / 255.0, resize="stretch")
+        self.input_spec = InputSpec(
+            size=input_size, color="bgr", scale=1.0 / 255.0, resize="stretch"
+        )
         self.anchors_per_level = len(self.anchors) // len(STRIDES)
         self.backbone = ShuffleNetV2()
         self.fpn = LightFPN()
         self.output_reg_layers = conv2d(HEAD_CHANNELS, 4 * self.anchors_per_level, 1, has_bias=True)
         self.output_obj_layers = conv2d(HEAD_CHANNELS, self.anchors_per_level, 1, has_bias=True)
         self.output_cls_layers = conv2d(HEAD_CHANNELS, num_classes, 1, has_bias=True)
-        self.anchor_sizes = tuple(Tensor(level[None, :, :, None], float32)                  # (1, a, 2, 1)
-                                  for level in np.split(np.array(self.anchors), len(STRIDES)))
+        self.anchor_sizes = tuple(
+            Tensor(level[None, :, :, None], float32)  # (1, a, 2, 1)
+            for level in np.split(np.array(self.anchors), len(STRIDES))
+        )
         self.cell_numbers = Tensor(np.arange(MAX_CELLS), float32)
 
     def construct(self, images: Tensor) -> Heads:
         cls_2, reg_2, cls_3, reg_3 = self.fpn(*self.backbone(images))
-        return (self.output_reg_layers(reg_2), self.output_obj_layers(cls_2), self.output_cls_layers(cls_2),
-                self.output_reg_layers(reg_3), self.output_obj_layers(cls_3), self.output_cls_layers(cls_3))
+        return (
+            self.output_reg_layers(reg_2),
+            self.output_obj_layers(cls_2),
+            self.output_cls_layers(cls_2),
+            self.output_reg_layers(reg_3),
+            self.output_obj_layers(cls_3),
+            self.output_cls_layers(cls_3),
+        )
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K) = objectness * class.
@@ -194,7 +235,9 @@ class YoloFastestV2(nn.Cell):
         return ops.cat((centers, sizes, objectness, classes), 2)
 
     def priors(self, height: int, width: int) -> Priors:
-        """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x ``width`` pixels."""
+        """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x
+        ``width`` pixels.
+        """
         sizes = np.array(self.anchors, np.float32).reshape(len(self.strides), -1, 2)
         return grid_priors(height, width, self.strides, sizes)
 
@@ -203,21 +246,33 @@ class YoloFastestV2(nn.Cell):
         return YoloFastestV2Deploy(self)
 
     def _decoded(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Centres (B, A, 2), sizes (B, A, 2), objectness (B, A, 1), class probabilities (B, A, K)."""
+        """Centres (B, A, 2), sizes (B, A, 2), objectness (B, A, 1), class probabilities (B, A,
+        K).
+        """
         fine = self._decoded_level(heads[:3], 0)
         coarse = self._decoded_level(heads[3:], 1)
-        return (ops.cat((fine[0], coarse[0]), 1), ops.cat((fine[1], coarse[1]), 1),
-                ops.cat((fine[2], coarse[2]), 1), ops.cat((fine[3], coarse[3]), 1))
+        return (
+            ops.cat((fine[0], coarse[0]), 1),
+            ops.cat((fine[1], coarse[1]), 1),
+            ops.cat((fine[2], coarse[2]), 1),
+            ops.cat((fine[3], coarse[3]), 1),
+        )
 
-    def _decoded_level(self, heads: tuple[Tensor, Tensor, Tensor], level: int) -> tuple[Tensor, ...]:
+    def _decoded_level(
+        self, heads: tuple[Tensor, Tensor, Tensor], level: int
+    ) -> tuple[Tensor, ...]:
         """The four parts of ``_decoded`` for one level, A = h * w * a."""
         reg, obj, cls = heads
         batch, _, height, width = reg.shape
         anchors, cells, stride = self.anchors_per_level, height * width, self.strides[level]
         reg = 2.0 * ops.sigmoid(ops.reshape(reg, (batch, anchors, 4, cells)))
-        xy, wh = ops.split(reg, 2, 2)                                                       # (B, a, 2, cells)
-        columns = ops.broadcast_to(ops.reshape(self.cell_numbers[:width], (1, width)), (height, width))
-        rows = ops.broadcast_to(ops.reshape(self.cell_numbers[:height], (height, 1)), (height, width))
+        xy, wh = ops.split(reg, 2, 2)  # (B, a, 2, cells)
+        columns = ops.broadcast_to(
+            ops.reshape(self.cell_numbers[:width], (1, width)), (height, width)
+        )
+        rows = ops.broadcast_to(
+            ops.reshape(self.cell_numbers[:height], (height, 1)), (height, width)
+        )
         grid = ops.reshape(ops.stack((columns, rows), 0), (1, 1, 2, cells))
         centers = (xy - 0.5 + grid) * stride
         sizes = wh * wh * self.anchor_sizes[level]
@@ -235,14 +290,17 @@ class YoloFastestV2(nn.Cell):
 class YoloFastestV2Deploy(DeployForm):
     """The detector for inference: 238,847 parameters with 80 classes and three anchors per level.
 
-    Shape: images (B, 3, H, W) -> (B, H / 16, W / 16, 5 a + K), (B, H / 32, W / 32, 5 a + K). The channels are
-        4 a sigmoids of the box logits (anchor slowest, then x, y, w, h), a objectness sigmoids, K class
-        probabilities. The caller decodes boxes: centre (2 v - 0.5 + cell) * stride, size (2 v)^2 * anchor.
+    Shape: images (B, 3, H, W) -> (B, H / 16, W / 16, 5 a + K), (B, H / 32, W / 32, 5 a + K). The
+        channels are 4 a sigmoids of the box logits (anchor slowest, then x, y, w, h), a objectness
+        sigmoids, K class probabilities. The caller decodes boxes: centre (2 v - 0.5 + cell) *
+        stride, size (2 v)^2 * anchor.
     Source: export form of the original's ``model/detector.py``.
     """
 
     def __init__(self, source: YoloFastestV2):
-        super().__init__(source, YoloFastestV2(source.num_classes, source.anchors, source.input_spec.size))
+        super().__init__(
+            source, YoloFastestV2(source.num_classes, source.anchors, source.input_spec.size)
+        )
         self.anchors = source.anchors
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,15 +315,20 @@ class YoloFastestV2Deploy(DeployForm):
 
 
 @register_model
-def yolo_fastestv2(num_classes: int = 80, *, anchors: Sequence[Sequence[float]] | None = None,
-                   input_size: tuple[int, int] = (352, 352)) -> YoloFastestV2:
+def yolo_fastestv2(
+    num_classes: int = 80,
+    *,
+    anchors: Sequence[Sequence[float]] | None = None,
+    input_size: tuple[int, int] = (352, 352),
+) -> YoloFastestV2:
     """Yolo-FastestV2, 24.10 % AP50 on COCO val2017 by the original's own metric at 352 x 352.
 
     243,095 parameters and 0.118 G multiply-adds at 352 x 352 with 80 classes.
 
     Args:
         num_classes: classes of the head.
-        anchors: (width, height) pairs in pixels, first those of stride 16; None takes the original's for COCO.
+        anchors: (width, height) pairs in pixels, first those of stride 16; None takes the
+            original's for COCO.
         input_size: default (height, width) of the input.
     """
     if num_classes < 1:

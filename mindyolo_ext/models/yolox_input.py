@@ -1,4 +1,7 @@
-"""The three input conventions that YOLOX weights were trained with; weights of one fail on the input of another."""
+"""The three input conventions that YOLOX weights were trained with; weights of one fail on the
+input of another.
+"""
+
 from collections.abc import Callable
 
 from mindyolo_ext.input_spec import InputSpec
@@ -13,24 +16,35 @@ def official_input(size: tuple[int, int]) -> InputSpec:
 
 
 def legacy_input(size: tuple[int, int]) -> InputSpec:
-    """Placed as ``official_input``, but RGB with ImageNet's mean and deviation, the padding included.
+    """Placed as ``official_input``, but RGB with ImageNet's mean and deviation, the padding
+    included.
 
-    Source: YOLOX ``data_augment.py`` (``ValTransform`` with ``legacy``), for weights of version 0.1.0.
+    Source: YOLOX ``data_augment.py`` (``ValTransform`` with ``legacy``), for weights of version
+    0.1.0.
     """
-    return InputSpec(size=size, color="rgb", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
-                     pad_anchor="topleft", rounding="down_twice")
+    return InputSpec(
+        size=size,
+        color="rgb",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        pad_anchor="topleft",
+        rounding="down_twice",
+    )
 
 
 def mindyolo_input(size: tuple[int, int]) -> InputSpec:
     """RGB in 0..1, the photo in the middle, averaged where it gets smaller.
 
-    Source: MindYOLO ``data/dataset.py`` (``get_sample``, ``letterbox``). Despite its ``scaleup: False`` a small photo
-        grows: the reader scales the longest side to the input size before the letterbox step sees it. Unlike the
-        original, whose evaluation divides x and y by the factor of the height, boxes go back by each side's own
-        factor, as they went into its training.
+    Source: MindYOLO ``data/dataset.py`` (``get_sample``, ``letterbox``). Despite its ``scaleup:
+        False`` a small photo grows: the reader scales the longest side to the input size before the
+        letterbox step sees it. Unlike the original, whose evaluation divides x and y by the factor
+        of the height, boxes go back by each side's own factor, as they went into its training.
     """
     return InputSpec(size=size, color="rgb", pad_anchor="center", rounding="down", shrink="area")
 
 
 YOLOX_INPUTS: dict[str, Callable[[tuple[int, int]], InputSpec]] = {
-    "official": official_input, "legacy": legacy_input, "mindyolo": mindyolo_input}
+    "official": official_input,
+    "legacy": legacy_input,
+    "mindyolo": mindyolo_input,
+}

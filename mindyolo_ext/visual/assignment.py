@@ -1,4 +1,5 @@
 """Pictures of a label assignment: which predictions of each level are trained on which box."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,14 +18,14 @@ from mindyolo_ext.priors import Priors
 from mindyolo_ext.visual.detections import class_color
 
 _DPI = 100
-_PANEL = 760            # longer side of a panel, pixels
+_PANEL = 760  # longer side of a panel, pixels
 _TITLE, _GAP, _CAPTION = 30, 12, 84
-_NAMED_BOXES = 12       # up to so many boxes their labels hold the class, else the number alone
-_OUTLINES = 60          # up to so many matches of a level all are outlined, else the best of each box
-_NAME = 16              # letters of a class name in the list
-_MARKERS = "o^sDvPX*"   # of a level's anchors, in their order
-_LETTER, _LINE = 0.602, 1.35            # width of a letter and height of a line, of the size of the font
-_LARGEST, _SMALLEST = 21.0, 9.0         # letters of the list, pixels
+_NAMED_BOXES = 12  # up to so many boxes their labels hold the class, else the number alone
+_OUTLINES = 60  # up to so many matches of a level all are outlined, else the best of each box
+_NAME = 16  # letters of a class name in the list
+_MARKERS = "o^sDvPX*"  # of a level's anchors, in their order
+_LETTER, _LINE = 0.602, 1.35  # width of a letter and height of a line, of the size of the font
+_LARGEST, _SMALLEST = 21.0, 9.0  # letters of the list, pixels
 _RED, _INK = "#e00000", "#202020"
 
 
@@ -42,7 +43,8 @@ class AssignedPicture:
         matches: (N, A) bool, which prediction is trained on which box.
         predicted: (A, 4) xyxy in pixels of ``image``, the predicted boxes.
 
-    Raises: ValueError without boxes, for shapes that do not fit each other, or for a class without name.
+    Raises: ValueError without boxes, for shapes that do not fit each other, or for a class without
+    name.
     """
 
     name: str
@@ -56,15 +58,29 @@ class AssignedPicture:
 
     def __post_init__(self) -> None:
         count, predictions = len(self.boxes), len(self.priors)
-        wanted = {"boxes": (count, 4), "labels": (count,), "matches": (count, predictions),
-                  "predicted": (predictions, 4)}
-        got = {"boxes": np.shape(self.boxes), "labels": np.shape(self.labels), "matches": np.shape(self.matches),
-               "predicted": np.shape(self.predicted)}
+        wanted = {
+            "boxes": (count, 4),
+            "labels": (count,),
+            "matches": (count, predictions),
+            "predicted": (predictions, 4),
+        }
+        got = {
+            "boxes": np.shape(self.boxes),
+            "labels": np.shape(self.labels),
+            "matches": np.shape(self.matches),
+            "predicted": np.shape(self.predicted),
+        }
         if not count or got != wanted:
-            raise ValueError(f"AssignedPicture {self.name}: wanted at least one box and shapes {wanted}, got {got}")
+            raise ValueError(
+                f"AssignedPicture {self.name}: wanted at least one box and shapes {wanted}, got "
+                f"{got}"
+            )
         if not 0 <= np.min(self.labels) <= np.max(self.labels) < len(self.class_names):
-            raise ValueError(f"AssignedPicture {self.name}: classes {np.min(self.labels)}..{np.max(self.labels)}, but "
-                             f"{len(self.class_names)} names")
+            raise ValueError(
+                f"AssignedPicture {self.name}: classes "
+                f"{np.min(self.labels)}..{np.max(self.labels)}, but "
+                f"{len(self.class_names)} names"
+            )
 
     @property
     def has_anchors(self) -> bool:
@@ -83,29 +99,52 @@ class AssignedPicture:
         return _iou(self.boxes, self.predicted)
 
     def best_overlaps(self) -> np.ndarray:
-        """(N, 2) largest IoU of a box with the predicted boxes that it got (0 if it got none), and with any."""
+        """(N, 2) largest IoU of a box with the predicted boxes that it got (0 if it got none),
+        and with any.
+        """
         return np.stack([(self.overlaps * self.matches).max(1), self.overlaps.max(1)], 1)
 
     def header(self) -> list[str]:
         """Titles of the columns of ``rows``."""
-        return ["box", "class", "size, px", *[f"stride {s}" for s in self.priors.strides], "all", "best IoU of these",
-                "of any"]
+        return [
+            "box",
+            "class",
+            "size, px",
+            *[f"stride {s}" for s in self.priors.strides],
+            "all",
+            "best IoU of these",
+            "of any",
+        ]
 
     def rows(self) -> list[list[object]]:
-        """Per box: number from 1, class, size, predictions on each level and in all, the two best overlaps."""
+        """Per box: number from 1, class, size, predictions on each level and in all, the two
+        best overlaps.
+        """
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
-        return [[number, self.class_names[label], f"{side[0]:.0f} x {side[1]:.0f}", *map(int, counts),
-                 int(counts.sum()), f"{best[0]:.2f}" if counts.any() else "-", f"{best[1]:.2f}"]
-                for number, (label, side, counts, best) in enumerate(
-                    zip(self.labels, sides, self.counts, self.best_overlaps()), 1)]
+        return [
+            [
+                number,
+                self.class_names[label],
+                f"{side[0]:.0f} x {side[1]:.0f}",
+                *map(int, counts),
+                int(counts.sum()),
+                f"{best[0]:.2f}" if counts.any() else "-",
+                f"{best[1]:.2f}",
+            ]
+            for number, (label, side, counts, best) in enumerate(
+                zip(self.labels, sides, self.counts, self.best_overlaps()), 1
+            )
+        ]
 
 
 def draw_assignment(picture: AssignedPicture, path: str | Path | None = None) -> np.ndarray:
-    """A sheet: all boxes with the number of their predictions, then a panel per level, and a list of the boxes.
+    """A sheet: all boxes with the number of their predictions, then a panel per level, and a list
+    of the boxes.
 
-    Every box has a colour. On a level's panel the cells whose predictions are trained on a box are filled with its
-    colour, a cell of several boxes in strips; thin lines of that colour show the anchors, or the predicted boxes of
-    a network without anchors. A box without any prediction is dashed and has a red label.
+    Every box has a colour. On a level's panel the cells whose predictions are trained on a box are
+    filled with its colour, a cell of several boxes in strips; thin lines of that colour show the
+    anchors, or the predicted boxes of a network without anchors. A box without any prediction is
+    dashed and has a red label.
 
     Args:
         picture: what to draw.
@@ -117,7 +156,7 @@ def draw_assignment(picture: AssignedPicture, path: str | Path | None = None) ->
     scale = _PANEL / max(height, width)
     panel = np.array([round(width * scale), round(height * scale)])
     panels = 1 + len(picture.priors.strides)
-    columns = 2 if panels == 3 else 3                               # one cell at least stays for the list of boxes
+    columns = 2 if panels == 3 else 3  # one cell at least stays for the list of boxes
     rows = -(-(panels + 1) // columns)
     pitch = panel + [_GAP, _TITLE + _GAP]
     sheet = pitch * [columns, rows] + [_GAP, _CAPTION]
@@ -127,13 +166,22 @@ def draw_assignment(picture: AssignedPicture, path: str | Path | None = None) ->
     def place(number: int, cells: int = 1) -> Axes:
         left, top = pitch * divmod(number, columns)[::-1] + [_GAP, _TITLE]
         extent = (panel[0] + (cells - 1) * pitch[0], panel[1])
-        return figure.add_axes((left / sheet[0], 1 - (top + extent[1]) / sheet[1], *(extent / sheet)))
+        return figure.add_axes(
+            (left / sheet[0], 1 - (top + extent[1]) / sheet[1], *(extent / sheet))
+        )
 
     _draw_overview(place(0), picture)
     for number in range(1, panels):
         _draw_level(place(number), picture, number - 1)
     _draw_list(place(panels, columns - panels % columns), picture)
-    figure.text(_GAP / sheet[0], 1.1 * _GAP / sheet[1], _caption(picture), size=_points(17), color=_INK, va="bottom")
+    figure.text(
+        _GAP / sheet[0],
+        1.1 * _GAP / sheet[1],
+        _caption(picture),
+        size=_points(17),
+        color=_INK,
+        va="bottom",
+    )
     canvas.draw()
     drawn = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, 2::-1])
     if path is not None:
@@ -141,7 +189,7 @@ def draw_assignment(picture: AssignedPicture, path: str | Path | None = None) ->
     return drawn
 
 
-# ---- panels -------------------------------------------------------------------------------------------------------
+# ---- panels --------------------------------------------------------------------------------------
 
 
 def _draw_overview(axes: Axes, picture: AssignedPicture) -> None:
@@ -153,13 +201,24 @@ def _draw_overview(axes: Axes, picture: AssignedPicture) -> None:
     few = len(totals) <= _NAMED_BOXES
     texts = []
     for index, total in enumerate(totals):
-        name = f" {_printable(picture, index)}: {total or 'none'}" if few else "" if total else " none"
+        name = (
+            f" {_printable(picture, index)}: {total or 'none'}" if few else "" if total else " none"
+        )
         texts.append(f"{index + 1}{name}")
-    _label(axes, picture.boxes, texts, [_RED if not total else _color(k) for k, total in enumerate(totals)])
+    _label(
+        axes,
+        picture.boxes,
+        texts,
+        [_RED if not total else _color(k) for k, total in enumerate(totals)],
+    )
     missed = int((totals == 0).sum())
     title = f"{picture.name}: {_plural(len(totals), 'box', 'boxes')}, {totals.sum()} matches"
-    axes.set_title(title + (f", {missed} without any" if missed else ""), size=_points(16), parse_math=False,
-                   color=_RED if missed else _INK)
+    axes.set_title(
+        title + (f", {missed} without any" if missed else ""),
+        size=_points(16),
+        parse_math=False,
+        color=_RED if missed else _INK,
+    )
 
 
 def _draw_level(axes: Axes, picture: AssignedPicture, level: int) -> None:
@@ -171,8 +230,14 @@ def _draw_level(axes: Axes, picture: AssignedPicture, level: int) -> None:
     found = np.flatnonzero(matches.any(1))
     for index in range(len(picture.boxes)):
         got = index in found
-        _outline(axes, picture.boxes[index], _color(index), 1.8 if got else 0.8, dashed=not got,
-                 alpha=1.0 if got else 0.6)
+        _outline(
+            axes,
+            picture.boxes[index],
+            _color(index),
+            1.8 if got else 0.8,
+            dashed=not got,
+            alpha=1.0 if got else 0.6,
+        )
     _fill_cells(axes, priors.cells()[here], matches)
     if picture.has_anchors:
         _mark_anchors(axes, priors, here, matches)
@@ -180,9 +245,18 @@ def _draw_level(axes: Axes, picture: AssignedPicture, level: int) -> None:
     shapes = (priors.anchors() if picture.has_anchors else picture.predicted)[here]
     for box, prediction in _outlined(matches, _iou(picture.boxes, shapes)):
         _outline(axes, shapes[prediction], _color(box), 0.7, alpha=0.9)
-    _label(axes, picture.boxes[found], [str(index + 1) for index in found], [_color(index) for index in found])
-    axes.set_title(f"stride {stride}: {matches.any(0).sum()} of {_plural(int(here.sum()), 'prediction')} for "
-                   f"{_plural(len(found), 'box', 'boxes')}", size=_points(16), color=_INK)
+    _label(
+        axes,
+        picture.boxes[found],
+        [str(index + 1) for index in found],
+        [_color(index) for index in found],
+    )
+    axes.set_title(
+        f"stride {stride}: {matches.any(0).sum()} of {_plural(int(here.sum()), 'prediction')} for "
+        f"{_plural(len(found), 'box', 'boxes')}",
+        size=_points(16),
+        color=_INK,
+    )
 
 
 def _show(axes: Axes, image: np.ndarray, brightness: float) -> None:
@@ -190,7 +264,9 @@ def _show(axes: Axes, image: np.ndarray, brightness: float) -> None:
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
     pale = (0.5 * grey + 0.5 * image[:, :, ::-1]) if brightness < 0.7 else image[:, :, ::-1]
     height, width = image.shape[:2]
-    axes.imshow((pale * brightness).astype(np.uint8), extent=(0, width, height, 0), interpolation="bilinear")
+    axes.imshow(
+        (pale * brightness).astype(np.uint8), extent=(0, width, height, 0), interpolation="bilinear"
+    )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
 
 
@@ -214,11 +290,15 @@ def _fill_cells(axes: Axes, cells: np.ndarray, matches: np.ndarray) -> None:
             patches.append(Rectangle((left + number * strip, top), strip, bottom - top))
             colors.append(_color(box))
     if patches:
-        axes.add_collection(PatchCollection(patches, facecolors=colors, edgecolors="none", alpha=0.6))
+        axes.add_collection(
+            PatchCollection(patches, facecolors=colors, edgecolors="none", alpha=0.6)
+        )
 
 
 def _mark_anchors(axes: Axes, priors: Priors, here: np.ndarray, matches: np.ndarray) -> None:
-    """A sign per matched anchor in its cell, in the colour of the box; the legend says which anchor has which sign."""
+    """A sign per matched anchor in its cell, in the colour of the box; the legend says which
+    anchor has which sign.
+    """
     sizes = np.stack([priors.width[here], priors.height[here]], 1)
     kinds = list(dict.fromkeys(map(tuple, sizes.tolist())))
     stride = priors.stride[here][0]
@@ -227,11 +307,26 @@ def _mark_anchors(axes: Axes, priors: Priors, here: np.ndarray, matches: np.ndar
     for number, kind in enumerate(kinds):
         boxes, predictions = np.nonzero(matches & (sizes == kind).all(1))
         shift = (number - (len(kinds) - 1) / 2) * 0.28 * stride
-        axes.scatter(priors.x[here][predictions] + shift, priors.y[here][predictions] + shift, s=side ** 2,
-                     marker=_MARKERS[number % len(_MARKERS)], c=[_color(box) for box in boxes] or None,
-                     edgecolors="black", linewidths=0.4, zorder=3, label=f"{kind[0]:g} x {kind[1]:g}")
-    legend = axes.legend(title="anchors", fontsize=_points(12), title_fontsize=_points(12), loc="upper right",
-                         framealpha=0.8, handletextpad=0.2, borderpad=0.3)
+        axes.scatter(
+            priors.x[here][predictions] + shift,
+            priors.y[here][predictions] + shift,
+            s=side**2,
+            marker=_MARKERS[number % len(_MARKERS)],
+            c=[_color(box) for box in boxes] or None,
+            edgecolors="black",
+            linewidths=0.4,
+            zorder=3,
+            label=f"{kind[0]:g} x {kind[1]:g}",
+        )
+    legend = axes.legend(
+        title="anchors",
+        fontsize=_points(12),
+        title_fontsize=_points(12),
+        loc="upper right",
+        framealpha=0.8,
+        handletextpad=0.2,
+        borderpad=0.3,
+    )
     for handle in legend.legend_handles:
         handle.set(facecolor="white", sizes=[_points(9) ** 2])
 
@@ -239,11 +334,20 @@ def _mark_anchors(axes: Axes, priors: Priors, here: np.ndarray, matches: np.ndar
 def _draw_centres(axes: Axes, boxes: np.ndarray, colors: Sequence[object]) -> None:
     """A dot in the middle of each box."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    axes.scatter(*centres.T, s=_points(11) ** 2, c=list(colors) or None, edgecolors="white", linewidths=1.2, zorder=3.5)
+    axes.scatter(
+        *centres.T,
+        s=_points(11) ** 2,
+        c=list(colors) or None,
+        edgecolors="white",
+        linewidths=1.2,
+        zorder=3.5,
+    )
 
 
 def _outlined(matches: np.ndarray, overlaps: np.ndarray) -> list[tuple[int, int]]:
-    """(box, prediction) pairs whose shape is drawn: all where they are few, else the best of each box."""
+    """(box, prediction) pairs whose shape is drawn: all where they are few, else the best of
+    each box.
+    """
     pairs = [(int(box), int(prediction)) for box, prediction in np.argwhere(matches)]
     if len(pairs) <= _OUTLINES:
         return pairs
@@ -251,15 +355,32 @@ def _outlined(matches: np.ndarray, overlaps: np.ndarray) -> list[tuple[int, int]
     return [(int(box), int(best[box])) for box in np.flatnonzero(matches.any(1))]
 
 
-def _outline(axes: Axes, box: np.ndarray, color: object, line: float, *, dashed: bool = False,
-             alpha: float = 1.0) -> None:
+def _outline(
+    axes: Axes,
+    box: np.ndarray,
+    color: object,
+    line: float,
+    *,
+    dashed: bool = False,
+    alpha: float = 1.0,
+) -> None:
     """The border of a box, ``line`` points wide."""
     left, top, right, bottom = np.asarray(box, np.float64)
-    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linewidth=line,
-                             linestyle=(0, (4, 3)) if dashed else "solid", alpha=alpha))
+    axes.add_patch(
+        Rectangle(
+            (left, top),
+            right - left,
+            bottom - top,
+            fill=False,
+            edgecolor=color,
+            linewidth=line,
+            linestyle=(0, (4, 3)) if dashed else "solid",
+            alpha=alpha,
+        )
+    )
 
 
-# ---- text ---------------------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------
 
 
 def _label(axes: Axes, boxes: np.ndarray, texts: Sequence[str], colors: Sequence[object]) -> None:
@@ -272,33 +393,58 @@ def _label(axes: Axes, boxes: np.ndarray, texts: Sequence[str], colors: Sequence
         extent = np.array([_LETTER * size * len(text) + 6, _LINE * size]) * pixel
         x1, y1, x2, y2 = box
         far, low = x2 - extent[0], y2 - extent[1]
-        corners = np.array([(x1, y1 - extent[1]), (x1, y1), (far, y1 - extent[1]), (far, y1), (x1, low), (far, low),
-                            (x1, y2), (far, y2)])
+        corners = np.array(
+            [
+                (x1, y1 - extent[1]),
+                (x1, y1),
+                (far, y1 - extent[1]),
+                (far, y1),
+                (x1, low),
+                (far, low),
+                (x1, y2),
+                (far, y2),
+            ]
+        )
         corners = np.clip(corners, 0, np.maximum([right, bottom] - extent, 0))
         ends = corners[:, None] + extent
         hidden = ((corners[:, None] < taken[:, 2:]) & (ends > taken[:, :2])).all(2).any(1)
-        left, top = corners[int(hidden.argmin())]                   # the first that is free, else the first
+        left, top = corners[int(hidden.argmin())]  # the first that is free, else the first
         taken = np.concatenate([taken, [[left, top, left + extent[0], top + extent[1]]]])
         axes.add_patch(Rectangle((left, top), *extent, facecolor=color, edgecolor="none", zorder=4))
-        axes.text(left + extent[0] / 2, top + extent[1] / 2, text, size=_points(size), family="monospace",
-                  ha="center", va="center_baseline", color=_ink_on(color), zorder=5, parse_math=False)
+        axes.text(
+            left + extent[0] / 2,
+            top + extent[1] / 2,
+            text,
+            size=_points(size),
+            family="monospace",
+            ha="center",
+            va="center_baseline",
+            color=_ink_on(color),
+            zorder=5,
+            parse_math=False,
+        )
 
 
 def _list_lines(picture: AssignedPicture, most: int) -> list[str]:
     """The list of boxes, a header and a line per box, ``most`` in all; columns of equal width."""
     titles = [f"s{stride}" for stride in picture.priors.strides] + ["IoU", "any"]
-    lines = [f"{'box':>6} {'class':{_NAME}} {'size':>9} " + "".join(f"{title:>6}" for title in titles)]
+    lines = [
+        f"{'box':>6} {'class':{_NAME}} {'size':>9} " + "".join(f"{title:>6}" for title in titles)
+    ]
     for index, (number, _, size, *counts, _, best, any_best) in enumerate(picture.rows()):
         values = [*(count or "." for count in counts), best, any_best]
-        lines.append(f"{number:>6} {_printable(picture, index)[:_NAME]:{_NAME}} {size:>9} "
-                     + "".join(f"{value:>6}" for value in values))
+        lines.append(
+            f"{number:>6} {_printable(picture, index)[:_NAME]:{_NAME}} {size:>9} "
+            + "".join(f"{value:>6}" for value in values)
+        )
     if len(lines) > most:
-        lines[most - 1:] = [f"{'...':>6} and {len(lines) - most + 1} more"]
+        lines[most - 1 :] = [f"{'...':>6} and {len(lines) - most + 1} more"]
     return lines
 
 
 def _draw_list(axes: Axes, picture: AssignedPicture) -> None:
-    """Writes the list with a square of its colour before each box; boxes without predictions in red.
+    """Writes the list with a square of its colour before each box; boxes without predictions in
+    red.
 
     It has one column or two, whichever allows the larger letters.
     """
@@ -307,7 +453,11 @@ def _draw_list(axes: Axes, picture: AssignedPicture) -> None:
     letters = (2 + max(map(len, whole))) * _LETTER
 
     def size_of(columns: int) -> float:
-        return min(_LARGEST, place.height / -(-len(whole) // columns) / _LINE, place.width / columns / letters)
+        return min(
+            _LARGEST,
+            place.height / -(-len(whole) // columns) / _LINE,
+            place.width / columns / letters,
+        )
 
     columns = 1 if size_of(1) >= size_of(2) else 2
     size = max(size_of(columns), _SMALLEST)
@@ -320,11 +470,27 @@ def _draw_list(axes: Axes, picture: AssignedPicture) -> None:
         missed = listed and totals[number - 1] == 0
         column, row = divmod(number, per_column)
         x, y = column * place.width / columns, (row + 0.5) * _LINE * size
-        axes.text(x, y, line, size=_points(size), family="monospace", va="center", color=_RED if missed else _INK,
-                  weight="bold" if number == 0 or missed else "normal", parse_math=False)
+        axes.text(
+            x,
+            y,
+            line,
+            size=_points(size),
+            family="monospace",
+            va="center",
+            color=_RED if missed else _INK,
+            weight="bold" if number == 0 or missed else "normal",
+            parse_math=False,
+        )
         if listed:
-            axes.add_patch(Rectangle((x + 2, y - 0.45 * size), 1.6 * size, 0.9 * size, facecolor=_color(number - 1),
-                                     edgecolor=_RED if missed else "none"))
+            axes.add_patch(
+                Rectangle(
+                    (x + 2, y - 0.45 * size),
+                    1.6 * size,
+                    0.9 * size,
+                    facecolor=_color(number - 1),
+                    edgecolor=_RED if missed else "none",
+                )
+            )
 
 
 def _caption(picture: AssignedPicture) -> str:
@@ -332,10 +498,14 @@ def _caption(picture: AssignedPicture) -> str:
     shapes = "anchors" if picture.has_anchors else "predicted boxes"
     crowded = max(picture.counts.sum(0)) > _OUTLINES
     signs = "; small signs: which of their anchors" if picture.has_anchors else ""
-    return (f"Filled cells: their predictions are trained on the box of that colour{signs}. Dots: centres of boxes.\n"
-            f"Thin lines: their {shapes}{' (the best of each box where there are many)' if crowded else ''}. "
-            "Dashed: a box that gets nothing there.\n"
-            "IoU: the best predicted box among those that the box got, and among all (any).")
+    return (
+        f"Filled cells: their predictions are trained on the box of that colour{signs}. Dots: "
+        "centres of boxes.\n"
+        "Thin lines: their "
+        f"{shapes}{' (the best of each box where there are many)' if crowded else ''}. "
+        "Dashed: a box that gets nothing there.\n"
+        "IoU: the best predicted box among those that the box got, and among all (any)."
+    )
 
 
 def _plural(count: int, one: str, many: str = "") -> str:
@@ -371,7 +541,10 @@ def _ink_on(color: object) -> str:
 def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Overlap of every pair, (N, 4) and (A, 4) xyxy -> (N, A) in 0..1."""
     boxes, others = np.asarray(boxes, np.float64)[:, None], np.asarray(others, np.float64)[None]
-    corner, end = np.maximum(boxes[..., :2], others[..., :2]), np.minimum(boxes[..., 2:], others[..., 2:])
+    corner, end = (
+        np.maximum(boxes[..., :2], others[..., :2]),
+        np.minimum(boxes[..., 2:], others[..., 2:]),
+    )
     both = np.clip(end - corner, 0, None).prod(2)
     areas = [np.clip(b[..., 2:] - b[..., :2], 0, None).prod(2) for b in (boxes, others)]
     return both / np.maximum(areas[0] + areas[1] - both, 1e-9)

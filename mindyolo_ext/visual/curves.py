@@ -1,4 +1,5 @@
 """Plots of a training run and of an evaluation, as PNG files; needs no display."""
+
 import csv
 import math
 from collections.abc import Sequence
@@ -10,10 +11,29 @@ from matplotlib.figure import Figure
 
 from mindyolo_ext.evaluation.coco_map import CocoResult
 
-_BOOKKEEPING = ("epoch", "gradient_norm", "finite", "loss_scale", "seconds", "seconds_waiting_for_data")
+_BOOKKEEPING = (
+    "epoch",
+    "gradient_norm",
+    "finite",
+    "loss_scale",
+    "seconds",
+    "seconds_waiting_for_data",
+)
 _MAIN_METRICS = ("AP", "AP50", "AP75", "own_AP50", "voc07_AP50", "voc_AP50")
-_METRICS = ("AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
-            "own_precision", "own_recall", "own_F1")
+_METRICS = (
+    "AP_small",
+    "AP_medium",
+    "AP_large",
+    "AR1",
+    "AR10",
+    "AR100",
+    "AR_small",
+    "AR_medium",
+    "AR_large",
+    "own_precision",
+    "own_recall",
+    "own_F1",
+)
 _LEGEND_CLASSES = 12
 
 
@@ -21,8 +41,9 @@ def plot_results(results_csv: str | Path, out_png: str | Path) -> None:
     """Losses, learning rate and accuracy over the epochs of a run.
 
     Args:
-        results_csv: a row per epoch with the columns ``epoch``, ``loss``, ``lr``, the terms of the loss and, in epochs
-            with an evaluation, metrics in 0..1. Empty cells and numbers that are not finite are left out.
+        results_csv: a row per epoch with the columns ``epoch``, ``loss``, ``lr``, the terms of the
+            loss and, in epochs with an evaluation, metrics in 0..1. Empty cells and numbers that
+            are not finite are left out.
         out_png: the picture.
 
     Raises: FileNotFoundError; ValueError if the file has no row or no column ``epoch``.
@@ -36,8 +57,13 @@ def plot_results(results_csv: str | Path, out_png: str | Path) -> None:
     _lines(loss, epochs, columns, ["loss"], title="Loss")
     _lines(parts, epochs, columns, terms, title="Terms of the loss")
     _lines(rate, epochs, columns, ["lr"], title="Learning rate")
-    _lines(accuracy, epochs, {name: 100 * values for name, values in columns.items()}, _MAIN_METRICS,
-           title="Accuracy, %")
+    _lines(
+        accuracy,
+        epochs,
+        {name: 100 * values for name, values in columns.items()},
+        _MAIN_METRICS,
+        title="Accuracy, %",
+    )
     for axes in (loss, parts):
         _logarithmic_if_wide(axes)
     figure.savefig(out_png, dpi=130)
@@ -49,7 +75,10 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
         reader = csv.DictReader(file)
         names, rows = reader.fieldnames or [], list(reader)
     if "epoch" not in names or not rows:
-        raise ValueError(f"{path}: wanted a column epoch and a row per epoch, got columns {names}, {len(rows)} rows")
+        raise ValueError(
+            f"{path}: wanted a column epoch and a row per epoch, got columns {names}, {len(rows)} "
+            "rows"
+        )
     return {name: np.array([_number(row[name], path) for row in rows]) for name in names}
 
 
@@ -62,14 +91,26 @@ def _number(text: str | None, path: Path) -> float:
     return value if math.isfinite(value) else math.nan
 
 
-def _lines(axes: Axes, epochs: np.ndarray, columns: dict[str, np.ndarray], names: Sequence[str], *,
-           title: str) -> None:
+def _lines(
+    axes: Axes,
+    epochs: np.ndarray,
+    columns: dict[str, np.ndarray],
+    names: Sequence[str],
+    *,
+    title: str,
+) -> None:
     """A line per named column that has numbers, through the epochs that have them."""
     for name in names:
         there = np.isfinite(columns[name]) if name in columns else np.zeros(0, bool)
         if there.any():
-            axes.plot(epochs[there], columns[name][there], marker="o" if there.sum() <= 40 else None, markersize=3.5,
-                      linewidth=1.6, label=name.replace("own_", "own "))
+            axes.plot(
+                epochs[there],
+                columns[name][there],
+                marker="o" if there.sum() <= 40 else None,
+                markersize=3.5,
+                linewidth=1.6,
+                label=name.replace("own_", "own "),
+            )
     axes.set_title(title, fontsize=12)
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.3)
@@ -77,7 +118,15 @@ def _lines(axes: Axes, epochs: np.ndarray, columns: dict[str, np.ndarray], names
     if len(axes.lines) > 1:
         axes.legend(fontsize=9)
     if not axes.lines:
-        axes.text(0.5, 0.5, "no values yet", ha="center", va="center", transform=axes.transAxes, color="0.5")
+        axes.text(
+            0.5,
+            0.5,
+            "no values yet",
+            ha="center",
+            va="center",
+            transform=axes.transAxes,
+            color="0.5",
+        )
 
 
 def _logarithmic_if_wide(axes: Axes) -> None:
@@ -94,26 +143,45 @@ def plot_pr_curves(result: CocoResult, out_png: str | Path) -> None:
     """
     classes = _classes_with_truth(result)
     precision = result.precision50[:, classes]
-    figure, axes = _square(f"Precision and recall at IoU 0.5, AP50 {100 * result.ap50:.1f} %", "recall", "precision")
-    _curves(axes, result.recall, precision, [result.per_class[k].name for k in classes],
-            [100 * result.per_class[k].ap50 for k in classes], mean_label="mean of the classes")
+    figure, axes = _square(
+        f"Precision and recall at IoU 0.5, AP50 {100 * result.ap50:.1f} %", "recall", "precision"
+    )
+    _curves(
+        axes,
+        result.recall,
+        precision,
+        [result.per_class[k].name for k in classes],
+        [100 * result.per_class[k].ap50 for k in classes],
+        mean_label="mean of the classes",
+    )
     figure.savefig(out_png, dpi=130)
 
 
 def plot_f1_curves(result: CocoResult, out_png: str | Path) -> None:
-    """F1 at IoU 0.5 over the confidence threshold per class and on average: shows which threshold to use.
+    """F1 at IoU 0.5 over the confidence threshold per class and on average: shows which threshold
+    to use.
 
     Raises: ValueError if the ground truth had no box.
     """
     classes = _classes_with_truth(result)
     thresholds = np.linspace(0, 1, 201)
-    scores = np.stack([f1_over_confidence(result, k, thresholds) for k in classes], axis=1)        # (T, K)
+    # (T, K)
+    scores = np.stack([f1_over_confidence(result, k, thresholds) for k in classes], axis=1)
     mean = scores.mean(axis=1)
     best = int(mean.argmax())
-    figure, axes = _square(f"F1 at IoU 0.5, best mean {mean[best]:.2f} at confidence {thresholds[best]:.2f}",
-                           "confidence threshold", "F1")
-    _curves(axes, thresholds, scores, [result.per_class[k].name for k in classes],
-            [100 * result.per_class[k].ap50 for k in classes], mean_label="mean of the classes")
+    figure, axes = _square(
+        f"F1 at IoU 0.5, best mean {mean[best]:.2f} at confidence {thresholds[best]:.2f}",
+        "confidence threshold",
+        "F1",
+    )
+    _curves(
+        axes,
+        thresholds,
+        scores,
+        [result.per_class[k].name for k in classes],
+        [100 * result.per_class[k].ap50 for k in classes],
+        mean_label="mean of the classes",
+    )
     axes.axvline(thresholds[best], color="0.4", linestyle="--", linewidth=1)
     figure.savefig(out_png, dpi=130)
 
@@ -124,7 +192,7 @@ def f1_over_confidence(result: CocoResult, position: int, thresholds: np.ndarray
     Shape: thresholds (T,) -> (T,).
     """
     scores, hits = result.scores50[position], result.hits50[position]
-    count = np.searchsorted(-scores, -thresholds, side="left")                                     # scores > threshold
+    count = np.searchsorted(-scores, -thresholds, side="left")  # scores > threshold
     true = np.concatenate([[0], np.cumsum(hits)])[count]
     return 2 * true / np.maximum(count + result.per_class[position].num_ground_truth, 1)
 
@@ -146,15 +214,34 @@ def _square(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _curves(axes: Axes, x: np.ndarray, curves: np.ndarray, names: Sequence[str], ap50: Sequence[float], *,
-            mean_label: str) -> None:
-    """A thin line per class (x (T,), curves (T, K)), named while they are few, and their mean as a thick one."""
+def _curves(
+    axes: Axes,
+    x: np.ndarray,
+    curves: np.ndarray,
+    names: Sequence[str],
+    ap50: Sequence[float],
+    *,
+    mean_label: str,
+) -> None:
+    """A thin line per class (x (T,), curves (T, K)), named while they are few, and their mean as
+    a thick one.
+    """
     few = len(names) <= _LEGEND_CLASSES
     for k, name in enumerate(names):
-        style = {"label": f"{name} (AP50 {ap50[k]:.1f})", "alpha": 0.9} if few else {"color": "0.65", "alpha": 0.5}
+        style = (
+            {"label": f"{name} (AP50 {ap50[k]:.1f})", "alpha": 0.9}
+            if few
+            else {"color": "0.65", "alpha": 0.5}
+        )
         if not few and k == 0:
             style["label"] = "one class each"
         axes.plot(x, curves[:, k], linewidth=1.2 if few else 0.8, **style)
     mean = f"{mean_label} ({len(names)})" if not few else mean_label
-    axes.plot(x, curves.mean(axis=1), color="tab:blue" if not few else "black", linewidth=3, label=mean)
-    axes.legend(fontsize=9, loc="upper left" if few else "upper right", bbox_to_anchor=(1.01, 1) if few else None)
+    axes.plot(
+        x, curves.mean(axis=1), color="tab:blue" if not few else "black", linewidth=3, label=mean
+    )
+    axes.legend(
+        fontsize=9,
+        loc="upper left" if few else "upper right",
+        bbox_to_anchor=(1.01, 1) if few else None,
+    )

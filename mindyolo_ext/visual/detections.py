@@ -1,4 +1,5 @@
 """Draws labelled boxes on pictures. NumPy and OpenCV only."""
+
 import colorsys
 from collections.abc import Sequence
 
@@ -6,23 +7,28 @@ import cv2
 import numpy as np
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_HEIGHT = 22       # pixels of a capital letter of that font at scale 1
+_FONT_HEIGHT = 22  # pixels of a capital letter of that font at scale 1
 
 
 def class_color(label: int) -> tuple[int, int, int]:
     """The colour of a class, blue, green, red in 0..255: always the same, neighbours far apart."""
-    hue = (0.58 + 0.618034 * label) % 1.0                           # golden-ratio steps never come close again soon
+    hue = (0.58 + 0.618034 * label) % 1.0  # golden-ratio steps never come close again soon
     saturation, value = ((0.80, 0.95), (0.60, 1.00), (0.95, 0.75))[label // 7 % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * blue), round(255 * green), round(255 * red)
 
 
-def draw_detections(image: np.ndarray, detections: np.ndarray, class_names: Sequence[str], *,
-                    show_scores: bool = True) -> np.ndarray:
+def draw_detections(
+    image: np.ndarray,
+    detections: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    show_scores: bool = True,
+) -> np.ndarray:
     """A copy of the picture with a labelled box per detection, the best on top.
 
-    Lines and letters grow with the picture. A name with letters that the font lacks (it has ASCII only) is replaced
-    by ``class <index>``.
+    Lines and letters grow with the picture. A name with letters that the font lacks (it has ASCII
+    only) is replaced by ``class <index>``.
 
     Args:
         image: the photo.
@@ -30,17 +36,25 @@ def draw_detections(image: np.ndarray, detections: np.ndarray, class_names: Sequ
         class_names: name per class index.
         show_scores: whether the label holds the score beside the name.
 
-    Shape: image uint8 BGR (h, w, 3), detections (N, 6) x1, y1, x2, y2, score, class -> uint8 BGR (h, w, 3).
-    Raises: ValueError for another shape or type, a number that is not finite, or a class without name.
+    Shape: image uint8 BGR (h, w, 3), detections (N, 6) x1, y1, x2, y2, score, class -> uint8 BGR
+        (h, w, 3).
+    Raises: ValueError for another shape or type, a number that is not finite, or a class without
+    name.
     """
     detections = np.asarray(detections, np.float32)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"draw_detections: wanted a uint8 image (h, w, 3), got {image.dtype} {image.shape}")
+        raise ValueError(
+            f"draw_detections: wanted a uint8 image (h, w, 3), got {image.dtype} {image.shape}"
+        )
     if detections.ndim != 2 or detections.shape[1] != 6 or not np.isfinite(detections).all():
-        raise ValueError(f"draw_detections: wanted finite detections (N, 6), got {detections.shape}")
+        raise ValueError(
+            f"draw_detections: wanted finite detections (N, 6), got {detections.shape}"
+        )
     labels = detections[:, 5].astype(int)
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
-        raise ValueError(f"draw_detections: classes {labels.min()}..{labels.max()}, but {len(class_names)} names")
+        raise ValueError(
+            f"draw_detections: classes {labels.min()}..{labels.max()}, but {len(class_names)} names"
+        )
     canvas = np.ascontiguousarray(image).copy()
     height, width = image.shape[:2]
     corners = np.clip(detections[:, :4], 0, [width - 1, height - 1] * 2).round().astype(int)
@@ -51,7 +65,7 @@ def draw_detections(image: np.ndarray, detections: np.ndarray, class_names: Sequ
         cv2.rectangle(canvas, (x1, y1), (x2, y2), class_color(labels[index]), thickness)
     taken: list[np.ndarray] = []
     strips = []
-    for index in order[::-1]:                                        # the best choose their place first
+    for index in order[::-1]:  # the best choose their place first
         text = _printable(class_names[labels[index]], labels[index])
         if show_scores:
             text += f" {detections[index, 4]:.2f}"
@@ -77,13 +91,15 @@ class _Label:
         taken: rectangles that it avoids where it can.
     """
 
-    def __init__(self, text: str, shape: tuple[int, ...], corners: np.ndarray, taken: list[np.ndarray]):
+    def __init__(
+        self, text: str, shape: tuple[int, ...], corners: np.ndarray, taken: list[np.ndarray]
+    ):
         height, width = shape[:2]
         self.text = text
         self.scale = min(max((height * width) ** 0.5 * 0.015, 7.5) / _FONT_HEIGHT, 2.5)
         self.stroke = max(1, round(self.scale * 1.6))
         (text_width, text_height), _ = cv2.getTextSize(text, _FONT, self.scale, self.stroke)
-        if text_width + 4 > width:                                   # a very small picture
+        if text_width + 4 > width:  # a very small picture
             self.scale, self.stroke = max(self.scale * (width - 4) / text_width, 0.05), 1
             (text_width, text_height), _ = cv2.getTextSize(text, _FONT, self.scale, self.stroke)
         self.margin = max(2, round(text_height * 0.25))
@@ -92,8 +108,12 @@ class _Label:
         self.rectangle = self._place(corners, size, np.array([width, height]), taken)
 
     @staticmethod
-    def _place(corners: np.ndarray, size: np.ndarray, picture: np.ndarray, taken: list[np.ndarray]) -> np.ndarray:
-        """The first free of: above the box, in its upper corners, in its lower ones, below it; else the first."""
+    def _place(
+        corners: np.ndarray, size: np.ndarray, picture: np.ndarray, taken: list[np.ndarray]
+    ) -> np.ndarray:
+        """The first free of: above the box, in its upper corners, in its lower ones, below it;
+        else the first.
+        """
         x1, y1, x2, y2 = corners
         left, right, above, low = x1, x2 - size[0], y1 - size[1], y2 - size[1]
         corner = [(left, above), (left, y1), (right, above), (right, y1), (left, low), (left, y2)]
@@ -108,10 +128,20 @@ class _Label:
         return rectangles[0]
 
     def draw(self, canvas: np.ndarray, color: tuple[int, int, int]) -> None:
-        """Fills the strip with ``color`` and writes in black or white, whichever is easier to read."""
+        """Fills the strip with ``color`` and writes in black or white, whichever is easier to
+        read.
+        """
         left, top, right, bottom = self.rectangle.tolist()
         cv2.rectangle(canvas, (left, top), (right, bottom), color, -1)
         blue, green, red = color
         ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
-        cv2.putText(canvas, self.text, (left + self.margin, top + self.margin + self.text_height), _FONT, self.scale,
-                    ink, self.stroke, cv2.LINE_AA)
+        cv2.putText(
+            canvas,
+            self.text,
+            (left + self.margin, top + self.margin + self.text_height),
+            _FONT,
+            self.scale,
+            ink,
+            self.stroke,
+            cv2.LINE_AA,
+        )

@@ -1,4 +1,5 @@
 """Plots of a routed model: accuracy over arithmetic and speed, and the easiness of a data set."""
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,11 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
-def plot_tradeoff(rows: Sequence[Mapping[str, float]], out_png: str | Path, *, title: str = "") -> None:
+def plot_tradeoff(
+    rows: Sequence[Mapping[str, float]], out_png: str | Path, *, title: str = ""
+) -> None:
     """AP over GFLOPs and over images per second, a point per threshold.
 
     Args:
-        rows: per threshold ``easy`` (share in 0..1), ``gflops``, ``images_per_second`` and ``AP`` (0..1).
+        rows: per threshold ``easy`` (share in 0..1), ``gflops``, ``images_per_second`` and ``AP``
+            (0..1).
         out_png: the picture.
         title: above both parts.
 
@@ -32,7 +36,13 @@ def _points(axes: Axes, rows: Sequence[Mapping[str, float]], column: str, label:
     x, y = [row[column] for row in rows], [100 * row["AP"] for row in rows]
     axes.plot(x, y, marker="o", markersize=4, linewidth=1.6)
     for row, place in zip(rows, zip(x, y)):
-        axes.annotate(f"{100 * row['easy']:.0f} %", place, xytext=(4, -10), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            f"{100 * row['easy']:.0f} %",
+            place,
+            xytext=(4, -10),
+            textcoords="offset points",
+            fontsize=8,
+        )
     axes.set(xlabel=label, ylabel="AP, %")
     axes.set_title("labels: share of easy images", fontsize=9)
     axes.margins(0.08)
@@ -50,16 +60,27 @@ def plot_easiness(easiness: np.ndarray, thresholds: np.ndarray, out_png: str | P
     Raises: ValueError without a picture or for another number of thresholds.
     """
     if not len(easiness) or len(thresholds) != 11:
-        raise ValueError(f"plot_easiness: wanted pictures and 11 thresholds, got {len(easiness)} and {len(thresholds)}")
+        raise ValueError(
+            f"plot_easiness: wanted pictures and 11 thresholds, got {len(easiness)} and "
+            f"{len(thresholds)}"
+        )
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
     bins = min(60, max(10, len(easiness) // 10))
     axes.hist(np.asarray(easiness, np.float64), bins=bins, color="tab:blue", alpha=0.75)
     for index, color in ((1, "tab:green"), (5, "tab:orange"), (9, "tab:red")):
-        axes.axvline(thresholds[index], color=color, linestyle="--", linewidth=1.4,
-                     label=f"{100 - 10 * index} % easy above {thresholds[index]:.6f}")
-    axes.set(title=f"Easiness of {len(easiness)} pictures", xlabel="easiness (below the threshold: second exit)",
-             ylabel="pictures")
+        axes.axvline(
+            thresholds[index],
+            color=color,
+            linestyle="--",
+            linewidth=1.4,
+            label=f"{100 - 10 * index} % easy above {thresholds[index]:.6f}",
+        )
+    axes.set(
+        title=f"Easiness of {len(easiness)} pictures",
+        xlabel="easiness (below the threshold: second exit)",
+        ylabel="pictures",
+    )
     axes.legend(fontsize=9)
     axes.grid(alpha=0.3)
     figure.savefig(out_png, dpi=130)

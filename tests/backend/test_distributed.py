@@ -1,4 +1,5 @@
 """Synchronised norms in one process; several ranks are in tests/engine/test_ranks.py."""
+
 import numpy as np
 import pytest
 
@@ -34,7 +35,9 @@ def test_parameters_keep_their_names(name):
 def test_one_rank_computes_as_before():
     block, x = Block(), np.random.RandomState(0).normal(1, 2, (3, 3, 4, 5)).astype(np.float32)
     wanted = block.set_train(True)(Tensor(x)).asnumpy()
-    statistics = {name: p.asnumpy().copy() for name, p in block.parameters_and_names() if "moving" in name}
+    statistics = {
+        name: p.asnumpy().copy() for name, p in block.parameters_and_names() if "moving" in name
+    }
     for name, p in block.parameters_and_names():
         if "moving" in name:
             p.set_data(Tensor(np.full(p.shape, float("variance" in name), np.float32)))

@@ -1,4 +1,7 @@
-"""The compiled step against NumPy, on a least-squares trainable whose gradient is known in closed form."""
+"""The compiled step against NumPy, on a least-squares trainable whose gradient is known in
+closed form.
+"""
+
 import numpy as np
 import pytest
 
@@ -14,7 +17,9 @@ Y = RNG.standard_normal((6, 3)).astype(np.float32)
 
 
 class LeastSquares(nn.Cell):
-    """Half the summed squared error of a linear map, with a statistic that counts forward passes."""
+    """Half the summed squared error of a linear map, with a statistic that counts forward
+    passes.
+    """
 
     term_names = ("half", "sum")
 
@@ -26,26 +31,32 @@ class LeastSquares(nn.Cell):
 
     def construct(self, images, targets, mask):
         ops.assign(self.passes, self.passes + 1.0)
-        error = (ops.matmul(images, ops.transpose(self.weight, (1, 0))) + self.bias - targets) * mask
+        error = (
+            ops.matmul(images, ops.transpose(self.weight, (1, 0))) + self.bias - targets
+        ) * mask
         total = 0.5 * ops.sum(error * error)
         return total, ops.stack((total * 0.5, ops.sum(error)))
 
 
 def gradients(weight, bias, x, y):
     error = x @ weight.T + bias - y
-    return error.T @ x, error.sum(0), 0.5 * (error ** 2).sum()
+    return error.T @ x, error.sum(0), 0.5 * (error**2).sum()
 
 
 def build(**options):
     trainable = LeastSquares()
     decay = options.pop("weight_decay", 0.01)
-    return trainable, TrainStep(trainable, parameter_groups(trainable, "by_kind", decay), OptimizerOptions(**options))
+    return trainable, TrainStep(
+        trainable, parameter_groups(trainable, "by_kind", decay), OptimizerOptions(**options)
+    )
 
 
 def run(step, x=X, y=Y, *, rates=(0.01, 0.02), momentum=0.9, update=1.0, decay=0.0):
     mask = np.ones((len(x), 1), np.float32)
     controls = Tensor([momentum, update, decay], float32)
-    return step(Tensor(x), Tensor(y), Tensor(mask), Tensor(list(rates), float32), controls).asnumpy()
+    return step(
+        Tensor(x), Tensor(y), Tensor(mask), Tensor(list(rates), float32), controls
+    ).asnumpy()
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -57,7 +68,7 @@ def test_sgd_equals_the_written_rule(nesterov):
         *grads, loss = gradients(*weights, X, Y)
         np.testing.assert_allclose(report[0], loss, rtol=1e-5)
         np.testing.assert_allclose(report[4], loss / 2, rtol=1e-5)
-        np.testing.assert_allclose(report[1], np.sqrt(sum((g ** 2).sum() for g in grads)), rtol=1e-5)
+        np.testing.assert_allclose(report[1], np.sqrt(sum((g**2).sum() for g in grads)), rtol=1e-5)
         for i, (rate, wd) in enumerate(((0.01, 0.01), (0.02, 0.0))):
             g = grads[i] + wd * weights[i]
             buffers[i] = 0.9 * buffers[i] + g
@@ -75,7 +86,7 @@ def test_adamw_equals_the_written_rule():
         g, gb, _ = gradients(weight, bias, X, Y)
         run(step, rates=(0.01, 0.0))
         first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
-        step_size = (first / (1 - 0.9 ** t)) / (np.sqrt(second / (1 - 0.999 ** t)) + 1e-8)
+        step_size = (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
         weight = weight * (1 - 0.01 * 0.01) - 0.01 * step_size
     np.testing.assert_allclose(trainable.weight.asnumpy(), weight, rtol=1e-4, atol=1e-6)
 
@@ -88,7 +99,9 @@ def test_gradients_that_overflow_change_nothing_and_are_reported():
     report = run(step, x=bad)
     assert report[2] == 0 and report[3] == 8.0
     np.testing.assert_array_equal(trainable.weight.asnumpy(), WEIGHT)
-    np.testing.assert_array_equal(step.state()["optimizer.0.momentum"], before["optimizer.0.momentum"])
+    np.testing.assert_array_equal(
+        step.state()["optimizer.0.momentum"], before["optimizer.0.momentum"]
+    )
     assert run(step)[3] == 4.0, "a dynamic loss scale halves after an overflow"
 
 
@@ -116,7 +129,7 @@ def test_clipping_bounds_the_norm():
     trainable, step = build(clip_norm=1.0, weight_decay=0.0)
     report = run(step, rates=(1.0, 1.0), momentum=0.0)
     changes = trainable.weight.asnumpy() - WEIGHT, trainable.bias.asnumpy() - BIAS
-    change = np.sqrt(sum((c ** 2).sum() for c in changes))
+    change = np.sqrt(sum((c**2).sum() for c in changes))
     assert report[1] > 1.0
     np.testing.assert_allclose(change, 1.0, rtol=1e-4)
 

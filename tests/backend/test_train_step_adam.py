@@ -1,4 +1,7 @@
-"""Adam and AdamW with a beta1 of every step's own, and the ramp of the moving average, against NumPy and a table."""
+"""Adam and AdamW with a beta1 of every step's own, and the ramp of the moving average, against
+NumPy and a table.
+"""
+
 import numpy as np
 import pytest
 
@@ -8,14 +11,16 @@ from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 
 TARGET = np.random.RandomState(3).standard_normal((4, 3)).astype(np.float32)
 START = np.random.RandomState(4).standard_normal((4, 3)).astype(np.float32)
-BETA1 = (0.95, 0.93, 0.87, 0.85, 0.9, 0.94)             # up and down again, as one cycle has it
+BETA1 = (0.95, 0.93, 0.87, 0.85, 0.9, 0.94)  # up and down again, as one cycle has it
 RATES = (0.01, 0.03, 0.05, 0.04, 0.02, 0.001)
 
 
 class Quadratic(nn.Cell):
-    """Half the squared distance to ``images`` times ``mask``, plus ``targets`` times the weights: gradient in the open.
+    """Half the squared distance to ``images`` times ``mask``, plus ``targets`` times the weights:
+    gradient in the open.
 
-    Two parameters, the second one the first one's copy, and a statistic that is ``statistic + mean of targets``.
+    Two parameters, the second one the first one's copy, and a statistic that is ``statistic + mean
+    of targets``.
     """
 
     term_names = ("half",)
@@ -24,25 +29,42 @@ class Quadratic(nn.Cell):
         super().__init__(auto_prefix=False)
         self.weight = Parameter(Tensor(start), name="toy.weight")
         self.other = Parameter(Tensor(start), name="toy.other")
-        self.statistic = Parameter(Tensor(np.zeros(1, np.float32)), name="toy.statistic", requires_grad=False)
+        self.statistic = Parameter(
+            Tensor(np.zeros(1, np.float32)), name="toy.statistic", requires_grad=False
+        )
 
     def construct(self, images: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(n, m), (n, m), (1,) -> (total, terms)."""
         ops.assign(self.statistic, self.statistic + ops.mean(targets))
         error, copy = self.weight - images, self.other - images
-        total = ops.sum((0.5 * error * error + 0.5 * copy * copy) * mask + targets * (self.weight + self.other))
+        total = ops.sum(
+            (0.5 * error * error + 0.5 * copy * copy) * mask + targets * (self.weight + self.other)
+        )
         return total, ops.reshape(total, (1,))
 
 
-def call(step: TrainStep, images: np.ndarray, targets: np.ndarray, mask: float, rates: list[float],
-         controls: list[float]) -> np.ndarray:
+def call(
+    step: TrainStep,
+    images: np.ndarray,
+    targets: np.ndarray,
+    mask: float,
+    rates: list[float],
+    controls: list[float],
+) -> np.ndarray:
     """The report; controls are momentum, update, decay."""
-    return step(Tensor(images), Tensor(targets), Tensor([mask], float32), Tensor(rates, float32),
-                Tensor(controls, float32)).asnumpy()
+    return step(
+        Tensor(images),
+        Tensor(targets),
+        Tensor([mask], float32),
+        Tensor(rates, float32),
+        Tensor(controls, float32),
+    ).asnumpy()
 
 
 def written_rule(name: str, weight_decay: float) -> list[np.ndarray]:
-    """The weights before and after each step, in float64, one number of the papers after the other."""
+    """The weights before and after each step, in float64, one number of the papers after the
+    other.
+    """
     weight = START.astype(np.float64)
     first, second, found = np.zeros_like(weight), np.zeros_like(weight), [weight]
     for t, (beta1, rate) in enumerate(zip(BETA1, RATES), 1):
@@ -52,18 +74,27 @@ def written_rule(name: str, weight_decay: float) -> list[np.ndarray]:
         else:
             weight = weight - rate * weight_decay * weight
         first = beta1 * first + (1 - beta1) * gradient
-        second = 0.999 * second + 0.001 * gradient ** 2
-        weight = weight - rate * (first / (1 - beta1 ** t)) / (np.sqrt(second / (1 - 0.999 ** t)) + 1e-8)
+        second = 0.999 * second + 0.001 * gradient**2
+        weight = weight - rate * (first / (1 - beta1**t)) / (
+            np.sqrt(second / (1 - 0.999**t)) + 1e-8
+        )
         found.append(weight)
     return found
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_beta1_of_the_step_and_either_weight_decay(name: str) -> None:
-    """Decay in one group only; a step that is not finite, in the middle, leaves no trace in moments or count."""
+    """Decay in one group only; a step that is not finite, in the middle, leaves no trace in
+    moments or count.
+    """
     trainable = Quadratic(START)
-    groups = [ParameterGroup("decayed", (trainable.weight,), 0.3), ParameterGroup("free", (trainable.other,), 0.0)]
-    step = TrainStep(trainable, groups, OptimizerOptions(name=name, betas=(0.5, 0.999), momentum_is_beta1=True))
+    groups = [
+        ParameterGroup("decayed", (trainable.weight,), 0.3),
+        ParameterGroup("free", (trainable.other,), 0.0),
+    ]
+    step = TrainStep(
+        trainable, groups, OptimizerOptions(name=name, betas=(0.5, 0.999), momentum_is_beta1=True)
+    )
     decayed, free = written_rule(name, 0.3), written_rule(name, 0.0)
     assert np.abs(decayed[-1] - free[-1]).max() > 1e-3, "a step without decay must show"
     zero = np.zeros_like(TARGET)
@@ -78,17 +109,21 @@ def test_beta1_of_the_step_and_either_weight_decay(name: str) -> None:
 
 
 def test_the_moving_average_follows_the_table(golden) -> None:
-    """Weights grow by 1 / k before update k: gradient -1 and rate 1 / k. A statistic is averaged as they are."""
+    """Weights grow by 1 / k before update k: gradient -1 and rate 1 / k. A statistic is averaged
+    as they are.
+    """
     arrays = golden.arrays("simple_yolo/ema.npz")
     wanted, total = arrays["table"], int(arrays["total_itrs"])
     start = (0.1 * np.arange(6, dtype=np.float32)).reshape(2, 3)
     trainable = Quadratic(start)
     step = TrainStep(trainable, parameter_groups(trainable), OptimizerOptions(ema=True))
-    np.testing.assert_allclose(step.ema_values()["toy.weight"][[0, 1], [0, 2]], wanted[0, :2], rtol=1e-6)
+    np.testing.assert_allclose(
+        step.ema_values()["toy.weight"][[0, 1], [0, 2]], wanted[0, :2], rtol=1e-6
+    )
     statistic = 0.0
     for k in range(1, total + 1):
         call(step, start, np.full_like(start, -1.0), 0.0, [1 / k], [0.0, 1.0, k / total])
         averages = step.ema_values()
         np.testing.assert_allclose(averages["toy.weight"][[0, 1], [0, 2]], wanted[k, :2], rtol=1e-6)
-        statistic = statistic * k / total - k * (1 - k / total)             # of -k
+        statistic = statistic * k / total - k * (1 - k / total)  # of -k
         np.testing.assert_allclose(averages["toy.statistic"], [statistic], rtol=1e-6)

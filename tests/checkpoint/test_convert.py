@@ -1,4 +1,5 @@
 """Conversion to our checkpoints and back, whole and exact."""
+
 import json
 
 import numpy as np
@@ -36,7 +37,12 @@ def assert_same(tensors, wanted):
 def test_there_and_back_bit_for_bit(tmp_path, state):
     write_torch_checkpoint(tmp_path / "x.pth", state)
     report = convert(tmp_path / "x.pth", tmp_path / "x.ckpt", report=tmp_path / "report.json")
-    assert (len(report.mapped), len(report.ignored), report.unfilled, report.warnings) == (371, 73, [], [])
+    assert (len(report.mapped), len(report.ignored), report.unfilled, report.warnings) == (
+        371,
+        73,
+        [],
+        [],
+    )
     assert set(report.mapped) | set(report.ignored) == set(state)
     assert set(report.ignored.values()) == {COUNTER_REASON}
     assert report.mapped["fpn.conv1x1_2.1.weight"] == "fpn.conv1x1_2.1.gamma"
@@ -56,11 +62,18 @@ def test_metadata(tmp_path):
     assert metadata.class_names == list(COCO_NAMES)
     assert metadata.input_spec.size == (352, 352)
     assert metadata.architecture["anchors"][0] == [12.64, 19.39]
-    assert metadata.source == {"file": OFFICIAL.name, "sha256": file_sha256(OFFICIAL), "format": "torch-zip",
-                               "entry": "", "ema": False}
+    assert metadata.source == {
+        "file": OFFICIAL.name,
+        "sha256": file_sha256(OFFICIAL),
+        "format": "torch-zip",
+        "entry": "",
+        "ema": False,
+    }
     weights = read_checkpoint(OFFICIAL).tensors
-    assert np.array_equal(parameters["backbone.first_conv.1.moving_variance"],
-                          weights["backbone.first_conv.1.running_var"])
+    assert np.array_equal(
+        parameters["backbone.first_conv.1.moving_variance"],
+        weights["backbone.first_conv.1.running_var"],
+    )
 
 
 def test_the_network_takes_every_parameter(tmp_path):
@@ -87,10 +100,15 @@ def test_data_file_gives_anchors_names_and_size(tmp_path, state):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "my.names").write_text("bolt\nnut\n")
     data = tmp_path / "data" / "my.data"
-    data.write_text("[model-configure]\nclasses=2\nwidth=256\nheight=192\nanchor_num=2\n"
-                    "anchors=1,2, 3,4, 5,6, 7,8\n[data-configure]\nnames=./data/my.names\n")
-    write_torch_checkpoint(tmp_path / "x.pth", {f"module.{k}": v for k, v in with_classes(state, 2, 2).items()},
-                           wrap="ema")
+    data.write_text(
+        "[model-configure]\nclasses=2\nwidth=256\nheight=192\nanchor_num=2\n"
+        "anchors=1,2, 3,4, 5,6, 7,8\n[data-configure]\nnames=./data/my.names\n"
+    )
+    write_torch_checkpoint(
+        tmp_path / "x.pth",
+        {f"module.{k}": v for k, v in with_classes(state, 2, 2).items()},
+        wrap="ema",
+    )
     report = convert(tmp_path / "x.pth", tmp_path / "x.ckpt", data=data)
     assert report.used_ema
     assert report.entry == "ema"
@@ -99,7 +117,9 @@ def test_data_file_gives_anchors_names_and_size(tmp_path, state):
     assert metadata.architecture["anchors"] == [[1, 2], [3, 4], [5, 6], [7, 8]]
     assert metadata.input_spec.size == (192, 256)
     data.write_text("classes=3\nanchors=1,2, 3,4, 5,6, 7,8\n")
-    with pytest.raises(CheckpointError, match=r"my\.data: classes is 3, the head of .*x\.pth has 2"):
+    with pytest.raises(
+        CheckpointError, match=r"my\.data: classes is 3, the head of .*x\.pth has 2"
+    ):
         convert(tmp_path / "x.pth", tmp_path / "y.ckpt", data=data)
     with pytest.raises(CheckpointError, match="the head has 2 anchors per level"):
         convert(tmp_path / "x.pth", tmp_path / "y.ckpt")
@@ -113,13 +133,19 @@ def test_class_names(tmp_path, state):
     assert load_checkpoint(tmp_path / "x.ckpt")[1].class_names == ["class0", "class1", "class2"]
     convert(tmp_path / "x.pth", tmp_path / "x.ckpt", names=tmp_path / "my.names")
     assert load_checkpoint(tmp_path / "x.ckpt")[1].class_names == ["a", "b", "c"]
-    with pytest.raises(CheckpointError, match=r"my\.names: 3 class names, the head of .* has 80 classes"):
+    with pytest.raises(
+        CheckpointError, match=r"my\.names: 3 class names, the head of .* has 80 classes"
+    ):
         convert(OFFICIAL, tmp_path / "x.ckpt", names=tmp_path / "my.names")
     assert default_names(80) == list(COCO_NAMES)
 
 
 def test_backbone_alone(tmp_path, state):
-    backbone = {name.removeprefix("backbone."): array for name, array in state.items() if name.startswith("backbone.")}
+    backbone = {
+        name.removeprefix("backbone."): array
+        for name, array in state.items()
+        if name.startswith("backbone.")
+    }
     assert len(backbone) == 330
     write_torch_checkpoint(tmp_path / "backbone.pth", backbone)
     report = convert(tmp_path / "backbone.pth", tmp_path / "x.ckpt")
@@ -143,15 +169,18 @@ def test_published_weights(tmp_path, shared, name):
 def test_damaged_weights_are_told(tmp_path, state):
     state = {**state, "output_cls_layers.bias": np.full(80, np.nan, np.float32)}
     write_torch_checkpoint(tmp_path / "x.pth", state)
-    assert convert(tmp_path / "x.pth", tmp_path / "x.ckpt").warnings == \
-        ["1 tensors hold values that are not finite: output_cls_layers.bias"]
+    assert convert(tmp_path / "x.pth", tmp_path / "x.ckpt").warnings == [
+        "1 tensors hold values that are not finite: output_cls_layers.bias"
+    ]
 
 
 def test_what_is_refused(tmp_path, state):
     state = dict(state)
     del state["fpn.reg_head_2.block.4.bias"]
     write_torch_checkpoint(tmp_path / "x.pth", state)
-    with pytest.raises(CheckpointError, match=r"1 parameters of the model that the file lacks .*block\.4\.beta"):
+    with pytest.raises(
+        CheckpointError, match=r"1 parameters of the model that the file lacks .*block\.4\.beta"
+    ):
         convert(tmp_path / "x.pth", tmp_path / "x.ckpt")
     with pytest.raises(CheckpointError, match="holds weights of yolo_fastestv2, not of yolox_s"):
         convert(OFFICIAL, tmp_path / "x.ckpt", model="yolox_s")
@@ -166,10 +195,14 @@ def test_mindspore_files_of_another_program(tmp_path):
 
     convert(OFFICIAL, tmp_path / "x.ckpt")
     parameters, _ = load_checkpoint(tmp_path / "x.ckpt")
-    store._write(str(tmp_path / "other.ckpt"), {**parameters, "moments.output_cls_layers.bias": np.zeros(80)})
+    store._write(
+        str(tmp_path / "other.ckpt"), {**parameters, "moments.output_cls_layers.bias": np.zeros(80)}
+    )
     report = convert(tmp_path / "other.ckpt", tmp_path / "y.ckpt")
     assert report.source_format == "mindspore"
-    assert report.ignored == {"moments.output_cls_layers.bias": "state of an optimiser, not a weight"}
+    assert report.ignored == {
+        "moments.output_cls_layers.bias": "state of an optimiser, not a weight"
+    }
     assert_same(load_checkpoint(tmp_path / "y.ckpt")[0], parameters)
 
 
@@ -188,26 +221,42 @@ def test_training_state_is_not_exported(tmp_path):
 
 def test_describe(tmp_path):
     info = describe(OFFICIAL)
-    assert (info.format, info.family, info.model, info.num_classes) == ("torch-zip", "yolo_fastestv2",
-                                                                      "yolo_fastestv2", 80)
+    assert (info.format, info.family, info.model, info.num_classes) == (
+        "torch-zip",
+        "yolo_fastestv2",
+        "yolo_fastestv2",
+        80,
+    )
     assert (info.tensors, info.dtypes) == (444, {"float32": 371, "int64": 73})
     convert(OFFICIAL, tmp_path / "x.ckpt")
     info = describe(tmp_path / "x.ckpt")
-    assert (info.format, info.model, info.num_classes, info.tensors) == ("mindyolo_ext", "yolo_fastestv2", 80, 371)
+    assert (info.format, info.model, info.num_classes, info.tensors) == (
+        "mindyolo_ext",
+        "yolo_fastestv2",
+        80,
+        371,
+    )
     assert info.metadata["source"]["sha256"] == file_sha256(OFFICIAL)
     assert "person, bicycle" in info.table()
     assert json.loads(info.to_json())["numbers"] == 251591
     write_torch_checkpoint(tmp_path / "y.pth", {"a": np.array([np.nan], np.float32)})
-    assert [text.split(" (")[0] for text in describe(tmp_path / "y.pth").warnings] == \
-        ["1 tensors hold values that are not finite: a", "no family knows these weights"]
+    assert [text.split(" (")[0] for text in describe(tmp_path / "y.pth").warnings] == [
+        "1 tensors hold values that are not finite: a",
+        "no family knows these weights",
+    ]
 
 
 def test_describe_onnx(tmp_path):
     onnx = pytest.importorskip("onnx")
     weight = onnx.numpy_helper.from_array(np.ones((2, 3), np.float32), "w")
     node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
-    values = [onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in (("x", [1, 2]), ("y", [1, 3]))]
-    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", values[:1], values[1:], [weight]))
+    values = [
+        onnx.helper.make_tensor_value_info(name, 1, shape)
+        for name, shape in (("x", [1, 2]), ("y", [1, 3]))
+    ]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", values[:1], values[1:], [weight])
+    )
     onnx.helper.set_model_props(model, {"model": "toy"})
     onnx.save(model, str(tmp_path / "x.onnx"))
     info = describe(tmp_path / "x.onnx")

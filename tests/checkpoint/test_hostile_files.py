@@ -1,4 +1,7 @@
-"""Files that try to run code, exhaust the machine or are damaged: a clear error, and nothing happens."""
+"""Files that try to run code, exhaust the machine or are damaged: a clear error, and nothing
+happens.
+"""
+
 import copyreg
 import pickle
 import struct
@@ -14,7 +17,9 @@ from mindyolo_ext.checkpoint.reader import read_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 
 DATA = Path(__file__).parent / "data"
-STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+STORAGE = (
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+)
 
 
 def text(value: str) -> bytes:
@@ -29,10 +34,20 @@ def numbers(*values: int) -> bytes:
     return b"(" + b"".join(number(value) for value in values) + b"t"
 
 
-def tensor(shape: bytes, stride: bytes, offset: bytes = number(0), storage: bytes = STORAGE) -> bytes:
+def tensor(
+    shape: bytes, stride: bytes, offset: bytes = number(0), storage: bytes = STORAGE
+) -> bytes:
     """A pickle {"w": tensor}; storage "0" has four float32."""
-    return (b"\x80\x02}" + text("w") + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + offset + shape + stride
-            + b"\x89}tRs.")
+    return (
+        b"\x80\x02}"
+        + text("w")
+        + b"ctorch._utils\n_rebuild_tensor_v2\n("
+        + storage
+        + offset
+        + shape
+        + stride
+        + b"\x89}tRs."
+    )
 
 
 def torch_zip(path: Path, content: bytes, entries: dict[str, bytes] | None = None) -> Path:
@@ -48,7 +63,11 @@ def torch_zip(path: Path, content: bytes, entries: dict[str, bytes] | None = Non
 
 def legacy(path: Path, content: bytes) -> Path:
     """A checkpoint in the older format with this object."""
-    head = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
+    head = (
+        pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+        + pickle.dumps(1001, 2)
+        + pickle.dumps({"little_endian": True}, 2)
+    )
     path.write_bytes(head + content + pickle.dumps([], 2))
     return path
 
@@ -66,25 +85,59 @@ def attacks(sentinel: Path) -> dict[str, bytes]:
         "builtins.eval": b"\x80\x02cbuiltins\neval\n(" + text(code) + b"tR.",
         "builtins.eval of Python 2": b"\x80\x02c__builtin__\neval\n(" + text(code) + b"tR.",
         "builtins.exec": b"\x80\x02cbuiltins\nexec\n(" + text(code) + b"tR.",
-        "builtins.__import__": b"\x80\x02cbuiltins\ngetattr\n(cbuiltins\n__import__\n(" + text("os") + b"tR"
-                               + text("system") + b"tR(" + text(touch) + b"tR.",
-        "importlib": b"\x80\x02cbuiltins\ngetattr\n(cimportlib\nimport_module\n(" + text("os") + b"tR" + text("system")
-                     + b"tR(" + text(touch) + b"tR.",
+        "builtins.__import__": b"\x80\x02cbuiltins\ngetattr\n(cbuiltins\n__import__\n("
+        + text("os")
+        + b"tR"
+        + text("system")
+        + b"tR("
+        + text(touch)
+        + b"tR.",
+        "importlib": b"\x80\x02cbuiltins\ngetattr\n(cimportlib\nimport_module\n("
+        + text("os")
+        + b"tR"
+        + text("system")
+        + b"tR("
+        + text(touch)
+        + b"tR.",
         "STACK_GLOBAL": b"\x80\x04" + text("os") + text("system") + b"\x93(" + text(touch) + b"tR.",
-        "STACK_GLOBAL with a dotted name": b"\x80\x04" + text("shutil") + text("os.system") + b"\x93(" + text(touch)
-                                           + b"tR.",
+        "STACK_GLOBAL with a dotted name": b"\x80\x04"
+        + text("shutil")
+        + text("os.system")
+        + b"\x93("
+        + text(touch)
+        + b"tR.",
         "INST": b"(" + text(touch) + b"ios\nsystem\n.",
         "OBJ": b"(cos\nsystem\n" + text(touch) + b"o.",
-        "NEWOBJ then INST": b"\x80\x02cbuiltins\nobject\n)\x810(" + text(code) + b"ibuiltins\nexec\n.",
-        "functools.partial": b"\x80\x02cfunctools\npartial\n(cos\nsystem\n" + text(touch) + b"tR)R.",
-        "operator.methodcaller": b"\x80\x02coperator\nmethodcaller\n(" + text("system") + text(touch)
-                                 + b"tR(cimportlib\nimport_module\n(" + text("os") + b"tRtR.",
-        "BUILD with __setstate__": b"\x80\x02ctypes\nSimpleNamespace\n)R}" + text("__setstate__")
-                                   + b"cos\nsystem\nsb" + text(touch) + b"b.",
-        "nested pickle": b"\x80\x03c_pickle\nloads\n(B" + struct.pack("<I", len(inner)) + inner + b"tR.",
-        "map and list": b"\x80\x02cbuiltins\nlist\n(cbuiltins\nmap\n(cos\nsystem\n](" + text(touch) + b"etRtR.",
+        "NEWOBJ then INST": b"\x80\x02cbuiltins\nobject\n)\x810("
+        + text(code)
+        + b"ibuiltins\nexec\n.",
+        "functools.partial": b"\x80\x02cfunctools\npartial\n(cos\nsystem\n"
+        + text(touch)
+        + b"tR)R.",
+        "operator.methodcaller": b"\x80\x02coperator\nmethodcaller\n("
+        + text("system")
+        + text(touch)
+        + b"tR(cimportlib\nimport_module\n("
+        + text("os")
+        + b"tRtR.",
+        "BUILD with __setstate__": b"\x80\x02ctypes\nSimpleNamespace\n)R}"
+        + text("__setstate__")
+        + b"cos\nsystem\nsb"
+        + text(touch)
+        + b"b.",
+        "nested pickle": b"\x80\x03c_pickle\nloads\n(B"
+        + struct.pack("<I", len(inner))
+        + inner
+        + b"tR.",
+        "map and list": b"\x80\x02cbuiltins\nlist\n(cbuiltins\nmap\n(cos\nsystem\n]("
+        + text(touch)
+        + b"etRtR.",
         "copyreg._reconstructor": b"\x80\x02ccopyreg\n__newobj__\n(csubprocess\nPopen\ntR0" + inner,
-        "runpy": b"\x80\x02cbuiltins\nexec\n(cbuiltins\ncompile\n(" + text(code) + text("x") + text("exec") + b"tRtR.",
+        "runpy": b"\x80\x02cbuiltins\nexec\n(cbuiltins\ncompile\n("
+        + text(code)
+        + text("x")
+        + text("exec")
+        + b"tRtR.",
     }
 
 
@@ -99,7 +152,7 @@ def test_the_attacks_are_real(tmp_path, name):
         result = pickle.loads(attacks(sentinel)[name])
         if hasattr(result, "wait"):
             result.wait()
-    except Exception:       # some fail after the damage is done
+    except Exception:  # some fail after the damage is done
         pass
     assert sentinel.exists()
 
@@ -120,31 +173,81 @@ def test_the_attack_may_stand_anywhere_in_a_good_file(tmp_path):
     sentinel = tmp_path / "sentinel"
     attack = b"cos\nsystem\n(" + text(f"touch {sentinel}") + b"tR"
     good = tensor(numbers(4), numbers(1))[2:-1]
-    for content in (b"\x80\x02}" + text("model") + good + b"s" + text("optimizer") + attack + b"s.",
-                    b"\x80\x02}" + text("w") + b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nctorch\nTensor\n("
-                    + text(f"touch {sentinel}") + b"t}tRs.",
-                    tensor(numbers(4), numbers(1), storage=attack)):
+    for content in (
+        b"\x80\x02}" + text("model") + good + b"s" + text("optimizer") + attack + b"s.",
+        b"\x80\x02}"
+        + text("w")
+        + b"ctorch._tensor\n_rebuild_from_type_v2\n(cos\nsystem\nctorch\nTensor\n("
+        + text(f"touch {sentinel}")
+        + b"t}tRs.",
+        tensor(numbers(4), numbers(1), storage=attack),
+    ):
         with pytest.raises(UnsafeCheckpointError, match=r"os\.system"):
             read_checkpoint(torch_zip(tmp_path / "x.pth", content))
         assert not sentinel.exists()
 
 
-@pytest.mark.parametrize("qualified", [
-    "torch.storage._load_from_bytes", "torch.hub.load", "torch.jit.load", "torch.load", "torch.serialization.load",
-    "torch._utils._import_dotted_name", "torch.fx.graph_module.reduce_graph_module", "torch.package.PackageImporter",
-    "numpy.load", "numpy.save", "numpy.core._internal.eval", "numpy.f2py.compile", "numpy.testing.runstring",
-    "os.popen", "nt.system", "sys.exit", "sys.modules", "ctypes.CDLL", "runpy.run_path", "pty.spawn", "code.interact",
-    "webbrowser.open", "shutil.rmtree", "socket.socket", "marshal.loads", "types.FunctionType", "types.CodeType",
-    "operator.attrgetter", "codecs.decode", "_codecs.decode", "pickle.loads", "builtins.open", "builtins.getattr",
-    "builtins.globals", "builtins.type", "builtins.map", "io.open", "pathlib.Path.write_text",
-    "logging.config.dictConfig",
-    "multiprocessing.Process", "threading.Thread", "urllib.request.urlopen", "commands.getoutput", "zipfile.ZipFile",
-    "cloudpickle.cloudpickle._make_function", "dill._dill._create_function", "torch.nn.Module.__init__",
-    "models.yolo.Model.__globals__", "copyreg.__reduce_ex__", "copyreg.add_extension", "pip.main",
-])
+@pytest.mark.parametrize(
+    "qualified",
+    [
+        "torch.storage._load_from_bytes",
+        "torch.hub.load",
+        "torch.jit.load",
+        "torch.load",
+        "torch.serialization.load",
+        "torch._utils._import_dotted_name",
+        "torch.fx.graph_module.reduce_graph_module",
+        "torch.package.PackageImporter",
+        "numpy.load",
+        "numpy.save",
+        "numpy.core._internal.eval",
+        "numpy.f2py.compile",
+        "numpy.testing.runstring",
+        "os.popen",
+        "nt.system",
+        "sys.exit",
+        "sys.modules",
+        "ctypes.CDLL",
+        "runpy.run_path",
+        "pty.spawn",
+        "code.interact",
+        "webbrowser.open",
+        "shutil.rmtree",
+        "socket.socket",
+        "marshal.loads",
+        "types.FunctionType",
+        "types.CodeType",
+        "operator.attrgetter",
+        "codecs.decode",
+        "_codecs.decode",
+        "pickle.loads",
+        "builtins.open",
+        "builtins.getattr",
+        "builtins.globals",
+        "builtins.type",
+        "builtins.map",
+        "io.open",
+        "pathlib.Path.write_text",
+        "logging.config.dictConfig",
+        "multiprocessing.Process",
+        "threading.Thread",
+        "urllib.request.urlopen",
+        "commands.getoutput",
+        "zipfile.ZipFile",
+        "cloudpickle.cloudpickle._make_function",
+        "dill._dill._create_function",
+        "torch.nn.Module.__init__",
+        "models.yolo.Model.__globals__",
+        "copyreg.__reduce_ex__",
+        "copyreg.add_extension",
+        "pip.main",
+    ],
+)
 def test_names_that_weights_do_not_need(qualified):
     module, _, name = qualified.rpartition(".")
-    with pytest.raises(UnsafeCheckpointError, match=f"x.pth: refused, the file asks for '{qualified}'"):
+    with pytest.raises(
+        UnsafeCheckpointError, match=f"x.pth: refused, the file asks for '{qualified}'"
+    ):
         resolve_global(module, name, where="x.pth")
 
 
@@ -154,17 +257,34 @@ def test_what_is_no_name(name):
         resolve_global("models.yolo", name, where="x.pth")
 
 
-@pytest.mark.parametrize("qualified", ["models.yolo.Model", "yolov6.layers.common.Conv", "__main__.Net",
-                                       "torch.nn.modules.conv.Conv2d", "argparse.Namespace", "pathlib.PosixPath"])
+@pytest.mark.parametrize(
+    "qualified",
+    [
+        "models.yolo.Model",
+        "yolov6.layers.common.Conv",
+        "__main__.Net",
+        "torch.nn.modules.conv.Conv2d",
+        "argparse.Namespace",
+        "pathlib.PosixPath",
+    ],
+)
 def test_classes_of_models_are_inert(qualified):
     module, _, name = qualified.rpartition(".")
     assert resolve_global(module, name, where="x.pth").kind == "class"
 
 
 def test_functions_may_be_mentioned_but_not_called(tmp_path):
-    mention = b"\x80\x02}" + text("state_dict") + tensor(numbers(4), numbers(1))[2:-1] + b"s" + text("act") + \
-        b"ctorch.nn.functional\nrelu\n"
-    assert read_checkpoint(torch_zip(tmp_path / "x.pth", mention + b"s.")).extras == {"act": "torch.nn.functional.relu"}
+    mention = (
+        b"\x80\x02}"
+        + text("state_dict")
+        + tensor(numbers(4), numbers(1))[2:-1]
+        + b"s"
+        + text("act")
+        + b"ctorch.nn.functional\nrelu\n"
+    )
+    assert read_checkpoint(torch_zip(tmp_path / "x.pth", mention + b"s.")).extras == {
+        "act": "torch.nn.functional.relu"
+    }
     with pytest.raises(UnsafeCheckpointError, match=r"wants to call 'torch\.nn\.functional\.relu'"):
         read_checkpoint(torch_zip(tmp_path / "x.pth", mention + b")Rs."))
 
@@ -174,29 +294,53 @@ BOUND = b"cbuiltins\ngetattr\n(cmodels.yolo\nModel\n)\x81" + text("forward_fuse"
 
 def test_a_bound_method_of_an_inert_object_is_a_name(tmp_path):
     """So is the ``forward`` of a fused layer pickled; calling it is another matter."""
-    weights = b"\x80\x02}" + text("state_dict") + tensor(numbers(4), numbers(1))[2:-1] + b"s" + text("forward")
+    weights = (
+        b"\x80\x02}"
+        + text("state_dict")
+        + tensor(numbers(4), numbers(1))[2:-1]
+        + b"s"
+        + text("forward")
+    )
     path = torch_zip(tmp_path / "x.pth", weights + BOUND + b"s.")
     assert read_checkpoint(path).extras == {"forward": "models.yolo.Model.forward_fuse"}
-    with pytest.raises(UnsafeCheckpointError, match=r"wants to call 'models\.yolo\.Model\.forward_fuse'; nothing was"):
+    with pytest.raises(
+        UnsafeCheckpointError,
+        match=r"wants to call 'models\.yolo\.Model\.forward_fuse'; nothing was",
+    ):
         read_checkpoint(torch_zip(tmp_path / "x.pth", weights + BOUND + b")Rs."))
 
 
-@pytest.mark.parametrize("asked", [
-    b"cbuiltins\ngetattr\n", b"c__builtin__\ngetattr\n",
-    BOUND.replace(b"Model\n)\x81", b"Model\n"),             # of a class, not of an object
-    BOUND.replace(b"cmodels.yolo\nModel\n)\x81", b"}"),
-    BOUND.replace(text("forward_fuse"), text("__class__")), BOUND.replace(text("forward_fuse"), text("_apply")),
-    BOUND.replace(text("forward_fuse"), text("a.b")), BOUND.replace(text("forward_fuse"), b"K\x01"),
-    BOUND.replace(b"tR", b"NtR"), b"(ibuiltins\ngetattr\n"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        b"cbuiltins\ngetattr\n",
+        b"c__builtin__\ngetattr\n",
+        BOUND.replace(b"Model\n)\x81", b"Model\n"),  # of a class, not of an object
+        BOUND.replace(b"cmodels.yolo\nModel\n)\x81", b"}"),
+        BOUND.replace(text("forward_fuse"), text("__class__")),
+        BOUND.replace(text("forward_fuse"), text("_apply")),
+        BOUND.replace(text("forward_fuse"), text("a.b")),
+        BOUND.replace(text("forward_fuse"), b"K\x01"),
+        BOUND.replace(b"tR", b"NtR"),
+        b"(ibuiltins\ngetattr\n",
+    ],
+)
 def test_nothing_else_is_looked_up(tmp_path, asked):
-    weights = b"\x80\x02}" + text("state_dict") + tensor(numbers(4), numbers(1))[2:-1] + b"s" + text("x")
-    with pytest.raises(UnsafeCheckpointError, match=r"refused, the file asks for 'builtins\.getattr'.*nothing was run"):
+    weights = (
+        b"\x80\x02}" + text("state_dict") + tensor(numbers(4), numbers(1))[2:-1] + b"s" + text("x")
+    )
+    with pytest.raises(
+        UnsafeCheckpointError,
+        match=r"refused, the file asks for 'builtins\.getattr'.*nothing was run",
+    ):
         read_checkpoint(torch_zip(tmp_path / "x.pth", weights + asked + b"s."))
 
 
 @pytest.mark.parametrize("opcode", [b"\x82\xf0", b"\x83\xf0\x00", b"\x84\xf0\x00\x00\x00"])
 def test_extension_codes(tmp_path, opcode):
-    """An extension code may stand for anything that another library has registered in this process."""
+    """An extension code may stand for anything that another library has registered in this
+    process.
+    """
     copyreg.add_extension("os", "system", 0xF0)
     try:
         sentinel = tmp_path / "sentinel"
@@ -211,22 +355,30 @@ def test_extension_codes(tmp_path, opcode):
         copyreg.remove_extension("os", "system", 0xF0)
 
 
-@pytest.mark.parametrize("content", [
-    b"P0\n.",                                                       # text form
-    b"\x80\x02cos\nsystem\nQ.",                                     # a function as the id
-    b"\x80\x02(" + text("module") + b"cmodels\nNet\nNNtQ.",         # a form of the older format
-    b"\x80\x02(" + text("storage") + b"tQ.",
-    b"\x80\x02(" + text("file") + text("/etc/passwd") + text("0") + text("cpu") + b"K\x04tQ.",
-    b"\x80\x02]Q.",
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"P0\n.",  # text form
+        b"\x80\x02cos\nsystem\nQ.",  # a function as the id
+        b"\x80\x02(" + text("module") + b"cmodels\nNet\nNNtQ.",  # a form of the older format
+        b"\x80\x02(" + text("storage") + b"tQ.",
+        b"\x80\x02(" + text("file") + text("/etc/passwd") + text("0") + text("cpu") + b"K\x04tQ.",
+        b"\x80\x02]Q.",
+    ],
+)
 def test_persistent_ids(tmp_path, content):
     with pytest.raises(UnsafeCheckpointError, match="refused"):
         read_checkpoint(torch_zip(tmp_path / "x.pth", content))
 
 
-@pytest.mark.parametrize("content", [b"cbuiltins\nlist\n}b.",                               # BUILD on a name
-                                     b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("__code__") + b"Nsb.",
-                                     b"K\x01N}" + text("a") + b"K\x02s\x86b."])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cbuiltins\nlist\n}b.",  # BUILD on a name
+        b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("__code__") + b"Nsb.",
+        b"K\x01N}" + text("a") + b"K\x02s\x86b.",
+    ],
+)
 def test_state_for_what_has_none(tmp_path, content):
     with pytest.raises(UnsafeCheckpointError, match="wants to change"):
         read_checkpoint(torch_zip(tmp_path / "x.pth", b"\x80\x02" + content))
@@ -236,64 +388,117 @@ def test_a_storage_that_holds_a_pickle_is_only_numbers(tmp_path):
     sentinel = tmp_path / "sentinel"
     attack = (b"cos\nsystem\n(" + text(f"touch {sentinel}") + b"tR.").ljust(256, b"\0")
     storage = STORAGE.replace(b"K\x04", b"K\x40")
-    path = torch_zip(tmp_path / "x.pth", tensor(numbers(64), numbers(1), storage=storage), {"data/0": attack})
+    path = torch_zip(
+        tmp_path / "x.pth", tensor(numbers(64), numbers(1), storage=storage), {"data/0": attack}
+    )
     assert read_checkpoint(path).tensors["w"].tobytes() == attack
     assert not sentinel.exists()
 
 
 def test_torchscript_programs(tmp_path):
-    path = torch_zip(tmp_path / "x.pt", b"\x80\x02}.", {"constants.pkl": b"\x80\x02).", "code/__torch__.py": b""})
+    path = torch_zip(
+        tmp_path / "x.pt", b"\x80\x02}.", {"constants.pkl": b"\x80\x02).", "code/__torch__.py": b""}
+    )
     with pytest.raises(UnsafeCheckpointError, match="is a TorchScript program"):
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (tensor(numbers(5), numbers(1)), "needs 5 elements, storage '0' has 4"),
-    (tensor(numbers(4), numbers(1), number(1)), "needs 5 elements, storage '0' has 4"),
-    (tensor(numbers(2, 2), numbers(3, 1)), "needs 5 elements"),
-    (tensor(numbers(1 << 40), numbers(0)), "repeats the 4 elements"),
-    (tensor(numbers(4), numbers(-1), number(3)), "whole numbers >= 0"),
-    (tensor(numbers(-4), numbers(1)), "whole numbers >= 0"),
-    (tensor(numbers(4), numbers(1), number(-1)), "offset -1"),
-    (tensor(numbers(4), numbers(1, 1)), "one stride per axis"),
-    (tensor(numbers(*[1] * 33), numbers(*[1] * 33)), "at most 32"),
-    (tensor(text("ab"), numbers(1)), "whole numbers >= 0"),
-    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"K\x04", b"K\x05")),
-     "5 x float32 = 20 bytes, its entry holds 16"),
-    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"Float", b"Half")),
-     "4 x float16 = 8 bytes, its entry holds 16"),
-    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"K\x04", number(1 << 60))), "the limit is"),
-    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"K\x04", number(-4))), "whole number >= 0"),
-    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"ctorch\nFloat", b"ctorch\nQInt8")),
-     "refused, the file asks"),
-    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"ctorch\nFloatStorage", b"cmodels\nNet")), "has the type"),
-    (tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"\x01\x00\x00\x000", b"\x01\x00\x00\x009")), "is missing"),
-    (tensor(numbers(4), numbers(1), storage=b"K\x04"), "rests on a int"),
-    (tensor(numbers(4), numbers(1))[:-1] + text("v") + STORAGE.replace(b"K\x04", b"K\x02") + b"s.", "is declared as"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (tensor(numbers(5), numbers(1)), "needs 5 elements, storage '0' has 4"),
+        (tensor(numbers(4), numbers(1), number(1)), "needs 5 elements, storage '0' has 4"),
+        (tensor(numbers(2, 2), numbers(3, 1)), "needs 5 elements"),
+        (tensor(numbers(1 << 40), numbers(0)), "repeats the 4 elements"),
+        (tensor(numbers(4), numbers(-1), number(3)), "whole numbers >= 0"),
+        (tensor(numbers(-4), numbers(1)), "whole numbers >= 0"),
+        (tensor(numbers(4), numbers(1), number(-1)), "offset -1"),
+        (tensor(numbers(4), numbers(1, 1)), "one stride per axis"),
+        (tensor(numbers(*[1] * 33), numbers(*[1] * 33)), "at most 32"),
+        (tensor(text("ab"), numbers(1)), "whole numbers >= 0"),
+        (
+            tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"K\x04", b"K\x05")),
+            "5 x float32 = 20 bytes, its entry holds 16",
+        ),
+        (
+            tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"Float", b"Half")),
+            "4 x float16 = 8 bytes, its entry holds 16",
+        ),
+        (
+            tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"K\x04", number(1 << 60))),
+            "the limit is",
+        ),
+        (
+            tensor(numbers(4), numbers(1), storage=STORAGE.replace(b"K\x04", number(-4))),
+            "whole number >= 0",
+        ),
+        (
+            tensor(
+                numbers(4), numbers(1), storage=STORAGE.replace(b"ctorch\nFloat", b"ctorch\nQInt8")
+            ),
+            "refused, the file asks",
+        ),
+        (
+            tensor(
+                numbers(4),
+                numbers(1),
+                storage=STORAGE.replace(b"ctorch\nFloatStorage", b"cmodels\nNet"),
+            ),
+            "has the type",
+        ),
+        (
+            tensor(
+                numbers(4),
+                numbers(1),
+                storage=STORAGE.replace(b"\x01\x00\x00\x000", b"\x01\x00\x00\x009"),
+            ),
+            "is missing",
+        ),
+        (tensor(numbers(4), numbers(1), storage=b"K\x04"), "rests on a int"),
+        (
+            tensor(numbers(4), numbers(1))[:-1]
+            + text("v")
+            + STORAGE.replace(b"K\x04", b"K\x02")
+            + b"s.",
+            "is declared as",
+        ),
+    ],
+)
 def test_tensors_that_do_not_fit(tmp_path, content, message):
     with pytest.raises(CheckpointError, match=message) as caught:
         read_checkpoint(torch_zip(tmp_path / "x.pth", content))
     assert "x.pth" in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"\x80\x02K\x01" + b"2\x86" * 40 + b".", "holds a tuple"),
-    (b"\x80\x02}q\x00" + text("self") + b"h\x00s.", "no weights among its entries"),
-    (b"(" * 100 + b".", "leaves 100 objects"),
-    (b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".", "holds a list"),
-    (b"\x80\x02]r\xff\xff\xff\xff.", "holds a list"),
-    (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.", "broken"),
-    (b"\x80\x04\x8d" + struct.pack("<Q", 1 << 60) + b"x.", "broken"),
-    (b"\x80\x02cbuiltins\nbytearray\n(" + number(1 << 40) + b"tR.", "built from a int, wanted bytes"),
-    (b"\x80\x02}](K\x01K\x02es.", "broken"),
-    (b"\x80\x02h\x05.", "broken"),
-    (b"0.", "broken"), (b"\x80\x02.", "leaves 0 objects"), (b"\x80\x02K\x01K\x02.", "leaves 2 objects"),
-    (b"\x80\x02cnumpy\ndtype\n(" + text("f4") + b"tR.", "holds a DtypeRecord"),
-    (b"\x80\x02cnumpy\ndtype\n(" + text("f99999999999") + b"tR.", "dtype"),
-    (b"\x80\x03cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(" + text("f8") + b"tRC\x04abcdtR.",
-     "holds 4 bytes, wanted 8"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x02K\x01" + b"2\x86" * 40 + b".", "holds a tuple"),
+        (b"\x80\x02}q\x00" + text("self") + b"h\x00s.", "no weights among its entries"),
+        (b"(" * 100 + b".", "leaves 100 objects"),
+        (b"\x80\x02" + b"]" * 100000 + b"a" * 99999 + b".", "holds a list"),
+        (b"\x80\x02]r\xff\xff\xff\xff.", "holds a list"),
+        (b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"x.", "broken"),
+        (b"\x80\x04\x8d" + struct.pack("<Q", 1 << 60) + b"x.", "broken"),
+        (
+            b"\x80\x02cbuiltins\nbytearray\n(" + number(1 << 40) + b"tR.",
+            "built from a int, wanted bytes",
+        ),
+        (b"\x80\x02}](K\x01K\x02es.", "broken"),
+        (b"\x80\x02h\x05.", "broken"),
+        (b"0.", "broken"),
+        (b"\x80\x02.", "leaves 0 objects"),
+        (b"\x80\x02K\x01K\x02.", "leaves 2 objects"),
+        (b"\x80\x02cnumpy\ndtype\n(" + text("f4") + b"tR.", "holds a DtypeRecord"),
+        (b"\x80\x02cnumpy\ndtype\n(" + text("f99999999999") + b"tR.", "dtype"),
+        (
+            b"\x80\x03cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n("
+            + text("f8")
+            + b"tRC\x04abcdtR.",
+            "holds 4 bytes, wanted 8",
+        ),
+    ],
+)
 def test_broken_or_endless_pickles(tmp_path, content, message):
     for write in (torch_zip, legacy):
         with pytest.raises(CheckpointError, match=message):
@@ -301,7 +506,9 @@ def test_broken_or_endless_pickles(tmp_path, content, message):
 
 
 def doubling(levels: int, leaf: bytes) -> bytes:
-    """A dict whose two entries are the same dict, and so on: 2 ** levels paths in a few hundred bytes."""
+    """A dict whose two entries are the same dict, and so on: 2 ** levels paths in a few hundred
+    bytes.
+    """
     content = leaf
     for _ in range(levels):
         content = b"}(" + text("a") + content + b"q\x00" + text("b") + b"h\x00u"
@@ -311,20 +518,32 @@ def doubling(levels: int, leaf: bytes) -> bytes:
 def test_shared_containers_do_not_multiply(tmp_path):
     leaf = tensor(numbers(4), numbers(1))[2:-1]
     with pytest.raises(CheckpointError, match="more than 200000 parts"):
-        read_checkpoint(torch_zip(tmp_path / "x.pth", b"\x80\x02}" + text("model") + doubling(40, leaf) + b"s."),
-                        entry="model")
+        read_checkpoint(
+            torch_zip(
+                tmp_path / "x.pth", b"\x80\x02}" + text("model") + doubling(40, leaf) + b"s."
+            ),
+            entry="model",
+        )
     extras = b"\x80\x02}(" + text("model") + leaf + text("more") + doubling(40, b"}") + b"u."
     assert read_checkpoint(torch_zip(tmp_path / "y.pth", extras)).tensors["w"].shape == (4,)
 
 
 def test_copies_are_counted(tmp_path):
     """One list of 200,000 items, copied 1,000 times by a few thousand bytes."""
-    content = b"\x80\x02](" + b"K\x01" * 200_000 + b"eq\x00cbuiltins\nlist\nq\x010]" + b"h\x01h\x00\x85Ra" * 1000 + b"."
+    content = (
+        b"\x80\x02]("
+        + b"K\x01" * 200_000
+        + b"eq\x00cbuiltins\nlist\nq\x010]"
+        + b"h\x01h\x00\x85Ra" * 1000
+        + b"."
+    )
     with pytest.raises(CheckpointError, match="copies more than"):
         read_checkpoint(torch_zip(tmp_path / "x.pth", content))
 
 
-@pytest.mark.parametrize("name", ["../evil", "archive/../../evil", "/etc/evil", "C:/evil", "..\\evil", "\\evil"])
+@pytest.mark.parametrize(
+    "name", ["../evil", "archive/../../evil", "/etc/evil", "C:/evil", "..\\evil", "\\evil"]
+)
 def test_names_that_leave_the_archive(tmp_path, name):
     path = torch_zip(tmp_path / "x.pth", tensor(numbers(4), numbers(1)))
     with zipfile.ZipFile(path, "a") as archive:
@@ -354,19 +573,22 @@ def patched(path: Path, offset: int, value: bytes) -> Path:
     """The archive with ``value`` at ``offset`` of the central directory's record of the storage."""
     content = bytearray(path.read_bytes())
     record = content.rindex(b"PK\x01\x02", 0, content.rindex(b"archive/data/0"))
-    content[record + offset:record + offset + len(value)] = value
+    content[record + offset : record + offset + len(value)] = value
     path.write_bytes(content)
     return path
 
 
-@pytest.mark.parametrize(("offset", "value", "message"), [
-    (8, b"\x01\x00", "is encrypted"),
-    (10, b"\x0e\x00", "uses compression 14"),
-    (24, struct.pack("<I", 1 << 30), "declares 1073741824 bytes in 16 of the file"),
-    (20, struct.pack("<II", 1 << 30, 1 << 30), "declares 1073741960 bytes packed"),
-    (16, b"\xde\xad\xbe\xef", "is damaged"),
-    (42, struct.pack("<I", 1), "is damaged"),
-])
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [
+        (8, b"\x01\x00", "is encrypted"),
+        (10, b"\x0e\x00", "uses compression 14"),
+        (24, struct.pack("<I", 1 << 30), "declares 1073741824 bytes in 16 of the file"),
+        (20, struct.pack("<II", 1 << 30, 1 << 30), "declares 1073741960 bytes packed"),
+        (16, b"\xde\xad\xbe\xef", "is damaged"),
+        (42, struct.pack("<I", 1), "is damaged"),
+    ],
+)
 def test_archives_that_lie(tmp_path, offset, value, message):
     path = patched(torch_zip(tmp_path / "x.pth", tensor(numbers(4), numbers(1))), offset, value)
     with pytest.raises(CheckpointError, match=message):
@@ -391,7 +613,7 @@ def test_damaged_compressed_entries(tmp_path):
     assert read_checkpoint(path).tensors["w"].tolist() == [1, 1, 1, 1]
     content = path.read_bytes()
     start = content.index(b"archive/data.pkl") + len(b"archive/data.pkl")
-    path.write_bytes(content[:start] + b"\xff" * 20 + content[start + 20:])
+    path.write_bytes(content[:start] + b"\xff" * 20 + content[start + 20 :])
     with pytest.raises(CheckpointError, match=r"entry 'archive/data\.pkl' is damaged"):
         read_checkpoint(path)
 
@@ -423,7 +645,9 @@ def test_damaged_bytes_never_surprise(tmp_path, file):
     errors = 0
     for position in range(0, len(content), 7):
         path = tmp_path / file
-        path.write_bytes(content[:position] + bytes([content[position] ^ 0x15]) + content[position + 1:])
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ 0x15]) + content[position + 1 :]
+        )
         try:
             read_checkpoint(path)
         except CheckpointError:
@@ -443,18 +667,21 @@ def test_older_format_with_missing_or_wrong_storages(tmp_path):
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"", "the file is empty"),
-    (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "is a web page"),
-    (b"\n\n  <html>quota exceeded", "is a web page"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "run git lfs pull"),
-    (b"\x89PNG\r\n\x1a\n" + bytes(64), "is no known format"),
-    (b"7767517\n88 99\nInput data", "is no known format"),
-    (b"PK\x05\x06" + bytes(18), "empty or split zip archive"),
-    (b"PK\x03\x04" + bytes(60), "ends too early or is broken"),
-    (pickle.dumps({"a": 1}, 2), "does not begin with PyTorch's magic number"),
-    (pickle.dumps([1.0] * 100, 4), "does not begin with PyTorch's magic number"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "is a web page"),
+        (b"\n\n  <html>quota exceeded", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "run git lfs pull"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "is no known format"),
+        (b"7767517\n88 99\nInput data", "is no known format"),
+        (b"PK\x05\x06" + bytes(18), "empty or split zip archive"),
+        (b"PK\x03\x04" + bytes(60), "ends too early or is broken"),
+        (pickle.dumps({"a": 1}, 2), "does not begin with PyTorch's magic number"),
+        (pickle.dumps([1.0] * 100, 4), "does not begin with PyTorch's magic number"),
+    ],
+)
 def test_files_of_another_kind(tmp_path, content, message):
     path = tmp_path / "x.pth"
     path.write_bytes(content)
@@ -477,14 +704,24 @@ def test_a_zip_of_pictures(tmp_path):
         read_checkpoint(tmp_path / "x.pth")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"\x80\x02}" + text("epoch") + b"K\x01s.", "no weights among its entries"),
-    (b"\x80\x02}.", "no weights among its entries"),
-    (b"\x80\x02]K\x01a.", "holds a list, wanted a state dict"),
-    (tensor(numbers(4), numbers(1)).replace(text("w"), b"K\x01"), "no weights|wanted text"),
-    (b"\x80\x02}(" + text("a") + tensor(numbers(4), numbers(1))[2:-1] + text("b") + tensor(numbers(4), numbers(1))[2:-1]
-     + b"u.", "weights stand under a, b; say which entry is wanted"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\x80\x02}" + text("epoch") + b"K\x01s.", "no weights among its entries"),
+        (b"\x80\x02}.", "no weights among its entries"),
+        (b"\x80\x02]K\x01a.", "holds a list, wanted a state dict"),
+        (tensor(numbers(4), numbers(1)).replace(text("w"), b"K\x01"), "no weights|wanted text"),
+        (
+            b"\x80\x02}("
+            + text("a")
+            + tensor(numbers(4), numbers(1))[2:-1]
+            + text("b")
+            + tensor(numbers(4), numbers(1))[2:-1]
+            + b"u.",
+            "weights stand under a, b; say which entry is wanted",
+        ),
+    ],
+)
 def test_files_without_weights(tmp_path, content, message):
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(torch_zip(tmp_path / "x.pth", content))

@@ -1,4 +1,5 @@
 """Translation of leaf names, recognition, and tables that are total in both directions."""
+
 import numpy as np
 import pytest
 
@@ -22,17 +23,27 @@ from mindyolo_ext.checkpoint.names import (
 NORMS = frozenset({"a.bn"})
 
 
-@pytest.mark.parametrize(("torch_name", "our_name"), [
-    ("a.bn.weight", "a.bn.gamma"), ("a.bn.bias", "a.bn.beta"), ("a.bn.running_mean", "a.bn.moving_mean"),
-    ("a.bn.running_var", "a.bn.moving_variance"), ("a.conv.weight", "a.conv.weight"), ("a.conv.bias", "a.conv.bias"),
-    ("anchor_grid", "anchor_grid"), ("weight", "weight"),
-])
+@pytest.mark.parametrize(
+    ("torch_name", "our_name"),
+    [
+        ("a.bn.weight", "a.bn.gamma"),
+        ("a.bn.bias", "a.bn.beta"),
+        ("a.bn.running_mean", "a.bn.moving_mean"),
+        ("a.bn.running_var", "a.bn.moving_variance"),
+        ("a.conv.weight", "a.conv.weight"),
+        ("a.conv.bias", "a.conv.bias"),
+        ("anchor_grid", "anchor_grid"),
+        ("weight", "weight"),
+    ],
+)
 def test_leaves_both_ways(torch_name, our_name):
     assert leaf_to_mindspore(torch_name, NORMS) == our_name
     assert leaf_to_torch(our_name) == torch_name
 
 
-@pytest.mark.parametrize("name", ["a.bn.num_batches_tracked", "moments.a.weight", "state.raw.a", "global_step"])
+@pytest.mark.parametrize(
+    "name", ["a.bn.num_batches_tracked", "moments.a.weight", "state.raw.a", "global_step"]
+)
 def test_ignored_with_a_reason(name):
     assert isinstance(leaf_to_mindspore(name, NORMS), Ignored)
     assert leaf_to_mindspore(name, NORMS).reason
@@ -50,21 +61,32 @@ class ToyNames(NamesTable):
         return [Recognition("toy", None)] if "toy" in tensors else []
 
 
-TARGETS = {"conv.weight": np.zeros((2, 3), np.float32), "bn.gamma": np.zeros(2, np.float32),
-           "bn.beta": np.zeros(2, np.float32), "bn.moving_mean": np.zeros(2, np.float32),
-           "bn.moving_variance": np.zeros(2, np.float32)}
+TARGETS = {
+    "conv.weight": np.zeros((2, 3), np.float32),
+    "bn.gamma": np.zeros(2, np.float32),
+    "bn.beta": np.zeros(2, np.float32),
+    "bn.moving_mean": np.zeros(2, np.float32),
+    "bn.moving_variance": np.zeros(2, np.float32),
+}
 
 
 def source(**changes):
-    tensors = {"conv.weight": np.ones((2, 3), np.float32), "bn.weight": np.ones(2, np.float32),
-               "bn.bias": np.full(2, 2, np.float32), "bn.running_mean": np.full(2, 3, np.float32),
-               "bn.running_var": np.full(2, 4, np.float32), "bn.num_batches_tracked": np.array(17)}
+    tensors = {
+        "conv.weight": np.ones((2, 3), np.float32),
+        "bn.weight": np.ones(2, np.float32),
+        "bn.bias": np.full(2, 2, np.float32),
+        "bn.running_mean": np.full(2, 3, np.float32),
+        "bn.running_var": np.full(2, 4, np.float32),
+        "bn.num_batches_tracked": np.array(17),
+    }
     tensors.update({name.replace("__", "."): value for name, value in changes.items()})
     return {name: value for name, value in tensors.items() if value is not None}
 
 
 def mapped(tensors, **keywords):
-    return map_tensors(ToyNames(), Recognition("toy", None, **keywords), tensors, TARGETS, where="x.pth")
+    return map_tensors(
+        ToyNames(), Recognition("toy", None, **keywords), tensors, TARGETS, where="x.pth"
+    )
 
 
 def test_every_tensor_is_used_or_ignored_and_the_way_back_is_exact():
@@ -73,8 +95,9 @@ def test_every_tensor_is_used_or_ignored_and_the_way_back_is_exact():
     assert set(result.sources) | set(result.ignored) == set(source())
     assert result.counters == {"bn": 17}
     back = to_source_tensors(ToyNames(), result.values, result.counters)
-    assert {name: array.tolist() for name, array in back.items()} == \
-        {name: array.tolist() for name, array in source().items()}
+    assert {name: array.tolist() for name, array in back.items()} == {
+        name: array.tolist() for name, array in source().items()
+    }
     assert back["bn.num_batches_tracked"].dtype == np.int64
 
 
@@ -91,26 +114,43 @@ class NumberedNames(ToyNames):
 def test_numbered_modules_there_and_back_in_their_order():
     table = NumberedNames()
     found = Recognition("toy", None, renames=table.renames("toy"))
-    tensors = {f"m.0{name[4:]}" if name.startswith("conv") else f"m.1.one{name[2:]}": array
-               for name, array in source().items()}
+    tensors = {
+        f"m.0{name[4:]}" if name.startswith("conv") else f"m.1.one{name[2:]}": array
+        for name, array in source().items()
+    }
     result = map_tensors(table, found, tensors, TARGETS, where="x.pth")
     assert (set(result.values), result.counters) == (set(TARGETS), {"bn": 17})
     shuffled = dict(reversed(result.values.items()))
-    back = to_source_tensors(table, shuffled, result.counters, model="toy", architecture={"grid": [3]})
+    back = to_source_tensors(
+        table, shuffled, result.counters, model="toy", architecture={"grid": [3]}
+    )
     assert [name.rpartition(".")[0] for name in back] == ["m.0"] + ["m.1.one"] * 5 + ["m.1"]
-    assert {name: array.tolist() for name, array in back.items()} == \
-        {**{name: array.tolist() for name, array in tensors.items()}, "m.1.grid": [3]}
-    assert source_names(table, ["bn.gamma", "other.bias"], "toy") == {"bn.gamma": "m.1.one.weight",
-                                                                      "other.bias": "other.bias"}
+    assert {name: array.tolist() for name, array in back.items()} == {
+        **{name: array.tolist() for name, array in tensors.items()},
+        "m.1.grid": [3],
+    }
+    assert source_names(table, ["bn.gamma", "other.bias"], "toy") == {
+        "bn.gamma": "m.1.one.weight",
+        "other.bias": "other.bias",
+    }
     assert set(to_source_tensors(table, result.values)) == set(source())
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"other__weight": np.zeros(3)}, r"1 tensors that the model does not have \(toy\): other.weight \(3,\)"),
-    ({"bn__bias": None}, r"1 parameters of the model that the file lacks \(toy\): bn.beta"),
-    ({"conv__weight": np.zeros((3, 2))}, r"conv.weight is \(3, 2\), conv.weight wants \(2, 3\)"),
-    ({"bn__gamma": np.zeros(2)}, "1 parameters filled twice .*fill bn.gamma"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"other__weight": np.zeros(3)},
+            r"1 tensors that the model does not have \(toy\): other.weight \(3,\)",
+        ),
+        ({"bn__bias": None}, r"1 parameters of the model that the file lacks \(toy\): bn.beta"),
+        (
+            {"conv__weight": np.zeros((3, 2))},
+            r"conv.weight is \(3, 2\), conv.weight wants \(2, 3\)",
+        ),
+        ({"bn__gamma": np.zeros(2)}, "1 parameters filled twice .*fill bn.gamma"),
+    ],
+)
 def test_what_does_not_fit(changes, message):
     with pytest.raises(CheckpointError, match="x.pth: " if message.startswith("x") else message):
         mapped(source(**changes))
@@ -135,35 +175,58 @@ def test_other_number_types_are_reported():
 
 
 def yolo_fastestv2(classes=80, anchors=3):
-    names = [f"{prefix}{name}" for prefix in ("backbone.",) for name in (
-        "first_conv.0.weight", "stage2.0.branch_proj.0.weight", "stage3.7.branch_main.0.weight",
-        "stage4.3.branch_main.5.weight")] + ["fpn.conv1x1_2.0.weight", "fpn.cls_head_3.block.0.weight"]
+    names = [
+        f"{prefix}{name}"
+        for prefix in ("backbone.",)
+        for name in (
+            "first_conv.0.weight",
+            "stage2.0.branch_proj.0.weight",
+            "stage3.7.branch_main.0.weight",
+            "stage4.3.branch_main.5.weight",
+        )
+    ] + ["fpn.conv1x1_2.0.weight", "fpn.cls_head_3.block.0.weight"]
     tensors = {name: np.zeros(1) for name in names}
     heads = {"reg": 4 * anchors, "obj": anchors, "cls": classes}
-    return {**tensors, **{f"output_{name}_layers.weight": np.zeros((n, 72, 1, 1)) for name, n in heads.items()}}
+    return {
+        **tensors,
+        **{f"output_{name}_layers.weight": np.zeros((n, 72, 1, 1)) for name, n in heads.items()},
+    }
 
 
 def test_recognises_yolo_fastestv2():
     table, found = recognise(yolo_fastestv2(7), where="x.pth")
-    assert (table.family, found.model, found.num_classes, found.part) == ("yolo_fastestv2", "yolo_fastestv2", 7, "")
-    backbone = {name.removeprefix("backbone."): array for name, array in yolo_fastestv2().items()
-                if name.startswith("backbone.")}
+    assert (table.family, found.model, found.num_classes, found.part) == (
+        "yolo_fastestv2",
+        "yolo_fastestv2",
+        7,
+        "",
+    )
+    backbone = {
+        name.removeprefix("backbone."): array
+        for name, array in yolo_fastestv2().items()
+        if name.startswith("backbone.")
+    }
     _, found = recognise(backbone, where="x.pth")
     assert (found.num_classes, found.prefix, found.part) == (None, "backbone.", "backbone")
 
 
 def test_unknown_weights_and_wrong_names():
-    with pytest.raises(CheckpointError, match=r"x\.pth: no family knows these weights \(1 tensors: a \(2,\)"):
+    with pytest.raises(
+        CheckpointError, match=r"x\.pth: no family knows these weights \(1 tensors: a \(2,\)"
+    ):
         recognise({"a": np.zeros(2)}, where="x.pth")
     with pytest.raises(CheckpointError, match="holds weights of yolo_fastestv2, not of yolox_s"):
         recognise(yolo_fastestv2(), where="x.pth", model="yolox_s")
 
 
-@pytest.mark.parametrize(("count", "anchors", "message"), [
-    (5, None, "the head has 5 anchors per level"),
-    (3, (1.0,) * 10, "10 anchor numbers, wanted width and height of 3 anchors"),
-    (3, (1.0,) * 8, "8 anchor numbers"),
-])
+@pytest.mark.parametrize(
+    ("count", "anchors", "message"),
+    [
+        (5, None, "the head has 5 anchors per level"),
+        (3, (1.0,) * 10, "10 anchor numbers, wanted width and height of 3 anchors"),
+        (3, (1.0,) * 8, "8 anchor numbers"),
+    ],
+)
 def test_anchors_that_do_not_fit(count, anchors, message):
     with pytest.raises(CheckpointError, match=message):
         table_of("yolo_fastestv2").builder_keywords(yolo_fastestv2(anchors=count), anchors)

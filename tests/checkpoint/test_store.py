@@ -1,4 +1,5 @@
 """Our own checkpoints: what is written comes back, whole or not at all."""
+
 import os
 
 import numpy as np
@@ -6,14 +7,34 @@ import pytest
 
 from mindyolo_ext.checkpoint import store
 from mindyolo_ext.checkpoint.errors import CheckpointError
-from mindyolo_ext.checkpoint.store import METADATA_NAME, CheckpointMetadata, load_checkpoint, save_checkpoint
+from mindyolo_ext.checkpoint.store import (
+    METADATA_NAME,
+    CheckpointMetadata,
+    load_checkpoint,
+    save_checkpoint,
+)
 from mindyolo_ext.input_spec import InputSpec
 
-PARAMETERS = {"conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "state.step": np.array(12, np.int64),
-              "scalar": np.array(0.5, np.float32), "half": np.ones(3, np.float16), "flag": np.array([True, False]),
-              "wide": np.array([1 / 3]), "state.bytes": np.arange(4, dtype=np.uint8)}
-METADATA = CheckpointMetadata("toy", 2, ["cat", "größe"], InputSpec(size=(64, 96), color="rgb"),
-                              {"anchors": [[1.5, 2.0]]}, 7, {"map": 0.25}, {"file": "x.pth"}, {"thresholds": [0.1]})
+PARAMETERS = {
+    "conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "state.step": np.array(12, np.int64),
+    "scalar": np.array(0.5, np.float32),
+    "half": np.ones(3, np.float16),
+    "flag": np.array([True, False]),
+    "wide": np.array([1 / 3]),
+    "state.bytes": np.arange(4, dtype=np.uint8),
+}
+METADATA = CheckpointMetadata(
+    "toy",
+    2,
+    ["cat", "größe"],
+    InputSpec(size=(64, 96), color="rgb"),
+    {"anchors": [[1.5, 2.0]]},
+    7,
+    {"map": 0.25},
+    {"file": "x.pth"},
+    {"thresholds": [0.1]},
+)
 
 
 def test_round_trip(tmp_path):
@@ -49,10 +70,11 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, step):
     before = path.read_bytes()
 
     def fail(target, *_):
-        if step == "_write":                                # half a file, then the end
+        if step == "_write":  # half a file, then the end
             with open(target, "wb") as stream:
                 stream.write(before[:50])
         raise OSError("disk full")
+
     monkeypatch.setattr(os if step == "replace" else store, step, fail)
     with pytest.raises(OSError, match="disk full"):
         save_checkpoint(path, {"a": np.zeros(3)}, METADATA)
@@ -63,6 +85,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, step):
 def test_a_first_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
+
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path / "x.ckpt", PARAMETERS, METADATA)
@@ -88,13 +111,20 @@ def test_files_that_are_cut_off(tmp_path):
             load_checkpoint(path)
 
 
-@pytest.mark.parametrize(("path", "parameters", "message"), [
-    ("x.pth", {}, "our checkpoints end in .ckpt"),
-    ("x.ckpt", {METADATA_NAME: np.zeros(1)}, "cannot be called '__metadata__'"),
-    ("x.ckpt", {"": np.zeros(1)}, "cannot be called ''"),
-    ("x.ckpt", {"a": np.zeros(1, np.complex64)}, "parameter 'a' is complex64, wanted one of bool"),
-    ("x.ckpt", {"a": np.array(["text"])}, "parameter 'a' is <U4"),
-])
+@pytest.mark.parametrize(
+    ("path", "parameters", "message"),
+    [
+        ("x.pth", {}, "our checkpoints end in .ckpt"),
+        ("x.ckpt", {METADATA_NAME: np.zeros(1)}, "cannot be called '__metadata__'"),
+        ("x.ckpt", {"": np.zeros(1)}, "cannot be called ''"),
+        (
+            "x.ckpt",
+            {"a": np.zeros(1, np.complex64)},
+            "parameter 'a' is complex64, wanted one of bool",
+        ),
+        ("x.ckpt", {"a": np.array(["text"])}, "parameter 'a' is <U4"),
+    ],
+)
 def test_what_cannot_be_written(tmp_path, path, parameters, message):
     with pytest.raises(CheckpointError, match=message):
         save_checkpoint(tmp_path / path, parameters, METADATA)
@@ -103,16 +133,24 @@ def test_what_cannot_be_written(tmp_path, path, parameters, message):
 
 def test_files_of_other_programs(tmp_path):
     store._write(str(tmp_path / "x.ckpt"), {"a": np.zeros(2, np.float32)})
-    with pytest.raises(CheckpointError, match="has no metadata, wanted a checkpoint of mindyolo_ext"):
+    with pytest.raises(
+        CheckpointError, match="has no metadata, wanted a checkpoint of mindyolo_ext"
+    ):
         load_checkpoint(tmp_path / "x.ckpt")
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_checkpoint(tmp_path / "y.ckpt")
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("[]", "its metadata is broken"), ("{}", "format None, this program reads 1"), ("{", "its metadata is broken"),
-    ('{"format": 2}', "format 2, this program reads 1"), ('{"format": 1, "modell": 3}', "wanted .'architecture'"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "its metadata is broken"),
+        ("{}", "format None, this program reads 1"),
+        ("{", "its metadata is broken"),
+        ('{"format": 2}', "format 2, this program reads 1"),
+        ('{"format": 1, "modell": 3}', "wanted .'architecture'"),
+    ],
+)
 def test_broken_metadata(tmp_path, text, message):
     store._write(str(tmp_path / "x.ckpt"), {METADATA_NAME: np.frombuffer(text.encode(), np.uint8)})
     with pytest.raises(CheckpointError, match=message):

@@ -1,4 +1,7 @@
-"""Files written here are read back bit for bit; PyTorch itself loads them (checked where one is at hand)."""
+"""Files written here are read back bit for bit; PyTorch itself loads them (checked where one is
+at hand).
+"""
+
 import os
 import subprocess
 import zipfile
@@ -38,7 +41,15 @@ def test_read_back(tmp_path, wrap):
 
 
 def test_plain_values_beside_the_weights(tmp_path):
-    beside = {"epoch": -1, "big": 1 << 40, "best": 0.125, "ema": None, "done": True, "open": False, "name": "größe"}
+    beside = {
+        "epoch": -1,
+        "big": 1 << 40,
+        "best": 0.125,
+        "ema": None,
+        "done": True,
+        "open": False,
+        "name": "größe",
+    }
     write_torch_checkpoint(tmp_path / "x.pt", TENSORS, wrap="model", beside=beside)
     checkpoint = read_checkpoint(tmp_path / "x.pt")
     assert (checkpoint.entry, checkpoint.entries) == ("model", [*beside, "model"])
@@ -49,7 +60,9 @@ def test_plain_values_beside_the_weights(tmp_path):
 
 
 def test_half_precision_rounds(tmp_path):
-    write_torch_checkpoint(tmp_path / "x.pth", {"a": np.array([1 / 3], np.float32), "n": np.array(3)}, half=True)
+    write_torch_checkpoint(
+        tmp_path / "x.pth", {"a": np.array([1 / 3], np.float32), "n": np.array(3)}, half=True
+    )
     checkpoint = read_checkpoint(tmp_path / "x.pth")
     assert checkpoint.stored_dtypes == {"float16": 1, "int64": 1}
     assert checkpoint.tensors["a"] == np.float32(np.float16(1 / 3))
@@ -74,6 +87,7 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, monkeypatch):
 
     def fail(*_):
         raise OSError("disk full")
+
     monkeypatch.setattr(zipfile.ZipFile, "writestr", fail)
     with pytest.raises(OSError, match="disk full"):
         write_torch_checkpoint(path, TENSORS)
@@ -86,21 +100,33 @@ def test_pytorch_loads_it(tmp_path):
     python = os.environ.get("MINDYOLO_EXT_TORCH_PYTHON")
     if not python:
         pytest.skip("MINDYOLO_EXT_TORCH_PYTHON names no Python with PyTorch")
-    write_torch_checkpoint(tmp_path / "x.pth", TENSORS, wrap="model", beside={"epoch": -1, "best": 0.5, "ema": None})
-    np.savez(tmp_path / "x.npz", **{name: np.asarray(array, np.asarray(array).dtype.newbyteorder("="))
-                                    for name, array in TENSORS.items()})
-    code = ("import sys, numpy, torch\n"
-            "loaded = torch.load(sys.argv[1], weights_only=True)['model']\n"
-            "wanted = numpy.load(sys.argv[2])\n"
-            "assert list(loaded) == wanted.files\n"
-            "for name in wanted.files:\n"
-            "    array = loaded[name].numpy()\n"
-            "    assert array.dtype == wanted[name].dtype and array.shape == wanted[name].shape, name\n"
-            "    assert (array == wanted[name]).all(), name\n")
-    subprocess.run([python, "-c", code, str(tmp_path / "x.pth"), str(tmp_path / "x.npz")], check=True)
+    write_torch_checkpoint(
+        tmp_path / "x.pth", TENSORS, wrap="model", beside={"epoch": -1, "best": 0.5, "ema": None}
+    )
+    np.savez(
+        tmp_path / "x.npz",
+        **{
+            name: np.asarray(array, np.asarray(array).dtype.newbyteorder("="))
+            for name, array in TENSORS.items()
+        },
+    )
+    code = (
+        "import sys, numpy, torch\n"
+        "loaded = torch.load(sys.argv[1], weights_only=True)['model']\n"
+        "wanted = numpy.load(sys.argv[2])\n"
+        "assert list(loaded) == wanted.files\n"
+        "for name in wanted.files:\n"
+        "    array = loaded[name].numpy()\n"
+        "    assert array.dtype == wanted[name].dtype and array.shape == wanted[name].shape, name\n"
+        "    assert (array == wanted[name]).all(), name\n"
+    )
+    subprocess.run(
+        [python, "-c", code, str(tmp_path / "x.pth"), str(tmp_path / "x.npz")], check=True
+    )
 
 
 @pytest.mark.parametrize("value", [0, 1, (1 << 31) - 1, 1 << 31, 1 << 40])
 def test_integers(value):
     import pickle
+
     assert pickle.loads(b"\x80\x02" + torch_writer._integer(value) + b".") == value

@@ -1,4 +1,7 @@
-"""``verify`` tells equal from different, against stored arrays and against the original beside it."""
+"""``verify`` tells equal from different, against stored arrays and against the original beside
+it.
+"""
+
 import os
 import sys
 from pathlib import Path
@@ -53,8 +56,15 @@ def test_stored_arrays(checkpoint):
 def test_a_changed_weight_is_found(checkpoint, tmp_path):
     report = verify(changed(checkpoint, tmp_path / "y.ckpt"), arrays=CASE)
     assert not report.passed
-    assert report.largest("output", 9)[0].name in ("eval_obj_s16", "eval_obj_s32", "deploy_s16", "deploy_s32")
-    assert next(row for row in report.rows if row.name == "eval_obj_s16").largest == pytest.approx(0.01, abs=1e-4)
+    assert report.largest("output", 9)[0].name in (
+        "eval_obj_s16",
+        "eval_obj_s32",
+        "deploy_s16",
+        "deploy_s32",
+    )
+    assert next(row for row in report.rows if row.name == "eval_obj_s16").largest == pytest.approx(
+        0.01, abs=1e-4
+    )
     assert "DIFFERENT" in report.table()
     assert "<-- too far" in report.table()
 
@@ -64,7 +74,9 @@ def test_photos(tmp_path, shared):
     if not source.exists() or not (shared / "images").is_dir():
         pytest.skip("no published weights or photos")
     convert(source, tmp_path / "x.ckpt")
-    report = verify(tmp_path / "x.ckpt", arrays=GOLDEN / "real_weights.npz", images=shared / "images")
+    report = verify(
+        tmp_path / "x.ckpt", arrays=GOLDEN / "real_weights.npz", images=shared / "images"
+    )
     assert report.passed
     assert [row.kind for row in report.rows].count("input") == 5
     with pytest.raises(CheckpointError, match="was made from photos .*say in which folder"):
@@ -72,11 +84,22 @@ def test_photos(tmp_path, shared):
 
 
 def test_the_original_beside_it(checkpoint, tmp_path):
-    """Needs MINDYOLO_EXT_TORCH_PYTHON (a Python with PyTorch) and MINDYOLO_EXT_TORCH_REPO (a clone of the original)."""
-    python, repo = os.environ.get("MINDYOLO_EXT_TORCH_PYTHON"), os.environ.get("MINDYOLO_EXT_TORCH_REPO")
+    """Needs MINDYOLO_EXT_TORCH_PYTHON (a Python with PyTorch) and MINDYOLO_EXT_TORCH_REPO (a
+    clone of the original).
+    """
+    python, repo = (
+        os.environ.get("MINDYOLO_EXT_TORCH_PYTHON"),
+        os.environ.get("MINDYOLO_EXT_TORCH_REPO"),
+    )
     if not python or not repo:
         pytest.skip("no PyTorch or no clone of the original")
-    keywords = {"torch_repo": repo, "torch_python": python, "source": OFFICIAL, "size": (64, 96), "batch": 2}
+    keywords = {
+        "torch_repo": repo,
+        "torch_python": python,
+        "source": OFFICIAL,
+        "size": (64, 96),
+        "batch": 2,
+    }
     report = verify(checkpoint, **keywords)
     assert report.passed
     assert sum(row.kind == "layer" for row in report.rows) > 240
@@ -87,7 +110,12 @@ def test_the_original_beside_it(checkpoint, tmp_path):
 
 
 def test_the_original_fails(checkpoint, tmp_path):
-    keywords = {"torch_repo": tmp_path, "torch_python": sys.executable, "source": OFFICIAL, "size": (64, 64)}
+    keywords = {
+        "torch_repo": tmp_path,
+        "torch_python": sys.executable,
+        "source": OFFICIAL,
+        "size": (64, 64),
+    }
     with pytest.raises(CheckpointError, match="failed with exit status 1:(.|\n)*No module named"):
         verify(checkpoint, **keywords)
     with pytest.raises(CheckpointError, match="could not run the original"):
@@ -96,10 +124,14 @@ def test_the_original_fails(checkpoint, tmp_path):
         verify(checkpoint, **{**keywords, "torch_repo": tmp_path / "absent"})
 
 
-@pytest.mark.parametrize(("keywords", "message"), [
-    ({}, "got neither"), ({"arrays": CASE, "torch_repo": "x"}, "got both"),
-    ({"torch_repo": "x"}, "needs --torch-python"),
-])
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({}, "got neither"),
+        ({"arrays": CASE, "torch_repo": "x"}, "got both"),
+        ({"torch_repo": "x"}, "needs --torch-python"),
+    ],
+)
 def test_arguments(checkpoint, keywords, message):
     with pytest.raises(CheckpointError, match=message):
         verify(checkpoint, **keywords)
@@ -116,9 +148,12 @@ def test_stored_arrays_without_a_seed(checkpoint, tmp_path):
 
 def test_reports():
     report = VerifyReport("a", "b", 1e-3)
-    assert not report.passed                                # nothing was compared
-    report.rows = [Difference("output", "x", (1,), 0.5, 1000.0), Difference("layer", "y", (1,), 9.0, 1.0)]
-    assert report.passed                                    # layers inform, outputs decide
+    assert not report.passed  # nothing was compared
+    report.rows = [
+        Difference("output", "x", (1,), 0.5, 1000.0),
+        Difference("layer", "y", (1,), 9.0, 1.0),
+    ]
+    assert report.passed  # layers inform, outputs decide
     report.rows.append(Difference("output", "z", (1,), float("nan"), 1.0))
     assert not report.passed
     assert report.largest("output", 1)[0].name == "z"
@@ -127,4 +162,6 @@ def test_reports():
 def test_shapes_and_unfinite_numbers():
     with pytest.raises(CheckpointError, match=r"b: x is \(2,\) there and \(3,\) here"):
         module._difference("output", "x", np.zeros(3), np.zeros(2), where="b")
-    assert module._difference("output", "x", np.array([np.nan]), np.zeros(1), where="b").largest == float("inf")
+    assert module._difference(
+        "output", "x", np.array([np.nan]), np.zeros(1), where="b"
+    ).largest == float("inf")

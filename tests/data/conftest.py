@@ -1,4 +1,5 @@
 """Small data sets for the tests of the data package."""
+
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,23 @@ from mindyolo_ext.data.shapes import make_shapes_dataset
 @pytest.fixture(scope="session")
 def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """19 + 5 drawn pictures, in every label form."""
-    return make_shapes_dataset(tmp_path_factory.mktemp("shapes"), train_images=19, val_images=5, size=(72, 96), seed=3,
-                               progress=False)
+    return make_shapes_dataset(
+        tmp_path_factory.mktemp("shapes"),
+        train_images=19,
+        val_images=5,
+        size=(72, 96),
+        seed=3,
+        progress=False,
+    )
 
 
 @pytest.fixture
 def shapes(shapes_folder: Path) -> Dataset:
     """The 19 training pictures."""
-    return build_dataset({"format": "coco", "images": "images/train", "annotations": "annotations/train.json"},
-                         shapes_folder)
+    return build_dataset(
+        {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"},
+        shapes_folder,
+    )
 
 
 @pytest.fixture(scope="session")

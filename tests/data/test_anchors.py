@@ -1,4 +1,5 @@
 """Anchors by k-means."""
+
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,13 @@ import pytest
 from helpers import Golden
 
 from mindyolo_ext.data import anchors as anchors_module
-from mindyolo_ext.data.anchors import AnchorResult, box_fractions, generate_anchors, mean_best_iou, sizes_from_list
+from mindyolo_ext.data.anchors import (
+    AnchorResult,
+    box_fractions,
+    generate_anchors,
+    mean_best_iou,
+    sizes_from_list,
+)
 from mindyolo_ext.data.dataset import Dataset
 
 
@@ -23,7 +30,9 @@ def test_measure_and_text_equal_the_original(golden: Golden, count: int) -> None
     centres = stored[f"k{count}_final_centroids"]
     iou = mean_best_iou(stored["wh"], centres)
     assert iou == pytest.approx(float(stored[f"k{count}_avg_iou"]), abs=1e-12)
-    assert AnchorResult(centres[np.argsort(centres[:, 0])] * 352, iou).text == str(stored[f"k{count}_anchor_text"])
+    assert AnchorResult(centres[np.argsort(centres[:, 0])] * 352, iou).text == str(
+        stored[f"k{count}_anchor_text"]
+    )
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(6, 0.6075), (9, 0.6561)])
@@ -41,8 +50,9 @@ def test_reaches_the_original(golden: Golden, count: int, wanted: float, seed: i
 def test_seed_and_input_size() -> None:
     sizes = np.random.default_rng(0).uniform(0.05, 0.9, (80, 2))
     first = generate_anchors(sizes, num_anchors=4, input_size=(320, 640), seed=7)
-    np.testing.assert_array_equal(first.anchors, generate_anchors(sizes, num_anchors=4, input_size=(320, 640),
-                                                                  seed=7).anchors)
+    np.testing.assert_array_equal(
+        first.anchors, generate_anchors(sizes, num_anchors=4, input_size=(320, 640), seed=7).anchors
+    )
     unit = generate_anchors(sizes, num_anchors=4, input_size=(1, 1), seed=7)
     np.testing.assert_allclose(first.anchors, unit.anchors * (640, 320))
 
@@ -60,24 +70,32 @@ def test_large_sets_are_sampled_then_refined(monkeypatch: pytest.MonkeyPatch) ->
     sizes = np.random.default_rng(0).uniform(0.05, 0.9, (600, 2))
     result = generate_anchors(sizes, num_anchors=5, input_size=(1, 1))
     monkeypatch.setattr(anchors_module, "_SAMPLE", 600)
-    assert result.mean_iou > generate_anchors(sizes, num_anchors=5, input_size=(1, 1)).mean_iou - 0.02
+    assert (
+        result.mean_iou > generate_anchors(sizes, num_anchors=5, input_size=(1, 1)).mean_iou - 0.02
+    )
 
 
 def test_from_a_data_set(shapes: Dataset) -> None:
     sizes = box_fractions(shapes)
     assert sizes.shape == (sum(len(shapes.labels(index)) for index in range(19)), 2)
     result = generate_anchors(shapes, num_anchors=3, input_size=(352, 352))
-    assert result.mean_iou > 0.7 and len(result.text.splitlines()) == 2 and result.text.count(",") == 5
+    assert (
+        result.mean_iou > 0.7 and len(result.text.splitlines()) == 2 and result.text.count(",") == 5
+    )
 
 
-@pytest.mark.parametrize(("pictures", "labels"), [("a/JPEGImages", "a/labels"), ("images", "labels"), ("b", "b")])
+@pytest.mark.parametrize(
+    ("pictures", "labels"), [("a/JPEGImages", "a/labels"), ("images", "labels"), ("b", "b")]
+)
 def test_sizes_of_a_list(tmp_path: Path, pictures: str, labels: str) -> None:
     for folder in {pictures, labels}:
         (tmp_path / folder).mkdir(parents=True)
     for name in ("x.1.jpg", "y.png"):
         (tmp_path / pictures / name).touch()
     (tmp_path / "list.txt").write_text(f"{pictures}/x.1.jpg\n{pictures}/y.png\n", encoding="utf-8")
-    (tmp_path / labels / "x.1.txt").write_text("0 0.5 0.5 0.25 0.5\n3 0.5 0.5 0.1 0.2\n", encoding="utf-8")
+    (tmp_path / labels / "x.1.txt").write_text(
+        "0 0.5 0.5 0.25 0.5\n3 0.5 0.5 0.1 0.2\n", encoding="utf-8"
+    )
     with pytest.raises(FileNotFoundError, match="no label file for .*y.png"):
         sizes_from_list(tmp_path / "list.txt")
     (tmp_path / labels / "y.txt").write_text("", encoding="utf-8")
@@ -88,13 +106,22 @@ def test_sizes_of_a_list(tmp_path: Path, pictures: str, labels: str) -> None:
 
 
 def test_sizes_of_a_list_equal_the_data_set(shapes_folder: Path, shapes: Dataset) -> None:
-    np.testing.assert_allclose(sizes_from_list(shapes_folder / "train.txt"), box_fractions(shapes), atol=2e-6)
+    np.testing.assert_allclose(
+        sizes_from_list(shapes_folder / "train.txt"), box_fractions(shapes), atol=2e-6
+    )
 
 
-@pytest.mark.parametrize(("sizes", "count", "message"), [
-    (np.zeros((0, 2)), 1, "wanted 1..0 anchors"), (np.full((9, 2), 0.5), 2, "wanted 1..1 anchors"),
-    (np.full((9, 2), 0.5), 0, "wanted 1..1 anchors"), (np.full((9, 2), 30.0), 1, "as fractions of the picture"),
-    (np.full((9, 3), 0.5), 1, r"wanted box sizes \(N, 2\)"), (np.full((9, 2), np.nan), 1, "as fractions")])
+@pytest.mark.parametrize(
+    ("sizes", "count", "message"),
+    [
+        (np.zeros((0, 2)), 1, "wanted 1..0 anchors"),
+        (np.full((9, 2), 0.5), 2, "wanted 1..1 anchors"),
+        (np.full((9, 2), 0.5), 0, "wanted 1..1 anchors"),
+        (np.full((9, 2), 30.0), 1, "as fractions of the picture"),
+        (np.full((9, 3), 0.5), 1, r"wanted box sizes \(N, 2\)"),
+        (np.full((9, 2), np.nan), 1, "as fractions"),
+    ],
+)
 def test_faulty_input(sizes: np.ndarray, count: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generate_anchors(sizes, num_anchors=count, input_size=(352, 352))

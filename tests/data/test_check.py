@@ -1,4 +1,5 @@
 """The report on a data set."""
+
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,13 @@ def test_sound_data(shapes: Dataset) -> None:
     report = check_dataset(shapes, progress=False)
     counts = np.bincount(np.concatenate([shapes.labels(index) for index in range(19)]), minlength=3)
     np.testing.assert_array_equal(report.class_counts, counts)
-    assert report.ok and report.boxes == counts.sum() == len(report.box_sizes) and report.images == 19
-    assert report.boxes_per_image.max() == shapes.max_boxes() and (report.image_sizes == (72, 96)).all()
+    assert (
+        report.ok and report.boxes == counts.sum() == len(report.box_sizes) and report.images == 19
+    )
+    assert (
+        report.boxes_per_image.max() == shapes.max_boxes()
+        and (report.image_sizes == (72, 96)).all()
+    )
     assert not report.images_without_boxes and "ready for training" in report.table()
     assert all(name in report.table() for name in ("circle", "square", "triangle"))
     assert (report.class_images <= report.class_counts).all() and report.class_images.sum() >= 19
@@ -25,29 +31,53 @@ def test_everything_wrong_is_listed(tmp_path: Path) -> None:
     folder.mkdir()
     names = ["broken", "cut", "empty", "good", "odd", "words"]
     for name in names:
-        write_image(folder / f"{name}.jpg", np.random.default_rng(0).integers(0, 255, (40, 80, 3), np.uint8))
+        write_image(
+            folder / f"{name}.jpg", np.random.default_rng(0).integers(0, 255, (40, 80, 3), np.uint8)
+        )
         (tmp_path / f"images/{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n", encoding="utf-8")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8nothing")
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:-300])
     (folder / "empty.txt").write_text("", encoding="utf-8")
-    (folder / "odd.txt").write_text("1 0.5 0.5 0.2 0.2\n" * 2 + "0 0.5 0.5 0.9 0.03\n0 0.5 0.5 0.01 0.5\n"
-                                    "0 0.99 0.5 0.2 0.2\n0 0.5 0.5 0 0.1\n", encoding="utf-8")
+    (folder / "odd.txt").write_text(
+        "1 0.5 0.5 0.2 0.2\n" * 2 + "0 0.5 0.5 0.9 0.03\n0 0.5 0.5 0.01 0.5\n"
+        "0 0.99 0.5 0.2 0.2\n0 0.5 0.5 0 0.1\n",
+        encoding="utf-8",
+    )
     (folder / "words.txt").write_text("cat 0.5 0.5 0.2 0.2\n7 0.5 0.5 0.2 0.2\n", encoding="utf-8")
-    (tmp_path / "all.txt").write_text("".join(f"images/{name}.jpg\n" for name in [*names, "gone"]), encoding="utf-8")
-    config = {"format": "yolo", "images": "all.txt", "labels": "images", "names": ["cat", "dog"],
-              "missing_labels": "error"}
+    (tmp_path / "all.txt").write_text(
+        "".join(f"images/{name}.jpg\n" for name in [*names, "gone"]), encoding="utf-8"
+    )
+    config = {
+        "format": "yolo",
+        "images": "all.txt",
+        "labels": "images",
+        "names": ["cat", "dog"],
+        "missing_labels": "error",
+    }
     with pytest.raises(ValueError, match="3 faults"):
         build_dataset(config, tmp_path)
     report = check_dataset(build_dataset(config, tmp_path, strict=False), progress=False)
     found = sorted((problem.kind, Path(problem.where).name) for problem in report.problems)
-    assert found == [("broken image", "broken.jpg"), ("broken image", "cut.jpg"),
-                     ("class out of range", "words.txt:2"), ("clipped box", "odd.txt:5"), ("dropped box", "odd.txt:6"),
-                     ("duplicate box", "odd.jpg"), ("malformed label", "words.txt:1"), ("missing image", "gone.jpg"),
-                     ("odd box", "odd.jpg"), ("odd box", "odd.jpg")]
+    assert found == [
+        ("broken image", "broken.jpg"),
+        ("broken image", "cut.jpg"),
+        ("class out of range", "words.txt:2"),
+        ("clipped box", "odd.txt:5"),
+        ("dropped box", "odd.txt:6"),
+        ("duplicate box", "odd.jpg"),
+        ("malformed label", "words.txt:1"),
+        ("missing image", "gone.jpg"),
+        ("odd box", "odd.jpg"),
+        ("odd box", "odd.jpg"),
+    ]
     assert not report.ok
     table = report.table()
     assert "NOT ready" in table and "must be repaired" in table and "thinner than a pixel" in table
-    assert [Path(path).name for path in report.images_without_boxes] == ["empty.jpg", "words.jpg", "gone.jpg"]
+    assert [Path(path).name for path in report.images_without_boxes] == [
+        "empty.jpg",
+        "words.jpg",
+        "gone.jpg",
+    ]
     np.testing.assert_array_equal(report.class_counts, [4, 2])
 
 

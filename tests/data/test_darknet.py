@@ -1,4 +1,5 @@
 """Darknet ``.data`` files."""
+
 from pathlib import Path
 
 import numpy as np
@@ -19,35 +20,57 @@ def written(folder: Path, label: str | None = "0 0.5 0.5 0.5 0.5\n", more: str =
         (folder / "v1.2/a.b.txt").write_text(label, encoding="utf-8")
     (folder / "train.txt").write_text("./v1.2/a.b.png\n", encoding="utf-8")
     (folder / "x.names").write_text("cat\ndog\n", encoding="utf-8")
-    (folder / "x.data").write_text(f"[data]\ntrain=train.txt\nval=train.txt\nnames=x.names\n{more}", encoding="utf-8")
+    (folder / "x.data").write_text(
+        f"[data]\ntrain=train.txt\nval=train.txt\nnames=x.names\n{more}", encoding="utf-8"
+    )
     return {"format": "darknet", "data": "x.data", "split": "train"}
 
 
 def test_shipped_sample_is_complete() -> None:
     settings = parse_data_file(SAMPLE)
-    assert None not in [getattr(settings, name) for name in ("epochs", "steps", "batch_size", "learning_rate", "train")]
+    assert None not in [
+        getattr(settings, name)
+        for name in ("epochs", "steps", "batch_size", "learning_rate", "train")
+    ]
     assert (settings.width, settings.height, settings.anchor_num) == (352, 352, 3)
-    assert settings.pre_weights is None and len(settings.anchors) == 12 and settings.subdivisions == 1
+    assert (
+        settings.pre_weights is None and len(settings.anchors) == 12 and settings.subdivisions == 1
+    )
 
 
 def test_values_have_their_types(tmp_path: Path) -> None:
     file = tmp_path / "a.data"
-    file.write_text("[name]\n# note\nmodel_name = a=b \nsteps=150,250\nlearning_rate=0.001\nanchor_num=2\n"
-                    "anchors=1,2, 3.5,4\n\npre_weights=w.pth\n", encoding="utf-8")
+    file.write_text(
+        "[name]\n# note\nmodel_name = a=b \nsteps=150,250\nlearning_rate=0.001\nanchor_num=2\n"
+        "anchors=1,2, 3.5,4\n\npre_weights=w.pth\n",
+        encoding="utf-8",
+    )
     settings = parse_data_file(file)
-    assert (settings.model_name, settings.steps, settings.learning_rate) == ("a=b", (150.0, 250.0), 0.001)
-    assert settings.anchors == (1, 2, 3.5, 4) and settings.pre_weights == "w.pth" and settings.epochs is None
+    assert (settings.model_name, settings.steps, settings.learning_rate) == (
+        "a=b",
+        (150.0, 250.0),
+        0.001,
+    )
+    assert (
+        settings.anchors == (1, 2, 3.5, 4)
+        and settings.pre_weights == "w.pth"
+        and settings.epochs is None
+    )
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("epoch=3", "x.data:5: unknown key epoch, did you mean epochs"),
-    ("epochs", "x.data:5: wanted key=value, got 'epochs'"),
-    ("epochs=3.5", "x.data:5: epochs must be a whole number, got '3.5'"),
-    ("learning_rate=fast", "learning_rate must be a number, got 'fast'"),
-    ("steps=1,two", "steps must be numbers with commas between, got '1,two'"),
-    ("train=again.txt", "x.data:5: train stands here a second time"),
-    ("anchors=1,2,3", "anchors must be width, height pairs, 1 per level, got 3 numbers"),
-    ("classes=3", "classes is 3, but x.names has 2 names")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch=3", "x.data:5: unknown key epoch, did you mean epochs"),
+        ("epochs", "x.data:5: wanted key=value, got 'epochs'"),
+        ("epochs=3.5", "x.data:5: epochs must be a whole number, got '3.5'"),
+        ("learning_rate=fast", "learning_rate must be a number, got 'fast'"),
+        ("steps=1,two", "steps must be numbers with commas between, got '1,two'"),
+        ("train=again.txt", "x.data:5: train stands here a second time"),
+        ("anchors=1,2,3", "anchors must be width, height pairs, 1 per level, got 3 numbers"),
+        ("classes=3", "classes is 3, but x.names has 2 names"),
+    ],
+)
 def test_faults_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_dataset(written(tmp_path, more=text + "\n"), tmp_path)

@@ -1,4 +1,5 @@
 """The data set class and its configuration."""
+
 import logging
 import pickle
 from pathlib import Path
@@ -16,10 +17,16 @@ from mindyolo_ext.data.dataset import (
 )
 from mindyolo_ext.data.image_file import write_image
 
-FORMS = {"coco": {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"},
-         "yolo": {"format": "yolo", "data": "shapes.yaml", "split": "train"},
-         "yolo folders": {"format": "yolo", "images": "images/train", "names": ["circle", "square", "triangle"]},
-         "darknet": {"format": "darknet", "data": "shapes.data", "split": "train"}}
+FORMS = {
+    "coco": {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"},
+    "yolo": {"format": "yolo", "data": "shapes.yaml", "split": "train"},
+    "yolo folders": {
+        "format": "yolo",
+        "images": "images/train",
+        "names": ["circle", "square", "triangle"],
+    },
+    "darknet": {"format": "darknet", "data": "shapes.data", "split": "train"},
+}
 
 
 def one_picture(folder: Path, boxes: list, labels: list, relative: bool = False) -> Collector:
@@ -27,24 +34,45 @@ def one_picture(folder: Path, boxes: list, labels: list, relative: bool = False)
     path = folder / "a.png"
     write_image(path, np.zeros((40, 60, 3), np.uint8))
     collector = Collector("test", ["one", "two"], relative=relative, tolerance=0.0)
-    collector.add(str(path), 7, None, boxes=boxes, labels=labels, ignore=[False] * len(boxes),
-                  where=[f"labels:{row + 1}" for row in range(len(boxes))])
+    collector.add(
+        str(path),
+        7,
+        None,
+        boxes=boxes,
+        labels=labels,
+        ignore=[False] * len(boxes),
+        where=[f"labels:{row + 1}" for row in range(len(boxes))],
+    )
     return collector
 
 
 @pytest.mark.parametrize("name", list(FORMS))
 def test_forms_agree(shapes_folder: Path, name: str) -> None:
-    reference, dataset = build_dataset(FORMS["coco"], shapes_folder), build_dataset(FORMS[name], shapes_folder)
+    reference, dataset = (
+        build_dataset(FORMS["coco"], shapes_folder),
+        build_dataset(FORMS[name], shapes_folder),
+    )
     assert len(dataset) == 19 and dataset.class_names == ["circle", "square", "triangle"]
-    assert dataset.image_ids == reference.image_ids and dataset.max_boxes() == reference.max_boxes() > 1
+    assert (
+        dataset.image_ids == reference.image_ids
+        and dataset.max_boxes() == reference.max_boxes() > 1
+    )
     for index in range(19):
-        wanted, found, sample = reference.annotations(index), dataset.annotations(index), dataset.load(index)
+        wanted, found, sample = (
+            reference.annotations(index),
+            dataset.annotations(index),
+            dataset.load(index),
+        )
         assert (found.height, found.width) == (72, 96) == sample.image.shape[:2]
         np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-3)
         np.testing.assert_array_equal(found.boxes, sample.boxes)
         np.testing.assert_array_equal(found.labels, wanted.labels)
         np.testing.assert_array_equal(found.labels, dataset.labels(index))
-        assert sample.boxes.dtype == np.float32 and sample.labels.dtype == np.int64 and sample.ignore.dtype == bool
+        assert (
+            sample.boxes.dtype == np.float32
+            and sample.labels.dtype == np.int64
+            and sample.ignore.dtype == bool
+        )
         assert sample.image_id == dataset.image_ids[index] and sample.path == dataset.paths[index]
 
 
@@ -63,8 +91,15 @@ def test_ground_truth_is_read_by_pycocotools(shapes_folder: Path) -> None:
         truth = coco.COCO()
         truth.dataset = dataset.coco_ground_truth()
         truth.createIndex()
-        found = [{"image_id": row["image_id"], "category_id": row["category_id"], "bbox": row["bbox"], "score": 1.0}
-                 for row in truth.dataset["annotations"]]
+        found = [
+            {
+                "image_id": row["image_id"],
+                "category_id": row["category_id"],
+                "bbox": row["bbox"],
+                "score": 1.0,
+            }
+            for row in truth.dataset["annotations"]
+        ]
         check = evaluation.COCOeval(truth, truth.loadRes(found), "bbox")
         check.evaluate()
         check.accumulate()
@@ -73,11 +108,15 @@ def test_ground_truth_is_read_by_pycocotools(shapes_folder: Path) -> None:
         assert [category["id"] for category in truth.dataset["categories"]] == dataset.category_ids
 
 
-def test_odd_boxes_are_repaired_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_odd_boxes_are_repaired_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     boxes = [(-5, 1, 30, 20), (10, 10, 10, 20), (70, 1, 80, 20), (1, 2, 3, 4), (50, 30, 99, 99)]
     with caplog.at_level(logging.WARNING):
         dataset = one_picture(tmp_path, boxes, [0, 1, 0, 1, 1]).finish()
-    np.testing.assert_array_equal(dataset.annotations(0).boxes, [(0, 1, 30, 20), (1, 2, 3, 4), (50, 30, 60, 40)])
+    np.testing.assert_array_equal(
+        dataset.annotations(0).boxes, [(0, 1, 30, 20), (1, 2, 3, 4), (50, 30, 60, 40)]
+    )
     np.testing.assert_array_equal(dataset.labels(0), [0, 1, 1])
     assert "test: 2 x clipped box, the first: labels:1" in caplog.text
     assert "test: 2 x dropped box, the first: labels:2" in caplog.text
@@ -88,10 +127,14 @@ def test_good_boxes_warn_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert not caplog.text and not dataset.problems
 
 
-@pytest.mark.parametrize(("box", "label", "message"), [
-    ((1, 2, 3, 4), 2, r"labels:1: wanted a class index 0..1, got 2"),
-    ((1, 2, 3, 4), -1, r"labels:1: wanted a class index 0..1, got -1"),
-    ((1, 2, float("nan"), 4), 0, r"labels:1: wanted finite numbers")])
+@pytest.mark.parametrize(
+    ("box", "label", "message"),
+    [
+        ((1, 2, 3, 4), 2, r"labels:1: wanted a class index 0..1, got 2"),
+        ((1, 2, 3, 4), -1, r"labels:1: wanted a class index 0..1, got -1"),
+        ((1, 2, float("nan"), 4), 0, r"labels:1: wanted finite numbers"),
+    ],
+)
 def test_faults_stop_or_are_listed(tmp_path: Path, box: tuple, label: int, message: str) -> None:
     collector = one_picture(tmp_path, [(1, 1, 9, 9), box][::-1], [label, 0])
     with pytest.raises(ValueError, match=message):
@@ -154,12 +197,19 @@ def test_dataset_can_be_sent_to_another_process(shapes: Dataset) -> None:
     assert copy.coco_ground_truth() == shapes.coco_ground_truth()
 
 
-@pytest.mark.parametrize(("config", "message"), [
-    ({"format": "cocoo"}, "format must be one of coco, yolo, darknet, voc, got 'cocoo'"),
-    ({}, "format must be one of"),
-    ({"format": "coco", "images": "i", "annotation": "a"}, "unknown key annotation, did you mean annotations"),
-    ({"format": "coco", "images": "i"}, "got no annotations"),
-    ({**FORMS["coco"], "cache": "yes"}, "cache must be true or false, got 'yes'")])
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"format": "cocoo"}, "format must be one of coco, yolo, darknet, voc, got 'cocoo'"),
+        ({}, "format must be one of"),
+        (
+            {"format": "coco", "images": "i", "annotation": "a"},
+            "unknown key annotation, did you mean annotations",
+        ),
+        ({"format": "coco", "images": "i"}, "got no annotations"),
+        ({**FORMS["coco"], "cache": "yes"}, "cache must be true or false, got 'yes'"),
+    ],
+)
 def test_configuration_errors(shapes_folder: Path, config: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_dataset(config, shapes_folder)
@@ -167,7 +217,9 @@ def test_configuration_errors(shapes_folder: Path, config: dict, message: str) -
 
 def test_paths_relative_and_absolute(shapes_folder: Path, tmp_path: Path) -> None:
     absolute = {**FORMS["coco"], "images": str(shapes_folder / "images/train")}
-    assert build_dataset({**absolute, "annotations": str(shapes_folder / "annotations/train.json")}, tmp_path).load(0)
+    assert build_dataset(
+        {**absolute, "annotations": str(shapes_folder / "annotations/train.json")}, tmp_path
+    ).load(0)
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         build_dataset(FORMS["coco"], tmp_path)
     with pytest.raises(FileNotFoundError, match=r"x.b, .*y.b"):
@@ -192,17 +244,35 @@ def test_unequal_lengths_and_repeated_ids() -> None:
 
 
 def test_outlines_belong_to_boxes() -> None:
-    annotations = [(np.zeros((count, 4)), np.zeros(count), np.zeros(count, bool)) for count in (2, 0, 1)]
+    annotations = [
+        (np.zeros((count, 4)), np.zeros(count), np.zeros(count, bool)) for count in (2, 0, 1)
+    ]
     line = np.array([[0, 0], [1, 0], [1, 1]])
-    dataset = Dataset("d", ["a"], ["p", "q", "r"], [1, 2, 3], annotations=annotations, sizes=[(4, 4)] * 3,
-                      polygons=[[None, line], [], [line / 2]])
+    dataset = Dataset(
+        "d",
+        ["a"],
+        ["p", "q", "r"],
+        [1, 2, 3],
+        annotations=annotations,
+        sizes=[(4, 4)] * 3,
+        polygons=[[None, line], [], [line / 2]],
+    )
     copy = pickle.loads(pickle.dumps(dataset))
     assert copy.polygons(0)[0] is None and copy.polygons(1) == []
     np.testing.assert_array_equal(copy.polygons(0)[1], line)
-    copy.polygons(2)[0][:] = 7                                      # a copy
+    copy.polygons(2)[0][:] = 7  # a copy
     np.testing.assert_array_equal(copy.polygons(2)[0], line / 2)
-    without = Dataset("d", ["a"], ["p"], [1], annotations=annotations[:1], sizes=[None], polygons=[[None, None]])
+    without = Dataset(
+        "d", ["a"], ["p"], [1], annotations=annotations[:1], sizes=[None], polygons=[[None, None]]
+    )
     assert not without.has_polygons and without.polygons(0) == [None, None]
     with pytest.raises(ValueError, match="an outline or None for each of 3 boxes, got 2"):
-        Dataset("d", ["a"], ["p", "q", "r"], [1, 2, 3], annotations=annotations, sizes=[None] * 3,
-                polygons=[[None, line], [], []])
+        Dataset(
+            "d",
+            ["a"],
+            ["p", "q", "r"],
+            [1, 2, 3],
+            annotations=annotations,
+            sizes=[None] * 3,
+            polygons=[[None, line], [], []],
+        )

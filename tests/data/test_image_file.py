@@ -1,4 +1,5 @@
 """Pictures from files."""
+
 import struct
 from pathlib import Path
 
@@ -15,8 +16,13 @@ def picture(height: int = 30, width: int = 50) -> np.ndarray:
 
 def with_orientation(jpeg: bytes, orientation: int, order: str) -> bytes:
     """The JPEG with an EXIF block that asks for ``orientation``."""
-    tiff = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8) + struct.pack(order + "H", 1) \
-        + struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0) + struct.pack(order + "I", 0)
+    tiff = (
+        (b"II" if order == "<" else b"MM")
+        + struct.pack(order + "HI", 42, 8)
+        + struct.pack(order + "H", 1)
+        + struct.pack(order + "HHIHH", 0x0112, 3, 1, orientation, 0)
+        + struct.pack(order + "I", 0)
+    )
     body = b"Exif\0\0" + tiff
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
 
@@ -49,7 +55,11 @@ def test_missing_broken_and_empty_files_are_named(tmp_path: Path) -> None:
     for function in (read_image, image_size):
         with pytest.raises(FileNotFoundError, match="none.jpg: no such image"):
             function(tmp_path / "none.jpg")
-        for name, content in (("bad.jpg", b"\xff\xd8\xff\xe0\x00\x10oops"), ("empty.png", b""), ("text.bmp", b"BMx")):
+        for name, content in (
+            ("bad.jpg", b"\xff\xd8\xff\xe0\x00\x10oops"),
+            ("empty.png", b""),
+            ("text.bmp", b"BMx"),
+        ):
             (tmp_path / name).write_bytes(content)
             with pytest.raises(ValueError, match=f"{name}: wanted a readable image"):
                 function(tmp_path / name)

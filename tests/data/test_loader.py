@@ -1,4 +1,5 @@
 """Batches, order, shards and workers."""
+
 import os
 import signal
 import threading
@@ -15,8 +16,12 @@ from mindyolo_ext.data.transforms import AugmentContext, Pipeline, Prepared, bui
 from mindyolo_ext.input_spec import InputSpec
 
 SPEC = InputSpec(size=(64, 96), resize="stretch")
-STEPS = [{"name": "mosaic", "probability": 0.5}, {"name": "random_affine", "degrees": 5}, "resize",
-         "contrast_brightness"]
+STEPS = [
+    {"name": "mosaic", "probability": 0.5},
+    {"name": "random_affine", "degrees": 5},
+    "resize",
+    "contrast_brightness",
+]
 
 
 def batches(source: Pipeline | Dataset, epoch: int = 0, **keywords: object) -> list[Batch]:
@@ -29,8 +34,12 @@ def assert_same(first: list[Batch], second: list[Batch]) -> None:
     for one, two in zip(first, second, strict=True):
         for name in ("images", "targets", "mask", "indices"):
             np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
-        assert (one.valid, one.placements, one.paths, one.image_ids) == \
-            (two.valid, two.placements, two.paths, two.image_ids)
+        assert (one.valid, one.placements, one.paths, one.image_ids) == (
+            two.valid,
+            two.placements,
+            two.paths,
+            two.image_ids,
+        )
 
 
 def pictures(folder: Path, boxes: list[int], ignored: int = 0) -> Dataset:
@@ -40,14 +49,25 @@ def pictures(folder: Path, boxes: list[int], ignored: int = 0) -> Dataset:
         path = folder / f"{number}.png"
         write_image(path, np.full((32, 48, 3), 10 * number, np.uint8))
         rows = [(0.1, 0.2, 0.3 + row / 100, 0.6) for row in range(count)]
-        collector.add(str(path), number + 1, None, boxes=rows, labels=[1] * count,
-                      ignore=[row < ignored for row in range(count)], where=[""] * count)
+        collector.add(
+            str(path),
+            number + 1,
+            None,
+            boxes=rows,
+            labels=[1] * count,
+            ignore=[row < ignored for row in range(count)],
+            where=[""] * count,
+        )
     return collector.finish()
 
 
 def test_batch_content(shapes: Dataset) -> None:
     batch = batches(shapes, input_spec=SPEC, batch_size=4)[1]
-    assert batch.images.shape == (4, 3, 64, 96) and batch.targets.shape == (4, 8, 5) and batch.mask.shape == (4, 8)
+    assert (
+        batch.images.shape == (4, 3, 64, 96)
+        and batch.targets.shape == (4, 8, 5)
+        and batch.mask.shape == (4, 8)
+    )
     assert {batch.images.dtype, batch.targets.dtype, batch.mask.dtype} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(batch.indices, [4, 5, 6, 7])
     for row, index in enumerate(batch.indices):
@@ -65,7 +85,7 @@ def test_batch_content(shapes: Dataset) -> None:
 
 
 def test_no_box_one_box_and_ignored_boxes(tmp_path: Path) -> None:
-    batch, = batches(pictures(tmp_path, [0, 1, 4], ignored=1), input_spec=SPEC, batch_size=3)
+    (batch,) = batches(pictures(tmp_path, [0, 1, 4], ignored=1), input_spec=SPEC, batch_size=3)
     np.testing.assert_array_equal(batch.mask.sum(1), [0, 0, 3])
     assert batch.targets.shape[1] == 8
     np.testing.assert_allclose(batch.targets[2, 0], [1, 0.205, 0.4, 0.21, 0.4], atol=1e-6)
@@ -75,14 +95,21 @@ def test_max_boxes(tmp_path: Path) -> None:
     dataset = pictures(tmp_path, [2, 17])
     assert Loader(dataset, input_spec=SPEC, batch_size=1).max_boxes == 24
     assert Loader(build_pipeline(["mosaic"], SPEC, dataset), batch_size=1).max_boxes == 72
-    with pytest.raises(ValueError, match=r"1.png: 17 boxes after augmentation, but max_boxes is 16: raise max_boxes "
-                                         r"to 24"):
+    with pytest.raises(
+        ValueError,
+        match=r"1.png: 17 boxes after augmentation, but max_boxes is 16: raise max_boxes "
+        r"to 24",
+    ):
         batches(dataset, input_spec=SPEC, batch_size=2, max_boxes=16)
     assert batches(dataset, input_spec=SPEC, batch_size=2, max_boxes=17)[0].mask.shape == (2, 17)
 
 
-@pytest.mark.parametrize(("workers", "kind", "prefetch"), [(1, "thread", 1), (4, "thread", 3), (2, "process", 2)])
-def test_workers_do_not_change_the_batches(shapes: Dataset, workers: int, kind: str, prefetch: int) -> None:
+@pytest.mark.parametrize(
+    ("workers", "kind", "prefetch"), [(1, "thread", 1), (4, "thread", 3), (2, "process", 2)]
+)
+def test_workers_do_not_change_the_batches(
+    shapes: Dataset, workers: int, kind: str, prefetch: int
+) -> None:
     pipeline = build_pipeline(STEPS, SPEC, shapes, seed=8)
     shared = {"batch_size": 4, "shuffle": True}
     wanted = [batches(pipeline, epoch, workers=0, **shared) for epoch in (0, 1)]
@@ -107,12 +134,16 @@ def test_ranks_share_the_global_batch(shapes: Dataset, ranks: int, drop_last: bo
     pipeline = build_pipeline(STEPS, SPEC, shapes, seed=1)
     shared = {"shuffle": True, "drop_last": drop_last, "workers": 2}
     whole = batches(pipeline, 1, batch_size=2 * ranks, **shared)
-    parts = [batches(pipeline, 1, batch_size=2, rank=rank, world_size=ranks, **shared) for rank in range(ranks)]
+    parts = [
+        batches(pipeline, 1, batch_size=2, rank=rank, world_size=ranks, **shared)
+        for rank in range(ranks)
+    ]
     assert {len(part) for part in parts} == {len(whole)}
     for step, batch in enumerate(whole):
         for name in ("images", "targets", "mask", "indices"):
-            np.testing.assert_array_equal(np.concatenate([getattr(part[step], name) for part in parts]),
-                                          getattr(batch, name))
+            np.testing.assert_array_equal(
+                np.concatenate([getattr(part[step], name) for part in parts]), getattr(batch, name)
+            )
         assert sum(part[step].valid for part in parts) == batch.valid
         assert tuple(path for part in parts for path in part[step].paths) == batch.paths
 
@@ -121,14 +152,21 @@ def test_ranks_share_the_global_batch(shapes: Dataset, ranks: int, drop_last: bo
 def test_evaluation_sees_every_picture_once(shapes: Dataset, batch_size: int, ranks: int) -> None:
     seen = []
     for rank in range(ranks):
-        loader = Loader(shapes, input_spec=SPEC, batch_size=batch_size, rank=rank, world_size=ranks, workers=1)
+        loader = Loader(
+            shapes, input_spec=SPEC, batch_size=batch_size, rank=rank, world_size=ranks, workers=1
+        )
         parts = list(loader.epoch(0))
         assert len(parts) == loader.steps_per_epoch == -(-19 // (batch_size * ranks))
         for batch in parts:
-            assert batch.images.shape[0] == batch_size and len(batch.paths) == len(batch.placements) == batch.valid
-            assert (batch.indices[batch.valid:] == -1).all() and not batch.images[batch.valid:].any()
-            assert not batch.mask[batch.valid:].any()
-            seen += batch.indices[:batch.valid].tolist()
+            assert (
+                batch.images.shape[0] == batch_size
+                and len(batch.paths) == len(batch.placements) == batch.valid
+            )
+            assert (batch.indices[batch.valid :] == -1).all() and not batch.images[
+                batch.valid :
+            ].any()
+            assert not batch.mask[batch.valid :].any()
+            seen += batch.indices[: batch.valid].tolist()
         loader.close()
     assert sorted(seen) == list(range(19))
 
@@ -138,8 +176,12 @@ def test_drop_last_and_shuffle(shapes: Dataset) -> None:
     parts = list(loader.epoch(0))
     assert loader.steps_per_epoch == len(parts) == 4 and all(batch.valid == 4 for batch in parts)
     assert len({index for batch in parts for index in batch.indices.tolist()}) == 16
-    assert sorted(loader.order(5)) == list(range(19)) and not np.array_equal(loader.order(5), loader.order(6))
-    assert not np.array_equal(loader.order(5), Loader(shapes, input_spec=SPEC, batch_size=4, shuffle=True).order(5))
+    assert sorted(loader.order(5)) == list(range(19)) and not np.array_equal(
+        loader.order(5), loader.order(6)
+    )
+    assert not np.array_equal(
+        loader.order(5), Loader(shapes, input_spec=SPEC, batch_size=4, shuffle=True).order(5)
+    )
     loader.close()
 
 
@@ -153,17 +195,27 @@ def test_size_schedule(shapes: Dataset) -> None:
     for workers in (0, 2):
         steps.clear()
         with Loader(shapes, input_spec=SPEC, batch_size=8, workers=workers) as loader:
-            shapes_seen = [batch.images.shape[2:] for batch in loader.epoch(1, size_schedule=schedule)]
+            shapes_seen = [
+                batch.images.shape[2:] for batch in loader.epoch(1, size_schedule=schedule)
+            ]
         assert steps == [0, 1, 2] and shapes_seen == [(64, 96), (96, 128), (64, 96)]
     with pytest.raises(ValueError, match="multiples of 32"):
-        list(Loader(shapes, input_spec=SPEC, batch_size=8).epoch(0, size_schedule=lambda _: (100, 100)))
+        list(
+            Loader(shapes, input_spec=SPEC, batch_size=8).epoch(
+                0, size_schedule=lambda _: (100, 100)
+            )
+        )
 
 
 @pytest.mark.parametrize(("workers", "kind"), [(0, "thread"), (2, "thread"), (2, "process")])
-def test_broken_picture_is_named_and_the_loader_goes_on(tmp_path: Path, workers: int, kind: str) -> None:
+def test_broken_picture_is_named_and_the_loader_goes_on(
+    tmp_path: Path, workers: int, kind: str
+) -> None:
     dataset = pictures(tmp_path, [1] * 12)
     (tmp_path / "7.png").write_bytes(b"\x89PNG broken")
-    with Loader(dataset, input_spec=SPEC, batch_size=2, workers=workers, worker_kind=kind) as loader:
+    with Loader(
+        dataset, input_spec=SPEC, batch_size=2, workers=workers, worker_kind=kind
+    ) as loader:
         epoch = loader.epoch(0)
         for wanted in ([0, 1], [2, 3], [4, 5]):
             assert next(epoch).indices.tolist() == wanted
@@ -179,10 +231,14 @@ def _failing(sample: Sample, context: AugmentContext, *, limit: float = 3.0) -> 
     return sample
 
 
-def test_failing_augmentation_names_the_picture(shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_augmentation_names_the_picture(
+    shapes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(transforms.TRANSFORMS, "failing", (_failing, 1))
     pipeline = build_pipeline(["failing"], SPEC, shapes)
-    with pytest.raises(RuntimeError, match=r"000004.jpg \(picture 3, epoch 2\): KeyError: 'surprise'"):
+    with pytest.raises(
+        RuntimeError, match=r"000004.jpg \(picture 3, epoch 2\): KeyError: 'surprise'"
+    ):
         batches(pipeline, 2, batch_size=4)
 
 
@@ -201,7 +257,7 @@ def test_killed_process_is_an_error_not_a_hang(shapes: Dataset) -> None:
     with Loader(pipeline, batch_size=2, workers=2, worker_kind="process") as loader:
         with pytest.raises(RuntimeError, match="a worker process ended by itself, exit code -9"):
             list(loader.epoch(0))
-        assert len(list(loader.epoch(1))) == 10                     # new processes take over
+        assert len(list(loader.epoch(1))) == 10  # new processes take over
 
 
 def test_early_break_cleans_up(shapes: Dataset) -> None:
@@ -212,11 +268,14 @@ def test_early_break_cleans_up(shapes: Dataset) -> None:
             break
         assert taken.valid == 2
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("collate")]
-        assert_same(list(loader.epoch(0))[:1], [taken])             # nothing is left over from the broken epoch
+        # nothing is left over from the broken epoch
+        assert_same(list(loader.epoch(0))[:1], [taken])
     assert set(threading.enumerate()) <= before
 
 
-def test_no_more_than_prefetch_is_prepared(shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_prefetch_is_prepared(
+    shapes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded = []
     load = shapes.load
     monkeypatch.setattr(shapes, "load", lambda index: loaded.append(index) or load(index))
@@ -224,16 +283,23 @@ def test_no_more_than_prefetch_is_prepared(shapes: Dataset, monkeypatch: pytest.
         epoch = loader.epoch(0)
         next(epoch)
         threading.Event().wait(0.3)
-        assert len(loaded) == 6                                     # the one taken and two ahead
+        assert len(loaded) == 6  # the one taken and two ahead
         epoch.close()
 
 
-@pytest.mark.parametrize(("keywords", "message"), [
-    ({"batch_size": 0}, "batch_size must be at least 1"), ({"prefetch": 0}, "prefetch must be at least 1"),
-    ({"workers": -1}, "workers must be at least 0"), ({"rank": 2, "world_size": 2}, "rank must be below world_size 2"),
-    ({"worker_kind": "fork"}, "worker_kind must be thread or process, got 'fork'"),
-    ({"max_boxes": 0}, "max_boxes must be at least 1"), ({"input_spec": None}, "needs an input_spec"),
-    ({"batch_size": 20, "drop_last": True}, "at least one whole batch")])
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"prefetch": 0}, "prefetch must be at least 1"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"rank": 2, "world_size": 2}, "rank must be below world_size 2"),
+        ({"worker_kind": "fork"}, "worker_kind must be thread or process, got 'fork'"),
+        ({"max_boxes": 0}, "max_boxes must be at least 1"),
+        ({"input_spec": None}, "needs an input_spec"),
+        ({"batch_size": 20, "drop_last": True}, "at least one whole batch"),
+    ],
+)
 def test_faulty_settings(shapes: Dataset, keywords: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Loader(shapes, **{"input_spec": SPEC, "batch_size": 2, **keywords})

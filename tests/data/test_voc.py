@@ -1,4 +1,5 @@
 """Pascal VOC xml."""
+
 import json
 from pathlib import Path
 
@@ -15,11 +16,19 @@ CONFIG = {"format": "voc", "root": "voc", "split": "train", "names": ["cat", "do
 
 
 def item(name: str = "dog", box: tuple = (1, 1, 10, 8), difficult: int = 0) -> str:
-    sides = "".join(f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
-    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{sides}</bndbox></object>"
+    sides = "".join(
+        f"<{key}>{value}</{key}>"
+        for key, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
+    return (
+        f"<object><name>{name}</name><difficult>{difficult}</difficult>"
+        f"<bndbox>{sides}</bndbox></object>"
+    )
 
 
-def written(folder: Path, body: str | None, size: str = "<size><width>30</width><height>20</height></size>") -> dict:
+def written(
+    folder: Path, body: str | None, size: str = "<size><width>30</width><height>20</height></size>"
+) -> dict:
     """One 20 x 30 picture; returns the configuration."""
     root = folder / "voc"
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
@@ -27,7 +36,9 @@ def written(folder: Path, body: str | None, size: str = "<size><width>30</width>
     write_image(root / "JPEGImages/é.png", np.zeros((20, 30, 3), np.uint8))
     (root / "ImageSets/Main/train.txt").write_text("é 1\n", encoding="utf-8")
     if body is not None:
-        (root / "Annotations/é.xml").write_text(f"<annotation>{size}{body}</annotation>", encoding="utf-8")
+        (root / "Annotations/é.xml").write_text(
+            f"<annotation>{size}{body}</annotation>", encoding="utf-8"
+        )
     return CONFIG
 
 
@@ -44,11 +55,15 @@ def test_boxes_count_from_one_and_difficult_is_ignored(tmp_path: Path) -> None:
         build_dataset({**config, "first_pixel": 2}, tmp_path)
 
 
-@pytest.mark.parametrize(("body", "message"), [
-    (item("cow"), "é.xml: object 1: wanted one of cat, dog, got 'cow'"),
-    (item() + item(box=(1, 2, "x", 4)), "é.xml: object 2: wanted bndbox"),
-    ("<object><name>dog</name></object>", "é.xml: object 1: wanted bndbox"),
-    ("<object>", "é.xml: wanted xml, got a damaged file")])
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (item("cow"), "é.xml: object 1: wanted one of cat, dog, got 'cow'"),
+        (item() + item(box=(1, 2, "x", 4)), "é.xml: object 2: wanted bndbox"),
+        ("<object><name>dog</name></object>", "é.xml: object 1: wanted bndbox"),
+        ("<object>", "é.xml: wanted xml, got a damaged file"),
+    ],
+)
 def test_malformed_objects(tmp_path: Path, body: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_dataset(written(tmp_path, body), tmp_path)
@@ -68,29 +83,40 @@ def test_missing_files(tmp_path: Path) -> None:
 def test_no_objects_and_a_wrong_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert build_dataset(written(tmp_path, ""), tmp_path).load(0).boxes.shape == (0, 4)
     assert not caplog.text
-    build_dataset(written(tmp_path, item(), "<size><width>20</width><height>30</height></size>"), tmp_path)
+    build_dataset(
+        written(tmp_path, item(), "<size><width>20</width><height>30</height></size>"), tmp_path
+    )
     assert "1 x odd size" in caplog.text
     caplog.clear()
-    build_dataset(written(tmp_path, item(), "<size><width>0</width><height>0</height></size>"), tmp_path)
+    build_dataset(
+        written(tmp_path, item(), "<size><width>0</width><height>0</height></size>"), tmp_path
+    )
     assert not caplog.text
 
 
-# ---- difficult, small and nested objects ----------------------------------------------------------------------------
+# ---- difficult, small and nested objects ---------------------------------------------------------
 
 
-@pytest.mark.parametrize(("difficult", "labels", "ignore"), [("ignore", [1, 0], [False, True]),
-                                                             ("keep", [1, 0], [False, False]), ("drop", [1], [False])])
-def test_difficult_objects(tmp_path: Path, difficult: str, labels: list, ignore: list,
-                           caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("difficult", "labels", "ignore"),
+    [("ignore", [1, 0], [False, True]), ("keep", [1, 0], [False, False]), ("drop", [1], [False])],
+)
+def test_difficult_objects(
+    tmp_path: Path, difficult: str, labels: list, ignore: list, caplog: pytest.LogCaptureFixture
+) -> None:
     written(tmp_path, item() + item("cat", (5, 6, 30, 20), 1))
-    dataset = read_voc(root="voc", split="train", names=["cat", "dog"], difficult=difficult, data_root=tmp_path)
+    dataset = read_voc(
+        root="voc", split="train", names=["cat", "dog"], difficult=difficult, data_root=tmp_path
+    )
     found = dataset.annotations(0)
     assert found.labels.tolist() == labels and found.ignore.tolist() == ignore
     assert dataset.max_boxes() == 2 - (difficult != "keep")
     assert ("1 x dropped box" in caplog.text) == (difficult == "drop")
 
 
-def test_small_objects_are_dropped_and_counted_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_small_objects_are_dropped_and_counted_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Two x five pixels where counting starts at 0, three x six where it starts at 1."""
     written(tmp_path, item(box=(2, 2, 4, 7)) + item(box=(2, 2, 4, 8)) + item("cat", (2, 2, 3, 4)))
     settings = {"root": "voc", "split": "train", "names": ["cat", "dog"], "data_root": tmp_path}
@@ -106,29 +132,53 @@ def test_small_objects_are_dropped_and_counted_once(tmp_path: Path, caplog: pyte
 
 
 def test_parts_are_no_objects(tmp_path: Path) -> None:
-    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></part>"
+    part = (
+        "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
+        "<xmax>5</xmax><ymax>5</ymax></bndbox></part>"
+    )
     body = item().replace("</object>", part + "</object>") + f"<part>{item('cat')}</part>"
     assert build_dataset(written(tmp_path, body), tmp_path).labels(0).tolist() == [1]
 
 
-@pytest.mark.parametrize(("keywords", "message"), [
-    ({"difficult": "skip"}, "difficult must be one of ignore, keep, drop, got 'skip'"),
-    ({"difficult": True}, "difficult must be one of"),
-    ({"min_area": -1}, "min_area must be a number of square pixels, 0 or more, got -1"),
-    ({"min_area": "10"}, "min_area must be a number"),
-    ({"min_area": float("nan")}, "min_area must be a number"),
-    ({"split": None}, "wanted the keys root and split, or sets alone, got root 'voc', split None"),
-    ({"sets": [{"root": "voc", "split": "train"}]}, "wanted the keys root and split, or sets alone"),
-    ({"root": None, "split": None, "sets": []}, "sets must be a list such as"),
-    ({"root": None, "split": None, "sets": {"root": "voc", "split": "train"}}, "sets must be a list such as"),
-    ({"root": None, "split": None, "sets": [{"root": "voc"}]}, "sets must be a list such as")])
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"difficult": "skip"}, "difficult must be one of ignore, keep, drop, got 'skip'"),
+        ({"difficult": True}, "difficult must be one of"),
+        ({"min_area": -1}, "min_area must be a number of square pixels, 0 or more, got -1"),
+        ({"min_area": "10"}, "min_area must be a number"),
+        ({"min_area": float("nan")}, "min_area must be a number"),
+        (
+            {"split": None},
+            "wanted the keys root and split, or sets alone, got root 'voc', split None",
+        ),
+        (
+            {"sets": [{"root": "voc", "split": "train"}]},
+            "wanted the keys root and split, or sets alone",
+        ),
+        ({"root": None, "split": None, "sets": []}, "sets must be a list such as"),
+        (
+            {"root": None, "split": None, "sets": {"root": "voc", "split": "train"}},
+            "sets must be a list such as",
+        ),
+        ({"root": None, "split": None, "sets": [{"root": "voc"}]}, "sets must be a list such as"),
+    ],
+)
 def test_keywords_that_make_no_sense(tmp_path: Path, keywords: dict, message: str) -> None:
     written(tmp_path, item())
     with pytest.raises(ValueError, match=message):
-        read_voc(**{"root": "voc", "split": "train", "names": ["cat", "dog"], "data_root": tmp_path, **keywords})
+        read_voc(
+            **{
+                "root": "voc",
+                "split": "train",
+                "names": ["cat", "dog"],
+                "data_root": tmp_path,
+                **keywords,
+            }
+        )
 
 
-# ---- several image sets ----------------------------------------------------------------------------------------------
+# ---- several image sets --------------------------------------------------------------------------
 
 
 def write_set(root: Path, split: str, stems: list[str], label: str) -> None:
@@ -137,7 +187,9 @@ def write_set(root: Path, split: str, stems: list[str], label: str) -> None:
         (root / name).mkdir(parents=True, exist_ok=True)
     for number, stem in enumerate(stems):
         write_image(root / f"JPEGImages/{stem}.png", np.zeros((20, 30 + number, 3), np.uint8))
-        (root / f"Annotations/{stem}.xml").write_text(f"<annotation>{item(label)}</annotation>", encoding="utf-8")
+        (root / f"Annotations/{stem}.xml").write_text(
+            f"<annotation>{item(label)}</annotation>", encoding="utf-8"
+        )
     (root / f"ImageSets/Main/{split}.txt").write_text("\n".join(stems), encoding="utf-8")
 
 
@@ -149,13 +201,19 @@ def test_two_sets_in_one(tmp_path: Path, below: str) -> None:
     write_set(tmp_path / below / "VOC2007", "trainval", ["000012", "000005"], "cat")
     write_set(tmp_path / "VOC2012", "trainval", ["2008_000001", "000005"], "dog")
     dataset = read_voc(sets=SETS, names=["cat", "dog"], data_root=tmp_path)
-    assert [Path(path).relative_to(tmp_path).as_posix().removeprefix("VOCdevkit/") for path in dataset.paths] == [
-        "VOC2007/JPEGImages/000012.png", "VOC2007/JPEGImages/000005.png", "VOC2012/JPEGImages/2008_000001.png",
-        "VOC2012/JPEGImages/000005.png"]
+    assert [
+        Path(path).relative_to(tmp_path).as_posix().removeprefix("VOCdevkit/")
+        for path in dataset.paths
+    ] == [
+        "VOC2007/JPEGImages/000012.png",
+        "VOC2007/JPEGImages/000005.png",
+        "VOC2012/JPEGImages/2008_000001.png",
+        "VOC2012/JPEGImages/000005.png",
+    ]
     assert [dataset.labels(index).tolist() for index in range(4)] == [[0], [0], [1], [1]]
     assert dataset.image_ids == [1, 2, 3, 4] and "trainval.txt + " in dataset.name
     alone = read_voc(root="VOC2007", split="trainval", names=["cat", "dog"], data_root=tmp_path)
-    assert alone.image_ids == [12, 5]                   # numbers of the files, where they differ
+    assert alone.image_ids == [12, 5]  # numbers of the files, where they differ
     absolute = read_voc(root=str(tmp_path / "VOC2007"), split="trainval", names=["cat", "dog"])
     assert absolute.paths == alone.paths
 
@@ -165,7 +223,9 @@ def test_a_missing_set_names_the_file_that_was_looked_for(tmp_path: Path) -> Non
     with pytest.raises(FileNotFoundError, match=r"VOC2012, .*VOCdevkit.VOC2012"):
         read_voc(sets=SETS, names=["cat"], data_root=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"VOC2007.ImageSets.Main.test\.txt"):
-        read_voc(sets=[SETS[0], {"root": "VOC2007", "split": "test"}], names=["cat"], data_root=tmp_path)
+        read_voc(
+            sets=[SETS[0], {"root": "VOC2007", "split": "test"}], names=["cat"], data_root=tmp_path
+        )
 
 
 def test_a_picture_stands_in_one_set_only(tmp_path: Path) -> None:
@@ -178,7 +238,7 @@ def test_a_picture_stands_in_one_set_only(tmp_path: Path) -> None:
         read_voc(sets=[both[0], both[0]], names=["cat"], data_root=tmp_path)
 
 
-# ---- as the simple YOLO reads ----------------------------------------------------------------------------------------
+# ---- as the simple YOLO reads --------------------------------------------------------------------
 
 
 def written_as_stored(folder: Path, xml: str, image: np.ndarray) -> dict:
@@ -186,15 +246,29 @@ def written_as_stored(folder: Path, xml: str, image: np.ndarray) -> dict:
     write_set(folder / "VOC2007", "test", ["te070000"], "dog")
     write_image(folder / "VOC2007/JPEGImages/te070000.png", image)
     (folder / "VOC2007/Annotations/te070000.xml").write_text(xml, encoding="utf-8")
-    return {"root": "VOC2007", "split": "test", "first_pixel": 0, "difficult": "keep", "data_root": folder}
+    return {
+        "root": "VOC2007",
+        "split": "test",
+        "first_pixel": 0,
+        "difficult": "keep",
+        "data_root": folder,
+    }
 
 
 @pytest.mark.parametrize("min_area", [0, 10])
-def test_annotations_equal_the_original_but_for_inverted_boxes(tmp_path: Path, min_area: int) -> None:
-    """The original keeps a box whose sides are both negative, because their product is positive; here it is dropped."""
+def test_annotations_equal_the_original_but_for_inverted_boxes(
+    tmp_path: Path, min_area: int
+) -> None:
+    """The original keeps a box whose sides are both negative, because their product is positive;
+    here it is dropped.
+    """
     stored = json.loads((DEFAULT_GOLDEN / "simple_yolo/voc_parse.json").read_text(encoding="utf-8"))
     settings = written_as_stored(tmp_path, stored["xml"], np.zeros((121, 173, 3), np.uint8))
-    dataset = read_voc(names=sorted(stored["class_map"], key=stored["class_map"].get), min_area=min_area, **settings)
+    dataset = read_voc(
+        names=sorted(stored["class_map"], key=stored["class_map"].get),
+        min_area=min_area,
+        **settings,
+    )
     found = dataset.annotations(0)
     assert not found.ignore.any()
     for normalize, scale in ((False, (1, 1, 1, 1)), (True, (173, 121, 173, 121))):
@@ -210,7 +284,11 @@ def test_annotations_equal_the_original_but_for_inverted_boxes(tmp_path: Path, m
 
 def test_boxes_in_the_network_equal_the_original(tmp_path: Path, golden: Golden) -> None:
     stored = golden.arrays("simple_yolo/preprocess.npz")
-    names = sorted(json.loads((DEFAULT_GOLDEN / "simple_yolo/voc_parse.json").read_text(encoding="utf-8"))["class_map"])
+    names = sorted(
+        json.loads((DEFAULT_GOLDEN / "simple_yolo/voc_parse.json").read_text(encoding="utf-8"))[
+            "class_map"
+        ]
+    )
     settings = written_as_stored(tmp_path, str(stored["xml"]), stored["image"])
     sample = read_voc(names=names, min_area=10, **settings).load(0)
     canvas, placement = official_input().resize_image(sample.image)
@@ -225,9 +303,19 @@ def test_real_bccd(real_data: Path) -> None:
     names = {"names": "bccd/classes.names"}
     counts = []
     for split in ("train", "val", "test"):
-        voc = build_dataset({"format": "voc", "root": "bccd", "split": split, "first_pixel": 0, **names}, real_data)
-        text = build_dataset({"format": "yolo", "images": "bccd/JPEGImages", "labels": f"bccd/yolo_labels/{split}",
-                              "missing_labels": "skip", **names}, real_data)
+        voc = build_dataset(
+            {"format": "voc", "root": "bccd", "split": split, "first_pixel": 0, **names}, real_data
+        )
+        text = build_dataset(
+            {
+                "format": "yolo",
+                "images": "bccd/JPEGImages",
+                "labels": f"bccd/yolo_labels/{split}",
+                "missing_labels": "skip",
+                **names,
+            },
+            real_data,
+        )
         counts.append(len(voc))
         at = {path: index for index, path in enumerate(text.paths)}
         for index, path in enumerate(voc.paths):

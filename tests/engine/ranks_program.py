@@ -1,7 +1,8 @@
 """Two training steps on this rank's part of a fixed global batch; rank 0 saves losses and weights.
 
-    python ranks_program.py OUT.npz frozen|synchronised
+python ranks_program.py OUT.npz frozen|synchronised
 """
+
 import os
 import sys
 
@@ -14,27 +15,43 @@ GLOBAL_BATCH, SIDE = 4, 64
 
 def main(out: str, statistics: str) -> None:
     this = launch.start("CPU", is_parallel=launch.launcher_of(dict(os.environ))[1] > 1, seed=3)
-    from mindyolo_ext.backend.distributed import freeze_batch_norm, gather_rows, synchronise_batch_norm
+    from mindyolo_ext.backend.distributed import (
+        freeze_batch_norm,
+        gather_rows,
+        synchronise_batch_norm,
+    )
     from mindyolo_ext.backend.parameters import parameter_groups, parameter_values
     from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
     from mindyolo_ext.losses import create_trainable
     from mindyolo_ext.models import create_model
+
     anchors = [[10, 10], [16, 16], [24, 24], [30, 20], [40, 40], [50, 60]]
     model = create_model("yolo_fastestv2", num_classes=4, anchors=anchors)
     changed = freeze_batch_norm(model) if statistics == "frozen" else synchronise_batch_norm(model)
     assert changed > 50
     trainable = create_trainable("yolo_fastestv2_loss", model)
-    step = TrainStep(trainable, parameter_groups(trainable, "single", 5e-4), OptimizerOptions(clip_norm=50.0))
+    step = TrainStep(
+        trainable, parameter_groups(trainable, "single", 5e-4), OptimizerOptions(clip_norm=50.0)
+    )
     step.set_train(True)
     rng = np.random.RandomState(0)
     images = rng.rand(GLOBAL_BATCH, 3, SIDE, SIDE).astype(np.float32)
     targets = rng.uniform(0.2, 0.7, (GLOBAL_BATCH, 8, 5)).astype(np.float32)
     targets[..., 0] = rng.randint(0, 4, (GLOBAL_BATCH, 8))
-    mask = (np.arange(8) < np.array([[1], [8], [0], [4]])).astype(np.float32)     # ranks hold different box counts
+    # ranks hold different box counts
+    mask = (np.arange(8) < np.array([[1], [8], [0], [4]])).astype(np.float32)
     share = GLOBAL_BATCH // this.size
     mine = slice(this.rank * share, (this.rank + 1) * share)
-    reports = [step(Tensor(images[mine]), Tensor(targets[mine]), Tensor(mask[mine]), Tensor([1e-3], float32),
-                    Tensor([0.9, 1.0, 0.0], float32)).asnumpy() for _ in range(2)]
+    reports = [
+        step(
+            Tensor(images[mine]),
+            Tensor(targets[mine]),
+            Tensor(mask[mine]),
+            Tensor([1e-3], float32),
+            Tensor([0.9, 1.0, 0.0], float32),
+        ).asnumpy()
+        for _ in range(2)
+    ]
     moving = model.backbone.first_conv[1].moving_mean
     before = moving.asnumpy().copy()
     moving.set_data(Tensor(before + this.rank))

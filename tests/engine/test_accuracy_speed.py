@@ -1,4 +1,7 @@
-"""The curve of a routed model: AP of every mixture of the two exits, from one pass over the pictures."""
+"""The curve of a routed model: AP of every mixture of the two exits, from one pass over the
+pictures.
+"""
+
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +15,14 @@ from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.engine.accuracy_speed import Tradeoff, accuracy_over_speed
 from mindyolo_ext.engine.routing import RoutedPredictor
 
-GREYS = tuple(range(20, 240, 20))               # 11 pictures, dark ones are hard
+GREYS = tuple(range(20, 240, 20))  # 11 pictures, dark ones are hard
 BOX = (4.0, 4.0, 28.0, 20.0)
 
 
 class FindsBright(RoutedPredictor):
-    """Its second exit finds every box, the first those of the six brightest pictures. Parts take 2, 1 and 5 ms."""
+    """Its second exit finds every box, the first those of the six brightest pictures. Parts take
+    2, 1 and 5 ms.
+    """
 
     passes = 0
 
@@ -28,7 +33,7 @@ class FindsBright(RoutedPredictor):
         return (images,)
 
     def leave(self, part: str, tensors: tuple[Tensor, ...]) -> tuple[np.ndarray, np.ndarray]:
-        images, = tensors
+        (images,) = tensors
         self._work(part, len(images), {"first": 0.001, "second": 0.005}[part])
         boxes = np.tile(np.float32(BOX), (len(images), 1, 1))
         seen = (self.easiness > 110 / 255) | (part == "second")
@@ -45,8 +50,15 @@ def greys(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     collector = Collector("greys", ["a"], relative=False, tolerance=0)
     for number, grey in enumerate(np.random.default_rng(0).permutation(GREYS).tolist()):
         write_image(folder / f"{number}.png", np.full((SIDE, SIDE, 3), grey, np.uint8))
-        collector.add(str(folder / f"{number}.png"), number + 7, (SIDE, SIDE), boxes=[BOX], labels=[0],
-                      ignore=[False], where=[""])
+        collector.add(
+            str(folder / f"{number}.png"),
+            number + 7,
+            (SIDE, SIDE),
+            boxes=[BOX],
+            labels=[0],
+            ignore=[False],
+            where=[""],
+        )
     return collector.finish()
 
 
@@ -54,13 +66,27 @@ def greys(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def curve(greys: Dataset) -> Tradeoff:
     predictor = FindsBright(RoutedToy())
     found = accuracy_over_speed(predictor, greys, EvalConfig(per_batch_size=4), workers=0)
-    assert predictor.passes == 3                # 11 pictures once
+    assert predictor.passes == 3  # 11 pictures once
     return found
 
 
 def test_the_hardest_pictures_go_to_the_second_exit_first(curve: Tradeoff):
-    """With the k darkest of 11 pictures there, the five that only it finds are found one after the other."""
-    assert [round(11 * (1 - row["easy"])) for row in curve.rows] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11]
+    """With the k darkest of 11 pictures there, the five that only it finds are found one after
+    the other.
+    """
+    assert [round(11 * (1 - row["easy"])) for row in curve.rows] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        11,
+    ]
     for row in curve.rows:
         found = min(6 + round(11 * (1 - row["easy"])), 11)
         recall_points = np.count_nonzero(np.linspace(0, 1, 101) <= found / 11 + 1e-9)
@@ -71,9 +97,13 @@ def test_the_hardest_pictures_go_to_the_second_exit_first(curve: Tradeoff):
 def test_arithmetic_and_speed_are_mixtures(curve: Tradeoff):
     assert curve.milliseconds == pytest.approx({"glance": 2.0, "first": 1.0, "second": 5.0})
     for row in curve.rows:
-        assert row["images_per_second"] == pytest.approx(1e3 / (2 + row["easy"] + 5 * (1 - row["easy"])))
+        assert row["images_per_second"] == pytest.approx(
+            1e3 / (2 + row["easy"] + 5 * (1 - row["easy"]))
+        )
         assert row["gflops"] == pytest.approx(curve.gflops.mean(row["easy"]))
-    assert curve.rows[0]["gflops"] == curve.gflops.easy < curve.gflops.hard == curve.rows[-1]["gflops"]
+    assert (
+        curve.rows[0]["gflops"] == curve.gflops.easy < curve.gflops.hard == curve.rows[-1]["gflops"]
+    )
 
 
 def test_table_and_files(curve: Tradeoff, tmp_path: Path):
@@ -81,7 +111,11 @@ def test_table_and_files(curve: Tradeoff, tmp_path: Path):
     assert [row[0] for row in rows][::5] == ["100.0/0.0", "54.5/45.5", "0.0/100.0"]
     assert float(rows[5][4]) == pytest.approx(100 * curve.rows[5]["AP"], abs=0.005)
     curve.save(tmp_path, "toy")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tradeoff.csv", "tradeoff.json", "tradeoff.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "tradeoff.csv",
+        "tradeoff.json",
+        "tradeoff.png",
+    ]
     assert len((tmp_path / "tradeoff.csv").read_text().splitlines()) == 12
 
 

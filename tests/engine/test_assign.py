@@ -1,4 +1,7 @@
-"""The verb ``assign``: which pictures it takes, what it computes, says and writes, and what it refuses."""
+"""The verb ``assign``: which pictures it takes, what it computes, says and writes, and what it
+refuses.
+"""
+
 import json
 import logging
 from pathlib import Path
@@ -28,16 +31,26 @@ pytestmark = pytest.mark.usefixtures("quiet_logging")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe for 6 drawn pictures; the third has no box."""
     folder = tmp_path_factory.mktemp("assign")
-    shapes = make_shapes_dataset(folder / "shapes", train_images=6, val_images=1, size=(96, 128), progress=False)
+    shapes = make_shapes_dataset(
+        folder / "shapes", train_images=6, val_images=1, size=(96, 128), progress=False
+    )
     file = shapes / "annotations" / "train.json"
     labels = json.loads(file.read_text())
     third = labels["images"][2]["id"]
     labels["annotations"] = [row for row in labels["annotations"] if row["image_id"] != third]
     file.write_text(json.dumps(labels))
     split = {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"}
-    values = {"model": {"name": "yolo_fastestv2", "keywords": {"anchors": ANCHORS}}, "input": {"size": SIZE},
-              "data": {"root": str(shapes), "train": split, "augment": ["horizontal_flip", "resize"], "workers": 0},
-              "train": {"loss": {"ratio_threshold": 2.5}}}
+    values = {
+        "model": {"name": "yolo_fastestv2", "keywords": {"anchors": ANCHORS}},
+        "input": {"size": SIZE},
+        "data": {
+            "root": str(shapes),
+            "train": split,
+            "augment": ["horizontal_flip", "resize"],
+            "workers": 0,
+        },
+        "train": {"loss": {"ratio_threshold": 2.5}},
+    }
     path = folder / "shapes.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
@@ -53,25 +66,31 @@ def dataset(config: Config) -> Dataset:
     return split_dataset(config, "train")
 
 
-# ---- which pictures -------------------------------------------------------------------------------------------------
+# ---- which pictures ------------------------------------------------------------------------------
 
 
 def test_pictures_by_name_pattern_number_and_count(dataset: Dataset):
     names = [Path(path).name for path in dataset.paths]
     assert choose_pictures(dataset, image=[names[4]]) == [4]
-    assert choose_pictures(dataset, image=[Path(names[4]).stem, f"train/{names[1]}", names[4]]) == [4, 1]
+    assert choose_pictures(dataset, image=[Path(names[4]).stem, f"train/{names[1]}", names[4]]) == [
+        4,
+        1,
+    ]
     assert choose_pictures(dataset, image=["*"]) == list(range(6))
     assert choose_pictures(dataset, image=[f"*{names[3][-7:]}"]) == [3]
     assert choose_pictures(dataset, index=[5, 0, 5]) == [5, 0]
     assert choose_pictures(dataset, count=2) == [0, 5] and choose_pictures(dataset, count=1) == [0]
-    assert choose_pictures(dataset, count=99) == [0, 1, 3, 4, 5]                # the third has no box
+    assert choose_pictures(dataset, count=99) == [0, 1, 3, 4, 5]  # the third has no box
 
 
 def test_pictures_that_do_not_exist(dataset: Dataset):
     name = Path(dataset.paths[4]).name
-    with pytest.raises(ValueError, match=f"--image x{name}: no such picture among the 6 of .*closest names.* {name}"):
+    with pytest.raises(
+        ValueError,
+        match=f"--image x{name}: no such picture among the 6 of .*closest names.* {name}",
+    ):
         choose_pictures(dataset, image=["x" + name])
-    with pytest.raises(ValueError, match=f"closest names are {name}$"):         # part of a name
+    with pytest.raises(ValueError, match=f"closest names are {name}$"):  # part of a name
         choose_pictures(dataset, image=[Path(name).stem[-3:]])
     with pytest.raises(ValueError, match="no such picture"):
         choose_pictures(dataset, image=[f"val/{name}"])
@@ -81,18 +100,22 @@ def test_pictures_that_do_not_exist(dataset: Dataset):
         choose_pictures(dataset, count=0)
 
 
-# ---- the assignment -------------------------------------------------------------------------------------------------
+# ---- the assignment ------------------------------------------------------------------------------
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
     """The pictures that ``assign`` draws, gathered instead of painted."""
     found = []
-    monkeypatch.setattr(module, "draw_assignment", lambda picture, path: found.append((picture, path)))
+    monkeypatch.setattr(
+        module, "draw_assignment", lambda picture, path: found.append((picture, path))
+    )
     return found
 
 
 def expected_matches(boxes: np.ndarray, priors, threshold: float) -> np.ndarray:
-    """(N, A) by loops: similar sides, and the cell of the centre or its nearer neighbours in each direction."""
+    """(N, A) by loops: similar sides, and the cell of the centre or its nearer neighbours in
+    each direction.
+    """
     wanted = np.zeros((len(boxes), len(priors)), bool)
     for number, (x1, y1, x2, y2) in enumerate(boxes):
         for place in range(len(priors)):
@@ -105,14 +128,20 @@ def expected_matches(boxes: np.ndarray, priors, threshold: float) -> np.ndarray:
     return wanted
 
 
-def test_matches_boxes_and_picture_are_what_the_network_gets(config: Config, dataset: Dataset, tmp_path: Path,
-                                                             monkeypatch: pytest.MonkeyPatch,
-                                                             caplog: pytest.LogCaptureFixture):
+def test_matches_boxes_and_picture_are_what_the_network_gets(
+    config: Config,
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
     found = drawn(monkeypatch)
     with caplog.at_level(logging.INFO):
         assign(config, [1, 2, 4], tmp_path, dataset=dataset)
     assert "fresh weights" in caplog.text and "left out, because they have no box: " in caplog.text
-    assert [path.name for _, path in found] == [f"{Path(dataset.paths[index]).stem}.png" for index in (1, 4)]
+    assert [path.name for _, path in found] == [
+        f"{Path(dataset.paths[index]).stem}.png" for index in (1, 4)
+    ]
     total = 0
     for (picture, _), index in zip(found, (1, 4), strict=True):
         sample = dataset.load(index)
@@ -122,33 +151,49 @@ def test_matches_boxes_and_picture_are_what_the_network_gets(config: Config, dat
         np.testing.assert_allclose(picture.boxes, placement.to_network(sample.boxes), atol=1e-4)
         np.testing.assert_array_equal(picture.labels, sample.labels)
         assert len(picture.priors) == 3 * (4 * 6 + 2 * 3)
-        np.testing.assert_array_equal(picture.matches, expected_matches(picture.boxes, picture.priors, 2.5))
+        np.testing.assert_array_equal(
+            picture.matches, expected_matches(picture.boxes, picture.priors, 2.5)
+        )
         total += picture.matches.sum()
         assert f"picture {index} of" in caplog.text
     assert total > 10
 
 
-def test_augmented_pictures_are_those_of_the_first_epoch(config: Config, dataset: Dataset, tmp_path: Path,
-                                                         monkeypatch: pytest.MonkeyPatch):
+def test_augmented_pictures_are_those_of_the_first_epoch(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     found = drawn(monkeypatch)
     assign(config, [0, 1, 3, 4, 5], tmp_path, dataset=dataset, augment=True)
     spec = create_model("yolo_fastestv2", 3, input_size=tuple(SIZE)).input_spec
     flipped = 0
     for (picture, _), index in zip(found, (0, 1, 3, 4, 5), strict=True):
         plain = spec.resize_image(dataset.load(index).image)[0]
-        wanted = module.build_pipeline(config.data.augment, spec, dataset, seed=config.train.seed)(index).sample
+        wanted = module.build_pipeline(config.data.augment, spec, dataset, seed=config.train.seed)(
+            index
+        ).sample
         np.testing.assert_array_equal(picture.image, wanted.image)
         np.testing.assert_array_equal(picture.boxes, wanted.boxes)
         flipped += (picture.image != plain).any()
     assert 0 < flipped < 5
 
 
-def test_the_verb_writes_pictures_and_tables(recipe: Path, dataset: Dataset, tmp_path: Path,
-                                             capsys: pytest.CaptureFixture):
+def test_the_verb_writes_pictures_and_tables(
+    recipe: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     model = create_model("yolo_fastestv2", 3, anchors=ANCHORS, input_size=tuple(SIZE))
-    metadata = CheckpointMetadata("yolo_fastestv2", 3, list(dataset.class_names), model.input_spec, model.architecture)
+    metadata = CheckpointMetadata(
+        "yolo_fastestv2", 3, list(dataset.class_names), model.input_spec, model.architecture
+    )
     save_checkpoint(tmp_path / "w.ckpt", parameter_values(model), metadata)
-    arguments = ["assign", "--config", str(recipe), "--index", "0", "--weight", str(tmp_path / "w.ckpt")]
+    arguments = [
+        "assign",
+        "--config",
+        str(recipe),
+        "--index",
+        "0",
+        "--weight",
+        str(tmp_path / "w.ckpt"),
+    ]
     assert cli.main([*arguments, "--save_dir", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "fresh weights" not in said
@@ -160,7 +205,9 @@ def test_the_verb_writes_pictures_and_tables(recipe: Path, dataset: Dataset, tmp
     assert f"{path} (picture 0 of {dataset.name})" in said
 
 
-def test_the_verb_refuses(recipe: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_verb_refuses(
+    recipe: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     def message(*arguments: object) -> str:
         assert cli.main(["assign", "--config", str(recipe), *map(str, arguments)]) == 1
         said = capsys.readouterr().out
@@ -168,12 +215,18 @@ def test_the_verb_refuses(recipe: Path, dataset: Dataset, tmp_path: Path, capsys
         return said.strip().splitlines()[-1]
 
     name = Path(dataset.paths[2]).name
-    assert f"no box in {name}, so there is nothing to assign" in message("--index", 2, "--save_dir", tmp_path / "x")
+    assert f"no box in {name}, so there is nothing to assign" in message(
+        "--index", 2, "--save_dir", tmp_path / "x"
+    )
     assert "closest names" in message("--image", "unknown.jpg")
-    assert "choose another --save_dir" in message("--index", 0, "--save_dir", Path(dataset.paths[0]).parent)
+    assert "choose another --save_dir" in message(
+        "--index", 0, "--save_dir", Path(dataset.paths[0]).parent
+    )
     assert "data.val is empty" in message("--split", "val")
     model = create_model("yolo_fastestv2", 5)
-    metadata = CheckpointMetadata("yolo_fastestv2", 5, [], model.input_spec, dict(model.architecture))
+    metadata = CheckpointMetadata(
+        "yolo_fastestv2", 5, [], model.input_spec, dict(model.architecture)
+    )
     save_checkpoint(tmp_path / "five.ckpt", parameter_values(model), metadata)
     assert "has 5 classes, but" in message("--weight", tmp_path / "five.ckpt")
     assert not (tmp_path / "x").exists()

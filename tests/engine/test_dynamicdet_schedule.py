@@ -1,8 +1,10 @@
-"""DynamicDet's rates, momentum and micro batches: rows that the original's own lines of code gave under PyTorch.
+"""DynamicDet's rates, momentum and micro batches: rows that the original's own lines of code gave
+under PyTorch.
 
-Their text was taken from ``train_step1.py`` and ``train_step2.py`` (optimiser, scheduler, warm-up, the rule of updates)
-and run iteration by iteration without network and pictures.
+Their text was taken from ``train_step1.py`` and ``train_step2.py`` (optimiser, scheduler, warm-up,
+the rule of updates) and run iteration by iteration without network and pictures.
 """
+
 import math
 from pathlib import Path
 
@@ -12,16 +14,22 @@ import pytest
 from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
 from mindyolo_ext.backend.parameters import parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
-from mindyolo_ext.config import OptimizerConfig, ScheduleConfig, TrainConfig, config_from_mapping, load_config
+from mindyolo_ext.config import (
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    config_from_mapping,
+    load_config,
+)
 from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.schedule import Schedule, micro_batches, weight_decay
 from mindyolo_ext.engine.train import _Run, ema_decay
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "dynamicdet"
-COCO = 118287                                           # pictures of train2017
-# iteration, rate of weights, rate of biases, momentum, micro batches per update, 1 = update, micro batches gathered
-# since the last update of this epoch
-STEP1 = [                                               # batch 16, 300 epochs of 7393 iterations
+COCO = 118287  # pictures of train2017
+# iteration, rate of weights, rate of biases, momentum, micro batches per update, 1 = update, micro
+# batches gathered since the last update of this epoch
+STEP1 = [  # batch 16, 300 epochs of 7393 iterations
     (0, 0.0, 0.1, 0.8, 1, 1, 1),
     (1, 4.5087695567879525e-07, 0.0999959421073989, 0.8000061770142929, 1, 1, 1),
     (100, 4.508769556787952e-05, 0.09959421073988908, 0.80061770142928, 1, 1, 1),
@@ -46,7 +54,7 @@ STEP1 = [                                               # batch 16, 300 epochs o
     (1108950, 0.005547123028523107, 0.005547123028523107, 0.937, 4, 0, 1),
     (2217899, 0.0010009869243631953, 0.0010009869243631953, 0.937, 4, 0, 3),
 ]
-STEP1_SHORT = [                                         # batch 12, 20 epochs of 70; 64 / 12 is no whole number
+STEP1_SHORT = [  # batch 12, 20 epochs of 70; 64 / 12 is no whole number
     (0, 0.0, 0.1, 0.8, 1, 1, 1),
     (82, 0.0008154569976796059, 0.09261545699767962, 0.811234, 1, 1, 1),
     (123, 0.0012231854965194088, 0.08892318549651941, 0.816851, 2, 0, 1),
@@ -67,7 +75,7 @@ STEP1_SHORT = [                                         # batch 12, 20 epochs of
     (1230, 0.0018594235253127367, 0.0018594235253127367, 0.937, 5, 1, 5),
     (1399, 0.0012202456766718084, 0.0012202456766718084, 0.937, 5, 0, 4),
 ]
-STEP1_W6 = [                                            # batch 128, 8 epochs of 924 iterations
+STEP1_W6 = [  # batch 128, 8 epochs of 924 iterations
     (0, 0.0, 0.1, 0.8, 1, 1, 1),
     (999, 0.0034941640014123742, 0.06745520296245133, 0.8493733766233766, 1, 1, 1),
     (1848, 0.005885618083164127, 0.039218951416497456, 0.8913333333333334, 1, 1, 1),
@@ -78,7 +86,7 @@ STEP1_W6 = [                                            # batch 128, 8 epochs of
     (4620, 0.006000000000000001, 0.006000000000000001, 0.937, 1, 1, 1),
     (7391, 0.0031715728752538096, 0.0031715728752538096, 0.937, 1, 1, 1),
 ]
-STEP2 = [                                               # batch 1, 2 epochs; AdamW has no momentum to warm up
+STEP2 = [  # batch 1, 2 epochs; AdamW has no momentum to warm up
     (0, 0.0, 0.0, None, 1, 1, 1),
     (1, 8.4530853761623e-09, 8.4530853761623e-09, None, 1, 1, 1),
     (9, 7.607776838546069e-08, 7.607776838546069e-08, None, 1, 1, 1),
@@ -101,7 +109,7 @@ STEP2 = [                                               # batch 1, 2 epochs; Ada
     (118336, 1e-05, 1e-05, None, 64, 1, 50),
     (236573, 1e-05, 1e-05, None, 64, 0, 29),
 ]
-STEP2_SHORT = [                                         # 3 epochs of 700 pictures: the warm-up takes 1000 iterations
+STEP2_SHORT = [  # 3 epochs of 700 pictures: the warm-up takes 1000 iterations
     (0, 0.0, 0.0, None, 1, 1, 1),
     (10, 1e-07, 1e-07, None, 2, 1, 2),
     (300, 3e-06, 3e-06, None, 20, 1, 15),
@@ -117,7 +125,8 @@ STEP2_SHORT = [                                         # 3 epochs of 700 pictur
     (1408, 1e-05, 1e-05, None, 64, 1, 9),
     (2099, 1e-05, 1e-05, None, 64, 0, 51),
 ]
-# recipe, images per iteration, iterations per epoch, epochs, warm-up, weight decay, updates of the whole run, rows
+# recipe, images per iteration, iterations per epoch, epochs, warm-up, weight decay, updates of the
+# whole run, rows
 RUNS = {
     "step1": ("dy-yolov7-step1", 16, 7393, 300, 22179, 5e-4, 559711, STEP1),
     "step1-short": ("dy-yolov7x-step1", 12, 70, 20, 1000, 4.6875e-4, 484, STEP1_SHORT),
@@ -132,19 +141,32 @@ def test_recipes_follow_the_original(run: str) -> None:
     recipe, batch, steps, epochs, warmup, decay, updates, rows = RUNS[run]
     settings = load_config(RECIPES / f"{recipe}.yaml").train
     optimizer = settings.optimizer
-    schedule = Schedule(optimizer, settings.schedule, steps_per_epoch=steps, epochs=epochs, global_batch=batch,
-                        groups=["weight", "bias"])
-    assert schedule.warmup == warmup and weight_decay(optimizer, batch) == pytest.approx(decay, rel=1e-12)
+    schedule = Schedule(
+        optimizer,
+        settings.schedule,
+        steps_per_epoch=steps,
+        epochs=epochs,
+        global_batch=batch,
+        groups=["weight", "bias"],
+    )
+    assert schedule.warmup == warmup and weight_decay(optimizer, batch) == pytest.approx(
+        decay, rel=1e-12
+    )
     for iteration, weights, biases, momentum, accumulate, update, _ in rows:
         assert schedule.rates(iteration) == pytest.approx([weights, biases], rel=1e-9, abs=1e-18)
         if momentum is not None:
             assert schedule.momentum_at(iteration) == pytest.approx(momentum, rel=1e-12)
-        assert (schedule.accumulate_at(iteration), schedule.updates_at(iteration)) == (accumulate, bool(update))
+        assert (schedule.accumulate_at(iteration), schedule.updates_at(iteration)) == (
+            accumulate,
+            bool(update),
+        )
     # Everything that happens in between, too
-    flags = np.array([schedule.updates_at(iteration) for iteration in range(min(steps * epochs, 300000))])
+    flags = np.array(
+        [schedule.updates_at(iteration) for iteration in range(min(steps * epochs, 300000))]
+    )
     if len(flags) == steps * epochs:
         assert flags.sum() == updates
-    else:                                               # after the warm-up every fourth iteration
+    else:  # after the warm-up every fourth iteration
         later = np.arange(len(flags), steps * epochs)
         assert flags.sum() + (later % 4 == 0).sum() == updates
     assert optimizer.accumulate_within_epoch
@@ -157,19 +179,24 @@ def test_recipes_follow_the_original(run: str) -> None:
 
 def test_the_warmup_of_a_short_set_takes_a_thousand_iterations() -> None:
     settings = load_config(RECIPES / "dy-yolov7-step1.yaml").train
-    short = Schedule(settings.optimizer, settings.schedule, steps_per_epoch=8, epochs=300, global_batch=16)
+    short = Schedule(
+        settings.optimizer, settings.schedule, steps_per_epoch=8, epochs=300, global_batch=16
+    )
     assert short.warmup == 1000
 
 
 def test_moving_average() -> None:
     first, second = (load_config(RECIPES / f"dy-yolov7-step{step}.yaml").train for step in (1, 2))
     assert [ema_decay(first, update) for update in (1, 2000, 559711)] == pytest.approx(
-        [0.9999 * (1 - math.exp(-1 / 2000)), 0.9999 * (1 - math.exp(-1)), 0.9999], rel=1e-12)
+        [0.9999 * (1 - math.exp(-1 / 2000)), 0.9999 * (1 - math.exp(-1)), 0.9999], rel=1e-12
+    )
     assert second.ema_decay == 0
 
 
-@pytest.mark.parametrize(("batch", "wanted"), [(1, 64), (2, 32), (12, 5), (16, 4), (25, 3), (40, 2), (48, 1), (64, 1),
-                                               (128, 1)])
+@pytest.mark.parametrize(
+    ("batch", "wanted"),
+    [(1, 64), (2, 32), (12, 5), (16, 4), (25, 3), (40, 2), (48, 1), (64, 1), (128, 1)],
+)
 def test_micro_batches_come_close_to_the_nominal_batch(batch: int, wanted: int) -> None:
     optimizer = OptimizerConfig(nominal_batch=64, weight_decay=5e-4)
     assert micro_batches(optimizer, batch) == wanted
@@ -180,18 +207,33 @@ def test_micro_batches_come_close_to_the_nominal_batch(batch: int, wanted: int) 
 
 def test_accumulate_alone_grows_along_the_warmup() -> None:
     optimizer = OptimizerConfig(accumulate=3)
-    grows = Schedule(optimizer, ScheduleConfig(warmup_epochs=1, warmup_accumulate=True), steps_per_epoch=8, epochs=2)
+    grows = Schedule(
+        optimizer,
+        ScheduleConfig(warmup_epochs=1, warmup_accumulate=True),
+        steps_per_epoch=8,
+        epochs=2,
+    )
     assert [grows.accumulate_at(step) for step in range(10)] == [1, 1, 2, 2, 2, 2, 2, 3, 3, 3]
     always = Schedule(optimizer, ScheduleConfig(warmup_epochs=1), steps_per_epoch=8, epochs=2)
     assert [always.accumulate_at(step) for step in range(10)] == [3] * 10
-    assert [always.updates_at(step) for step in range(6)] == [False, False, True, False, False, True]
+    assert [always.updates_at(step) for step in range(6)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_options_that_contradict_each_other() -> None:
-    for changes, message in (({"nominal_batch": 64, "accumulate": 4}, "accumulate 4 beside nominal_batch 64"),
-                             ({"nominal_batch": -1}, "got 1 and -1"), ({"accumulate": 0}, "got 0 and 0"),
-                             ({"betas": [0.9]}, r"betas: wanted two numbers .* got \[0.9\]"),
-                             ({"betas": [0.9, 1.0]}, r"betas: wanted two numbers")):
+    for changes, message in (
+        ({"nominal_batch": 64, "accumulate": 4}, "accumulate 4 beside nominal_batch 64"),
+        ({"nominal_batch": -1}, "got 1 and -1"),
+        ({"accumulate": 0}, "got 0 and 0"),
+        ({"betas": [0.9]}, r"betas: wanted two numbers .* got \[0.9\]"),
+        ({"betas": [0.9, 1.0]}, r"betas: wanted two numbers"),
+    ):
         with pytest.raises(ValueError, match=message):
             config_from_mapping({"train": {"optimizer": changes}})
     assert TrainConfig().optimizer.betas == [0.9, 0.999]
@@ -204,12 +246,20 @@ class Implicit(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
-        for name, value in (("weight", 2.0), ("bias", 0.5), ("gamma", 1.0), ("ia", 0.1), ("im", 1.5)):
+        for name, value in (
+            ("weight", 2.0),
+            ("bias", 0.5),
+            ("gamma", 1.0),
+            ("ia", 0.1),
+            ("im", 1.5),
+        ):
             setattr(self, name, Parameter(Tensor([value], float32), name=f"toy.{name}"))
 
     def construct(self, images: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """One number each -> (total, terms)."""
-        error = ((images + self.ia) * self.weight * self.im * self.gamma + self.bias - targets) * mask
+        error = (
+            (images + self.ia) * self.weight * self.im * self.gamma + self.bias - targets
+        ) * mask
         total = 0.5 * ops.sum(error * error)
         return total, ops.reshape(total, (1,))
 
@@ -217,21 +267,38 @@ class Implicit(nn.Cell):
 def test_implicit_vectors_have_no_decay() -> None:
     groups = {group.name: group for group in parameter_groups(Implicit(), "by_kind", 0.1)}
     members = {name: [p.name for p in group.parameters] for name, group in groups.items()}
-    assert members == {"weight": ["toy.weight"], "norm": ["toy.gamma", "toy.ia", "toy.im"], "bias": ["toy.bias"]}
-    assert {name: group.weight_decay for name, group in groups.items()} == {"weight": 0.1, "norm": 0.0, "bias": 0.0}
+    assert members == {
+        "weight": ["toy.weight"],
+        "norm": ["toy.gamma", "toy.ia", "toy.im"],
+        "bias": ["toy.bias"],
+    }
+    assert {name: group.weight_decay for name, group in groups.items()} == {
+        "weight": 0.1,
+        "norm": 0.0,
+        "bias": 0.0,
+    }
 
 
 def test_the_end_of_an_epoch_drops_what_has_gathered() -> None:
     """Two micro batches, a drop, one more with the update: only the last one counts."""
+
     def trained(inputs: list[float], drop_before: int | None) -> np.ndarray:
         trainable = Implicit()
-        step = TrainStep(trainable, parameter_groups(trainable, "single", 0.0), OptimizerOptions(accumulate=2))
+        step = TrainStep(
+            trainable, parameter_groups(trainable, "single", 0.0), OptimizerOptions(accumulate=2)
+        )
         for k, x in enumerate(inputs):
             if k == drop_before:
                 step.drop_accumulated()
             one = Tensor([1.0], float32)
             last = float(k == len(inputs) - 1)
-            step(Tensor([x], float32), one, one, Tensor([0.01], float32), Tensor([0.9, last, 0.0], float32))
+            step(
+                Tensor([x], float32),
+                one,
+                one,
+                Tensor([0.01], float32),
+                Tensor([0.9, last, 0.0], float32),
+            )
         return np.concatenate([p.asnumpy() for p in trainable.get_parameters()])
 
     alone = trained([0.7], None)
@@ -242,15 +309,18 @@ def test_the_end_of_an_epoch_drops_what_has_gathered() -> None:
 def test_betas_of_adamw_reach_the_step() -> None:
     trainable = Implicit()
     settings = load_config(RECIPES / "dy-yolov7-step2.yaml").train.optimizer
-    step = TrainStep(trainable, parameter_groups(trainable, "single", 0.0),
-                     OptimizerOptions(name=settings.name, betas=tuple(settings.betas)))
+    step = TrainStep(
+        trainable,
+        parameter_groups(trainable, "single", 0.0),
+        OptimizerOptions(name=settings.name, betas=tuple(settings.betas)),
+    )
     one = Tensor([1.0], float32)
     step(one, one, one, Tensor([0.01], float32), Tensor([0.0, 1.0, 0.0], float32))
-    before = (1.1 * 2.0 * 1.5 + 0.5 - 1.0)
+    before = 1.1 * 2.0 * 1.5 + 0.5 - 1.0
     first, second = step.update[0].buffer.asnumpy()[1], step.update[0].square.asnumpy()[1]
     gradient = [p.name for p in trainable.get_parameters()].index("toy.bias")
     assert gradient == 1 and first == pytest.approx((1 - 0.937) * before, rel=1e-5)
-    assert second == pytest.approx((1 - 0.999) * before ** 2, rel=1e-4)
+    assert second == pytest.approx((1 - 0.999) * before**2, rel=1e-4)
 
 
 class Recorder:
@@ -259,8 +329,15 @@ class Recorder:
     calls: list[tuple]
 
     def __init__(self, trainable: nn.Cell, groups: list, options: OptimizerOptions) -> None:
-        self.calls.append(("options", options.name, options.betas, options.accumulate,
-                           [(group.name, group.weight_decay) for group in groups]))
+        self.calls.append(
+            (
+                "options",
+                options.name,
+                options.betas,
+                options.accumulate,
+                [(group.name, group.weight_decay) for group in groups],
+            )
+        )
         self.report = Tensor(np.ones(4 + len(trainable.term_names)), float32)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -284,22 +361,76 @@ class Recorder:
         return {}
 
 
-def test_the_engine_hands_all_this_to_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_hands_all_this_to_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also after a resume in the middle of the warm-up."""
-    make_shapes_dataset(tmp_path / "shapes", train_images=12, val_images=2, size=(64, 64), seed=1, progress=False)
+    make_shapes_dataset(
+        tmp_path / "shapes", train_images=12, val_images=2, size=(64, 64), seed=1, progress=False
+    )
     split = {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"}
-    optimizer = {"name": "adamw", "lr": 0.01, "betas": [0.8, 0.99], "nominal_batch": 9, "weight_decay": 0.3,
-                 "groups": "by_kind", "accumulate_first_alone": True, "accumulate_within_epoch": True}
-    schedule = {"decay": "cosine", "per_epoch": True, "warmup_epochs": 2.5, "warmup_bias_lr": 0.1,
-                "warmup_momentum": 0.8, "warmup_accumulate": True}
-    recipe = {"model": {"name": "yolo_fastestv2"}, "input": {"size": [64, 64]},
-              "data": {"root": str(tmp_path / "shapes"), "train": split, "augment": ["resize"], "workers": 0},
-              "train": {"epochs": 4, "per_batch_size": 2, "run_eval": False, "optimizer": optimizer,
-                        "schedule": schedule}}
+    optimizer = {
+        "name": "adamw",
+        "lr": 0.01,
+        "betas": [0.8, 0.99],
+        "nominal_batch": 9,
+        "weight_decay": 0.3,
+        "groups": "by_kind",
+        "accumulate_first_alone": True,
+        "accumulate_within_epoch": True,
+    }
+    schedule = {
+        "decay": "cosine",
+        "per_epoch": True,
+        "warmup_epochs": 2.5,
+        "warmup_bias_lr": 0.1,
+        "warmup_momentum": 0.8,
+        "warmup_accumulate": True,
+    }
+    recipe = {
+        "model": {"name": "yolo_fastestv2"},
+        "input": {"size": [64, 64]},
+        "data": {
+            "root": str(tmp_path / "shapes"),
+            "train": split,
+            "augment": ["resize"],
+            "workers": 0,
+        },
+        "train": {
+            "epochs": 4,
+            "per_batch_size": 2,
+            "run_eval": False,
+            "optimizer": optimizer,
+            "schedule": schedule,
+        },
+    }
     config = config_from_mapping(recipe)
-    wanted = Schedule(config.train.optimizer, config.train.schedule, steps_per_epoch=6, epochs=4, global_batch=2,
-                      groups=["weight", "norm", "bias"])
-    assert [wanted.accumulate_at(step) for step in range(16)] == [1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4]
+    wanted = Schedule(
+        config.train.optimizer,
+        config.train.schedule,
+        steps_per_epoch=6,
+        epochs=4,
+        global_batch=2,
+        groups=["weight", "norm", "bias"],
+    )
+    assert [wanted.accumulate_at(step) for step in range(16)] == [
+        1,
+        1,
+        1,
+        2,
+        2,
+        2,
+        2,
+        3,
+        3,
+        3,
+        3,
+        4,
+        4,
+        4,
+        4,
+        4,
+    ]
     monkeypatch.setattr("mindyolo_ext.engine.train.TrainStep", Recorder)
     for drawing in ("draw_batch", "plot_results"):
         monkeypatch.setattr(f"mindyolo_ext.engine.train.{drawing}", lambda *_: None)
@@ -318,8 +449,14 @@ def test_the_engine_hands_all_this_to_the_step(tmp_path: Path, monkeypatch: pyte
     assert (kind, name, betas, accumulate) == ("options", "adamw", (0.8, 0.99), 4)
     assert groups == [("weight", pytest.approx(0.3 * 8 / 9)), ("norm", 0.0), ("bias", 0.0)]
     assert [call[0] for call in whole[1:]] == (["drop"] + ["step"] * 6) * 4
-    for iteration, (_, rates, (momentum, update)) in enumerate(call for call in whole if call[0] == "step"):
+    for iteration, (_, rates, (momentum, update)) in enumerate(
+        call for call in whole if call[0] == "step"
+    ):
         assert rates == pytest.approx(wanted.rates(iteration), rel=1e-6)
         assert momentum == pytest.approx(wanted.momentum_at(iteration), rel=1e-6)
-        assert bool(update) == wanted.updates_at(iteration) == (iteration % wanted.accumulate_at(iteration) == 0)
+        assert (
+            bool(update)
+            == wanted.updates_at(iteration)
+            == (iteration % wanted.accumulate_at(iteration) == 0)
+        )
     assert calls("broken", until=2) + calls("broken", resume=True)[1:] == whole

@@ -1,4 +1,7 @@
-"""Evaluation: the published weights give the reference's AP, and several ranks lose and repeat no picture."""
+"""Evaluation: the published weights give the reference's AP, and several ranks lose and repeat
+no picture.
+"""
+
 import json
 import sys
 
@@ -11,12 +14,20 @@ from mindyolo_ext.data.shapes import make_shapes_dataset
 
 CONFIG = ROOT / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml"
 YOLOX = ROOT / "configs" / "yolox" / "yolox-nano.yaml"
-TOLERANCE = 0.001               # of every metric, as the reference file is to be met
+TOLERANCE = 0.001  # of every metric, as the reference file is to be met
 
 
-@pytest.mark.parametrize(("config", "file", "entry"), [
-    (CONFIG, "yolo_fastestv2/coco2017-0.241078ap-model.pth", "yolo_fastestv2_coco2017-0.241078ap"),
-    (YOLOX, "yolox/yolox_nano_0.1.1rc0_bnident.pth", "yolox_nano_0.1.1rc0_bnident")])
+@pytest.mark.parametrize(
+    ("config", "file", "entry"),
+    [
+        (
+            CONFIG,
+            "yolo_fastestv2/coco2017-0.241078ap-model.pth",
+            "yolo_fastestv2_coco2017-0.241078ap",
+        ),
+        (YOLOX, "yolox/yolox_nano_0.1.1rc0_bnident.pth", "yolox_nano_0.1.1rc0_bnident"),
+    ],
+)
 def test_published_weights_give_the_reference_values(golden, shared, tmp_path, config, file, entry):
     path = golden.root / "map_coco_val128.json"
     weight = shared / "weights" / file
@@ -36,7 +47,9 @@ def test_published_weights_give_the_reference_values(golden, shared, tmp_path, c
     if own:
         assert found.darknet.ap == pytest.approx(own["AP"], abs=TOLERANCE)
         for metric in ("precision", "recall", "f1"):
-            assert getattr(found.darknet_at_report, metric) == pytest.approx(own[metric], abs=TOLERANCE), metric
+            assert getattr(found.darknet_at_report, metric) == pytest.approx(
+                own[metric], abs=TOLERANCE
+            ), metric
 
 
 def evaluate(config_file, weight, data_root):
@@ -44,28 +57,64 @@ def evaluate(config_file, weight, data_root):
     from mindyolo_ext.engine.build import load_model, split_dataset
     from mindyolo_ext.engine.evaluate import evaluate as run_evaluation
     from mindyolo_ext.engine.predictor import Predictor
+
     config = load_config(config_file, [f"data.root={data_root}"])
     model, _ = load_model(weight, config)
     return run_evaluation(Predictor(model), split_dataset(config, "val"), config.eval)
 
 
 def test_two_ranks_give_the_detections_of_one(tmp_path):
-    """Seven pictures, batch 2: the last global batch is not full, and one rank ends without a picture."""
+    """Seven pictures, batch 2: the last global batch is not full, and one rank ends without a
+    picture.
+    """
     from mindyolo_ext.backend.parameters import parameter_values
     from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
     from mindyolo_ext.models import create_model
-    make_shapes_dataset(tmp_path / "shapes", train_images=0, val_images=7, size=(64, 64), seed=2, progress=False)
+
+    make_shapes_dataset(
+        tmp_path / "shapes", train_images=0, val_images=7, size=(64, 64), seed=2, progress=False
+    )
     model = create_model("yolo_fastestv2", num_classes=3)
-    metadata = CheckpointMetadata("yolo_fastestv2", 3, input_spec=model.input_spec, architecture=model.architecture)
+    metadata = CheckpointMetadata(
+        "yolo_fastestv2", 3, input_spec=model.input_spec, architecture=model.architecture
+    )
     save_checkpoint(tmp_path / "w.ckpt", parameter_values(model), metadata)
-    arguments = [str(ROOT / "test.py"), "--config", CONFIG, "--weight", tmp_path / "w.ckpt", "--data_root",
-                 tmp_path / "shapes", "--img_size", "64", "--per_batch_size", "2",
-                 "--set", "data.val.images=images/val", "--set", "data.val.annotations=annotations/val.json"]
+    arguments = [
+        str(ROOT / "test.py"),
+        "--config",
+        CONFIG,
+        "--weight",
+        tmp_path / "w.ckpt",
+        "--data_root",
+        tmp_path / "shapes",
+        "--img_size",
+        "64",
+        "--per_batch_size",
+        "2",
+        "--set",
+        "data.val.images=images/val",
+        "--set",
+        "data.val.annotations=annotations/val.json",
+    ]
     run([sys.executable, *arguments, "--save_dir", tmp_path / "one"])
-    run([*mpirun(2), sys.executable, *arguments, "--is_parallel", "True", "--save_dir", tmp_path / "two"])
-    one, two = (json.loads((tmp_path / name / "detections.json").read_text()) for name in ("one", "two"))
+    run(
+        [
+            *mpirun(2),
+            sys.executable,
+            *arguments,
+            "--is_parallel",
+            "True",
+            "--save_dir",
+            tmp_path / "two",
+        ]
+    )
+    one, two = (
+        json.loads((tmp_path / name / "detections.json").read_text()) for name in ("one", "two")
+    )
     assert len(one) == len(two) > 50 and len({r["image_id"] for r in two}) == 7
     for a, b in zip(one, two):
         assert (a["image_id"], a["category_id"]) == (b["image_id"], b["category_id"])
-        np.testing.assert_allclose([*b["bbox"], b["score"]], [*a["bbox"], a["score"]], rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(
+            [*b["bbox"], b["score"]], [*a["bbox"], a["score"]], rtol=1e-4, atol=1e-3
+        )
     assert (tmp_path / "two" / "metrics.txt").read_text().splitlines()[0]

@@ -1,4 +1,7 @@
-"""Options of an evaluation: VOC's metrics, boxes cut at the input before NMS, the program for COCO's metrics."""
+"""Options of an evaluation: VOC's metrics, boxes cut at the input before NMS, the program for
+COCO's metrics.
+"""
+
 import math
 
 import numpy as np
@@ -15,7 +18,9 @@ OBJECTS = [((8, 8, 24, 24), 0, False), ((40, 40, 60, 60), 1, True), ((30, 4, 60,
 
 
 class SaysAlways:
-    """Stands for a predictor: the same boxes, each of its class and with its score, for every picture."""
+    """Stands for a predictor: the same boxes, each of its class and with its score, for every
+    picture.
+    """
 
     num_classes = 2
 
@@ -42,21 +47,37 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     boxes, labels, ignore = zip(*OBJECTS)
     for number in range(2):
         write_image(folder / f"{number}.png", np.zeros((64, 64, 3), np.uint8))
-        collector.add(str(folder / f"{number}.png"), number + 1, (64, 64), boxes=boxes, labels=labels, ignore=ignore,
-                      where=[""] * 3)
+        collector.add(
+            str(folder / f"{number}.png"),
+            number + 1,
+            (64, 64),
+            boxes=boxes,
+            labels=labels,
+            ignore=ignore,
+            where=[""] * 3,
+        )
     return collector.finish()
 
 
 def test_voc_stands_beside_coco(dataset: Dataset) -> None:
-    predictor = SaysAlways(((8, 8, 24, 24), 0, 0.9), ((40, 40, 60, 60), 1, 0.8), ((0, 40, 9, 60), 1, 0.7),
-                           ((30, 4, 60, 20), 1, 0.6))
+    predictor = SaysAlways(
+        ((8, 8, 24, 24), 0, 0.9),
+        ((40, 40, 60, 60), 1, 0.8),
+        ((0, 40, 9, 60), 1, 0.7),
+        ((30, 4, 60, 20), 1, 0.6),
+    )
     result = evaluate(predictor, dataset, EvalConfig(per_batch_size=2, metrics=["voc"]), workers=0)
     cat, dog = result.voc.per_class
     assert (cat.name, cat.num_ground_truth, cat.ap, cat.ap07) == ("cat", 2, 1, 1)
     assert (dog.num_ground_truth, dog.num_difficult, dog.num_detections) == (2, 2, 4)
-    assert dog.ap == pytest.approx(0.5) and dog.ap07 == pytest.approx(0.5)      # the difficult one counts for nothing
+    # the difficult one counts for nothing
+    assert dog.ap == pytest.approx(0.5) and dog.ap07 == pytest.approx(0.5)
     values = result.values()
-    assert (values["voc07_AP50"], values["voc_AP50"]) == (result.voc.ap07, result.voc.ap) == pytest.approx((0.75, 0.75))
+    assert (
+        (values["voc07_AP50"], values["voc_AP50"])
+        == (result.voc.ap07, result.voc.ap)
+        == pytest.approx((0.75, 0.75))
+    )
     assert result.voc.table() in result.table() and result.coco.class_table() in result.table()
 
 
@@ -69,11 +90,18 @@ def test_voc_of_a_data_set_without_objects(tmp_path) -> None:
     collector = Collector("empty", ["cat", "dog"], relative=False, tolerance=0)
     write_image(tmp_path / "0.png", np.zeros((64, 64, 3), np.uint8))
     collector.add(str(tmp_path / "0.png"), 1, (64, 64), boxes=[], labels=[], ignore=[], where=[])
-    result = evaluate(SaysAlways(((8, 8, 24, 24), 0, 0.9)), collector.finish(), EvalConfig(metrics=["voc"]), workers=0)
+    result = evaluate(
+        SaysAlways(((8, 8, 24, 24), 0, 0.9)),
+        collector.finish(),
+        EvalConfig(metrics=["voc"]),
+        workers=0,
+    )
     assert math.isnan(result.values()["voc_AP50"])
 
 
-def test_a_missing_program_for_the_metrics_is_told_before_the_network_runs(dataset: Dataset, monkeypatch) -> None:
+def test_a_missing_program_for_the_metrics_is_told_before_the_network_runs(
+    dataset: Dataset, monkeypatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     predictor = SaysAlways(((8, 8, 24, 24), 0, 0.9))
     with pytest.raises(RuntimeError, match="pip install faster-coco-eval"):
@@ -84,7 +112,9 @@ def test_a_missing_program_for_the_metrics_is_told_before_the_network_runs(datas
 def test_the_recipe_names_the_program_for_the_metrics(dataset: Dataset, monkeypatch) -> None:
     named = []
     monkeypatch.setattr("mindyolo_ext.engine.evaluate.check_backend", named.append)
-    monkeypatch.setattr("mindyolo_ext.engine.evaluate.evaluate_coco", lambda *_, backend: named.append(backend))
+    monkeypatch.setattr(
+        "mindyolo_ext.engine.evaluate.evaluate_coco", lambda *_, backend: named.append(backend)
+    )
     predictor = SaysAlways(((8, 8, 24, 24), 0, 0.9))
     for backend in ("pycocotools", "faster_coco_eval"):
         evaluate(predictor, dataset, EvalConfig(backend=backend), workers=0)
@@ -92,10 +122,17 @@ def test_the_recipe_names_the_program_for_the_metrics(dataset: Dataset, monkeypa
 
 
 def test_wrong_names_are_told_with_the_recipe() -> None:
-    assert config_from_mapping({"eval": {"metrics": ["voc", "darknet"]}}).eval.metrics == ["voc", "darknet"]
-    with pytest.raises(ValueError, match=r"eval.metrics: has \['VOC'\], known beside COCO are darknet and voc"):
+    assert config_from_mapping({"eval": {"metrics": ["voc", "darknet"]}}).eval.metrics == [
+        "voc",
+        "darknet",
+    ]
+    with pytest.raises(
+        ValueError, match=r"eval.metrics: has \['VOC'\], known beside COCO are darknet and voc"
+    ):
         config_from_mapping({"eval": {"metrics": ["VOC"]}})
-    with pytest.raises(ValueError, match="eval.backend: wanted pycocotools or faster_coco_eval, got 'fast'"):
+    with pytest.raises(
+        ValueError, match="eval.backend: wanted pycocotools or faster_coco_eval, got 'fast'"
+    ):
         config_from_mapping({"eval": {"backend": "fast"}})
     assert config_from_mapping({"train": {"best_metric": "AP50"}}).train.best_metric == "AP50"
     with pytest.raises(ValueError, match="train.best_metric: wanted AP or AP50, got 'mAP'"):
@@ -112,6 +149,13 @@ def test_the_flag_of_the_metrics_reaches_the_recipe(command, monkeypatch, tmp_pa
 
     monkeypatch.setattr("mindyolo_ext.cli._start", start)
     monkeypatch.setattr("mindyolo_ext.cli._digest", lambda _weight: "")
-    assert command("test", "--config", recipe, "--weight", "w.ckpt", "--coco_backend", "faster_coco_eval")[0] != 0
+    assert (
+        command(
+            "test", "--config", recipe, "--weight", "w.ckpt", "--coco_backend", "faster_coco_eval"
+        )[0]
+        != 0
+    )
     assert seen == ["faster_coco_eval"]
-    assert command("test", "--config", recipe, "--weight", "w.ckpt", "--coco_backend", "fast")[0] == 2
+    assert (
+        command("test", "--config", recipe, "--weight", "w.ckpt", "--coco_backend", "fast")[0] == 2
+    )

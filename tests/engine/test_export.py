@@ -1,4 +1,7 @@
-"""Exported files of YOLOX: layout, metadata, batch and shape. Another family through the command: tests/test_cli.py."""
+"""Exported files of YOLOX: layout, metadata, batch and shape. Another family through the
+command: tests/test_cli.py.
+"""
+
 import json
 from pathlib import Path
 
@@ -15,36 +18,67 @@ from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models import create_model
 from mindyolo_ext.models.yolox_input import YOLOX_INPUTS
 
-SIZE, ROWS = (64, 96), 8 * 12 + 4 * 6 + 2 * 3                   # predictions of strides 8, 16 and 32
+SIZE, ROWS = (64, 96), 8 * 12 + 4 * 6 + 2 * 3  # predictions of strides 8, 16 and 32
 
 
 @pytest.fixture(scope="module")
 def weight(tmp_path_factory) -> Path:
     """Seeded weights of yolox_nano with 3 classes, made for pixels of 0..1."""
     model = create_model("yolox_nano", 3)
-    values = {name: seeded_tensor(original_name(name), array.shape, 0, 1.4)
-              for name, array in parameter_values(model).items()}
+    values = {
+        name: seeded_tensor(original_name(name), array.shape, 0, 1.4)
+        for name, array in parameter_values(model).items()
+    }
     path = tmp_path_factory.mktemp("export") / "nano.ckpt"
-    save_checkpoint(path, values, CheckpointMetadata("yolox_nano", 3, ["a", "b", "c"],
-                                                     YOLOX_INPUTS["mindyolo"](SIZE), dict(model.architecture)))
+    save_checkpoint(
+        path,
+        values,
+        CheckpointMetadata(
+            "yolox_nano",
+            3,
+            ["a", "b", "c"],
+            YOLOX_INPUTS["mindyolo"](SIZE),
+            dict(model.architecture),
+        ),
+    )
     return path
 
 
 def test_decoded_and_raw_files_tell_the_same(weight, tmp_path):
-    """Decoding the raw rows as deploy/README.md says gives the boxes and scores of the other file."""
+    """Decoding the raw rows as deploy/README.md says gives the boxes and scores of the other
+    file.
+    """
     import onnxruntime
-    sessions = {raw: onnxruntime.InferenceSession(
-        str(export(weight, ["onnx"], output=tmp_path / f"raw_{raw}", batch_size=2, raw=raw).files["onnx"]),
-        providers=["CPUExecutionProvider"]) for raw in (False, True)}
+
+    sessions = {
+        raw: onnxruntime.InferenceSession(
+            str(
+                export(
+                    weight, ["onnx"], output=tmp_path / f"raw_{raw}", batch_size=2, raw=raw
+                ).files["onnx"]
+            ),
+            providers=["CPUExecutionProvider"],
+        )
+        for raw in (False, True)
+    }
     spec = load_model(weight)[0].input_spec
     images = example_input(2, spec)[::-1].copy()
     boxes, scores = sessions[False].run(["boxes", "scores"], {"images": images})
-    rows, = sessions[True].run(["output0"], {"images": images})
-    assert boxes.shape == (2, ROWS, 4) and scores.shape == (2, ROWS, 3) and rows.shape == (2, ROWS, 8)
-    cells = [(x, y, stride) for stride in (8, 16, 32) for y in range(64 // stride) for x in range(96 // stride)]
+    (rows,) = sessions[True].run(["output0"], {"images": images})
+    assert (
+        boxes.shape == (2, ROWS, 4) and scores.shape == (2, ROWS, 3) and rows.shape == (2, ROWS, 8)
+    )
+    cells = [
+        (x, y, stride)
+        for stride in (8, 16, 32)
+        for y in range(64 // stride)
+        for x in range(96 // stride)
+    ]
     cell, stride = np.array(cells)[:, :2], np.array(cells)[:, 2:]
     center, half = (rows[..., :2] + cell) * stride, np.exp(rows[..., 2:4]) * stride / 2
-    np.testing.assert_allclose(boxes, np.concatenate((center - half, center + half), 2), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        boxes, np.concatenate((center - half, center + half), 2), rtol=1e-4, atol=1e-3
+    )
     np.testing.assert_allclose(scores, rows[..., 4:5] * rows[..., 5:], rtol=0, atol=1e-5)
     assert np.ptp(scores) > 0.01 and np.abs(boxes[0] - boxes[1]).max() > 0.1
     for raw, session in sessions.items():

@@ -1,4 +1,5 @@
 """GFLOPs: by hand for toys, at sizes that were not run; as published for the families."""
+
 import mindspore
 import pytest
 from routed_toy import RoutedToy
@@ -12,7 +13,9 @@ pytestmark = pytest.mark.usefixtures("graph_mode")
 
 
 def test_parts_of_a_toy_by_hand():
-    """Kernels: backbone 8 x 8 x 3 -> 4 at stride 8 (twice in the second exit), neck 3 x 3 x 4 -> 6, heads to 5."""
+    """Kernels: backbone 8 x 8 x 3 -> 4 at stride 8 (twice in the second exit), neck 3 x 3 x 4 ->
+    6, heads to 5.
+    """
     found, cells = routed_gflops(RoutedToy(), (32, 48)), 4 * 6
     backbone, neck = 2 * cells * 4 * 3 * 64, 2 * cells * 6 * 4 * 9
     assert found.glance * 1e9 == pytest.approx(backbone + neck)
@@ -23,7 +26,9 @@ def test_parts_of_a_toy_by_hand():
 
 
 class Various(nn.Cell):
-    """A grouped convolution, a dense layer on pooled values, and a convolution by a part of a weight."""
+    """A grouped convolution, a dense layer on pooled values, and a convolution by a part of a
+    weight.
+    """
 
     strides = (4,)
 
@@ -36,7 +41,9 @@ class Various(nn.Cell):
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = self.grouped(ops.cat((images, images[:, :1]), 1))
-        return self.dense(ops.mean(x, (2, 3))), ops.conv2d(x, self.part.weight[:2], self.part.bias[:2])
+        return self.dense(ops.mean(x, (2, 3))), ops.conv2d(
+            x, self.part.weight[:2], self.part.bias[:2]
+        )
 
 
 def test_groups_pooled_values_and_parts_of_weights():
@@ -50,14 +57,23 @@ def test_counting_leaves_the_framework_as_it_was():
     gflops(network, (16, 16))
     assert ops.Conv2D.__call__ is before
     assert not network.dense._forward_hook
-    with pytest.raises(RuntimeError, match="broken"), flops._eager(), flops._watched_convolutions(lambda *_: None):
+    with (
+        pytest.raises(RuntimeError, match="broken"),
+        flops._eager(),
+        flops._watched_convolutions(lambda *_: None),
+    ):
         raise RuntimeError("broken")
     assert ops.Conv2D.__call__ is before
     assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
 
 
-@pytest.mark.parametrize(("name", "size", "published"), [
-    ("yolox_nano", 416, 1.08), pytest.param("gold_yolo_n", 640, 12.1, marks=pytest.mark.all_cases)])
+@pytest.mark.parametrize(
+    ("name", "size", "published"),
+    [
+        ("yolox_nano", 416, 1.08),
+        pytest.param("gold_yolo_n", 640, 12.1, marks=pytest.mark.all_cases),
+    ],
+)
 def test_families_cost_what_was_published(name: str, size: int, published: float):
     """Nano's publication counts batch norms too, which are 3 % of so thin a network."""
     assert gflops(create_model(name, 80), (size, size)) == pytest.approx(published, rel=0.035)
@@ -70,13 +86,28 @@ def test_dynamicdet_costs_what_the_original_s_counter_says():
 
 
 @pytest.mark.all_cases
-@pytest.mark.parametrize(("name", "size", "easy", "hard"), [
-    ("dy_yolov7", 640, 104.52, 181.72), ("dy_yolov7x", 640, 189.68, 307.64), ("dy_yolov7_w6", 1280, 359.7, 601.7)])
-def test_official_variants_cost_what_the_original_s_counter_says(name: str, size: int, easy: float, hard: float):
+@pytest.mark.parametrize(
+    ("name", "size", "easy", "hard"),
+    [
+        ("dy_yolov7", 640, 104.52, 181.72),
+        ("dy_yolov7x", 640, 189.68, 307.64),
+        ("dy_yolov7_w6", 1280, 359.7, 601.7),
+    ],
+)
+def test_official_variants_cost_what_the_original_s_counter_says(
+    name: str, size: int, easy: float, hard: float
+):
     found = routed_gflops(create_model(name, 80), (size, size))
-    assert (found.easy, found.hard) == (pytest.approx(easy, rel=1e-4), pytest.approx(hard, rel=1e-4))
+    assert (found.easy, found.hard) == (
+        pytest.approx(easy, rel=1e-4),
+        pytest.approx(hard, rel=1e-4),
+    )
 
 
 def test_the_mean_follows_the_share():
     parts = RoutedGflops(glance=1.0, first=2.0, second=6.0)
-    assert (parts.mean(1), parts.mean(0), parts.mean(0.5)) == (parts.easy, parts.hard, 5.0) == (3.0, 7.0, 5.0)
+    assert (
+        (parts.mean(1), parts.mean(0), parts.mean(0.5))
+        == (parts.easy, parts.hard, 5.0)
+        == (3.0, 7.0, 5.0)
+    )

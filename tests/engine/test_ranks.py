@@ -1,4 +1,7 @@
-"""n ranks with batch b give the loss and the weights of one rank with batch n * b, through real launchers."""
+"""n ranks with batch b give the loss and the weights of one rank with batch n * b, through real
+launchers.
+"""
+
 import sys
 from pathlib import Path
 
@@ -9,8 +12,10 @@ from launching import mpirun, msrun, run
 PROGRAM = Path(__file__).parent / "ranks_program.py"
 
 
-@pytest.mark.parametrize("launcher, statistics", [
-    ("mpirun", "synchronised"), pytest.param("msrun", "frozen", marks=pytest.mark.all_cases)])
+@pytest.mark.parametrize(
+    "launcher, statistics",
+    [("mpirun", "synchronised"), pytest.param("msrun", "frozen", marks=pytest.mark.all_cases)],
+)
 def test_two_ranks_equal_one(launcher, statistics, tmp_path):
     out, alone = tmp_path / "two.npz", tmp_path / "one.npz"
     run([sys.executable, PROGRAM, alone, statistics])
@@ -22,7 +27,9 @@ def test_two_ranks_equal_one(launcher, statistics, tmp_path):
     np.testing.assert_array_equal(np.bincount(two.pop("ranks").astype(int)), [3, 5003])
     one.pop("ranks", None)
     # float32 sums in another order: 2e-7 per sum; the second step's loss has passed an update
-    np.testing.assert_allclose(two["reports"][:, [0, 1, 4, 5, 6]], one["reports"][:, [0, 1, 4, 5, 6]], rtol=2e-4)
+    np.testing.assert_allclose(
+        two["reports"][:, [0, 1, 4, 5, 6]], one["reports"][:, [0, 1, 4, 5, 6]], rtol=2e-4
+    )
     moved = 0
     for name, value in one.items():
         if name != "reports":

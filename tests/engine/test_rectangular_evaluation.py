@@ -1,4 +1,7 @@
-"""Rectangular evaluation: every picture once, each in the frame of its batch, boxes back where they were."""
+"""Rectangular evaluation: every picture once, each in the frame of its batch, boxes back where
+they were.
+"""
+
 import numpy as np
 import pytest
 
@@ -40,14 +43,23 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     collector = Collector("white", ["a"], relative=False, tolerance=0)
     for number, (height, width) in enumerate(SIZES):
         write_image(folder / f"{number}.png", np.full((height, width, 3), 255, np.uint8))
-        collector.add(str(folder / f"{number}.png"), number + 1, (height, width), boxes=[(0, 0, width, height)],
-                      labels=[0], ignore=[False], where=[""])
+        collector.add(
+            str(folder / f"{number}.png"),
+            number + 1,
+            (height, width),
+            boxes=[(0, 0, width, height)],
+            labels=[0],
+            ignore=[False],
+            where=[""],
+        )
     return collector.finish()
 
 
 @pytest.mark.parametrize("border", [None, 0, 4])
 @pytest.mark.parametrize("rounding", ["down", "down_height", "down_whole"])
-def test_boxes_come_back_from_their_frames(dataset: Dataset, border: int | None, rounding: str) -> None:
+def test_boxes_come_back_from_their_frames(
+    dataset: Dataset, border: int | None, rounding: str
+) -> None:
     spec = InputSpec(size=(96, 96), color="rgb", rounding=rounding, shrink="area", border=border)
     predictor = FindsThePhoto(spec)
     settings = EvalConfig(per_batch_size=2, rectangular=True, metrics=["darknet"])
@@ -58,7 +70,9 @@ def test_boxes_come_back_from_their_frames(dataset: Dataset, border: int | None,
     for (height, width), found in zip(SIZES, result.detections):
         assert found.shape == (1, 6)
         np.testing.assert_allclose(found[0, :4], [0, 0, width, height], atol=1.6)
-    assert result.coco.stats["AP75"] == pytest.approx(1.0) and result.darknet.ap == pytest.approx(1.0, abs=0.01)
+    assert result.coco.stats["AP75"] == pytest.approx(1.0) and result.darknet.ap == pytest.approx(
+        1.0, abs=0.01
+    )
     square = FindsThePhoto(spec)
     evaluate(square, dataset, EvalConfig(per_batch_size=2), workers=0)
     assert square.shapes == [(96, 96)] * 4
@@ -66,17 +80,32 @@ def test_boxes_come_back_from_their_frames(dataset: Dataset, border: int | None,
 
 def test_without_the_extra_pad(dataset: Dataset) -> None:
     predictor = FindsThePhoto(InputSpec(size=(96, 96), rounding="down_height", border=0))
-    evaluate(predictor, dataset, EvalConfig(per_batch_size=1, rectangular=True, rectangular_pad=0.0), workers=0)
-    assert predictor.shapes == [(64, 96), (64, 96), (64, 96), (96, 96), (96, 96), (96, 64), (96, 64)]
+    evaluate(
+        predictor,
+        dataset,
+        EvalConfig(per_batch_size=1, rectangular=True, rectangular_pad=0.0),
+        workers=0,
+    )
+    assert predictor.shapes == [
+        (64, 96),
+        (64, 96),
+        (64, 96),
+        (96, 96),
+        (96, 96),
+        (96, 64),
+        (96, 64),
+    ]
 
 
 def test_ranks_share_the_batches_of_one(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, settings = InputSpec(size=(96, 96), rounding="down_height", border=0), EvalConfig(per_batch_size=2,
-                                                                                            rectangular=True)
+    spec, settings = (
+        InputSpec(size=(96, 96), rounding="down_height", border=0),
+        EvalConfig(per_batch_size=2, rectangular=True),
+    )
     alone = FindsThePhoto(spec)
     wanted = evaluate(alone, dataset, settings, workers=0).detections
     found: list[np.ndarray] = [np.zeros((0, 6))] * len(SIZES)
-    for rank in range(3):                               # 4 batches: ranks 1 and 2 end with one without pictures
+    for rank in range(3):  # 4 batches: ranks 1 and 2 end with one without pictures
         predictor = FindsThePhoto(spec)
         monkeypatch.setattr("mindyolo_ext.engine.evaluate.world", lambda rank=rank: World(rank, 3))
         part = evaluate(predictor, dataset, settings, workers=0).detections

@@ -1,4 +1,7 @@
-"""A run that is killed and resumed equals an uninterrupted one, bit for bit; checkpoints are whole or absent."""
+"""A run that is killed and resumed equals an uninterrupted one, bit for bit; checkpoints are
+whole or absent.
+"""
+
 import csv
 import signal
 import subprocess
@@ -19,17 +22,33 @@ EPOCHS = 4
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
-    """A small recipe with everything that has state: momentum, moving average, micro batches, dynamic loss scale."""
+    """A small recipe with everything that has state: momentum, moving average, micro batches,
+    dynamic loss scale.
+    """
     folder = tmp_path_factory.mktemp("resume")
-    make_shapes_dataset(folder / "shapes", train_images=12, val_images=4, size=(64, 64), seed=1, progress=False)
+    make_shapes_dataset(
+        folder / "shapes", train_images=12, val_images=4, size=(64, 64), seed=1, progress=False
+    )
     split = {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"}
     content = {
-        "model": {"name": "yolo_fastestv2"}, "input": {"size": [64, 64]},
-        "data": {"root": str(folder / "shapes"), "train": split,
-                 "augment": ["resize", "contrast_brightness", "horizontal_flip"], "workers": 2},
-        "train": {"epochs": EPOCHS, "per_batch_size": 2, "run_eval": False, "ema_decay": 0.9, "ema_warmup": 10,
-                  "optimizer": {"lr": 0.005, "momentum": 0.9, "weight_decay": 5e-4, "accumulate": 2},
-                  "schedule": {"decay": "cosine", "warmup_epochs": 1}, "loss_scaler": "dynamic"},
+        "model": {"name": "yolo_fastestv2"},
+        "input": {"size": [64, 64]},
+        "data": {
+            "root": str(folder / "shapes"),
+            "train": split,
+            "augment": ["resize", "contrast_brightness", "horizontal_flip"],
+            "workers": 2,
+        },
+        "train": {
+            "epochs": EPOCHS,
+            "per_batch_size": 2,
+            "run_eval": False,
+            "ema_decay": 0.9,
+            "ema_warmup": 10,
+            "optimizer": {"lr": 0.005, "momentum": 0.9, "weight_decay": 5e-4, "accumulate": 2},
+            "schedule": {"decay": "cosine", "warmup_epochs": 1},
+            "loss_scaler": "dynamic",
+        },
     }
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -37,20 +56,37 @@ def recipe(tmp_path_factory) -> Path:
 
 
 def command(recipe: Path, folder: Path, *more: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), "--config", str(recipe), "--save_dir", str(folder),
-            "--compile_cache", str(recipe.parent / "cache"), *more]
+    return [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "--config",
+        str(recipe),
+        "--save_dir",
+        str(folder),
+        "--compile_cache",
+        str(recipe.parent / "cache"),
+        *more,
+    ]
 
 
 def losses(folder: Path) -> list[list[str]]:
     with (folder / "results.csv").open(encoding="utf-8") as file:
-        return [[row["epoch"], row["loss"], row["gradient_norm"], row["lr"]] for row in csv.DictReader(file)]
+        return [
+            [row["epoch"], row["loss"], row["gradient_norm"], row["lr"]]
+            for row in csv.DictReader(file)
+        ]
 
 
 def test_killed_and_resumed_equals_uninterrupted(recipe, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run(command(recipe, whole))
-    process = subprocess.Popen(command(recipe, broken), env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(recipe, broken),
+        env=environment(),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     last = broken / "weights" / "last.ckpt"
     try:
         until = time.monotonic() + 300
@@ -74,7 +110,9 @@ def test_killed_and_resumed_equals_uninterrupted(recipe, tmp_path):
     assert losses(broken) == losses(whole)
     assert not list((broken / "weights").glob("*tmp*"))
     name = "backbone.first_conv.0.weight"
-    assert not np.array_equal(found[f"state.weights.{name}"], found[name]), "weights and moving average must differ"
+    assert not np.array_equal(found[f"state.weights.{name}"], found[name]), (
+        "weights and moving average must differ"
+    )
 
 
 def test_resume_without_a_run_says_so(recipe, tmp_path):

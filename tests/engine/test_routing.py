@@ -1,4 +1,7 @@
-"""Dynamic inference: each image gets what its exit gives it alone, and no exit works for images of the other."""
+"""Dynamic inference: each image gets what its exit gives it alone, and no exit works for images
+of the other.
+"""
+
 import logging
 
 import numpy as np
@@ -47,19 +50,26 @@ def used(predictor: RoutedPredictor) -> dict[str, int]:
     return {part: meter.images for part, meter in predictor.meters.items()}
 
 
-@pytest.mark.parametrize("easiness", [[0.9], [0.1], [0.9, 0.7, 0.8], [0.2, 0.3, 0.1], [0.7, 0.2, 0.9]])
+@pytest.mark.parametrize(
+    "easiness", [[0.9], [0.1], [0.9, 0.7, 0.8], [0.2, 0.3, 0.1], [0.7, 0.2, 0.9]]
+)
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
-def test_every_image_gets_what_its_exit_gives_it_alone(predictor: RoutedPredictor, both: Both, easiness: list[float],
-                                                       threshold: float):
+def test_every_image_gets_what_its_exit_gives_it_alone(
+    predictor: RoutedPredictor, both: Both, easiness: list[float], threshold: float
+):
     images = images_of(easiness)
     predictor.dy_thres = threshold
     predictor.reset()
     boxes, scores = predictor(images)
     np.testing.assert_allclose(predictor.easiness, easiness, atol=1e-6)
     hard = [value < threshold for value in easiness]
-    assert used(predictor) == {"glance": len(images), "first": hard.count(False), "second": hard.count(True)}
+    assert used(predictor) == {
+        "glance": len(images),
+        "first": hard.count(False),
+        "second": hard.count(True),
+    }
     for row, is_second in enumerate(hard):
-        alone = [tensor.asnumpy()[0] for tensor in both(Tensor(images[row:row + 1]))]
+        alone = [tensor.asnumpy()[0] for tensor in both(Tensor(images[row : row + 1]))]
         assert np.abs(alone[0] - alone[2]).max() > 0.1
         np.testing.assert_allclose(boxes[row], alone[2 * is_second], rtol=1e-4, atol=1e-3)
         np.testing.assert_allclose(scores[row], alone[2 * is_second + 1], rtol=1e-4, atol=1e-3)
@@ -115,15 +125,26 @@ def test_graphs_are_compiled_once_per_part_and_size(caplog: pytest.LogCaptureFix
         for easiness in ([0.9, 0.1], [0.2, 0.7], [0.9, 0.8], [0.7, 0.6], [0.8, 0.3]):
             predictor(images_of(easiness))
     said = [record.message for record in caplog.records if record.message.startswith("compiling")]
-    parts = ["the first backbone and the router", "the first exit", "the second exit", "the first exit"]
+    parts = [
+        "the first backbone and the router",
+        "the first exit",
+        "the second exit",
+        "the first exit",
+    ]
     assert [text.split(": ")[0] for text in said] == [f"compiling {part}" for part in parts]
     cells = [predictor._glance, *predictor._whole.values(), *predictor._rows.values()]
     assert [len(cell.compile_cache) for cell in cells] == [1, 1, 0, 1, 1]
 
 
-def test_new_weights_need_no_compilation(predictor: RoutedPredictor, caplog: pytest.LogCaptureFixture):
+def test_new_weights_need_no_compilation(
+    predictor: RoutedPredictor, caplog: pytest.LogCaptureFixture
+):
     predictor.dy_thres = 0.5
-    images, before, other = images_of([0.9, 0.1, 0.7]), parameter_values(predictor.network), RoutedToy(seed=5)
+    images, before, other = (
+        images_of([0.9, 0.1, 0.7]),
+        parameter_values(predictor.network),
+        RoutedToy(seed=5),
+    )
     predictor(images)
     with caplog.at_level(logging.INFO, "mindyolo_ext"):
         predictor.update(other)
@@ -138,7 +159,7 @@ def test_the_threshold_itself_is_easy_and_one_sends_all_to_the_second():
     assert is_hard(easiness, 0.25).tolist() == [True, False, False, False]
     assert not is_hard(easiness, 0).any()
     assert is_hard(easiness, 1).all()
-    assert is_hard(np.float32([0.3]), float(np.float32(0.3)) + 1e-12).all()         # compared as float64
+    assert is_hard(np.float32([0.3]), float(np.float32(0.3)) + 1e-12).all()  # compared as float64
 
 
 def test_the_kind_of_predictor_follows_the_model():
@@ -156,13 +177,26 @@ def test_the_kind_of_predictor_follows_the_model():
 
 def test_routing_sums_up():
     milliseconds = {"glance": 20.0, "first": 10.0, "second": 40.0}
-    routing = Routing(np.float32([0.1, 0.5, 0.6, 0.9]), 0.5, milliseconds, (64, 96), RoutedGflops(1.0, 2.0, 6.0))
+    routing = Routing(
+        np.float32([0.1, 0.5, 0.6, 0.9]), 0.5, milliseconds, (64, 96), RoutedGflops(1.0, 2.0, 6.0)
+    )
     assert routing.share_easy == 0.75
     assert routing.gflops.mean(0.75) == 4.0
-    assert routing.images_per_second == images_per_second(milliseconds, 0.75) == pytest.approx(1000 / 37.5)
+    assert (
+        routing.images_per_second
+        == images_per_second(milliseconds, 0.75)
+        == pytest.approx(1000 / 37.5)
+    )
     head, _, row = routing.table().splitlines()
-    assert "mean GFLOPs at 64x96" in head and row.split() == ["0.500000", "75.0", "4", "26.67", "20.00", "10.00",
-                                                               "40.00"]
+    assert "mean GFLOPs at 64x96" in head and row.split() == [
+        "0.500000",
+        "75.0",
+        "4",
+        "26.67",
+        "20.00",
+        "10.00",
+        "40.00",
+    ]
     assert images_per_second(dict.fromkeys(milliseconds, 0.0), 0.5) == 0.0
 
 
@@ -172,26 +206,38 @@ def test_evaluation_tells_how_pictures_were_routed(tmp_path):
     greys = [230, 26, 179]
     for number, grey in enumerate(greys):
         write_image(tmp_path / f"{number}.png", np.full((16, 16, 3), grey, np.uint8))
-        collector.add(str(tmp_path / f"{number}.png"), number + 1, (16, 16), boxes=[(0, 0, 8, 8)], labels=[0],
-                      ignore=[False], where=[""])
+        collector.add(
+            str(tmp_path / f"{number}.png"),
+            number + 1,
+            (16, 16),
+            boxes=[(0, 0, 8, 8)],
+            labels=[0],
+            ignore=[False],
+            where=[""],
+        )
     predictor = RoutedPredictor(RoutedToy(), dy_thres=0.5)
     result = evaluate(predictor, collector.finish(), EvalConfig(per_batch_size=2), workers=0)
     np.testing.assert_allclose(result.routing.easiness, np.array(greys) / 255, atol=1e-5)
     assert result.routing.share_easy == pytest.approx(2 / 3)
     assert all(value > 0 for value in result.routing.milliseconds.values())
     assert result.milliseconds["network"] == pytest.approx(
-        1e3 * sum(meter.seconds for meter in predictor.meters.values()) / 3)
+        1e3 * sum(meter.seconds for meter in predictor.meters.values()) / 3
+    )
     assert used(predictor) == {"glance": 4, "first": 2, "second": 1}
     assert "network, images/s" in result.table()
 
 
 def test_dynamicdet_gives_what_its_training_form_gives_layer_by_layer():
     model = create_model("dy_yolov7_w0125", 2).set_train(False)
-    images = np.random.default_rng(0).random((2, 3, 64, 64), np.float32) * np.float32([0.2, 1]).reshape(2, 1, 1, 1)
+    images = np.random.default_rng(0).random((2, 3, 64, 64), np.float32) * np.float32(
+        [0.2, 1]
+    ).reshape(2, 1, 1, 1)
     set_context(mode=PYNATIVE_MODE)
     easiness, features = model.glance(Tensor(images))
-    exits = [[tensor.asnumpy() for tensor in found] for found in (
-        model.first(features), model.second(Tensor(images), features))]
+    exits = [
+        [tensor.asnumpy() for tensor in found]
+        for found in (model.first(features), model.second(Tensor(images), features))
+    ]
     set_context(mode=GRAPH_MODE)
     middle = float(easiness.asnumpy().astype(np.float64).mean())
     predictor = new_predictor(model, dy_thres=middle)

@@ -1,4 +1,7 @@
-"""Thresholds: shares of easy pictures, what a checkpoint remembers of them, and what a wrong wish is told."""
+"""Thresholds: shares of easy pictures, what a checkpoint remembers of them, and what a wrong
+wish is told.
+"""
+
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +29,14 @@ from mindyolo_ext.models import create_model
 pytestmark = pytest.mark.usefixtures("graph_mode")
 GREYS = (230, 26, 179, 51, 102, 128, 77)
 EASINESS = np.random.default_rng(3).random(40).astype(np.float32)
-STORED = {"values": thresholds_of(EASINESS).tolist(), "lowest": float(EASINESS.min()),
-          "highest": float(EASINESS.max()), "pictures": 40, "data": "toy", "size": [SIDE, SIDE]}
+STORED = {
+    "values": thresholds_of(EASINESS).tolist(),
+    "lowest": float(EASINESS.min()),
+    "highest": float(EASINESS.max()),
+    "pictures": 40,
+    "data": "toy",
+    "size": [SIDE, SIDE],
+}
 
 
 def metadata(**extra: object) -> CheckpointMetadata:
@@ -39,7 +48,8 @@ def test_thresholds_are_percentiles_between_nought_and_one():
     np.testing.assert_allclose(values, np.arange(11) / 10, atol=1e-7)
     assert values.dtype == np.float64
     np.testing.assert_allclose(thresholds_of(np.float32([0.25])), [0, *[0.25] * 9, 1])
-    np.testing.assert_allclose(thresholds_of([0.2, 0.4])[[1, 5, 9]], [0.22, 0.3, 0.38])      # in proportion
+    # in proportion
+    np.testing.assert_allclose(thresholds_of([0.2, 0.4])[[1, 5, 9]], [0.22, 0.3, 0.38])
 
 
 @pytest.mark.parametrize("wrong", [[], [0.1, np.nan], [np.inf]])
@@ -57,10 +67,14 @@ def test_a_share_gives_that_share(easy: float):
 
 @pytest.mark.parametrize("easy", [0.02, 0.25, 0.66, 0.97])
 def test_between_percentiles_in_proportion(easy: float):
-    """Of pictures spread evenly the share is met; towards the ends 0 and 1 would be far from any picture."""
+    """Of pictures spread evenly the share is met; towards the ends 0 and 1 would be far from any
+    picture.
+    """
     easiness = np.linspace(0.4, 0.6, 1001)
     stored = {"values": thresholds_of(easiness).tolist(), "lowest": 0.4, "highest": 0.6}
-    assert threshold_for(easy, stored) == pytest.approx(np.percentile(easiness, 100 * (1 - easy)), abs=1e-9)
+    assert threshold_for(easy, stored) == pytest.approx(
+        np.percentile(easiness, 100 * (1 - easy)), abs=1e-9
+    )
 
 
 def test_the_ends_need_no_measurement():
@@ -77,16 +91,24 @@ def test_wishes_that_are_met():
     assert choose_threshold(model, metadata(), where="a.ckpt", dy_thres=0.25) == 0.25
     assert choose_threshold(RoutedToy(router=False), metadata(), where="a.ckpt", dy_thres=0) == 0
     assert choose_threshold(RoutedToy(router=False), metadata(), where="a.ckpt", easy=1) == 0
-    assert choose_threshold(model, metadata(thresholds=STORED), where="a.ckpt", easy=0.9) == pytest.approx(
-        np.percentile(EASINESS.astype(np.float64), 10))
+    assert choose_threshold(
+        model, metadata(thresholds=STORED), where="a.ckpt", easy=0.9
+    ) == pytest.approx(np.percentile(EASINESS.astype(np.float64), 10))
 
 
-@pytest.mark.parametrize(("wish", "message"), [
-    ({"easy": 0.5}, r"a\.ckpt: holds no thresholds yet, .* 50 % .*-ext thresholds --config .* --weight a\.ckpt"),
-    ({"easy": 1.5}, r"share of easy images in 0\.\.1, got 1\.5"),
-    ({"dy_thres": -0.5}, r"threshold in 0\.\.1 .*got -0\.5"),
-    ({"easy": 0.5, "dy_thres": 0.5}, "a.ckpt: dy_thres and easy say the same"),
-])
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        (
+            {"easy": 0.5},
+            r"a\.ckpt: holds no thresholds yet, .* 50 % .*-ext thresholds --config .* --weight "
+            r"a\.ckpt",
+        ),
+        ({"easy": 1.5}, r"share of easy images in 0\.\.1, got 1\.5"),
+        ({"dy_thres": -0.5}, r"threshold in 0\.\.1 .*got -0\.5"),
+        ({"easy": 0.5, "dy_thres": 0.5}, "a.ckpt: dy_thres and easy say the same"),
+    ],
+)
 def test_wishes_that_cannot_be_met(wish: dict[str, float], message: str):
     with pytest.raises(ValueError, match=message):
         choose_threshold(RoutedToy(), metadata(), where="a.ckpt", **wish)
@@ -107,7 +129,9 @@ def test_another_input_size_is_told(caplog: pytest.LogCaptureFixture):
     model = RoutedToy()
     choose_threshold(model, metadata(thresholds=STORED), where="a.ckpt", easy=0.5)
     assert not caplog.records
-    choose_threshold(model, metadata(thresholds={**STORED, "size": [64, 64]}), where="a.ckpt", easy=0.5)
+    choose_threshold(
+        model, metadata(thresholds={**STORED, "size": [64, 64]}), where="a.ckpt", easy=0.5
+    )
     assert "measured with input [64, 64], not [32, 32]" in caplog.text
 
 
@@ -125,20 +149,30 @@ def greys(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     for number, grey in enumerate(GREYS):
         width = SIDE * (1 + number % 2)
         write_image(folder / f"{number}.png", np.full((SIDE, width, 3), grey, np.uint8))
-        collector.add(str(folder / f"{number}.png"), number + 1, (SIDE, width), boxes=[], labels=[], ignore=[],
-                      where=[])
+        collector.add(
+            str(folder / f"{number}.png"),
+            number + 1,
+            (SIDE, width),
+            boxes=[],
+            labels=[],
+            ignore=[],
+            where=[],
+        )
     return collector.finish()
 
 
 @pytest.mark.parametrize("rectangular", [False, True])
 def test_easiness_of_every_picture_in_order(greys: Dataset, rectangular: bool):
-    """Wide pictures are padded in square batches; rectangular ones hold them in another order and in other frames."""
+    """Wide pictures are padded in square batches; rectangular ones hold them in another order
+    and in other frames.
+    """
     settings = EvalConfig(per_batch_size=2, rectangular=rectangular, rectangular_pad=0.0)
     easiness = measure_easiness(RoutedPredictor(RoutedToy()), greys, settings, workers=0)
     wide = np.arange(len(GREYS)) % 2 == 1
     own = np.array(GREYS) / 255
     np.testing.assert_allclose(easiness[~wide], own[~wide], atol=1e-5)
-    if rectangular:         # the last batch, of one picture, and those of a kind have frames without padding
+    # the last batch, of one picture, and those of a kind have frames without padding
+    if rectangular:
         assert np.isclose(easiness[wide], own[wide], atol=1e-5).sum() >= 2
     else:
         np.testing.assert_allclose(easiness[wide], (own[wide] + 114 / 255) / 2, atol=1e-5)
@@ -155,7 +189,11 @@ def test_a_picture_lost_or_seen_twice_is_noticed():
 def test_a_checkpoint_keeps_everything_else(tmp_path: Path):
     values = {"a.weight": np.float32([[1, 2]]), "state.step": np.array(3, np.int64)}
     source, target = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
-    save_checkpoint(source, values, CheckpointMetadata("toy", 1, ["x"], epoch=4, extra={"training": {"updates": 7}}))
+    save_checkpoint(
+        source,
+        values,
+        CheckpointMetadata("toy", 1, ["x"], epoch=4, extra={"training": {"updates": 7}}),
+    )
     before = source.read_bytes()
     store_thresholds(source, target, STORED)
     assert source.read_bytes() == before
@@ -172,8 +210,16 @@ def test_a_checkpoint_keeps_everything_else(tmp_path: Path):
 
 
 def test_table_mixes_the_exits():
-    found = Thresholds(EASINESS, thresholds_of(EASINESS), (64, 64), RoutedGflops(1.0, 1.0, 11.0), Path("p"), Path("c"))
+    found = Thresholds(
+        EASINESS,
+        thresholds_of(EASINESS),
+        (64, 64),
+        RoutedGflops(1.0, 1.0, 11.0),
+        Path("p"),
+        Path("c"),
+    )
     rows = [line.split() for line in found.table().splitlines()[2:13]]
-    assert [(row[0], row[1], row[3]) for row in rows] == [(f"{100 - 10 * i}", f"{10 * i}", f"{100 - 10 * i:.1f}")
-                                                          for i in range(11)]
+    assert [(row[0], row[1], row[3]) for row in rows] == [
+        (f"{100 - 10 * i}", f"{10 * i}", f"{100 - 10 * i:.1f}") for i in range(11)
+    ]
     assert [float(row[4]) for row in rows] == [2.0 + i for i in range(11)]

@@ -1,4 +1,7 @@
-"""Training runs in this process: the loss falls, stages and fine-tuning work, bad numbers stop with advice."""
+"""Training runs in this process: the loss falls, stages and fine-tuning work, bad numbers stop
+with advice.
+"""
+
 import csv
 import math
 
@@ -19,29 +22,63 @@ EPOCHS = 30
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     launch.start("CPU", seed=0)
-    return make_shapes_dataset(tmp_path_factory.mktemp("train"), train_images=8, val_images=4, size=(64, 64), seed=1,
-                               progress=False)
+    return make_shapes_dataset(
+        tmp_path_factory.mktemp("train"),
+        train_images=8,
+        val_images=4,
+        size=(64, 64),
+        seed=1,
+        progress=False,
+    )
 
 
 def recipe(shapes, **train_section) -> Config:
     def split(name):
-        return {"format": "coco", "images": f"images/{name}", "annotations": f"annotations/{name}.json"}
-    section = {"epochs": EPOCHS, "per_batch_size": 4, "optimizer": {"name": "adamw", "lr": 0.003}, **train_section}
-    return config_from_mapping({
-        "model": {"name": "yolo_fastestv2", "keywords": {"anchors": [[10, 10], [16, 16], [22, 22], [26, 26], [32, 32],
-                                                                     [40, 40]]}},
-        "input": {"size": [64, 64]},
-        "data": {"root": str(shapes), "train": split("train"), "val": split("val"), "augment": ["resize"],
-                 "workers": 1},
-        "train": section, "eval": {"metrics": ["darknet"], "per_batch_size": 4}})
+        return {
+            "format": "coco",
+            "images": f"images/{name}",
+            "annotations": f"annotations/{name}.json",
+        }
+
+    section = {
+        "epochs": EPOCHS,
+        "per_batch_size": 4,
+        "optimizer": {"name": "adamw", "lr": 0.003},
+        **train_section,
+    }
+    return config_from_mapping(
+        {
+            "model": {
+                "name": "yolo_fastestv2",
+                "keywords": {
+                    "anchors": [[10, 10], [16, 16], [22, 22], [26, 26], [32, 32], [40, 40]]
+                },
+            },
+            "input": {"size": [64, 64]},
+            "data": {
+                "root": str(shapes),
+                "train": split("train"),
+                "val": split("val"),
+                "augment": ["resize"],
+                "workers": 1,
+            },
+            "train": section,
+            "eval": {"metrics": ["darknet"], "per_batch_size": 4},
+        }
+    )
 
 
 @pytest.fixture(scope="module")
 def finished(shapes, tmp_path_factory):
     """A run with two stages, moving average and evaluation at its end."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    config = recipe(shapes, eval_interval=EPOCHS, ema_decay=0.9, ema_warmup=1,
-                    stages=[{"from_epoch": EPOCHS - 1, "augment": ["resize", "horizontal_flip"]}])
+    config = recipe(
+        shapes,
+        eval_interval=EPOCHS,
+        ema_decay=0.9,
+        ema_warmup=1,
+        stages=[{"from_epoch": EPOCHS - 1, "augment": ["resize", "horizontal_flip"]}],
+    )
     return train(config, folder), folder, config
 
 
@@ -56,10 +93,17 @@ def test_the_loss_falls_and_the_files_are_there(finished):
     assert [int(r["epoch"]) for r in table] == list(range(EPOCHS))
     assert float(table[-2]["loss"]) < 0.6 * float(table[0]["loss"])
     assert table[-1]["AP50"] and table[-1]["own_AP50"] and not table[0]["AP50"]
-    for name in ("results.png", "train_batch.jpg", "config.yaml", "weights/last.ckpt", "weights/best.ckpt"):
+    for name in (
+        "results.png",
+        "train_batch.jpg",
+        "config.yaml",
+        "weights/last.ckpt",
+        "weights/best.ckpt",
+    ):
         assert (folder / name).stat().st_size > 0, name
     assert result.best_epoch == EPOCHS - 1
     from mindyolo_ext.config import load_config
+
     assert load_config(folder / "config.yaml") == config
 
 
@@ -67,7 +111,10 @@ def test_checkpoints_describe_themselves(finished):
     _, folder, config = finished
     model, metadata = load_model(folder / "weights" / "best.ckpt")
     assert metadata.class_names == ["circle", "square", "triangle"] and metadata.epoch == EPOCHS - 1
-    assert model.input_spec.size == (64, 64) and [list(a) for a in model.anchors] == config.model.keywords["anchors"]
+    assert (
+        model.input_spec.size == (64, 64)
+        and [list(a) for a in model.anchors] == config.model.keywords["anchors"]
+    )
     values, _ = load_checkpoint(folder / "weights" / "best.ckpt")
     assert not any(name.startswith("state.") for name in values)
     last, _ = load_checkpoint(folder / "weights" / "last.ckpt")
@@ -80,39 +127,58 @@ def test_fine_tuning_keeps_what_fits(finished):
     model = create_model("yolo_fastestv2", num_classes=5)
     fresh = start_from(model, folder / "weights" / "best.ckpt")
     assert sorted(fresh) == ["output_cls_layers.bias", "output_cls_layers.weight"]
-    np.testing.assert_array_equal(model.backbone.first_conv[0].weight.asnumpy(), values["backbone.first_conv.0.weight"])
+    np.testing.assert_array_equal(
+        model.backbone.first_conv[0].weight.asnumpy(), values["backbone.first_conv.0.weight"]
+    )
 
 
 def test_gradients_that_stay_bad_stop_the_run_with_advice(shapes, tmp_path):
-    config = recipe(shapes, run_eval=False, max_bad_steps=2, optimizer={"lr": 1e30, "momentum": 0.9})
+    config = recipe(
+        shapes, run_eval=False, max_bad_steps=2, optimizer={"lr": 1e30, "momentum": 0.9}
+    )
     with pytest.raises(FloatingPointError, match="steps in a row.*Try a lower train.optimizer.lr"):
         train(config, tmp_path / "bad")
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"freeze": ["backbones"]}, "no parameter starts with 'backbones'"),
-    ({"per_batch_size": 9}, "wanted at least one whole batch"),
-    ({"loss": {"name": "nothing"}}, "unknown loss 'nothing'"),
-    ({"optimizer": {"groups": "three"}}, "train.optimizer.groups must be one of"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"freeze": ["backbones"]}, "no parameter starts with 'backbones'"),
+        ({"per_batch_size": 9}, "wanted at least one whole batch"),
+        ({"loss": {"name": "nothing"}}, "unknown loss 'nothing'"),
+        ({"optimizer": {"groups": "three"}}, "train.optimizer.groups must be one of"),
+    ],
+)
 def test_recipes_that_do_not_fit(shapes, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         train(recipe(shapes, run_eval=False, **changes), tmp_path / "run")
 
 
 def test_stages_override_what_they_name():
-    config = config_from_mapping({"data": {"augment": ["a"]}, "train": {
-        "loss": {"name": "x", "l1": False}, "stages": [{"from_epoch": 5, "loss": {"l1": True}},
-                                                      {"from_epoch": 2, "augment": []}]}})
+    config = config_from_mapping(
+        {
+            "data": {"augment": ["a"]},
+            "train": {
+                "loss": {"name": "x", "l1": False},
+                "stages": [
+                    {"from_epoch": 5, "loss": {"l1": True}},
+                    {"from_epoch": 2, "augment": []},
+                ],
+            },
+        }
+    )
     assert stage_at(config, 1) == ({"name": "x", "l1": False}, ["a"])
     assert stage_at(config, 2) == ({"name": "x", "l1": False}, [])
     assert stage_at(config, 6) == ({"name": "x", "l1": True}, [])
 
 
 def test_moving_average_and_multi_scale_are_functions_of_the_step():
-    settings = config_from_mapping({"train": {"ema_decay": 0.9999, "multi_scale": [320, 352, 384],
-                                              "multi_scale_interval": 10}}).train
+    settings = config_from_mapping(
+        {"train": {"ema_decay": 0.9999, "multi_scale": [320, 352, 384], "multi_scale_interval": 10}}
+    ).train
     assert ema_decay(settings, 1) == pytest.approx(0.9999 * (1 - math.exp(-1 / 2000)))
     sizes = [multi_scale_size(settings, k) for k in range(200)]
     assert sizes == [multi_scale_size(settings, k) for k in range(200)]
-    assert {s for s, _ in sizes} == {320, 352, 384} and all(len(set(sizes[k:k + 10])) == 1 for k in range(0, 200, 10))
+    assert {s for s, _ in sizes} == {320, 352, 384} and all(
+        len(set(sizes[k : k + 10])) == 1 for k in range(0, 200, 10)
+    )

@@ -1,4 +1,7 @@
-"""Published YOLOX weights: exported files, prediction and runner agree with a foreign export and with each other."""
+"""Published YOLOX weights: exported files, prediction and runner agree with a foreign export and
+with each other.
+"""
+
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from mindyolo_ext.engine.export import export
 from mindyolo_ext.engine.predict import Detector
 from mindyolo_ext.input_spec import InputSpec
 
-TOLERANCE = 1e-3                # of box logits and probabilities
+TOLERANCE = 1e-3  # of box logits and probabilities
 PHOTOS = ("000004.jpg", "000139.jpg", "000148.jpg", "000181.jpg", "000230.jpg")
 
 
@@ -19,9 +22,19 @@ PHOTOS = ("000004.jpg", "000139.jpg", "000148.jpg", "000181.jpg", "000230.jpg")
 def published(shared) -> Path:
     """The folder of published weights; the tests are skipped if a file is missing."""
     folder = shared / "weights" / "yolox"
-    files = [folder / name for name in ("yolox_nano_0.1.1rc0_bnident.pth", "yolox_nano_0.1.1rc0.onnx",
-                                        "yolox_nano_0.0.1legacy_bnident.pth")]
-    missing = [path for path in (*files, *(shared / "images" / name for name in PHOTOS)) if not path.is_file()]
+    files = [
+        folder / name
+        for name in (
+            "yolox_nano_0.1.1rc0_bnident.pth",
+            "yolox_nano_0.1.1rc0.onnx",
+            "yolox_nano_0.0.1legacy_bnident.pth",
+        )
+    ]
+    missing = [
+        path
+        for path in (*files, *(shared / "images" / name for name in PHOTOS))
+        if not path.is_file()
+    ]
     if missing:
         pytest.skip(f"no {missing[0]}")
     return folder
@@ -40,27 +53,37 @@ def converted(source: Path, folder: Path, *more: str) -> Path:
 
 def onnx_session(path: Path):
     import onnxruntime
+
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def test_raw_export_equals_the_foreign_one(nano, published, shared, tmp_path):
     """Rows in the same order: box logits, objectness, class probabilities."""
     import mindspore as ms
+
     files = export(nano, output=tmp_path / "raw", raw=True).files
-    foreign, ours = onnx_session(published / "yolox_nano_0.1.1rc0.onnx"), onnx_session(files["onnx"])
+    foreign, ours = (
+        onnx_session(published / "yolox_nano_0.1.1rc0.onnx"),
+        onnx_session(files["onnx"]),
+    )
     spec = InputSpec.from_json(ours.get_modelmeta().custom_metadata_map["input_spec"])
     mindir = ms.nn.GraphCell(ms.load(str(files["mindir"])))
     for name in PHOTOS:
         images = spec.prepare(read_image(shared / "images" / name))[0][None]
         wanted = foreign.run(None, {"images": images})[0]
         assert wanted.shape == (1, 3549, 85) and wanted[..., 4].max() > 0.8, name
-        np.testing.assert_allclose(ours.run(None, {"images": images})[0], wanted, rtol=0, atol=TOLERANCE, err_msg=name)
-        np.testing.assert_allclose(mindir(ms.Tensor(images)).asnumpy(), wanted, rtol=0, atol=TOLERANCE, err_msg=name)
+        np.testing.assert_allclose(
+            ours.run(None, {"images": images})[0], wanted, rtol=0, atol=TOLERANCE, err_msg=name
+        )
+        np.testing.assert_allclose(
+            mindir(ms.Tensor(images)).asnumpy(), wanted, rtol=0, atol=TOLERANCE, err_msg=name
+        )
 
 
 def test_the_onnx_runner_finds_what_predict_finds(nano, shared, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "deploy"))
     from onnx_runtime import OnnxDetector
+
     runner = OnnxDetector(export(nano, ["onnx"], output=tmp_path / "decoded").files["onnx"])
     detector = Detector(nano)
     for name in PHOTOS:
@@ -74,8 +97,14 @@ def test_the_onnx_runner_finds_what_predict_finds(nano, shared, tmp_path, monkey
 
 def test_legacy_weights_see_with_their_own_input_only(published, shared, tmp_path):
     """The weights of version 0.1.0 find the cyclist; on the input of 0.1.1 they find no bicycle."""
-    source, photo = published / "yolox_nano_0.0.1legacy_bnident.pth", shared / "images" / "000139.jpg"
+    source, photo = (
+        published / "yolox_nano_0.0.1legacy_bnident.pth",
+        shared / "images" / "000139.jpg",
+    )
     found = Detector(converted(source, tmp_path)).predict(photo)
     assert sorted(found.names) == ["bicycle", "person", "person"]
     assert np.abs(found.boxes[found.names.index("bicycle")] - (115, 132, 240, 260)).max() < 15
-    assert "bicycle" not in Detector(converted(source, tmp_path, "--input", "official")).predict(photo).names
+    assert (
+        "bicycle"
+        not in Detector(converted(source, tmp_path, "--input", "official")).predict(photo).names
+    )

@@ -1,4 +1,5 @@
 """Frames of boxes: network pixels, photo pixels, COCO records."""
+
 import json
 
 import numpy as np
@@ -9,14 +10,22 @@ from mindyolo_ext.input_spec import InputSpec
 
 
 def test_boxes_go_back_to_the_photo():
-    letterbox = InputSpec(size=(320, 320)).place(100, 200)       # scale 1.6, 80 pixels above and below
+    letterbox = InputSpec(size=(320, 320)).place(100, 200)  # scale 1.6, 80 pixels above and below
     detections = np.array([[16, 96, 160, 240, 0.5, 7], [-16, 0, 336, 400, 0.25, 1]], np.float32)
-    np.testing.assert_allclose(detections_to_photo(detections, letterbox),
-                               [[10, 10, 100, 100, 0.5, 7], [0, 0, 200, 100, 0.25, 1]], atol=1e-4)
-    np.testing.assert_allclose(detections_to_photo(detections, letterbox, clip=False)[1],
-                               [-10, -50, 210, 200, 0.25, 1], atol=1e-4)
+    np.testing.assert_allclose(
+        detections_to_photo(detections, letterbox),
+        [[10, 10, 100, 100, 0.5, 7], [0, 0, 200, 100, 0.25, 1]],
+        atol=1e-4,
+    )
+    np.testing.assert_allclose(
+        detections_to_photo(detections, letterbox, clip=False)[1],
+        [-10, -50, 210, 200, 0.25, 1],
+        atol=1e-4,
+    )
     stretch = InputSpec(size=(352, 352), resize="stretch").place(176, 704)
-    np.testing.assert_allclose(detections_to_photo(detections[:1], stretch)[0, :4], [32, 48, 320, 120], atol=1e-4)
+    np.testing.assert_allclose(
+        detections_to_photo(detections[:1], stretch)[0, :4], [32, 48, 320, 120], atol=1e-4
+    )
     assert detections_to_photo(np.zeros((0, 6)), stretch).shape == (0, 6)
 
 
@@ -25,7 +34,8 @@ def test_coco_records_are_plain_json():
     records = coco_records(detections, "street-1", [3, 90])
     assert json.loads(json.dumps(records)) == [
         {"image_id": "street-1", "category_id": 90, "bbox": [10.0, 20.0, 30.0, 60.0], "score": 0.5},
-        {"image_id": "street-1", "category_id": 3, "bbox": [0.0, 0.0, 1.0, 1.0], "score": 0.25}]
+        {"image_id": "street-1", "category_id": 3, "bbox": [0.0, 0.0, 1.0, 1.0], "score": 0.25},
+    ]
     assert coco_records(np.zeros((0, 6)), 1, [3]) == []
     with pytest.raises(ValueError, match="image 5: classes 0..1, but 1 category ids"):
         coco_records(detections, 5, [3])

@@ -1,4 +1,7 @@
-"""NMS against the stored detections of the original, against the plain greedy loop, and at its edges."""
+"""NMS against the stored detections of the original, against the plain greedy loop, and at its
+edges.
+"""
+
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -7,12 +10,23 @@ import pytest
 from mindyolo_ext.evaluation.nms import NMSOptions, batched_nms, nms
 
 FAMILY = "yolo_fastestv2"
-ANCHORS = {16: ((12.64, 19.39), (37.88, 51.48), (55.71, 138.31)),
-           32: ((126.91, 78.23), (131.57, 214.55), (279.92, 258.87))}
+ANCHORS = {
+    16: ((12.64, 19.39), (37.88, 51.48), (55.71, 138.31)),
+    32: ((126.91, 78.23), (131.57, 214.55), (279.92, 258.87)),
+}
 
 
-def plain_nms(boxes, scores, *, conf_thres, iou_thres, max_detections=300, max_candidates=30000, multi_label=False,
-              class_agnostic=False):
+def plain_nms(
+    boxes,
+    scores,
+    *,
+    conf_thres,
+    iou_thres,
+    max_detections=300,
+    max_candidates=30000,
+    multi_label=False,
+    class_agnostic=False,
+):
     """The rule as one would write it down: sort, keep the best, drop what it overlaps, repeat."""
     if multi_label:
         rows, classes = np.nonzero(scores > conf_thres)
@@ -28,18 +42,26 @@ def plain_nms(boxes, scores, *, conf_thres, iou_thres, max_detections=300, max_c
     while len(left):
         top, rest = left[0], left[1:]
         kept.append(top)
-        width = np.minimum(boxes[top, 2], boxes[rest, 2]) - np.maximum(boxes[top, 0], boxes[rest, 0])
-        height = np.minimum(boxes[top, 3], boxes[rest, 3]) - np.maximum(boxes[top, 1], boxes[rest, 1])
+        width = np.minimum(boxes[top, 2], boxes[rest, 2]) - np.maximum(
+            boxes[top, 0], boxes[rest, 0]
+        )
+        height = np.minimum(boxes[top, 3], boxes[rest, 3]) - np.maximum(
+            boxes[top, 1], boxes[rest, 1]
+        )
         overlap = np.maximum(width, 0) * np.maximum(height, 0)
         with np.errstate(invalid="ignore"):
             iou = overlap / (area[top] + area[rest] - overlap)
         left = rest[~((iou > iou_thres) & (class_agnostic | (classes[rest] == classes[top])))]
     kept = np.array(kept[:max_detections], int)
-    return np.concatenate([boxes[kept], confidence[kept, None], classes[kept, None].astype(np.float32)], axis=1)
+    return np.concatenate(
+        [boxes[kept], confidence[kept, None], classes[kept, None].astype(np.float32)], axis=1
+    )
 
 
 def scene(num_boxes, num_classes=80, *, seed=0, crowded=0.4):
-    """Boxes and scores as a detector gives them: bundles of near-equal boxes on 15 objects, and a background."""
+    """Boxes and scores as a detector gives them: bundles of near-equal boxes on 15 objects, and
+    a background.
+    """
     rng = np.random.default_rng(seed)
     centre, size = rng.uniform(0, 640, (num_boxes, 2)), rng.uniform(10, 200, (num_boxes, 2))
     object_centre, object_size = rng.uniform(0, 640, (15, 2)), rng.uniform(30, 250, (15, 2))
@@ -58,23 +80,30 @@ def sigmoid(x):
 
 
 def decode(heads):
-    """Raw heads of Yolo-FastestV2 at 352 -> boxes (A, 4), scores (A, K); ``heads[stride]`` = (reg, obj, cls)."""
+    """Raw heads of Yolo-FastestV2 at 352 -> boxes (A, 4), scores (A, K); ``heads[stride]`` =
+    (reg, obj, cls).
+    """
     boxes, scores = [], []
     for stride, (reg, obj, cls) in heads.items():
         height, width = reg.shape[1:]
-        reg = sigmoid(reg.reshape(3, 4, height, width).transpose(2, 3, 0, 1))            # (H, W, 3, 4)
+        reg = sigmoid(reg.reshape(3, 4, height, width).transpose(2, 3, 0, 1))  # (H, W, 3, 4)
         rows, columns = np.mgrid[:height, :width]
         grid = np.stack([columns, rows], axis=-1)[:, :, None]
-        centre, size = (reg[..., :2] * 2 - 0.5 + grid) * stride, (reg[..., 2:] * 2) ** 2 * np.array(ANCHORS[stride])
+        centre, size = (
+            (reg[..., :2] * 2 - 0.5 + grid) * stride,
+            (reg[..., 2:] * 2) ** 2 * np.array(ANCHORS[stride]),
+        )
         power = np.exp(cls - cls.max(axis=0))
-        share = (power / power.sum(axis=0)).transpose(1, 2, 0)[:, :, None]               # (H, W, 1, K)
+        share = (power / power.sum(axis=0)).transpose(1, 2, 0)[:, :, None]  # (H, W, 1, K)
         scores.append((share * sigmoid(obj).transpose(1, 2, 0)[..., None]).reshape(-1, len(cls)))
         boxes.append(np.concatenate([centre - size / 2, centre + size / 2], axis=-1).reshape(-1, 4))
     return np.concatenate(boxes).astype(np.float32), np.concatenate(scores).astype(np.float32)
 
 
 def assert_same_detections(got, wanted, box_tolerance=0.02):
-    """The same rows; the order among near-equal scores is free, so both go through one sort by class and place."""
+    """The same rows; the order among near-equal scores is free, so both go through one sort by
+    class and place.
+    """
     assert got.shape == wanted.shape
     partner = [int(np.abs(got - row).max(axis=1).argmin()) for row in wanted]
     assert sorted(partner) == list(range(len(got)))
@@ -90,8 +119,12 @@ def test_detections_of_the_original(golden_case):
     decoded, wanted = arrays["eval_decoded"], arrays["post_dets"]
     half = decoded[..., 2:4] / 2
     boxes = np.concatenate([decoded[..., :2] - half, decoded[..., :2] + half], axis=2)
-    got = batched_nms(boxes, decoded[..., 5:] * decoded[..., 4:5], conf_thres=float(arrays["post_conf_thres"]),
-                      iou_thres=float(arrays["post_iou_thres"]))
+    got = batched_nms(
+        boxes,
+        decoded[..., 5:] * decoded[..., 4:5],
+        conf_thres=float(arrays["post_conf_thres"]),
+        iou_thres=float(arrays["post_iou_thres"]),
+    )
     for image, detections in enumerate(got):
         assert_same_detections(detections, wanted[wanted[:, 0] == image, 1:])
     assert sum(map(len, got)) == len(wanted) > 0
@@ -100,8 +133,10 @@ def test_detections_of_the_original(golden_case):
 def test_detections_of_the_published_weights(golden):
     arrays = golden.arrays("yolo_fastestv2/real_weights.npz")
     for index, name in enumerate(arrays["images"]):
-        heads = {stride: [arrays[f"raw_{head}_s{stride}"][index] for head in ("reg", "obj", "cls")]
-                 for stride in (16, 32)}
+        heads = {
+            stride: [arrays[f"raw_{head}_s{stride}"][index] for head in ("reg", "obj", "cls")]
+            for stride in (16, 32)
+        }
         boxes, scores = decode(heads)
         for conf in ("0.3", "0.01", "0.001"):
             got = nms(boxes, scores, conf_thres=float(conf), iou_thres=0.4)
@@ -109,21 +144,26 @@ def test_detections_of_the_published_weights(golden):
 
 
 def test_detections_of_the_simple_yolo(golden):
-    """As the original's validation makes them. Sides are linear in the network's output, so many boxes are inverted."""
+    """As the original's validation makes them. Sides are linear in the network's output, so many
+    boxes are inverted.
+    """
     arrays = golden.arrays("simple_yolo/post_case.npz")
     decoded, wanted = arrays["eval_decoded"], arrays["post_dets"]
     half = decoded[..., 3:5] / 2
     boxes = np.concatenate([decoded[..., 1:3] - half, decoded[..., 1:3] + half], axis=2)
-    cut = np.clip(boxes, 0, 192)                                 # as the network does it
+    cut = np.clip(boxes, 0, 192)  # as the network does it
     scores = decoded[..., 5:] * decoded[..., :1]
-    options = {"conf_thres": float(arrays["post_conf_thres"]), "iou_thres": float(arrays["post_iou_thres"]),
-               "max_detections": 100}
+    options = {
+        "conf_thres": float(arrays["post_conf_thres"]),
+        "iou_thres": float(arrays["post_iou_thres"]),
+        "max_detections": 100,
+    }
     got = batched_nms(cut, scores, **options)
     late = batched_nms(boxes, scores, **options)
     for image, (detections, cut_late) in enumerate(zip(got, late)):
         assert_same_detections(detections, wanted[wanted[:, 0] == image, 1:], box_tolerance=1e-4)
         assert 0.2 < (detections[:, 2:4] < detections[:, :2]).any(axis=1).mean() < 0.9
-        assert not np.array_equal(cut_late[:, 4:], detections[:, 4:])           # other boxes are kept
+        assert not np.array_equal(cut_late[:, 4:], detections[:, 4:])  # other boxes are kept
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -131,39 +171,80 @@ def test_detections_of_the_simple_yolo(golden):
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_the_plain_loop(seed, class_agnostic, multi_label):
     boxes, scores = scene(600, 6, seed=seed, crowded=0.7)
-    scores = np.round(scores, 2)                                 # many ties
-    boxes = np.round(boxes / 8) * 8                              # many IoUs on the threshold, boxes without area
+    scores = np.round(scores, 2)  # many ties
+    boxes = np.round(boxes / 8) * 8  # many IoUs on the threshold, boxes without area
     boxes = boxes.astype(np.float32)
     for conf in (0.0, 0.01, 0.05):
-        for limits in ({}, {"max_detections": 7}, {"max_detections": 10000}, {"max_candidates": 100}):
-            options = {"conf_thres": conf, "iou_thres": 0.5, "multi_label": multi_label,
-                       "class_agnostic": class_agnostic, **limits}
-            np.testing.assert_array_equal(nms(boxes, scores, **options), plain_nms(boxes, scores, **options))
+        for limits in (
+            {},
+            {"max_detections": 7},
+            {"max_detections": 10000},
+            {"max_candidates": 100},
+        ):
+            options = {
+                "conf_thres": conf,
+                "iou_thres": 0.5,
+                "multi_label": multi_label,
+                "class_agnostic": class_agnostic,
+                **limits,
+            }
+            np.testing.assert_array_equal(
+                nms(boxes, scores, **options), plain_nms(boxes, scores, **options)
+            )
 
 
-@pytest.mark.parametrize(("num_boxes", "multi_label"), [(1815, False), (1815, True), (8400, False), (8400, True)])
+@pytest.mark.parametrize(
+    ("num_boxes", "multi_label"), [(1815, False), (1815, True), (8400, False), (8400, True)]
+)
 def test_crowded_pictures_equal_the_plain_loop(num_boxes, multi_label):
     boxes, scores = scene(num_boxes)
     options = {"conf_thres": 0.001, "iou_thres": 0.6, "multi_label": multi_label}
-    np.testing.assert_array_equal(nms(boxes, scores, **options), plain_nms(boxes, scores, **options))
+    np.testing.assert_array_equal(
+        nms(boxes, scores, **options), plain_nms(boxes, scores, **options)
+    )
 
 
 def test_by_hand():
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [100, 0, 110, 10], [0, 0, 10, 5.1]], np.float32)
+    boxes = np.array(
+        [[0, 0, 10, 10], [0, 0, 10, 5], [100, 0, 110, 10], [0, 0, 10, 5.1]], np.float32
+    )
     scores = np.array([[0.9, 0.1], [0.8, 0.3], [0.2, 0.25], [0.7, 0.0]], np.float32)
     got = nms(boxes, scores, conf_thres=0.25, iou_thres=0.5)
     # IoU 0.5 exactly stays, 0.51 goes, and a score equal to the threshold does not count.
-    np.testing.assert_array_equal(got, np.array([[0, 0, 10, 10, 0.9, 0], [0, 0, 10, 5, 0.8, 0]], np.float32))
+    np.testing.assert_array_equal(
+        got, np.array([[0, 0, 10, 10, 0.9, 0], [0, 0, 10, 5, 0.8, 0]], np.float32)
+    )
     got = nms(boxes, scores, conf_thres=0.2, iou_thres=0.5, multi_label=True)
     assert got[:, 5].tolist() == [0, 0, 1, 1] and got.dtype == np.float32
     assert got[:, 4].tolist() == pytest.approx([0.9, 0.8, 0.3, 0.25])
-    assert len(nms(boxes[:2], scores[:2], conf_thres=0.2, iou_thres=0.4, multi_label=True, class_agnostic=True)) == 1
+    assert (
+        len(
+            nms(
+                boxes[:2],
+                scores[:2],
+                conf_thres=0.2,
+                iou_thres=0.4,
+                multi_label=True,
+                class_agnostic=True,
+            )
+        )
+        == 1
+    )
 
 
 def test_a_score_equal_to_the_threshold_in_float32_does_not_count():
-    for threshold in (0.1, 0.2, 0.3):                            # float32(0.1) > 0.1 in float64
-        assert len(nms(np.ones((1, 4)), np.full((1, 1), threshold, np.float32), conf_thres=threshold,
-                       iou_thres=0.5)) == 0
+    for threshold in (0.1, 0.2, 0.3):  # float32(0.1) > 0.1 in float64
+        assert (
+            len(
+                nms(
+                    np.ones((1, 4)),
+                    np.full((1, 1), threshold, np.float32),
+                    conf_thres=threshold,
+                    iou_thres=0.5,
+                )
+            )
+            == 0
+        )
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
@@ -178,7 +259,7 @@ def test_numbers_that_are_not_finite_are_dropped(multi_label):
         dirty_boxes[2, 1] = dirty_boxes[3, 3] = value
         np.testing.assert_array_equal(nms(dirty_boxes, dirty, **clean), without)
         dirty = scores.copy()
-        dirty[0, 0] = value                                      # the other classes of the box still count
+        dirty[0, 0] = value  # the other classes of the box still count
         assert np.isfinite(nms(boxes, dirty, **clean)).all()
         assert len(nms(boxes[:1], dirty[:1], **clean)) == (2 if multi_label else 1)
 
@@ -193,8 +274,8 @@ def test_the_limit_counts_the_boxes_of_all_classes():
     boxes = np.arange(12, dtype=np.float32)[:, None] * 20 + np.array([0, 0, 10, 10], np.float32)
     scores = np.zeros((12, 2), np.float32)
     scores[np.arange(12), np.arange(12) % 2] = np.linspace(0.9, 0.3, 12)
-    boxes[1] = boxes[0] + 1                                      # another class, so it is not suppressed
-    boxes[2] = boxes[0] + 1                                      # suppressed before the limit counts
+    boxes[1] = boxes[0] + 1  # another class, so it is not suppressed
+    boxes[2] = boxes[0] + 1  # suppressed before the limit counts
     got = nms(boxes, scores, conf_thres=0.1, iou_thres=0.5, max_detections=5)
     np.testing.assert_array_equal(got[:, :4], boxes[[0, 1, 3, 4, 5]])
     assert got[:, 5].tolist() == [0, 1, 1, 0, 1]
@@ -204,18 +285,30 @@ def test_shuffling_the_boxes_shuffles_nothing():
     boxes, scores = scene(400, 5)
     order = np.random.default_rng(1).permutation(len(boxes))
     options = {"conf_thres": 0.001, "iou_thres": 0.5, "multi_label": True}
-    np.testing.assert_array_equal(nms(boxes, scores, **options), nms(boxes[order], scores[order], **options))
+    np.testing.assert_array_equal(
+        nms(boxes, scores, **options), nms(boxes[order], scores[order], **options)
+    )
 
 
 def test_batches_and_nothing_to_find():
     boxes, scores = scene(100, 4)
-    batch = batched_nms(np.stack([boxes, boxes]), np.stack([scores, scores * 0]), conf_thres=0.01, iou_thres=0.5)
+    batch = batched_nms(
+        np.stack([boxes, boxes]), np.stack([scores, scores * 0]), conf_thres=0.01, iou_thres=0.5
+    )
     np.testing.assert_array_equal(batch[0], nms(boxes, scores, conf_thres=0.01, iou_thres=0.5))
     assert batch[1].shape == (0, 6) and batch[1].dtype == np.float32
     for multi_label in (False, True):
-        empty = nms(np.zeros((0, 4)), np.zeros((0, 4)), conf_thres=0.01, iou_thres=0.5, multi_label=multi_label)
+        empty = nms(
+            np.zeros((0, 4)),
+            np.zeros((0, 4)),
+            conf_thres=0.01,
+            iou_thres=0.5,
+            multi_label=multi_label,
+        )
         assert empty.shape == (0, 6)
-    assert batched_nms(np.zeros((0, 9, 4)), np.zeros((0, 9, 2)), conf_thres=0.01, iou_thres=0.5) == []
+    assert (
+        batched_nms(np.zeros((0, 9, 4)), np.zeros((0, 9, 2)), conf_thres=0.01, iou_thres=0.5) == []
+    )
 
 
 def test_wrong_input_is_refused():
@@ -224,8 +317,13 @@ def test_wrong_input_is_refused():
         nms(boxes[:5], scores, conf_thres=0.1, iou_thres=0.5)
     with pytest.raises(ValueError, match=r"wanted boxes \(B, A, 4\)"):
         batched_nms(boxes, scores, conf_thres=0.1, iou_thres=0.5)
-    for wrong in ({"conf_thres": -0.1}, {"iou_thres": 1.5}, {"conf_thres": float("nan")}, {"max_detections": 0},
-                  {"max_candidates": 2.5}):
+    for wrong in (
+        {"conf_thres": -0.1},
+        {"iou_thres": 1.5},
+        {"conf_thres": float("nan")},
+        {"max_detections": 0},
+        {"max_candidates": 2.5},
+    ):
         with pytest.raises(ValueError, match=f"NMSOptions: {next(iter(wrong))} must be"):
             NMSOptions(**wrong)
     with pytest.raises(ValueError, match="NMSOptions: iou_thres"):

@@ -1,4 +1,7 @@
-"""VOC's average precision: against the devkit's rule written down plainly, by hand, and at its edges."""
+"""VOC's average precision: against the devkit's rule written down plainly, by hand, and at its
+edges.
+"""
+
 import math
 
 import numpy as np
@@ -14,9 +17,18 @@ def rows(*values, width):
 
 
 def plain_hits(detections, targets, difficult, label):
-    """One class by the devkit's loop, pixels counted from 1: (outcome of each counted detection, number of objects)."""
-    waiting = sorted(((-row[4], image, number, row[:4] + [1, 1, 0, 0]) for image, its in enumerate(detections)
-                      for number, row in enumerate(its.astype(np.float64)) if row[5] == label), key=lambda d: d[:3])
+    """One class by the devkit's loop, pixels counted from 1: (outcome of each counted detection,
+    number of objects).
+    """
+    waiting = sorted(
+        (
+            (-row[4], image, number, row[:4] + [1, 1, 0, 0])
+            for image, its in enumerate(detections)
+            for number, row in enumerate(its.astype(np.float64))
+            if row[5] == label
+        ),
+        key=lambda d: d[:3],
+    )
     taken, outcomes = set(), []
     for _, image, _, (x1, y1, x2, y2) in waiting:
         most, owner = -math.inf, None
@@ -25,7 +37,11 @@ def plain_hits(detections, targets, difficult, label):
             width, height = min(x2, right) - max(x1, left) + 1, min(y2, bottom) - max(y1, top) + 1
             if its_class != label or width <= 0 or height <= 0:
                 continue
-            union = (x2 - x1 + 1) * (y2 - y1 + 1) + (right - left + 1) * (bottom - top + 1) - width * height
+            union = (
+                (x2 - x1 + 1) * (y2 - y1 + 1)
+                + (right - left + 1) * (bottom - top + 1)
+                - width * height
+            )
             if width * height / union > most:
                 most, owner = width * height / union, number
         if most < 0.5:
@@ -37,15 +53,24 @@ def plain_hits(detections, targets, difficult, label):
 
 
 def plain_scores(outcomes, count):
-    """(11-point mean, area) with the recall levels and steps written out; count of objects above 0."""
+    """(11-point mean, area) with the recall levels and steps written out; count of objects above
+    0.
+    """
     curve = [(sum(outcomes[:n]), sum(outcomes[:n]) / n) for n in range(1, len(outcomes) + 1)]
-    eleven = [max((p for true, p in curve if 10 * true >= level * count), default=0) for level in range(11)]
-    area = [max((p for true, p in curve if true >= step), default=0) for step in range(1, count + 1)]
+    eleven = [
+        max((p for true, p in curve if 10 * true >= level * count), default=0)
+        for level in range(11)
+    ]
+    area = [
+        max((p for true, p in curve if true >= step), default=0) for step in range(1, count + 1)
+    ]
     return sum(eleven) / 11, sum(area) / count
 
 
 def scene(seed, images=12):
-    """Whole-pixel objects, detections around them with many equal scores, and images without either."""
+    """Whole-pixel objects, detections around them with many equal scores, and images without
+    either.
+    """
     rng = np.random.default_rng(seed)
     detections, targets, difficult = [], [], []
     for image in range(images):
@@ -86,9 +111,11 @@ def test_equals_the_plain_rule(seed, with_difficult):
 def test_both_rules_by_hand():
     targets = [rows([0, 0, 0, 10, 10], [0, 50, 0, 60, 10], [0, 100, 0, 110, 10], width=5)]
     found = rows([0, 0, 10, 10, 0.9, 0], [0, 0, 10, 10, 0.8, 0], [50, 0, 60, 10, 0.7, 0], width=6)
-    result = evaluate_voc([found], targets, ["cat"])            # hit, the same again, hit; one of three missed
+    # hit, the same again, hit; one of three missed
+    result = evaluate_voc([found], targets, ["cat"])
     assert result.ap == pytest.approx((1 + 2 / 3) / 3)
-    assert result.ap07 == pytest.approx((4 * 1 + 3 * 2 / 3) / 11)       # recalls 0 to 0.3, then 0.4 to 0.6
+    # recalls 0 to 0.3, then 0.4 to 0.6
+    assert result.ap07 == pytest.approx((4 * 1 + 3 * 2 / 3) / 11)
 
 
 def test_a_recall_of_three_tenths_is_reached_by_three_of_ten():
@@ -96,7 +123,9 @@ def test_a_recall_of_three_tenths_is_reached_by_three_of_ten():
     targets = np.concatenate([np.zeros((10, 1)), boxes], axis=1)
     found = np.concatenate([boxes, np.linspace(0.9, 0.1, 10)[:, None], np.zeros((10, 1))], axis=1)
     for n in range(11):
-        assert evaluate_voc([found[:n]], [targets], ["cat"]).ap07 == pytest.approx((n + 1) / 11 if n else 0)
+        assert evaluate_voc([found[:n]], [targets], ["cat"]).ap07 == pytest.approx(
+            (n + 1) / 11 if n else 0
+        )
 
 
 def test_just_half_is_enough_and_the_last_pixel_is_counted_once():
@@ -109,7 +138,9 @@ def test_just_half_is_enough_and_the_last_pixel_is_counted_once():
 
 
 def test_a_detection_looks_at_one_object_only():
-    """The object it overlaps most is taken, so it is a false alarm, although a second one lies close enough."""
+    """The object it overlaps most is taken, so it is a false alarm, although a second one lies
+    close enough.
+    """
     targets = [rows([0, 0, 0, 10, 10], [0, 0, 0, 10, 8], width=5)]
     found = rows([0, 0, 10, 10, 0.9, 0], [0, 0, 10, 9.5, 0.8, 0], width=6)
     assert evaluate_voc([found], targets, ["cat"]).ap == 0.5
@@ -117,7 +148,9 @@ def test_a_detection_looks_at_one_object_only():
 
 def test_difficult_objects_are_neither_hits_nor_misses():
     targets = [rows([0, 0, 0, 10, 10], [0, 50, 0, 60, 10], width=5)]
-    found = rows([50, 0, 60, 10, 0.95, 0], [50, 0, 60, 10, 0.93, 0], [0, 0, 10, 10, 0.9, 0], width=6)
+    found = rows(
+        [50, 0, 60, 10, 0.95, 0], [50, 0, 60, 10, 0.93, 0], [0, 0, 10, 10, 0.9, 0], width=6
+    )
     result = evaluate_voc([found], targets, ["cat"], difficult=[np.array([False, True])])
     assert (result.ap, result.ap07) == (1, 1)
     cat = result.per_class[0]
@@ -129,9 +162,12 @@ def test_difficult_objects_are_neither_hits_nor_misses():
 
 def test_classes_images_and_scores():
     targets = [rows([0, 0, 0, 10, 10], width=5), rows([1, 0, 0, 10, 10], width=5)]
-    found = [rows([0, 0, 10, 10, 0.2, 1], [0, 0, 10, 10, 0.3, 0], width=6),
-             rows([0, 0, 10, 10, 0.9, 0], [0, 0, 10, 10, 0.9, 1], width=6)]
-    result = evaluate_voc(found, targets, NAMES)                # boxes of the right place in the wrong image or class
+    found = [
+        rows([0, 0, 10, 10, 0.2, 1], [0, 0, 10, 10, 0.3, 0], width=6),
+        rows([0, 0, 10, 10, 0.9, 0], [0, 0, 10, 10, 0.9, 1], width=6),
+    ]
+    # boxes of the right place in the wrong image or class
+    result = evaluate_voc(found, targets, NAMES)
     assert [c.ap for c in result.per_class[:2]] == [0.5, 1.0]
     assert math.isnan(result.per_class[2].ap) and result.ap == 0.75
     assert evaluate_voc(found[::-1], targets[::-1], NAMES) == result
@@ -158,8 +194,12 @@ def test_the_table_names_classes_and_means():
     targets = [rows([0, 0, 0, 10, 10], [1, 30, 0, 40, 10], width=5)]
     text = evaluate_voc([rows([0, 0, 10, 10, 0.9, 0], width=6)], targets, NAMES).table()
     lines = [line.split() for line in text.splitlines()[2:]]
-    assert lines == [["cat", "1", "0", "1", "100.00", "100.00"], ["dog", "1", "0", "0", "0.00", "0.00"],
-                     ["emu", "0", "0", "0", "-", "-"], ["mean", "2", "0", "1", "50.00", "50.00"]]
+    assert lines == [
+        ["cat", "1", "0", "1", "100.00", "100.00"],
+        ["dog", "1", "0", "0", "0.00", "0.00"],
+        ["emu", "0", "0", "0", "-", "-"],
+        ["mean", "2", "0", "1", "50.00", "50.00"],
+    ]
 
 
 def test_wrong_input_is_refused():

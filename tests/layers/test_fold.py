@@ -1,4 +1,5 @@
 """Folded convolutions equal convolution and batch norm."""
+
 import numpy as np
 import pytest
 
@@ -10,13 +11,16 @@ RANDOM = np.random.RandomState(0)
 
 
 class Nested(nn.Cell):
-    """A block, a sequence with a depthwise convolution that has a bias, and a convolution of its own."""
+    """A block, a sequence with a depthwise convolution that has a bias, and a convolution of its
+    own.
+    """
 
     def __init__(self):
         super().__init__()
         self.block = ConvBNAct(3, 4, 3, stride=2)
-        self.tail = nn.SequentialCell(conv2d(4, 4, 3, group=4, has_bias=True), nn.BatchNorm2d(4), nn.ReLU(),
-                                    conv2d(4, 2, 1))
+        self.tail = nn.SequentialCell(
+            conv2d(4, 4, 3, group=4, has_bias=True), nn.BatchNorm2d(4), nn.ReLU(), conv2d(4, 2, 1)
+        )
 
     def construct(self, x):
         return self.tail(self.block(x))
@@ -62,7 +66,12 @@ def test_an_even_kernel_is_refused():
 
 def test_implicit_vectors_are_folded():
     conv = randomized(conv2d(5, 3, 1, has_bias=True))
-    added, factor = RANDOM.normal(size=5).astype(np.float32), RANDOM.normal(size=3).astype(np.float32)
+    added, factor = (
+        RANDOM.normal(size=5).astype(np.float32),
+        RANDOM.normal(size=3).astype(np.float32),
+    )
     x = RANDOM.normal(size=(2, 5, 4, 6)).astype(np.float32)
     wanted = conv(Tensor(x + added[:, None, None])).asnumpy() * factor[:, None, None]
-    np.testing.assert_allclose(fold_implicit(conv, added, factor)(Tensor(x)).asnumpy(), wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        fold_implicit(conv, added, factor)(Tensor(x)).asnumpy(), wanted, rtol=1e-5, atol=1e-5
+    )

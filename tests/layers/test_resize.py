@@ -1,4 +1,5 @@
 """Enlargement and pooling against plain loops."""
+
 import numpy as np
 import pytest
 
@@ -23,20 +24,28 @@ def maps(height: int, width: int) -> np.ndarray:
     return np.random.RandomState(0).uniform(-1, 1, (2, 3, height, width)).astype(np.float32)
 
 
-@pytest.mark.parametrize("source, target", [((8, 12), (4, 3)), ((5, 7), (3, 4)), ((6, 6), (6, 6)), ((3, 4), (5, 7))])
+@pytest.mark.parametrize(
+    "source, target", [((8, 12), (4, 3)), ((5, 7), (3, 4)), ((6, 6), (6, 6)), ((3, 4), (5, 7))]
+)
 def test_adaptive_average_is_the_mean_of_every_bin(source, target):
     x = maps(*source)
     wanted = np.zeros((2, 3, *target), np.float32)
     for i in range(target[0]):
         for j in range(target[1]):
             rows = slice(i * source[0] // target[0], int(np.ceil((i + 1) * source[0] / target[0])))
-            columns = slice(j * source[1] // target[1], int(np.ceil((j + 1) * source[1] / target[1])))
+            columns = slice(
+                j * source[1] // target[1], int(np.ceil((j + 1) * source[1] / target[1]))
+            )
             wanted[:, :, i, j] = x[:, :, rows, columns].mean((2, 3))
-    np.testing.assert_allclose(Resized(adaptive_average, target)(Tensor(x)).asnumpy(), wanted, atol=1e-6)
+    np.testing.assert_allclose(
+        Resized(adaptive_average, target)(Tensor(x)).asnumpy(), wanted, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize("source, target", [((4, 5), (8, 10)), ((5, 7), (10, 14)), ((3, 4), (5, 7)), ((2, 2), (2, 2)),
-                                            ((8, 8), (3, 5))])
+@pytest.mark.parametrize(
+    "source, target",
+    [((4, 5), (8, 10)), ((5, 7), (10, 14)), ((3, 4), (5, 7)), ((2, 2), (2, 2)), ((8, 8), (3, 5))],
+)
 def test_bilinear_weighs_the_four_neighbours(source, target):
     x = maps(*source)
     wanted = np.zeros((2, 3, *target), np.float32)

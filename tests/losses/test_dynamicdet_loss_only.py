@@ -1,4 +1,5 @@
 """DynamicDet's losses on given maps, against arrays of the original program and by definition."""
+
 from functools import lru_cache
 
 import mindspore
@@ -18,10 +19,34 @@ from mindyolo_ext.losses.iou import ciou
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 FILE = "dynamicdet/loss_only.npz"
-BATCH, BOXES = 3, 18                                    # of the stored cases; two rows of padding at least
-LEVELS = {3: [(12, 16), (19, 36), (40, 28), (36, 75), (76, 55), (72, 146), (142, 110), (192, 243), (459, 401)],
-          4: [(19, 27), (44, 40), (38, 94), (96, 68), (86, 152), (180, 137), (140, 301), (303, 264), (238, 542),
-              (436, 615), (739, 380), (925, 792)]}
+BATCH, BOXES = 3, 18  # of the stored cases; two rows of padding at least
+LEVELS = {
+    3: [
+        (12, 16),
+        (19, 36),
+        (40, 28),
+        (36, 75),
+        (76, 55),
+        (72, 146),
+        (142, 110),
+        (192, 243),
+        (459, 401),
+    ],
+    4: [
+        (19, 27),
+        (44, 40),
+        (38, 94),
+        (96, 68),
+        (86, 152),
+        (180, 137),
+        (140, 301),
+        (303, 264),
+        (238, 542),
+        (436, 615),
+        (739, 380),
+        (925, 792),
+    ],
+}
 GAINS = {3: {}, 4: {"box": 0.0375, "objectness": 2.1, "classes": 0.225}}
 RTOL, RTOL_GRADIENT = 1e-5, 1e-4
 
@@ -46,20 +71,34 @@ class Case:
     """One stored case; its maps are drawn again."""
 
     def __init__(self, arrays, name):
-        self.arrays = {key.removeprefix(f"{name}_"): value for key, value in arrays.items() if key.startswith(name)}
-        self.levels, self.classes, self.size, std = {"p5_mixed": (3, 80, 96, 0.7), "p5_many": (3, 80, 96, 0.3),
-                                                     "p5_empty": (3, 80, 96, 0.7), "p6_mixed": (4, 3, 192, 0.7),
-                                                     "one_class": (3, 1, 96, 0.7)}[name]
+        self.arrays = {
+            key.removeprefix(f"{name}_"): value
+            for key, value in arrays.items()
+            if key.startswith(name)
+        }
+        self.levels, self.classes, self.size, std = {
+            "p5_mixed": (3, 80, 96, 0.7),
+            "p5_many": (3, 80, 96, 0.3),
+            "p5_empty": (3, 80, 96, 0.7),
+            "p6_mixed": (4, 3, 192, 0.7),
+            "one_class": (3, 1, 96, 0.7),
+        }[name]
         random, self.maps = np.random.RandomState(int(self.arrays["in_seed"])), []
         for level in 2 * list(range(self.levels)):
-            side = self.size // (8 * 2 ** level)
+            side = self.size // (8 * 2**level)
             drawn = random.standard_normal((BATCH, 3, 5 + self.classes, side, side)) * std
             drawn[:, :, 4:] -= 2
             self.maps.append(drawn.reshape(BATCH, -1, side, side).astype(np.float32))
-        np.testing.assert_allclose([m.astype(np.float64).sum() for m in self.maps], self.arrays["in_check"], rtol=1e-5)
+        np.testing.assert_allclose(
+            [m.astype(np.float64).sum() for m in self.maps], self.arrays["in_check"], rtol=1e-5
+        )
         self.targets, self.mask = padded_targets(self.arrays["in_boxes"], BATCH, BOXES)
-        self.inputs = Tensor(self.targets), Tensor(self.mask), *(Tensor(level) for level in self.maps)
-        self.sizes = [level.shape[2:] for level in self.maps[:self.levels]]
+        self.inputs = (
+            Tensor(self.targets),
+            Tensor(self.mask),
+            *(Tensor(level) for level in self.maps),
+        )
+        self.sizes = [level.shape[2:] for level in self.maps[: self.levels]]
 
 
 class StepOne(nn.Cell):
@@ -91,7 +130,9 @@ class Terms(nn.Cell):
 
 
 class StepTwo(nn.Cell):
-    """Total and terms of the router's loss and the gradients of the easiness and of the first map."""
+    """Total and terms of the router's loss and the gradients of the easiness and of the first
+    map.
+    """
 
     def __init__(self, trainable):
         super().__init__(auto_prefix=False)
@@ -108,23 +149,36 @@ class StepTwo(nn.Cell):
 @pytest.fixture(scope="module")
 def cases(golden):
     arrays = golden.arrays(FILE)
-    return {name: Case(arrays, name) for name in ("p5_mixed", "p5_many", "p5_empty", "p6_mixed", "one_class")}
+    return {
+        name: Case(arrays, name)
+        for name in ("p5_mixed", "p5_many", "p5_empty", "p6_mixed", "one_class")
+    }
 
 
 @lru_cache
 def step_one(levels, classes):
-    return StepOne(create_trainable("dynamicdet_loss", Predictions(levels, classes), **GAINS[levels]))
+    return StepOne(
+        create_trainable("dynamicdet_loss", Predictions(levels, classes), **GAINS[levels])
+    )
 
 
 def close(got, wanted, rtol=RTOL):
     np.testing.assert_allclose(got, wanted, rtol=rtol, atol=1e-6)
 
 
-# ---- stored numbers of the original ---------------------------------------------------------------------------------
+# ---- stored numbers of the original --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["p5_mixed", "p5_many", "p5_empty", "p6_mixed",
-                                  pytest.param("one_class", marks=pytest.mark.all_cases)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "p5_mixed",
+        "p5_many",
+        "p5_empty",
+        "p6_mixed",
+        pytest.param("one_class", marks=pytest.mark.all_cases),
+    ],
+)
 def test_step_one(cases, name):
     """Losses, matched rows in the original's order and gradients of the maps."""
     case = cases[name]
@@ -134,12 +188,18 @@ def test_step_one(cases, name):
     rows = rows_by_level([part.asnumpy() for part in found], case.targets, case.sizes)
     for detector, own in zip(("first", "second"), rows, strict=True):
         for level, got in enumerate(own):
-            np.testing.assert_array_equal(np.delete(got, 4, 1), case.arrays[f"assign_{detector}_l{level}"])
+            np.testing.assert_array_equal(
+                np.delete(got, 4, 1), case.arrays[f"assign_{detector}_l{level}"]
+            )
     gradients = [g.asnumpy().astype(np.float64) for g in gradients]
     close([np.linalg.norm(g) for g in gradients], case.arrays["grad_l2"], RTOL_GRADIENT)
     sampled = np.concatenate([g.reshape(-1)[::97] for g in gradients])
-    np.testing.assert_allclose(sampled, case.arrays["grad_s97"], rtol=RTOL_GRADIENT,
-                               atol=1e-5 * np.abs(case.arrays["grad_s97"]).max())
+    np.testing.assert_allclose(
+        sampled,
+        case.arrays["grad_s97"],
+        rtol=RTOL_GRADIENT,
+        atol=1e-5 * np.abs(case.arrays["grad_s97"]).max(),
+    )
 
 
 def test_the_stored_cases_hold_what_is_hard(cases):
@@ -157,8 +217,11 @@ def test_the_stored_cases_hold_what_is_hard(cases):
 @pytest.mark.parametrize("smoothing", [0.0, pytest.param(0.1, marks=pytest.mark.all_cases)])
 def test_every_candidate_matched(cases, heads, smoothing):
     """The loss of the original's validation."""
-    cell = Terms(create_trainable("dynamicdet_loss", Predictions(), assigner="all", heads=heads,
-                                  label_smoothing=smoothing))
+    cell = Terms(
+        create_trainable(
+            "dynamicdet_loss", Predictions(), assigner="all", heads=heads, label_smoothing=smoothing
+        )
+    )
     for name in ("p5_mixed", "p5_many", "p5_empty"):
         stored = cases[name].arrays[f"{'smooth' if smoothing else 'plain'}_{heads}_items"]
         close(cell(*cases[name].inputs).asnumpy(), stored[:3])
@@ -180,19 +243,25 @@ def test_step_two_image_by_image(cases, step_two):
     restart(step_two.trainable)
     case = cases["p5_many"]
     for image, (difference, easy, hard, adaptive, slope) in enumerate(case.arrays["router_items"]):
-        inputs = [x[image:image + 1] for x in case.inputs]
+        inputs = [x[image : image + 1] for x in case.inputs]
         step_two.trainable.begin_step(StepClock(iteration=image, epoch=0, epochs=1))
         (total, terms), (gradient, of_map) = step_two(Tensor(np.array([easy], np.float32)), *inputs)
-        np.testing.assert_allclose(terms.asnumpy(), [difference, easy, hard, adaptive], rtol=RTOL, atol=1e-5)
+        np.testing.assert_allclose(
+            terms.asnumpy(), [difference, easy, hard, adaptive], rtol=RTOL, atol=1e-5
+        )
         close(total.asnumpy(), adaptive)
         np.testing.assert_allclose(gradient.asnumpy(), [slope], rtol=RTOL, atol=2e-6)
         assert not of_map.asnumpy().any()
-        np.testing.assert_allclose(np.median(step_two.trainable.history.asnumpy()[:image + 1]),
-                                   case.arrays["router_median"][image], rtol=RTOL, atol=1e-6)
+        np.testing.assert_allclose(
+            np.median(step_two.trainable.history.asnumpy()[: image + 1]),
+            case.arrays["router_median"][image],
+            rtol=RTOL,
+            atol=1e-6,
+        )
     assert step_two.trainable.count.asnumpy() == BATCH
 
 
-# ---- by definition --------------------------------------------------------------------------------------------------
+# ---- by definition -------------------------------------------------------------------------------
 
 
 class Together(nn.Cell):
@@ -233,15 +302,17 @@ def eager():
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("batch", [1, 3])
 def test_median_of_all_and_then_of_full_blocks(monkeypatch, batch):
-    """Up to 10 differences their median, later that of the first 10, 12, 16, ..., from the step after."""
+    """Up to 10 differences their median, later that of the first 10, 12, 16, ..., from the step
+    after.
+    """
     track = EagerTrack(monkeypatch)
     values = np.random.RandomState(0).standard_normal(30).astype(np.float32)
     for begin in range(0, 30, batch):
         known = begin + batch
         if begin < 10:
-            wanted = np.median(values[:min(known, 10)])
+            wanted = np.median(values[: min(known, 10)])
         else:
-            wanted = np.median(values[:max(begin // 4 * 4, 10)])
+            wanted = np.median(values[: max(begin // 4 * 4, 10)])
         assert track(values[begin:known]) == pytest.approx(wanted, abs=1e-7), begin
     np.testing.assert_array_equal(track.trainable.history.asnumpy()[:30], values)
     assert track.trainable.count.asnumpy() == 30
@@ -252,7 +323,9 @@ def test_a_full_history_is_told(monkeypatch):
     track = EagerTrack(monkeypatch, history=4)
     for value in (3.0, 1.0, 2.0, 5.0):
         track([value])
-    with pytest.raises(ValueError, match="4 images is full before iteration 4; set train.loss.history"):
+    with pytest.raises(
+        ValueError, match="4 images is full before iteration 4; set train.loss.history"
+    ):
         track([0.0])
 
 
@@ -271,10 +344,16 @@ def test_all_ranks_share_one_history(monkeypatch):
 
 @pytest.mark.usefixtures("eager")
 def test_shares_of_two_ranks_add_up(cases):
-    """Image 0 on one rank, images 1 and 2 on the other, with the counts of both, give the total of all."""
+    """Image 0 on one rank, images 1 and 2 on the other, with the counts of both, give the total
+    of all.
+    """
     case = cases["p5_many"]
     trainable = create_trainable("dynamicdet_loss", Predictions())
-    counts = [len(case.arrays[f"assign_{detector}_l{level}"]) for detector in ("first", "second") for level in range(3)]
+    counts = [
+        len(case.arrays[f"assign_{detector}_l{level}"])
+        for detector in ("first", "second")
+        for level in range(3)
+    ]
     everywhere = Tensor(np.array([*counts, BATCH], np.float32))
     local = []
     trainable.global_sum = Together(lambda x: (local.append(x.asnumpy()), everywhere)[1])
@@ -311,7 +390,9 @@ def test_only_the_router_is_trained():
     model = WithNorm()
     trainable = create_trainable("dynamicdet_router_loss", model)
     assert {p.name for group in parameter_groups(trainable) for p in group.parameters} == {
-        "router.weight", "router.bias"}
+        "router.weight",
+        "router.bias",
+    }
     assert model.norm.use_batch_statistics is False
 
 
@@ -324,7 +405,9 @@ class MatchesOf(nn.Cell):
         self.trainable.model = GivenMaps(maps)
 
     def construct(self, images, targets, mask):
-        return self.trainable.matches(images, targets, mask), self.found(targets, mask, *self.trainable.model(images))
+        return self.trainable.matches(images, targets, mask), self.found(
+            targets, mask, *self.trainable.model(images)
+        )
 
 
 class GivenMaps(nn.Cell):
@@ -349,7 +432,9 @@ def test_matches_are_the_rows_of_the_second_detector(cases):
     wanted, first = np.zeros(matches.shape, np.float32), 0
     for level, (height, width) in enumerate(case.sizes):
         for image, anchor, y, x, *target in case.arrays[f"assign_second_l{level}"]:
-            equal = (case.targets[int(image)] == np.array(target, np.float32)).all(1) & (case.mask[int(image)] > 0)
+            equal = (case.targets[int(image)] == np.array(target, np.float32)).all(1) & (
+                case.mask[int(image)] > 0
+            )
             wanted[int(image), equal.argmax(), first + int((anchor * height + y) * width + x)] = 1
         first += 3 * height * width
     assert matches.shape == (BATCH, BOXES, first) and wanted.sum() > 10
@@ -362,9 +447,11 @@ def test_a_height_added_to_ciou():
     sizes = [box[2:] - box[:2] for box in (first, second)]
     heights = [size[1] + eps for size in sizes]
     overlap = 0.01 / (2 * heights[0] + 2 * heights[1] - 0.01 + eps)
-    aspect = 4 / np.pi ** 2 * (np.arctan(2 / (heights[1] + eps)) - np.arctan(2 / (heights[0] + eps))) ** 2
-    distance = (1 + 0.005 ** 2) / (9 + 4 + eps)
-    wanted = overlap - distance - aspect ** 2 / (aspect - overlap + 1 + eps)
+    aspect = (
+        4 / np.pi**2 * (np.arctan(2 / (heights[1] + eps)) - np.arctan(2 / (heights[0] + eps))) ** 2
+    )
+    distance = (1 + 0.005**2) / (9 + 4 + eps)
+    wanted = overlap - distance - aspect**2 / (aspect - overlap + 1 + eps)
     boxes = [tuple(Tensor(np.array([side], np.float32)) for side in box) for box in (first, second)]
     np.testing.assert_allclose(ciou(*boxes, eps, added_height=eps).asnumpy(), wanted, rtol=1e-5)
     assert abs(ciou(*boxes, eps).asnumpy() - wanted) > 3e-4
@@ -389,7 +476,9 @@ def test_cheapest_with_equal_costs(candidates):
     cost[:, :, random.rand(candidates) < 0.3] += EXCLUDED
     cost[0] += EXCLUDED
     number = random.randint(1, 11, (5, 7)).astype(np.int32)
-    matched, box = (part.asnumpy() for part in cheapest(Tensor(cost), Tensor(number), first_of_equal=True))
+    matched, box = (
+        part.asnumpy() for part in cheapest(Tensor(cost), Tensor(number), first_of_equal=True)
+    )
     wanted = np.stack([selection_by_definition(c, n) for c, n in zip(cost, number)])
     np.testing.assert_array_equal(np.where(matched > 0, box, -1), wanted)
     assert not matched[0].any() and matched[1:].any()
@@ -416,22 +505,27 @@ def test_boxes_that_nothing_fits_train_objectness_alone(cases):
     targets, mask = np.zeros((BATCH, 2, 5), np.float32), np.zeros((BATCH, 2), np.float32)
     targets[0, 0], mask[0, 0] = (3, 0.5, 0.5, 0.9, 0.01), 1
     trainable = create_trainable("dynamicdet_loss", Predictions())
-    box, objectness, classes, counts = trainable.sums(case.inputs[2:], Tensor(targets), Tensor(mask))
+    box, objectness, classes, counts = trainable.sums(
+        case.inputs[2:], Tensor(targets), Tensor(mask)
+    )
     assert counts.asnumpy().sum() == box.asnumpy().sum() == classes.asnumpy().sum() == 0
     assert objectness.asnumpy().min() > 0
 
 
-# ---- what the builders refuse ---------------------------------------------------------------------------------------
+# ---- what the builders refuse --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "keywords", "message"), [
-    ("dynamicdet_loss", {"assigner": "tal"}, "assigner must be one of .*'ota'.* got 'tal'"),
-    ("dynamicdet_loss", {"heads": "third"}, "heads must be one of .*got 'third'"),
-    ("dynamicdet_loss", {"anchor_threshold": 1.0}, "anchor_threshold must be above 1"),
-    ("dynamicdet_loss", {"level_weights": (1.0, 2.0)}, "level_weights needs 3 factors"),
-    ("dynamicdet_loss", {"label_smoothing": 1.0}, "label_smoothing must lie in 0..1"),
-    ("dynamicdet_router_loss", {"history": 0}, "history must be at least 1"),
-])
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("dynamicdet_loss", {"assigner": "tal"}, "assigner must be one of .*'ota'.* got 'tal'"),
+        ("dynamicdet_loss", {"heads": "third"}, "heads must be one of .*got 'third'"),
+        ("dynamicdet_loss", {"anchor_threshold": 1.0}, "anchor_threshold must be above 1"),
+        ("dynamicdet_loss", {"level_weights": (1.0, 2.0)}, "level_weights needs 3 factors"),
+        ("dynamicdet_loss", {"label_smoothing": 1.0}, "label_smoothing must lie in 0..1"),
+        ("dynamicdet_router_loss", {"history": 0}, "history must be at least 1"),
+    ],
+)
 def test_settings_that_are_refused(name, keywords, message):
     with pytest.raises(ValueError, match=f"{name}: .*{message}|{name}: {message}"):
         create_trainable(name, Predictions(), **keywords)

@@ -1,4 +1,7 @@
-"""Gold-YOLO's losses and assigners on given predictions, against arrays of the original program and by definition."""
+"""Gold-YOLO's losses and assigners on given predictions, against arrays of the original program
+and by definition.
+"""
+
 from functools import lru_cache
 
 import mindspore
@@ -12,7 +15,7 @@ from mindyolo_ext.losses.gold_yolo import corners_in_pixels, divergence, varifoc
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 FILE = "gold_yolo/loss_only_seed0.npz"
-SIDE, BOXES, CLASSES = 96, 7, 20                        # of the stored case; two rows of padding
+SIDE, BOXES, CLASSES = 96, 7, 20  # of the stored case; two rows of padding
 RTOL, RTOL_DISTILL, RTOL_GRADIENT = 1e-5, 2e-4, 1e-4
 
 
@@ -21,16 +24,20 @@ class Predictions(nn.Cell):
 
     family, reg_max, strides = "gold_yolo", 16, (8, 16, 32)
 
-    def __init__(self, form: str, *, num_classes: int = CLASSES, side: int = SIDE, drop_rates: tuple = ()):
+    def __init__(
+        self, form: str, *, num_classes: int = CLASSES, side: int = SIDE, drop_rates: tuple = ()
+    ):
         super().__init__()
         self.form, self.num_classes, self.drop_rates = form, num_classes, drop_rates
         rows = []
         for stride in self.strides:
-            y, x = np.mgrid[0:side // stride, 0:side // stride].reshape(2, -1)
+            y, x = np.mgrid[0 : side // stride, 0 : side // stride].reshape(2, -1)
             rows.append(np.stack((x + 0.5, y + 0.5, np.full(x.shape, stride))).astype(np.float32))
         self.sizes = tuple(row.shape[1] for row in rows)
         self.points = tuple(Tensor(part) for part in np.concatenate(rows, 1))
-        self.points_ab = tuple(Tensor(part) for part in np.concatenate([np.tile(row, 3) for row in rows], 1))
+        self.points_ab = tuple(
+            Tensor(part) for part in np.concatenate([np.tile(row, 3) for row in rows], 1)
+        )
 
     def construct(self, images, keep=None):
         return images if keep is None else images * mindspore.ops.sum(keep)
@@ -60,11 +67,14 @@ class FlatAssignment(FlatLoss):
     """matched, index and score of a branch."""
 
     def construct(self, flat, targets, mask):
-        wanted = corners_in_pixels(targets, mask * 0.0 + 1.0, self.side, self.side)     # the assigner reads the mask
+        # the assigner reads the mask
+        wanted = corners_in_pixels(targets, mask * 0.0 + 1.0, self.side, self.side)
         if self.kind == "ab":
             x, y, w, h = mindspore.ops.unbind(flat[1], 1)
             distances = mindspore.ops.stack((w / 2 - x, h / 2 - y, w / 2 + x, h / 2 + y), 1)
-            return self.trainable.anchor_branch.assign(flat[0], distances, (*self.anchor_points, ()), wanted, mask)
+            return self.trainable.anchor_branch.assign(
+                flat[0], distances, (*self.anchor_points, ()), wanted, mask
+            )
         distances = self.trainable.decode(flat[1])[0]
         return self.trainable.branch.assign(flat[0], distances, self.grid, wanted, mask)
 
@@ -90,10 +100,12 @@ class GradientsOf(nn.Cell):
     def __init__(self, loss: nn.Cell, parts: int, other: tuple):
         super().__init__(auto_prefix=False)
         self.loss, self.parts, self.other = loss, parts, other
-        self.function = mindspore.value_and_grad(self.forward, tuple(range(parts)), None, has_aux=True)
+        self.function = mindspore.value_and_grad(
+            self.forward, tuple(range(parts)), None, has_aux=True
+        )
 
     def forward(self, *inputs):
-        return self.loss(inputs[:self.parts], self.other, *inputs[self.parts:])
+        return self.loss(inputs[: self.parts], self.other, *inputs[self.parts :])
 
     def construct(self, *inputs):
         return self.function(*inputs)
@@ -123,7 +135,11 @@ class Case:
             self.compiled[key] = GradientsOf(FlatLoss(trainable, kind), len(flat), other)
         cell = self.compiled[key]
         (total, terms), gradients = cell(*flat, *self.boxes(targets, mask))
-        return float(total.asnumpy()), terms.asnumpy(), [g.asnumpy().transpose(0, 2, 1) for g in gradients]
+        return (
+            float(total.asnumpy()),
+            terms.asnumpy(),
+            [g.asnumpy().transpose(0, 2, 1) for g in gradients],
+        )
 
     def assigned(self, trainable, kind, flat, *, targets=None, mask=None):
         key = trainable, kind
@@ -132,7 +148,10 @@ class Case:
         return [x.asnumpy() for x in self.compiled[key](flat, *self.boxes(targets, mask))]
 
     def boxes(self, targets=None, mask=None):
-        return (Tensor(self.targets if targets is None else targets), Tensor(self.mask if mask is None else mask))
+        return (
+            Tensor(self.targets if targets is None else targets),
+            Tensor(self.mask if mask is None else mask),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +174,17 @@ def anchor_loss(iou="giou"):
 
 @lru_cache
 def distill_loss(form, iou="giou", features=False):
-    """The kind of the stored ``distill_ns`` and ``distill`` entries: the second has weights 2 and 1."""
-    return create_trainable("gold_yolo_distill_loss", Predictions(form), teacher=Predictions("fuse_ab"),
-                            distill_class=1.0 if form == "distill" else 2.0, iou=iou, features=features)
+    """The kind of the stored ``distill_ns`` and ``distill`` entries: the second has weights 2
+    and 1.
+    """
+    return create_trainable(
+        "gold_yolo_distill_loss",
+        Predictions(form),
+        teacher=Predictions("fuse_ab"),
+        distill_class=1.0 if form == "distill" else 2.0,
+        iou=iou,
+        features=features,
+    )
 
 
 def further(*values):
@@ -174,10 +201,12 @@ def close_gradient(got, wanted):
     np.testing.assert_allclose(got, wanted, rtol=RTOL_GRADIENT, atol=1e-6 * np.abs(wanted).max())
 
 
-# ---- stored numbers of the original ---------------------------------------------------------------------------------
+# ---- stored numbers of the original --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tal_giou", "tal_siou", "atss_giou", *further("tal_ciou", "tal_diou", "atss_siou")])
+@pytest.mark.parametrize(
+    "name", ["tal_giou", "tal_siou", "atss_giou", *further("tal_ciou", "tal_diou", "atss_siou")]
+)
 def test_base_loss(case, name):
     assigner, iou = name.split("_")
     total, terms, gradients = case.run(plain_loss(assigner=assigner, iou=iou), "plain", case.plain)
@@ -248,7 +277,9 @@ def test_distillation_of_features(case):
 
     cell = Features()
     cell.trainable.begin_step(StepClock(iteration=0, epoch=100, epochs=300))
-    ours, theirs = (tuple(Tensor(case.arrays[f"in_feat_{who}{i}"]) for i in range(3)) for who in "st")
+    ours, theirs = (
+        tuple(Tensor(case.arrays[f"in_feat_{who}{i}"]) for i in range(3)) for who in "st"
+    )
     items = case.arrays["distill_feat_giou_e100_items"]
     close(cell(ours, theirs).asnumpy(), items[3], RTOL_DISTILL)
     total, terms, _ = case.run(cell.trainable, "distill", case.plain, other=case.teacher)
@@ -260,31 +291,57 @@ def test_distillation_of_features(case):
 @pytest.mark.parametrize("kind", ["tal", "atss", "ab"])
 def test_assignment(case, kind):
     trainable = anchor_loss() if kind == "ab" else plain_loss(assigner=kind)
-    matched, index, score = case.assigned(trainable, kind, case.anchors if kind == "ab" else case.plain)
-    wanted = {part: case.arrays[f"assign_{kind}_{part}"] for part in ("fg", "label", "score", "boxes")}
+    matched, index, score = case.assigned(
+        trainable, kind, case.anchors if kind == "ab" else case.plain
+    )
+    wanted = {
+        part: case.arrays[f"assign_{kind}_{part}"] for part in ("fg", "label", "score", "boxes")
+    }
     np.testing.assert_array_equal(matched, wanted["fg"])
     own = np.take_along_axis(case.targets, index[:, :, None], 1)
     np.testing.assert_array_equal(np.where(matched > 0, own[..., 0], -1), wanted["label"])
-    corners = np.concatenate((own[..., 1:3] - own[..., 3:] / 2, own[..., 1:3] + own[..., 3:] / 2), 2) * SIDE
-    np.testing.assert_allclose(corners * matched[:, :, None], wanted["boxes"] * wanted["fg"][:, :, None], atol=1e-4)
+    corners = (
+        np.concatenate((own[..., 1:3] - own[..., 3:] / 2, own[..., 1:3] + own[..., 3:] / 2), 2)
+        * SIDE
+    )
+    np.testing.assert_allclose(
+        corners * matched[:, :, None], wanted["boxes"] * wanted["fg"][:, :, None], atol=1e-4
+    )
     np.testing.assert_allclose(score, wanted["score"], rtol=1e-4, atol=1e-6)
     assert matched[1].sum() == 0 and matched.sum() > 20
 
 
 @pytest.mark.parametrize("kind", ["tal", "atss", "ab", "distill"])
 def test_a_batch_without_boxes(case, kind):
-    trainable = {"tal": plain_loss, "ab": anchor_loss}.get(kind, lambda: plain_loss(assigner="atss"))()
+    trainable = {"tal": plain_loss, "ab": anchor_loss}.get(
+        kind, lambda: plain_loss(assigner="atss")
+    )()
     flat, other = case.anchors if kind == "ab" else case.plain, ()
     if kind == "distill":
-        trainable, other = create_trainable("gold_yolo_distill_loss", Predictions("plain"),
-                                            teacher=Predictions("plain")), case.teacher
+        trainable, other = (
+            create_trainable(
+                "gold_yolo_distill_loss", Predictions("plain"), teacher=Predictions("plain")
+            ),
+            case.teacher,
+        )
         trainable.begin_step(StepClock(iteration=0, epoch=100, epochs=300))
     empty = np.zeros_like(case.targets), np.zeros_like(case.mask)
-    total, terms, gradients = case.run(trainable, "ab" if kind == "ab" else "distill" if other else "plain", flat,
-                                       other=other, targets=empty[0], mask=empty[1])
+    total, terms, gradients = case.run(
+        trainable,
+        "ab" if kind == "ab" else "distill" if other else "plain",
+        flat,
+        other=other,
+        targets=empty[0],
+        mask=empty[1],
+    )
     close(total, case.arrays[f"empty_{kind}_total"], RTOL_DISTILL if other else RTOL)
-    nonzero = {name for name, term in zip(trainable.term_names[-2:] if kind == "ab" else trainable.term_names, terms,
-                                          strict=False) if term}
+    nonzero = {
+        name
+        for name, term in zip(
+            trainable.term_names[-2:] if kind == "ab" else trainable.term_names, terms, strict=False
+        )
+        if term
+    }
     assert nonzero == {"class_ab"} if kind == "ab" else nonzero <= {"class", "distill_class"}
     assert all(np.isfinite(g).all() for g in gradients) and np.abs(gradients[1]).max() == 0
 
@@ -292,19 +349,30 @@ def test_a_batch_without_boxes(case, kind):
 def test_a_batch_without_boxes_in_the_distill_form(case):
     """The original raises an error here."""
     trainable = distill_loss("distill")
-    total, terms, gradients = case.run(trainable, "distill", case.distill, other=case.teacher,
-                                       targets=np.zeros_like(case.targets), mask=np.zeros_like(case.mask))
+    total, terms, gradients = case.run(
+        trainable,
+        "distill",
+        case.distill,
+        other=case.teacher,
+        targets=np.zeros_like(case.targets),
+        mask=np.zeros_like(case.mask),
+    )
     close(terms[2], case.arrays["empty_tal_total"])
     assert terms[0] == terms[1] == terms[3] == 0 and np.isfinite(total)
     assert np.abs(gradients[1]).max() == np.abs(gradients[2]).max() == 0
 
 
-# ---- by definition --------------------------------------------------------------------------------------------------
+# ---- by definition -------------------------------------------------------------------------------
 
 
 def corners_of(targets):
     """(M, 5) -> (M, 4) in pixels."""
-    return np.concatenate((targets[:, 1:3] - targets[:, 3:] / 2, targets[:, 1:3] + targets[:, 3:] / 2), 1) * SIDE
+    return (
+        np.concatenate(
+            (targets[:, 1:3] - targets[:, 3:] / 2, targets[:, 1:3] + targets[:, 3:] / 2), 1
+        )
+        * SIDE
+    )
 
 
 def overlaps(boxes, others):
@@ -323,9 +391,11 @@ def settled(taken, iou):
 
 
 def task_aligned(scores, predicted, points, label, boxes, topk):
-    """The assignment of one image as its definition reads, box by box: winner (A,) and score (A,)."""
+    """The assignment of one image as its definition reads, box by box: winner (A,) and score
+    (A,).
+    """
     iou = overlaps(boxes, predicted)
-    metric = scores[label] * iou ** 6
+    metric = scores[label] * iou**6
     inside = np.array([(points > b[:2]).all(1) & (points < b[2:]).all(1) for b in boxes])
     taken = np.zeros_like(inside)
     for m in range(len(boxes)):
@@ -345,7 +415,9 @@ def adaptive(predicted, points, stride, boxes, topk=9):
     for m, box in enumerate(boxes):
         distance = np.linalg.norm(points - (box[:2] + box[2:]) / 2, axis=1)
         levels = [np.flatnonzero(stride == s) for s in (8, 16, 32)]
-        candidates = np.concatenate([level[np.argsort(distance[level], kind="stable")[:topk]] for level in levels])
+        candidates = np.concatenate(
+            [level[np.argsort(distance[level], kind="stable")[:topk]] for level in levels]
+        )
         over = iou[m, candidates] > iou[m, candidates].mean() + iou[m, candidates].std(ddof=1)
         inside = (points[candidates] > box[:2]).all(1) & (points[candidates] < box[2:]).all(1)
         taken[m, candidates[over & inside]] = True
@@ -362,8 +434,14 @@ def test_random_scenes_equal_the_definition(case, kind, seed):
     trainable = plain_loss(assigner=kind)
     x, y, stride = (part.asnumpy().astype(np.float64) for part in trainable.model.points)
     points, count = np.stack((x, y), 1) * stride[:, None], 12
-    targets = np.concatenate([random.randint(0, CLASSES, (3, count, 1)), random.uniform(0, 1, (3, count, 2)),
-                              random.uniform(0.05, 0.8, (3, count, 2))], 2).astype(np.float32)
+    targets = np.concatenate(
+        [
+            random.randint(0, CLASSES, (3, count, 1)),
+            random.uniform(0, 1, (3, count, 2)),
+            random.uniform(0.05, 0.8, (3, count, 2)),
+        ],
+        2,
+    ).astype(np.float32)
     mask = (np.arange(count) < np.array([[12], [5], [1]])).astype(np.float32)
     scores = random.beta(1, 5, (3, CLASSES, len(x))).astype(np.float32)
     distances = random.uniform(0.3, 6, (3, 4, len(x))).astype(np.float32)
@@ -374,8 +452,10 @@ def test_random_scenes_equal_the_definition(case, kind, seed):
         left, top, right, bottom = distances[image].astype(np.float64)
         predicted = np.stack((x - left, y - top, x + right, y + bottom), 1) * stride[:, None]
         if kind == "tal":
-            label = targets[image, :len(boxes), 0].astype(int)
-            wanted, wanted_score = task_aligned(scores[image].astype(np.float64), predicted, points, label, boxes, 13)
+            label = targets[image, : len(boxes), 0].astype(int)
+            wanted, wanted_score = task_aligned(
+                scores[image].astype(np.float64), predicted, points, label, boxes, 13
+            )
         else:
             wanted, wanted_score = adaptive(predicted, points, stride, boxes)
         np.testing.assert_array_equal(np.where(matched[image] > 0, index[image], -1), wanted)
@@ -384,17 +464,28 @@ def test_random_scenes_equal_the_definition(case, kind, seed):
 
 
 def test_a_conflict_goes_to_a_box_that_did_not_take_the_prediction(case):
-    """Two boxes of class 0 take the only prediction that knows their class; a third one overlaps it most."""
+    """Two boxes of class 0 take the only prediction that knows their class; a third one overlaps
+    it most.
+    """
     trainable = plain_loss()
     count = case.distances[0].shape[2]
     x, y, stride = (part.asnumpy() for part in trainable.model.points)
-    spot = int(np.flatnonzero((stride == 8) & (x == 5.5) & (y == 5.5))[0])              # at 44, 44
-    scores, distances = np.full((1, CLASSES, count), 1e-3, np.float32), np.full((1, 4, count), 0.01, np.float32)
-    scores[0, 0, spot], scores[0, 1, spot], distances[0, :, spot] = 0.9, 0.0, 2.0       # box 28, 28, 60, 60
+    spot = int(np.flatnonzero((stride == 8) & (x == 5.5) & (y == 5.5))[0])  # at 44, 44
+    scores, distances = (
+        np.full((1, CLASSES, count), 1e-3, np.float32),
+        np.full((1, 4, count), 0.01, np.float32),
+    )
+    # box 28, 28, 60, 60
+    scores[0, 0, spot], scores[0, 1, spot], distances[0, :, spot] = 0.9, 0.0, 2.0
     boxes = np.array([[0, 44, 44, 40, 40], [0, 44, 44, 26, 26], [1, 45, 45, 32, 32]], np.float32)
     targets = boxes[None] / np.array([1, SIDE, SIDE, SIDE, SIDE], np.float32)
-    matched, index, score = case.assigned(trainable, "tal", (Tensor(scores), Tensor(distances)), targets=targets,
-                                          mask=np.ones((1, 3), np.float32))
+    matched, index, score = case.assigned(
+        trainable,
+        "tal",
+        (Tensor(scores), Tensor(distances)),
+        targets=targets,
+        mask=np.ones((1, 3), np.float32),
+    )
     assert matched[0, spot] == 1 and index[0, spot] == 2 and score[0, spot] == 0
 
 
@@ -404,20 +495,32 @@ def test_padding_and_order_change_nothing(case):
     order = np.random.RandomState(3).permutation(BOXES)
     for kind, flat in (("plain", case.plain), ("ab", case.anchors)):
         _, wanted, gradients = case.run(trainable, kind, flat)
-        _, terms, other = case.run(trainable, kind, flat, targets=filled[:, order], mask=case.mask[:, order])
+        _, terms, other = case.run(
+            trainable, kind, flat, targets=filled[:, order], mask=case.mask[:, order]
+        )
         np.testing.assert_allclose(terms, wanted, rtol=1e-6)
         for got, before in zip(other, gradients, strict=True):
             np.testing.assert_allclose(got, before, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("values", [(0, 0.5, 0.5, 0.0, 0.0), (3, 0, 0, 1, 1), (3, 1, 1, 1e-4, 1e-4),
-                                    (2, 0.5, 0.5, 2.0, 2.0), (2, 3.0, 3.0, 0.1, 0.1)])
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0, 0.5, 0.5, 0.0, 0.0),
+        (3, 0, 0, 1, 1),
+        (3, 1, 1, 1e-4, 1e-4),
+        (2, 0.5, 0.5, 2.0, 2.0),
+        (2, 3.0, 3.0, 0.1, 0.1),
+    ],
+)
 @pytest.mark.parametrize("assigner", ["tal", "atss"])
 def test_odd_boxes_stay_finite(case, values, assigner):
     """Without area, on the corner, tiny, larger than the image, far outside."""
     targets, mask = np.zeros_like(case.targets), np.zeros_like(case.mask)
     targets[:, 0], mask[:, 0] = values, 1
-    total, _, gradients = case.run(plain_loss(assigner, "siou"), "plain", case.plain, targets=targets, mask=mask)
+    total, _, gradients = case.run(
+        plain_loss(assigner, "siou"), "plain", case.plain, targets=targets, mask=mask
+    )
     assert np.isfinite(total) and all(np.isfinite(g).all() for g in gradients)
 
 
@@ -428,7 +531,9 @@ def test_degenerate_distances_stay_finite(case, iou):
     scores = random.choice(np.array([0.0, 0.5, 1.0], np.float32), case.distances[0].shape)
     distances = random.choice(np.array([-1.0, 0.0, 1.0], np.float32), case.distances[1].shape)
     for sides in (np.zeros_like(distances), distances):
-        total, _, gradients = case.run(plain_loss("tal", iou), "plain", (Tensor(scores), Tensor(sides)))
+        total, _, gradients = case.run(
+            plain_loss("tal", iou), "plain", (Tensor(scores), Tensor(sides))
+        )
         assert np.isfinite(total) and all(np.isfinite(g).all() for g in gradients)
 
 
@@ -442,11 +547,20 @@ def test_bins_by_definition():
     logits = reg.reshape(4, 17, 5).astype(np.float64)
     softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     weights = np.zeros((17, 5))
-    for column, pairs in enumerate(([(3, 1)], [(7, 0.75), (8, 0.25)], [(0, 1)], [(15, 0.01), (16, 0.99)],
-                                    [(15, 0.01), (16, 0.99)])):
+    for column, pairs in enumerate(
+        (
+            [(3, 1)],
+            [(7, 0.75), (8, 0.25)],
+            [(0, 1)],
+            [(15, 0.01), (16, 0.99)],
+            [(15, 0.01), (16, 0.99)],
+        )
+    ):
         for row, weight in pairs:
             weights[row, column] = weight
-    np.testing.assert_allclose(value.asnumpy(), (-weights * np.log(softmax) * score).sum() / 4, rtol=1e-5)
+    np.testing.assert_allclose(
+        value.asnumpy(), (-weights * np.log(softmax) * score).sum() / 4, rtol=1e-5
+    )
     wanted = ((softmax - weights) * score / 4).reshape(1, 68, 5)
     np.testing.assert_allclose(gradient.asnumpy(), wanted, rtol=1e-4, atol=2e-6)
 
@@ -455,13 +569,18 @@ def test_padded_rows_of_any_content_take_nothing(case):
     filled = np.where(case.mask[:, :, None] > 0, case.targets, np.float32(0.4))
     for kind, flat in (("tal", case.plain), ("atss", case.plain)):
         trainable = plain_loss(assigner=kind)
-        for got, wanted in zip(case.assigned(trainable, kind, flat, targets=filled),
-                               case.assigned(trainable, kind, flat), strict=True):
+        for got, wanted in zip(
+            case.assigned(trainable, kind, flat, targets=filled),
+            case.assigned(trainable, kind, flat),
+            strict=True,
+        ):
             np.testing.assert_array_equal(got, wanted)
 
 
 def test_without_scores_nothing_is_divided(case):
-    """Matches whose target scores are all 0: the class term is a plain sum over what is not wanted."""
+    """Matches whose target scores are all 0: the class term is a plain sum over what is not
+    wanted.
+    """
     scores = np.full(case.plain[0].shape, 0.25, np.float32)
     for image, label in enumerate((18, 14, 1)):
         scores[image, [label, 0, 7, 11, 14]] = 0.0
@@ -496,20 +615,28 @@ def test_class_term_by_definition():
     wanted = (label[:, None] == np.arange(3)[None, :, None]) * matched[:, None]
     target, q = wanted * score[:, None], p.astype(np.float64)
     with np.errstate(divide="ignore"):
-        entropy = -(target * np.maximum(np.log(q), -100) + (1 - target) * np.maximum(np.log(1 - q), -100))
-    np.testing.assert_allclose(Term()(*inputs).asnumpy(), (entropy * (0.75 * q * q * (1 - wanted) + target)).sum(),
-                               rtol=1e-6)
+        entropy = -(
+            target * np.maximum(np.log(q), -100) + (1 - target) * np.maximum(np.log(1 - q), -100)
+        )
+    np.testing.assert_allclose(
+        Term()(*inputs).asnumpy(),
+        (entropy * (0.75 * q * q * (1 - wanted) + target)).sum(),
+        rtol=1e-6,
+    )
     gradient = Gradient()(*inputs).asnumpy()
     sure = (q > 0.01) & (q < 0.99)
-    by_hand = 1.5 * q * (1 - wanted) * entropy + (0.75 * q * q * (1 - wanted) + target) * (q - target) / np.where(
-        sure, q * (1 - q), 1)
+    by_hand = 1.5 * q * (1 - wanted) * entropy + (0.75 * q * q * (1 - wanted) + target) * (
+        q - target
+    ) / np.where(sure, q * (1 - q), 1)
     np.testing.assert_allclose(gradient[sure], by_hand[sure], rtol=1e-4, atol=1e-5)
     assert np.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize("spread", [0.02, 3.0])
 def test_divergence_by_definition(spread):
-    """In float64 the usual formula can be trusted; the gradient is the difference of the softmaxes."""
+    """In float64 the usual formula can be trusted; the gradient is the difference of the
+    softmaxes.
+    """
     random = np.random.RandomState(1)
     ours, theirs = (random.normal(0, spread, (2, 30, 5)).astype(np.float32) for _ in range(2))
 
@@ -536,7 +663,7 @@ def test_divergence_by_definition(spread):
     assert np.abs(to_teacher.asnumpy()).max() == 0
 
 
-# ---- ranks, drop-path, settings -------------------------------------------------------------------------------------
+# ---- ranks, drop-path, settings ------------------------------------------------------------------
 
 
 class TwoRanks(nn.Cell):
@@ -548,16 +675,29 @@ class TwoRanks(nn.Cell):
 
 @pytest.mark.parametrize("normaliser", ["global", "rank"])
 def test_shares_of_two_equal_ranks(case, monkeypatch, normaliser):
-    """``global``: halves, which add up to the loss of one. ``rank``: the original's sum of both losses."""
+    """``global``: halves, which add up to the loss of one. ``rank``: the original's sum of both
+    losses.
+    """
     from types import SimpleNamespace
 
     from mindyolo_ext.losses import gold_yolo
-    one = create_trainable("gold_yolo_distill_loss", Predictions("plain"), teacher=Predictions("plain"), features=True)
+
+    one = create_trainable(
+        "gold_yolo_distill_loss", Predictions("plain"), teacher=Predictions("plain"), features=True
+    )
     monkeypatch.setattr(gold_yolo, "world", lambda: SimpleNamespace(size=2))
     monkeypatch.setattr(gold_yolo, "GlobalSum", TwoRanks)
-    two = create_trainable("gold_yolo_distill_loss", Predictions("plain"), teacher=Predictions("plain"), features=True,
-                           normaliser=normaliser)
-    alone, share = (FlatLoss(t, "distill")(case.plain, case.teacher, *case.boxes())[1].asnumpy() for t in (one, two))
+    two = create_trainable(
+        "gold_yolo_distill_loss",
+        Predictions("plain"),
+        teacher=Predictions("plain"),
+        features=True,
+        normaliser=normaliser,
+    )
+    alone, share = (
+        FlatLoss(t, "distill")(case.plain, case.teacher, *case.boxes())[1].asnumpy()
+        for t in (one, two)
+    )
     part = 0.5 if normaliser == "global" else 1.0
     np.testing.assert_allclose(share, alone * np.array([part, part, part, part, 1.0]), rtol=1e-6)
     assert two.feature_parts == 1 / part
@@ -580,8 +720,13 @@ def test_drop_path_factors():
     cell, images = Kept(trainable), Tensor(np.zeros((300, 1), np.float32))
     np.testing.assert_array_equal(cell(images).asnumpy(), np.ones((3, 300)))
     drawn = []
-    for clock in (StepClock(5, 0, 3, seed=1, rank=0), StepClock(5, 2, 3, seed=1, rank=0), StepClock(6, 0, 3, seed=1),
-                  StepClock(5, 0, 3, seed=2), StepClock(5, 0, 3, seed=1, rank=1)):
+    for clock in (
+        StepClock(5, 0, 3, seed=1, rank=0),
+        StepClock(5, 2, 3, seed=1, rank=0),
+        StepClock(6, 0, 3, seed=1),
+        StepClock(5, 0, 3, seed=2),
+        StepClock(5, 0, 3, seed=1, rank=1),
+    ):
         trainable.begin_step(clock)
         drawn.append(cell(images).asnumpy())
     np.testing.assert_array_equal(drawn[0], drawn[1])
@@ -592,12 +737,16 @@ def test_drop_path_factors():
         np.testing.assert_allclose(factors[kept], 1 / (1 - rate), rtol=1e-6)
         assert abs(kept.mean() - (1 - rate)) < 4 * np.sqrt(rate * (1 - rate) / kept.size)
     uniform = np.random.default_rng((1, 5, 0)).random((3, 512), dtype=np.float32)
-    np.testing.assert_array_equal(drawn[0] > 0, (uniform >= np.array(rates, np.float32)[:, None])[:, :300])
+    np.testing.assert_array_equal(
+        drawn[0] > 0, (uniform >= np.array(rates, np.float32)[:, None])[:, :300]
+    )
 
 
 def test_drop_path_can_be_switched_off_and_has_a_largest_batch():
     for rates, wanted in (((0.1,), False), ((), True)):
-        trainable = create_trainable("gold_yolo_loss", Predictions("plain", drop_rates=rates), drop_path=wanted)
+        trainable = create_trainable(
+            "gold_yolo_loss", Predictions("plain", drop_rates=rates), drop_path=wanted
+        )
         trainable.begin_step(StepClock(0, 0, 1))
         assert not [p.name for p in trainable.get_parameters()]
     trainable = create_trainable("gold_yolo_loss", Predictions("plain", drop_rates=(0.1,)))
@@ -613,37 +762,55 @@ def test_parameters_of_the_trainable_are_not_the_models():
 
     student, teacher = Weighted("distill", drop_rates=(0.1,)), Weighted("fuse_ab")
     trainable = create_trainable("gold_yolo_distill_loss", student, teacher=teacher)
-    create_trainable("gold_yolo_distill_loss", student, teacher=teacher)                # a later stage
+    create_trainable("gold_yolo_distill_loss", student, teacher=teacher)  # a later stage
     assert [p.name for p in trainable.trainable_params()] == ["layer.weight", "layer.bias"]
     assert sorted(p.name for p in trainable.get_parameters() if not p.requires_grad) == [
-        "teacher.layer.bias", "teacher.layer.weight", "trainable.distill_weight", "trainable.drop_path"]
+        "teacher.layer.bias",
+        "teacher.layer.weight",
+        "trainable.distill_weight",
+        "trainable.drop_path",
+    ]
     assert [name for name, _ in student.parameters_and_names()] == ["layer.weight", "layer.bias"]
 
 
 def test_terms_have_names(case):
     assert anchor_loss().term_names == ("iou", "dfl", "class", "iou_ab", "class_ab")
-    for trainable, kind, other in ((plain_loss(), "plain", ()), (distill_loss("plain"), "distill", case.teacher)):
+    for trainable, kind, other in (
+        (plain_loss(), "plain", ()),
+        (distill_loss("plain"), "distill", case.teacher),
+    ):
         total, terms, _ = case.run(trainable, kind, case.plain, other=other)
         assert len(terms) == len(trainable.term_names)
         np.testing.assert_allclose(total, terms.sum(), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("form", "keywords", "message"), [
-    ("distill", {}, "form must be one of"),
-    ("plain", {"assigner": "simota"}, "assigner must be one of"),
-    ("plain", {"iou": "iou"}, "iou must be one of"),
-    ("plain", {"normaliser": "none"}, "normaliser must be one of"),
-])
+@pytest.mark.parametrize(
+    ("form", "keywords", "message"),
+    [
+        ("distill", {}, "form must be one of"),
+        ("plain", {"assigner": "simota"}, "assigner must be one of"),
+        ("plain", {"iou": "iou"}, "iou must be one of"),
+        ("plain", {"normaliser": "none"}, "normaliser must be one of"),
+    ],
+)
 def test_wrong_settings_of_the_base_loss_are_refused(form, keywords, message):
     with pytest.raises(ValueError, match=message):
         create_trainable("gold_yolo_loss", Predictions(form), **keywords)
 
 
-@pytest.mark.parametrize(("form", "teacher", "keywords", "message"), [
-    ("fuse_ab", Predictions("plain"), {}, "form must be one of"),
-    ("plain", Predictions("plain", num_classes=3), {}, "num_classes must be the student's 20, got 3"),
-    ("plain", Predictions("plain"), {"temperature": 0}, "temperature must be above 0"),
-])
+@pytest.mark.parametrize(
+    ("form", "teacher", "keywords", "message"),
+    [
+        ("fuse_ab", Predictions("plain"), {}, "form must be one of"),
+        (
+            "plain",
+            Predictions("plain", num_classes=3),
+            {},
+            "num_classes must be the student's 20, got 3",
+        ),
+        ("plain", Predictions("plain"), {"temperature": 0}, "temperature must be above 0"),
+    ],
+)
 def test_wrong_settings_of_the_distillation_are_refused(form, teacher, keywords, message):
     with pytest.raises(ValueError, match=message):
         create_trainable("gold_yolo_distill_loss", Predictions(form), teacher=teacher, **keywords)

@@ -1,4 +1,7 @@
-"""The simple YOLO's loss against arrays of the original program; tolerances are those of tests/golden/README.md."""
+"""The simple YOLO's loss against arrays of the original program; tolerances are those of
+tests/golden/README.md.
+"""
+
 import numpy as np
 import pytest
 from gradients import Gradients, LossAndHeads, nesterov_totals, norms_and_sums, original_order
@@ -11,8 +14,8 @@ from mindyolo_ext.losses import create_trainable
 FAMILY = "simple_yolo"
 QUICK_VARIANTS = ("resnet18_025",)
 pytestmark = pytest.mark.usefixtures("graph_mode")
-BOXES = 6                                               # per image of the seeded cases
-NAMES = ("iou", "conf", "class")                        # of our terms in the stored arrays
+BOXES = 6  # per image of the seeded cases
+NAMES = ("iou", "conf", "class")  # of our terms in the stored arrays
 
 
 class Runs:
@@ -24,7 +27,9 @@ class Runs:
         self.model = new_network(case)
         self.rows = case.boxes(batch, BOXES, self.meta["num_class"])
         self.targets, self.mask = padded_targets(self.rows, batch, 8)
-        self.inputs = [Tensor(x) for x in (case.images(batch, height, width), self.targets, self.mask)]
+        self.inputs = [
+            Tensor(x) for x in (case.images(batch, height, width), self.targets, self.mask)
+        ]
         self.trainable = create_trainable("simple_yolo_loss", self.model)
         self.cell = Gradients(LossAndHeads(self.trainable))
         self.parameters = self.model.trainable_params()
@@ -40,14 +45,18 @@ class Runs:
         return float(total.asnumpy()), terms.asnumpy(), heads, [g.asnumpy() for g in gradients]
 
     def first_step(self, train=True):
-        """Result of the first step from the seeded weights, with the running statistics after it."""
+        """Result of the first step from the seeded weights, with the running statistics after
+        it.
+        """
         if train not in self.first:
             self.reset()
             result = self.step(train)
             norms = dict(self.model.cells_and_names())
-            statistics = {f"{kind}_{end}": getattr(norms[self.meta[f"bn_{end}"]], name).asnumpy().copy()
-                          for end in ("first", "last") for kind, name in (("mean", "moving_mean"),
-                                                                         ("var", "moving_variance"))}
+            statistics = {
+                f"{kind}_{end}": getattr(norms[self.meta[f"bn_{end}"]], name).asnumpy().copy()
+                for end in ("first", "last")
+                for kind, name in (("mean", "moving_mean"), ("var", "moving_variance"))
+            }
             self.first[train] = (*result, statistics)
         return self.first[train]
 
@@ -60,9 +69,16 @@ def runs(golden_case):
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
     """A case of the default folder that lost an array would only skip tests."""
     arrays = set(golden_case.arrays())
-    assert arrays >= {*(f"{kind}_l{i}" for kind in ("train", "eval") for i in LEVELS), "loss_per_level", "grad_l2",
-                      "evalgrad_l2", "traj_loss", "traj_small_loss", "bn_running_var_last",
-                      *(f"assign_l{i}_{what}" for i in LEVELS for what in ("index", "box", "multihot", "gt"))}
+    assert arrays >= {
+        *(f"{kind}_l{i}" for kind in ("train", "eval") for i in LEVELS),
+        "loss_per_level",
+        "grad_l2",
+        "evalgrad_l2",
+        "traj_loss",
+        "traj_small_loss",
+        "bn_running_var_last",
+        *(f"assign_l{i}_{what}" for i in LEVELS for what in ("index", "box", "multihot", "gt")),
+    }
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -78,7 +94,9 @@ def test_loss(runs, train, prefix, limit):
     weights = (runs.meta["loss"]["lambda_coord"], runs.meta["loss"]["lambda_obj"], 1.0)
     np.testing.assert_allclose(total, runs.arrays[f"{prefix}_total"], rtol=limit)
     for name, got, weight in zip(NAMES, terms, weights, strict=True):
-        np.testing.assert_allclose(got, weight * runs.arrays[f"{prefix}_{name}"], rtol=limit, err_msg=name)
+        np.testing.assert_allclose(
+            got, weight * runs.arrays[f"{prefix}_{name}"], rtol=limit, err_msg=name
+        )
 
 
 def test_terms_of_every_level(runs):
@@ -101,16 +119,21 @@ def test_gradients(runs):
     assert relative_l2(sums, runs.arrays["grad_sum"]) < 1e-1
 
 
-@pytest.mark.parametrize("name", [f"{kind}_{end}" for kind in ("mean", "var") for end in ("first", "last")])
+@pytest.mark.parametrize(
+    "name", [f"{kind}_{end}" for kind in ("mean", "var") for end in ("first", "last")]
+)
 def test_running_statistics_after_a_step(runs, name):
     limit = 1e-4 if "resnet50" in runs.meta["backbone_type"] else 1e-5
-    np.testing.assert_allclose(runs.first_step()[4][name], runs.arrays[f"bn_running_{name}"], rtol=0, atol=limit)
+    np.testing.assert_allclose(
+        runs.first_step()[4][name], runs.arrays[f"bn_running_{name}"], rtol=0, atol=limit
+    )
 
 
 def test_matches(runs):
     found = runs.trainable.assign(tuple(runs.meta["input"][2:]), *runs.inputs[1:])
     matched, index, classes = (x.asnumpy() for x in found)
-    before = np.concatenate(([0], np.cumsum(runs.mask.sum(1)))).astype(int)      # boxes of the images before
+    # boxes of the images before
+    before = np.concatenate(([0], np.cumsum(runs.mask.sum(1)))).astype(int)
     begin = 0
     for level, stride in zip(LEVELS, runs.model.strides):
         height, width = (side // stride for side in runs.meta["input"][2:])
@@ -121,16 +144,28 @@ def test_matches(runs):
         boxes = index[:, rows].reshape(-1, 3, height, width)[tuple(places.T)]
         wanted = runs.arrays[f"assign_l{level}_box"]
         np.testing.assert_allclose(runs.targets[places[:, 0], boxes, 1:], wanted, atol=1e-6)
-        np.testing.assert_array_equal(before[places[:, 0]] + boxes, runs.arrays[f"assign_l{level}_gt"])
-        kinds = classes[:, :, rows].reshape(len(matched), -1, 3, height, width).transpose(0, 2, 3, 4, 1)
-        np.testing.assert_array_equal(kinds[tuple(places.T)], runs.arrays[f"assign_l{level}_multihot"])
+        np.testing.assert_array_equal(
+            before[places[:, 0]] + boxes, runs.arrays[f"assign_l{level}_gt"]
+        )
+        kinds = (
+            classes[:, :, rows].reshape(len(matched), -1, 3, height, width).transpose(0, 2, 3, 4, 1)
+        )
+        np.testing.assert_array_equal(
+            kinds[tuple(places.T)], runs.arrays[f"assign_l{level}_multihot"]
+        )
         assert kinds.sum() == runs.arrays[f"assign_l{level}_multihot"].sum()
 
 
 @pytest.mark.parametrize("name, rate", [("traj_small_loss", 1e-5), ("traj_loss", 1e-3)])
 def test_five_steps_of_nesterov_sgd(runs, name, rate):
-    """Rounding grows along a trajectory: at rate 1e-3 all differ, at 1e-5 the deep ones; see golden/README.md."""
-    limits = [1e-4, 1e-3, 2e-3, 5e-3, 1e-2] if runs.meta["backbone_type"] == "resnet18" else [1e-4, *[3e-2] * 4]
+    """Rounding grows along a trajectory: at rate 1e-3 all differ, at 1e-5 the deep ones; see
+    golden/README.md.
+    """
+    limits = (
+        [1e-4, 1e-3, 2e-3, 5e-3, 1e-2]
+        if runs.meta["backbone_type"] == "resnet18"
+        else [1e-4, *[3e-2] * 4]
+    )
     if rate == 1e-3:
         limits = [1e-4, 2e-2, 0.1, 0.15, 0.15]
     runs.reset()

@@ -1,4 +1,7 @@
-"""Options of the simple YOLO's loss and assigners on made-up heads, the original's and the described ones."""
+"""Options of the simple YOLO's loss and assigners on made-up heads, the original's and the
+described ones.
+"""
+
 import mindspore
 import numpy as np
 import pytest
@@ -13,9 +16,14 @@ from mindyolo_ext.models.simple_yolo import ASSIGNMENTS, COCO_ANCHORS
 
 CASES = "simple_yolo/loss_options.npz"
 NO_ORDER = Tensor(np.array([1, 0], np.int32))
-OPTIONS = {"constant": {"confidence_target": "constant"}, "gamma0": {"focal_gamma": 0.0},
-           "lambda": {"box_weight": 0.5, "object_weight": 2.0, "level_weights": (4.0, 1.0, 0.25)},
-           "thres0.3": {"match_iou_thres": 0.3}, "class1": {}, "empty": {}}
+OPTIONS = {
+    "constant": {"confidence_target": "constant"},
+    "gamma0": {"focal_gamma": 0.0},
+    "lambda": {"box_weight": 0.5, "object_weight": 2.0, "level_weights": (4.0, 1.0, 0.25)},
+    "thres0.3": {"match_iou_thres": 0.3},
+    "class1": {},
+    "empty": {},
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,19 +46,26 @@ def made_up_heads(classes: int) -> list[np.ndarray]:
     for side in (24, 12, 6):
         values = random.standard_normal((2, 3, side, side, 25))
         values[..., 3:5] = np.abs(values[..., 3:5]) * 0.4
-        values = values[..., :5 + classes].astype(np.float32)
+        values = values[..., : 5 + classes].astype(np.float32)
         heads.append(values.transpose(0, 1, 4, 2, 3).reshape(2, -1, side, side))
     return heads
 
 
 def loss_of(assignment: str, classes: int = 20, **options):
-    model = create_model("simple_yolo_resnet18", classes, channel_sparsity=0.0625, assignment=assignment,
-                         input_size=(192, 192))
+    model = create_model(
+        "simple_yolo_resnet18",
+        classes,
+        channel_sparsity=0.0625,
+        assignment=assignment,
+        input_size=(192, 192),
+    )
     return create_trainable("simple_yolo_loss", model, **options)
 
 
 def total_and_gradients(loss, heads, targets, mask):
-    function = mindspore.value_and_grad(lambda *h: loss.loss(h, Tensor(targets), Tensor(mask)), (0, 1, 2), has_aux=True)
+    function = mindspore.value_and_grad(
+        lambda *h: loss.loss(h, Tensor(targets), Tensor(mask)), (0, 1, 2), has_aux=True
+    )
     (total, terms), gradients = function(*[Tensor(h) for h in heads])
     return float(total.asnumpy()), terms.asnumpy(), [g.asnumpy() for g in gradients]
 
@@ -62,14 +77,18 @@ def test_options_equal_the_original(golden, name):
     assignment, box_loss, *rest = name.split("-")
     options = {"box_loss": box_loss, **OPTIONS[rest[0]]} if rest else {"box_loss": box_loss}
     classes = 1 if "class1" in rest else 20
-    targets, mask = padded_targets(arrays["targets"] if "empty" not in rest else arrays["targets"][:0], 2, 8)
+    targets, mask = padded_targets(
+        arrays["targets"] if "empty" not in rest else arrays["targets"][:0], 2, 8
+    )
     if classes == 1:
         targets[..., 0] = 0
     loss = loss_of(assignment, classes, **options)
     total, terms, gradients = total_and_gradients(loss, made_up_heads(classes), targets, mask)
     conf, iou, kinds = arrays["conf_iou_class"][place]
     np.testing.assert_allclose(total, arrays["total"][place], rtol=1e-5)
-    np.testing.assert_allclose(terms, [loss.box_weight * iou, loss.object_weight * conf, kinds], rtol=1e-5)
+    np.testing.assert_allclose(
+        terms, [loss.box_weight * iou, loss.object_weight * conf, kinds], rtol=1e-5
+    )
     norms = [np.linalg.norm(g.astype(np.float64)) for g in gradients]
     np.testing.assert_allclose(norms, arrays["pred_grad_l2"][place], rtol=1e-5)
 
@@ -81,13 +100,18 @@ def test_assignment_at_512_equals_the_original(golden, assignment):
     batch = int(rows[:, 0].max()) + 1
     targets, mask = padded_targets(rows, batch, 64)
     for level, stride in enumerate((8, 16, 32)):
-        cells, anchors = 512 // stride, COCO_ANCHORS[3 * level:3 * level + 3]
+        cells, anchors = 512 // stride, COCO_ANCHORS[3 * level : 3 * level + 3]
         if assignment == "all_grid":
             assigner = AnchorBoxAssigner(anchors, stride, threshold=0.0625, conflict="best")
         else:
             nearby = assignment == "nearby_grid"
-            assigner = CellAssigner(anchors, stride, threshold=0.0625, nearby=nearby,
-                                    conflict="sorted" if nearby else "last")
+            assigner = CellAssigner(
+                anchors,
+                stride,
+                threshold=0.0625,
+                nearby=nearby,
+                conflict="sorted" if nearby else "last",
+            )
         found = assigner(Tensor(targets), Tensor(mask), NO_ORDER, (cells, cells), 20)
         matched, index, classes = (x.asnumpy() for x in found)
         shape = (batch, 3, cells, cells)
@@ -101,11 +125,13 @@ def test_assignment_at_512_equals_the_original(golden, assignment):
         assert kinds.sum() == wanted.sum()
 
 
-# ---- crowded pictures against plain loops ---------------------------------------------------------------------------
+# ---- crowded pictures against plain loops --------------------------------------------------------
 
 
 def crowd(seed: int, batch: int = 3, boxes: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes of few sizes in few places, so that many want the same cells with equal IoU, some on the borders."""
+    """Boxes of few sizes in few places, so that many want the same cells with equal IoU, some on
+    the borders.
+    """
     random = np.random.RandomState(seed)
     targets, mask = np.zeros((batch, boxes, 5), np.float32), np.zeros((batch, boxes), np.float32)
     for image, count in enumerate(random.randint(boxes // 2, boxes + 1, batch)):
@@ -123,9 +149,13 @@ def wishes(targets, mask, anchors, stride, cells, threshold, nearby):
     for image in range(len(mask)):
         for box in range(int(mask[image].sum())):
             _, x, y, width, height = targets[image, box]
-            for number, (anchor_width, anchor_height) in enumerate(np.asarray(anchors, np.float32) / side):
+            for number, (anchor_width, anchor_height) in enumerate(
+                np.asarray(anchors, np.float32) / side
+            ):
                 inter = min(width, anchor_width) * min(height, anchor_height)
-                iou = inter / (width * height + anchor_width * anchor_height - inter + np.float32(1e-6))
+                iou = inter / (
+                    width * height + anchor_width * anchor_height - inter + np.float32(1e-6)
+                )
                 if iou < threshold:
                     continue
                 for down in (-1, 0, 1) if nearby else (0,):
@@ -163,26 +193,46 @@ def test_crowded_cells_equal_plain_loops(nearby, conflict):
     for seed in range(3):
         targets, mask = crowd(seed)
         for level, stride in enumerate((8, 16, 32)):
-            cells, anchors = 128 // stride, COCO_ANCHORS[3 * level:3 * level + 3]
-            assigner = CellAssigner(anchors, stride, threshold=0.1, nearby=nearby, conflict=conflict)
-            matched, index, classes = (x.asnumpy() for x in assigner(Tensor(targets), Tensor(mask), NO_ORDER,
-                                                                     (cells, cells), 5))
-            owner, kinds = plain_cells(targets, mask, anchors, stride, cells, threshold=np.float32(0.1), nearby=nearby,
-                                       conflict=conflict)
+            cells, anchors = 128 // stride, COCO_ANCHORS[3 * level : 3 * level + 3]
+            assigner = CellAssigner(
+                anchors, stride, threshold=0.1, nearby=nearby, conflict=conflict
+            )
+            matched, index, classes = (
+                x.asnumpy()
+                for x in assigner(Tensor(targets), Tensor(mask), NO_ORDER, (cells, cells), 5)
+            )
+            owner, kinds = plain_cells(
+                targets,
+                mask,
+                anchors,
+                stride,
+                cells,
+                threshold=np.float32(0.1),
+                nearby=nearby,
+                conflict=conflict,
+            )
             shape = (len(mask), 3, cells, cells)
             places = {tuple(p) for p in np.argwhere(matched.reshape(shape) > 0)}
             assert places == set(owner)
             got = index.reshape(shape)
             boxes = {place: int(got[place]) for place in places}
-            if conflict == "best":                      # of equal overlaps either may be the first in a plain loop
-                same = {p for p in places if np.array_equal(targets[p[0], boxes[p]][3:], targets[p[0], owner[p]][3:])}
+            if conflict == "best":  # of equal overlaps either may be the first in a plain loop
+                same = {
+                    p
+                    for p in places
+                    if np.array_equal(targets[p[0], boxes[p]][3:], targets[p[0], owner[p]][3:])
+                }
                 assert same == places
             else:
                 assert boxes == owner
             flags = classes.reshape(len(mask), 5, *shape[1:])
             for place in places:
                 ones = set(np.flatnonzero(flags[(place[0], slice(None), *place[1:])]))
-                assert ones == (kinds[place] if conflict != "best" else {int(targets[place[0], boxes[place], 0])})
+                assert ones == (
+                    kinds[place]
+                    if conflict != "best"
+                    else {int(targets[place[0], boxes[place], 0])}
+                )
             contested += sum(len(k) > 1 for k in kinds.values())
     assert contested > 20 or conflict == "best"
 
@@ -199,17 +249,23 @@ def test_the_sort_is_stable():
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_the_described_filter_gives_the_box_of_the_largest_overlap(assignment):
-    """Two boxes on one centre: the fitting one comes first, so that the last would be the wrong one."""
-    targets = np.array([[[3, 0.52, 0.52, 16 / 192, 30 / 192], [5, 0.52, 0.52, 40 / 192, 60 / 192]]], np.float32)
+    """Two boxes on one centre: the fitting one comes first, so that the last would be the wrong
+    one.
+    """
+    targets = np.array(
+        [[[3, 0.52, 0.52, 16 / 192, 30 / 192], [5, 0.52, 0.52, 40 / 192, 60 / 192]]], np.float32
+    )
     mask = np.ones((1, 2), np.float32)
     size = (192, 192)
     best = loss_of(assignment, filter_rule="best", match_iou_thres=0.1)
     original = loss_of(assignment, match_iou_thres=0.1)
     off = loss_of(assignment, filter_by_max_iou=False, match_iou_thres=0.1)
-    cell = 1 * 24 * 24 + int(0.52 * 24) * 24 + int(0.52 * 24)             # stride 8, anchor (16, 30)
+    cell = 1 * 24 * 24 + int(0.52 * 24) * 24 + int(0.52 * 24)  # stride 8, anchor (16, 30)
     found = {}
     for name, loss in (("best", best), ("original", original), ("off", off)):
-        matched, index, classes = (x.asnumpy()[0] for x in loss.assign(size, Tensor(targets), Tensor(mask)))
+        matched, index, classes = (
+            x.asnumpy()[0] for x in loss.assign(size, Tensor(targets), Tensor(mask))
+        )
         assert matched[cell] == 1
         found[name] = (int(index[cell]), set(np.flatnonzero(classes[:, cell])))
     assert found["best"] == (0, {3})
@@ -227,24 +283,28 @@ def test_a_drawn_order_is_another_one_each_step_and_the_same_for_the_same_seed(a
 
     def owners(seed, iteration):
         loss.begin_step(StepClock(iteration=iteration, epoch=0, epochs=2, seed=seed, rank=0))
-        matched, index, _ = (x.asnumpy() for x in loss.assign((192, 192), Tensor(targets), Tensor(mask)))
+        matched, index, _ = (
+            x.asnumpy() for x in loss.assign((192, 192), Tensor(targets), Tensor(mask))
+        )
         return [set(index[image][matched[image] > 0].tolist()) for image in range(2)]
 
     drawn = [owners(0, i) for i in range(8)]
     assert owners(0, 3) == drawn[3] and drawn[:3] != [owners(1, i) for i in range(3)]
-    for image in range(2):                              # all boxes are alike, so one of them owns all cells
+    for image in range(2):  # all boxes are alike, so one of them owns all cells
         assert all(len(d[image]) == 1 for d in drawn)
         winners = {next(iter(d[image])) for d in drawn}
         assert len(winners) > 3 and max(winners) < mask[image].sum()
     assert PRIME > 2 * 20
 
 
-# ---- where the original gives no number, or none at all -------------------------------------------------------------
+# ---- where the original gives no number, or none at all ------------------------------------------
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_levels_without_a_match_count_nothing(assignment):
-    """One box that fits stride 32 alone. The original's loss is not a number then, or it crashes."""
+    """One box that fits stride 32 alone. The original's loss is not a number then, or it
+    crashes.
+    """
     targets = np.zeros((2, 4, 5), np.float32)
     targets[0, 0] = (2, 0.5, 0.5, 0.95, 0.95)
     mask = np.zeros((2, 4), np.float32)
@@ -252,7 +312,9 @@ def test_levels_without_a_match_count_nothing(assignment):
     loss = loss_of(assignment, match_iou_thres=0.3)
     heads = made_up_heads(20)
     levels = loss.level_terms([Tensor(h) for h in heads], Tensor(targets), Tensor(mask)).asnumpy()
-    assert (levels[[0, 2], 0] == 0).all() and (levels[[0, 2], 2] > 0).all() and (levels[1] > 0).all()
+    assert (
+        (levels[[0, 2], 0] == 0).all() and (levels[[0, 2], 2] > 0).all() and (levels[1] > 0).all()
+    )
     total, _, gradients = total_and_gradients(loss, heads, targets, mask)
     assert np.isfinite(total) and all(np.isfinite(g).all() for g in gradients)
 
@@ -260,14 +322,29 @@ def test_levels_without_a_match_count_nothing(assignment):
 def test_weight_of_the_background():
     targets, mask = crowd(1, batch=2, boxes=8)
     heads = made_up_heads(20)
-    plain, more = (total_and_gradients(loss_of("nearby_grid", noobj_weight=w), heads, targets, mask) for w in (0, 0.5))
+    plain, more = (
+        total_and_gradients(loss_of("nearby_grid", noobj_weight=w), heads, targets, mask)
+        for w in (0, 0.5)
+    )
     assert more[1][1] > 1.2 * plain[1][1]
     np.testing.assert_allclose(more[1][[0, 2]], plain[1][[0, 2]], rtol=1e-6)
-    constant = {"confidence_target": "constant", "focal_gamma": 0.0, "level_weights": (1.0, 0.0, 0.0)}
-    got = [total_and_gradients(loss_of("nearby_grid", noobj_weight=w, **constant), heads, targets, mask)[1][1]
-           for w in (0, 0.5)]
+    constant = {
+        "confidence_target": "constant",
+        "focal_gamma": 0.0,
+        "level_weights": (1.0, 0.0, 0.0),
+    }
+    got = [
+        total_and_gradients(
+            loss_of("nearby_grid", noobj_weight=w, **constant), heads, targets, mask
+        )[1][1]
+        for w in (0, 0.5)
+    ]
     logits = heads[0].reshape(2, 3, 25, -1)[:, :, 0].astype(np.float64)
-    matched = loss_of("nearby_grid").assign((192, 192), Tensor(targets), Tensor(mask))[0].asnumpy()[:, :3 * 576]
+    matched = (
+        loss_of("nearby_grid")
+        .assign((192, 192), Tensor(targets), Tensor(mask))[0]
+        .asnumpy()[:, : 3 * 576]
+    )
     entropy = np.log1p(np.exp(logits)) - logits * matched.reshape(logits.shape)
     wanted = [entropy.mean(), (entropy * (1 + 0.5 * (1 - matched.reshape(logits.shape)))).mean()]
     np.testing.assert_allclose(got, wanted, rtol=1e-5)
@@ -276,11 +353,15 @@ def test_weight_of_the_background():
 def test_boxes_on_the_border_have_a_cell():
     targets = np.array([[[1, 1.0, 1.0, 0.1, 0.1], [2, 0.0, 0.0, 0.1, 0.1]]], np.float32)
     for assignment in ("single_grid", "nearby_grid"):
-        matched, index, _ = (x.asnumpy()[0] for x in loss_of(assignment).assign((192, 192), Tensor(targets),
-                                                                                Tensor(np.ones((1, 2), np.float32))))
-        first, last = (matched[:3 * 576].reshape(3, 24, 24)[:, i, i] for i in (0, -1))
+        matched, index, _ = (
+            x.asnumpy()[0]
+            for x in loss_of(assignment).assign(
+                (192, 192), Tensor(targets), Tensor(np.ones((1, 2), np.float32))
+            )
+        )
+        first, last = (matched[: 3 * 576].reshape(3, 24, 24)[:, i, i] for i in (0, -1))
         assert first.any() and last.any()
-        assert set(index[:3 * 576].reshape(3, 24, 24)[:, -1, -1][last > 0]) == {0}
+        assert set(index[: 3 * 576].reshape(3, 24, 24)[:, -1, -1][last > 0]) == {0}
 
 
 class Replaced(nn.Cell):
@@ -306,8 +387,14 @@ def test_shares_of_the_ranks_add_up(assignment):
     shares = []
     for rank in (0, 1):
         loss.global_sum = Replaced(whole.given)
-        shares.append(total_and_gradients(loss, [h[rank:rank + 1] for h in heads], targets[rank:rank + 1],
-                                          mask[rank:rank + 1]))
+        shares.append(
+            total_and_gradients(
+                loss,
+                [h[rank : rank + 1] for h in heads],
+                targets[rank : rank + 1],
+                mask[rank : rank + 1],
+            )
+        )
     np.testing.assert_allclose(shares[0][0] + shares[1][0], total, rtol=1e-5)
     np.testing.assert_allclose(shares[0][1] + shares[1][1], terms, rtol=1e-5)
     for level, gradient in enumerate(gradients):
@@ -315,11 +402,18 @@ def test_shares_of_the_ranks_add_up(assignment):
         np.testing.assert_allclose(joined, gradient, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"filter_rule": "worst"}, "filter_rule must be one of"), ({"tie_rule": "sorted"}, "tie_rule must be one of"),
-    ({"box_loss": "eiou"}, "box_loss must be one of"), ({"confidence_target": "one"}, "confidence_target must be"),
-    ({"level_weights": (1, 1)}, "level_weights needs 3 factors"), ({"match_iou_thres": 1.5}, "match_iou_thres in 0..1"),
-    ({"focal_gamma": -1.0}, "at least 0")])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"filter_rule": "worst"}, "filter_rule must be one of"),
+        ({"tie_rule": "sorted"}, "tie_rule must be one of"),
+        ({"box_loss": "eiou"}, "box_loss must be one of"),
+        ({"confidence_target": "one"}, "confidence_target must be"),
+        ({"level_weights": (1, 1)}, "level_weights needs 3 factors"),
+        ({"match_iou_thres": 1.5}, "match_iou_thres in 0..1"),
+        ({"focal_gamma": -1.0}, "at least 0"),
+    ],
+)
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         loss_of("nearby_grid", **options)

@@ -1,4 +1,7 @@
-"""Yolo-FastestV2's loss against arrays of the original program; tolerances are those of tests/golden/README.md."""
+"""Yolo-FastestV2's loss against arrays of the original program; tolerances are those of
+tests/golden/README.md.
+"""
+
 import mindspore
 import numpy as np
 import pytest
@@ -38,7 +41,9 @@ class Runs:
         self.trainable = create_trainable("yolo_fastestv2_loss", self.model)
         self.parameters = self.model.trainable_params()
         targets, mask = padded_targets(case.boxes(self.batch, 6, classes), self.batch, 8)
-        self.inputs = [Tensor(x) for x in (case.images(self.batch, 16 * height, 16 * width), targets, mask)]
+        self.inputs = [
+            Tensor(x) for x in (case.images(self.batch, 16 * height, 16 * width), targets, mask)
+        ]
         self.steps = {mode: Gradients(LossAndHeads(self.trainable)) for mode in (True, False)}
         self.order = original_order(case, self.model)
 
@@ -48,8 +53,12 @@ class Runs:
     def step(self, training: bool):
         """Total, terms, heads and gradients as arrays."""
         (total, terms, heads), gradients = self.steps[training].set_train(training)(*self.inputs)
-        return (float(total.asnumpy()), terms.asnumpy(), dict(zip(HEADS, (h.asnumpy() for h in heads), strict=True)),
-                [g.asnumpy() for g in gradients])
+        return (
+            float(total.asnumpy()),
+            terms.asnumpy(),
+            dict(zip(HEADS, (h.asnumpy() for h in heads), strict=True)),
+            [g.asnumpy() for g in gradients],
+        )
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +73,11 @@ def training(runs):
     result = runs.step(True)
     norms = {n: c for n, c in runs.model.cells_and_names() if isinstance(c, nn.BatchNorm2d)}
     ends = {"first": norms["backbone.first_conv.1"], "last": norms["fpn.cls_head_3.block.9"]}
-    statistics = {f"{kind}_{end}": getattr(norm, f"moving_{long}").asnumpy().copy() for end, norm in ends.items()
-                  for kind, long in (("mean", "mean"), ("var", "variance"))}
+    statistics = {
+        f"{kind}_{end}": getattr(norm, f"moving_{long}").asnumpy().copy()
+        for end, norm in ends.items()
+        for kind, long in (("mean", "mean"), ("var", "variance"))
+    }
     return result, statistics
 
 
@@ -107,8 +119,9 @@ def test_gradients_in_training_mode(runs, training):
     norms, sums = norms_and_sums(training[0][3], runs.order)
     wanted = runs.arrays["grad_l2"]
     assert relative_l2(norms, wanted) < 2e-2
-    large = wanted > 1e-3           # below it: rounding around an exact zero
-    np.testing.assert_allclose(norms[large], wanted[large], rtol=5e-2)      # see "ReLU signs" in golden/README.md
+    large = wanted > 1e-3  # below it: rounding around an exact zero
+    # see "ReLU signs" in golden/README.md
+    np.testing.assert_allclose(norms[large], wanted[large], rtol=5e-2)
     assert relative_l2(sums, runs.arrays["grad_sum"]) < 1e-1
 
 
@@ -116,10 +129,14 @@ def test_gradients_in_training_mode(runs, training):
 def test_running_statistics_after_a_step(runs, training, name):
     if f"bn_running_{name}" not in runs.arrays:
         pytest.skip("the case has no running statistics")
-    np.testing.assert_allclose(training[1][name], runs.arrays[f"bn_running_{name}"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        training[1][name], runs.arrays[f"bn_running_{name}"], rtol=0, atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("name,rate,tolerance", [("traj_loss", 1e-3, 4e-2), ("traj_small_loss", 1e-6, 2e-3)])
+@pytest.mark.parametrize(
+    "name,rate,tolerance", [("traj_loss", 1e-3, 4e-2), ("traj_small_loss", 1e-6, 2e-3)]
+)
 def test_five_steps_of_nesterov_sgd(runs, name, rate, tolerance):
     runs.reset()
 
@@ -133,11 +150,18 @@ def test_five_steps_of_nesterov_sgd(runs, name, rate, tolerance):
 
 
 def rows_of(found: Assignment) -> dict[str, np.ndarray]:
-    """The matches as the original lists them: image, anchor, gy, gx; box; class; number of the anchor."""
+    """The matches as the original lists them: image, anchor, gy, gx; box; class; number of the
+    anchor.
+    """
     found = Assignment(*(part.asnumpy() for part in found))
     copy, anchor, box = np.nonzero(found.matched)
     index = (found.image[box], anchor, found.cell_y[copy, box], found.cell_x[copy, box])
-    boxes = (found.offset_x[copy, box], found.offset_y[copy, box], found.width[box], found.height[box])
+    boxes = (
+        found.offset_x[copy, box],
+        found.offset_y[copy, box],
+        found.width[box],
+        found.height[box],
+    )
     return {"index": np.stack(index, 1), "box": np.stack(boxes, 1), "class": found.label[box]}
 
 
@@ -154,17 +178,26 @@ def test_assignment(runs, level):
     rows = rows_of(Assignment(*runs.trainable.assigners[level](*runs.inputs[1:], height, width)))
     assert_assignment(runs.arrays, prefix, rows)
     anchors = np.array(runs.model.anchors).reshape(2, -1, 2)[level] / stride
-    np.testing.assert_allclose(anchors[rows["index"][:, 1]], runs.arrays[f"{prefix}_anchor"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        anchors[rows["index"][:, 1]], runs.arrays[f"{prefix}_anchor"], rtol=0, atol=1e-5
+    )
 
 
 @pytest.fixture(scope="module")
 def synthetic():
-    """The loss and its gradients on the six synthetic heads of loss_cases.npz, for any targets of 25 boxes."""
+    """The loss and its gradients on the six synthetic heads of loss_cases.npz, for any targets
+    of 25 boxes.
+    """
     trainable = create_trainable("yolo_fastestv2_loss", create_model("yolo_fastestv2"))
     random = np.random.RandomState(21)
-    heads = [random.standard_normal((2, channels, side, side)).astype(np.float32)
-             for side in (12, 6) for channels in (12, 3, 80)]
-    function = mindspore.value_and_grad(HeadsToLoss(trainable), (0, 1, 2, 3, 4, 5), None, has_aux=True)
+    heads = [
+        random.standard_normal((2, channels, side, side)).astype(np.float32)
+        for side in (12, 6)
+        for channels in (12, 3, 80)
+    ]
+    function = mindspore.value_and_grad(
+        HeadsToLoss(trainable), (0, 1, 2, 3, 4, 5), None, has_aux=True
+    )
 
     def run(targets, mask, replaced=None):
         inputs = [Tensor(h) for h in (replaced or heads)]
@@ -192,7 +225,9 @@ def test_assignment_of_loss_cases(golden, synthetic, name, level, side):
     targets, mask = (Tensor(x) for x in padded_targets(arrays[f"{name}_targets"], 2, 25))
     rows = rows_of(Assignment(*synthetic.trainable.assigners[level](targets, mask, side, side)))
     image_order = np.argsort(arrays[f"{name}_targets"][:, 0], kind="stable")
-    assert (image_order == np.arange(len(image_order))).all(), "the rows are sorted by image, as padding keeps them"
+    assert (image_order == np.arange(len(image_order))).all(), (
+        "the rows are sorted by image, as padding keeps them"
+    )
     assert_assignment(arrays, f"{name}_assign_s{16 * (level + 1)}", rows)
 
 
@@ -202,7 +237,9 @@ def box(*values: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_without_boxes_only_the_objectness_remains(synthetic):
-    total, terms, gradients = synthetic(np.zeros((2, 25, 5), np.float32), np.zeros((2, 25), np.float32))
+    total, terms, gradients = synthetic(
+        np.zeros((2, 25, 5), np.float32), np.zeros((2, 25), np.float32)
+    )
     assert terms[0] == terms[2] == 0 and total == terms[1] > 0
     for gradient, is_object in zip(gradients, (False, True, False) * 2, strict=True):
         assert bool(np.abs(gradient).max() > 0) == is_object
@@ -221,20 +258,34 @@ def test_padding_and_order_change_nothing(golden, synthetic):
 
 
 def test_one_box(synthetic):
-    """By hand: an untilted box of anchor 2 of stride 16 in cell (5, 5), centred there, with perfect logits."""
-    heads = [np.full_like(h, -20.0) if h.shape[1] == 3 else np.zeros_like(h) for h in synthetic.heads]
+    """By hand: an untilted box of anchor 2 of stride 16 in cell (5, 5), centred there, with
+    perfect logits.
+    """
+    heads = [
+        np.full_like(h, -20.0) if h.shape[1] == 3 else np.zeros_like(h) for h in synthetic.heads
+    ]
     width, height = synthetic.trainable.model.anchors[1]
-    total, terms, _ = synthetic(*box(7, 5.5 / 12, 5.5 / 12, width / 192, height / 192), replaced=heads)
-    # Zero logits decode to the middle of the cell and to the anchor itself. Centre 5.5 has no near neighbour;
-    # at stride 32 the centre 2.75 has, but no anchor of that size.
+    total, terms, _ = synthetic(
+        *box(7, 5.5 / 12, 5.5 / 12, width / 192, height / 192), replaced=heads
+    )
+    # Zero logits decode to the middle of the cell and to the anchor itself. Centre 5.5 has no near
+    # neighbour; at stride 32 the centre 2.75 has, but no anchor of that size.
     np.testing.assert_allclose(terms[0], 0, atol=1e-4)
     np.testing.assert_allclose(terms[1], 64 * 20 / (2 * 3 * 144), rtol=1e-4)
     np.testing.assert_allclose(terms[2], 32 * np.log(80) / 80, rtol=1e-5)
     np.testing.assert_allclose(total, terms.sum(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("values", [(0, 1.5, 1.2, 0.3, 0.3), (0, -0.4, 0.5, 0.2, 0.27), (79, 0.5, 0.5, 0, 0),
-                                    (3, 0, 0, 1, 1), (3, 1, 1, 0.2, 0.3)])
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0, 1.5, 1.2, 0.3, 0.3),
+        (0, -0.4, 0.5, 0.2, 0.27),
+        (79, 0.5, 0.5, 0, 0),
+        (3, 0, 0, 1, 1),
+        (3, 1, 1, 0.2, 0.3),
+    ],
+)
 def test_odd_boxes_stay_finite(synthetic, values):
     """Outside the image, without area, as large as the image, on the corner."""
     total, terms, gradients = synthetic(*box(*values))
@@ -249,8 +300,14 @@ def test_extreme_logits_stay_finite_where_nothing_matches(synthetic):
 
 
 def test_one_class_has_no_class_term():
-    trainable = create_trainable("yolo_fastestv2_loss", create_model("yolo_fastestv2", num_classes=1))
-    heads = [Tensor(np.zeros((1, channels, side, side), np.float32)) for side in (4, 2) for channels in (12, 3, 1)]
+    trainable = create_trainable(
+        "yolo_fastestv2_loss", create_model("yolo_fastestv2", num_classes=1)
+    )
+    heads = [
+        Tensor(np.zeros((1, channels, side, side), np.float32))
+        for side in (4, 2)
+        for channels in (12, 3, 1)
+    ]
     targets = Tensor(np.array([[[0, 0.5, 0.5, 0.6, 0.8]]], np.float32))
     _, terms = HeadsToLoss(trainable)(*heads, targets, Tensor(np.ones((1, 1), np.float32)))
     assert terms.asnumpy()[2] == 0 and terms.asnumpy()[0] > 0

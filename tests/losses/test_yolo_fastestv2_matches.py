@@ -1,4 +1,7 @@
-"""Yolo-FastestV2's dense matches and its priors, against the assignment of the original and against the decode."""
+"""Yolo-FastestV2's dense matches and its priors, against the assignment of the original and
+against the decode.
+"""
+
 import numpy as np
 import pytest
 from helpers import padded_targets
@@ -35,13 +38,22 @@ def test_matches_are_those_of_the_original(found, level):
     stride, own = priors.strides[level], np.flatnonzero(priors.level == level)
     image, box, place = np.nonzero(matches[:, :, own])
     cells = np.stack([priors.y[own][place], priors.x[own][place]], 1) // stride
-    got = np.concatenate([np.stack([image, place % 3], 1), cells, targets[image, box, :1]], 1).astype(int)
+    got = np.concatenate(
+        [np.stack([image, place % 3], 1), cells, targets[image, box, :1]], 1
+    ).astype(int)
     prefix = f"assign_s{stride}"
-    wanted = np.concatenate([arrays[f"{prefix}_index"], arrays[f"{prefix}_class"][:, None]], 1).astype(int)
+    wanted = np.concatenate(
+        [arrays[f"{prefix}_index"], arrays[f"{prefix}_class"][:, None]], 1
+    ).astype(int)
     assert len(wanted) > 5
     np.testing.assert_array_equal(got[np.lexsort(got.T)], wanted[np.lexsort(wanted.T)])
-    anchors = np.stack([priors.width[own][place], priors.height[own][place]], 1)[np.lexsort(got.T)] / stride
-    np.testing.assert_allclose(anchors, arrays[f"{prefix}_anchor"][np.lexsort(wanted.T)], rtol=0, atol=1e-5)
+    anchors = (
+        np.stack([priors.width[own][place], priors.height[own][place]], 1)[np.lexsort(got.T)]
+        / stride
+    )
+    np.testing.assert_allclose(
+        anchors, arrays[f"{prefix}_anchor"][np.lexsort(wanted.T)], rtol=0, atol=1e-5
+    )
 
 
 def test_padding_matches_nothing_and_values_are_0_and_1(found):
@@ -55,9 +67,13 @@ def test_priors_are_the_boxes_of_logits_that_are_zero(anchors):
     """A logit of 0 decodes to the middle of the cell and the size of the anchor."""
     model = create_model("yolo_fastestv2", 2, anchors=anchors)
     per_level = model.anchors_per_level
-    heads = tuple(Tensor(np.zeros((1, channels, 64 // stride, 96 // stride), np.float32))
-                  for stride in model.strides for channels in (4 * per_level, per_level, 2))
+    heads = tuple(
+        Tensor(np.zeros((1, channels, 64 // stride, 96 // stride), np.float32))
+        for stride in model.strides
+        for channels in (4 * per_level, per_level, 2)
+    )
     decoded, priors = model.decode(heads).asnumpy()[0], model.priors(64, 96)
     assert len(priors) == len(decoded)
-    np.testing.assert_allclose(np.stack([priors.x, priors.y, priors.width, priors.height], 1), decoded[:, :4],
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+        np.stack([priors.x, priors.y, priors.width, priors.height], 1), decoded[:, :4], rtol=1e-6
+    )

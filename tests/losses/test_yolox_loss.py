@@ -1,4 +1,7 @@
-"""YOLOX's loss and SimOTA against arrays of the original program; tolerances are those of tests/golden/README.md."""
+"""YOLOX's loss and SimOTA against arrays of the original program; tolerances are those of
+tests/golden/README.md.
+"""
+
 import mindspore
 import numpy as np
 import pytest
@@ -15,12 +18,18 @@ FAMILY = "yolox"
 QUICK_VARIANTS = ("yolox_nano",)
 pytestmark = pytest.mark.usefixtures("graph_mode")
 LEVELS = ("p3", "p4", "p5")
-BOXES = 6                                               # per image of the seeded cases
+BOXES = 6  # per image of the seeded cases
 # Rounding grows with the depth of the seeded networks. None: not comparable.
 VARIANTS = ("usual", "yolox_l", "yolox_x", "yolox_darknet53")
-TOLERANCES = {"raw": (5e-3, 1e-2, 3e-2, 5e-3), "boxes": (1e-2, 1e-2, 5e-2, 1e-2), "loss": (1e-4, 3e-4, 1e-3, 1e-4),
-              "iou": (2e-3, 2e-3, 5e-3, 2e-3), "grad_l2": (5e-3, 2e-2, 5e-2, 2e-2), "grad_sum": (5e-2, 0.2, None, None),
-              "bn": (2e-5, 5e-5, 1e-4, 2e-5)}
+TOLERANCES = {
+    "raw": (5e-3, 1e-2, 3e-2, 5e-3),
+    "boxes": (1e-2, 1e-2, 5e-2, 1e-2),
+    "loss": (1e-4, 3e-4, 1e-3, 1e-4),
+    "iou": (2e-3, 2e-3, 5e-3, 2e-3),
+    "grad_l2": (5e-3, 2e-2, 5e-2, 2e-2),
+    "grad_sum": (5e-2, 0.2, None, None),
+    "bn": (2e-5, 5e-5, 1e-4, 2e-5),
+}
 
 
 def tolerance(variant: str, kind: str) -> float | None:
@@ -37,8 +46,7 @@ class Assigned(nn.Cell):
     def construct(self, heads, targets, mask):
         found = self.trainable.assigner_input(heads, targets, mask)
         cost, iou, candidate = self.trainable.assigner.pair_costs(*found)
-        return (*self.trainable.assigner(*found), cost, iou, candidate,
-                dynamic_k(iou, candidate))
+        return (*self.trainable.assigner(*found), cost, iou, candidate, dynamic_k(iou, candidate))
 
 
 class Runs:
@@ -50,9 +58,16 @@ class Runs:
         self.model = create_model(case.variant, channels - 5)
         boxes = case.boxes(self.batch, BOXES, channels - 5)
         self.pixels = 8 * height
-        self.inputs = [Tensor(x) for x in (case.images(self.batch, 8 * height, 8 * width),
-                                           *padded_targets(boxes, self.batch, 8))]
-        self.trainables = {l1: create_trainable("yolox_loss", self.model, l1=l1) for l1 in (False, True)}
+        self.inputs = [
+            Tensor(x)
+            for x in (
+                case.images(self.batch, 8 * height, 8 * width),
+                *padded_targets(boxes, self.batch, 8),
+            )
+        ]
+        self.trainables = {
+            l1: create_trainable("yolox_loss", self.model, l1=l1) for l1 in (False, True)
+        }
         self.steps = {l1: Gradients(LossAndHeads(t)) for l1, t in self.trainables.items()}
         self.parameters = self.model.trainable_params()
         self.order = original_order(case, self.model)
@@ -67,16 +82,24 @@ class Runs:
         return float(total.asnumpy()), terms.asnumpy(), heads, [g.asnumpy() for g in gradients]
 
     def first_step(self, l1: bool):
-        """Result of the first step from the seeded weights, with the running statistics after it."""
+        """Result of the first step from the seeded weights, with the running statistics after
+        it.
+        """
         if l1 not in self.first:
             self.reset()
             result = self.step(l1)
             norms = {n: c for n, c in self.model.cells_and_names() if isinstance(c, nn.BatchNorm2d)}
             executed = "head.reg_convs.2.1"
-            ends = {"first": next(iter(norms.values())), "last": norms["head.stems.2.bn"],
-                    "lastexec": norms.get(f"{executed}.pconv.bn") or norms[f"{executed}.bn"]}
-            statistics = {f"{kind}_{end}": getattr(norm, f"moving_{name}").asnumpy().copy()
-                          for end, norm in ends.items() for kind, name in (("mean", "mean"), ("var", "variance"))}
+            ends = {
+                "first": next(iter(norms.values())),
+                "last": norms["head.stems.2.bn"],
+                "lastexec": norms.get(f"{executed}.pconv.bn") or norms[f"{executed}.bn"],
+            }
+            statistics = {
+                f"{kind}_{end}": getattr(norm, f"moving_{name}").asnumpy().copy()
+                for end, norm in ends.items()
+                for kind, name in (("mean", "mean"), ("var", "variance"))
+            }
             self.first[l1] = (*result, statistics)
         return self.first[l1]
 
@@ -94,24 +117,43 @@ def assigned(runs):
     """Matches of the first training step as arrays, beside the number of boxes."""
     heads = runs.first_step(False)[2]
     parts = [x.asnumpy() for x in Assigned(runs.trainables[False])(heads, *runs.inputs[1:])]
-    return dict(zip(("matched", "index", "cost", "iou", "candidate", "dynamic_k"), parts, strict=True))
+    return dict(
+        zip(("matched", "index", "cost", "iou", "candidate", "dynamic_k"), parts, strict=True)
+    )
 
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
     """A case of the default folder that lost an array would only skip tests."""
     arrays = set(golden_case.arrays())
-    assert arrays >= {f"{kind}_{level}" for kind in ("eval_raw", "train_raw_reg_obj") for level in LEVELS}
-    assert arrays >= {"eval_decoded", "deploy_decoded", "post_dets", "train_outputs", "grad_l2", "grad_sum",
-                      "grad_l1phase_l2", "grad_l1phase_sum", "assign_fg_mask", "assign_cost_b1", "traj_slow_loss",
-                      "traj_slow_l1phase_loss", "traj_loss", "traj_l1phase_loss", "bn_running_var_lastexec"}
+    assert arrays >= {
+        f"{kind}_{level}" for kind in ("eval_raw", "train_raw_reg_obj") for level in LEVELS
+    }
+    assert arrays >= {
+        "eval_decoded",
+        "deploy_decoded",
+        "post_dets",
+        "train_outputs",
+        "grad_l2",
+        "grad_sum",
+        "grad_l1phase_l2",
+        "grad_l1phase_sum",
+        "assign_fg_mask",
+        "assign_cost_b1",
+        "traj_slow_loss",
+        "traj_slow_l1phase_loss",
+        "traj_loss",
+        "traj_l1phase_loss",
+        "bn_running_var_lastexec",
+    }
 
 
 @pytest.mark.parametrize("level", range(3))
 def test_heads_in_training_mode(runs, level):
     heads = runs.first_step(False)[2]
     got = np.concatenate([heads[3 * level + kind].asnumpy() for kind in range(2)], 1)
-    np.testing.assert_allclose(got, runs.arrays[f"train_raw_reg_obj_{LEVELS[level]}"], rtol=0,
-                               atol=runs.tolerance("raw"))
+    np.testing.assert_allclose(
+        got, runs.arrays[f"train_raw_reg_obj_{LEVELS[level]}"], rtol=0, atol=runs.tolerance("raw")
+    )
 
 
 def test_what_the_loss_receives(runs):
@@ -130,7 +172,9 @@ def test_loss(runs, l1):
     total, terms = runs.first_step(l1)[:2]
     prefix = "loss_l1phase" if l1 else "loss"
     for name, got in zip(("total", "iou", "obj", "cls", "l1"), (total, *terms), strict=True):
-        np.testing.assert_allclose(got, runs.arrays[f"{prefix}_{name}"], rtol=runs.tolerance("loss"), err_msg=name)
+        np.testing.assert_allclose(
+            got, runs.arrays[f"{prefix}_{name}"], rtol=runs.tolerance("loss"), err_msg=name
+        )
     assert (terms[3] > 0) == l1
 
 
@@ -145,19 +189,31 @@ def test_gradients(runs, l1):
         assert (np.abs(sums - runs.arrays[f"{prefix}_sum"]) <= allowed).all()
 
 
-@pytest.mark.parametrize("name", [f"{kind}_{end}" for kind in ("mean", "var") for end in ("first", "last", "lastexec")])
+@pytest.mark.parametrize(
+    "name", [f"{kind}_{end}" for kind in ("mean", "var") for end in ("first", "last", "lastexec")]
+)
 def test_running_statistics_after_a_step(runs, name):
-    np.testing.assert_allclose(runs.first_step(False)[4][name], runs.arrays[f"bn_running_{name}"], rtol=0,
-                               atol=runs.tolerance("bn"))
+    np.testing.assert_allclose(
+        runs.first_step(False)[4][name],
+        runs.arrays[f"bn_running_{name}"],
+        rtol=0,
+        atol=runs.tolerance("bn"),
+    )
 
 
 def test_matches(runs, assigned):
     matched = assigned["matched"] > 0
     np.testing.assert_array_equal(matched, runs.arrays["assign_fg_mask"] > 0)
-    np.testing.assert_array_equal(np.where(matched, assigned["index"], -1), runs.arrays["assign_matched_gt"])
+    np.testing.assert_array_equal(
+        np.where(matched, assigned["index"], -1), runs.arrays["assign_matched_gt"]
+    )
     ious = np.take_along_axis(assigned["iou"], assigned["index"][:, None], 1)[:, 0] * matched
-    np.testing.assert_allclose(ious, runs.arrays["assign_pred_ious"], rtol=0, atol=runs.tolerance("iou"))
-    np.testing.assert_allclose(matched.sum() / (BOXES * runs.batch), runs.arrays["loss_num_fg_ratio"], rtol=1e-6)
+    np.testing.assert_allclose(
+        ious, runs.arrays["assign_pred_ious"], rtol=0, atol=runs.tolerance("iou")
+    )
+    np.testing.assert_allclose(
+        matched.sum() / (BOXES * runs.batch), runs.arrays["loss_num_fg_ratio"], rtol=1e-6
+    )
 
 
 def test_costs_behind_the_matches(runs, assigned):
@@ -166,10 +222,12 @@ def test_costs_behind_the_matches(runs, assigned):
     for image in range(runs.batch):
         chosen = assigned["candidate"][image] > 0
         iou, cost = (assigned[kind][image][:BOXES, chosen] for kind in ("iou", "cost"))
-        np.testing.assert_allclose(iou, runs.arrays[f"assign_iou_b{image}"], rtol=0, atol=runs.tolerance("iou"))
+        np.testing.assert_allclose(
+            iou, runs.arrays[f"assign_iou_b{image}"], rtol=0, atol=runs.tolerance("iou")
+        )
         wanted = runs.arrays[f"assign_cost_b{image}"]
         np.testing.assert_array_equal(cost > 5e5, wanted > 5e5)
-        sure = (iou > 1e-2) & (wanted < 5e5)            # -log of an overlap near 0 magnifies rounding
+        sure = (iou > 1e-2) & (wanted < 5e5)  # -log of an overlap near 0 magnifies rounding
         assert sure.any()
         np.testing.assert_allclose(cost[sure], wanted[sure], rtol=1e-2, atol=0.02)
 
@@ -177,20 +235,28 @@ def test_costs_behind_the_matches(runs, assigned):
 @pytest.mark.parametrize("l1", [False, True])
 @pytest.mark.parametrize("slow", [True, False])
 def test_five_steps_of_nesterov_sgd(runs, l1, slow):
-    """At rate 1e-3 the seeded network is chaotic, so only its first steps can be compared; at 1e-7 all five.
+    """At rate 1e-3 the seeded network is chaotic, so only its first steps can be compared; at 1e-7
+    all five.
 
-    How many steps a deep network stays predictable depends on the seed; see "Chaos" in golden/README.md.
+    How many steps a deep network stays predictable depends on the seed; see "Chaos" in
+    golden/README.md.
     """
     name = f"traj_{'slow_' if slow else ''}{'l1phase_' if l1 else ''}loss"
     if slow:
-        limits = {"yolox_l": [3e-4, 1e-3, 1e-3], "yolox_x": [1e-3],
-                  "yolox_darknet53": [1e-4, 1e-3, 1e-3] if l1 else [1e-4]}.get(runs.variant, [2e-4] * 5)
+        limits = {
+            "yolox_l": [3e-4, 1e-3, 1e-3],
+            "yolox_x": [1e-3],
+            "yolox_darknet53": [1e-4, 1e-3, 1e-3] if l1 else [1e-4],
+        }.get(runs.variant, [2e-4] * 5)
         if len(limits) < 5 and not runs.case.default:
             limits = limits[:1]
     else:
         limits = [1e-3 if runs.variant == "yolox_x" else 5e-4]
-        if runs.variant in ("yolox_nano", "yolox_tiny", "yolox_s", "yolox_m") and not l1 \
-                and runs.case.default:
+        if (
+            runs.variant in ("yolox_nano", "yolox_tiny", "yolox_s", "yolox_m")
+            and not l1
+            and runs.case.default
+        ):
             limits.append(1e-2)
     runs.reset()
 
@@ -203,7 +269,7 @@ def test_five_steps_of_nesterov_sgd(runs, l1, slow):
         np.testing.assert_allclose(got, wanted, rtol=limit)
 
 
-# ---- synthetic heads: up to eight predictions per box, conflicts, a tiny box, an image without boxes ----------------
+# ---- synthetic heads: up to eight predictions per box, conflicts, a tiny box, an image without box
 
 
 class HeadsToLoss(nn.Cell):
@@ -232,22 +298,32 @@ class Synthetic:
         self.mask = (labels.sum(2) > 0).astype(np.float32)
         self.targets = labels / np.array([1, side, side, side, side], np.float32)
         self.model = create_model("yolox_nano", self.maps[0].shape[1] - 5)
-        self.cells = {l1: HeadsToLoss(create_trainable("yolox_loss", self.model, l1=l1, area=area))
-                      for l1 in (False, True)}
-        self.functions = {l1: mindspore.value_and_grad(cell, (0, 1, 2), None, has_aux=True)
-                          for l1, cell in self.cells.items()}
+        self.cells = {
+            l1: HeadsToLoss(create_trainable("yolox_loss", self.model, l1=l1, area=area))
+            for l1 in (False, True)
+        }
+        self.functions = {
+            l1: mindspore.value_and_grad(cell, (0, 1, 2), None, has_aux=True)
+            for l1, cell in self.cells.items()
+        }
 
     def loss(self, l1=False, *, maps=None, targets=None, mask=None):
         """Total, terms and the gradients of the maps."""
-        inputs = [*(maps or self.maps), self.targets if targets is None else targets,
-                  self.mask if mask is None else mask]
+        inputs = [
+            *(maps or self.maps),
+            self.targets if targets is None else targets,
+            self.mask if mask is None else mask,
+        ]
         (total, terms), gradients = self.functions[l1](*[Tensor(x) for x in inputs])
         return float(total.asnumpy()), terms.asnumpy(), [g.asnumpy() for g in gradients]
 
     def assigned(self, *, maps=None, targets=None, mask=None):
         heads = self.cells[False].heads([Tensor(m) for m in maps or self.maps])
-        parts = Assigned(self.cells[False].trainable)(heads, Tensor(self.targets if targets is None else targets),
-                                                      Tensor(self.mask if mask is None else mask))
+        parts = Assigned(self.cells[False].trainable)(
+            heads,
+            Tensor(self.targets if targets is None else targets),
+            Tensor(self.mask if mask is None else mask),
+        )
         matched, index, cost, iou, candidate, numbers = (x.asnumpy() for x in parts)
         return matched, index, PairCosts(cost, iou, candidate), numbers
 
@@ -275,7 +351,7 @@ def test_synthetic_matches(golden, area, prefix):
     np.testing.assert_array_equal(np.where(matched > 0, index, -1), arrays[f"{prefix}matched_gt"])
     np.testing.assert_array_equal(costs.candidate, arrays[f"{prefix}candidates"])
     wanted_k = arrays[f"{prefix}dynamic_k"]
-    np.testing.assert_array_equal((numbers * synthetic.mask)[:, :wanted_k.shape[1]], wanted_k)
+    np.testing.assert_array_equal((numbers * synthetic.mask)[:, : wanted_k.shape[1]], wanted_k)
     ious = np.take_along_axis(costs.iou, index[:, None], 1)[:, 0] * matched
     np.testing.assert_allclose(ious, arrays[f"{prefix}pred_ious"], rtol=0, atol=1e-5)
     total, terms, _ = synthetic.loss()
@@ -287,12 +363,20 @@ def test_synthetic_costs(golden, synthetic):
     costs = synthetic.assigned()[2]
     for image in range(2):
         chosen, count = costs.candidate[image] > 0, len(arrays[f"iou_b{image}"])
-        np.testing.assert_allclose(costs.iou[image, :count][:, chosen], arrays[f"iou_b{image}"], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            costs.iou[image, :count][:, chosen], arrays[f"iou_b{image}"], rtol=0, atol=1e-5
+        )
         sure = arrays[f"iou_b{image}"] > 1e-3
-        np.testing.assert_allclose(costs.cost[image, :count][:, chosen][sure], arrays[f"cost_b{image}"][sure],
-                                   rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(
+            costs.cost[image, :count][:, chosen][sure],
+            arrays[f"cost_b{image}"][sure],
+            rtol=1e-5,
+            atol=1e-3,
+        )
         overlaps = -np.sort(-(costs.iou[image, :count] * chosen), 1)[:, :10].sum(1)
-        np.testing.assert_allclose(overlaps, arrays["topk_iou_sum"][image, :count], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(
+            overlaps, arrays["topk_iou_sum"][image, :count], rtol=0, atol=1e-4
+        )
         assert (costs.cost[image][:, ~chosen] >= 0.9 * EXCLUDED).all()
         assert (costs.cost[image, count:] >= 0.9 * EXCLUDED).all()
 
@@ -311,7 +395,9 @@ def greedy_simota(cost, iou, candidate, mask):
             takers = np.flatnonzero(taken[:, place])
             if len(takers):
                 matched[b, column] = True
-                index[b, column] = takers[0] if len(takers) == 1 else cost[b, :count, column].argmin()
+                index[b, column] = (
+                    takers[0] if len(takers) == 1 else cost[b, :count, column].argmin()
+                )
     return matched, index
 
 
@@ -322,9 +408,15 @@ def test_random_scenes_equal_the_definition(golden, seed, area):
     synthetic = Synthetic(golden.arrays("yolox/simota_case.npz"), area)
     random = np.random.RandomState(seed)
     batch, boxes = 3, 20
-    targets = np.concatenate([random.randint(0, 4, (batch, boxes, 1)), random.uniform(0, 1, (batch, boxes, 2)),
-                              random.uniform(0.02, 0.7, (batch, boxes, 2))], 2).astype(np.float32)
-    targets[0, 1] = targets[0, 0]                       # the same box twice
+    targets = np.concatenate(
+        [
+            random.randint(0, 4, (batch, boxes, 1)),
+            random.uniform(0, 1, (batch, boxes, 2)),
+            random.uniform(0.02, 0.7, (batch, boxes, 2)),
+        ],
+        2,
+    ).astype(np.float32)
+    targets[0, 1] = targets[0, 0]  # the same box twice
     mask = (np.arange(boxes) < np.array([[20], [7], [1]])).astype(np.float32)
     maps = [random.normal(0, 0.5, m.shape).astype(np.float32) for m in synthetic.maps]
     matched, index, costs, _ = synthetic.assigned(maps=maps, targets=targets, mask=mask)
@@ -336,10 +428,15 @@ def test_random_scenes_equal_the_definition(golden, seed, area):
 
 def test_without_boxes_only_the_objectness_remains(synthetic):
     empty = np.zeros_like(synthetic.mask)
-    total, terms, gradients = synthetic.loss(True, targets=np.zeros_like(synthetic.targets), mask=empty)
+    total, terms, gradients = synthetic.loss(
+        True, targets=np.zeros_like(synthetic.targets), mask=empty
+    )
     assert terms[0] == terms[2] == terms[3] == 0 and total == terms[1] > 0
-    np.testing.assert_allclose(total, sum(np.logaddexp(0, m[:, 4].astype(np.float64)).sum() for m in synthetic.maps),
-                               rtol=1e-5)
+    np.testing.assert_allclose(
+        total,
+        sum(np.logaddexp(0, m[:, 4].astype(np.float64)).sum() for m in synthetic.maps),
+        rtol=1e-5,
+    )
     for gradient in gradients:
         assert np.abs(gradient[:, 4]).min() > 0 and np.abs(np.delete(gradient, 4, 1)).max() == 0
 
@@ -363,14 +460,20 @@ def test_a_box_far_outside_matches_nothing_alone(synthetic):
     assert synthetic.assigned(targets=targets, mask=mask)[0].sum() == 0
 
 
-@pytest.mark.parametrize("values", [(0, 0.5, 0.5, 0.0, 0.0), (3, 0, 0, 1, 1), (3, 1, 1, 1e-4, 1e-4),
-                                    (2, 0.5, 0.5, 2.0, 2.0)])
+@pytest.mark.parametrize(
+    "values",
+    [(0, 0.5, 0.5, 0.0, 0.0), (3, 0, 0, 1, 1), (3, 1, 1, 1e-4, 1e-4), (2, 0.5, 0.5, 2.0, 2.0)],
+)
 def test_odd_boxes_stay_finite(synthetic, values):
     """Without area, on the corner, tiny, larger than the image."""
     targets, mask = np.zeros_like(synthetic.targets), np.zeros_like(synthetic.mask)
     targets[:, 0], mask[:, 0] = values, 1
     total, terms, gradients = synthetic.loss(True, targets=targets, mask=mask)
-    assert np.isfinite(total) and np.isfinite(terms).all() and all(np.isfinite(g).all() for g in gradients)
+    assert (
+        np.isfinite(total)
+        and np.isfinite(terms).all()
+        and all(np.isfinite(g).all() for g in gradients)
+    )
 
 
 def test_saturated_logits_stay_finite(synthetic):
@@ -383,7 +486,7 @@ def test_boxes_that_overflow_where_nothing_matches_stay_finite(synthetic):
     """exp of a logit above 88 is infinite; in the corner of the image no box is near."""
     maps = [m.copy() for m in synthetic.maps]
     matched = synthetic.assigned()[0]
-    assert (matched[:, :24 * 24].reshape(-1, 24, 24)[:, 0, 0] == 0).all()
+    assert (matched[:, : 24 * 24].reshape(-1, 24, 24)[:, 0, 0] == 0).all()
     maps[0][:, 2, 0, 0], maps[0][:, 3, 0, 0] = 200.0, -200.0
     total, terms, gradients = synthetic.loss(True, maps=maps)
     assert np.isfinite(total) and all(np.isfinite(g).all() for g in gradients)

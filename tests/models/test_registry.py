@@ -1,4 +1,5 @@
 """What every registered model promises, by parametrisation over the registry."""
+
 import mindspore
 import numpy as np
 import pytest
@@ -9,16 +10,38 @@ from mindyolo_ext.losses import create_trainable, list_trainables
 from mindyolo_ext.models import create_model, list_models, register_model
 
 # Trainable parameters with 80 classes, as published or counted in the original.
-PARAMETERS = {"yolo_fastestv2": 243_095, "yolox_nano": 912_159, "yolox_tiny": 5_055_855, "yolox_s": 8_968_255,
-              "yolox_m": 25_326_495, "yolox_l": 54_208_895, "yolox_x": 99_071_455, "yolox_darknet53": 63_724_767,
-              "gold_yolo_n": 6_077_084, "gold_yolo_s": 23_202_940, "gold_yolo_m": 44_326_772,
-              "gold_yolo_l": 75_114_665, "dy_yolov7": 80_621_333, "dy_yolov7x": 151_093_149,
-              "dy_yolov7_w6": 147_364_049, "dy_yolov7_w0125": 1_375_505, "simple_yolo_resnet18": 7_920_720,
-              "simple_yolo_resnet34": 13_607_952, "simple_yolo_resnet50": 37_119_408,
-              "simple_yolo_resnet101": 47_812_272, "simple_yolo_darknet": 28_990_440}
+PARAMETERS = {
+    "yolo_fastestv2": 243_095,
+    "yolox_nano": 912_159,
+    "yolox_tiny": 5_055_855,
+    "yolox_s": 8_968_255,
+    "yolox_m": 25_326_495,
+    "yolox_l": 54_208_895,
+    "yolox_x": 99_071_455,
+    "yolox_darknet53": 63_724_767,
+    "gold_yolo_n": 6_077_084,
+    "gold_yolo_s": 23_202_940,
+    "gold_yolo_m": 44_326_772,
+    "gold_yolo_l": 75_114_665,
+    "dy_yolov7": 80_621_333,
+    "dy_yolov7x": 151_093_149,
+    "dy_yolov7_w6": 147_364_049,
+    "dy_yolov7_w0125": 1_375_505,
+    "simple_yolo_resnet18": 7_920_720,
+    "simple_yolo_resnet34": 13_607_952,
+    "simple_yolo_resnet50": 37_119_408,
+    "simple_yolo_resnet101": 47_812_272,
+    "simple_yolo_darknet": 28_990_440,
+}
 # Of each family; others take minutes
-SMALLEST = ("yolo_fastestv2", "yolox_nano", "gold_yolo_n", "dy_yolov7_w0125", "simple_yolo_resnet18")
-INVERTED = ("simple_yolo",)                             # sides are linear in their logits and may be negative
+SMALLEST = (
+    "yolo_fastestv2",
+    "yolox_nano",
+    "gold_yolo_n",
+    "dy_yolov7_w0125",
+    "simple_yolo_resnet18",
+)
+INVERTED = ("simple_yolo",)  # sides are linear in their logits and may be negative
 CLASSES = 3
 SIZE = 64
 pytestmark = pytest.mark.usefixtures("graph_mode")
@@ -41,17 +64,26 @@ def images():
     return np.random.RandomState(0).uniform(0, 1, (2, 3, SIZE, SIZE)).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=() if name in SMALLEST else pytest.mark.all_cases)
-                                        for name in list_models()])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in SMALLEST else pytest.mark.all_cases)
+        for name in list_models()
+    ],
+)
 def model(request):
     mindspore.set_seed(1)
     model = create_model(request.param, num_classes=CLASSES)
     for _, cell in model.cells_and_names():
-        if isinstance(cell, nn.BatchNorm2d):            # fresh kernels shrink a signal, which would vanish on the way
-            cell.moving_variance.set_data(Tensor(np.full(cell.moving_variance.shape, 0.25, np.float32)))
+        # fresh kernels shrink a signal, which would vanish on the way
+        if isinstance(cell, nn.BatchNorm2d):
+            cell.moving_variance.set_data(
+                Tensor(np.full(cell.moving_variance.shape, 0.25, np.float32))
+            )
     rng = np.random.RandomState(1)
     for parameter in model.trainable_params():
-        if parameter.name.endswith(("weight", "gamma")) and not parameter.asnumpy().any():      # closed at first
+        # closed at first
+        if parameter.name.endswith(("weight", "gamma")) and not parameter.asnumpy().any():
             parameter.set_data(Tensor(rng.normal(0, 0.05, parameter.shape), parameter.dtype))
     return model
 
@@ -99,7 +131,11 @@ def test_graph_equals_pynative(model, images, predicted):
 def test_deploy_form_is_a_new_equal_cell(model, images, predicted):
     before = [p.asnumpy().copy() for p in model.get_parameters()]
     deploy = model.to_deploy()
-    assert deploy is not model and deploy.input_spec == model.input_spec and deploy.num_classes == CLASSES
+    assert (
+        deploy is not model
+        and deploy.input_spec == model.input_spec
+        and deploy.num_classes == CLASSES
+    )
     for got, wanted in zip(Predict(deploy)(Tensor(images)), predicted, strict=True):
         np.testing.assert_allclose(got.asnumpy(), wanted, rtol=1e-3, atol=1e-3)
     for parameter, value in zip(model.get_parameters(), before, strict=True):
@@ -114,20 +150,27 @@ def test_shuffling_the_batch_shuffles_the_result(model, images, predicted):
 def test_training_gives_finite_gradients(model, images):
     trainable = create_trainable(f"{model.family}_loss", model)
     names = [p.name for p in model.trainable_params()]
-    assert [p.name for p in trainable.trainable_params()] == names, "wrapping a model must keep its names"
+    assert [p.name for p in trainable.trainable_params()] == names, (
+        "wrapping a model must keep its names"
+    )
     trainable.set_train(True)
     targets = np.array([[[1, 0.5, 0.5, 0.4, 0.6]], [[2, 0.3, 0.6, 0.2, 0.3]]], np.float32)
     step = mindspore.value_and_grad(trainable, None, trainable.trainable_params(), has_aux=True)
-    (total, terms), gradients = step(Tensor(images), Tensor(targets), Tensor(np.ones((2, 1), np.float32)))
+    (total, terms), gradients = step(
+        Tensor(images), Tensor(targets), Tensor(np.ones((2, 1), np.float32))
+    )
     assert terms.shape == (len(trainable.term_names),) and np.isfinite(total.asnumpy())
     values = [g.asnumpy() for g in gradients]
     assert all(np.isfinite(v).all() for v in values)
-    assert sum(bool(np.abs(v).max() > 0) for v in values) > 0.9 * len(values), "a branch gets no gradient"
+    assert sum(bool(np.abs(v).max() > 0) for v in values) > 0.9 * len(values), (
+        "a branch gets no gradient"
+    )
 
 
 def test_two_builders_of_one_name_are_refused():
     def yolo_fastestv2():
         """Takes a name that exists."""
+
     with pytest.raises(ValueError, match="two model builders are called 'yolo_fastestv2'"):
         register_model(yolo_fastestv2)
 

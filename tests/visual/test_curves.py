@@ -1,4 +1,5 @@
 """Plots: that they are drawn from incomplete files too, and the numbers behind the F1 curve."""
+
 import subprocess
 import sys
 
@@ -8,18 +9,36 @@ import pytest
 from matplotlib.figure import Figure
 
 from mindyolo_ext.evaluation.coco_map import evaluate_coco
-from mindyolo_ext.visual.curves import f1_over_confidence, plot_f1_curves, plot_pr_curves, plot_results
+from mindyolo_ext.visual.curves import (
+    f1_over_confidence,
+    plot_f1_curves,
+    plot_pr_curves,
+    plot_results,
+)
 
 HEADER = "epoch,loss,finite,loss_scale,box,class,lr,seconds,AP,AP50,own_AP50"
-ROWS = ("0,3.5,1,1,1.5,2,0.01,9,,,", "1,nan,1,1,inf,1,0.02,9,0.1,0.2,0.3", "2,1.5,1,1,0.5,1,0.03,9,0.2,0.3,0.4")
+ROWS = (
+    "0,3.5,1,1,1.5,2,0.01,9,,,",
+    "1,nan,1,1,inf,1,0.02,9,0.1,0.2,0.3",
+    "2,1.5,1,1,0.5,1,0.03,9,0.2,0.3,0.4",
+)
 
 
 def evaluation(classes=2):
-    truth = {"images": [{"id": 1}], "categories": [{"id": k, "name": f"class {k}"} for k in range(classes + 1)],
-             "annotations": [{"image_id": 1, "category_id": k, "bbox": [100 * n, 0, 50, 50]}
-                             for k in range(classes) for n in range(2)]}
-    found = [{"image_id": 1, "category_id": k, "bbox": [x, 0, 50, 50], "score": score}
-             for k in range(classes) for x, score in ((0, 0.8), (300, 0.5), (100, 0.3))]
+    truth = {
+        "images": [{"id": 1}],
+        "categories": [{"id": k, "name": f"class {k}"} for k in range(classes + 1)],
+        "annotations": [
+            {"image_id": 1, "category_id": k, "bbox": [100 * n, 0, 50, 50]}
+            for k in range(classes)
+            for n in range(2)
+        ],
+    }
+    found = [
+        {"image_id": 1, "category_id": k, "bbox": [x, 0, 50, 50], "score": score}
+        for k in range(classes)
+        for x, score in ((0, 0.8), (300, 0.5), (100, 0.3))
+    ]
     return evaluate_coco(truth, found)
 
 
@@ -37,7 +56,10 @@ def drawn(monkeypatch):
 
 
 def lines_of(figure):
-    return [{line.get_label(): line.get_xydata().tolist() for line in axes.lines} for axes in figure.axes]
+    return [
+        {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+        for axes in figure.axes
+    ]
 
 
 def test_the_curves_of_a_run(tmp_path, drawn):
@@ -45,21 +67,24 @@ def test_the_curves_of_a_run(tmp_path, drawn):
     plot_results(tmp_path / "results.csv", tmp_path / "results.png")
     assert cv2.imread(str(tmp_path / "results.png")).shape[:2] > (500, 800)
     loss, terms, rate, accuracy = lines_of(drawn[0])
-    assert loss == {"loss": [[0, 3.5], [2, 1.5]]}                # a loss that is not a number is left out
+    assert loss == {"loss": [[0, 3.5], [2, 1.5]]}  # a loss that is not a number is left out
     assert terms == {"box": [[0, 1.5], [2, 0.5]], "class": [[0, 2], [1, 1], [2, 1]]}
     assert rate == {"lr": [[0, 0.01], [1, 0.02], [2, 0.03]]}
     assert set(accuracy) == {"AP", "AP50", "own AP50"} and accuracy["AP"] == [[1, 10], [2, 20]]
 
 
 def test_metrics_of_voc_are_accuracies(tmp_path, drawn):
-    (tmp_path / "results.csv").write_text("epoch,loss,box,lr,voc07_AP50,voc_AP50\n"
-                                          "0,3,1,0.1,0.25,0.5\n1,2,1,0.1,nan,nan\n")
+    (tmp_path / "results.csv").write_text(
+        "epoch,loss,box,lr,voc07_AP50,voc_AP50\n0,3,1,0.1,0.25,0.5\n1,2,1,0.1,nan,nan\n"
+    )
     plot_results(tmp_path / "results.csv", tmp_path / "results.png")
     _, terms, _, accuracy = lines_of(drawn[0])
     assert set(terms) == {"box"} and accuracy == {"voc07_AP50": [[0, 25]], "voc_AP50": [[0, 50]]}
 
 
-@pytest.mark.parametrize("text", ["epoch,loss,lr\n0,1,0\n", "epoch,loss,AP\n0,nan,\n", f"{HEADER}\n{ROWS[0]}\n"])
+@pytest.mark.parametrize(
+    "text", ["epoch,loss,lr\n0,1,0\n", "epoch,loss,AP\n0,nan,\n", f"{HEADER}\n{ROWS[0]}\n"]
+)
 def test_a_run_that_has_just_begun(tmp_path, text):
     (tmp_path / "results.csv").write_text(text)
     plot_results(tmp_path / "results.csv", tmp_path / "results.png")
@@ -70,8 +95,12 @@ def test_other_files_are_refused(tmp_path):
     path = tmp_path / "results.csv"
     with pytest.raises(FileNotFoundError):
         plot_results(path, tmp_path / "x.png")
-    for text, message in (("", "wanted a column epoch"), ("epoch,loss\n", "0 rows"), ("a,b\n1,2\n", "column epoch"),
-                          ("epoch,loss\n0,much\n", "wanted numbers, got 'much'")):
+    for text, message in (
+        ("", "wanted a column epoch"),
+        ("epoch,loss\n", "0 rows"),
+        ("a,b\n1,2\n", "column epoch"),
+        ("epoch,loss\n0,much\n", "wanted numbers, got 'much'"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             plot_results(path, tmp_path / "x.png")
@@ -91,7 +120,8 @@ def test_curves_of_an_evaluation(tmp_path, drawn, classes):
     plot_f1_curves(result, tmp_path / "f1.png")
     for name, figure in zip(("pr.png", "f1.png"), drawn):
         assert cv2.imread(str(tmp_path / name)) is not None
-        assert len(figure.axes[0].lines) == classes + 1 + (name == "f1.png")      # no line for the absent class
+        # no line for the absent class
+        assert len(figure.axes[0].lines) == classes + 1 + (name == "f1.png")
     mean = drawn[0].axes[0].lines[-1].get_ydata()
     assert mean[0] == pytest.approx(1) and mean[-1] == pytest.approx(2 / 3)
     assert f"AP50 {100 * result.ap50:.1f} %" in drawn[0].axes[0].get_title()
@@ -99,13 +129,18 @@ def test_curves_of_an_evaluation(tmp_path, drawn, classes):
 
 
 def test_no_ground_truth_is_refused(tmp_path):
-    empty = evaluate_coco({"images": [{"id": 1}], "categories": [{"id": 1, "name": "x"}], "annotations": []}, [])
+    empty = evaluate_coco(
+        {"images": [{"id": 1}], "categories": [{"id": 1, "name": "x"}], "annotations": []}, []
+    )
     for plot in (plot_pr_curves, plot_f1_curves):
         with pytest.raises(ValueError, match="no box"):
             plot(empty, tmp_path / "x.png")
 
 
 def test_no_display_and_no_framework_is_needed():
-    code = ("import sys, mindyolo_ext.visual.curves, mindyolo_ext.visual.detections, mindyolo_ext.evaluation.nms; "
-            "assert not {'mindspore', 'torch', 'matplotlib.pyplot'} & set(sys.modules), 'imported too much'")
+    code = (
+        "import sys, mindyolo_ext.visual.curves, mindyolo_ext.visual.detections, "
+        "mindyolo_ext.evaluation.nms; assert not {'mindspore', 'torch', 'matplotlib.pyplot'} & "
+        "set(sys.modules), 'imported too much'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

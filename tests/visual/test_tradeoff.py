@@ -1,4 +1,5 @@
 """Pictures of a routed model: the points and lines that are drawn."""
+
 from pathlib import Path
 
 import cv2
@@ -8,9 +9,11 @@ from matplotlib.figure import Figure
 
 from mindyolo_ext.visual.tradeoff import plot_easiness, plot_tradeoff
 
-ROWS = [{"easy": 1.0, "gflops": 2.0, "images_per_second": 90.0, "AP": 0.30},
-        {"easy": 0.5, "gflops": 2.7, "images_per_second": 70.0, "AP": 0.34},
-        {"easy": 0.0, "gflops": 3.4, "images_per_second": 50.0, "AP": 0.35}]
+ROWS = [
+    {"easy": 1.0, "gflops": 2.0, "images_per_second": 90.0, "AP": 0.30},
+    {"easy": 0.5, "gflops": 2.7, "images_per_second": 70.0, "AP": 0.34},
+    {"easy": 0.0, "gflops": 3.4, "images_per_second": 50.0, "AP": 0.35},
+]
 
 
 @pytest.fixture
@@ -21,6 +24,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     def savefig(figure: Figure, *arguments: object, **keywords: object) -> None:
         saved.append(figure)
         plain(figure, *arguments, **keywords)
+
     monkeypatch.setattr(Figure, "savefig", savefig)
     return saved
 

@@ -1,1 +1,3 @@
-"""Scripts that run the originals for ``verify`` in the user's own PyTorch; nothing here is imported by this package."""
+"""Scripts that run the originals for ``verify`` in the user's own PyTorch; nothing here is
+imported by this package.
+"""

@@ -1,4 +1,7 @@
-"""Builds the original DynamicDet for ``verify``; runs in the user's own PyTorch, inside the user's clone."""
+"""Builds the original DynamicDet for ``verify``; runs in the user's own PyTorch, inside the
+user's clone.
+"""
+
 import ast
 import importlib.machinery
 import importlib.util
@@ -8,16 +11,29 @@ import types
 from pathlib import Path
 
 # What the clone imports and its network does not use, with the modules inside that it names.
-UNUSED = {"cv2": (), "matplotlib": ("pyplot",), "pandas": (), "scipy": ("cluster", "cluster.vq"), "thop": (),
-          "torchvision": (), "tqdm": ()}
-CONFIGS = {"dy_yolov7": "dy-yolov7", "dy_yolov7x": "dy-yolov7x", "dy_yolov7_w6": "dy-yolov7-w6",
-           "dy_yolov7_w0125": "dy-yolov7"}
-NARROW = {"dy_yolov7_w0125": 8}                             # by how much fewer channels than the config says
+UNUSED = {
+    "cv2": (),
+    "matplotlib": ("pyplot",),
+    "pandas": (),
+    "scipy": ("cluster", "cluster.vq"),
+    "thop": (),
+    "torchvision": (),
+    "tqdm": (),
+}
+CONFIGS = {
+    "dy_yolov7": "dy-yolov7",
+    "dy_yolov7x": "dy-yolov7x",
+    "dy_yolov7_w6": "dy-yolov7-w6",
+    "dy_yolov7_w0125": "dy-yolov7",
+}
+NARROW = {"dy_yolov7_w0125": 8}  # by how much fewer channels than the config says
 EXITS = ("easy", "hard")
 
 
 def build(settings):
-    """The original's network without weights; ``settings`` holds model, num_classes and architecture (router)."""
+    """The original's network without weights; ``settings`` holds model, num_classes and
+    architecture (router).
+    """
     for package, inside in UNUSED.items():
         if importlib.util.find_spec(package) is None:
             for name in (package, *(f"{package}.{part}" for part in inside)):
@@ -28,12 +44,13 @@ def build(settings):
     sys.modules["yaml"] = _StandIn("yaml")
     sys.modules["yaml"].load = lambda *_, **__: config
     from models.yolo import Model
+
     model = Model(str(path), nc=settings["num_classes"])
     whole = model.forward
 
     def both_exits(images):
         """What training runs, every part once, by layers in evaluation mode."""
-        model.training = True                               # of the network alone, not of what it holds
+        model.training = True  # of the network alone, not of what it holds
         result = whole(images)
         model.training = False
         return result
@@ -46,18 +63,20 @@ def outputs(result):
     """Boxes cxcywh and probabilities of both exits, and the router's score if there is one."""
     exits, score = result if isinstance(result, tuple) else (result, None)
     named = {} if score is None else {"score": score}
-    for name, decoded in zip(EXITS, exits[::2]):            # each head gives its rows, then its levels
+    for name, decoded in zip(EXITS, exits[::2]):  # each head gives its rows, then its levels
         named[f"{name}_boxes"], named[f"{name}_probabilities"] = decoded[..., :4], decoded[..., 4:]
     return named
 
 
 def _read_config(path):
-    """The mapping in one of the clone's network configs; PyYAML is not needed for what they use of the language."""
+    """The mapping in one of the clone's network configs; PyYAML is not needed for what they use
+    of the language.
+    """
     text = re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
     config = {}
     for key, body in re.findall(r"^(\w+):(.*?)(?=^\w+:|\Z)", text, re.MULTILINE | re.DOTALL):
         body = body.strip()
-        if body.startswith("-"):                            # one list a line
+        if body.startswith("-"):  # one list a line
             body = "[" + ",".join(line.strip().lstrip("-") for line in body.splitlines()) + "]"
         config[key] = ast.literal_eval(re.sub(r"'?\b([A-Za-z_][\w.]*)\b'?", _quoted, body))
     return config
@@ -69,10 +88,14 @@ def _quoted(match):
 
 
 def _narrowed(config, divisor):
-    """The config of a network with fewer channels, also where the original does not scale them itself."""
+    """The config of a network with fewer channels, also where the original does not scale them
+    itself.
+    """
     if divisor > 1:
         config["width_multiple"] /= divisor
-        config["router_channels"] = [channels // divisor for channels in config.get("router_channels", [])]
+        config["router_channels"] = [
+            channels // divisor for channels in config.get("router_channels", [])
+        ]
         for _, _, kind, arguments in config["dual_backbone"]:
             if kind == "CBLinear":
                 arguments[0] = [channels // divisor for channels in arguments[0]]

@@ -1,7 +1,10 @@
-"""Builds the original Gold-YOLO for ``verify``; runs in the user's own PyTorch, inside the user's clone.
+"""Builds the original Gold-YOLO for ``verify``; runs in the user's own PyTorch, inside the user's
+clone.
 
-The original needs mmcv, addict and YAML; where they are not installed, what its network uses of them stands here.
+The original needs mmcv, addict and YAML; where they are not installed, what its network uses of
+them stands here.
 """
+
 import collections
 import importlib.machinery
 import importlib.util
@@ -13,46 +16,79 @@ import types
 import torch
 
 # The functions that rebuild tensors; everything else in a file becomes an ``_Inert`` object.
-REBUILDERS = {("collections", "OrderedDict"): collections.OrderedDict, ("torch", "Size"): torch.Size}
-REBUILDERS.update({("torch._utils", name): vars(torch._utils)[name] for name in (
-    "_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_parameter_with_state") if name in vars(torch._utils)})
+REBUILDERS = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("torch", "Size"): torch.Size,
+}
+REBUILDERS.update(
+    {
+        ("torch._utils", name): vars(torch._utils)[name]
+        for name in ("_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_parameter_with_state")
+        if name in vars(torch._utils)
+    }
+)
 
 
 def build(settings):
-    """The original's network without weights; ``settings`` holds model, num_classes and architecture (form)."""
+    """The original's network without weights; ``settings`` holds model, num_classes and
+    architecture (form).
+    """
     if importlib.util.find_spec("mmcv") is None:
-        _module("mmcv", cnn=_module("mmcv.cnn", ConvModule=_ConvModule, build_norm_layer=_build_norm_layer))
+        _module(
+            "mmcv",
+            cnn=_module("mmcv.cnn", ConvModule=_ConvModule, build_norm_layer=_build_norm_layer),
+        )
     if importlib.util.find_spec("yaml") is None:
         _module("yaml")
     if not hasattr(torch.onnx, "is_in_onnx_export"):
         torch.onnx.is_in_onnx_export = lambda: False
     from yolov6.models.yolo import build_model
+
     scale = settings["model"].rpartition("_")[2]
     config = runpy.run_path(f"configs/gold_yolo-{scale}.py")
-    config = _attributes({name: value for name, value in config.items() if not name.startswith("__")})
-    config.setdefault("training_mode", "repvgg")            # as the trainer does
-    config.model.head.update(use_dfl=True, reg_max=16)      # as the README asks for; the file of n has neither
+    config = _attributes(
+        {name: value for name, value in config.items() if not name.startswith("__")}
+    )
+    config.setdefault("training_mode", "repvgg")  # as the trainer does
+    # as the README asks for; the file of n has neither
+    config.model.head.update(use_dfl=True, reg_max=16)
     form = settings["architecture"]["form"]
-    return build_model(config, settings["num_classes"], torch.device("cpu"), fuse_ab=form == "fuse_ab",
-                       distill_ns=form == "distill")
+    return build_model(
+        config,
+        settings["num_classes"],
+        torch.device("cpu"),
+        fuse_ab=form == "fuse_ab",
+        distill_ns=form == "distill",
+    )
 
 
 def load(model, settings):
-    """Fill ``model`` strictly from a state dict or a pickled network, whose classes are not looked at."""
+    """Fill ``model`` strictly from a state dict or a pickled network, whose classes are not
+    looked at.
+    """
     inert = types.ModuleType("inert")
     inert.Unpickler, inert.load = _Unpickler, lambda file, **_: _Unpickler(file).load()
-    content = torch.load(settings["weights"], map_location="cpu", weights_only=False, pickle_module=inert)
+    content = torch.load(
+        settings["weights"], map_location="cpu", weights_only=False, pickle_module=inert
+    )
     content = content[settings["entry"]] if settings["entry"] else content
     state = dict(_tensors(content)) if isinstance(content, _Inert) else content
-    with torch.no_grad():                                   # deployed weights need the deployed network
+    with torch.no_grad():  # deployed weights need the deployed network
         if "neck.reduce_layer_c5.bn.weight" not in state:
             from yolov6.utils.torch_utils import fuse_model
+
             fuse_model(model)
         if any(".rbr_reparam." in name for name in state):
             from gold_yolo.switch_tool import switch_to_deploy
+
             switch_to_deploy(model)
-    model.load_state_dict({name: value.float() if value.is_floating_point() else value
-                           for name, value in state.items()}, strict=True)
+    model.load_state_dict(
+        {
+            name: value.float() if value.is_floating_point() else value
+            for name, value in state.items()
+        },
+        strict=True,
+    )
 
 
 def outputs(result):
@@ -89,7 +125,7 @@ def _tensors(module, prefix=""):
     content = vars(module)
     for kind in ("_parameters", "_buffers"):
         for name, value in content[kind].items():
-            if value is not None:                           # none of the network's buffers is left out of its state
+            if value is not None:  # none of the network's buffers is left out of its state
                 yield prefix + name, value
     for name, child in content["_modules"].items():
         if child is not None:
@@ -115,14 +151,16 @@ def _attributes(value):
 def _module(name, **content):
     """A module of this name and content, entered where imports look."""
     module = types.ModuleType(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, None)     # so that a second build finds it
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)  # so that a second build finds it
     vars(module).update(content)
     sys.modules[name] = module
     return module
 
 
 class _SyncNorm(torch.nn.BatchNorm2d):
-    """A synchronised batch norm on one process. No ``BatchNorm2d`` by exact class, so it keeps epsilon 1e-5."""
+    """A synchronised batch norm on one process. No ``BatchNorm2d`` by exact class, so it keeps
+    epsilon 1e-5.
+    """
 
 
 def _build_norm_layer(_config, channels):

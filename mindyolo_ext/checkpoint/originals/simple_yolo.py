@@ -1,25 +1,36 @@
-"""Builds the original simple YOLO for ``verify``; runs in the user's own PyTorch, inside the user's clone."""
+"""Builds the original simple YOLO for ``verify``; runs in the user's own PyTorch, inside the
+user's clone.
+"""
+
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 LEVELS = 3
 
 
 def build(settings):
-    """The original's network without weights; ``settings`` holds model, num_classes and architecture.
+    """The original's network without weights; ``settings`` holds model, num_classes and
+    architecture.
 
     Its result is what it decodes and the maps of its heads, both from one pass.
     """
     from models.yolo import YOLO
+
     architecture, backbone = settings["architecture"], settings["model"].rpartition("_")[2]
-    if backbone in RESNETS:                                 # Darknet needs no torchvision
+    if backbone in RESNETS:  # Darknet needs no torchvision
         import torchvision.models
+
         keep_from_downloading(torchvision.models)
     anchors = architecture["anchors"]
     per_level = len(anchors) // LEVELS
-    model = YOLO(settings["num_classes"], backbone, label_assignment_method=architecture["assignment"],
-                 anchor_boxes=[anchors[i * per_level:(i + 1) * per_level] for i in range(LEVELS)],
-                 act_type=architecture["act"], channel_sparsity=architecture["channel_sparsity"])
+    model = YOLO(
+        settings["num_classes"],
+        backbone,
+        label_assignment_method=architecture["assignment"],
+        anchor_boxes=[anchors[i * per_level : (i + 1) * per_level] for i in range(LEVELS)],
+        act_type=architecture["act"],
+        channel_sparsity=architecture["channel_sparsity"],
+    )
     maps = []
-    for head in model.det_head.heads:                       # decoding may write into what they give
+    for head in model.det_head.heads:  # decoding may write into what they give
         head.register_forward_hook(lambda _module, _arguments, output: maps.append(output.clone()))
     whole = model.forward
 
@@ -33,24 +44,36 @@ def build(settings):
 
 
 def keep_from_downloading(package):
-    """Make the ResNets of ``torchvision.models`` start from fresh weights, whatever the original asks for."""
+    """Make the ResNets of ``torchvision.models`` start from fresh weights, whatever the original
+    asks for.
+    """
     for name in RESNETS:
         vars(package)[name] = _fresh(vars(package)[name])
 
 
 def _fresh(builder):
-    """``builder`` without its keywords; by default torchvision loads no weights, in old and new versions."""
+    """``builder`` without its keywords; by default torchvision loads no weights, in old and new
+    versions.
+    """
     return lambda **_: builder()
 
 
 def _by_anchor(output, per_level):
     """A map (B, a * (5 + K), H, W) as (B, a, H, W, 5 + K)."""
     batch, channels, height, width = output.shape
-    return output.reshape(batch, per_level, channels // per_level, height, width).permute(0, 1, 3, 4, 2)
+    return output.reshape(batch, per_level, channels // per_level, height, width).permute(
+        0, 1, 3, 4, 2
+    )
 
 
 def outputs(result):
-    """Raw maps by level; boxes cxcywh and probabilities apart, because pixels and probabilities differ in size."""
+    """Raw maps by level; boxes cxcywh and probabilities apart, because pixels and probabilities
+    differ in size.
+    """
     rows, maps = result
     named = {f"l{level}": output for level, output in enumerate(maps)}
-    return {**named, "boxes": rows[..., 1:5], "probabilities": rows[..., [0, *range(5, rows.shape[-1])]]}
+    return {
+        **named,
+        "boxes": rows[..., 1:5],
+        "probabilities": rows[..., [0, *range(5, rows.shape[-1])]],
+    }

@@ -1,14 +1,25 @@
-"""Builds the original YOLOX for ``verify``; runs in the user's own PyTorch, inside the user's clone."""
+"""Builds the original YOLOX for ``verify``; runs in the user's own PyTorch, inside the user's
+clone.
+"""
+
 import importlib.machinery
 import importlib.util
 import sys
 import types
 from pathlib import Path
 
-EXPERIMENTS = {"yolox_darknet53": "yolov3"}                 # the others are called as their models
+EXPERIMENTS = {"yolox_darknet53": "yolov3"}  # the others are called as their models
 # What the clone imports and its network does not use, with the modules inside that it names.
-UNUSED = {"cv2": (), "loguru": (), "packaging": ("version",), "psutil": (), "pycocotools": ("coco",), "tabulate": (),
-          "thop": (), "torchvision": ("ops",)}
+UNUSED = {
+    "cv2": (),
+    "loguru": (),
+    "packaging": ("version",),
+    "psutil": (),
+    "pycocotools": ("coco",),
+    "tabulate": (),
+    "thop": (),
+    "torchvision": ("ops",),
+}
 
 
 def build(settings):

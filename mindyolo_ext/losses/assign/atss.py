@@ -1,60 +1,80 @@
-"""ATSS: each box takes predictions near its centre whose anchor squares overlap it more than a threshold of its own."""
+"""ATSS: each box takes predictions near its centre whose anchor squares overlap it more than a
+threshold of its own.
+"""
+
 from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.losses.assign.task_aligned import at_box, inside_box, settle
 from mindyolo_ext.losses.iou import Box, pairwise_iou
 
-SIDE = 5.0                                  # of the anchor squares, in strides
+SIDE = 5.0  # of the anchor squares, in strides
 
-Levels = tuple[Tensor, tuple[int, ...]]     # stride of every prediction (A,), predictions of each level
+# stride of every prediction (A,), predictions of each level
+Levels = tuple[Tensor, tuple[int, ...]]
 
 
 class ATSSAssigner(nn.Cell):
     """Matches of all levels.
 
-    Candidates of a box are on each level the ``topk`` predictions whose points are nearest to its centre (of equal ones
-    the choice is open). The threshold is mean plus standard deviation of the overlaps between the box and the squares
-    of five strides around the candidates' points; candidates above it whose point lies inside the box are taken.
-    A prediction that several boxes take goes to the box of its image that its square overlaps most, of equal ones the
-    first. The target score of a match is the IoU of the box and the predicted box.
+    Candidates of a box are on each level the ``topk`` predictions whose points are nearest to its
+    centre (of equal ones the choice is open). The threshold is mean plus standard deviation of the
+    overlaps between the box and the squares of five strides around the candidates' points;
+    candidates above it whose point lies inside the box are taken. A prediction that several boxes
+    take goes to the box of its image that its square overlaps most, of equal ones the first. The
+    target score of a match is the IoU of the box and the predicted box.
 
     Args:
         topk: candidates per level.
 
-    Shape: predicted boxes, four corner coordinates (B, A); points x, y (A,); stride (A,) and number of predictions of
-        each level; wanted class and four corner coordinates, each (B, M); mask (B, M) 0/1
-        -> matched (B, A) float 0/1, number of the box (B, A) int, target score (B, A), 0 where nothing matches.
-        Lengths in pixels; no tensor carries a gradient.
-    Source: arXiv:1912.02424; Gold-YOLO ``yolov6/assigners/atss_assigner.py``. Unlike the original, boxes are float32,
-        not float64.
+    Shape: predicted boxes, four corner coordinates (B, A); points x, y (A,); stride (A,) and number
+        of predictions of each level; wanted class and four corner coordinates, each (B, M); mask
+        (B, M) 0/1 -> matched (B, A) float 0/1, number of the box (B, A) int, target score (B, A), 0
+        where nothing matches. Lengths in pixels; no tensor carries a gradient.
+    Source: arXiv:1912.02424; Gold-YOLO ``yolov6/assigners/atss_assigner.py``. Unlike the original,
+        boxes are float32, not float64.
     """
 
     def __init__(self, topk: int = 9):
         super().__init__()
         self.topk = topk
 
-    def construct(self, boxes: Box, points: tuple[Tensor, Tensor], levels: Levels, wanted: tuple[Tensor, ...],
-                  mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(
+        self,
+        boxes: Box,
+        points: tuple[Tensor, Tensor],
+        levels: Levels,
+        wanted: tuple[Tensor, ...],
+        mask: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         corners, (x, y), (stride, sizes) = wanted[1:], points, levels
         half, shape = stride * (0.5 * SIDE), (mask.shape[0], 1)
-        squares = tuple(ops.tile(ops.expand_dims(part, 0), shape) for part in (x - half, y - half, x + half, y + half))
-        iou = pairwise_iou(corners, squares) * ops.expand_dims(mask, 2)                     # (B, M, A)
-        places = self._nearest(corners, points, sizes)                                      # (B, M, candidates)
+        squares = tuple(
+            ops.tile(ops.expand_dims(part, 0), shape)
+            for part in (x - half, y - half, x + half, y + half)
+        )
+        iou = pairwise_iou(corners, squares) * ops.expand_dims(mask, 2)  # (B, M, A)
+        places = self._nearest(corners, points, sizes)  # (B, M, candidates)
         overlap = ops.gather_elements(iou, 2, places)
         mean = ops.mean(overlap, 2, True)
-        deviation = ops.sqrt(ops.sum((overlap - mean) * (overlap - mean), 2, True) / (overlap.shape[2] - 1))
+        deviation = ops.sqrt(
+            ops.sum((overlap - mean) * (overlap - mean), 2, True) / (overlap.shape[2] - 1)
+        )
         inside = inside_box(corners, (ops.gather(x, places, 0), ops.gather(y, places, 0)))
         taken = ops.cast(overlap > mean + deviation, float32) * inside * ops.expand_dims(mask, 2)
         matched, index = settle(places, taken, iou, mask)
         score = at_box(pairwise_iou(corners, boxes), index) * matched
         return ops.stop_gradient(matched), ops.stop_gradient(index), ops.stop_gradient(score)
 
-    def _nearest(self, corners: Box, points: tuple[Tensor, Tensor], sizes: tuple[int, ...]) -> Tensor:
+    def _nearest(
+        self, corners: Box, points: tuple[Tensor, Tensor], sizes: tuple[int, ...]
+    ) -> Tensor:
         """Places of the candidates of all levels, (B, M, candidates) int."""
-        center_x, center_y = (ops.expand_dims((corners[i] + corners[i + 2]) * 0.5, 2) for i in range(2))
+        center_x, center_y = (
+            ops.expand_dims((corners[i] + corners[i + 2]) * 0.5, 2) for i in range(2)
+        )
         places, begin = (), 0
         for size in sizes:
-            across = points[0][begin:begin + size] - center_x                               # (B, M, size)
-            down = points[1][begin:begin + size] - center_y
+            across = points[0][begin : begin + size] - center_x  # (B, M, size)
+            down = points[1][begin : begin + size] - center_y
             _, nearest = ops.topk(-(across * across + down * down), min(self.topk, size), -1)
             places = places + (nearest + begin,)
             begin += size

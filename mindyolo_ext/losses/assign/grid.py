@@ -1,14 +1,17 @@
-"""Boxes to cells and anchors by IoU: the cell of the centre, the nine cells around it, or every cell of the level.
+"""Boxes to cells and anchors by IoU: the cell of the centre, the nine cells around it, or every
+cell of the level.
 
 Several boxes may want the same cell and anchor. What happens then is the assigner's ``conflict``:
 
 ``last``: the last box of the image's list keeps it, with the classes of all.
 ``random``: as ``last``, in an order that is drawn for every step.
 ``best``: the box with the largest IoU keeps it (of equal ones the last), with its class alone.
-``sorted``: what the original's filter of ``nearby_grid`` does. Wishes are sorted by falling IoU over the whole batch,
-    those that want the same cell as the one before them are dropped, and the last one left keeps the cell, with the
-    classes of all that are left. That is the box with the LOWEST IoU.
+``sorted``: what the original's filter of ``nearby_grid`` does. Wishes are sorted by falling IoU
+    over the whole batch, those that want the same cell as the one before them are dropped, and the
+    last one left keeps the cell, with the classes of all that are left. That is the box with the
+    LOWEST IoU.
 """
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,15 +21,16 @@ from mindyolo_ext.losses.assign.lookup import of_matched_box
 
 CONFLICTS = ("last", "random", "best", "sorted")
 EPS = 1e-6
-PRIME = 32749                                           # so many boxes of a batch get numbers of their own
-_MOST_WISHES = 46340                                    # its square is the largest that int32 holds
+PRIME = 32749  # so many boxes of a batch get numbers of their own
+_MOST_WISHES = 46340  # its square is the largest that int32 holds
 
 
 class CellAssigner(nn.Cell):
     """Matches of one level by the shape of boxes and anchors: ``single_grid`` and ``nearby_grid``.
 
-    A box wants an anchor if the IoU of the two, laid on one centre, is at least ``threshold``: in the cell of its
-    centre, with ``nearby`` also in the eight cells around that. Cells outside the grid count as those at its border.
+    A box wants an anchor if the IoU of the two, laid on one centre, is at least ``threshold``: in
+    the cell of its centre, with ``nearby`` also in the eight cells around that. Cells outside the
+    grid count as those at its border.
 
     Args:
         anchors: (width, height) of the level's anchors in pixels.
@@ -35,71 +39,100 @@ class CellAssigner(nn.Cell):
         nearby: nine cells instead of one.
         conflict: see the module.
 
-    Shape: targets (B, M, 5) class, cx, cy, w, h in 0..1; mask (B, M) 0/1; order (2,) int, the factor and summand of
-        a drawn order; height and width of the grid in cells; number of classes K
-        -> matched (B, R) float 0/1, number of the box (B, R) int, its classes (B, K, R) float 0/1, all 0 where nothing
-        matches. R = a * height * width, anchors slowest. No tensor carries a gradient.
+    Shape: targets (B, M, 5) class, cx, cy, w, h in 0..1; mask (B, M) 0/1; order (2,) int, the
+        factor and summand of a drawn order; height and width of the grid in cells; number of
+        classes K -> matched (B, R) float 0/1, number of the box (B, R) int, its classes (B, K, R)
+        float 0/1, all 0 where nothing matches. R = a * height * width, anchors slowest. No tensor
+        carries a gradient.
     Raises: ValueError for a batch with more wishes than the sort can number.
-    Source: ``single_grid_assignment`` and ``nearby_grid_assignment`` of the original's ``core/loss.py``, with a stable
-        sort. Unlike the original, a centre on the right or lower border has a cell.
+    Source: ``single_grid_assignment`` and ``nearby_grid_assignment`` of the original's
+        ``core/loss.py``, with a stable sort. Unlike the original, a centre on the right or lower
+        border has a cell.
     """
 
-    def __init__(self, anchors: Sequence[Sequence[float]], stride: int, *, threshold: float, nearby: bool,
-                 conflict: str):
+    def __init__(
+        self,
+        anchors: Sequence[Sequence[float]],
+        stride: int,
+        *,
+        threshold: float,
+        nearby: bool,
+        conflict: str,
+    ):
         super().__init__()
         self.threshold, self.conflict = threshold, conflict
         self.sizes = np.asarray(anchors, np.float32)
         self.stride = stride
         self.shifts = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)] if nearby else [(0, 0)]
-        self.shift_y = Tensor([[y for y, _ in self.shifts]], int32)                         # (1, s)
+        self.shift_y = Tensor([[y for y, _ in self.shifts]], int32)  # (1, s)
         self.shift_x = Tensor([[x for _, x in self.shifts]], int32)
 
-    def construct(self, targets: Tensor, mask: Tensor, order: Tensor, size: tuple[int, int],
-                  num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(
+        self, targets: Tensor, mask: Tensor, order: Tensor, size: tuple[int, int], num_classes: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         batch, boxes = mask.shape
         anchors, rows = len(self.sizes), len(self.sizes) * size[0] * size[1]
-        iou = self._shape_iou(targets, size)                                                # (B, M, a)
+        iou = self._shape_iou(targets, size)  # (B, M, a)
         valid = ops.logical_and(iou >= self.threshold, ops.expand_dims(mask, 2) > 0.5)
-        places = ops.reshape(self._places(targets, size), (batch * boxes * anchors, len(self.shifts)))
+        places = ops.reshape(
+            self._places(targets, size), (batch * boxes * anchors, len(self.shifts))
+        )
         valid = ops.reshape(ops.cast(valid, int32), (-1,))
         box = ops.reshape(ops.arange(boxes, dtype=int32), (1, boxes, 1))
         image = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1, 1))
         label = ops.expand_dims(ops.cast(targets[:, :, 0], int32), 2)
         rank = drawn_order(batch, boxes, order) if self.conflict == "random" else box
         box, image, label, rank = (
-            ops.reshape(ops.tile(part, (batch // part.shape[0], boxes // part.shape[1], anchors)), (-1,))
-            for part in (box, image, label, rank))
-        kept = ops.expand_dims(valid, 1)                                                    # (n, 1)
+            ops.reshape(
+                ops.tile(part, (batch // part.shape[0], boxes // part.shape[1], anchors)), (-1,)
+            )
+            for part in (box, image, label, rank)
+        )
+        kept = ops.expand_dims(valid, 1)  # (n, 1)
         if self.conflict in ("sorted", "best"):
             by_iou = falling_order(ops.reshape(iou, (-1,)), valid)
             places, kept, box, image, label = (
-                ops.gather(part, by_iou, 0) for part in (places, kept, box, image, label))
+                ops.gather(part, by_iou, 0) for part in (places, kept, box, image, label)
+            )
             rank = ops.arange(batch * boxes * anchors, dtype=int32)
             if self.conflict == "best":
                 rank = batch * boxes * anchors - 1 - rank
             else:
                 kept = kept * self._unlike_the_one_before(places)
         kept = ops.broadcast_to(kept, places.shape)
-        last = ops.unsorted_segment_max(ops.reshape(ops.expand_dims(rank * boxes + box + 1, 1) * kept, (-1,)),
-                                        ops.reshape(places, (-1,)), batch * rows)
-        last = ops.maximum(last, 0)                     # where nobody wants the cell there is the least integer
+        last = ops.unsorted_segment_max(
+            ops.reshape(ops.expand_dims(rank * boxes + box + 1, 1) * kept, (-1,)),
+            ops.reshape(places, (-1,)),
+            batch * rows,
+        )
+        last = ops.maximum(last, 0)  # where nobody wants the cell there is the least integer
         matched = ops.cast(ops.reshape(last, (batch, rows)) > 0, float32)
         index = ops.reshape(ops.floor_mod(ops.maximum(last, 1) - 1, boxes), (batch, rows))
         if self.conflict == "best":
             classes = classes_of(targets, matched, index, num_classes)
         else:
             # (image, anchor and cell) -> (image, class, anchor and cell)
-            ahead = ops.expand_dims((image * (num_classes - 1) + ops.clamp(label, 0, num_classes - 1)) * rows, 1)
-            hits = ops.unsorted_segment_sum(ops.reshape(ops.cast(kept, float32), (-1,)),
-                                            ops.reshape(places + ahead, (-1,)), batch * num_classes * rows)
+            ahead = ops.expand_dims(
+                (image * (num_classes - 1) + ops.clamp(label, 0, num_classes - 1)) * rows, 1
+            )
+            hits = ops.unsorted_segment_sum(
+                ops.reshape(ops.cast(kept, float32), (-1,)),
+                ops.reshape(places + ahead, (-1,)),
+                batch * num_classes * rows,
+            )
             classes = ops.reshape(ops.minimum(hits, 1.0), (batch, num_classes, rows))
         return ops.stop_gradient(matched), ops.stop_gradient(index), ops.stop_gradient(classes)
 
     def _shape_iou(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """IoU of box and anchor on one centre, (B, M, a)."""
-        normalised = self.sizes / np.array([size[1] * self.stride, size[0] * self.stride], np.float32)
+        normalised = self.sizes / np.array(
+            [size[1] * self.stride, size[0] * self.stride], np.float32
+        )
         ones = ops.ones((*targets.shape[:2], len(self.sizes)), float32)
-        width, height = ops.expand_dims(targets[:, :, 3], 2) * ones, ops.expand_dims(targets[:, :, 4], 2) * ones
+        width, height = (
+            ops.expand_dims(targets[:, :, 3], 2) * ones,
+            ops.expand_dims(targets[:, :, 4], 2) * ones,
+        )
         anchor_width = ops.reshape(Tensor(normalised[:, 0]), (1, 1, -1)) * ones
         anchor_height = ops.reshape(Tensor(normalised[:, 1]), (1, 1, -1)) * ones
         inter = ops.minimum(width, anchor_width) * ops.minimum(height, anchor_height)
@@ -108,12 +141,16 @@ class CellAssigner(nn.Cell):
     def _places(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """Number of the image's, anchor's cell of every wish, (B, M, a, s) int."""
         batch, boxes = targets.shape[:2]
-        column = ops.expand_dims(ops.cast(targets[:, :, 1] * size[1], int32), 2) + self.shift_x     # (B, M, s)
+        # (B, M, s)
+        column = ops.expand_dims(ops.cast(targets[:, :, 1] * size[1], int32), 2) + self.shift_x
         row = ops.expand_dims(ops.cast(targets[:, :, 2] * size[0], int32), 2) + self.shift_y
         cell = ops.clamp(row, 0, size[0] - 1) * size[1] + ops.clamp(column, 0, size[1] - 1)
-        maps = ops.reshape(ops.arange(batch * len(self.sizes), dtype=int32), (batch, 1, -1, 1)) * (size[0] * size[1])
+        maps = ops.reshape(ops.arange(batch * len(self.sizes), dtype=int32), (batch, 1, -1, 1)) * (
+            size[0] * size[1]
+        )
         return ops.tile(ops.expand_dims(cell, 2), (1, 1, len(self.sizes), 1)) + ops.tile(
-            maps, (1, boxes, 1, len(self.shifts)))
+            maps, (1, boxes, 1, len(self.shifts))
+        )
 
     def _unlike_the_one_before(self, places: Tensor) -> Tensor:
         """1 where a wish (n, s) is not for the place of the wish before it, int."""
@@ -125,24 +162,31 @@ class CellAssigner(nn.Cell):
 class AnchorBoxAssigner(nn.Cell):
     """Matches of one level by the overlap of boxes with the anchors in every cell: ``all_grid``.
 
-    A box wants an anchor whose box, in the middle of its cell, has an IoU above ``threshold`` with it.
+    A box wants an anchor whose box, in the middle of its cell, has an IoU above ``threshold`` with
+    it.
 
     Args: as ``CellAssigner``; ``conflict`` is not ``sorted``.
 
     Shape: as ``CellAssigner``.
-    Source: ``all_grid_assignment`` of the original's ``core/loss.py``. Unlike the original, nothing may match.
+    Source: ``all_grid_assignment`` of the original's ``core/loss.py``. Unlike the original, nothing
+    may match.
     """
 
-    def __init__(self, anchors: Sequence[Sequence[float]], stride: int, *, threshold: float, conflict: str):
+    def __init__(
+        self, anchors: Sequence[Sequence[float]], stride: int, *, threshold: float, conflict: str
+    ):
         super().__init__()
         self.threshold, self.conflict, self.stride = threshold, conflict, stride
         self.sizes = np.asarray(anchors, np.float32)
 
-    def construct(self, targets: Tensor, mask: Tensor, order: Tensor, size: tuple[int, int],
-                  num_classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(
+        self, targets: Tensor, mask: Tensor, order: Tensor, size: tuple[int, int], num_classes: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         boxes = mask.shape[1]
-        if self.conflict == "best":                     # boxes in reverse: of equal maxima the first is found
-            largest, place = ops.max(self._iou(ops.flip(targets, (1,)), ops.flip(mask, (1,)), size), 1)
+        if self.conflict == "best":  # boxes in reverse: of equal maxima the first is found
+            largest, place = ops.max(
+                self._iou(ops.flip(targets, (1,)), ops.flip(mask, (1,)), size), 1
+            )
             matched = ops.cast(largest > self.threshold, float32)
             index = (boxes - 1 - ops.cast(place, int32)) * ops.cast(matched, int32)
             classes = classes_of(targets, matched, index, num_classes)
@@ -155,38 +199,58 @@ class AnchorBoxAssigner(nn.Cell):
             matched = ops.cast(last > 0, float32)
             index = ops.floor_mod(ops.maximum(last, 1) - 1, boxes)
             kinds = ops.reshape(ops.arange(num_classes, dtype=int32), (1, num_classes, 1))
-            one_hot = ops.cast(ops.expand_dims(ops.cast(targets[:, :, 0], int32), 1) == kinds, float32)
+            one_hot = ops.cast(
+                ops.expand_dims(ops.cast(targets[:, :, 0], int32), 1) == kinds, float32
+            )
             classes = ops.minimum(ops.matmul(one_hot, wants), 1.0)
         return ops.stop_gradient(matched), ops.stop_gradient(index), ops.stop_gradient(classes)
 
     def _iou(self, targets: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
         """IoU of every box and every anchor in every cell, 0 where ``mask`` is, (B, M, R)."""
-        sides = [targets[:, :, 1] - targets[:, :, 3] / 2, targets[:, :, 2] - targets[:, :, 4] / 2,
-                 targets[:, :, 1] + targets[:, :, 3] / 2, targets[:, :, 2] + targets[:, :, 4] / 2]
-        (left, right), (top, bottom) = self._anchor_sides(size[1], 0), self._anchor_sides(size[0], 1)
+        sides = [
+            targets[:, :, 1] - targets[:, :, 3] / 2,
+            targets[:, :, 2] - targets[:, :, 4] / 2,
+            targets[:, :, 1] + targets[:, :, 3] / 2,
+            targets[:, :, 2] + targets[:, :, 4] / 2,
+        ]
+        (left, right), (top, bottom) = (
+            self._anchor_sides(size[1], 0),
+            self._anchor_sides(size[0], 1),
+        )
         batch, boxes, anchors = *mask.shape, len(self.sizes)
-        across = self._overlap(sides[0], sides[2], left, right) * ops.reshape(mask, (batch, boxes, 1, 1))
+        across = self._overlap(sides[0], sides[2], left, right) * ops.reshape(
+            mask, (batch, boxes, 1, 1)
+        )
         down = self._overlap(sides[1], sides[3], top, bottom)
         # Products of columns and rows as matrices take a third of the time of broadcasting
-        inter = ops.matmul(ops.reshape(down, (batch * boxes * anchors, size[0], 1)),
-                           ops.reshape(across, (batch * boxes * anchors, 1, size[1])))
+        inter = ops.matmul(
+            ops.reshape(down, (batch * boxes * anchors, size[0], 1)),
+            ops.reshape(across, (batch * boxes * anchors, 1, size[1])),
+        )
         inter = ops.reshape(inter, (batch, boxes, anchors * size[0] * size[1]))
-        area = (right - left)[:, None, :] * (bottom - top)[:, :, None]                      # (a, H, W)
+        area = (right - left)[:, None, :] * (bottom - top)[:, :, None]  # (a, H, W)
         own = ops.reshape((sides[2] - sides[0]) * (sides[3] - sides[1]), (batch, boxes, 1))
         return inter / (own + Tensor(np.reshape(area, (1, 1, -1))) - inter + EPS)
 
     def _anchor_sides(self, cells: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """First and last coordinate of the anchors in every cell along an axis, each (a, cells), in 0..1."""
+        """First and last coordinate of the anchors in every cell along an axis, each (a, cells),
+        in 0..1.
+        """
         centre = (np.arange(cells, dtype=np.float32) + np.float32(0.5)) / np.float32(cells)
-        half = self.sizes[:, axis:axis + 1] / np.float32(cells * self.stride) / np.float32(2)
+        half = self.sizes[:, axis : axis + 1] / np.float32(cells * self.stride) / np.float32(2)
         return centre - half, centre + half
 
     def _overlap(self, low: Tensor, high: Tensor, first: np.ndarray, last: np.ndarray) -> Tensor:
         """Common length of the boxes' sides (B, M) and the anchors' (a, n), (B, M, a, n)."""
         batch, boxes = low.shape
         # Minimum and maximum of tiled tensors take a tenth of the time of broadcasting
-        low, high = (ops.tile(ops.reshape(side, (batch, boxes, 1, 1)), (1, 1, *first.shape)) for side in (low, high))
-        first, last = (ops.tile(Tensor(side[None, None]), (batch, boxes, 1, 1)) for side in (first, last))
+        low, high = (
+            ops.tile(ops.reshape(side, (batch, boxes, 1, 1)), (1, 1, *first.shape))
+            for side in (low, high)
+        )
+        first, last = (
+            ops.tile(Tensor(side[None, None]), (batch, boxes, 1, 1)) for side in (first, last)
+        )
         return ops.relu(ops.minimum(high, last) - ops.maximum(low, first))
 
 
@@ -199,8 +263,10 @@ def falling_order(values: Tensor, valid: Tensor) -> Tensor:
     """
     number = values.shape[0]
     if number > _MOST_WISHES:
-        raise ValueError(f"simple_yolo: boxes times anchors of a batch must not exceed {_MOST_WISHES}, got {number}; "
-                         "lower data.max_boxes or train.per_batch_size")
+        raise ValueError(
+            f"simple_yolo: boxes times anchors of a batch must not exceed {_MOST_WISHES}, got "
+            f"{number}; lower data.max_boxes or train.per_batch_size"
+        )
     falling, places = ops.sort(ops.where(valid > 0, values, ops.full_like(values, -1.0)), 0, True)
     new = ops.cast(falling[1:] != falling[:-1], float32)
     group = ops.cast(ops.cumsum(ops.cat((ops.zeros((1,), float32), new), 0), 0), int32)
@@ -209,13 +275,17 @@ def falling_order(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def drawn_order(batch: int, boxes: int, order: Tensor) -> Tensor:
-    """A number for each box of the batch, (B, M, 1) int below ``PRIME``; ``order`` (2,) says which."""
+    """A number for each box of the batch, (B, M, 1) int below ``PRIME``; ``order`` (2,) says
+    which.
+    """
     box = ops.reshape(ops.arange(batch * boxes, dtype=int32), (batch, boxes, 1))
     return ops.floor_mod(ops.floor_mod(box, PRIME) * order[0] + order[1], PRIME)
 
 
 def classes_of(targets: Tensor, matched: Tensor, index: Tensor, num_classes: int) -> Tensor:
     """The class of each prediction's own box as (B, K, R) float 0/1."""
-    label, = of_matched_box(ops.cast(ops.expand_dims(targets[:, :, 0], 0), int32), index)   # (B, R)
+    (label,) = of_matched_box(
+        ops.cast(ops.expand_dims(targets[:, :, 0], 0), int32), index
+    )  # (B, R)
     kinds = ops.reshape(ops.arange(num_classes, dtype=int32), (1, num_classes, 1))
     return ops.cast(ops.expand_dims(label, 1) == kinds, float32) * ops.expand_dims(matched, 1)

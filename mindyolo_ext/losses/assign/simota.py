@@ -1,4 +1,7 @@
-"""SimOTA: predictions to boxes by cost, a number of predictions per box that follows from the overlaps."""
+"""SimOTA: predictions to boxes by cost, a number of predictions per box that follows from the
+overlaps.
+"""
+
 from typing import NamedTuple
 
 from mindyolo_ext.backend import Tensor, float32, nn, ops
@@ -6,13 +9,14 @@ from mindyolo_ext.losses.assign.dynamic_k import EXCLUDED, cheapest, dynamic_k
 from mindyolo_ext.losses.assign.lookup import rows_of_classes
 from mindyolo_ext.losses.iou import center_iou
 
-# Which predictions may match: near the centre of a box, or (as the original up to tag 0.3.0) inside a box or near.
+# Which predictions may match: near the centre of a box, or (as the original up to tag 0.3.0) inside
+# a box or near.
 AREAS = ("center", "box_or_center")
-_RADIUS = {"center": 1.5, "box_or_center": 2.5}             # in strides of the prediction
-_PENALTY = {"center": 1e6, "box_or_center": 1e5}            # of a pair that is not preferred
+_RADIUS = {"center": 1.5, "box_or_center": 2.5}  # in strides of the prediction
+_PENALTY = {"center": 1e6, "box_or_center": 1e5}  # of a pair that is not preferred
 
 Center = tuple[Tensor, Tensor, Tensor, Tensor]
-Levels = tuple[tuple[Tensor, Tensor, float], ...]           # columns (w,), rows (h,), stride in pixels
+Levels = tuple[tuple[Tensor, Tensor, float], ...]  # columns (w,), rows (h,), stride in pixels
 
 
 class PairCosts(NamedTuple):
@@ -29,24 +33,25 @@ class PairCosts(NamedTuple):
 class SimOTAAssigner(nn.Cell):
     """Matches of all levels.
 
-    A prediction is a candidate if it lies in the area of some box of its image. Its cost for a box is the
-    class loss plus three times -log IoU, and a penalty outside the box's own area. A box takes as many of the
-    cheapest candidates as its ten best overlaps add up to, at least one; a prediction that several boxes
-    take goes to the box of the image for which it is cheapest, of equal ones the first. Between predictions of equal
-    cost the choice is open, as in the original.
+    A prediction is a candidate if it lies in the area of some box of its image. Its cost for a box
+    is the class loss plus three times -log IoU, and a penalty outside the box's own area. A box
+    takes as many of the cheapest candidates as its ten best overlaps add up to, at least one; a
+    prediction that several boxes take goes to the box of the image for which it is cheapest, of
+    equal ones the first. Between predictions of equal cost the choice is open, as in the original.
 
     Args:
-        area: ``center``: the prediction's cell centre lies less than 1.5 strides from the box centre along both axes.
-            ``box_or_center``: inside the box or less than 2.5 strides from its centre; preferred are those that are
-            both. The weights of tag 0.1.1rc0 were trained with it.
+        area: ``center``: the prediction's cell centre lies less than 1.5 strides from the box
+            centre along both axes. ``box_or_center``: inside the box or less than 2.5 strides from
+            its centre; preferred are those that are both. The weights of tag 0.1.1rc0 were trained
+            with it.
 
-    Shape: predicted boxes cx, cy, w, h, each (B, A); logits of objectness (B, A) and classes (B, K, A); wanted
-        boxes class, cx, cy, w, h, each (B, M), and mask (B, M) 0/1; of every level the numbers of its columns (w,)
-        and rows (h,) and its stride
-        -> matched (B, A) float 0/1, index of its box (B, A) int. Lengths in pixels; no tensor carries a gradient.
+    Shape: predicted boxes cx, cy, w, h, each (B, A); logits of objectness (B, A) and classes (B, K,
+        A); wanted boxes class, cx, cy, w, h, each (B, M), and mask (B, M) 0/1; of every level the
+        numbers of its columns (w,) and rows (h,) and its stride -> matched (B, A) float 0/1, index
+        of its box (B, A) int. Lengths in pixels; no tensor carries a gradient.
     Raises: ValueError for an unknown area.
-    Source: arXiv:2107.08430 and 2103.14259; original ``yolox/models/yolo_head.py``. Unlike the original, an image
-        whose boxes have no candidate at all is allowed.
+    Source: arXiv:2107.08430 and 2103.14259; original ``yolox/models/yolo_head.py``. Unlike the
+        original, an image whose boxes have no candidate at all is allowed.
     """
 
     def __init__(self, area: str = "center"):
@@ -56,41 +61,69 @@ class SimOTAAssigner(nn.Cell):
         self.with_box = area == "box_or_center"
         self.radius, self.penalty = _RADIUS[area], _PENALTY[area]
 
-    def construct(self, boxes: Center, logits: tuple[Tensor, Tensor], wanted: tuple[Tensor, ...], mask: Tensor,
-                  levels: Levels) -> tuple[Tensor, Tensor]:
+    def construct(
+        self,
+        boxes: Center,
+        logits: tuple[Tensor, Tensor],
+        wanted: tuple[Tensor, ...],
+        mask: Tensor,
+        levels: Levels,
+    ) -> tuple[Tensor, Tensor]:
         cost, iou, candidate = self.pair_costs(boxes, logits, wanted, mask, levels)
         matched, box = cheapest(cost, dynamic_k(iou, candidate), first_of_equal=False)
         return ops.stop_gradient(matched), ops.stop_gradient(box)
 
-    def pair_costs(self, boxes: Center, logits: tuple[Tensor, Tensor], wanted: tuple[Tensor, ...], mask: Tensor,
-                   levels: Levels) -> tuple[Tensor, Tensor, Tensor]:
-        """The parts of ``PairCosts`` as a tuple; a pair that cannot match costs ``EXCLUDED`` and more."""
-        label, x, y, width, height = (ops.expand_dims(part, 2) for part in wanted)          # (B, M, 1)
+    def pair_costs(
+        self,
+        boxes: Center,
+        logits: tuple[Tensor, Tensor],
+        wanted: tuple[Tensor, ...],
+        mask: Tensor,
+        levels: Levels,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The parts of ``PairCosts`` as a tuple; a pair that cannot match costs ``EXCLUDED`` and
+        more.
+        """
+        label, x, y, width, height = (ops.expand_dims(part, 2) for part in wanted)  # (B, M, 1)
         barrier, distance = self._barriers((x, y, width, height), ops.expand_dims(mask, 2), levels)
-        candidate = ops.cast(ops.min(distance, 1)[0] < 0.5, float32)                        # (B, A)
+        candidate = ops.cast(ops.min(distance, 1)[0] < 0.5, float32)  # (B, A)
         _, count, predictions = barrier.shape
-        pairs = (tuple(ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in boxes),
-                 tuple(ops.tile(part, (1, 1, predictions)) for part in (x, y, width, height)))
-        iou = center_iou(*pairs, eps=0.0)               # minimum and maximum of tiled tensors: a tenth of broadcasting
+        pairs = (
+            tuple(ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in boxes),
+            tuple(ops.tile(part, (1, 1, predictions)) for part in (x, y, width, height)),
+        )
+        # minimum and maximum of tiled tensors: a tenth of broadcasting
+        iou = center_iou(*pairs, eps=0.0)
         change, common = self._class_costs(logits, label)
-        cost = change + ops.expand_dims(common + (1.0 - candidate) * EXCLUDED, 1) - 3.0 * ops.log(iou + 1e-8)
+        cost = (
+            change
+            + ops.expand_dims(common + (1.0 - candidate) * EXCLUDED, 1)
+            - 3.0 * ops.log(iou + 1e-8)
+        )
         return cost + barrier, iou, candidate
 
     def _barriers(self, wanted: Center, present: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
-        """What a pair costs for lying badly, and 0 where a box makes the prediction a candidate, both (B, M, A).
+        """What a pair costs for lying badly, and 0 where a box makes the prediction a candidate,
+        both (B, M, A).
 
-        Being near or inside is a condition on the column and one on the row, so all but one operation of each level
-        are on vectors.
+        Being near or inside is a condition on the column and one on the row, so all but one
+        operation of each level are on vectors.
         """
         x, y, width, height = wanted
         absent = (1.0 - present) * EXCLUDED
         barriers, distances = (), ()
         for columns, rows, stride in levels:
-            offset_x = ops.abs((columns + 0.5) * stride - x)                                # (B, M, w)
-            offset_y = ops.abs((rows + 0.5) * stride - y)                                   # (B, M, h)
-            far_x, far_y = self._unless(offset_x < self.radius * stride), self._unless(offset_y < self.radius * stride)
+            offset_x = ops.abs((columns + 0.5) * stride - x)  # (B, M, w)
+            offset_y = ops.abs((rows + 0.5) * stride - y)  # (B, M, h)
+            far_x, far_y = (
+                self._unless(offset_x < self.radius * stride),
+                self._unless(offset_y < self.radius * stride),
+            )
             if self.with_box:
-                out_x, out_y = self._unless(offset_x < width * 0.5), self._unless(offset_y < height * 0.5)
+                out_x, out_y = (
+                    self._unless(offset_x < width * 0.5),
+                    self._unless(offset_y < height * 0.5),
+                )
                 away = ops.minimum(self._crossed(far_x, far_y), self._crossed(out_x, out_y))
                 distances = distances + (away + absent,)
                 far_x, far_y = ops.maximum(far_x, out_x), ops.maximum(far_y, out_y)
@@ -103,17 +136,23 @@ class SimOTAAssigner(nn.Cell):
         return (1.0 - ops.cast(condition, float32)) * self.penalty
 
     def _crossed(self, along_x: Tensor, along_y: Tensor) -> Tensor:
-        """(B, M, w) and (B, M, h) -> (B, M, h * w): in every cell the larger of its column's and its row's number."""
+        """(B, M, w) and (B, M, h) -> (B, M, h * w): in every cell the larger of its column's and
+        its row's number.
+        """
         batch, count, width = along_x.shape
         height = along_y.shape[2]
-        cells = ops.maximum(ops.tile(ops.expand_dims(along_x, 2), (1, 1, height, 1)),
-                            ops.tile(ops.expand_dims(along_y, 3), (1, 1, 1, width)))
+        cells = ops.maximum(
+            ops.tile(ops.expand_dims(along_x, 2), (1, 1, height, 1)),
+            ops.tile(ops.expand_dims(along_y, 3), (1, 1, 1, width)),
+        )
         return ops.reshape(cells, (batch, count, height * width))
 
     def _class_costs(self, logits: tuple[Tensor, Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
-        """Binary cross-entropy with a box's class, summed over the classes: the sum of (B, M, A) and (B, A)."""
+        """Binary cross-entropy with a box's class, summed over the classes: the sum of (B, M, A)
+        and (B, A).
+        """
         objectness, classes = logits
         probability = ops.sqrt(ops.sigmoid(classes) * ops.sigmoid(ops.expand_dims(objectness, 1)))
-        yes = ops.maximum(ops.log(probability), -100.0)                                     # as PyTorch limits it
+        yes = ops.maximum(ops.log(probability), -100.0)  # as PyTorch limits it
         no = ops.maximum(ops.log(1.0 - probability), -100.0)
         return rows_of_classes(no - yes, ops.squeeze(label, 2)), -ops.sum(no, 1)

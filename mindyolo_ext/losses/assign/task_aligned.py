@@ -1,4 +1,7 @@
-"""Task-aligned assignment: each box takes the predictions of best score and overlap among those inside it."""
+"""Task-aligned assignment: each box takes the predictions of best score and overlap among those
+inside it.
+"""
+
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
 from mindyolo_ext.losses.assign.lookup import rows_of_classes
 from mindyolo_ext.losses.iou import Box, pairwise_iou
@@ -11,39 +14,43 @@ Points = tuple[Tensor, Tensor]
 class TaskAlignedAssigner(nn.Cell):
     """Matches of all levels.
 
-    The metric of a pair is the score of the box's class times the sixth power of the IoU. A box takes the ``topk``
-    predictions of largest metric whose point lies inside it; among predictions of equal metric the choice is open.
-    A prediction that several boxes take goes to the box of its image that it overlaps most, of equal ones the first,
-    even if that one did not take it. The target score of a match is its metric over the largest metric of its box,
-    times the largest IoU of its box.
+    The metric of a pair is the score of the box's class times the sixth power of the IoU. A box
+    takes the ``topk`` predictions of largest metric whose point lies inside it; among predictions
+    of equal metric the choice is open. A prediction that several boxes take goes to the box of its
+    image that it overlaps most, of equal ones the first, even if that one did not take it. The
+    target score of a match is its metric over the largest metric of its box, times the largest IoU
+    of its box.
 
     Args:
         topk: predictions per box.
 
-    Shape: scores (B, K, A), probabilities; predicted boxes, four corner coordinates (B, A); points x, y (A,); wanted
-        class and four corner coordinates, each (B, M); mask (B, M) 0/1
-        -> matched (B, A) float 0/1, number of the box (B, A) int, target score (B, A), 0 where nothing matches.
-        Lengths in pixels; no tensor carries a gradient.
-    Source: TOOD, arXiv:2108.07755; Gold-YOLO ``yolov6/assigners/tal_assigner.py`` with its exponents 1 and 6. Unlike
-        the original, boxes are float32, not float64.
+    Shape: scores (B, K, A), probabilities; predicted boxes, four corner coordinates (B, A); points
+        x, y (A,); wanted class and four corner coordinates, each (B, M); mask (B, M) 0/1 -> matched
+        (B, A) float 0/1, number of the box (B, A) int, target score (B, A), 0 where nothing
+        matches. Lengths in pixels; no tensor carries a gradient.
+    Source: TOOD, arXiv:2108.07755; Gold-YOLO ``yolov6/assigners/tal_assigner.py`` with its
+        exponents 1 and 6. Unlike the original, boxes are float32, not float64.
     """
 
     def __init__(self, topk: int):
         super().__init__()
         self.topk = topk
 
-    def construct(self, scores: Tensor, boxes: Box, points: Points, wanted: tuple[Tensor, ...],
-                  mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def construct(
+        self, scores: Tensor, boxes: Box, points: Points, wanted: tuple[Tensor, ...], mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         corners = wanted[1:]
-        iou = pairwise_iou(corners, boxes) * ops.expand_dims(mask, 2)                       # (B, M, A)
+        iou = pairwise_iou(corners, boxes) * ops.expand_dims(mask, 2)  # (B, M, A)
         squared = iou * iou
         metric = rows_of_classes(scores, wanted[0]) * (squared * squared * squared)
         inside = inside_box(corners, tuple(ops.reshape(way, (1, 1, -1)) for way in points))
-        _, places = ops.topk(metric * inside, min(self.topk, metric.shape[2]), -1)          # (B, M, topk)
+        _, places = ops.topk(metric * inside, min(self.topk, metric.shape[2]), -1)  # (B, M, topk)
         taken = ops.gather_elements(inside, 2, places) * ops.expand_dims(mask, 2)
         matched, index = settle(places, taken, iou, mask)
         own_metric, own_iou = (at_box(pairs, index) * matched for pairs in (metric, iou))
-        best_metric, best_iou = (_largest_of_box(own, index, mask.shape[1]) for own in (own_metric, own_iou))
+        best_metric, best_iou = (
+            _largest_of_box(own, index, mask.shape[1]) for own in (own_metric, own_iou)
+        )
         score = own_metric * best_iou / (best_metric + EPS)
         return ops.stop_gradient(matched), ops.stop_gradient(index), ops.stop_gradient(score)
 
@@ -55,11 +62,14 @@ def inside_box(corners: Box, points: Points) -> Tensor:
     """
     x1, y1, x2, y2 = (ops.expand_dims(part, 2) for part in corners)
     x, y = points
-    return ops.cast(ops.minimum(ops.minimum(x - x1, x2 - x), ops.minimum(y - y1, y2 - y)) > EPS, float32)
+    return ops.cast(
+        ops.minimum(ops.minimum(x - x1, x2 - x), ops.minimum(y - y1, y2 - y)) > EPS, float32
+    )
 
 
 def settle(places: Tensor, taken: Tensor, iou: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """One box per prediction: the one that took it, of several the one of the image with the largest overlap.
+    """One box per prediction: the one that took it, of several the one of the image with the
+    largest overlap.
 
     Shape: places of candidates (B, M, k) int; taken (B, M, k) float 0/1; iou (B, M, A); mask (B, M)
         -> matched (B, A) float 0/1, number of the box (B, A) int, 0 where nothing matches.
@@ -70,11 +80,13 @@ def settle(places: Tensor, taken: Tensor, iou: Tensor, mask: Tensor) -> tuple[Te
     numbers = ops.cast(ops.reshape(ops.arange(count, dtype=int32), (1, count, 1)), float32)
     takers = ops.unsorted_segment_sum(ops.reshape(taken, (-1,)), flat, batch * predictions)
     taker = ops.unsorted_segment_sum(ops.reshape(taken * numbers, (-1,)), flat, batch * predictions)
-    nearest = ops.argmax(iou + ops.expand_dims(mask - 1.0, 2), 1)                           # never a padded box
+    nearest = ops.argmax(iou + ops.expand_dims(mask - 1.0, 2), 1)  # never a padded box
     several = ops.cast(takers > 1.5, float32)
     box = taker * (1.0 - several) + ops.cast(ops.reshape(nearest, (-1,)), float32) * several
     matched = ops.cast(takers > 0.5, float32)
-    return ops.reshape(matched, (batch, predictions)), ops.reshape(ops.cast(box, int32), (batch, predictions))
+    return ops.reshape(matched, (batch, predictions)), ops.reshape(
+        ops.cast(box, int32), (batch, predictions)
+    )
 
 
 def at_box(pairs: Tensor, index: Tensor) -> Tensor:
@@ -85,6 +97,8 @@ def at_box(pairs: Tensor, index: Tensor) -> Tensor:
 def _largest_of_box(values: Tensor, index: Tensor, count: int) -> Tensor:
     """The largest value among the predictions of the same box, for every prediction, (B, A)."""
     batch = values.shape[0]
-    rows = ops.reshape(ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * count + index, (-1,))
+    rows = ops.reshape(
+        ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * count + index, (-1,)
+    )
     largest = ops.unsorted_segment_max(ops.reshape(values, (-1,)), rows, batch * count)
     return ops.reshape(ops.gather(largest, rows, 0), values.shape)

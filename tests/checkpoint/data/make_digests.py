@@ -1,8 +1,12 @@
-"""Writes published_digests.json from what ``torch.load`` gives; ``python make_digests.py FOLDER FILE ...``.
+"""Writes published_digests.json from what ``torch.load`` gives; ``python make_digests.py FOLDER
+FILE ...``.
 
-Needs PyTorch. Packages of whole-model files that are not installed are replaced by empty module classes, which is
-enough for ``state_dict``. Load only files you trust: this script, unlike the reader, runs what they say.
+Needs PyTorch. Packages of whole-model files that are not installed are replaced by empty module
+classes, which is
+enough for ``state_dict``. Load only files you trust: this script, unlike the reader, runs what they
+say.
 """
+
 import hashlib
 import importlib.abc
 import importlib.machinery
@@ -17,7 +21,9 @@ ABSENT = ("yolov6", "gold_yolo", "mmcv")
 
 
 class AbsentPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds any module of the absent packages; each of their names is a module class (ConfigDict: a dict)."""
+    """Finds any module of the absent packages; each of their names is a module class
+    (ConfigDict: a dict).
+    """
 
     def find_spec(self, name, path=None, target=None):  # noqa: ARG002
         if name.split(".")[0] in ABSENT:
@@ -30,9 +36,14 @@ class AbsentPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         def make(name):
             if name.startswith("__"):
                 raise AttributeError(name)
-            made = type(name, (dict if name == "ConfigDict" else torch.nn.Module,), {"__module__": spec.name})
+            made = type(
+                name,
+                (dict if name == "ConfigDict" else torch.nn.Module,),
+                {"__module__": spec.name},
+            )
             setattr(module, name, made)
             return made
+
         module.__getattr__ = make
         return module
 
@@ -41,7 +52,9 @@ class AbsentPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def digest(path):
-    """SHA-256 over the state dict's names, shapes, types and numbers; half precision widened to float32."""
+    """SHA-256 over the state dict's names, shapes, types and numbers; half precision widened to
+    float32.
+    """
     state = torch.load(path, map_location="cpu", weights_only=False)
     for key in ("ema", "model", "state_dict"):
         if isinstance(state, dict) and not isinstance(state.get(key), (type(None), torch.Tensor)):

@@ -1,7 +1,9 @@
-"""Writes the small PyTorch files of this folder; needs PyTorch (2.13 was used): ``python make_fixtures.py``.
+"""Writes the small PyTorch files of this folder; needs PyTorch (2.13 was used): ``python
+make_fixtures.py``.
 
 ``*.npz`` hold what ``torch.load`` gives for each file, so that the tests need no PyTorch.
 """
+
 import argparse
 import collections
 import datetime
@@ -39,22 +41,43 @@ def absent_class():
 
 
 def tensors():
-    """Every element type, views with strides and offsets, one storage under two names, scalars and empties."""
+    """Every element type, views with strides and offsets, one storage under two names, scalars
+    and empties.
+    """
     base = torch.arange(24, dtype=torch.float32).reshape(4, 6) / 7
     return collections.OrderedDict(
-        plain=base, transposed=base.t(), row=base[2], column=base[:, 3], block=base[1:3, 2:5], tied=base,
-        expanded=torch.tensor([1.5]).expand(3, 4), half=torch.linspace(-2, 2, 5).half(),
-        brain=torch.linspace(-3, 3, 7).bfloat16(), double=torch.tensor([1 / 3], dtype=torch.float64),
-        counter=torch.tensor(1700730), whole=torch.arange(-3, 3, dtype=torch.int32), short=torch.arange(3).short(),
-        byte=torch.arange(5, dtype=torch.uint8), flags=torch.tensor([True, False, True]),
-        small=torch.tensor(-7, dtype=torch.int8), empty=torch.zeros(0, 3), scalar=torch.tensor(2.5))
+        plain=base,
+        transposed=base.t(),
+        row=base[2],
+        column=base[:, 3],
+        block=base[1:3, 2:5],
+        tied=base,
+        expanded=torch.tensor([1.5]).expand(3, 4),
+        half=torch.linspace(-2, 2, 5).half(),
+        brain=torch.linspace(-3, 3, 7).bfloat16(),
+        double=torch.tensor([1 / 3], dtype=torch.float64),
+        counter=torch.tensor(1700730),
+        whole=torch.arange(-3, 3, dtype=torch.int32),
+        short=torch.arange(3).short(),
+        byte=torch.arange(5, dtype=torch.uint8),
+        flags=torch.tensor([True, False, True]),
+        small=torch.tensor(-7, dtype=torch.int8),
+        empty=torch.zeros(0, 3),
+        scalar=torch.tensor(2.5),
+    )
 
 
 def store(name, state):
     """The expected arrays, half precision widened as the reader does."""
-    np.savez_compressed(HERE / f"{name}.npz", **{
-        key: (value.float() if value.dtype in (torch.float16, torch.bfloat16) else value).numpy()
-        for key, value in state.items()})
+    np.savez_compressed(
+        HERE / f"{name}.npz",
+        **{
+            key: (
+                value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+            ).numpy()
+            for key, value in state.items()
+        },
+    )
 
 
 def main():
@@ -72,18 +95,27 @@ def main():
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    extras = {"epoch": 12, "best": np.float64(0.5), "curve": np.arange(6, dtype=np.float32).reshape(2, 3),
-              "args": argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("runs/x")),
-              "date": datetime.datetime(2024, 5, 6), "device": torch.device("cuda", 0), "size": torch.Size([3, 4]),
-              "counts": collections.defaultdict(list, a=[1]), "optimizer": optimizer.state_dict()}
+    extras = {
+        "epoch": 12,
+        "best": np.float64(0.5),
+        "curve": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "args": argparse.Namespace(lr=0.1, out=pathlib.PurePosixPath("runs/x")),
+        "date": datetime.datetime(2024, 5, 6),
+        "device": torch.device("cuda", 0),
+        "size": torch.Size([3, 4]),
+        "counts": collections.defaultdict(list, a=[1]),
+        "optimizer": optimizer.state_dict(),
+    }
     checkpoint = {"model": net, "ema": average, **extras}
     torch.save(checkpoint, HERE / "modules.pt")
-    del checkpoint["optimizer"]                             # keeps the file small
+    del checkpoint["optimizer"]  # keeps the file small
     torch.save(checkpoint, HERE / "modules_legacy.pt", _use_new_zipfile_serialization=False)
     store("model", net.state_dict())
     store("ema", average.state_dict())
-    torch.save({"state_dict": {f"module.{key}": value for key, value in average.state_dict().items()}},
-               HERE / "parallel.pth")
+    torch.save(
+        {"state_dict": {f"module.{key}": value for key, value in average.state_dict().items()}},
+        HERE / "parallel.pth",
+    )
 
 
 if __name__ == "__main__":
