@@ -24,21 +24,21 @@ from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.checkpoint.convert import convert, export_torch
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.config import load_config
+from mindyolo_ext.contracts import StepClock
 from mindyolo_ext.data.loader import Loader
-from mindyolo_ext.data.transforms import build_pipeline
 from mindyolo_ext.engine.build import (
     load_model,
     load_teacher,
     new_model,
     new_trainable,
     split_dataset,
+    training_pipeline,
 )
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
 from mindyolo_ext.engine.routing import new_predictor
 from mindyolo_ext.engine.train import ema_decay
 from mindyolo_ext.evaluation.nms import nms
-from mindyolo_ext.losses import StepClock
 
 
 class Ours(Tasks):
@@ -313,7 +313,9 @@ class Ours(Tasks):
         """Prepare an epoch of the recipe's training loader; returns the pictures per call."""
         config = load_config(recipe, changes)
         spec = new_model(config, num_classes=80).input_spec
-        pipeline = build_pipeline(config.data.augment, spec, split_dataset(config, "train"), seed=0)
+        pipeline = training_pipeline(
+            config.data.augment, spec, split_dataset(config, "train"), seed=0
+        )
         loader = Loader(
             pipeline,
             batch_size=config.train.per_batch_size,

@@ -11,7 +11,7 @@ __all__ = ["Detector", "create_model", "list_models", "__version__"]
 
 if TYPE_CHECKING:
     from mindyolo_ext.engine.predict import Detector
-    from mindyolo_ext.models import create_model, list_models
+    from mindyolo_ext.models.registry import create_model, list_models
 
 
 def __getattr__(name: str) -> Any:
@@ -20,11 +20,11 @@ def __getattr__(name: str) -> Any:
 
         return Detector
     if name == "create_model":
-        from mindyolo_ext.models import create_model
+        from mindyolo_ext.models.registry import create_model
 
         return create_model
     if name == "list_models":
-        from mindyolo_ext.models import list_models
+        from mindyolo_ext.models.registry import list_models
 
         return list_models
     raise AttributeError(f"module 'mindyolo_ext' has no attribute {name!r}")

@@ -64,20 +64,29 @@ class Priors:
 
 
 def checked_anchors(
-    anchors: Sequence[Sequence[float]], levels: int, where: str
+    anchors: Sequence[Sequence[float]], levels: int, where: str, *, per_level: int | None = None
 ) -> tuple[tuple[float, float], ...]:
-    """The anchors as pairs of floats; ``where`` begins the message.
+    """The anchors as pairs of floats.
+
+    Args:
+        anchors: (width, height) in pixels, level by level.
+        levels: of the network.
+        where: begins the message.
+        per_level: how many each level must have; None takes any number.
 
     Raises: ValueError if they are not (width, height) pairs of positive pixels, the same number for
-    each level.
+        each level.
     """
     pairs = tuple(tuple(float(side) for side in pair) for pair in anchors)
     good = all(len(pair) == 2 and min(pair) > 0 and math.isfinite(max(pair)) for pair in pairs)
-    if not pairs or len(pairs) % levels or not good:
-        raise ValueError(
-            f"{where}: anchors must be (width, height) pairs of positive pixels, the same number "
-            f"for each of {levels} levels, got {anchors}"
+    counted = len(pairs) == per_level * levels if per_level else len(pairs) % levels == 0
+    if not pairs or not counted or not good:
+        wanted = (
+            f"{per_level * levels} (width, height) pairs of positive pixels, {per_level} for each"
+            if per_level
+            else "(width, height) pairs of positive pixels, the same number for each"
         )
+        raise ValueError(f"{where}: anchors must be {wanted} of {levels} levels, got {anchors}")
     return pairs
 
 

@@ -13,46 +13,66 @@ from pathlib import Path
 
 PACKAGE = "mindyolo_ext"
 FRAMEWORKS = ("mindspore", "torch", "tensorflow", "jax", "paddle")
-# import no framework
-BASE = {"config", "input_spec", "class_names", "progress", "registry", "priors", "__init__"}
-# part of the package -> the parts it may import; "__init__" is the version number
+# import nothing of this package but each other, and no framework
+BASE = {"class_names", "contracts", "errors", "input_spec", "priors", "progress", "__init__"}
+# What the files of a family are to the others
+FAMILY_PARTS = {
+    "__init__": "facts",
+    "variants": "facts",
+    "network": "network",
+    "loss": "loss",
+    "names": "names",
+    "augment": "augment",
+    "reference": "reference",
+}
+# part of the package, see ``part_of`` -> the parts it may import; "__init__" is the version number
 MAY_IMPORT = {
-    "__init__": {"engine", "models"},  # inside __getattr__ only
-    "config": set(),
-    "input_spec": set(),
+    "__init__": {"engine", "registry"},  # inside __getattr__ only
     "class_names": set(),
-    "progress": set(),
-    "registry": set(),
+    "errors": set(),
+    "input_spec": set(),
     "priors": set(),
-    "backend": {"backend"},
+    "progress": set(),
+    "contracts": {"input_spec", "priors"},
+    "config": {"errors"},
+    "backend": {"backend", "errors"},
     "layers": {"backend", "layers"},
-    "models": {"backend", "layers", "models", "input_spec", "priors", "registry"},
-    "losses": {"backend", "layers", "losses", "registry"},
-    "data": {"data", "input_spec", "progress"},
-    "evaluation": {"evaluation", "input_spec", "progress"},
+    "losses": {"backend", "layers", "losses"},
+    "registry": {"contracts", "errors", "registry"},
+    "facts": {"contracts", "facts", "input_spec"},
+    "network": {"backend", "contracts", "facts", "layers", "priors", "registry"},
+    "loss": {"backend", "contracts", "facts", "layers", "losses", "network", "registry"},
+    "names": {"checkpoint", "errors", "facts", "input_spec"},
+    "augment": {"data", "facts", "input_spec"},
+    "reference": {"backend", "errors", "facts"},
+    "data": {"data", "errors", "input_spec", "progress"},
+    "evaluation": {"evaluation", "errors", "input_spec", "progress"},
     "visual": {"visual", "data", "evaluation", "input_spec", "priors"},
     "checkpoint": {
-        "checkpoint",
         "backend",
-        "models",
-        "data",
-        "input_spec",
+        "checkpoint",
         "class_names",
+        "data",
+        "errors",
+        "input_spec",
+        "registry",
         "__init__",
     },
     "engine": {
-        "engine",
         "backend",
-        "layers",
-        "models",
-        "losses",
-        "data",
-        "evaluation",
-        "visual",
         "checkpoint",
+        "config",
+        "data",
+        "engine",
+        "evaluation",
+        "layers",
+        "losses",
+        "registry",
+        "visual",
     }
     | BASE,
-    "cli": {"engine", "backend", "data", "evaluation", "visual", "checkpoint"} | BASE,
+    "cli": {"backend", "checkpoint", "config", "data", "engine", "evaluation", "registry", "visual"}
+    | BASE,
 }
 # how far a part may reach for MindSpore itself: at the top of a file, inside functions only, or not
 # at all
@@ -171,10 +191,27 @@ def imports(tree: ast.Module) -> list[Imported]:
     return found
 
 
-def import_violations(source: str, path: str) -> list[str]:
-    """Breaches of the import rules in a file at ``path`` below the package (``losses/iou.py``)."""
-    parts = Path(path).with_suffix("").parts
-    part, wrong = parts[0], []
+def part_of(parts: tuple[str, ...]) -> str:
+    """The key of ``MAY_IMPORT`` for a module below the package, such as ("models", "yolox",
+    "loss").
+
+    A folder stands for all of its files; in ``models`` every file of a family is a part of its own.
+    """
+    if parts[0] != "models" or len(parts) < 2 or parts[1] in ("registry", "__init__"):
+        return "registry" if parts[0] == "models" else parts[0]
+    return FAMILY_PARTS.get(parts[2] if len(parts) > 2 else "__init__", "facts")
+
+
+def import_violations(
+    source: str, path: str, parents: Mapping[str, tuple[str, ...]] | None = None
+) -> list[str]:
+    """Breaches of the import rules in a file at ``path`` below the package (``losses/iou.py``).
+
+    Args:
+        parents: families that a family may import from, by its name.
+    """
+    parts, wrong = Path(path).with_suffix("").parts, []
+    part, parents = part_of(parts), parents or {}
     for item in imports(ast.parse(source)):
         place, top = f"{path}:{item.line}", item.full.split(".")[0]
         if item.module.startswith("."):
@@ -187,37 +224,32 @@ def import_violations(source: str, path: str) -> list[str]:
                     + (" at the top" if use == "lazy" else "")
                 )
         elif top == PACKAGE:
-            wrong += [f"{place}: {problem}" for problem in _inner_import(item, parts)]
+            wrong += [
+                f"{place}: {problem}" for problem in _inner_import(item, parts, parents or {})
+            ]
     return wrong
 
 
-def _inner_import(item: Imported, parts: tuple[str, ...]) -> Iterator[str]:
+def _inner_import(
+    item: Imported, parts: tuple[str, ...], parents: Mapping[str, tuple[str, ...]]
+) -> Iterator[str]:
     """What is wrong with an import of our own package from the module ``parts``."""
-    target = item.full.split(".")[1:]
-    goal = target[0] if target and target[0] in MAY_IMPORT else "__init__"
-    if goal not in MAY_IMPORT[parts[0]]:
-        yield f"{parts[0]} imports {item.full}"
-    if parts[0] == "__init__" and not item.lazy:
+    part, target = part_of(parts), tuple(item.full.split(".")[1:])
+    goal = part_of(target) if target else "__init__"
+    if goal not in MAY_IMPORT:
+        goal = "__init__"
+    if goal not in MAY_IMPORT[part] and goal != part:
+        yield f"{part} imports {item.full}"
+    if part == "__init__" and not item.lazy:
         yield f"the package imports {item.full} at the top"
-    if parts[0] == "checkpoint" and goal in ("backend", "models") and not item.lazy:
+    if part == "checkpoint" and goal == "backend" and not item.lazy:
         yield f"checkpoint imports {item.full} at the top"
-    if parts[0] == "cli" and goal != "__init__" and not item.lazy:
+    if part == "cli" and goal != "__init__" and not item.lazy:
         yield f"cli imports {item.full} at the top"
-    if (
-        parts[0] == goal == "models"
-        and len(parts) == 2
-        and parts[1] != "__init__"
-        and target[1] != "registry"
-        and not target[1].startswith(f"{parts[1]}_")
-    ):
-        yield f"a family imports {item.full} of another"
-    if (
-        parts[0] == goal == "losses"
-        and len(parts) == 2
-        and parts[1] not in ("__init__", "iou", "registry")
-        and target[1] not in ("registry", "iou", "assign")
-    ):
-        yield f"a family's loss imports {item.full} of another"
+    if parts[0] == "models" and target[:1] == ("models",) and part != "registry":
+        known = (parts[1], "registry", *parents.get(parts[1], ()))
+        if target[1] not in known:
+            yield f"a family imports {item.full} of another"
 
 
 def banned_constructs(source: str, path: str, *, entry_point: bool = False) -> list[str]:

@@ -27,7 +27,7 @@ from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.engine.darknet import recipe_overrides
 from mindyolo_ext.engine.predict import Detector, find_sources, predict_sources
 from mindyolo_ext.evaluation.nms import NMSOptions
-from mindyolo_ext.models import create_model
+from mindyolo_ext.models.registry import create_model
 
 VERBS = (
     "train",

@@ -7,9 +7,9 @@ import pytest
 
 from mindyolo_ext.config import load_config, override
 from mindyolo_ext.data.dataset import build_dataset
-from mindyolo_ext.data.transforms import build_pipeline
+from mindyolo_ext.engine.build import training_pipeline
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.models import list_models
+from mindyolo_ext.models.registry import list_models
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 YOLOX = {"nano": 416, "tiny": 416, "s": 640, "m": 640, "l": 640, "x": 640, "darknet53": 640}
@@ -111,7 +111,7 @@ def test_another_data_format_replaces_the_description(tmp_path):
 def test_every_recipe_loads_and_its_steps_exist(path):
     config = load_config(path)
     for steps in (config.data.augment, *(stage.augment or [] for stage in config.train.stages)):
-        build_pipeline(steps, InputSpec(), SimpleNamespace(has_polygons=True, name="toy"))
+        training_pipeline(steps, InputSpec(), SimpleNamespace(has_polygons=True, name="toy"))
     assert path.read_text(encoding="utf-8").startswith("# ")
     if config.model.name:
         assert config.model.name in list_models()
@@ -159,4 +159,4 @@ def test_a_voc_recipe_replaces_the_coco_description(shared):
         for description in (config.data.train, config.data.val)
     )
     assert (len(train), len(val)) == (205, 87) and train.class_names == ["RBC", "WBC", "Platelets"]
-    assert build_pipeline(config.data.augment, InputSpec(), train).max_boxes == 120
+    assert training_pipeline(config.data.augment, InputSpec(), train).max_boxes == 120

@@ -11,7 +11,7 @@ import pytest
 from helpers import Golden
 
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.models.yolox_input import YOLOX_INPUTS
+from mindyolo_ext.models.yolox.variants import YOLOX_INPUTS
 
 
 def photo(height: int, width: int) -> np.ndarray:

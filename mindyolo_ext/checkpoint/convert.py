@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from mindyolo_ext.checkpoint.errors import CheckpointError
 from mindyolo_ext.checkpoint.names import (
     Mapped,
     NamesTable,
     Recognition,
     map_tensors,
-    recognise,
     source_names,
-    table_of,
     to_source_tensors,
 )
 from mindyolo_ext.checkpoint.reader import (
@@ -27,10 +24,12 @@ from mindyolo_ext.checkpoint.reader import (
     read_checkpoint,
 )
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
+from mindyolo_ext.checkpoint.tables import recognise, table_of
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 from mindyolo_ext.class_names import KNOWN_NAMES, default_names
 from mindyolo_ext.data.darknet import DataFile, parse_data_file
 from mindyolo_ext.data.dataset import read_names
+from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 
 STATE_PREFIX = "state."  # of entries that only a resumed training needs
@@ -305,7 +304,7 @@ def _reported(result: ConversionReport, path: str | Path | None) -> ConversionRe
 
 def _build(found: Recognition, keywords: dict[str, Any]) -> Any:
     """The network of the registry; imported here because it starts the framework."""
-    from mindyolo_ext.models import create_model
+    from mindyolo_ext.models.registry import create_model
 
     classes = {} if found.num_classes is None else {"num_classes": found.num_classes}
     return create_model(found.model, **{**classes, **keywords})

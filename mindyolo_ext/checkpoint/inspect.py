@@ -8,9 +8,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from mindyolo_ext.checkpoint.errors import CheckpointError
-from mindyolo_ext.checkpoint.names import recognise
 from mindyolo_ext.checkpoint.reader import OWN_METADATA, file_sha256, read_checkpoint
+from mindyolo_ext.checkpoint.tables import recognise
+from mindyolo_ext.errors import CheckpointError
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mindyolo_ext.checkpoint.errors import CheckpointError
+from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 
 TORCH_TO_MINDSPORE = {"running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -213,45 +213,6 @@ class NamesTable(ABC):
         """Which of ``input_styles`` the weights were trained with, as far as they tell."""
         return InputEvidence("", "the weights do not tell")
 
-    def outputs(self, cell: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs of the network for ``verify``, under the names that stored arrays and the
-        original's hook use.
-
-        Args:
-            cell: the family's network in inference mode.
-            images: float32 (B, 3, H, W) in its input convention.
-        """
-        raise CheckpointError(f"{self.family}: has no outputs to verify")
-
-    def case_input(self, arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
-        """(batch, height, width) of the input that stored arrays belong to."""
-        raise CheckpointError(f"{self.family}: has no stored arrays to verify against")
-
-
-_TABLES: dict[str, NamesTable] = {}
-
-
-def register_table(table: type[NamesTable]) -> type[NamesTable]:
-    """Return the class after entering one table of it under its family's name."""
-    if table.family in _TABLES:
-        raise ValueError(f"register_table: two tables are called {table.family!r}")
-    _TABLES[table.family] = table()
-    return table
-
-
-def list_tables() -> list[str]:
-    """Families that have a table, sorted."""
-    return sorted(_TABLES)
-
-
-def table_of(family: str) -> NamesTable:
-    """The table of ``family``. Raises: ValueError if it has none."""
-    if family not in _TABLES:
-        raise ValueError(
-            f"no names table for family {family!r}, there is one for {', '.join(list_tables())}"
-        )
-    return _TABLES[family]
-
 
 def renamed(name: str, renames: Mapping[str, str]) -> str:
     """``name`` with the longest beginning that ``renames`` knows (up to a dot) replaced."""
@@ -290,36 +251,6 @@ def leaf_to_torch(name: str) -> str:
     """``name`` with PyTorch's leaf."""
     layer, dot, leaf = name.rpartition(".")
     return layer + dot + MINDSPORE_TO_TORCH.get(leaf, leaf)
-
-
-def recognise(
-    tensors: Mapping[str, np.ndarray], *, where: str, model: str | None = None
-) -> tuple[NamesTable, Recognition]:
-    """The table and the model these tensors belong to.
-
-    Args:
-        tensors: as the reader gives them.
-        where: file, for messages.
-        model: registry name, when the user names it.
-
-    Raises: CheckpointError if no family knows the names, or several models fit and none is named.
-    """
-    found = [
-        (table, candidate) for table in _TABLES.values() for candidate in table.recognise(tensors)
-    ]
-    chosen = [pair for pair in found if model is None or pair[1].model == model]
-    if len(chosen) == 1:
-        return chosen[0]
-    sample = ", ".join(f"{name} {tuple(array.shape)}" for name, array in list(tensors.items())[:4])
-    if not found:
-        raise CheckpointError(
-            f"{where}: no family knows these weights ({len(tensors)} tensors: {sample}, ...), "
-            f"wanted one of {', '.join(list_tables())}"
-        )
-    names = ", ".join(sorted({candidate.model for _, candidate in found}))
-    if not chosen:
-        raise CheckpointError(f"{where}: holds weights of {names}, not of {model}")
-    raise CheckpointError(f"{where}: may be any of {names}; name one with --model")
 
 
 @dataclass

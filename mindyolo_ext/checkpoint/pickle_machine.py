@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mindyolo_ext.checkpoint.errors import CheckpointError, UnsafeCheckpointError
 from mindyolo_ext.checkpoint.pickle_policy import resolve_global
 from mindyolo_ext.checkpoint.records import (
     ArrayRecord,
@@ -22,6 +21,7 @@ from mindyolo_ext.checkpoint.records import (
     StorageRecord,
     TensorRecord,
 )
+from mindyolo_ext.errors import CheckpointError, UnsafeCheckpointError
 
 MAX_PICKLE_BYTES = 1 << 26
 MAX_COPIED = 1 << 26  # items and bytes that shared containers may be copied into, together

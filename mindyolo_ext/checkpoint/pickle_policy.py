@@ -8,8 +8,8 @@ the reader safe; they tell the user that a file of weights carries something els
 import re
 import sys
 
-from mindyolo_ext.checkpoint.errors import UnsafeCheckpointError
 from mindyolo_ext.checkpoint.records import GlobalName
+from mindyolo_ext.errors import UnsafeCheckpointError
 
 TORCH_DTYPES = {
     "float64": "float64",

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from mindyolo_ext.checkpoint.errors import CheckpointError
 from mindyolo_ext.checkpoint.pickle_machine import storage_bytes
 from mindyolo_ext.checkpoint.records import ArrayRecord, GlobalName, Record, TensorRecord
 from mindyolo_ext.checkpoint.torch_files import TorchFile, TorchStream, TorchTar, TorchZip
+from mindyolo_ext.errors import CheckpointError
 
 DEFAULT_MAX_BYTES = 4 << 30
 EMA_ENTRIES = ("ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext import __version__
-from mindyolo_ext.checkpoint.errors import CheckpointError
+from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 
 METADATA_NAME = "__metadata__"

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from mindyolo_ext.checkpoint.errors import CheckpointError, UnsafeCheckpointError
 from mindyolo_ext.checkpoint.pickle_machine import (
     MAX_PICKLE_BYTES,
     item_size,
@@ -24,6 +23,7 @@ from mindyolo_ext.checkpoint.pickle_machine import (
     storage_bytes,
 )
 from mindyolo_ext.checkpoint.records import GlobalName, StorageRecord, TensorRecord
+from mindyolo_ext.errors import CheckpointError, UnsafeCheckpointError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mindyolo_ext.checkpoint.errors import CheckpointError
+from mindyolo_ext.errors import CheckpointError
 
 _STORAGE_TYPES = {
     "float64": "DoubleStorage",

@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from mindyolo_ext.checkpoint.errors import CheckpointError
-from mindyolo_ext.checkpoint.names import renamed, table_of
+from mindyolo_ext.checkpoint.names import renamed
 from mindyolo_ext.checkpoint.reader import file_sha256
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
+from mindyolo_ext.checkpoint.tables import table_of
 from mindyolo_ext.data.image_file import read_image
+from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.models.registry import part
 
-RUNNER = Path(__file__).parent / "originals" / "run.py"
+RUNNER = Path(__file__).with_name("run_original.py")
 TIMEOUT_SECONDS = 600
 
 
@@ -210,7 +212,7 @@ def _load(path: str | Path) -> tuple[Any, CheckpointMetadata]:
     """The network with its weights, in inference mode."""
     parameters, metadata = load_checkpoint(path)
     from mindyolo_ext.backend.parameters import load_parameters
-    from mindyolo_ext.models import create_model
+    from mindyolo_ext.models.registry import create_model
 
     if "part" in metadata.extra:
         raise CheckpointError(
@@ -245,9 +247,11 @@ def _against_arrays(
             raise CheckpointError(
                 f"{arrays_path}: wanted a name with the seed in it, such as case_seed0.npz"
             )
-        pictures = seeded_images(int(seed.group(1)), *table_of(cell.family).case_input(arrays))
+        pictures = seeded_images(
+            int(seed.group(1)), *part(cell.family, "reference").case_input(arrays)
+        )
         prefix = "eval_"
-    for name, ours in table_of(cell.family).outputs(cell, pictures).items():
+    for name, ours in part(cell.family, "reference").outputs(cell, pictures).items():
         stored = next((key for key in (prefix + name, name) if key in arrays), None)
         if stored is None:
             report.skipped.append(name)
@@ -301,7 +305,7 @@ def _run_original(
     source: Path,
 ) -> dict[str, np.ndarray]:
     """Outputs and layers of the original, from a process of the user's Python."""
-    hook = RUNNER.with_name(f"{cell.family}.py")
+    hook = Path(__file__).parents[1] / "models" / cell.family / "original.py"
     if not hook.is_file():
         raise CheckpointError(f"verify: no hook runs the original of {cell.family} yet")
     for place in (repo, source):
@@ -309,7 +313,7 @@ def _run_original(
             raise FileNotFoundError(f"{place}: no such file or folder")
     with tempfile.TemporaryDirectory() as folder:
         job = {
-            "family": cell.family,
+            "hook": str(hook),
             "repo": str(repo.resolve()),
             "weights": str(source.resolve()),
             "threads": 2,
@@ -369,7 +373,7 @@ def _run_ours(cell: Any, pictures: np.ndarray) -> dict[str, np.ndarray]:
         for handle in handles:
             handle.remove()
         set_context(mode=mode)
-    outputs = table_of(cell.family).outputs(cell, pictures)
+    outputs = part(cell.family, "reference").outputs(cell, pictures)
     arrays = {f"output/{name}": value for name, value in outputs.items()}
     arrays.update(
         {

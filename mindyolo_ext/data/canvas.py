@@ -278,3 +278,12 @@ def with_boxes(sample: Sample, image: np.ndarray, boxes: np.ndarray, labels: np.
     return replace(
         sample, image=image, boxes=boxes, labels=labels, ignore=np.zeros(len(labels), bool)
     )
+
+
+def mirror(sample: Sample) -> Sample:
+    """The sample mirrored left to right."""
+    x1, y1, x2, y2 = sample.boxes.T
+    width = sample.image.shape[1]
+    return replace(
+        sample, image=cv2.flip(sample.image, 1), boxes=np.stack([width - x2, y1, width - x1, y2], 1)
+    )

@@ -3,9 +3,8 @@
 An augmentation is a function ``f(sample, context, *, keywords) -> sample`` decorated with
 ``@register_transform``; its name is the step's name in a configuration. It returns a new sample and
 never writes into the one it got, draws every random number from ``context.rng``, and may load
-further pictures through ``context.dataset``. The augmentations of single families stand in
-``yolox_augment.py``, ``gold_yolo_augment.py``, ``dynamicdet_augment.py`` and
-``simple_yolo_augment.py``.
+further pictures through ``context.dataset``. The augmentations of single families stand in their
+folders; ``models.registry.load_augmentations`` makes them known.
 """
 
 import logging
@@ -16,18 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mindyolo_ext.data.canvas import mirror
 from mindyolo_ext.data.dataset import Dataset, Sample, did_you_mean
-from mindyolo_ext.data.dynamicdet_augment import (  # noqa: F401  makes its steps known
-    dynamicdet_mosaic,
-    dynamicdet_paste_in,
-)
-from mindyolo_ext.data.gold_yolo_augment import gold_yolo_mosaic  # noqa: F401  makes its step known
-from mindyolo_ext.data.simple_yolo_augment import (  # noqa: F401  makes its steps known
-    color_jitter,
-    simple_yolo_mosaic,
-    simple_yolo_perspective,
-    simple_yolo_scale_crop,
-)
 from mindyolo_ext.data.transform_registry import (
     PHOTO_STEPS,
     POLYGON_STEPS,
@@ -37,7 +26,6 @@ from mindyolo_ext.data.transform_registry import (
     register_transform,
     transform_defaults,
 )
-from mindyolo_ext.data.yolox_augment import mirror, yolox_hsv_flip, yolox_mosaic  # noqa: F401  makes its steps known
 from mindyolo_ext.input_spec import InputSpec, Placement
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,14 @@ from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.config import Config
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import targets_of
-from mindyolo_ext.data.transforms import Pipeline, Prepared, build_pipeline
-from mindyolo_ext.engine.build import load_model, load_teacher, new_model, new_trainable
+from mindyolo_ext.data.transforms import Pipeline, Prepared
+from mindyolo_ext.engine.build import (
+    load_model,
+    load_teacher,
+    new_model,
+    new_trainable,
+    training_pipeline,
+)
 from mindyolo_ext.engine.train import stage_at
 from mindyolo_ext.visual.assignment import AssignedPicture, draw_assignment
 
@@ -73,7 +79,7 @@ def assign(
         )
     model = _model(config, dataset, weight)
     loss, steps = stage_at(config, 0)
-    pipeline = build_pipeline(
+    pipeline = training_pipeline(
         steps if augment else [], model.input_spec, dataset, seed=config.train.seed
     )
     samples = _with_boxes(pipeline, indices)

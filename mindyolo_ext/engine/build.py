@@ -1,7 +1,7 @@
 """From a recipe or a checkpoint to data sets and networks."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,15 @@ from mindyolo_ext.backend.parameters import load_parameters
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.config import Config, InputConfig
 from mindyolo_ext.data.dataset import Dataset, build_dataset
+from mindyolo_ext.data.transforms import Pipeline, build_pipeline
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.losses import create_trainable, loss_keywords
-from mindyolo_ext.models import create_model
+from mindyolo_ext.models.registry import (
+    create_model,
+    create_trainable,
+    default_loss,
+    load_augmentations,
+    loss_keywords,
+)
 
 logger = logging.getLogger(__name__)
 STATE_PREFIX = "state."  # entries of a checkpoint that only a resumed training needs
@@ -39,6 +45,18 @@ def split_dataset(config: Config, split: str) -> Dataset:
             f"config: data.class_names {names} are not those of data.{split}: {dataset.class_names}"
         )
     return dataset
+
+
+def training_pipeline(
+    steps: Sequence[Mapping[str, Any] | str],
+    input_spec: InputSpec,
+    dataset: Dataset,
+    *,
+    seed: int = 0,
+) -> Pipeline:
+    """``build_pipeline`` with the augmentations of all families. Raises: as it does."""
+    load_augmentations()
+    return build_pipeline(steps, input_spec, dataset, seed=seed)
 
 
 def with_input(spec: InputSpec, changes: InputConfig) -> InputSpec:
@@ -70,7 +88,7 @@ def new_trainable(
     Raises: ValueError if the trainable wants a teacher and there is none, or the other way round.
     """
     keywords = dict(loss)
-    name = keywords.pop("name", f"{model.family}_loss")
+    name = keywords.pop("name", default_loss(model.family))
     wanted = "teacher" in loss_keywords(name)
     if wanted and teacher is None:
         raise ValueError(

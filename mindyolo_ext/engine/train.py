@@ -32,8 +32,8 @@ from mindyolo_ext.backend.parameters import (
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, StageConfig, TrainConfig
+from mindyolo_ext.contracts import StepClock
 from mindyolo_ext.data.loader import Batch, Loader
-from mindyolo_ext.data.transforms import build_pipeline
 from mindyolo_ext.engine.build import (
     STATE_PREFIX,
     has_folded_norms,
@@ -42,6 +42,7 @@ from mindyolo_ext.engine.build import (
     new_trainable,
     split_dataset,
     start_from,
+    training_pipeline,
 )
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.predictor import Predictor
@@ -49,7 +50,7 @@ from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.routing import new_predictor
 from mindyolo_ext.engine.schedule import Schedule, weight_decay
 from mindyolo_ext.evaluation.coco_map import check_backend
-from mindyolo_ext.losses import StepClock, check_loss_keywords
+from mindyolo_ext.models.registry import check_loss_keywords, default_loss
 from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
 
@@ -187,7 +188,9 @@ class _Run:
             self.config.data.augment,
             *(s.augment for s in self.config.train.stages if s.augment is not None),
         ]
-        most = max(build_pipeline(a, self.model.input_spec, self.dataset).max_boxes for a in lists)
+        most = max(
+            training_pipeline(a, self.model.input_spec, self.dataset).max_boxes for a in lists
+        )
         return max(8, math.ceil(most / 8) * 8)
 
     def _check_losses(self) -> None:
@@ -197,7 +200,7 @@ class _Run:
             loss, _ = stage_at(self.config, epoch)
             if loss not in checked:
                 checked.append(loss)
-                name = loss.get("name", f"{self.model.family}_loss")
+                name = loss.get("name", default_loss(self.model.family))
                 check_loss_keywords(name, [key for key in loss if key != "name"])
                 new_trainable(self.model, loss, self.teacher)
 
@@ -229,7 +232,9 @@ class _Run:
 
     def _build_loader(self, augment: list) -> Loader:
         settings, data = self.config.train, self.config.data
-        pipeline = build_pipeline(augment, self.model.input_spec, self.dataset, seed=settings.seed)
+        pipeline = training_pipeline(
+            augment, self.model.input_spec, self.dataset, seed=settings.seed
+        )
         return Loader(
             pipeline,
             batch_size=settings.per_batch_size,

@@ -1,14 +1,77 @@
-"""Model builders by name; the registry name of a model is the name of its builder function."""
+"""Families by name, and with them models, losses and augmentations.
 
-from mindyolo_ext.backend import nn
-from mindyolo_ext.registry import Registry
+A family is a folder beside this file with a ``FAMILY`` record. The records, and what they say of
+names and variants, load no framework; a family's ``network`` and ``loss`` are imported when a model
+or trainable of it is built.
+"""
 
-_MODELS = Registry("model")
-register_model = _MODELS.register
-list_models = _MODELS.names
+import difflib
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any, TypeVar
+
+import mindyolo_ext.models
+from mindyolo_ext.contracts import Family, Model, Trainable, Variant
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+_BUILDERS: dict[str, dict[str, Callable[..., Any]]] = {"model": {}, "loss": {}}
 
 
-def create_model(name: str, num_classes: int = 80, **keywords: object) -> nn.Cell:
+# ---- families --------------------------------------------------------------------------------
+
+
+@functools.cache
+def families() -> dict[str, Family]:
+    """Every family's record by its name, sorted."""
+    found = {}
+    for module in pkgutil.iter_modules(mindyolo_ext.models.__path__):
+        if module.ispkg:
+            found[module.name] = importlib.import_module(
+                f"mindyolo_ext.models.{module.name}"
+            ).FAMILY
+    return dict(sorted(found.items()))
+
+
+def family(name: str) -> Family:
+    """The record called ``name``. Raises: ValueError that lists the known names."""
+    return families()[_known("family", name, families())]
+
+
+def part(family_name: str, module: str) -> ModuleType:
+    """The module ``network``, ``loss``, ``names``, ``augment`` or ``variants`` of a family."""
+    return importlib.import_module(f"mindyolo_ext.models.{family(family_name).name}.{module}")
+
+
+def load_augmentations() -> None:
+    """Make the augmentations of all families known to ``data``."""
+    for record in families().values():
+        if record.augmentations:
+            part(record.name, "augment")
+
+
+# ---- models ----------------------------------------------------------------------------------
+
+
+def list_models() -> list[str]:
+    """Names of all models, sorted."""
+    return sorted(_family_of_model())
+
+
+def family_of(model: str) -> Family:
+    """The family of a model. Raises: ValueError that lists the known models."""
+    return families()[_family_of_model()[_known("model", model, _family_of_model())]]
+
+
+def variant(model: str) -> Variant:
+    """The facts of a model. Raises: ValueError that lists the known models."""
+    return family_of(model).variants[model]
+
+
+def create_model(name: str, num_classes: int = 80, **keywords: object) -> Model:
     """Build the model ``name`` in training form.
 
     Args:
@@ -18,4 +81,93 @@ def create_model(name: str, num_classes: int = 80, **keywords: object) -> nn.Cel
 
     Raises: ValueError for a name that is not registered.
     """
-    return _MODELS.builder(name)(num_classes=num_classes, **keywords)
+    return _builder("model", name)(num_classes=num_classes, **keywords)
+
+
+def register_model(builder: Builder) -> Builder:
+    """Decorator of a function that builds a model, known by the function's name."""
+    return _register("model", builder)
+
+
+# ---- losses ----------------------------------------------------------------------------------
+
+
+def list_trainables() -> list[str]:
+    """Names of all trainables, sorted."""
+    return sorted(_family_of_loss())
+
+
+def default_loss(family_name: str) -> str:
+    """The trainable of a recipe that names none."""
+    return family(family_name).losses[0]
+
+
+def create_trainable(name: str, model: Model, **keywords: object) -> Trainable:
+    """Build the trainable ``name`` around ``model``; ``keywords`` are the config's ``train.loss``.
+
+    Raises: ValueError for a name that is not registered, TypeError for a keyword it does not take.
+    """
+    return _builder("loss", name)(model, **keywords)
+
+
+def loss_keywords(name: str) -> list[str]:
+    """Keywords of the trainable ``name``. Raises: ValueError for an unknown name."""
+    parameters = inspect.signature(_builder("loss", name)).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def check_loss_keywords(name: str, keywords: Iterable[str]) -> None:
+    """Raises: ValueError for an unknown name, or a keyword that this trainable does not take."""
+    known = loss_keywords(name)
+    for key in keywords:
+        if key not in known:
+            raise ValueError(
+                f"loss {name}: unknown keyword {key!r}{_hint(key, known)}; known are "
+                f"{', '.join(known)}"
+            )
+
+
+def register_trainable(builder: Builder) -> Builder:
+    """Decorator of a function that wraps a model into a trainable, known by its name."""
+    return _register("loss", builder)
+
+
+# ---- shared ----------------------------------------------------------------------------------
+
+
+def _family_of_model() -> dict[str, str]:
+    return {model: name for name, record in families().items() for model in record.variants}
+
+
+def _family_of_loss() -> dict[str, str]:
+    return {loss: name for name, record in families().items() for loss in record.losses}
+
+
+def _builder(what: str, name: str) -> Callable[..., Any]:
+    """The builder of a model or loss, after importing the module of its family that has it."""
+    owners = _family_of_model() if what == "model" else _family_of_loss()
+    owner = owners[_known(what, name, owners)]
+    part(owner, "network" if what == "model" else "loss")
+    return _BUILDERS[what][name]
+
+
+def _register(what: str, builder: Builder) -> Builder:
+    """``builder``, after entering it under its own name. Raises: ValueError if that is taken."""
+    if builder.__name__ in _BUILDERS[what]:
+        raise ValueError(f"two {what} builders are called {builder.__name__!r}")
+    _BUILDERS[what][builder.__name__] = builder
+    return builder
+
+
+def _known(what: str, name: str, known: Iterable[str]) -> str:
+    """``name``. Raises: ValueError with the closest of ``known`` if it is none of them."""
+    if name not in known:
+        raise ValueError(
+            f"unknown {what} {name!r}{_hint(name, known)}; known are {', '.join(sorted(known))}"
+        )
+    return name
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(name), list(known), 1)
+    return f", did you mean {close[0]}?" if close else ""

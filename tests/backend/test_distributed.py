@@ -5,7 +5,7 @@ import pytest
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.distributed import synchronise_batch_norm
-from mindyolo_ext.models import create_model
+from mindyolo_ext.models.registry import create_model
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 

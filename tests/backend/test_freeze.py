@@ -4,7 +4,7 @@ import pytest
 
 from mindyolo_ext.backend import nn
 from mindyolo_ext.backend.parameters import freeze, named_parameters, parameter_groups
-from mindyolo_ext.models import create_model
+from mindyolo_ext.models.registry import create_model
 
 
 def frozen(cell: nn.Cell) -> set[str]:

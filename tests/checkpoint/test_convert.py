@@ -7,12 +7,12 @@ import pytest
 from helpers import DEFAULT_GOLDEN
 
 from mindyolo_ext.checkpoint.convert import convert, export_torch
-from mindyolo_ext.checkpoint.errors import CheckpointError
 from mindyolo_ext.checkpoint.inspect import describe
 from mindyolo_ext.checkpoint.reader import file_sha256, read_checkpoint
 from mindyolo_ext.checkpoint.store import load_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 from mindyolo_ext.class_names import COCO_NAMES, default_names
+from mindyolo_ext.errors import CheckpointError
 
 GOLDEN = DEFAULT_GOLDEN / "yolo_fastestv2"
 OFFICIAL = GOLDEN / "official_format_yolo_fastestv2.pth"
@@ -78,7 +78,7 @@ def test_metadata(tmp_path):
 
 def test_the_network_takes_every_parameter(tmp_path):
     from mindyolo_ext.backend.parameters import load_parameters, parameter_values
-    from mindyolo_ext.models import create_model
+    from mindyolo_ext.models.registry import create_model
 
     convert(OFFICIAL, tmp_path / "x.ckpt")
     parameters, metadata = load_checkpoint(tmp_path / "x.ckpt")

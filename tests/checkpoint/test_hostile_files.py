@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindyolo_ext.checkpoint.errors import CheckpointError, UnsafeCheckpointError
 from mindyolo_ext.checkpoint.pickle_policy import resolve_global
 from mindyolo_ext.checkpoint.reader import read_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
+from mindyolo_ext.errors import CheckpointError, UnsafeCheckpointError
 
 DATA = Path(__file__).parent / "data"
 STORAGE = (

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindyolo_ext.checkpoint.errors import CheckpointError
 from mindyolo_ext.checkpoint.reader import file_sha256, read_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
+from mindyolo_ext.errors import CheckpointError
 
 DATA = Path(__file__).parent / "data"
 PUBLISHED = {  # file -> entry, tensors, element types in the file

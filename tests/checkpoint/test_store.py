@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mindyolo_ext.checkpoint import store
-from mindyolo_ext.checkpoint.errors import CheckpointError
 from mindyolo_ext.checkpoint.store import (
     METADATA_NAME,
     CheckpointMetadata,
     load_checkpoint,
     save_checkpoint,
 )
+from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 
 PARAMETERS = {

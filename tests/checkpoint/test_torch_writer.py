@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from mindyolo_ext.checkpoint import torch_writer
-from mindyolo_ext.checkpoint.errors import CheckpointError
 from mindyolo_ext.checkpoint.reader import read_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
+from mindyolo_ext.errors import CheckpointError
 
 TENSORS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(4, 3, 2, 1) / 7,

@@ -13,9 +13,9 @@ from seeded import seeded_images as reference_images
 
 from mindyolo_ext.checkpoint import verify as module
 from mindyolo_ext.checkpoint.convert import convert
-from mindyolo_ext.checkpoint.errors import CheckpointError
 from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.checkpoint.verify import Difference, VerifyReport, seeded_images, verify
+from mindyolo_ext.errors import CheckpointError
 
 GOLDEN = DEFAULT_GOLDEN / "yolo_fastestv2"
 OFFICIAL = GOLDEN / "official_format_yolo_fastestv2.pth"

@@ -22,8 +22,7 @@ def main(out: str, statistics: str) -> None:
     )
     from mindyolo_ext.backend.parameters import parameter_groups, parameter_values
     from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
-    from mindyolo_ext.losses import create_trainable
-    from mindyolo_ext.models import create_model
+    from mindyolo_ext.models.registry import create_model, create_trainable
 
     anchors = [[10, 10], [16, 16], [24, 24], [30, 20], [40, 40], [50, 60]]
     model = create_model("yolo_fastestv2", num_classes=4, anchors=anchors)

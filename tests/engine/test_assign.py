@@ -20,7 +20,7 @@ from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine import assign as module
 from mindyolo_ext.engine.assign import assign, choose_pictures
 from mindyolo_ext.engine.build import split_dataset
-from mindyolo_ext.models import create_model
+from mindyolo_ext.models.registry import create_model
 
 SIZE = [64, 96]
 ANCHORS = [[12, 12], [20, 20], [30, 30], [40, 40], [55, 55], [70, 70]]
@@ -168,9 +168,9 @@ def test_augmented_pictures_are_those_of_the_first_epoch(
     flipped = 0
     for (picture, _), index in zip(found, (0, 1, 3, 4, 5), strict=True):
         plain = spec.resize_image(dataset.load(index).image)[0]
-        wanted = module.build_pipeline(config.data.augment, spec, dataset, seed=config.train.seed)(
-            index
-        ).sample
+        wanted = module.training_pipeline(
+            config.data.augment, spec, dataset, seed=config.train.seed
+        )(index).sample
         np.testing.assert_array_equal(picture.image, wanted.image)
         np.testing.assert_array_equal(picture.boxes, wanted.boxes)
         flipped += (picture.image != plain).any()

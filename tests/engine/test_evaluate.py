@@ -69,7 +69,7 @@ def test_two_ranks_give_the_detections_of_one(tmp_path):
     """
     from mindyolo_ext.backend.parameters import parameter_values
     from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
-    from mindyolo_ext.models import create_model
+    from mindyolo_ext.models.registry import create_model
 
     make_shapes_dataset(
         tmp_path / "shapes", train_images=0, val_images=7, size=(64, 64), seed=2, progress=False

@@ -15,8 +15,8 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.export import example_input, export
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.models import create_model
-from mindyolo_ext.models.yolox_input import YOLOX_INPUTS
+from mindyolo_ext.models.registry import create_model
+from mindyolo_ext.models.yolox.variants import YOLOX_INPUTS
 
 SIZE, ROWS = (64, 96), 8 * 12 + 4 * 6 + 2 * 3  # predictions of strides 8, 16 and 32
 

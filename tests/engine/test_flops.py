@@ -7,7 +7,7 @@ from routed_toy import RoutedToy
 from mindyolo_ext.backend import Tensor, nn, ops
 from mindyolo_ext.engine import flops
 from mindyolo_ext.engine.flops import RoutedGflops, gflops, routed_gflops
-from mindyolo_ext.models import create_model
+from mindyolo_ext.models.registry import create_model
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 

@@ -29,7 +29,7 @@ from mindyolo_ext.engine.export import ExportReport, describe_route, export, run
 from mindyolo_ext.engine.parts import parts_of
 from mindyolo_ext.engine.predict import Detector
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.models import create_model
+from mindyolo_ext.models.registry import create_model
 
 SIZE, ROWS = (64, 96), 3 * (8 * 12 + 4 * 6 + 2 * 3)
 STORED = {

@@ -19,7 +19,7 @@ from mindyolo_ext.engine.flops import RoutedGflops
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.routing import RoutedPredictor, Routing, images_per_second, new_predictor
 from mindyolo_ext.evaluation.routing import is_hard
-from mindyolo_ext.models import create_model
+from mindyolo_ext.models.registry import create_model
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 

@@ -24,7 +24,7 @@ from mindyolo_ext.engine.thresholds import (
     thresholds_of,
 )
 from mindyolo_ext.evaluation.routing import is_hard, threshold_for
-from mindyolo_ext.models import create_model
+from mindyolo_ext.models.registry import create_model
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 GREYS = (230, 26, 179, 51, 102, 128, 77)

@@ -14,7 +14,7 @@ from mindyolo_ext.config import Config, config_from_mapping
 from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import load_model, start_from
 from mindyolo_ext.engine.train import ema_decay, multi_scale_size, stage_at, train
-from mindyolo_ext.models import create_model
+from mindyolo_ext.models.registry import create_model
 
 EPOCHS = 30
 

@@ -6,8 +6,13 @@ import pytest
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.losses import create_trainable, list_trainables
-from mindyolo_ext.models import create_model, list_models, register_model
+from mindyolo_ext.models.registry import (
+    create_model,
+    create_trainable,
+    list_models,
+    list_trainables,
+    register_model,
+)
 
 # Trainable parameters with 80 classes, as published or counted in the original.
 PARAMETERS = {

@@ -1,0 +1,58 @@
+"""Errors that a user can mend. The command line explains these in one line; anything else that is
+raised is a fault of the program and keeps its traceback.
+
+Each message says where, what came, what was wanted, and what to do next. Every kind is a built-in
+exception too, so ``except ValueError`` around a library call keeps working.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something that whoever runs the program can mend."""
+
+
+class UsageError(UserError, ValueError):
+    """Arguments of a command or function that do not fit each other, or a value out of range."""
+
+
+class ConfigError(UserError, ValueError):
+    """A recipe that cannot be used; the message names file and key."""
+
+
+class DataError(UserError, ValueError):
+    """A data set, label or image that cannot be used; the message names file and line."""
+
+
+class CheckpointError(UserError, ValueError):
+    """A checkpoint that cannot be read, converted or written."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A file that names something a checkpoint of weights has no business with. Nothing of it
+    was run.
+    """
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
+class ExistingFileError(UserError, FileExistsError):
+    """A file or folder that would be overwritten."""
+
+
+class DeviceError(UserError, RuntimeError):
+    """A device, launcher or package that this machine does not offer."""
+
+
+class TrainingError(UserError, FloatingPointError):
+    """A training that cannot go on, because its numbers are not finite."""
+
+
+def did_you_mean(word: object, known: Iterable[object]) -> str:
+    """``, did you mean X?`` for a near miss, otherwise the list of known words."""
+    words = sorted(str(name) for name in known)
+    near = difflib.get_close_matches(str(word), words, n=1)
+    return f", did you mean {near[0]}?" if near else f"; known: {', '.join(words) or 'none'}"

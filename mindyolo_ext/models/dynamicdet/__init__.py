@@ -1,0 +1,16 @@
+"""DynamicDet: two detectors in a row and a router that sends easy images past the second."""
+
+from mindyolo_ext.contracts import Family
+from mindyolo_ext.models.dynamicdet.variants import VARIANTS
+
+FAMILY = Family(
+    name="dynamicdet",
+    title="DynamicDet",
+    variants=VARIANTS,
+    losses=("dynamicdet_loss", "dynamicdet_router_loss"),
+    augmentations=("dynamicdet_mosaic", "dynamicdet_paste_in"),
+    paper="https://arxiv.org/abs/2304.05552",
+    repository="https://github.com/VDIGPKU/DynamicDet",
+    terms="academic use only",
+    has_original=True,
+)

@@ -1,0 +1,659 @@
+"""Losses of Gold-YOLO: base training with or without the auxiliary anchor branch, and
+self-distillation.
+"""
+
+import math
+
+import numpy as np
+
+from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
+from mindyolo_ext.backend.distributed import GlobalSum
+from mindyolo_ext.backend.launch import world
+from mindyolo_ext.contracts import StepClock
+from mindyolo_ext.layers.distances import DistanceBins
+from mindyolo_ext.losses.assign.atss import ATSSAssigner
+from mindyolo_ext.losses.assign.lookup import match_matrix, of_matched_box, value_of_class
+from mindyolo_ext.losses.assign.task_aligned import TaskAlignedAssigner
+from mindyolo_ext.losses.iou import Box, ciou, diou, giou, siou
+from mindyolo_ext.models.registry import register_trainable
+
+IOUS = {"giou": giou, "siou": siou, "ciou": ciou, "diou": diou}
+ASSIGNERS = ("tal", "atss")
+NORMALISERS = ("global", "rank")
+LARGEST_BATCH = 512  # pictures of one rank for which drop-path factors are kept
+TEACHER_PREFIX = "teacher."  # before the names of a teacher's parameters
+ANCHOR_FREE_TOPK, ANCHOR_TOPK = 13, 26
+BACKGROUND = 0.75  # weight of the varifocal term where the class is not wanted
+IOU_EPS = 1e-10
+LAST_WEIGHT = 0.01  # of the distillation after the last epoch
+
+# point x, y in cells, stride, predictions per level
+Grid = tuple[Tensor, Tensor, Tensor, tuple[int, ...]]
+Wanted = tuple[Tensor, ...]  # class, x1, y1, x2, y2 in pixels, each (B, M)
+
+
+class BranchSums(nn.Cell):
+    """Assignment of one branch and its class and IoU terms, before weights and normaliser.
+
+    Args:
+        assigner: ``tal`` or ``atss``.
+        topk: predictions per box of ``tal``.
+        iou: key of ``IOUS``.
+
+    Shape: probabilities (B, K, A); distances (B, 4, A) of left, top, right and bottom side from the
+        point, in cells; ``Grid``; ``Wanted``; mask (B, M) -> sums of the class and the IoU term ();
+        matched (B, A); score (B, A); wanted distances (B, 4, A), 1 where nothing matches.
+    """
+
+    def __init__(self, assigner: str, topk: int, iou: str):
+        super().__init__()
+        self.atss = assigner == "atss"
+        self.assigner = ATSSAssigner() if self.atss else TaskAlignedAssigner(topk)
+        self.overlap = IOUS[iou]
+
+    def construct(
+        self, classes: Tensor, distances: Tensor, grid: Grid, wanted: Wanted, mask: Tensor
+    ) -> tuple[Tensor, ...]:
+        matched, index, score = self.assign(classes, distances, grid, wanted, mask)
+        label, target = self._matched_targets(grid, wanted, index)
+        target = ops.where(ops.expand_dims(matched, 1) > 0.5, target, ops.ones_like(target))
+        return (
+            varifocal(classes, label, matched, score),
+            self.iou_sum(distances, target, matched, score),
+            matched,
+            score,
+            target,
+        )
+
+    def assign(
+        self, classes: Tensor, distances: Tensor, grid: Grid, wanted: Wanted, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """matched (B, A) 0/1, number of the box (B, A) int and target score (B, A), without
+        gradient.
+        """
+        x, y, stride, sizes = grid
+        left, top, right, bottom = ops.unbind(ops.stop_gradient(distances), 1)
+        boxes = (
+            (x - left) * stride,
+            (y - top) * stride,
+            (x + right) * stride,
+            (y + bottom) * stride,
+        )
+        points = x * stride, y * stride
+        if self.atss:
+            return self.assigner(boxes, points, (stride, sizes), wanted, mask)
+        return self.assigner(ops.stop_gradient(classes), boxes, points, wanted, mask)
+
+    def iou_sum(self, distances: Tensor, target: Tensor, matched: Tensor, score: Tensor) -> Tensor:
+        """Sum of 1 - IoU over the matches, times their scores; boxes relative to their points,
+        in cells.
+        """
+        # Unit boxes where nothing matches: a degenerate box there must not turn 0 * inf into NaN
+        distances = ops.where(
+            ops.expand_dims(matched, 1) > 0.5, distances, ops.ones_like(distances)
+        )
+        return ops.sum(
+            (1.0 - self.overlap(_around_zero(distances), _around_zero(target), IOU_EPS)) * score
+        )
+
+    def _matched_targets(self, grid: Grid, wanted: Wanted, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Class (B, A) and distances in cells (B, 4, A) of the box of every prediction."""
+        x, y, stride, _ = grid
+        label, x1, y1, x2, y2 = of_matched_box(ops.stack(wanted, 0), index)
+        return label, ops.stack(
+            (x - x1 / stride, y - y1 / stride, x2 / stride - x, y2 / stride - y), 1
+        )
+
+
+def _around_zero(distances: Tensor) -> Box:
+    """Corners of boxes around the origin, from the distances (B, 4, A) of their sides."""
+    left, top, right, bottom = ops.unbind(distances, 1)
+    return -left, -top, right, bottom
+
+
+def _clamped_log(probability: Tensor) -> Tensor:
+    """Logarithm, -100 and without gradient where the probability is 0, as PyTorch's
+    cross-entropy limits it.
+    """
+    zero = ops.cast(probability < 1e-37, float32)
+    return ops.log(probability + zero) - 100.0 * zero
+
+
+def varifocal(classes: Tensor, label: Tensor, matched: Tensor, score: Tensor) -> Tensor:
+    """Sum of the class term: cross-entropy times the score where the class is wanted, times 0.75
+    p^2 elsewhere.
+
+    Shape: probabilities (B, K, A); class, matched 0/1 and target score (B, A) -> ().
+    Source: Gold-YOLO ``VarifocalLoss``; as in the original, the weight p^2 carries a gradient.
+    """
+    own = value_of_class(classes, label)
+    no = _clamped_log(1.0 - own)
+    wanted = -(score * _clamped_log(own) + (1.0 - score) * no) * score
+    # the last axis costs least
+    everywhere = ops.sum(classes * classes * _clamped_log(1.0 - classes), 2)
+    return ops.sum((wanted + BACKGROUND * own * own * no) * matched) - BACKGROUND * ops.sum(
+        everywhere
+    )
+
+
+def divergence(student: Tensor, teacher: Tensor, axis: int) -> Tensor:
+    """Kullback-Leibler divergence of softmax(student) from softmax(teacher) along ``axis``, which
+    goes.
+
+    For logits that differ little, less than 80: log(1 + sum t (exp(d) - 1 - d)), with t the
+    teacher's softmax and d the difference less its mean under t, has no large terms that cancel.
+    Small arguments go through series, because ``ops.expm1`` and ``ops.log1p`` lose them on a CPU.
+    """
+    logits = ops.exp(teacher - ops.expand_dims(ops.max(teacher, axis)[0], axis))
+    weights = ops.stop_gradient(logits / ops.sum(logits, axis, True))
+    change = student - ops.stop_gradient(teacher)
+    change = change - ops.sum(weights * change, axis, True)
+    small = ops.cast(ops.abs(change) < 0.3, float32)
+    near = change * small
+    curved = (
+        near * near * (1 / 2 + near * (1 / 6 + near * (1 / 24 + near * (1 / 120 + near / 720))))
+    )
+    excess = ops.sum(weights * (curved + (ops.exp(change) - 1.0 - change) * (1.0 - small)), axis)
+    few = ops.cast(excess < 0.03, float32)
+    low = excess * few
+    return low * (1.0 - low * (1 / 2 - low * (1 / 3 - low * (1 / 4 - low / 5)))) + ops.log(
+        1.0 + excess
+    ) * (1.0 - few)
+
+
+def feature_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """Divergence of the spatial softmax of every channel, summed over channels and pictures: (B,
+    C, H, W) -> ().
+    """
+    shape = student.shape[0] * student.shape[1], -1
+    ours = ops.log_softmax(ops.reshape(ops.cast(student, float32), shape), -1)
+    theirs = ops.stop_gradient(ops.log_softmax(ops.reshape(ops.cast(teacher, float32), shape), -1))
+    return ops.sum(ops.exp(theirs) * (theirs - ours))
+
+
+class GoldYOLOLoss(nn.Cell):
+    """Trainable around a ``gold_yolo`` model of the form ``plain`` or ``fuse_ab``.
+
+    Args: as ``gold_yolo_loss``.
+
+    Shape: images (B, 3, H, W), targets (B, M, 5) class, cx, cy, w, h in 0..1, mask (B, M) 0/1
+        -> total (), terms (T,) in the order of ``term_names``, weighted, so that they sum to the
+        total.
+    Source: original ``yolov6/models/losses/loss.py`` and ``loss_fuseab.py``. The terms of a branch
+        are divided by the sum S of its target scores, unless S is 0.
+    """
+
+    def __init__(
+        self,
+        model: nn.Cell,
+        *,
+        assigner: str,
+        iou: str,
+        weights: tuple[float, float, float],
+        normaliser: str,
+        drop_path: bool,
+    ):
+        super().__init__(auto_prefix=False)  # keeps the model's parameter names
+        self.model = model
+        self.iou_weight, self.dfl_weight, self.class_weight = (float(weight) for weight in weights)
+        self.branch = BranchSums(assigner, ANCHOR_FREE_TOPK, iou)
+        self.with_anchors = model.form == "fuse_ab"
+        self.anchor_branch = BranchSums("tal", ANCHOR_TOPK, iou) if self.with_anchors else None
+        self.term_names = ("iou", "dfl", "class") + (
+            ("iou_ab", "class_ab") if self.with_anchors else ()
+        )
+        self.bins = Tensor(np.arange(model.reg_max + 1, dtype=np.float32).reshape((1, 1, -1, 1)))
+        self.expected = DistanceBins(model.reg_max)
+        self.longest = model.reg_max - 0.01  # distance that the bins can express
+        self.global_sum = GlobalSum()
+        self.parts = float(world().size) if normaliser == "rank" else 1.0
+        rates = model.drop_rates if drop_path else ()
+        self.drop_rates = np.array(rates, np.float32).reshape((-1, 1))
+        self.with_drop_path = len(rates) > 0
+        if self.with_drop_path:
+            self.drop_factors = _state(
+                "trainable.drop_path", np.ones((len(rates), LARGEST_BATCH), np.float32)
+            )
+
+    def construct(self, images: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self.loss(self.heads_of(images), targets, mask)
+
+    def begin_step(self, clock: StepClock) -> None:
+        """Draw the drop-path factors of a step: 0, or 1 / (1 - rate) for a residual that is
+        kept.
+        """
+        if self.with_drop_path:
+            random = np.random.default_rng((clock.seed, clock.iteration, clock.rank))
+            drawn = random.random((len(self.drop_rates), LARGEST_BATCH), dtype=np.float32)
+            kept = (drawn >= self.drop_rates).astype(np.float32)
+            self.drop_factors.set_data(Tensor(kept / (1.0 - self.drop_rates)))
+
+    def drop_path_factors(self, images: Tensor) -> Tensor | None:
+        """Factors of the residuals, (calls, B), or None without drop-path. Raises: ValueError
+        for a batch too large.
+        """
+        if not self.with_drop_path:
+            return None
+        if images.shape[0] > LARGEST_BATCH:
+            raise ValueError(
+                f"gold_yolo: at most {LARGEST_BATCH} pictures per rank with drop_path, got "
+                f"{images.shape[0]}; set train.loss.drop_path to false"
+            )
+        return self.drop_factors[:, : images.shape[0]]
+
+    def heads_of(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Raw heads of the network, with the drop-path of this step."""
+        return self.model(images, self.drop_path_factors(images))
+
+    def loss(
+        self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Total and terms from the raw heads."""
+        wanted = self.wanted(heads, targets, mask)
+        terms = self.anchor_free_terms(self.model.flat(heads), self.grid(heads), wanted, mask)
+        if self.with_anchors:
+            ours = self.anchor_terms(
+                self.model.flat_ab(heads), self.model.points_ab(heads), wanted, mask
+            )
+            terms = ops.cat((terms, ours), 0)
+        return ops.sum(terms), terms
+
+    def anchor_free_terms(
+        self, flat: tuple[Tensor, ...], grid: Grid, wanted: Wanted, mask: Tensor
+    ) -> Tensor:
+        """Terms IoU, DFL and class, weighted and normalised, (3,).
+
+        Args:
+            flat: probabilities (B, K, A) and logits of the distance bins (B, 4 R, A), or distances
+                (B, 4, A) in cells, which have no DFL term.
+        """
+        classes, reg = flat[0], flat[1]
+        distances, log_sum = self.decode(reg)
+        class_sum, iou_sum, _, score, target = self.branch(classes, distances, grid, wanted, mask)
+        dfl_sum = self.dfl_sum(reg, log_sum, target, score)
+        return self.weighted(iou_sum, dfl_sum, class_sum, score)
+
+    def anchor_terms(
+        self, flat: tuple[Tensor, Tensor], points: tuple[Tensor, ...], wanted: Wanted, mask: Tensor
+    ) -> Tensor:
+        """Terms IoU and class of the anchor branch, weighted and normalised, (2,).
+
+        Args:
+            flat: probabilities (B, K, 3 A) and boxes (B, 4, 3 A): centre minus point, width and
+                height, in cells.
+        """
+        x, y, width, height = ops.unbind(flat[1], 1)
+        half_width, half_height = width * 0.5, height * 0.5
+        distances = ops.stack((half_width - x, half_height - y, half_width + x, half_height + y), 1)
+        class_sum, iou_sum, _, score, _ = self.anchor_branch(
+            flat[0], distances, (*points, ()), wanted, mask
+        )
+        return self.weighted(iou_sum, None, class_sum, score)
+
+    def weighted(
+        self, iou_sum: Tensor, dfl_sum: Tensor | None, class_sum: Tensor, score: Tensor
+    ) -> Tensor:
+        """The sums with their weights, divided by the normaliser, stacked."""
+        terms = (iou_sum * self.iou_weight,) + (
+            () if dfl_sum is None else (dfl_sum * self.dfl_weight,)
+        )
+        return ops.stack(terms + (class_sum * self.class_weight,), 0) / self.normaliser(score)
+
+    def normaliser(self, values: Tensor) -> Tensor:
+        """Sum of ``values`` over all ranks (over the ranks' number for ``rank``), 1 where it is
+        0; no gradient.
+        """
+        total = self.global_sum(ops.sum(values)) / self.parts
+        return total + ops.cast(total <= 0.0, float32)
+
+    def decode(self, reg: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances in cells and log of the summed exponentials of their bins, both (B, 4, A)."""
+        return (reg, reg) if reg.shape[1] == 4 else self.expected(reg)
+
+    def dfl_sum(self, reg: Tensor, log_sum: Tensor, target: Tensor, score: Tensor) -> Tensor:
+        """Cross-entropy of the two bins around every wanted distance, mean over the sides, times
+        the score, summed.
+        """
+        if reg.shape[1] == 4:
+            return ops.zeros_like(ops.sum(score))
+        target = ops.clamp(target, 0.0, self.longest)
+        share = ops.relu(1.0 - ops.abs(ops.expand_dims(target, 2) - self.bins))  # (B, 4, R, A)
+        entropy = log_sum - ops.sum(self._by_side(reg) * share, 2)
+        return ops.sum(entropy * ops.expand_dims(score, 1)) * 0.25
+
+    def _by_side(self, reg: Tensor) -> Tensor:
+        """(B, 4 R, A) -> (B, 4, R, A)."""
+        return ops.reshape(reg, (reg.shape[0], 4, -1, reg.shape[2]))
+
+    def grid(self, heads: tuple[Tensor, ...]) -> Grid:
+        """Points, strides and sizes of the anchor-free predictions."""
+        levels = len(self.model.strides)
+        first = heads[:: len(heads) // levels]
+        return (
+            *self.model.points(heads),
+            tuple(level.shape[2] * level.shape[3] for level in first),
+        )
+
+    def wanted(self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor) -> Wanted:
+        """Classes and corners in pixels, each (B, M); class 0 where ``mask`` is 0."""
+        height, width = (float(side * self.model.strides[0]) for side in heads[0].shape[2:])
+        return corners_in_pixels(targets, mask, height, width)
+
+    def assign(
+        self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """matched (B, A) 0/1, number of the box (B, A) int and target score (B, A) of the
+        anchor-free branch.
+        """
+        flat = self.model.flat(heads)
+        return self.branch.assign(
+            flat[0],
+            self.decode(flat[1])[0],
+            self.grid(heads),
+            self.wanted(heads, targets, mask),
+            mask,
+        )
+
+    def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+        """Which prediction answers for which box, (B, M, A) float 0/1; no gradient, no
+        drop-path.
+        """
+        matched, index, _ = self.assign(self.model(images), targets, mask)
+        return match_matrix(matched, index, mask.shape[1])
+
+
+class GoldYOLODistillLoss(GoldYOLOLoss):
+    """Trainable around a student of the form ``distill`` or ``plain`` and a teacher that is not
+    trained.
+
+    Args: as ``gold_yolo_distill_loss``.
+
+    Shape: as ``GoldYOLOLoss``. The terms ``distill_dfl``, ``distill_class`` and ``feature`` compare
+        with the teacher; ``iou`` includes the distances that the ``distill`` form predicts beside
+        the bins.
+    Source: original ``loss_distill_ns.py`` and ``loss_distill.py``. Unlike the original, a batch
+        without boxes is allowed in the ``distill`` form, and the teacher's drop-path is off. As in
+        the original, the teacher runs on the statistics of the batch, and the class distillation,
+        of probabilities as if they were logits, is a sum over all predictions without normaliser.
+    """
+
+    def __init__(
+        self,
+        model: nn.Cell,
+        *,
+        teacher: nn.Cell,
+        iou: str,
+        weights: tuple[float, float, float],
+        distill: tuple[float, float, float],
+        temperature: float,
+        features: bool,
+        normaliser: str,
+        drop_path: bool,
+    ):
+        super().__init__(
+            model,
+            assigner="tal",
+            iou=iou,
+            weights=weights,
+            normaliser=normaliser,
+            drop_path=drop_path,
+        )
+        self.teacher = teacher
+        for name, parameter in teacher.parameters_and_names():
+            parameter.requires_grad = False
+            parameter.name = TEACHER_PREFIX + name
+        self.own_distances = model.form == "distill"
+        self.temperature = float(temperature)
+        self.distill_dfl, self.distill_class, self.feature_weight = (
+            float(weight) for weight in distill
+        )
+        self.features = features
+        self.feature_parts = 1.0 if normaliser == "rank" else float(world().size)
+        self.term_names = ("iou", "dfl", "class", "distill_dfl", "distill_class") + (
+            ("feature",) if features else ()
+        )
+        self.distill_weight = _state("trainable.distill_weight", np.ones(1, np.float32))
+
+    def begin_step(self, clock: StepClock) -> None:
+        """Draw the drop-path factors and set the distillation's weight: half a cosine from 1 to
+        0.01.
+        """
+        super().begin_step(clock)
+        done = (1.0 - math.cos(math.pi * clock.epoch / clock.epochs)) / 2.0
+        self.distill_weight.set_data(
+            Tensor(np.array([1.0 + (LAST_WEIGHT - 1.0) * done], np.float32))
+        )
+
+    def construct(self, images: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.features:
+            return self.loss(self.heads_of(images), targets, mask, self.teacher(images))
+        ours, heads = self.model.neck_and_heads(images, self.drop_path_factors(images))
+        theirs, teacher_heads = self.teacher.neck_and_heads(images, None)
+        return self.loss(heads, targets, mask, teacher_heads, (ours, theirs))
+
+    def loss(
+        self,
+        heads: tuple[Tensor, ...],
+        targets: Tensor,
+        mask: Tensor,
+        teacher_heads: tuple[Tensor, ...],
+        features: tuple = (),
+    ) -> tuple[Tensor, Tensor]:
+        """Total and terms from the raw heads of student and teacher (and the neck outputs of
+        both).
+        """
+        terms = self.distill_terms(
+            self.model.flat(heads),
+            self.teacher.flat(teacher_heads),
+            self.grid(heads),
+            self.wanted(heads, targets, mask),
+            mask,
+        )
+        if self.features:
+            terms = ops.cat((terms, self.feature_term(*features)), 0)
+        return ops.sum(terms), terms
+
+    def distill_terms(
+        self,
+        flat: tuple[Tensor, ...],
+        teacher_flat: tuple[Tensor, ...],
+        grid: Grid,
+        wanted: Wanted,
+        mask: Tensor,
+    ) -> Tensor:
+        """Terms IoU, DFL, class, DFL distillation and class distillation, weighted and
+        normalised, (5,).
+        """
+        classes, reg = flat[0], flat[1]
+        distances, log_sum = self.decode(reg)
+        class_sum, iou_sum, matched, score, target = self.branch(
+            classes, distances, grid, wanted, mask
+        )
+        if self.own_distances:
+            iou_sum = iou_sum + self.branch.iou_sum(flat[2], target, matched, score)
+        terms = self.weighted(iou_sum, self.dfl_sum(reg, log_sum, target, score), class_sum, score)
+        distilled = (
+            self.dfl_distance(reg, teacher_flat[1], matched, score)
+            * (self.dfl_weight * self.distill_dfl),
+            self.class_distance(classes, teacher_flat[0])
+            * (self.class_weight * self.distill_class),
+        )
+        return ops.cat((terms, ops.stack(distilled, 0) * self.distill_weight), 0)
+
+    def class_distance(self, classes: Tensor, teacher: Tensor) -> Tensor:
+        """Divergence of the class probabilities, summed over all predictions."""
+        heat = 1.0 / self.temperature
+        return ops.sum(divergence(classes * heat, teacher * heat, 1)) * self.temperature**2
+
+    def dfl_distance(self, reg: Tensor, teacher: Tensor, matched: Tensor, score: Tensor) -> Tensor:
+        """Divergence of the distance bins, mean over the matches and sides of the batch; 0 where no
+        score is above 0.
+
+        The original multiplies the mean by the sum of the scores over their normaliser, which is 1
+        or 0.
+        """
+        if reg.shape[1] == 4:
+            return ops.zeros_like(ops.sum(score))
+        heat = 1.0 / self.temperature
+        apart = divergence(self._by_side(reg) * heat, self._by_side(teacher) * heat, 2)  # (B, 4, A)
+        scored = ops.cast(self.global_sum(ops.sum(score)) > 0.0, float32)
+        return (
+            ops.sum(apart * ops.expand_dims(matched, 1))
+            * scored
+            * (self.temperature**2 * 0.25)
+            / self.normaliser(matched)
+        )
+
+    def feature_term(self, ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> Tensor:
+        """Weighted divergence of the neck outputs, mean over channels and pictures, levels
+        summed, (1,).
+        """
+        apart = 0.0
+        for student, teacher in zip(ours, theirs):
+            apart = apart + feature_divergence(student, teacher) / (
+                student.shape[0] * student.shape[1]
+            )
+        return self.distill_weight * (self.feature_weight / self.feature_parts) * apart
+
+
+def corners_in_pixels(targets: Tensor, mask: Tensor, height: float, width: float) -> Wanted:
+    """Targets (B, M, 5) class, cx, cy, w, h in 0..1 -> class, x1, y1, x2, y2 in pixels, each (B,
+    M), 0 without mask.
+    """
+    label, x, y, wide, high = ops.unbind(targets * ops.expand_dims(mask, 2), 2)
+    x, y, wide, high = x * width, y * height, wide * width, high * height
+    x1, y1 = x - wide * 0.5, y - high * 0.5
+    return label, x1, y1, x1 + wide, y1 + high
+
+
+def _state(name: str, values: np.ndarray) -> Parameter:
+    """A parameter of a trainable that the host sets and nobody trains."""
+    return Parameter(Tensor(values), name=name, requires_grad=False)
+
+
+def _check(
+    name: str,
+    model: nn.Cell,
+    forms: tuple[str, ...],
+    choices: dict[str, tuple[str, tuple[str, ...]]],
+) -> None:
+    """Refuse a model of another family or form and unknown choices."""
+    if model.family != "gold_yolo":
+        raise ValueError(f"{name}: wanted a gold_yolo model, got family {model.family!r}")
+    if model.form not in forms:
+        raise ValueError(f"{name}: the model's form must be one of {forms}, got {model.form!r}")
+    for keyword, (value, known) in choices.items():
+        if value not in known:
+            raise ValueError(f"{name}: {keyword} must be one of {known}, got {value!r}")
+
+
+@register_trainable
+def gold_yolo_loss(
+    model: nn.Cell,
+    *,
+    assigner: str = "tal",
+    iou: str = "giou",
+    class_weight: float = 1.0,
+    iou_weight: float = 2.5,
+    dfl_weight: float = 0.5,
+    normaliser: str = "global",
+    drop_path: bool = True,
+) -> GoldYOLOLoss:
+    """The trainable of Gold-YOLO's base training with the original's weights.
+
+    Args:
+        model: a model of the family ``gold_yolo``, of the form ``fuse_ab`` or ``plain``.
+        assigner: ``tal``, or ``atss`` as in the original's warm-up; the anchor branch always uses
+            ``tal``.
+        iou: ``giou``, ``siou`` (the original for n), ``ciou`` or ``diou``.
+        class_weight, iou_weight, dfl_weight: factors of the terms.
+        normaliser: terms are divided by the sum of the target scores, ``global``: of all ranks, or
+            ``rank``: of all ranks over their number, because the original adds up the losses of its
+            processes, each with its own sum.
+        drop_path: whether residuals of the transformer are dropped at the model's rates, see
+            ``begin_step``.
+
+    Raises: ValueError for a model of another family or form, or an unknown choice.
+    """
+    _check(
+        "gold_yolo_loss",
+        model,
+        ("fuse_ab", "plain"),
+        {
+            "assigner": (assigner, ASSIGNERS),
+            "iou": (iou, tuple(IOUS)),
+            "normaliser": (normaliser, NORMALISERS),
+        },
+    )
+    return GoldYOLOLoss(
+        model,
+        assigner=assigner,
+        iou=iou,
+        weights=(iou_weight, dfl_weight, class_weight),
+        normaliser=normaliser,
+        drop_path=drop_path,
+    )
+
+
+@register_trainable
+def gold_yolo_distill_loss(
+    model: nn.Cell,
+    *,
+    teacher: nn.Cell,
+    iou: str = "giou",
+    class_weight: float = 1.0,
+    iou_weight: float = 2.5,
+    dfl_weight: float = 0.5,
+    distill_class: float = 1.0,
+    distill_dfl: float = 1.0,
+    temperature: float = 20.0,
+    features: bool = False,
+    feature_weight: float = 10.0,
+    normaliser: str = "global",
+    drop_path: bool = True,
+) -> GoldYOLODistillLoss:
+    """The trainable of Gold-YOLO's self-distillation with the original's weights.
+
+    Args:
+        model: the student, of the form ``distill`` (n and s) or ``plain`` (m and l).
+        teacher: a ``gold_yolo`` model of any form and the same classes. Its parameters are frozen,
+            and their names get the prefix ``teacher.``.
+        iou, class_weight, iou_weight, dfl_weight, normaliser, drop_path: as in ``gold_yolo_loss``.
+        distill_class, distill_dfl: factors of the distillation before those of the terms.
+        temperature: divides both sides' logits.
+        features: also compare the neck outputs, with ``feature_weight``; student and teacher then
+            need the same widths.
+
+    Raises: ValueError for models that do not fit, or an unknown choice.
+    """
+    _check(
+        "gold_yolo_distill_loss",
+        model,
+        ("distill", "plain"),
+        {"iou": (iou, tuple(IOUS)), "normaliser": (normaliser, NORMALISERS)},
+    )
+    _check("gold_yolo_distill_loss, teacher", teacher, ("fuse_ab", "plain", "distill"), {})
+    for what in ("num_classes", "reg_max", "strides"):
+        ours, theirs = {
+            "num_classes": (model.num_classes, teacher.num_classes),
+            "reg_max": (model.reg_max, teacher.reg_max),
+            "strides": (tuple(model.strides), tuple(teacher.strides)),
+        }[what]
+        if ours != theirs:
+            raise ValueError(
+                f"gold_yolo_distill_loss: the teacher's {what} must be the student's {ours}, got "
+                f"{theirs}"
+            )
+    if temperature <= 0:
+        raise ValueError(f"gold_yolo_distill_loss: temperature must be above 0, got {temperature}")
+    return GoldYOLODistillLoss(
+        model,
+        teacher=teacher,
+        iou=iou,
+        weights=(iou_weight, dfl_weight, class_weight),
+        distill=(distill_dfl, distill_class, feature_weight),
+        temperature=temperature,
+        features=features,
+        normaliser=normaliser,
+        drop_path=drop_path,
+    )

@@ -1,0 +1,191 @@
+"""Gold-YOLO: its parameters carry the original's names; deployed weights are taken apart into
+the training form.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mindyolo_ext.checkpoint.names import (
+    InputEvidence,
+    NamesTable,
+    Recognition,
+    Unfolded,
+)
+from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.input_spec import InputSpec
+
+MARK = "neck.low_IFM.0.conv.weight"  # YOLOv6, whose other names are the same, has no such layer
+# channels and kind of the stem -> registry name
+VARIANTS = {
+    (16, "RepVGG"): "gold_yolo_n",
+    (32, "RepVGG"): "gold_yolo_s",
+    (48, "RepVGG"): "gold_yolo_m",
+    (64, "convolution"): "gold_yolo_l",
+}
+STEMS = {
+    "backbone.stem.rbr_dense.conv.weight": "RepVGG",
+    "backbone.stem.rbr_reparam.weight": "RepVGG",
+    "backbone.stem.block.conv.weight": "convolution",
+}
+CLASS_HEADS = {"detect.cls_preds_af.0.weight": "fuse_ab", "detect.cls_preds.0.weight": "plain"}
+BOX_HEADS = {"fuse_ab": "detect.reg_preds_af.0.weight", "plain": "detect.reg_preds.0.weight"}
+DISTILL_HEAD = "detect.reg_preds_lrtb.0.weight"
+BINS = 17  # of each distance's distribution
+EPSILON = 1e-3  # of the norms that deployment folds
+PUBLISHED_FORMS = {
+    "gold_yolo_n": "distill",
+    "gold_yolo_s": "distill",
+    "gold_yolo_m": "plain",
+    "gold_yolo_l": "plain",
+}
+# Pixels by which photos stay short of the input in the evaluation of the published weights: 636, or
+# 634, in 640.
+BORDERS = {"gold_yolo_n": 4, "gold_yolo_s": 6, "gold_yolo_m": 4, "gold_yolo_l": 4}
+FOLDED = "was folded into a kernel; the norm changes nothing but adds the kernel's bias"
+BRANCH = "was folded into its block's 3x3 kernel; zero"
+CONV_BIAS = "was folded into its norm's beta; zero"
+
+
+class GoldYOLONames(NamesTable):
+    """Four scales in three forms, as trained or as deployed.
+
+    Source: ``yolov6/models/yolo.py``, ``yolov6/utils/torch_utils.py`` (``fuse_model``),
+        ``gold_yolo/switch_tool.py`` (``switch_to_deploy``) and
+        ``configs/experiment/eval_640_repro.py`` (``BORDERS``) of the original.
+    """
+
+    family = "gold_yolo"
+
+    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+        stem = next((name for name in STEMS if name in tensors), None)
+        head = next((name for name in CLASS_HEADS if name in tensors), None)
+        if stem is None or head is None or MARK not in tensors:
+            return []
+        channels, kind = int(tensors[stem].shape[0]), STEMS[stem]
+        if (channels, kind) not in VARIANTS:
+            known = "; ".join(f"{name} {wide} {block}" for (wide, block), name in VARIANTS.items())
+            raise CheckpointError(
+                f"gold_yolo: {channels} {kind} channels in the stem, wanted one of {known}"
+            )
+        form = CLASS_HEADS[head]
+        outputs = tensors[BOX_HEADS[form]].shape[0] if BOX_HEADS[form] in tensors else None
+        if outputs != 4 * BINS:
+            raise CheckpointError(
+                f"gold_yolo: the box head has {outputs or 'no'} channels, wanted {4 * BINS}; "
+                "weights trained without the distribution of distances (use_dfl=False) do not fit"
+            )
+        form = "distill" if DISTILL_HEAD in tensors else form
+        return [
+            Recognition(
+                VARIANTS[channels, kind], int(tensors[head].shape[0]), keywords={"form": form}
+            )
+        ]
+
+    def unfolded(self, tensors: Mapping[str, np.ndarray]) -> Unfolded:
+        result: dict[str, np.ndarray] = {}
+        origins: dict[str, str] = {}
+        supplied: dict[str, str] = {}
+        layers = 0
+        for name, array in tensors.items():
+            parts = _taken_apart(name, tensors)
+            if parts is None:
+                result[name] = array
+                continue
+            layers += name.endswith(".weight")
+            for place, value, reason in parts:
+                result[place] = value
+                if reason:
+                    supplied[place] = reason
+                else:
+                    origins[place] = name
+        warning = (
+            f"deployed weights: {layers} folded layers became their training form, with norms that "
+            "change nothing. Evaluation is the same; for fine-tuning set train.freeze_bn=true, or "
+            "start from weights that were not deployed"
+        )
+        return Unfolded(result, origins, supplied, (warning,) if layers else ())
+
+    def constants(self, architecture: Mapping[str, Any] | None = None) -> Mapping[str, np.ndarray]:
+        bins = np.arange(BINS, dtype=np.float32)
+        return {"detect.proj": bins, "detect.proj_conv.weight": bins.reshape(1, BINS, 1, 1)}
+
+    def input_styles(self, recognition: Recognition, usual: InputSpec) -> dict[str, InputSpec]:
+        border = BORDERS[recognition.model]
+        return {
+            "usual": usual,
+            "published": replace(usual, border=border, rounding="down_whole", shrink="area"),
+        }
+
+    def input_evidence(
+        self, recognition: Recognition, tensors: Mapping[str, np.ndarray]
+    ) -> InputEvidence:
+        form = recognition.keywords["form"]
+        if (form, recognition.num_classes) == (PUBLISHED_FORMS[recognition.model], 80):
+            return InputEvidence(
+                "published", f"{form} head of 80 classes, as the published weights"
+            )
+        return InputEvidence(
+            "usual", f"{form} head of {recognition.num_classes} classes, not the published weights'"
+        )
+
+
+def _taken_apart(
+    name: str, tensors: Mapping[str, np.ndarray]
+) -> list[tuple[str, np.ndarray, str]] | None:
+    """(training name, array, reason if the file lacks it) in place of a folded ``name``; None if
+    it is not folded.
+    """
+    layer, _, leaf = name.rpartition(".")
+    block, _, last = layer.rpartition(".")
+    if leaf not in ("weight", "bias"):
+        return None
+    array = tensors[name]
+    if last == "rbr_reparam":
+        return list(
+            _branches(block, array)
+            if leaf == "weight"
+            else _identity_norm(f"{block}.rbr_dense.bn", array)
+        )
+    if last != "conv" or f"{block}.conv.bias" not in tensors or f"{block}.bn.weight" in tensors:
+        return None
+    if leaf == "weight":
+        return [(name, array, "")]
+    parts = list(_identity_norm(f"{block}.bn", array))
+    if block.endswith(".block"):  # the convolution has a bias in training, too
+        parts.append((name, np.zeros_like(array), CONV_BIAS))
+    return parts
+
+
+def _identity_norm(layer: str, bias: np.ndarray) -> Iterator[tuple[str, np.ndarray, str]]:
+    """A norm whose only effect is to add ``bias``, the one of its numbers that is in the file."""
+    yield f"{layer}.weight", np.ones_like(bias), FOLDED
+    yield f"{layer}.bias", bias, ""
+    yield from _statistics(layer, bias, FOLDED)
+
+
+def _statistics(layer: str, like: np.ndarray, reason: str) -> Iterator[tuple[str, np.ndarray, str]]:
+    """Mean 0, and the variance that is 1 once the norm has added its epsilon."""
+    yield f"{layer}.running_mean", np.zeros_like(like), reason
+    yield f"{layer}.running_var", np.full_like(like, 1 - EPSILON), reason
+
+
+def _branches(block: str, kernel: np.ndarray) -> Iterator[tuple[str, np.ndarray, str]]:
+    """A RepVGG block whose 3x3 branch holds ``kernel`` (O, I, 3, 3) and whose other branches are
+    zero.
+    """
+    yield f"{block}.rbr_dense.conv.weight", kernel, ""
+    yield f"{block}.rbr_1x1.conv.weight", np.zeros_like(kernel[:, :, :1, :1]), BRANCH
+    layers = [f"{block}.rbr_1x1.bn"]
+    if kernel.shape[0] == kernel.shape[1]:  # blocks that halve the size also widen
+        layers.append(f"{block}.rbr_identity")
+    zeros = np.zeros_like(kernel[:, 0, 0, 0])
+    for layer in layers:
+        yield f"{layer}.weight", zeros, BRANCH
+        yield f"{layer}.bias", zeros, BRANCH
+        yield from _statistics(layer, zeros, BRANCH)
+
+
+TABLE = GoldYOLONames()

@@ -1,0 +1,98 @@
+"""The scales of Gold-YOLO, and its input convention. No framework."""
+
+import math
+from dataclasses import dataclass
+
+from mindyolo_ext.contracts import Variant
+from mindyolo_ext.input_spec import InputSpec
+
+STRIDES = (8, 16, 32)
+# What the head predicts: fuse_ab has a second, anchor-based branch for training (step 1), distill a
+# second box branch that takes over in inference (step 2 of n and s).
+FORMS = ("plain", "fuse_ab", "distill")
+REG_MAX = 16  # last bin of a distance's distribution
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What tells the variants apart.
+
+    Args:
+        depth: factor on the number of blocks.
+        width: factor on the channels.
+        csp: share of the channels inside a CSP stage; 0 for stages that are plain chains of blocks,
+            with a CSP layer for the pooling at the end of the backbone instead.
+        silu: blocks are convolutions with SiLU instead of RepVGG blocks with ReLU; P4 instead of N4
+            feeds N5.
+        gather: channels of the low-level fusion.
+        transformer: number of blocks and of heads of the high-level fusion.
+        published_form: of ``FORMS``, which the published weights have.
+        published_border: pixels by which photos stay short of the input in the evaluation of the
+            published weights: 636, or 634, in 640.
+    """
+
+    depth: float
+    width: float
+    csp: float = 0.0
+    silu: bool = False
+    gather: int = 192
+    transformer: tuple[int, int] = (2, 4)
+    published_form: str = "plain"
+    published_border: int = 4
+
+    def channels(self, base: int) -> int:
+        """``base`` times the width, rounded up to a multiple of 8."""
+        return math.ceil(base * self.width / 8) * 8
+
+    def repeats(self, base: int) -> int:
+        """``base`` times the depth, at least 1."""
+        return max(round(base * self.depth), 1)
+
+
+def _published(val: float, parameters: float, gflops: float) -> dict[str, float]:
+    return {"AP val": val, "parameters, M": parameters, "GFLOPs": gflops}
+
+
+# Published: README of the original, COCO val2017 at 640 x 640
+VARIANTS = {
+    "gold_yolo_n": Variant(
+        "Gold-YOLO-N",
+        Scale(0.33, 0.25, gather=96, published_form="distill"),
+        (640, 640),
+        6_077_084,
+        _published(39.9, 5.6, 12.1),
+    ),
+    "gold_yolo_s": Variant(
+        "Gold-YOLO-S",
+        Scale(0.33, 0.5, gather=128, published_form="distill", published_border=6),
+        (640, 640),
+        23_202_940,
+        _published(46.4, 21.5, 46.0),
+    ),
+    "gold_yolo_m": Variant(
+        "Gold-YOLO-M",
+        Scale(0.6, 0.75, csp=2 / 3),
+        (640, 640),
+        44_326_772,
+        _published(51.1, 41.3, 87.5),
+    ),
+    "gold_yolo_l": Variant(
+        "Gold-YOLO-L",
+        Scale(1.0, 1.0, csp=0.5, silu=True, transformer=(3, 8)),
+        (640, 640),
+        75_114_665,
+        _published(53.3, 75.1, 151.7),
+    ),
+}
+
+
+def published_input(size: tuple[int, int], border: int | None = None) -> InputSpec:
+    """The input that the published numbers were measured with (``--reproduce_640_eval`` of the
+    original).
+
+    Args:
+        size: (height, width) of the network input.
+        border: by how many pixels the longer side of a photo stays below it; at 640 the published
+            weights want 4, and 6 for s. None leaves no border.
+    """
+    return InputSpec(size=size, color="rgb", rounding="down_whole", shrink="area", border=border)

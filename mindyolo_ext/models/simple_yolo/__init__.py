@@ -1,0 +1,20 @@
+"""The simple YOLO: ResNet or Darknet backbones of any width, three label assignments."""
+
+from mindyolo_ext.contracts import Family
+from mindyolo_ext.models.simple_yolo.variants import VARIANTS
+
+FAMILY = Family(
+    name="simple_yolo",
+    title="simple YOLO",
+    variants=VARIANTS,
+    losses=("simple_yolo_loss",),
+    augmentations=(
+        "color_jitter",
+        "simple_yolo_mosaic",
+        "simple_yolo_perspective",
+        "simple_yolo_scale_crop",
+    ),
+    repository="https://github.com/zh320/simple-yolo-pytorch",
+    terms="Apache-2.0; torchvision's ImageNet weights have terms of their own",
+    has_original=True,
+)

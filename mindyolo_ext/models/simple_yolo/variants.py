@@ -1,0 +1,97 @@
+"""The backbones of the simple YOLO, and its input convention. No framework."""
+
+from dataclasses import dataclass
+
+from mindyolo_ext.contracts import Variant
+from mindyolo_ext.input_spec import InputSpec
+
+STRIDES = (8, 16, 32)
+ASSIGNMENTS = ("single_grid", "nearby_grid", "all_grid")
+# (width, height) in pixels, three per level; they do not follow the size of the input.
+COCO_ANCHORS = (
+    (10, 13), (16, 30), (33, 23),
+    (30, 61), (62, 45), (59, 119),
+    (116, 90), (156, 198), (373, 326),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone at full width.
+
+    Args:
+        name: as the original calls it.
+        blocks: residual blocks of each layer.
+        bottleneck: whether a ResNet's blocks are bottlenecks.
+        channels: of its last map.
+    """
+
+    name: str
+    blocks: tuple[int, ...]
+    bottleneck: bool
+    channels: int
+
+
+DEFAULT_WIDTH = 0.75  # of the published comparison, and of the parameters counted here
+
+# Published: README of the original at width 0.75, VOC 2007 test (COCO's AP50, difficult objects
+# counted); parameters were counted there with two classes
+VARIANTS = {
+    "simple_yolo_resnet18": Variant(
+        "ResNet-18",
+        Backbone("resnet18", (2, 2, 2, 2), False, 512),
+        (512, 512),
+        7_920_720,
+        {"AP50 VOC07 test": 71.6, "parameters, M": 7.76},
+    ),
+    "simple_yolo_resnet34": Variant(
+        "ResNet-34",
+        Backbone("resnet34", (3, 4, 6, 3), False, 512),
+        (512, 512),
+        13_607_952,
+        {"AP50 VOC07 test": 74.2, "parameters, M": 13.45},
+    ),
+    "simple_yolo_resnet50": Variant(
+        "ResNet-50",
+        Backbone("resnet50", (3, 4, 6, 3), True, 2048),
+        (512, 512),
+        37_119_408,
+        {"AP50 VOC07 test": 76.1, "parameters, M": 36.49},
+    ),
+    "simple_yolo_resnet101": Variant(
+        "ResNet-101", Backbone("resnet101", (3, 4, 23, 3), True, 2048), (512, 512), 47_812_272
+    ),
+    "simple_yolo_darknet": Variant(
+        "Darknet-53",
+        Backbone("darknet", (1, 2, 8, 8, 4), False, 1024),
+        (512, 512),
+        28_990_440,
+        {"AP50 VOC07 test": 73.7, "parameters, M": 28.68},
+    ),
+}
+
+
+def official_input(size: tuple[int, int] = (512, 512)) -> InputSpec:
+    """The input of the original's training and validation.
+
+    A photo's longer side gets the length of the input's side, enlarged too, the other side is
+    rounded to the nearest pixel; Pillow's bicubic filter resizes. The photo lies in the middle on
+    black, which is normalised with it.
+
+    Args:
+        size: (height, width) of the network input.
+
+    Raises: ValueError for a size that is no multiple of 32.
+    Source: simple-yolo-pytorch ``datasets/base_dataset.py`` (``load_data``, ``load_one_img_lbl``).
+        Unlike the original: a photo always fits into an input that is not square, where the
+        original looks at the longer side alone; and prediction takes this input too, where the
+        original's (``datasets/test_dataset.py``) resizes linearly and pads nothing.
+    """
+    return InputSpec(
+        size=size,
+        color="rgb",
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        pad_value=0,
+        resample="bicubic",
+    )

@@ -1,0 +1,14 @@
+"""Yolo-FastestV2: a ShuffleNetV2 of a quarter of a million parameters."""
+
+from mindyolo_ext.contracts import Family
+from mindyolo_ext.models.yolo_fastestv2.variants import VARIANTS
+
+FAMILY = Family(
+    name="yolo_fastestv2",
+    title="Yolo-FastestV2",
+    variants=VARIANTS,
+    losses=("yolo_fastestv2_loss",),
+    repository="https://github.com/dog-qiuqiu/Yolo-FastestV2",
+    terms="no licence given: ask the author before you use or pass on its weights",
+    has_original=True,
+)

@@ -1,0 +1,73 @@
+"""Yolo-FastestV2: its parameters carry the original's names, so only the leaves are translated."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mindyolo_ext.checkpoint.names import NamesTable, Recognition
+from mindyolo_ext.errors import CheckpointError
+
+_LEVELS = 2
+_DEFAULT_ANCHORS = 3  # per level
+_BACKBONE_ONLY = {
+    "first_conv.0.weight",
+    "stage2.0.branch_proj.0.weight",
+    "stage3.7.branch_main.0.weight",
+    "stage4.3.branch_main.5.weight",
+}
+_WHOLE = {"backbone." + name for name in _BACKBONE_ONLY} | {
+    "fpn.conv1x1_2.0.weight",
+    "fpn.cls_head_3.block.0.weight",
+    "output_reg_layers.weight",
+    "output_obj_layers.weight",
+    "output_cls_layers.weight",
+}
+
+
+class YoloFastestV2Names(NamesTable):
+    """One architecture, told by its heads; a file of the backbone alone is its ImageNet start.
+
+    Source: ``model/detector.py`` and ``model/backbone/shufflenetv2.py`` of the original.
+    """
+
+    family = "yolo_fastestv2"
+
+    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+        if set(tensors) >= _WHOLE:
+            return [
+                Recognition("yolo_fastestv2", int(tensors["output_cls_layers.weight"].shape[0]))
+            ]
+        if set(tensors) >= _BACKBONE_ONLY and not any(
+            name.startswith(("fpn.", "output_")) for name in tensors
+        ):
+            return [Recognition("yolo_fastestv2", None, prefix="backbone.", part="backbone")]
+        return []
+
+    def builder_keywords(
+        self, tensors: Mapping[str, np.ndarray], anchors: tuple[float, ...] | None
+    ) -> dict[str, object]:
+        head = tensors.get("output_obj_layers.weight")
+        count = int(head.shape[0]) if head is not None else None
+        if anchors is None:
+            if count not in (None, _DEFAULT_ANCHORS):
+                raise CheckpointError(
+                    f"yolo_fastestv2: the head has {count} anchors per level, COCO's "
+                    f"{_DEFAULT_ANCHORS} do not fit; the file has none: give them with --data or "
+                    "--anchors"
+                )
+            return {}
+        if len(anchors) % (2 * _LEVELS) or (
+            count is not None and len(anchors) != 2 * _LEVELS * count
+        ):
+            raise CheckpointError(
+                f"yolo_fastestv2: {len(anchors)} anchor numbers, wanted width and height of "
+                f"{count or 'equally many'} anchors for each of {_LEVELS} levels"
+            )
+        return {
+            "anchors": [
+                [float(w), float(h)] for w, h in zip(anchors[::2], anchors[1::2], strict=True)
+            ]
+        }
+
+
+TABLE = YoloFastestV2Names()

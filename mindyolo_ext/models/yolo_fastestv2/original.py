@@ -1,0 +1,28 @@
+"""Builds the original Yolo-FastestV2 for ``verify``; runs in the user's own PyTorch, inside the
+user's clone.
+"""
+
+import sys
+import types
+
+
+def build(settings):
+    """The original's network without weights; ``settings`` holds num_classes and anchors (pairs,
+    two levels).
+    """
+    try:
+        import torchsummary  # noqa: F401
+    except ImportError:  # the clone imports it, its network does not use it
+        stand_in = types.ModuleType("torchsummary")
+        stand_in.summary = None
+        sys.modules["torchsummary"] = stand_in
+    from model.detector import Detector
+
+    return Detector(settings["num_classes"], len(settings["architecture"]["anchors"]) // 2, True)
+
+
+def outputs(result):
+    """The network's result under the names of ``reference.HEADS``."""
+    return dict(
+        zip(("reg_s16", "obj_s16", "cls_s16", "reg_s32", "obj_s32", "cls_s32"), result, strict=True)
+    )

@@ -1,0 +1,16 @@
+"""YOLOX: anchor-free heads, SimOTA; seven scales."""
+
+from mindyolo_ext.contracts import Family
+from mindyolo_ext.models.yolox.variants import VARIANTS
+
+FAMILY = Family(
+    name="yolox",
+    title="YOLOX",
+    variants=VARIANTS,
+    losses=("yolox_loss",),
+    augmentations=("yolox_hsv_flip", "yolox_mosaic"),
+    paper="https://arxiv.org/abs/2107.08430",
+    repository="https://github.com/Megvii-BaseDetection/YOLOX",
+    terms="Apache-2.0",
+    has_original=True,
+)

@@ -1,0 +1,308 @@
+"""YOLOX's augmentations. NumPy and OpenCV only.
+
+A training picture takes two steps, then ``resize`` pads it to the network's size:
+
+    yolox_mosaic      four photos around a point -> turned, scaled, sheared and moved
+                      -> perhaps half of another photo
+    yolox_hsv_flip    shifted colours, mirror image, and which boxes stay
+
+Each step draws its random numbers and hands them to plain functions, which always do the same with
+the same numbers.
+
+Source: YOLOX, arXiv:2107.08430, ``yolox/data/datasets/mosaicdetection.py`` and
+    ``yolox/data/data_augment.py``. Unlike
+the original: a step at another size (``train.multi_scale``) is rendered at that size, where the
+original renders at one size and scales the whole batch on the device.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from mindyolo_ext.data.canvas import mirror
+from mindyolo_ext.data.dataset import Sample
+from mindyolo_ext.data.transform_registry import AugmentContext, register_transform
+
+
+@register_transform(pictures=5)
+def yolox_mosaic(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    probability: float = 1.0,
+    scale: tuple[float, float] = (0.5, 1.5),
+    degrees: float = 10.0,
+    translate: float = 0.1,
+    shear: float = 2.0,
+    mixup_probability: float = 0.0,
+    mixup_scale: tuple[float, float] = (0.5, 1.5),
+) -> Sample:
+    """Four photos as one picture of the network's size, perhaps with half of a fifth; or the photo
+    as it came.
+
+    Boxes are cut at the border but all kept, even without area: ``yolox_hsv_flip`` sorts them out.
+
+    Args:
+        probability: of the mosaic, and with it of everything else here.
+        scale: range of the factor on the mosaic, which is twice the network's size.
+        degrees: largest rotation to either side.
+        translate: largest shift as a fraction of the network's width and height.
+        shear: largest shear angle in degrees along x and y.
+        mixup_probability: of the fifth photo, once there is a mosaic with boxes.
+        mixup_scale: range of the factor on the fifth photo.
+    """
+    rng, size = context.rng, context.input_spec.size
+    if rng.random() >= probability:
+        return sample
+    height, width = size
+    parts = [
+        sample,
+        *(context.dataset.load(int(index)) for index in rng.integers(len(context.dataset), size=3)),
+    ]
+    centre = (
+        int(rng.uniform(0.5 * width, 1.5 * width)),
+        int(rng.uniform(0.5 * height, 1.5 * height)),
+    )
+    angle, factor = rng.uniform(-degrees, degrees), rng.uniform(*scale)
+    matrix = affine_matrix(
+        angle,
+        factor,
+        shear=rng.uniform(-shear, shear, 2),
+        shift=rng.uniform(-translate, translate, 2) * (width, height),
+    )
+    joined = warp(
+        join_four(parts, centre, size, context.input_spec.pad_value),
+        matrix,
+        size,
+        context.input_spec.pad_value,
+    )
+    if len(joined.boxes) and rng.random() < mixup_probability:
+        other = _photo_with_boxes(context)
+        if other is not None:
+            resized = scale_and_flip(
+                other,
+                rng.uniform(*mixup_scale),
+                rng.random() < 0.5,
+                size,
+                pad_value=context.input_spec.pad_value,
+            )
+            spare = [max(0, side - wanted) for side, wanted in zip(resized.image.shape, size)]
+            # As in the original: the last position is never drawn
+            top, left = (int(rng.integers(pixels)) if pixels else 0 for pixels in spare)
+            joined = blend(joined, resized, (left, top))
+    return replace(joined, boxes=joined.boxes.astype(np.float32))
+
+
+@register_transform
+def yolox_hsv_flip(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    probability: float = 1.0,
+    hue: float = 5.0,
+    saturation: float = 30.0,
+    value: float = 30.0,
+    flip_probability: float = 0.5,
+    min_side: float = 1.0,
+    max_boxes: float = 120,
+) -> Sample:
+    """The picture scaled to fit into the network's size, with shifted colours, perhaps mirrored;
+    without tiny boxes.
+
+    Boxes with a side of ``min_side`` network pixels or less go. As in the original: where none is
+    left, all stay and the picture is neither shifted in colour nor mirrored, and so is a picture
+    that had none to begin with.
+
+    Args:
+        probability: of the colour shift.
+        hue: largest shift to either side in OpenCV's units of 2 degrees; each of the three shifts
+            has an even chance.
+        saturation, value: the same in steps of 1 / 255.
+        flip_probability: of the mirror image.
+        max_boxes: further boxes of a picture are left out.
+    """
+    rng, size = context.rng, context.input_spec.size
+    shifts = rng.uniform(-1, 1, 3) * (hue, saturation, value) * rng.integers(0, 2, 3)
+    shift_colours, flip = rng.random() < probability, rng.random() < flip_probability
+    fitted = fit(trained_on(sample), size)
+    kept = drop_tiny(fitted, size, min_side)
+    if len(kept.boxes):
+        image = shift_hsv(kept.image, shifts) if shift_colours else kept.image
+        fitted = mirror(replace(kept, image=image)) if flip else replace(kept, image=image)
+    return _rows(fitted, slice(int(max_boxes)))
+
+
+def trained_on(sample: Sample) -> Sample:
+    """The sample without crowds and difficult objects."""
+    return _rows(sample, ~sample.ignore) if sample.ignore.any() else sample
+
+
+def fit(sample: Sample, size: tuple[int, int]) -> Sample:
+    """The sample scaled to fit into ``size`` (height, width), sides cut to whole pixels, boxes
+    by the uncut factor.
+    """
+    height, width = sample.image.shape[:2]
+    ratio = min(size[0] / height, size[1] / width)
+    shape = int(width * ratio), int(height * ratio)
+    image = sample.image
+    if shape != (width, height):
+        image = cv2.resize(
+            image, (max(1, shape[0]), max(1, shape[1])), interpolation=cv2.INTER_LINEAR
+        )
+    return replace(sample, image=image, boxes=sample.boxes.astype(np.float64) * ratio)
+
+
+def join_four(
+    parts: Sequence[Sample], centre: tuple[int, int], size: tuple[int, int], pad_value: int
+) -> Sample:
+    """Four photos on a canvas of twice the network's size, touching one point.
+
+    Args:
+        parts: upper left, upper right, lower left, lower right; each is scaled to fit into
+            ``size``.
+        centre: the point (x, y) in pixels of the canvas.
+        size: (height, width) of the network input.
+        pad_value: grey level of what stays empty.
+    """
+    height, width = 2 * size[0], 2 * size[1]
+    canvas = np.full((height, width, 3), pad_value, np.uint8)
+    boxes, labels = [], []
+    for number, part in enumerate(parts):
+        part = fit(fit(trained_on(part), size), size)  # twice: the cut may have lost a pixel
+        part_h, part_w = part.image.shape[:2]
+        left = centre[0] if number % 2 else centre[0] - part_w
+        top = centre[1] if number // 2 else centre[1] - part_h
+        x1, y1, x2, y2 = (
+            max(left, 0),
+            max(top, 0),
+            min(left + part_w, width),
+            min(top + part_h, height),
+        )
+        canvas[y1:y2, x1:x2] = part.image[y1 - top : y2 - top, x1 - left : x2 - left]
+        boxes.append(part.boxes + (left, top, left, top))
+        labels.append(part.labels)
+    clipped = np.clip(np.concatenate(boxes), 0, (width, height, width, height))
+    return _with_boxes(parts[0], canvas, clipped, np.concatenate(labels))
+
+
+def affine_matrix(
+    angle: float, factor: float, *, shear: Sequence[float], shift: Sequence[float]
+) -> np.ndarray:
+    """(2, 3) matrix that turns, scales and shears about the ORIGIN, not the centre, and then moves.
+
+    Args:
+        angle, shear: degrees; ``shear`` along x and y.
+        factor: of the scaling.
+        shift: pixels along x and y.
+    """
+    turn = cv2.getRotationMatrix2D((0, 0), angle, factor)[:, :2]
+    shear_x, shear_y = (math.tan(math.radians(degrees)) for degrees in shear)
+    # As in the original: each row gets a share of the other, named the other way round
+    return np.column_stack([[turn[0] + shear_y * turn[1], turn[1] + shear_x * turn[0]], shift])
+
+
+def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int], pad_value: int) -> Sample:
+    """The window ``size`` (height, width) of the sample moved by ``matrix`` (2, 3); boxes become
+    the upright frames of their moved corners, cut at the border, none dropped.
+    """
+    height, width = size
+    image = cv2.warpAffine(sample.image, matrix, (width, height), borderValue=(pad_value,) * 3)
+    corners = sample.boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2)
+    corners = corners @ matrix[:, :2].T + matrix[:, 2]  # (N, 4, 2)
+    frames = np.concatenate([corners.min(1), corners.max(1)], 1)
+    return replace(sample, image=image, boxes=np.clip(frames, 0, (width, height, width, height)))
+
+
+def scale_and_flip(
+    sample: Sample, factor: float, flip: bool, size: tuple[int, int], *, pad_value: int
+) -> Sample:
+    """The photo in the top left of a picture of ``size`` (height, width), which is then scaled
+    and perhaps mirrored.
+    """
+    fitted = fit(fit(trained_on(sample), size), size)
+    canvas = np.full((*size, 3), pad_value, np.uint8)
+    canvas[: fitted.image.shape[0], : fitted.image.shape[1]] = fitted.image
+    shape = max(1, int(size[1] * factor)), max(1, int(size[0] * factor))
+    image = cv2.resize(canvas, shape)
+    boxes = np.clip(fitted.boxes * factor, 0, (*shape, *shape))
+    resized = replace(fitted, image=image, boxes=boxes)
+    return mirror(resized) if flip else resized
+
+
+def blend(sample: Sample, other: Sample, offset: tuple[int, int]) -> Sample:
+    """Half the sample, half a window of the other; the boxes of both.
+
+    Args:
+        other: what it does not cover of the window counts as black.
+        offset: left and top of the window in ``other``.
+    """
+    height, width = sample.image.shape[:2]
+    left, top = offset
+    window = other.image[top : top + height, left : left + width]
+    covered = np.zeros_like(sample.image)
+    covered[: window.shape[0], : window.shape[1]] = window
+    # the mean rounded down, without overflow
+    image = (sample.image & covered) + ((sample.image ^ covered) >> 1)
+    moved = np.clip(other.boxes - (left, top, left, top), 0, (width, height, width, height))
+    return _with_boxes(
+        sample,
+        image,
+        np.concatenate([sample.boxes, moved]),
+        np.concatenate([sample.labels, other.labels]),
+    )
+
+
+def shift_hsv(image: np.ndarray, shifts: Sequence[float]) -> np.ndarray:
+    """The picture with hue (turning), saturation and value (cut at 0 and 255) shifted by whole
+    steps.
+    """
+    hue, saturation, value = (int(shift) for shift in shifts)  # cut towards zero
+    levels = np.arange(256)
+    table = np.stack(
+        [
+            (levels + hue) % 180,
+            np.clip(levels + saturation, 0, 255),
+            np.clip(levels + value, 0, 255),
+        ],
+        -1,
+    )
+    changed = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), table[None].astype(np.uint8))
+    return cv2.cvtColor(changed, cv2.COLOR_HSV2BGR)
+
+
+def drop_tiny(sample: Sample, size: tuple[int, int], min_side: float) -> Sample:
+    """The sample without boxes whose shorter side is ``min_side`` pixels or less once it fits
+    into ``size``.
+    """
+    ratio = min(size[0] / sample.image.shape[0], size[1] / sample.image.shape[1])
+    sides = (sample.boxes[:, 2:] - sample.boxes[:, :2]) * ratio
+    return _rows(sample, sides.min(1) > min_side)
+
+
+def _photo_with_boxes(context: AugmentContext, tries: int = 1000) -> Sample | None:
+    """A random photo that has boxes to train on; None if ``tries`` draws found none."""
+    for _ in range(tries):
+        index = int(context.rng.integers(len(context.dataset)))
+        if not context.dataset.annotations(index).ignore.all():
+            return context.dataset.load(index)
+    return None
+
+
+def _rows(sample: Sample, rows: np.ndarray | slice) -> Sample:
+    """The sample with these of its boxes."""
+    return replace(
+        sample,
+        boxes=sample.boxes[rows].astype(np.float32),
+        labels=sample.labels[rows],
+        ignore=sample.ignore[rows],
+    )
+
+
+def _with_boxes(sample: Sample, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> Sample:
+    """The sample with another picture and other boxes, none of them ignored."""
+    return replace(
+        sample, image=image, boxes=boxes, labels=labels, ignore=np.zeros(len(labels), bool)
+    )
