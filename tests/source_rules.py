@@ -334,6 +334,8 @@ def tensor_methods(source: str, path: str) -> list[str]:
 
 
 def _handles_tensors(function: ast.FunctionDef) -> bool:
+    if any(ast.unparse(decorator) == "ops.constexpr" for decorator in function.decorator_list):
+        return False  # runs on the host while a graph is compiled
     arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
     notes = [a.annotation for a in arguments] + [function.returns]
     used = {

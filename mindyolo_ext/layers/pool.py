@@ -24,3 +24,22 @@ class HalvingMaxPool(nn.Cell):
         x = ops.cat((ops.full((batch, channels, 1, width), self.lowest, dtype=x.dtype), x), 2)
         x = ops.cat((ops.full((batch, channels, height + 1, 1), self.lowest, dtype=x.dtype), x), 3)
         return self.pool(x)
+
+
+class MaxPoolPyramid(nn.Cell):
+    """A map beside its maxima over 5 x 5, 9 x 9 and 13 x 13 windows.
+
+    The larger windows are chains of 5 x 5 ones, which give the same values for less work.
+
+    Shape: (B, C, H, W) -> (B, 4 C, H, W), the map first.
+    Source: arXiv:1406.4729.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(5, 1, pad_mode="same")
+
+    def construct(self, x: Tensor) -> Tensor:
+        five = self.pool(x)
+        nine = self.pool(five)
+        return ops.cat((x, five, nine, self.pool(nine)), 1)

@@ -9,17 +9,11 @@ import numpy as np
 
 from mindyolo_ext.checkpoint.names import Ignored, NamesTable, Recognition, Unfolded
 from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.models.dynamicdet.variants import ANCHORS_PER_LEVEL, VARIANTS, Scale
 
-ANCHORS_PER_LEVEL = 3
 FINEST_STRIDE = 8
 NUMBERLESS = ""  # a module without weights: pooling, joining, enlarging, sum
-# (channels of the stem, of the layer behind it) -> registry name
-VARIANTS = {
-    (32, 64): "dy_yolov7",
-    (40, 80): "dy_yolov7x",
-    (64, 128): "dy_yolov7_w6",
-    (8, 8): "dy_yolov7_w0125",
-}
+BY_CHANNELS = {facts.scale.first_channels: name for name, facts in VARIANTS.items()}
 STEMS = (
     ("model_b.0.conv.weight", "model_b.1.conv.weight"),
     ("model_b.1.conv.weight", "model_b.2.conv.weight"),
@@ -109,10 +103,11 @@ def _inside(
                 yield f"{theirs}.{branch}.1", f"{ours}.{branch}.bn"
 
 
-def _modules(*, depth: int = 4, p6: bool = False, reparameterised: bool = False) -> dict[str, str]:
+def _modules(scale: Scale) -> dict[str, str]:
     """Beginning of a name in the original -> of ours, for everything but the router, in the
     original's order.
     """
+    depth, p6 = scale.depth, scale.p6
     head = _head(depth, p6=p6)
     parts = (
         ("model_b", "backbone", _backbone(depth, p6=p6)),
@@ -126,17 +121,15 @@ def _modules(*, depth: int = 4, p6: bool = False, reparameterised: bool = False)
         for number, name in enumerate(names)
         if name != NUMBERLESS
         for row in _inside(
-            f"{sequence}.{number}", f"{part}.{name}", 3 + p6, reparameterised=reparameterised
+            f"{sequence}.{number}",
+            f"{part}.{name}",
+            scale.levels,
+            reparameterised=scale.reparameterised,
         )
     )
 
 
-MODULES = {
-    "dy_yolov7": _modules(reparameterised=True),
-    "dy_yolov7x": _modules(depth=6),
-    "dy_yolov7_w6": _modules(p6=True),
-    "dy_yolov7_w0125": _modules(reparameterised=True),
-}
+MODULES = {name: _modules(facts.scale) for name, facts in VARIANTS.items()}
 
 
 class DynamicDetNames(NamesTable):
@@ -163,15 +156,15 @@ class DynamicDetNames(NamesTable):
             return []
         stem = next((pair for pair in STEMS if all(name in tensors for name in pair)), None)
         channels = tuple(int(tensors[name].shape[0]) for name in stem) if stem else ()
-        if channels not in VARIANTS:
+        if channels not in BY_CHANNELS:
             known = "; ".join(
-                f"{name} {first}, {second}" for (first, second), name in VARIANTS.items()
+                f"{name} {first}, {second}" for (first, second), name in BY_CHANNELS.items()
             )
             raise CheckpointError(
                 f"dynamicdet: {', '.join(map(str, channels)) or 'no'} channels in the first "
                 f"layers, wanted one of {known}"
             )
-        model = VARIANTS[channels]
+        model = BY_CHANNELS[channels]
         last = (
             next(theirs for theirs, ours in MODULES[model].items() if ours == "head2.detect.0.conv")
             + ".weight"

@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
+from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 from mindyolo_ext.layers.deploy import DeployForm
-from mindyolo_ext.layers.fold import fold_implicit
-from mindyolo_ext.layers.repvgg import RepVGGBlock
+from mindyolo_ext.layers.elan import ELAN, Down, ImplicitConv
+from mindyolo_ext.layers.grid import cell_positions
+from mindyolo_ext.layers.rep import RepVGGBlock
 from mindyolo_ext.layers.resize import double, space_to_depth
+from mindyolo_ext.layers.spp import SPPCSPC
 from mindyolo_ext.models.dynamicdet.variants import (
     ANCHORS_PER_LEVEL,
     VARIANTS,
@@ -29,92 +31,8 @@ from mindyolo_ext.priors import Priors, checked_anchors, grid_priors
 
 ROUTER_REDUCTION = 4
 LINKS = 5  # maps of backbone that backbone2 reads
-MAX_CELLS = 512  # along one side of a level: inputs up to 4096 pixels
 
 Maps = tuple[Tensor, ...]
-
-
-class ELAN(nn.Cell):
-    """Two 1 x 1 convolutions and a chain of 3 x 3 ones behind the second; a 1 x 1 convolution joins
-    them.
-
-    Args:
-        in_channels, out_channels: before and after.
-        width: channels of the two 1 x 1 convolutions.
-        depth: length of the chain.
-        dense: join every convolution of the chain, of half the width, instead of every second one.
-
-    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W). Joined are the chain, last one first,
-        then ``cv2``, then ``cv1``.
-    Source: arXiv:2211.04800; original ``cfg/*.yaml``.
-    """
-
-    def __init__(self, in_channels: int, width: int, out_channels: int, *, depth: int, dense: bool):
-        super().__init__()
-        channels = width // 2 if dense else width
-        self.step = 1 if dense else 2
-        self.cv1 = ConvBNAct(in_channels, width)
-        self.cv2 = ConvBNAct(in_channels, width)
-        self.chain = nn.CellList(
-            [ConvBNAct(width if i == 0 else channels, channels, 3) for i in range(depth)]
-        )
-        self.out = ConvBNAct(2 * width + channels * (depth // self.step), out_channels)
-
-    def construct(self, x: Tensor) -> Tensor:
-        y = self.cv2(x)
-        joined = (y, self.cv1(x))
-        for i, conv in enumerate(self.chain):
-            y = conv(y)
-            if (i + 1) % self.step == 0:
-                joined = (y,) + joined
-        return self.out(ops.cat(joined, 1))
-
-
-class Down(nn.Cell):
-    """Half the size, twice ``width`` channels: a 3 x 3 convolution beside a max-pool, both behind 1
-    x 1 convolutions.
-
-    Shape: (B, in_channels, H, W) -> (B, 2 width, H / 2, W / 2), the convolution's half first.
-        ``beside``: what the convolution's branch reads instead of ``x``.
-    """
-
-    def __init__(self, in_channels: int, width: int):
-        super().__init__()
-        self.pool = nn.MaxPool2d(2, 2, pad_mode="valid")
-        self.pooled = ConvBNAct(in_channels, width)
-        self.narrow = ConvBNAct(in_channels, width)
-        self.conv = ConvBNAct(width, width, 3, stride=2)
-
-    def construct(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
-        other = x if beside is None else beside
-        return ops.cat((self.conv(self.narrow(other)), self.pooled(self.pool(x))), 1)
-
-
-class SPPCSPC(nn.Cell):
-    """Spatial pyramid pooling inside a cross-stage block of ``channels`` channels.
-
-    Shape: (B, in_channels, H, W) -> (B, channels, H, W).
-    Source: original ``models/common.py``. The larger windows are chains of 5 x 5 ones, which give
-    the same values.
-    """
-
-    def __init__(self, in_channels: int, channels: int):
-        super().__init__()
-        self.cv1 = ConvBNAct(in_channels, channels)
-        self.cv2 = ConvBNAct(in_channels, channels)
-        self.cv3 = ConvBNAct(channels, channels, 3)
-        self.cv4 = ConvBNAct(channels, channels)
-        self.cv5 = ConvBNAct(4 * channels, channels)
-        self.cv6 = ConvBNAct(channels, channels, 3)
-        self.cv7 = ConvBNAct(2 * channels, channels)
-        self.pool = nn.MaxPool2d(5, 1, pad_mode="same")
-
-    def construct(self, x: Tensor) -> Tensor:
-        y = self.cv4(self.cv3(self.cv1(x)))
-        five = self.pool(y)
-        nine = self.pool(five)
-        y = self.cv6(self.cv5(ops.cat((y, five, nine, self.pool(nine)), 1)))
-        return self.cv7(ops.cat((y, self.cv2(x)), 1))
 
 
 class Stage(nn.Cell):
@@ -286,31 +204,6 @@ class DualBackbone(nn.Cell):
         )
 
 
-class ImplicitConv(nn.Cell):
-    """The prediction of one level: a learned vector added, a 1 x 1 convolution, a learned vector
-    multiplied.
-
-    Shape: (B, in_channels, h, w) -> (B, out_channels, h, w).
-    Source: arXiv:2105.04206; original ``IDetect`` in ``models/yolo.py``.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        rng = np.random.RandomState(in_channels)
-        self.ia = Parameter(Tensor(rng.normal(0, 0.02, (1, in_channels, 1, 1)), float32))
-        self.conv = conv2d(in_channels, out_channels, 1, has_bias=True)
-        self.im = Parameter(Tensor(rng.normal(1, 0.02, (1, out_channels, 1, 1)), float32))
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.conv(x + self.ia) * self.im
-
-    def folded(self) -> nn.Cell:
-        """The same function as one convolution."""
-        return fold_implicit(
-            self.conv, self.ia.asnumpy().reshape(-1), self.im.asnumpy().reshape(-1)
-        )
-
-
 class Head(nn.Cell):
     """Spatial pyramid, a top-down and a bottom-up path of ELAN blocks, and one prediction layer per
     level.
@@ -460,7 +353,6 @@ class DynamicDet(nn.Cell):
             Tensor(pairs.T.reshape(1, 2, ANCHORS_PER_LEVEL, 1), float32)
             for pairs in np.split(np.array(self.anchors, np.float64), levels)
         )
-        self.cell_numbers = Tensor(np.arange(MAX_CELLS), float32)
 
     def construct(self, images: Tensor) -> Maps:
         maps = self.backbone(images)
@@ -548,13 +440,7 @@ class DynamicDet(nn.Cell):
             ops.cast(logits, float32), (batch, ANCHORS_PER_LEVEL, -1, height * width)
         )
         values = ops.transpose(ops.sigmoid(values), (0, 2, 1, 3))
-        columns = ops.broadcast_to(
-            ops.reshape(self.cell_numbers[:width], (1, width)), (height, width)
-        )
-        rows = ops.broadcast_to(
-            ops.reshape(self.cell_numbers[:height], (height, 1)), (height, width)
-        )
-        grid = ops.reshape(ops.stack((columns, rows), 0), (1, 2, 1, height * width))
+        grid = ops.reshape(cell_positions(height, width), (1, 2, 1, height * width))
         center = (2.0 * values[:, 0:2] - 0.5 + grid) * self.strides[level]
         size = 2.0 * values[:, 2:4]
         return center, size * size * self.anchor_sizes[level], values[:, 4:]
@@ -599,6 +485,14 @@ class DynamicDetDeploy(DeployForm):
     def second(self, images: Tensor, features: Maps) -> tuple[Tensor, Tensor]:
         """As ``DynamicDet.second``."""
         return self.network.second(images, features)
+
+    def first_heads(self, features: Maps) -> Maps:
+        """As ``DynamicDet.first_heads``."""
+        return self.network.first_heads(features)
+
+    def second_heads(self, images: Tensor, features: Maps) -> Maps:
+        """As ``DynamicDet.second_heads``."""
+        return self.network.second_heads(images, features)
 
 
 def _prior_biases(conv: nn.Conv2d, stride: int, num_classes: int) -> None:

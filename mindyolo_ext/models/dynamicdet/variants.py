@@ -49,6 +49,11 @@ class Scale:
     beside: int | None = None
 
     @property
+    def first_channels(self) -> tuple[int, int]:
+        """Channels of the first two convolutions, which tell the scales apart."""
+        return self.stem[0], self.stages[0][1] if self.p6 else self.stem[1]
+
+    @property
     def levels(self) -> int:
         """Levels of the heads."""
         return len(self.neck)

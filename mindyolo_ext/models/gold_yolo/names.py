@@ -16,34 +16,24 @@ from mindyolo_ext.checkpoint.names import (
 )
 from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.models.gold_yolo.variants import REG_MAX, VARIANTS
 
 MARK = "neck.low_IFM.0.conv.weight"  # YOLOv6, whose other names are the same, has no such layer
-# channels and kind of the stem -> registry name
-VARIANTS = {
-    (16, "RepVGG"): "gold_yolo_n",
-    (32, "RepVGG"): "gold_yolo_s",
-    (48, "RepVGG"): "gold_yolo_m",
-    (64, "convolution"): "gold_yolo_l",
-}
 STEMS = {
     "backbone.stem.rbr_dense.conv.weight": "RepVGG",
     "backbone.stem.rbr_reparam.weight": "RepVGG",
     "backbone.stem.block.conv.weight": "convolution",
 }
+# channels and kind of the stem -> registry name
+BY_STEM = {
+    (facts.scale.channels(64), "convolution" if facts.scale.silu else "RepVGG"): name
+    for name, facts in VARIANTS.items()
+}
 CLASS_HEADS = {"detect.cls_preds_af.0.weight": "fuse_ab", "detect.cls_preds.0.weight": "plain"}
 BOX_HEADS = {"fuse_ab": "detect.reg_preds_af.0.weight", "plain": "detect.reg_preds.0.weight"}
 DISTILL_HEAD = "detect.reg_preds_lrtb.0.weight"
-BINS = 17  # of each distance's distribution
+BINS = REG_MAX + 1  # of each distance's distribution
 EPSILON = 1e-3  # of the norms that deployment folds
-PUBLISHED_FORMS = {
-    "gold_yolo_n": "distill",
-    "gold_yolo_s": "distill",
-    "gold_yolo_m": "plain",
-    "gold_yolo_l": "plain",
-}
-# Pixels by which photos stay short of the input in the evaluation of the published weights: 636, or
-# 634, in 640.
-BORDERS = {"gold_yolo_n": 4, "gold_yolo_s": 6, "gold_yolo_m": 4, "gold_yolo_l": 4}
 FOLDED = "was folded into a kernel; the norm changes nothing but adds the kernel's bias"
 BRANCH = "was folded into its block's 3x3 kernel; zero"
 CONV_BIAS = "was folded into its norm's beta; zero"
@@ -54,7 +44,7 @@ class GoldYOLONames(NamesTable):
 
     Source: ``yolov6/models/yolo.py``, ``yolov6/utils/torch_utils.py`` (``fuse_model``),
         ``gold_yolo/switch_tool.py`` (``switch_to_deploy``) and
-        ``configs/experiment/eval_640_repro.py`` (``BORDERS``) of the original.
+        ``configs/experiment/eval_640_repro.py`` (the borders) of the original.
     """
 
     family = "gold_yolo"
@@ -65,8 +55,8 @@ class GoldYOLONames(NamesTable):
         if stem is None or head is None or MARK not in tensors:
             return []
         channels, kind = int(tensors[stem].shape[0]), STEMS[stem]
-        if (channels, kind) not in VARIANTS:
-            known = "; ".join(f"{name} {wide} {block}" for (wide, block), name in VARIANTS.items())
+        if (channels, kind) not in BY_STEM:
+            known = "; ".join(f"{name} {wide} {block}" for (wide, block), name in BY_STEM.items())
             raise CheckpointError(
                 f"gold_yolo: {channels} {kind} channels in the stem, wanted one of {known}"
             )
@@ -80,7 +70,7 @@ class GoldYOLONames(NamesTable):
         form = "distill" if DISTILL_HEAD in tensors else form
         return [
             Recognition(
-                VARIANTS[channels, kind], int(tensors[head].shape[0]), keywords={"form": form}
+                BY_STEM[channels, kind], int(tensors[head].shape[0]), keywords={"form": form}
             )
         ]
 
@@ -113,7 +103,7 @@ class GoldYOLONames(NamesTable):
         return {"detect.proj": bins, "detect.proj_conv.weight": bins.reshape(1, BINS, 1, 1)}
 
     def input_styles(self, recognition: Recognition, usual: InputSpec) -> dict[str, InputSpec]:
-        border = BORDERS[recognition.model]
+        border = VARIANTS[recognition.model].scale.published_border
         return {
             "usual": usual,
             "published": replace(usual, border=border, rounding="down_whole", shrink="area"),
@@ -123,7 +113,10 @@ class GoldYOLONames(NamesTable):
         self, recognition: Recognition, tensors: Mapping[str, np.ndarray]
     ) -> InputEvidence:
         form = recognition.keywords["form"]
-        if (form, recognition.num_classes) == (PUBLISHED_FORMS[recognition.model], 80):
+        if (form, recognition.num_classes) == (
+            VARIANTS[recognition.model].scale.published_form,
+            80,
+        ):
             return InputEvidence(
                 "published", f"{form} head of 80 classes, as the published weights"
             )

@@ -4,18 +4,19 @@ anchor-free head.
 Modules carry the names of the original, so a checkpoint's tensors find their place by themselves.
 """
 
-import math
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from mindyolo_ext.backend import Parameter, Tensor, float32, initializer, nn, ops
+from mindyolo_ext.backend import Tensor, float32, initializer, nn, ops
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.distances import DistanceBins
-from mindyolo_ext.layers.repvgg import RepVGGBlock
+from mindyolo_ext.layers.grid import cell_grid
+from mindyolo_ext.layers.heads import DistanceHead
+from mindyolo_ext.layers.rep import BepC3, Block, ConvWrapper, RepBlock, RepVGGBlock
 from mindyolo_ext.layers.resize import adaptive_average, bilinear
+from mindyolo_ext.layers.spp import SPPF, SimCSPSPPF
 from mindyolo_ext.models.gold_yolo.variants import (
     FORMS,
     REG_MAX,
@@ -33,12 +34,8 @@ ANCHORS = (
     ((30, 61), (59, 59), (59, 119)),
     ((116, 90), (185, 185), (373, 326)),
 )
-MAX_CELLS = 512  # along one side of a level: inputs up to 4096 pixels
-PRIOR_PROBABILITY = 0.01  # of a class before the first step
 
 Features = tuple[Tensor, Tensor, Tensor]
-# makes a 3 x 3 building block from (in_channels, out_channels, *, stride)
-Block = Callable[..., nn.Cell]
 
 # The transformer and the injections keep PyTorch's own constants of batch norm
 TorchNormConv = partial(ConvBNAct, act=nn.Identity, eps=1e-5, momentum=0.9)
@@ -53,121 +50,10 @@ def _block(scale: Scale) -> Block:
 def _stage(scale: Scale, channels: int, repeats: int) -> nn.Cell:
     """``repeats`` blocks at equal width, as a chain or inside a CSP stage."""
     if scale.csp:
-        return BepC3(channels, repeats, scale)
-    return RepBlock([_block(scale)(channels, channels) for _ in range(repeats)])
-
-
-class ConvWrapper(nn.Cell):
-    """3 x 3 convolution with a bias, batch norm, SiLU.
-
-    Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1):
-        super().__init__()
-        self.block = ConvBNAct(in_channels, out_channels, 3, stride=stride, has_bias=True)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.block(x)
-
-
-class BottleRep(nn.Cell):
-    """Two blocks, and the input times ``alpha`` added. The original never trains ``alpha``.
-
-    Shape: (B, C, H, W) -> the same.
-    """
-
-    def __init__(self, channels: int, block: Block):
-        super().__init__()
-        self.alpha = Parameter(Tensor(np.ones(1), float32), name="alpha")
-        self.conv1 = block(channels, channels)
-        self.conv2 = block(channels, channels)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x)) + self.alpha * x
-
-
-class RepBlock(nn.Cell):
-    """Blocks one after the other.
-
-    Shape: (B, C, H, W) -> the same.
-    """
-
-    def __init__(self, blocks: list[nn.Cell]):
-        super().__init__()
-        self.conv1 = blocks[0]
-        self.block = nn.SequentialCell(*blocks[1:]) if len(blocks) > 1 else nn.Identity()
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.block(self.conv1(x))
-
-
-class BepC3(nn.Cell):
-    """A share of the channels through ``repeats // 2`` bottlenecks, as many past them, and a 1 x 1
-    convolution.
-
-    Shape: (B, C, H, W) -> the same.
-    """
-
-    def __init__(self, channels: int, repeats: int, scale: Scale):
-        super().__init__()
+        act = nn.SiLU if scale.silu else nn.ReLU
         hidden = int(channels * scale.csp)
-        conv = partial(ConvBNAct, act=nn.SiLU if scale.silu else nn.ReLU)
-        self.cv1 = conv(channels, hidden)
-        self.cv2 = conv(channels, hidden)
-        self.cv3 = conv(2 * hidden, channels)
-        self.m = RepBlock([BottleRep(hidden, _block(scale)) for _ in range(max(repeats // 2, 1))])
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.cv3(ops.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
-
-
-class SPPF(nn.Cell):
-    """The map beside its maxima over 5 x 5, 9 x 9 and 13 x 13 windows, between two 1 x 1
-    convolutions.
-
-    Shape: (B, C, H, W) -> the same.
-    """
-
-    def __init__(self, channels: int, act: Callable[[], nn.Cell]):
-        super().__init__()
-        self.cv1 = ConvBNAct(channels, channels // 2, act=act)
-        self.cv2 = ConvBNAct(2 * channels, channels, act=act)
-        self.pool = nn.MaxPool2d(5, 1, pad_mode="same")
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.cv2(_pyramid(self.cv1(x), self.pool))
-
-
-class SimCSPSPPF(nn.Cell):
-    """The pooling of ``SPPF`` with three convolutions before it and two behind, and one convolution
-    past it all.
-
-    Shape: (B, C, H, W) -> the same.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        hidden = channels // 2
-        self.cv1 = SimConv(channels, hidden)
-        self.cv2 = SimConv(channels, hidden)
-        self.cv3 = SimConv(hidden, hidden, 3)
-        self.cv4 = SimConv(hidden, hidden)
-        self.cv5 = SimConv(4 * hidden, hidden)
-        self.cv6 = SimConv(hidden, hidden, 3)
-        self.cv7 = SimConv(2 * hidden, channels)
-        self.pool = nn.MaxPool2d(5, 1, pad_mode="same")
-
-    def construct(self, x: Tensor) -> Tensor:
-        pooled = _pyramid(self.cv4(self.cv3(self.cv1(x))), self.pool)
-        return self.cv7(ops.cat((self.cv2(x), self.cv6(self.cv5(pooled))), 1))
-
-
-def _pyramid(x: Tensor, pool: nn.Cell) -> Tensor:
-    """The map and its maxima over growing windows, side by side."""
-    five = pool(x)
-    nine = pool(five)
-    return ops.cat((x, five, nine, pool(nine)), 1)
+        return BepC3(channels, hidden, repeats, block=_block(scale), act=act)
+    return RepBlock([_block(scale)(channels, channels) for _ in range(repeats)])
 
 
 class Backbone(nn.Cell):
@@ -431,74 +317,6 @@ class GatherDistribute(nn.Cell):
         return p3, n4, n5
 
 
-class Head(nn.Cell):
-    """On each level a stem, a convolution towards the classes and one towards the box, and the
-    form's predictors.
-
-    Args:
-        in_channels: of the three levels.
-        num_classes: K.
-        box_outputs: channels of the box distribution, 4 sides times its bins.
-        form: of ``FORMS``.
-
-    Shape: P3, N4, N5 -> raw maps (B, ., h, w), the form's predictors in order, of stride 8, then
-        16, then 32.
-    Source: original ``yolov6/models/effidehead.py`` and ``yolov6/models/heads``.
-    """
-
-    def __init__(
-        self, in_channels: tuple[int, int, int], num_classes: int, box_outputs: int, form: str
-    ):
-        super().__init__()
-        class_bias = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
-
-        def predictors(outputs: int, bias: float) -> nn.CellList:
-            cells = [conv2d(c, outputs, 1, has_bias=True) for c in in_channels]
-            for cell in cells:
-                cell.weight.set_data(initializer("zeros", cell.weight.shape, float32))
-                cell.bias.set_data(initializer(bias, cell.bias.shape, float32))
-            return nn.CellList(cells)
-
-        self.stems = nn.CellList([ConvBNAct(c, c) for c in in_channels])
-        self.cls_convs = nn.CellList([ConvBNAct(c, c, 3) for c in in_channels])
-        self.reg_convs = nn.CellList([ConvBNAct(c, c, 3) for c in in_channels])
-        self.form = form
-        if form == "fuse_ab":
-            self.cls_preds_af, self.reg_preds_af = (
-                predictors(num_classes, class_bias),
-                predictors(box_outputs, 1.0),
-            )
-            self.cls_preds_ab, self.reg_preds_ab = (
-                predictors(3 * num_classes, class_bias),
-                predictors(3 * 4, 1.0),
-            )
-        else:
-            self.cls_preds, self.reg_preds = (
-                predictors(num_classes, class_bias),
-                predictors(box_outputs, 1.0),
-            )
-        if form == "distill":
-            self.reg_preds_lrtb = predictors(4, 1.0)
-
-    def construct(self, p3: Tensor, n4: Tensor, n5: Tensor) -> tuple[Tensor, ...]:
-        return self._level(p3, 0) + self._level(n4, 1) + self._level(n5, 2)
-
-    def _level(self, feature: Tensor, level: int) -> tuple[Tensor, ...]:
-        x = self.stems[level](feature)
-        classes, box = self.cls_convs[level](x), self.reg_convs[level](x)
-        if self.form == "fuse_ab":
-            return (
-                self.cls_preds_af[level](classes),
-                self.reg_preds_af[level](box),
-                self.cls_preds_ab[level](classes),
-                self.reg_preds_ab[level](box),
-            )
-        found = (self.cls_preds[level](classes), self.reg_preds[level](box))
-        if self.form == "distill":
-            found = found + (self.reg_preds_lrtb[level](box),)
-        return found
-
-
 class GoldYOLO(nn.Cell):
     """The detector in training form.
 
@@ -530,14 +348,13 @@ class GoldYOLO(nn.Cell):
         self.drop_rates = tuple(float(rate) for rate in np.repeat(rates[1:], 2))
         self.backbone = Backbone(scale)
         self.neck = GatherDistribute(scale)
-        self.detect = Head(
+        self.detect = DistanceHead(
             tuple(scale.channels(base) for base in (128, 256, 512)),
             num_classes,
             4 * (self.reg_max + 1),
             form,
         )
         self.outputs_per_level = {"plain": 2, "fuse_ab": 4, "distill": 3}[form]
-        self.cell_numbers = Tensor(np.arange(MAX_CELLS) + 0.5, float32)
         self.bins = DistanceBins(self.reg_max)
 
     def construct(self, images: Tensor, keep: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -639,17 +456,9 @@ class GoldYOLO(nn.Cell):
 
     def _grid(self, heads: tuple[Tensor, ...], repeats: int) -> tuple[Tensor, Tensor, Tensor]:
         """Cell centres and strides, those of each level ``repeats`` times."""
-        all_x, all_y, all_strides = (), (), ()
-        for level, stride in enumerate(self.strides):
-            height, width = heads[level * self.outputs_per_level].shape[2:]
-            shape = (repeats, height, width)
-            x, y = self.cell_numbers[:width], ops.expand_dims(self.cell_numbers[:height], 1)
-            all_x = all_x + (ops.reshape(ops.broadcast_to(x, shape), (-1,)),)
-            all_y = all_y + (ops.reshape(ops.broadcast_to(y, shape), (-1,)),)
-            all_strides = all_strides + (
-                ops.full((repeats * height * width,), float(stride), dtype=float32),
-            )
-        return ops.cat(all_x, 0), ops.cat(all_y, 0), ops.cat(all_strides, 0)
+        sizes = tuple(level.shape[2:] for level in heads[:: self.outputs_per_level])
+        column, row, stride = cell_grid(sizes, self.strides, repeats)
+        return column + 0.5, row + 0.5, stride
 
 
 class GoldYOLODeploy(DeployForm):

@@ -10,6 +10,7 @@ from mindyolo_ext.contracts import StepClock
 from mindyolo_ext.losses.assign.grid import CONFLICTS, PRIME, AnchorBoxAssigner, CellAssigner
 from mindyolo_ext.losses.assign.lookup import match_matrix, of_matched_box
 from mindyolo_ext.losses.iou import Box, box_from_center, diou, giou, iou
+from mindyolo_ext.losses.terms import focal_cross_entropy
 from mindyolo_ext.models.registry import register_trainable
 
 BOX_LOSSES = ("iou", "giou", "diou", "ciou", "siou")
@@ -202,17 +203,6 @@ def overlap(kind: str, first: Box, second: Box) -> Tensor:
 def _angle(box: Box) -> Tensor:
     """Angle whose tangent is width over height; sides count as EPS at least."""
     return ops.atan(ops.maximum(box[2] - box[0], EPS) / ops.maximum(box[3] - box[1], EPS))
-
-
-def focal_cross_entropy(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
-    """Binary cross-entropy times ``(1 - exp(-cross-entropy)) ** gamma``, elementwise. Source:
-    arXiv:1708.02002.
-    """
-    # relu - logits * target is exact at target 1, so that the entropy is never below 0
-    entropy = ops.relu(logits) - logits * target + ops.softplus(-ops.abs(logits))
-    if gamma == 0:
-        return entropy
-    return ops.pow(1.0 - ops.exp(-entropy), gamma) * entropy
 
 
 @register_trainable

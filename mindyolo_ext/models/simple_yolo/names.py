@@ -8,7 +8,7 @@ import numpy as np
 
 from mindyolo_ext.checkpoint.names import Ignored, NamesTable, Recognition
 from mindyolo_ext.errors import CheckpointError
-from mindyolo_ext.models.simple_yolo.variants import STRIDES
+from mindyolo_ext.models.simple_yolo.variants import STRIDES, VARIANTS
 
 DEFAULT_ANCHORS = 3  # per level
 BACKBONE = "backbone."
@@ -21,20 +21,7 @@ LAST_HEAD = "det_head.heads.2.weight"  # its input has the channels of the backb
 WHOLE = {HEAD, LAST_HEAD, "spp.conv2.0.weight", "pan.head3.1.0.weight"}
 CLASSIFIER = ("backbone.fc.weight", "backbone.fc.bias")
 SLOPE = ".activation.weight"  # of ReLUs with a learned slope
-# residual blocks of each layer, whether they are bottlenecks -> depth
-DEPTHS = {
-    ((2, 2, 2, 2), False): 18,
-    ((3, 4, 6, 3), False): 34,
-    ((3, 4, 6, 3), True): 50,
-    ((3, 4, 23, 3), True): 101,
-}
-FULL_WIDTH = {
-    "resnet18": 512,
-    "resnet34": 512,
-    "resnet50": 2048,
-    "resnet101": 2048,
-    "darknet": 1024,
-}
+BACKBONES = {facts.scale.name: facts.scale for facts in VARIANTS.values()}
 
 
 class SimpleYOLONames(NamesTable):
@@ -63,7 +50,9 @@ class SimpleYOLONames(NamesTable):
                     None,
                     prefix=BACKBONE,
                     part="backbone",
-                    keywords={"channel_sparsity": _sparsity(int(channels), FULL_WIDTH[backbone])},
+                    keywords={
+                        "channel_sparsity": _sparsity(int(channels), BACKBONES[backbone].channels)
+                    },
                 )
             ]
         if not set(tensors) >= WHOLE or not (
@@ -82,7 +71,9 @@ class SimpleYOLONames(NamesTable):
             )
         )
         keywords: dict[str, object] = {
-            "channel_sparsity": _sparsity(int(tensors[LAST_HEAD].shape[1]), FULL_WIDTH[backbone])
+            "channel_sparsity": _sparsity(
+                int(tensors[LAST_HEAD].shape[1]), BACKBONES[backbone].channels
+            )
         }
         if any(name.endswith(SLOPE) for name in tensors):
             keywords["act"] = "prelu"
@@ -168,16 +159,18 @@ def _resnet(tensors: Mapping[str, np.ndarray]) -> str:
         for layer in LAYERS
     )
     bottleneck = "layer1.0.conv3.weight" in tensors
-    if (blocks, bottleneck) not in DEPTHS:
-        known = "; ".join(
-            f"ResNet-{depth} {counts}{' bottlenecks' if wide else ''}"
-            for (counts, wide), depth in DEPTHS.items()
-        )
-        raise CheckpointError(
-            f"simple_yolo: a ResNet of {blocks} {'bottlenecks' if bottleneck else 'blocks'}, "
-            f"wanted one of {known}"
-        )
-    return f"resnet{DEPTHS[blocks, bottleneck]}"
+    resnets = {f.title: f.scale for f in VARIANTS.values() if f.scale.name != "darknet"}
+    for facts in resnets.values():
+        if (facts.blocks, facts.bottleneck) == (blocks, bottleneck):
+            return facts.name
+    known = "; ".join(
+        f"{title} {facts.blocks}{' bottlenecks' if facts.bottleneck else ''}"
+        for title, facts in resnets.items()
+    )
+    raise CheckpointError(
+        f"simple_yolo: a ResNet of {blocks} {'bottlenecks' if bottleneck else 'blocks'}, "
+        f"wanted one of {known}"
+    )
 
 
 def _sparsity(channels: int, full: int) -> float:

@@ -9,10 +9,11 @@ from functools import partial
 
 import numpy as np
 
-from mindyolo_ext.backend import HeNormal, Parameter, Tensor, float32, nn, ops
+from mindyolo_ext.backend import HeNormal, Parameter, Tensor, nn, ops
 from mindyolo_ext.layers.conv import conv2d
 from mindyolo_ext.layers.deploy import DeployForm
-from mindyolo_ext.layers.pool import HalvingMaxPool
+from mindyolo_ext.layers.grid import cell_grid
+from mindyolo_ext.layers.pool import HalvingMaxPool, MaxPoolPyramid
 from mindyolo_ext.layers.resize import double
 from mindyolo_ext.models.registry import register_model
 from mindyolo_ext.models.simple_yolo.variants import (
@@ -26,7 +27,6 @@ from mindyolo_ext.models.simple_yolo.variants import (
 )
 from mindyolo_ext.priors import Priors, checked_anchors, grid_priors
 
-MAX_CELLS = 256  # along one side of a level: inputs up to 2048 pixels
 _LOWEST = -1e30
 
 Heads = tuple[Tensor, Tensor, Tensor]
@@ -243,23 +243,18 @@ class Darknet(nn.Cell):
 
 
 class SPP(nn.Cell):
-    """Maxima over 5 x 5, 9 x 9 and 13 x 13 windows beside the map. Shape: (B, C, H, W) -> the same.
-
-    Source: arXiv:1406.4729. The larger windows are chains of 5 x 5 ones, which give the same
-    values.
+    """Maxima over 5 x 5, 9 x 9 and 13 x 13 windows beside the map. Shape: (B, C, H, W) -> the
+    same.
     """
 
     def __init__(self, channels: int, act: str):
         super().__init__()
         self.conv1 = conv_bn_act(channels, channels // 2, 1, act)
-        self.pool = nn.MaxPool2d(5, 1, pad_mode="same")
+        self.pyramid = MaxPoolPyramid()
         self.conv2 = conv_bn_act(channels // 2 * 4, channels, 1, act)
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.conv1(x)
-        five = self.pool(x)
-        nine = self.pool(five)
-        return self.conv2(ops.cat((x, five, nine, self.pool(nine)), 1))
+        return self.conv2(self.pyramid(self.conv1(x)))
 
 
 class PAN(nn.Cell):
@@ -373,11 +368,6 @@ class SimpleYOLO(nn.Cell):
         self.spp = SPP(channels, act)
         self.pan = PAN(channels, act)
         self.det_head = DetectionHead(channels, self.anchors_per_level * (5 + num_classes))
-        self.anchor_sizes = tuple(
-            Tensor(level.T[None, :, :, None], float32)  # (1, 2, a, 1)
-            for level in np.split(np.array(self.anchors), len(STRIDES))
-        )
-        self.cell_numbers = Tensor(np.arange(MAX_CELLS), float32)
 
     def construct(self, images: Tensor) -> Heads:
         p3, p4, p5 = self.backbone(images)
@@ -453,37 +443,11 @@ class SimpleYOLO(nn.Cell):
 
     def _grid(self, size: tuple[int, int]) -> tuple[Tensor, ...]:
         """Column, row and stride of every row's cell, width and height of its anchor, cells
-        across and down; (1, A).
+        across and down; (A,) or (1, A).
         """
-        parts = ()
-        for level, stride in enumerate(self.strides):
-            height, width = size[0] // stride, size[1] // stride
-            shape = (self.anchors_per_level, height, width)
-            columns = ops.broadcast_to(ops.reshape(self.cell_numbers[:width], (1, 1, width)), shape)
-            rows = ops.broadcast_to(ops.reshape(self.cell_numbers[:height], (1, height, 1)), shape)
-            anchor_width, anchor_height = (
-                ops.broadcast_to(ops.reshape(self.anchor_sizes[level][:, i], (-1, 1, 1)), shape)
-                for i in (0, 1)
-            )
-            same = ops.ones(shape, float32)
-            parts = parts + (
-                ops.reshape(
-                    ops.stack(
-                        (
-                            columns,
-                            rows,
-                            same * stride,
-                            anchor_width,
-                            anchor_height,
-                            same * width,
-                            same * height,
-                        ),
-                        0,
-                    ),
-                    (7, -1),
-                ),
-            )
-        return ops.split(ops.cat(parts, 1), 1, 0)
+        sizes = tuple((size[0] // stride, size[1] // stride) for stride in self.strides)
+        cells = cell_grid(sizes, self.strides, self.anchors_per_level)
+        return cells + ops.split(_anchor_rows(self.anchors, sizes), 1, 0)
 
     def priors(self, height: int, width: int) -> Priors:
         """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x
@@ -514,6 +478,19 @@ class SimpleYOLODeploy(DeployForm):
 
     def construct(self, images: Tensor) -> Heads:
         return self.network(images)
+
+
+@ops.constexpr
+def _anchor_rows(
+    anchors: tuple[tuple[float, float], ...], sizes: tuple[tuple[int, int], ...]
+) -> Tensor:
+    """Width and height of every row's anchor, cells across and down its level, (4, A)."""
+    per_level, parts = len(anchors) // len(sizes), []
+    for level, (height, width) in enumerate(sizes):
+        own = np.array(anchors[level * per_level : (level + 1) * per_level], np.float64)
+        rows = np.column_stack((own, np.tile((width, height), (per_level, 1))))
+        parts.append(np.repeat(rows, height * width, 0))
+    return Tensor(np.concatenate(parts).T.astype(np.float32))
 
 
 def _tanh(x: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ import numpy as np
 
 from mindyolo_ext.checkpoint.names import NamesTable, Recognition
 from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.models.yolo_fastestv2.variants import COCO_ANCHORS, STRIDES
 
-_LEVELS = 2
-_DEFAULT_ANCHORS = 3  # per level
+_LEVELS = len(STRIDES)
+_DEFAULT_ANCHORS = len(COCO_ANCHORS) // _LEVELS  # per level
 _BACKBONE_ONLY = {
     "first_conv.0.weight",
     "stage2.0.branch_proj.0.weight",

@@ -9,6 +9,7 @@ import numpy as np
 from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.layers.conv import conv2d
 from mindyolo_ext.layers.deploy import DeployForm
+from mindyolo_ext.layers.grid import cell_positions
 from mindyolo_ext.layers.pool import HalvingMaxPool
 from mindyolo_ext.layers.resize import double
 from mindyolo_ext.models.registry import register_model
@@ -20,8 +21,6 @@ from mindyolo_ext.models.yolo_fastestv2.variants import (
     official_input,
 )
 from mindyolo_ext.priors import Priors, checked_anchors, grid_priors
-
-MAX_CELLS = 256  # along one side of a level: inputs up to 4096 pixels
 
 Heads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -204,7 +203,6 @@ class YoloFastestV2(nn.Cell):
             Tensor(level[None, :, :, None], float32)  # (1, a, 2, 1)
             for level in np.split(np.array(self.anchors), len(STRIDES))
         )
-        self.cell_numbers = Tensor(np.arange(MAX_CELLS), float32)
 
     def construct(self, images: Tensor) -> Heads:
         cls_2, reg_2, cls_3, reg_3 = self.fpn(*self.backbone(images))
@@ -264,13 +262,7 @@ class YoloFastestV2(nn.Cell):
         anchors, cells, stride = self.anchors_per_level, height * width, self.strides[level]
         reg = 2.0 * ops.sigmoid(ops.reshape(reg, (batch, anchors, 4, cells)))
         xy, wh = ops.split(reg, 2, 2)  # (B, a, 2, cells)
-        columns = ops.broadcast_to(
-            ops.reshape(self.cell_numbers[:width], (1, width)), (height, width)
-        )
-        rows = ops.broadcast_to(
-            ops.reshape(self.cell_numbers[:height], (height, 1)), (height, width)
-        )
-        grid = ops.reshape(ops.stack((columns, rows), 0), (1, 1, 2, cells))
+        grid = ops.reshape(cell_positions(height, width), (1, 1, 2, cells))
         centers = (xy - 0.5 + grid) * stride
         sizes = wh * wh * self.anchor_sizes[level]
         objectness = ops.sigmoid(ops.reshape(obj, (batch, anchors, 1, cells)))

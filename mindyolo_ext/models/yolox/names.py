@@ -14,15 +14,13 @@ from mindyolo_ext.checkpoint.names import (
 )
 from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.models.yolox.variants import VARIANTS, YOLOX_INPUTS
 
 # channels of the stem, bottlenecks of dark3, depthwise convolutions -> registry name
 CSP_VARIANTS = {
-    (16, 3, True): "yolox_nano",
-    (24, 3, False): "yolox_tiny",
-    (32, 3, False): "yolox_s",
-    (48, 6, False): "yolox_m",
-    (64, 9, False): "yolox_l",
-    (80, 12, False): "yolox_x",
+    (facts.scale.stem_channels, 3 * facts.scale.backbone_repeats, facts.scale.depthwise): name
+    for name, facts in VARIANTS.items()
+    if not facts.scale.darknet
 }
 STEMS = {"csp": "backbone.backbone.stem.conv", "darknet53": "backbone.backbone.stem.0"}
 CLASS_HEAD = "head.cls_preds.0.weight"
@@ -137,8 +135,6 @@ class YOLOXNames(NamesTable):
         return found
 
     def input_styles(self, recognition: Recognition, usual: InputSpec) -> dict[str, InputSpec]:
-        from mindyolo_ext.models.yolox.variants import YOLOX_INPUTS
-
         return {style: make(usual.size) for style, make in YOLOX_INPUTS.items()}
 
     def input_evidence(

@@ -12,12 +12,13 @@ import numpy as np
 from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 from mindyolo_ext.layers.deploy import DeployForm
+from mindyolo_ext.layers.grid import cell_grid, cell_numbers
+from mindyolo_ext.layers.pool import MaxPoolPyramid
 from mindyolo_ext.layers.resize import double, space_to_depth
 from mindyolo_ext.models.registry import register_model
 from mindyolo_ext.models.yolox.variants import STRIDES, VARIANTS, Scale, official_input
 from mindyolo_ext.priors import Priors, grid_priors
 
-MAX_CELLS = 512  # along one side of a level: inputs up to 4096 pixels
 PRIOR_PROBABILITY = 0.01  # of an object and of a class before the first step
 
 Features = tuple[Tensor, Tensor, Tensor]
@@ -93,21 +94,16 @@ class SPPBottleneck(nn.Cell):
     convolutions.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, H, W).
-    Source: arXiv:1406.4729. The larger windows are chains of 5 x 5 ones, which give the same
-    values.
     """
 
     def __init__(self, in_channels: int, out_channels: int, act: Callable[[], nn.Cell] = nn.SiLU):
         super().__init__()
         self.conv1 = ConvBNAct(in_channels, in_channels // 2, act=act)
         self.conv2 = ConvBNAct(2 * in_channels, out_channels, act=act)
-        self.pool = nn.MaxPool2d(5, 1, pad_mode="same")
+        self.pyramid = MaxPoolPyramid()
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.conv1(x)
-        five = self.pool(x)
-        nine = self.pool(five)
-        return self.conv2(ops.cat((x, five, nine, self.pool(nine)), 1))
+        return self.conv2(self.pyramid(self.conv1(x)))
 
 
 class Focus(nn.Cell):
@@ -382,13 +378,10 @@ class YOLOX(nn.Cell):
             )
         else:
             conv = DWConv if scale.depthwise else ConvBNAct
-            self.backbone = PAFPN(
-                channels, max(round(3 * scale.depth), 1), round(3 * scale.depth), conv
-            )
+            self.backbone = PAFPN(channels, scale.backbone_repeats, scale.repeats, conv)
             self.head = DecoupledHead(
                 (4 * channels, 8 * channels, 16 * channels), hidden, num_classes, conv, nn.SiLU
             )
-        self.cell_numbers = Tensor(np.arange(MAX_CELLS), float32)
 
     def construct(self, images: Tensor) -> Heads:
         return self.head(*self.backbone(images))
@@ -458,24 +451,14 @@ class YOLOX(nn.Cell):
         found = ()
         for level, stride in enumerate(self.strides):
             height, width = heads[3 * level].shape[2:]
-            found = found + (
-                (self.cell_numbers[:width], self.cell_numbers[:height], float(stride)),
-            )
+            found = found + ((cell_numbers(width), cell_numbers(height), float(stride)),)
         return found
 
     def grid(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         """Column and row of every prediction's cell, and its stride in pixels, each (A,)
         float32.
         """
-        all_columns, all_rows, all_strides = (), (), ()
-        for columns, rows, stride in self.levels(heads):
-            shape = (rows.shape[0], columns.shape[0])
-            all_columns = all_columns + (ops.reshape(ops.broadcast_to(columns, shape), (-1,)),)
-            all_rows = all_rows + (
-                ops.reshape(ops.broadcast_to(ops.expand_dims(rows, 1), shape), (-1,)),
-            )
-            all_strides = all_strides + (ops.full((shape[0] * shape[1],), stride, dtype=float32),)
-        return ops.cat(all_columns, 0), ops.cat(all_rows, 0), ops.cat(all_strides, 0)
+        return cell_grid(tuple(level.shape[2:] for level in heads[::3]), self.strides)
 
     def priors(self, height: int, width: int) -> Priors:
         """The cells of all predictions for an input of this size, in the order of ``predict``."""

@@ -11,7 +11,8 @@ from helpers import padded_targets
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.contracts import StepClock
-from mindyolo_ext.models.gold_yolo.loss import corners_in_pixels, divergence, varifocal
+from mindyolo_ext.losses.terms import divergence, varifocal
+from mindyolo_ext.models.gold_yolo.loss import corners_in_pixels
 from mindyolo_ext.models.registry import create_trainable
 
 pytestmark = pytest.mark.usefixtures("graph_mode")

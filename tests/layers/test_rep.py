@@ -5,7 +5,7 @@ import pytest
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.layers.fold import fold_batch_norms
-from mindyolo_ext.layers.repvgg import RepVGGBlock
+from mindyolo_ext.layers.rep import RepVGGBlock
 
 pytestmark = pytest.mark.usefixtures("graph_mode")
 
