@@ -37,6 +37,11 @@ from measuring import (
 logger = logging.getLogger("benchmarks")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+sys.path.insert(0, str(ROOT))
+
+from mindyolo_ext.models.gold_yolo.variants import T4  # noqa: E402
+from mindyolo_ext.models.registry import families, family  # noqa: E402
+
 RECIPE = str(ROOT / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml")
 YOLOX_TINY, YOLOX_S = (
     str(ROOT / "configs" / "yolox" / f"yolox-{scale}.yaml") for scale in ("tiny", "s")
@@ -58,8 +63,7 @@ SIMPLE_YOLO = {
     name: str(ROOT / "configs" / "simple_yolo" / f"simple-yolo-resnet18{name}.yaml")
     for name in ("", "-w025", "-single-grid", "-all-grid")
 }
-# Pictures per second that the original publishes for a T4, TensorRT 7, half precision, batch 1
-GOLD_YOLO_ON_T4 = {"n": 563, "s": 286, "m": 152, "l": 88}
+GOLD_YOLO_SCALES = [name.removeprefix("gold_yolo_") for name in family("gold_yolo").variants]
 BATCH, BOXES_PER_PICTURE, RATE = 16, 7, 1e-6
 
 
@@ -147,14 +151,8 @@ MOST_MEMORY = 20  # GB that the largest one's training step may take
 def main() -> int:
     """Run the cases asked for; returns the exit status."""
     options = _parser().parse_args()
-    options.clones = {
-        "yolo_fastestv2": options.yolo_fastestv2_repo,
-        "yolox": options.yolox_repo,
-        "gold_yolo": options.gold_yolo_repo,
-        "dynamicdet": options.dynamicdet_repo,
-        "simple_yolo": options.simple_yolo_repo,
-        "mindyolo": options.mindyolo_repo,
-    }
+    peers = [*families(), "mindyolo"]
+    options.clones = {name: vars(options)[f"{name}_repo"] for name in peers}
     logging.basicConfig(level="INFO", stream=sys.stdout, format="%(message)s")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers end too
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: options.threads]))
@@ -190,24 +188,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=[*CASES, []],
     )
     parser.add_argument("--torch-python", help="a Python with PyTorch, NumPy and OpenCV")
-    parser.add_argument(
-        "--yolo-fastestv2-repo", type=Path, help="a clone of dog-qiuqiu/Yolo-FastestV2, unchanged"
-    )
-    parser.add_argument(
-        "--yolox-repo", type=Path, help="a clone of Megvii-BaseDetection/YOLOX, unchanged"
-    )
-    parser.add_argument(
-        "--gold-yolo-repo",
-        type=Path,
-        help="the folder Detection/Gold-YOLO of a clone of "
-        "huawei-noah/Efficient-Computing, unchanged",
-    )
-    parser.add_argument(
-        "--dynamicdet-repo", type=Path, help="a clone of VDIGPKU/DynamicDet, unchanged"
-    )
-    parser.add_argument(
-        "--simple-yolo-repo", type=Path, help="a clone of zh320/simple-yolo-pytorch, unchanged"
-    )
+    for name, record in families().items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}-repo",
+            type=Path,
+            help=f"a clone of {record.repository}, unchanged",
+        )
     parser.add_argument(
         "--mindyolo-repo",
         type=Path,
@@ -395,7 +381,7 @@ def gold_yolo_forward(bench: Bench) -> tuple[list[Row], list[str]]:
     """Deploy form and exported ONNX file of all scales against the original's."""
     ours, theirs, exported = bench.ours(), bench.theirs("gold_yolo"), bench.ours()
     rows = []
-    for scale in GOLD_YOLO_ON_T4:
+    for scale in GOLD_YOLO_SCALES:
         weights = ours(
             "make_weights", folder=str(bench.folder), recipe=GOLD_YOLO[f"{scale}-distill"]
         )
@@ -414,7 +400,10 @@ def gold_yolo_forward(bench: Bench) -> tuple[list[Row], list[str]]:
             ),
             *_onnx_rows(what, times),
         ]
-    speeds = ", ".join(f"{scale} {count}" for scale, count in GOLD_YOLO_ON_T4.items())
+    facts = family("gold_yolo").variants
+    speeds = ", ".join(
+        f"{scale} {facts[f'gold_yolo_{scale}'].published[T4]:g}" for scale in GOLD_YOLO_SCALES
+    )
     return rows, [
         "Batch 1, 640 x 640, the networks of the published weights (n and s in the form `distill`, "
         "m and l `plain`) with decoding; RepVGG blocks merged and batch norms folded on both "

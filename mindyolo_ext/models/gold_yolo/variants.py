@@ -49,8 +49,11 @@ class Scale:
         return max(round(base * self.depth), 1)
 
 
-def _published(val: float, parameters: float, gflops: float) -> dict[str, float]:
-    return {"AP val": val, "parameters, M": parameters, "GFLOPs": gflops}
+T4 = "images/s on a T4 with TensorRT 7, float16, batch 1"
+
+
+def _published(val: float, parameters: float, gflops: float, speed: float) -> dict[str, float]:
+    return {"AP val": val, "parameters, M": parameters, "GFLOPs": gflops, T4: speed}
 
 
 # Published: README of the original, COCO val2017 at 640 x 640
@@ -60,28 +63,28 @@ VARIANTS = {
         Scale(0.33, 0.25, gather=96, published_form="distill"),
         (640, 640),
         6_077_084,
-        _published(39.9, 5.6, 12.1),
+        _published(39.9, 5.6, 12.1, 563),
     ),
     "gold_yolo_s": Variant(
         "Gold-YOLO-S",
         Scale(0.33, 0.5, gather=128, published_form="distill", published_border=6),
         (640, 640),
         23_202_940,
-        _published(46.4, 21.5, 46.0),
+        _published(46.4, 21.5, 46.0, 286),
     ),
     "gold_yolo_m": Variant(
         "Gold-YOLO-M",
         Scale(0.6, 0.75, csp=2 / 3),
         (640, 640),
         44_326_772,
-        _published(51.1, 41.3, 87.5),
+        _published(51.1, 41.3, 87.5, 152),
     ),
     "gold_yolo_l": Variant(
         "Gold-YOLO-L",
         Scale(1.0, 1.0, csp=0.5, silu=True, transformer=(3, 8)),
         (640, 640),
         75_114_665,
-        _published(53.3, 75.1, 151.7),
+        _published(53.3, 75.1, 151.7, 88),
     ),
 }
 
