@@ -521,3 +521,20 @@ def test_ruff_finds_nothing():
         [sys.executable, "-m", "ruff", "check", str(ROOT)], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_docs_name_files_that_exist():
+    places = [ROOT, PACKAGE, PACKAGE / "models"]
+    named = re.compile(
+        r"`((?:mindyolo_ext|models|layers|losses|data|engine|checkpoint|tests)/[\w/.]+\.py)`"
+    )
+    missing = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        if page.name != "adding_a_family.md":  # its files exist in its own test
+            found = named.findall(page.read_text(encoding="utf-8"))
+            missing += [
+                f"{page.name}: {name}"
+                for name in found
+                if not any((place / name).is_file() for place in places)
+            ]
+    assert missing == []
