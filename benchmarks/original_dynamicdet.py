@@ -2,20 +2,10 @@
 replaced by the builder.
 """
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import torch
-from original import Original
+from original import Original, builder
 
-BUILDER = (
-    Path(__file__).resolve().parents[1]
-    / "mindyolo_ext"
-    / "checkpoint"
-    / "originals"
-    / "dynamicdet.py"
-)
 GAINS = {"box": 0.05, "obj": 0.7, "cls": 0.3}  # of its hyper-parameter files
 
 
@@ -28,10 +18,7 @@ class DynamicDet(Original):
 
     def network(self, weights, num_classes=80):
         """The original's network with the weights of a ``.pth`` file."""
-        spec = importlib.util.spec_from_file_location("dynamicdet_builder", BUILDER)
-        builder = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(builder)
-        network = builder.build({**weights, "num_classes": num_classes})
+        network = builder("dynamicdet").build({**weights, "num_classes": num_classes})
         del network.forward  # the builder's, which runs both exits
         state = torch.load(weights["foreign"], map_location="cpu", weights_only=True)["model"]
         network.load_state_dict({name: value.float() for name, value in state.items()}, strict=True)

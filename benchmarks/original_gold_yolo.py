@@ -10,18 +10,10 @@ import importlib.util
 import runpy
 import sys
 import types
-from pathlib import Path
 
 import torch
-from original import Original
+from original import Original, builder
 
-BUILDER = (
-    Path(__file__).resolve().parents[1]
-    / "mindyolo_ext"
-    / "checkpoint"
-    / "originals"
-    / "gold_yolo.py"
-)
 MAX_EPOCH = 300
 
 
@@ -30,9 +22,7 @@ class GoldYOLO(Original):
 
     def __init__(self, threads):
         super().__init__(threads)
-        spec = importlib.util.spec_from_file_location("gold_yolo_builder", BUILDER)
-        self.builder = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.builder)
+        self.builder = builder("gold_yolo")
         if not torch.cuda.is_available():
             torch.nn.Module.cuda = lambda module, _=None: module
 

@@ -10,18 +10,9 @@ import importlib.util
 import itertools
 import sys
 import types
-from pathlib import Path
 
 import torch
-from original import Original
-
-BUILDER = (
-    Path(__file__).resolve().parents[1]
-    / "mindyolo_ext"
-    / "checkpoint"
-    / "originals"
-    / "simple_yolo.py"
-)
+from original import Original, builder
 
 
 def load(name, path):
@@ -90,8 +81,8 @@ class SimpleYOLO(Original):
 
     def network(self, weights, num_classes=80):
         """The original's network with the weights of a ``.pth`` file."""
-        builder = load("simple_yolo_builder", BUILDER)
-        network = builder.build({**weights, "num_classes": num_classes})
+        hook = builder("simple_yolo")
+        network = hook.build({**weights, "num_classes": num_classes})
         del network.forward  # the builder's, which decodes
         for head in network.det_head.heads:
             head._forward_hooks.clear()

@@ -2,15 +2,8 @@
 are not installed.
 """
 
-import importlib.util
-from pathlib import Path
-
 import torch
-from original import Original
-
-BUILDER = (
-    Path(__file__).resolve().parents[1] / "mindyolo_ext" / "checkpoint" / "originals" / "yolox.py"
-)
+from original import Original, builder
 
 
 class YOLOX(Original):
@@ -18,10 +11,7 @@ class YOLOX(Original):
 
     def network(self, weights, num_classes=80):
         """The original's network with the weights of a ``.pth`` file."""
-        spec = importlib.util.spec_from_file_location("yolox_builder", BUILDER)
-        builder = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(builder)
-        network = builder.build({**weights, "num_classes": num_classes})
+        network = builder("yolox").build({**weights, "num_classes": num_classes})
         network.load_state_dict(
             torch.load(weights["foreign"], map_location="cpu", weights_only=True), strict=True
         )

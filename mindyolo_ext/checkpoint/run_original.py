@@ -25,7 +25,7 @@ def main(job_path):
     arrays.
     """
     job = json.loads(Path(job_path).read_text(encoding="utf-8"))
-    hook = _hook(Path(job["hook"]))
+    hook = load_hook(Path(job["hook"]))
     os.chdir(job["repo"])
     sys.path.insert(0, job["repo"])
     torch.set_num_threads(job["threads"])
@@ -77,9 +77,15 @@ def _numpy_numbers():
     )
 
 
-def _hook(path):
-    """The family's ``original.py``, a module that builds the network."""
-    spec = importlib.util.spec_from_file_location(f"original_{path.parent.name}", path)
+def load_hook(path):
+    """The family's ``original.py``, a module that builds the network; it may use ``stand_ins``."""
+    sys.modules["stand_ins"] = _loaded("stand_ins", HERE / "stand_ins.py")
+    return _loaded(f"original_{path.parent.name}", path)
+
+
+def _loaded(name, path):
+    """The file ``path`` as a module."""
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

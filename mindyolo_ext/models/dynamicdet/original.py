@@ -3,12 +3,11 @@ user's clone.
 """
 
 import ast
-import importlib.machinery
-import importlib.util
 import re
 import sys
-import types
 from pathlib import Path
+
+from stand_ins import StandIn, replace_missing
 
 # What the clone imports and its network does not use, with the modules inside that it names.
 UNUSED = {
@@ -34,14 +33,11 @@ def build(settings):
     """The original's network without weights; ``settings`` holds model, num_classes and
     architecture (router).
     """
-    for package, inside in UNUSED.items():
-        if importlib.util.find_spec(package) is None:
-            for name in (package, *(f"{package}.{part}" for part in inside)):
-                sys.modules[name] = _StandIn(name)
+    replace_missing(UNUSED)
     step = 2 if settings["architecture"]["router"] else 1
     path = Path("cfg", f"{CONFIGS[settings['model']]}-step{step}.yaml")
     config = _narrowed(_read_config(path), NARROW.get(settings["model"], 1))
-    sys.modules["yaml"] = _StandIn("yaml")
+    sys.modules["yaml"] = StandIn("yaml")
     sys.modules["yaml"].load = lambda *_, **__: config
     from models.yolo import Model
 
@@ -100,21 +96,3 @@ def _narrowed(config, divisor):
             if kind == "CBLinear":
                 arguments[0] = [channels // divisor for channels in arguments[0]]
     return config
-
-
-class _StandIn(types.ModuleType):
-    """An empty module that has every name, each of them another one, which can be called."""
-
-    __path__ = []
-
-    def __init__(self, name):
-        super().__init__(name)
-        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _StandIn(name)
-
-    def __call__(self, *_, **__):
-        return None

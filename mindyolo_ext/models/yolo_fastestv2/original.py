@@ -2,20 +2,14 @@
 user's clone.
 """
 
-import sys
-import types
+from stand_ins import replace_missing
 
 
 def build(settings):
     """The original's network without weights; ``settings`` holds num_classes and anchors (pairs,
     two levels).
     """
-    try:
-        import torchsummary  # noqa: F401
-    except ImportError:  # the clone imports it, its network does not use it
-        stand_in = types.ModuleType("torchsummary")
-        stand_in.summary = None
-        sys.modules["torchsummary"] = stand_in
+    replace_missing({"torchsummary": ()})  # the clone imports it, its network does not use it
     from model.detector import Detector
 
     return Detector(settings["num_classes"], len(settings["architecture"]["anchors"]) // 2, True)

@@ -2,11 +2,10 @@
 clone.
 """
 
-import importlib.machinery
 import importlib.util
-import sys
-import types
 from pathlib import Path
+
+from stand_ins import replace_missing
 
 EXPERIMENTS = {"yolox_darknet53": "yolov3"}  # the others are called as their models
 # What the clone imports and its network does not use, with the modules inside that it names.
@@ -24,10 +23,7 @@ UNUSED = {
 
 def build(settings):
     """The original's network without weights; ``settings`` holds model and num_classes."""
-    for package, inside in UNUSED.items():
-        if importlib.util.find_spec(package) is None:
-            for name in (package, *(f"{package}.{part}" for part in inside)):
-                sys.modules[name] = _StandIn(name)
+    replace_missing(UNUSED)
     model = settings["model"]
     path = Path("exps", "default", EXPERIMENTS.get(model, model) + ".py").resolve()
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -41,18 +37,3 @@ def build(settings):
 def outputs(result):
     """The network's result in two parts, because pixels and probabilities differ in size."""
     return {"boxes": result[..., :4], "probabilities": result[..., 4:]}
-
-
-class _StandIn(types.ModuleType):
-    """An empty module that has every name."""
-
-    __path__ = []
-
-    def __init__(self, name):
-        super().__init__(name)
-        self.__spec__ = importlib.machinery.ModuleSpec(name, None)
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *_, **__: None
