@@ -682,7 +682,7 @@ def test_shares_of_two_equal_ranks(case, monkeypatch, normaliser):
     """
     from types import SimpleNamespace
 
-    from mindyolo_ext.models.registry import gold_yolo
+    from mindyolo_ext.models.gold_yolo import loss as gold_yolo
 
     one = create_trainable(
         "gold_yolo_distill_loss", Predictions("plain"), teacher=Predictions("plain"), features=True
