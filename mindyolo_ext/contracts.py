@@ -37,6 +37,9 @@ class Cell(Protocol):
     def cells_and_names(self) -> Iterator[tuple[str, Cell]]:
         """The cell itself under an empty name, and every cell below it by its place."""
 
+    def name_cells(self) -> Mapping[str, Cell]:
+        """The cells directly below it by name."""
+
     def set_train(self, mode: bool = True) -> Cell:
         """Use statistics of the batch, or stored ones if ``mode`` is False; returns the cell."""
 
@@ -85,8 +88,9 @@ class Model(Inference, Cell, Protocol):
 class Routed(Protocol):
     """What a network has besides, if it decides per image how much to compute.
 
-    Without a router all images have easiness 0. ``predict`` runs both exits and picks; it is the
-    reference for programs that run an image's own exit alone.
+    Both its training form and its deploy form have this. Without a router all images have easiness
+    0. ``predict`` runs both exits and picks; it is the reference for programs that run an image's
+    own exit alone.
 
     Attributes:
         has_router: whether it can tell easy images from hard ones.
@@ -103,6 +107,13 @@ class Routed(Protocol):
     def second(self, images: Tensor, features: tuple[Tensor, ...]) -> BoxesAndScores:
         """The exit of hard images; rows as in ``predict``."""
 
+
+@runtime_checkable
+class RoutedHeads(Protocol):
+    """Raw heads of a routed network, for an export without decoding. A deploy form has a network
+    with them.
+    """
+
     def first_heads(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Raw heads of the first exit, one per level."""
 
@@ -111,7 +122,12 @@ class Routed(Protocol):
 
 
 @runtime_checkable
-class RoutedModel(Model, Routed, Protocol):
+class RoutedInference(Inference, Routed, Protocol):
+    """A routed network in training or deploy form."""
+
+
+@runtime_checkable
+class RoutedModel(Model, Routed, RoutedHeads, Protocol):
     """A routed detector in training form.
 
     Attributes:
@@ -161,11 +177,15 @@ class Trainable(Cell, Protocol):
 
 
 @runtime_checkable
-class SteppedTrainable(Trainable, Protocol):
-    """A trainable that depends on the epoch, or draws random numbers."""
+class Stepped(Protocol):
+    """What a trainable has besides, if it depends on the epoch or draws random numbers."""
 
     def begin_step(self, clock: StepClock) -> None:
         """Set, on the host and before every step, parameters of its own that nobody trains."""
+
+
+class SteppedTrainable(Trainable, Stepped, Protocol):
+    """A trainable that the engine prepares before every step."""
 
 
 class Predictor(Protocol):
@@ -173,7 +193,7 @@ class Predictor(Protocol):
 
     Attributes:
         input_spec, num_classes: of the network.
-        network: what is run.
+        network: what is run, in training or deploy form.
     """
 
     input_spec: InputSpec
