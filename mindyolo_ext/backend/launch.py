@@ -26,6 +26,7 @@ __all__ = [
     "abort",
     "cache_folder",
     "launcher_of",
+    "set_seed",
     "start",
     "world",
 ]
