@@ -193,7 +193,7 @@ class _Run:
         return max(8, math.ceil(most / 8) * 8)
 
     def _check_losses(self) -> None:
-        """What a loss refuses is told now, not when its stage begins. Raises: ValueError."""
+        """Validate every stage's loss up front. Raises: ValueError."""
         checked: list[dict] = []
         for epoch in range(max(self.config.train.epochs, 1)):
             loss, _ = stage_at(self.config, epoch)

@@ -310,13 +310,7 @@ class HeadsToy(nn.Cell):
 
 
 class RawToy(RoutedToy):
-    """``RoutedToy`` whose logits can be had."""
-
-    def first_heads(self, features: tuple[Tensor, Tensor]) -> tuple[Tensor]:
-        return (self.head(features[1]),)
-
-    def second_heads(self, images: Tensor, features: tuple[Tensor, Tensor]) -> tuple[Tensor]:
-        return (self.head2(features[0] + self.backbone(images * images)),)
+    """``RoutedToy`` whose deploy form exports logits."""
 
     def to_deploy(self) -> HeadsToy:
         return HeadsToy(self)

@@ -31,7 +31,7 @@ class GlobalSum(nn.Cell):
 
 
 class SyncBatchNorm2d(nn.Cell):
-    """Batch normalisation whose training statistics cover the batches of all ranks.
+    """Batch normalization whose training statistics cover the batches of all ranks.
 
     Takes the place of an ``nn.BatchNorm2d`` and keeps its parameters and their names. The running
     variance is the unbiased one, as in ``nn.BatchNorm2d``.
@@ -55,8 +55,8 @@ class SyncBatchNorm2d(nn.Cell):
             count = x.shape[0] * x.shape[2] * x.shape[3] * self.size
             sums = ops.sum(x, (0, 2, 3))
             mean = (self.all_reduce(sums) if self.size > 1 else sums) / count
-            centred = x - ops.reshape(mean, shape)
-            squares = ops.sum(centred * centred, (0, 2, 3))
+            centered = x - ops.reshape(mean, shape)
+            squares = ops.sum(centered * centered, (0, 2, 3))
             variance = (self.all_reduce(squares) if self.size > 1 else squares) / count
             unbiased = ops.stop_gradient(variance) * (count / max(count - 1, 1))
             keep = self.momentum
@@ -65,7 +65,7 @@ class SyncBatchNorm2d(nn.Cell):
             )
             ops.assign(self.moving_variance, self.moving_variance * keep + unbiased * (1.0 - keep))
             scale = self.gamma * ops.rsqrt(variance + self.eps)
-            return centred * ops.reshape(scale, shape) + ops.reshape(self.beta, shape)
+            return centered * ops.reshape(scale, shape) + ops.reshape(self.beta, shape)
         scale = self.gamma * ops.rsqrt(variance + self.eps)
         return x * ops.reshape(scale, shape) + ops.reshape(self.beta - mean * scale, shape)
 

@@ -9,7 +9,7 @@ ONEDNN_ISA = "AVX2"
 
 
 def prepare_environment() -> None:
-    """Cap oneDNN's instruction set and quieten MindSpore's C++ log, unless the user has set them.
+    """Cap oneDNN's instruction set and quiet MindSpore's C++ log, unless the user has set them.
 
     MindSpore 2.9 and 2.10 ship a oneDNN that falls back to its reference convolution for kernels
     larger than 1x1 on AVX-512 machines (about 80 times slower); capped at AVX2 it uses its fast

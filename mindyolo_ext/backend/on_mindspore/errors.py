@@ -6,15 +6,22 @@ from contextlib import contextmanager
 
 from mindyolo_ext.errors import DeviceError
 
-_CALL_STACK = re.compile(r"\n\s*-{4,}")
+# a title between two rules, as in "----\n- C++ Call Stack: (For framework developers)\n----\n"
+_TITLE = re.compile(r"\n*-{8,}\n- (.+)\n-{8,}\n")
+_FOR_DEVELOPERS = ("Call Stack", "Traceback", "framework developers")
 _NO_MEMORY = re.compile(
-    r"memory isn't enough|out of memory|(?:alloc|malloc)\w*\b.*\bfail", re.IGNORECASE
+    r"memory isn't enough|memory not enough|out of memory|alloc\w*\b.*\bfail", re.IGNORECASE
 )
 
 
 def without_call_stack(error: BaseException) -> str:
-    """MindSpore's message without the C++ call stack behind it."""
-    return _CALL_STACK.split(str(error), maxsplit=1)[0].strip()
+    """MindSpore's message without rules, titles and the sections for framework developers."""
+    lead, *sections = _TITLE.split(str(error))
+    texts = [lead]
+    for title, text in zip(sections[::2], sections[1::2], strict=True):
+        if not any(word in title for word in _FOR_DEVELOPERS):
+            texts.append(text)
+    return " ".join(text.strip() for text in texts if text.strip())
 
 
 @contextmanager
@@ -26,4 +33,4 @@ def explained(what: str, advice: str) -> Iterator[None]:
         message = without_call_stack(error)
         if isinstance(error, DeviceError) or not _NO_MEMORY.search(message):
             raise
-        raise DeviceError(f"{what}: not enough device memory ({message}); {advice}") from error
+        raise DeviceError(f"{what}: not enough device memory; {advice} ({message})") from error
