@@ -1,6 +1,6 @@
 """Parameters of a cell as NumPy arrays by name, and by optimizer group."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -58,6 +58,28 @@ def load_parameters(
         if name in values:
             parameter.set_data(Tensor(np.array(values[name], dtype=parameter.asnumpy().dtype)))
     return missing
+
+
+def state_values(parameters: Iterable[Parameter]) -> dict[str, np.ndarray]:
+    """Copies of a training's own parameters (optimizer, moving average) by their names."""
+    return {p.name: p.asnumpy().copy() for p in parameters}
+
+
+def load_state_values(parameters: Iterable[Parameter], values: Mapping[str, np.ndarray]) -> None:
+    """Put back what ``state_values`` gave. Raises: CheckpointError if names or shapes differ."""
+    own = {p.name: p for p in parameters}
+    missing, extra = sorted(set(own) - set(values)), sorted(set(values) - set(own))
+    if missing or extra:
+        raise CheckpointError(
+            f"optimizer state: missing {missing}, not wanted {extra}; were optimizer, moving "
+            "average or accumulation changed since the checkpoint?"
+        )
+    for name, parameter in own.items():
+        if tuple(values[name].shape) != tuple(parameter.shape):
+            raise CheckpointError(
+                f"optimizer state: {name} has shape {values[name].shape}, wanted {parameter.shape}"
+            )
+        parameter.set_data(Tensor(np.ascontiguousarray(values[name])))
 
 
 @dataclass(frozen=True)

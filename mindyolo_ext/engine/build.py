@@ -33,7 +33,7 @@ def split_dataset(config: Config, split: str) -> Dataset:
 
     Raises: ValueError if the recipe has none, or its classes are not ``data.class_names``.
     """
-    description = getattr(config.data, "train" if split == "train" else "val")
+    description = config.data.train if split == "train" else config.data.val
     if not description:
         raise ValueError(
             f"config: data.{split} is empty; describe it, for example "

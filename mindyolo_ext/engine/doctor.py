@@ -85,12 +85,12 @@ def _convolution_check() -> str:
 
     import numpy as np
 
-    from mindyolo_ext.backend import nn
+    from mindyolo_ext.backend import Tensor, nn
     from mindyolo_ext.backend.compiled import Compiled
 
     launch.start("CPU")
     layer = Compiled(nn.Conv2d(32, 64, 3, pad_mode="pad", padding=1))
-    picture = np.ones((1, 32, 160, 160), np.float32)
+    picture = Tensor(np.ones((1, 32, 160, 160), np.float32))
     layer(picture)
     begin = time.perf_counter()
     for _ in range(3):

@@ -96,8 +96,8 @@ class RoutedPredictor(Predictor):
     """Callable routed network that runs for each image only the exit it takes.
 
     The glance runs on the whole batch. If all images take the same exit they run together, else
-    one by one: more sizes would mean more compilations, padding would mean work for
-    nothing. An exit that no image takes is not even compiled.
+    one by one: more sizes would mean more compilations, padding would mean work for nothing. An
+    exit that no image takes is not even compiled.
 
     Args:
         model: a routed network of this project with its weights.

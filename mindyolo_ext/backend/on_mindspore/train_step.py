@@ -14,10 +14,9 @@ from mindspore import Parameter, ParameterTuple, Tensor, float32, nn, ops, value
 from mindyolo_ext.backend.distributed import average_over_ranks
 from mindyolo_ext.backend.on_mindspore.errors import explained
 from mindyolo_ext.backend.optimizer import OptimizerOptions
-from mindyolo_ext.backend.parameters import ParameterGroup
+from mindyolo_ext.backend.parameters import ParameterGroup, load_state_values, state_values
 from mindyolo_ext.backend.processes import world
 from mindyolo_ext.contracts import Trainable
-from mindyolo_ext.errors import CheckpointError
 
 _flatten = ops.MultitypeFuncGraph("flatten")
 _write = ops.MultitypeFuncGraph("write")
@@ -285,7 +284,7 @@ class TrainStep:
         rates: np.ndarray,
         controls: np.ndarray,
     ) -> np.ndarray:
-        """Take one step; returns the report."""
+        """Take one step; returns the report. Raises: DeviceError if device memory runs out."""
         batch = (Tensor(images), Tensor(targets), Tensor(mask))
         numbers = (Tensor(np.asarray(value, np.float32)) for value in (rates, controls))
         with explained("training step", "choose a smaller train.per_batch_size or input.size"):
@@ -309,24 +308,11 @@ class TrainStep:
         """Optimizer, accumulation, loss-scale and moving-average state by name, for a
         checkpoint.
         """
-        return {p.name: p.asnumpy().copy() for p in self._state_parameters()}
+        return state_values(self._state_parameters())
 
     def load_state(self, values: Mapping[str, np.ndarray]) -> None:
         """Put back what ``state`` gave. Raises: CheckpointError if names or shapes differ."""
-        own = {p.name: p for p in self._state_parameters()}
-        missing, extra = sorted(set(own) - set(values)), sorted(set(values) - set(own))
-        if missing or extra:
-            raise CheckpointError(
-                f"optimizer state: missing {missing}, not wanted {extra}; were optimizer, moving "
-                "average or accumulation changed since the checkpoint?"
-            )
-        for name, parameter in own.items():
-            if tuple(values[name].shape) != tuple(parameter.shape):
-                raise CheckpointError(
-                    f"optimizer state: {name} has shape {values[name].shape}, wanted "
-                    f"{parameter.shape}"
-                )
-            parameter.set_data(Tensor(np.ascontiguousarray(values[name])))
+        load_state_values(self._state_parameters(), values)
 
     def _state_parameters(self) -> list[Parameter]:
         """Parameters of the graph that are not the network's, and what the trainable remembers
