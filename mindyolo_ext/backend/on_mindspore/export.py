@@ -9,7 +9,9 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindyolo_ext.backend.on_mindspore.compiled import Compiled
+from mindyolo_ext.backend.on_mindspore.errors import without_call_stack
 from mindyolo_ext.contracts import Cell
+from mindyolo_ext.errors import CheckpointError, MissingFileError
 
 FORMATS = ("onnx", "mindir", "air")  # AIR needs an Ascend device
 
@@ -44,5 +46,16 @@ def write_graph(
 
 
 def load_mindir(path: str | Path) -> Compiled:
-    """The network of a MindIR file as a function of arrays."""
-    return Compiled(nn.GraphCell(ms.load(str(path))))
+    """The network of a MindIR file as a function of arrays.
+
+    Raises: MissingFileError; CheckpointError for a file that holds no network.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(f"{path}: no such file, wanted a MindIR file")
+    try:
+        graph = ms.load(str(path))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: MindSpore cannot load it as MindIR ({without_call_stack(error)})"
+        ) from error
+    return Compiled(nn.GraphCell(graph))
