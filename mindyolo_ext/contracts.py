@@ -107,13 +107,6 @@ class Routed(Protocol):
     def second(self, images: Tensor, features: tuple[Tensor, ...]) -> BoxesAndScores:
         """The exit of hard images; rows as in ``predict``."""
 
-
-@runtime_checkable
-class RoutedHeads(Protocol):
-    """Raw heads of a routed network, for an export without decoding. A deploy form has a network
-    with them.
-    """
-
     def first_heads(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Raw heads of the first exit, one per level."""
 
@@ -127,7 +120,7 @@ class RoutedInference(Inference, Routed, Protocol):
 
 
 @runtime_checkable
-class RoutedModel(Model, Routed, RoutedHeads, Protocol):
+class RoutedModel(Model, Routed, Protocol):
     """A routed detector in training form.
 
     Attributes:
@@ -155,7 +148,6 @@ class StepClock:
     rank: int = 0
 
 
-@runtime_checkable
 class Trainable(Cell, Protocol):
     """A model with its loss, the cell that the engine trains.
 

@@ -66,9 +66,7 @@ class Glance(nn.Cell):
         easiness, features = self.model.glance(images)
         found = ()
         if self.head:
-            found = (
-                self.model.network.first_heads(features) if self.raw else self.model.first(features)
-            )
+            found = self.model.first_heads(features) if self.raw else self.model.first(features)
         return found + (easiness,) + features
 
 
@@ -80,7 +78,7 @@ class FirstExit(nn.Cell):
         self.model, self.raw = model, raw
 
     def construct(self, *features: Tensor) -> tuple[Tensor, ...]:
-        return self.model.network.first_heads(features) if self.raw else self.model.first(features)
+        return self.model.first_heads(features) if self.raw else self.model.first(features)
 
 
 class SecondExit(nn.Cell):
@@ -92,7 +90,7 @@ class SecondExit(nn.Cell):
 
     def construct(self, images: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
         if self.raw:
-            return self.model.network.second_heads(images, features)
+            return self.model.second_heads(images, features)
         return self.model.second(images, features)
 
 
