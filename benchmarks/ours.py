@@ -2,6 +2,7 @@
 ``ours.py THREADS``.
 """
 
+import importlib.metadata
 import itertools
 import os
 import platform
@@ -19,12 +20,13 @@ from plain_nms import plain_nms
 from serving import Tasks, serve
 
 from mindyolo_ext.backend import Tensor, launch
+from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.parameters import load_parameters, parameter_groups, parameter_values
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.checkpoint.convert import convert, export_torch
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.config import load_config
-from mindyolo_ext.contracts import StepClock
+from mindyolo_ext.contracts import StepClock, Stepped
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.engine.build import (
     load_model,
@@ -69,11 +71,10 @@ class Ours(Tasks):
 
     def about(self) -> dict:
         """Versions, for the report."""
-        import mindspore
         import onnxruntime
 
         return {
-            "MindSpore": mindspore.__version__,
+            "MindSpore": importlib.metadata.version("mindspore"),
             "ONNX Runtime": onnxruntime.__version__,
             "Python": platform.python_version(),
             "NumPy": np.__version__,
@@ -135,14 +136,13 @@ class Ours(Tasks):
     def forward(self, task: str, checkpoint: str, images: str, outputs: str, batch: int) -> None:
         """Prepare the deploy form; stores example images and its outputs for the peer."""
         model, _ = load_model(checkpoint)
-        deploy = model.to_deploy()
+        deploy = Compiled(model.to_deploy())
         example = example_input(batch, model.input_spec)
         np.save(images, example)
         tensor = Tensor(example)
 
-        def call() -> list[np.ndarray]:
-            found = deploy(tensor)
-            return [value.asnumpy() for value in (found if isinstance(found, tuple) else (found,))]
+        def call() -> tuple[np.ndarray, ...]:
+            return deploy(tensor)
 
         np.savez(outputs, *call())
         self.tasks[task] = call
@@ -247,9 +247,9 @@ class Ours(Tasks):
             trainable,
             groups,
             OptimizerOptions(name=optimizer.name, nesterov=optimizer.nesterov, ema=decay > 0),
-        ).set_train(True)
+        )
         arrays = np.load(batch)
-        inputs = [Tensor(arrays[name]) for name in ("images", "targets", "mask")]
+        inputs = [arrays[name] for name in ("images", "targets", "mask")]
         rates = np.full(len(groups), rate, np.float32)
         controls = np.array(
             [optimizer.momentum, 1, ema_decay(config.train, 1) if decay > 0 else 0], np.float32
@@ -258,8 +258,8 @@ class Ours(Tasks):
         turns = itertools.count(1)
 
         def call() -> np.ndarray:
-            report = step(*inputs, Tensor(rates), Tensor(controls)).asnumpy()
-            if hasattr(trainable, "begin_step"):  # the first step is compared and drops no path
+            report = step(*inputs, rates, controls)
+            if isinstance(trainable, Stepped):  # the first step is compared and drops no path
                 trainable.begin_step(StepClock(next(turns), 0, config.train.epochs))
             return report
 

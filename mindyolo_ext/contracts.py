@@ -37,6 +37,9 @@ class Cell(Protocol):
     def cells_and_names(self) -> Iterator[tuple[str, Cell]]:
         """The cell itself under an empty name, and every cell below it by its place."""
 
+    def name_cells(self) -> Mapping[str, Cell]:
+        """The cells directly below it by name."""
+
     def set_train(self, mode: bool = True) -> Cell:
         """Use statistics of the batch, or stored ones if ``mode`` is False; returns the cell."""
 
@@ -85,8 +88,9 @@ class Model(Inference, Cell, Protocol):
 class Routed(Protocol):
     """What a network has besides, if it decides per image how much to compute.
 
-    Without a router all images have easiness 0. ``predict`` runs both exits and picks; it is the
-    reference for programs that run an image's own exit alone.
+    Both its training form and its deploy form have this. Without a router all images have easiness
+    0. ``predict`` runs both exits and picks; it is the reference for programs that run an image's
+    own exit alone.
 
     Attributes:
         has_router: whether it can tell easy images from hard ones.
@@ -108,6 +112,11 @@ class Routed(Protocol):
 
     def second_heads(self, images: Tensor, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Raw heads of the second exit, one per level."""
+
+
+@runtime_checkable
+class RoutedInference(Inference, Routed, Protocol):
+    """A routed network in training or deploy form."""
 
 
 @runtime_checkable
@@ -139,7 +148,6 @@ class StepClock:
     rank: int = 0
 
 
-@runtime_checkable
 class Trainable(Cell, Protocol):
     """A model with its loss, the cell that the engine trains.
 
@@ -161,11 +169,15 @@ class Trainable(Cell, Protocol):
 
 
 @runtime_checkable
-class SteppedTrainable(Trainable, Protocol):
-    """A trainable that depends on the epoch, or draws random numbers."""
+class Stepped(Protocol):
+    """What a trainable has besides, if it depends on the epoch or draws random numbers."""
 
     def begin_step(self, clock: StepClock) -> None:
         """Set, on the host and before every step, parameters of its own that nobody trains."""
+
+
+class SteppedTrainable(Trainable, Stepped, Protocol):
+    """A trainable that the engine prepares before every step."""
 
 
 class Predictor(Protocol):
@@ -173,7 +185,7 @@ class Predictor(Protocol):
 
     Attributes:
         input_spec, num_classes: of the network.
-        network: what is run.
+        network: what is run, in training or deploy form.
     """
 
     input_spec: InputSpec

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from helpers import DEFAULT_GOLDEN, Command, Golden, golden_cases
 
-import mindyolo_ext.backend  # noqa: F401
+from mindyolo_ext.backend.mode import graphs
 from mindyolo_ext.data.dataset import Dataset, build_dataset
 from mindyolo_ext.data.shapes import make_shapes_dataset
 
@@ -84,12 +84,8 @@ def shared() -> Path:
 @pytest.fixture(scope="module")
 def graph_mode() -> Iterator[None]:
     """Cells run as graphs during the module's tests."""
-    from mindspore import GRAPH_MODE, get_context, set_context
-
-    before = get_context("mode")
-    set_context(mode=GRAPH_MODE)
-    yield
-    set_context(mode=before)
+    with graphs():
+        yield
 
 
 @pytest.fixture

@@ -1,15 +1,15 @@
-"""Gradients and optimiser steps of a trainable, as the golden tests of all families compare
+"""Gradients and optimizer steps of a trainable, as the golden tests of all families compare
 them.
 """
 
 import json
 from collections.abc import Callable, Sequence
 
-import mindspore
 import numpy as np
 from helpers import GoldenCase, original_name
 
-from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend import Parameter, Tensor, nn
+from mindyolo_ext.backend.gradients import value_and_grad
 
 
 class LossAndHeads(nn.Cell):
@@ -33,9 +33,7 @@ class Gradients(nn.Cell):
     def __init__(self, forward: nn.Cell):
         super().__init__(auto_prefix=False)
         self.forward = forward
-        self.function = mindspore.value_and_grad(
-            forward, None, forward.trainable_params(), has_aux=True
-        )
+        self.function = value_and_grad(forward, None, forward.trainable_params(), has_aux=True)
 
     def construct(self, *inputs):
         return self.function(*inputs)
@@ -62,7 +60,7 @@ def norms_and_sums(
 
 def nesterov_totals(
     step: Callable[[], tuple[float, Sequence[np.ndarray]]],
-    parameters: Sequence[mindspore.Parameter],
+    parameters: Sequence[Parameter],
     *,
     rate: float,
     steps: int,

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from seeded import seeded_boxes, seeded_images, seeded_state_dict
 
+from mindyolo_ext.backend.parameters import load_parameters
+from mindyolo_ext.contracts import Cell
+
 DEFAULT_GOLDEN = Path(__file__).resolve().parent / "golden"
 Command = Callable[..., tuple[int, str]]  # of the fixture ``command``
 LEAVES = {
@@ -103,15 +106,13 @@ def golden_cases(root: Path, family: str) -> list[GoldenCase]:
 
 
 def original_name(name: str) -> str:
-    """MindSpore's parameter name with the leaf that PyTorch uses."""
+    """Our parameter name with the leaf that PyTorch uses."""
     parent, leaf = name.rsplit(".", 1)
     return f"{parent}.{LEAVES.get(leaf, leaf)}"
 
 
-def load_weights(cell, weights: dict[str, np.ndarray]) -> None:
+def load_weights(cell: Cell, weights: dict[str, np.ndarray]) -> None:
     """Fill every parameter of ``cell`` with the entry of the original's name."""
-    from mindyolo_ext.backend.parameters import load_parameters
-
     names = dict(cell.parameters_and_names())
     load_parameters(cell, {name: weights[original_name(name)] for name in names})
 

@@ -7,6 +7,7 @@ import numpy as np
 from mindyolo_ext.backend import Tensor, nn, ops
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.layers.conv import conv2d
+from mindyolo_ext.priors import Priors, grid_priors
 
 SIDE = 32
 
@@ -17,7 +18,6 @@ class RoutedToy(nn.Cell):
     """
 
     family = "toy"
-    routed = True
     strides = (8,)
 
     def __init__(self, num_classes: int = 1, *, seed: int = 0, router: bool = True):
@@ -42,16 +42,25 @@ class RoutedToy(nn.Cell):
         return easiness if self.has_router else easiness * 0.0, (maps, self.neck(maps))
 
     def first(self, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return self._decoded(self.head(features[1]))
+        return self._decoded(self.first_heads(features)[0])
 
     def second(self, images: Tensor, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return self._decoded(self.head2(features[0] + self.backbone(images * images)))
+        return self._decoded(self.second_heads(images, features)[0])
+
+    def first_heads(self, features: tuple[Tensor, Tensor]) -> tuple[Tensor]:
+        return (self.head(features[1]),)
+
+    def second_heads(self, images: Tensor, features: tuple[Tensor, Tensor]) -> tuple[Tensor]:
+        return (self.head2(features[0] + self.backbone(images * images)),)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         easiness, features = self.glance(images)
         hard = ops.reshape(easiness < self.dy_thres, (-1, 1, 1))
         first, second = self.first(features), self.second(images, features)
         return ops.where(hard, second[0], first[0]), ops.where(hard, second[1], first[1])
+
+    def priors(self, height: int, width: int) -> Priors:
+        return grid_priors(height, width, self.strides)
 
     def to_deploy(self) -> "RoutedToy":
         network = RoutedToy(self.num_classes, router=self.has_router)

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "progress": set(),
     "contracts": {"input_spec", "priors"},
     "config": {"errors"},
-    "backend": {"backend", "errors"},
+    "backend": {"backend", "contracts", "errors"},
     "layers": {"backend", "layers"},
     "losses": {"backend", "layers", "losses"},
     "registry": {"contracts", "errors", "registry"},
@@ -74,9 +74,8 @@ MAY_IMPORT = {
     "cli": {"backend", "checkpoint", "config", "data", "engine", "evaluation", "registry", "visual"}
     | BASE,
 }
-# how far a part may reach for MindSpore itself: at the top of a file, inside functions only, or not
-# at all
-FRAMEWORK_USE = {"backend": "top", "checkpoint": "lazy", "engine": "lazy"}
+# folder below the package -> the framework that its files may import; no other file imports one
+FRAMEWORK_USE = {"backend/on_mindspore": "mindspore"}
 TENSOR_METHODS = frozenset(
     (
         "abs",
@@ -217,12 +216,8 @@ def import_violations(
         if item.module.startswith("."):
             wrong.append(f"{place}: relative import")
         elif top in FRAMEWORKS:
-            use = FRAMEWORK_USE.get(part, "none")
-            if top != "mindspore" or use == "none" or (use == "lazy" and not item.lazy):
-                wrong.append(
-                    f"{place}: {part} imports {item.full}"
-                    + (" at the top" if use == "lazy" else "")
-                )
+            if FRAMEWORK_USE.get(Path(path).parent.as_posix()) != top:
+                wrong.append(f"{place}: {part} imports {item.full}")
         elif top == PACKAGE:
             wrong += [
                 f"{place}: {problem}" for problem in _inner_import(item, parts, parents or {})

@@ -515,12 +515,12 @@ def exported(weight: Path, folder: Path) -> Path:
 
 def test_exported_files_carry_what_a_runner_needs(exported: Path, detector: Detector):
     import onnx
-    from mindspore.train.mind_ir_pb2 import ModelProto
+
+    from mindyolo_ext.backend.files import read_mindir_information
 
     onnx_file = onnx.load(str(exported.with_suffix(".onnx")))
-    mindir = ModelProto()
-    mindir.ParseFromString(exported.with_suffix(".mindir").read_bytes())
-    for metadata in ({p.key: p.value for p in onnx_file.metadata_props}, dict(mindir.user_info)):
+    of_mindir = read_mindir_information(exported.with_suffix(".mindir"))
+    for metadata in ({p.key: p.value for p in onnx_file.metadata_props}, of_mindir):
         assert metadata["model"] == "yolo_fastestv2"
         assert metadata["num_classes"] == "3"
         assert json.loads(metadata["class_names"]) == list(SHAPE_NAMES)

@@ -1,17 +1,26 @@
-"""The only package that knows which framework runs; models, layers and losses import from here.
+"""The one seam to the framework: models, layers and losses import ``nn`` and ``ops`` from here.
 
-``environment`` is applied before MindSpore is imported, because oneDNN and the launcher read their
-settings at that moment.
+``choice.BACKEND`` decides which framework that is. Each module of this package takes what depends
+on it from the module of the same name in ``on_<framework>`` and adds what does not.
 """
 
-from mindyolo_ext.backend.environment import prepare_environment
+from mindyolo_ext.backend.choice import BACKEND
 
-prepare_environment()
+if BACKEND == "mindspore":
+    from mindyolo_ext.backend.on_mindspore.tensors import (
+        HeNormal,
+        Parameter,
+        Tensor,
+        bool_,
+        float16,
+        float32,
+        initializer,
+        int32,
+        int64,
+        nn,
+        ops,
+    )
 
-from mindspore import Parameter, Tensor, bool_, float16, float32, int32, int64, nn, ops  # noqa: E402
-from mindspore.common.initializer import HeNormal, initializer  # noqa: E402
-
-BACKEND = "mindspore"
 __all__ = [
     "BACKEND",
     "HeNormal",

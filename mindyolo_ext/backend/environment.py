@@ -1,24 +1,8 @@
-"""Settings that must stand in the process environment before MindSpore is imported."""
+"""The environment variables that the framework reads, for ``mindyolo-ext doctor``."""
 
-import os
-import sys
+from mindyolo_ext.backend.choice import BACKEND
 
-ONEDNN_ISA = "AVX2"
+if BACKEND == "mindspore":
+    from mindyolo_ext.backend.on_mindspore.environment import settings
 
-
-def prepare_environment() -> None:
-    """Cap oneDNN's instruction set and quieten MindSpore's C++ log, unless the user has set them.
-
-    MindSpore 2.9 and 2.10 ship a oneDNN that falls back to its reference convolution for kernels
-    larger than 1x1 on AVX-512 machines (about 80 times slower); capped at AVX2 it uses its fast
-    kernels. ``mindyolo-ext doctor`` prints the value in force.
-
-    Raises: RuntimeError if MindSpore was imported earlier without the cap.
-    """
-    if "mindspore" in sys.modules and "ONEDNN_MAX_CPU_ISA" not in os.environ:
-        raise RuntimeError(
-            "mindyolo_ext.backend: import mindyolo_ext.backend before mindspore, or set "
-            f"ONEDNN_MAX_CPU_ISA={ONEDNN_ISA} in the environment"
-        )
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", ONEDNN_ISA)
-    os.environ.setdefault("GLOG_v", "3")
+__all__ = ["settings"]

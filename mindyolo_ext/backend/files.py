@@ -1,33 +1,12 @@
-"""MindSpore's ``.ckpt`` files as NumPy arrays by name."""
+"""The framework's own files as NumPy arrays and text."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from mindyolo_ext.backend.choice import BACKEND
 
-import numpy as np
-from mindspore import Tensor, load_checkpoint, save_checkpoint
-
-
-def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
-    """All tensors of a ``.ckpt``. Raises: whatever MindSpore raises for a damaged file."""
-    return {
-        name: np.array(parameter.asnumpy())
-        for name, parameter in load_checkpoint(str(path)).items()
-    }
-
-
-def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays as a ``.ckpt``; not atomic, ``checkpoint.store`` sees to that."""
-    save_checkpoint(
-        [{"name": name, "data": Tensor(array)} for name, array in arrays.items()], str(path)
+if BACKEND == "mindspore":
+    from mindyolo_ext.backend.on_mindspore.files import (
+        read_arrays,
+        read_mindir_information,
+        write_arrays,
     )
 
-
-def read_mindir_information(path: str | Path) -> dict[str, str]:
-    """The user information inside a MindIR file. Raises: protobuf's DecodeError for another
-    file.
-    """
-    from mindspore.train import mind_ir_pb2
-
-    proto = mind_ir_pb2.ModelProto()
-    proto.ParseFromString(Path(path).read_bytes())
-    return dict(proto.user_info)
+__all__ = ["read_arrays", "read_mindir_information", "write_arrays"]

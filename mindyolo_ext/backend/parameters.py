@@ -1,29 +1,32 @@
-"""Parameters of a Cell as NumPy arrays by name, and by optimiser group."""
+"""Parameters of a cell as NumPy arrays by name, and by optimizer group."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+
+from mindyolo_ext.backend import Parameter, Tensor
+from mindyolo_ext.contracts import Cell
+from mindyolo_ext.errors import CheckpointError, ConfigError
 
 GROUPINGS = ("single", "by_kind")
 # by leaf name, else weight
 KINDS = {"bias": "bias", "beta": "bias", "gamma": "norm", "ia": "norm", "im": "norm"}
 
 
-def named_parameters(cell: nn.Cell) -> dict[str, Parameter]:
+def named_parameters(cell: Cell) -> dict[str, Parameter]:
     """Every parameter by its place in ``cell`` (``backbone.first_conv.0.weight``)."""
     return dict(cell.parameters_and_names())
 
 
-def parameter_values(cell: nn.Cell) -> dict[str, np.ndarray]:
+def parameter_values(cell: Cell) -> dict[str, np.ndarray]:
     """Copies of all values by name."""
     return {name: p.asnumpy().copy() for name, p in named_parameters(cell).items()}
 
 
 def load_parameters(
-    cell: nn.Cell, values: Mapping[str, np.ndarray], *, strict: bool = True
+    cell: Cell, values: Mapping[str, np.ndarray], *, strict: bool = True
 ) -> list[str]:
     """Set the parameters of ``cell``; nothing is set unless everything fits.
 
@@ -31,7 +34,8 @@ def load_parameters(
         strict: every parameter must be given. Otherwise those that are absent keep their values.
 
     Returns: names of the parameters that were not given.
-    Raises: ValueError for a name ``cell`` does not have, a missing one (strict), or another shape.
+    Raises: CheckpointError for a name ``cell`` does not have, a missing one (strict), or another
+        shape.
     """
     own = named_parameters(cell)
     missing = [n for n in own if n not in values]
@@ -49,11 +53,33 @@ def load_parameters(
     ):
         if names:
             more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-            raise ValueError(f"parameters {problem}: {'; '.join(names[:4])}{more}")
+            raise CheckpointError(f"parameters {problem}: {'; '.join(names[:4])}{more}")
     for name, parameter in own.items():
         if name in values:
             parameter.set_data(Tensor(np.array(values[name], dtype=parameter.asnumpy().dtype)))
     return missing
+
+
+def state_values(parameters: Iterable[Parameter]) -> dict[str, np.ndarray]:
+    """Copies of a training's own parameters (optimizer, moving average) by their names."""
+    return {p.name: p.asnumpy().copy() for p in parameters}
+
+
+def load_state_values(parameters: Iterable[Parameter], values: Mapping[str, np.ndarray]) -> None:
+    """Put back what ``state_values`` gave. Raises: CheckpointError if names or shapes differ."""
+    own = {p.name: p for p in parameters}
+    missing, extra = sorted(set(own) - set(values)), sorted(set(values) - set(own))
+    if missing or extra:
+        raise CheckpointError(
+            f"optimizer state: missing {missing}, not wanted {extra}; were optimizer, moving "
+            "average or accumulation changed since the checkpoint?"
+        )
+    for name, parameter in own.items():
+        if tuple(values[name].shape) != tuple(parameter.shape):
+            raise CheckpointError(
+                f"optimizer state: {name} has shape {values[name].shape}, wanted {parameter.shape}"
+            )
+        parameter.set_data(Tensor(np.ascontiguousarray(values[name])))
 
 
 @dataclass(frozen=True)
@@ -66,7 +92,7 @@ class ParameterGroup:
 
 
 def parameter_groups(
-    cell: nn.Cell, grouping: str = "single", weight_decay: float = 0.0
+    cell: Cell, grouping: str = "single", weight_decay: float = 0.0
 ) -> list[ParameterGroup]:
     """Trainable parameters by group, groups without parameters left out.
 
@@ -76,10 +102,10 @@ def parameter_groups(
             ``ia`` and ``im``) and ``bias``, both without decay.
         weight_decay: of the groups that have it.
 
-    Raises: ValueError for another grouping, or if nothing is trainable.
+    Raises: ConfigError for another grouping, or if nothing is trainable.
     """
     if grouping not in GROUPINGS:
-        raise ValueError(f"train.optimizer.groups must be one of {GROUPINGS}, got {grouping!r}")
+        raise ConfigError(f"train.optimizer.groups must be one of {GROUPINGS}, got {grouping!r}")
     members: dict[str, list[Parameter]] = {"all": [], "weight": [], "norm": [], "bias": []}
     for name, parameter in named_parameters(cell).items():
         if parameter.requires_grad:
@@ -91,18 +117,18 @@ def parameter_groups(
         if own
     ]
     if not groups:
-        raise ValueError("no parameter is trainable; is everything in train.freeze?")
+        raise ConfigError("no parameter is trainable; is everything in train.freeze?")
     return groups
 
 
-def freeze(cell: nn.Cell, names: Sequence[str]) -> int:
+def freeze(cell: Cell, names: Sequence[str]) -> int:
     """Exclude parameters from training; returns how many.
 
     Args:
         names: what a parameter's name starts with (``backbone.stem``), or a pattern of the whole
             name (``*.alpha``).
 
-    Raises: ValueError for a name that matches nothing.
+    Raises: ConfigError for a name that matches nothing.
     """
     own = named_parameters(cell)
     for name in names:
@@ -113,7 +139,7 @@ def freeze(cell: nn.Cell, names: Sequence[str]) -> int:
             if (fnmatchcase(n, name) if is_pattern else n.startswith(name))
         ]
         if not hits:
-            raise ValueError(
+            raise ConfigError(
                 f"train.freeze: no parameter {'is like' if is_pattern else 'starts with'} "
                 f"{name!r}; names start with {', '.join(sorted({n.split('.')[0] for n in own}))}"
             )

@@ -349,30 +349,18 @@ def _run_original(
 
 def _run_ours(cell: Any, pictures: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs and layers of our network, under the names ``_run_original`` uses."""
-    from mindspore import PYNATIVE_MODE, get_context, set_context
-
     from mindyolo_ext.backend import Tensor
+    from mindyolo_ext.backend.mode import eager
+    from mindyolo_ext.backend.observe import watched_layers
 
-    mode = get_context("mode")
-    set_context(mode=PYNATIVE_MODE)  # hooks need operator-by-operator execution
     layers: dict[str, list[np.ndarray]] = {}
 
-    def keeper(name: str) -> Any:
-        def keep(_cell: Any, _arguments: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                layers.setdefault(name, []).append(output.asnumpy().copy())
+    def keep(name: str, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            layers.setdefault(name, []).append(output.asnumpy().copy())
 
-        return keep
-
-    handles = [
-        child.register_forward_hook(keeper(name)) for name, child in cell.cells_and_names() if name
-    ]
-    try:
+    with eager(), watched_layers(cell, keep):
         cell(Tensor(pictures))
-    finally:
-        for handle in handles:
-            handle.remove()
-        set_context(mode=mode)
     outputs = part(cell.family, "reference").outputs(cell, pictures)
     arrays = {f"output/{name}": value for name, value in outputs.items()}
     arrays.update(

@@ -13,7 +13,9 @@ from tabulate import tabulate
 
 from mindyolo_ext import progress
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.config import Config
+from mindyolo_ext.contracts import Model, Trainable
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import targets_of
 from mindyolo_ext.data.transforms import Pipeline, Prepared
@@ -38,7 +40,7 @@ class MatchesAndBoxes(nn.Cell):
     A, 4) xyxy pixels.
     """
 
-    def __init__(self, trainable: nn.Cell):
+    def __init__(self, trainable: Trainable):
         super().__init__(auto_prefix=False)
         self.trainable = trainable
         self.set_train(False)
@@ -86,7 +88,7 @@ def assign(
     teacher = (
         load_teacher(config.train.distill.teacher, model) if config.train.distill.teacher else None
     )
-    network = MatchesAndBoxes(new_trainable(model, loss, teacher))
+    run = Compiled(MatchesAndBoxes(new_trainable(model, loss, teacher)))
     most = max(
         8, -(-max(len(targets_of(prepared.sample)) for prepared in samples.values()) // 8) * 8
     )
@@ -96,7 +98,7 @@ def assign(
         with progress.compiling(
             "assignment and network", show=not written, done="compiled and ran"
         ):
-            picture = _assigned(network, prepared, dataset.class_names, most)
+            picture = _assigned(run, model, prepared, dataset.class_names, most=most)
         path = folder / f"{Path(prepared.sample.path).stem}.png"
         if path in written:
             path = folder / f"{path.stem}_{index}.png"
@@ -174,7 +176,7 @@ def _named(dataset: Dataset, text: str) -> list[int]:
     return found
 
 
-def _model(config: Config, dataset: Dataset, weight: str | Path | None) -> nn.Cell:
+def _model(config: Config, dataset: Dataset, weight: str | Path | None) -> Model:
     """The network with the weights of a checkpoint, or with fresh ones and a warning."""
     classes = len(dataset.class_names)
     if weight is None:
@@ -213,17 +215,15 @@ def _with_boxes(pipeline: Pipeline, indices: Sequence[int]) -> dict[int, Prepare
 
 
 def _assigned(
-    network: MatchesAndBoxes, prepared: Prepared, class_names: Sequence[str], most: int
+    run: Compiled, model: Model, prepared: Prepared, class_names: Sequence[str], *, most: int
 ) -> AssignedPicture:
     """What the assigner does with one picture, its boxes padded to ``most``."""
-    sample, model = prepared.sample, network.trainable.model
+    sample = prepared.sample
     rows = targets_of(sample)
     targets, mask = np.zeros((1, most, 5), np.float32), np.zeros((1, most), np.float32)
     targets[0, : len(rows)], mask[0, : len(rows)] = rows, 1.0
     image = model.input_spec.to_tensor(sample.image)[None]
-    matches, predicted = (
-        x.asnumpy()[0] for x in network(Tensor(image), Tensor(targets), Tensor(mask))
-    )
+    matches, predicted = (array[0] for array in run(image, targets, mask))
     kept = ~sample.ignore
     return AssignedPicture(
         Path(sample.path).name,

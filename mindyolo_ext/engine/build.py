@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext.backend import nn
-from mindyolo_ext.backend.parameters import load_parameters
+from mindyolo_ext.backend.parameters import load_parameters, parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.config import Config, InputConfig
+from mindyolo_ext.contracts import Model, Trainable
 from mindyolo_ext.data.dataset import Dataset, build_dataset
 from mindyolo_ext.data.transforms import Pipeline, build_pipeline
 from mindyolo_ext.input_spec import InputSpec
@@ -32,7 +33,7 @@ def split_dataset(config: Config, split: str) -> Dataset:
 
     Raises: ValueError if the recipe has none, or its classes are not ``data.class_names``.
     """
-    description = getattr(config.data, "train" if split == "train" else "val")
+    description = config.data.train if split == "train" else config.data.val
     if not description:
         raise ValueError(
             f"config: data.{split} is empty; describe it, for example "
@@ -67,7 +68,7 @@ def with_input(spec: InputSpec, changes: InputConfig) -> InputSpec:
     )
 
 
-def new_model(config: Config, num_classes: int) -> nn.Cell:
+def new_model(config: Config, num_classes: int) -> Model:
     """The recipe's network with fresh weights."""
     if not config.model.name:
         raise ValueError("config: model.name is missing")
@@ -76,9 +77,7 @@ def new_model(config: Config, num_classes: int) -> nn.Cell:
     return model
 
 
-def new_trainable(
-    model: nn.Cell, loss: Mapping[str, Any], teacher: nn.Cell | None = None
-) -> nn.Cell:
+def new_trainable(model: Model, loss: Mapping[str, Any], teacher: Model | None = None) -> Trainable:
     """The trainable that a recipe's ``loss`` section describes: ``name``, by default the family's,
     and its keywords.
 
@@ -105,7 +104,7 @@ def new_trainable(
     )
 
 
-def load_teacher(weight: str | Path, model: nn.Cell) -> nn.Cell:
+def load_teacher(weight: str | Path, model: Model) -> Model:
     """A trained network for ``new_trainable`` to learn from; the trainable freezes it.
 
     Args:
@@ -127,7 +126,7 @@ def load_teacher(weight: str | Path, model: nn.Cell) -> nn.Cell:
     return teacher
 
 
-def model_from(metadata: CheckpointMetadata) -> nn.Cell:
+def model_from(metadata: CheckpointMetadata) -> Model:
     """The network that a checkpoint's metadata describes, with fresh weights."""
     if not metadata.model:
         raise ValueError(
@@ -141,7 +140,7 @@ def model_from(metadata: CheckpointMetadata) -> nn.Cell:
 
 def load_model(
     weight: str | Path, config: Config | None = None
-) -> tuple[nn.Cell, CheckpointMetadata]:
+) -> tuple[Model, CheckpointMetadata]:
     """The network of a checkpoint of ours, with its weights (the moving average where training kept
     one).
 
@@ -172,7 +171,7 @@ def weights_only(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value for name, value in values.items() if not name.startswith(STATE_PREFIX)}
 
 
-def start_from(model: nn.Cell, weight: str | Path) -> list[str]:
+def start_from(model: Model, weight: str | Path) -> list[str]:
     """Fine-tuning: load what fits of a checkpoint (class layers of another size keep fresh
     weights).
 
@@ -208,16 +207,21 @@ def start_from(model: nn.Cell, weight: str | Path) -> list[str]:
     return kept
 
 
-def has_folded_norms(model: nn.Cell) -> bool:
+def has_folded_norms(model: Model) -> bool:
     """Whether batch norms are identities, as in weights rebuilt from a deployed or exported model.
 
     Such a network works in evaluation, but statistics of a batch would change it out of
     recognition.
     """
     norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
-    return any(
-        not n.moving_mean.asnumpy().any()
-        and (n.gamma.asnumpy() == 1).all()
-        and np.allclose(n.moving_variance.asnumpy() + n.eps, 1, rtol=0, atol=1e-6)
-        for n in norms
+    return any(_is_identity(norm) for norm in norms)
+
+
+def _is_identity(norm: nn.BatchNorm2d) -> bool:
+    """Whether ``norm`` gives back its input in evaluation, apart from its shift."""
+    values = parameter_values(norm)
+    return (
+        not values["moving_mean"].any()
+        and (values["gamma"] == 1).all()
+        and np.allclose(values["moving_variance"] + norm.eps, 1, rtol=0, atol=1e-6)
     )

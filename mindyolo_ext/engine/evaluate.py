@@ -13,10 +13,10 @@ from mindyolo_ext import progress
 from mindyolo_ext.backend.distributed import gather_rows
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.config import EvalConfig
+from mindyolo_ext.contracts import Predictor
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.data.rectangles import rectangular_batches
-from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.routing import RoutedPredictor, Routing
 from mindyolo_ext.evaluation.coco_map import (
     CocoResult,

@@ -12,15 +12,18 @@ import numpy as np
 from tabulate import tabulate
 
 from mindyolo_ext import __version__
-from mindyolo_ext.backend import Tensor, launch, nn
+from mindyolo_ext.backend import launch
+from mindyolo_ext.backend.compiled import Compiled
+from mindyolo_ext.backend.export import FORMATS, load_mindir, write_graph
 from mindyolo_ext.checkpoint.reader import file_sha256
 from mindyolo_ext.checkpoint.store import CheckpointMetadata
+from mindyolo_ext.contracts import Routed
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.parts import Part, parts_of
+from mindyolo_ext.errors import DeviceError
 from mindyolo_ext.input_spec import InputSpec
 
 logger = logging.getLogger(__name__)
-FORMATS = ("onnx", "mindir", "air")
 TOLERANCE = 1e-3  # on scores and other outputs, and relative to the size of a box coordinate
 Arrays = dict[str, np.ndarray]  # by name of an input or output
 
@@ -80,7 +83,7 @@ def export(
 
     Args:
         weight: checkpoint of ours.
-        formats: of ``FORMATS``; ``air`` needs an Ascend device.
+        formats: of ``backend.export.FORMATS``; ``air`` needs an Ascend device.
         output: file name without suffix, default the checkpoint's.
         size: (height, width) of the input, default as trained.
         batch_size: fixed batch of the exported graph. Of a routed model it is the batch of the
@@ -90,19 +93,19 @@ def export(
         parts: of a routed model: 2 files, or 3, with the head of the first detector apart, see
             ``parts_of``.
 
-    Raises: ValueError for an unknown format, AIR without Ascend, ``parts`` for another model, or if
-        an exported file does not give the source network's numbers (no file of that format is
-        written then).
+    Raises: DeviceError for AIR without Ascend; ValueError for an unknown format, ``parts`` for
+        another model, or if an exported file does not give the source network's numbers (no file of
+        that format is written then).
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
         raise ValueError(f"export: unknown formats {unknown}, known are {', '.join(FORMATS)}")
     try:
         launch.start("Ascend" if "air" in formats else "CPU")
-    except RuntimeError as error:
+    except DeviceError as error:
         if "air" not in formats:
             raise
-        raise ValueError(
+        raise DeviceError(
             "export: AIR can only be written on an Ascend device; take onnx or mindir here"
         ) from error
     model, metadata = load_model(weight)
@@ -111,7 +114,7 @@ def export(
     metadata = replace(metadata, input_spec=model.input_spec)
     deploy = model.to_deploy()
     pieces = parts_of(deploy, raw=raw, count=parts)
-    if getattr(model, "routed", False) and len(pieces) == 1:
+    if isinstance(model, Routed) and len(pieces) == 1:
         logger.info(
             "%s: has no router yet, so all images are hard; exporting it as one file%s",
             weight,
@@ -167,9 +170,7 @@ def run_parts(parts: Sequence[Part], images: np.ndarray) -> list[Job]:
     known, jobs = {"images": images}, []
     for part in parts:
         inputs = _inputs(part, known)
-        outputs = _arrays(
-            part.network.set_train(False)(*(Tensor(array) for array in inputs.values()))
-        )
+        outputs = Compiled(part.network)(*inputs.values())
         jobs.append(Job(part, inputs, dict(zip(part.output_names(len(outputs)), outputs))))
         known = {**known, **jobs[-1].expected}
     return jobs
@@ -240,23 +241,7 @@ def example_input(batch_size: int, spec: InputSpec) -> np.ndarray:
 
 def _write(job: Job, kind: str, path: Path, description: dict[str, str]) -> None:
     """One exported file with its metadata."""
-    import mindspore as ms
-
-    keywords = {}
-    if kind == "mindir":
-
-        def add_metadata(proto: object) -> None:
-            for key, value in description.items():
-                proto.user_info[key] = value
-
-        keywords["custom_func"] = add_metadata
-    ms.export(
-        job.part.network,
-        *(Tensor(array) for array in job.inputs.values()),
-        file_name=str(path.with_suffix("")),
-        file_format=kind.upper(),
-        **keywords,
-    )
+    write_graph(job.part.network, list(job.inputs.values()), path, description=description)
     if kind == "onnx":
         _finish_onnx(path, description, list(job.inputs), list(job.expected))
 
@@ -341,13 +326,5 @@ def _onnx_runner(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
 
 
 def _mindir_runner(path: Path) -> Callable[[Arrays], list[np.ndarray]]:
-    import mindspore as ms
-
-    cell = nn.GraphCell(ms.load(str(path)))
-
-    return lambda inputs: _arrays(cell(*(Tensor(array) for array in inputs.values())))
-
-
-def _arrays(outputs: Tensor | Sequence[Tensor]) -> list[np.ndarray]:
-    """The outputs of a network with one or several of them."""
-    return [t.asnumpy() for t in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
+    run = load_mindir(path)
+    return lambda inputs: list(run(*inputs.values()))

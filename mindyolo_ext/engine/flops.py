@@ -1,13 +1,15 @@
 """How much arithmetic an image costs, counted from the layers that run."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mindyolo_ext.backend import Tensor, nn, ops
+from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.mode import eager
+from mindyolo_ext.backend.observe import watched_convolutions, watched_layers
+from mindyolo_ext.contracts import Cell, Inference, Model, Routed, RoutedInference
 from mindyolo_ext.engine.build import load_model
 
 Size = tuple[int, int]
@@ -41,7 +43,7 @@ class RoutedGflops:
         return share_easy * self.easy + (1.0 - share_easy) * self.hard
 
 
-def gflops(model: nn.Cell, size: Size) -> float:
+def gflops(model: Inference, size: Size) -> float:
     """GFLOPs of the deploy form for one image.
 
     Two operations per multiply-add of a convolution or dense layer, as publications count them.
@@ -54,7 +56,7 @@ def gflops(model: nn.Cell, size: Size) -> float:
             image that counts, see ``routed_gflops``.
         size: (height, width) of the input.
     """
-    if getattr(model, "routed", False):
+    if isinstance(model, Routed):
         return routed_gflops(model, size).hard
     deploy = _deploy(model)
     return _at_size(
@@ -62,11 +64,11 @@ def gflops(model: nn.Cell, size: Size) -> float:
     )[0]
 
 
-def routed_gflops(model: nn.Cell, size: Size) -> RoutedGflops:
+def routed_gflops(model: RoutedInference, size: Size) -> RoutedGflops:
     """GFLOPs of each part of a routed model for one image, counted as ``gflops`` does.
 
     Args:
-        model: a model with ``glance``, ``first`` and ``second``, in training or deploy form.
+        model: a routed network in training or deploy form.
         size: (height, width) of the input.
     """
     deploy = _deploy(model)
@@ -92,7 +94,7 @@ def describe_gflops(weight: str | Path) -> str:
     """
     model, _ = load_model(weight)
     height, width = model.input_spec.size
-    if not getattr(model, "routed", False):
+    if not isinstance(model, Routed):
         return f"{gflops(model, (height, width)):.4g} GFLOPs at {height}x{width}"
     parts = routed_gflops(model, (height, width))
     return (
@@ -101,8 +103,8 @@ def describe_gflops(weight: str | Path) -> str:
     )
 
 
-def _deploy(model: nn.Cell) -> nn.Cell:
-    return model.to_deploy() if hasattr(model, "to_deploy") else model
+def _deploy(model: Inference) -> Inference:
+    return model.to_deploy() if isinstance(model, Model) else model
 
 
 def _images(side: int) -> Tensor:
@@ -110,35 +112,20 @@ def _images(side: int) -> Tensor:
     return Tensor(np.zeros((1, 3, side, side), np.float32))
 
 
-def _at_size(deploy: nn.Cell, count: Callable[[int], tuple[int, ...]], size: Size) -> list[float]:
+def _at_size(deploy: Inference, count: Callable[[int], tuple[int, ...]], size: Size) -> list[float]:
     """GFLOPs at ``size`` from operations counted at two small sizes.
 
     The work of a layer grows with the area, unless it reads pooled values; so two sizes tell all.
     """
     small = max(deploy.strides)
-    with _eager():
+    with eager():
         counts = np.array([count(small), count(2 * small)], np.float64)
     per_pixel = (counts[1] - counts[0]) / (3 * small**2)
     fixed = counts[0] - per_pixel * small**2
     return [float(value) / 1e9 for value in fixed + per_pixel * size[0] * size[1]]
 
 
-@contextmanager
-def _eager() -> Iterator[None]:
-    """Layers run one by one, as Python calls them: the only mode in which MindSpore lets one
-    look on.
-    """
-    import mindspore as ms
-
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=before)
-
-
-def _operations(network: nn.Cell, run: Callable[[], object]) -> int:
+def _operations(network: Cell, run: Callable[[], object]) -> int:
     """Operations of the convolutions and dense layers of ``network`` that take part in
     ``run()``.
     """
@@ -148,34 +135,9 @@ def _operations(network: nn.Cell, run: Callable[[], object]) -> int:
         nonlocal total
         total += 2 * int(np.prod(output.shape)) * int(np.prod(weight.shape[1:]))
 
-    hooks = [
-        cell.register_forward_hook(lambda cell, _, output: add(cell.weight, output))
-        for _, cell in network.cells_and_names()
-        if isinstance(cell, nn.Dense)
-    ]
-    try:
-        with _watched_convolutions(add):
-            run()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    def add_dense(_: str, layer: nn.Dense, output: Tensor) -> None:
+        add(layer.weight, output)
+
+    with watched_layers(network, add_dense, kind=nn.Dense), watched_convolutions(add):
+        run()
     return total
-
-
-@contextmanager
-def _watched_convolutions(add: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
-    """Inside, every convolution, of a layer or by a part of its weights, tells ``add`` weight
-    and output.
-    """
-    plain = ops.Conv2D.__call__
-
-    def watched(self: ops.Conv2D, x: Tensor, weight: Tensor) -> Tensor:
-        output = plain(self, x, weight)
-        add(weight, output)
-        return output
-
-    ops.Conv2D.__call__ = watched  # layers have hooks, operators have not
-    try:
-        yield
-    finally:
-        ops.Conv2D.__call__ = plain

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.contracts import Cell, Inference, Routed
 from mindyolo_ext.engine.predictor import Predict
 
 BOXES = ("boxes", "scores")
@@ -26,7 +27,7 @@ class Part:
 
     name: str
     holds: str
-    network: nn.Cell
+    network: Cell
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     further: str = FEATURE
@@ -57,7 +58,7 @@ class Glance(nn.Cell):
     Shape: images (B, 3, H, W) -> what ``FirstExit`` gives, if ``head``; easiness (B,); features.
     """
 
-    def __init__(self, model: nn.Cell, *, head: bool, raw: bool):
+    def __init__(self, model: Routed, *, head: bool, raw: bool):
         super().__init__(auto_prefix=False)
         self.model, self.head, self.raw = model, head, raw
 
@@ -65,37 +66,35 @@ class Glance(nn.Cell):
         easiness, features = self.model.glance(images)
         found = ()
         if self.head:
-            found = (
-                self.model.network.first_heads(features) if self.raw else self.model.first(features)
-            )
+            found = self.model.first_heads(features) if self.raw else self.model.first(features)
         return found + (easiness,) + features
 
 
 class FirstExit(nn.Cell):
     """Shape: features -> boxes (B, A, 4) and scores (B, A, K), or the heads' logits if ``raw``."""
 
-    def __init__(self, model: nn.Cell, *, raw: bool):
+    def __init__(self, model: Routed, *, raw: bool):
         super().__init__(auto_prefix=False)
         self.model, self.raw = model, raw
 
     def construct(self, *features: Tensor) -> tuple[Tensor, ...]:
-        return self.model.network.first_heads(features) if self.raw else self.model.first(features)
+        return self.model.first_heads(features) if self.raw else self.model.first(features)
 
 
 class SecondExit(nn.Cell):
     """Shape: images (B, 3, H, W), features -> as ``FirstExit``."""
 
-    def __init__(self, model: nn.Cell, *, raw: bool):
+    def __init__(self, model: Routed, *, raw: bool):
         super().__init__(auto_prefix=False)
         self.model, self.raw = model, raw
 
     def construct(self, images: Tensor, *features: Tensor) -> tuple[Tensor, ...]:
         if self.raw:
-            return self.model.network.second_heads(images, features)
+            return self.model.second_heads(images, features)
         return self.model.second(images, features)
 
 
-def parts_of(deploy: nn.Cell, *, raw: bool, count: int | None = None) -> list[Part]:
+def parts_of(deploy: Inference, *, raw: bool, count: int | None = None) -> list[Part]:
     """What becomes a file each, in the order in which an image takes them.
 
     Args:
@@ -109,7 +108,7 @@ def parts_of(deploy: nn.Cell, *, raw: bool, count: int | None = None) -> list[Pa
 
     Raises: ValueError for another count, or a count for a model that is not cut.
     """
-    if not (getattr(deploy, "routed", False) and deploy.has_router):
+    if not (isinstance(deploy, Routed) and deploy.has_router):
         if count is not None:
             raise ValueError(
                 f"parts={count}: {deploy.family} without a router is one network; leave parts out"

@@ -6,14 +6,16 @@ import numpy as np
 
 from mindyolo_ext import progress
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.backend.parameters import load_parameters, parameter_values
+from mindyolo_ext.contracts import Inference, Model
 
 
 class Predict(nn.Cell):
     """``model.predict`` as a graph of its own."""
 
-    def __init__(self, model: nn.Cell):
+    def __init__(self, model: Inference):
         super().__init__(auto_prefix=False)
         self.model = model
 
@@ -31,19 +33,18 @@ class Predictor:
             within 1e-3.
     """
 
-    def __init__(self, model: nn.Cell, *, fold: bool = True):
+    def __init__(self, model: Model, *, fold: bool = True):
         self.fold = fold
         self.input_spec = model.input_spec
         self.num_classes = model.num_classes
         self.network = model.to_deploy() if fold else model
-        self._cell = Predict(self.network)
-        self._cell.set_train(False)
+        self._predict = Compiled(Predict(self.network))
         self._shapes: set[tuple[int, ...]] = set()
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.compile(images.shape)
-        boxes, scores = self._cell(Tensor(images))
-        return boxes.asnumpy(), scores.asnumpy()
+        boxes, scores = self._predict(images)
+        return boxes, scores
 
     def compile(self, shape: tuple[int, ...]) -> bool:
         """Compile for inputs of ``shape`` without running, and say so; False if that was done
@@ -52,11 +53,11 @@ class Predictor:
         if tuple(shape) in self._shapes:
             return False
         with progress.compiling("the network", show=world().is_main):
-            self._cell.compile(Tensor(np.zeros(shape, np.float32)))
+            self._predict.compile(shape)
         self._shapes.add(tuple(shape))
         return True
 
-    def update(self, model: nn.Cell) -> None:
+    def update(self, model: Model) -> None:
         """Take over the weights of ``model`` without compiling again."""
         source = model.to_deploy() if self.fold else model
         if source is not self.network:

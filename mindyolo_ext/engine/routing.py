@@ -1,9 +1,7 @@
 """Routed models: every image takes the first exit or the second, and only what it takes is
 computed.
 
-A routed model has ``routed = True`` and, beside ``predict``, ``glance(images)`` -> easiness (B,) in
-0..1 and the features that both exits read, ``first(features)`` and ``second(images, features)`` ->
-boxes and scores as ``predict``.
+``contracts.Routed`` says what a routed model has beside ``predict``.
 """
 
 import time
@@ -15,7 +13,9 @@ from tabulate import tabulate
 
 from mindyolo_ext import progress
 from mindyolo_ext.backend import Tensor, nn, ops
+from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.launch import world
+from mindyolo_ext.contracts import Model, Routed, RoutedInference, RoutedModel
 from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.evaluation.routing import checked_threshold, is_hard
@@ -34,7 +34,7 @@ class Glance(nn.Cell):
     Shape: images (B, 3, H, W) -> easiness (B,), then the features.
     """
 
-    def __init__(self, model: nn.Cell):
+    def __init__(self, model: Routed):
         super().__init__(auto_prefix=False)
         self.model = model
 
@@ -52,7 +52,7 @@ class Exit(nn.Cell):
     Shape: images (B, 3, H, W), features -> boxes (B, A, 4), scores (B, A, K).
     """
 
-    def __init__(self, model: nn.Cell, *, second: bool):
+    def __init__(self, model: Routed, *, second: bool):
         super().__init__(auto_prefix=False)
         self.model, self.is_second = model, second
 
@@ -66,7 +66,7 @@ class ExitOfRows(nn.Cell):
     Shape: rows (n,) int32, images (B, 3, H, W), features -> boxes (n, A, 4), scores (n, A, K).
     """
 
-    def __init__(self, model: nn.Cell, *, second: bool):
+    def __init__(self, model: Routed, *, second: bool):
         super().__init__(auto_prefix=False)
         self.exit = Exit(model, second=second)
 
@@ -95,9 +95,9 @@ class PartMeter:
 class RoutedPredictor(Predictor):
     """Callable routed network that runs for each image only the exit it takes.
 
-    The glance runs on the whole batch. Images of one exit run together where the batch is of one
-    mind, else one by one: more sizes would mean more compilations, padding would mean work for
-    nothing. An exit that no image takes is not even compiled.
+    The glance runs on the whole batch. If all images take the same exit they run together, else
+    one by one: more sizes would mean more compilations, padding would mean work for nothing. An
+    exit that no image takes is not even compiled.
 
     Args:
         model: a routed network of this project with its weights.
@@ -109,20 +109,20 @@ class RoutedPredictor(Predictor):
     Raises: ValueError for a threshold outside 0..1.
     """
 
-    def __init__(self, model: nn.Cell, *, fold: bool = True, dy_thres: float | None = None):
+    def __init__(self, model: RoutedModel, *, fold: bool = True, dy_thres: float | None = None):
         super().__init__(model, fold=fold)
         self.dy_thres = checked_threshold(model.dy_thres if dy_thres is None else dy_thres)
         self.has_router = model.has_router
         self.easiness = np.zeros(0, np.float32)
-        self._glance = Glance(self.network)
+        exits = {"first": False, "second": True}
+        self._glance = Compiled(Glance(self.network), fetched=1)
         self._whole = {
-            part: Exit(self.network, second=part == "second") for part in ("first", "second")
+            part: Compiled(Exit(self.network, second=second)) for part, second in exits.items()
         }
         self._rows = {
-            part: ExitOfRows(self.network, second=part == "second") for part in ("first", "second")
+            part: Compiled(ExitOfRows(self.network, second=second))
+            for part, second in exits.items()
         }
-        for cell in (self._glance, *self._whole.values(), *self._rows.values()):
-            cell.set_train(False)
         self._compiled: set[tuple] = set()
         self.reset()
 
@@ -144,7 +144,7 @@ class RoutedPredictor(Predictor):
         if any(len(rows) == len(images) for _, rows in parts):
             return self.leave("second" if hard[0] else "first", tensors)
         found = [
-            (row, self._run(part, self._rows[part], Tensor(np.array([row], np.int32)), *tensors))
+            (row, self._run(part, self._rows[part], np.array([row], np.int32), *tensors))
             for part, rows in parts
             for row in rows
         ]
@@ -169,29 +169,27 @@ class RoutedPredictor(Predictor):
 
     def compile(self, shape: tuple[int, ...]) -> bool:
         """Compile the glance for inputs of ``shape``, and say so; False if that was done before."""
-        return self._compile("glance", self._glance, Tensor(np.zeros(shape, np.float32)))
+        return self._compile("glance", self._glance, np.zeros(shape, np.float32))
 
     def reset(self) -> None:
         """Let the meters begin anew."""
         self.meters = {part: PartMeter() for part in PARTS}
 
-    def _compile(self, part: str, cell: nn.Cell, *inputs: Tensor) -> bool:
-        """Compile ``cell`` for such inputs and run it once; False if that was done before."""
-        key = (cell, *(tensor.shape for tensor in inputs))
+    def _compile(self, part: str, run: Compiled, *inputs: np.ndarray | Tensor) -> bool:
+        """Compile ``run`` for such inputs and run it once; False if that was done before."""
+        key = (run, *(array.shape for array in inputs))
         if key in self._compiled:
             return False
         with progress.compiling(PARTS[part], show=world().is_main, done="compiled and ran"):
-            cell(*inputs)[0].asnumpy()  # the first run sets up kernels: it would spoil the times
+            run(*inputs)  # the first run sets up kernels: it would spoil the times
         self._compiled.add(key)
         return True
 
-    def _run(self, part: str, cell: nn.Cell, *inputs: Tensor) -> tuple:
+    def _run(self, part: str, run: Compiled, *inputs: np.ndarray | Tensor) -> tuple:
         """Outputs of a part, timed; results as arrays, features as tensors."""
-        self._compile(part, cell, *inputs)
+        self._compile(part, run, *inputs)
         meter, begin = self.meters[part], time.perf_counter()
-        outputs = cell(*inputs)
-        arrays = 1 if part == "glance" else 2  # fetching one waits for all of them
-        outputs = (*(tensor.asnumpy() for tensor in outputs[:arrays]), *outputs[arrays:])
+        outputs = run(*inputs)
         meter.seconds += time.perf_counter() - begin
         meter.images += len(outputs[0])
         return outputs
@@ -227,7 +225,7 @@ class Routing:
         """Of the network, for this mixture of easy and hard pictures."""
         return images_per_second(self.milliseconds, self.share_easy)
 
-    def count_gflops(self, network: nn.Cell, size: tuple[int, int]) -> None:
+    def count_gflops(self, network: RoutedInference, size: tuple[int, int]) -> None:
         """Count the operations of ``network`` for inputs of ``size``, height and width."""
         self.size, self.gflops = size, routed_gflops(network, size)
 
@@ -255,7 +253,7 @@ def images_per_second(milliseconds: dict[str, float], share_easy: float) -> floa
     return 1e3 / mean if mean > 0 else 0.0
 
 
-def new_predictor(model: nn.Cell, *, fold: bool = True, dy_thres: float | None = None) -> Predictor:
+def new_predictor(model: Model, *, fold: bool = True, dy_thres: float | None = None) -> Predictor:
     """The predictor that fits ``model``.
 
     Args:
@@ -265,7 +263,7 @@ def new_predictor(model: nn.Cell, *, fold: bool = True, dy_thres: float | None =
 
     Raises: ValueError for a threshold outside 0..1, or one for a model that is not routed.
     """
-    if getattr(model, "routed", False):
+    if isinstance(model, Routed):
         return RoutedPredictor(model, fold=fold, dy_thres=dy_thres)
     if dy_thres is not None:
         raise ValueError(

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from mindyolo_ext.backend import nn
 from mindyolo_ext.backend.distributed import barrier, gather_rows
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, EvalConfig
+from mindyolo_ext.contracts import Model, Routed
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.build import load_model, split_dataset
 from mindyolo_ext.engine.evaluate import EvaluationBatches, by_picture, easiness_rows
@@ -93,7 +93,7 @@ def thresholds_of(easiness: np.ndarray) -> np.ndarray:
 
 
 def choose_threshold(
-    model: nn.Cell,
+    model: Model,
     metadata: CheckpointMetadata,
     *,
     where: str | Path,
@@ -116,7 +116,7 @@ def choose_threshold(
     flag = "dy_thres" if easy is None else "easy"
     if dy_thres is not None and easy is not None:
         raise ValueError(f"{where}: dy_thres and easy say the same in two ways; give one of them")
-    if not getattr(model, "routed", False):
+    if not isinstance(model, Routed):
         raise ValueError(
             f"{where}: {metadata.model} is not routed, all its images take the same way; leave "
             f"{flag} out"
@@ -143,9 +143,9 @@ def choose_threshold(
     return threshold_for(easy, stored)
 
 
-def check_router(model: nn.Cell, where: str | Path) -> None:
+def check_router(model: Model, where: str | Path) -> None:
     """Make sure that ``model`` tells easy images from hard ones. Raises: ValueError."""
-    if not getattr(model, "routed", False):
+    if not isinstance(model, Routed):
         raise ValueError(
             f"{where}: {type(model).__name__} is not routed, all its images take the same way"
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mindyolo_ext import progress
-from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend import precision
 from mindyolo_ext.backend.distributed import (
     barrier,
     check_same_weights,
@@ -32,7 +32,7 @@ from mindyolo_ext.backend.parameters import (
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, StageConfig, TrainConfig
-from mindyolo_ext.contracts import StepClock
+from mindyolo_ext.contracts import Model, Predictor, StepClock, Stepped
 from mindyolo_ext.data.loader import Batch, Loader
 from mindyolo_ext.engine.build import (
     STATE_PREFIX,
@@ -45,7 +45,6 @@ from mindyolo_ext.engine.build import (
     training_pipeline,
 )
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
-from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.routing import new_predictor
 from mindyolo_ext.engine.schedule import Schedule, weight_decay
@@ -146,7 +145,7 @@ class _Run:
 
     # ---- building --------------------------------------------------------------------------------
 
-    def _build_model(self) -> nn.Cell:
+    def _build_model(self) -> Model:
         """Network with start weights, frozen parts and the wanted kind of batch norm."""
         settings = self.config.train
         model = new_model(self.config, self.num_classes)
@@ -170,7 +169,7 @@ class _Run:
             )
         return model
 
-    def _load_teacher(self) -> nn.Cell | None:
+    def _load_teacher(self) -> Model | None:
         """The network that the trainable learns from, if the recipe names one."""
         settings = self.config.train
         if not settings.distill.teacher:
@@ -194,7 +193,7 @@ class _Run:
         return max(8, math.ceil(most / 8) * 8)
 
     def _check_losses(self) -> None:
-        """What a loss refuses is told now, not when its stage begins. Raises: ValueError."""
+        """Validate every stage's loss up front. Raises: ValueError."""
         checked: list[dict] = []
         for epoch in range(max(self.config.train.epochs, 1)):
             loss, _ = stage_at(self.config, epoch)
@@ -251,10 +250,7 @@ class _Run:
     def _build_step(self, loss: dict) -> TrainStep:
         settings = self.config.train
         self.trainable = new_trainable(self.model, loss, self.teacher)
-        if settings.amp_level != "O0":
-            from mindspore import amp
-
-            amp.auto_mixed_precision(self.model, settings.amp_level)
+        precision.apply(self.model, settings.amp_level)
         optimizer, global_batch = settings.optimizer, settings.per_batch_size * self.world.size
         decay = weight_decay(optimizer, global_batch)
         groups = parameter_groups(self.trainable, optimizer.groups, decay)
@@ -285,7 +281,7 @@ class _Run:
             loss_scaler=settings.loss_scaler,
             loss_scale=settings.loss_scale,
         )
-        step = TrainStep(self.trainable, groups, options).set_train(True)
+        step = TrainStep(self.trainable, groups, options)
         if self.pending_state:
             step.load_state(self.pending_state)
             self.pending_state = {}
@@ -365,15 +361,15 @@ class _Run:
         )
 
     def _one_step(self, batch: Batch, iteration: int) -> np.ndarray:
-        """Run the compiled step; (4 + T,) report, see ``TrainStep``."""
+        """Run the compiled step; returns its report (4 + T,), see ``TrainStep``."""
         settings = self.config.train
         update = self.schedule.updates_at(iteration)
         decay = ema_decay(settings, self.updates + 1, done=(iteration + 1) / self.schedule.total)
-        rates = Tensor(np.array(self.schedule.rates(iteration), np.float32))
-        controls = Tensor(
-            np.array([self.schedule.momentum_at(iteration), float(update), decay], np.float32)
+        rates = np.array(self.schedule.rates(iteration), np.float32)
+        controls = np.array(
+            [self.schedule.momentum_at(iteration), float(update), decay], np.float32
         )
-        if hasattr(self.trainable, "begin_step"):
+        if isinstance(self.trainable, Stepped):
             self.trainable.begin_step(
                 StepClock(
                     iteration,
@@ -389,8 +385,7 @@ class _Run:
             show=first and self.world.is_main,
             done="compiled and ran",
         ):
-            arrays = Tensor(batch.images), Tensor(batch.targets), Tensor(batch.mask)
-            report = self.step(*arrays, rates, controls).asnumpy()
+            report = self.step(batch.images, batch.targets, batch.mask, rates, controls)
         self.compiled_shapes.add(batch.images.shape)
         self.updates += int(update)
         self.bad_steps = 0 if report[2] else self.bad_steps + 1

@@ -49,7 +49,9 @@ def test_a_rank_that_fails_ends_all_and_leaves_no_scheduler():
     assert done.returncode != 0 and "rank 1 has had enough" in done.stdout
     for _ in range(100):
         left = subprocess.run(
-            ["pgrep", "-f", "mindyolo_ext.backend.scheduler"], capture_output=True, text=True
+            ["pgrep", "-f", "mindyolo_ext.backend.on_mindspore.scheduler"],
+            capture_output=True,
+            text=True,
         ).stdout
         if not left:
             break

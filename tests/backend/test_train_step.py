@@ -5,7 +5,7 @@ closed form.
 import numpy as np
 import pytest
 
-from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
+from mindyolo_ext.backend import Parameter, Tensor, nn, ops
 from mindyolo_ext.backend.parameters import parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 
@@ -16,24 +16,31 @@ X = RNG.standard_normal((6, 4)).astype(np.float32)
 Y = RNG.standard_normal((6, 3)).astype(np.float32)
 
 
+class Linear(nn.Cell):
+    """A linear map, with a statistic that counts forward passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = Parameter(Tensor(WEIGHT.copy()), name="weight")
+        self.bias = Parameter(Tensor(BIAS.copy()), name="bias")
+        self.passes = Parameter(Tensor(np.zeros(1, np.float32)), name="passes", requires_grad=False)
+
+    def construct(self, x):
+        ops.assign(self.passes, self.passes + 1.0)
+        return ops.matmul(x, ops.transpose(self.weight, (1, 0))) + self.bias
+
+
 class LeastSquares(nn.Cell):
-    """Half the summed squared error of a linear map, with a statistic that counts forward
-    passes.
-    """
+    """Half the summed squared error of a linear map."""
 
     term_names = ("half", "sum")
 
     def __init__(self):
         super().__init__(auto_prefix=False)
-        self.weight = Parameter(Tensor(WEIGHT.copy()), name="weight")
-        self.bias = Parameter(Tensor(BIAS.copy()), name="bias")
-        self.passes = Parameter(Tensor(np.zeros(1, np.float32)), name="passes", requires_grad=False)
+        self.model = Linear()
 
     def construct(self, images, targets, mask):
-        ops.assign(self.passes, self.passes + 1.0)
-        error = (
-            ops.matmul(images, ops.transpose(self.weight, (1, 0))) + self.bias - targets
-        ) * mask
+        error = (self.model(images) - targets) * mask
         total = 0.5 * ops.sum(error * error)
         return total, ops.stack((total * 0.5, ops.sum(error)))
 
@@ -46,22 +53,19 @@ def gradients(weight, bias, x, y):
 def build(**options):
     trainable = LeastSquares()
     decay = options.pop("weight_decay", 0.01)
-    return trainable, TrainStep(
-        trainable, parameter_groups(trainable, "by_kind", decay), OptimizerOptions(**options)
-    )
+    groups = parameter_groups(trainable, "by_kind", decay)
+    return trainable.model, TrainStep(trainable, groups, OptimizerOptions(**options))
 
 
 def run(step, x=X, y=Y, *, rates=(0.01, 0.02), momentum=0.9, update=1.0, decay=0.0):
     mask = np.ones((len(x), 1), np.float32)
-    controls = Tensor([momentum, update, decay], float32)
-    return step(
-        Tensor(x), Tensor(y), Tensor(mask), Tensor(list(rates), float32), controls
-    ).asnumpy()
+    controls = np.array([momentum, update, decay], np.float32)
+    return step(x, y, mask, np.array(rates, np.float32), controls)
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_equals_the_written_rule(nesterov):
-    trainable, step = build(nesterov=nesterov)
+    model, step = build(nesterov=nesterov)
     weights, buffers = [WEIGHT.copy(), BIAS.copy()], [0.0, 0.0]
     for _ in range(4):
         report = run(step)
@@ -73,13 +77,13 @@ def test_sgd_equals_the_written_rule(nesterov):
             g = grads[i] + wd * weights[i]
             buffers[i] = 0.9 * buffers[i] + g
             weights[i] = weights[i] - rate * (g + 0.9 * buffers[i] if nesterov else buffers[i])
-    np.testing.assert_allclose(trainable.weight.asnumpy(), weights[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(trainable.bias.asnumpy(), weights[1], rtol=1e-5, atol=1e-6)
-    assert trainable.passes.asnumpy()[0] == 4, "the forward pass must run once per step"
+    np.testing.assert_allclose(model.weight.asnumpy(), weights[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.bias.asnumpy(), weights[1], rtol=1e-5, atol=1e-6)
+    assert model.passes.asnumpy()[0] == 4, "the forward pass must run once per step"
 
 
 def test_adamw_equals_the_written_rule():
-    trainable, step = build(name="adamw")
+    model, step = build(name="adamw")
     weight, first, second = WEIGHT.copy(), 0.0, 0.0
     bias = BIAS.copy()
     for t in range(1, 4):
@@ -88,17 +92,17 @@ def test_adamw_equals_the_written_rule():
         first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
         step_size = (first / (1 - 0.9**t)) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
         weight = weight * (1 - 0.01 * 0.01) - 0.01 * step_size
-    np.testing.assert_allclose(trainable.weight.asnumpy(), weight, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model.weight.asnumpy(), weight, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_that_overflow_change_nothing_and_are_reported():
-    trainable, step = build(loss_scaler="dynamic", loss_scale=8.0, ema=True)
+    model, step = build(loss_scaler="dynamic", loss_scale=8.0, ema=True)
     bad = X.copy()
     bad[0, 0] = np.inf
     before = step.state()
     report = run(step, x=bad)
     assert report[2] == 0 and report[3] == 8.0
-    np.testing.assert_array_equal(trainable.weight.asnumpy(), WEIGHT)
+    np.testing.assert_array_equal(model.weight.asnumpy(), WEIGHT)
     np.testing.assert_array_equal(
         step.state()["optimizer.0.momentum"], before["optimizer.0.momentum"]
     )
@@ -126,20 +130,20 @@ def test_micro_batches_add_up_to_the_large_batch():
 
 
 def test_clipping_bounds_the_norm():
-    trainable, step = build(clip_norm=1.0, weight_decay=0.0)
+    model, step = build(clip_norm=1.0, weight_decay=0.0)
     report = run(step, rates=(1.0, 1.0), momentum=0.0)
-    changes = trainable.weight.asnumpy() - WEIGHT, trainable.bias.asnumpy() - BIAS
+    changes = model.weight.asnumpy() - WEIGHT, model.bias.asnumpy() - BIAS
     change = np.sqrt(sum((c**2).sum() for c in changes))
     assert report[1] > 1.0
     np.testing.assert_allclose(change, 1.0, rtol=1e-4)
 
 
 def test_moving_average_covers_weights_and_statistics():
-    trainable, step = build(ema=True)
+    model, step = build(ema=True)
     expected = {"weight": WEIGHT, "passes": np.zeros(1, np.float32)}
     for decay in (0.5, 0.9):
         run(step, decay=decay)
-        for name, parameter in (("weight", trainable.weight), ("passes", trainable.passes)):
+        for name, parameter in (("weight", model.weight), ("passes", model.passes)):
             expected[name] = expected[name] * decay + parameter.asnumpy() * (1 - decay)
     values = step.ema_values()
     assert set(values) == {"weight", "bias", "passes"}
@@ -148,11 +152,11 @@ def test_moving_average_covers_weights_and_statistics():
 
 
 def test_state_round_trip_and_its_errors():
-    trainable, step = build(ema=True)
+    model, step = build(ema=True)
     run(step, decay=0.9)
-    state, weight = step.state(), trainable.weight.asnumpy().copy()
+    state, weight = step.state(), model.weight.asnumpy().copy()
     run(step, decay=0.9)
-    after = trainable.weight.asnumpy().copy()
+    after = model.weight.asnumpy().copy()
     other, fresh = build(ema=True)
     other.weight.set_data(Tensor(weight))
     other.bias.set_data(Tensor(step.ema_values()["bias"]))

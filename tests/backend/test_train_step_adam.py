@@ -5,7 +5,7 @@ NumPy and a table.
 import numpy as np
 import pytest
 
-from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
+from mindyolo_ext.backend import Parameter, Tensor, nn, ops
 from mindyolo_ext.backend.parameters import ParameterGroup, parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 
@@ -15,30 +15,39 @@ BETA1 = (0.95, 0.93, 0.87, 0.85, 0.9, 0.94)  # up and down again, as one cycle h
 RATES = (0.01, 0.03, 0.05, 0.04, 0.02, 0.001)
 
 
-class Quadratic(nn.Cell):
-    """Half the squared distance to ``images`` times ``mask``, plus ``targets`` times the weights:
-    gradient in the open.
-
-    Two parameters, the second one the first one's copy, and a statistic that is ``statistic + mean
-    of targets``.
-    """
-
-    term_names = ("half",)
+class Weights(nn.Cell):
+    """Two parameters, the second one the first one's copy, and a statistic."""
 
     def __init__(self, start: np.ndarray) -> None:
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.weight = Parameter(Tensor(start), name="toy.weight")
         self.other = Parameter(Tensor(start), name="toy.other")
         self.statistic = Parameter(
             Tensor(np.zeros(1, np.float32)), name="toy.statistic", requires_grad=False
         )
 
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        ops.assign(self.statistic, self.statistic + ops.mean(x))
+        return self.weight, self.other
+
+
+class Quadratic(nn.Cell):
+    """Half the squared distance to ``images`` times ``mask``, plus ``targets`` times the weights:
+    a gradient in the open. The statistic grows by the mean of ``targets``.
+    """
+
+    term_names = ("half",)
+
+    def __init__(self, start: np.ndarray) -> None:
+        super().__init__(auto_prefix=False)
+        self.model = Weights(start)
+
     def construct(self, images: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(n, m), (n, m), (1,) -> (total, terms)."""
-        ops.assign(self.statistic, self.statistic + ops.mean(targets))
-        error, copy = self.weight - images, self.other - images
+        weight, other = self.model(targets)
+        error, copy = weight - images, other - images
         total = ops.sum(
-            (0.5 * error * error + 0.5 * copy * copy) * mask + targets * (self.weight + self.other)
+            (0.5 * error * error + 0.5 * copy * copy) * mask + targets * (weight + other)
         )
         return total, ops.reshape(total, (1,))
 
@@ -53,12 +62,12 @@ def call(
 ) -> np.ndarray:
     """The report; controls are momentum, update, decay."""
     return step(
-        Tensor(images),
-        Tensor(targets),
-        Tensor([mask], float32),
-        Tensor(rates, float32),
-        Tensor(controls, float32),
-    ).asnumpy()
+        images,
+        targets,
+        np.array([mask], np.float32),
+        np.array(rates, np.float32),
+        np.array(controls, np.float32),
+    )
 
 
 def written_rule(name: str, weight_decay: float) -> list[np.ndarray]:
@@ -89,8 +98,8 @@ def test_beta1_of_the_step_and_either_weight_decay(name: str) -> None:
     """
     trainable = Quadratic(START)
     groups = [
-        ParameterGroup("decayed", (trainable.weight,), 0.3),
-        ParameterGroup("free", (trainable.other,), 0.0),
+        ParameterGroup("decayed", (trainable.model.weight,), 0.3),
+        ParameterGroup("free", (trainable.model.other,), 0.0),
     ]
     step = TrainStep(
         trainable, groups, OptimizerOptions(name=name, betas=(0.5, 0.999), momentum_is_beta1=True)
@@ -102,8 +111,8 @@ def test_beta1_of_the_step_and_either_weight_decay(name: str) -> None:
         if t == 4:
             assert call(step, TARGET, zero + np.inf, 1.0, [rate, rate], [beta1, 1.0, 0.0])[2] == 0
         assert call(step, TARGET, zero, 1.0, [rate, rate], [beta1, 1.0, 0.0])[2] == 1
-        np.testing.assert_allclose(trainable.weight.asnumpy(), decayed[t], rtol=0, atol=2e-6)
-        np.testing.assert_allclose(trainable.other.asnumpy(), free[t], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(trainable.model.weight.asnumpy(), decayed[t], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(trainable.model.other.asnumpy(), free[t], rtol=0, atol=2e-6)
     assert [step.state()[f"optimizer.{i}.count"].tolist() for i in range(2)] == [[6.0], [6.0]]
     assert all(value.ndim == 1 for value in step.state().values()), "one flat vector per group"
 

@@ -1,11 +1,11 @@
 """GFLOPs: by hand for toys, at sizes that were not run; as published for the families."""
 
-import mindspore
 import pytest
 from routed_toy import RoutedToy
 
 from mindyolo_ext.backend import Tensor, nn, ops
-from mindyolo_ext.engine import flops
+from mindyolo_ext.backend.mode import eager, is_eager
+from mindyolo_ext.backend.observe import watched_convolutions
 from mindyolo_ext.engine.flops import RoutedGflops, gflops, routed_gflops
 from mindyolo_ext.models.registry import create_model
 
@@ -59,12 +59,12 @@ def test_counting_leaves_the_framework_as_it_was():
     assert not network.dense._forward_hook
     with (
         pytest.raises(RuntimeError, match="broken"),
-        flops._eager(),
-        flops._watched_convolutions(lambda *_: None),
+        eager(),
+        watched_convolutions(lambda *_: None),
     ):
         raise RuntimeError("broken")
     assert ops.Conv2D.__call__ is before
-    assert mindspore.get_context("mode") == mindspore.GRAPH_MODE
+    assert not is_eager()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from launching import ROOT, environment
 from routed_toy import SIDE, RoutedToy, images_of
 from seeded import seeded_tensor
 
-from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend import Tensor
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.inspect import describe
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
@@ -293,35 +293,6 @@ def test_the_other_runner_says_which_program_runs_a_part(report: ExportReport, r
 # ---- a drawn model: what needs no network --------------------------------------------------------
 
 
-class HeadsToy(nn.Cell):
-    """The deploy form of a drawn model that has raw outputs too."""
-
-    routed, has_router, strides, family = True, True, (8,), "toy"
-
-    def __init__(self, toy: RoutedToy):
-        super().__init__(auto_prefix=False)
-        self.network = toy
-
-    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.network(images)
-
-    def glance(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        return self.network.glance(images)
-
-
-class RawToy(RoutedToy):
-    """``RoutedToy`` whose logits can be had."""
-
-    def first_heads(self, features: tuple[Tensor, Tensor]) -> tuple[Tensor]:
-        return (self.head(features[1]),)
-
-    def second_heads(self, images: Tensor, features: tuple[Tensor, Tensor]) -> tuple[Tensor]:
-        return (self.head2(features[0] + self.backbone(images * images)),)
-
-    def to_deploy(self) -> HeadsToy:
-        return HeadsToy(self)
-
-
 def toy_files(
     monkeypatch: pytest.MonkeyPatch,
     stem: Path,
@@ -329,7 +300,6 @@ def toy_files(
     seed: int = 2,
     router: bool = True,
     stored: dict | None = None,
-    kind: type[RoutedToy] = RoutedToy,
     form: str = "onnx",
     **options: object,
 ) -> list[Path]:
@@ -337,7 +307,7 @@ def toy_files(
     stem.parent.mkdir(exist_ok=True)
     weight = stem.with_suffix(".ckpt")
     weight.write_bytes(bytes([seed]))
-    model = kind(seed=seed, router=router)
+    model = RoutedToy(seed=seed, router=router)
     metadata = CheckpointMetadata(
         "toy", 1, ["a"], model.input_spec, extra={"thresholds": stored} if stored else {}
     )
@@ -378,7 +348,7 @@ def test_three_files_give_what_two_give(
 def test_raw_files_name_logits_and_are_refused_by_the_runner(
     routed_runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    paths = toy_files(monkeypatch, tmp_path / "raw", kind=RawToy, raw=True, parts=3)
+    paths = toy_files(monkeypatch, tmp_path / "raw", raw=True, parts=3)
     names = [" ".join(value.name for value in session(path).get_outputs()) for path in paths]
     assert names == ["easiness feature0 feature1", "output0", "output0"]
     assert metadata_of(paths[0])["outputs"] == "raw"
@@ -391,7 +361,7 @@ def test_raw_files_name_logits_and_are_refused_by_the_runner(
         session(paths[1]).run(None, known)[0],
         session(paths[2]).run(None, {"images": images, **known})[0],
     )
-    source = RawToy(seed=2)
+    source = RoutedToy(seed=2)
     _, features = source.glance(Tensor(images))
     np.testing.assert_allclose(
         logits[0], source.first_heads(features)[0].asnumpy(), rtol=1e-4, atol=1e-4
@@ -477,7 +447,7 @@ def test_exports_of_other_weights_or_sizes_have_other_ids(
         (1, {"raw": True}),
         (1, {"parts": 3}),
     ):
-        toy_files(monkeypatch, tmp_path / "toy", seed=seed, kind=RawToy, **options)
+        toy_files(monkeypatch, tmp_path / "toy", seed=seed, **options)
     assert pairs[0] == pairs[1] and len(set(pairs)) == 5
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindyolo_ext.backend import Tensor, float32, nn
+from mindyolo_ext.backend import nn
 from mindyolo_ext.backend.train_step import OptimizerOptions
 from mindyolo_ext.config import OptimizerConfig, ScheduleConfig, TrainConfig, config_from_mapping
 from mindyolo_ext.data.shapes import make_shapes_dataset
@@ -179,15 +179,12 @@ class Recorder:
 
     def __init__(self, trainable: nn.Cell, groups: list, options: OptimizerOptions) -> None:
         self.rows.append((len(groups), options.name, options.momentum_is_beta1))
-        self.report = Tensor(np.ones(4 + len(trainable.term_names)), float32)
+        self.report = np.ones(4 + len(trainable.term_names), np.float32)
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        rates, controls = (value.asnumpy().tolist() for value in inputs[3:])
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+        rates, controls = (value.tolist() for value in inputs[3:])
         self.rows.append((*rates, *controls))
         return self.report
-
-    def set_train(self, _: bool) -> "Recorder":
-        return self
 
     def share_statistics(self) -> None:
         """Of several ranks."""

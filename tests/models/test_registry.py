@@ -1,10 +1,12 @@
 """What every registered model promises, by parametrisation over the registry."""
 
-import mindspore
 import numpy as np
 import pytest
 
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.gradients import value_and_grad
+from mindyolo_ext.backend.launch import set_seed
+from mindyolo_ext.backend.mode import eager
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import (
     create_model,
@@ -77,7 +79,7 @@ def images():
     ],
 )
 def model(request):
-    mindspore.set_seed(1)
+    set_seed(1)
     model = create_model(request.param, num_classes=CLASSES)
     for _, cell in model.cells_and_names():
         # fresh kernels shrink a signal, which would vanish on the way
@@ -123,13 +125,10 @@ def test_output_shapes(model, predicted):
     assert (scores >= 0).all() and (scores <= 1).all() and scores.std() > 0
 
 
-def test_graph_equals_pynative(model, images, predicted):
-    mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-    try:
-        eager = Predict(model)(Tensor(images))
-    finally:
-        mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    for got, wanted in zip(eager, predicted, strict=True):
+def test_graph_equals_eager(model, images, predicted):
+    with eager():
+        found = Predict(model)(Tensor(images))
+    for got, wanted in zip(found, predicted, strict=True):
         np.testing.assert_allclose(got.asnumpy(), wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -160,7 +159,7 @@ def test_training_gives_finite_gradients(model, images):
     )
     trainable.set_train(True)
     targets = np.array([[[1, 0.5, 0.5, 0.4, 0.6]], [[2, 0.3, 0.6, 0.2, 0.3]]], np.float32)
-    step = mindspore.value_and_grad(trainable, None, trainable.trainable_params(), has_aux=True)
+    step = value_and_grad(trainable, None, trainable.trainable_params(), has_aux=True)
     (total, terms), gradients = step(
         Tensor(images), Tensor(targets), Tensor(np.ones((2, 1), np.float32))
     )

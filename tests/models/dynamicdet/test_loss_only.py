@@ -2,13 +2,13 @@
 
 from functools import lru_cache
 
-import mindspore
 import numpy as np
 import pytest
 from helpers import padded_targets
 from models.dynamicdet.rows import MatchedRows, rows_by_level
 
-from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend import Tensor, mode, nn
+from mindyolo_ext.backend.gradients import value_and_grad
 from mindyolo_ext.backend.launch import World
 from mindyolo_ext.backend.parameters import parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
@@ -110,7 +110,7 @@ class StepOne(nn.Cell):
         super().__init__(auto_prefix=False)
         self.trainable, self.found = trainable, MatchedRows(trainable)
         places = tuple(range(2, 2 + 2 * trainable.levels))
-        self.function = mindspore.value_and_grad(self.forward, places, None, has_aux=True)
+        self.function = value_and_grad(self.forward, places, None, has_aux=True)
 
     def forward(self, targets, mask, *maps):
         total, terms = self.trainable.loss(maps, targets, mask)
@@ -139,7 +139,7 @@ class StepTwo(nn.Cell):
     def __init__(self, trainable):
         super().__init__(auto_prefix=False)
         self.trainable = trainable
-        self.function = mindspore.value_and_grad(self.forward, (0, 3), None, has_aux=True)
+        self.function = value_and_grad(self.forward, (0, 3), None, has_aux=True)
 
     def forward(self, easiness, targets, mask, *maps):
         return self.trainable.loss((*maps, easiness), targets, mask)
@@ -295,10 +295,8 @@ class EagerTrack:
 
 @pytest.fixture
 def eager():
-    before = mindspore.get_context("mode")
-    mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-    yield
-    mindspore.set_context(mode=before)
+    with mode.eager():
+        yield
 
 
 @pytest.mark.usefixtures("eager")

@@ -4,12 +4,12 @@ and by definition.
 
 from functools import lru_cache
 
-import mindspore
 import numpy as np
 import pytest
 from helpers import padded_targets
 
-from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend import Tensor, nn, ops
+from mindyolo_ext.backend.gradients import grad, value_and_grad
 from mindyolo_ext.contracts import StepClock
 from mindyolo_ext.losses.terms import divergence, varifocal
 from mindyolo_ext.models.gold_yolo.loss import corners_in_pixels
@@ -42,7 +42,7 @@ class Predictions(nn.Cell):
         )
 
     def construct(self, images, keep=None):
-        return images if keep is None else images * mindspore.ops.sum(keep)
+        return images if keep is None else images * ops.sum(keep)
 
 
 class FlatLoss(nn.Cell):
@@ -62,7 +62,7 @@ class FlatLoss(nn.Cell):
             terms = self.trainable.distill_terms(flat, other, self.grid, wanted, mask)
         else:
             terms = self.trainable.anchor_free_terms(flat, self.grid, wanted, mask)
-        return mindspore.ops.sum(terms), terms
+        return ops.sum(terms), terms
 
 
 class FlatAssignment(FlatLoss):
@@ -72,8 +72,8 @@ class FlatAssignment(FlatLoss):
         # the assigner reads the mask
         wanted = corners_in_pixels(targets, mask * 0.0 + 1.0, self.side, self.side)
         if self.kind == "ab":
-            x, y, w, h = mindspore.ops.unbind(flat[1], 1)
-            distances = mindspore.ops.stack((w / 2 - x, h / 2 - y, w / 2 + x, h / 2 + y), 1)
+            x, y, w, h = ops.unbind(flat[1], 1)
+            distances = ops.stack((w / 2 - x, h / 2 - y, w / 2 + x, h / 2 + y), 1)
             return self.trainable.anchor_branch.assign(
                 flat[0], distances, (*self.anchor_points, ()), wanted, mask
             )
@@ -87,7 +87,7 @@ class FlatDFL(nn.Cell):
     def __init__(self, trainable):
         super().__init__(auto_prefix=False)
         self.trainable = trainable
-        self.function = mindspore.value_and_grad(self.forward, 0)
+        self.function = value_and_grad(self.forward, 0)
 
     def forward(self, reg, target, score):
         return self.trainable.dfl_sum(reg, self.trainable.decode(reg)[1], target, score)
@@ -102,9 +102,7 @@ class GradientsOf(nn.Cell):
     def __init__(self, loss: nn.Cell, parts: int, other: tuple):
         super().__init__(auto_prefix=False)
         self.loss, self.parts, self.other = loss, parts, other
-        self.function = mindspore.value_and_grad(
-            self.forward, tuple(range(parts)), None, has_aux=True
-        )
+        self.function = value_and_grad(self.forward, tuple(range(parts)), None, has_aux=True)
 
     def forward(self, *inputs):
         return self.loss(inputs[: self.parts], self.other, *inputs[self.parts :])
@@ -608,7 +606,7 @@ def test_class_term_by_definition():
     class Gradient(nn.Cell):
         def __init__(self):
             super().__init__()
-            self.function = mindspore.grad(Term(), 0)
+            self.function = grad(Term(), 0)
 
         def construct(self, *inputs):
             return self.function(*inputs)
@@ -648,12 +646,12 @@ def test_divergence_by_definition(spread):
 
     class Sum(nn.Cell):
         def construct(self, student, teacher):
-            return mindspore.ops.sum(divergence(student, teacher, 1))
+            return ops.sum(divergence(student, teacher, 1))
 
     class Both(nn.Cell):
         def __init__(self):
             super().__init__()
-            self.function = mindspore.value_and_grad(Sum(), (0, 1))
+            self.function = value_and_grad(Sum(), (0, 1))
 
         def construct(self, student, teacher):
             return self.function(student, teacher)
@@ -672,7 +670,7 @@ class TwoRanks(nn.Cell):
     """A sum over two ranks that hold the same."""
 
     def construct(self, x):
-        return mindspore.ops.stop_gradient(x) * 2.0
+        return ops.stop_gradient(x) * 2.0
 
 
 @pytest.mark.parametrize("normaliser", ["global", "rank"])

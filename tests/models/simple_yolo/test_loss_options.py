@@ -2,12 +2,13 @@
 described ones.
 """
 
-import mindspore
 import numpy as np
 import pytest
 from helpers import padded_targets
 
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.gradients import value_and_grad
+from mindyolo_ext.backend.mode import eager
 from mindyolo_ext.contracts import StepClock
 from mindyolo_ext.losses.assign.grid import PRIME, AnchorBoxAssigner, CellAssigner, falling_order
 from mindyolo_ext.models.registry import create_model, create_trainable
@@ -26,12 +27,10 @@ OPTIONS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def pynative_mode():
-    """Every option would be a graph of its own; graphs are compared in test_simple_yolo_loss."""
-    before = mindspore.get_context("mode")
-    mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-    yield
-    mindspore.set_context(mode=before)
+def eager_mode():
+    """Every option would be a graph of its own; graphs are compared in test_loss."""
+    with eager():
+        yield
 
 
 def stored_names() -> list[str]:
@@ -62,7 +61,7 @@ def loss_of(assignment: str, classes: int = 20, **options):
 
 
 def total_and_gradients(loss, heads, targets, mask):
-    function = mindspore.value_and_grad(
+    function = value_and_grad(
         lambda *h: loss.loss(h, Tensor(targets), Tensor(mask)), (0, 1, 2), has_aux=True
     )
     (total, terms), gradients = function(*[Tensor(h) for h in heads])

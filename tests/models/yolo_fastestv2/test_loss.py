@@ -2,13 +2,13 @@
 tests/golden/README.md.
 """
 
-import mindspore
 import numpy as np
 import pytest
 from gradients import Gradients, LossAndHeads, nesterov_totals, norms_and_sums, original_order
 from helpers import load_weights, padded_targets, relative_l2
 
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.gradients import value_and_grad
 from mindyolo_ext.losses.assign.anchor_ratio import Assignment
 from mindyolo_ext.models.registry import create_model, create_trainable
 
@@ -194,9 +194,7 @@ def synthetic():
         for side in (12, 6)
         for channels in (12, 3, 80)
     ]
-    function = mindspore.value_and_grad(
-        HeadsToLoss(trainable), (0, 1, 2, 3, 4, 5), None, has_aux=True
-    )
+    function = value_and_grad(HeadsToLoss(trainable), (0, 1, 2, 3, 4, 5), None, has_aux=True)
 
     def run(targets, mask, replaced=None):
         inputs = [Tensor(h) for h in (replaced or heads)]

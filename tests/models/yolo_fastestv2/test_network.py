@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import cv2
-import mindspore
 import numpy as np
 import pytest
 from helpers import load_weights, original_name
 from networks import ModelAndDeploy
 
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.launch import set_seed
 from mindyolo_ext.models.registry import create_model
 
 FAMILY = "yolo_fastestv2"
@@ -270,9 +270,9 @@ def test_detections_agree_with_the_published_ncnn_model(published, photos, golde
 
 
 def test_initial_weights_are_pytorchs_and_follow_the_seed():
-    mindspore.set_seed(3)
+    set_seed(3)
     first = create_model("yolo_fastestv2")
-    mindspore.set_seed(3)
+    set_seed(3)
     again = create_model("yolo_fastestv2")
     other = create_model("yolo_fastestv2")
     cells = dict(first.cells_and_names())

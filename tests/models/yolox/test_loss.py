@@ -2,13 +2,13 @@
 tests/golden/README.md.
 """
 
-import mindspore
 import numpy as np
 import pytest
 from gradients import Gradients, LossAndHeads, nesterov_totals, norms_and_sums, original_order
 from helpers import load_weights, padded_targets
 
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.gradients import value_and_grad
 from mindyolo_ext.losses.assign.dynamic_k import EXCLUDED, dynamic_k
 from mindyolo_ext.losses.assign.simota import PairCosts
 from mindyolo_ext.models.registry import create_model, create_trainable
@@ -302,7 +302,7 @@ class Synthetic:
             for l1 in (False, True)
         }
         self.functions = {
-            l1: mindspore.value_and_grad(cell, (0, 1, 2), None, has_aux=True)
+            l1: value_and_grad(cell, (0, 1, 2), None, has_aux=True)
             for l1, cell in self.cells.items()
         }
 

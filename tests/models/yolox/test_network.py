@@ -10,6 +10,7 @@ from helpers import load_weights, original_name
 from networks import ModelAndDeploy
 
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.mode import eager
 from mindyolo_ext.evaluation.nms import nms
 from mindyolo_ext.models.registry import create_model
 
@@ -198,15 +199,9 @@ def test_focus_takes_the_columns_first():
             return x
 
     focus.conv = Record()
-    import mindspore
-
-    before = mindspore.get_context("mode")
-    mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-    try:
-        image = np.arange(3 * 4 * 6, dtype=np.float32).reshape(1, 3, 4, 6)
+    image = np.arange(3 * 4 * 6, dtype=np.float32).reshape(1, 3, 4, 6)
+    with eager():
         focus(Tensor(image))
-    finally:
-        mindspore.set_context(mode=before)
     parts = [
         image[:, :, ::2, ::2],
         image[:, :, 1::2, ::2],

@@ -1,6 +1,4 @@
-"""MindSpore's cluster scheduler; run as a module it is a child of rank 0 and ends when rank 0
-does.
-"""
+"""MindSpore's cluster scheduler. Run as a module it is a child of rank 0 and ends with it."""
 
 import os
 import sys

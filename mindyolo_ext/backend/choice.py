@@ -1,0 +1,3 @@
+"""Which framework this process runs on. Only the modules of ``backend`` ask."""
+
+BACKEND = "mindspore"

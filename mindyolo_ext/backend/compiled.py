@@ -1,0 +1,8 @@
+"""Cells as compiled functions of NumPy arrays."""
+
+from mindyolo_ext.backend.choice import BACKEND
+
+if BACKEND == "mindspore":
+    from mindyolo_ext.backend.on_mindspore.compiled import Compiled
+
+__all__ = ["Compiled"]

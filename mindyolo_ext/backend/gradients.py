@@ -1,0 +1,8 @@
+"""Derivatives of functions and cells, for tests; a training goes through ``train_step``."""
+
+from mindyolo_ext.backend.choice import BACKEND
+
+if BACKEND == "mindspore":
+    from mindyolo_ext.backend.on_mindspore.gradients import grad, value_and_grad
+
+__all__ = ["grad", "value_and_grad"]

@@ -1,0 +1,40 @@
+"""Cells as compiled functions of NumPy arrays."""
+
+import numpy as np
+from mindspore import Tensor
+
+from mindyolo_ext.backend.on_mindspore.errors import explained
+from mindyolo_ext.contracts import Cell
+
+
+class Compiled:
+    """A cell as a function of arrays, with one graph per combination of input shapes.
+
+    Args:
+        cell: put in inference mode.
+        fetched: how many of the first outputs are returned as arrays; the others stay on the device
+            as tensors, for other cells to read. None: all.
+    """
+
+    def __init__(self, cell: Cell, *, fetched: int | None = None):
+        self.cell = cell.set_train(False)
+        self.fetched = fetched
+
+    def __call__(self, *inputs: np.ndarray | Tensor) -> tuple:
+        """All outputs, in the cell's order; a cell with one output gives a tuple of one."""
+        tensors = (x if isinstance(x, Tensor) else Tensor(x) for x in inputs)
+        with explained("network", "choose a smaller batch or input"):
+            outputs = self.cell(*tensors)
+            outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+            fetched = tuple(output.asnumpy() for output in outputs[: self.fetched])
+        return (*fetched, *outputs[len(fetched) :])
+
+    def compile(self, *shapes: tuple[int, ...]) -> None:
+        """Compile for float32 inputs of ``shapes`` without running."""
+        with explained("network", "choose a smaller batch or input"):
+            self.cell.compile(*(Tensor(np.zeros(shape, np.float32)) for shape in shapes))
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs were compiled so far."""
+        return len(self.cell.compile_cache)

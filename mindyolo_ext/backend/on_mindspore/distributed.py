@@ -1,0 +1,94 @@
+"""Sums over the ranks, inside graphs and on the host.
+
+Only AllReduce is used: it is the one collective that MindSpore documents for Ascend, GPU and CPU.
+"""
+
+import functools
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mindyolo_ext.backend.processes import world
+
+
+class GlobalSum(nn.Cell):
+    """Sum of a tensor over all ranks; the tensor itself with one process. Carries no gradient.
+
+    Losses divide by it (number of matches, batch size), so that the ranks' losses are shares of the
+    global batch's loss.
+
+    Shape: any -> the same.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.parallel = world().size > 1
+        self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.parallel else None
+
+    def construct(self, x: Tensor) -> Tensor:
+        x = ops.stop_gradient(x)
+        return self.all_reduce(x) if self.parallel else x
+
+
+class SyncBatchNorm2d(nn.Cell):
+    """Batch normalization whose training statistics cover the batches of all ranks.
+
+    Takes the place of an ``nn.BatchNorm2d`` and keeps its parameters and their names. The running
+    variance is the unbiased one, as in ``nn.BatchNorm2d``.
+
+    Shape: (B, C, H, W) -> the same.
+    """
+
+    def __init__(self, source: nn.BatchNorm2d):
+        super().__init__()
+        self.gamma, self.beta = source.gamma, source.beta
+        self.moving_mean, self.moving_variance = source.moving_mean, source.moving_variance
+        # nn.BatchNorm2d stores 1 - momentum
+        self.eps, self.momentum = source.eps, 1.0 - source.momentum
+        self.size = world().size
+        self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.size > 1 else None
+
+    def construct(self, x: Tensor) -> Tensor:
+        shape = (1, -1, 1, 1)
+        mean, variance = self.moving_mean, self.moving_variance
+        if self.training:
+            count = x.shape[0] * x.shape[2] * x.shape[3] * self.size
+            sums = ops.sum(x, (0, 2, 3))
+            mean = (self.all_reduce(sums) if self.size > 1 else sums) / count
+            centered = x - ops.reshape(mean, shape)
+            squares = ops.sum(centered * centered, (0, 2, 3))
+            variance = (self.all_reduce(squares) if self.size > 1 else squares) / count
+            unbiased = ops.stop_gradient(variance) * (count / max(count - 1, 1))
+            keep = self.momentum
+            ops.assign(
+                self.moving_mean, self.moving_mean * keep + ops.stop_gradient(mean) * (1.0 - keep)
+            )
+            ops.assign(self.moving_variance, self.moving_variance * keep + unbiased * (1.0 - keep))
+            scale = self.gamma * ops.rsqrt(variance + self.eps)
+            return centered * ops.reshape(scale, shape) + ops.reshape(self.beta, shape)
+        scale = self.gamma * ops.rsqrt(variance + self.eps)
+        return x * ops.reshape(scale, shape) + ops.reshape(self.beta - mean * scale, shape)
+
+
+class _AllReduce(nn.Cell):
+    """All-reduce called from the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.all_reduce(x)
+
+
+@functools.cache
+def _host_all_reduce() -> _AllReduce:
+    """The one cell for all calls, so that a shape is compiled once."""
+    return _AllReduce()
+
+
+def sum_over_ranks(values: np.ndarray) -> np.ndarray:
+    """float32 array summed over the ranks; the array itself with one process."""
+    if world().size == 1:
+        return values
+    return _host_all_reduce()(Tensor(np.ascontiguousarray(values, np.float32))).asnumpy()

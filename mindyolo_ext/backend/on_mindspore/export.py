@@ -1,0 +1,61 @@
+"""ONNX, MindIR and AIR files, written by MindSpore."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from mindyolo_ext.backend.on_mindspore.compiled import Compiled
+from mindyolo_ext.backend.on_mindspore.errors import without_call_stack
+from mindyolo_ext.contracts import Cell
+from mindyolo_ext.errors import CheckpointError, MissingFileError
+
+FORMATS = ("onnx", "mindir", "air")  # AIR needs an Ascend device
+
+
+def write_graph(
+    cell: Cell, inputs: Sequence[np.ndarray], path: Path, *, description: Mapping[str, str]
+) -> None:
+    """Write ``cell`` as a file in the format that the suffix of ``path`` names.
+
+    Args:
+        cell: in inference mode.
+        inputs: examples, which fix the shapes.
+        path: its suffix is one of ``FORMATS``.
+        description: text that travels inside a MindIR file; other formats leave it out.
+    """
+    kind = path.suffix.removeprefix(".")
+    keywords = {}
+    if kind == "mindir":
+
+        def add_description(proto: Any) -> None:
+            for key, value in description.items():
+                proto.user_info[key] = value
+
+        keywords["custom_func"] = add_description
+    ms.export(
+        cell,
+        *(Tensor(array) for array in inputs),
+        file_name=str(path.with_suffix("")),
+        file_format=kind.upper(),
+        **keywords,
+    )
+
+
+def load_mindir(path: str | Path) -> Compiled:
+    """The network of a MindIR file as a function of arrays.
+
+    Raises: MissingFileError; CheckpointError for a file that holds no network.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(f"{path}: no such file, wanted a MindIR file")
+    try:
+        graph = ms.load(str(path))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: MindSpore cannot load it as MindIR ({without_call_stack(error)})"
+        ) from error
+    return Compiled(nn.GraphCell(graph))

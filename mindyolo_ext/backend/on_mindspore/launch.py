@@ -1,0 +1,112 @@
+"""Starts MindSpore on one process or on the ranks of ``mpirun`` and ``msrun``, on any device.
+
+MindSpore's own MPI route serves Ascend and GPU. On CPU ``mpirun`` only starts the processes: rank 0
+starts a MindSpore scheduler and tells the others where it listens, then every rank joins it as
+``msrun`` workers do.
+"""
+
+import os
+import subprocess
+import sys
+
+import mindspore as ms
+from mindspore.communication import get_group_size, get_rank, init
+
+from mindyolo_ext.backend import mpi
+from mindyolo_ext.backend.on_mindspore import scheduler
+from mindyolo_ext.backend.on_mindspore.errors import without_call_stack
+from mindyolo_ext.errors import DeviceError
+
+DEVICE_TARGETS = ("CPU", "GPU", "Ascend")
+PARALLEL_COMMANDS = (
+    "`mpirun -n N python train.py ...` or `msrun --worker_num=N --local_worker_num=N train.py ...`"
+)
+_MPI_PREFIXES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "OPAL_")
+
+
+class _State:
+    """The scheduler that this process started; it ends with this process."""
+
+    scheduler: subprocess.Popen | None = None
+
+
+def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
+    """Do what must happen before MindSpore's context is set.
+
+    Args:
+        device_target: one of ``DEVICE_TARGETS``.
+        launcher: what started this process.
+        joins: whether this process is about to join others.
+
+    Raises: SystemExit at the end of the run in the process that ``msrun`` starts as scheduler.
+    """
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        scheduler.serve()
+        raise SystemExit(0)
+    if joins and launcher == "mpirun" and device_target == "CPU":
+        _meet_through_mpi()
+
+
+def configure(
+    device_target: str, *, device_number: int | None, graph_mode: bool, compile_cache: str | None
+) -> None:
+    """Set mode, device and compile cache. Raises: DeviceError if the device is not available."""
+    ms.set_context(mode=ms.GRAPH_MODE if graph_mode else ms.PYNATIVE_MODE)
+    _choose_device(device_target, device_number)
+    if compile_cache:
+        os.makedirs(compile_cache, exist_ok=True)
+        ms.set_context(enable_compile_cache=True, compile_cache_path=compile_cache)
+
+
+def join() -> tuple[int, int]:
+    """Connect to the other ranks; returns this process's rank and their number.
+
+    Raises: DeviceError if they cannot be reached.
+    """
+    try:
+        init()
+    except RuntimeError as error:
+        raise DeviceError(
+            f"MindSpore cannot connect this process to the others: {without_call_stack(error)}"
+        ) from error
+    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=False)
+    return get_rank(), get_group_size()
+
+
+def set_seed(seed: int) -> None:
+    """Seed MindSpore's random numbers, from which fresh weights are drawn."""
+    ms.set_seed(seed)
+
+
+def _choose_device(device_target: str, number: int | None) -> None:
+    """Set MindSpore's device, which cannot change after first use."""
+    try:
+        ms.set_device(device_target) if number is None else ms.set_device(device_target, number)
+    except RuntimeError as error:
+        present = ms.get_context("device_target")
+        if present != device_target:
+            raise DeviceError(
+                f"--device_target {device_target}: MindSpore cannot use it in this process, which "
+                f"is set to {present}: {without_call_stack(error)}"
+            ) from error
+
+
+def _meet_through_mpi() -> None:
+    """Agree on a scheduler over MPI and put MindSpore's cluster variables into the environment."""
+    meeting = mpi.meet()
+    for name in [n for n in os.environ if n.startswith(_MPI_PREFIXES)]:
+        del os.environ[name]
+    os.environ.update(
+        MS_WORKER_NUM=str(meeting.size),
+        MS_SCHED_HOST=meeting.host,
+        MS_SCHED_PORT=str(meeting.port),
+        MS_NODE_ID=str(meeting.rank),
+    )
+    if meeting.rank == 0:
+        # Its standard input is a pipe from us: it closes when this process ends, however it ends.
+        _State.scheduler = subprocess.Popen(
+            [sys.executable, "-m", scheduler.__name__],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "MS_ROLE": "MS_SCHED"},
+        )
+    os.environ["MS_ROLE"] = "MS_WORKER"

@@ -1,0 +1,8 @@
+"""Precision of the arithmetic in a network."""
+
+from mindyolo_ext.backend.choice import BACKEND
+
+if BACKEND == "mindspore":
+    from mindyolo_ext.backend.on_mindspore.precision import apply
+
+__all__ = ["apply"]

@@ -1,0 +1,44 @@
+"""The processes of a run, and how they were started. No framework."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of this run. ``launcher`` is ``python``, ``mpirun`` or ``msrun``."""
+
+    rank: int = 0
+    size: int = 1
+    launcher: str = "python"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks to the user."""
+        return self.rank == 0
+
+
+class _State:
+    """The world of this process."""
+
+    world = World()
+
+
+def world() -> World:
+    """The world that ``launch.start`` entered, a single process before that."""
+    return _State.world
+
+
+def enter_world(new: World) -> None:
+    """Make ``new`` the world of this process; ``launch.start`` calls this once."""
+    _State.world = new
+
+
+def launcher_of(environ: Mapping[str, str]) -> tuple[str, int]:
+    """Launcher and number of processes, inferred from environment variables."""
+    if environ.get("MS_ROLE") in ("MS_WORKER", "MS_SCHED"):
+        return "msrun", int(environ.get("MS_WORKER_NUM", "1"))
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        if name in environ:
+            return "mpirun", int(environ[name])
+    return "python", 1
