@@ -649,7 +649,7 @@ def _anchors(options: argparse.Namespace) -> None:
     if options.traintxt:
         source = sizes_from_list(options.traintxt)
     else:
-        from mindyolo_ext.data.dataset import build_dataset
+        from mindyolo_ext.data.build import build_dataset
 
         config = _recipe(options, extra=options.set)
         source = build_dataset(config.data.train, config.data.root)
@@ -692,8 +692,8 @@ def _thresholds(options: argparse.Namespace) -> None:
 
 
 def _check_data(options: argparse.Namespace) -> None:
+    from mindyolo_ext.data.build import build_dataset
     from mindyolo_ext.data.check import check_dataset
-    from mindyolo_ext.data.dataset import build_dataset
 
     config = _recipe(options, extra=options.set)
     description = config.data.train if options.split == "train" else config.data.val

@@ -12,7 +12,8 @@ import pytest
 from helpers import DEFAULT_GOLDEN, Command, Golden, golden_cases
 
 from mindyolo_ext.backend.mode import graphs
-from mindyolo_ext.data.dataset import Dataset, build_dataset
+from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.shapes import make_shapes_dataset
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from mindyolo_ext.config import load_config, override
-from mindyolo_ext.data.dataset import build_dataset
+from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.engine.build import training_pipeline
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import list_models

@@ -27,8 +27,8 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, s
 from mindyolo_ext.checkpoint.tables import recognise, table_of
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 from mindyolo_ext.class_names import KNOWN_NAMES, default_names
-from mindyolo_ext.data.darknet import DataFile, parse_data_file
-from mindyolo_ext.data.dataset import read_names
+from mindyolo_ext.data.formats.darknet import DataFile, parse_data_file
+from mindyolo_ext.data.text import read_names
 from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 

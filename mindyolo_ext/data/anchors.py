@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from scipy.cluster.vq import ClusterError, kmeans2
 
-from mindyolo_ext.data.dataset import Dataset, read_lines
-from mindyolo_ext.data.yolo_text import label_path, list_pictures
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.formats.label_files import label_path, list_pictures
+from mindyolo_ext.data.text import read_lines
+from mindyolo_ext.errors import DataError, MissingFileError, UsageError
 
 _ITERATIONS = 50
 _SAMPLE = 20000  # boxes of a restart; the last one takes all
@@ -54,7 +56,7 @@ def generate_anchors(
         seed: of the starts.
         restarts: runs in each of three forms of the sizes (as they are, square root, logarithm).
 
-    Raises: ValueError for too few different boxes or sizes outside 0..1.
+    Raises: UsageError for too few different boxes or sizes outside 0..1.
     Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: its distance is 1 - IoU and its
         only start is drawn without a seed; here SciPy's Euclidean k-means runs from many starts in
         three forms of the sizes, and the result with the highest mean IoU, the quantity that the
@@ -64,14 +66,14 @@ def generate_anchors(
     """
     sizes = box_fractions(source) if isinstance(source, Dataset) else np.asarray(source, np.float64)
     if sizes.ndim != 2 or sizes.shape[1] != 2 or not ((sizes > 0) & (sizes <= 1)).all():
-        raise ValueError(
+        raise UsageError(
             "generate_anchors: wanted box sizes (N, 2) as fractions of the picture, above 0 and "
             f"up to 1, got shape {sizes.shape}"
             + (f", values {sizes.min():g}..{sizes.max():g}" if sizes.size else "")
         )
     different = len(np.unique(sizes, axis=0))
     if not 1 <= num_anchors <= different:
-        raise ValueError(
+        raise UsageError(
             f"generate_anchors: wanted 1..{different} anchors (as many different boxes), "
             f"got {num_anchors}"
         )
@@ -87,7 +89,7 @@ def generate_anchors(
             if iou > best_iou:
                 best, best_iou, best_form = back(centres), iou, (form, back)
     if best is None:
-        raise ValueError(
+        raise UsageError(
             f"generate_anchors: no start gave {num_anchors} different clusters of {len(sizes)} "
             "boxes; take fewer anchors"
         )
@@ -137,7 +139,7 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
         data_root: folder to which the lines refer; where there is no such picture, they refer to
             the list's folder.
 
-    Raises: FileNotFoundError for a missing list or label file; ValueError that names file and line.
+    Raises: MissingFileError for a missing list or label file; DataError that names file and line.
     Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: any white space separates, any
     picture suffix goes.
     """
@@ -151,7 +153,7 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
         )
         label = next((place for place in places if os.path.isfile(place)), None)
         if label is None:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{path}: no label file for {picture}, looked for {', '.join(places)}"
             )
         for number, line in read_lines(label):
@@ -159,7 +161,7 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
             try:
                 width, height = (float(word) for word in words[3:])
             except ValueError:
-                raise ValueError(
+                raise DataError(
                     f"{label}:{number}: wanted five numbers: class cx cy w h, got {line[:80]!r}"
                 ) from None
             sizes.append((width, height))

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from tabulate import tabulate
 
-from mindyolo_ext.data.dataset import Annotations, Dataset, Problem
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.types import Annotations, Problem
+from mindyolo_ext.errors import DataError, MissingFileError
 from mindyolo_ext.progress import bar
 
 _SMALL, _LARGE = 32**2, 96**2  # box areas that COCO calls small and large
@@ -159,8 +161,8 @@ def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
             report.images_without_boxes.append(path)
         try:
             sample = dataset.load(index)
-        except (FileNotFoundError, ValueError) as error:
-            kind = "missing image" if isinstance(error, FileNotFoundError) else "broken image"
+        except (MissingFileError, DataError) as error:
+            kind = "missing image" if isinstance(error, MissingFileError) else "broken image"
             if (kind, path) not in known:
                 report.problems.append(Problem(kind, path, str(error).removeprefix(f"{path}: ")))
             continue

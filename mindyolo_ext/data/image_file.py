@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mindyolo_ext.errors import DataError, MissingFileError, UsageError
+
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that carry the size
 _ORIENTATION = 0x0112  # EXIF tag; 5..8 swap height and width
@@ -19,14 +21,14 @@ def read_image(path: str | Path) -> np.ndarray:
     The file is read by NumPy and decoded from memory, so paths with any letters work on every
     system.
 
-    Raises: FileNotFoundError without such a file; ValueError if it cannot be decoded or breaks off.
+    Raises: MissingFileError without such a file; DataError if it cannot be decoded or breaks off.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such image")
+        raise MissingFileError(f"{path}: no such image")
     data = np.fromfile(path, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
-        raise ValueError(
+        raise DataError(
             f"{path}: wanted a readable image, got {data.size} bytes that cannot be decoded"
         )
     return image
@@ -35,12 +37,12 @@ def read_image(path: str | Path) -> np.ndarray:
 def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
     """Writes uint8 BGR (h, w, 3); the suffix chooses the format, ``quality`` is for JPEG.
 
-    Raises: ValueError if OpenCV has no encoder for the suffix.
+    Raises: UsageError if OpenCV has no encoder for the suffix.
     """
     path = Path(path)
     done, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise ValueError(f"{path}: cannot write an image with the suffix {path.suffix!r}")
+        raise UsageError(f"{path}: cannot write an image with the suffix {path.suffix!r}")
     path.write_bytes(data.tobytes())
 
 
@@ -52,7 +54,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises: as ``read_image``.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such image")
+        raise MissingFileError(f"{path}: no such image")
     size = None
     with open(path, "rb") as file:
         start = file.read(32)

@@ -1,68 +1,30 @@
 """Batches from a pipeline, prepared ahead by threads or processes. NumPy and OpenCV only."""
 
-import multiprocessing
 import queue
-import signal
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
 
-import cv2
 import numpy as np
 
-from mindyolo_ext.data.dataset import Dataset, Sample
-from mindyolo_ext.data.transforms import Pipeline, build_pipeline
-from mindyolo_ext.input_spec import InputSpec, Placement
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.pipeline import Pipeline, build_pipeline
+from mindyolo_ext.data.targets import padded_count
+from mindyolo_ext.data.types import Batch
+from mindyolo_ext.data.worker import Row, WorkerProcess, prepare_row
+from mindyolo_ext.errors import DataError, UsageError
+from mindyolo_ext.input_spec import InputSpec
 
 SizeSchedule = Callable[[int], tuple[int, int] | None]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One rank's part of a batch; the rows from ``valid`` on are padding.
-
-    Args:
-        images: (B, 3, H, W) float32 in the model's convention, 0 where padding.
-        targets: (B, M, 5) float32 class, cx, cy, w, h as fractions of the network input, 0 where
-            ``mask`` is 0.
-        mask: (B, M) float32, 1 for a box.
-        indices: (B,) int64 of the data set, -1 where padding.
-        valid: number of pictures.
-        placements, paths, image_ids: one per picture, ``valid`` long.
-    """
-
-    images: np.ndarray
-    targets: np.ndarray
-    mask: np.ndarray
-    indices: np.ndarray
-    valid: int
-    placements: tuple[Placement, ...]
-    paths: tuple[str, ...]
-    image_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One prepared picture: uint8 (H, W, 3) or float32 (3, H, W), and its boxes (N, 5) as in
-    ``Batch.targets``.
-    """
-
-    image: np.ndarray
-    targets: np.ndarray
-    placement: Placement
-    image_id: int
 
 
 class Loader:
     """Batches of an epoch, the same for a seed whatever the number and kind of workers.
 
-    The order of an epoch depends on (seed, epoch) alone. Of the global batch k, ``world_size *
-    batch_size`` pictures,
-    rank r gets the rows ``r * batch_size`` to ``(r + 1) * batch_size``: n ranks see what one rank
-    with an n times larger batch sees. Use it as a context manager, or call ``close``.
+    The order of an epoch depends on (seed, epoch) alone. Of each global batch of ``world_size *
+    batch_size`` images, rank r gets the rows ``r * batch_size`` to ``(r + 1) * batch_size``, so n
+    ranks see what one rank with an n times larger batch sees. Use it as a context manager, or call
+    ``close``.
 
     Args:
         source: a ``Pipeline``, or a ``Dataset`` to be resized only (then give ``input_spec``).
@@ -83,7 +45,7 @@ class Loader:
             __name__ == "__main__"``.
         prefetch: batches prepared ahead.
 
-    Raises: ValueError for a value outside these rules, TypeError for a source of another kind.
+    Raises: UsageError for a value outside these rules, TypeError for a source of another kind.
     """
 
     def __init__(
@@ -112,22 +74,22 @@ class Loader:
             ("prefetch", prefetch, 1),
         ):
             if value < low:
-                raise ValueError(f"Loader: {name} must be at least {low}, got {value}")
+                raise UsageError(f"Loader: {name} must be at least {low}, got {value}")
         if rank >= world_size:
-            raise ValueError(f"Loader: rank must be below world_size {world_size}, got {rank}")
+            raise UsageError(f"Loader: rank must be below world_size {world_size}, got {rank}")
         if worker_kind not in ("thread", "process"):
-            raise ValueError(f"Loader: worker_kind must be thread or process, got {worker_kind!r}")
+            raise UsageError(f"Loader: worker_kind must be thread or process, got {worker_kind!r}")
         if max_boxes is not None and max_boxes < 1:
-            raise ValueError(f"Loader: max_boxes must be at least 1, got {max_boxes}")
+            raise UsageError(f"Loader: max_boxes must be at least 1, got {max_boxes}")
         if drop_last and len(self.pipeline.dataset) < batch_size * world_size:
-            raise ValueError(
+            raise UsageError(
                 f"Loader: wanted at least one whole batch, {batch_size} pictures on {world_size} "
                 f"ranks, got {len(self.pipeline.dataset)} pictures: take a smaller batch_size"
             )
         if order is not None and (
             shuffle or sorted(order) != list(range(len(self.pipeline.dataset)))
         ):
-            raise ValueError(
+            raise UsageError(
                 f"Loader: order wants each of the {len(self.pipeline.dataset)} pictures once and "
                 f"no shuffle, got {len(order)} indices and shuffle {shuffle}"
             )
@@ -135,13 +97,11 @@ class Loader:
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.shuffle, self.drop_last = shuffle, drop_last
         self.seed = self.pipeline.seed if seed is None else seed
-        self.max_boxes = (
-            max(8, -(-self.pipeline.max_boxes // 8) * 8) if max_boxes is None else max_boxes
-        )
+        self.max_boxes = padded_count(self.pipeline.max_boxes) if max_boxes is None else max_boxes
         self.workers, self.worker_kind, self.prefetch = workers, worker_kind, prefetch
         self._pool: ThreadPoolExecutor | None = None
         # processes, None until started
-        self._idle: queue.SimpleQueue[_Worker | None] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[WorkerProcess | None] = queue.SimpleQueue()
 
     @property
     def dataset(self) -> Dataset:
@@ -193,7 +153,7 @@ class Loader:
         if self.workers == 0:
             for indices, size in plan:
                 yield self._collate(
-                    [_prepare(self.pipeline, int(index), number, size) for index in indices],
+                    [prepare_row(self.pipeline, int(index), number, size) for index in indices],
                     indices,
                     size,
                 )
@@ -251,13 +211,13 @@ class Loader:
                     for row in rows:
                         row.cancel()
 
-    def _prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> _Row:
+    def _prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
         """One picture, made in this thread or in the process that this thread picks."""
         if self.worker_kind == "thread":
-            return _prepare(self.pipeline, index, epoch, size)
+            return prepare_row(self.pipeline, index, epoch, size)
         worker = self._idle.get()  # there are as many as threads
         try:
-            worker = worker or _Worker(self.pipeline)
+            worker = worker or WorkerProcess(self.pipeline)
             return worker.prepare(index, epoch, size)
         finally:
             self._idle.put(worker if worker is not None and worker.alive else None)
@@ -274,9 +234,7 @@ class Loader:
             for row in rows:
                 row.cancel()
 
-    def _collate(
-        self, rows: list[_Row], indices: np.ndarray, size: tuple[int, int] | None
-    ) -> Batch:
+    def _collate(self, rows: list[Row], indices: np.ndarray, size: tuple[int, int] | None) -> Batch:
         """Stacks pictures into a batch of the full size."""
         spec, count = self.pipeline.input_spec, self.batch_size
         images = np.zeros((count, 3, *(size or spec.size)), np.float32)
@@ -291,10 +249,10 @@ class Loader:
             )
             boxes = len(item.targets)
             if boxes > self.max_boxes:
-                raise ValueError(
+                raise DataError(
                     f"{path}: {boxes} boxes after augmentation, but max_boxes is {self.max_boxes}: "
-                    "raise "
-                    f"max_boxes to {-(-boxes // 8) * 8}, or leave it out to let the loader choose"
+                    f"raise max_boxes to {padded_count(boxes)}, or leave it out to let the loader "
+                    "choose"
                 )
             targets[row, :boxes] = item.targets
             mask[row, :boxes] = 1.0
@@ -316,116 +274,12 @@ def _as_pipeline(
     """``source`` as a pipeline."""
     if isinstance(source, Pipeline):
         if input_spec is not None and input_spec != source.input_spec:
-            raise ValueError(
+            raise UsageError(
                 "Loader: the pipeline has its own input_spec, got another one; leave it out"
             )
         return source
     if not isinstance(source, Dataset):
         raise TypeError(f"Loader: wanted a Pipeline or a Dataset, got {type(source).__name__}")
     if input_spec is None:
-        raise ValueError("Loader: a Dataset needs an input_spec, got None")
+        raise UsageError("Loader: a Dataset needs an input_spec, got None")
     return build_pipeline([], input_spec, source, seed=seed or 0)
-
-
-def _prepare(
-    pipeline: Pipeline, index: int, epoch: int, size: tuple[int, int] | None, tensor: bool = True
-) -> _Row:
-    """One picture with its boxes as rows of targets, ignored boxes left out.
-
-    Raises: an error that names the picture's file.
-    """
-    path = pipeline.dataset.paths[index]
-    try:
-        prepared = pipeline(index, epoch, size)
-        sample = prepared.sample
-        image = pipeline.input_spec.to_tensor(sample.image) if tensor else sample.image
-        return _Row(image, targets_of(sample), prepared.placement, sample.image_id)
-    except Exception as error:
-        if isinstance(error, (FileNotFoundError, ValueError)) and path in str(error):
-            raise
-        raise RuntimeError(
-            f"{path} (picture {index}, epoch {epoch}): {type(error).__name__}: {error}"
-        ) from error
-
-
-def targets_of(sample: Sample) -> np.ndarray:
-    """(N, 5) float32 class, cx, cy, w, h as fractions of the picture, ignored boxes left out."""
-    height, width = sample.image.shape[:2]
-    boxes = (sample.boxes / np.array([width, height, width, height], np.float32))[~sample.ignore]
-    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    return np.concatenate([sample.labels[~sample.ignore, None], centres, sides], 1).astype(
-        np.float32
-    )
-
-
-class _Worker:
-    """A process of its own that prepares one picture at a time.
-
-    Each has its own connection, so that a killed process is noticed even in the middle of an
-    answer; the process pools of the standard library wait for ever then.
-    """
-
-    def __init__(self, pipeline: Pipeline):
-        # never a plain fork: the caller's threads and its framework would be copied half alive
-        kinds = multiprocessing.get_all_start_methods()
-        start = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
-        self._connection, other = start.Pipe()
-        self._process = start.Process(target=_serve, args=(other, pipeline), daemon=True)
-        self.alive = True
-        try:
-            self._process.start()
-        except OSError as error:
-            raise self._gone() from error
-        finally:
-            other.close()
-
-    def prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> _Row:
-        """``_prepare`` over there. Raises: what it raised, or RuntimeError if the process is
-        gone.
-        """
-        try:
-            self._connection.send((index, epoch, size))
-            answer, trace = self._connection.recv()
-        except (EOFError, OSError):
-            raise self._gone() from None
-        if isinstance(answer, Exception):
-            raise answer from RuntimeError(f"in the worker process:\n{trace}")
-        return answer
-
-    def _gone(self) -> RuntimeError:
-        """The error that says that the process ended."""
-        self.alive = False
-        if self._process.pid is not None:
-            self._process.join()
-        return RuntimeError(
-            f"Loader: a worker process ended by itself, exit code {self._process.exitcode}: out of "
-            'memory, or the script lacks `if __name__ == "__main__"`; worker_kind thread avoids '
-            "both"
-        )
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._connection.close()
-        self._process.join()
-
-
-def _serve(connection: Connection, pipeline: Pipeline) -> None:
-    """A worker process: answers until the other end closes, leaves Ctrl-C to its parent, keeps
-    to one thread.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        try:
-            # bytes travel instead of floats
-            answer, trace = _prepare(pipeline, *task, tensor=False), ""
-        except Exception as error:
-            answer, trace = error, traceback.format_exc()
-        try:
-            connection.send((answer, trace))
-        except OSError:  # nobody waits any longer
-            return

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.errors import UsageError
 from mindyolo_ext.progress import bar
 
 SHAPE_NAMES = ("circle", "square", "triangle")
@@ -43,14 +44,14 @@ def make_shapes_dataset(
         image_format: ``jpg`` or ``png`` (without loss, larger).
         progress: show a bar.
 
-    Raises: ValueError for another format, a count below 0 or a side below 64 pixels.
+    Raises: UsageError for another format, a count below 0 or a side below 64 pixels.
     """
     if image_format not in ("jpg", "png"):
-        raise ValueError(
+        raise UsageError(
             f"make_shapes_dataset: image_format must be jpg or png, got {image_format!r}"
         )
     if min(train_images, val_images) < 0 or min(size) < 64:
-        raise ValueError(
+        raise UsageError(
             "make_shapes_dataset: wanted counts from 0 and sides from 64 pixels, got "
             f"{train_images}, {val_images} and {size}"
         )

@@ -17,8 +17,9 @@ from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.config import Config
 from mindyolo_ext.contracts import Model, Trainable
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.loader import targets_of
-from mindyolo_ext.data.transforms import Pipeline, Prepared
+from mindyolo_ext.data.pipeline import Pipeline
+from mindyolo_ext.data.targets import padded_count, targets_of
+from mindyolo_ext.data.types import Sample
 from mindyolo_ext.engine.build import (
     load_model,
     load_teacher,
@@ -89,17 +90,15 @@ def assign(
         load_teacher(config.train.distill.teacher, model) if config.train.distill.teacher else None
     )
     run = Compiled(MatchesAndBoxes(new_trainable(model, loss, teacher)))
-    most = max(
-        8, -(-max(len(targets_of(prepared.sample)) for prepared in samples.values()) // 8) * 8
-    )
+    most = padded_count(max(len(targets_of(sample)) for sample in samples.values()))
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    for index, prepared in samples.items():
+    for index, sample in samples.items():
         with progress.compiling(
             "assignment and network", show=not written, done="compiled and ran"
         ):
-            picture = _assigned(run, model, prepared, dataset.class_names, most=most)
-        path = folder / f"{Path(prepared.sample.path).stem}.png"
+            picture = _assigned(run, model, sample, dataset.class_names, most=most)
+        path = folder / f"{Path(sample.path).stem}.png"
         if path in written:
             path = folder / f"{path.stem}_{index}.png"
         draw_assignment(picture, path)
@@ -194,7 +193,7 @@ def _model(config: Config, dataset: Dataset, weight: str | Path | None) -> Model
     return model
 
 
-def _with_boxes(pipeline: Pipeline, indices: Sequence[int]) -> dict[int, Prepared]:
+def _with_boxes(pipeline: Pipeline, indices: Sequence[int]) -> dict[int, Sample]:
     """The pictures by index as the network gets them; those without boxes are named and left
     out.
     """
@@ -202,7 +201,7 @@ def _with_boxes(pipeline: Pipeline, indices: Sequence[int]) -> dict[int, Prepare
     empty = [
         Path(pipeline.dataset.paths[index]).name
         for index, one in prepared.items()
-        if one.sample.ignore.all()
+        if one.ignore.all()
     ]
     if len(empty) == len(prepared):
         raise ValueError(
@@ -211,14 +210,13 @@ def _with_boxes(pipeline: Pipeline, indices: Sequence[int]) -> dict[int, Prepare
         )
     if empty:
         logger.warning("left out, because they have no box: %s", ", ".join(empty))
-    return {index: one for index, one in prepared.items() if not one.sample.ignore.all()}
+    return {index: one for index, one in prepared.items() if not one.ignore.all()}
 
 
 def _assigned(
-    run: Compiled, model: Model, prepared: Prepared, class_names: Sequence[str], *, most: int
+    run: Compiled, model: Model, sample: Sample, class_names: Sequence[str], *, most: int
 ) -> AssignedPicture:
     """What the assigner does with one picture, its boxes padded to ``most``."""
-    sample = prepared.sample
     rows = targets_of(sample)
     targets, mask = np.zeros((1, most, 5), np.float32), np.zeros((1, most), np.float32)
     targets[0, : len(rows)], mask[0, : len(rows)] = rows, 1.0

@@ -13,8 +13,9 @@ from mindyolo_ext.backend.parameters import load_parameters, parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.config import Config, InputConfig
 from mindyolo_ext.contracts import Model, Trainable
-from mindyolo_ext.data.dataset import Dataset, build_dataset
-from mindyolo_ext.data.transforms import Pipeline, build_pipeline
+from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.pipeline import Pipeline, build_pipeline
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import (
     create_model,

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mindyolo_ext.data.darknet import parse_data_file
+from mindyolo_ext.data.formats.darknet import parse_data_file
 
 
 def recipe_overrides(path: str | Path) -> list[str]:

@@ -19,7 +19,7 @@ import yaml
 from tabulate import tabulate
 
 from mindyolo_ext.data.anchors import generate_anchors
-from mindyolo_ext.data.dataset import build_dataset
+from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.shapes import make_shapes_dataset
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from mindyolo_ext.backend.launch import world
 from mindyolo_ext.config import EvalConfig
 from mindyolo_ext.contracts import Predictor
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.loader import Batch, Loader
+from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.rectangles import rectangular_batches
+from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.routing import RoutedPredictor, Routing
 from mindyolo_ext.evaluation.coco_map import (
     CocoResult,

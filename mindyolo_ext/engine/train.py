@@ -33,7 +33,8 @@ from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, StageConfig, TrainConfig
 from mindyolo_ext.contracts import Model, Predictor, StepClock, Stepped
-from mindyolo_ext.data.loader import Batch, Loader
+from mindyolo_ext.data.loader import Loader
+from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.build import (
     STATE_PREFIX,
     has_folded_norms,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from mindyolo_ext.data.image_file import write_image
-from mindyolo_ext.data.loader import Batch
+from mindyolo_ext.data.types import Batch
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.visual.detections import draw_detections
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.check import check_dataset
-from mindyolo_ext.data.dataset import Dataset, build_dataset
+from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import write_image
 
 

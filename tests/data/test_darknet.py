@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindyolo_ext.data.darknet import parse_data_file
-from mindyolo_ext.data.dataset import build_dataset
+from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.formats.darknet import parse_data_file
 from mindyolo_ext.data.image_file import write_image
 
 SAMPLE = Path(__file__).resolve().parents[2] / "configs/yolo_fastestv2/custom.data"

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photos import add_photo
 
-from mindyolo_ext.data.dataset import (
-    Collector,
-    Dataset,
-    build_dataset,
-    find_path,
-    ids_from_names,
-    read_names,
-)
+from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.data.text import find_path, ids_from_names, read_names
 
 FORMS = {
     "coco": {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"},
@@ -31,18 +28,9 @@ FORMS = {
 
 def one_picture(folder: Path, boxes: list, labels: list, relative: bool = False) -> Collector:
     """A collector that got one picture of 40 x 60 with these boxes."""
-    path = folder / "a.png"
-    write_image(path, np.zeros((40, 60, 3), np.uint8))
     collector = Collector("test", ["one", "two"], relative=relative, tolerance=0.0)
-    collector.add(
-        str(path),
-        7,
-        None,
-        boxes=boxes,
-        labels=labels,
-        ignore=[False] * len(boxes),
-        where=[f"labels:{row + 1}" for row in range(len(boxes))],
-    )
+    image = np.zeros((40, 60, 3), np.uint8)
+    add_photo(collector, folder / "a.png", image, boxes, image_id=7, labels=labels)
     return collector
 
 
@@ -118,8 +106,8 @@ def test_odd_boxes_are_repaired_and_counted(
         dataset.annotations(0).boxes, [(0, 1, 30, 20), (1, 2, 3, 4), (50, 30, 60, 40)]
     )
     np.testing.assert_array_equal(dataset.labels(0), [0, 1, 1])
-    assert "test: 2 x clipped box, the first: labels:1" in caplog.text
-    assert "test: 2 x dropped box, the first: labels:2" in caplog.text
+    assert "test: 2 x clipped box, the first: a.png:1" in caplog.text
+    assert "test: 2 x dropped box, the first: a.png:2" in caplog.text
 
 
 def test_good_boxes_warn_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -130,9 +118,9 @@ def test_good_boxes_warn_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFix
 @pytest.mark.parametrize(
     ("box", "label", "message"),
     [
-        ((1, 2, 3, 4), 2, r"labels:1: wanted a class index 0..1, got 2"),
-        ((1, 2, 3, 4), -1, r"labels:1: wanted a class index 0..1, got -1"),
-        ((1, 2, float("nan"), 4), 0, r"labels:1: wanted finite numbers"),
+        ((1, 2, 3, 4), 2, r"a.png:1: wanted a class index 0..1, got 2"),
+        ((1, 2, 3, 4), -1, r"a.png:1: wanted a class index 0..1, got -1"),
+        ((1, 2, float("nan"), 4), 0, r"a.png:1: wanted finite numbers"),
     ],
 )
 def test_faults_stop_or_are_listed(tmp_path: Path, box: tuple, label: int, message: str) -> None:

@@ -7,20 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photos import add_photo
 
-from mindyolo_ext.data import transforms
-from mindyolo_ext.data.dataset import Collector, Dataset, Sample
+from mindyolo_ext.data.augment.registry import Augmentation, AugmentContext
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import write_image
-from mindyolo_ext.data.loader import Batch, Loader
-from mindyolo_ext.data.transforms import AugmentContext, Pipeline, Prepared, build_pipeline
+from mindyolo_ext.data.loader import Loader
+from mindyolo_ext.data.pipeline import Pipeline, Step, build_pipeline
+from mindyolo_ext.data.types import Batch, Sample
+from mindyolo_ext.errors import ConfigError
 from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.models.registry import families, load_augmentations
 
 SPEC = InputSpec(size=(64, 96), resize="stretch")
 STEPS = [
     {"name": "mosaic", "probability": 0.5},
     {"name": "random_affine", "degrees": 5},
     "resize",
-    "contrast_brightness",
+    "hsv",
 ]
 
 
@@ -47,16 +52,14 @@ def pictures(folder: Path, boxes: list[int], ignored: int = 0) -> Dataset:
     collector = Collector("made", ["a", "b"], relative=True, tolerance=0)
     for number, count in enumerate(boxes):
         path = folder / f"{number}.png"
-        write_image(path, np.full((32, 48, 3), 10 * number, np.uint8))
-        rows = [(0.1, 0.2, 0.3 + row / 100, 0.6) for row in range(count)]
-        collector.add(
-            str(path),
-            number + 1,
-            None,
-            boxes=rows,
+        add_photo(
+            collector,
+            path,
+            np.full((32, 48, 3), 10 * number, np.uint8),
+            [(0.1, 0.2, 0.3 + row / 100, 0.6) for row in range(count)],
+            image_id=number + 1,
             labels=[1] * count,
             ignore=[row < ignored for row in range(count)],
-            where=[""] * count,
         )
     return collector.finish()
 
@@ -117,6 +120,15 @@ def test_workers_do_not_change_the_batches(
         for epoch in (0, 1):
             assert_same(list(loader.epoch(epoch)), wanted[epoch])
     assert not np.array_equal(wanted[0][0].indices, wanted[1][0].indices)
+
+
+@pytest.mark.parametrize("family", [name for name, one in families().items() if one.augmentations])
+def test_steps_of_families_work_in_processes(shapes: Dataset, family: str) -> None:
+    """A new process knows no family, so the pipeline carries the functions of its steps."""
+    load_augmentations()
+    pipeline = build_pipeline(families()[family].augmentations, SPEC, shapes, seed=8)
+    wanted = batches(pipeline, batch_size=4, workers=0)
+    assert_same(batches(pipeline, batch_size=4, workers=1, worker_kind="process"), wanted)
 
 
 def test_restart_at_an_epoch_equals_going_on(shapes: Dataset) -> None:
@@ -231,21 +243,34 @@ def _failing(sample: Sample, context: AugmentContext, *, limit: float = 3.0) -> 
     return sample
 
 
-def test_failing_augmentation_names_the_picture(
-    shapes: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(transforms.TRANSFORMS, "failing", (_failing, 1))
-    pipeline = build_pipeline(["failing"], SPEC, shapes)
+def test_failing_augmentation_names_the_photo(shapes: Dataset) -> None:
+    steps = [Step(Augmentation(_failing), {}), *build_pipeline([], SPEC, shapes).steps]
+    pipeline = Pipeline(steps, SPEC, shapes)
     with pytest.raises(
         RuntimeError, match=r"000004.jpg \(picture 3, epoch 2\): KeyError: 'surprise'"
     ):
         batches(pipeline, 2, batch_size=4)
 
 
+def _refusing(_sample: Sample, _context: AugmentContext) -> Sample:
+    raise ConfigError("refusing: wanted another value")
+
+
+@pytest.mark.parametrize(("workers", "kind"), [(0, "thread"), (1, "process")])
+def test_an_error_that_the_user_can_mend_keeps_its_kind(
+    shapes: Dataset, workers: int, kind: str
+) -> None:
+    pipeline = Pipeline([Step(Augmentation(_refusing), {})], SPEC, shapes)
+    with pytest.raises(
+        ConfigError, match=r"000001.jpg \(picture 0, epoch 2\): refusing: wanted another value"
+    ):
+        batches(pipeline, 2, batch_size=4, workers=workers, worker_kind=kind)
+
+
 class _DeadlyPipeline(Pipeline):
     """Ends its process in epoch 0, as the system does when memory runs out."""
 
-    def __call__(self, index: int, epoch: int = 0, size: tuple[int, int] | None = None) -> Prepared:
+    def __call__(self, index: int, epoch: int = 0, size: tuple[int, int] | None = None) -> Sample:
         if epoch == 0 and index == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(index, epoch, size)
@@ -253,7 +278,7 @@ class _DeadlyPipeline(Pipeline):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a signal that cannot be caught")
 def test_killed_process_is_an_error_not_a_hang(shapes: Dataset) -> None:
-    pipeline = _DeadlyPipeline([("resize", {})], SPEC, shapes)
+    pipeline = _DeadlyPipeline(build_pipeline([], SPEC, shapes).steps, SPEC, shapes)
     with Loader(pipeline, batch_size=2, workers=2, worker_kind="process") as loader:
         with pytest.raises(RuntimeError, match="a worker process ended by itself, exit code -9"):
             list(loader.epoch(0))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from helpers import DEFAULT_GOLDEN, Golden
 
-from mindyolo_ext.data.dataset import build_dataset
+from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.formats.voc import read_voc
 from mindyolo_ext.data.image_file import write_image
-from mindyolo_ext.data.voc import read_voc
 from mindyolo_ext.models.simple_yolo.variants import official_input
 
 CONFIG = {"format": "voc", "root": "voc", "split": "train", "names": ["cat", "dog"]}

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photos import add_photo
 from routed_toy import SIDE, RoutedToy
 
 from mindyolo_ext.backend import Tensor
 from mindyolo_ext.config import EvalConfig
-from mindyolo_ext.data.dataset import Collector, Dataset
-from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.accuracy_speed import Tradeoff, accuracy_over_speed
 from mindyolo_ext.engine.routing import RoutedPredictor
 
@@ -49,16 +50,8 @@ def greys(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("greys")
     collector = Collector("greys", ["a"], relative=False, tolerance=0)
     for number, grey in enumerate(np.random.default_rng(0).permutation(GREYS).tolist()):
-        write_image(folder / f"{number}.png", np.full((SIDE, SIDE, 3), grey, np.uint8))
-        collector.add(
-            str(folder / f"{number}.png"),
-            number + 7,
-            (SIDE, SIDE),
-            boxes=[BOX],
-            labels=[0],
-            ignore=[False],
-            where=[""],
-        )
+        image = np.full((SIDE, SIDE, 3), grey, np.uint8)
+        add_photo(collector, folder / f"{number}.png", image, [BOX], image_id=number + 7)
     return collector.finish()
 
 

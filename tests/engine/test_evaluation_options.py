@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import yaml
+from photos import add_photo
 
 from mindyolo_ext.config import EvalConfig, config_from_mapping
-from mindyolo_ext.data.dataset import Collector, Dataset
-from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.input_spec import InputSpec
 
@@ -46,15 +47,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     collector = Collector("black", ["cat", "dog"], relative=False, tolerance=0)
     boxes, labels, ignore = zip(*OBJECTS)
     for number in range(2):
-        write_image(folder / f"{number}.png", np.zeros((64, 64, 3), np.uint8))
-        collector.add(
-            str(folder / f"{number}.png"),
-            number + 1,
-            (64, 64),
-            boxes=boxes,
+        add_photo(
+            collector,
+            folder / f"{number}.png",
+            np.zeros((64, 64, 3), np.uint8),
+            boxes,
+            image_id=number + 1,
             labels=labels,
             ignore=ignore,
-            where=[""] * 3,
         )
     return collector.finish()
 
@@ -88,8 +88,7 @@ def test_without_voc_there_are_no_such_numbers(dataset: Dataset) -> None:
 
 def test_voc_of_a_data_set_without_objects(tmp_path) -> None:
     collector = Collector("empty", ["cat", "dog"], relative=False, tolerance=0)
-    write_image(tmp_path / "0.png", np.zeros((64, 64, 3), np.uint8))
-    collector.add(str(tmp_path / "0.png"), 1, (64, 64), boxes=[], labels=[], ignore=[], where=[])
+    add_photo(collector, tmp_path / "0.png", np.zeros((64, 64, 3), np.uint8))
     result = evaluate(
         SaysAlways(((8, 8, 24, 24), 0, 0.9)),
         collector.finish(),

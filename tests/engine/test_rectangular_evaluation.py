@@ -4,11 +4,12 @@ they were.
 
 import numpy as np
 import pytest
+from photos import add_photo
 
 from mindyolo_ext.backend.launch import World
 from mindyolo_ext.config import EvalConfig
-from mindyolo_ext.data.dataset import Collector, Dataset
-from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.input_spec import InputSpec
 
@@ -42,16 +43,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("white")
     collector = Collector("white", ["a"], relative=False, tolerance=0)
     for number, (height, width) in enumerate(SIZES):
-        write_image(folder / f"{number}.png", np.full((height, width, 3), 255, np.uint8))
-        collector.add(
-            str(folder / f"{number}.png"),
-            number + 1,
-            (height, width),
-            boxes=[(0, 0, width, height)],
-            labels=[0],
-            ignore=[False],
-            where=[""],
-        )
+        image = np.full((height, width, 3), 255, np.uint8)
+        path = folder / f"{number}.png"
+        add_photo(collector, path, image, [(0, 0, width, height)], image_id=number + 1)
     return collector.finish()
 
 

@@ -6,14 +6,14 @@ import logging
 
 import numpy as np
 import pytest
+from photos import add_photo
 from routed_toy import SIDE, RoutedToy, images_of
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.mode import eager
 from mindyolo_ext.backend.parameters import load_parameters, parameter_values
 from mindyolo_ext.config import EvalConfig
-from mindyolo_ext.data.dataset import Collector
-from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.flops import RoutedGflops
 from mindyolo_ext.engine.predictor import Predictor
@@ -205,16 +205,8 @@ def test_evaluation_tells_how_pictures_were_routed(tmp_path):
     collector = Collector("grey", ["a"], relative=False, tolerance=0)
     greys = [230, 26, 179]
     for number, grey in enumerate(greys):
-        write_image(tmp_path / f"{number}.png", np.full((16, 16, 3), grey, np.uint8))
-        collector.add(
-            str(tmp_path / f"{number}.png"),
-            number + 1,
-            (16, 16),
-            boxes=[(0, 0, 8, 8)],
-            labels=[0],
-            ignore=[False],
-            where=[""],
-        )
+        image = np.full((16, 16, 3), grey, np.uint8)
+        add_photo(collector, tmp_path / f"{number}.png", image, [(0, 0, 8, 8)], image_id=number + 1)
     predictor = RoutedPredictor(RoutedToy(), dy_thres=0.5)
     result = evaluate(predictor, collector.finish(), EvalConfig(per_batch_size=2), workers=0)
     np.testing.assert_allclose(result.routing.easiness, np.array(greys) / 255, atol=1e-5)

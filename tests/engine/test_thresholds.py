@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photos import add_photo
 from routed_toy import SIDE, RoutedToy
 
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.config import EvalConfig, config_from_mapping
-from mindyolo_ext.data.dataset import Collector, Dataset
-from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.evaluate import by_picture
 from mindyolo_ext.engine.flops import RoutedGflops
 from mindyolo_ext.engine.routing import RoutedPredictor
@@ -148,16 +149,8 @@ def greys(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     collector = Collector("greys", ["a"], relative=False, tolerance=0)
     for number, grey in enumerate(GREYS):
         width = SIDE * (1 + number % 2)
-        write_image(folder / f"{number}.png", np.full((SIDE, width, 3), grey, np.uint8))
-        collector.add(
-            str(folder / f"{number}.png"),
-            number + 1,
-            (SIDE, width),
-            boxes=[],
-            labels=[],
-            ignore=[],
-            where=[],
-        )
+        image = np.full((SIDE, width, 3), grey, np.uint8)
+        add_photo(collector, folder / f"{number}.png", image, image_id=number + 1)
     return collector.finish()
 
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mindyolo_ext.data.loader import Batch
+from mindyolo_ext.data.types import Batch
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.visual.batch import draw_batch, image_of_tensor
 from mindyolo_ext.visual.detections import class_color

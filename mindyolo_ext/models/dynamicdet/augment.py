@@ -25,7 +25,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from mindyolo_ext.data.canvas import (
+from mindyolo_ext.data.augment.boxes import keep_boxes
+from mindyolo_ext.data.augment.canvas import (
     Movement,
     around,
     blend,
@@ -34,10 +35,10 @@ from mindyolo_ext.data.canvas import (
     join,
     letterboxed,
     move,
-    rows,
 )
-from mindyolo_ext.data.dataset import Dataset, Sample
-from mindyolo_ext.data.transform_registry import AugmentContext, register_transform
+from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.types import Sample
 
 _CUTOUTS = 30  # objects to choose from, at least
 _MOSAICS = 30  # looked through for them, at most
@@ -48,7 +49,7 @@ _MAX_COVERED = 0.3  # share of a box that a place may hide
 _MIN_PLACE, _MIN_OBJECT, _MIN_VALUES = 20, 10, 60
 
 
-@register_transform(pictures=18, from_photo=True)
+@register_augmentation(images=18, from_photo=True)
 def dynamicdet_mosaic(
     sample: Sample,
     context: AugmentContext,
@@ -105,7 +106,7 @@ def dynamicdet_mosaic(
     else:
         # As in the original: boxes of a photo alone do not follow outlines
         result = move(letterboxed(fitted(sample, context), context), movement(), context)
-    return rows(replace(result, boxes=result.boxes.astype(np.float32)), slice(int(max_boxes)))
+    return keep_boxes(replace(result, boxes=result.boxes.astype(np.float32)), slice(int(max_boxes)))
 
 
 def join_four(
@@ -244,7 +245,7 @@ class Cutout:
     corner: tuple[int, int]
 
 
-@register_transform(pictures=1 + len(_PLACES), wants_polygons=True)
+@register_augmentation(images=1 + len(_PLACES), wants_polygons=True)
 def dynamicdet_paste_in(
     sample: Sample, context: AugmentContext, *, probability: float = 0.15, max_boxes: float = 160
 ) -> Sample:

@@ -19,12 +19,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from mindyolo_ext.data.canvas import Movement, around, blend, fitted, join, letterboxed, move, rows
-from mindyolo_ext.data.dataset import Sample
-from mindyolo_ext.data.transform_registry import AugmentContext, register_transform
+from mindyolo_ext.data.augment.boxes import keep_boxes
+from mindyolo_ext.data.augment.canvas import (
+    Movement,
+    around,
+    blend,
+    fitted,
+    join,
+    letterboxed,
+    move,
+)
+from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
+from mindyolo_ext.data.types import Sample
 
 
-@register_transform(pictures=8)
+@register_augmentation(images=8)
 def gold_yolo_mosaic(
     sample: Sample,
     context: AugmentContext,
@@ -80,7 +89,7 @@ def gold_yolo_mosaic(
         result = move(letterboxed(fitted(sample, context), context), movement(), context)
     height, width = context.input_spec.size
     boxes = np.clip(result.boxes, 0, np.array([width, height] * 2) - 1e-3)
-    return rows(replace(result, boxes=boxes.astype(np.float32)), slice(int(max_boxes)))
+    return keep_boxes(replace(result, boxes=boxes.astype(np.float32)), slice(int(max_boxes)))
 
 
 def join_shuffled(parts: Sequence[Sample], context: AugmentContext) -> Sample:

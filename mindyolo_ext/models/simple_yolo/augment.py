@@ -29,15 +29,17 @@ from functools import partial
 import cv2
 import numpy as np
 
-from mindyolo_ext.data.canvas import around, join, moved_points, rows
-from mindyolo_ext.data.dataset import Sample
-from mindyolo_ext.data.transform_registry import AugmentContext, register_transform
+from mindyolo_ext.data.augment.boxes import keep_boxes
+from mindyolo_ext.data.augment.canvas import around, join, moved_points
+from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
+from mindyolo_ext.data.types import Sample
+from mindyolo_ext.errors import ConfigError
 from mindyolo_ext.input_spec import InputSpec
 
 _LARGEST_JITTER = 0.32  # of a side, of a corner that perspective moves
 
 
-@register_transform(pictures=4)
+@register_augmentation(images=4)
 def simple_yolo_mosaic(
     sample: Sample, context: AugmentContext, *, probability: float = 1.0
 ) -> Sample:
@@ -94,7 +96,7 @@ def _letterbox(context: AugmentContext) -> InputSpec:
     )
 
 
-@register_transform
+@register_augmentation
 def simple_yolo_perspective(
     sample: Sample,
     context: AugmentContext,
@@ -136,7 +138,7 @@ def simple_yolo_perspective(
     return keep_seen(replace(sample, image=image, boxes=boxes), min_area, min_visible)
 
 
-@register_transform
+@register_augmentation
 def simple_yolo_scale_crop(
     sample: Sample,
     context: AugmentContext,
@@ -170,7 +172,7 @@ def simple_yolo_scale_crop(
         int(rng.integers(0, room + 1))
         for room in np.subtract(sample.image.shape[:2], context.input_spec.size)
     )
-    return rows(
+    return keep_boxes(
         window(sample, (left, top), context.input_spec.size, (min_area, min_visible)),
         slice(int(max_boxes)),
     )
@@ -239,10 +241,10 @@ def keep_seen(sample: Sample, min_area: float, min_visible: float) -> Sample:
     sides = cut[:, 2:] - cut[:, :2]
     after = sides.prod(1)
     keep = (sides > 0).all(1) & (after >= min_area) & (after >= min_visible * before)
-    return rows(replace(sample, boxes=cut), keep)
+    return keep_boxes(replace(sample, boxes=cut), keep)
 
 
-@register_transform
+@register_augmentation
 def color_jitter(
     sample: Sample,
     context: AugmentContext,
@@ -261,12 +263,12 @@ def color_jitter(
             0.
         hue: largest shift to either side as a fraction of the colour circle, up to 0.5.
 
-    Raises: ValueError for a negative change or a hue beyond 0.5.
+    Raises: ConfigError for a negative change or a hue beyond 0.5.
     Source: ``ColorJitter`` of torchvision, in the form that albumentations gives it for uint8
     pictures.
     """
     if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
-        raise ValueError(
+        raise ConfigError(
             "color_jitter: wanted changes of 0 or more and a hue up to 0.5, got brightness "
             f"{brightness}, contrast {contrast}, saturation {saturation}, hue {hue}"
         )

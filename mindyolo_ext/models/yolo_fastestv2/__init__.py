@@ -8,6 +8,7 @@ FAMILY = Family(
     title="Yolo-FastestV2",
     variants=VARIANTS,
     losses=("yolo_fastestv2_loss",),
+    augmentations=("contrast_brightness",),
     repository="https://github.com/dog-qiuqiu/Yolo-FastestV2",
     terms="no licence given: ask the author before you use or pass on its weights",
     has_original=True,

@@ -22,12 +22,14 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from mindyolo_ext.data.canvas import mirror
-from mindyolo_ext.data.dataset import Sample
-from mindyolo_ext.data.transform_registry import AugmentContext, register_transform
+from mindyolo_ext.data.augment.boxes import keep_boxes, with_boxes
+from mindyolo_ext.data.augment.canvas import around, join
+from mindyolo_ext.data.augment.geometry import mirror
+from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
+from mindyolo_ext.data.types import Sample
 
 
-@register_transform(pictures=5)
+@register_augmentation(images=5)
 def yolox_mosaic(
     sample: Sample,
     context: AugmentContext,
@@ -96,7 +98,7 @@ def yolox_mosaic(
     return replace(joined, boxes=joined.boxes.astype(np.float32))
 
 
-@register_transform
+@register_augmentation
 def yolox_hsv_flip(
     sample: Sample,
     context: AugmentContext,
@@ -167,25 +169,10 @@ def join_four(
         size: (height, width) of the network input.
         pad_value: grey level of what stays empty.
     """
-    height, width = 2 * size[0], 2 * size[1]
-    canvas = np.full((height, width, 3), pad_value, np.uint8)
-    boxes, labels = [], []
-    for number, part in enumerate(parts):
-        part = fit(fit(trained_on(part), size), size)  # twice: the cut may have lost a pixel
-        part_h, part_w = part.image.shape[:2]
-        left = centre[0] if number % 2 else centre[0] - part_w
-        top = centre[1] if number // 2 else centre[1] - part_h
-        x1, y1, x2, y2 = (
-            max(left, 0),
-            max(top, 0),
-            min(left + part_w, width),
-            min(top + part_h, height),
-        )
-        canvas[y1:y2, x1:x2] = part.image[y1 - top : y2 - top, x1 - left : x2 - left]
-        boxes.append(part.boxes + (left, top, left, top))
-        labels.append(part.labels)
-    clipped = np.clip(np.concatenate(boxes), 0, (width, height, width, height))
-    return _with_boxes(parts[0], canvas, clipped, np.concatenate(labels))
+    # Twice: cutting the sides to whole pixels may have lost one
+    fitted = [fit(fit(trained_on(part), size), size) for part in parts]
+    corners = around(centre, [part.image.shape[:2] for part in fitted])
+    return join(fitted, corners, (2 * size[0], 2 * size[1]), pad_value)
 
 
 def affine_matrix(
@@ -247,7 +234,7 @@ def blend(sample: Sample, other: Sample, offset: tuple[int, int]) -> Sample:
     # the mean rounded down, without overflow
     image = (sample.image & covered) + ((sample.image ^ covered) >> 1)
     moved = np.clip(other.boxes - (left, top, left, top), 0, (width, height, width, height))
-    return _with_boxes(
+    return with_boxes(
         sample,
         image,
         np.concatenate([sample.boxes, moved]),
@@ -291,18 +278,7 @@ def _photo_with_boxes(context: AugmentContext, tries: int = 1000) -> Sample | No
     return None
 
 
-def _rows(sample: Sample, rows: np.ndarray | slice) -> Sample:
-    """The sample with these of its boxes."""
-    return replace(
-        sample,
-        boxes=sample.boxes[rows].astype(np.float32),
-        labels=sample.labels[rows],
-        ignore=sample.ignore[rows],
-    )
-
-
-def _with_boxes(sample: Sample, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> Sample:
-    """The sample with another picture and other boxes, none of them ignored."""
-    return replace(
-        sample, image=image, boxes=boxes, labels=labels, ignore=np.zeros(len(labels), bool)
-    )
+def _rows(sample: Sample, wanted: np.ndarray | slice) -> Sample:
+    """The sample with these of its boxes, as float32."""
+    kept = keep_boxes(sample, wanted)
+    return replace(kept, boxes=kept.boxes.astype(np.float32))

@@ -11,13 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import Golden
+from photos import add_photo, assert_boxes_follow, blocks, made_sample, one_photo, plain_photos
 
-from mindyolo_ext.data import canvas
-from mindyolo_ext.data.dataset import Collector, Dataset, Sample, build_dataset
+from mindyolo_ext.data.augment import canvas
+from mindyolo_ext.data.augment.color import hsv
+from mindyolo_ext.data.augment.geometry import horizontal_flip
+from mindyolo_ext.data.augment.registry import AugmentContext
+from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import write_image
-from mindyolo_ext.data.loader import targets_of
-from mindyolo_ext.data.transform_registry import AugmentContext
-from mindyolo_ext.data.transforms import build_pipeline, horizontal_flip, hsv
+from mindyolo_ext.data.pipeline import build_pipeline
+from mindyolo_ext.data.targets import targets_of
+from mindyolo_ext.data.types import Sample
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.dynamicdet import augment
 
@@ -136,27 +142,6 @@ def test_every_case_equals_the_original(stored: dict[str, np.ndarray], photos: D
         )
 
 
-def level_photos(folder: Path, sizes: list[tuple[int, int]]) -> Dataset:
-    """Plain pictures of level 20, 40, 60 ..., each with one box all over it and a crowd."""
-    collector = Collector(
-        "levels", [str(label) for label in range(len(sizes))], relative=False, tolerance=0
-    )
-    for label, (height, width) in enumerate(sizes):
-        write_image(
-            folder / f"{label}.png", np.full((height, width, 3), 20 * (label + 1), np.uint8)
-        )
-        collector.add(
-            str(folder / f"{label}.png"),
-            label + 1,
-            (height, width),
-            ignore=[False, True],
-            where=["", ""],
-            boxes=[(0, 0, width, height), (1, 1, width - 1, height - 1)],
-            labels=[label, label],
-        )
-    return collector.finish()
-
-
 class NineDraws:
     """Photos 1 to 8 in their order, and a window from (50, 30)."""
 
@@ -185,7 +170,7 @@ def test_nine_photos_by_hand(tmp_path: Path) -> None:
         (96, 96),
         (96, 96),
     ]
-    dataset = level_photos(tmp_path, sizes)
+    dataset = plain_photos(tmp_path, sizes, range(20, 200, 20))
     result, outlines = augment.join_nine(
         dataset.load(0), 0, AugmentContext(NineDraws(), dataset, SPEC, 0, 0)
     )
@@ -241,9 +226,7 @@ def test_a_box_follows_its_outline_where_it_has_one() -> None:
     boxes = np.array([[60, 10, 100, 50]] * 3, np.float64)
     blunt = np.array([[60, 10], [60, 50], [100, 34], [100, 26]], np.float32)
     sharp = np.array([[60, 10], [60, 50], [100, 30]], np.float32)
-    sample = Sample(
-        np.zeros((96, 192, 3), np.uint8), boxes, np.arange(3), np.zeros(3, bool), 1, "a.png"
-    )
+    sample = made_sample(np.zeros((96, 192, 3), np.uint8), boxes)
     context = AugmentContext(None, None, SPEC, 0, 0)
     still = canvas.Movement(0.0, 1.0, (0.0, 0.0), (0.0, 0.5))  # shows the canvas from column 96
     result = canvas.move(sample, still, context, [None, blunt, sharp])
@@ -256,20 +239,11 @@ def test_a_box_follows_its_outline_where_it_has_one() -> None:
 
 
 def test_perspective_moves_boxes_with_pixels() -> None:
-    boxes = np.array([[6, 10, 30, 34], [50, 8, 80, 30], [40, 50, 60, 70]], np.float64)
-    image = np.zeros((80, 90, 3), np.uint8)
-    for row, (x1, y1, x2, y2) in enumerate(boxes.astype(int)):
-        image[y1:y2, x1:x2, row] = 255
-    sample = Sample(image, boxes, np.arange(3), np.zeros(3, bool), 1, "a.png")
+    sample = replace(blocks(), boxes=blocks().boxes.astype(np.float64))
     tilted = canvas.Movement(5.0, 0.8, (3.0, -2.0), (0.5, 0.5), (0.002, -0.001))
     result = canvas.move(sample, tilted, AugmentContext(None, None, SPEC, 0, 0))
     assert len(result.boxes) == 3
-    for box, label in zip(result.boxes, result.labels, strict=True):
-        hit = result.image[:, :, label] > 127  # the padding has 114
-        rows, columns = np.flatnonzero(hit.any(1)), np.flatnonzero(hit.any(0))
-        np.testing.assert_allclose(
-            box, [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1.6
-        )
+    assert_boxes_follow(result, 1.6)
     flat = canvas.move(
         sample, replace(tilted, perspective=(0.0, 0.0)), AugmentContext(None, None, SPEC, 0, 0)
     )
@@ -287,14 +261,13 @@ def blue_object(folder: Path) -> Dataset:
         image[:, :, 2] = 200
         x, y = np.meshgrid(np.arange(96), np.arange(96))
         image[np.abs(x - 48) / 32 + np.abs(y - 48) / 38 <= 1] = (250, 0, 0)
-        write_image(folder / f"{number}.png", image)
-        collector.add(
-            str(folder / f"{number}.png"),
-            number,
-            (96, 96),
+        add_photo(
+            collector,
+            folder / f"{number}.png",
+            image,
+            [(16, 10, 80, 86), (0, 0, 9, 9), (16, 10, 80, 86), (16, 10, 80, 86)],
+            image_id=number,
             labels=[0, 1, 0, 0],
-            where=[""] * 4,
-            boxes=[(16, 10, 80, 86), (0, 0, 9, 9), (16, 10, 80, 86), (16, 10, 80, 86)],
             ignore=[False, False, False, True],
             polygons=[diamond, None, diamond, diamond],
         )
@@ -378,8 +351,8 @@ def test_recipe_is_repeatable_and_capped(photos: Dataset) -> None:
     counts = []
     for index in range(8):
         side = 128 if index % 2 else 96
-        first = pipeline(index, 1, size=(side, side)).sample
-        again = build_pipeline(steps, SPEC, photos, seed=3)(index, 1, size=(side, side)).sample
+        first = pipeline(index, 1, size=(side, side))
+        again = build_pipeline(steps, SPEC, photos, seed=3)(index, 1, size=(side, side))
         np.testing.assert_array_equal(first.image, again.image)
         np.testing.assert_array_equal(first.boxes, again.boxes)
         assert first.image.shape == (side, side, 3)
@@ -406,16 +379,13 @@ def test_the_mosaic_comes_first_and_pasting_wants_outlines(
         and "polygons: true" in caplog.text
     )
     alone = build_pipeline([RECIPE[0]], SPEC, shapes)
-    np.testing.assert_array_equal(pipeline(4).sample.image, alone(4).sample.image)
+    np.testing.assert_array_equal(pipeline(4).image, alone(4).image)
 
 
 def test_a_data_set_without_boxes_has_mosaics(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", np.full((40, 50, 3), 9, np.uint8))
-    collector = Collector("empty", ["a"], relative=False, tolerance=0)
-    collector.add(str(tmp_path / "a.png"), 1, (40, 50), boxes=[], labels=[], ignore=[], where=[])
-    dataset = collector.finish()
+    dataset = one_photo(tmp_path, np.full((40, 50, 3), 9, np.uint8))
     for probability in (0.0, 1.0):
         steps = [
             {"name": "dynamicdet_mosaic", "nine_probability": probability, "mixup_probability": 1.0}
         ]
-        assert build_pipeline(steps, SPEC, dataset)(0).sample.boxes.shape == (0, 4)
+        assert build_pipeline(steps, SPEC, dataset)(0).boxes.shape == (0, 4)

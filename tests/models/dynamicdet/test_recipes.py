@@ -12,7 +12,7 @@ import pytest
 from mindyolo_ext.backend.parameters import freeze, named_parameters, parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.config import Config, load_config
-from mindyolo_ext.data.dataset import build_dataset
+from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.rectangles import rectangular_batches
 from mindyolo_ext.engine.build import start_from, training_pipeline, with_input

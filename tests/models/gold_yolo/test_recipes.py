@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mindyolo_ext.config import load_config
-from mindyolo_ext.data.dataset import build_dataset
+from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.engine.build import training_pipeline
 from mindyolo_ext.input_spec import InputSpec

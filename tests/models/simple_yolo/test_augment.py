@@ -2,19 +2,27 @@
 steps by hand.
 """
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from helpers import Golden
+from photos import (
+    Script,
+    add_photo,
+    assert_boxes_follow,
+    blocks,
+    made_sample,
+    plain_photos,
+)
 
-from mindyolo_ext.data.dataset import Collector, Dataset, Sample
-from mindyolo_ext.data.image_file import write_image
-from mindyolo_ext.data.transform_registry import AugmentContext
-from mindyolo_ext.data.transforms import build_pipeline
+from mindyolo_ext.data.augment.registry import AugmentContext
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.pipeline import build_pipeline
+from mindyolo_ext.data.types import Sample
 from mindyolo_ext.models.simple_yolo import augment
 from mindyolo_ext.models.simple_yolo.variants import official_input
 
@@ -23,40 +31,9 @@ LEVELS = (40, 80, 160, 220, 250)
 RECIPE = ["simple_yolo_mosaic", "simple_yolo_scale_crop", "color_jitter", "horizontal_flip"]
 
 
-class Script:
-    """A random generator that hands out given numbers and notes the ranges it was asked for."""
-
-    def __init__(self, *numbers: object):
-        self.numbers, self.asked = deque(numbers), []
-
-    def random(self) -> float:
-        return self.numbers.popleft()
-
-    def uniform(self, low: float, high: float) -> float:
-        self.asked.append((round(low, 6), round(high, 6)))
-        return self.numbers.popleft()
-
-    def normal(self, mean: float, deviation: float, size: tuple[int, int]) -> np.ndarray:  # noqa: ARG002
-        self.asked.append((mean, deviation))
-        return np.array(self.numbers.popleft())
-
-    def integers(self, low: int, high: int) -> int:
-        self.asked.append((low, high))
-        return self.numbers.popleft()
-
-    def choice(self, count: int, size: int, replace: bool) -> np.ndarray:
-        assert not replace
-        self.asked.append((count, size))
-        return np.array(self.numbers.popleft())
-
-    def permutation(self, count: int) -> np.ndarray:
-        assert sorted(self.numbers[0]) == list(range(count))
-        return np.array(self.numbers.popleft())
-
-
-def made(image: np.ndarray, boxes: object = ()) -> Sample:
-    boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    return Sample(image, boxes, np.arange(len(boxes)), np.arange(len(boxes)) % 2 == 1, 1, "a.png")
+def alternating(image: np.ndarray, boxes: Sequence[Sequence[float]] = ()) -> Sample:
+    """A sample whose boxes 1, 3, 5 ... are ignored."""
+    return made_sample(image, boxes, [row % 2 == 1 for row in range(len(boxes))])
 
 
 def using(rng: object, dataset: Dataset | None = None, index: int = 0) -> AugmentContext:
@@ -66,20 +43,8 @@ def using(rng: object, dataset: Dataset | None = None, index: int = 0) -> Augmen
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Five plain pictures, each with one box all over it and an ignored one inside."""
-    folder = tmp_path_factory.mktemp("photos")
-    collector = Collector("levels", list("abcde"), relative=False, tolerance=0)
-    for label, (height, width) in enumerate(((64, 96), (96, 96), (192, 96), (24, 48), (96, 48))):
-        write_image(folder / f"{label}.png", np.full((height, width, 3), LEVELS[label], np.uint8))
-        collector.add(
-            str(folder / f"{label}.png"),
-            label + 1,
-            (height, width),
-            ignore=[False, True],
-            where=["", ""],
-            boxes=[(0, 0, width, height), (1, 1, width - 1, height - 1)],
-            labels=[label, label],
-        )
-    return collector.finish()
+    sizes = [(64, 96), (96, 96), (192, 96), (24, 48), (96, 48)]
+    return plain_photos(tmp_path_factory.mktemp("photos"), sizes, LEVELS)
 
 
 # ---- mosaic --------------------------------------------------------------------------------------
@@ -153,15 +118,12 @@ def test_the_photo_alone_lies_in_the_middle(photos: Dataset) -> None:
 def test_small_data_sets_leave_quarters_empty(tmp_path: Path, count: int) -> None:
     collector = Collector("few", ["a"], relative=False, tolerance=0)
     for number in range(count):
-        write_image(tmp_path / f"{number}.png", np.full((96, 96, 3), 200, np.uint8))
-        collector.add(
-            str(tmp_path / f"{number}.png"),
-            number,
-            (96, 96),
-            boxes=[(0, 0, 9, 9)] if number else [],
-            labels=[0] * (number > 0),
-            ignore=[False] * (number > 0),
-            where=[""] * (number > 0),
+        add_photo(
+            collector,
+            tmp_path / f"{number}.png",
+            np.full((96, 96, 3), 200, np.uint8),
+            [(0, 0, 9, 9)] if number else [],
+            image_id=number,
         )
     dataset = collector.finish()
     result = augment.simple_yolo_mosaic(
@@ -171,24 +133,6 @@ def test_small_data_sets_leave_quarters_empty(tmp_path: Path, count: int) -> Non
 
 
 # ---- scale and crop ------------------------------------------------------------------------------
-
-
-def blocks() -> Sample:
-    """A blue, a green and a red block on black."""
-    boxes = [[6, 10, 30, 34], [50, 8, 80, 30], [40, 50, 60, 70]]
-    image = np.zeros((80, 90, 3), np.uint8)
-    for channel, (x1, y1, x2, y2) in enumerate(boxes):
-        image[y1:y2, x1:x2, channel] = 255
-    return made(image, boxes)
-
-
-def assert_boxes_follow(result: Sample, tolerance: float) -> None:
-    for box, label in zip(result.boxes, result.labels, strict=True):
-        hit = result.image[:, :, label] > 127
-        lines, columns = np.flatnonzero(hit.any(1)), np.flatnonzero(hit.any(0))
-        np.testing.assert_allclose(
-            box, [columns[0], lines[0], columns[-1] + 1, lines[-1] + 1], atol=tolerance
-        )
 
 
 def test_scaling_and_window_by_hand() -> None:
@@ -219,7 +163,7 @@ def test_what_is_smaller_than_the_window_is_padded() -> None:
     np.testing.assert_allclose(
         result.boxes[0], [17 + 6 * 62 / 90, 27, 17 + 30 * 62 / 90, 20 + 34 * 0.7], rtol=1e-6
     )
-    odd = augment.padded(made(np.ones((95, 93, 3), np.uint8), [[0, 0, 93, 95]]), (96, 96), 7)
+    odd = augment.padded(alternating(np.ones((95, 93, 3), np.uint8), [[0, 0, 93, 95]]), (96, 96), 7)
     assert (
         odd.boxes.tolist() == [[1, 0, 94, 95]]
         and (odd.image[95] == 7).all()
@@ -229,7 +173,7 @@ def test_what_is_smaller_than_the_window_is_padded() -> None:
 
 def test_without_scaling_a_window_is_taken_all_the_same() -> None:
     script = Script(0.5, 3, 7)
-    sample = made(
+    sample = alternating(
         np.random.default_rng(0).integers(0, 256, (192, 192, 3)).astype(np.uint8), [[7, 3, 60, 50]]
     )
     result = augment.simple_yolo_scale_crop(sample, using(script))
@@ -255,18 +199,18 @@ def test_what_is_left_of_a_box_decides() -> None:
         [96, 0, 99, 9],
         [20, 20, 20, 40],
     ]
-    result = augment.keep_seen(made(np.zeros((96, 96, 3), np.uint8), boxes), 10.0, 0.01)
+    result = augment.keep_seen(alternating(np.zeros((96, 96, 3), np.uint8), boxes), 10.0, 0.01)
     # 1 keeps 20 / 2020 of its area, 2 keeps 20 / 1920; 3 has 9 square pixels, 4 has 10; 5 is
     # outside, 6 is empty
     assert result.labels.tolist() == [0, 2, 4] and result.ignore.tolist() == [False, False, False]
     assert result.boxes.tolist() == [[0, 10, 10, 30], [0, 10, 20, 30], [0, 0, 2, 5]]
     assert augment.keep_seen(
-        made(np.zeros((96, 96, 3), np.uint8), boxes), 0.0, 0.0
+        alternating(np.zeros((96, 96, 3), np.uint8), boxes), 0.0, 0.0
     ).labels.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_area_counts_after_the_scaling() -> None:
-    sample = made(np.zeros((80, 90, 3), np.uint8), [[40, 40, 44, 44], [40, 40, 42, 44]])
+    sample = alternating(np.zeros((80, 90, 3), np.uint8), [[40, 40, 44, 44], [40, 40, 42, 44]])
     assert (
         augment.simple_yolo_scale_crop(sample, using(Script(0.0, 0.7, 0, 0))).labels.tolist() == []
     )
@@ -355,15 +299,15 @@ def test_a_factor_of_one_changes_nothing(
 def test_jitter_applies_its_changes_in_the_order_drawn() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
     script = Script(0.4, 0.6, 1.4, 0.8, 0.2, [2, 0, 3, 1])
-    result = augment.color_jitter(made(image), using(script), hue=0.25)
+    result = augment.color_jitter(alternating(image), using(script), hue=0.25)
     assert script.asked == [(0.5, 1.5)] * 3 + [(-0.25, 0.25)] and not script.numbers
     wanted = augment.adjust_brightness(augment.adjust_saturation(image, 0.8), 0.6)
     wanted = augment.adjust_contrast(augment.adjust_hue(wanted, 0.2), 1.4)
     np.testing.assert_array_equal(result.image, wanted)
-    assert augment.color_jitter(made(image), using(Script(0.5))).image is image
+    assert augment.color_jitter(alternating(image), using(Script(0.5))).image is image
     script = Script(0.0, 1.0, 1.0, 1.0, 0.0, [0, 1, 2, 3])
     np.testing.assert_array_equal(
-        augment.color_jitter(made(image), using(script), brightness=1.7).image, image
+        augment.color_jitter(alternating(image), using(script), brightness=1.7).image, image
     )
     assert script.asked[0] == (0.0, 2.7)
 
@@ -387,16 +331,16 @@ def test_the_recipe_fills_the_input_and_keeps_its_promise(shapes: Dataset) -> No
     for index in range(8):
         side = 128 if index % 2 else 96
         prepared = pipeline(index, size=(side, side))
-        assert prepared.sample.image.shape == (side, side, 3)
+        assert prepared.image.shape == (side, side, 3)
         assert (prepared.placement.scale_x, prepared.placement.pad_x, prepared.placement.pad_y) == (
             1,
             0,
             0,
         )
-        boxes = prepared.sample.boxes
+        boxes = prepared.boxes
         assert boxes.dtype == np.float32 and (boxes >= 0).all() and (boxes <= side).all()
         assert ((boxes[:, 2:] - boxes[:, :2]).prod(1) >= 10).all()
-        assert len(capped(index).sample.boxes) <= 3
+        assert len(capped(index).boxes) <= 3
 
 
 def test_the_recipe_is_a_function_of_seed_epoch_and_index(shapes: Dataset) -> None:
@@ -407,9 +351,9 @@ def test_the_recipe_is_a_function_of_seed_epoch_and_index(shapes: Dataset) -> No
         *RECIPE[1:],
     ]
     pipeline = build_pipeline(steps, SPEC, shapes, seed=4)
-    first = pipeline(3, 2).sample
+    first = pipeline(3, 2)
     pipeline(5, 0)
-    again = build_pipeline(steps, SPEC, shapes, seed=4)(3, 2).sample
+    again = build_pipeline(steps, SPEC, shapes, seed=4)(3, 2)
     np.testing.assert_array_equal(again.image, first.image)
     np.testing.assert_array_equal(again.boxes, first.boxes)
     for other in (
@@ -417,4 +361,4 @@ def test_the_recipe_is_a_function_of_seed_epoch_and_index(shapes: Dataset) -> No
         pipeline(4, 2),
         build_pipeline(steps, SPEC, shapes, seed=5)(3, 2),
     ):
-        assert (other.sample.image != first.image).any()
+        assert (other.image != first.image).any()

@@ -9,7 +9,7 @@ import pytest
 
 from mindyolo_ext.class_names import VOC_NAMES
 from mindyolo_ext.config import load_config
-from mindyolo_ext.data.dataset import build_dataset
+from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.engine.build import training_pipeline
 from mindyolo_ext.engine.schedule import Schedule
 from mindyolo_ext.models.registry import loss_keywords
@@ -132,4 +132,4 @@ def test_voc_is_read_as_the_original_reads_it(tmp_path):
     assert len(build_dataset(config.data.val, tmp_path)) == 1
     pipeline = training_pipeline(config.data.augment, official_input((64, 64)), train)
     assert pipeline.max_boxes <= 120
-    assert pipeline(0).sample.image.shape == (64, 64, 3)
+    assert pipeline(0).image.shape == (64, 64, 3)

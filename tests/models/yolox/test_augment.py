@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import Golden
+from photos import add_photo, one_photo
 
-from mindyolo_ext.data.dataset import Collector, Dataset, Sample
-from mindyolo_ext.data.image_file import write_image
-from mindyolo_ext.data.loader import targets_of
-from mindyolo_ext.data.transforms import AugmentContext, build_pipeline
+from mindyolo_ext.data.augment.registry import AugmentContext
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.pipeline import build_pipeline
+from mindyolo_ext.data.targets import targets_of
+from mindyolo_ext.data.types import Sample
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.yolox import augment as yolox_augment
 
@@ -117,15 +120,13 @@ def photos(stored: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFacto
     )
     for number in range(sum(name.startswith("photo_") for name in stored)):
         image, rows = stored[f"photo_{number}"], stored[f"boxes_{number}"]
-        write_image(folder / f"{number}.png", image)
-        collector.add(
-            str(folder / f"{number}.png"),
-            number,
-            image.shape[:2],
-            boxes=np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1),
+        add_photo(
+            collector,
+            folder / f"{number}.png",
+            image,
+            np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], 1),
+            image_id=number,
             labels=rows[:, 4].astype(int),
-            ignore=[False] * len(rows),
-            where=[""] * len(rows),
         )
     return collector.finish()
 
@@ -252,19 +253,11 @@ def test_ignored_boxes_are_no_boxes(photos: Dataset) -> None:
 
 
 def test_a_data_set_without_boxes_has_mosaics(photos: Dataset, tmp_path: Path) -> None:
-    collector = Collector("empty", ["a"], relative=False, tolerance=0)
-    write_image(tmp_path / "a.png", photos.load(0).image)
-    collector.add(str(tmp_path / "a.png"), 1, (64, 80), boxes=[], labels=[], ignore=[], where=[])
+    dataset = one_photo(tmp_path, photos.load(0).image)
     pipeline = build_pipeline(
-        [{"name": "yolox_mosaic", "mixup_probability": 1.0}, "yolox_hsv_flip"],
-        SPEC,
-        collector.finish(),
+        [{"name": "yolox_mosaic", "mixup_probability": 1.0}, "yolox_hsv_flip"], SPEC, dataset
     )
-    assert pipeline(0).sample.boxes.shape == (0, 4) and pipeline(0).sample.image.shape == (
-        96,
-        96,
-        3,
-    )
+    assert pipeline(0).boxes.shape == (0, 4) and pipeline(0).image.shape == (96, 96, 3)
 
 
 def test_a_step_at_another_size_is_rendered_at_that_size(photos: Dataset) -> None:
@@ -272,7 +265,7 @@ def test_a_step_at_another_size_is_rendered_at_that_size(photos: Dataset) -> Non
         [{"name": "yolox_mosaic", "mixup_probability": 1.0}, "yolox_hsv_flip"], SPEC, photos
     )
     for index in range(len(photos)):
-        sample = pipeline(index, size=(160, 128)).sample
+        sample = pipeline(index, size=(160, 128))
         assert sample.image.shape == (160, 128, 3) and sample.boxes.dtype == np.float32
         assert (sample.boxes >= 0).all() and (sample.boxes <= np.array([128, 160, 128, 160])).all()
 

@@ -8,21 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from mindyolo_ext.data.dataset import (
-    Collector,
-    Dataset,
-    find_path,
-    ids_from_names,
-    read_lines,
-    read_names,
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.formats.label_files import (
+    BOX_TOLERANCE,
+    add_labelled,
+    label_path,
+    list_pictures,
 )
-from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
+from mindyolo_ext.data.text import find_path, ids_from_names, read_names, read_text
+from mindyolo_ext.errors import ConfigError, DataError
 from mindyolo_ext.progress import bar
-
-_BOX_TOLERANCE = 1e-3  # of the picture; label files round
 
 
 def read_yolo(
@@ -61,27 +59,28 @@ def read_yolo(
             file's folder.
         cache, strict: see ``Collector.finish``.
 
-    Raises: FileNotFoundError; ValueError that names file and line.
+    Raises: MissingFileError; ConfigError for keys that do not go together; DataError that names
+        file and line.
     """
     if missing_labels not in ("error", "empty", "skip"):
-        raise ValueError(
+        raise ConfigError(
             "data (format yolo): missing_labels must be error, empty or skip, got "
             f"{missing_labels!r}"
         )
     if data is not None:
         if images is not None or names is not None or split is None:
-            raise ValueError(
+            raise ConfigError(
                 "data (format yolo): wanted either data with split, or images with names"
             )
         name, sources, class_names = _read_yaml(data, split, data_root)
     else:
         if images is None or names is None:
-            raise ValueError(
+            raise ConfigError(
                 "data (format yolo): wanted either data with split, or images with names"
             )
         name, sources = images, [find_path(images, data_root)]
         class_names = read_names(names, data_root)
-    collector = Collector(name, class_names, relative=True, tolerance=_BOX_TOLERANCE)
+    collector = Collector(name, class_names, relative=True, tolerance=BOX_TOLERANCE)
     label_folder = None if labels is None else find_path(labels, data_root)
 
     pairs = []
@@ -104,123 +103,22 @@ def read_yolo(
     return collector.finish(cache, strict)
 
 
-def list_pictures(source: Path, data_root: str | Path) -> list[str]:
-    """Picture files of a folder (sorted, with the folders below) or of a list file (in its order).
-
-    Raises: ValueError for a line that is no picture's name.
-    """
-    if source.is_dir():
-        found = [
-            os.path.join(folder, name)
-            for folder, _, files in os.walk(source)
-            for name in files
-            if name.lower().endswith(IMAGE_SUFFIXES)
-        ]
-        return sorted(found)
-    found = []
-    for number, line in read_lines(source):
-        if not line.lower().endswith(IMAGE_SUFFIXES):
-            raise ValueError(
-                f"{source}:{number}: wanted a picture ({', '.join(IMAGE_SUFFIXES)}), got {line!r}"
-            )
-        places = [
-            os.path.normpath(os.path.join(folder, line)) for folder in (data_root, source.parent)
-        ]
-        found.append(next((place for place in places if os.path.isfile(place)), places[0]))
-    return found
-
-
-def label_path(path: str, image_folder: Path | None, label_folder: Path | None) -> str:
-    """The label file of a picture; see ``read_yolo``."""
-    stem = os.path.splitext(path)[0]
-    if label_folder is not None:
-        inside = (
-            os.path.relpath(stem, image_folder)
-            if image_folder is not None
-            else os.path.basename(stem)
-        )
-        return os.path.join(label_folder, inside + ".txt")
-    parts = stem.split(os.sep)
-    for position in range(len(parts) - 2, -1, -1):
-        if parts[position] == "images":
-            parts[position] = "labels"
-            break
-    return os.sep.join(parts) + ".txt"
-
-
-def add_labelled(
-    collector: Collector,
-    path: str,
-    image_id: int,
-    label: str,
-    *,
-    missing_allowed: bool = False,
-    polygons: bool = False,
-) -> None:
-    """Adds a picture and the boxes of its label file to ``collector``, with outlines if
-    ``polygons``; faults are noted there.
-    """
-    boxes, labels, where, outlines = [], [], [], []
-    try:
-        lines = read_lines(label)
-    except FileNotFoundError:
-        lines = []
-        if os.path.isfile(path):  # a missing picture is noted by the collector
-            kind = "no label file" if missing_allowed else "missing label"
-            collector.report(kind, label, f"no such label file, wanted one for {path}")
-    except ValueError as error:
-        lines = []
-        collector.report("malformed label", label, str(error))
-    for number, line in lines:
-        place = f"{label}:{number}"
-        try:
-            # Unlike the original: any white space separates
-            values = [float(word) for word in line.split()]
-        except ValueError:
-            values = []
-        outlined = len(values) >= 7 and len(values) % 2 == 1
-        if not (len(values) == 5 or outlined) or not values[0].is_integer():
-            collector.report(
-                "malformed label",
-                place,
-                "wanted five numbers: class cx cy w h (fractions of the picture)"
-                f", or class and points x y x y x y ..., got {line[:80]!r}",
-            )
-            continue
-        outline = np.array(values[1:]).reshape(-1, 2) if outlined else None
-        if outline is not None:
-            boxes.append((*outline.min(0), *outline.max(0)))
-        else:
-            cx, cy, width, height = values[1:]
-            boxes.append((cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2))
-        outlines.append(outline if polygons else None)
-        labels.append(int(values[0]))
-        where.append(place)
-    collector.add(
-        path,
-        image_id,
-        None,
-        boxes=boxes,
-        labels=labels,
-        ignore=[False] * len(boxes),
-        where=where,
-        polygons=outlines,
-    )
-
-
 def _read_yaml(data: str, split: str, data_root: str | Path) -> tuple[str, list[Path], list[str]]:
     """Name, folders or list files, and class names of one split of a yaml file."""
     file = find_path(data, data_root)
-    content: Any = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    try:
+        content: Any = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
+        raise DataError(f"{file}: wanted yaml: {error}") from error
     if not isinstance(content, dict) or not content.get(split) or not content.get("names"):
-        raise ValueError(
+        raise DataError(
             f"{file}: wanted the keys {split} and names, got "
             f"{sorted(content) if isinstance(content, dict) else type(content).__name__}"
         )
     names = content["names"]
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
-            raise ValueError(f"{file}: names must be numbered 0, 1, 2 ..., got {list(names)}")
+            raise DataError(f"{file}: names must be numbered 0, 1, 2 ..., got {list(names)}")
         names = [names[label] for label in range(len(names))]
     folder = (
         find_path(content["path"], file.parent, data_root) if content.get("path") else file.parent

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindyolo_ext.data.dataset import build_dataset
+from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.formats.label_files import label_path
 from mindyolo_ext.data.image_file import write_image
-from mindyolo_ext.data.yolo_text import label_path
 
 
 def written(folder: Path, text: str | None = "1 0.5 0.5 0.25 0.5\n") -> dict:

@@ -7,19 +7,12 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from mindyolo_ext.data.dataset import (
-    Collector,
-    Dataset,
-    did_you_mean,
-    find_path,
-    ids_from_names,
-    read_lines,
-    read_names,
-)
-from mindyolo_ext.data.yolo_text import add_labelled, list_pictures
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.formats.label_files import BOX_TOLERANCE, add_labelled, list_pictures
+from mindyolo_ext.data.text import find_path, ids_from_names, read_lines, read_names
+from mindyolo_ext.errors import ConfigError, DataError, did_you_mean
 from mindyolo_ext.progress import bar
-
-_BOX_TOLERANCE = 1e-3  # of the picture; label files round
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ def parse_data_file(path: str | Path) -> DataFile:
     """The settings in a ``.data`` file. Lines that start with ``[`` or ``#`` and blank lines are
     skipped.
 
-    Raises: FileNotFoundError; ValueError that names file and line for an unknown or repeated key,
+    Raises: MissingFileError; DataError that names file and line for an unknown or repeated key,
         or a value of the wrong kind.
     Source: Yolo-FastestV2 ``utils/utils.py``. Unlike the original, an unknown key is an error,
         spaces may surround ``=``, a value may contain ``=``, and comments are allowed.
@@ -76,17 +69,17 @@ def parse_data_file(path: str | Path) -> DataFile:
             continue
         key, equals, text = (part.strip() for part in line.partition("="))
         if not equals:
-            raise ValueError(f"{path}:{number}: wanted key=value, got {line!r}")
+            raise DataError(f"{path}:{number}: wanted key=value, got {line!r}")
         if key not in known:
-            raise ValueError(f"{path}:{number}: unknown key {key}{did_you_mean(key, known)}")
+            raise DataError(f"{path}:{number}: unknown key {key}{did_you_mean(key, known)}")
         if key in values:
-            raise ValueError(f"{path}:{number}: {key} stands here a second time")
+            raise DataError(f"{path}:{number}: {key} stands here a second time")
         values[key] = _value(key, text, f"{path}:{number}")
     settings = DataFile(**values)
     if settings.anchors is not None:
         per_level = 2 * (settings.anchor_num or 1)
         if not settings.anchors or len(settings.anchors) % per_level:
-            raise ValueError(
+            raise DataError(
                 f"{path}: anchors must be width, height pairs, {settings.anchor_num or 1} per "
                 f"level, got {len(settings.anchors)} numbers"
             )
@@ -110,7 +103,7 @@ def _value(key: str, text: str, where: str) -> str | int | float | tuple[float, 
             if key in _INTEGERS
             else "a number"
         )
-        raise ValueError(f"{where}: {key} must be {kind}, got {text!r}") from None
+        raise DataError(f"{where}: {key} must be {kind}, got {text!r}") from None
     return None if text in ("", "None") else text
 
 
@@ -126,27 +119,28 @@ def read_darknet(
             also lie relative to the ``.data`` file, lines relative to their list.
         cache, strict: see ``Collector.finish``.
 
-    Raises: FileNotFoundError (also for a missing label file); ValueError that names file and line.
+    Raises: MissingFileError, also for a missing label file; ConfigError for another split;
+        DataError that names file and line.
     Source: Yolo-FastestV2 ``utils/datasets.py``. Unlike the original, the label's name replaces the
         picture's last suffix, not everything after the first dot of the path.
     """
     if split not in ("train", "val"):
-        raise ValueError(f"data (format darknet): split must be train or val, got {split!r}")
+        raise ConfigError(f"data (format darknet): split must be train or val, got {split!r}")
     file = find_path(data, data_root)
     settings = parse_data_file(file)
     list_name = settings.train if split == "train" else settings.val
     if list_name is None or settings.names is None:
-        raise ValueError(
+        raise DataError(
             f"{file}: wanted the keys {split} and names, got no "
             f"{split if list_name is None else 'names'}"
         )
     class_names = read_names(settings.names, data_root, file.parent)
     if settings.classes is not None and settings.classes != len(class_names):
-        raise ValueError(
+        raise DataError(
             f"{file}: classes is {settings.classes}, but {settings.names} has {len(class_names)} "
             "names"
         )
-    collector = Collector(f"{file} ({split})", class_names, relative=True, tolerance=_BOX_TOLERANCE)
+    collector = Collector(f"{file} ({split})", class_names, relative=True, tolerance=BOX_TOLERANCE)
     paths = list_pictures(find_path(list_name, data_root, file.parent), data_root)
     shown = bar(paths, title="reading labels", show=sys.stderr.isatty())
     for path, image_id in zip(shown, ids_from_names(paths), strict=True):

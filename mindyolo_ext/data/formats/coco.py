@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mindyolo_ext.data.dataset import Collector, Dataset, find_path
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.text import find_path, read_text
+from mindyolo_ext.errors import DataError
 
 _BOX_TOLERANCE = 0.5  # pixels; COCO rounds its boxes
 
@@ -60,7 +63,7 @@ def read_coco(
             or cut them out.
         cache, strict: see ``Collector.finish``.
 
-    Raises: FileNotFoundError, or ValueError that names the file and the annotation.
+    Raises: MissingFileError, or DataError that names the file and the annotation.
     """
     folder, file = find_path(images, data_root), find_path(annotations, data_root)
     content = _read_json(file)
@@ -73,7 +76,7 @@ def read_coco(
         tolerance=_BOX_TOLERANCE,
     )
     if len(label_of) != len(categories):
-        raise ValueError(f"{file}: category ids must differ, got some twice")
+        raise DataError(f"{file}: category ids must differ, got some twice")
 
     boxes_of: dict[Any, list] = {image["id"]: [] for image in content["images"]}
     for number, row in enumerate(content["annotations"], 1):
@@ -156,9 +159,9 @@ def _problem(row: dict, image_ids: dict, category_ids: dict) -> str:
 def _read_json(file: Path) -> dict[str, Any]:
     """The content of a COCO file with its three lists present."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise DataError(
             f"{file}:{error.lineno}: wanted json, got a file that breaks off or is damaged: "
             f"{error.msg}"
         ) from error
@@ -168,13 +171,13 @@ def _read_json(file: Path) -> dict[str, Any]:
         if not isinstance(content, dict) or not isinstance(content.get(key), list)
     ]
     if missing:
-        raise ValueError(
+        raise DataError(
             f"{file}: wanted COCO's lists images, annotations and categories, got no "
             f"{', '.join(missing)}"
         )
     for image in content["images"]:
         if not isinstance(image.get("id"), int) or not isinstance(image.get("file_name"), str):
-            raise ValueError(
+            raise DataError(
                 f"{file}: wanted every image with an integer id and a file_name, got {image!r}"
             )
     return content

@@ -1,8 +1,6 @@
-"""Photos put on a canvas that is then moved into a picture: what mosaics share. NumPy and OpenCV
-only.
+"""Photos on a canvas that is then moved into an image: what mosaics share. NumPy and OpenCV only.
 
-Plain functions without random numbers, which always do the same. Boxes are float64 until a step is
-done with them.
+Plain functions without random numbers. Boxes are float64 until a step is done with them.
 
 Source: YOLOv5's ``utils/datasets.py``, from which Gold-YOLO's and DynamicDet's loaders descend.
 """
@@ -14,11 +12,12 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from mindyolo_ext.data.dataset import Sample
-from mindyolo_ext.data.transform_registry import AugmentContext
+from mindyolo_ext.data.augment.boxes import keep_boxes, with_boxes
+from mindyolo_ext.data.augment.registry import AugmentContext
+from mindyolo_ext.data.types import Sample
 
-# A box stays with more than so many pixels a side, so much of its scaled area, and less longer than
-# wide
+# A box stays if its sides have more pixels than this, if more than this share of its scaled area is
+# left, and if it is not this many times as long as wide.
 MIN_SIDE, MIN_AREA, MAX_ASPECT = 2.0, 0.1, 20.0
 MIN_AREA_OUTLINED = 0.01  # of a box that follows its outline
 _OUTLINE_POINTS = 1000
@@ -76,7 +75,7 @@ def fitted(sample: Sample, context: AugmentContext) -> Sample:
     if (new_w, new_h) != (width, height):
         image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
     boxes = sample.boxes.astype(np.float64) * np.array([new_w / width, new_h / height] * 2)
-    return rows(replace(sample, image=image, boxes=boxes), ~sample.ignore)
+    return keep_boxes(replace(sample, image=image, boxes=boxes), ~sample.ignore)
 
 
 def fitted_size(photo: tuple[int, int], context: AugmentContext) -> tuple[int, int]:
@@ -144,16 +143,8 @@ def join(
     """
     height, width = canvas
     image = np.full((height, width, 3), pad_value, np.uint8)
-    for part, (left, top) in zip(parts, corners, strict=True):
-        part_h, part_w = part.image.shape[:2]
-        x1, y1, x2, y2 = (
-            max(left, 0),
-            max(top, 0),
-            min(left + part_w, width),
-            min(top + part_h, height),
-        )
-        if x1 < x2 and y1 < y2:
-            image[y1:y2, x1:x2] = part.image[y1 - top : y2 - top, x1 - left : x2 - left]
+    for part, corner in zip(parts, corners, strict=True):
+        paint(image, part.image, corner)
     boxes = np.concatenate(
         [part.boxes + corner * 2 for part, corner in zip(parts, corners, strict=True)]
     )
@@ -163,6 +154,19 @@ def join(
         np.clip(boxes, 0, (width, height) * 2),
         np.concatenate([part.labels for part in parts]),
     )
+
+
+def paint(canvas: np.ndarray, image: np.ndarray, corner: tuple[int, int]) -> None:
+    """Write ``image`` (h, w, 3) onto ``canvas`` in place, cut at the canvas's border.
+
+    Args:
+        corner: (left, top) of the image on the canvas.
+    """
+    (left, top), (height, width) = corner, canvas.shape[:2]
+    x1, x2 = max(left, 0), min(left + image.shape[1], width)
+    y1, y2 = max(top, 0), min(top + image.shape[0], height)
+    if x1 < x2 and y1 < y2:
+        canvas[y1:y2, x1:x2] = image[y1 - top : y2 - top, x1 - left : x2 - left]
 
 
 def move(
@@ -209,7 +213,7 @@ def move(
         & (after.prod(1) > least * before.prod(1))
         & (after.max(1) < MAX_ASPECT * after.min(1))
     )
-    return rows(replace(sample, image=image, boxes=moved), keep)
+    return keep_boxes(replace(sample, image=image, boxes=moved), keep)
 
 
 def moved_points(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
@@ -260,30 +264,4 @@ def blend(sample: Sample, other: Sample, share: float) -> Sample:
         image,
         np.concatenate([sample.boxes, other.boxes]),
         np.concatenate([sample.labels, other.labels]),
-    )
-
-
-def rows(sample: Sample, wanted: np.ndarray | slice) -> Sample:
-    """The sample with these of its boxes."""
-    return replace(
-        sample,
-        boxes=sample.boxes[wanted],
-        labels=sample.labels[wanted],
-        ignore=sample.ignore[wanted],
-    )
-
-
-def with_boxes(sample: Sample, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> Sample:
-    """The sample with another picture and other boxes, none of them ignored."""
-    return replace(
-        sample, image=image, boxes=boxes, labels=labels, ignore=np.zeros(len(labels), bool)
-    )
-
-
-def mirror(sample: Sample) -> Sample:
-    """The sample mirrored left to right."""
-    x1, y1, x2, y2 = sample.boxes.T
-    width = sample.image.shape[1]
-    return replace(
-        sample, image=cv2.flip(sample.image, 1), boxes=np.stack([width - x2, y1, width - x1, y2], 1)
     )

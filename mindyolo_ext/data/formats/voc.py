@@ -9,15 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindyolo_ext.data.dataset import (
-    Collector,
-    Dataset,
-    find_path,
-    ids_from_names,
-    read_lines,
-    read_names,
-)
+from mindyolo_ext.data.collector import Collector
+from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import image_size
+from mindyolo_ext.data.text import find_path, ids_from_names, read_lines, read_names
+from mindyolo_ext.errors import ConfigError, DataError, MissingFileError
 from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 1.0  # pixels; programs disagree where counting starts
@@ -56,7 +52,7 @@ def read_voc(
         data_root: folder to which ``root`` and ``names`` refer.
         cache, strict: see ``Collector.finish``.
 
-    Raises: FileNotFoundError; ValueError that names the key, or file and object.
+    Raises: MissingFileError; ConfigError that names the key; DataError that names file and object.
     """
     rules = _Rules(first_pixel, difficult, min_area)
     places = _image_sets(root, split, sets, data_root)
@@ -69,7 +65,7 @@ def read_voc(
         if count > 1
     ]
     if twice:
-        raise ValueError(
+        raise DataError(
             f"data (format voc): wanted every picture in one of the sets, got {twice[0]} in "
             f"several ({len(twice)} such pictures)"
         )
@@ -114,11 +110,11 @@ class _Rules:
 
     def __post_init__(self) -> None:
         if self.first_pixel not in (0, 1):
-            raise ValueError(
+            raise ConfigError(
                 f"data (format voc): first_pixel must be 0 or 1, got {self.first_pixel!r}"
             )
         if self.difficult not in _DIFFICULT:
-            raise ValueError(
+            raise ConfigError(
                 f"data (format voc): difficult must be one of {', '.join(_DIFFICULT)}, "
                 f"got {self.difficult!r}"
             )
@@ -127,7 +123,7 @@ class _Rules:
             or not isinstance(self.min_area, (int, float))
             or not self.min_area >= 0
         ):
-            raise ValueError(
+            raise ConfigError(
                 f"data (format voc): min_area must be a number of square pixels, 0 or more, "
                 f"got {self.min_area!r}"
             )
@@ -141,7 +137,7 @@ def _image_sets(
 ) -> list[tuple[Path, Path]]:
     """(folder, list file) of every image set."""
     if (root is None or split is None) if sets is None else (root is not None or split is not None):
-        raise ValueError(
+        raise ConfigError(
             f"data (format voc): wanted the keys root and split, or sets alone, got root {root!r}, "
             f"split {split!r}, sets {sets!r}"
         )
@@ -152,7 +148,7 @@ def _image_sets(
         or not sets
         or any(not isinstance(one, Mapping) or set(one) != {"root", "split"} for one in sets)
     ):
-        raise ValueError(
+        raise ConfigError(
             "data (format voc): sets must be a list such as [{root: VOC2007, split: trainval}, "
             f"{{root: VOC2012, split: trainval}}], got {sets!r}"
         )
@@ -236,9 +232,9 @@ def _checked_size(
     """
     try:
         size = image_size(path)
-    except FileNotFoundError:
+    except MissingFileError:
         return None  # ``Collector.add`` notes it
-    except ValueError as error:
+    except DataError as error:
         collector.report("broken image", path, str(error))
         return None
     if written is not None and written != size:

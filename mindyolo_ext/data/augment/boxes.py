@@ -1,0 +1,38 @@
+"""Which boxes a sample keeps. NumPy only."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from mindyolo_ext.data.types import Sample
+
+
+def keep_boxes(sample: Sample, wanted: np.ndarray | slice) -> Sample:
+    """The sample with these of its boxes."""
+    return replace(
+        sample,
+        boxes=sample.boxes[wanted],
+        labels=sample.labels[wanted],
+        ignore=sample.ignore[wanted],
+    )
+
+
+def with_boxes(sample: Sample, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> Sample:
+    """The sample with another image and other boxes, none of them ignored."""
+    return replace(
+        sample, image=image, boxes=boxes, labels=labels, ignore=np.zeros(len(labels), bool)
+    )
+
+
+def keep_visible(sample: Sample, min_visible: float, min_side: float) -> Sample:
+    """The sample with its boxes clipped to the image, without those that lost too much.
+
+    Args:
+        min_visible: share of the area before the clipping that must be left.
+        min_side: pixels of both sides that must be left.
+    """
+    height, width = sample.image.shape[:2]
+    clipped = np.clip(sample.boxes, 0, np.array([width, height] * 2))
+    sides, before = clipped[:, 2:] - clipped[:, :2], sample.boxes[:, 2:] - sample.boxes[:, :2]
+    keep = (sides >= min_side).all(1) & (sides.prod(1) >= min_visible * before.prod(1))
+    return keep_boxes(replace(sample, boxes=clipped.astype(np.float32)), keep)

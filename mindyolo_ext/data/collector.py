@@ -1,0 +1,196 @@
+"""Gathers what a reader finds, repairs odd boxes and reports all faults at once. NumPy only."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.image_file import image_size
+from mindyolo_ext.data.types import Problem
+from mindyolo_ext.errors import DataError, MissingFileError
+
+logger = logging.getLogger(__name__)
+
+
+class Collector:
+    """Gathers pictures and boxes while a reader goes through its files; repairs odd boxes and keeps
+    count.
+
+    Boxes outside the picture are clipped, boxes without area dropped; ``finish`` warns with the
+    counts. Faults are collected too, so that one run reports them all.
+
+    Args:
+        name: what messages call the data set.
+        class_names: one name per label.
+        relative: boxes are fractions of width and height; the limits are then 1 and no size is
+            needed.
+        tolerance: how far a box may reach outside before it is counted as clipped, in the units of
+            the boxes.
+    """
+
+    def __init__(self, name: str, class_names: Sequence[str], *, relative: bool, tolerance: float):
+        self.name = name
+        self.class_names = list(class_names)
+        self.problems: list[Problem] = []
+        self._relative = relative
+        self._tolerance = tolerance
+        self._paths: list[str] = []
+        self._ids: list[int] = []
+        self._sizes: list[tuple[int, int] | None] = []
+        self._annotations: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._polygons: list[list[np.ndarray | None]] = []
+        if not self.class_names:
+            raise DataError(f"{name}: wanted at least one class name, got none")
+
+    def report(self, kind: str, where: str, message: str) -> None:
+        """Notes a problem."""
+        self.problems.append(Problem(kind, where, message))
+
+    def add(
+        self,
+        path: str,
+        image_id: int,
+        size: tuple[int, int] | None,
+        *,
+        boxes: Iterable[Sequence[float]],
+        labels: Iterable[int],
+        ignore: Iterable[bool],
+        where: Sequence[str],
+        polygons: Sequence[np.ndarray | None] | None = None,
+    ) -> None:
+        """Adds a picture.
+
+        Args:
+            where: the place of each box in the files.
+            polygons: the outline (points, 2) of each box in the boxes' units, None for a box
+                without; they are clipped like the boxes.
+        """
+        if not os.path.isfile(path):
+            self.report("missing image", path, "no such image")
+        boxes = np.array(list(boxes), np.float64).reshape(-1, 4)
+        labels, ignore = np.array(list(labels), np.int64), np.array(list(ignore), bool)
+        keep = np.ones(len(boxes), bool)
+        for row, (label, place) in enumerate(zip(labels, where, strict=True)):
+            if not 0 <= label < len(self.class_names):
+                self.report(
+                    "class out of range",
+                    place,
+                    f"wanted a class index 0..{len(self.class_names) - 1}, got {label}",
+                )
+                keep[row] = False
+            elif not np.isfinite(boxes[row]).all():
+                self.report(
+                    "malformed label", place, f"wanted finite numbers, got {boxes[row].tolist()}"
+                )
+                keep[row] = False
+        if len(boxes) and not self._relative and size is None:
+            size = self._size_of(path)
+        limit = np.array((1.0, 1.0) if self._relative or size is None else size[::-1], np.float64)
+        if self._relative or size is not None:
+            boxes, inside = self._repair(boxes, np.tile(limit, 2), keep, where)
+            keep &= inside
+        self._paths.append(path)
+        self._ids.append(image_id)
+        self._sizes.append(size)
+        self._annotations.append((boxes[keep].astype(np.float32), labels[keep], ignore[keep]))
+        if polygons is None or not (self._relative or size is not None):
+            polygons = [None] * len(boxes)
+        self._polygons.append(
+            [
+                None if outline is None else np.clip(outline / limit, 0, 1).astype(np.float32)
+                for outline, kept in zip(polygons, keep, strict=True)
+                if kept
+            ]
+        )
+
+    def finish(
+        self, cache: bool = False, strict: bool = True, dataset_class: type[Dataset] = Dataset
+    ) -> Dataset:
+        """The data set, with a warning that counts the repairs.
+
+        Args:
+            cache: as in ``Dataset``.
+            strict: raise at faults; otherwise they only stand in ``Dataset.problems``.
+            dataset_class: the class to make.
+
+        Raises: MissingFileError or DataError that lists the first faults; DataError without any
+            image.
+        """
+        counts = Counter(problem.kind for problem in self.problems if not problem.fatal)
+        for kind in sorted(counts):
+            first = next(problem for problem in self.problems if problem.kind == kind)
+            logger.warning(
+                "%s: %d x %s, the first: %s: %s",
+                self.name,
+                counts[kind],
+                kind,
+                first.where,
+                first.message,
+            )
+        if strict:
+            raise_faults(self.name, self.problems)
+            if not self._paths:
+                raise DataError(f"{self.name}: wanted at least one picture, got none")
+        return dataset_class(
+            self.name,
+            self.class_names,
+            self._paths,
+            self._ids,
+            annotations=self._annotations,
+            sizes=self._sizes,
+            relative=self._relative,
+            cache=cache,
+            problems=self.problems,
+            polygons=self._polygons,
+        )
+
+    def _size_of(self, path: str) -> tuple[int, int] | None:
+        """(height, width) from the file, None with a note where it cannot be read."""
+        try:
+            return image_size(path)
+        except MissingFileError:
+            return None  # already noted
+        except DataError as error:
+            self.report("broken image", path, str(error))
+            return None
+
+    def _repair(
+        self, boxes: np.ndarray, limit: np.ndarray, keep: np.ndarray, where: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (N, 4) clipped to 0..``limit``, and (N,) bool: which still have an area."""
+        clipped = np.clip(np.nan_to_num(boxes), 0, limit)
+        inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+        outside = (np.abs(np.nan_to_num(boxes) - clipped) > self._tolerance).any(1)
+        for row in np.flatnonzero(keep & (~inside | outside)):
+            box = "(" + ", ".join(f"{value:g}" for value in boxes[row]) + ")"
+            if not inside[row]:
+                self.report(
+                    "dropped box", where[row], f"box {box} xyxy has no area inside the picture"
+                )
+            else:
+                self.report(
+                    "clipped box", where[row], f"box {box} xyxy reaches outside the picture"
+                )
+        return clipped, inside
+
+
+def raise_faults(name: str, problems: Iterable[Problem]) -> None:
+    """Raise an error that lists the first fatal problems, if there are any.
+
+    Raises: MissingFileError if files are missing and nothing else is wrong, otherwise DataError.
+    """
+    faults = [problem for problem in problems if problem.fatal]
+    if not faults:
+        return
+    lines = [f"  {fault.where}: {fault.message}" for fault in faults[:5]]
+    if len(faults) > 5:
+        lines.append(f"  ... and {len(faults) - 5} more; `mindyolo-ext check-data` lists all")
+    missing = all(fault.kind.startswith("missing") for fault in faults)
+    error = MissingFileError if missing else DataError
+    raise error(
+        f"{name}: {len(faults)} fault{'s' if len(faults) > 1 else ''} in the data:\n"
+        + "\n".join(lines)
+    )

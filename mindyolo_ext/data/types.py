@@ -1,0 +1,96 @@
+"""What flows from the label files to a batch. NumPy only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindyolo_ext.input_spec import Placement
+
+# Kinds of problems that training can live with; every other kind stops it.
+WARNINGS = ("clipped box", "dropped box", "duplicate box", "no label file", "odd box", "odd size")
+
+
+@dataclass
+class Sample:
+    """One image with its boxes.
+
+    Args:
+        image: uint8 BGR (h, w, 3).
+        boxes: (N, 4) float32 xyxy in pixels of ``image``.
+        labels: (N,) int64, contiguous from 0.
+        ignore: (N,) bool, crowd or difficult: neither trained on nor counted as missed.
+        image_id: the id in ``Dataset.coco_ground_truth``.
+        path: the photo's file.
+        placement: where the photo lies in ``image``, None before the step ``resize``. If a step
+            before it moved the photo, that of the moved one.
+    """
+
+    image: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    image_id: int
+    path: str
+    placement: Placement | None = None
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The boxes of one photo, without the pixels.
+
+    Args:
+        boxes: (N, 4) float32 xyxy in photo pixels.
+        labels: (N,) int64.
+        ignore: (N,) bool, as in ``Sample``.
+        height, width: of the photo.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a data set.
+
+    Args:
+        kind: a few words, the same for all problems of the kind.
+        where: file, and line if it has lines.
+        message: what came and what was wanted.
+    """
+
+    kind: str
+    where: str
+    message: str
+
+    @property
+    def fatal(self) -> bool:
+        """Whether training would stop at it."""
+        return self.kind not in WARNINGS
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's part of a batch; the rows from ``valid`` on are padding.
+
+    Args:
+        images: (B, 3, H, W) float32 in the model's convention, 0 where padding.
+        targets: (B, M, 5) float32 class, cx, cy, w, h as fractions of the network input, 0 where
+            ``mask`` is 0.
+        mask: (B, M) float32, 1 for a box.
+        indices: (B,) int64 of the data set, -1 where padding.
+        valid: number of images.
+        placements, paths, image_ids: one per image, ``valid`` long.
+    """
+
+    images: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray
+    indices: np.ndarray
+    valid: int
+    placements: tuple[Placement, ...]
+    paths: tuple[str, ...]
+    image_ids: tuple[int, ...]

@@ -1,0 +1,131 @@
+"""Prepares one image of a batch, here or in a process of its own. NumPy and OpenCV only."""
+
+import multiprocessing
+import signal
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import cv2
+import numpy as np
+
+from mindyolo_ext.data.pipeline import Pipeline
+from mindyolo_ext.data.targets import targets_of
+from mindyolo_ext.errors import DeviceError, UserError
+from mindyolo_ext.input_spec import Placement
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prepared image: uint8 (H, W, 3) or float32 (3, H, W), and its boxes (N, 5) as in
+    ``Batch.targets``.
+    """
+
+    image: np.ndarray
+    targets: np.ndarray
+    placement: Placement
+    image_id: int
+
+
+def prepare_row(
+    pipeline: Pipeline,
+    index: int,
+    epoch: int,
+    size: tuple[int, int] | None,
+    *,
+    as_tensor: bool = True,
+) -> Row:
+    """One image with its boxes as rows of targets, ignored boxes left out.
+
+    Args:
+        index, epoch, size: see ``Pipeline``.
+        as_tensor: give the image in the model's convention, not as uint8.
+
+    Raises: an error that names the photo's file: a UserError of the same kind, or RuntimeError.
+    """
+    path = pipeline.dataset.paths[index]
+    try:
+        sample = pipeline(index, epoch, size)
+        image = pipeline.input_spec.to_tensor(sample.image) if as_tensor else sample.image
+        return Row(image, targets_of(sample), sample.placement, sample.image_id)
+    except Exception as error:
+        where = f"{path} (picture {index}, epoch {epoch})"
+        if not isinstance(error, UserError):
+            raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
+        if path in str(error):
+            raise
+        raise type(error)(f"{where}: {error}") from error
+
+
+class WorkerProcess:
+    """A process that prepares one image at a time.
+
+    Each has its own connection, so a killed process is noticed even in the middle of an answer; the
+    process pools of the standard library would wait for ever.
+    """
+
+    def __init__(self, pipeline: Pipeline):
+        # never a plain fork: the caller's threads and its framework would be copied half alive
+        kinds = multiprocessing.get_all_start_methods()
+        start = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
+        self._connection, other = start.Pipe()
+        self._process = start.Process(target=_serve, args=(other, pipeline), daemon=True)
+        self.alive = True
+        try:
+            self._process.start()
+        except OSError as error:
+            raise self._gone() from error
+        finally:
+            other.close()
+
+    def prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
+        """``prepare_row`` over there.
+
+        Raises: what it raised, or DeviceError if the process is gone.
+        """
+        try:
+            self._connection.send((index, epoch, size))
+            answer, trace = self._connection.recv()
+        except (EOFError, OSError):
+            raise self._gone() from None
+        if isinstance(answer, Exception):
+            raise answer from RuntimeError(f"in the worker process:\n{trace}")
+        return answer
+
+    def _gone(self) -> DeviceError:
+        """The error for a process that ended."""
+        self.alive = False
+        if self._process.pid is not None:
+            self._process.join()
+        return DeviceError(
+            f"Loader: a worker process ended by itself, exit code {self._process.exitcode}: out of "
+            'memory, or the script lacks `if __name__ == "__main__"`; worker_kind thread avoids '
+            "both"
+        )
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._connection.close()
+        self._process.join()
+
+
+def _serve(connection: Connection, pipeline: Pipeline) -> None:
+    """A worker process: answers until the other end closes, leaves Ctrl-C to its parent, keeps
+    to one thread.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        try:
+            # bytes travel instead of floats
+            answer, trace = prepare_row(pipeline, *task, as_tensor=False), ""
+        except Exception as error:
+            answer, trace = error, traceback.format_exc()
+        try:
+            connection.send((answer, trace))
+        except OSError:  # nobody waits any longer
+            return

@@ -1,0 +1,42 @@
+"""Yolo-FastestV2's augmentation, on the resized image. NumPy and OpenCV only.
+
+Source: Yolo-FastestV2 ``utils/datasets.py``. Left out: motion blur, HSV gains and resizing back and
+    forth, which are switched off there.
+"""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
+from mindyolo_ext.data.types import Sample
+
+
+def adjust_contrast(image: np.ndarray, alpha: float, beta: float) -> np.ndarray:
+    """``alpha * image + beta``, rounded and saturated to uint8; ``beta`` is in grey levels."""
+    return cv2.addWeighted(image, alpha, image, 0.0, beta)
+
+
+@register_augmentation
+def contrast_brightness(
+    sample: Sample,
+    context: AugmentContext,
+    *,
+    alpha: tuple[float, float] = (0.25, 1.75),
+    beta: tuple[float, float] = (0.25, 1.75),
+    probability: float = 1.0,
+) -> Sample:
+    """The picture with another contrast (factor ``alpha``) and brightness (``beta`` grey levels).
+
+    Source: Yolo-FastestV2 ``utils/datasets.py``. As in the original: ``beta`` is added in grey
+        levels, so its default hardly changes the brightness.
+    """
+    if context.rng.random() >= probability:
+        return sample
+    return replace(
+        sample,
+        image=adjust_contrast(
+            sample.image, context.rng.uniform(*alpha), context.rng.uniform(*beta)
+        ),
+    )
