@@ -40,7 +40,7 @@ from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
 from mindyolo_ext.engine.routing import new_predictor
 from mindyolo_ext.engine.train import ema_decay
-from mindyolo_ext.evaluation.nms import nms
+from mindyolo_ext.evaluation.nms import NMSOptions, nms
 
 
 class Ours(Tasks):
@@ -339,18 +339,10 @@ class Ours(Tasks):
         Raises: ValueError if the results differ.
         """
         xyxy, scores = crowded_image(boxes, classes)
-        options = {
-            "conf_thres": 0.001,
-            "iou_thres": 0.65,
-            "max_detections": 300,
-            "max_candidates": 30000,
-            "multi_label": multi_label,
-        }
-        self.tasks[task] = lambda: nms(xyxy, scores, **options)
-        self.tasks[f"{task} plain"] = lambda: plain_nms(xyxy, scores, stop_early=False, **options)
-        self.tasks[f"{task} plain 300"] = lambda: plain_nms(
-            xyxy, scores, stop_early=True, **options
-        )
+        options = NMSOptions(conf_thres=0.001, iou_thres=0.65, multi_label=multi_label)
+        self.tasks[task] = lambda: nms(xyxy, scores, options)
+        self.tasks[f"{task} plain"] = lambda: plain_nms(xyxy, scores, options, stop_early=False)
+        self.tasks[f"{task} plain 300"] = lambda: plain_nms(xyxy, scores, options, stop_early=True)
         ours = self.tasks[task]()
         for other in (f"{task} plain", f"{task} plain 300"):
             if not np.array_equal(ours, self.tasks[other]()):

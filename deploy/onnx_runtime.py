@@ -118,7 +118,7 @@ def photo_rows(
 
     Shape: (A, 4), (A, K) -> (N, 6) x1, y1, x2, y2, score, class; falling score.
     """
-    return detections_to_photo(nms(boxes, scores, **options.as_kwargs()), placement, clip=True)
+    return detections_to_photo(nms(boxes, scores, options), placement, clip=True)
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:

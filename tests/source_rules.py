@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "network": {"backend", "contracts", "facts", "layers", "priors", "registry"},
     "loss": {"backend", "contracts", "facts", "layers", "losses", "network", "registry"},
     "names": {"checkpoint", "errors", "facts", "input_spec"},
-    "augment": {"data", "facts", "input_spec"},
+    "augment": {"data", "errors", "facts", "input_spec"},
     "reference": {"backend", "errors", "facts"},
     "data": {"data", "errors", "input_spec", "progress"},
     "evaluation": {"evaluation", "errors", "input_spec", "progress"},
@@ -245,6 +245,44 @@ def _inner_import(
         known = (parts[1], "registry", *parents.get(parts[1], ()))
         if target[1] not in known:
             yield f"a family imports {item.full} of another"
+
+
+def import_circles(sources: Mapping[str, str]) -> list[str]:
+    """Modules that import each other, imports inside functions included, as ``a -> b -> a``.
+
+    The package's own ``__init__`` is left out: it imports the engine only when asked for a name.
+
+    Args:
+        sources: text by path below the package.
+    """
+    modules = {_module_name(path): text for path, text in sources.items()}
+    targets = {
+        name: {
+            next((full for full in (item.full, item.module) if full in modules), name)
+            for item in imports(ast.parse(text))
+        }
+        - {name, PACKAGE}
+        for name, text in modules.items()
+    }
+    found: list[str] = []
+    done: set[str] = set()
+
+    def visit(name: str, way: list[str]) -> None:
+        if name in way:
+            found.append(" -> ".join([*way[way.index(name) :], name]))
+        elif name not in done:
+            for target in sorted(targets[name]):
+                visit(target, [*way, name])
+            done.add(name)
+
+    for name in sorted(targets):
+        visit(name, [])
+    return found
+
+
+def _module_name(path: str) -> str:
+    parts = (PACKAGE, *Path(path).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def banned_constructs(source: str, path: str, *, entry_point: bool = False) -> list[str]:

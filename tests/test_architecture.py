@@ -18,6 +18,7 @@ from source_rules import (
     MAY_IMPORT,
     banned_constructs,
     documented_platforms,
+    import_circles,
     import_violations,
     imports,
     part_of,
@@ -186,6 +187,7 @@ def test_parts_import_only_what_they_may():
         ("models/x/names.py", "from mindyolo_ext.models.x.network import X"),
         ("models/x/names.py", "def f():\n    from mindyolo_ext.backend import Tensor"),
         ("models/x/augment.py", "from mindyolo_ext.models.yolox.augment import mirror"),
+        ("models/x/augment.py", "from mindyolo_ext.models.registry import families"),
         ("models/x/loss.py", "from mindyolo_ext.models.yolox.loss import YOLOXLoss"),
         ("models/registry.py", "from mindyolo_ext.backend import nn"),
         ("layers/x.py", "from mindyolo_ext.models.registry import create_model"),
@@ -223,6 +225,7 @@ def test_import_rules_allow_what_the_design_allows():
         ("models/x/network.py", "from mindyolo_ext.models.registry import register_model"),
         ("models/x/loss.py", "from mindyolo_ext.models.x.network import X"),
         ("models/x/names.py", "from mindyolo_ext.models.x.variants import VARIANTS"),
+        ("models/x/augment.py", "from mindyolo_ext.data.augment.canvas import join"),
         ("losses/x.py", "from mindyolo_ext.losses.assign.anchor_ratio import AnchorRatioAssigner"),
         ("engine/x.py", "from mindyolo_ext.models.registry import create_trainable"),
         ("backend/x.py", "from mindyolo_ext.contracts import Cell"),
@@ -242,6 +245,20 @@ def test_programs_import_no_framework():
         for item in imports(ast.parse(path.read_text(encoding="utf-8")))
         if item.full.split(".")[0] in FRAMEWORKS
     ] == []
+
+
+def test_no_two_modules_import_each_other():
+    assert import_circles(without_originals()) == []
+
+
+def test_circles_of_imports_are_noticed():
+    one, two = "from mindyolo_ext.data import two\n", "import mindyolo_ext.data.three\n"
+    three = "def f():\n    from mindyolo_ext.data.one import g\n"
+    assert import_circles({"data/one.py": one, "data/two.py": two, "data/three.py": three}) == [
+        "mindyolo_ext.data.one -> mindyolo_ext.data.two -> mindyolo_ext.data.three -> "
+        "mindyolo_ext.data.one"
+    ]
+    assert import_circles({"data/one.py": one, "data/two.py": two, "data/three.py": ""}) == []
 
 
 def test_nothing_imports_the_scripts_for_the_originals():

@@ -117,10 +117,8 @@ def accuracy_over_speed(
     Raises: ValueError as ``evaluate``.
     """
     check_evaluation(predictor, dataset, config)
-    batches, options = (
-        EvaluationBatches(dataset, config, predictor.input_spec),
-        nms_options(config).as_kwargs(),
-    )
+    batches = EvaluationBatches(dataset, config, predictor.input_spec)
+    options = nms_options(config)
     easiness, rows = [], {part: [] for part in EXITS}
     predictor.reset()
     for batch in batches.epoch("both exits", workers=workers, worker_kind=worker_kind):

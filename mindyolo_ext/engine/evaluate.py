@@ -258,7 +258,7 @@ class _Run:
     """
 
     def __init__(self, predictor: Predictor, config: EvalConfig):
-        self.predictor, self.options = predictor, nms_options(config).as_kwargs()
+        self.predictor, self.options = predictor, nms_options(config)
         self.routed = predictor if isinstance(predictor, RoutedPredictor) else None
         self.seconds, self.pictures = {"network": 0.0, "nms": 0.0}, 0
         self.detections, self.easiness = (
@@ -305,15 +305,15 @@ class _Run:
 
 
 def detection_rows(
-    batch: Batch, boxes: np.ndarray, scores: np.ndarray, options: dict
+    batch: Batch, boxes: np.ndarray, scores: np.ndarray, options: NMSOptions
 ) -> np.ndarray:
     """NMS of a batch: rows (n, 7) float32 picture, x1, y1, x2, y2, score, class.
 
     Args:
         batch: what ``boxes`` (B, A, 4) and ``scores`` (B, A, K) were found in.
-        options: keywords of ``batched_nms``.
+        options: of the NMS.
     """
-    found = batched_nms(boxes[: batch.valid], scores[: batch.valid], **options)
+    found = batched_nms(boxes[: batch.valid], scores[: batch.valid], options)
     rows = [
         np.concatenate([np.full((len(its), 1), index, np.float32), its], axis=1)
         for index, its in zip(batch.indices, found)

@@ -18,7 +18,7 @@ import numpy as np
 from mindyolo_ext import progress
 from mindyolo_ext.backend import launch
 from mindyolo_ext.class_names import default_names
-from mindyolo_ext.data.image_file import read_image, write_image
+from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, read_image, write_image
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
 from mindyolo_ext.engine.thresholds import choose_threshold
@@ -27,7 +27,6 @@ from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.visual.detections import draw_detections
 
 logger = logging.getLogger(__name__)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")
 
 
@@ -134,9 +133,7 @@ class Detector:
         picture = read_image(image) if isinstance(image, (str, Path)) else image
         tensor, placement = self.input_spec.prepare(picture)
         boxes, scores = self._predictor(tensor[None])
-        found = detections_to_photo(
-            nms(boxes[0], scores[0], **self.options.as_kwargs()), placement, clip=True
-        )
+        found = detections_to_photo(nms(boxes[0], scores[0], self.options), placement, clip=True)
         return Detections(
             picture, found[:, :4], found[:, 4], found[:, 5].astype(np.int64), self.class_names
         )

@@ -19,6 +19,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
+from mindyolo_ext.errors import DataError, DeviceError, MissingFileError, UsageError
+
 logger = logging.getLogger(__name__)
 
 STAT_NAMES = (
@@ -167,14 +169,14 @@ def evaluate_coco(
 def check_backend(backend: str) -> None:
     """Make sure that a program for COCO's metrics is there.
 
-    Raises: ValueError for a name not in ``BACKENDS``, RuntimeError if it is not installed.
+    Raises: UsageError for a name not in ``BACKENDS``, DeviceError if it is not installed.
     """
     if backend not in BACKENDS:
-        raise ValueError(
+        raise UsageError(
             f"evaluate_coco: backend must be one of {', '.join(BACKENDS)}, got {backend!r}"
         )
     if importlib.util.find_spec(backend) is None:
-        raise RuntimeError(
+        raise DeviceError(
             f"eval.backend: {backend} is not installed; `pip install faster-coco-eval` brings it, "
             "and eval.backend=pycocotools gives the same numbers without it"
         )
@@ -228,12 +230,23 @@ def _read_ground_truth(ground_truth: dict | str | Path) -> dict:
     where = "evaluate_coco: ground truth"
     if not isinstance(ground_truth, dict):
         where = str(ground_truth)
-        with open(ground_truth, encoding="utf-8") as file:
-            ground_truth = json.load(file)
+        ground_truth = _read_json(ground_truth)
+    if not isinstance(ground_truth, dict):
+        raise DataError(f"{where}: wanted COCO's sections, got a {type(ground_truth).__name__}")
     missing = {"images", "annotations", "categories"} - set(ground_truth)
     if missing:
-        raise ValueError(f"{where}: no section {sorted(missing)}")
+        raise DataError(f"{where}: no section {sorted(missing)}")
     return ground_truth
+
+
+def _read_json(path: str | Path) -> Any:
+    """The content of a JSON file. Raises: MissingFileError; DataError if it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file") from None
+    except ValueError as error:  # also of text that is not UTF-8
+        raise DataError(f"{path}: wanted JSON, got a damaged or other file: {error}") from error
 
 
 def _wanted_images(truth: dict, image_ids: Sequence[int | str] | None) -> set:
@@ -241,7 +254,7 @@ def _wanted_images(truth: dict, image_ids: Sequence[int | str] | None) -> set:
     known = {image["id"] for image in truth["images"]}
     wanted = known if image_ids is None else set(image_ids)
     if not wanted <= known:
-        raise ValueError(
+        raise UsageError(
             f"evaluate_coco: image_ids: {_some(wanted - known)} not in the ground truth"
         )
     return wanted
@@ -270,7 +283,7 @@ def _truth_boxes(truth: dict) -> list[dict]:
 
 
 def _checked_records(detections: Sequence[dict], truth: dict) -> list[dict]:
-    """Copies of the records with the fields that pycocotools adds, or ValueError."""
+    """Copies of the records with the fields that pycocotools adds, or DataError."""
     images = {image["id"] for image in truth["images"]}
     categories = {category["id"] for category in truth["categories"]}
     records = []
@@ -278,20 +291,20 @@ def _checked_records(detections: Sequence[dict], truth: dict) -> list[dict]:
         where = f"evaluate_coco: detection {number}"
         missing = [key for key in _RECORD_KEYS if key not in record]
         if missing:
-            raise ValueError(f"{where}: no {missing}, wanted {list(_RECORD_KEYS)}")
+            raise DataError(f"{where}: no {missing}, wanted {list(_RECORD_KEYS)}")
         if record["image_id"] not in images:
-            raise ValueError(
+            raise DataError(
                 f"{where}: image_id {record['image_id']!r} is not in the ground truth, which has "
                 f"{_some(images)} and so on"
             )
         if record["category_id"] not in categories:
-            raise ValueError(
+            raise DataError(
                 f"{where}: category_id {record['category_id']!r} is not in the ground truth, which "
                 f"has {_some(categories)} and so on"
             )
         box = [float(value) for value in record["bbox"]]
         if len(box) != 4 or not all(map(math.isfinite, [*box, record["score"]])):
-            raise ValueError(
+            raise DataError(
                 f"{where}: wanted four finite numbers and a finite score, got {record['bbox']}, "
                 f"{record['score']}"
             )
@@ -412,15 +425,14 @@ def write_detections(path: str | Path, detections: Sequence[dict]) -> None:
 def read_detections(path: str | Path) -> list[dict]:
     """The records of a file in the COCO results format.
 
-    Raises: FileNotFoundError; ValueError if the file is not a list of such records.
+    Raises: MissingFileError; DataError if the file is not a list of such records.
     """
-    with open(path, encoding="utf-8") as file:
-        records = json.load(file)
+    records = _read_json(path)
     if not isinstance(records, list):
-        raise ValueError(f"{path}: wanted a list of detections, got {type(records).__name__}")
+        raise DataError(f"{path}: wanted a list of detections, got {type(records).__name__}")
     for number, record in enumerate(records):
         if not isinstance(record, dict) or any(key not in record for key in _RECORD_KEYS):
-            raise ValueError(
+            raise DataError(
                 f"{path}: record {number}: wanted the keys {list(_RECORD_KEYS)}, got {record!r:.80}"
             )
     return records

@@ -2,17 +2,18 @@
 fraction of its time.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
+
+from mindyolo_ext.errors import UsageError
 
 _BLOCK = 256  # candidates decided at once; fewer cost calls, more cost pairs that never matter
 
 
 @dataclass(frozen=True)
 class NMSOptions:
-    """How overlapping boxes are thinned out. ``nms(boxes, scores, **options.as_kwargs())`` applies
-    it.
+    """How overlapping boxes are thinned out, the last argument of ``nms`` and ``batched_nms``.
 
     Args:
         conf_thres: a score must be strictly greater, in 0..1.
@@ -24,7 +25,7 @@ class NMSOptions:
             ``conf_thres``.
         class_agnostic: True lets boxes of different classes suppress one another.
 
-    Raises: ValueError for a value outside these rules.
+    Raises: UsageError for a value outside these rules.
     Source: the defaults are those of the Yolo-FastestV2 evaluation (conf 0.01, IoU 0.4).
     """
 
@@ -38,34 +39,20 @@ class NMSOptions:
     def __post_init__(self) -> None:
         for name, value in (("conf_thres", self.conf_thres), ("iou_thres", self.iou_thres)):
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f"NMSOptions: {name} must be in 0..1, got {value!r}")
+                raise UsageError(f"NMSOptions: {name} must be in 0..1, got {value!r}")
         for name, value in (
             ("max_detections", self.max_detections),
             ("max_candidates", self.max_candidates),
         ):
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"NMSOptions: {name} must be a positive integer, got {value!r}")
-
-    def as_kwargs(self) -> dict:
-        """The options as keyword arguments of ``nms`` and ``batched_nms``."""
-        return asdict(self)
+                raise UsageError(f"NMSOptions: {name} must be a positive integer, got {value!r}")
 
 
-def nms(
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    *,
-    conf_thres: float,
-    iou_thres: float,
-    max_detections: int = 300,
-    max_candidates: int = 30000,
-    multi_label: bool = False,
-    class_agnostic: bool = False,
-) -> np.ndarray:
+def nms(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions) -> np.ndarray:
     """Detections of one image: the best boxes that do not overlap a better one of their class.
 
     Equal scores keep the order of their rows (then of their classes). A candidate with a score or a
-    coordinate that is not finite is dropped. The options are those of ``NMSOptions``.
+    coordinate that is not finite is dropped.
 
     Args:
         boxes: xyxy, pixels of the network input.
@@ -73,42 +60,29 @@ def nms(
 
     Shape: boxes (A, 4), scores (A, K) -> (N, 6) float32 x1, y1, x2, y2, score, class; falling
         score.
-    Raises: ValueError for other shapes or options out of range.
+    Raises: ValueError for other shapes.
     Source: Yolo-FastestV2 ``utils/utils.py`` ``non_max_suppression`` (single label) and YOLOv5
         (multi label): IoU without +1, in float32. Unlike the original: no time limit that drops the
         remaining images, and classes are told apart by comparing them, not by adding 4096 * class
         to coordinates, which rounds them to 1/32 pixel.
     """
-    options = NMSOptions(
-        conf_thres, iou_thres, max_detections, max_candidates, multi_label, class_agnostic
-    )
     boxes, scores = _checked(boxes, scores)
     rows, classes, confidences = _candidates(boxes, scores, options)
-    order = _best_first(confidences, max_candidates)
+    order = _best_first(confidences, options.max_candidates)
     rows, classes, confidences = rows[order], classes[order], confidences[order]
-    groups = np.zeros_like(classes) if class_agnostic else classes
-    kept = _greedy(boxes[rows], groups, iou_thres, max_detections)
+    groups = np.zeros_like(classes) if options.class_agnostic else classes
+    kept = _greedy(boxes[rows], groups, options.iou_thres, options.max_detections)
     return np.concatenate(
         [boxes[rows[kept]], confidences[kept, None], classes[kept, None].astype(np.float32)], axis=1
     )
 
 
-def batched_nms(
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    *,
-    conf_thres: float,
-    iou_thres: float,
-    max_detections: int = 300,
-    max_candidates: int = 30000,
-    multi_label: bool = False,
-    class_agnostic: bool = False,
-) -> list[np.ndarray]:
+def batched_nms(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions) -> list[np.ndarray]:
     """``nms`` of every image of a batch.
 
     Shape: boxes (B, A, 4), scores (B, A, K) -> B arrays (N, 6) float32 x1, y1, x2, y2, score,
         class.
-    Raises: ValueError for other shapes or options out of range.
+    Raises: ValueError for other shapes.
     """
     boxes, scores = np.asarray(boxes), np.asarray(scores)
     if boxes.ndim != 3 or scores.ndim != 3 or len(boxes) != len(scores):
@@ -116,10 +90,7 @@ def batched_nms(
             f"batched_nms: wanted boxes (B, A, 4) and scores (B, A, K), got {boxes.shape} and "
             f"{scores.shape}"
         )
-    options = NMSOptions(
-        conf_thres, iou_thres, max_detections, max_candidates, multi_label, class_agnostic
-    )
-    return [nms(b, s, **options.as_kwargs()) for b, s in zip(boxes, scores)]
+    return [nms(b, s, options) for b, s in zip(boxes, scores)]
 
 
 def _checked(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

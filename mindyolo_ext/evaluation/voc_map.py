@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from tabulate import tabulate
 
+from mindyolo_ext.errors import UsageError
 from mindyolo_ext.evaluation.collect import checked_detections
 
 
@@ -108,7 +109,7 @@ def evaluate_voc(
     """
     found, truth, hard = _checked(detections, targets, class_names, difficult)
     if not 0 < iou_thres <= 1:
-        raise ValueError(f"evaluate_voc: iou_thres must be above 0 and at most 1, got {iou_thres}")
+        raise UsageError(f"evaluate_voc: iou_thres must be above 0 and at most 1, got {iou_thres}")
     overlap, nearest = _nearest_objects(found, truth)
     rows, objects = (
         np.concatenate([np.zeros((0, 6)), *found]),

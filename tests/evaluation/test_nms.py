@@ -16,26 +16,16 @@ ANCHORS = {
 }
 
 
-def plain_nms(
-    boxes,
-    scores,
-    *,
-    conf_thres,
-    iou_thres,
-    max_detections=300,
-    max_candidates=30000,
-    multi_label=False,
-    class_agnostic=False,
-):
+def plain_nms(boxes, scores, options):
     """The rule as one would write it down: sort, keep the best, drop what it overlaps, repeat."""
-    if multi_label:
-        rows, classes = np.nonzero(scores > conf_thres)
+    if options.multi_label:
+        rows, classes = np.nonzero(scores > options.conf_thres)
     else:
         best = scores.argmax(axis=1)
-        rows = np.flatnonzero(scores[np.arange(len(scores)), best] > conf_thres)
+        rows = np.flatnonzero(scores[np.arange(len(scores)), best] > options.conf_thres)
         classes = best[rows]
     confidence = scores[rows, classes]
-    order = np.argsort(-confidence, kind="stable")[:max_candidates]
+    order = np.argsort(-confidence, kind="stable")[: options.max_candidates]
     boxes, classes, confidence = boxes[rows[order]], classes[order], confidence[order]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left, kept = np.arange(len(boxes)), []
@@ -51,8 +41,13 @@ def plain_nms(
         overlap = np.maximum(width, 0) * np.maximum(height, 0)
         with np.errstate(invalid="ignore"):
             iou = overlap / (area[top] + area[rest] - overlap)
-        left = rest[~((iou > iou_thres) & (class_agnostic | (classes[rest] == classes[top])))]
-    kept = np.array(kept[:max_detections], int)
+        left = rest[
+            ~(
+                (iou > options.iou_thres)
+                & (options.class_agnostic | (classes[rest] == classes[top]))
+            )
+        ]
+    kept = np.array(kept[: options.max_detections], int)
     return np.concatenate(
         [boxes[kept], confidence[kept, None], classes[kept, None].astype(np.float32)], axis=1
     )
@@ -122,8 +117,9 @@ def test_detections_of_the_original(golden_case):
     got = batched_nms(
         boxes,
         decoded[..., 5:] * decoded[..., 4:5],
-        conf_thres=float(arrays["post_conf_thres"]),
-        iou_thres=float(arrays["post_iou_thres"]),
+        NMSOptions(
+            conf_thres=float(arrays["post_conf_thres"]), iou_thres=float(arrays["post_iou_thres"])
+        ),
     )
     for image, detections in enumerate(got):
         assert_same_detections(detections, wanted[wanted[:, 0] == image, 1:])
@@ -139,7 +135,7 @@ def test_detections_of_the_published_weights(golden):
         }
         boxes, scores = decode(heads)
         for conf in ("0.3", "0.01", "0.001"):
-            got = nms(boxes, scores, conf_thres=float(conf), iou_thres=0.4)
+            got = nms(boxes, scores, NMSOptions(conf_thres=float(conf), iou_thres=0.4))
             assert_same_detections(got, arrays[f"{str(name).split('.')[0]}_dets_conf{conf}"])
 
 
@@ -153,13 +149,13 @@ def test_detections_of_the_simple_yolo(golden):
     boxes = np.concatenate([decoded[..., 1:3] - half, decoded[..., 1:3] + half], axis=2)
     cut = np.clip(boxes, 0, 192)  # as the network does it
     scores = decoded[..., 5:] * decoded[..., :1]
-    options = {
-        "conf_thres": float(arrays["post_conf_thres"]),
-        "iou_thres": float(arrays["post_iou_thres"]),
-        "max_detections": 100,
-    }
-    got = batched_nms(cut, scores, **options)
-    late = batched_nms(boxes, scores, **options)
+    options = NMSOptions(
+        conf_thres=float(arrays["post_conf_thres"]),
+        iou_thres=float(arrays["post_iou_thres"]),
+        max_detections=100,
+    )
+    got = batched_nms(cut, scores, options)
+    late = batched_nms(boxes, scores, options)
     for image, (detections, cut_late) in enumerate(zip(got, late)):
         assert_same_detections(detections, wanted[wanted[:, 0] == image, 1:], box_tolerance=1e-4)
         assert 0.2 < (detections[:, 2:4] < detections[:, :2]).any(axis=1).mean() < 0.9
@@ -181,15 +177,15 @@ def test_equals_the_plain_loop(seed, class_agnostic, multi_label):
             {"max_detections": 10000},
             {"max_candidates": 100},
         ):
-            options = {
-                "conf_thres": conf,
-                "iou_thres": 0.5,
-                "multi_label": multi_label,
-                "class_agnostic": class_agnostic,
+            options = NMSOptions(
+                conf_thres=conf,
+                iou_thres=0.5,
+                multi_label=multi_label,
+                class_agnostic=class_agnostic,
                 **limits,
-            }
+            )
             np.testing.assert_array_equal(
-                nms(boxes, scores, **options), plain_nms(boxes, scores, **options)
+                nms(boxes, scores, options), plain_nms(boxes, scores, options)
             )
 
 
@@ -198,10 +194,8 @@ def test_equals_the_plain_loop(seed, class_agnostic, multi_label):
 )
 def test_crowded_pictures_equal_the_plain_loop(num_boxes, multi_label):
     boxes, scores = scene(num_boxes)
-    options = {"conf_thres": 0.001, "iou_thres": 0.6, "multi_label": multi_label}
-    np.testing.assert_array_equal(
-        nms(boxes, scores, **options), plain_nms(boxes, scores, **options)
-    )
+    options = NMSOptions(conf_thres=0.001, iou_thres=0.6, multi_label=multi_label)
+    np.testing.assert_array_equal(nms(boxes, scores, options), plain_nms(boxes, scores, options))
 
 
 def test_by_hand():
@@ -209,12 +203,12 @@ def test_by_hand():
         [[0, 0, 10, 10], [0, 0, 10, 5], [100, 0, 110, 10], [0, 0, 10, 5.1]], np.float32
     )
     scores = np.array([[0.9, 0.1], [0.8, 0.3], [0.2, 0.25], [0.7, 0.0]], np.float32)
-    got = nms(boxes, scores, conf_thres=0.25, iou_thres=0.5)
+    got = nms(boxes, scores, NMSOptions(conf_thres=0.25, iou_thres=0.5))
     # IoU 0.5 exactly stays, 0.51 goes, and a score equal to the threshold does not count.
     np.testing.assert_array_equal(
         got, np.array([[0, 0, 10, 10, 0.9, 0], [0, 0, 10, 5, 0.8, 0]], np.float32)
     )
-    got = nms(boxes, scores, conf_thres=0.2, iou_thres=0.5, multi_label=True)
+    got = nms(boxes, scores, NMSOptions(conf_thres=0.2, iou_thres=0.5, multi_label=True))
     assert got[:, 5].tolist() == [0, 0, 1, 1] and got.dtype == np.float32
     assert got[:, 4].tolist() == pytest.approx([0.9, 0.8, 0.3, 0.25])
     assert (
@@ -222,10 +216,7 @@ def test_by_hand():
             nms(
                 boxes[:2],
                 scores[:2],
-                conf_thres=0.2,
-                iou_thres=0.4,
-                multi_label=True,
-                class_agnostic=True,
+                NMSOptions(conf_thres=0.2, iou_thres=0.4, multi_label=True, class_agnostic=True),
             )
         )
         == 1
@@ -239,8 +230,7 @@ def test_a_score_equal_to_the_threshold_in_float32_does_not_count():
                 nms(
                     np.ones((1, 4)),
                     np.full((1, 1), threshold, np.float32),
-                    conf_thres=threshold,
-                    iou_thres=0.5,
+                    NMSOptions(conf_thres=threshold, iou_thres=0.5),
                 )
             )
             == 0
@@ -251,23 +241,25 @@ def test_a_score_equal_to_the_threshold_in_float32_does_not_count():
 def test_numbers_that_are_not_finite_are_dropped(multi_label):
     boxes, scores = scene(50, 3, crowded=0)
     scores += 0.1
-    clean = {"conf_thres": 0.05, "iou_thres": 0.9, "multi_label": multi_label}
-    without = nms(boxes[4:], scores[4:], **clean)
+    clean = NMSOptions(conf_thres=0.05, iou_thres=0.9, multi_label=multi_label)
+    without = nms(boxes[4:], scores[4:], clean)
     for value in (np.nan, np.inf):
         dirty_boxes, dirty = boxes.copy(), scores.copy()
         dirty[:2] = value
         dirty_boxes[2, 1] = dirty_boxes[3, 3] = value
-        np.testing.assert_array_equal(nms(dirty_boxes, dirty, **clean), without)
+        np.testing.assert_array_equal(nms(dirty_boxes, dirty, clean), without)
         dirty = scores.copy()
         dirty[0, 0] = value  # the other classes of the box still count
-        assert np.isfinite(nms(boxes, dirty, **clean)).all()
-        assert len(nms(boxes[:1], dirty[:1], **clean)) == (2 if multi_label else 1)
+        assert np.isfinite(nms(boxes, dirty, clean)).all()
+        assert len(nms(boxes[:1], dirty[:1], clean)) == (2 if multi_label else 1)
 
 
 def test_inverted_boxes_suppress_nothing_and_stay():
     boxes = np.array([[10, 0, 0, 10], [10, 0, 0, 10], [0, 0, 10, 10], [10, 10, 0, 0]], np.float32)
     scores = np.array([[0.9], [0.8], [0.7], [0.6]], np.float32)
-    np.testing.assert_array_equal(nms(boxes, scores, conf_thres=0.1, iou_thres=0.1)[:, :4], boxes)
+    np.testing.assert_array_equal(
+        nms(boxes, scores, NMSOptions(conf_thres=0.1, iou_thres=0.1))[:, :4], boxes
+    )
 
 
 def test_the_limit_counts_the_boxes_of_all_classes():
@@ -276,7 +268,7 @@ def test_the_limit_counts_the_boxes_of_all_classes():
     scores[np.arange(12), np.arange(12) % 2] = np.linspace(0.9, 0.3, 12)
     boxes[1] = boxes[0] + 1  # another class, so it is not suppressed
     boxes[2] = boxes[0] + 1  # suppressed before the limit counts
-    got = nms(boxes, scores, conf_thres=0.1, iou_thres=0.5, max_detections=5)
+    got = nms(boxes, scores, NMSOptions(conf_thres=0.1, iou_thres=0.5, max_detections=5))
     np.testing.assert_array_equal(got[:, :4], boxes[[0, 1, 3, 4, 5]])
     assert got[:, 5].tolist() == [0, 1, 1, 0, 1]
 
@@ -284,39 +276,45 @@ def test_the_limit_counts_the_boxes_of_all_classes():
 def test_shuffling_the_boxes_shuffles_nothing():
     boxes, scores = scene(400, 5)
     order = np.random.default_rng(1).permutation(len(boxes))
-    options = {"conf_thres": 0.001, "iou_thres": 0.5, "multi_label": True}
+    options = NMSOptions(conf_thres=0.001, iou_thres=0.5, multi_label=True)
     np.testing.assert_array_equal(
-        nms(boxes, scores, **options), nms(boxes[order], scores[order], **options)
+        nms(boxes, scores, options),
+        nms(boxes[order], scores[order], options),
     )
 
 
 def test_batches_and_nothing_to_find():
     boxes, scores = scene(100, 4)
     batch = batched_nms(
-        np.stack([boxes, boxes]), np.stack([scores, scores * 0]), conf_thres=0.01, iou_thres=0.5
+        np.stack([boxes, boxes]),
+        np.stack([scores, scores * 0]),
+        NMSOptions(conf_thres=0.01, iou_thres=0.5),
     )
-    np.testing.assert_array_equal(batch[0], nms(boxes, scores, conf_thres=0.01, iou_thres=0.5))
+    np.testing.assert_array_equal(
+        batch[0], nms(boxes, scores, NMSOptions(conf_thres=0.01, iou_thres=0.5))
+    )
     assert batch[1].shape == (0, 6) and batch[1].dtype == np.float32
     for multi_label in (False, True):
         empty = nms(
             np.zeros((0, 4)),
             np.zeros((0, 4)),
-            conf_thres=0.01,
-            iou_thres=0.5,
-            multi_label=multi_label,
+            NMSOptions(conf_thres=0.01, iou_thres=0.5, multi_label=multi_label),
         )
         assert empty.shape == (0, 6)
     assert (
-        batched_nms(np.zeros((0, 9, 4)), np.zeros((0, 9, 2)), conf_thres=0.01, iou_thres=0.5) == []
+        batched_nms(
+            np.zeros((0, 9, 4)), np.zeros((0, 9, 2)), NMSOptions(conf_thres=0.01, iou_thres=0.5)
+        )
+        == []
     )
 
 
 def test_wrong_input_is_refused():
     boxes, scores = scene(10, 4)
     with pytest.raises(ValueError, match=r"wanted boxes \(A, 4\)"):
-        nms(boxes[:5], scores, conf_thres=0.1, iou_thres=0.5)
+        nms(boxes[:5], scores, NMSOptions(conf_thres=0.1, iou_thres=0.5))
     with pytest.raises(ValueError, match=r"wanted boxes \(B, A, 4\)"):
-        batched_nms(boxes, scores, conf_thres=0.1, iou_thres=0.5)
+        batched_nms(boxes, scores, NMSOptions(conf_thres=0.1, iou_thres=0.5))
     for wrong in (
         {"conf_thres": -0.1},
         {"iou_thres": 1.5},
@@ -326,13 +324,11 @@ def test_wrong_input_is_refused():
     ):
         with pytest.raises(ValueError, match=f"NMSOptions: {next(iter(wrong))} must be"):
             NMSOptions(**wrong)
-    with pytest.raises(ValueError, match="NMSOptions: iou_thres"):
-        nms(boxes, scores, conf_thres=0.1, iou_thres=-1)
 
 
-def test_options_are_frozen_and_become_keywords():
+def test_options_are_frozen():
     boxes, scores = scene(100, 4)
     options = NMSOptions(0.05, 0.6, max_detections=3, multi_label=True)
-    assert len(nms(boxes, scores, **options.as_kwargs())) == 3
+    assert len(nms(boxes, scores, options)) == 3
     with pytest.raises(FrozenInstanceError):
         options.conf_thres = 0.5

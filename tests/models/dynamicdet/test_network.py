@@ -19,7 +19,7 @@ from networks import ModelAndDeploy
 from seeded import seeded_images
 
 from mindyolo_ext.backend import Tensor, nn
-from mindyolo_ext.evaluation.nms import nms
+from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.models.registry import create_model
 
 FAMILY = "dynamicdet"
@@ -189,11 +189,13 @@ def test_detections_equal_the_original(outputs, kind, iou, multi_label, place, w
         found = nms(
             boxes,
             scores,
-            conf_thres=conf,
-            iou_thres=iou,
-            multi_label=multi_label,
-            max_detections=300,
-            max_candidates=30000,
+            NMSOptions(
+                conf_thres=conf,
+                iou_thres=iou,
+                multi_label=multi_label,
+                max_detections=300,
+                max_candidates=30000,
+            ),
         )
         wanted = rows[rows[:, 0] == image][:, 1:]
         assert len(found) == len(wanted)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import GoldenCase
 
-from mindyolo_ext.evaluation.nms import nms
+from mindyolo_ext.evaluation.nms import NMSOptions, nms
 
 FAMILY = "dynamicdet"
 
@@ -33,10 +33,12 @@ def detections(
         kept = nms(
             boxes,
             own[:, 5:] * own[:, 4:5],
-            conf_thres=conf_thres,
-            iou_thres=iou_thres,
-            max_detections=300,
-            multi_label=multi_label,
+            NMSOptions(
+                conf_thres=conf_thres,
+                iou_thres=iou_thres,
+                max_detections=300,
+                multi_label=multi_label,
+            ),
         )
         parts.append(np.concatenate([np.full((len(kept), 1), image, np.float32), kept], 1))
     found = np.concatenate(parts)

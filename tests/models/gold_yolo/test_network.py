@@ -20,7 +20,7 @@ from models.gold_yolo.case import (
 from networks import ModelAndDeploy
 
 from mindyolo_ext.backend import Tensor, nn
-from mindyolo_ext.evaluation.nms import nms
+from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.models.registry import create_model
 
 FAMILY = "gold_yolo"
@@ -184,11 +184,13 @@ def test_detections_equal_the_original(outputs, golden_case):
         found = nms(
             boxes,
             scores,
-            conf_thres=options["conf_thres"],
-            iou_thres=options["iou_thres"],
-            multi_label=True,
-            max_detections=300,
-            max_candidates=30000,
+            NMSOptions(
+                conf_thres=options["conf_thres"],
+                iou_thres=options["iou_thres"],
+                multi_label=True,
+                max_detections=300,
+                max_candidates=30000,
+            ),
         )
         wanted = rows[rows[:, 0] == image][:, 1:]
         assert len(found) == len(wanted) > 0

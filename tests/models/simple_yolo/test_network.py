@@ -12,7 +12,7 @@ from models.simple_yolo.case import LEVELS, as_stored, meta_of, new_network, see
 from networks import ModelAndDeploy
 
 from mindyolo_ext.backend import Tensor, nn
-from mindyolo_ext.evaluation.nms import nms
+from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.models.registry import create_model
 from mindyolo_ext.models.simple_yolo.network import ACTIVATIONS, ASSIGNMENTS
 
@@ -118,9 +118,11 @@ def test_detections_equal_the_original(outputs):
         found = nms(
             boxes,
             scores,
-            conf_thres=float(arrays["post_conf_thres"]),
-            iou_thres=float(arrays["post_iou_thres"]),
-            max_detections=100,
+            NMSOptions(
+                conf_thres=float(arrays["post_conf_thres"]),
+                iou_thres=float(arrays["post_iou_thres"]),
+                max_detections=100,
+            ),
         )
         wanted = arrays["post_dets"][arrays["post_dets"][:, 0] == image][:, 1:]
         assert len(found) == len(wanted) > 0

@@ -204,14 +204,16 @@ def test_boxes_drawn_on_photos(published, photos, golden):
     pixels.
     """
     from mindyolo_ext.evaluation.collect import detections_to_photo
-    from mindyolo_ext.evaluation.nms import nms
+    from mindyolo_ext.evaluation.nms import NMSOptions, nms
 
     arrays = golden.arrays("yolo_fastestv2/real_weights.npz")
     boxes, scores = published.predict(
         Tensor(np.stack([tensor for tensor, _, _ in photos.values()]))
     )
     for k, (stem, (_, placement, _)) in enumerate(photos.items()):
-        found = nms(boxes[k].asnumpy(), scores[k].asnumpy(), conf_thres=0.3, iou_thres=0.4)
+        found = nms(
+            boxes[k].asnumpy(), scores[k].asnumpy(), NMSOptions(conf_thres=0.3, iou_thres=0.4)
+        )
         drawn = detections_to_photo(found, placement, clip=False)[:, :4]
         assert len(drawn) == len(arrays[f"{stem}_drawn_int_boxes"]) > 0
         # truncation turns a difference of 0.1 px into a whole pixel
@@ -244,14 +246,16 @@ def test_detections_agree_with_the_published_ncnn_model(published, photos, golde
     compared by overlap.
     """
     from mindyolo_ext.evaluation.collect import detections_to_photo
-    from mindyolo_ext.evaluation.nms import nms
+    from mindyolo_ext.evaluation.nms import NMSOptions, nms
 
     arrays = golden.arrays("yolo_fastestv2/real_weights_ncnn.npz")
     boxes, scores = published.predict(
         Tensor(np.stack([tensor for tensor, _, _ in photos.values()]))
     )
     for k, (stem, (_, placement, _)) in enumerate(photos.items()):
-        found = nms(boxes[k].asnumpy(), scores[k].asnumpy(), conf_thres=0.3, iou_thres=0.25)
+        found = nms(
+            boxes[k].asnumpy(), scores[k].asnumpy(), NMSOptions(conf_thres=0.3, iou_thres=0.25)
+        )
         found, theirs = (
             detections_to_photo(found, placement, clip=False),
             arrays[f"{stem}_ncnn_dets"],

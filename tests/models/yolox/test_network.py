@@ -11,7 +11,7 @@ from networks import ModelAndDeploy
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.mode import eager
-from mindyolo_ext.evaluation.nms import nms
+from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.models.registry import create_model
 
 FAMILY = "yolox"
@@ -111,9 +111,11 @@ def test_detections_equal_the_original(outputs):
         found = nms(
             boxes,
             scores,
-            conf_thres=float(arrays["post_conf_thr"]),
-            iou_thres=float(arrays["post_iou_thr"]),
-            max_detections=10_000,
+            NMSOptions(
+                conf_thres=float(arrays["post_conf_thr"]),
+                iou_thres=float(arrays["post_iou_thr"]),
+                max_detections=10_000,
+            ),
         )
         wanted = arrays["post_dets"][arrays["post_dets"][:, 0] == image][:, 1:]
         assert len(found) == len(wanted) > 0
@@ -139,10 +141,9 @@ def test_postprocessing_equals_the_original(golden, conf, iou, agnostic, name):
         found = nms(
             np.concatenate((center - half, center + half), 1),
             decoded[:, 4:5] * decoded[:, 5:],
-            conf_thres=conf,
-            iou_thres=iou,
-            class_agnostic=agnostic,
-            max_detections=10_000,
+            NMSOptions(
+                conf_thres=conf, iou_thres=iou, class_agnostic=agnostic, max_detections=10_000
+            ),
         )
         wanted = wanted_all[wanted_all[:, 0] == image][:, 1:]
         assert found.shape == wanted.shape and len(found) > 10
