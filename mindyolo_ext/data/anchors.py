@@ -8,7 +8,7 @@ import numpy as np
 from scipy.cluster.vq import ClusterError, kmeans2
 
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.formats.label_files import label_path, list_pictures
+from mindyolo_ext.data.formats.label_files import label_path, list_images
 from mindyolo_ext.data.text import read_lines
 from mindyolo_ext.errors import DataError, MissingFileError, UsageError
 
@@ -50,9 +50,9 @@ def generate_anchors(
 
     Args:
         source: data set (ignored boxes are left out), or box sizes (N, 2) width, height as
-            fractions of the picture.
+            fractions of the image.
         num_anchors: k.
-        input_size: (height, width) of the network input, to which pictures are stretched.
+        input_size: (height, width) of the network input, to which images are stretched.
         seed: of the starts.
         restarts: runs in each of three forms of the sizes (as they are, square root, logarithm).
 
@@ -67,7 +67,7 @@ def generate_anchors(
     sizes = box_fractions(source) if isinstance(source, Dataset) else np.asarray(source, np.float64)
     if sizes.ndim != 2 or sizes.shape[1] != 2 or not ((sizes > 0) & (sizes <= 1)).all():
         raise UsageError(
-            "generate_anchors: wanted box sizes (N, 2) as fractions of the picture, above 0 and "
+            "generate_anchors: wanted box sizes (N, 2) as fractions of the image, above 0 and "
             f"up to 1, got shape {sizes.shape}"
             + (f", values {sizes.min():g}..{sizes.max():g}" if sizes.size else "")
         )
@@ -84,10 +84,10 @@ def generate_anchors(
     for form, back in ((np.asarray, np.asarray), (np.sqrt, np.square), (np.log, np.exp)):
         for _ in range(restarts if len(starts) >= num_anchors else 0):
             start = starts[rng.choice(len(starts), num_anchors, replace=False)]
-            centres = _cluster(form(part), form(start))
-            iou = -1.0 if centres is None else mean_best_iou(part, back(centres))
+            centers = _cluster(form(part), form(start))
+            iou = -1.0 if centers is None else mean_best_iou(part, back(centers))
             if iou > best_iou:
-                best, best_iou, best_form = back(centres), iou, (form, back)
+                best, best_iou, best_form = back(centers), iou, (form, back)
     if best is None:
         raise UsageError(
             f"generate_anchors: no start gave {num_anchors} different clusters of {len(sizes)} "
@@ -96,9 +96,9 @@ def generate_anchors(
     best_iou = mean_best_iou(sizes, best)
     if part is not sizes:  # go on with all boxes
         form, back = best_form
-        centres = _cluster(form(sizes), form(best))
-        if centres is not None and mean_best_iou(sizes, back(centres)) > best_iou:
-            best, best_iou = back(centres), mean_best_iou(sizes, back(centres))
+        centers = _cluster(form(sizes), form(best))
+        if centers is not None and mean_best_iou(sizes, back(centers)) > best_iou:
+            best, best_iou = back(centers), mean_best_iou(sizes, back(centers))
     height, width = input_size
     anchors = best[np.argsort(best[:, 0], kind="stable")] * (width, height)
     return AnchorResult(anchors, best_iou)
@@ -116,7 +116,7 @@ def mean_best_iou(sizes: np.ndarray, anchors: np.ndarray) -> float:
 
 
 def box_fractions(dataset: Dataset) -> np.ndarray:
-    """(N, 2) float64 width and height of all boxes as fractions of their picture, ignored boxes
+    """(N, 2) float64 width and height of all boxes as fractions of their image, ignored boxes
     left out.
     """
     rows = [np.zeros((0, 2))]
@@ -128,33 +128,33 @@ def box_fractions(dataset: Dataset) -> np.ndarray:
 
 
 def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray:
-    """(N, 2) float64 width and height, as fractions, of all boxes in the label files of a picture
+    """(N, 2) float64 width and height, as fractions, of all boxes in the label files of an image
     list.
 
-    The label file lies beside the picture, or in the folder ``labels`` where the picture's is
+    The label file lies beside the image, or in the folder ``labels`` where the image's is
     ``JPEGImages`` or ``images``.
 
     Args:
-        path: text file with one picture per line.
-        data_root: folder to which the lines refer; where there is no such picture, they refer to
+        path: text file with one image per line.
+        data_root: folder to which the lines refer; where there is no such image, they refer to
             the list's folder.
 
     Raises: MissingFileError for a missing list or label file; DataError that names file and line.
     Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: any white space separates, any
-    picture suffix goes.
+    image suffix goes.
     """
     sizes = []
-    for picture in list_pictures(Path(path), data_root):
-        beside = os.path.splitext(picture)[0] + ".txt"
+    for image in list_images(Path(path), data_root):
+        beside = os.path.splitext(image)[0] + ".txt"
         places = list(
             dict.fromkeys(
-                [beside.replace("JPEGImages", "labels"), label_path(picture, None, None), beside]
+                [beside.replace("JPEGImages", "labels"), label_path(image, None, None), beside]
             )
         )
         label = next((place for place in places if os.path.isfile(place)), None)
         if label is None:
             raise MissingFileError(
-                f"{path}: no label file for {picture}, looked for {', '.join(places)}"
+                f"{path}: no label file for {image}, looked for {', '.join(places)}"
             )
         for number, line in read_lines(label):
             words = line.split()
@@ -169,7 +169,7 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
 
 
 def _cluster(values: np.ndarray, start: np.ndarray) -> np.ndarray | None:
-    """Centres (k, 2) of k-means from ``start``, None if a cluster ran empty."""
+    """Centers (k, 2) of k-means from ``start``, None if a cluster ran empty."""
     try:
         return kmeans2(values, start, iter=_ITERATIONS, minit="matrix", missing="raise")[0]
     except ClusterError:

@@ -26,11 +26,11 @@ class DatasetReport:
         class_names: as in the data set.
         images, boxes, ignored: how many; ``boxes`` leaves the ignored ones out.
         images_without_boxes: files.
-        class_counts: (K,) boxes per class; ``class_images`` (K,) pictures per class.
+        class_counts: (K,) boxes per class; ``class_images`` (K,) images per class.
         box_sizes: (N, 2) width and height of the boxes in photo pixels; ``box_fractions`` (N,)
-            their share of the picture's area.
-        image_sizes: (n, 2) height and width of the readable pictures.
-        boxes_per_image: (n,) for every picture.
+            their share of the image's area.
+        image_sizes: (n, 2) height and width of the readable images.
+        boxes_per_image: (n,) for every image.
         problems: everything odd; those with ``fatal`` must be repaired before training.
     """
 
@@ -62,7 +62,7 @@ class DatasetReport:
             for label in order[:max_rows]
         ]
         parts.append(
-            tabulate(rows, headers=("label", "class", "boxes", "pictures"), tablefmt="simple")
+            tabulate(rows, headers=("label", "class", "boxes", "images"), tablefmt="simple")
         )
         if len(order) > max_rows:
             parts.append(
@@ -104,13 +104,13 @@ class DatasetReport:
         )
         return [
             ("data set", self.name),
-            ("pictures", str(self.images)),
+            ("images", str(self.images)),
             ("  readable", str(len(self.image_sizes))),
             ("  height, width", ", ".join(sides)),
             ("  without boxes", str(len(self.images_without_boxes))),
             ("boxes", str(self.boxes)),
             ("  ignored (crowd, difficult)", str(self.ignored)),
-            ("  most in a picture", str(int(self.boxes_per_image.max(initial=0)))),
+            ("  most in an image", str(int(self.boxes_per_image.max(initial=0)))),
             ("  small / medium / large", f"{small} / {len(areas) - small - large} / {large}"),
             ("classes", str(len(self.class_names))),
             ("  without boxes", str(int((self.class_counts == 0).sum()))),
@@ -122,13 +122,13 @@ class DatasetReport:
         values = (
             ("width", self.box_sizes[:, 0]),
             ("height", self.box_sizes[:, 1]),
-            ("share of the picture, %", 100 * self.box_fractions),
+            ("share of the image, %", 100 * self.box_fractions),
         )
         return [(name, *np.percentile(column, steps).tolist()) for name, column in values]
 
 
 def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
-    """Reads every picture and box of a data set.
+    """Reads every image and box of a data set.
 
     Make the data set with ``build_dataset(..., strict=False)``, so that faulty labels stand in the
     report instead of stopping it.

@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 class Collector:
-    """Gathers pictures and boxes while a reader goes through its files; repairs odd boxes and keeps
+    """Gathers images and boxes while a reader goes through its files; repairs odd boxes and keeps
     count.
 
-    Boxes outside the picture are clipped, boxes without area dropped; ``finish`` warns with the
+    Boxes outside the image are clipped, boxes without area dropped; ``finish`` warns with the
     counts. Faults are collected too, so that one run reports them all.
 
     Args:
@@ -61,7 +61,7 @@ class Collector:
         where: Sequence[str],
         polygons: Sequence[np.ndarray | None] | None = None,
     ) -> None:
-        """Adds a picture.
+        """Adds an image.
 
         Args:
             where: the place of each box in the files.
@@ -133,7 +133,7 @@ class Collector:
         if strict:
             raise_faults(self.name, self.problems)
             if not self._paths:
-                raise DataError(f"{self.name}: wanted at least one picture, got none")
+                raise DataError(f"{self.name}: wanted at least one image, got none")
         return dataset_class(
             self.name,
             self.class_names,
@@ -168,12 +168,10 @@ class Collector:
             box = "(" + ", ".join(f"{value:g}" for value in boxes[row]) + ")"
             if not inside[row]:
                 self.report(
-                    "dropped box", where[row], f"box {box} xyxy has no area inside the picture"
+                    "dropped box", where[row], f"box {box} xyxy has no area inside the image"
                 )
             else:
-                self.report(
-                    "clipped box", where[row], f"box {box} xyxy reaches outside the picture"
-                )
+                self.report("clipped box", where[row], f"box {box} xyxy reaches outside the image")
         return clipped, inside
 
 

@@ -17,15 +17,15 @@ class Dataset:
     Args:
         name: what messages call the data set.
         class_names: one name per label.
-        paths: picture files.
-        image_ids: one integer per picture, all different.
-        annotations: per picture (boxes (N, 4) xyxy, labels (N,), ignore (N,)).
-        sizes: per picture (height, width), or None to look into the file when needed.
-        relative: whether the boxes are fractions of the picture's width and height instead of
+        paths: image files.
+        image_ids: one integer per image, all different.
+        annotations: per image (boxes (N, 4) xyxy, labels (N,), ignore (N,)).
+        sizes: per image (height, width), or None to look into the file when needed.
+        relative: whether the boxes are fractions of the image's width and height instead of
             pixels.
-        cache: keep decoded pictures in memory (3 bytes a pixel, in every worker process).
+        cache: keep decoded images in memory (3 bytes a pixel, in every worker process).
         problems: what was repaired or found wrong while reading.
-        polygons: per picture the outline of each box, (points, 2) fractions of width and height, or
+        polygons: per image the outline of each box, (points, 2) fractions of width and height, or
             None for a box without; None if no box has one.
 
     Raises: ValueError if the lengths differ, DataError if image ids repeat.
@@ -47,8 +47,8 @@ class Dataset:
     ):
         if not len(paths) == len(image_ids) == len(annotations) == len(sizes):
             raise ValueError(
-                f"{name}: wanted as many ids, annotations and sizes as pictures, got {len(paths)} "
-                f"pictures, {len(image_ids)}, {len(annotations)} and {len(sizes)}"
+                f"{name}: wanted as many ids, annotations and sizes as images, got {len(paths)} "
+                f"images, {len(image_ids)}, {len(annotations)} and {len(sizes)}"
             )
         if len(set(image_ids)) != len(image_ids):
             raise DataError(f"{name}: image ids must differ, got some twice")
@@ -95,18 +95,18 @@ class Dataset:
 
     def __repr__(self) -> str:
         return (
-            f"Dataset({self.name}: {len(self)} pictures, {len(self._labels)} boxes, "
+            f"Dataset({self.name}: {len(self)} images, {len(self._labels)} boxes, "
             f"{len(self.class_names)} classes)"
         )
 
     def size(self, index: int) -> tuple[int, int]:
-        """(height, width) of picture ``index``, from its header where the labels do not say."""
+        """(height, width) of image ``index``, from its header where the labels do not say."""
         if not self._sizes[index].any():
             self._sizes[index] = image_size(self.paths[index])
         return int(self._sizes[index, 0]), int(self._sizes[index, 1])
 
     def annotations(self, index: int) -> Annotations:
-        """The boxes of picture ``index`` in photo pixels, without decoding the picture."""
+        """The boxes of image ``index`` in photo pixels, without decoding the image."""
         height, width = self.size(index)
         rows = slice(self._offsets[index], self._offsets[index + 1])
         boxes = self._boxes[rows].copy()
@@ -117,7 +117,7 @@ class Dataset:
         )
 
     def labels(self, index: int) -> np.ndarray:
-        """(N,) int64 labels of picture ``index``, ignored boxes included; opens no file."""
+        """(N,) int64 labels of image ``index``, ignored boxes included; opens no file."""
         return self._labels[self._offsets[index] : self._offsets[index + 1]].copy()
 
     @property
@@ -126,7 +126,7 @@ class Dataset:
         return self._points is not None
 
     def polygons(self, index: int) -> list[np.ndarray | None]:
-        """The outlines of the boxes of picture ``index``, (points, 2) float32 fractions of width
+        """The outlines of the boxes of image ``index``, (points, 2) float32 fractions of width
         and height, without a line back to the first point; None for a box without. Opens no file.
         """
         first, last = self._offsets[index], self._offsets[index + 1]
@@ -139,12 +139,12 @@ class Dataset:
         ]
 
     def max_boxes(self) -> int:
-        """The largest number of boxes in one picture, ignored ones left out; opens no file."""
+        """The largest number of boxes in one image, ignored ones left out; opens no file."""
         kept = np.concatenate([[0], np.cumsum(~self._ignore)])[self._offsets]
         return int(np.diff(kept).max(initial=0))
 
     def load(self, index: int) -> Sample:
-        """Picture ``index`` with its boxes. A cached image is read-only: augmentations must not
+        """Image ``index`` with its boxes. A cached image is read-only: augmentations must not
         write into it.
 
         Raises: MissingFileError for a missing image, DataError for a broken one or one whose size
@@ -158,7 +158,7 @@ class Dataset:
             elif tuple(self._sizes[index]) != image.shape[:2]:
                 height, width = self._sizes[index]
                 raise DataError(
-                    f"{self.paths[index]}: the picture is {image.shape[1]}x{image.shape[0]} (width "
+                    f"{self.paths[index]}: the image is {image.shape[1]}x{image.shape[0]} (width "
                     f"x height), its labels were made for {width}x{height}"
                 )
             if self._images is not None:

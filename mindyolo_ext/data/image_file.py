@@ -1,4 +1,4 @@
-"""Pictures from files: the pixels, and the size alone without decoding."""
+"""Images from files: the pixels, and the size alone without decoding."""
 
 import os
 import struct
@@ -15,7 +15,7 @@ _ORIENTATION = 0x0112  # EXIF tag; 5..8 swap height and width
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Pixels of a picture file, uint8 BGR (h, w, 3); an EXIF orientation is applied, grey becomes
+    """Pixels of an image file, uint8 BGR (h, w, 3); an EXIF orientation is applied, gray becomes
     BGR.
 
     The file is read by NumPy and decoded from memory, so paths with any letters work on every

@@ -28,15 +28,15 @@ class Loader:
 
     Args:
         source: a ``Pipeline``, or a ``Dataset`` to be resized only (then give ``input_spec``).
-        batch_size: pictures per rank and step.
+        batch_size: images per rank and step.
         input_spec: of the model, where ``source`` is a ``Dataset``.
-        max_boxes: M, boxes per picture after padding. None: the most that can occur, as a multiple
+        max_boxes: M, boxes per image after padding. None: the most that can occur, as a multiple
             of 8.
         shuffle: another order in every epoch.
-        order: indices of all pictures in the order of every epoch, where it is not the data set's.
-        drop_last: leave out the pictures that fill no whole global batch. Otherwise the last batch
+        order: indices of all images in the order of every epoch, where it is not the data set's.
+        drop_last: leave out the images that fill no whole global batch. Otherwise the last batch
             is padded to the same shape and ``Batch.valid`` tells; a rank may then get a batch
-            without any picture.
+            without any image.
         seed: of the order; None takes the pipeline's.
         rank, world_size: this process among those that train together.
         workers: threads or processes; 0 prepares in the calling thread.
@@ -83,14 +83,14 @@ class Loader:
             raise UsageError(f"Loader: max_boxes must be at least 1, got {max_boxes}")
         if drop_last and len(self.pipeline.dataset) < batch_size * world_size:
             raise UsageError(
-                f"Loader: wanted at least one whole batch, {batch_size} pictures on {world_size} "
-                f"ranks, got {len(self.pipeline.dataset)} pictures: take a smaller batch_size"
+                f"Loader: wanted at least one whole batch, {batch_size} images on {world_size} "
+                f"ranks, got {len(self.pipeline.dataset)} images: take a smaller batch_size"
             )
         if order is not None and (
             shuffle or sorted(order) != list(range(len(self.pipeline.dataset)))
         ):
             raise UsageError(
-                f"Loader: order wants each of the {len(self.pipeline.dataset)} pictures once and "
+                f"Loader: order wants each of the {len(self.pipeline.dataset)} images once and "
                 f"no shuffle, got {len(order)} indices and shuffle {shuffle}"
             )
         self._order = order
@@ -115,11 +115,11 @@ class Loader:
         return whole if self.drop_last or not rest else whole + 1
 
     def order(self, epoch: int) -> np.ndarray:
-        """Indices (N,) of all pictures as ``epoch`` takes them, over all ranks."""
+        """Indices (N,) of all images as ``epoch`` takes them, over all ranks."""
         count = len(self.dataset)
         if not self.shuffle:
             return np.arange(count) if self._order is None else self._order
-        # apart from every picture's stream
+        # apart from every image's stream
         return np.random.default_rng([self.seed, epoch, 0, 1]).permutation(count)
 
     def batch_indices(self, epoch: int) -> list[np.ndarray]:
@@ -142,7 +142,7 @@ class Loader:
                 for the spec's.
 
         Raises: ValueError for a size that the spec forbids, before the first batch; in the caller
-            whatever goes wrong in a worker, with the name of the picture's file.
+            whatever goes wrong in a worker, with the name of the image's file.
         """
         plan = [
             (indices, None if size_schedule is None else size_schedule(step))
@@ -212,7 +212,7 @@ class Loader:
                         row.cancel()
 
     def _prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
-        """One picture, made in this thread or in the process that this thread picks."""
+        """One image, made in this thread or in the process that this thread picks."""
         if self.worker_kind == "thread":
             return prepare_row(self.pipeline, index, epoch, size)
         worker = self._idle.get()  # there are as many as threads
@@ -225,7 +225,7 @@ class Loader:
     def _gather(
         self, rows: list[Future], indices: np.ndarray, size: tuple[int, int] | None
     ) -> Batch:
-        """Waits for the pictures of a batch and stacks them; after a failure the others are
+        """Waits for the images of a batch and stacks them; after a failure the others are
         called off.
         """
         try:
@@ -235,7 +235,7 @@ class Loader:
                 row.cancel()
 
     def _collate(self, rows: list[Row], indices: np.ndarray, size: tuple[int, int] | None) -> Batch:
-        """Stacks pictures into a batch of the full size."""
+        """Stacks images into a batch of the full size."""
         spec, count = self.pipeline.input_spec, self.batch_size
         images = np.zeros((count, 3, *(size or spec.size)), np.float32)
         targets = np.zeros((count, self.max_boxes, 5), np.float32)

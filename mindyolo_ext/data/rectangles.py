@@ -1,4 +1,4 @@
-"""Batches as narrow as their pictures allow, for evaluation. NumPy only."""
+"""Batches as narrow as their images allow, for evaluation. NumPy only."""
 
 import numpy as np
 
@@ -8,15 +8,15 @@ from mindyolo_ext.input_spec import InputSpec
 def rectangular_batches(
     sizes: np.ndarray, batch_size: int, input_spec: InputSpec, pad: float = 0.5
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Which pictures share a batch, sorted by their shape, and how large its input is.
+    """Which images share a batch, sorted by their shape, and how large its input is.
 
-    An input keeps the longer side of the spec where pictures are long, and the shorter follows the
-    most nearly square picture of the batch; where a batch has both upright and lying pictures it is
+    An input keeps the longer side of the spec where images are long, and the shorter follows the
+    most nearly square image of the batch; where a batch has both upright and lying images it is
     square.
 
     Args:
-        sizes: height and width of every picture.
-        batch_size: pictures per batch.
+        sizes: height and width of every image.
+        batch_size: images per batch.
         input_spec: of the model.
         pad: added to each side in units of the stride before it is rounded up. 0.5 makes even the
             longer side grow where it is a multiple of the stride: 640 becomes 672.
@@ -24,7 +24,7 @@ def rectangular_batches(
     Shape: sizes (N, 2) -> order (N,) int64, and (height, width) of each of the ceil(N / batch_size)
         inputs.
     Source: Gold-YOLO ``yolov6/data/datasets.py`` ``sort_files_shapes``. Unlike the original:
-        pictures of one shape keep their order.
+        images of one shape keep their order.
     """
     aspect = sizes[:, 0] / sizes[:, 1]  # height / width
     order = np.argsort(aspect, kind="stable")

@@ -13,7 +13,7 @@ from mindyolo_ext.errors import UsageError
 from mindyolo_ext.progress import bar
 
 SHAPE_NAMES = ("circle", "square", "triangle")
-_RADIUS = (0.12, 0.28)  # of the shorter side of the picture
+_RADIUS = (0.12, 0.28)  # of the shorter side of the image
 _TURN = 0.35  # largest turn from upright, radians
 _MAX_HIDDEN = 0.35  # largest part of a shape that others may cover
 
@@ -28,18 +28,18 @@ def make_shapes_dataset(
     image_format: str = "jpg",
     progress: bool = True,
 ) -> Path:
-    """Writes seeded pictures with 1 to 4 shapes each and their boxes in three forms; returns the
+    """Writes seeded images with 1 to 4 shapes each and their boxes in three forms; returns the
     folder.
 
-    The folder then holds ``images/{train,val}``, label files beside the pictures (darknet) and in
+    The folder then holds ``images/{train,val}``, label files beside the images (darknet) and in
     ``labels`` (YOLO text, ``shapes.yaml``), ``annotations/{train,val}.json`` (COCO), ``train.txt``,
     ``val.txt``, ``shapes.names`` and ``shapes.data``. All paths inside are relative to the folder.
     The same arguments give the same pixels and the same label files.
 
     Args:
         folder: where to write; made if missing.
-        train_images, val_images: how many pictures.
-        size: (height, width) of the pictures.
+        train_images, val_images: how many images.
+        size: (height, width) of the images.
         seed: of the drawings.
         image_format: ``jpg`` or ``png`` (without loss, larger).
         progress: show a bar.
@@ -86,7 +86,7 @@ def make_shapes_dataset(
 def draw_shapes(
     rng: np.random.Generator, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A picture of 1 to 4 shapes on a noisy, textured ground.
+    """An image of 1 to 4 shapes on a noisy, textured ground.
 
     Args:
         rng: random numbers.
@@ -125,7 +125,7 @@ def draw_shapes(
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Float (height, width, 3): a two-coloured gradient with cloudy texture and a few faint
+    """Float (height, width, 3): a two-colored gradient with cloudy texture and a few faint
     lines.
     """
     height, width = size
@@ -133,8 +133,8 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     angle = rng.uniform(0, 2 * np.pi)
     ramp = (x * np.cos(angle) + y * np.sin(angle))[:, :, None]
     ramp = (ramp - ramp.min()) / np.ptp(ramp)
-    colours = rng.uniform(40, 215, (2, 3))
-    image = colours[0] * (1 - ramp) + colours[1] * ramp
+    colors = rng.uniform(40, 215, (2, 3))
+    image = colors[0] * (1 - ramp) + colors[1] * ramp
     for cells in (4, 12, 40):  # clouds: noise at three scales
         noise = rng.normal(0, 1, (cells, cells, 1)) + rng.normal(0, 0.4, (cells, cells, 3))
         image = image + cv2.resize(
@@ -156,7 +156,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _outline(rng: np.random.Generator, label: int, size: tuple[int, int]) -> np.ndarray:
-    """(points, 2) int32 corners of a slightly turned shape that lies inside the picture."""
+    """(points, 2) int32 corners of a slightly turned shape that lies inside the image."""
     height, width = size
     radius = rng.uniform(*_RADIUS) * min(size)
     if label == 0:
@@ -165,21 +165,21 @@ def _outline(rng: np.random.Generator, label: int, size: tuple[int, int]) -> np.
         sides = 4 if label == 1 else 3
         upright = np.pi / 4 if label == 1 else -np.pi / 2
         angles = upright + rng.uniform(-_TURN, _TURN) + np.arange(sides) * 2 * np.pi / sides
-    centre = (
+    center = (
         rng.uniform(radius + 1, width - radius - 1),
         rng.uniform(radius + 1, height - radius - 1),
     )
-    return np.rint(np.stack([np.cos(angles), np.sin(angles)], 1) * radius + centre).astype(np.int32)
+    return np.rint(np.stack([np.cos(angles), np.sin(angles)], 1) * radius + center).astype(np.int32)
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture with the shape of ``mask`` painted in a colour that stands out, shaded, with a
+    """The image with the shape of ``mask`` painted in a color that stands out, shaded, with a
     darker rim.
     """
     ground = image[mask > 0].mean(0)
-    colour = rng.uniform(0, 255, 3)
-    while np.abs(colour - ground).sum() < 150:
-        colour = rng.uniform(0, 255, 3)
+    color = rng.uniform(0, 255, 3)
+    while np.abs(color - ground).sum() < 150:
+        color = rng.uniform(0, 255, 3)
     height, width = mask.shape
     shade = (
         1
@@ -187,7 +187,7 @@ def _paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> np.
         + rng.uniform(-0.25, 0.25) * np.linspace(-1, 1, height)[:, None, None]
     )
     rim = cv2.erode(mask, np.ones((3, 3), np.uint8), borderValue=0) == 0
-    fill = colour * shade * np.where(rim, 0.7, 1.0)[:, :, None]
+    fill = color * shade * np.where(rim, 0.7, 1.0)[:, :, None]
     share = cv2.GaussianBlur(mask, (3, 3), 0)[:, :, None] / 255.0  # a soft edge
     return image * (1 - share) + np.clip(fill, 0, 255) * share
 
@@ -202,7 +202,7 @@ def _write_split(
     image_format: str,
     progress: bool,
 ) -> None:
-    """Draws and writes the pictures of one split with all their label files."""
+    """Draws and writes the images of one split with all their label files."""
     for name in (f"images/{split}", f"labels/{split}", "annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     height, width = size

@@ -49,7 +49,7 @@ def prepare_row(
         image = pipeline.input_spec.to_tensor(sample.image) if as_tensor else sample.image
         return Row(image, targets_of(sample), sample.placement, sample.image_id)
     except Exception as error:
-        where = f"{path} (picture {index}, epoch {epoch})"
+        where = f"{path} (image {index}, epoch {epoch})"
         if not isinstance(error, UserError):
             raise RuntimeError(f"{where}: {type(error).__name__}: {error}") from error
         if path in str(error):

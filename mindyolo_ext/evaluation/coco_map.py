@@ -146,11 +146,11 @@ def evaluate_coco(
             and ``hits50`` are always pycocotools'.
 
     Raises:
-        FileNotFoundError: no such ground-truth file.
-        ValueError: the ground truth lacks a section; a record lacks a key, holds a number that is
-            not finite, or names an image or category that the ground truth does not have; no such
-            backend.
-        RuntimeError: the backend is not installed.
+        MissingFileError: no such ground-truth file.
+        DataError: the ground truth lacks a section; a record lacks a key, holds a number that is
+            not finite, or names an image or category that the ground truth does not have.
+        UsageError: no such backend, or ``image_ids`` that the ground truth does not have.
+        DeviceError: the backend is not installed.
     """
     check_backend(backend)
     truth = _read_ground_truth(ground_truth)
@@ -219,7 +219,7 @@ def _run_faster(
 
 
 def _finish(evaluation: Any) -> None:
-    """Match, accumulate and summarise."""
+    """Match, accumulate and summarize."""
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()

@@ -27,10 +27,10 @@ def test_mean_iou_by_hand() -> None:
 @pytest.mark.parametrize("count", [6, 9])
 def test_measure_and_text_equal_the_original(golden: Golden, count: int) -> None:
     stored = golden.arrays("yolo_fastestv2/genanchors.npz")
-    centres = stored[f"k{count}_final_centroids"]
-    iou = mean_best_iou(stored["wh"], centres)
+    centers = stored[f"k{count}_final_centroids"]
+    iou = mean_best_iou(stored["wh"], centers)
     assert iou == pytest.approx(float(stored[f"k{count}_avg_iou"]), abs=1e-12)
-    assert AnchorResult(centres[np.argsort(centres[:, 0])] * 352, iou).text == str(
+    assert AnchorResult(centers[np.argsort(centers[:, 0])] * 352, iou).text == str(
         stored[f"k{count}_anchor_text"]
     )
 
@@ -58,10 +58,10 @@ def test_seed_and_input_size() -> None:
 
 
 def test_clear_clusters_are_found() -> None:
-    centres = np.array([[0.1, 0.1], [0.2, 0.6], [0.7, 0.3]])
-    sizes = np.repeat(centres, 30, 0) * np.random.default_rng(1).uniform(0.97, 1.03, (90, 2))
+    centers = np.array([[0.1, 0.1], [0.2, 0.6], [0.7, 0.3]])
+    sizes = np.repeat(centers, 30, 0) * np.random.default_rng(1).uniform(0.97, 1.03, (90, 2))
     result = generate_anchors(sizes, num_anchors=3, input_size=(100, 100))
-    np.testing.assert_allclose(result.anchors, centres * 100, rtol=0.02)
+    np.testing.assert_allclose(result.anchors, centers * 100, rtol=0.02)
     assert generate_anchors(sizes, num_anchors=1, input_size=(100, 100)).anchors.shape == (1, 2)
 
 
@@ -85,14 +85,14 @@ def test_from_a_data_set(shapes: Dataset) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "labels"), [("a/JPEGImages", "a/labels"), ("images", "labels"), ("b", "b")]
+    ("images", "labels"), [("a/JPEGImages", "a/labels"), ("images", "labels"), ("b", "b")]
 )
-def test_sizes_of_a_list(tmp_path: Path, pictures: str, labels: str) -> None:
-    for folder in {pictures, labels}:
+def test_sizes_of_a_list(tmp_path: Path, images: str, labels: str) -> None:
+    for folder in {images, labels}:
         (tmp_path / folder).mkdir(parents=True)
     for name in ("x.1.jpg", "y.png"):
-        (tmp_path / pictures / name).touch()
-    (tmp_path / "list.txt").write_text(f"{pictures}/x.1.jpg\n{pictures}/y.png\n", encoding="utf-8")
+        (tmp_path / images / name).touch()
+    (tmp_path / "list.txt").write_text(f"{images}/x.1.jpg\n{images}/y.png\n", encoding="utf-8")
     (tmp_path / labels / "x.1.txt").write_text(
         "0 0.5 0.5 0.25 0.5\n3 0.5 0.5 0.1 0.2\n", encoding="utf-8"
     )
@@ -117,7 +117,7 @@ def test_sizes_of_a_list_equal_the_data_set(shapes_folder: Path, shapes: Dataset
         (np.zeros((0, 2)), 1, "wanted 1..0 anchors"),
         (np.full((9, 2), 0.5), 2, "wanted 1..1 anchors"),
         (np.full((9, 2), 0.5), 0, "wanted 1..1 anchors"),
-        (np.full((9, 2), 30.0), 1, "as fractions of the picture"),
+        (np.full((9, 2), 30.0), 1, "as fractions of the image"),
         (np.full((9, 3), 0.5), 1, r"wanted box sizes \(N, 2\)"),
         (np.full((9, 2), np.nan), 1, "as fractions"),
     ],

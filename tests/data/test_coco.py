@@ -11,7 +11,7 @@ from mindyolo_ext.data.image_file import write_image
 
 
 def written(folder: Path, annotations: list, **changes: object) -> dict:
-    """A two-picture data set with category ids 9 and 4; returns its configuration."""
+    """A two-image data set with category ids 9 and 4; returns its configuration."""
     write_image(folder / "b.png", np.zeros((20, 30, 3), np.uint8))
     write_image(folder / "a.png", np.zeros((50, 40, 3), np.uint8))
     content = {
@@ -98,7 +98,7 @@ def test_wrong_size_in_the_file(tmp_path: Path) -> None:
     config = written(
         tmp_path, [], images=[{"id": 1, "file_name": "b.png", "height": 30, "width": 20}]
     )
-    with pytest.raises(ValueError, match=r"b.png: the picture is 30x20 .* made for 20x30"):
+    with pytest.raises(ValueError, match=r"b.png: the image is 30x20 .* made for 20x30"):
         build_dataset(config).load(0)
 
 
@@ -174,7 +174,7 @@ def test_outlines_are_kept_on_demand(tmp_path: Path) -> None:
     first, crowd, pieces, empty, odd = dataset.polygons(0)  # 74 has no area and is gone
     assert crowd is None and empty is None and odd is None and len(dataset.labels(0)) == 5
     np.testing.assert_allclose(first * (30, 20), [[3, 2], [15, 2], [15, 12]], atol=1e-5)
-    # there and back to the first point of the first piece; the picture ends at 30
+    # there and back to the first point of the first piece; the image ends at 30
     np.testing.assert_allclose(
         pieces * (30, 20),
         [[0, 0], [6, 0], [6, 5], [0, 0], [12, 10], [30, 10], [30, 20], [12, 10], [0, 0]],

@@ -13,7 +13,7 @@ SAMPLE = Path(__file__).resolve().parents[2] / "configs/yolo_fastestv2/custom.da
 
 
 def written(folder: Path, label: str | None = "0 0.5 0.5 0.5 0.5\n", more: str = "") -> dict:
-    """One picture in a folder with a dot; returns the configuration."""
+    """One image in a folder with a dot; returns the configuration."""
     (folder / "v1.2").mkdir(exist_ok=True)
     write_image(folder / "v1.2/a.b.png", np.zeros((20, 40, 3), np.uint8))
     if label is not None:
@@ -76,7 +76,7 @@ def test_faults_name_file_and_line(tmp_path: Path, text: str, message: str) -> N
         build_dataset(written(tmp_path, more=text + "\n"), tmp_path)
 
 
-def test_label_beside_the_picture(tmp_path: Path) -> None:
+def test_label_beside_the_image(tmp_path: Path) -> None:
     sample = build_dataset(written(tmp_path), tmp_path).load(0)
     np.testing.assert_allclose(sample.boxes, [[10, 5, 30, 15]])
     assert build_dataset(written(tmp_path, ""), tmp_path).load(0).boxes.shape == (0, 4)

@@ -26,8 +26,8 @@ FORMS = {
 }
 
 
-def one_picture(folder: Path, boxes: list, labels: list, relative: bool = False) -> Collector:
-    """A collector that got one picture of 40 x 60 with these boxes."""
+def one_image(folder: Path, boxes: list, labels: list, relative: bool = False) -> Collector:
+    """A collector that got one image of 40 x 60 with these boxes."""
     collector = Collector("test", ["one", "two"], relative=relative, tolerance=0.0)
     image = np.zeros((40, 60, 3), np.uint8)
     add_photo(collector, folder / "a.png", image, boxes, image_id=7, labels=labels)
@@ -64,7 +64,7 @@ def test_forms_agree(shapes_folder: Path, name: str) -> None:
         assert sample.image_id == dataset.image_ids[index] and sample.path == dataset.paths[index]
 
 
-def test_boxes_need_no_picture(shapes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boxes_need_no_image(shapes_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = build_dataset(FORMS["yolo"], shapes_folder)
     monkeypatch.setattr("mindyolo_ext.data.dataset.read_image", None)
     monkeypatch.setattr("mindyolo_ext.data.image_file.read_image", None)
@@ -101,7 +101,7 @@ def test_odd_boxes_are_repaired_and_counted(
 ) -> None:
     boxes = [(-5, 1, 30, 20), (10, 10, 10, 20), (70, 1, 80, 20), (1, 2, 3, 4), (50, 30, 99, 99)]
     with caplog.at_level(logging.WARNING):
-        dataset = one_picture(tmp_path, boxes, [0, 1, 0, 1, 1]).finish()
+        dataset = one_image(tmp_path, boxes, [0, 1, 0, 1, 1]).finish()
     np.testing.assert_array_equal(
         dataset.annotations(0).boxes, [(0, 1, 30, 20), (1, 2, 3, 4), (50, 30, 60, 40)]
     )
@@ -111,7 +111,7 @@ def test_odd_boxes_are_repaired_and_counted(
 
 
 def test_good_boxes_warn_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    dataset = one_picture(tmp_path, [(0, 0, 60, 40)], [1]).finish()
+    dataset = one_image(tmp_path, [(0, 0, 60, 40)], [1]).finish()
     assert not caplog.text and not dataset.problems
 
 
@@ -124,7 +124,7 @@ def test_good_boxes_warn_of_nothing(tmp_path: Path, caplog: pytest.LogCaptureFix
     ],
 )
 def test_faults_stop_or_are_listed(tmp_path: Path, box: tuple, label: int, message: str) -> None:
-    collector = one_picture(tmp_path, [(1, 1, 9, 9), box][::-1], [label, 0])
+    collector = one_image(tmp_path, [(1, 1, 9, 9), box][::-1], [label, 0])
     with pytest.raises(ValueError, match=message):
         collector.finish()
     dataset = collector.finish(strict=False)
@@ -133,12 +133,12 @@ def test_faults_stop_or_are_listed(tmp_path: Path, box: tuple, label: int, messa
 
 def test_many_faults_are_shortened(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"test: 9 faults(.|\n)*and 4 more"):
-        one_picture(tmp_path, [(1, 1, 2, 2)] * 9, [5] * 9).finish()
+        one_image(tmp_path, [(1, 1, 2, 2)] * 9, [5] * 9).finish()
 
 
-def test_missing_and_broken_pictures(tmp_path: Path) -> None:
-    collector = one_picture(tmp_path, [(1, 1, 9, 9)], [0])
-    (tmp_path / "a.png").write_bytes(b"no picture")
+def test_missing_and_broken_images(tmp_path: Path) -> None:
+    collector = one_image(tmp_path, [(1, 1, 9, 9)], [0])
+    (tmp_path / "a.png").write_bytes(b"no image")
     dataset = collector.finish()
     with pytest.raises(ValueError, match="a.png: wanted a readable image"):
         dataset.load(0)
@@ -150,24 +150,24 @@ def test_missing_and_broken_pictures(tmp_path: Path) -> None:
         collector.finish()
 
 
-def test_picture_of_another_size_than_labelled(tmp_path: Path) -> None:
-    dataset = one_picture(tmp_path, [(1, 1, 9, 9)], [0]).finish()
+def test_image_of_another_size_than_labelled(tmp_path: Path) -> None:
+    dataset = one_image(tmp_path, [(1, 1, 9, 9)], [0]).finish()
     write_image(tmp_path / "a.png", np.zeros((60, 40, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"a.png: the picture is 40x60 .* made for 60x40"):
+    with pytest.raises(ValueError, match=r"a.png: the image is 40x60 .* made for 60x40"):
         dataset.load(0)
 
 
-def test_no_pictures_no_boxes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="test: wanted at least one picture"):
+def test_no_images_no_boxes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="test: wanted at least one image"):
         Collector("test", ["one"], relative=True, tolerance=0).finish()
-    dataset = one_picture(tmp_path, [], []).finish()
+    dataset = one_image(tmp_path, [], []).finish()
     assert dataset.max_boxes() == 0 and dataset.load(0).boxes.shape == (0, 4)
     assert dataset.coco_ground_truth()["annotations"] == []
     with pytest.raises(ValueError, match="at least one class"):
         Collector("test", [], relative=True, tolerance=0)
 
 
-def test_cache_keeps_read_only_pictures(shapes_folder: Path) -> None:
+def test_cache_keeps_read_only_images(shapes_folder: Path) -> None:
     dataset = build_dataset({**FORMS["coco"], "cache": True}, shapes_folder)
     first = dataset.load(2)
     assert dataset.load(2).image is first.image

@@ -1,4 +1,4 @@
-"""Pictures from files."""
+"""Images from files."""
 
 import struct
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from mindyolo_ext.data.image_file import image_size, read_image, write_image
 
 
-def picture(height: int = 30, width: int = 50) -> np.ndarray:
+def drawn(height: int = 30, width: int = 50) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -30,7 +30,7 @@ def with_orientation(jpeg: bytes, orientation: int, order: str) -> bytes:
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tiff"])
 def test_size_from_header_equals_decoded_size(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"bild_é漢字{suffix}"
-    write_image(path, picture(31, 57))
+    write_image(path, drawn(31, 57))
     assert image_size(path) == (31, 57) == read_image(path).shape[:2]
 
 
@@ -38,17 +38,17 @@ def test_size_from_header_equals_decoded_size(tmp_path: Path, suffix: str) -> No
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(tmp_path: Path, orientation: int, order: str) -> None:
     plain, turned = tmp_path / "plain.jpg", tmp_path / "turned.jpg"
-    write_image(plain, picture())
+    write_image(plain, drawn())
     turned.write_bytes(with_orientation(plain.read_bytes(), orientation, order))
     assert image_size(turned) == read_image(turned).shape[:2]
     assert image_size(turned) == ((50, 30) if orientation >= 5 else (30, 50))
 
 
-def test_lossless_formats_keep_pixels_and_grey_becomes_bgr(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", picture())
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), picture())
-    cv2.imwrite(str(tmp_path / "grey.png"), picture()[:, :, 0])
-    assert read_image(tmp_path / "grey.png").shape == (30, 50, 3)
+def test_lossless_formats_keep_pixels_and_gray_becomes_bgr(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", drawn())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), drawn())
+    cv2.imwrite(str(tmp_path / "gray.png"), drawn()[:, :, 0])
+    assert read_image(tmp_path / "gray.png").shape == (30, 50, 3)
 
 
 def test_missing_broken_and_empty_files_are_named(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_missing_broken_and_empty_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_file_that_breaks_off(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    write_image(path, picture(200, 300))
+    write_image(path, drawn(200, 300))
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(ValueError, match="wanted a readable image"):
         read_image(path)
@@ -76,4 +76,4 @@ def test_file_that_breaks_off(tmp_path: Path, suffix: str) -> None:
 
 def test_unknown_suffix_to_write(tmp_path: Path) -> None:
     with pytest.raises((ValueError, cv2.error)):
-        write_image(tmp_path / "a.nothing", picture())
+        write_image(tmp_path / "a.nothing", drawn())

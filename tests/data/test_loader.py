@@ -47,8 +47,8 @@ def assert_same(first: list[Batch], second: list[Batch]) -> None:
         )
 
 
-def pictures(folder: Path, boxes: list[int], ignored: int = 0) -> Dataset:
-    """One picture per entry with that many boxes, the first ``ignored`` of them ignored."""
+def photos_with(folder: Path, boxes: list[int], ignored: int = 0) -> Dataset:
+    """One image per entry with that many boxes, the first ``ignored`` of them ignored."""
     collector = Collector("made", ["a", "b"], relative=True, tolerance=0)
     for number, count in enumerate(boxes):
         path = folder / f"{number}.png"
@@ -88,14 +88,14 @@ def test_batch_content(shapes: Dataset) -> None:
 
 
 def test_no_box_one_box_and_ignored_boxes(tmp_path: Path) -> None:
-    (batch,) = batches(pictures(tmp_path, [0, 1, 4], ignored=1), input_spec=SPEC, batch_size=3)
+    (batch,) = batches(photos_with(tmp_path, [0, 1, 4], ignored=1), input_spec=SPEC, batch_size=3)
     np.testing.assert_array_equal(batch.mask.sum(1), [0, 0, 3])
     assert batch.targets.shape[1] == 8
     np.testing.assert_allclose(batch.targets[2, 0], [1, 0.205, 0.4, 0.21, 0.4], atol=1e-6)
 
 
 def test_max_boxes(tmp_path: Path) -> None:
-    dataset = pictures(tmp_path, [2, 17])
+    dataset = photos_with(tmp_path, [2, 17])
     assert Loader(dataset, input_spec=SPEC, batch_size=1).max_boxes == 24
     assert Loader(build_pipeline(["mosaic"], SPEC, dataset), batch_size=1).max_boxes == 72
     with pytest.raises(
@@ -161,7 +161,7 @@ def test_ranks_share_the_global_batch(shapes: Dataset, ranks: int, drop_last: bo
 
 
 @pytest.mark.parametrize(("batch_size", "ranks"), [(4, 1), (5, 3), (19, 1), (16, 2), (1, 4)])
-def test_evaluation_sees_every_picture_once(shapes: Dataset, batch_size: int, ranks: int) -> None:
+def test_evaluation_sees_every_image_once(shapes: Dataset, batch_size: int, ranks: int) -> None:
     seen = []
     for rank in range(ranks):
         loader = Loader(
@@ -220,10 +220,10 @@ def test_size_schedule(shapes: Dataset) -> None:
 
 
 @pytest.mark.parametrize(("workers", "kind"), [(0, "thread"), (2, "thread"), (2, "process")])
-def test_broken_picture_is_named_and_the_loader_goes_on(
+def test_broken_image_is_named_and_the_loader_goes_on(
     tmp_path: Path, workers: int, kind: str
 ) -> None:
-    dataset = pictures(tmp_path, [1] * 12)
+    dataset = photos_with(tmp_path, [1] * 12)
     (tmp_path / "7.png").write_bytes(b"\x89PNG broken")
     with Loader(
         dataset, input_spec=SPEC, batch_size=2, workers=workers, worker_kind=kind
@@ -247,7 +247,7 @@ def test_failing_augmentation_names_the_photo(shapes: Dataset) -> None:
     steps = [Step(Augmentation(_failing), {}), *build_pipeline([], SPEC, shapes).steps]
     pipeline = Pipeline(steps, SPEC, shapes)
     with pytest.raises(
-        RuntimeError, match=r"000004.jpg \(picture 3, epoch 2\): KeyError: 'surprise'"
+        RuntimeError, match=r"000004.jpg \(image 3, epoch 2\): KeyError: 'surprise'"
     ):
         batches(pipeline, 2, batch_size=4)
 
@@ -262,7 +262,7 @@ def test_an_error_that_the_user_can_mend_keeps_its_kind(
 ) -> None:
     pipeline = Pipeline([Step(Augmentation(_refusing), {})], SPEC, shapes)
     with pytest.raises(
-        ConfigError, match=r"000001.jpg \(picture 0, epoch 2\): refusing: wanted another value"
+        ConfigError, match=r"000001.jpg \(image 0, epoch 2\): refusing: wanted another value"
     ):
         batches(pipeline, 2, batch_size=4, workers=workers, worker_kind=kind)
 

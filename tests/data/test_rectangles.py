@@ -1,4 +1,4 @@
-"""Rectangular batches: which pictures share one, how large it is, and what the loader makes of
+"""Rectangular batches: which images share one, how large it is, and what the loader makes of
 them.
 """
 
@@ -61,5 +61,5 @@ def test_a_wrong_order_is_refused(shapes: Dataset) -> None:
         (np.zeros(19, int), False),
         (np.arange(19), True),
     ):
-        with pytest.raises(ValueError, match="each of the 19 pictures once and no shuffle"):
+        with pytest.raises(ValueError, match="each of the 19 images once and no shuffle"):
             Loader(shapes, batch_size=4, input_spec=InputSpec(), order=order, shuffle=shuffle)

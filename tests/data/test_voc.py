@@ -29,7 +29,7 @@ def item(name: str = "dog", box: tuple = (1, 1, 10, 8), difficult: int = 0) -> s
 def written(
     folder: Path, body: str | None, size: str = "<size><width>30</width><height>20</height></size>"
 ) -> dict:
-    """One 20 x 30 picture; returns the configuration."""
+    """One 20 x 30 image; returns the configuration."""
     root = folder / "voc"
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -182,7 +182,7 @@ def test_keywords_that_make_no_sense(tmp_path: Path, keywords: dict, message: st
 
 
 def write_set(root: Path, split: str, stems: list[str], label: str) -> None:
-    """An image set of pictures with one object each, whose width tells the pictures apart."""
+    """An image set of images with one object each, whose width tells the images apart."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for number, stem in enumerate(stems):
@@ -228,11 +228,11 @@ def test_a_missing_set_names_the_file_that_was_looked_for(tmp_path: Path) -> Non
         )
 
 
-def test_a_picture_stands_in_one_set_only(tmp_path: Path) -> None:
+def test_an_image_is_in_one_set_only(tmp_path: Path) -> None:
     write_set(tmp_path / "VOC2007", "train", ["000001", "000002"], "cat")
     write_set(tmp_path / "VOC2007", "trainval", ["000001", "000003"], "cat")
     both = [{"root": "VOC2007", "split": split} for split in ("train", "trainval")]
-    with pytest.raises(ValueError, match=r"000001\.png in several \(1 such pictures\)"):
+    with pytest.raises(ValueError, match=r"000001\.png in several \(1 such images\)"):
         read_voc(sets=both, names=["cat"], data_root=tmp_path)
     with pytest.raises(ValueError, match="in several"):
         read_voc(sets=[both[0], both[0]], names=["cat"], data_root=tmp_path)

@@ -12,7 +12,7 @@ from mindyolo_ext.data.image_file import write_image
 
 
 def written(folder: Path, text: str | None = "1 0.5 0.5 0.25 0.5\n") -> dict:
-    """One 40 x 80 picture below a folder with dots and letters beyond ASCII; returns its
+    """One 40 x 80 image below a folder with dots and letters beyond ASCII; returns its
     configuration.
     """
     for name in ("images", "labels"):
@@ -71,7 +71,7 @@ def test_empty_and_missing_label_files(tmp_path: Path, caplog: pytest.LogCapture
         FileNotFoundError, match="a.b.txt: no such label file, wanted one for .*a.b.jpg"
     ):
         build_dataset({**config, "missing_labels": "error"}, tmp_path / "other")
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         build_dataset({**config, "missing_labels": "skip"}, tmp_path / "other")
     with pytest.raises(ValueError, match="missing_labels must be"):
         build_dataset({**config, "missing_labels": "ignore"}, tmp_path / "other")
@@ -125,7 +125,7 @@ def test_list_file(tmp_path: Path) -> None:
     dataset = build_dataset({**config, "images": "lists/all.txt"}, tmp_path)
     assert dataset.paths[0] == dataset.paths[1] and dataset.image_ids == [1, 2]
     (lists / "bad.txt").write_text("a.jpg\nnotes.doc\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"bad.txt:2: wanted a picture .*got 'notes.doc'"):
+    with pytest.raises(ValueError, match=r"bad.txt:2: wanted an image .*got 'notes.doc'"):
         build_dataset({**config, "images": "lists/bad.txt"}, tmp_path)
     (lists / "gone.txt").write_text("gone.jpg\n", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="gone.jpg: no such image"):

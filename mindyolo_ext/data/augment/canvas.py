@@ -25,15 +25,15 @@ _OUTLINE_POINTS = 1000
 
 @dataclass(frozen=True)
 class Movement:
-    """A turn, scaling, shear and shift of a canvas into a picture.
+    """A turn, scaling, shear and shift of a canvas into an image.
 
     Args:
         angle: degrees.
         factor: of the scaling.
         shear: degrees along x and y.
-        target: where the canvas's centre comes to lie, as fractions (x, y) of the picture.
+        target: where the canvas's center comes to lie, as fractions (x, y) of the image.
         perspective: how fast things become smaller along x and y, per pixel from the canvas's
-            centre.
+            center.
     """
 
     angle: float
@@ -43,15 +43,15 @@ class Movement:
     perspective: tuple[float, float] = (0.0, 0.0)
 
     def matrix(self, canvas: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-        """(2, 3) matrix from pixels of ``canvas`` (height, width) to pixels of the picture ``size``
+        """(2, 3) matrix from pixels of ``canvas`` (height, width) to pixels of the image ``size``
         (height, width), without perspective.
         """
         turn = cv2.getRotationMatrix2D((0, 0), self.angle, self.factor)[:, :2]
         shear_x, shear_y = (math.tan(math.radians(degrees)) for degrees in self.shear)
         linear = np.array([[1, shear_x], [shear_y, 1]]) @ turn
-        centre = np.array([canvas[1], canvas[0]]) / 2
+        center = np.array([canvas[1], canvas[0]]) / 2
         return np.column_stack(
-            [linear, np.array(self.target) * (size[1], size[0]) - linear @ centre]
+            [linear, np.array(self.target) * (size[1], size[0]) - linear @ center]
         )
 
     def projection(self, canvas: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
@@ -60,9 +60,9 @@ class Movement:
         if not any(self.perspective):
             return matrix
         height, width = canvas
-        tilt, centre = np.eye(3), np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]])
+        tilt, center = np.eye(3), np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]])
         tilt[2, :2] = self.perspective
-        return matrix @ centre @ tilt @ np.linalg.inv(centre)
+        return matrix @ center @ tilt @ np.linalg.inv(center)
 
 
 def fitted(sample: Sample, context: AugmentContext) -> Sample:
@@ -86,7 +86,7 @@ def fitted_size(photo: tuple[int, int], context: AugmentContext) -> tuple[int, i
 
 
 def letterboxed(sample: Sample, context: AugmentContext) -> Sample:
-    """A fitted sample in the middle of a picture of the network's size, which the cut may have
+    """A fitted sample in the middle of an image of the network's size, which the cut may have
     made a pixel larger.
     """
     spec = replace(
@@ -111,8 +111,8 @@ def letterboxed(sample: Sample, context: AugmentContext) -> Sample:
     )
 
 
-def around(centre: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(left, top) of four photos that touch the point ``centre`` (x, y): upper left, upper right,
+def around(center: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """(left, top) of four photos that touch the point ``center`` (x, y): upper left, upper right,
     lower left, lower right.
 
     Args:
@@ -120,8 +120,8 @@ def around(centre: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> list[tu
     """
     return [
         (
-            centre[0] if number % 2 else centre[0] - width,
-            centre[1] if number // 2 else centre[1] - height,
+            center[0] if number % 2 else center[0] - width,
+            center[1] if number // 2 else center[1] - height,
         )
         for number, (height, width) in enumerate(sizes)
     ]
@@ -133,13 +133,13 @@ def join(
     canvas: tuple[int, int],
     pad_value: int,
 ) -> Sample:
-    """Photos on a grey canvas, later ones over earlier ones; boxes are cut at the canvas's border,
+    """Photos on a gray canvas, later ones over earlier ones; boxes are cut at the canvas's border,
     none dropped.
 
     Args:
         corners: (left, top) of each photo on the canvas; it may lie outside in part.
         canvas: (height, width).
-        pad_value: the grey.
+        pad_value: the gray.
     """
     height, width = canvas
     image = np.full((height, width, 3), pad_value, np.uint8)
@@ -175,7 +175,7 @@ def move(
     context: AugmentContext,
     outlines: Sequence[np.ndarray | None] | None = None,
 ) -> Sample:
-    """The sample moved into a picture of the network's size; boxes become the upright frames of
+    """The sample moved into an image of the network's size; boxes become the upright frames of
     their moved corners, or of what is seen of their moved outlines.
 
     A box stays if both sides have more than 2 pixels, a tenth of its scaled area is left (a
@@ -227,7 +227,7 @@ def moved_points(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
 def outline_frames(
     outlines: Sequence[np.ndarray], projection: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """(N, 4) upright frames of what is inside a picture of the moved outlines; zeros where nothing
+    """(N, 4) upright frames of what is inside an image of the moved outlines; zeros where nothing
     is.
 
     As in the original: an outline is looked at in 1000 points, as many on each of its edges, so
@@ -236,7 +236,7 @@ def outline_frames(
     Args:
         outlines: (points, 2) each, closed by an edge from the last point to the first.
         projection: (3, 3).
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
     """
     counts = np.array([len(outline) for outline in outlines])
     points = np.concatenate(outlines).astype(np.float64)
@@ -255,7 +255,7 @@ def outline_frames(
 
 
 def blend(sample: Sample, other: Sample, share: float) -> Sample:
-    """``share`` of the sample and the rest of the other, grey levels cut to whole numbers; the
+    """``share`` of the sample and the rest of the other, gray levels cut to whole numbers; the
     boxes of both.
     """
     image = (sample.image * share + other.image * (1 - share)).astype(np.uint8)

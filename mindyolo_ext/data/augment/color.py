@@ -19,7 +19,7 @@ def hsv(
     value: float = 0.36,
     probability: float = 1.0,
 ) -> Sample:
-    """The picture with hue, saturation and value multiplied by random factors 1 +- the given gain.
+    """The image with hue, saturation and value multiplied by random factors 1 +- the given gain.
 
     Source: Yolo-FastestV2 ``utils/datasets.py``, where it is switched off; the same form is in the
     YOLO family.

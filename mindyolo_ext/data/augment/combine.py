@@ -12,7 +12,7 @@ from mindyolo_ext.data.types import Sample
 
 
 def load_other(context: AugmentContext) -> Sample:
-    """A random picture of the data set."""
+    """A random image of the data set."""
     return context.dataset.load(int(context.rng.integers(len(context.dataset))))
 
 
@@ -74,10 +74,10 @@ def _fitted(sample: Sample, size: tuple[int, int]) -> Sample:
 def mixup(
     sample: Sample, context: AugmentContext, *, alpha: float = 8.0, probability: float = 0.5
 ) -> Sample:
-    """The picture blended with another one, which is scaled to fit into it; the boxes of both.
+    """The image blended with another one, which is scaled to fit into it; the boxes of both.
 
     Args:
-        alpha: of the symmetric beta distribution that gives the share of the first picture; the
+        alpha: of the symmetric beta distribution that gives the share of the first image; the
             larger, the closer to one half.
 
     Source: mixup, arXiv:1710.09412. Labels are not weighted with the share, as detectors do it.

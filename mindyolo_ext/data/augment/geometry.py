@@ -30,7 +30,7 @@ def mirror(sample: Sample) -> Sample:
 
 @register_augmentation
 def horizontal_flip(sample: Sample, context: AugmentContext, *, probability: float = 0.5) -> Sample:
-    """The picture mirrored left to right."""
+    """The image mirrored left to right."""
     if context.rng.random() >= probability:
         return sample
     return mirror(sample)
@@ -38,7 +38,7 @@ def horizontal_flip(sample: Sample, context: AugmentContext, *, probability: flo
 
 @register_augmentation
 def vertical_flip(sample: Sample, context: AugmentContext, *, probability: float = 0.5) -> Sample:
-    """The picture mirrored top to bottom."""
+    """The image mirrored top to bottom."""
     if context.rng.random() >= probability:
         return sample
     x1, y1, x2, y2 = sample.boxes.T
@@ -63,11 +63,11 @@ def random_affine(
     min_side: float = 2.0,
     probability: float = 1.0,
 ) -> Sample:
-    """The picture rotated, scaled, sheared and moved about its centre; what becomes empty gets the
-    padding's grey.
+    """The image rotated, scaled, sheared and moved about its center; what becomes empty gets the
+    padding's gray.
 
     Boxes become the upright frames of their moved corners. A box goes if less than ``min_visible``
-    of its frame stays in the picture, or if a side is left with less than ``min_side`` pixels.
+    of its frame stays in the image, or if a side is left with less than ``min_side`` pixels.
 
     Args:
         degrees: largest rotation to either side.
@@ -84,8 +84,8 @@ def random_affine(
     shift = rng.uniform(-translate, translate, 2) * (width, height)
     turn = factor * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = np.array([[1, shear_x], [shear_y, 1]]) @ turn  # (2, 2)
-    centre = np.array([width, height]) / 2
-    offset = centre + shift - linear @ centre
+    center = np.array([width, height]) / 2
+    offset = center + shift - linear @ center
     # OpenCV counts from the middle of the first pixel, boxes from its edge
     matrix = np.column_stack([linear, offset + linear @ (0.5, 0.5) - (0.5, 0.5)])
     image = cv2.warpAffine(

@@ -49,13 +49,13 @@ def read_coco(
     cache: bool = False,
     strict: bool = True,
 ) -> CocoDataset:
-    """A COCO json file with its folder of pictures.
+    """A COCO json file with its folder of images.
 
     Labels are contiguous in the order of the sorted category ids; ``category_ids[label]`` leads
-    back. Crowds are kept with ``ignore``. Pictures without boxes are kept.
+    back. Crowds are kept with ``ignore``. Images without boxes are kept.
 
     Args:
-        images: folder of the pictures (``file_name`` is relative to it), or a list of places to
+        images: folder of the images (``file_name`` is relative to it), or a list of places to
             look for it.
         annotations: json file, likewise; ``*`` may stand in its name.
         data_root: folder to which both refer.

@@ -1,5 +1,5 @@
 """Data sets and settings in the ``.data`` form of Yolo-FastestV2: ``key=value`` lines and
-picture lists.
+image lists.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.formats.label_files import BOX_TOLERANCE, add_labelled, list_pictures
+from mindyolo_ext.data.formats.label_files import BOX_TOLERANCE, add_labelled, list_images
 from mindyolo_ext.data.text import find_path, ids_from_names, read_lines, read_names
 from mindyolo_ext.errors import ConfigError, DataError, did_you_mean
 from mindyolo_ext.progress import bar
@@ -110,7 +110,7 @@ def _value(key: str, text: str, where: str) -> str | int | float | tuple[float, 
 def read_darknet(
     *, data: str, split: str, data_root: str | Path = ".", cache: bool = False, strict: bool = True
 ) -> Dataset:
-    """The pictures of one list of a ``.data`` file, with the label file beside each picture.
+    """The images of one list of a ``.data`` file, with the label file beside each image.
 
     Args:
         data: the ``.data`` file.
@@ -122,7 +122,7 @@ def read_darknet(
     Raises: MissingFileError, also for a missing label file; ConfigError for another split;
         DataError that names file and line.
     Source: Yolo-FastestV2 ``utils/datasets.py``. Unlike the original, the label's name replaces the
-        picture's last suffix, not everything after the first dot of the path.
+        image's last suffix, not everything after the first dot of the path.
     """
     if split not in ("train", "val"):
         raise ConfigError(f"data (format darknet): split must be train or val, got {split!r}")
@@ -141,7 +141,7 @@ def read_darknet(
             "names"
         )
     collector = Collector(f"{file} ({split})", class_names, relative=True, tolerance=BOX_TOLERANCE)
-    paths = list_pictures(find_path(list_name, data_root, file.parent), data_root)
+    paths = list_images(find_path(list_name, data_root, file.parent), data_root)
     shown = bar(paths, title="reading labels", show=sys.stderr.isatty())
     for path, image_id in zip(shown, ids_from_names(paths), strict=True):
         add_labelled(collector, path, image_id, os.path.splitext(path)[0] + ".txt")

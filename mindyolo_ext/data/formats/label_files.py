@@ -13,8 +13,8 @@ from mindyolo_ext.errors import DataError, MissingFileError
 BOX_TOLERANCE = 1e-3  # of the photo; label files round
 
 
-def list_pictures(source: Path, data_root: str | Path) -> list[str]:
-    """Picture files of a folder (sorted, with the folders below) or of a list file (in its order).
+def list_images(source: Path, data_root: str | Path) -> list[str]:
+    """Image files of a folder (sorted, with the folders below) or of a list file (in its order).
 
     Raises: DataError for a line that does not name an image.
     """
@@ -30,7 +30,7 @@ def list_pictures(source: Path, data_root: str | Path) -> list[str]:
     for number, line in read_lines(source):
         if not line.lower().endswith(IMAGE_SUFFIXES):
             raise DataError(
-                f"{source}:{number}: wanted a picture ({', '.join(IMAGE_SUFFIXES)}), got {line!r}"
+                f"{source}:{number}: wanted an image ({', '.join(IMAGE_SUFFIXES)}), got {line!r}"
             )
         places = [
             os.path.normpath(os.path.join(folder, line)) for folder in (data_root, source.parent)
@@ -40,7 +40,7 @@ def list_pictures(source: Path, data_root: str | Path) -> list[str]:
 
 
 def label_path(path: str, image_folder: Path | None, label_folder: Path | None) -> str:
-    """The label file of a picture; see ``read_yolo``."""
+    """The label file of an image; see ``read_yolo``."""
     stem = os.path.splitext(path)[0]
     if label_folder is not None:
         inside = (
@@ -66,7 +66,7 @@ def add_labelled(
     missing_allowed: bool = False,
     polygons: bool = False,
 ) -> None:
-    """Adds a picture and the boxes of its label file to ``collector``, with outlines if
+    """Adds an image and the boxes of its label file to ``collector``, with outlines if
     ``polygons``; faults are noted there.
     """
     boxes, labels, where, outlines = [], [], [], []
@@ -74,7 +74,7 @@ def add_labelled(
         lines = read_lines(label)
     except MissingFileError:
         lines = []
-        if os.path.isfile(path):  # a missing picture is noted by the collector
+        if os.path.isfile(path):  # a missing image is noted by the collector
             kind = "no label file" if missing_allowed else "missing label"
             collector.report(kind, label, f"no such label file, wanted one for {path}")
     except DataError as error:
@@ -92,7 +92,7 @@ def add_labelled(
             collector.report(
                 "malformed label",
                 place,
-                "wanted five numbers: class cx cy w h (fractions of the picture)"
+                "wanted five numbers: class cx cy w h (fractions of the image)"
                 f", or class and points x y x y x y ..., got {line[:80]!r}",
             )
             continue

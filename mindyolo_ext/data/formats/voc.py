@@ -66,8 +66,8 @@ def read_voc(
     ]
     if twice:
         raise DataError(
-            f"data (format voc): wanted every picture in one of the sets, got {twice[0]} in "
-            f"several ({len(twice)} such pictures)"
+            f"data (format voc): wanted every image in one of the sets, got {twice[0]} in "
+            f"several ({len(twice)} such images)"
         )
     paths = [path for found in listed for path, _ in found]
     files = [file for found in listed for _, file in found]
@@ -161,12 +161,12 @@ def _image_sets(
 
 
 def _listed(folder: Path, list_file: Path) -> list[tuple[str, Path]]:
-    """(picture file, annotation file) of every line of an image set's list."""
-    pictures = {path.stem: str(path) for path in sorted(find_path("JPEGImages", folder).iterdir())}
+    """(image file, annotation file) of every line of an image set's list."""
+    images = {path.stem: str(path) for path in sorted(find_path("JPEGImages", folder).iterdir())}
     stems = [line.split()[0] for _, line in read_lines(list_file)]
     return [
         (
-            pictures.get(stem, str(folder / "JPEGImages" / f"{stem}.jpg")),
+            images.get(stem, str(folder / "JPEGImages" / f"{stem}.jpg")),
             folder / "Annotations" / f"{stem}.xml",
         )
         for stem in stems
@@ -227,8 +227,8 @@ def _read_objects(
 def _checked_size(
     collector: Collector, path: str, file: Path, written: tuple[int, int] | None
 ) -> tuple[int, int] | None:
-    """(height, width) from the picture, with a note if the xml file says otherwise; None without
-    the picture.
+    """(height, width) from the image, with a note if the xml file says otherwise; None without
+    the image.
     """
     try:
         size = image_size(path)
@@ -241,6 +241,6 @@ def _checked_size(
         collector.report(
             "odd size",
             str(file),
-            f"says {written[1]}x{written[0]} (width x height), the picture is {size[1]}x{size[0]}",
+            f"says {written[1]}x{written[0]} (width x height), the image is {size[1]}x{size[0]}",
         )
     return size

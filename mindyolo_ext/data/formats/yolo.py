@@ -1,5 +1,5 @@
-"""Data sets with one text file of boxes per picture: ``class cx cy w h``, as fractions of the
-picture, or of outlines: ``class x y x y x y ...``.
+"""Data sets with one text file of boxes per image: ``class cx cy w h``, as fractions of the
+image, or of outlines: ``class x y x y x y ...``.
 """
 
 import os
@@ -16,7 +16,7 @@ from mindyolo_ext.data.formats.label_files import (
     BOX_TOLERANCE,
     add_labelled,
     label_path,
-    list_pictures,
+    list_images,
 )
 from mindyolo_ext.data.text import find_path, ids_from_names, read_names, read_text
 from mindyolo_ext.errors import ConfigError, DataError
@@ -36,22 +36,22 @@ def read_yolo(
     cache: bool = False,
     strict: bool = True,
 ) -> Dataset:
-    """Pictures and label files, described by a yaml file (``data`` and ``split``) or by ``images``
+    """Images and label files, described by a yaml file (``data`` and ``split``) or by ``images``
     and ``names``.
 
     The label file of ``a/images/b/c.jpg`` is ``a/labels/b/c.txt`` (the last folder named
-    ``images``), or ``<labels>/b/c.txt`` if ``labels`` is given. An empty label file is a picture
+    ``images``), or ``<labels>/b/c.txt`` if ``labels`` is given. An empty label file is an image
     without boxes.
 
     Args:
         data: yaml file with ``path``, ``train``, ``val``, ``names``, as ultralytics writes it.
             ``path`` refers to the yaml file's folder or to ``data_root``.
         split: key in the yaml file, such as ``train``.
-        images: folder of pictures (searched with its folders below), or a text file with one
-            picture per line.
+        images: folder of images (searched with its folders below), or a text file with one
+            image per line.
         labels: folder of label files, where they do not lie in the usual place.
         names: class names, or a file with one per line.
-        missing_labels: what a picture without a label file is: ``empty`` (no boxes, with a counted
+        missing_labels: what an image without a label file is: ``empty`` (no boxes, with a counted
             warning), an ``error``, or to ``skip``.
         polygons: keep the outlines of lines that have them, for augmentations that follow or cut
             them out; their frames are the boxes in any case.
@@ -85,7 +85,7 @@ def read_yolo(
 
     pairs = []
     for source in sources:
-        for path in list_pictures(source, data_root):
+        for path in list_images(source, data_root):
             label = label_path(path, source if source.is_dir() else None, label_folder)
             if os.path.isfile(label) or missing_labels != "skip":
                 pairs.append((path, label))

@@ -1,6 +1,6 @@
 """DynamicDet's augmentations. NumPy and OpenCV only.
 
-A training picture takes, in this order:
+A training image takes, in this order:
 
     dynamicdet_mosaic     four or nine photos on a canvas (or one photo, letterboxed)
                           -> scaled and moved -> perhaps blended with a second such mosaic
@@ -14,7 +14,7 @@ numbers.
 
 Source: DynamicDet, arXiv:2304.05552 (a fork of YOLOv7), ``utils/datasets.py``. Left out:
     ``copy_paste``, which is
-0 in all its recipes. Unlike the original: a picture keeps at most ``max_boxes`` boxes, because
+0 in all its recipes. Unlike the original: an image keeps at most ``max_boxes`` boxes, because
 arrays have a fixed shape here; boxes with and without outlines may stand in one mosaic, where the
 original mixes them up.
 """
@@ -42,7 +42,7 @@ from mindyolo_ext.data.types import Sample
 
 _CUTOUTS = 30  # objects to choose from, at least
 _MOSAICS = 30  # looked through for them, at most
-# Largest sides of the places that objects are pasted to, as fractions of the picture
+# Largest sides of the places that objects are pasted to, as fractions of the image
 _PLACES = (0.75,) * 2 + (0.5,) * 4 + (0.25,) * 4 + (0.125,) * 4 + (0.0625,) * 6
 _MAX_COVERED = 0.3  # share of a box that a place may hide
 # pixels a side; values of three channels to paste
@@ -64,7 +64,7 @@ def dynamicdet_mosaic(
     mixup_probability: float = 0.15,
     max_boxes: float = 160,
 ) -> Sample:
-    """Four or nine photos as one picture of the network's size, perhaps blended with as many
+    """Four or nine photos as one image of the network's size, perhaps blended with as many
     others; or the photo letterboxed. Whichever it is, it is scaled, turned, sheared and moved at
     random, and boxes of which too little is left go.
 
@@ -77,9 +77,9 @@ def dynamicdet_mosaic(
         shear: largest shear angle in degrees along x and y.
         perspective: largest loss of size per pixel along x and y.
         mixup_probability: of the second mosaic, once there is a first.
-        max_boxes: further boxes of a picture are left out.
+        max_boxes: further boxes of an image are left out.
     """
-    rng, pictures = context.rng, context.dataset
+    rng, dataset = context.rng, context.dataset
 
     def movement() -> Movement:
         tilt = tuple(rng.uniform(-perspective, perspective, 2))
@@ -100,8 +100,8 @@ def dynamicdet_mosaic(
     if rng.random() < probability:
         result = mosaic(sample, context.index)
         if rng.random() < mixup_probability:
-            index = int(rng.integers(len(pictures)))
-            other = mosaic(pictures.load(index), index)
+            index = int(rng.integers(len(dataset)))
+            other = mosaic(dataset.load(index), index)
             result = blend(result, other, float(rng.beta(8.0, 8.0)))
     else:
         # As in the original: boxes of a photo alone do not follow outlines
@@ -116,12 +116,12 @@ def join_four(
     half; outlines.
 
     Args:
-        first: the upper left photo, picture ``index`` of the data set; the others are drawn.
+        first: the upper left photo, image ``index`` of the data set; the others are drawn.
     """
     height, width = context.input_spec.size
-    centre, indices = draw_four(index, context)
+    center, indices = draw_four(index, context)
     parts = _load_fitted(first, indices, context)
-    corners = around(centre, [part.image.shape[:2] for part in parts])
+    corners = around(center, [part.image.shape[:2] for part in parts])
     canvas = join(parts, corners, (2 * height, 2 * width), context.input_spec.pad_value)
     return canvas, outlines_on_canvas(indices, parts, corners, context)
 
@@ -131,9 +131,9 @@ def draw_four(index: int, context: AugmentContext) -> tuple[tuple[int, int], lis
     first.
     """
     height, width = context.input_spec.size
-    centre_y = int(context.rng.uniform(height // 2, 3 * height // 2))
-    centre_x = int(context.rng.uniform(width // 2, 3 * width // 2))
-    return (centre_x, centre_y), [
+    center_y = int(context.rng.uniform(height // 2, 3 * height // 2))
+    center_x = int(context.rng.uniform(width // 2, 3 * width // 2))
+    return (center_x, center_y), [
         index,
         *map(int, context.rng.integers(len(context.dataset), size=3)),
     ]
@@ -146,7 +146,7 @@ def join_nine(
     seen; outlines.
 
     Args:
-        first: the photo in the middle, picture ``index`` of the data set; the others are drawn.
+        first: the photo in the middle, image ``index`` of the data set; the others are drawn.
     """
     height, width = context.input_spec.size
     indices = [index, *map(int, context.rng.integers(len(context.dataset), size=8))]
@@ -209,7 +209,7 @@ def outlines_on_canvas(
 
 
 def trained_outlines(dataset: Dataset, index: int) -> list[np.ndarray | None]:
-    """The outlines of picture ``index`` as fractions, of the boxes that are not ignored."""
+    """The outlines of image ``index`` as fractions, of the boxes that are not ignored."""
     ignore = dataset.annotations(index).ignore
     return [
         outline
@@ -249,7 +249,7 @@ class Cutout:
 def dynamicdet_paste_in(
     sample: Sample, context: AugmentContext, *, probability: float = 0.15, max_boxes: float = 160
 ) -> Sample:
-    """The picture with up to 20 objects of other photos, where they hide less than a third of every
+    """The image with up to 20 objects of other photos, where they hide less than a third of every
     box.
 
     At least 30 objects are chosen, half of those of random mosaics. Each of 20 random places, from
@@ -318,14 +318,14 @@ def draw_cutouts(context: AugmentContext) -> list[Cutout]:
 
 
 def mosaic_objects(
-    centre: tuple[int, int], indices: Sequence[int], context: AugmentContext
+    center: tuple[int, int], indices: Sequence[int], context: AugmentContext
 ) -> list[Cutout]:
-    """The outlined objects of a mosaic of four photos that touch ``centre``; opens no picture."""
+    """The outlined objects of a mosaic of four photos that touch ``center``; opens no image."""
     height, width = context.input_spec.size
     notes = [context.dataset.annotations(index) for index in indices]
     sizes = [fitted_size((note.height, note.width), context) for note in notes]
     objects = []
-    for index, note, size, corner in zip(indices, notes, sizes, around(centre, sizes), strict=True):
+    for index, note, size, corner in zip(indices, notes, sizes, around(center, sizes), strict=True):
         scale = np.array([size[1] / note.width, size[0] / note.height] * 2)
         frames = np.clip(note.boxes * scale + corner * 2, 0, (2 * width, 2 * height) * 2).astype(
             np.int64
@@ -349,10 +349,10 @@ def mosaic_objects(
 def draw_place(
     largest: float, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 of a random place in a picture of ``size`` (height, width), cut at its border.
+    """x1, y1, x2, y2 of a random place in an image of ``size`` (height, width), cut at its border.
 
     Args:
-        largest: its largest sides as a fraction of the picture's.
+        largest: its largest sides as a fraction of the image's.
     """
     height, width = size
     side_y, side_x = (int(rng.integers(1, int(side * largest), endpoint=True)) for side in size)
@@ -409,16 +409,16 @@ def cut_out(cutout: Cutout, context: AugmentContext) -> np.ndarray:
 
 
 def _window(
-    picture: np.ndarray, corner: tuple[int, int], frame: tuple[int, int, int, int]
+    image: np.ndarray, corner: tuple[int, int], frame: tuple[int, int, int, int]
 ) -> np.ndarray:
-    """What ``frame`` xyxy shows of a picture whose (left, top) is ``corner``; 0 beside it."""
-    height, width = picture.shape[:2]
+    """What ``frame`` xyxy shows of an image whose (left, top) is ``corner``; 0 beside it."""
+    height, width = image.shape[:2]
     x1, y1, x2, y2 = (
         frame[0] - corner[0],
         frame[1] - corner[1],
         frame[2] - corner[0],
         frame[3] - corner[1],
     )
-    seen = picture[max(y1, 0) : y2, max(x1, 0) : x2]
+    seen = image[max(y1, 0) : y2, max(x1, 0) : x2]
     spare = [(max(-y1, 0), max(y2 - height, 0)), (max(-x1, 0), max(x2 - width, 0))]
-    return np.pad(seen, spare + [(0, 0)] * (picture.ndim - 2))
+    return np.pad(seen, spare + [(0, 0)] * (image.ndim - 2))

@@ -1,6 +1,6 @@
 """Gold-YOLO's augmentations. NumPy and OpenCV only.
 
-A training picture takes one step of its own, then colours and mirror images as everywhere:
+A training image takes one step of its own, then colors and mirror images as everywhere:
 
     gold_yolo_mosaic    four photos around a point (or one photo, letterboxed)
                         -> scaled and moved -> perhaps blended with a second such mosaic
@@ -11,7 +11,7 @@ the same numbers.
 
 Source: Gold-YOLO (a fork of YOLOv6 3.0), ``yolov6/data/datasets.py`` and
     ``yolov6/data/data_augment.py``. Unlike the
-original: a picture keeps at most ``max_boxes`` boxes, because arrays have a fixed shape here.
+original: an image keeps at most ``max_boxes`` boxes, because arrays have a fixed shape here.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ def gold_yolo_mosaic(
     mixup_probability: float = 0.0,
     max_boxes: float = 160,
 ) -> Sample:
-    """Four photos as one picture of the network's size, perhaps blended with four others; or the
+    """Four photos as one image of the network's size, perhaps blended with four others; or the
     photo letterboxed.
 
     Whichever it is, it is scaled, turned, sheared and moved at random, and boxes of which too
@@ -59,9 +59,9 @@ def gold_yolo_mosaic(
         degrees: largest rotation to either side.
         shear: largest shear angle in degrees along x and y.
         mixup_probability: of the second mosaic, once there is a first.
-        max_boxes: further boxes of a picture are left out.
+        max_boxes: further boxes of an image are left out.
     """
-    rng, pictures = context.rng, context.dataset
+    rng, dataset = context.rng, context.dataset
 
     def movement() -> Movement:
         angle, factor = rng.uniform(-degrees, degrees), rng.uniform(1 - scale, 1 + scale)
@@ -75,7 +75,7 @@ def gold_yolo_mosaic(
     def mosaic(first: Sample) -> Sample:
         parts = [
             first,
-            *(pictures.load(int(index)) for index in rng.integers(len(pictures), size=3)),
+            *(dataset.load(int(index)) for index in rng.integers(len(dataset), size=3)),
         ]
         canvas = join_shuffled([parts[place] for place in rng.permutation(4)], context)
         return move(canvas, movement(), context)
@@ -83,7 +83,7 @@ def gold_yolo_mosaic(
     if rng.random() < probability:
         result = mosaic(sample)
         if rng.random() < mixup_probability:
-            other = mosaic(pictures.load(int(rng.integers(len(pictures)))))
+            other = mosaic(dataset.load(int(rng.integers(len(dataset)))))
             result = blend(result, other, float(rng.beta(32.0, 32.0)))
     else:
         result = move(letterboxed(fitted(sample, context), context), movement(), context)
@@ -100,8 +100,8 @@ def join_shuffled(parts: Sequence[Sample], context: AugmentContext) -> Sample:
         parts: upper left, upper right, lower left, lower right, as the data set gives them.
     """
     height, width = context.input_spec.size
-    centre_y = int(context.rng.uniform(height // 2, 3 * height // 2))
-    centre_x = int(context.rng.uniform(width // 2, 3 * width // 2))
+    center_y = int(context.rng.uniform(height // 2, 3 * height // 2))
+    center_x = int(context.rng.uniform(width // 2, 3 * width // 2))
     fit = [fitted(part, context) for part in parts]
-    corners = around((centre_x, centre_y), [part.image.shape[:2] for part in fit])
+    corners = around((center_x, center_y), [part.image.shape[:2] for part in fit])
     return join(fit, corners, (2 * height, 2 * width), context.input_spec.pad_value)

@@ -1,6 +1,6 @@
 """The simple YOLO's augmentations. NumPy and OpenCV; Pillow through the model's input.
 
-A training picture takes, in this order:
+A training image takes, in this order:
 
     simple_yolo_mosaic        four photos that meet in the middle of a canvas, or one photo,
                               letterboxed
@@ -17,7 +17,7 @@ Source: simple-yolo-pytorch, ``datasets/base_dataset.py`` (``load_data``) and ``
     whose list of
 albumentations steps is written out here: its ``RandomScale``, ``PadIfNeeded`` and ``RandomCrop``
     are one step. Unlike
-the original: a picture keeps at most ``max_boxes`` boxes, because arrays have a fixed shape here;
+the original: an image keeps at most ``max_boxes`` boxes, because arrays have a fixed shape here;
 perspective and rotation (``random_affine``) stand before the scaling, which makes no difference but
 for one more resampling.
 """
@@ -46,7 +46,7 @@ def simple_yolo_mosaic(
     """The photo and three others around the middle of a canvas of twice the network's size; or the
     photo letterboxed.
 
-    The others are different ones; a data set of fewer than four pictures leaves quarters empty.
+    The others are different ones; a data set of fewer than four images leaves quarters empty.
 
     Args:
         probability: of the mosaic.
@@ -58,10 +58,10 @@ def simple_yolo_mosaic(
     count = len(context.dataset)
     drawn = context.rng.choice(count - 1, min(3, count - 1), replace=False) if count > 1 else ()
     others = [context.dataset.load(int(index) + (index >= context.index)) for index in drawn]
-    return join_centred([sample, *others], frame)
+    return join_centered([sample, *others], frame)
 
 
-def join_centred(parts: Sequence[Sample], frame: InputSpec) -> Sample:
+def join_centered(parts: Sequence[Sample], frame: InputSpec) -> Sample:
     """Up to four photos, each fitted into a quarter of a canvas of twice ``frame``'s size, touching
     its middle.
 
@@ -106,7 +106,7 @@ def simple_yolo_perspective(
     min_visible: float = 0.01,
     probability: float = 0.5,
 ) -> Sample:
-    """The picture seen from another side: four points near its corners become its corners; the size
+    """The image seen from another side: four points near its corners become its corners; the size
     stays.
 
     Boxes become the upright frames of their moved corners, see ``simple_yolo_scale_crop``.
@@ -149,16 +149,16 @@ def simple_yolo_scale_crop(
     max_boxes: float = 160,
     probability: float = 0.5,
 ) -> Sample:
-    """A random window of the network's size of the picture, which may have been scaled before.
+    """A random window of the network's size of the image, which may have been scaled before.
 
-    Where the picture is smaller than the window it is padded on both sides with the model's
+    Where the image is smaller than the window it is padded on both sides with the model's
     padding. Boxes are cut; a box goes if less than ``min_area`` is left of it, or less than the
     share ``min_visible``.
 
     Args:
         scale: range of the factor.
         min_area: square pixels.
-        max_boxes: further boxes of a picture are left out.
+        max_boxes: further boxes of an image are left out.
         probability: of the scaling; the window is always taken.
 
     Source: ``RandomScale``, ``PadIfNeeded`` and ``RandomCrop`` of albumentations, linear
@@ -190,7 +190,7 @@ def scaled(sample: Sample, factor: float) -> Sample:
 
 
 def padded(sample: Sample, size: tuple[int, int], pad_value: int) -> Sample:
-    """The sample in the middle of a picture of at least ``size`` (height, width); an odd rest
+    """The sample in the middle of an image of at least ``size`` (height, width); an odd rest
     goes below and right.
     """
     (height, width), (least_h, least_w) = sample.image.shape[:2], size
@@ -229,7 +229,7 @@ def window(
 
 
 def keep_seen(sample: Sample, min_area: float, min_visible: float) -> Sample:
-    """The sample with boxes cut at the picture's border, without those of which too little is left.
+    """The sample with boxes cut at the image's border, without those of which too little is left.
 
     Args:
         min_area: square pixels.
@@ -255,17 +255,17 @@ def color_jitter(
     hue: float = 0.0,
     probability: float = 0.5,
 ) -> Sample:
-    """The picture with other brightness, contrast, saturation and hue, changed one after the other
+    """The image with other brightness, contrast, saturation and hue, changed one after the other
     in a random order.
 
     Args:
         brightness, contrast, saturation: largest change of the factor from 1; factors are not below
             0.
-        hue: largest shift to either side as a fraction of the colour circle, up to 0.5.
+        hue: largest shift to either side as a fraction of the color circle, up to 0.5.
 
     Raises: ConfigError for a negative change or a hue beyond 0.5.
     Source: ``ColorJitter`` of torchvision, in the form that albumentations gives it for uint8
-    pictures.
+    images.
     """
     if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
         raise ConfigError(
@@ -291,12 +291,12 @@ def color_jitter(
 
 
 def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """``factor * image``, cut to 0..255 and to whole grey levels."""
+    """``factor * image``, cut to 0..255 and to whole gray levels."""
     return cv2.LUT(image, _table(factor, 0.0))
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """The distance of every value from the mean grey level, times ``factor``; cut like
+    """The distance of every value from the mean gray level, times ``factor``; cut like
     brightness.
     """
     mean = float(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean())
@@ -304,13 +304,13 @@ def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """The distance of every pixel from its own grey level, times ``factor``; rounded."""
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    return cv2.addWeighted(image, factor, grey, 1 - factor, 0.0)
+    """The distance of every pixel from its own gray level, times ``factor``; rounded."""
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    return cv2.addWeighted(image, factor, gray, 1 - factor, 0.0)
 
 
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
-    """Every colour moved by ``shift`` of the colour circle, in OpenCV's steps of 2 degrees, cut
+    """Every color moved by ``shift`` of the color circle, in OpenCV's steps of 2 degrees, cut
     to whole ones.
     """
     if shift == 0:
@@ -322,7 +322,7 @@ def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
 
 
 def _table(factor: float, offset: float) -> np.ndarray:
-    """(256,) uint8: ``factor * level + offset`` of every grey level, as whole numbers within
+    """(256,) uint8: ``factor * level + offset`` of every gray level, as whole numbers within
     0..255.
     """
     return np.clip(

@@ -14,7 +14,7 @@ from mindyolo_ext.data.types import Sample
 
 
 def adjust_contrast(image: np.ndarray, alpha: float, beta: float) -> np.ndarray:
-    """``alpha * image + beta``, rounded and saturated to uint8; ``beta`` is in grey levels."""
+    """``alpha * image + beta``, rounded and saturated to uint8; ``beta`` is in gray levels."""
     return cv2.addWeighted(image, alpha, image, 0.0, beta)
 
 
@@ -27,9 +27,9 @@ def contrast_brightness(
     beta: tuple[float, float] = (0.25, 1.75),
     probability: float = 1.0,
 ) -> Sample:
-    """The picture with another contrast (factor ``alpha``) and brightness (``beta`` grey levels).
+    """The image with another contrast (factor ``alpha``) and brightness (``beta`` gray levels).
 
-    Source: Yolo-FastestV2 ``utils/datasets.py``. As in the original: ``beta`` is added in grey
+    Source: Yolo-FastestV2 ``utils/datasets.py``. As in the original: ``beta`` is added in gray
         levels, so its default hardly changes the brightness.
     """
     if context.rng.random() >= probability:

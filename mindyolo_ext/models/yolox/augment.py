@@ -1,10 +1,10 @@
 """YOLOX's augmentations. NumPy and OpenCV only.
 
-A training picture takes two steps, then ``resize`` pads it to the network's size:
+A training image takes two steps, then ``resize`` pads it to the network's size:
 
     yolox_mosaic      four photos around a point -> turned, scaled, sheared and moved
                       -> perhaps half of another photo
-    yolox_hsv_flip    shifted colours, mirror image, and which boxes stay
+    yolox_hsv_flip    shifted colors, mirror image, and which boxes stay
 
 Each step draws its random numbers and hands them to plain functions, which always do the same with
 the same numbers.
@@ -42,7 +42,7 @@ def yolox_mosaic(
     mixup_probability: float = 0.0,
     mixup_scale: tuple[float, float] = (0.5, 1.5),
 ) -> Sample:
-    """Four photos as one picture of the network's size, perhaps with half of a fifth; or the photo
+    """Four photos as one image of the network's size, perhaps with half of a fifth; or the photo
     as it came.
 
     Boxes are cut at the border but all kept, even without area: ``yolox_hsv_flip`` sorts them out.
@@ -64,7 +64,7 @@ def yolox_mosaic(
         sample,
         *(context.dataset.load(int(index)) for index in rng.integers(len(context.dataset), size=3)),
     ]
-    centre = (
+    center = (
         int(rng.uniform(0.5 * width, 1.5 * width)),
         int(rng.uniform(0.5 * height, 1.5 * height)),
     )
@@ -76,7 +76,7 @@ def yolox_mosaic(
         shift=rng.uniform(-translate, translate, 2) * (width, height),
     )
     joined = warp(
-        join_four(parts, centre, size, context.input_spec.pad_value),
+        join_four(parts, center, size, context.input_spec.pad_value),
         matrix,
         size,
         context.input_spec.pad_value,
@@ -111,28 +111,28 @@ def yolox_hsv_flip(
     min_side: float = 1.0,
     max_boxes: float = 120,
 ) -> Sample:
-    """The picture scaled to fit into the network's size, with shifted colours, perhaps mirrored;
+    """The image scaled to fit into the network's size, with shifted colors, perhaps mirrored;
     without tiny boxes.
 
     Boxes with a side of ``min_side`` network pixels or less go. As in the original: where none is
-    left, all stay and the picture is neither shifted in colour nor mirrored, and so is a picture
+    left, all stay and the image is neither shifted in color nor mirrored, and so is an image
     that had none to begin with.
 
     Args:
-        probability: of the colour shift.
+        probability: of the color shift.
         hue: largest shift to either side in OpenCV's units of 2 degrees; each of the three shifts
             has an even chance.
         saturation, value: the same in steps of 1 / 255.
         flip_probability: of the mirror image.
-        max_boxes: further boxes of a picture are left out.
+        max_boxes: further boxes of an image are left out.
     """
     rng, size = context.rng, context.input_spec.size
     shifts = rng.uniform(-1, 1, 3) * (hue, saturation, value) * rng.integers(0, 2, 3)
-    shift_colours, flip = rng.random() < probability, rng.random() < flip_probability
+    shift_colors, flip = rng.random() < probability, rng.random() < flip_probability
     fitted = fit(trained_on(sample), size)
     kept = drop_tiny(fitted, size, min_side)
     if len(kept.boxes):
-        image = shift_hsv(kept.image, shifts) if shift_colours else kept.image
+        image = shift_hsv(kept.image, shifts) if shift_colors else kept.image
         fitted = mirror(replace(kept, image=image)) if flip else replace(kept, image=image)
     return _rows(fitted, slice(int(max_boxes)))
 
@@ -158,27 +158,27 @@ def fit(sample: Sample, size: tuple[int, int]) -> Sample:
 
 
 def join_four(
-    parts: Sequence[Sample], centre: tuple[int, int], size: tuple[int, int], pad_value: int
+    parts: Sequence[Sample], center: tuple[int, int], size: tuple[int, int], pad_value: int
 ) -> Sample:
     """Four photos on a canvas of twice the network's size, touching one point.
 
     Args:
         parts: upper left, upper right, lower left, lower right; each is scaled to fit into
             ``size``.
-        centre: the point (x, y) in pixels of the canvas.
+        center: the point (x, y) in pixels of the canvas.
         size: (height, width) of the network input.
-        pad_value: grey level of what stays empty.
+        pad_value: gray level of what stays empty.
     """
     # Twice: cutting the sides to whole pixels may have lost one
     fitted = [fit(fit(trained_on(part), size), size) for part in parts]
-    corners = around(centre, [part.image.shape[:2] for part in fitted])
+    corners = around(center, [part.image.shape[:2] for part in fitted])
     return join(fitted, corners, (2 * size[0], 2 * size[1]), pad_value)
 
 
 def affine_matrix(
     angle: float, factor: float, *, shear: Sequence[float], shift: Sequence[float]
 ) -> np.ndarray:
-    """(2, 3) matrix that turns, scales and shears about the ORIGIN, not the centre, and then moves.
+    """(2, 3) matrix that turns, scales and shears about the ORIGIN, not the center, and then moves.
 
     Args:
         angle, shear: degrees; ``shear`` along x and y.
@@ -206,7 +206,7 @@ def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int], pad_value: i
 def scale_and_flip(
     sample: Sample, factor: float, flip: bool, size: tuple[int, int], *, pad_value: int
 ) -> Sample:
-    """The photo in the top left of a picture of ``size`` (height, width), which is then scaled
+    """The photo in the top left of an image of ``size`` (height, width), which is then scaled
     and perhaps mirrored.
     """
     fitted = fit(fit(trained_on(sample), size), size)
@@ -243,7 +243,7 @@ def blend(sample: Sample, other: Sample, offset: tuple[int, int]) -> Sample:
 
 
 def shift_hsv(image: np.ndarray, shifts: Sequence[float]) -> np.ndarray:
-    """The picture with hue (turning), saturation and value (cut at 0 and 255) shifted by whole
+    """The image with hue (turning), saturation and value (cut at 0 and 255) shifted by whole
     steps.
     """
     hue, saturation, value = (int(shift) for shift in shifts)  # cut towards zero

@@ -1,4 +1,4 @@
-"""DynamicDet's augmentation: equal to the original with its random numbers, and pictures and
+"""DynamicDet's augmentation: equal to the original with its random numbers, and images and
 boxes move together.
 """
 
@@ -196,7 +196,7 @@ def test_nine_photos_by_hand(tmp_path: Path) -> None:
 
 
 def test_outlines_are_looked_at_in_a_thousand_points() -> None:
-    """A diamond, another of which the right corner reaches out of the picture, and one far
+    """A diamond, another of which the right corner reaches out of the image, and one far
     outside.
     """
     diamond = np.array([[30, 10], [50, 30], [30, 50], [10, 30]], np.float32)

@@ -1,4 +1,4 @@
-"""Gold-YOLO's augmentation: pictures and boxes move together, by the rules of the original
+"""Gold-YOLO's augmentation: images and boxes move together, by the rules of the original
 written down again here.
 """
 
@@ -24,7 +24,7 @@ LEVELS = (40, 80, 160, 220)
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Four plain pictures of different shape, each with one box all over it and a crowd."""
+    """Four plain images of different shape, each with one box all over it and a crowd."""
     sizes = [(64, 96), (96, 96), (120, 60), (31, 50)]
     return plain_photos(tmp_path_factory.mktemp("photos"), sizes, LEVELS)
 
@@ -39,7 +39,7 @@ STILL = (0.0, 1.0, (0.0, 0.0), (0.5, 0.5))  # angle, factor, shear, target: the 
 
 
 def test_a_still_mosaic_by_hand(photos: Dataset) -> None:
-    """Centre (80, 100) on the canvas of 192 x 192, of which the inner 96 x 96 from (48, 48) are
+    """Center (80, 100) on the canvas of 192 x 192, of which the inner 96 x 96 from (48, 48) are
     seen.
     """
     script = Script(0.0, [1, 2, 3], [3, 0, 2, 1], 100.4, 80.9, *STILL, 0.9)

@@ -42,7 +42,7 @@ def using(rng: object, dataset: Dataset | None = None, index: int = 0) -> Augmen
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Five plain pictures, each with one box all over it and an ignored one inside."""
+    """Five plain images, each with one box all over it and an ignored one inside."""
     sizes = [(64, 96), (96, 96), (192, 96), (24, 48), (96, 48)]
     return plain_photos(tmp_path_factory.mktemp("photos"), sizes, LEVELS)
 
@@ -64,7 +64,7 @@ def test_the_mosaic_equals_the_original(golden: Golden) -> None:
         )
         for number in range(4)
     ]
-    result = augment.join_centred(parts, official_input((side, side)))
+    result = augment.join_centered(parts, official_input((side, side)))
     np.testing.assert_array_equal(result.image[:, :, ::-1], stored["canvas"])
     np.testing.assert_allclose(result.boxes / (2 * side), stored["bboxes"], atol=1e-7)
     np.testing.assert_array_equal(result.labels, stored["classes"][:, 0])
@@ -252,7 +252,7 @@ def test_boxes_follow_the_pixels_in_perspective(seed: int) -> None:
     assert_boxes_follow(result, 2.5)  # frames of tilted blocks
 
 
-# ---- colours -------------------------------------------------------------------------------------
+# ---- colors -------------------------------------------------------------------------------------
 
 PIXELS = np.array([[[0, 0, 0], [255, 255, 255], [10, 60, 200], [100, 101, 102]]], np.uint8)  # BGR
 
@@ -265,8 +265,8 @@ def test_brightness_and_contrast_by_hand() -> None:
     np.testing.assert_array_equal(
         augment.adjust_brightness(PIXELS, 0.5)[0, 2:], [[5, 30, 100], [50, 50, 51]]
     )
-    grey = [0, 255, 96, 101]  # 0.114 B + 0.587 G + 0.299 R, rounded
-    mean = sum(grey) / 4
+    gray = [0, 255, 96, 101]  # 0.114 B + 0.587 G + 0.299 R, rounded
+    mean = sum(gray) / 4
     np.testing.assert_array_equal(
         augment.adjust_contrast(PIXELS, 0.5), (PIXELS * 0.5 + mean * 0.5).astype(np.uint8)
     )

@@ -1,4 +1,4 @@
-"""YOLOX's augmentations: with the original's random numbers they give the original's pictures
+"""YOLOX's augmentations: with the original's random numbers they give the original's images
 and boxes.
 """
 
@@ -97,7 +97,7 @@ def mosaic_numbers(case: dict) -> list:
     )
 
 
-def colour_numbers(case: dict) -> list:
+def color_numbers(case: dict) -> list:
     """The original's draws in the order of ``yolox_hsv_flip``; any, where it drew none."""
     return [
         case.get("shifts", [0.5] * 3),
@@ -137,7 +137,7 @@ def augmented(case: dict, photos: Dataset) -> Sample:
     sample = photos.load(case["index"])
     for step, numbers, keywords in (
         (yolox_augment.yolox_mosaic, mosaic_numbers(case), SETTINGS[case["settings"]]),
-        (yolox_augment.yolox_hsv_flip, colour_numbers(case), {}),
+        (yolox_augment.yolox_hsv_flip, color_numbers(case), {}),
     ):
         script = Script(numbers)
         sample = step(sample, AugmentContext(script, photos, spec, 0, case["index"]), **keywords)
@@ -205,7 +205,7 @@ def test_numbers_are_drawn_from_the_ranges_of_the_original(
         (0, height - 64),
         (0, width - 96),
     ]
-    script = Script(colour_numbers(case))
+    script = Script(color_numbers(case))
     yolox_augment.yolox_hsv_flip(photos.load(5), AugmentContext(script, photos, SPEC, 0, 5))
     assert script.asked == [(-1, 1), (0, 2)]
 
