@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from mindyolo_ext.config import load_config, override
+from mindyolo_ext.data.augment.registry import list_augmentations
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.engine.build import training_pipeline
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.models.registry import list_models
+from mindyolo_ext.models.registry import list_models, load_augmentations
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs"
 YOLOX = {"nano": 416, "tiny": 416, "s": 640, "m": 640, "l": 640, "x": 640, "darknet53": 640}
@@ -117,6 +118,16 @@ def test_every_recipe_loads_and_its_steps_exist(path):
         assert config.model.name in list_models()
         step = {"distill": "_distill", "step2": "_router"}.get(path.stem.rpartition("-")[2], "")
         assert config.train.loss["name"] == f"{path.parent.name}{step}_loss"
+
+
+def test_every_step_is_in_a_recipe():
+    load_augmentations()
+    used = {"resize"}
+    for path in RECIPES.rglob("*.yaml"):
+        config = load_config(path)
+        for steps in (config.data.augment, *(stage.augment or [] for stage in config.train.stages)):
+            used |= {step if isinstance(step, str) else step["name"] for step in steps}
+    assert used == set(list_augmentations())
 
 
 @pytest.mark.parametrize(("scale", "size"), YOLOX.items())

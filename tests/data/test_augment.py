@@ -1,5 +1,6 @@
 """Augmentations that families share: boxes move with pixels, and every step keeps its promises."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,19 +8,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
+from launching import ROOT
 from photos import plain_photos
 
 from mindyolo_ext.data.augment import color, combine, geometry
 from mindyolo_ext.data.augment.boxes import keep_visible
 from mindyolo_ext.data.augment.registry import (
     AugmentContext,
+    find_augmentation,
     list_augmentations,
     register_augmentation,
 )
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.types import Sample
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.models.registry import families
+from mindyolo_ext.models.registry import families, load_augmentations
 
 SPEC = InputSpec(size=(64, 96), resize="stretch")
 SHARED = (
@@ -210,3 +214,16 @@ def test_registering_checks_name_and_keywords() -> None:
         register_augmentation(hsv)
     with pytest.raises(TypeError, match="gain must be keyword-only"):
         register_augmentation(positional)
+
+
+def test_the_page_lists_every_step_with_its_defaults() -> None:
+    load_augmentations()
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|$", page, re.M))
+    for name in list_augmentations():
+        pairs = re.findall(r"(\w+) (\[[^]]*\]|[\d.]+)", listed[name])
+        defaults = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in find_augmentation(name).defaults.items()
+        }
+        assert {key: yaml.safe_load(value) for key, value in pairs} == defaults, name

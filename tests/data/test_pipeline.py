@@ -1,13 +1,16 @@
 """The pipeline: which steps a recipe may name, and what comes out."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import Golden
+from launching import ROOT
 from photos import add_photo
 
+from mindyolo_ext.data.augment import registry
 from mindyolo_ext.data.augment.registry import Augmentation, AugmentContext, find_augmentation
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
@@ -122,3 +125,12 @@ def test_faulty_steps(shapes: Dataset, step: object, message: str) -> None:
 
 def test_rows_for_boxes_come_in_eights() -> None:
     assert [padded_count(boxes) for boxes in (0, 1, 8, 9, 17)] == [8, 8, 8, 16, 24]
+
+
+def test_the_step_on_the_page_works(shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    monkeypatch.setattr(registry, "_AUGMENTATIONS", dict(registry._AUGMENTATIONS))
+    exec(program, {})
+    image = build_pipeline([{"name": "gray", "probability": 1}], SPEC, shapes)(0).image
+    assert (image == image[:, :, :1]).all() and image.std() > 5

@@ -41,6 +41,7 @@ def recipe(name: str):
 def test_there_is_a_recipe_for_every_published_row():
     assert {p.stem for p in RECIPES.glob("*.yaml")} == {f"simple-yolo-{n}" for n in PUBLISHED} | {
         "base",
+        "simple-yolo-resnet18-any-angle",
         "simple-yolo-resnet18-bccd",
     }
 
