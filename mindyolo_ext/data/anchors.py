@@ -1,4 +1,4 @@
-"""Anchor boxes for a data set by k-means: the work behind ``mindyolo-ext anchors``."""
+"""Anchor boxes for a data set by k-means, for ``mindyolo-ext anchors``."""
 
 import os
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def generate_anchors(
     seed: int = 0,
     restarts: int = 20,
 ) -> AnchorResult:
-    """The best anchors of several seeded k-means runs.
+    """Find the best anchors of several seeded k-means runs.
 
     Args:
         source: data set (ignored boxes are left out), or box sizes (N, 2) width, height as

@@ -1,6 +1,4 @@
-"""What is in a data set, and what is wrong with it: the report behind ``mindyolo-ext
-check-data``.
-"""
+"""Reports what is in a data set and what is wrong with it, for ``mindyolo-ext check-data``."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -128,10 +126,9 @@ class DatasetReport:
 
 
 def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
-    """Reads every image and box of a data set.
+    """Load every image of a data set and check every box.
 
-    Make the data set with ``build_dataset(..., strict=False)``, so that faulty labels stand in the
-    report instead of stopping it.
+    Build the data set with ``strict=False``, so faulty labels are reported instead of raised.
 
     Args:
         dataset: to check.
@@ -185,14 +182,14 @@ def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
 
 
 def _odd_boxes(path: str, found: Annotations, class_names: list[str]) -> list[Problem]:
-    """Boxes that stand twice, are thinner than a pixel or extremely long."""
+    """Boxes that are there twice, thinner than a pixel or extremely long."""
     problems, seen = [], set()
     for box, label in zip(found.boxes.astype(float), found.labels, strict=True):
         text = f"{class_names[label]} ({', '.join(f'{value:.1f}' for value in box)}) xyxy"
         key = (int(label), *np.rint(box).astype(int).tolist())
         sides = box[2:] - box[:2]
         if key in seen:
-            problems.append(Problem("duplicate box", path, f"{text} stands twice"))
+            problems.append(Problem("duplicate box", path, f"{text} is there twice"))
         elif sides.min() < 1:
             problems.append(Problem("odd box", path, f"{text} is thinner than a pixel"))
         elif sides.max() > _SLIVER * sides.min():

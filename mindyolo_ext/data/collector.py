@@ -16,17 +16,15 @@ logger = logging.getLogger(__name__)
 
 
 class Collector:
-    """Gathers images and boxes while a reader goes through its files; repairs odd boxes and keeps
-    count.
+    """Gathers images and boxes while a reader goes through its files, and repairs odd boxes.
 
-    Boxes outside the image are clipped, boxes without area dropped; ``finish`` warns with the
-    counts. Faults are collected too, so that one run reports them all.
+    Boxes that reach out of the image are clipped and boxes without area are dropped; ``finish``
+    logs the counts. Faults are collected too, so one run reports them all.
 
     Args:
         name: what messages call the data set.
         class_names: one name per label.
-        relative: boxes are fractions of width and height; the limits are then 1 and no size is
-            needed.
+        relative: boxes are fractions of width and height, so the image's size is not needed.
         tolerance: how far a box may reach outside before it is counted as clipped, in the units of
             the boxes.
     """
@@ -46,7 +44,7 @@ class Collector:
             raise DataError(f"{name}: wanted at least one class name, got none")
 
     def report(self, kind: str, where: str, message: str) -> None:
-        """Notes a problem."""
+        """Note a problem."""
         self.problems.append(Problem(kind, where, message))
 
     def add(
@@ -61,10 +59,11 @@ class Collector:
         where: Sequence[str],
         polygons: Sequence[np.ndarray | None] | None = None,
     ) -> None:
-        """Adds an image.
+        """Add an image with its boxes.
 
         Args:
-            where: the place of each box in the files.
+            size: (height, width), or None to look into the file when needed.
+            where: file and line of each box.
             polygons: the outline (points, 2) of each box in the boxes' units, None for a box
                 without; they are clipped like the boxes.
         """
@@ -72,20 +71,7 @@ class Collector:
             self.report("missing image", path, "no such image")
         boxes = np.array(list(boxes), np.float64).reshape(-1, 4)
         labels, ignore = np.array(list(labels), np.int64), np.array(list(ignore), bool)
-        keep = np.ones(len(boxes), bool)
-        for row, (label, place) in enumerate(zip(labels, where, strict=True)):
-            if not 0 <= label < len(self.class_names):
-                self.report(
-                    "class out of range",
-                    place,
-                    f"wanted a class index 0..{len(self.class_names) - 1}, got {label}",
-                )
-                keep[row] = False
-            elif not np.isfinite(boxes[row]).all():
-                self.report(
-                    "malformed label", place, f"wanted finite numbers, got {boxes[row].tolist()}"
-                )
-                keep[row] = False
+        keep = self._well_formed(boxes, labels, where)
         if len(boxes) and not self._relative and size is None:
             size = self._size_of(path)
         limit = np.array((1.0, 1.0) if self._relative or size is None else size[::-1], np.float64)
@@ -107,13 +93,13 @@ class Collector:
         )
 
     def finish(
-        self, cache: bool = False, strict: bool = True, dataset_class: type[Dataset] = Dataset
+        self, *, cache: bool = False, strict: bool = True, dataset_class: type[Dataset] = Dataset
     ) -> Dataset:
-        """The data set, with a warning that counts the repairs.
+        """Make the data set and log how many boxes were repaired.
 
         Args:
             cache: as in ``Dataset``.
-            strict: raise at faults; otherwise they only stand in ``Dataset.problems``.
+            strict: raise if there are faults; otherwise list them in ``Dataset.problems``.
             dataset_class: the class to make.
 
         Raises: MissingFileError or DataError that lists the first faults; DataError without any
@@ -146,6 +132,23 @@ class Collector:
             problems=self.problems,
             polygons=self._polygons,
         )
+
+    def _well_formed(
+        self, boxes: np.ndarray, labels: np.ndarray, where: Sequence[str]
+    ) -> np.ndarray:
+        """(N,) bool: which boxes have a known class and finite numbers; reports the others."""
+        keep = np.ones(len(boxes), bool)
+        last = len(self.class_names) - 1
+        for row, (box, label, place) in enumerate(zip(boxes, labels, where, strict=True)):
+            if not 0 <= label <= last:
+                message = f"wanted a class index 0..{last}, got {label}"
+                self.report("class out of range", place, message)
+                keep[row] = False
+            elif not np.isfinite(box).all():
+                message = f"wanted finite numbers, got {box.tolist()}"
+                self.report("malformed label", place, message)
+                keep[row] = False
+        return keep
 
     def _size_of(self, path: str) -> tuple[int, int] | None:
         """(height, width) from the file, None with a note where it cannot be read."""

@@ -62,33 +62,22 @@ class Dataset:
         self._sizes = np.array([size or (0, 0) for size in sizes], np.int32).reshape(-1, 2)
         counts = [len(labels) for _, labels, _ in annotations]
         self._offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        # flat arrays: small, and quick to hand to worker processes
-        self._boxes = np.concatenate(
-            [np.zeros((0, 4), np.float32)] + [a[0] for a in annotations]
-        ).astype(np.float32)
-        self._labels = np.concatenate([np.zeros(0, np.int64)] + [a[1] for a in annotations]).astype(
-            np.int64
-        )
-        self._ignore = np.concatenate([np.zeros(0, bool)] + [a[2] for a in annotations]).astype(
-            bool
-        )
+        # Flat arrays are small and quick to send to worker processes.
+        self._boxes = _joined([a[0] for a in annotations], (0, 4), np.float32)
+        self._labels = _joined([a[1] for a in annotations], (0,), np.int64)
+        self._ignore = _joined([a[2] for a in annotations], (0,), bool)
         self._images: dict[int, np.ndarray] | None = {} if cache else None
-        flat = [outline for rows in polygons or () for outline in rows]
         self._points: np.ndarray | None = None  # (points, 2) of all outlines
-        if any(outline is not None for outline in flat):
-            if len(flat) != len(self._labels):
+        outlines = [outline for rows in polygons or () for outline in rows]
+        if any(outline is not None for outline in outlines):
+            if len(outlines) != len(self._labels):
                 raise ValueError(
                     f"{name}: wanted an outline or None for each of {len(self._labels)} boxes, got "
-                    f"{len(flat)}"
+                    f"{len(outlines)}"
                 )
-            empty = np.zeros((0, 2), np.float32)
-            flat = [
-                empty if outline is None else np.asarray(outline, np.float32) for outline in flat
-            ]
-            self._points = np.concatenate(flat)
-            self._first_points = np.concatenate(
-                [[0], np.cumsum([len(outline) for outline in flat])]
-            )
+            points = [np.zeros((0, 2)) if outline is None else outline for outline in outlines]
+            self._points = _joined(points, (0, 2), np.float32)
+            self._first_points = np.concatenate([[0], np.cumsum([len(its) for its in points])])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -144,8 +133,7 @@ class Dataset:
         return int(np.diff(kept).max(initial=0))
 
     def load(self, index: int) -> Sample:
-        """Image ``index`` with its boxes. A cached image is read-only: augmentations must not
-        write into it.
+        """Load image ``index`` with its boxes. A cached image is read-only.
 
         Raises: MissingFileError for a missing image, DataError for a broken one or one whose size
             is not the one its labels were made for.
@@ -170,9 +158,7 @@ class Dataset:
         )
 
     def coco_ground_truth(self) -> dict[str, list[dict[str, Any]]]:
-        """The boxes as pycocotools wants them; category ids are ``category_ids``, ignored boxes
-        become crowds.
-        """
+        """The boxes as pycocotools wants them, ignored ones as crowds."""
         images, rows = [], []
         for index, image_id in enumerate(self.image_ids):
             found = self.annotations(index)
@@ -203,3 +189,10 @@ class Dataset:
             for i, name in zip(self.category_ids, self.class_names, strict=True)
         ]
         return {"images": images, "annotations": rows, "categories": categories}
+
+
+def _joined(
+    arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype: type[np.generic] | type[bool]
+) -> np.ndarray:
+    """The arrays as one; one of shape ``empty`` if there are none."""
+    return np.concatenate([np.zeros(empty, dtype), *arrays]).astype(dtype)

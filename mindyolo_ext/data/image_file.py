@@ -15,8 +15,7 @@ _ORIENTATION = 0x0112  # EXIF tag; 5..8 swap height and width
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Pixels of an image file, uint8 BGR (h, w, 3); an EXIF orientation is applied, gray becomes
-    BGR.
+    """Read an image file as uint8 BGR (h, w, 3), upright by its EXIF orientation.
 
     The file is read by NumPy and decoded from memory, so paths with any letters work on every
     system.
@@ -35,7 +34,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
-    """Writes uint8 BGR (h, w, 3); the suffix chooses the format, ``quality`` is for JPEG.
+    """Write uint8 BGR (h, w, 3); the suffix chooses the format, ``quality`` is for JPEG.
 
     Raises: UsageError if OpenCV has no encoder for the suffix.
     """

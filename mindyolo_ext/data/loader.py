@@ -1,4 +1,4 @@
-"""Batches from a pipeline, prepared ahead by threads or processes. NumPy and OpenCV only."""
+"""Prepares batches of a pipeline ahead, in threads or processes. NumPy and OpenCV only."""
 
 import queue
 from collections import deque
@@ -19,7 +19,7 @@ SizeSchedule = Callable[[int], tuple[int, int] | None]
 
 
 class Loader:
-    """Batches of an epoch, the same for a seed whatever the number and kind of workers.
+    """Batches of an epoch; for a seed the same with any number and kind of workers.
 
     The order of an epoch depends on (seed, epoch) alone. Of each global batch of ``world_size *
     batch_size`` images, rank r gets the rows ``r * batch_size`` to ``(r + 1) * batch_size``, so n
@@ -133,7 +133,7 @@ class Loader:
         return [order[start : start + self.batch_size] for start in starts]
 
     def epoch(self, number: int, size_schedule: SizeSchedule | None = None) -> Iterator[Batch]:
-        """Yields the batches of epoch ``number`` (from 0).
+        """Yield the batches of epoch ``number`` (from 0).
 
         Args:
             number: with the seed it fixes order and augmentation, so that a run may start at any
@@ -161,7 +161,7 @@ class Loader:
         yield from self._ahead(plan, number)
 
     def close(self) -> None:
-        """Ends the workers; the next ``epoch`` would start new ones."""
+        """End the workers; the next ``epoch`` starts new ones."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
             self._pool = None
@@ -179,7 +179,7 @@ class Loader:
     def _ahead(
         self, plan: list[tuple[np.ndarray, tuple[int, int] | None]], epoch: int
     ) -> Iterator[Batch]:
-        """Yields the batches in order while the workers prepare the next ``prefetch``."""
+        """Yield the batches in order while the workers prepare the next ``prefetch``."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
             for _ in range(self.workers if self.worker_kind == "process" else 0):
@@ -212,7 +212,7 @@ class Loader:
                         row.cancel()
 
     def _prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
-        """One image, made in this thread or in the process that this thread picks."""
+        """Prepare one image in this thread, or in a process that this thread picks."""
         if self.worker_kind == "thread":
             return prepare_row(self.pipeline, index, epoch, size)
         worker = self._idle.get()  # there are as many as threads
@@ -225,9 +225,7 @@ class Loader:
     def _gather(
         self, rows: list[Future], indices: np.ndarray, size: tuple[int, int] | None
     ) -> Batch:
-        """Waits for the images of a batch and stacks them; after a failure the others are
-        called off.
-        """
+        """Wait for the images of a batch and stack them; after a failure cancel the others."""
         try:
             return self._collate([row.result() for row in rows], indices, size)
         finally:
@@ -235,7 +233,7 @@ class Loader:
                 row.cancel()
 
     def _collate(self, rows: list[Row], indices: np.ndarray, size: tuple[int, int] | None) -> Batch:
-        """Stacks images into a batch of the full size."""
+        """Stack images into a batch of the full size."""
         spec, count = self.pipeline.input_spec, self.batch_size
         images = np.zeros((count, 3, *(size or spec.size)), np.float32)
         targets = np.zeros((count, self.max_boxes, 5), np.float32)

@@ -1,6 +1,4 @@
-"""A small made-up data set of circles, squares and triangles, for the demonstration and for
-tests.
-"""
+"""A small made-up data set of circles, squares and triangles, for demonstration and tests."""
 
 import json
 from pathlib import Path
@@ -28,8 +26,7 @@ def make_shapes_dataset(
     image_format: str = "jpg",
     progress: bool = True,
 ) -> Path:
-    """Writes seeded images with 1 to 4 shapes each and their boxes in three forms; returns the
-    folder.
+    """Write seeded images with 1 to 4 shapes each and their boxes in three forms.
 
     The folder then holds ``images/{train,val}``, label files beside the images (darknet) and in
     ``labels`` (YOLO text, ``shapes.yaml``), ``annotations/{train,val}.json`` (COCO), ``train.txt``,

@@ -9,11 +9,9 @@ from mindyolo_ext.errors import DataError, MissingFileError
 
 
 def find_path(text: str | Path | Sequence[str], *folders: str | Path) -> Path:
-    """The file or folder ``text``: as it is when absolute, otherwise in the first of ``folders``
-    that has it.
+    """Find the file or folder ``text``, if it is relative in the first of ``folders`` that has it.
 
-    A list names alternatives, the first that exists is taken; a name with ``*`` stands for the one
-    file it matches.
+    Of a list, the first that exists is taken. A name with ``*`` means the one file it matches.
 
     Raises: MissingFileError that lists the places tried; DataError if a pattern matches several
         files.
@@ -64,7 +62,7 @@ def read_lines(path: str | Path) -> list[tuple[int, str]]:
 
 
 def read_names(names: str | Path | Sequence[str], *folders: str | Path) -> list[str]:
-    """Class names from a list, or from a file with one name per line (searched in ``folders``).
+    """Class names from a list, or from a file in one of ``folders`` with a name per line.
 
     Raises: DataError without names or with a name twice.
     """

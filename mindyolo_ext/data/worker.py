@@ -35,7 +35,7 @@ def prepare_row(
     *,
     as_tensor: bool = True,
 ) -> Row:
-    """One image with its boxes as rows of targets, ignored boxes left out.
+    """Prepare one image, with its boxes as rows of targets and ignored boxes left out.
 
     Args:
         index, epoch, size: see ``Pipeline``.
@@ -104,15 +104,13 @@ class WorkerProcess:
         )
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._connection.close()
         self._process.join()
 
 
 def _serve(connection: Connection, pipeline: Pipeline) -> None:
-    """A worker process: answers until the other end closes, leaves Ctrl-C to its parent, keeps
-    to one thread.
-    """
+    """Answer until the other end closes; leave Ctrl-C to the parent and use one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     while True:

@@ -66,7 +66,7 @@ def test_values_have_their_types(tmp_path: Path) -> None:
         ("epochs=3.5", "x.data:5: epochs must be a whole number, got '3.5'"),
         ("learning_rate=fast", "learning_rate must be a number, got 'fast'"),
         ("steps=1,two", "steps must be numbers with commas between, got '1,two'"),
-        ("train=again.txt", "x.data:5: train stands here a second time"),
+        ("train=again.txt", "x.data:5: duplicate key train"),
         ("anchors=1,2,3", "anchors must be width, height pairs, 1 per level, got 3 numbers"),
         ("classes=3", "classes is 3, but x.names has 2 names"),
     ],

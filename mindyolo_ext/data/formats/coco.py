@@ -1,4 +1,4 @@
-"""Data sets in COCO's json form."""
+"""Data sets in COCO's JSON form."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _BOX_TOLERANCE = 0.5  # pixels; COCO rounds its boxes
 
 
 class CocoDataset(Dataset):
-    """A ``Dataset`` whose ground truth is the json file itself: real ids, areas, crowds and
+    """A data set whose ground truth is the JSON file itself, with its ids, areas, crowds and
     unclipped boxes.
     """
 
@@ -49,7 +49,7 @@ def read_coco(
     cache: bool = False,
     strict: bool = True,
 ) -> CocoDataset:
-    """A COCO json file with its folder of images.
+    """Read a COCO JSON file and its folder of images.
 
     Labels are contiguous in the order of the sorted category ids; ``category_ids[label]`` leads
     back. Crowds are kept with ``ignore``. Images without boxes are kept.
@@ -112,11 +112,9 @@ def read_coco(
             where=[row[3] for row in found],
             polygons=[row[4] for row in found],
         )
-    dataset = collector.finish(cache, strict, CocoDataset)
-    dataset.annotation_file, dataset.category_ids = (
-        file,
-        [category["id"] for category in categories],
-    )
+    dataset = collector.finish(cache=cache, strict=strict, dataset_class=CocoDataset)
+    dataset.annotation_file = file
+    dataset.category_ids = [category["id"] for category in categories]
     return dataset
 
 

@@ -54,7 +54,7 @@ _NUMBERS = ("learning_rate",)
 
 
 def parse_data_file(path: str | Path) -> DataFile:
-    """The settings in a ``.data`` file. Lines that start with ``[`` or ``#`` and blank lines are
+    """Parse a ``.data`` file. Lines that start with ``[`` or ``#`` and blank lines are
     skipped.
 
     Raises: MissingFileError; DataError that names file and line for an unknown or repeated key,
@@ -73,7 +73,7 @@ def parse_data_file(path: str | Path) -> DataFile:
         if key not in known:
             raise DataError(f"{path}:{number}: unknown key {key}{did_you_mean(key, known)}")
         if key in values:
-            raise DataError(f"{path}:{number}: {key} stands here a second time")
+            raise DataError(f"{path}:{number}: duplicate key {key}")
         values[key] = _value(key, text, f"{path}:{number}")
     settings = DataFile(**values)
     if settings.anchors is not None:
@@ -110,7 +110,7 @@ def _value(key: str, text: str, where: str) -> str | int | float | tuple[float, 
 def read_darknet(
     *, data: str, split: str, data_root: str | Path = ".", cache: bool = False, strict: bool = True
 ) -> Dataset:
-    """The images of one list of a ``.data`` file, with the label file beside each image.
+    """Read the images of one list of a ``.data`` file, with the label file beside each image.
 
     Args:
         data: the ``.data`` file.
@@ -145,4 +145,4 @@ def read_darknet(
     shown = bar(paths, title="reading labels", show=sys.stderr.isatty())
     for path, image_id in zip(shown, ids_from_names(paths), strict=True):
         add_labelled(collector, path, image_id, os.path.splitext(path)[0] + ".txt")
-    return collector.finish(cache, strict)
+    return collector.finish(cache=cache, strict=strict)

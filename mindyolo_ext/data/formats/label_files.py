@@ -66,8 +66,11 @@ def add_labelled(
     missing_allowed: bool = False,
     polygons: bool = False,
 ) -> None:
-    """Adds an image and the boxes of its label file to ``collector``, with outlines if
-    ``polygons``; faults are noted there.
+    """Add an image and the boxes of its label file to ``collector``, and report faults there.
+
+    Args:
+        missing_allowed: whether an image without a label file is one without boxes.
+        polygons: whether to keep outlines.
     """
     boxes, labels, where, outlines = [], [], [], []
     try:

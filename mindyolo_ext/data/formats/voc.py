@@ -33,7 +33,7 @@ def read_voc(
     cache: bool = False,
     strict: bool = True,
 ) -> Dataset:
-    """One or more image sets of VOC folders as one data set.
+    """Read one or more image sets of VOC folders as one data set.
 
     Objects are the direct ``object`` children of an annotation; their ``part`` boxes are none.
 
@@ -97,7 +97,7 @@ def read_voc(
             ignore=[row[2] for row in rows],
             where=[row[3] for row in rows],
         )
-    return collector.finish(cache, strict)
+    return collector.finish(cache=cache, strict=strict)
 
 
 @dataclass(frozen=True)

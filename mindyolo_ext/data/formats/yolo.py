@@ -36,8 +36,8 @@ def read_yolo(
     cache: bool = False,
     strict: bool = True,
 ) -> Dataset:
-    """Images and label files, described by a yaml file (``data`` and ``split``) or by ``images``
-    and ``names``.
+    """Read images and label files that a YAML file describes (``data`` and ``split``), or
+    ``images`` and ``names``.
 
     The label file of ``a/images/b/c.jpg`` is ``a/labels/b/c.txt`` (the last folder named
     ``images``), or ``<labels>/b/c.txt`` if ``labels`` is given. An empty label file is an image
@@ -100,7 +100,7 @@ def read_yolo(
             missing_allowed=missing_labels == "empty",
             polygons=polygons,
         )
-    return collector.finish(cache, strict)
+    return collector.finish(cache=cache, strict=strict)
 
 
 def _read_yaml(data: str, split: str, data_root: str | Path) -> tuple[str, list[Path], list[str]]:
