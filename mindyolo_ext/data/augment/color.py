@@ -19,10 +19,12 @@ def hsv(
     value: float = 0.36,
     probability: float = 1.0,
 ) -> Sample:
-    """The image with hue, saturation and value multiplied by random factors 1 +- the given gain.
+    """The image with hue, saturation and value multiplied by random factors.
 
-    Source: Yolo-FastestV2 ``utils/datasets.py``, where it is switched off; the same form is in the
-    YOLO family.
+    Args:
+        hue, saturation, value: largest change of the factor from 1.
+
+    Source: YOLOv5 ``augment_hsv``, as in Gold-YOLO's and DynamicDet's loaders.
     """
     if context.rng.random() >= probability:
         return sample

@@ -8,15 +8,13 @@ A training image takes, in this order:
     dynamicdet_paste_in   perhaps objects of other photos, cut out along their outlines
     horizontal_flip
 
-Outlines come with the data set (``polygons: true``); boxes of moved photos follow them. The steps
-draw their random numbers and hand them to plain functions, which always do the same with the same
-numbers.
+Outlines come with the data set (``polygons: true``); boxes of moved photos follow them. Each step
+draws its random numbers and passes them to plain functions.
 
 Source: DynamicDet, arXiv:2304.05552 (a fork of YOLOv7), ``utils/datasets.py``. Left out:
-    ``copy_paste``, which is
-0 in all its recipes. Unlike the original: an image keeps at most ``max_boxes`` boxes, because
-arrays have a fixed shape here; boxes with and without outlines may stand in one mosaic, where the
-original mixes them up.
+    ``copy_paste``, which is 0 in all its recipes. Unlike the original: an image keeps at most
+    ``max_boxes`` boxes, because arrays have a fixed shape here; a mosaic may have boxes with and
+    without outlines, which the original mixes up.
 """
 
 from collections.abc import Sequence
@@ -64,9 +62,10 @@ def dynamicdet_mosaic(
     mixup_probability: float = 0.15,
     max_boxes: float = 160,
 ) -> Sample:
-    """Four or nine photos as one image of the network's size, perhaps blended with as many
-    others; or the photo letterboxed. Whichever it is, it is scaled, turned, sheared and moved at
-    random, and boxes of which too little is left go.
+    """Four or nine photos as one image of the network's size, or the photo letterboxed.
+
+    The result is scaled, turned, sheared and moved at random, and a mosaic is perhaps blended with
+    a second one. Boxes of which too little is left are dropped.
 
     Args:
         probability: of the mosaic; otherwise the photo alone.

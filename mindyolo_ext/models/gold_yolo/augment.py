@@ -1,17 +1,16 @@
 """Gold-YOLO's augmentations. NumPy and OpenCV only.
 
-A training image takes one step of its own, then colors and mirror images as everywhere:
+A training image takes a step of its own, then shared ones:
 
     gold_yolo_mosaic    four photos around a point (or one photo, letterboxed)
                         -> scaled and moved -> perhaps blended with a second such mosaic
     hsv, horizontal_flip
 
-The step draws its random numbers and hands them to plain functions, which always do the same with
-the same numbers.
+The step draws its random numbers and passes them to plain functions.
 
 Source: Gold-YOLO (a fork of YOLOv6 3.0), ``yolov6/data/datasets.py`` and
-    ``yolov6/data/data_augment.py``. Unlike the
-original: an image keeps at most ``max_boxes`` boxes, because arrays have a fixed shape here.
+    ``yolov6/data/data_augment.py``. Unlike the original: an image keeps at most ``max_boxes``
+    boxes, because arrays have a fixed shape here.
 """
 
 from collections.abc import Sequence
@@ -46,11 +45,10 @@ def gold_yolo_mosaic(
     mixup_probability: float = 0.0,
     max_boxes: float = 160,
 ) -> Sample:
-    """Four photos as one image of the network's size, perhaps blended with four others; or the
-    photo letterboxed.
+    """Four photos as one image of the network's size, or the photo letterboxed.
 
-    Whichever it is, it is scaled, turned, sheared and moved at random, and boxes of which too
-    little is left go.
+    The result is scaled, turned, sheared and moved at random, and a mosaic is perhaps blended with
+    a second one. Boxes of which too little is left are dropped.
 
     Args:
         probability: of the mosaic; otherwise the photo alone.

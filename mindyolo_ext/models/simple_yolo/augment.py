@@ -4,22 +4,19 @@ A training image takes, in this order:
 
     simple_yolo_mosaic        four photos that meet in the middle of a canvas, or one photo,
                               letterboxed
-    simple_yolo_perspective   off in the original's recipe; it stands here where somebody wants it
+    simple_yolo_perspective   off in the original's recipe
     simple_yolo_scale_crop    perhaps made smaller or larger, padded, and a random window of the
                               network's size
     color_jitter              brightness, contrast and saturation in a random order
     horizontal_flip
 
-The steps draw their random numbers and hand them to plain functions, which always do the same with
-the same numbers.
+Each step draws its random numbers and passes them to plain functions.
 
 Source: simple-yolo-pytorch, ``datasets/base_dataset.py`` (``load_data``) and ``datasets/voc.py``,
-    whose list of
-albumentations steps is written out here: its ``RandomScale``, ``PadIfNeeded`` and ``RandomCrop``
-    are one step. Unlike
-the original: an image keeps at most ``max_boxes`` boxes, because arrays have a fixed shape here;
-perspective and rotation (``random_affine``) stand before the scaling, which makes no difference but
-for one more resampling.
+    with its list of albumentations steps written out: ``RandomScale``, ``PadIfNeeded`` and
+    ``RandomCrop`` are one step here. Unlike the original: an image keeps at most ``max_boxes``
+    boxes, because arrays have a fixed shape here; perspective and rotation (``random_affine``) come
+    before the scaling, which only adds one resampling.
 """
 
 from collections.abc import Callable, Sequence

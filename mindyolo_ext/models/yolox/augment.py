@@ -6,13 +6,12 @@ A training image takes two steps, then ``resize`` pads it to the network's size:
                       -> perhaps half of another photo
     yolox_hsv_flip    shifted colors, mirror image, and which boxes stay
 
-Each step draws its random numbers and hands them to plain functions, which always do the same with
-the same numbers.
+Each step draws its random numbers and passes them to plain functions.
 
 Source: YOLOX, arXiv:2107.08430, ``yolox/data/datasets/mosaicdetection.py`` and
-    ``yolox/data/data_augment.py``. Unlike
-the original: a step at another size (``train.multi_scale``) is rendered at that size, where the
-original renders at one size and scales the whole batch on the device.
+    ``yolox/data/data_augment.py``. Unlike the original: a step at another size
+    (``train.multi_scale``) is rendered at that size, where the original renders at one size and
+    scales the whole batch on the device.
 """
 
 import math
