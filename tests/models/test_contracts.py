@@ -19,7 +19,7 @@ from mindyolo_ext.contracts import (
     Stepped,
     Variant,
 )
-from mindyolo_ext.data.transform_registry import TRANSFORMS
+from mindyolo_ext.data.augment.registry import find_augmentation, list_augmentations
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models import registry
 from mindyolo_ext.models.registry import create_model, create_trainable, families, part
@@ -69,7 +69,11 @@ def test_the_record_names_its_augmentations(record):
     assert (folder / "original.py").is_file() == record.has_original
     if record.augmentations:
         home = part(record.name, "augment").__name__
-        own = {name for name, (step, *_) in TRANSFORMS.items() if step.__module__ == home}
+        own = {
+            name
+            for name in list_augmentations()
+            if find_augmentation(name).function.__module__ == home
+        }
         assert own == set(record.augmentations)
 
 
