@@ -1,8 +1,10 @@
 """Anchor boxes for a data set by k-means, for ``mindyolo-ext anchors``."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.cluster.vq import ClusterError, kmeans2
@@ -14,6 +16,13 @@ from mindyolo_ext.errors import DataError, MissingFileError, UsageError
 
 _ITERATIONS = 50
 _SAMPLE = 20000  # boxes of a restart; the last one takes all
+_Map: TypeAlias = Callable[[Any], np.ndarray]
+# What k-means clusters, and the way back to sizes
+_FORMS: tuple[tuple[_Map, _Map], ...] = (
+    (np.asarray, np.asarray),
+    (np.sqrt, np.square),
+    (np.log, np.exp),
+)
 
 
 @dataclass(frozen=True)
@@ -80,13 +89,14 @@ def generate_anchors(
     rng = np.random.default_rng(seed)
     part = sizes if len(sizes) <= _SAMPLE else sizes[rng.choice(len(sizes), _SAMPLE, replace=False)]
     starts = np.unique(part, axis=0)
-    best, best_iou = None, -1.0
-    for form, back in ((np.asarray, np.asarray), (np.sqrt, np.square), (np.log, np.exp)):
+    best: np.ndarray | None = None
+    best_iou, best_form = -1.0, _FORMS[0]
+    for form, back in _FORMS:
         for _ in range(restarts if len(starts) >= num_anchors else 0):
             start = starts[rng.choice(len(starts), num_anchors, replace=False)]
             centers = _cluster(form(part), form(start))
             iou = -1.0 if centers is None else mean_best_iou(part, back(centers))
-            if iou > best_iou:
+            if centers is not None and iou > best_iou:
                 best, best_iou, best_form = back(centers), iou, (form, back)
     if best is None:
         raise UsageError(

@@ -163,7 +163,7 @@ def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
             if (kind, path) not in known:
                 report.problems.append(Problem(kind, path, str(error).removeprefix(f"{path}: ")))
             continue
-        sizes.append(sample.image.shape[:2])
+        sizes.append(sample.size)
         found = dataset.annotations(index)
         report.problems += _odd_boxes(path, found, dataset.class_names)
         kept = ~found.ignore

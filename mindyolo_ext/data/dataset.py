@@ -159,7 +159,8 @@ class Dataset:
 
     def coco_ground_truth(self) -> dict[str, list[dict[str, Any]]]:
         """The boxes as pycocotools wants them, ignored ones as crowds."""
-        images, rows = [], []
+        images: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         for index, image_id in enumerate(self.image_ids):
             found = self.annotations(index)
             images.append(

@@ -66,7 +66,10 @@ def image_size(path: str | Path) -> tuple[int, int]:
         elif start[:2] == b"BM" and len(start) >= 26 and struct.unpack("<I", start[14:18])[0] >= 40:
             width, height = struct.unpack("<ii", start[18:26])
             size = abs(height), width
-    return size if size is not None and min(size) > 0 else read_image(path).shape[:2]
+    if size is not None and min(size) > 0:
+        return size
+    image = read_image(path)
+    return image.shape[0], image.shape[1]
 
 
 def _jpeg_size(file) -> tuple[int, int] | None:

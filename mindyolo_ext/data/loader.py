@@ -148,8 +148,8 @@ class Loader:
             (indices, None if size_schedule is None else size_schedule(step))
             for step, indices in enumerate(self.batch_indices(number))
         ]
-        for size in {size for _, size in plan if size is not None}:
-            self.pipeline.input_spec.in_frame(size)  # raises for a size that the model cannot take
+        for asked in {size for _, size in plan if size is not None}:
+            self.pipeline.input_spec.in_frame(asked)  # raises for a size that the model cannot take
         if self.workers == 0:
             for indices, size in plan:
                 yield self._collate(
@@ -184,6 +184,7 @@ class Loader:
             self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
             for _ in range(self.workers if self.worker_kind == "process" else 0):
                 self._idle.put(None)
+        pool = self._pool
         coming: deque[tuple[Future, list[Future]]] = deque()  # batches, each with its rows
         todo = iter(plan)
         with ThreadPoolExecutor(1, thread_name_prefix="collate") as collator:
@@ -191,8 +192,7 @@ class Loader:
             def submit() -> None:
                 for indices, size in todo:
                     rows = [
-                        self._pool.submit(self._prepare, int(index), epoch, size)
-                        for index in indices
+                        pool.submit(self._prepare, int(index), epoch, size) for index in indices
                     ]
                     coming.append((collator.submit(self._gather, rows, indices, size), rows))
                     return

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -95,12 +96,13 @@ def draw_shapes(
     image = _background(rng, size)
     wanted = int(rng.integers(1, 5))
     masks: list[np.ndarray] = []
-    boxes, labels = [], []
+    boxes: list[tuple[int, tuple[int, ...]]] = []  # area and frame of the whole shape
+    labels: list[int] = []
     for _ in range(20 * wanted):
         if len(masks) == wanted:
             break
         label = int(rng.integers(len(SHAPE_NAMES)))
-        mask = cv2.fillPoly(np.zeros(size, np.uint8), [_outline(rng, label, size)], 255)
+        mask = cv2.fillPoly(np.zeros(size, np.uint8), [_outline(rng, label, size)], (255,))
         visible = [earlier & ~mask for earlier in masks]
         whole = [full for full, _ in boxes]
         if any(
@@ -110,7 +112,8 @@ def draw_shapes(
             continue  # would hide another shape
         masks = [*visible, mask]
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        boxes.append(((mask > 0).sum(), (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)))
+        frame = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        boxes.append((int((mask > 0).sum()), frame))
         labels.append(label)
         image = _paint(rng, image, mask)
     image = np.clip(image + rng.normal(0, rng.uniform(2, 8), image.shape), 0, 255).astype(np.uint8)
@@ -143,7 +146,8 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
         shade = image.copy()
         cv2.line(
             shade,
-            *[tuple(int(v) for v in end) for end in ends],
+            [int(v) for v in ends[0]],
+            [int(v) for v in ends[1]],
             color=rng.uniform(0, 255, 3).tolist(),
             thickness=int(rng.integers(1, 4)),
             lineType=cv2.LINE_AA,
@@ -183,7 +187,7 @@ def _paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> np.
         + rng.uniform(-0.25, 0.25) * np.linspace(-1, 1, width)[None, :, None]
         + rng.uniform(-0.25, 0.25) * np.linspace(-1, 1, height)[:, None, None]
     )
-    rim = cv2.erode(mask, np.ones((3, 3), np.uint8), borderValue=0) == 0
+    rim = cv2.erode(mask, np.ones((3, 3), np.uint8), borderValue=(0,)) == 0
     fill = color * shade * np.where(rim, 0.7, 1.0)[:, :, None]
     share = cv2.GaussianBlur(mask, (3, 3), 0)[:, :, None] / 255.0  # a soft edge
     return image * (1 - share) + np.clip(fill, 0, 255) * share
@@ -199,11 +203,13 @@ def _write_split(
     image_format: str,
     progress: bool,
 ) -> None:
-    """Draws and writes the images of one split with all their label files."""
+    """Draw and write the images of one split with all their label files."""
     for name in (f"images/{split}", f"labels/{split}", "annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     height, width = size
-    images, rows, lines = [], [], []
+    images: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    lines: list[str] = []
     for number in bar(numbers, title=f"drawing {split}", show=progress):
         image, boxes, labels = draw_shapes(np.random.default_rng([*seed, number]), size)
         name = f"{number + 1:06d}.{image_format}"

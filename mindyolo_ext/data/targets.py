@@ -9,7 +9,7 @@ _MULTIPLE = 8  # few different shapes, so few compiled graphs
 
 def targets_of(sample: Sample) -> np.ndarray:
     """(N, 5) float32 class, cx, cy, w, h as fractions of the image, ignored boxes left out."""
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     boxes = (sample.boxes / np.array([width, height, width, height], np.float32))[~sample.ignore]
     centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     return np.concatenate([sample.labels[~sample.ignore, None], centers, sides], 1).astype(

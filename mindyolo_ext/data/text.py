@@ -66,11 +66,12 @@ def read_names(names: str | Path | Sequence[str], *folders: str | Path) -> list[
 
     Raises: DataError without names or with a name twice.
     """
+    where: str | Path = "names"
     if isinstance(names, (str, Path)):
         where = find_path(names, *folders)
         found = [line for _, line in read_lines(where)]
     else:
-        where, found = "names", [str(name) for name in names]
+        found = [str(name) for name in names]
     twice = [name for name, count in Counter(found).items() if count > 1]
     if not found or twice:
         raise DataError(

@@ -33,6 +33,11 @@ class Sample:
     path: str
     placement: Placement | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of ``image``."""
+        return self.image.shape[0], self.image.shape[1]
+
 
 @dataclass(frozen=True)
 class Annotations:

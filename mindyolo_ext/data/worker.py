@@ -5,6 +5,7 @@ import signal
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,6 +47,7 @@ def prepare_row(
     path = pipeline.dataset.paths[index]
     try:
         sample = pipeline(index, epoch, size)
+        assert sample.placement is not None  # the pipeline has a step resize
         image = pipeline.input_spec.to_tensor(sample.image) if as_tensor else sample.image
         return Row(image, targets_of(sample), sample.placement, sample.image_id)
     except Exception as error:
@@ -67,7 +69,7 @@ class WorkerProcess:
     def __init__(self, pipeline: Pipeline):
         # never a plain fork: the caller's threads and its framework would be copied half alive
         kinds = multiprocessing.get_all_start_methods()
-        start = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
+        start: Any = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
         self._connection, other = start.Pipe()
         self._process = start.Process(target=_serve, args=(other, pipeline), daemon=True)
         self.alive = True
@@ -118,8 +120,9 @@ def _serve(connection: Connection, pipeline: Pipeline) -> None:
             task = connection.recv()
         except EOFError:
             return
+        answer: Row | Exception
         try:
-            # bytes travel instead of floats
+            # Bytes are sent instead of floats
             answer, trace = prepare_row(pipeline, *task, as_tensor=False), ""
         except Exception as error:
             answer, trace = error, traceback.format_exc()

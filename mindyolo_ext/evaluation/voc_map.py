@@ -137,7 +137,8 @@ def evaluate_voc(
             )
         )
     scores = [(c.ap07, c.ap) for c in per_class if c.num_ground_truth] or [(math.nan, math.nan)]
-    return VocResult(*np.mean(scores, axis=0).tolist(), len(found), per_class)
+    ap07, ap = np.mean(scores, axis=0).tolist()
+    return VocResult(ap07, ap, len(found), per_class)
 
 
 def _checked(

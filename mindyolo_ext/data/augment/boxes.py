@@ -31,7 +31,7 @@ def keep_visible(sample: Sample, min_visible: float, min_side: float) -> Sample:
         min_visible: share of the area before the clipping that must be left.
         min_side: pixels of both sides that must be left.
     """
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     clipped = np.clip(sample.boxes, 0, np.array([width, height] * 2))
     sides, before = clipped[:, 2:] - clipped[:, :2], sample.boxes[:, 2:] - sample.boxes[:, :2]
     keep = (sides >= min_side).all(1) & (sides.prod(1) >= min_visible * before.prod(1))

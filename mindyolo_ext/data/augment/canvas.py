@@ -69,7 +69,7 @@ def fitted(sample: Sample, context: AugmentContext) -> Sample:
     """The sample scaled to fit into the network's size, sides cut to whole pixels; without
     crowds.
     """
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     new_h, new_w = fitted_size((height, width), context)
     image = sample.image
     if (new_w, new_h) != (width, height):
@@ -98,7 +98,7 @@ def letterboxed(sample: Sample, context: AugmentContext) -> Sample:
         shrink="linear",
         border=None,
     )
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     image, placement = spec.resize_image(sample.image)
     free = [
         spec.size[1] - round(width * placement.scale_x),
@@ -185,7 +185,7 @@ def move(
         outlines: (points, 2) pixels for every box, None for a box without.
     """
     height, width = context.input_spec.size
-    projection = movement.projection(sample.image.shape[:2], (height, width))
+    projection = movement.projection(sample.size, (height, width))
     warp, matrix = (
         (cv2.warpPerspective, projection)
         if any(movement.perspective)
@@ -198,16 +198,13 @@ def move(
     corners = moved_points(sample.boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2), projection)
     moved = np.clip(np.concatenate([corners.min(1), corners.max(1)], 1), 0, (width, height) * 2)
     least = np.full(len(moved), MIN_AREA)
-    followed = [row for row, outline in enumerate(outlines or ()) if outline is not None]
+    followed = {row: line for row, line in enumerate(outlines or ()) if line is not None}
     if followed:
-        moved[followed] = outline_frames(
-            [outlines[row] for row in followed], projection, (height, width)
-        )
-        least[followed] = MIN_AREA_OUTLINED
-    before, after = (
-        (sample.boxes[:, 2:] - sample.boxes[:, :2]) * movement.factor,
-        moved[:, 2:] - moved[:, :2],
-    )
+        rows = list(followed)
+        moved[rows] = outline_frames(list(followed.values()), projection, (height, width))
+        least[rows] = MIN_AREA_OUTLINED
+    before = (sample.boxes[:, 2:] - sample.boxes[:, :2]) * movement.factor
+    after = moved[:, 2:] - moved[:, :2]
     keep = (
         (after > MIN_SIDE).all(1)
         & (after.prod(1) > least * before.prod(1))

@@ -41,7 +41,7 @@ def mosaic(
     point_x, point_y = (int(rng.uniform(*center) * side) for side in (width, height))
     parts = [sample, load_other(context), load_other(context), load_other(context)]
     fitted = [_fitted(part, (height, width)) for part in parts]
-    corners = around((point_x, point_y), [part.image.shape[:2] for part in fitted])
+    corners = around((point_x, point_y), [part.size for part in fitted])
     canvas = np.full((height, width, 3), context.input_spec.pad_value, np.uint8)
     for part, corner in zip(fitted, corners, strict=True):
         paint(canvas, part.image, corner)
@@ -61,7 +61,7 @@ def mosaic(
 
 def _fitted(sample: Sample, size: tuple[int, int]) -> Sample:
     """The sample scaled to fit into ``size`` (height, width), sides rounded to whole pixels."""
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     factor = min(size[0] / height, size[1] / width)
     new_h, new_w = (max(1, round(side * factor)) for side in (height, width))
     scale = np.array([new_w / width, new_h / height] * 2, np.float32)
@@ -86,7 +86,7 @@ def mixup(
         return sample
     share = float(context.rng.beta(alpha, alpha))
     other = load_other(context)
-    frame = replace(context.input_spec, size=sample.image.shape[:2], stride=1, resize="letterbox")
+    frame = replace(context.input_spec, size=sample.size, stride=1, resize="letterbox")
     image, placement = frame.resize_image(other.image)
     return replace(
         sample,

@@ -78,7 +78,7 @@ def random_affine(
     rng = context.rng
     if rng.random() >= probability:
         return sample
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     angle, factor = np.deg2rad(rng.uniform(-degrees, degrees)), rng.uniform(*scale)
     shear_x, shear_y = np.tan(np.deg2rad(rng.uniform(-shear, shear, 2)))
     shift = rng.uniform(-translate, translate, 2) * (width, height)

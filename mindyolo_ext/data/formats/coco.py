@@ -113,6 +113,7 @@ def read_coco(
             polygons=[row[4] for row in found],
         )
     dataset = collector.finish(cache=cache, strict=strict, dataset_class=CocoDataset)
+    assert isinstance(dataset, CocoDataset)
     dataset.annotation_file = file
     dataset.category_ids = [category["id"] for category in categories]
     return dataset

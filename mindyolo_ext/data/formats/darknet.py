@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
@@ -63,7 +64,7 @@ def parse_data_file(path: str | Path) -> DataFile:
         spaces may surround ``=``, a value may contain ``=``, and comments are allowed.
     """
     known = [field.name for field in fields(DataFile)]
-    values: dict[str, str | int | float | tuple[float, ...] | None] = {}
+    values: dict[str, Any] = {}
     for number, line in read_lines(path):
         if line[0] in "[#":
             continue

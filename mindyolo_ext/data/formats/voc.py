@@ -80,7 +80,8 @@ def read_voc(
     )
     shown = bar(files, title="reading labels", show=sys.stderr.isatty())
     for file, path, image_id in zip(shown, paths, ids_from_names(paths), strict=True):
-        rows, size = [], None
+        rows: list[_Object] = []
+        size = None
         if not file.is_file():
             collector.report(
                 "missing label", str(file), f"no such annotation file, wanted one for {path}"
@@ -92,12 +93,22 @@ def read_voc(
             path,
             image_id,
             size,
-            boxes=[row[0] for row in rows],
-            labels=[row[1] for row in rows],
-            ignore=[row[2] for row in rows],
-            where=[row[3] for row in rows],
+            boxes=[row.box for row in rows],
+            labels=[row.label for row in rows],
+            ignore=[row.ignored for row in rows],
+            where=[row.where for row in rows],
         )
     return collector.finish(cache=cache, strict=strict)
+
+
+@dataclass(frozen=True)
+class _Object:
+    """One box, xyxy in photo pixels, and where it was read."""
+
+    box: tuple[float, float, float, float]
+    label: int
+    ignored: bool
+    where: str
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ def _image_sets(
             f"split {split!r}, sets {sets!r}"
         )
     if sets is None:
-        sets = [{"root": root, "split": split}]
+        sets = [{"root": str(root), "split": str(split)}]
     if (
         isinstance(sets, (str, Mapping))
         or not sets
@@ -175,16 +186,14 @@ def _listed(folder: Path, list_file: Path) -> list[tuple[str, Path]]:
 
 def _read_objects(
     collector: Collector, file: Path, label_of: Mapping[str, int], rules: _Rules
-) -> tuple[list[tuple[tuple[float, ...], int, bool, str]], tuple[int, int] | None]:
-    """(box, label, ignored, place) of every object, and (height, width) as the file says, if it
-    does.
-    """
+) -> tuple[list[_Object], tuple[int, int] | None]:
+    """Every object, and (height, width) as the file says, if it does."""
     try:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
         collector.report("malformed label", str(file), f"wanted xml, got a damaged file: {error}")
         return [], None
-    rows = []
+    rows: list[_Object] = []
     for number, item in enumerate(root.findall("object"), 1):
         where = f"{file}: object {number}"
         name = (item.findtext("name") or "").strip()
@@ -215,13 +224,12 @@ def _read_objects(
                 f"min_area, {rules.min_area:g}",
             )
         else:
-            rows.append(
-                ((x1, y1, x2, y2), label_of[name], difficult and rules.difficult == "ignore", where)
-            )
+            ignored = difficult and rules.difficult == "ignore"
+            rows.append(_Object((x1, y1, x2, y2), label_of[name], ignored, where))
     sides = [(root.findtext(f"size/{key}") or "").strip() for key in ("height", "width")]
-    return rows, (int(sides[0]), int(sides[1])) if all(
-        side.isdigit() and int(side) for side in sides
-    ) else None
+    if all(side.isdigit() and int(side) for side in sides):
+        return rows, (int(sides[0]), int(sides[1]))
+    return rows, None
 
 
 def _checked_size(

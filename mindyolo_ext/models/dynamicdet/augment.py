@@ -120,7 +120,7 @@ def join_four(
     height, width = context.input_spec.size
     center, indices = draw_four(index, context)
     parts = _load_fitted(first, indices, context)
-    corners = around(center, [part.image.shape[:2] for part in parts])
+    corners = around(center, [part.size for part in parts])
     canvas = join(parts, corners, (2 * height, 2 * width), context.input_spec.pad_value)
     return canvas, outlines_on_canvas(indices, parts, corners, context)
 
@@ -151,10 +151,7 @@ def join_nine(
     indices = [index, *map(int, context.rng.integers(len(context.dataset), size=8))]
     parts = _load_fitted(first, indices, context)
     top, left = int(context.rng.uniform(0, height)), int(context.rng.uniform(0, width))
-    corners = [
-        (x + width - left, y + height - top)
-        for x, y in ring([part.image.shape[:2] for part in parts])
-    ]
+    corners = [(x + width - left, y + height - top) for x, y in ring([part.size for part in parts])]
     canvas = join(parts, corners, (2 * height, 2 * width), context.input_spec.pad_value)
     return canvas, outlines_on_canvas(indices, parts, corners, context)
 
@@ -263,7 +260,7 @@ def dynamicdet_paste_in(
     if rng.random() >= probability or not context.dataset.has_polygons:
         return sample
     cutouts = draw_cutouts(context)
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     boxes, labels = sample.boxes.astype(np.float64), sample.labels
     image = sample.image.copy()
     for largest in _PLACES:

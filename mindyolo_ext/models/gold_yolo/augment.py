@@ -101,5 +101,5 @@ def join_shuffled(parts: Sequence[Sample], context: AugmentContext) -> Sample:
     center_y = int(context.rng.uniform(height // 2, 3 * height // 2))
     center_x = int(context.rng.uniform(width // 2, 3 * width // 2))
     fit = [fitted(part, context) for part in parts]
-    corners = around((center_x, center_y), [part.image.shape[:2] for part in fit])
+    corners = around((center_x, center_y), [part.size for part in fit])
     return join(fit, corners, (2 * height, 2 * width), context.input_spec.pad_value)

@@ -68,14 +68,14 @@ def join_centered(parts: Sequence[Sample], frame: InputSpec) -> Sample:
     """
     fit = []
     for part in parts:
-        ratio = frame.place(*part.image.shape[:2]).scale_x
+        ratio = frame.place(*part.size).scale_x
         fit.append(
             replace(
                 part, image=frame.fit_image(part.image), boxes=part.boxes.astype(np.float64) * ratio
             )
         )
     height, width = frame.size
-    corners = around((width, height), [part.image.shape[:2] for part in fit])
+    corners = around((width, height), [part.size for part in fit])
     joined = join(fit, corners, (2 * height, 2 * width), frame.pad_value)
     ignore = np.concatenate([part.ignore for part in parts])
     return replace(joined, boxes=joined.boxes.astype(np.float32), ignore=ignore)
@@ -119,7 +119,7 @@ def simple_yolo_perspective(
     if rng.random() >= probability:
         return sample
     moves = np.abs(rng.normal(0.0, rng.uniform(*scale), (4, 2))) % _LARGEST_JITTER
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
     inside = np.where(corners == 1, 1 - moves, moves) * (width, height)
     projection = cv2.getPerspectiveTransform(
@@ -166,8 +166,7 @@ def simple_yolo_scale_crop(
         sample = scaled(sample, rng.uniform(*scale))
     sample = padded(sample, context.input_spec.size, context.input_spec.pad_value)
     top, left = (
-        int(rng.integers(0, room + 1))
-        for room in np.subtract(sample.image.shape[:2], context.input_spec.size)
+        int(rng.integers(0, room + 1)) for room in np.subtract(sample.size, context.input_spec.size)
     )
     return keep_boxes(
         window(sample, (left, top), context.input_spec.size, (min_area, min_visible)),
@@ -177,7 +176,7 @@ def simple_yolo_scale_crop(
 
 def scaled(sample: Sample, factor: float) -> Sample:
     """The sample scaled, sides cut to whole pixels; boxes follow each side's own factor."""
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     new_h, new_w = max(1, int(height * factor)), max(1, int(width * factor))
     return replace(
         sample,
@@ -190,7 +189,7 @@ def padded(sample: Sample, size: tuple[int, int], pad_value: int) -> Sample:
     """The sample in the middle of an image of at least ``size`` (height, width); an odd rest
     goes below and right.
     """
-    (height, width), (least_h, least_w) = sample.image.shape[:2], size
+    (height, width), (least_h, least_w) = sample.size, size
     free_y, free_x = max(least_h - height, 0), max(least_w - width, 0)
     if not free_y and not free_x:
         return sample
@@ -232,7 +231,7 @@ def keep_seen(sample: Sample, min_area: float, min_visible: float) -> Sample:
         min_area: square pixels.
         min_visible: share of the area before the cut.
     """
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     before = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(1)
     cut = np.clip(sample.boxes, 0, (width, height) * 2).astype(np.float32)
     sides = cut[:, 2:] - cut[:, :2]

@@ -145,7 +145,7 @@ def fit(sample: Sample, size: tuple[int, int]) -> Sample:
     """The sample scaled to fit into ``size`` (height, width), sides cut to whole pixels, boxes
     by the uncut factor.
     """
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     ratio = min(size[0] / height, size[1] / width)
     shape = int(width * ratio), int(height * ratio)
     image = sample.image
@@ -170,7 +170,7 @@ def join_four(
     """
     # Twice: cutting the sides to whole pixels may have lost one
     fitted = [fit(fit(trained_on(part), size), size) for part in parts]
-    corners = around(center, [part.image.shape[:2] for part in fitted])
+    corners = around(center, [part.size for part in fitted])
     return join(fitted, corners, (2 * size[0], 2 * size[1]), pad_value)
 
 
@@ -225,7 +225,7 @@ def blend(sample: Sample, other: Sample, offset: tuple[int, int]) -> Sample:
         other: what it does not cover of the window counts as black.
         offset: left and top of the window in ``other``.
     """
-    height, width = sample.image.shape[:2]
+    height, width = sample.size
     left, top = offset
     window = other.image[top : top + height, left : left + width]
     covered = np.zeros_like(sample.image)
