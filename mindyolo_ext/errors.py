@@ -51,8 +51,15 @@ class TrainingError(UserError, FloatingPointError):
     """A training that cannot go on, because its numbers are not finite."""
 
 
+def closest(word: object, known: Iterable[object]) -> str | None:
+    """The one of ``known`` that ``word`` is most likely a misspelling of, in whatever case."""
+    words = {str(name).lower(): str(name) for name in known}
+    near = difflib.get_close_matches(str(word).lower(), sorted(words), n=1)
+    return words[near[0]] if near else None
+
+
 def did_you_mean(word: object, known: Iterable[object]) -> str:
     """``, did you mean X?`` for a near miss, otherwise the list of known words."""
     words = sorted(str(name) for name in known)
-    near = difflib.get_close_matches(str(word), words, n=1)
-    return f", did you mean {near[0]}?" if near else f"; known: {', '.join(words) or 'none'}"
+    near = closest(word, words)
+    return f", did you mean {near}?" if near else f"; known: {', '.join(words) or 'none'}"

@@ -47,7 +47,7 @@ from mindyolo_ext.engine.build import (
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.routing import new_predictor
-from mindyolo_ext.engine.schedule import Schedule, weight_decay
+from mindyolo_ext.engine.schedule import Schedule, ema_decay, weight_decay
 from mindyolo_ext.evaluation.coco_map import check_backend
 from mindyolo_ext.models.registry import check_loss_keywords, default_loss
 from mindyolo_ext.visual.batch import draw_batch
@@ -551,19 +551,6 @@ def is_evaluated(settings: TrainConfig, epoch: int) -> bool:
     for stage in stages_in_force(settings, epoch):
         interval = stage.eval_interval if stage.eval_interval is not None else interval
     return (epoch + 1) % interval == 0 or epoch + 1 == settings.epochs
-
-
-def ema_decay(settings: TrainConfig, update: int, *, done: float = 0.0) -> float:
-    """Moving-average decay at an update (1 first): grows to ``ema_decay`` so that early weights are
-    forgotten.
-
-    Args:
-        done: share of the training's iterations that are over with this one, which the linear ramp
-            follows.
-    """
-    if settings.ema_ramp == "linear":
-        return settings.ema_decay * min(1.0, done)
-    return settings.ema_decay * (1.0 - math.exp(-update / settings.ema_warmup))
 
 
 def multi_scale_size(settings: TrainConfig, iteration: int) -> tuple[int, int]:
