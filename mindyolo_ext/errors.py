@@ -47,6 +47,18 @@ class DeviceError(UserError, RuntimeError):
     """A device, launcher or package that this machine does not offer."""
 
 
+class MissingPackageError(DeviceError, ImportError):
+    """A package or program that is not installed; the message says how to install it."""
+
+
+class ExportError(UserError, ValueError):
+    """An exported file that does not give the network's numbers, and was not written."""
+
+
+class RunError(UserError, RuntimeError):
+    """A command that another command started failed; its own message says why."""
+
+
 class TrainingError(UserError, FloatingPointError):
     """A training that cannot go on, because its numbers are not finite."""
 

@@ -48,6 +48,13 @@ from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.routing import new_predictor
 from mindyolo_ext.engine.schedule import Schedule, ema_decay, weight_decay
+from mindyolo_ext.errors import (
+    CheckpointError,
+    ConfigError,
+    ExistingFileError,
+    MissingFileError,
+    TrainingError,
+)
 from mindyolo_ext.evaluation.coco_map import check_backend
 from mindyolo_ext.models.registry import check_loss_keywords, default_loss
 from mindyolo_ext.visual.batch import draw_batch
@@ -98,17 +105,17 @@ class _Run:
             folder / "weights" / "best.ckpt",
         )
         if resume and not self.last_path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"--resume: {self.last_path} does not exist; nothing to go on from"
             )
         if self.last_path.exists() and not resume:
-            raise FileExistsError(
+            raise ExistingFileError(
                 f"{folder} already holds a run; go on with --resume, or choose another --save_dir"
             )
         self.dataset = split_dataset(config, "train")
         self.num_classes = config.data.num_classes or len(self.dataset.class_names)
         if self.num_classes != len(self.dataset.class_names):
-            raise ValueError(
+            raise ConfigError(
                 f"config: data.num_classes is {self.num_classes}, but data.train has "
                 f"{len(self.dataset.class_names)} classes"
             )
@@ -293,7 +300,7 @@ class _Run:
         values, metadata = load_checkpoint(self.last_path)
         state = metadata.extra.get("training")
         if not state:
-            raise ValueError(f"--resume: {self.last_path} holds weights but no training state")
+            raise CheckpointError(f"--resume: {self.last_path} holds weights but no training state")
         raw = {n[len(WEIGHTS) :]: v for n, v in values.items() if n.startswith(WEIGHTS)}
         plain = {n: v for n, v in values.items() if not n.startswith(STATE_PREFIX)}
         load_parameters(self.model, raw or plain)
@@ -390,7 +397,7 @@ class _Run:
         self.updates += int(update)
         self.bad_steps = 0 if report[2] else self.bad_steps + 1
         if self.bad_steps > settings.max_bad_steps:
-            raise FloatingPointError(
+            raise TrainingError(
                 f"iteration {iteration}: loss or gradient were not finite in {self.bad_steps} "
                 "steps in a row (weights were left as they were). Last pictures: "
                 f"{', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
