@@ -26,7 +26,7 @@ from mindyolo_ext.engine.build import (
     new_trainable,
     training_pipeline,
 )
-from mindyolo_ext.engine.train import stage_at
+from mindyolo_ext.engine.stages import stage_at
 from mindyolo_ext.errors import DataError, UsageError
 from mindyolo_ext.visual.assignment import AssignedPicture, draw_assignment
 

@@ -16,7 +16,7 @@ from mindyolo_ext.config import (
     load_config,
 )
 from mindyolo_ext.engine.schedule import Schedule, ema_decay
-from mindyolo_ext.engine.train import is_evaluated, stage_at
+from mindyolo_ext.engine.stages import is_evaluated, stage_at
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs"
 

@@ -10,7 +10,7 @@ import pytest
 
 from mindyolo_ext.config import OptimizerConfig, ScheduleConfig, load_config
 from mindyolo_ext.engine.schedule import Schedule, ema_decay
-from mindyolo_ext.engine.train import is_evaluated, stage_at
+from mindyolo_ext.engine.stages import is_evaluated, stage_at
 
 RECIPES = Path(__file__).resolve().parents[3] / "configs" / "gold_yolo"
 COCO = 118287  # pictures of train2017, all with a label file or without objects
