@@ -40,6 +40,8 @@ VERBS = (
     "thresholds",
     "check-data",
     "assign",
+    "models",
+    "recipe",
     "info",
     "doctor",
     "demo",

@@ -59,7 +59,10 @@ def test_saved_recipe_reads_back_the_same(tmp_path):
     "text, message",
     [
         ("train: {epoch: 3}", r"a.yaml:1: unknown key train.epoch, did you mean train.epochs\?"),
-        ("train: {optimizer: {learning: 3}}", "unknown key train.optimizer.learning; known: name, lr,"),
+        (
+            "train: {optimizer: {learning: 3}}",
+            "unknown key train.optimizer.learning; known: name, lr,",
+        ),
         ("train: {epochs: many}", "train.epochs wanted an integer, got 'many'"),
         ("train: {epochs: true}", "train.epochs wanted an integer, got True"),
         ("train: 3", "a.yaml:1: train wanted a section, got 3"),

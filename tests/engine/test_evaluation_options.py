@@ -12,6 +12,7 @@ from mindyolo_ext.config import EvalConfig, config_from_mapping
 from mindyolo_ext.data.dataset import Collector, Dataset
 from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.engine.evaluate import evaluate
+from mindyolo_ext.errors import UsageError
 from mindyolo_ext.input_spec import InputSpec
 
 OBJECTS = [((8, 8, 24, 24), 0, False), ((40, 40, 60, 60), 1, True), ((30, 4, 60, 20), 1, False)]
@@ -145,10 +146,10 @@ def test_the_flag_of_the_metrics_reaches_the_recipe(command, monkeypatch, tmp_pa
 
     def start(_options: object, _seed: int, text: str) -> None:
         seen.append(yaml.safe_load(text)["eval"]["backend"])
-        raise ValueError("far enough")
+        raise UsageError("far enough")
 
-    monkeypatch.setattr("mindyolo_ext.cli._start", start)
-    monkeypatch.setattr("mindyolo_ext.cli._digest", lambda _weight: "")
+    monkeypatch.setattr("mindyolo_ext.cli.evaluate.start", start)
+    monkeypatch.setattr("mindyolo_ext.cli.evaluate.digest", lambda _weight: "")
     assert (
         command(
             "test", "--config", recipe, "--weight", "w.ckpt", "--coco_backend", "faster_coco_eval"

@@ -134,7 +134,10 @@ def test_the_shortest_trainings() -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"decay": "one_cycle", "anneal": "cosin"}, "anneal wanted one of .* got 'cosin', did you mean cosine"),
+        (
+            {"decay": "one_cycle", "anneal": "cosin"},
+            "anneal wanted one of .* got 'cosin', did you mean cosine",
+        ),
         (
             {"decay": "one_cycle", "per_epoch": True},
             "per_epoch wanted decay cosine, got one_cycle",
@@ -168,7 +171,8 @@ def test_linear_ramp_of_the_moving_average(golden) -> None:
     assert ema_decay(settings, 1, done=1.5) == 1.0
     assert ema_decay(TrainConfig(ema_decay=0.5, ema_ramp="linear"), 1, done=0.25) == 0.125
     with pytest.raises(
-        ValueError, match="train.ema_ramp wanted one of exponential, linear, got 'linea', did you mean linear"
+        ValueError,
+        match="train.ema_ramp wanted one of exponential, linear, got 'linea', did you mean linear",
     ):
         config_from_mapping({"train": {"ema_ramp": "linea"}})
 
