@@ -77,8 +77,9 @@ def _interrupt(*_: object) -> None:
 
 
 def _failed(message: str, status: int, *, details: str = "") -> int:
-    """Log the message, after ``details`` if there are any; with several ranks end them all, because the others would wait for this
-    one.
+    """Log the message, after ``details`` if there are any, and return ``status``.
+
+    With several ranks it ends them all, because the others would wait for this one.
     """
     logger.error("%serror: %s", details, message)
     launch = sys.modules.get("mindyolo_ext.backend.launch")

@@ -125,7 +125,7 @@ class OptimizerConfig(Section):
         "sgd",
         "Optimizer; adam adds the weight decay to the gradient, adamw takes it off the weight.",
     )
-    lr: float = option(0.01, "Base learning rate.", least=0)
+    lr: float = option(0.01, "Base learning rate, which the warm-up ends with.", least=0)
     lr_per_image: bool = option(
         False, "Multiply `lr` by the global batch size (images per step over all ranks)."
     )

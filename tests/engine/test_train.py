@@ -98,6 +98,7 @@ def test_the_loss_falls_and_the_files_are_there(finished):
         "results.png",
         "train_batch.jpg",
         "config.yaml",
+        "in_force.yaml",
         "weights/last.ckpt",
         "weights/best.ckpt",
     ):
@@ -106,6 +107,9 @@ def test_the_loss_falls_and_the_files_are_there(finished):
     from mindyolo_ext.config import load_config
 
     assert load_config(folder / "config.yaml") == config
+    shown = load_config(folder / "in_force.yaml")
+    assert shown.data.num_classes == 3 and shown.input.color == "bgr"
+    assert shown.train.loss == {"name": "yolo_fastestv2_loss"}
 
 
 def test_checkpoints_describe_themselves(finished):
