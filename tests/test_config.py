@@ -158,7 +158,7 @@ def test_every_setting_has_a_sentence():
     assert len(found) > 90 and len({s.name for s in found}) == len(found)
     for setting in found:
         assert re.fullmatch(r"\S.*\.", setting.sentence), setting
-        assert 20 < len(setting.sentence) < 200, setting
+        assert 15 < len(setting.sentence) < 200, setting
         assert setting.kind and setting.default, setting
 
 

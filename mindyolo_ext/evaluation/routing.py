@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mindyolo_ext.errors import UsageError
+
 
 def is_hard(easiness: np.ndarray, dy_thres: float) -> np.ndarray:
     """Which images take the second exit, (B,) bool.
@@ -18,9 +20,9 @@ def is_hard(easiness: np.ndarray, dy_thres: float) -> np.ndarray:
 
 
 def checked_threshold(dy_thres: float) -> float:
-    """The threshold itself. Raises: ValueError outside 0..1."""
+    """The threshold itself. Raises: UsageError outside 0..1."""
     if not 0 <= dy_thres <= 1:
-        raise ValueError(
+        raise UsageError(
             "dy_thres: wanted a threshold in 0..1 (images whose easiness is below it take the "
             f"second exit), got {dy_thres}"
         )
@@ -34,10 +36,10 @@ def threshold_for(easy: float, stored: Mapping[str, Any]) -> float:
         easy: share of images that take the first exit, in 0..1.
         stored: what ``mindyolo-ext thresholds`` measured; may be empty for the shares 0 and 1.
 
-    Raises: ValueError for another share.
+    Raises: UsageError for another share.
     """
     if not 0 <= easy <= 1:
-        raise ValueError(f"easy: wanted the share of easy images in 0..1, got {easy}")
+        raise UsageError(f"easy: wanted the share of easy images in 0..1, got {easy}")
     if easy in (0, 1):
         return 1.0 - easy
     # Towards the ends the smallest and the largest easiness stand for 0 and 1, which no picture has

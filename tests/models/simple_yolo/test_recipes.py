@@ -53,7 +53,7 @@ def test_the_other_policies_of_the_original():
         step.optimizer, step.schedule, steps_per_epoch=344, epochs=400, global_batch=2 * 24
     )
     assert step.optimizer.name == "sgd"
-    for iteration, rate in ((0, 0.02), (45865, 0.02), (45866, 0.002), (344 * 400 - 1, 0.0002)):
+    for iteration, rate in ((0, 0.02), (45866, 0.02), (45867, 0.002), (344 * 400 - 1, 0.0002)):
         assert schedule.rates(iteration) == pytest.approx([rate], rel=1e-9)
     line = recipe("resnet18-adamw-linear").train
     schedule = Schedule(
