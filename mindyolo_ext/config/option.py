@@ -4,7 +4,6 @@ import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
 from mindyolo_ext.errors import ConfigError, closest
@@ -71,7 +70,6 @@ class Section:
         yield from ()
 
 
-@cache
 def hints_of(kind: type) -> dict[str, Any]:
     """Type hints of a section by the names of its settings."""
     return typing.get_type_hints(kind)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import mindyolo_ext.models
 from mindyolo_ext.contracts import Family, Model, Trainable, Variant
-from mindyolo_ext.errors import ConfigError, did_you_mean
+from mindyolo_ext.errors import ConfigError, closest, did_you_mean
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 _BUILDERS: dict[str, dict[str, Callable[..., Any]]] = {"model": {}, "loss": {}}
@@ -192,5 +192,7 @@ def _built(builder: Callable[..., Any], *arguments: object, **keywords: object) 
 def _known(what: str, name: str, known: Iterable[str]) -> str:
     """``name``. Raises: ConfigError with the closest of ``known`` if it is none of them."""
     if name not in known:
-        raise ConfigError(f"unknown {what} {name!r}{did_you_mean(name, known)}")
+        near = closest(name, known)
+        hint = f", did you mean {near}?" if near else ""
+        raise ConfigError(f"unknown {what} {name!r}{hint}; known are {', '.join(sorted(known))}")
     return name

@@ -1,6 +1,6 @@
 """From the recipe's sections to the parts of a schedule."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mindyolo_ext.config import OptimizerConfig, ScheduleConfig
 from mindyolo_ext.engine.schedule.accumulation import Accumulation, micro_batches, wanted_batches
@@ -66,6 +66,9 @@ class Schedule:
             warmup=self.warmup if schedule.warmup_accumulate else 0,
             first_alone=optimizer.accumulate_first_alone,
         )
+        self._decay: Decay
+        self._momentum: Callable[[int], float]
+        self._warmup: RateWarmup | None = None
         self.cycles_momentum = schedule.decay == "one_cycle"
         if self.cycles_momentum:
             cycle = OneCycle.after_warmup(
@@ -74,7 +77,7 @@ class Schedule:
                 epochs=epochs,
                 anneal=schedule.anneal,
             )
-            self._decay, self._warmup, self._momentum = cycle.rate, None, cycle.momentum
+            self._decay, self._momentum = cycle.rate, cycle.momentum
             return
         self._decay = _decay(schedule, self.warmup, self.total, steps_per_epoch)
         self._warmup = RateWarmup(
