@@ -3,9 +3,16 @@
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli.arguments import add_bool, add_machine, add_recipe, add_route
 from mindyolo_ext.cli.recipe import digest, given, read_recipe, start
+
+if TYPE_CHECKING:
+    from mindyolo_ext.config import Config
+    from mindyolo_ext.contracts import Predictor
+    from mindyolo_ext.data.dataset import Dataset
+    from mindyolo_ext.engine.routing import RoutedPredictor
 
 logger = logging.getLogger("mindyolo_ext")
 
@@ -63,7 +70,6 @@ def test(options: argparse.Namespace) -> None:
     this = start(options, options.seed, config.to_yaml() + digest(options.weight))
     from mindyolo_ext.engine.build import load_model, split_dataset
     from mindyolo_ext.engine.check import check_recipe
-    from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.engine.routing import new_predictor
     from mindyolo_ext.engine.thresholds import check_router, choose_threshold
     from mindyolo_ext.errors import UsageError
@@ -86,43 +92,62 @@ def test(options: argparse.Namespace) -> None:
             f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:5])}"
             f"{', ...' if len(dataset.class_names) > 5 else ''})"
         )
+    what = f"{metadata.model}, {len(dataset)} images, {options.device_target}"
     if this.is_main:
-        logger.info(
-            "%s: %s, %d classes, input %s; %d images",
-            options.weight,
-            metadata.model,
-            metadata.num_classes,
-            model.input_spec.size,
-            len(dataset),
-        )
+        logger.info("%s: %s, input %s", options.weight, what, model.input_spec.size)
         options.save_dir.mkdir(parents=True, exist_ok=True)
     predictor = new_predictor(model, fold=config.eval.fold, dy_thres=threshold)
-    workers = {"workers": config.data.workers, "worker_kind": config.data.worker_kind}
     if options.curve:
-        from mindyolo_ext.engine.accuracy_speed import FILES, accuracy_over_speed
+        _draw_tradeoff(predictor, dataset, config, options.save_dir, what)
+    else:
+        _write_metrics(predictor, dataset, config, options.save_dir)
 
-        curve = accuracy_over_speed(predictor, dataset, config.eval, **workers)
-        if this.is_main:
-            curve.save(
-                options.save_dir,
-                f"{metadata.model}, {len(dataset)} images, {options.device_target}",
-            )
-            logger.info("\n%s\n%s: %s", curve.table(), ", ".join(FILES), options.save_dir)
+
+def _write_metrics(
+    predictor: "Predictor", dataset: "Dataset", config: "Config", folder: Path
+) -> None:
+    """Evaluate on all ranks; rank 0 writes and logs the tables and curves."""
+    from mindyolo_ext.backend.launch import world
+    from mindyolo_ext.engine.evaluate import evaluate
+    from mindyolo_ext.visual.curves import plot_f1_curves, plot_pr_curves
+
+    result = evaluate(
+        predictor,
+        dataset,
+        config.eval,
+        save_dir=folder,
+        workers=config.data.workers,
+        worker_kind=config.data.worker_kind,
+    )
+    if not world().is_main:
         return
-    result = evaluate(predictor, dataset, config.eval, save_dir=options.save_dir, **workers)
-    if this.is_main:
-        if result.routing is not None:
-            result.routing.count_gflops(predictor.network, model.input_spec.size)
-        from mindyolo_ext.visual.curves import plot_f1_curves, plot_pr_curves
+    if result.routing is not None:
+        result.routing.count_gflops(predictor.network, predictor.input_spec.size)
+    text = result.table()
+    plot_pr_curves(result.coco, folder / "pr_curves.png")
+    plot_f1_curves(result.coco, folder / "f1_curves.png")
+    (folder / "metrics.txt").write_text(text + "\n", encoding="utf-8")
+    logger.info("\n%s", text)
+    logger.info("detections.json, metrics.txt, pr_curves.png, f1_curves.png: %s", folder)
 
-        text = result.table()
-        plot_pr_curves(result.coco, options.save_dir / "pr_curves.png")
-        plot_f1_curves(result.coco, options.save_dir / "f1_curves.png")
-        (options.save_dir / "metrics.txt").write_text(text + "\n", encoding="utf-8")
-        logger.info("\n%s", text)
-        logger.info(
-            "detections.json, metrics.txt, pr_curves.png, f1_curves.png: %s", options.save_dir
-        )
+
+def _draw_tradeoff(
+    predictor: "RoutedPredictor", dataset: "Dataset", config: "Config", folder: Path, title: str
+) -> None:
+    """Run both exits on all ranks; rank 0 writes and logs accuracy over cost."""
+    from mindyolo_ext.backend.launch import world
+    from mindyolo_ext.engine.accuracy_speed import FILES, accuracy_over_speed
+
+    curve = accuracy_over_speed(
+        predictor,
+        dataset,
+        config.eval,
+        workers=config.data.workers,
+        worker_kind=config.data.worker_kind,
+    )
+    if world().is_main:
+        curve.save(folder, title)
+        logger.info("\n%s\n%s: %s", curve.table(), ", ".join(FILES), folder)
 
 
 def add_thresholds(parser: argparse.ArgumentParser) -> None:

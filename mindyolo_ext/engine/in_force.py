@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, replace
 
 from mindyolo_ext.config import Config, StageConfig
 from mindyolo_ext.config.describe import recipe_text
-from mindyolo_ext.contracts import Model
+from mindyolo_ext.contracts import Model, RoutedModel
 from mindyolo_ext.engine.schedule import micro_batches, weight_decay
 from mindyolo_ext.models.registry import default_loss
 
@@ -23,7 +23,9 @@ def in_force(config: Config, model: Model, class_names: Sequence[str], max_boxes
     spec = asdict(model.input_spec)
     own = {item.name: spec[item.name] for item in fields(config.input)}
     loss = {"name": default_loss(model.family), **config.train.loss}
-    threshold = getattr(model, "dy_thres", None) if config.eval.dy_thres is None else None
+    evaluation = config.eval
+    if evaluation.dy_thres is None and isinstance(model, RoutedModel):
+        evaluation = replace(evaluation, dy_thres=model.dy_thres)
     return replace(
         config,
         model=replace(config.model, keywords={**model.architecture, **config.model.keywords}),
@@ -45,7 +47,7 @@ def in_force(config: Config, model: Model, class_names: Sequence[str], max_boxes
             loss=loss,
             stages=[_from_the_start(stage, config.train.epochs) for stage in config.train.stages],
         ),
-        eval=config.eval if threshold is None else replace(config.eval, dy_thres=threshold),
+        eval=evaluation,
     )
 
 
