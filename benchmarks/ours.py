@@ -39,7 +39,7 @@ from mindyolo_ext.engine.build import (
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
 from mindyolo_ext.engine.routing import new_predictor
-from mindyolo_ext.engine.train import ema_decay
+from mindyolo_ext.engine.schedule import ema_decay
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 
 

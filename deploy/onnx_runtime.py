@@ -20,6 +20,7 @@ import onnxruntime
 # from a checkout that is not installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mindyolo_ext.class_names import default_names
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, read_image, write_image
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
@@ -62,7 +63,7 @@ class OnnxFile:
             )
         self.input_spec = InputSpec.from_json(self.metadata["input_spec"])
         names = json.loads(self.metadata["class_names"])
-        self.class_names = names or [f"class{k}" for k in range(int(self.metadata["num_classes"]))]
+        self.class_names = names or default_names(int(self.metadata["num_classes"]))
         self.inputs = [value.name for value in self.session.get_inputs()]
         self.outputs = [value.name for value in self.session.get_outputs()]
         self.batch_size = self.session.get_inputs()[0].shape[0]

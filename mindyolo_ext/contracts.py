@@ -238,6 +238,8 @@ class Family:
         paper, repository: of the original.
         terms: licence of the original and of its weights.
         parents: families that this one may import from.
+        input_styles: names of the input conventions that its weights exist with, the usual one
+            first, as ``names`` describes them; empty if there is only one.
         has_original: whether ``original`` can run the original program beside this one.
     """
 
@@ -250,6 +252,7 @@ class Family:
     repository: str = ""
     terms: str = ""
     parents: tuple[str, ...] = ()
+    input_styles: tuple[str, ...] = ()
     has_original: bool = False
 
     @property

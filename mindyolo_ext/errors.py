@@ -47,12 +47,31 @@ class DeviceError(UserError, RuntimeError):
     """A device, launcher or package that this machine does not offer."""
 
 
+class MissingPackageError(DeviceError, ImportError):
+    """A package or program that is not installed; the message says how to install it."""
+
+
+class ExportError(UserError, ValueError):
+    """An exported file that does not give the network's numbers, and was not written."""
+
+
+class RunError(UserError, RuntimeError):
+    """A command that another command started failed; its own message says why."""
+
+
 class TrainingError(UserError, FloatingPointError):
     """A training that cannot go on, because its numbers are not finite."""
+
+
+def closest(word: object, known: Iterable[object]) -> str | None:
+    """The one of ``known`` that ``word`` is most likely a misspelling of, in whatever case."""
+    words = {str(name).lower(): str(name) for name in known}
+    near = difflib.get_close_matches(str(word).lower(), sorted(words), n=1)
+    return words[near[0]] if near else None
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
     """``, did you mean X?`` for a near miss, otherwise the list of known words."""
     words = sorted(str(name) for name in known)
-    near = difflib.get_close_matches(str(word), words, n=1)
-    return f", did you mean {near[0]}?" if near else f"; known: {', '.join(words) or 'none'}"
+    near = closest(word, words)
+    return f", did you mean {near}?" if near else f"; known: {', '.join(words) or 'none'}"

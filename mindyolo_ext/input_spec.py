@@ -8,8 +8,9 @@ evaluation, prediction and the runners in ``deploy/`` cannot disagree.
 import json
 from dataclasses import asdict, dataclass, fields, replace
 
-import cv2
 import numpy as np
+
+from mindyolo_ext.errors import MissingPackageError, UsageError
 
 # roundings whose boxes follow the sides after the cut
 OWN_FACTORS = ("down", "down_whole", "down_height")
@@ -107,14 +108,14 @@ class InputSpec:
             ("resample", self.resample, ("linear", "bicubic")),
         ):
             if value not in allowed:
-                raise ValueError(f"InputSpec: {name} must be one of {allowed}, got {value!r}")
+                raise UsageError(f"InputSpec: {name} must be one of {allowed}, got {value!r}")
         if len(self.size) != 2 or any(v <= 0 or v % self.stride for v in self.size):
-            raise ValueError(
+            raise UsageError(
                 f"InputSpec: size must be (height, width), positive multiples of {self.stride}, "
                 f"got {self.size}"
             )
         if self.resample == "bicubic" and self.shrink != "linear":
-            raise ValueError(
+            raise UsageError(
                 "InputSpec: resample bicubic averages where a photo gets smaller anyway, wanted "
                 f"shrink linear beside it, got {self.shrink!r}"
             )
@@ -123,7 +124,7 @@ class InputSpec:
             or self.resize == "stretch"
             or self.rounding not in OWN_FACTORS
         ):
-            raise ValueError(
+            raise UsageError(
                 f"InputSpec: border wants a letterbox, a rounding of {OWN_FACTORS} and less than "
                 f"{max(self.size)} pixels, got {self.border}, {self.resize} and {self.rounding!r}"
             )
@@ -255,6 +256,8 @@ def _scaled(image: np.ndarray, shape: tuple[int, int], shrink: str, resample: st
     """The image at ``shape`` (width, height); pixels are averaged where it shrinks and
     ``shrink`` is ``area``.
     """
+    import cv2  # here, so that a model's facts are known without it
+
     height, width = image.shape[:2]
     if shape == (width, height):
         return image
@@ -275,7 +278,7 @@ def _pillow_bicubic(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             "InputSpec: resample bicubic is Pillow's filter: pip install pillow"
         ) from error
     return np.array(

@@ -27,7 +27,7 @@ from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.engine.darknet import recipe_overrides
 from mindyolo_ext.engine.predict import Detector, find_sources, predict_sources
 from mindyolo_ext.evaluation.nms import NMSOptions
-from mindyolo_ext.models.registry import create_model
+from mindyolo_ext.models.registry import create_model, families
 
 VERBS = (
     "train",
@@ -40,6 +40,8 @@ VERBS = (
     "thresholds",
     "check-data",
     "assign",
+    "models",
+    "recipe",
     "info",
     "doctor",
     "demo",
@@ -248,6 +250,48 @@ def test_misspelt_builder_keyword_is_explained(command: Command, recipe: Path, t
         )
     )
     assert "ancors" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ("model.name=yolo_fastestv3", "unknown model 'yolo_fastestv3', did you mean"),
+        ("train.loss.name=yolox_los", "unknown loss 'yolox_los', did you mean yolox_loss?"),
+        ("train.loss.box_weigth=1", "unknown keyword 'box_weigth', did you mean box_weight?"),
+        ("data.augment=[resiz]", "unknown name 'resiz', did you mean resize?"),
+        ("data.augment=[{name: hsv, hu: 1}]", "(hsv): unknown keyword hu, did you mean hue?"),
+        (
+            "train.stages=[{from_epoch: 1, augment: [{name: hsv, hu: 1}]}]",
+            "(hsv): unknown keyword hu, did you mean hue?",
+        ),
+    ],
+)
+def test_wrong_names_are_told_before_data_is_read(
+    command: Command, recipe: Path, tmp_path: Path, changes: str, wanted: str
+):
+    for verb in ("train", "test", "assign"):
+        arguments = ["--config", recipe, "--save_dir", tmp_path / "run", "--set", changes]
+        arguments += ["--weight", "none.ckpt"] if verb == "test" else []
+        message = one_line_error(*command(verb, *arguments, "--data_root", tmp_path / "nowhere"))
+        assert wanted in message
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError, KeyError, AssertionError])
+def test_a_fault_of_the_program_keeps_its_traceback(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+):
+    def broken(_: Path) -> None:
+        raise error("unexpected keyword argument")
+
+    monkeypatch.setattr("mindyolo_ext.checkpoint.inspect.describe", broken)
+    status, output = command("info", "x.ckpt")
+    assert status == 70
+    assert "Traceback (most recent call last)" in output and "in broken" in output
+    last = output.strip().splitlines()[-1]
+    assert last.startswith(f"error: this is a fault of the program, not yours ({error.__name__})")
+    assert "please report it" in last
+    with pytest.raises(error):
+        main(["info", "x.ckpt", "--debug"])
 
 
 def test_debug_shows_the_traceback(recipe: Path):
@@ -549,6 +593,21 @@ def test_onnx_runner_finds_the_boxes_of_the_detector(
     assert list(other.class_names) == list(detector.class_names)
 
 
+def test_both_predictors_name_classes_alike_without_names(
+    exported: Path, runner: ModuleType, folder: Path
+):
+    import onnx
+
+    weight = save_seeded(folder / "voc.ckpt", 20, [])
+    model = onnx.load(str(exported.with_suffix(".onnx")))
+    for entry in model.metadata_props:
+        entry.value = {"class_names": "[]", "num_classes": "20"}.get(entry.key, entry.value)
+    onnx.save(model, str(folder / "unnamed.onnx"))
+    names = Detector(weight).class_names
+    assert list(names) == list(runner.OnnxDetector(folder / "unnamed.onnx").class_names)
+    assert names[:2] == ["aeroplane", "bicycle"]
+
+
 def test_onnx_runner_as_a_program(exported: Path, shapes: Path, tmp_path: Path):
     program = [sys.executable, ROOT / "deploy" / "onnx_runtime.py"]
     picture = pictures(shapes)[0]
@@ -782,7 +841,90 @@ def test_flags_of_train_reach_the_recipe(
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "clip", "ema"),
+    [
+        ((), 0, 0),
+        (("--clip_grad", "True", "--ema", "True"), 10, 0.9999),
+        (("--clip_grad", "False", "--ema", "False"), 0, 0),
+        (("--clip_grad_value", 3), 3, 0),
+        (("--clip_grad", "True", "--clip_grad_value", 3), 3, 0),
+        (("--clip_grad", "False", "--clip_grad_value", 3), 0, 0),
+        (("--set", "train.optimizer.clip_norm=5", "--clip_grad", "True"), 5, 0),
+        (("--set", "train.ema_decay=0.5", "--ema", "True"), 0, 0.5),
+        (("--set", "train.ema_decay=0.5", "--ema", "False"), 0, 0.5),
+    ],
+)
+def test_clipping_and_moving_average(
+    command: Command,
+    recipe: Path,
+    trained: list[tuple[Config, Path, bool]],
+    flags: tuple,
+    clip: float,
+    ema: float,
+):
+    status, output = command("train", "--config", recipe, *flags)
+    assert status == 0, output
+    train = trained.pop()[0].train
+    assert (train.optimizer.clip_norm, train.ema_decay) == (clip, ema)
+
+
+def test_flags_change_a_recipe_that_clips_and_averages(
+    command: Command, recipe: Path, tmp_path: Path, trained: list[tuple[Config, Path, bool]]
+):
+    own = tmp_path / "own.yaml"
+    own.write_text(f"__BASE__: {recipe}\ntrain: {{ema_decay: 0.9, optimizer: {{clip_norm: 4}}}}\n")
+    for flags, wanted in (
+        ((), (4, 0.9)),
+        (("--clip_grad", "True", "--ema", "True"), (4, 0.9)),
+        (("--clip_grad", "False", "--ema", "False"), (0, 0)),
+        (("--clip_grad_value", 2), (2, 0.9)),
+    ):
+        assert command("train", "--config", own, *flags)[0] == 0
+        train = trained.pop()[0].train
+        assert (train.optimizer.clip_norm, train.ema_decay) == wanted
+
+
 # ---- the other verbs -----------------------------------------------------------------------------
+
+
+def test_models_are_listed_with_their_terms(command: Command):
+    status, output = command("models")
+    assert status == 0, output
+    for record in families().values():
+        assert record.repository in output and record.terms in output
+        for name, variant in record.variants.items():
+            row = next(line for line in output.splitlines() if line.split()[:1] == [name])
+            assert f"{variant.parameters:,}" in row and variant.title in row
+            assert all(str(value) in row for value in variant.published.values())
+    status, output = command("models", "yolox")
+    assert status == 0 and "yolox_nano" in output and "gold_yolo_n" not in output
+    assert "unknown family 'yolo', did you mean yolox?" in one_line_error(
+        *command("models", "yolo")
+    )
+
+
+def test_settings_and_recipes_are_printed(command: Command, recipe: Path):
+    status, output = command("recipe")
+    assert status == 0 and "model.name: text" in output and "eval.dy_thres: number" in output
+    status, output = command("recipe", "train.schedule.decay")
+    assert status == 0 and len(output.splitlines()) == 2
+    assert output.splitlines()[1] == "    Course of the learning rate after the warm-up."
+    message = one_line_error(*command("recipe", "train.schedul"))
+    assert "did you mean train.schedule?" in message
+    status, output = command("recipe", "--config", recipe, "--set", "train.epochs=9")
+    assert status == 0
+    assert yaml.safe_load(output)["train"]["epochs"] == 9
+    assert "num_classes: 0  # as many as it has" in output
+
+
+def test_help_names_the_input_styles_of_every_family(command: Command):
+    status, output = command("convert", "--help")
+    assert status == 0
+    words = " ".join(output.split())
+    for record in families().values():
+        if record.input_styles:
+            assert f"{record.title}: {', '.join(record.input_styles)}" in words
 
 
 def test_info_of_a_checkpoint_and_an_exported_file(command: Command, weight: Path, exported: Path):

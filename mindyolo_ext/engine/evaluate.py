@@ -19,6 +19,7 @@ from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.rectangles import rectangular_batches
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.routing import RoutedPredictor, Routing
+from mindyolo_ext.errors import UsageError
 from mindyolo_ext.evaluation.coco_map import (
     CocoResult,
     check_backend,
@@ -161,7 +162,7 @@ def check_evaluation(predictor: Predictor, dataset: Dataset, config: EvalConfig)
     """Make sure that network, data and recipe fit. Raises: as ``evaluate`` says."""
     check_backend(config.backend)
     if len(dataset.class_names) != predictor.num_classes:
-        raise ValueError(
+        raise UsageError(
             f"{dataset.name}: has {len(dataset.class_names)} classes, but the network has "
             f"{predictor.num_classes}"
         )

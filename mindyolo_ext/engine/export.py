@@ -20,7 +20,7 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata
 from mindyolo_ext.contracts import Routed
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.parts import Part, parts_of
-from mindyolo_ext.errors import DeviceError
+from mindyolo_ext.errors import DeviceError, ExportError, UsageError
 from mindyolo_ext.input_spec import InputSpec
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def export(
     """
     unknown = [f for f in formats if f not in FORMATS]
     if unknown:
-        raise ValueError(f"export: unknown formats {unknown}, known are {', '.join(FORMATS)}")
+        raise UsageError(f"export: unknown formats {unknown}, known are {', '.join(FORMATS)}")
     try:
         launch.start("Ascend" if "air" in formats else "CPU")
     except DeviceError as error:
@@ -302,7 +302,7 @@ def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportRe
         [array.shape for array in job.expected.values()],
     )
     if shapes != wanted:
-        raise ValueError(
+        raise ExportError(
             f"export: the {label} file gives outputs of shapes {shapes}, the network {wanted}"
         )
     differences = report.differences[label]
@@ -312,7 +312,7 @@ def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportRe
         size = np.abs(source).max(-1, keepdims=True) if name == "boxes" else np.abs(source)
         excess = np.abs(mine - source) - TOLERANCE * np.maximum(size, 1.0)
         if not (excess <= 0).all():
-            raise ValueError(
+            raise ExportError(
                 f"export: {name} of the {label} file differs by {differences[i]:.3g} from the "
                 f"network, allowed is {TOLERANCE}"
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.contracts import Cell, Inference, Routed
 from mindyolo_ext.engine.predictor import Predict
+from mindyolo_ext.errors import UsageError
 
 BOXES = ("boxes", "scores")
 FEATURE = "feature"  # feature0, feature1, ... lead from the first file to the others
@@ -110,13 +111,13 @@ def parts_of(deploy: Inference, *, raw: bool, count: int | None = None) -> list[
     """
     if not (isinstance(deploy, Routed) and deploy.has_router):
         if count is not None:
-            raise ValueError(
+            raise UsageError(
                 f"parts={count}: {deploy.family} without a router is one network; leave parts out"
             )
         network, outputs = (deploy, ()) if raw else (Predict(deploy), BOXES)
         return [Part("", "", network, ("images",), outputs, further="output")]
     if count not in (None, 2, 3):
-        raise ValueError(f"parts: a routed model becomes 2 or 3 files, got {count}")
+        raise UsageError(f"parts: a routed model becomes 2 or 3 files, got {count}")
     found = tuple(f"output{i}" for i in range(len(deploy.strides))) if raw else BOXES
     second = Part(
         "second",

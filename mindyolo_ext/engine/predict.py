@@ -22,6 +22,7 @@ from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, read_image, write_image
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
 from mindyolo_ext.engine.thresholds import choose_threshold
+from mindyolo_ext.errors import DataError, MissingFileError, UsageError
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.visual.detections import draw_detections
@@ -161,10 +162,10 @@ class _Video:
 
     def __init__(self, path: str | Path):
         if not Path(path).is_file():
-            raise FileNotFoundError(f"video {path}: no such file")
+            raise MissingFileError(f"video {path}: no such file")
         self.capture = cv2.VideoCapture(str(path))
         if not self.capture.isOpened():
-            raise ValueError(
+            raise DataError(
                 f"video {path}: OpenCV cannot read it; wanted one of {', '.join(VIDEO_SUFFIXES)}"
             )
         self.frames = max(int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
@@ -192,7 +193,7 @@ def find_sources(source: str | Path) -> list[Path]:
     path = Path(source)
     if path.is_file():
         if path.suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-            raise ValueError(
+            raise UsageError(
                 f"{path}: wanted a picture ({', '.join(IMAGE_SUFFIXES)}) or a video "
                 f"({', '.join(VIDEO_SUFFIXES)})"
             )
@@ -202,7 +203,7 @@ def find_sources(source: str | Path) -> list[Path]:
     )
     found = sorted(p for p in candidates if p.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES)
     if not found:
-        raise FileNotFoundError(f"predict {source}: no picture or video there")
+        raise MissingFileError(f"predict {source}: no picture or video there")
     return found
 
 
@@ -220,7 +221,7 @@ def predict_sources(
     folder, rows, failed = Path(save_dir), {}, []
     paths = find_sources(source)
     if folder.resolve() in {path.resolve().parent for path in paths}:
-        raise ValueError(
+        raise UsageError(
             f"predict: the results would overwrite the pictures in {folder}; choose another "
             "--save_dir"
         )
@@ -237,7 +238,7 @@ def predict_sources(
             failed.append(path)
             logger.error("left out: %s", error)
     if len(failed) == len(paths):
-        raise ValueError(f"predict {source}: none of {len(paths)} files could be read")
+        raise DataError(f"predict {source}: none of {len(paths)} files could be read")
     (folder / "predictions.json").write_text(
         json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8"
     )
@@ -267,14 +268,14 @@ def _annotate_video(detector: Detector, path: Path, target: Path) -> list[list[d
                         str(target), cv2.VideoWriter_fourcc(*"mp4v"), video.rate, (width, height)
                     )
                     if not writer.isOpened():
-                        raise ValueError(f"video {target}: OpenCV cannot write it")
+                        raise UsageError(f"video {target}: OpenCV cannot write it")
                 writer.write(found.plot())
                 rows.append(found.to_list())
         finally:
             if writer is not None:
                 writer.release()
     if not rows:
-        raise ValueError(f"video {path}: holds no frame that OpenCV can read")
+        raise DataError(f"video {path}: holds no frame that OpenCV can read")
     logger.info(
         "%s: %d frames, %.1f frames/s",
         path.name,

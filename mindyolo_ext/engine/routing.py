@@ -18,6 +18,7 @@ from mindyolo_ext.backend.launch import world
 from mindyolo_ext.contracts import Model, Routed, RoutedInference, RoutedModel
 from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
 from mindyolo_ext.engine.predictor import Predictor
+from mindyolo_ext.errors import UsageError
 from mindyolo_ext.evaluation.routing import checked_threshold, is_hard
 
 PARTS = {
@@ -266,7 +267,7 @@ def new_predictor(model: Model, *, fold: bool = True, dy_thres: float | None = N
     if isinstance(model, Routed):
         return RoutedPredictor(model, fold=fold, dy_thres=dy_thres)
     if dy_thres is not None:
-        raise ValueError(
+        raise UsageError(
             f"dy_thres={dy_thres}: {type(model).__name__} is not routed, all its images take the "
             "same way; leave the threshold out"
         )

@@ -19,6 +19,7 @@ from mindyolo_ext.engine.build import load_model, split_dataset
 from mindyolo_ext.engine.evaluate import EvaluationBatches, by_picture, easiness_rows
 from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
 from mindyolo_ext.engine.routing import RoutedPredictor
+from mindyolo_ext.errors import DataError, UsageError
 from mindyolo_ext.evaluation.routing import checked_threshold, is_hard, threshold_for
 from mindyolo_ext.visual.tradeoff import plot_easiness
 
@@ -85,7 +86,7 @@ def thresholds_of(easiness: np.ndarray) -> np.ndarray:
     """
     easiness = np.asarray(easiness, np.float64).reshape(-1)
     if not len(easiness) or not np.isfinite(easiness).all():
-        raise ValueError(
+        raise DataError(
             "thresholds: wanted the easiness of at least one picture and finite numbers, got "
             f"{easiness}"
         )
@@ -115,9 +116,9 @@ def choose_threshold(
         return None
     flag = "dy_thres" if easy is None else "easy"
     if dy_thres is not None and easy is not None:
-        raise ValueError(f"{where}: dy_thres and easy say the same in two ways; give one of them")
+        raise UsageError(f"{where}: dy_thres and easy say the same in two ways; give one of them")
     if not isinstance(model, Routed):
-        raise ValueError(
+        raise UsageError(
             f"{where}: {metadata.model} is not routed, all its images take the same way; leave "
             f"{flag} out"
         )
@@ -127,7 +128,7 @@ def choose_threshold(
     if 0 < easy < 1:
         check_router(model, where)
         if not stored:
-            raise ValueError(
+            raise UsageError(
                 f"{where}: holds no thresholds yet, so nobody knows which one makes {100 * easy:g} "
                 f"% of the images easy; measure them first: {NEXT_STEP} {where}"
             )
@@ -146,11 +147,11 @@ def choose_threshold(
 def check_router(model: Model, where: str | Path) -> None:
     """Make sure that ``model`` tells easy images from hard ones. Raises: ValueError."""
     if not isinstance(model, Routed):
-        raise ValueError(
+        raise UsageError(
             f"{where}: {type(model).__name__} is not routed, all its images take the same way"
         )
     if not model.has_router:
-        raise ValueError(
+        raise UsageError(
             f"{where}: has no router yet (it is the cascade of the first training step), so all "
             "images are hard; train the router first, or evaluate one detector: dy_thres 0 is the "
             "first, 1 the second"
@@ -206,7 +207,7 @@ def find_thresholds(
     """
     target = Path(weight if output is None else output)
     if target.suffix != ".ckpt":
-        raise ValueError(f"--output {target}: our checkpoints end in .ckpt")
+        raise UsageError(f"--output {target}: our checkpoints end in .ckpt")
     model, _ = load_model(weight, config)
     check_router(model, weight)
     dataset = split_dataset(config, split)

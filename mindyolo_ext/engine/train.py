@@ -31,7 +31,7 @@ from mindyolo_ext.backend.parameters import (
 )
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
-from mindyolo_ext.config import Config, StageConfig, TrainConfig
+from mindyolo_ext.config import Config, TrainConfig
 from mindyolo_ext.contracts import Model, Predictor, StepClock, Stepped
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.types import Batch
@@ -45,12 +45,21 @@ from mindyolo_ext.engine.build import (
     start_from,
     training_pipeline,
 )
+from mindyolo_ext.engine.check import check_recipe
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
+from mindyolo_ext.engine.in_force import text_in_force
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.routing import new_predictor
-from mindyolo_ext.engine.schedule import Schedule, weight_decay
+from mindyolo_ext.engine.schedule import Schedule, ema_decay, weight_decay
+from mindyolo_ext.engine.stages import all_augmentations, all_losses, is_evaluated, stage_at
+from mindyolo_ext.errors import (
+    CheckpointError,
+    ConfigError,
+    ExistingFileError,
+    MissingFileError,
+    TrainingError,
+)
 from mindyolo_ext.evaluation.coco_map import check_backend
-from mindyolo_ext.models.registry import check_loss_keywords, default_loss
 from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
 
@@ -73,11 +82,11 @@ def train(config: Config, save_dir: Path, *, resume: bool = False) -> TrainResul
     """Train a recipe in this process's world; ``backend.launch.start`` comes first.
 
     Args:
-        save_dir: folder of the run: weights/, results.csv, results.png, config.yaml.
+        save_dir: folder of the run: weights/, results.csv, results.png, config.yaml, in_force.yaml.
         resume: go on from ``save_dir/weights/last.ckpt``.
 
-    Raises: ValueError for a recipe that does not fit its data, FileExistsError if ``save_dir``
-        holds a run and ``resume`` is False, FloatingPointError if the gradients stay not finite.
+    Raises: ConfigError for a recipe that does not fit its data, ExistingFileError if ``save_dir``
+        holds a run and ``resume`` is False, TrainingError if the gradients stay not finite.
     """
     run = _Run(config, save_dir, resume)
     for epoch in range(run.first_epoch, config.train.epochs):
@@ -99,17 +108,18 @@ class _Run:
             folder / "weights" / "best.ckpt",
         )
         if resume and not self.last_path.is_file():
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"--resume: {self.last_path} does not exist; nothing to go on from"
             )
         if self.last_path.exists() and not resume:
-            raise FileExistsError(
+            raise ExistingFileError(
                 f"{folder} already holds a run; go on with --resume, or choose another --save_dir"
             )
+        check_recipe(config)
         self.dataset = split_dataset(config, "train")
         self.num_classes = config.data.num_classes or len(self.dataset.class_names)
         if self.num_classes != len(self.dataset.class_names):
-            raise ValueError(
+            raise ConfigError(
                 f"config: data.num_classes is {self.num_classes}, but data.train has "
                 f"{len(self.dataset.class_names)} classes"
             )
@@ -139,6 +149,15 @@ class _Run:
             for unfinished in (folder / "weights").glob(".*.tmp.ckpt"):
                 unfinished.unlink()
             (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+            shown = text_in_force(
+                config,
+                self.model,
+                self.dataset.class_names,
+                max_boxes=self.max_boxes,
+                global_batch=config.train.per_batch_size * self.world.size,
+            )
+            (folder / "in_force.yaml").write_text(shown, encoding="utf-8")
+            logger.info("recipe, with the values in force:\n%s", shown)
             self.results = ResultsFile(folder / "results.csv", self.first_epoch)
             logger.info("%s", self._summary())
         check_same_weights(self.model)
@@ -184,25 +203,16 @@ class _Run:
 
     def _largest_sample(self) -> int:
         """M over all stages, so that no stage changes the shape of a batch."""
-        lists = [
-            self.config.data.augment,
-            *(s.augment for s in self.config.train.stages if s.augment is not None),
-        ]
         most = max(
-            training_pipeline(a, self.model.input_spec, self.dataset).max_boxes for a in lists
+            training_pipeline(steps, self.model.input_spec, self.dataset).max_boxes
+            for steps in all_augmentations(self.config)
         )
         return max(8, math.ceil(most / 8) * 8)
 
     def _check_losses(self) -> None:
-        """Validate every stage's loss up front. Raises: ValueError."""
-        checked: list[dict] = []
-        for epoch in range(max(self.config.train.epochs, 1)):
-            loss, _ = stage_at(self.config, epoch)
-            if loss not in checked:
-                checked.append(loss)
-                name = loss.get("name", default_loss(self.model.family))
-                check_loss_keywords(name, [key for key in loss if key != "name"])
-                new_trainable(self.model, loss, self.teacher)
+        """Validate every stage's loss up front. Raises: ConfigError."""
+        for loss in all_losses(self.config):
+            new_trainable(self.model, loss, self.teacher)
 
     def _summary(self) -> str:
         settings = self.config.train
@@ -294,7 +304,7 @@ class _Run:
         values, metadata = load_checkpoint(self.last_path)
         state = metadata.extra.get("training")
         if not state:
-            raise ValueError(f"--resume: {self.last_path} holds weights but no training state")
+            raise CheckpointError(f"--resume: {self.last_path} holds weights but no training state")
         raw = {n[len(WEIGHTS) :]: v for n, v in values.items() if n.startswith(WEIGHTS)}
         plain = {n: v for n, v in values.items() if not n.startswith(STATE_PREFIX)}
         load_parameters(self.model, raw or plain)
@@ -391,7 +401,7 @@ class _Run:
         self.updates += int(update)
         self.bad_steps = 0 if report[2] else self.bad_steps + 1
         if self.bad_steps > settings.max_bad_steps:
-            raise FloatingPointError(
+            raise TrainingError(
                 f"iteration {iteration}: loss or gradient were not finite in {self.bad_steps} "
                 "steps in a row (weights were left as they were). Last pictures: "
                 f"{', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
@@ -516,55 +526,6 @@ class _Run:
                 self.folder / "config.yaml",
                 self.best_path if self.best_epoch >= 0 else self.last_path,
             )
-
-
-def stages_in_force(settings: TrainConfig, epoch: int) -> list[StageConfig]:
-    """The stages that have begun by ``epoch``, the latest last; one from -16 begins 16 epochs
-    before the end.
-    """
-
-    def begin(stage: StageConfig) -> int:
-        return (
-            stage.from_epoch
-            if stage.from_epoch >= 0
-            else max(0, settings.epochs + stage.from_epoch)
-        )
-
-    return [stage for stage in sorted(settings.stages, key=begin) if begin(stage) <= epoch]
-
-
-def stage_at(config: Config, epoch: int) -> tuple[dict, list]:
-    """(loss keywords, augmentation steps) in force in ``epoch``: later stages change what they
-    name.
-    """
-    loss, augment = dict(config.train.loss), list(config.data.augment)
-    for stage in stages_in_force(config.train, epoch):
-        loss |= stage.loss
-        augment = list(stage.augment) if stage.augment is not None else augment
-    return loss, augment
-
-
-def is_evaluated(settings: TrainConfig, epoch: int) -> bool:
-    """Whether ``epoch`` ends with an evaluation: at multiples of the interval in force, and in
-    the last epoch.
-    """
-    interval = settings.eval_interval
-    for stage in stages_in_force(settings, epoch):
-        interval = stage.eval_interval if stage.eval_interval is not None else interval
-    return (epoch + 1) % interval == 0 or epoch + 1 == settings.epochs
-
-
-def ema_decay(settings: TrainConfig, update: int, *, done: float = 0.0) -> float:
-    """Moving-average decay at an update (1 first): grows to ``ema_decay`` so that early weights are
-    forgotten.
-
-    Args:
-        done: share of the training's iterations that are over with this one, which the linear ramp
-            follows.
-    """
-    if settings.ema_ramp == "linear":
-        return settings.ema_decay * min(1.0, done)
-    return settings.ema_decay * (1.0 - math.exp(-update / settings.ema_warmup))
 
 
 def multi_scale_size(settings: TrainConfig, iteration: int) -> tuple[int, int]:

@@ -5,7 +5,6 @@ names and variants, load no framework; a family's ``network`` and ``loss`` are i
 or trainable of it is built.
 """
 
-import difflib
 import functools
 import importlib
 import inspect
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 import mindyolo_ext.models
 from mindyolo_ext.contracts import Family, Model, Trainable, Variant
+from mindyolo_ext.errors import ConfigError, closest, did_you_mean
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 _BUILDERS: dict[str, dict[str, Callable[..., Any]]] = {"model": {}, "loss": {}}
@@ -37,7 +37,7 @@ def families() -> dict[str, Family]:
 
 
 def family(name: str) -> Family:
-    """The record called ``name``. Raises: ValueError that lists the known names."""
+    """The record called ``name``. Raises: ConfigError that lists the known names."""
     return families()[_known("family", name, families())]
 
 
@@ -62,13 +62,23 @@ def list_models() -> list[str]:
 
 
 def family_of(model: str) -> Family:
-    """The family of a model. Raises: ValueError that lists the known models."""
+    """The family of a model. Raises: ConfigError that lists the known models."""
     return families()[_family_of_model()[_known("model", model, _family_of_model())]]
 
 
 def variant(model: str) -> Variant:
-    """The facts of a model. Raises: ValueError that lists the known models."""
+    """The facts of a model. Raises: ConfigError that lists the known models."""
     return family_of(model).variants[model]
+
+
+def model_keywords(name: str) -> list[str]:
+    """Keywords of the builder of ``name``. Raises: ConfigError for an unknown name."""
+    return _keywords(_builder("model", name))
+
+
+def check_model_keywords(name: str, keywords: Iterable[str]) -> None:
+    """Raises: ConfigError for an unknown name, or a keyword that its builder does not take."""
+    _check_keywords(f"model {name}", keywords, model_keywords(name))
 
 
 def create_model(name: str, num_classes: int = 80, **keywords: object) -> Model:
@@ -77,11 +87,13 @@ def create_model(name: str, num_classes: int = 80, **keywords: object) -> Model:
     Args:
         name: registry name, for example ``yolo_fastestv2``.
         num_classes: classes of the head.
-        keywords: handed to the builder; one it does not know is a TypeError.
+        keywords: handed to the builder.
 
-    Raises: ValueError for a name that is not registered.
+    Raises: ConfigError for a name that is not registered, a keyword that the builder does not take,
+        or a value that it refuses.
     """
-    return _builder("model", name)(num_classes=num_classes, **keywords)
+    check_model_keywords(name, keywords)
+    return _built(_builder("model", name), num_classes=num_classes, **keywords)
 
 
 def register_model(builder: Builder) -> Builder:
@@ -105,26 +117,21 @@ def default_loss(family_name: str) -> str:
 def create_trainable(name: str, model: Model, **keywords: object) -> Trainable:
     """Build the trainable ``name`` around ``model``; ``keywords`` are the config's ``train.loss``.
 
-    Raises: ValueError for a name that is not registered, TypeError for a keyword it does not take.
+    Raises: ConfigError for a name that is not registered, a keyword that it does not take, or a
+        value that it refuses.
     """
-    return _builder("loss", name)(model, **keywords)
+    check_loss_keywords(name, keywords)
+    return _built(_builder("loss", name), model, **keywords)
 
 
 def loss_keywords(name: str) -> list[str]:
-    """Keywords of the trainable ``name``. Raises: ValueError for an unknown name."""
-    parameters = inspect.signature(_builder("loss", name)).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    """Keywords of the trainable ``name``. Raises: ConfigError for an unknown name."""
+    return _keywords(_builder("loss", name))
 
 
 def check_loss_keywords(name: str, keywords: Iterable[str]) -> None:
-    """Raises: ValueError for an unknown name, or a keyword that this trainable does not take."""
-    known = loss_keywords(name)
-    for key in keywords:
-        if key not in known:
-            raise ValueError(
-                f"loss {name}: unknown keyword {key!r}{_hint(key, known)}; known are "
-                f"{', '.join(known)}"
-            )
+    """Raises: ConfigError for an unknown name, or a keyword that this trainable does not take."""
+    _check_keywords(f"loss {name}", keywords, loss_keywords(name))
 
 
 def register_trainable(builder: Builder) -> Builder:
@@ -159,15 +166,33 @@ def _register(what: str, builder: Builder) -> Builder:
     return builder
 
 
+def _keywords(builder: Callable[..., Any]) -> list[str]:
+    """The keyword-only parameters of a builder: what a recipe can set."""
+    parameters = inspect.signature(builder).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def _check_keywords(where: str, keywords: Iterable[str], known: Iterable[str]) -> None:
+    """Raises: ConfigError for one of ``keywords`` that is not ``known``."""
+    for key in keywords:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown keyword {key!r}{did_you_mean(key, known)}")
+
+
+def _built(builder: Callable[..., Any], *arguments: object, **keywords: object) -> Any:
+    """What the builder makes. Raises: ConfigError for a value that its constructors refuse."""
+    try:
+        return builder(*arguments, **keywords)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _known(what: str, name: str, known: Iterable[str]) -> str:
-    """``name``. Raises: ValueError with the closest of ``known`` if it is none of them."""
+    """``name``. Raises: ConfigError with the closest of ``known`` if it is none of them."""
     if name not in known:
-        raise ValueError(
-            f"unknown {what} {name!r}{_hint(name, known)}; known are {', '.join(sorted(known))}"
-        )
+        near = closest(name, known)
+        hint = f", did you mean {near}?" if near else ""
+        raise ConfigError(f"unknown {what} {name!r}{hint}; known are {', '.join(sorted(known))}")
     return name
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), 1)
-    return f", did you mean {close[0]}?" if close else ""

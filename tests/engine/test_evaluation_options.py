@@ -13,6 +13,7 @@ from mindyolo_ext.config import EvalConfig, config_from_mapping
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.evaluate import evaluate
+from mindyolo_ext.errors import UsageError
 from mindyolo_ext.input_spec import InputSpec
 
 OBJECTS = [((8, 8, 24, 24), 0, False), ((40, 40, 60, 60), 1, True), ((30, 4, 60, 20), 1, False)]
@@ -126,15 +127,15 @@ def test_wrong_names_are_told_with_the_recipe() -> None:
         "darknet",
     ]
     with pytest.raises(
-        ValueError, match=r"eval.metrics: has \['VOC'\], known beside COCO are darknet and voc"
+        ValueError, match="eval.metrics wanted one of darknet, voc, got 'VOC', did you mean voc"
     ):
         config_from_mapping({"eval": {"metrics": ["VOC"]}})
     with pytest.raises(
-        ValueError, match="eval.backend: wanted pycocotools or faster_coco_eval, got 'fast'"
+        ValueError, match="eval.backend wanted one of pycocotools, faster_coco_eval, got 'fast'"
     ):
         config_from_mapping({"eval": {"backend": "fast"}})
     assert config_from_mapping({"train": {"best_metric": "AP50"}}).train.best_metric == "AP50"
-    with pytest.raises(ValueError, match="train.best_metric: wanted AP or AP50, got 'mAP'"):
+    with pytest.raises(ValueError, match="train.best_metric wanted one of AP, AP50, got 'mAP'"):
         config_from_mapping({"train": {"best_metric": "mAP"}})
 
 
@@ -144,10 +145,10 @@ def test_the_flag_of_the_metrics_reaches_the_recipe(command, monkeypatch, tmp_pa
 
     def start(_options: object, _seed: int, text: str) -> None:
         seen.append(yaml.safe_load(text)["eval"]["backend"])
-        raise ValueError("far enough")
+        raise UsageError("far enough")
 
-    monkeypatch.setattr("mindyolo_ext.cli._start", start)
-    monkeypatch.setattr("mindyolo_ext.cli._digest", lambda _weight: "")
+    monkeypatch.setattr("mindyolo_ext.cli.evaluate.start", start)
+    monkeypatch.setattr("mindyolo_ext.cli.evaluate.digest", lambda _weight: "")
     assert (
         command(
             "test", "--config", recipe, "--weight", "w.ckpt", "--coco_backend", "faster_coco_eval"

@@ -15,8 +15,8 @@ from mindyolo_ext.config import (
     config_from_mapping,
     load_config,
 )
-from mindyolo_ext.engine.schedule import Schedule
-from mindyolo_ext.engine.train import ema_decay, is_evaluated, stage_at
+from mindyolo_ext.engine.schedule import Schedule, ema_decay
+from mindyolo_ext.engine.stages import is_evaluated, stage_at
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs"
 
@@ -149,7 +149,7 @@ def test_groups_and_momentum_warm_up_apart():
 
 
 def test_unknown_decay():
-    with pytest.raises(ValueError, match="train.schedule.decay must be one of"):
+    with pytest.raises(ValueError, match="decay wanted one of .* got 'cosin', did you mean cosine"):
         Schedule(OptimizerConfig(), ScheduleConfig(decay="cosin"), steps_per_epoch=1, epochs=1)
     assert math.isclose(
         Schedule(OptimizerConfig(), ScheduleConfig(), steps_per_epoch=1, epochs=1).rates(3)[0], 0.01

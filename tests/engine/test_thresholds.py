@@ -139,7 +139,7 @@ def test_another_input_size_is_told(caplog: pytest.LogCaptureFixture):
 def test_recipes_name_a_threshold():
     assert config_from_mapping({}).eval.dy_thres is None
     assert config_from_mapping({"eval": {"dy_thres": 1}}).eval.dy_thres == 1.0
-    with pytest.raises(ValueError, match="eval.dy_thres: wanted a threshold in 0..1, got 1.5"):
+    with pytest.raises(ValueError, match="eval.dy_thres wanted a number from 0 to 1, got 1.5"):
         config_from_mapping({"eval": {"dy_thres": 1.5}})
 
 

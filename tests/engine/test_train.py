@@ -13,7 +13,8 @@ from mindyolo_ext.checkpoint.store import load_checkpoint
 from mindyolo_ext.config import Config, config_from_mapping
 from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import load_model, start_from
-from mindyolo_ext.engine.train import ema_decay, multi_scale_size, stage_at, train
+from mindyolo_ext.engine.schedule import ema_decay
+from mindyolo_ext.engine.train import multi_scale_size, stage_at, train
 from mindyolo_ext.models.registry import create_model
 
 EPOCHS = 30
@@ -97,6 +98,7 @@ def test_the_loss_falls_and_the_files_are_there(finished):
         "results.png",
         "train_batch.jpg",
         "config.yaml",
+        "in_force.yaml",
         "weights/last.ckpt",
         "weights/best.ckpt",
     ):
@@ -105,6 +107,9 @@ def test_the_loss_falls_and_the_files_are_there(finished):
     from mindyolo_ext.config import load_config
 
     assert load_config(folder / "config.yaml") == config
+    shown = load_config(folder / "in_force.yaml")
+    assert shown.data.num_classes == 3 and shown.input.color == "bgr"
+    assert shown.train.loss == {"name": "yolo_fastestv2_loss"}
 
 
 def test_checkpoints_describe_themselves(finished):
@@ -146,7 +151,7 @@ def test_gradients_that_stay_bad_stop_the_run_with_advice(shapes, tmp_path):
         ({"freeze": ["backbones"]}, "no parameter starts with 'backbones'"),
         ({"per_batch_size": 9}, "wanted at least one whole batch"),
         ({"loss": {"name": "nothing"}}, "unknown loss 'nothing'"),
-        ({"optimizer": {"groups": "three"}}, "train.optimizer.groups must be one of"),
+        ({"optimizer": {"groups": "three"}}, "train.optimizer.groups wanted one of"),
     ],
 )
 def test_recipes_that_do_not_fit(shapes, tmp_path, changes, message):

@@ -7,12 +7,16 @@ from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.gradients import value_and_grad
 from mindyolo_ext.backend.launch import set_seed
 from mindyolo_ext.backend.mode import eager
+from mindyolo_ext.checkpoint.names import Recognition
+from mindyolo_ext.errors import ConfigError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import (
     create_model,
     create_trainable,
+    families,
     list_models,
     list_trainables,
+    part,
     register_model,
 )
 
@@ -169,6 +173,27 @@ def test_training_gives_finite_gradients(model, images):
     assert sum(bool(np.abs(v).max() > 0) for v in values) > 0.9 * len(values), (
         "a branch gets no gradient"
     )
+
+
+@pytest.mark.parametrize("name", families())
+def test_records_name_the_input_styles_of_their_weights(name):
+    record = families()[name]
+    keywords = {"form": "plain"} if name == "gold_yolo" else {}
+    styles = part(name, "names").TABLE.input_styles(
+        Recognition(record.smallest, 80, keywords), InputSpec()
+    )
+    assert tuple(styles) == record.input_styles
+
+
+def test_keywords_are_checked_before_a_builder_is_called():
+    with pytest.raises(ConfigError, match="model yolox_nano: unknown keyword 'inputsize', did you"):
+        create_model("yolox_nano", inputsize=(64, 64))
+    with pytest.raises(
+        ConfigError, match="loss yolox_loss: unknown keyword 'l2'; known: area, box"
+    ):
+        create_trainable("yolox_loss", None, l2=True)
+    with pytest.raises(ConfigError, match="form must be one of"):
+        create_model("gold_yolo_n", form="fuse")
 
 
 def test_two_builders_of_one_name_are_refused():

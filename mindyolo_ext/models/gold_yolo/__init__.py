@@ -12,5 +12,6 @@ FAMILY = Family(
     paper="https://arxiv.org/abs/2309.11331",
     repository="https://github.com/huawei-noah/Efficient-Computing/tree/master/Detection/Gold-YOLO",
     terms="GPL-3.0; no other terms are given for its weights",
+    input_styles=("usual", "published"),
     has_original=True,
 )

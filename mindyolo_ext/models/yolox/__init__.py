@@ -12,5 +12,6 @@ FAMILY = Family(
     paper="https://arxiv.org/abs/2107.08430",
     repository="https://github.com/Megvii-BaseDetection/YOLOX",
     terms="Apache-2.0",
+    input_styles=("official", "legacy", "mindyolo"),
     has_original=True,
 )

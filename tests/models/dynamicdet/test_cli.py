@@ -192,7 +192,7 @@ def test_wishes_that_cannot_be_met(told: Command, recipe: Path, fresh: Path, fol
             f"mindyolo-ext thresholds --config RECIPE.yaml --weight {fresh}",
         ),
         ("test", fresh, ("--easy", 2), "easy: wanted the share of easy images in 0..1, got 2.0"),
-        ("test", fresh, ("--dy_thres", 1.5), "eval.dy_thres: wanted a threshold in 0..1, got 1.5"),
+        ("test", fresh, ("--dy_thres", 1.5), "eval.dy_thres wanted a number from 0 to 1, got 1.5"),
         ("test", fresh, ("--dy_thres", 0.5, "--easy", 0.5), "not allowed with argument"),
         ("test", plain, ("--dy_thres", 0.5), "yolo_fastestv2 is not routed"),
         ("test", plain, ("--curve", True), "is not routed"),

@@ -166,7 +166,7 @@ def test_numbers_of_the_original(scale: str, step: int) -> None:
         schedule.warmup_accumulate,
     ) == (hyp["lrf"], hyp["warmup_epochs"], 1000, hyp["warmup_momentum"], True)
     # As in the original: without a group of scales the biases of step 2 warm up like the weights
-    assert schedule.warmup_bias_lr == (hyp["warmup_bias_lr"] if step == 1 else -1)
+    assert schedule.warmup_bias_lr == (hyp["warmup_bias_lr"] if step == 1 else None)
     assert (train.ema_decay, train.ema_warmup, train.seed) == (
         0.9999 if step == 1 else 0.0,
         2000,

@@ -22,8 +22,8 @@ from mindyolo_ext.config import (
     load_config,
 )
 from mindyolo_ext.data.shapes import make_shapes_dataset
-from mindyolo_ext.engine.schedule import Schedule, micro_batches, weight_decay
-from mindyolo_ext.engine.train import _Run, ema_decay
+from mindyolo_ext.engine.schedule import Schedule, ema_decay, micro_batches, weight_decay
+from mindyolo_ext.engine.train import _Run
 
 RECIPES = Path(__file__).resolve().parents[3] / "configs" / "dynamicdet"
 COCO = 118287  # pictures of train2017
@@ -228,11 +228,11 @@ def test_accumulate_alone_grows_along_the_warmup() -> None:
 
 def test_options_that_contradict_each_other() -> None:
     for changes, message in (
-        ({"nominal_batch": 64, "accumulate": 4}, "accumulate 4 beside nominal_batch 64"),
-        ({"nominal_batch": -1}, "got 1 and -1"),
-        ({"accumulate": 0}, "got 0 and 0"),
-        ({"betas": [0.9]}, r"betas: wanted two numbers .* got \[0.9\]"),
-        ({"betas": [0.9, 1.0]}, r"betas: wanted two numbers"),
+        ({"nominal_batch": 64, "accumulate": 4}, "wanted 1 beside nominal_batch 64.*got 4"),
+        ({"nominal_batch": -1}, "nominal_batch wanted at least 0, got -1"),
+        ({"accumulate": 0}, "accumulate wanted at least 1, got 0"),
+        ({"betas": [0.9]}, r"betas wanted two numbers .* got \[0.9\]"),
+        ({"betas": [0.9, 1.0]}, r"betas wanted two numbers"),
     ):
         with pytest.raises(ValueError, match=message):
             config_from_mapping({"train": {"optimizer": changes}})

@@ -22,12 +22,12 @@ pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 @pytest.fixture
 def told(command: Command) -> Command:
-    """As ``command``, with the last line of what was printed."""
+    """As ``command``, with the last line of what was printed, if anything."""
 
     def run(*arguments: object) -> tuple[int, str]:
         status, text = command(*arguments)
         assert "Traceback" not in text
-        return status, text.strip().splitlines()[-1]
+        return status, (text.strip().splitlines() or [""])[-1]
 
     return run
 

@@ -43,7 +43,26 @@ def test_there_is_a_recipe_for_every_published_row():
         "base",
         "simple-yolo-resnet18-any-angle",
         "simple-yolo-resnet18-bccd",
+        "simple-yolo-resnet18-sgd-step",
+        "simple-yolo-resnet18-adamw-linear",
     }
+
+
+def test_the_other_policies_of_the_original():
+    step = recipe("resnet18-sgd-step").train
+    schedule = Schedule(
+        step.optimizer, step.schedule, steps_per_epoch=344, epochs=400, global_batch=2 * 24
+    )
+    assert step.optimizer.name == "sgd"
+    for iteration, rate in ((0, 0.02), (45866, 0.02), (45867, 0.002), (344 * 400 - 1, 0.0002)):
+        assert schedule.rates(iteration) == pytest.approx([rate], rel=1e-9)
+    line = recipe("resnet18-adamw-linear").train
+    schedule = Schedule(
+        line.optimizer, line.schedule, steps_per_epoch=344, epochs=400, global_batch=2 * 24
+    )
+    assert (line.optimizer.name, line.optimizer.weight_decay) == ("adamw", 0.01)
+    up = [schedule.rates(iteration)[0] for iteration in range(3 * 344)]
+    assert np.diff(up) == pytest.approx(np.full(3 * 344 - 1, up[1] - up[0]), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,0 +1,157 @@
+"""``mindyolo-ext convert``, ``verify`` and ``export``: checkpoints from and for other programs."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from mindyolo_ext.cli.arguments import add_size, keyword, numbers
+from mindyolo_ext.cli.recipe import input_size
+
+logger = logging.getLogger("mindyolo_ext")
+
+
+def add_convert(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``convert``."""
+    parser.add_argument("source", type=Path, help=".pt, .pth or .ckpt")
+    parser.add_argument(
+        "target", type=Path, help=".ckpt; or .pth to write one of ours in the original's format"
+    )
+    parser.add_argument("--model", help="one of `mindyolo-ext models`, where the keys do not tell")
+    parser.add_argument("--data", type=Path, help="darknet-style .data file: anchors, class names")
+    parser.add_argument(
+        "--anchors", type=numbers, metavar="W,H,W,H,...", help="pixels, finest level first"
+    )
+    parser.add_argument("--names", type=Path, help="text file with a class name per line")
+    parser.add_argument(
+        "--input",
+        help="input the weights were trained with, where they do not tell; " + _input_styles(),
+    )
+    parser.add_argument(
+        "--model_keyword",
+        type=keyword,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="keyword of the model's builder that the weights do not tell, for example "
+        "assignment=single_grid; may be given several times",
+    )
+    parser.add_argument("--report", type=Path, help="write what became of each tensor as JSON")
+    parser.add_argument(
+        "--no_ema", action="store_true", help="take the raw weights where the file has both"
+    )
+
+
+def _input_styles() -> str:
+    """``YOLOX: official, legacy; Gold-YOLO: usual, published``, from the families' records."""
+    from mindyolo_ext.models.registry import families
+
+    return "; ".join(
+        f"{record.title}: {', '.join(record.input_styles)}"
+        for record in families().values()
+        if record.input_styles
+    )
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Convert ``source`` to ``target``."""
+    from mindyolo_ext.checkpoint.convert import convert as run
+    from mindyolo_ext.checkpoint.convert import export_torch
+
+    if options.target.suffix in (".pt", ".pth"):
+        logger.info("\n%s", export_torch(options.source, options.target).table())
+        return
+    report = run(
+        options.source,
+        options.target,
+        model=options.model,
+        report=options.report,
+        data=options.data,
+        anchors=options.anchors,
+        names=options.names,
+        prefer_ema=not options.no_ema,
+        input_style=options.input,
+        model_keywords=dict(options.model_keyword),
+    )
+    logger.info("\n%s", report.table())
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``verify``."""
+    parser.add_argument("weight", type=Path, help="converted checkpoint")
+    parser.add_argument("--arrays", type=Path, help="stored reference arrays (.npz)")
+    parser.add_argument(
+        "--images", type=Path, help="folder of the photos that --arrays were made from"
+    )
+    parser.add_argument(
+        "--torch_repo",
+        "--torch-repo",
+        type=Path,
+        help="clone of the original program, run beside this one",
+    )
+    parser.add_argument(
+        "--torch_python",
+        "--torch-python",
+        default=sys.executable,
+        help="Python with torch for the original program",
+    )
+    parser.add_argument("--source", type=Path, help="the original checkpoint (with --torch_repo)")
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Compare ``weight`` with reference numbers. Raises: CheckpointError if they differ."""
+    from mindyolo_ext.checkpoint.verify import verify as run
+    from mindyolo_ext.errors import CheckpointError
+
+    result = run(
+        options.weight,
+        arrays=options.arrays,
+        images=options.images,
+        torch_repo=options.torch_repo,
+        torch_python=options.torch_python,
+        source=options.source,
+    )
+    logger.info("\n%s", result.table())
+    if not result.passed:
+        raise CheckpointError(
+            f"verify {options.weight}: differences are larger than the tolerances"
+        )
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``export``."""
+    parser.add_argument("--weight", type=Path, required=True)
+    parser.add_argument(
+        "--format", nargs="+", default=["onnx", "mindir"], choices=["onnx", "mindir", "air"]
+    )
+    parser.add_argument(
+        "--output", type=Path, help="file name without suffix; beside the checkpoint if not given"
+    )
+    add_size(parser)
+    parser.add_argument("--per_batch_size", type=int, default=1, help="batch of the graph")
+    parser.add_argument(
+        "--raw", action="store_true", help="the network's own outputs, not decoded boxes and scores"
+    )
+    parser.add_argument(
+        "--parts",
+        type=int,
+        choices=[2, 3],
+        help="of a routed model: files it is cut into; 3 puts the "
+        "head of the first detector into one of its own (2 if not given)",
+    )
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write ``--weight`` in other formats and compare them with the network."""
+    from mindyolo_ext.engine.export import export as run
+
+    report = run(
+        options.weight,
+        options.format,
+        output=options.output,
+        size=input_size(options),
+        batch_size=options.per_batch_size,
+        raw=options.raw,
+        parts=options.parts,
+    )
+    logger.info("\n%s", report.table())

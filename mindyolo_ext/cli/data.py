@@ -1,0 +1,124 @@
+"""``mindyolo-ext anchors``, ``check-data`` and ``assign``: a data set before training."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from mindyolo_ext.cli.arguments import add_device, add_recipe
+from mindyolo_ext.cli.recipe import input_size, read_recipe
+
+logger = logging.getLogger("mindyolo_ext")
+
+
+def add_anchors(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``anchors``."""
+    add_recipe(parser, config_required=False)
+    parser.add_argument(
+        "--traintxt",
+        help="list of images with labels beside them or in labels/ (as genanchors.py)",
+    )
+    parser.add_argument("--num_clusters", type=int, default=6)
+    parser.add_argument("--input_width", type=int, default=352)
+    parser.add_argument("--input_height", type=int, default=352)
+    parser.add_argument("--output_dir", type=Path, default=Path("."))
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def anchors(options: argparse.Namespace) -> None:
+    """Cluster the boxes of a data set into anchors and write them to text files."""
+    from mindyolo_ext.data.anchors import generate_anchors, sizes_from_list
+
+    if options.traintxt:
+        source = sizes_from_list(options.traintxt)
+    else:
+        from mindyolo_ext.data.build import build_dataset
+
+        config = read_recipe(options, extra=options.set)
+        source = build_dataset(config.data.train, config.data.root)
+    size = input_size(options) or (options.input_height, options.input_width)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    for count in [options.num_clusters] if options.num_clusters else range(1, 11):
+        result = generate_anchors(source, num_anchors=count, input_size=size, seed=options.seed)
+        path = options.output_dir / f"anchors{count}.txt"
+        path.write_text(result.text, encoding="utf-8")
+        logger.info(
+            "%d anchors, mean best IoU %.6f: %s\n%s",
+            count,
+            result.mean_iou,
+            path,
+            result.text.splitlines()[0],
+        )
+
+
+def add_check_data(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``check-data``."""
+    add_recipe(parser, config_required=True)
+    parser.add_argument("--split", default="train", choices=["train", "val"])
+
+
+def check_data(options: argparse.Namespace) -> None:
+    """Read every image and label. Raises: DataError if training would stop at one."""
+    from mindyolo_ext.data.build import build_dataset
+    from mindyolo_ext.data.check import check_dataset
+    from mindyolo_ext.errors import DataError
+
+    config = read_recipe(options, extra=options.set)
+    description = config.data.train if options.split == "train" else config.data.val
+    report = check_dataset(build_dataset(description, config.data.root, strict=False))
+    logger.info("\n%s", report.table())
+    if not report.ok:
+        raise DataError(
+            f"check-data: {sum(p.fatal for p in report.problems)} faults must be repaired before "
+            "training"
+        )
+
+
+def add_assign(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``assign``."""
+    add_recipe(parser, config_required=True)
+    parser.add_argument(
+        "--weight", type=Path, help="checkpoint; without one the network has fresh weights"
+    )
+    parser.add_argument("--split", default="train", choices=["train", "val"])
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--image", nargs="+", default=[], metavar="NAME", help="file names, or patterns in quotes"
+    )
+    which.add_argument(
+        "--index", nargs="+", type=int, default=[], metavar="N", help="numbers of images, from 0"
+    )
+    which.add_argument(
+        "--count", type=int, default=4, help="so many images, spread over the data set"
+    )
+    parser.add_argument(
+        "--augment", action="store_true", help="as the first epoch of training makes the images"
+    )
+    add_device(parser)
+    parser.add_argument("--save_dir", type=Path, default=Path("runs/assign"))
+
+
+def assign(options: argparse.Namespace) -> None:
+    """Draw for a few images which predictions are trained on which box."""
+    config = read_recipe(options, extra=options.set)
+    from mindyolo_ext.backend import launch
+
+    launch.start(options.device_target, seed=config.train.seed)
+    from mindyolo_ext.engine.assign import assign as run
+    from mindyolo_ext.engine.assign import choose_pictures
+    from mindyolo_ext.engine.build import split_dataset
+    from mindyolo_ext.engine.check import check_recipe
+
+    check_recipe(config)
+    dataset = split_dataset(config, options.split)
+    indices = choose_pictures(
+        dataset, image=options.image, index=options.index, count=options.count
+    )
+    written = run(
+        config,
+        indices,
+        options.save_dir,
+        dataset=dataset,
+        weight=options.weight,
+        augment=options.augment,
+    )
+    logger.info("\nwritten: %d, in %s", len(written), options.save_dir)

@@ -1,0 +1,96 @@
+"""All verbs with their one-line descriptions, and the parser of a command line."""
+
+import argparse
+from collections.abc import Sequence
+
+from mindyolo_ext import __version__
+from mindyolo_ext.cli import about, convert, data, evaluate, predict, train
+from mindyolo_ext.cli.arguments import Verb
+
+VERBS = (
+    Verb("train", train.train, train.add_train, "train a recipe"),
+    Verb(
+        "test",
+        evaluate.test,
+        evaluate.add_test,
+        "evaluate a checkpoint: COCO metrics, table by class, detections, speed",
+    ),
+    Verb(
+        "predict",
+        predict.predict,
+        predict.add_predict,
+        "find objects in images, folders and videos",
+    ),
+    Verb(
+        "convert",
+        convert.convert,
+        convert.add_convert,
+        "convert a PyTorch or MindYOLO checkpoint (no torch needed), or back",
+    ),
+    Verb(
+        "verify",
+        convert.verify,
+        convert.add_verify,
+        "compare a converted checkpoint with reference numbers",
+    ),
+    Verb(
+        "export",
+        convert.export,
+        convert.add_export,
+        "write MindIR, ONNX or AIR, with a parity check",
+    ),
+    Verb("anchors", data.anchors, data.add_anchors, "compute anchors for a data set"),
+    Verb(
+        "thresholds",
+        evaluate.thresholds,
+        evaluate.add_thresholds,
+        "measure how easy images are for a routed model, and write the thresholds for every share "
+        "of easy images into its checkpoint",
+    ),
+    Verb(
+        "check-data",
+        data.check_data,
+        data.add_check_data,
+        "read a whole data set and report faults",
+    ),
+    Verb("assign", data.assign, data.add_assign, "draw which predictions are trained on which box"),
+    Verb("models", about.models, about.add_models, "list all models with their sizes and terms"),
+    Verb("recipe", about.recipe, about.add_recipe_verb, "explain the settings of a recipe"),
+    Verb("info", about.info, about.add_info, "say what a checkpoint or exported file holds"),
+    Verb("doctor", about.doctor, None, "versions, device, settings and what was tested where"),
+    Verb(
+        "demo",
+        about.demo,
+        about.add_demo,
+        "draw a data set, train on 2 ranks, evaluate, convert, predict",
+    ),
+)
+
+
+def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line; only the verbs that it names get their arguments."""
+    parser = argparse.ArgumentParser(
+        prog="mindyolo-ext", description="Object detectors on MindSpore."
+    )
+    parser.add_argument("--version", action="version", version=f"mindyolo_ext {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the Python traceback of an error"
+    )
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    for verb in VERBS:
+        sub = verbs.add_parser(
+            verb.name,
+            help=verb.text,
+            description=verb.text,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        sub.set_defaults(run=verb.run)
+        sub.add_argument(
+            "--log_level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
+        )
+        sub.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+        if verb.name in arguments and verb.add is not None:
+            verb.add(sub)
+    return parser

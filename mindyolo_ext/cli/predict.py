@@ -1,0 +1,40 @@
+"""``mindyolo-ext predict``."""
+
+import argparse
+from pathlib import Path
+
+from mindyolo_ext.cli.arguments import add_device, add_route, add_size
+from mindyolo_ext.cli.recipe import input_size
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``predict``."""
+    parser.add_argument("source", help="image, video, folder, or a pattern in quotes")
+    parser.add_argument("--weight", type=Path, required=True)
+    add_device(parser)
+    parser.add_argument("--conf_thres", type=float, default=0.3, help="lowest score of a box")
+    parser.add_argument("--iou_thres", type=float, default=0.45, help="IoU of NMS")
+    parser.add_argument(
+        "--class_agnostic", action="store_true", help="merge boxes of different classes too"
+    )
+    add_route(parser)
+    add_size(parser)
+    parser.add_argument("--save_dir", type=Path, default=Path("runs/predict"))
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Draw what ``--weight`` finds in the images of ``source``, and write it as JSON."""
+    from mindyolo_ext.engine.predict import Detector, find_sources, predict_sources
+
+    find_sources(options.source)  # report a wrong path before anything is compiled
+    detector = Detector(
+        options.weight,
+        device_target=options.device_target,
+        conf_thres=options.conf_thres,
+        iou_thres=options.iou_thres,
+        size=input_size(options),
+        class_agnostic=options.class_agnostic,
+        dy_thres=options.dy_thres,
+        easy=options.easy,
+    )
+    predict_sources(detector, options.source, options.save_dir)

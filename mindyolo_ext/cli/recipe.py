@@ -1,0 +1,78 @@
+"""From the flags of a command to a recipe, and the start of the framework with it."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mindyolo_ext.backend.launch import World
+    from mindyolo_ext.config import Config
+
+
+def read_recipe(options: argparse.Namespace, extra: Sequence[str] = ()) -> "Config":
+    """The recipe with the flags that the verbs with a recipe share, and those in ``extra``."""
+    from mindyolo_ext.config import load_config
+    from mindyolo_ext.engine.darknet import recipe_overrides
+    from mindyolo_ext.errors import UsageError
+
+    if options.config is None:
+        raise UsageError("--config or --traintxt is needed")
+    texts = recipe_overrides(options.data) if options.data else []
+    texts += given(
+        options,
+        data_root="data.root",
+        workers="data.workers",
+        ms_amp_level="train.amp_level",
+        conf_thres="eval.conf_thres",
+        iou_thres="eval.iou_thres",
+    )
+    if options.img_size:
+        texts.append(f"input.size={list(input_size(options) or ())}")
+    return load_config(options.config, [*texts, *extra])
+
+
+def given(options: argparse.Namespace, **keys: str) -> list[str]:
+    """``section.key=value`` for the flags that were given."""
+    values = vars(options)
+    return [f"{key}={values[flag]}" for flag, key in keys.items() if values[flag] is not None]
+
+
+def input_size(options: argparse.Namespace) -> tuple[int, int] | None:
+    """(height, width) of ``--img_size``."""
+    if not options.img_size:
+        return None
+    if len(options.img_size) > 2:
+        from mindyolo_ext.errors import UsageError
+
+        raise UsageError(f"--img_size: wanted a side or height and width, got {options.img_size}")
+    return options.img_size[0], options.img_size[-1]
+
+
+def start(options: argparse.Namespace, seed: int, recipe: str) -> "World":
+    """Start MindSpore and the ranks; ranks other than 0 log warnings only.
+
+    Compiled graphs hold constants of the recipe, so each recipe has a folder of its own in the
+    cache.
+    """
+    from mindyolo_ext.backend import launch
+
+    cache = options.compile_cache and launch.cache_folder(options.compile_cache, recipe)
+    this = launch.start(
+        options.device_target,
+        is_parallel=options.is_parallel,
+        graph_mode=options.ms_mode == 0,
+        compile_cache=cache,
+        seed=seed,
+    )
+    if not this.is_main:
+        logging.getLogger().setLevel(logging.WARNING)
+    return this
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; a folded network keeps its weights as constants."""
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -1,0 +1,87 @@
+"""``mindyolo-ext train``, also ``train.py``."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindyolo_ext.cli.arguments import add_bool, add_machine, add_recipe
+from mindyolo_ext.cli.recipe import given, read_recipe, start
+
+if TYPE_CHECKING:
+    from mindyolo_ext.config import Config
+
+# What --clip_grad True and --ema True mean where the recipe has none
+DEFAULT_CLIP = 10.0  # as MindYOLO
+DEFAULT_EMA = 0.9999  # as MindYOLO, Gold-YOLO and DynamicDet
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``train``."""
+    add_recipe(parser, config_required=True)
+    add_machine(parser)
+    parser.add_argument("--weight", help="start from this checkpoint (fine-tuning)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --save_dir")
+    parser.add_argument("--per_batch_size", type=int, help="images per rank and step")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--save_dir", type=Path, help="folder of the run (runs/<recipe>)")
+    add_bool(parser, "--run_eval", "evaluate while training")
+    parser.add_argument("--run_eval_interval", type=int, help="epochs between evaluations")
+    parser.add_argument("--log_interval", type=int, help="steps between updates of the shown loss")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--accumulate", type=int, help="micro batches per update")
+    add_bool(parser, "--sync_bn", "batch norm over all ranks")
+    add_bool(
+        parser,
+        "--ema",
+        f"moving average of the weights; True takes the recipe's, or {DEFAULT_EMA} if it has none",
+    )
+    add_bool(
+        parser,
+        "--clip_grad",
+        "clip gradients by their global norm; True takes --clip_grad_value, or the recipe's norm, "
+        f"or {DEFAULT_CLIP:g}",
+    )
+    parser.add_argument(
+        "--clip_grad_value", type=float, help="largest norm; enough to turn clipping on"
+    )
+    parser.add_argument("--ms_loss_scaler", choices=["none", "static", "dynamic"])
+    parser.add_argument("--ms_loss_scaler_value", type=float)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train the recipe of ``--config``."""
+    config = _recipe(options)
+    start(options, config.train.seed, config.to_yaml())
+    from mindyolo_ext.engine.train import train as run
+
+    run(config, options.save_dir or Path("runs") / options.config.stem, resume=options.resume)
+
+
+def _recipe(options: argparse.Namespace) -> "Config":
+    """The recipe with all flags; ``--set`` wins over the others."""
+    flags = given(
+        options,
+        epochs="train.epochs",
+        per_batch_size="train.per_batch_size",
+        run_eval="train.run_eval",
+        run_eval_interval="train.eval_interval",
+        log_interval="train.log_interval",
+        seed="train.seed",
+        accumulate="train.optimizer.accumulate",
+        sync_bn="train.sync_bn",
+        weight="train.weight",
+        clip_grad_value="train.optimizer.clip_norm",
+        ms_loss_scaler="train.loss_scaler",
+        ms_loss_scaler_value="train.loss_scale",
+    )
+    if options.ema is False:
+        flags.append("train.ema_decay=0")
+    if options.clip_grad is False:
+        flags.append("train.optimizer.clip_norm=0")
+    config = read_recipe(options, [*flags, *options.set])
+    defaults = []
+    if options.ema and not config.train.ema_decay:
+        defaults.append(f"train.ema_decay={DEFAULT_EMA}")
+    if options.clip_grad and not config.train.optimizer.clip_norm:
+        defaults.append(f"train.optimizer.clip_norm={DEFAULT_CLIP}")
+    return read_recipe(options, [*flags, *defaults, *options.set]) if defaults else config

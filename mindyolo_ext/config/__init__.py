@@ -1,0 +1,34 @@
+"""Recipes: what can be set (``schema``), how a file is read (``read``) and shown (``describe``).
+
+No framework, no expressions, no class paths.
+"""
+
+from mindyolo_ext.config.read import config_from_mapping, load_config, override
+from mindyolo_ext.config.schema import (
+    Config,
+    DataConfig,
+    DistillConfig,
+    EvalConfig,
+    InputConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    StageConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "DistillConfig",
+    "EvalConfig",
+    "InputConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "StageConfig",
+    "TrainConfig",
+    "config_from_mapping",
+    "load_config",
+    "override",
+]

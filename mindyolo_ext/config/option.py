@@ -1,0 +1,114 @@
+"""One setting of a recipe: its default, its sentence, its range; and the base of all sections."""
+
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin
+
+from mindyolo_ext.errors import ConfigError, closest
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a setting besides its name, type and default.
+
+    Args:
+        sentence: what it does, with its unit; the only place that says so.
+        least, most: the range of a number, both ends included.
+        empty: what the default stands for if it is a placeholder, such as 0 for "no limit".
+    """
+
+    sentence: str
+    least: float | None = None
+    most: float | None = None
+    empty: str = ""
+
+
+def option(
+    default: Any,
+    sentence: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    empty: str = "",
+) -> Any:
+    """A field of a section; the arguments are described by ``Facts``."""
+    metadata = {"facts": Facts(sentence, least, most, empty)}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class SettingError(ConfigError):
+    """A value that a setting cannot have.
+
+    Args:
+        key: of the setting, within its section.
+        problem: ``wanted ..., got ...``.
+    """
+
+    def __init__(self, key: str, problem: str):
+        super().__init__(f"{key} {problem}")
+        self.key, self.problem = key, problem
+
+
+class Section:
+    """Base of the dataclasses that make up a recipe: checks choices, ranges and ``rules``."""
+
+    def __post_init__(self) -> None:
+        hints = hints_of(type(self))
+        for item in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, item.name)
+            _check_choice(item.name, hints[item.name], value)
+            _check_range(item.name, item.metadata["facts"], value)
+        for key, problem in self.rules():
+            raise SettingError(key, problem)
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """(key, problem) for settings that do not go together; the first one is raised."""
+        yield from ()
+
+
+def hints_of(kind: type) -> dict[str, Any]:
+    """Type hints of a section by the names of its settings."""
+    return typing.get_type_hints(kind)
+
+
+def choices_of(hint: Any) -> tuple[str, ...]:
+    """The words that a setting, or an element of it, can be; empty if it is not a choice."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) in (list, types.UnionType, typing.Union):
+        return next((found for found in map(choices_of, get_args(hint)) if found), ())
+    return ()
+
+
+def _check_choice(key: str, hint: Any, value: Any) -> None:
+    """Raises: SettingError for a word that is not one of the choices."""
+    choices = choices_of(hint)
+    if not choices or value is None:
+        return
+    for word in value if isinstance(value, list) else [value]:
+        if word not in choices:
+            near = closest(word, choices)
+            raise SettingError(
+                key,
+                f"wanted one of {', '.join(filter(None, choices))}, got {word!r}"
+                + (f", did you mean {near}?" if near else ""),
+            )
+
+
+def _check_range(key: str, facts: Facts, value: Any) -> None:
+    """Raises: SettingError for a number, or an element of a list, out of range."""
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            continue
+        low, high = facts.least, facts.most
+        if (low is None or number >= low) and (high is None or number <= high):
+            continue
+        if low is not None and high is not None:
+            wanted = f"a number from {low:g} to {high:g}"
+        else:
+            wanted = f"at least {low:g}" if high is None else f"at most {high:g}"
+        raise SettingError(key, f"wanted {wanted}, got {number}")

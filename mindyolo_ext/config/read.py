@@ -1,0 +1,259 @@
+"""From a YAML file to a checked recipe.
+
+``__BASE__`` names parent files, relative to the file that names them. Later files win, mappings
+merge, lists replace. Every error says in which file and line the value stands, which key it is, and
+what was wanted.
+"""
+
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mindyolo_ext.config.option import Section, SettingError, hints_of
+from mindyolo_ext.config.schema import RETIRED, Config
+from mindyolo_ext.errors import ConfigError, MissingFileError, closest
+
+LAST_PART = re.compile(r"(\.[^.\[\]]+|\[\d+\])$")
+# What messages call a type
+WORDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+
+
+@dataclass
+class _Values:
+    """Nested mappings as YAML gives them, and the place (file:line) of each ``section.key``."""
+
+    tree: dict[str, Any]
+    places: dict[str, str] = field(default_factory=dict)
+
+    def under(self, above: "_Values") -> "_Values":
+        """``above`` over these: mappings merge, anything else replaces."""
+        return _Values(_merge(self.tree, above.tree), {**self.places, **above.places})
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe with its parents.
+
+    Args:
+        path: YAML file.
+        overrides: ``section.key=value`` strings, the value in YAML.
+
+    Raises: MissingFileError; ConfigError that names file, key and what was wanted.
+    """
+    file = _read_merged(Path(path), ())
+    changes = _read_overrides(overrides)
+    config = _checked(file.under(changes), str(path))
+    second = config.train.distill.recipe
+    if not (config.train.distill.teacher and second):
+        return config
+    overlay = _read_own(Path(second), "train.distill.recipe")
+    overlay.tree.pop("__BASE__", None)
+    once = _Values({"train": {"distill": {"recipe": ""}}})
+    return _checked(file.under(overlay).under(changes).under(once), str(path))
+
+
+def config_from_mapping(values: Mapping[str, Any], where: str = "config") -> Config:
+    """Checked dataclasses from nested mappings; ``where`` names the source in errors."""
+    return _Reader({}, where).section(Config, values, "")
+
+
+def override(config: Config, texts: Sequence[str]) -> Config:
+    """``config`` with ``section.key=value`` strings applied."""
+    return _checked(_Values(asdict(config)).under(_read_overrides(texts)), "--set")
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """``a.b=1`` -> ``{"a": {"b": 1}}``. Raises: ConfigError for another form."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {text}: wanted section.key=value")
+    try:
+        result: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is not valid YAML") from error
+    for part in reversed(key.strip().split(".")):
+        result = {part: result}
+    return result
+
+
+# ---- files -----------------------------------------------------------------------------------
+
+
+def _read_overrides(texts: Sequence[str]) -> _Values:
+    """``section.key=value`` strings as one set of values; the last one wins."""
+    found = _Values({})
+    for text in texts:
+        key = text.partition("=")[0].strip()
+        found = found.under(_Values(parse_override(text), {key: "--set"}))
+    return found
+
+
+def _read_merged(path: Path, seen: tuple[Path, ...]) -> _Values:
+    """The file with its ``__BASE__`` parents below it."""
+    if path.resolve() in seen:
+        raise ConfigError(f"config {path}: __BASE__ names itself through {seen[-1]}")
+    own = _read_own(path, str(seen[-1]) if seen else "")
+    bases = own.tree.pop("__BASE__", [])
+    merged = _Values({})
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = merged.under(_read_merged(path.parent / base, (*seen, path.resolve())))
+    return merged.under(own)
+
+
+def _read_own(path: Path, namer: str) -> _Values:
+    """What the file itself says; ``namer`` is who names it, for the message if it is missing."""
+    if not path.is_file():
+        raise MissingFileError(
+            f"config {path}: no such file" + (f" (named by {namer})" if namer else "")
+        )
+    loader = _StrictLoader(path.read_text(encoding="utf-8"))
+    try:
+        node = loader.get_single_node()
+        tree = {} if node is None else loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path}: not valid YAML: {error}") from error
+    finally:
+        loader.dispose()
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"config {path}: wanted sections at the top level, got {type(tree).__name__}"
+        )
+    train = tree.get("train")
+    distill = train.get("distill") if isinstance(train, dict) else None
+    if isinstance(distill, dict) and isinstance(distill.get("recipe"), str) and distill["recipe"]:
+        # absolute: the recipe that a run saves lies elsewhere
+        distill["recipe"] = str((path.parent / distill["recipe"]).resolve())
+    return _Values(tree, {} if node is None else _places(node, str(path), ""))
+
+
+def _places(node: yaml.Node, path: str, name: str) -> dict[str, str]:
+    """``file:line`` of every key and list item below ``node``."""
+    found = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            below = f"{name}.{key.value}" if name else str(key.value)
+            found[below] = f"{path}:{key.start_mark.line + 1}"
+            found |= _places(value, path, below)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            found[f"{name}[{number}]"] = f"{path}:{item.start_mark.line + 1}"
+            found |= _places(item, path, f"{name}[{number}]")
+    return found
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses duplicate keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
+        twice = [k for i, k in enumerate(keys) if k in keys[:i]]
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"duplicate key {twice[0]!r}", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def _merge(below: Any, above: Any) -> Any:
+    """``above`` over ``below``: mappings merge, anything else replaces.
+
+    A data-set description with another ``format`` replaces, too: the old keys would mean nothing.
+    """
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    if "format" in above and above["format"] != below.get("format"):
+        return above
+    return {**below, **{key: _merge(below.get(key), value) for key, value in above.items()}}
+
+
+# ---- checks ----------------------------------------------------------------------------------
+
+
+def _checked(values: _Values, where: str) -> Config:
+    """The recipe; ``where`` is named by errors of a key whose place is not known."""
+    return _Reader(values.places, where).section(Config, values.tree, "")
+
+
+class _Reader:
+    """Builds sections from mappings, every key and type checked."""
+
+    def __init__(self, places: Mapping[str, str], where: str):
+        self.places, self.where = places, where
+
+    def section(self, kind: type[Section], values: Any, prefix: str) -> Any:
+        """An instance of ``kind``; ``prefix`` is its name with a dot, empty for the recipe."""
+        if not isinstance(values, Mapping):
+            raise self.wrong(prefix[:-1] or "top level", f"wanted a section, got {values!r}")
+        known, hints = [f.name for f in fields(kind)], hints_of(kind)  # type: ignore[arg-type]
+        gone = [k for k, v in values.items() if (f"{prefix}{k}", v) in RETIRED.items()]
+        values = {key: value for key, value in values.items() if key not in gone}
+        for key in values:
+            if key not in known:
+                near = closest(key, known)
+                hint = f", did you mean {prefix}{near}?" if near else f"; known: {', '.join(known)}"
+                name = f"{prefix}{key}"
+                raise ConfigError(f"{self.place(name)}: unknown key {name}{hint}")
+        converted = {
+            key: self.value(hints[key], value, f"{prefix}{key}") for key, value in values.items()
+        }
+        try:
+            return kind(**converted)
+        except SettingError as error:
+            raise self.wrong(prefix + error.key, error.problem) from error
+
+    def value(self, kind: Any, value: Any, name: str) -> Any:
+        """``value`` as the type hint ``kind``; integers serve as numbers, and so does ``1e-3``,
+        which YAML takes for a text.
+        """
+        if is_dataclass(kind):
+            return self.section(kind, value, name + ".")  # type: ignore[arg-type]
+        origin, inner = typing.get_origin(kind), typing.get_args(kind)
+        if origin in (typing.Union, types.UnionType):
+            return self.any_of(inner, value, name)
+        if origin is typing.Literal or kind is typing.Any:
+            return value  # the section checks choices
+        if origin is list:
+            if not isinstance(value, (list, tuple)):
+                raise self.wrong(name, f"wanted a list, got {value!r}")
+            return [self.value(inner[0], item, f"{name}[{i}]") for i, item in enumerate(value)]
+        if origin is dict:
+            if not isinstance(value, dict):
+                raise self.wrong(name, f"wanted a mapping, got {value!r}")
+            return value
+        if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+            try:
+                return float(value)
+            except ValueError:
+                pass
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise self.wrong(name, f"wanted {WORDS[kind]}, got {value!r}")
+        return value
+
+    def any_of(self, kinds: Sequence[Any], value: Any, name: str) -> Any:
+        """``value`` as the first of ``kinds`` that fits."""
+        if value is None and type(None) in kinds:
+            return None
+        kinds = [kind for kind in kinds if kind is not type(None)]
+        for kind in kinds[:-1]:
+            if isinstance(value, typing.get_origin(kind) or kind):
+                return self.value(kind, value, name)
+        return self.value(kinds[-1], value, name)
+
+    def wrong(self, name: str, problem: str) -> ConfigError:
+        """The error of a setting, with file and line."""
+        return ConfigError(f"{self.place(name)}: {name} {problem}")
+
+    def place(self, name: str) -> str:
+        """Where a key stands, or the section that should have it."""
+        while name:
+            if name in self.places:
+                return self.places[name]
+            shorter = LAST_PART.sub("", name)
+            name = shorter if shorter != name else ""
+        return self.where

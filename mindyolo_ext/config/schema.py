@@ -1,0 +1,402 @@
+"""Everything that a recipe can set: one dataclass per section, one sentence per setting.
+
+``mindyolo-ext recipe`` prints this file as a table, and ``docs/recipe.md`` is that table. A setting
+that can be left out has a default that trains, or one that stands for "the model's own" (``empty``
+says what for).
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeAlias
+
+import yaml
+
+from mindyolo_ext.config.option import Section, option
+
+AugmentStep: TypeAlias = str | dict[str, Any]  # a name, or a mapping with ``name`` and keywords
+OWN = "the model's own"
+# Settings that are gone, with the value that they always had: saved recipes of old runs name them
+RETIRED = {"train.schedule.warmup_start_ratio": 0.0}
+
+
+def _unnamed_steps(steps: list[AugmentStep]) -> Iterator[tuple[str, str]]:
+    """Problems of augmentation steps that do not say which augmentation they are."""
+    for number, step in enumerate(steps):
+        if isinstance(step, dict) and not isinstance(step.get("name"), str):
+            yield f"augment[{number}]", f"wanted a name, or a mapping with name, got {step}"
+
+
+@dataclass(frozen=True)
+class ModelConfig(Section):
+    """Which network."""
+
+    name: str = option("", "Name of the network, one of `mindyolo-ext models`.", empty="none")
+    keywords: dict[str, Any] = option(
+        {}, "Keywords of the network's builder, for example `anchors` or `form`."
+    )
+
+
+@dataclass(frozen=True)
+class InputConfig(Section):
+    """How an image becomes the network's input. What is left out stays as the model has it."""
+
+    size: list[int] = option(
+        [], "Height and width of the network input, in pixels.", least=1, empty=OWN
+    )
+    color: Literal["", "bgr", "rgb"] = option("", "Order of the color channels.", empty=OWN)
+    scale: float = option(
+        0.0, "Factor on the pixel values 0..255, before mean and std.", least=0, empty=OWN
+    )
+    mean: list[float] = option(
+        [], "Subtracted from each scaled channel, in the order of `color`.", empty=OWN
+    )
+    std: list[float] = option(
+        [], "Divides each scaled channel after the mean is subtracted.", empty=OWN
+    )
+    resize: Literal["", "stretch", "letterbox"] = option(
+        "",
+        "Whether an image fills the input, or keeps its aspect ratio and is padded.",
+        empty=OWN,
+    )
+    rounding: Literal["", "nearest", "down", "down_whole", "down_height", "down_twice"] = option(
+        "", "How the sides of a letterboxed image become whole pixels.", empty=OWN
+    )
+    shrink: Literal["", "linear", "area"] = option(
+        "", "Interpolation of a letterboxed image that gets smaller.", empty=OWN
+    )
+    resample: Literal["", "linear", "bicubic"] = option(
+        "", "Filter: OpenCV's linear one, or Pillow's bicubic one.", empty=OWN
+    )
+    border: int | None = option(
+        None,
+        "Pixels by which an image's longer side stays short of the input's longer side.",
+        least=0,
+        empty=OWN,
+    )
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Lists have as many numbers as the input has sides or channels."""
+        for key, length in (("size", 2), ("mean", 3), ("std", 3)):
+            found = asdict(self)[key]
+            if len(found) not in (0, length):
+                yield key, f"wanted {length} numbers, got {found}"
+
+
+@dataclass(frozen=True)
+class DataConfig(Section):
+    """Which images, and how they become batches."""
+
+    root: str = option(".", "Folder that the paths of `train` and `val` refer to.")
+    class_names: list[str] = option(
+        [], "Names that the data set must have, in this order.", empty="whatever it has"
+    )
+    num_classes: int = option(
+        0, "Number of classes that the data set must have.", least=0, empty="as many as it has"
+    )
+    train: dict[str, Any] = option(
+        {}, "Training images: `format` (coco, yolo, voc, darknet) and what that format needs."
+    )
+    val: dict[str, Any] = option({}, "Images to evaluate on, described as in `train`.")
+    augment: list[AugmentStep] = option(
+        [], "Augmentations of the training images in order: names, or mappings with `name`."
+    )
+    max_boxes: int = option(
+        0,
+        "Padded boxes per image in a batch; boxes beyond that are dropped.",
+        least=0,
+        empty="as many as the data set and the augmentations can give",
+    )
+    workers: int = option(2, "Workers that load images; 0 loads them in between.", least=0)
+    worker_kind: Literal["thread", "process"] = option(
+        "thread", "Whether workers are threads or processes."
+    )
+    cache: bool = option(False, "Keep decoded images in memory, 3 bytes per pixel.")
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Steps name their augmentation."""
+        yield from _unnamed_steps(self.augment)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Section):
+    """The optimizer, and how many batches it sums for an update."""
+
+    name: Literal["sgd", "adam", "adamw"] = option(
+        "sgd",
+        "Optimizer; adam adds the weight decay to the gradient, adamw takes it off the weight.",
+    )
+    lr: float = option(0.01, "Base learning rate, which the warm-up ends with.", least=0)
+    lr_per_image: bool = option(
+        False, "Multiply `lr` by the global batch size (images per step over all ranks)."
+    )
+    momentum: float = option(0.9, "Momentum of sgd.", least=0, most=1)
+    betas: list[float] = option([0.9, 0.999], "Decay rates of the two moments of adam and adamw.")
+    nesterov: bool = option(False, "Nesterov momentum, for sgd.")
+    weight_decay: float = option(0.0, "L2 weight decay per update.", least=0)
+    groups: Literal["single", "by_kind"] = option(
+        "single",
+        "Whether all parameters decay, or only weights; norm scales and biases then do not.",
+    )
+    clip_norm: float = option(
+        0.0,
+        "Largest global norm of the gradient, over all ranks; longer gradients are scaled down.",
+        least=0,
+        empty="no clipping",
+    )
+    accumulate: int = option(
+        1, "Micro batches whose gradients are summed (not averaged) for an update.", least=1
+    )
+    accumulate_first_alone: bool = option(
+        False, "The first micro batch of a training is an update of its own."
+    )
+    accumulate_within_epoch: bool = option(
+        False, "Drop gradients that the end of an epoch leaves without an update."
+    )
+    nominal_batch: int = option(
+        0,
+        "Images per update, instead of `accumulate`: as many micro batches are summed as come "
+        "closest, and `weight_decay` is meant for an update of so many images.",
+        least=0,
+        empty="off",
+    )
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Two betas, and one way to say how many batches make an update."""
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            yield "betas", f"wanted two numbers from 0 to below 1, got {self.betas}"
+        if self.nominal_batch and self.accumulate != 1:
+            yield (
+                "accumulate",
+                f"wanted 1 beside nominal_batch {self.nominal_batch}, which says the same, got "
+                f"{self.accumulate}; set nominal_batch to 0, and weight_decay as you want it",
+            )
+
+
+# What one cycle, whose warm-up has a form of its own, would have to ignore
+NOT_ONE_CYCLE = ("warmup_min_steps", "warmup_power", "warmup_bias_lr", "warmup_momentum")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig(Section):
+    """Learning rate, momentum and micro batches over time."""
+
+    decay: Literal["constant", "multistep", "step", "cosine", "linear", "one_cycle"] = option(
+        "constant", "Course of the learning rate after the warm-up."
+    )
+    milestones: list[int] = option(
+        [], "multistep: epochs from which `gamma` counts once more.", least=0
+    )
+    step_size: int = option(
+        0, "step: iterations after which `gamma` counts once more.", least=0, empty="not set"
+    )
+    gamma: float = option(0.1, "multistep, step: factor on the learning rate.", least=0)
+    anneal: Literal["cosine", "linear"] = option(
+        "cosine", "one_cycle: form of the way up and of the way down."
+    )
+    final_ratio: float = option(
+        0.05, "cosine, linear: last learning rate divided by the first.", least=0
+    )
+    flat_epochs: int = option(0, "cosine: last epochs, all at the final learning rate.", least=0)
+    per_epoch: bool = option(
+        False, "cosine: one learning rate per epoch, counted from epoch 0, warm-up included."
+    )
+    one_epoch_late: bool = option(
+        False, "per_epoch: after the warm-up, each epoch takes the rate of the one before."
+    )
+    warmup_epochs: float = option(0.0, "Length of the warm-up, in epochs.", least=0)
+    warmup_min_steps: int = option(0, "Shortest warm-up, in iterations.", least=0)
+    warmup_power: float = option(1.0, "Exponent of the way up: 1 is a line, 2 a parabola.", least=0)
+    warmup_bias_lr: float | None = option(
+        None,
+        "First learning rate of the biases, with `groups: by_kind`.",
+        empty="0, as for all other parameters",
+    )
+    warmup_momentum: float | None = option(
+        None, "First momentum; it grows along the warm-up.", empty="no warm-up of the momentum"
+    )
+    warmup_accumulate: bool = option(
+        False, "Micro batches per update grow from 1 along the warm-up."
+    )
+    drops_lost_in_warmup: bool = option(
+        False, "multistep: a milestone inside the warm-up has no effect, as in Yolo-FastestV2."
+    )
+
+    def __post_init__(self) -> None:
+        for key in ("warmup_bias_lr", "warmup_momentum"):
+            value = asdict(self)[key]
+            if value is not None and value < 0:  # how recipes used to say "not set"
+                object.__setattr__(self, key, None)
+        super().__post_init__()
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """No key that the decay would ignore."""
+        if self.per_epoch and self.decay != "cosine":
+            yield "per_epoch", f"wanted decay cosine, got {self.decay}"
+        if self.decay == "step" and self.step_size < 1:
+            yield "step_size", f"wanted at least 1 iteration for decay step, got {self.step_size}"
+        if self.decay == "one_cycle":
+            values, plain = asdict(self), {f.name: f.default for f in fields(self)}
+            for key in NOT_ONE_CYCLE:
+                if values[key] != plain[key]:
+                    yield (
+                        key,
+                        "wanted it left out, because one_cycle has a warm-up of its own, got "
+                        f"{values[key]}",
+                    )
+
+
+@dataclass(frozen=True)
+class StageConfig(Section):
+    """What changes from an epoch on. What a stage leaves out stays."""
+
+    from_epoch: int = option(
+        0, "First epoch of the stage; -16 begins 16 epochs before the end, or at epoch 0."
+    )
+    loss: dict[str, Any] = option({}, "Keywords of the loss that change.")
+    augment: list[AugmentStep] | None = option(
+        None, "Augmentations in place of those before.", empty="those before"
+    )
+    eval_interval: int | None = option(
+        None, "Epochs between evaluations.", least=1, empty="as before"
+    )
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """Steps name their augmentation."""
+        yield from _unnamed_steps(self.augment or [])
+
+
+@dataclass(frozen=True)
+class DistillConfig(Section):
+    """A second network, trained before, that the loss learns from."""
+
+    teacher: str = option("", "Checkpoint of the teacher, which stays frozen.", empty="none")
+    recipe: str = option(
+        "",
+        "Recipe whose own sections are laid over this one as soon as there is a teacher; a path "
+        "beside the file that names it.",
+        empty="none",
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig(Section):
+    """Training."""
+
+    epochs: int = option(300, "Passes over the training images.", least=0)
+    per_batch_size: int = option(16, "Images per step and rank.", least=1)
+    loss: dict[str, Any] = option(
+        {},
+        "`name` of the loss and its keywords.",
+        empty="the first loss of the model's family, with its defaults",
+    )
+    optimizer: OptimizerConfig = option(OptimizerConfig(), "The optimizer.")
+    schedule: ScheduleConfig = option(ScheduleConfig(), "The learning rate over time.")
+    distill: DistillConfig = option(DistillConfig(), "A teacher to learn from.")
+    stages: list[StageConfig] = option(
+        [], "Changes of loss, augmentation or evaluations from an epoch on."
+    )
+    multi_scale: list[int] = option(
+        [],
+        "Square input sizes to train at in turn, in pixels; the graph compiles once per size.",
+        least=1,
+        empty="the input size alone",
+    )
+    multi_scale_interval: int = option(10, "Steps between two changes of the size.", least=1)
+    weight: str = option(
+        "",
+        "Checkpoint to start from; tensors that fit are taken, the others start fresh.",
+        empty="fresh weights",
+    )
+    freeze: list[str] = option(
+        [], "Beginnings (`backbone`) or patterns (`*.alpha`) of parameter names that do not train."
+    )
+    freeze_bn: bool = option(False, "Batch norms use, and keep, their stored statistics.")
+    sync_bn: bool = option(False, "Batch norms use the statistics of all ranks' batches.")
+    ema_decay: float = option(
+        0.0,
+        "Decay of the moving average of the weights per update, once it has grown to its value.",
+        least=0,
+        most=1,
+        empty="no moving average",
+    )
+    ema_ramp: Literal["exponential", "linear"] = option(
+        "exponential",
+        "How the decay grows: as 1 - exp(-updates / ema_warmup), or evenly over the training.",
+    )
+    ema_warmup: float = option(2000.0, "exponential: updates in which the decay grows to 63 %.")
+    amp_level: Literal["O0", "O1", "O2", "O3"] = option(
+        "O0", "MindSpore's level of mixed precision."
+    )
+    loss_scaler: Literal["none", "static", "dynamic"] = option(
+        "none", "Scaling of the loss against underflow in float16."
+    )
+    loss_scale: float = option(1024.0, "Factor of the loss scaler, or its first one.")
+    seed: int = option(0, "Seed of initial weights, order and augmentation.", least=0)
+    run_eval: bool = option(True, "Evaluate while training.")
+    eval_interval: int = option(1, "Epochs between evaluations; the last is evaluated.", least=1)
+    best_metric: Literal["AP", "AP50"] = option(
+        "AP", "Metric by which `best.ckpt` is the best epoch."
+    )
+    save_interval: int = option(
+        1, "Epochs between writing `last.ckpt`; the last is written.", least=1
+    )
+    log_interval: int = option(10, "Steps between updates of the shown loss.", least=0)
+    max_bad_steps: int = option(
+        20, "Steps in a row without a finite gradient before the training gives up.", least=0
+    )
+
+
+@dataclass(frozen=True)
+class EvalConfig(Section):
+    """Evaluation."""
+
+    per_batch_size: int = option(1, "Images per batch and rank.", least=1)
+    conf_thres: float = option(0.001, "Lowest score of a detection.", least=0, most=1)
+    iou_thres: float = option(
+        0.65, "IoU above which the weaker of two boxes is dropped.", least=0, most=1
+    )
+    max_detections: int = option(300, "Most detections per image after NMS.", least=1)
+    max_candidates: int = option(30000, "Most boxes per image that enter NMS.", least=1)
+    multi_label: bool = option(
+        False, "A prediction may become several detections, one per class above `conf_thres`."
+    )
+    class_agnostic: bool = option(False, "NMS compares boxes of different classes, too.")
+    clip: bool = option(True, "Cut boxes at the border of the image.")
+    rectangular: bool = option(
+        False, "Images of like shape share a batch that is as narrow as they allow."
+    )
+    rectangular_pad: float = option(
+        0.5, "Added to each side of such a batch, in units of the stride.", least=0
+    )
+    metrics: list[Literal["darknet", "voc"]] = option(
+        [], "Metrics beside COCO's: AP50 of PASCAL VOC, or Yolo-FastestV2's own."
+    )
+    backend: Literal["pycocotools", "faster_coco_eval"] = option(
+        "pycocotools", "Package that computes COCO's metrics; the second is quicker, and extra."
+    )
+    report_conf: float = option(
+        0.3, "Score from which precision, recall and F1 count detections.", least=0, most=1
+    )
+    fold: bool = option(True, "Evaluate the deploy form, with batch norms folded.")
+    dy_thres: float | None = option(
+        None,
+        "Routed models: images whose easiness is below this take the second exit.",
+        least=0,
+        most=1,
+        empty=OWN,
+    )
+
+
+@dataclass(frozen=True)
+class Config(Section):
+    """One recipe: everything that a run needs besides the machine."""
+
+    model: ModelConfig = option(ModelConfig(), "Which network.")
+    input: InputConfig = option(InputConfig(), "How an image becomes the network's input.")
+    data: DataConfig = option(DataConfig(), "Which images, and how they become batches.")
+    train: TrainConfig = option(TrainConfig(), "Training.")
+    eval: EvalConfig = option(EvalConfig(), "Evaluation.")
+
+    def to_yaml(self) -> str:
+        """The merged recipe as YAML; reading it gives the same recipe."""
+        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True, width=110)

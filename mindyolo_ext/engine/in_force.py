@@ -1,0 +1,90 @@
+"""The recipe of a run with the values in force: what placeholders stand for, and what follows from
+model, data and number of ranks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
+
+from mindyolo_ext.config import Config, StageConfig
+from mindyolo_ext.config.describe import recipe_text
+from mindyolo_ext.contracts import Model, RoutedModel
+from mindyolo_ext.engine.schedule import micro_batches, weight_decay
+from mindyolo_ext.models.registry import default_loss
+
+
+def in_force(config: Config, model: Model, class_names: Sequence[str], max_boxes: int) -> Config:
+    """``config`` with its placeholders replaced; it trains the same run.
+
+    Args:
+        model: the network that the recipe describes.
+        class_names: of the training images.
+        max_boxes: padded boxes per image.
+    """
+    spec = asdict(model.input_spec)
+    own = {item.name: spec[item.name] for item in fields(config.input)}
+    loss = {"name": default_loss(model.family), **config.train.loss}
+    evaluation = config.eval
+    if evaluation.dy_thres is None and isinstance(model, RoutedModel):
+        evaluation = replace(evaluation, dy_thres=model.dy_thres)
+    return replace(
+        config,
+        model=replace(config.model, keywords={**model.architecture, **config.model.keywords}),
+        input=replace(
+            config.input,
+            **{
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in own.items()
+            },
+        ),
+        data=replace(
+            config.data,
+            class_names=list(class_names),
+            num_classes=len(class_names),
+            max_boxes=max_boxes,
+        ),
+        train=replace(
+            config.train,
+            loss=loss,
+            stages=[_from_the_start(stage, config.train.epochs) for stage in config.train.stages],
+        ),
+        eval=evaluation,
+    )
+
+
+def notes_on(config: Config, global_batch: int) -> dict[str, str]:
+    """What follows from the number of images per step, by the key that it belongs to."""
+    optimizer = config.train.optimizer
+    notes = {}
+    if optimizer.lr_per_image:
+        notes["train.optimizer.lr"] = (
+            f"{optimizer.lr * global_batch:g} for {global_batch} images per step"
+        )
+    if optimizer.nominal_batch:
+        count = micro_batches(optimizer, global_batch)
+        notes["train.optimizer.nominal_batch"] = (
+            f"{count} batch(es) of {global_batch} images per update"
+        )
+        notes["train.optimizer.weight_decay"] = (
+            f"{weight_decay(optimizer, global_batch):g} per update of {count * global_batch} images"
+        )
+    return notes
+
+
+def text_in_force(
+    config: Config,
+    model: Model,
+    class_names: Sequence[str],
+    *,
+    max_boxes: int,
+    global_batch: int,
+) -> str:
+    """``in_force`` and ``notes_on`` as YAML with comments, for people and for ``--config``."""
+    shown = in_force(config, model, class_names, max_boxes)
+    return recipe_text(shown, notes_on(config, global_batch))
+
+
+def _from_the_start(stage: StageConfig, epochs: int) -> StageConfig:
+    """The stage with its first epoch counted from 0."""
+    if stage.from_epoch >= 0:
+        return stage
+    return replace(stage, from_epoch=max(0, epochs + stage.from_epoch))
