@@ -329,9 +329,11 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help=".pt, .pth or .ckpt")
+    parser.add_argument("source", type=Path, help=".pt, .pth, .safetensors or .ckpt")
     parser.add_argument(
-        "target", type=Path, help=".ckpt; or .pth to write one of ours in the original's format"
+        "target",
+        type=Path,
+        help=".ckpt or .safetensors; or .pth to write one of ours in the original's format",
     )
     parser.add_argument("--model", help="registry name, where the keys do not tell")
     parser.add_argument(

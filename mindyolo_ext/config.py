@@ -202,6 +202,7 @@ class TrainConfig:
     eval_interval: int = 1
     best_metric: str = "AP"  # AP | AP50: what best.ckpt is best at
     save_interval: int = 1
+    checkpoint_format: str = "ckpt"  # ckpt | safetensors: what last and best are written as
     log_interval: int = 10
     max_bad_steps: int = 20  # steps in a row without a finite gradient before training gives up
 
@@ -210,6 +211,11 @@ class TrainConfig:
             raise ValueError(f"train.eval_interval must be at least 1, got {self.eval_interval}")
         if self.best_metric not in ("AP", "AP50"):
             raise ValueError(f"train.best_metric: wanted AP or AP50, got {self.best_metric!r}")
+        if self.checkpoint_format not in ("ckpt", "safetensors"):
+            raise ValueError(
+                "train.checkpoint_format: wanted ckpt or safetensors, got "
+                f"{self.checkpoint_format!r}"
+            )
         if self.ema_ramp not in ("exponential", "linear"):
             raise ValueError(f"train.ema_ramp: wanted exponential or linear, got {self.ema_ramp!r}")
 
