@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from mindyolo_ext.checkpoint.atomic import replacing
 from mindyolo_ext.checkpoint.names import (
     COUNTER,
     Mapped,
@@ -293,8 +294,8 @@ def export_torch(
 def _reported(result: ConversionReport, path: str | Path | None) -> ConversionReport:
     """``result``, after writing it to ``path`` if there is one."""
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(result.to_json() + "\n", encoding="utf-8")
+        with replacing(Path(path)) as unfinished:
+            unfinished.write_text(result.to_json() + "\n", encoding="utf-8")
     return result
 
 

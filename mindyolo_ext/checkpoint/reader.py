@@ -8,7 +8,6 @@ see ``pickle_machine``.
 
 import hashlib
 import struct
-import tarfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +48,7 @@ STATE_ENTRIES = (
 PREFIXES = ("module.", "_orig_mod.")
 EMA_PREFIX = "ema."  # of names in a MindSpore file
 MAX_NODES = 200_000
+MAX_GROWTH = 8  # bytes in memory per byte in the file, where tensors share storages
 MAX_DEPTH = 100
 
 
@@ -176,13 +176,13 @@ def sniff_format(path: Path) -> str:
         and 2 <= struct.unpack("<Q", head[:8])[0] <= path.stat().st_size - 8
     ):
         return "safetensors"
+    if head[:1] == b"\x0a" and not start.startswith(b"{"):
+        return "mindspore"
     if len(head) == 512 and (
         head[257:262] == b"ustar"
         or head.startswith((b"storages\0", b"tensors\0", b"pickle\0", b"sys_info\0"))
     ):
-        return "torch-legacy-tar" if tarfile.is_tarfile(path) else "mindspore"
-    if head[:1] == b"\x0a" and not start.startswith(b"{"):
-        return "mindspore"
+        return "torch-legacy-tar"
     raise CheckpointError(f"{path}: begins with {head[:8]!r}, which is no known format, {wanted}")
 
 
@@ -199,6 +199,13 @@ def _read_torch(file: TorchFile, *, prefer_ema: bool, entry: str | None) -> Fore
     if total > file.max_bytes:
         raise CheckpointError(
             f"{file.path}: the weights need {total} bytes, the limit is {file.max_bytes}"
+        )
+    storages = {r.storage.key: r.storage for r in records.values() if isinstance(r, TensorRecord)}
+    own = sum(storage_bytes(storage) for storage in storages.values())
+    if total > MAX_GROWTH * own + (64 << 20):
+        raise CheckpointError(
+            f"{file.path}: the weights repeat {own} bytes until they need {total}, wanted numbers "
+            "of their own"
         )
     stored: dict[str, int] = {}
     tensors = {}

@@ -5,24 +5,20 @@ metadata is JSON in one uint8 tensor called ``__metadata__``. A ``.safetensors``
 keeps the metadata in its header. Files appear whole or not at all, and a changed bit is noticed.
 """
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from mindyolo_ext.checkpoint.atomic import replacing
 from mindyolo_ext.checkpoint.ckpt_file import read_ckpt, write_ckpt
 from mindyolo_ext.checkpoint.metadata import CheckpointMetadata, seal, unseal
 from mindyolo_ext.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from mindyolo_ext.errors import CheckpointError
 
-__all__ = ["SUFFIXES", "CheckpointMetadata", "load_checkpoint", "read_own", "save_checkpoint"]
-
 SUFFIXES = (".ckpt", ".safetensors")
 METADATA_NAME = "__metadata__"  # of a tensor in a .ckpt
 METADATA_KEY = "mindyolo_ext"  # in the header of a .safetensors
-UNFINISHED = ".*.tmp.*"  # pattern of files that a killed process leaves
 _DTYPES = {"float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"}
 
 
@@ -30,8 +26,6 @@ def save_checkpoint(
     path: str | Path, parameters: Mapping[str, np.ndarray], metadata: CheckpointMetadata
 ) -> None:
     """Write ``parameters`` and ``metadata`` to ``path``, whole or not at all.
-
-    The file is written beside ``path``, flushed to the disk and renamed over it.
 
     Args:
         path: ends in ``.ckpt`` or ``.safetensors``; its folder is made if it is missing.
@@ -51,9 +45,13 @@ def save_checkpoint(
                 f"{path}: parameter {name!r} is {np.asarray(array).dtype}, wanted one of "
                 + ", ".join(sorted(_DTYPES))
             )
+    arrays = {name: np.asarray(array) for name, array in parameters.items()}
     try:
-        _replace(path, {name: np.asarray(array) for name, array in parameters.items()}, metadata)
-    except (OSError, ValueError) as error:
+        with replacing(path) as unfinished:
+            _write(unfinished, arrays, metadata)
+    except CheckpointError:
+        raise
+    except ValueError as error:
         raise CheckpointError(f"{path}: cannot be written ({error})") from error
 
 
@@ -90,44 +88,11 @@ def read_own(path: Path) -> tuple[dict[str, np.ndarray], str | bytes | None]:
     return arrays, None if text is None else text.tobytes()
 
 
-def _replace(path: Path, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> None:
-    """Write a file beside ``path`` and rename it over ``path``; a failure leaves neither."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-        prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
-    )
-    os.close(handle)
-    try:
-        _write(temporary, arrays, metadata)
-        os.chmod(temporary, 0o666 & ~_umask())
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _write(path: str, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> None:
+def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> None:
     """Write the format that ``path`` ends in."""
-    if path.endswith(".safetensors"):
+    if path.suffix == ".safetensors":
         sealed = seal(metadata, arrays, with_order=True)
         write_safetensors(path, arrays, {"format": "np", METADATA_KEY: sealed})
     else:
         text = np.frombuffer(seal(metadata, arrays).encode(), np.uint8)
         write_ckpt(path, {METADATA_NAME: text, **arrays})
-
-
-def _umask() -> int:
-    """The process's file mode mask (there is no way to read it but to set it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync(path: str | Path) -> None:
-    """Flush a file or folder to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

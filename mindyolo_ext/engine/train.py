@@ -30,10 +30,10 @@ from mindyolo_ext.backend.parameters import (
     parameter_values,
 )
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
+from mindyolo_ext.checkpoint.atomic import UNFINISHED
 from mindyolo_ext.checkpoint.names import COUNTER, STATE_PREFIX
 from mindyolo_ext.checkpoint.store import (
     SUFFIXES,
-    UNFINISHED,
     CheckpointMetadata,
     load_checkpoint,
     save_checkpoint,

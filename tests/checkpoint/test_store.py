@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from mindyolo_ext.checkpoint import store
+from mindyolo_ext.checkpoint import atomic, store
 from mindyolo_ext.checkpoint.ckpt_file import write_ckpt
 from mindyolo_ext.checkpoint.inspect import describe
 from mindyolo_ext.checkpoint.metadata import seal
@@ -90,7 +90,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, suffix, step):
                 stream.write(before[:50])
         raise OSError("disk full")
 
-    monkeypatch.setattr(os if step == "replace" else store, step, fail)
+    monkeypatch.setattr({"_write": store, "_sync": atomic, "replace": os}[step], step, fail)
     with pytest.raises(CheckpointError, match=rf"x\{suffix}: cannot be written \(disk full\)"):
         save_checkpoint(path, {"a": np.zeros(3)}, METADATA)
     assert path.read_bytes() == before
