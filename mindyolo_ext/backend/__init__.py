@@ -21,7 +21,7 @@ if BACKEND == "mindspore":
         ops,
     )
 elif BACKEND == "shapes":
-    from mindyolo_ext.backend.on_shapes import (
+    from mindyolo_ext.backend.on_shapes.tensors import (
         HeNormal,
         Parameter,
         Tensor,

@@ -114,12 +114,12 @@ def _described(model: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the outline of the model that is named, with the keywords that stand on stdin."""
+    """Write the outline of the model that is named, with the keywords on stdin, to stdout."""
     try:
         answer = _described(sys.argv[1], json.load(sys.stdin))
     except (TypeError, ValueError) as error:
         answer = {"error": type(error).__name__, "message": str(error)}
-    print(json.dumps(answer))
+    sys.stdout.write(json.dumps(answer))
 
 
 if __name__ == "__main__":

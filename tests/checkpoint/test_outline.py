@@ -11,8 +11,8 @@ from helpers import DEFAULT_GOLDEN
 
 from mindyolo_ext.backend import Parameter, Tensor, nn
 from mindyolo_ext.backend.on_shapes import nn as shapes_nn
-from mindyolo_ext.backend.on_shapes.tensor import Parameter as ShapesParameter
-from mindyolo_ext.backend.on_shapes.tensor import Tensor as ShapesTensor
+from mindyolo_ext.backend.on_shapes.values import Parameter as ShapesParameter
+from mindyolo_ext.backend.on_shapes.values import Tensor as ShapesTensor
 from mindyolo_ext.checkpoint import outline as module
 from mindyolo_ext.checkpoint.outline import outline
 from mindyolo_ext.errors import CheckpointError

@@ -5,32 +5,3 @@ Conversion of checkpoints asks for no more, and so needs no framework. The envir
 ``MINDYOLO_EXT_BACKEND=shapes`` chooses it. It has what constructors use; running a network here is
 an error.
 """
-
-from mindyolo_ext.backend.on_shapes import nn, ops
-from mindyolo_ext.backend.on_shapes.tensor import (
-    HeNormal,
-    Parameter,
-    Tensor,
-    bool_,
-    float16,
-    float32,
-    initializer,
-    int32,
-    int64,
-)
-
-BACKEND = "shapes"
-__all__ = [
-    "BACKEND",
-    "HeNormal",
-    "Parameter",
-    "Tensor",
-    "bool_",
-    "float16",
-    "float32",
-    "initializer",
-    "int32",
-    "int64",
-    "nn",
-    "ops",
-]

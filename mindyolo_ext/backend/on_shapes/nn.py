@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mindyolo_ext.backend.on_shapes.tensor import Parameter, Tensor
+from mindyolo_ext.backend.on_shapes.values import Parameter, Tensor
 
 
 class Cell:
@@ -123,6 +123,7 @@ class Conv2d(Cell):
         out_channels: int,
         kernel_size: int | tuple[int, int],
         stride: int | tuple[int, int] = 1,
+        *,
         pad_mode: str = "same",
         padding: int | tuple[int, ...] = 0,
         dilation: int | tuple[int, int] = 1,
@@ -176,72 +177,87 @@ class BatchNorm2d(Cell):
         self.beta = _parameter(num_features)
 
 
-class _Plain(Cell):
-    """A layer without parameters; its settings are not looked at."""
+class MaxPool2d(Cell):
+    """Maxima over windows."""
 
-    def __init__(self, *arguments: Any, **keywords: Any):
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int] = 1,
+        stride: int | tuple[int, int] = 1,
+        pad_mode: str = "valid",
+        padding: int = 0,
+    ):
         super().__init__()
-        self.arguments, self.keywords = arguments, keywords
+        self.kernel_size, self.stride = kernel_size, stride
+        self.pad_mode, self.padding = pad_mode, padding
 
 
-class Identity(_Plain):
+class Identity(Cell):
     """Gives its input."""
 
 
-class MaxPool2d(_Plain):
-    """Maxima over windows."""
-
-
-class AvgPool2d(_Plain):
-    """Means over windows."""
-
-
-class ReLU(_Plain):
+class ReLU(Cell):
     """Activation."""
 
 
-class ReLU6(_Plain):
+class ReLU6(Cell):
     """Activation."""
 
 
-class LeakyReLU(_Plain):
+class SiLU(Cell):
     """Activation."""
 
 
-class SiLU(_Plain):
+class SeLU(Cell):
     """Activation."""
 
 
-class CELU(_Plain):
+class HSwish(Cell):
     """Activation."""
 
 
-class ELU(_Plain):
+class Hardtanh(Cell):
     """Activation."""
 
 
-class GELU(_Plain):
+class Sigmoid(Cell):
     """Activation."""
 
 
-class SeLU(_Plain):
+class Tanh(Cell):
     """Activation."""
 
 
-class HSwish(_Plain):
+class LeakyReLU(Cell):
     """Activation."""
 
+    def __init__(self, alpha: float = 0.2):
+        super().__init__()
+        self.alpha = alpha
 
-class Hardtanh(_Plain):
+
+class ELU(Cell):
     """Activation."""
 
+    def __init__(self, alpha: float = 1.0):
+        super().__init__()
+        self.alpha = alpha
 
-class Sigmoid(_Plain):
+
+class CELU(Cell):
     """Activation."""
 
+    def __init__(self, alpha: float = 1.0):
+        super().__init__()
+        self.alpha = alpha
 
-class Tanh(_Plain):
+
+class GELU(Cell):
     """Activation."""
+
+    def __init__(self, approximate: bool = True):
+        super().__init__()
+        self.approximate = approximate
 
 
 def _parameter(*shape: int, requires_grad: bool = True) -> Parameter:

@@ -12,8 +12,8 @@ def constexpr(function: Callable[..., Any]) -> Callable[..., Any]:
 class Conv2D:
     """Convolution of an image with kernels that it is given."""
 
-    def __init__(self, *arguments: Any, **keywords: Any):
-        self.arguments, self.keywords = arguments, keywords
+    def __init__(self, out_channel: int, kernel_size: int | tuple[int, int]):
+        self.out_channel, self.kernel_size = out_channel, kernel_size
 
 
 class BiasAdd:
