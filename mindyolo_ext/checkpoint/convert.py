@@ -138,7 +138,7 @@ def convert(
     """Convert an original's checkpoint to ours; see ``export_torch`` for the way back.
 
     Args:
-        source: any file ``read_checkpoint`` reads.
+        source: any file ``read_checkpoint`` reads; one of ours only changes its format.
         target: ``.ckpt`` or ``.safetensors`` to write.
         model: registry name; by default it is recognised from the tensors' names and shapes.
         report: write the report there as JSON.
@@ -161,9 +161,7 @@ def convert(
     check_suffix(Path(target))
     foreign = read_checkpoint(source, prefer_ema=prefer_ema, entry=entry)
     if foreign.own is not None:
-        raise CheckpointError(
-            f"{source}: is a checkpoint of mindyolo_ext already, wanted one of another program"
-        )
+        return _reported(_in_other_format(Path(source), Path(target)), report)
     tensors = weights_only(foreign.tensors)
     table, found = recognise(tensors, where=str(source), model=model)
     settings = parse_data_file(data) if data is not None else DataFile()
@@ -289,6 +287,35 @@ def export_torch(
         dict.fromkeys(sorted(added), "a constant of the architecture"),
     )
     return _reported(result, report)
+
+
+def _in_other_format(source: Path, target: Path) -> ConversionReport:
+    """Write a checkpoint of ours in our other format, with everything that it holds.
+
+    Raises: CheckpointError if both files have the same format.
+    """
+    if source.suffix == target.suffix:
+        raise CheckpointError(
+            f"{source}: is a checkpoint of mindyolo_ext already, wanted one of another program, or "
+            "a target with another suffix"
+        )
+    parameters, metadata = load_checkpoint(source)
+    save_checkpoint(target, parameters, metadata)
+    return ConversionReport(
+        str(source),
+        str(target),
+        file_sha256(source),
+        file_sha256(target),
+        "mindyolo_ext",
+        "",
+        False,
+        metadata.model,
+        metadata.num_classes,
+        "the checkpoint",
+        (metadata.extra.get("part") or {}).get("name", ""),
+        mapped={name: name for name in parameters},
+        numbers=sum(array.size for array in parameters.values()),
+    )
 
 
 def _reported(result: ConversionReport, path: str | Path | None) -> ConversionReport:

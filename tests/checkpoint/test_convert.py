@@ -9,7 +9,7 @@ from helpers import DEFAULT_GOLDEN
 from mindyolo_ext.checkpoint.convert import convert, export_torch
 from mindyolo_ext.checkpoint.inspect import describe
 from mindyolo_ext.checkpoint.reader import file_sha256, read_checkpoint
-from mindyolo_ext.checkpoint.store import load_checkpoint
+from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 from mindyolo_ext.class_names import COCO_NAMES, default_names
 from mindyolo_ext.errors import CheckpointError
@@ -96,7 +96,20 @@ def test_safetensors_hold_the_same(tmp_path):
     with pytest.raises(CheckpointError, match=r"our checkpoints end in \.ckpt or \.safetensors"):
         convert(OFFICIAL, tmp_path / "x.npz")
     with pytest.raises(CheckpointError, match="is a checkpoint of mindyolo_ext already"):
-        convert(tmp_path / "x.safetensors", tmp_path / "y.ckpt")
+        convert(tmp_path / "x.safetensors", tmp_path / "y.safetensors")
+
+
+def test_from_one_format_of_ours_to_the_other(tmp_path):
+    convert(OFFICIAL, tmp_path / "x.ckpt")
+    parameters, metadata = load_checkpoint(tmp_path / "x.ckpt")
+    parameters |= {"state.step": np.array(3), "half": np.ones(2, np.float16)}
+    save_checkpoint(tmp_path / "x.ckpt", parameters, metadata)
+    report = convert(tmp_path / "x.ckpt", tmp_path / "x.safetensors", report=tmp_path / "x.json")
+    assert (report.source_format, report.model) == ("mindyolo_ext", "yolo_fastestv2")
+    assert json.loads((tmp_path / "x.json").read_text())["mapped"]["state.step"] == "state.step"
+    assert "373 taken over (251,594 numbers), 0 ignored" in report.table()
+    convert(tmp_path / "x.safetensors", tmp_path / "back.ckpt")
+    assert (tmp_path / "back.ckpt").read_bytes() == (tmp_path / "x.ckpt").read_bytes()
 
 
 def test_the_network_takes_every_parameter(tmp_path):
@@ -230,8 +243,6 @@ def test_mindspore_files_of_another_program(tmp_path):
 
 
 def test_training_state_is_not_exported(tmp_path):
-    from mindyolo_ext.checkpoint.store import save_checkpoint
-
     convert(OFFICIAL, tmp_path / "x.ckpt")
     parameters, metadata = load_checkpoint(tmp_path / "x.ckpt")
     save_checkpoint(tmp_path / "x.ckpt", {**parameters, "state.step": np.array(3)}, metadata)
