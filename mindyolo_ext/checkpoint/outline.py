@@ -1,11 +1,13 @@
 """What a converter must know of a model, without building it on a framework.
 
 The network is built on the backend ``on_shapes`` in a process of its own, because a process has one
-backend; a process that has loaded a backend already uses that one.
+backend. A process that has loaded a backend already uses that one, and so does a model with layers
+that ``on_shapes`` lacks.
 """
 
 import functools
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import numpy as np
 from mindyolo_ext.errors import CheckpointError, ConfigError, UsageError
 from mindyolo_ext.input_spec import InputSpec
 
+logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 120
 _PACKAGE_PARENT = Path(__file__).parents[2]
 _KINDS = {
@@ -55,11 +58,12 @@ def outline(model: str, keywords: Mapping[str, Any]) -> Outline:
 
     Raises: ValueError for an unknown model; what the builder raises for its keywords.
     """
-    if "mindyolo_ext.backend" in sys.modules:
-        text = json.dumps(_described(model, json.loads(json.dumps(dict(keywords)))))
-    else:
-        text = _ask(model, json.dumps(dict(keywords), sort_keys=True))
-    values = json.loads(text)
+    wanted = json.dumps(dict(keywords), sort_keys=True)
+    values = {} if "mindyolo_ext.backend" in sys.modules else json.loads(_ask(model, wanted))
+    if "lacks" in values:
+        logger.info("%s: built with the framework (%s)", model, values["lacks"])
+    if "parameters" not in values:
+        values = json.loads(json.dumps(_described(model, json.loads(wanted))))
     parameters = {
         name: np.broadcast_to(np.zeros((), dtype), shape)
         for name, shape, dtype, _ in values["parameters"]
@@ -119,6 +123,8 @@ def main() -> None:
         answer = _described(sys.argv[1], json.load(sys.stdin))
     except (TypeError, ValueError) as error:
         answer = {"error": type(error).__name__, "message": str(error)}
+    except (AttributeError, ImportError) as error:
+        answer = {"lacks": str(error)}
     sys.stdout.write(json.dumps(answer))
 
 

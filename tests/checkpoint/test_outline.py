@@ -1,6 +1,7 @@
 """Networks without a framework: the same parameters as with one, in the same order."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,31 @@ def test_errors_of_the_builder_arrive(monkeypatch, loaded):
     with pytest.raises(ValueError, match="form"):
         outline("gold_yolo_n", {"form": "x"})
     assert not issubclass(TypeError, CheckpointError)
+
+
+def test_a_layer_that_the_shapes_lack(monkeypatch):
+    """The framework builds the network then."""
+    wanted = outline("yolox_nano", {"num_classes": 3})
+    monkeypatch.delitem(sys.modules, "mindyolo_ext.backend")
+    monkeypatch.setattr(module, "_ask", lambda *_: '{"lacks": "no attribute GroupNorm"}')
+    found = outline("yolox_nano", {"num_classes": 3})
+    assert list(found.parameters) == list(wanted.parameters)
+    program = (
+        "import sys\n"
+        "from mindyolo_ext.backend.on_shapes import nn\n"
+        "del nn.Dense, nn.SiLU\n"
+        "from mindyolo_ext.checkpoint.outline import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "yolox_nano"],
+        input="{}",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MINDYOLO_EXT_BACKEND": "shapes"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "SiLU" in json.loads(done.stdout)["lacks"]
 
 
 def test_a_process_that_dies_is_a_fault_of_the_program(monkeypatch):
