@@ -63,9 +63,6 @@ EXCEPTIONS = NOT_OPERATORS | {
     "mindspore.common.initializer.initializer": "makes first values on the host, no operator",
     "mindspore.common.initializer.HeNormal": "makes first values on the host, no operator",
     "ops.constexpr": "runs a Python function while the graph is compiled, no operator",
-    "mindspore.load_checkpoint": "reads a file on the host, no operator",
-    "mindspore.train.mind_ir_pb2": "the layout of a MindIR file, no operator",
-    "mindspore.save_checkpoint": "writes a file on the host, no operator",
     "ops.ReduceOp": "an enumeration; its docstring says `not an operator`, ops.AllReduce documents "
     "the three devices",
 }

@@ -560,10 +560,10 @@ def exported(weight: Path, folder: Path) -> Path:
 def test_exported_files_carry_what_a_runner_needs(exported: Path, detector: Detector):
     import onnx
 
-    from mindyolo_ext.backend.files import read_mindir_information
+    from mindyolo_ext.checkpoint.inspect import describe
 
     onnx_file = onnx.load(str(exported.with_suffix(".onnx")))
-    of_mindir = read_mindir_information(exported.with_suffix(".mindir"))
+    of_mindir = describe(exported.with_suffix(".mindir")).metadata
     for metadata in ({p.key: p.value for p in onnx_file.metadata_props}, of_mindir):
         assert metadata["model"] == "yolo_fastestv2"
         assert metadata["num_classes"] == "3"

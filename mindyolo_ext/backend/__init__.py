@@ -20,6 +20,20 @@ if BACKEND == "mindspore":
         nn,
         ops,
     )
+elif BACKEND == "shapes":
+    from mindyolo_ext.backend.on_shapes.tensors import (
+        HeNormal,
+        Parameter,
+        Tensor,
+        bool_,
+        float16,
+        float32,
+        initializer,
+        int32,
+        int64,
+        nn,
+        ops,
+    )
 
 __all__ = [
     "BACKEND",

@@ -1,3 +1,9 @@
-"""Which framework this process runs on. Only the modules of ``backend`` ask."""
+"""Which framework this process runs on. Only the modules of ``backend`` ask.
 
-BACKEND = "mindspore"
+``MINDYOLO_EXT_BACKEND=shapes`` in the environment takes the backend that only declares parameters,
+for ``checkpoint.outline``.
+"""
+
+import os
+
+BACKEND = "shapes" if os.environ.get("MINDYOLO_EXT_BACKEND") == "shapes" else "mindspore"

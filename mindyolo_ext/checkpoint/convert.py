@@ -9,21 +9,25 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from mindyolo_ext.checkpoint.atomic import replacing
 from mindyolo_ext.checkpoint.names import (
+    COUNTER,
     Mapped,
     NamesTable,
     Recognition,
     map_tensors,
     source_names,
     to_source_tensors,
+    weights_only,
 )
-from mindyolo_ext.checkpoint.reader import (
-    OWN_METADATA,
-    ForeignCheckpoint,
-    file_sha256,
-    read_checkpoint,
+from mindyolo_ext.checkpoint.outline import Outline, outline
+from mindyolo_ext.checkpoint.reader import ForeignCheckpoint, file_sha256, read_checkpoint
+from mindyolo_ext.checkpoint.store import (
+    CheckpointMetadata,
+    check_suffix,
+    load_checkpoint,
+    save_checkpoint,
 )
-from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.checkpoint.tables import recognise, table_of
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 from mindyolo_ext.class_names import KNOWN_NAMES, default_names
@@ -31,9 +35,7 @@ from mindyolo_ext.data.formats.darknet import DataFile, parse_data_file
 from mindyolo_ext.data.text import read_names
 from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
-
-STATE_PREFIX = "state."  # of entries that only a resumed training needs
-COUNTERS = "num_batches_tracked"
+from mindyolo_ext.models.registry import family_of
 
 
 @dataclass
@@ -136,8 +138,8 @@ def convert(
     """Convert an original's checkpoint to ours; see ``export_torch`` for the way back.
 
     Args:
-        source: any file ``read_checkpoint`` reads.
-        target: ``.ckpt`` to write.
+        source: any file ``read_checkpoint`` reads; one of ours only changes its format.
+        target: ``.ckpt`` or ``.safetensors`` to write.
         model: registry name; by default it is recognised from the tensors' names and shapes.
         report: write the report there as JSON.
         anchors: width, height, width, height ... in pixels, for families whose checkpoints lack
@@ -156,14 +158,11 @@ def convert(
         not fit the model, and for an input style that the family does not have; ValueError for
         ``model_keywords`` that it does not take.
     """
+    check_suffix(Path(target))
     foreign = read_checkpoint(source, prefer_ema=prefer_ema, entry=entry)
-    if OWN_METADATA in foreign.extras:
-        raise CheckpointError(
-            f"{source}: is a checkpoint of mindyolo_ext already, wanted one of another program"
-        )
-    tensors = {
-        name: array for name, array in foreign.tensors.items() if not name.startswith(STATE_PREFIX)
-    }
+    if foreign.own is not None:
+        return _reported(_in_other_format(Path(source), Path(target)), report)
+    tensors = weights_only(foreign.tensors)
     table, found = recognise(tensors, where=str(source), model=model)
     settings = parse_data_file(data) if data is not None else DataFile()
     if anchors is None:
@@ -173,7 +172,7 @@ def convert(
         **(model_keywords or {}),
     }
     try:
-        cell = _build(found, {**found.keywords, **given})
+        built = _outline(found, given)
     except TypeError as error:
         if not model_keywords:
             raise
@@ -181,16 +180,16 @@ def convert(
             f"{found.model}: a keyword among {', '.join(model_keywords)} does not fit ({error})"
         ) from error
     fitting = table.sliced(tensors, found, {**found.keywords, **given})
-    mapped = map_tensors(table, found, fitting, _parameters(cell), where=str(source))
-    class_names, origin = _class_names(foreign, cell.num_classes, settings, data, names)
-    size = (settings.height or cell.input_spec.size[0], settings.width or cell.input_spec.size[1])
-    choice = _choose_input(table, found, tensors, replace(cell.input_spec, size=size), input_style)
+    mapped = map_tensors(table, found, fitting, built.parameters, where=str(source))
+    class_names, origin = _class_names(foreign, built.num_classes, settings, data, names)
+    size = (settings.height or built.input_spec.size[0], settings.width or built.input_spec.size[1])
+    choice = _choose_input(table, found, tensors, replace(built.input_spec, size=size), input_style)
     metadata = CheckpointMetadata(
         model=found.model,
-        num_classes=cell.num_classes,
+        num_classes=built.num_classes,
         class_names=class_names,
         input_spec=choice.spec,
-        architecture=dict(cell.architecture),
+        architecture=dict(built.architecture),
         epoch=foreign.epoch,
         source={
             "file": Path(source).name,
@@ -211,7 +210,7 @@ def convert(
         foreign.entry,
         foreign.used_ema,
         found.model,
-        cell.num_classes,
+        built.num_classes,
         origin,
         found.part,
         choice.text,
@@ -237,7 +236,7 @@ def export_torch(
     strict loader.
 
     Args:
-        source: our ``.ckpt``.
+        source: our ``.ckpt`` or ``.safetensors``.
         target: ``.pth`` or ``.pt`` to write.
         report: write the report there as JSON.
         wrap: put the state dict under this entry; None takes the family's usual one (none for a
@@ -247,16 +246,12 @@ def export_torch(
     Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program.
     """
     parameters, metadata = load_checkpoint(source)
-    weights = {
-        name: array for name, array in parameters.items() if not name.startswith(STATE_PREFIX)
-    }
-    table = table_of(
-        _build(Recognition(metadata.model, metadata.num_classes), metadata.architecture).family
-    )
+    weights = weights_only(parameters)
+    table = table_of(_family_name(metadata.model, where=str(source)))
     tensors = to_source_tensors(
         table,
         weights,
-        metadata.extra.get(COUNTERS),
+        metadata.extra.get(COUNTER),
         model=metadata.model,
         architecture=metadata.architecture,
     )
@@ -265,7 +260,7 @@ def export_torch(
     tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
     named = source_names(table, weights, metadata.model)
     sources = {name: source.removeprefix(prefix) for name, source in named.items()}
-    added = [name for name in tensors.keys() - set(sources.values()) if not name.endswith(COUNTERS)]
+    added = [name for name in tensors.keys() - set(sources.values()) if not name.endswith(COUNTER)]
     if wrap is None:
         wrap = "" if part else table.entry
     write_torch_checkpoint(
@@ -294,27 +289,55 @@ def export_torch(
     return _reported(result, report)
 
 
+def _in_other_format(source: Path, target: Path) -> ConversionReport:
+    """Write a checkpoint of ours in our other format, with everything that it holds.
+
+    Raises: CheckpointError if both files have the same format.
+    """
+    if source.suffix == target.suffix:
+        raise CheckpointError(
+            f"{source}: is a checkpoint of mindyolo_ext already, wanted one of another program, or "
+            "a target with another suffix"
+        )
+    parameters, metadata = load_checkpoint(source)
+    save_checkpoint(target, parameters, metadata)
+    return ConversionReport(
+        str(source),
+        str(target),
+        file_sha256(source),
+        file_sha256(target),
+        "mindyolo_ext",
+        "",
+        False,
+        metadata.model,
+        metadata.num_classes,
+        "the checkpoint",
+        (metadata.extra.get("part") or {}).get("name", ""),
+        mapped={name: name for name in parameters},
+        numbers=sum(array.size for array in parameters.values()),
+    )
+
+
 def _reported(result: ConversionReport, path: str | Path | None) -> ConversionReport:
     """``result``, after writing it to ``path`` if there is one."""
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(result.to_json() + "\n", encoding="utf-8")
+        with replacing(Path(path)) as unfinished:
+            unfinished.write_text(result.to_json() + "\n", encoding="utf-8")
     return result
 
 
-def _build(found: Recognition, keywords: dict[str, Any]) -> Any:
-    """The network of the registry; imported here because it starts the framework."""
-    from mindyolo_ext.models.registry import create_model
-
+def _outline(found: Recognition, given: Mapping[str, object]) -> Outline:
+    """The model that was recognised, with the keywords it was found to have and those given."""
     classes = {} if found.num_classes is None else {"num_classes": found.num_classes}
-    return create_model(found.model, **{**classes, **keywords})
+    return outline(found.model, {**classes, **found.keywords, **given})
 
 
-def _parameters(cell: Any) -> dict[str, np.ndarray]:
-    """Name -> array of the network's parameters."""
-    from mindyolo_ext.backend.parameters import parameter_values
-
-    return parameter_values(cell)
+def _family_name(model: str, *, where: str) -> str:
+    """The family of a model. Raises: CheckpointError if this package has no such model."""
+    try:
+        return family_of(model).name
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from error
 
 
 def _extra(found: Recognition, mapped: Mapped) -> dict[str, Any]:
@@ -322,7 +345,7 @@ def _extra(found: Recognition, mapped: Mapped) -> dict[str, Any]:
     counters: dict[str, Any] | int = mapped.counters
     if len(set(mapped.counters.values())) == 1:
         counters = next(iter(mapped.counters.values()))
-    extra: dict[str, Any] = {COUNTERS: counters} if mapped.counters else {}
+    extra: dict[str, Any] = {COUNTER: counters} if mapped.counters else {}
     if found.part:
         extra["part"] = {"name": found.part, "prefix": found.prefix}
     return extra

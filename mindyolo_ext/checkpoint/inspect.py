@@ -1,6 +1,7 @@
 """What a file of weights holds, without loading it into a network."""
 
 import json
+import mmap
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,9 +9,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from mindyolo_ext.checkpoint.reader import OWN_METADATA, file_sha256, read_checkpoint
+from mindyolo_ext.checkpoint.metadata import CheckpointMetadata, check_types
+from mindyolo_ext.checkpoint.protobuf import BYTES, fields, text
+from mindyolo_ext.checkpoint.reader import file_sha256, read_checkpoint
 from mindyolo_ext.checkpoint.tables import recognise
 from mindyolo_ext.errors import CheckpointError
+
+USER_INFO = 14  # field of a MindIR file
 
 
 @dataclass
@@ -98,12 +103,13 @@ class FileInfo:
             rows.append(
                 (
                     "easy above",
-                    f"{shares} ({stored['pictures']} pictures of {stored['data']}, input "
+                    f"{shares} ({stored['pictures']} pictures of {stored.get('data')}, input "
                     f"{'x'.join(str(side) for side in stored['size'])})",
                 )
             )
         rows += [("warning", text) for text in self.warnings]
-        return tabulate(rows, tablefmt="plain", disable_numparse=True)
+        shown = [tuple(_printable(cell) for cell in row) for row in rows]
+        return tabulate(shown, tablefmt="plain", disable_numparse=True)
 
 
 def describe(path: str | Path) -> FileInfo:
@@ -131,22 +137,15 @@ def describe(path: str | Path) -> FileInfo:
         epoch=foreign.epoch,
         warnings=list(foreign.warnings),
     )
-    own = foreign.extras.get(OWN_METADATA)
-    if own is not None:
-        _add_own(info, own)
+    if foreign.own is not None:
+        _add_own(info, foreign.own)
     else:
         _add_recognised(info, foreign.tensors)
     return info
 
 
-def _add_own(info: FileInfo, text: str) -> None:
+def _add_own(info: FileInfo, metadata: CheckpointMetadata) -> None:
     """What the metadata of one of our checkpoints says."""
-    from mindyolo_ext.checkpoint.store import CheckpointMetadata
-
-    try:
-        metadata = CheckpointMetadata.from_json(text)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{info.path}: its metadata is broken ({error})") from error
     info.format = "mindyolo_ext"
     info.model, info.num_classes = metadata.model, metadata.num_classes
     info.class_names, info.epoch = metadata.class_names, metadata.epoch
@@ -204,12 +203,14 @@ def _describe_onnx(path: Path) -> FileInfo:
 
 def _describe_mindir(path: Path) -> FileInfo:
     """Metadata of a MindIR file."""
-    from mindyolo_ext.backend.files import read_mindir_information
-
     try:
-        metadata = read_mindir_information(path)
-    except Exception as error:  # protobuf raises its own kinds
-        raise CheckpointError(f"{path}: is no MindIR file ({type(error).__name__})") from error
+        with (
+            path.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            metadata = _mindir_information(content)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: is no MindIR file ({error})") from error
     info = FileInfo(
         str(path), "mindir", file_sha256(path), path.stat().st_size, metadata=dict(metadata)
     )
@@ -217,13 +218,43 @@ def _describe_mindir(path: Path) -> FileInfo:
     return info
 
 
+def _mindir_information(content: mmap.mmap) -> dict[str, str]:
+    """The map ``user_info`` of a MindIR file. Raises: ValueError for another file."""
+    found = {}
+    for number, wire_type, begin, end in fields(content, 0, len(content)):
+        if number == USER_INFO and wire_type == BYTES:
+            entry = {
+                which: text(content, first, second, most=1 << 20)
+                for which, kind, first, second in fields(content, begin, end)
+                if which in (1, 2) and kind == BYTES
+            }
+            found[entry.get(1, "")] = entry.get(2, "")
+        elif number > USER_INFO:
+            raise ValueError(f"field {number} is unknown")
+    return found
+
+
 def _add_exported(info: FileInfo) -> None:
     """What ``mindyolo-ext export`` wrote into the file."""
     info.model = info.metadata.get("model", "")
     classes, names = info.metadata.get("num_classes", ""), info.metadata.get("class_names", "")
-    info.num_classes = int(classes) if classes.isdigit() else None
-    info.class_names = json.loads(names) if names.startswith("[") else None
+    try:
+        info.num_classes = int(classes) if classes.isdecimal() else None
+        info.class_names = json.loads(names) if names.startswith("[") else None
+        check_types({"class_names": info.class_names or []})
+        check_types({"extra": {"thresholds": json.loads(info.metadata.get("thresholds", "null"))}})
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{info.path}: its metadata is broken ({error})") from error
     info.part = info.metadata.get("holds", "")
+
+
+def _printable(content: str) -> str:
+    """``content`` with control characters written out, so that a file's texts cannot steer a
+    terminal.
+    """
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in content
+    )
 
 
 def _product(sizes: Any) -> int:

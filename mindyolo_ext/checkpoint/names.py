@@ -25,9 +25,10 @@ MINDSPORE_TO_TORCH = {
     "beta": "bias",
     "embedding_table": "weight",
 }
-COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"  # of PyTorch's batch norms; also in a checkpoint's metadata
+STATE_PREFIX = "state."  # of entries that only a resumed training needs
 Plain = None | bool | int | float | str
-_STATE_PREFIXES = ("moments.", "moment1.", "moment2.", "accum.", "velocity.", "state.")
+_STATE_PREFIXES = ("moments.", "moment1.", "moment2.", "accum.", "velocity.", STATE_PREFIX)
 _STATE_NAMES = {
     "global_step",
     "learning_rate",
@@ -212,6 +213,11 @@ class NamesTable(ABC):
     ) -> InputEvidence:
         """Which of ``input_styles`` the weights were trained with, as far as they tell."""
         return InputEvidence("", "the weights do not tell")
+
+
+def weights_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The entries of a checkpoint without optimiser and other state of a training."""
+    return {name: array for name, array in arrays.items() if not name.startswith(STATE_PREFIX)}
 
 
 def renamed(name: str, renames: Mapping[str, str]) -> str:

@@ -7,21 +7,23 @@ see ``pickle_machine``.
 """
 
 import hashlib
-import json
 import struct
-import tarfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mindyolo_ext.checkpoint.ckpt_file import DEFAULT_MAX_BYTES, read_ckpt
+from mindyolo_ext.checkpoint.metadata import CheckpointMetadata, unseal
 from mindyolo_ext.checkpoint.pickle_machine import storage_bytes
 from mindyolo_ext.checkpoint.records import ArrayRecord, GlobalName, Record, TensorRecord
+from mindyolo_ext.checkpoint.safetensors_file import read_safetensors
+from mindyolo_ext.checkpoint.store import METADATA_KEY, METADATA_NAME
 from mindyolo_ext.checkpoint.torch_files import TorchFile, TorchStream, TorchTar, TorchZip
-from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.errors import CheckpointError, MissingFileError
 
-DEFAULT_MAX_BYTES = 4 << 30
 EMA_ENTRIES = ("ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model")
 WEIGHT_ENTRIES = (
     "model",
@@ -45,8 +47,8 @@ STATE_ENTRIES = (
 )
 PREFIXES = ("module.", "_orig_mod.")
 EMA_PREFIX = "ema."  # of names in a MindSpore file
-OWN_METADATA = "mindyolo_ext"  # in ``extras``: the metadata of a checkpoint of ours
 MAX_NODES = 200_000
+MAX_GROWTH = 8  # bytes in memory per byte in the file, where tensors share storages
 MAX_DEPTH = 100
 
 
@@ -67,6 +69,7 @@ class ForeignCheckpoint:
         stored_dtypes: element types in the file -> number of tensors.
         extras: plain data found beside the weights (epoch, best score, arguments).
         class_names: in class order, when the file tells them.
+        own: the metadata, if the file is a checkpoint of ours.
         warnings: what a careful reader should know, such as weights that are not finite.
     """
 
@@ -80,6 +83,7 @@ class ForeignCheckpoint:
     stored_dtypes: dict[str, int] = field(default_factory=dict)
     extras: dict[str, Any] = field(default_factory=dict)
     class_names: list[str] | None = None
+    own: CheckpointMetadata | None = None
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -147,7 +151,7 @@ def sniff_format(path: Path) -> str:
     Raises: FileNotFoundError; CheckpointError naming what the file seems to be instead.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file, wanted a checkpoint")
+        raise MissingFileError(f"{path}: no such file, wanted a checkpoint")
     if not path.is_file():
         raise CheckpointError(f"{path}: is not a file, wanted a checkpoint")
     wanted = "wanted a PyTorch, safetensors or MindSpore checkpoint"
@@ -172,13 +176,13 @@ def sniff_format(path: Path) -> str:
         and 2 <= struct.unpack("<Q", head[:8])[0] <= path.stat().st_size - 8
     ):
         return "safetensors"
+    if head[:1] == b"\x0a" and not start.startswith(b"{"):
+        return "mindspore"
     if len(head) == 512 and (
         head[257:262] == b"ustar"
         or head.startswith((b"storages\0", b"tensors\0", b"pickle\0", b"sys_info\0"))
     ):
-        return "torch-legacy-tar" if tarfile.is_tarfile(path) else "mindspore"
-    if head[:1] == b"\x0a" and not start.startswith(b"{"):
-        return "mindspore"
+        return "torch-legacy-tar"
     raise CheckpointError(f"{path}: begins with {head[:8]!r}, which is no known format, {wanted}")
 
 
@@ -195,6 +199,13 @@ def _read_torch(file: TorchFile, *, prefer_ema: bool, entry: str | None) -> Fore
     if total > file.max_bytes:
         raise CheckpointError(
             f"{file.path}: the weights need {total} bytes, the limit is {file.max_bytes}"
+        )
+    storages = {r.storage.key: r.storage for r in records.values() if isinstance(r, TensorRecord)}
+    own = sum(storage_bytes(storage) for storage in storages.values())
+    if total > MAX_GROWTH * own + (64 << 20):
+        raise CheckpointError(
+            f"{file.path}: the weights repeat {own} bytes until they need {total}, wanted numbers "
+            "of their own"
         )
     stored: dict[str, int] = {}
     tensors = {}
@@ -436,27 +447,18 @@ def _class_names(root: Any, weights: Any, plain: _Plain) -> list[str] | None:
 
 
 def _read_mindspore(path: Path, max_bytes: int, *, prefer_ema: bool) -> ForeignCheckpoint:
-    """A MindSpore ``.ckpt``; the one place of this file that needs the framework.
+    """A MindSpore ``.ckpt``.
 
     MindYOLO writes its moving average with ``ema.`` before each name, alone or beside the raw
     weights.
     """
-    from mindyolo_ext.checkpoint.store import METADATA_NAME, read_parameters
-
-    if path.stat().st_size > max_bytes:
-        raise CheckpointError(
-            f"{path}: the file has {path.stat().st_size} bytes, the limit is {max_bytes}"
-        )
-    arrays = read_parameters(path)
-    own = arrays.pop(METADATA_NAME, None)
-    stored: dict[str, int] = {}
-    for array in arrays.values():
-        stored[str(array.dtype)] = stored.get(str(array.dtype), 0) + 1
-    extras = (
-        {}
-        if own is None
-        else {OWN_METADATA: np.asarray(own, np.uint8).tobytes().decode("utf-8", "replace")}
-    )
+    content = read_ckpt(path, max_bytes=max_bytes)
+    arrays, stored = content.arrays, content.stored_dtypes
+    own = None
+    if METADATA_NAME in arrays:
+        text = arrays.pop(METADATA_NAME).tobytes()
+        del stored[METADATA_NAME]
+        arrays, own = unseal(text, arrays, where=str(path))
     averaged = {
         name.removeprefix(EMA_PREFIX): array
         for name, array in arrays.items()
@@ -471,63 +473,26 @@ def _read_mindspore(path: Path, max_bytes: int, *, prefer_ema: bool) -> ForeignC
         "mindspore",
         file_sha256(path),
         used_ema=used_ema,
-        stored_dtypes=stored,
-        extras=extras,
+        stored_dtypes=dict(Counter(stored.values())),
+        extras=dict(content.texts),
+        own=own,
     )
 
 
-_SAFETENSORS = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-
-
 def _read_safetensors(path: Path, max_bytes: int) -> ForeignCheckpoint:
-    """A safetensors file: a JSON header with type, shape and place of each tensor, then the
-    numbers.
-    """
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise CheckpointError(f"{path}: the file has {size} bytes, the limit is {max_bytes}")
-    content = path.read_bytes()
-    (length,) = struct.unpack_from("<Q", content)
-    try:
-        header = json.loads(content[8 : 8 + length])
-        metadata = header.pop("__metadata__", {})
-        tensors, stored = {}, {}
-        for name, item in header.items():
-            dtype, shape, (start, end) = (
-                _SAFETENSORS[item["dtype"]],
-                item["shape"],
-                item["data_offsets"],
-            )
-            code = np.dtype("u2" if dtype == "bfloat16" else dtype).newbyteorder("<")
-            if (
-                not all(type(v) is int and v >= 0 for v in [*shape, start, end])
-                or 8 + length + end > size
-            ):
-                raise ValueError(f"tensor {name!r} lies outside the file")
-            raw = np.frombuffer(content[8 + length + start : 8 + length + end], code).reshape(shape)
-            tensors[name] = (
-                (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-                if dtype == "bfloat16"
-                else _from_numpy(raw)
-            )
-            stored[dtype] = stored.get(dtype, 0) + 1
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path}: a broken safetensors file ({type(error).__name__}: {error})"
-        ) from error
+    """A safetensors file of any program."""
+    content = read_safetensors(path, max_bytes=max_bytes)
+    arrays, texts, own = content.arrays, content.metadata, None
+    if METADATA_KEY in texts:
+        arrays, own = unseal(texts.pop(METADATA_KEY), arrays, where=str(path))
     return ForeignCheckpoint(
-        path, tensors, "safetensors", file_sha256(path), stored_dtypes=stored, extras=metadata
+        path,
+        {name: _from_numpy(array) for name, array in arrays.items()},
+        "safetensors",
+        file_sha256(path),
+        stored_dtypes=dict(Counter(content.stored_dtypes.values())),
+        extras=dict(texts),
+        own=own,
     )
 
 

@@ -8,7 +8,6 @@ description through ``pickle_machine`` and hands out the numbers of one storage 
 import io
 import mmap
 import struct
-import tarfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mindyolo_ext.checkpoint.ckpt_file import from_bfloat16
 from mindyolo_ext.checkpoint.pickle_machine import (
     MAX_PICKLE_BYTES,
     item_size,
@@ -23,6 +23,7 @@ from mindyolo_ext.checkpoint.pickle_machine import (
     storage_bytes,
 )
 from mindyolo_ext.checkpoint.records import GlobalName, StorageRecord, TensorRecord
+from mindyolo_ext.checkpoint.tar import TarPart, tar_parts
 from mindyolo_ext.errors import CheckpointError, UnsafeCheckpointError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -142,7 +143,7 @@ class TorchFile:
 def _native(view: np.ndarray, dtype: str) -> np.ndarray:
     """A contiguous copy in the machine's byte order, half precision widened to float32."""
     if dtype == "bfloat16":
-        return (view.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return from_bfloat16(view)
     if dtype == "bool":
         return view.view(np.uint8) != 0 if view.ndim else np.array(view.astype(np.uint8) != 0)
     return np.array(view, dtype=np.float32 if dtype == "float16" else dtype, order="C")
@@ -422,14 +423,12 @@ class TorchTar(TorchFile):
     def __init__(self, path: Path, max_bytes: int):
         super().__init__(path, max_bytes)
         try:
-            with tarfile.open(path, "r:") as archive:
-                self.parts = {
-                    name: self._member(archive, name) for name in ("storages", "tensors", "pickle")
-                }
-        except (tarfile.TarError, OSError, EOFError) as error:
+            parts = tar_parts(path)
+        except (ValueError, OSError) as error:
             raise CheckpointError(
                 f"{path}: a tar file that is broken ({error}), wanted a PyTorch checkpoint"
             ) from error
+        self.parts = {name: self._part(parts, name) for name in ("storages", "tensors", "pickle")}
         self.contents: dict[str, bytes] = {}
         self.objects: dict[int, StorageRecord | TensorRecord] = {}
 
@@ -439,19 +438,21 @@ class TorchTar(TorchFile):
     def __exit__(self, *_: object) -> None:
         self.contents.clear()
 
-    def _member(self, archive: tarfile.TarFile, name: str) -> bytes:
+    def _part(self, parts: list[TarPart], name: str) -> bytes:
         """The content of one part."""
-        members = [member for member in archive.getmembers() if member.name == name]
-        if len(members) != 1 or not members[0].isreg():
+        found = [part for part in parts if part.name == name]
+        if len(found) != 1 or not found[0].is_file:
             raise CheckpointError(
-                f"{self.path}: a tar file with {len(members)} parts called {name!r}, wanted one as "
+                f"{self.path}: a tar file with {len(found)} parts called {name!r}, wanted one as "
                 "torch.save wrote it before 0.1.10"
             )
-        if members[0].size > min(self.max_bytes, self.path.stat().st_size):
+        if found[0].size > self.max_bytes:
             raise CheckpointError(
-                f"{self.path}: part {name!r} declares {members[0].size} bytes, more than allowed"
+                f"{self.path}: part {name!r} declares {found[0].size} bytes, more than allowed"
             )
-        return archive.extractfile(members[0]).read()
+        with self.path.open("rb") as stream:
+            stream.seek(found[0].offset)
+            return stream.read(found[0].size)
 
     def read(self) -> Any:
         """The saved object."""

@@ -5,9 +5,7 @@ plain values, so that ``torch.load(..., weights_only=True)`` accepts it. The sam
 same bytes.
 """
 
-import os
 import struct
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mindyolo_ext.checkpoint.atomic import replacing
 from mindyolo_ext.errors import CheckpointError
 
 _STORAGE_TYPES = {
@@ -68,22 +67,12 @@ def write_torch_checkpoint(
                 + ", ".join(_STORAGE_TYPES)
             )
         arrays[name] = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
-                _put(archive, "data.pkl", _object(arrays, wrap, beside or {}))
-                _put(archive, "byteorder", b"little")
-                for index, array in enumerate(arrays.values()):
-                    _put(archive, f"data/{index}", array.tobytes())
-                _put(archive, "version", b"3\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+        _put(archive, "data.pkl", _object(arrays, wrap, beside or {}))
+        _put(archive, "byteorder", b"little")
+        for index, array in enumerate(arrays.values()):
+            _put(archive, f"data/{index}", array.tobytes())
+        _put(archive, "version", b"3\n")
 
 
 def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from mindyolo_ext.checkpoint.names import renamed
+from mindyolo_ext.checkpoint.names import renamed, weights_only
 from mindyolo_ext.checkpoint.reader import file_sha256
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.checkpoint.tables import table_of
 from mindyolo_ext.data.image_file import read_image
-from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.errors import CheckpointError, MissingFileError
 from mindyolo_ext.models.registry import part
 
 RUNNER = Path(__file__).with_name("run_original.py")
@@ -221,10 +221,7 @@ def _load(path: str | Path) -> tuple[Any, CheckpointMetadata]:
     cell = create_model(metadata.model, num_classes=metadata.num_classes, **metadata.architecture)
     cell.input_spec = metadata.input_spec
     try:
-        load_parameters(
-            cell,
-            {name: array for name, array in parameters.items() if not name.startswith("state.")},
-        )
+        load_parameters(cell, weights_only(parameters))
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return cell.set_train(False), metadata
@@ -235,7 +232,7 @@ def _against_arrays(
 ) -> VerifyReport:
     """Compare with stored arrays."""
     if not arrays_path.is_file():
-        raise FileNotFoundError(f"{arrays_path}: no such file, wanted stored arrays (.npz)")
+        raise MissingFileError(f"{arrays_path}: no such file, wanted stored arrays (.npz)")
     with np.load(arrays_path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     report = VerifyReport(str(path), str(arrays_path), tolerance)
@@ -310,7 +307,7 @@ def _run_original(
         raise CheckpointError(f"verify: no hook runs the original of {cell.family} yet")
     for place in (repo, source):
         if not place.exists():
-            raise FileNotFoundError(f"{place}: no such file or folder")
+            raise MissingFileError(f"{place}: no such file or folder")
     with tempfile.TemporaryDirectory() as folder:
         job = {
             "hook": str(hook),

@@ -13,9 +13,11 @@ logger = logging.getLogger("mindyolo_ext")
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``convert``."""
-    parser.add_argument("source", type=Path, help=".pt, .pth or .ckpt")
+    parser.add_argument("source", type=Path, help=".pt, .pth, .safetensors or .ckpt")
     parser.add_argument(
-        "target", type=Path, help=".ckpt; or .pth to write one of ours in the original's format"
+        "target",
+        type=Path,
+        help=".ckpt or .safetensors; or .pth to write one of ours in the original's format",
     )
     parser.add_argument("--model", help="one of `mindyolo-ext models`, where the keys do not tell")
     parser.add_argument("--data", type=Path, help="darknet-style .data file: anchors, class names")

@@ -340,6 +340,9 @@ class TrainConfig(Section):
     save_interval: int = option(
         1, "Epochs between writing `last.ckpt`; the last is written.", least=1
     )
+    checkpoint_format: Literal["ckpt", "safetensors"] = option(
+        "ckpt", "What `last` and `best` are written as."
+    )
     log_interval: int = option(10, "Steps between updates of the shown loss.", least=0)
     max_bad_steps: int = option(
         20, "Steps in a row without a finite gradient before the training gives up.", least=0

@@ -10,6 +10,7 @@ import numpy as np
 
 from mindyolo_ext.backend import nn
 from mindyolo_ext.backend.parameters import load_parameters, parameter_values
+from mindyolo_ext.checkpoint.names import weights_only
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.config import Config, InputConfig
 from mindyolo_ext.contracts import Model, Trainable
@@ -27,7 +28,6 @@ from mindyolo_ext.models.registry import (
 )
 
 logger = logging.getLogger(__name__)
-STATE_PREFIX = "state."  # entries of a checkpoint that only a resumed training needs
 
 
 def split_dataset(config: Config, split: str) -> Dataset:
@@ -147,7 +147,7 @@ def load_model(
     one).
 
     Args:
-        weight: ``.ckpt`` written by ``train.py`` or ``mindyolo-ext convert``.
+        weight: ``.ckpt`` or ``.safetensors`` written by ``train.py`` or ``mindyolo-ext convert``.
         config: a recipe; its ``model.name`` must agree and its ``input`` section wins over the
             checkpoint.
 
@@ -166,11 +166,6 @@ def load_model(
     except ValueError as error:
         raise CheckpointError(f"{weight}: {error}") from error
     return model.set_train(False), metadata
-
-
-def weights_only(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The entries of a checkpoint without optimiser and other training state."""
-    return {name: value for name, value in values.items() if not name.startswith(STATE_PREFIX)}
 
 
 def start_from(model: Model, weight: str | Path) -> list[str]:

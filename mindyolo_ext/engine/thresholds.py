@@ -11,7 +11,12 @@ from tabulate import tabulate
 
 from mindyolo_ext.backend.distributed import barrier, gather_rows
 from mindyolo_ext.backend.launch import world
-from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
+from mindyolo_ext.checkpoint.store import (
+    CheckpointMetadata,
+    check_suffix,
+    load_checkpoint,
+    save_checkpoint,
+)
 from mindyolo_ext.config import Config, EvalConfig
 from mindyolo_ext.contracts import Model, Routed
 from mindyolo_ext.data.dataset import Dataset
@@ -206,8 +211,7 @@ def find_thresholds(
     Raises: FileNotFoundError; ValueError if the model has no router.
     """
     target = Path(weight if output is None else output)
-    if target.suffix != ".ckpt":
-        raise UsageError(f"--output {target}: our checkpoints end in .ckpt")
+    check_suffix(target)
     model, _ = load_model(weight, config)
     check_router(model, weight)
     dataset = split_dataset(config, split)

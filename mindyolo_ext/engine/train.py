@@ -30,13 +30,19 @@ from mindyolo_ext.backend.parameters import (
     parameter_values,
 )
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
-from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
+from mindyolo_ext.checkpoint.atomic import UNFINISHED
+from mindyolo_ext.checkpoint.names import COUNTER, STATE_PREFIX
+from mindyolo_ext.checkpoint.store import (
+    SUFFIXES,
+    CheckpointMetadata,
+    load_checkpoint,
+    save_checkpoint,
+)
 from mindyolo_ext.config import Config, TrainConfig
 from mindyolo_ext.contracts import Model, Predictor, StepClock, Stepped
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.build import (
-    STATE_PREFIX,
     has_folded_norms,
     load_teacher,
     new_model,
@@ -83,7 +89,7 @@ def train(config: Config, save_dir: Path, *, resume: bool = False) -> TrainResul
 
     Args:
         save_dir: folder of the run: weights/, results.csv, results.png, config.yaml, in_force.yaml.
-        resume: go on from ``save_dir/weights/last.ckpt``.
+        resume: go on from ``save_dir/weights/last.ckpt``, or ``.safetensors`` as the recipe says.
 
     Raises: ConfigError for a recipe that does not fit its data, ExistingFileError if ``save_dir``
         holds a run and ``resume`` is False, TrainingError if the gradients stay not finite.
@@ -103,15 +109,14 @@ class _Run:
 
     def __init__(self, config: Config, folder: Path, resume: bool):
         self.config, self.folder, self.world = config, folder, world()
-        self.last_path, self.best_path = (
-            folder / "weights" / "last.ckpt",
-            folder / "weights" / "best.ckpt",
-        )
+        suffix = "." + config.train.checkpoint_format
+        self.last_path = folder / "weights" / f"last{suffix}"
+        self.best_path = folder / "weights" / f"best{suffix}"
         if resume and not self.last_path.is_file():
             raise MissingFileError(
                 f"--resume: {self.last_path} does not exist; nothing to go on from"
             )
-        if self.last_path.exists() and not resume:
+        if not resume and any((folder / "weights" / f"last{s}").exists() for s in SUFFIXES):
             raise ExistingFileError(
                 f"{folder} already holds a run; go on with --resume, or choose another --save_dir"
             )
@@ -146,7 +151,7 @@ class _Run:
         if self.world.is_main:
             (folder / "weights").mkdir(parents=True, exist_ok=True)
             # of a run killed while it was writing
-            for unfinished in (folder / "weights").glob(".*.tmp.ckpt"):
+            for unfinished in (folder / "weights").glob(UNFINISHED):
                 unfinished.unlink()
             (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
             shown = text_in_force(
@@ -300,7 +305,7 @@ class _Run:
         return step
 
     def _resume(self) -> None:
-        """Put weights, optimiser and counters back as ``last.ckpt`` holds them."""
+        """Put weights, optimiser and counters back as the last checkpoint holds them."""
         values, metadata = load_checkpoint(self.last_path)
         state = metadata.extra.get("training")
         if not state:
@@ -504,7 +509,7 @@ class _Run:
             epoch=epoch,
             metrics={k: float(v) for k, v in metrics.items()},
             # what PyTorch's batch norms would have counted
-            extra={"num_batches_tracked": self.updates},
+            extra={COUNTER: self.updates},
         )
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mindyolo_ext.backend import BACKEND, Tensor, nn, ops
 from mindyolo_ext.backend.export import FORMATS, load_mindir, write_graph
-from mindyolo_ext.backend.files import read_mindir_information
+from mindyolo_ext.checkpoint.inspect import describe
 from mindyolo_ext.errors import CheckpointError, MissingFileError
 
 pytestmark = [
@@ -28,7 +28,7 @@ def test_a_mindir_file_carries_its_description_and_runs(tmp_path: Path):
     path = tmp_path / "twice.mindir"
     assert "mindir" in FORMATS
     write_graph(Twice(), [X, X], path, description={"model": "twice"})
-    assert read_mindir_information(path)["model"] == "twice"
+    assert describe(path).metadata["model"] == "twice"
     total, sums = load_mindir(path)(X, -X)
     np.testing.assert_array_equal(total, -X)
     np.testing.assert_array_equal(sums, X.sum(0))

@@ -9,7 +9,7 @@ from helpers import DEFAULT_GOLDEN
 from mindyolo_ext.checkpoint.convert import convert, export_torch
 from mindyolo_ext.checkpoint.inspect import describe
 from mindyolo_ext.checkpoint.reader import file_sha256, read_checkpoint
-from mindyolo_ext.checkpoint.store import load_checkpoint
+from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 from mindyolo_ext.class_names import COCO_NAMES, default_names
 from mindyolo_ext.errors import CheckpointError
@@ -74,6 +74,42 @@ def test_metadata(tmp_path):
         parameters["backbone.first_conv.1.moving_variance"],
         weights["backbone.first_conv.1.running_var"],
     )
+
+
+def test_safetensors_hold_the_same(tmp_path):
+    for suffix in (".ckpt", ".safetensors"):
+        convert(OFFICIAL, tmp_path / f"x{suffix}")
+        export_torch(tmp_path / f"x{suffix}", tmp_path / f"{suffix[1:]}.pth")
+    parameters, metadata = load_checkpoint(tmp_path / "x.ckpt")
+    found, about = load_checkpoint(tmp_path / "x.safetensors")
+    assert about == metadata
+    assert list(found) == list(parameters)
+    assert_same(found, parameters)
+    back = (tmp_path / "safetensors.pth").read_bytes()
+    assert back == (tmp_path / "ckpt.pth").read_bytes()
+    infos = [describe(tmp_path / f"x{suffix}") for suffix in (".ckpt", ".safetensors")]
+    for info in infos:
+        info.path = info.sha256 = info.bytes = ""
+        for key in ("count", "order", "sha256"):
+            info.metadata.pop(key, None)
+    assert infos[0] == infos[1]
+    with pytest.raises(CheckpointError, match=r"our checkpoints end in \.ckpt or \.safetensors"):
+        convert(OFFICIAL, tmp_path / "x.npz")
+    with pytest.raises(CheckpointError, match="is a checkpoint of mindyolo_ext already"):
+        convert(tmp_path / "x.safetensors", tmp_path / "y.safetensors")
+
+
+def test_from_one_format_of_ours_to_the_other(tmp_path):
+    convert(OFFICIAL, tmp_path / "x.ckpt")
+    parameters, metadata = load_checkpoint(tmp_path / "x.ckpt")
+    parameters |= {"state.step": np.array(3), "half": np.ones(2, np.float16)}
+    save_checkpoint(tmp_path / "x.ckpt", parameters, metadata)
+    report = convert(tmp_path / "x.ckpt", tmp_path / "x.safetensors", report=tmp_path / "x.json")
+    assert (report.source_format, report.model) == ("mindyolo_ext", "yolo_fastestv2")
+    assert json.loads((tmp_path / "x.json").read_text())["mapped"]["state.step"] == "state.step"
+    assert "373 taken over (251,594 numbers), 0 ignored" in report.table()
+    convert(tmp_path / "x.safetensors", tmp_path / "back.ckpt")
+    assert (tmp_path / "back.ckpt").read_bytes() == (tmp_path / "x.ckpt").read_bytes()
 
 
 def test_the_network_takes_every_parameter(tmp_path):
@@ -191,12 +227,12 @@ def test_what_is_refused(tmp_path, state):
 
 
 def test_mindspore_files_of_another_program(tmp_path):
-    from mindyolo_ext.checkpoint import store
+    from mindyolo_ext.checkpoint.ckpt_file import write_ckpt
 
     convert(OFFICIAL, tmp_path / "x.ckpt")
     parameters, _ = load_checkpoint(tmp_path / "x.ckpt")
-    store._write(
-        str(tmp_path / "other.ckpt"), {**parameters, "moments.output_cls_layers.bias": np.zeros(80)}
+    write_ckpt(
+        tmp_path / "other.ckpt", {**parameters, "moments.output_cls_layers.bias": np.zeros(80)}
     )
     report = convert(tmp_path / "other.ckpt", tmp_path / "y.ckpt")
     assert report.source_format == "mindspore"
@@ -207,8 +243,6 @@ def test_mindspore_files_of_another_program(tmp_path):
 
 
 def test_training_state_is_not_exported(tmp_path):
-    from mindyolo_ext.checkpoint.store import save_checkpoint
-
     convert(OFFICIAL, tmp_path / "x.ckpt")
     parameters, metadata = load_checkpoint(tmp_path / "x.ckpt")
     save_checkpoint(tmp_path / "x.ckpt", {**parameters, "state.step": np.array(3)}, metadata)
@@ -266,3 +300,51 @@ def test_describe_onnx(tmp_path):
     (tmp_path / "x.onnx").write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="is no ONNX file"):
         describe(tmp_path / "x.onnx")
+
+
+def test_describe_mindir(tmp_path):
+    from mindspore.train import mind_ir_pb2
+
+    model = mind_ir_pb2.ModelProto(ir_version="1", model_version="2", little_endian=True)
+    model.graph.name = "g"
+    model.mind_ir_version = 2
+    information = {"model": "toy", "num_classes": "2", "class_names": '["größe", "b"]', "": "x"}
+    for key, value in information.items():
+        model.user_info[key] = value
+    path = tmp_path / "x.mindir"
+    path.write_bytes(model.SerializeToString())
+    info = describe(path)
+    assert (info.format, info.model, info.num_classes) == ("mindir", "toy", 2)
+    assert info.class_names == ["größe", "b"]
+    assert info.metadata == information
+    whole = path.read_bytes()
+    for content, message in (
+        (b"", "is no MindIR file"),
+        (b"nonsense", "is no MindIR file"),
+        (whole[:-1], "is no MindIR file"),
+        (whole + b"\x72\x03\x0a\x01\xff", "no UTF-8"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            describe(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("class_names", "[1]"),
+        ("class_names", "[" * 100_000),
+        ("thresholds", "{}"),
+        ("thresholds", "x"),
+        ("num_classes", "9" * 5000),
+    ],
+)
+def test_broken_metadata_of_exported_files(tmp_path, key, value):
+    from mindspore.train import mind_ir_pb2
+
+    model = mind_ir_pb2.ModelProto()
+    model.user_info["holds"] = "first"
+    model.user_info[key] = value
+    (tmp_path / "x.mindir").write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match=r"x\.mindir: its metadata is broken"):
+        describe(tmp_path / "x.mindir")

@@ -5,6 +5,7 @@ happens.
 import copyreg
 import pickle
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -725,3 +726,44 @@ def test_a_zip_of_pictures(tmp_path):
 def test_files_without_weights(tmp_path, content, message):
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(torch_zip(tmp_path / "x.pth", content))
+
+
+def test_many_tensors_that_repeat_one_number(tmp_path):
+    """300 tensors of a million numbers each over a storage of 16 bytes."""
+    one = tensor(numbers(1 << 20), numbers(0))[len(b"\x80\x02}" + text("w")) : -2]
+    content = b"\x80\x02}(" + b"".join(text(f"t{i}") + one for i in range(300)) + b"u."
+    with pytest.raises(
+        CheckpointError, match="the weights repeat 16 bytes until they need 1258291200"
+    ):
+        read_checkpoint(torch_zip(tmp_path / "x.pth", content))
+
+
+def tar_head(name: bytes, size: bytes) -> bytes:
+    """A header with this size field and a sound checksum."""
+    head = bytearray(tarfile.TarInfo(name.decode()).tobuf(tarfile.GNU_FORMAT))
+    head[124:136] = size
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (tar_head(b"pickle", b"%011o\0" % 0) * 20_000, "more than 10000 parts"),
+        (
+            tar_head(b"pickle", b"%011o\0" % 0)
+            + tar_head(b"pickle", (-512).to_bytes(12, "big", signed=True)),
+            "wanted octal digits",
+        ),
+        (tar_head(b"pickle", b"%011o\0" % (1 << 32)), "a part of 4294967296 bytes, 0 are left"),
+        (tar_head(b"pickle", b" " * 12), "wanted octal digits"),
+        (tar_head(b"pickle", b"%011o\0" % 0).replace(b"pickle", b"tickle"), "checksum .* differs"),
+        (tar_head(b"pickle", b"%011o\0" % 0), "0 parts called 'storages'"),
+    ],
+)
+def test_tar_files_that_lead_astray(tmp_path, content, message):
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(path)

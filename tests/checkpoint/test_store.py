@@ -1,12 +1,21 @@
 """Our own checkpoints: what is written comes back, whole or not at all."""
 
+import json
 import os
+import resource
+import signal
 
 import numpy as np
 import pytest
 
-from mindyolo_ext.checkpoint import store
+from mindyolo_ext.checkpoint import atomic, store
+from mindyolo_ext.checkpoint.ckpt_file import write_ckpt
+from mindyolo_ext.checkpoint.inspect import describe
+from mindyolo_ext.checkpoint.metadata import seal
+from mindyolo_ext.checkpoint.reader import read_checkpoint
+from mindyolo_ext.checkpoint.safetensors_file import write_safetensors
 from mindyolo_ext.checkpoint.store import (
+    METADATA_KEY,
     METADATA_NAME,
     CheckpointMetadata,
     load_checkpoint,
@@ -33,21 +42,27 @@ METADATA = CheckpointMetadata(
     7,
     {"map": 0.25},
     {"file": "x.pth"},
-    {"thresholds": [0.1]},
+    {"note": [0.1]},
 )
 
 
-def test_round_trip(tmp_path):
-    path = tmp_path / "folder" / "x.ckpt"
+@pytest.fixture(params=[".ckpt", ".safetensors"])
+def suffix(request) -> str:
+    """Of a format of ours."""
+    return request.param
+
+
+def test_round_trip(tmp_path, suffix):
+    path = tmp_path / "folder" / f"x{suffix}"
     save_checkpoint(path, PARAMETERS, METADATA)
     parameters, metadata = load_checkpoint(path)
     assert metadata == METADATA
-    assert set(parameters) == set(PARAMETERS)
+    assert list(parameters) == list(PARAMETERS)
     for name, array in PARAMETERS.items():
         assert parameters[name].dtype == array.dtype, name
         assert parameters[name].shape == array.shape, name
         assert np.array_equal(parameters[name], array), name
-    assert [file.name for file in path.parent.iterdir()] == ["x.ckpt"]
+    assert [file.name for file in path.parent.iterdir()] == [f"x{suffix}"]
 
 
 def test_mindspore_loads_it_by_plain_names(tmp_path):
@@ -64,8 +79,8 @@ def test_mindspore_loads_it_by_plain_names(tmp_path):
 
 
 @pytest.mark.parametrize("step", ["_write", "_sync", "replace"])
-def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, step):
-    path = tmp_path / "x.ckpt"
+def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, suffix, step):
+    path = tmp_path / f"x{suffix}"
     save_checkpoint(path, PARAMETERS, METADATA)
     before = path.read_bytes()
 
@@ -75,11 +90,31 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, step):
                 stream.write(before[:50])
         raise OSError("disk full")
 
-    monkeypatch.setattr(os if step == "replace" else store, step, fail)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr({"_write": store, "_sync": atomic, "replace": os}[step], step, fail)
+    with pytest.raises(CheckpointError, match=rf"x\{suffix}: cannot be written \(disk full\)"):
         save_checkpoint(path, {"a": np.zeros(3)}, METADATA)
     assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["x.ckpt"]
+    assert [file.name for file in tmp_path.iterdir()] == [f"x{suffix}"]
+
+
+def test_a_disk_that_refuses(tmp_path, suffix):
+    """The writers' own errors, not simulated ones."""
+    path = tmp_path / f"x{suffix}"
+    save_checkpoint(path, PARAMETERS, METADATA)
+    before = path.read_bytes()
+    ours, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
+    try:
+        with pytest.raises(CheckpointError, match="cannot be written.*File too large"):
+            save_checkpoint(path, {"a": np.zeros(1_000_000)}, METADATA)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (ours, most))
+        signal.signal(signal.SIGXFSZ, old)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [f"x{suffix}"]
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_checkpoint(f"/dev/null/x{suffix}", PARAMETERS, METADATA)
 
 
 def test_a_first_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
@@ -101,20 +136,78 @@ def test_file_mode_follows_the_umask(tmp_path):
     assert (tmp_path / "x.ckpt").stat().st_mode & 0o777 == 0o640
 
 
-def test_files_that_are_cut_off(tmp_path):
-    path = tmp_path / "x.ckpt"
+def test_files_that_are_cut_off(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
     save_checkpoint(path, PARAMETERS, METADATA)
     content = path.read_bytes()
-    for length in range(1, len(content), 37):
+    for length in [*range(0, len(content), 7), len(content) - 1]:
         path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match=r"x\.ckpt"):
+        with pytest.raises(CheckpointError, match=rf"x\{suffix}"):
             load_checkpoint(path)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path, suffix):
+    """Or changes nothing, as the case of a letter in an escaped character does."""
+    path = tmp_path / f"x{suffix}"
+    save_checkpoint(path, PARAMETERS, METADATA)
+    content = path.read_bytes()
+    random = np.random.default_rng(0)
+    unnoticed = 0
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << random.integers(8)
+        path.write_bytes(flipped)
+        try:
+            parameters, metadata = load_checkpoint(path)
+        except CheckpointError as error:
+            assert f"x{suffix}" in str(error)
+            continue
+        unnoticed += 1
+        assert metadata == METADATA
+        assert list(parameters) == list(PARAMETERS)
+        for name, array in PARAMETERS.items():
+            assert parameters[name].dtype == array.dtype, name
+            assert np.array_equal(parameters[name], array), name
+    assert unnoticed < 0.01 * len(content)
+
+
+@pytest.mark.parametrize("changed", ["numbers", "metadata", "shape"])
+def test_what_was_changed_after_sealing(tmp_path, changed):
+    arrays = dict(PARAMETERS)
+    text = seal(METADATA, arrays)
+    if changed == "numbers":
+        arrays["wide"] = arrays["wide"] + 1e-12
+    elif changed == "shape":
+        arrays["conv.weight"] = arrays["conv.weight"].reshape(3, 2)
+    else:
+        text = text.replace('"epoch": 7', '"epoch": 8')
+    write_ckpt(tmp_path / "x.ckpt", {METADATA_NAME: as_numbers(text), **arrays})
+    with pytest.raises(CheckpointError, match=r"x\.ckpt: is damaged: .*\(SHA-256 differs\)"):
+        load_checkpoint(tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_checkpoints_without_a_digest(tmp_path):
+    """As they were written before."""
+    text = METADATA.to_json(count=len(PARAMETERS))
+    write_ckpt(tmp_path / "x.ckpt", {METADATA_NAME: as_numbers(text), **PARAMETERS})
+    parameters, metadata = load_checkpoint(tmp_path / "x.ckpt")
+    assert metadata == METADATA
+    assert list(parameters) == list(PARAMETERS)
+
+
+def as_numbers(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("path", "parameters", "message"),
     [
-        ("x.pth", {}, "our checkpoints end in .ckpt"),
+        ("x.pth", {}, "our checkpoints end in .ckpt or .safetensors"),
+        ("x.ckpt", {"a": np.zeros((0, 3))}, r"'a' is \(0, 3\), wanted at least one number"),
+        ("x.safetensors", {METADATA_NAME: np.zeros(1)}, "cannot be called '__metadata__'"),
+        ("x.safetensors", {"a": np.zeros(1, np.complex64)}, "parameter 'a' is complex64"),
         ("x.ckpt", {METADATA_NAME: np.zeros(1)}, "cannot be called '__metadata__'"),
         ("x.ckpt", {"": np.zeros(1)}, "cannot be called ''"),
         (
@@ -132,29 +225,93 @@ def test_what_cannot_be_written(tmp_path, path, parameters, message):
 
 
 def test_files_of_other_programs(tmp_path):
-    store._write(str(tmp_path / "x.ckpt"), {"a": np.zeros(2, np.float32)})
-    with pytest.raises(
-        CheckpointError, match="has no metadata, wanted a checkpoint of mindyolo_ext"
-    ):
-        load_checkpoint(tmp_path / "x.ckpt")
+    write_ckpt(tmp_path / "x.ckpt", {"a": np.zeros(2, np.float32)})
+    write_safetensors(tmp_path / "x.safetensors", {"a": np.zeros(2, np.float32)}, {})
+    for name in ("x.ckpt", "x.safetensors"):
+        with pytest.raises(
+            CheckpointError, match="has no metadata, wanted a checkpoint of mindyolo_ext"
+        ):
+            load_checkpoint(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_checkpoint(tmp_path / "y.ckpt")
+
+
+GOOD = {"model": "toy", "num_classes": 1, "count": 1, "format": 1}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[]", "its metadata is broken"),
-        ("{}", "format None, this program reads 1"),
+        ("{}", "format 'None', this program reads 1"),
         ("{", "its metadata is broken"),
-        ('{"format": 2}', "format 2, this program reads 1"),
+        ("[" * 100_000, "its metadata is broken .*nested too deeply"),
+        ('{"a": ' * 100_000, "its metadata is broken .*nested too deeply"),
+        ('{"format": 2}', "format '2', this program reads 1"),
         ('{"format": 1, "modell": 3}', "wanted .'architecture'"),
+        ({"model": 5}, "model is '5', wanted a text"),
+        ({"num_classes": 1.5}, "num_classes is '1.5', wanted a whole number"),
+        ({"num_classes": True}, "num_classes is 'True'"),
+        ({"num_classes": -1}, "num_classes is '-1'"),
+        ({"num_classes": 10_000_000}, "10000000 classes, but 2 numbers in all"),
+        ({"num_classes": 10**400}, "its metadata is broken"),
+        ({"class_names": [1]}, "class_names is .*, wanted a list of texts"),
+        ({"class_names": {"a": 1}}, "class_names is .*, wanted a list of texts"),
+        ({"class_names": ["a", "b"]}, "2 class names for 1 classes"),
+        ({"input_spec": None}, "input_spec is 'None', wanted a mapping"),
+        ({"input_spec": {"size": 5}}, "input_spec"),
+        ({"input_spec": {"size": ["a", "b"]}}, "its metadata is broken"),
+        ({"input_spec": {"stride": 0}}, "input_spec"),
+        ({"input_spec": {"border": "x"}}, "input_spec"),
+        ({"architecture": [1]}, "architecture is .*, wanted a mapping"),
+        ({"epoch": "x"}, "epoch is 'x'"),
+        ({"metrics": {"AP": "x"}}, "metrics is .*, wanted a mapping of numbers"),
+        ({"source": 5}, "source is '5', wanted a mapping"),
+        ({"extra": None}, "extra is 'None', wanted a mapping"),
+        ({"extra": [1]}, "extra is .*, wanted a mapping"),
+        ({"extra": {"part": 5}}, r"extra\.part is '5', wanted a mapping of texts"),
+        ({"extra": {"thresholds": 5}}, r"extra\.thresholds is '5', wanted a mapping"),
+        ({"extra": {"thresholds": {}}}, r"extra\.thresholds\.values is 'None', wanted 11 numbers"),
+        ({"version": 5}, "version is '5', wanted a text"),
+        ({"count": 5}, "holds 1 parameters, it should hold 5"),
+        ({"count": "5"}, "it should hold 5"),
+        ({"order": ["b"]}, "order names other parameters"),
+        ({"order": 5}, "order names other parameters"),
+        ({"sha256": 5}, "is damaged"),
+        ({"model": "x\ud800"}, "its metadata is broken .*surrogates"),
     ],
 )
 def test_broken_metadata(tmp_path, text, message):
-    store._write(str(tmp_path / "x.ckpt"), {METADATA_NAME: np.frombuffer(text.encode(), np.uint8)})
-    with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(tmp_path / "x.ckpt")
+    text = text if isinstance(text, str) else json.dumps({**GOOD, **text})
+    array = np.zeros(2, np.float32)
+    write_ckpt(tmp_path / "x.ckpt", {METADATA_NAME: as_numbers(text), "a": array})
+    write_safetensors(tmp_path / "x.safetensors", {"a": array}, {METADATA_KEY: text})
+    for read in (load_checkpoint, read_checkpoint, describe):
+        for name in ("x.ckpt", "x.safetensors"):
+            with pytest.raises(CheckpointError, match=message) as caught:
+                read(tmp_path / name)
+            assert name in str(caught.value)
+            assert len(str(caught.value)) < 1000
+
+
+def test_texts_of_a_file_do_not_steer_a_terminal(tmp_path):
+    metadata = CheckpointMetadata("toy", 2, ["\x1b[31mred\x1b]0;title\x07", "b\u202e"])
+    save_checkpoint(tmp_path / "x.ckpt", PARAMETERS, metadata)
+    shown = describe(tmp_path / "x.ckpt").table()
+    assert r"\x1b[31mred\x1b]0;title\x07, b\u202e" in shown
+    assert shown.replace("\n", "").isprintable()
+
+
+def test_mindspore_reads_our_safetensors(tmp_path):
+    import mindspore
+
+    import mindyolo_ext.backend  # noqa: F401
+
+    save_checkpoint(tmp_path / "x.safetensors", PARAMETERS, METADATA)
+    loaded = mindspore.load_checkpoint(str(tmp_path / "x.safetensors"), format="safetensors")
+    assert set(loaded) == set(PARAMETERS)
+    for name, array in PARAMETERS.items():
+        assert np.array_equal(loaded[name].asnumpy(), array), name
 
 
 def test_class_names_must_fit():

@@ -89,7 +89,7 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CheckpointError, match=r"x\.pth: cannot be written \(disk full\)"):
         write_torch_checkpoint(path, TENSORS)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["x.pth"]

@@ -42,8 +42,10 @@ def test_seeded_images_are_those_of_the_stored_arrays(shape):
     assert seeded_images(3, *shape).tobytes() == reference_images(3, *shape).tobytes()
 
 
-def test_stored_arrays(checkpoint):
-    report = verify(checkpoint, arrays=CASE)
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_stored_arrays(checkpoint, tmp_path, suffix):
+    save_checkpoint(tmp_path / f"x{suffix}", *load_checkpoint(checkpoint))
+    report = verify(tmp_path / f"x{suffix}", arrays=CASE)
     assert report.passed
     assert report.skipped == []
     assert {row.name for row in report.rows} == {

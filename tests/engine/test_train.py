@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mindyolo_ext.backend import launch
-from mindyolo_ext.checkpoint.store import load_checkpoint
+from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, config_from_mapping
 from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import load_model, start_from
@@ -135,6 +135,28 @@ def test_fine_tuning_keeps_what_fits(finished):
     np.testing.assert_array_equal(
         model.backbone.first_conv[0].weight.asnumpy(), values["backbone.first_conv.0.weight"]
     )
+
+
+def test_a_run_in_safetensors_goes_on(finished, shapes, tmp_path):
+    _, run, _ = finished
+    weights = tmp_path / "run" / "weights"
+    values, metadata = load_checkpoint(run / "weights" / "last.ckpt")
+    save_checkpoint(weights / "last.safetensors", values, metadata)
+    (weights / ".last.1.tmp.safetensors").touch()  # of a run that was killed
+    settings = {"checkpoint_format": "safetensors", "ema_decay": 0.9, "ema_warmup": 1}
+    config = recipe(shapes, epochs=EPOCHS + 1, run_eval=False, **settings)
+    train(config, tmp_path / "run", resume=True)
+    assert [path.name for path in weights.iterdir()] == ["last.safetensors"]
+    found, metadata = load_checkpoint(weights / "last.safetensors")
+    assert metadata.epoch == EPOCHS
+    assert list(found) == list(values)
+    assert all(found[name].dtype == value.dtype for name, value in values.items())
+    assert load_model(weights / "last.safetensors")[1] == metadata
+    assert start_from(create_model("yolo_fastestv2", 3), weights / "last.safetensors") == []
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        train(recipe(shapes), tmp_path / "run")  # which would write last.ckpt beside it
+    with pytest.raises(ValueError, match="train.checkpoint_format: wanted ckpt or safetensors"):
+        recipe(shapes, checkpoint_format="pth")
 
 
 def test_gradients_that_stay_bad_stop_the_run_with_advice(shapes, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from helpers import DEFAULT_GOLDEN
 from seeded import seeded_state_dict
 
-from mindyolo_ext.checkpoint import store
+from mindyolo_ext.checkpoint.ckpt_file import write_ckpt
 from mindyolo_ext.checkpoint.convert import convert, export_torch
 from mindyolo_ext.checkpoint.reader import read_checkpoint
 from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
@@ -80,8 +80,8 @@ def test_there_and_back_bit_for_bit(tmp_path, state, wrap, prefix):
 
 
 def test_mindyolos_checkpoint(tmp_path, state, official):
-    store._write(
-        str(tmp_path / "theirs.ckpt"),
+    write_ckpt(
+        tmp_path / "theirs.ckpt",
         {
             **numbered(state),
             "moments.model.model.0.conv.conv.weight": np.zeros((16, 12, 3, 3), np.float32),
@@ -108,7 +108,7 @@ def test_mindyolos_checkpoint(tmp_path, state, official):
 def test_mindyolos_moving_average(tmp_path, state, both, prefer_ema, used_ema):
     weights = numbered(state)
     averaged = {f"ema.{name}": array + 1 for name, array in weights.items()}
-    store._write(str(tmp_path / "theirs.ckpt"), {**averaged, **(weights if both else {})})
+    write_ckpt(tmp_path / "theirs.ckpt", {**averaged, **(weights if both else {})})
     report = convert(tmp_path / "theirs.ckpt", tmp_path / "x.ckpt", prefer_ema=prefer_ema)
     assert (report.used_ema, len(report.mapped), report.ignored) == (used_ema, 538, {})
     bias = load_checkpoint(tmp_path / "x.ckpt")[0]["head.cls_preds.0.bias"]

@@ -1,0 +1,217 @@
+"""What our checkpoints say about themselves, and the seal that ties it to their numbers."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from mindyolo_ext import __version__
+from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.input_spec import InputSpec
+
+FORMAT_VERSION = 1
+DIGEST = "sha256"  # of the metadata's own text and of all arrays
+_SEALED = ("count", "order")  # what a seal adds beside the digest
+
+
+@dataclass
+class CheckpointMetadata:
+    """What a checkpoint says about itself.
+
+    Args:
+        model: registry name of the model.
+        num_classes: classes of its head.
+        class_names: in class order.
+        input_spec: how a picture becomes its input.
+        architecture: further keywords of the builder, for example ``anchors``.
+        epoch: finished epochs, None if unknown.
+        metrics: name -> number of the last evaluation.
+        source: where converted weights come from: file, sha256, format, ema.
+        extra: anything else that is JSON, for example thresholds.
+        version: of the package that wrote the file.
+    """
+
+    model: str
+    num_classes: int
+    class_names: list[str] = field(default_factory=list)
+    input_spec: InputSpec = field(default_factory=InputSpec)
+    architecture: dict[str, Any] = field(default_factory=dict)
+    epoch: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    version: str = __version__
+
+    def __post_init__(self) -> None:
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                f"CheckpointMetadata: {len(self.class_names)} class names for {self.num_classes} "
+                "classes"
+            )
+
+    def to_json(self, **more: object) -> str:
+        """One line of JSON. Raises: TypeError for values that JSON does not have."""
+        return json.dumps({**asdict(self), "format": FORMAT_VERSION, **more}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "CheckpointMetadata":
+        """The metadata written by ``to_json``.
+
+        Raises: ValueError for unknown or missing keys, and values of another type.
+        """
+        values = _mapping(text)
+        known = {f.name for f in fields(cls)}
+        version = values.pop("format", None)
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"CheckpointMetadata: format {str(version)[:20]!r}, this program reads "
+                f"{FORMAT_VERSION}"
+            )
+        for key in (DIGEST, *_SEALED):
+            values.pop(key, None)
+        if set(values) - known or {"model", "num_classes"} - set(values):
+            raise ValueError(
+                f"CheckpointMetadata: keys {str(sorted(values))[:400]}, wanted {sorted(known)}"
+            )
+        check_types(values)
+        try:
+            spec = InputSpec.from_json(json.dumps(values.pop("input_spec", {})))
+        except (TypeError, ArithmeticError) as error:
+            raise ValueError(f"CheckpointMetadata: input_spec ({error})") from error
+        return cls(input_spec=spec, **values)
+
+
+def seal(
+    metadata: CheckpointMetadata, arrays: Mapping[str, np.ndarray], *, with_order: bool = False
+) -> str:
+    """``metadata`` as JSON with the number of ``arrays`` and a digest of it all.
+
+    Args:
+        with_order: write down the names too, for a format that sorts them.
+
+    Raises: TypeError for values that JSON does not have.
+    """
+    more = {"order": list(arrays)} if with_order else {}
+    values = json.loads(metadata.to_json(count=len(arrays), **more))
+    return json.dumps({**values, DIGEST: _digest(values, arrays)}, sort_keys=True)
+
+
+def unseal(
+    text: str | bytes, arrays: Mapping[str, np.ndarray], *, where: str
+) -> tuple[dict[str, np.ndarray], CheckpointMetadata]:
+    """``arrays`` in their order and the metadata in ``text``, after checking one against the other.
+
+    A checkpoint from before there were digests is taken as it is.
+
+    Args:
+        where: file, for messages.
+
+    Raises: CheckpointError for broken metadata, and for arrays that are not those that were sealed.
+    """
+    try:
+        values = _mapping(text)
+        metadata = CheckpointMetadata.from_json(text)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: its metadata is broken ({error})") from error
+    if values.get("count") != len(arrays):
+        raise CheckpointError(
+            f"{where}: holds {len(arrays)} parameters, it should hold "
+            f"{str(values.get('count'))[:20]}: the file is cut off"
+        )
+    numbers = sum(array.size for array in arrays.values())
+    if metadata.num_classes > numbers:
+        raise CheckpointError(
+            f"{where}: its metadata is broken ({metadata.num_classes} classes, but {numbers} "
+            "numbers in all)"
+        )
+    wanted = values.pop(DIGEST, None)
+    if wanted is not None and _digest(values, arrays) != wanted:
+        raise CheckpointError(
+            f"{where}: is damaged: its numbers or its metadata are not those that were written "
+            f"(SHA-256 differs); take another copy"
+        )
+    order = values.get("order", list(arrays))
+    if not isinstance(order, list) or len(order) != len(arrays) or set(order) != set(arrays):
+        raise CheckpointError(f"{where}: its metadata is broken (order names other parameters)")
+    return {name: arrays[name] for name in order}, metadata
+
+
+def _mapping(text: str | bytes) -> dict[str, Any]:
+    """The JSON mapping in ``text``. Raises: ValueError if it is anything else."""
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("CheckpointMetadata: nested too deeply") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"CheckpointMetadata: a {type(values).__name__}, wanted a mapping")
+    json.dumps(values, ensure_ascii=False).encode()  # refuses half characters
+    return values
+
+
+def _digest(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over ``values`` and, in the order of their names, over all arrays with their names,
+    types and shapes.
+    """
+    total = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")
+        total.update(f"\n{name} {array.dtype.name} {list(array.shape)}\n".encode())
+        total.update(array.reshape(-1).view(np.uint8))
+    return total.hexdigest()
+
+
+def check_types(values: Mapping[str, Any]) -> None:
+    """Raises: ValueError naming the first value of ``values`` that has another type."""
+    for key, kinds, what in (
+        ("model", str, "a text"),
+        ("num_classes", int, "a whole number"),
+        ("class_names", list, "a list of texts"),
+        ("input_spec", dict, "a mapping"),
+        ("architecture", dict, "a mapping"),
+        ("epoch", (int, type(None)), "a whole number or null"),
+        ("metrics", dict, "a mapping of numbers"),
+        ("source", dict, "a mapping"),
+        ("extra", dict, "a mapping"),
+        ("version", str, "a text"),
+    ):
+        if key in values:
+            _check(key, values[key], isinstance(values[key], kinds), what)
+    count = values.get("num_classes", 0)
+    _check("num_classes", count, not isinstance(count, bool) and count >= 0, "at least 0")
+    names = values.get("class_names", [])
+    _check("class_names", names, all(isinstance(n, str) for n in names), "a list of texts")
+    metrics = values.get("metrics", {})
+    numbers = all(isinstance(value, (int, float)) for value in metrics.values())
+    _check("metrics", metrics, numbers, "a mapping of numbers")
+    _check_extra(values.get("extra", {}))
+
+
+def _check_extra(extra: Mapping[str, Any]) -> None:
+    """Raises: ValueError for an entry of ``extra`` that this package writes otherwise."""
+    part = extra.get("part", {})
+    texts = isinstance(part, dict) and all(isinstance(value, str) for value in part.values())
+    _check("extra.part", part, texts, "a mapping of texts")
+    thresholds = extra.get("thresholds")
+    if thresholds is None:
+        return
+    _check("extra.thresholds", thresholds, isinstance(thresholds, dict), "a mapping")
+    values, size = thresholds.get("values"), thresholds.get("size")
+    for key, found, most in (("values", values, 11), ("size", size, 2)):
+        good = (
+            isinstance(found, list)
+            and len(found) == most
+            and all(isinstance(value, (int, float)) for value in found)
+        )
+        _check(f"extra.thresholds.{key}", found, good, f"{most} numbers")
+    for key in ("lowest", "highest", "pictures"):
+        found = thresholds.get(key)
+        _check(f"extra.thresholds.{key}", found, isinstance(found, (int, float)), "a number")
+
+
+def _check(key: str, value: object, good: bool, wanted: str) -> None:
+    """Raises: ValueError unless ``good``."""
+    if not good:
+        raise ValueError(f"CheckpointMetadata: {key} is {str(value)[:40]!r}, wanted {wanted}")
