@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from modes import as_graph
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.gradients import value_and_grad
 from mindyolo_ext.backend.launch import set_seed
-from mindyolo_ext.backend.mode import eager
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import (
     create_model,
@@ -51,11 +51,11 @@ SMALLEST = (
 INVERTED = ("simple_yolo",)  # sides are linear in their logits and may be negative
 CLASSES = 3
 SIZE = 64
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph(when="all_cases")
 
 
 class Predict(nn.Cell):
-    """``model.predict`` as a graph."""
+    """``model.predict`` as a cell."""
 
     def __init__(self, model: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -97,7 +97,7 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def predicted(model, images):
-    """Boxes and scores of the batch, of the graph."""
+    """Boxes and scores of the batch."""
     return [x.asnumpy() for x in Predict(model)(Tensor(images))]
 
 
@@ -125,11 +125,14 @@ def test_output_shapes(model, predicted):
     assert (scores >= 0).all() and (scores <= 1).all() and scores.std() > 0
 
 
-def test_graph_equals_eager(model, images, predicted):
-    with eager():
-        found = Predict(model)(Tensor(images))
-    for got, wanted in zip(found, predicted, strict=True):
-        np.testing.assert_allclose(got.asnumpy(), wanted, rtol=1e-4, atol=1e-4)
+@pytest.mark.all_cases  # of the smallest both are compared with the stored arrays
+def test_graph_equals_eager(model, images):
+    found = []
+    for graph in (True, False):
+        with as_graph(graph):
+            found.append([x.asnumpy() for x in Predict(model)(Tensor(images))])
+    for got, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_deploy_form_is_a_new_equal_cell(model, images, predicted):
