@@ -13,13 +13,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# MindSpore keeps the memory of every graph that it compiled, so the large networks get processes of their own
-LARGE := gold_yolo_s gold_yolo_m gold_yolo_l dy_yolov7 dy_yolov7x dy_yolov7_w6
+# Every array of every variant, all of it compiled: a process after the other, hours
 test-all: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --all-cases \
-		-k "not ($(foreach v,$(LARGE),$(v)- or $(v)/ or) no_such_test)"
-	for v in $(LARGE); do PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --all-cases \
-		-k "$$v- or $$v/" || exit 1; done
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,22 +1,34 @@
 """Options and fixtures of the whole suite."""
 
+import gc
 import importlib.util
+import json
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import ledger
 import pytest
-from helpers import DEFAULT_GOLDEN, Command, Golden, golden_cases
+from helpers import (
+    DEFAULT_GOLDEN,
+    REPOSITORY,
+    Command,
+    Golden,
+    golden_cases,
+    shared_folder,
+)
+from modes import as_graph
+from parts import PARTS, select
 
-from mindyolo_ext.backend.mode import graphs
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.shapes import make_shapes_dataset
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+TESTS = REPOSITORY / "tests"
+MODELS = TESTS / "models"
+RECORD = pytest.StashKey[ledger.Record]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,18 +38,44 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=DEFAULT_GOLDEN,
         help="folder of reference arrays, laid out like tests/golden (the default)",
     )
-    parser.addoption("--all-cases", action="store_true", help="run the tests marked all_cases too")
+    parser.addoption(
+        "--all-cases",
+        action="store_true",
+        help="run the tests marked all_cases too, and compile a graph wherever one is meant",
+    )
+    parser.addoption("--part", choices=PARTS, help="only the tests of one process of test-all")
+    parser.addoption("--record", type=Path, help="write here which reference arrays were read")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RECORD] = ledger.Record()
+    config.stash[RECORD].watch_files()
+    if config.pluginmanager.has_plugin("xdist"):
+        config.pluginmanager.register(LedgerOfWorkers())
     config.addinivalue_line(
         "markers", "all_cases: a slow repetition of a test on further cases; needs --all-cases"
+    )
+    config.addinivalue_line(
+        "markers",
+        "graph(when='always'): cells are compiled; otherwise operators run one by one, as they do "
+        "without the mark. when='smallest': for the usual case of the variants in the module's "
+        "GRAPH_VARIANTS, and with --all-cases; 'all_cases': with --all-cases; 'never'.",
     )
     if not config.getoption("--golden").is_dir():
         raise pytest.UsageError(f"--golden: no folder {config.getoption('--golden')}")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """``-k <family>`` selects all tests of a family's folder."""
+    if MODELS in item.path.parents:
+        item.extra_keyword_matches.update(item.path.relative_to(MODELS).parts[:-1])
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if part := config.getoption("--part"):
+        kept = select(items, part)
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
     if not config.getoption("--all-cases"):
         for item in items:
             if "all_cases" in item.keywords:
@@ -60,15 +98,88 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 if case.default and quick and case.variant not in quick
                 else [],
             )
-            for case in golden_cases(metafunc.config.getoption("--golden"), metafunc.module.FAMILY)
+            for case in golden_cases(
+                metafunc.config.getoption("--golden"),
+                metafunc.module.FAMILY,
+                metafunc.config.stash[RECORD],
+            )
         ]
         metafunc.parametrize("golden_case", cases, scope="module")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Choose the execution mode before the first fixture runs, whatever the test before left."""
+    name = getattr(item, "originalname", item.name)
+    item.config.stash[RECORD].test = f"{item.path.relative_to(TESTS).as_posix()}::{name}"
+    with as_graph(wants_graph(item)):
+        return (yield)
+
+
+def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef) -> None:
+    """Cells refer to each other, so a case's network would still be there beside the next one's."""
+    if fixturedef.argname == "golden_case":
+        gc.collect()
+
+
+def wants_graph(item: pytest.Item) -> bool:
+    """Whether the test's cells are compiled, by its mark ``graph``."""
+    mark = item.get_closest_marker("graph")
+    when = mark.kwargs.get("when", "always") if mark else "never"
+    if when == "smallest":
+        callspec = getattr(item, "callspec", None)
+        case = callspec.params.get("golden_case") if callspec else None
+        if case is not None and case.is_plain and case.variant in item.module.GRAPH_VARIANTS:
+            return True
+    return when == "always" or when != "never" and item.config.getoption("--all-cases")
+
+
+class LedgerOfWorkers:
+    """Collects what the workers of pytest-xdist have read."""
+
+    def pytest_testnodedown(self, node: object, error: object) -> None:  # noqa: ARG002
+        output = getattr(node, "workeroutput", {})
+        node.config.stash[RECORD].merge(output.get("reads", {}))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A whole run without failure fails if the ledger names an array that no test read."""
+    config, record = session.config, session.config.stash[RECORD]
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["reads"] = record.plain()
+        return
+    if path := config.getoption("--record"):
+        path.write_text(json.dumps(record.plain()), encoding="utf-8")
+    if exitstatus == 0 and is_whole(config):
+        missing = ledger.missing(
+            record, all_cases=config.getoption("--all-cases"), shared=shared_folder() is not None
+        )
+        if missing:
+            config.get_terminal_writer().line("\n" + "\n".join(missing))
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def is_whole(config: pytest.Config) -> bool:
+    """Whether all tests of the suite run, on the default arrays."""
+    chosen = ("keyword", "markexpr", "deselect", "lf", "collectonly", "part", "ignore")
+    return (
+        config.args_source == pytest.Config.ArgsSource.TESTPATHS
+        and config.getoption("--golden").resolve() == DEFAULT_GOLDEN
+        and not any(config.getoption(name, None) for name in chosen)
+    )
 
 
 @pytest.fixture(scope="session")
 def golden(request: pytest.FixtureRequest) -> Golden:
     """The chosen folder of reference arrays."""
-    return Golden(request.config.getoption("--golden"))
+    return Golden(request.config.getoption("--golden"), request.config.stash[RECORD])
+
+
+@pytest.fixture(scope="session")
+def all_cases(request: pytest.FixtureRequest) -> bool:
+    """Whether every graph is compiled, as with ``--all-cases``."""
+    return request.config.getoption("--all-cases")
 
 
 @pytest.fixture(scope="session")
@@ -76,17 +187,10 @@ def shared() -> Path:
     """Folder of published weights and photos, MINDYOLO_EXT_SHARED or ../shared; the test is
     skipped without it.
     """
-    folder = Path(os.environ.get("MINDYOLO_EXT_SHARED", REPOSITORY.parent / "shared"))
-    if not folder.is_dir():
-        pytest.skip(f"no published weights at {folder}")
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("no published weights: no folder MINDYOLO_EXT_SHARED or ../shared")
     return folder
-
-
-@pytest.fixture(scope="module")
-def graph_mode() -> Iterator[None]:
-    """Cells run as graphs during the module's tests."""
-    with graphs():
-        yield
 
 
 @pytest.fixture

@@ -2,19 +2,22 @@
 gradients.
 """
 
+import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ledger import Arrays, Record
 from seeded import seeded_boxes, seeded_images, seeded_state_dict
 
 from mindyolo_ext.backend.parameters import load_parameters
 from mindyolo_ext.contracts import Cell
 
 DEFAULT_GOLDEN = Path(__file__).resolve().parent / "golden"
+REPOSITORY = Path(__file__).resolve().parent.parent
 Command = Callable[..., tuple[int, str]]  # of the fixture ``command``
 LEAVES = {
     "gamma": "weight",
@@ -24,21 +27,27 @@ LEAVES = {
 }
 
 
+def shared_folder() -> Path | None:
+    """Folder of published weights and photos, MINDYOLO_EXT_SHARED or ../shared, where it is."""
+    folder = Path(os.environ.get("MINDYOLO_EXT_SHARED", REPOSITORY.parent / "shared"))
+    return folder if folder.is_dir() else None
+
+
 @dataclass(frozen=True)
 class Golden:
     """A folder of reference arrays."""
 
     root: Path
+    record: Record = field(default_factory=Record, compare=False)
 
-    def arrays(self, relative: str) -> dict[str, np.ndarray]:
+    def arrays(self, relative: str) -> Arrays:
         """All arrays of one file. The test is skipped if a folder other than the default lacks
         it.
         """
         path = self.root / relative
         if not path.is_file() and self.root != DEFAULT_GOLDEN:
             pytest.skip(f"{self.root} has no {relative}")
-        with np.load(path) as file:
-            return dict(file)
+        return Arrays(path, self.record)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class GoldenCase:
     path: Path
     family_folder: Path
     default: bool  # stands in the default folder, so every array must be there
+    record: Record = field(default_factory=Record, compare=False)
 
     def __str__(self) -> str:
         return f"{self.variant}-{self.path.stem}"
@@ -65,9 +75,13 @@ class GoldenCase:
     def seed(self) -> int:
         return int(re.match(r"case_seed(\d+)", self.path.name).group(1))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        with np.load(self.path) as file:
-            return dict(file)
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a variant's usual case, and not one more of another size."""
+        return self.path.stem == f"case_seed{self.seed}"
+
+    def arrays(self) -> Arrays:
+        return Arrays(self.path, self.record)
 
     @property
     def variant_folder(self) -> Path:
@@ -96,12 +110,13 @@ class GoldenCase:
         return seeded_boxes(self.seed, batch, per_image, num_classes)
 
 
-def golden_cases(root: Path, family: str) -> list[GoldenCase]:
-    """The seeded cases of a family below ``root``, sorted."""
+def golden_cases(root: Path, family: str, record: Record | None = None) -> list[GoldenCase]:
+    """The seeded cases of a family below ``root``, sorted; ``record`` learns what is read."""
     folder = (root / family).resolve()
     default = root.resolve() == DEFAULT_GOLDEN
     return [
-        GoldenCase(path, folder, default) for path in sorted(folder.glob("*/**/case_seed*.npz"))
+        GoldenCase(path, folder, default, record or Record())
+        for path in sorted(folder.glob("*/**/case_seed*.npz"))
     ]
 
 
@@ -133,3 +148,19 @@ def relative_l2(got: np.ndarray, wanted: np.ndarray) -> float:
     """Norm of the difference over the norm of ``wanted``."""
     got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
     return float(np.linalg.norm(got - wanted) / np.linalg.norm(wanted))
+
+
+def assert_same(tensors: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    """Same names in the same order, and the same types, shapes and bytes."""
+    assert list(tensors) == list(wanted)
+    for name, array in wanted.items():
+        assert (tensors[name].dtype, tensors[name].shape) == (array.dtype, array.shape), name
+        assert tensors[name].tobytes() == array.tobytes(), name
+
+
+def rounded(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The weights after a file in half precision."""
+    return {
+        name: array.astype(np.float16).astype(np.float32) if array.dtype.kind == "f" else array
+        for name, array in state.items()
+    }

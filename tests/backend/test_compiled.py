@@ -8,7 +8,7 @@ from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.mode import eager, graphs, is_eager
 from mindyolo_ext.backend.observe import watched_convolutions, watched_layers
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 

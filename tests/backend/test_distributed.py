@@ -7,7 +7,7 @@ from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.distributed import synchronise_batch_norm
 from mindyolo_ext.models.registry import create_model
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph
 
 
 class Block(nn.Cell):

@@ -11,7 +11,7 @@ from mindyolo_ext.checkpoint.inspect import describe
 from mindyolo_ext.errors import CheckpointError, MissingFileError
 
 pytestmark = [
-    pytest.mark.usefixtures("graph_mode"),
+    pytest.mark.graph,
     pytest.mark.skipif(BACKEND != "mindspore", reason="MindIR is MindSpore's format"),
 ]
 X = np.arange(6, dtype=np.float32).reshape(2, 3)

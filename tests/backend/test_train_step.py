@@ -9,6 +9,7 @@ from mindyolo_ext.backend import Parameter, Tensor, nn, ops
 from mindyolo_ext.backend.parameters import parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 
+pytestmark = pytest.mark.graph(when="all_cases")
 RNG = np.random.RandomState(0)
 WEIGHT = RNG.standard_normal((3, 4)).astype(np.float32)
 BIAS = RNG.standard_normal(3).astype(np.float32)
@@ -63,6 +64,7 @@ def run(step, x=X, y=Y, *, rates=(0.01, 0.02), momentum=0.9, update=1.0, decay=0
     return step(x, y, mask, np.array(rates, np.float32), controls)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_equals_the_written_rule(nesterov):
     model, step = build(nesterov=nesterov)
@@ -82,6 +84,7 @@ def test_sgd_equals_the_written_rule(nesterov):
     assert model.passes.asnumpy()[0] == 4, "the forward pass must run once per step"
 
 
+@pytest.mark.graph
 def test_adamw_equals_the_written_rule():
     model, step = build(name="adamw")
     weight, first, second = WEIGHT.copy(), 0.0, 0.0
@@ -95,6 +98,7 @@ def test_adamw_equals_the_written_rule():
     np.testing.assert_allclose(model.weight.asnumpy(), weight, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.graph
 def test_gradients_that_overflow_change_nothing_and_are_reported():
     model, step = build(loss_scaler="dynamic", loss_scale=8.0, ema=True)
     bad = X.copy()
@@ -118,6 +122,7 @@ def test_loss_scale_leaves_the_result_alone(scaler):
     np.testing.assert_allclose(scaled.weight.asnumpy(), plain.weight.asnumpy(), rtol=1e-5)
 
 
+@pytest.mark.graph
 def test_micro_batches_add_up_to_the_large_batch():
     large, large_step = build()
     run(large_step)
@@ -138,6 +143,7 @@ def test_clipping_bounds_the_norm():
     np.testing.assert_allclose(change, 1.0, rtol=1e-4)
 
 
+@pytest.mark.graph
 def test_moving_average_covers_weights_and_statistics():
     model, step = build(ema=True)
     expected = {"weight": WEIGHT, "passes": np.zeros(1, np.float32)}

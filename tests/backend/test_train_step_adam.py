@@ -91,6 +91,7 @@ def written_rule(name: str, weight_decay: float) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_beta1_of_the_step_and_either_weight_decay(name: str) -> None:
     """Decay in one group only; a step that is not finite, in the middle, leaves no trace in

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import assert_same
 
 from mindyolo_ext.checkpoint.reader import file_sha256, read_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
@@ -61,14 +62,6 @@ DIGESTS = json.loads((DATA / "published_digests.json").read_text())
 def expected(name: str) -> dict[str, np.ndarray]:
     with np.load(DATA / f"{name}.npz") as file:
         return dict(file)
-
-
-def assert_same(tensors: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
-    assert list(tensors) == list(wanted)
-    for name, array in wanted.items():
-        assert tensors[name].dtype == array.dtype, name
-        assert tensors[name].shape == array.shape, name
-        assert tensors[name].tobytes() == array.tobytes(), name
 
 
 @pytest.mark.parametrize(

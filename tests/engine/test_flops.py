@@ -9,7 +9,7 @@ from mindyolo_ext.backend.observe import watched_convolutions
 from mindyolo_ext.engine.flops import RoutedGflops, gflops, routed_gflops
 from mindyolo_ext.models.registry import create_model
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph
 
 
 def test_parts_of_a_toy_by_hand():

@@ -1,15 +1,43 @@
 """n ranks with batch b give the loss and the weights of one rank with batch n * b, through real
-launchers.
+launchers; a rank that fails ends all.
 """
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import mpirun, msrun, run
+from launching import ROOT, environment, mpirun, msrun, run
 
 PROGRAM = Path(__file__).parent / "ranks_program.py"
+FAILING = ROOT / "tests" / "backend" / "failing_program.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def failing_run(tmp_path_factory) -> Iterator[tuple[subprocess.Popen, Path]]:
+    """Two ranks of which one fails, and their output. They mostly wait for each other, so they
+    start before the first test.
+    """
+    path = tmp_path_factory.mktemp("failing") / "output.txt"
+    with path.open("w") as output:
+        process = subprocess.Popen(
+            [*mpirun(2), sys.executable, FAILING],
+            env=environment(),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    yield process, path
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.mark.parametrize(
@@ -36,3 +64,18 @@ def test_two_ranks_equal_one(launcher, statistics, tmp_path):
             np.testing.assert_allclose(two[name], value, rtol=1e-4, atol=2e-5, err_msg=name)
             moved += 1
     assert moved > 300
+
+
+def test_a_rank_that_fails_ends_all_and_leaves_no_scheduler(failing_run):
+    process, output = failing_run
+    # rank 0 would wait in its barrier for ever: the time limit only says that it does not
+    assert process.wait(timeout=400) != 0
+    assert "rank 1 has had enough" in output.read_text()
+    for _ in range(100):
+        left = subprocess.run(
+            ["pgrep", "-s", str(process.pid)], capture_output=True, text=True
+        ).stdout
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left, f"processes {left.split()} outlived the run"

@@ -21,7 +21,7 @@ from mindyolo_ext.engine.routing import RoutedPredictor, Routing, images_per_sec
 from mindyolo_ext.evaluation.routing import is_hard
 from mindyolo_ext.models.registry import create_model
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph
 
 
 @pytest.fixture(scope="module")

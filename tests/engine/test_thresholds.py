@@ -27,7 +27,7 @@ from mindyolo_ext.engine.thresholds import (
 from mindyolo_ext.evaluation.routing import is_hard, threshold_for
 from mindyolo_ext.models.registry import create_model
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph
 GREYS = (230, 26, 179, 51, 102, 128, 77)
 EASINESS = np.random.default_rng(3).random(40).astype(np.float32)
 STORED = {

@@ -6,7 +6,7 @@ import pytest
 from mindyolo_ext.backend import Tensor
 from mindyolo_ext.layers.distances import DistanceBins
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph
 
 
 def test_expectation_and_log_sum():

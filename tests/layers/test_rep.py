@@ -7,7 +7,7 @@ from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.layers.fold import fold_batch_norms
 from mindyolo_ext.layers.rep import RepVGGBlock
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph
 
 
 @pytest.mark.parametrize("channels, stride", [((4, 4), 1), ((4, 6), 1), ((4, 4), 2)])

@@ -6,7 +6,7 @@ import pytest
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.layers.resize import adaptive_average, bilinear, double, space_to_depth
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph
 
 
 class Resized(nn.Cell):

@@ -11,7 +11,7 @@ from mindyolo_ext.losses.assign.lookup import (
     value_of_class,
 )
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph
 BATCH, CLASSES, BOXES, PREDICTIONS = 2, 3, 4, 5
 RNG = np.random.RandomState(0)
 VALUES = RNG.rand(BATCH, CLASSES, PREDICTIONS).astype(np.float32)

@@ -28,7 +28,7 @@ from mindyolo_ext.priors import Priors
 ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = list(families().values())
 CLASSES, SIZE = 3, 64
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph(when="all_cases")
 
 by_family = pytest.mark.parametrize("record", FAMILIES, ids=lambda record: record.name)
 

@@ -2,64 +2,35 @@
 
 import numpy as np
 import pytest
+from modes import as_graph
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.gradients import value_and_grad
 from mindyolo_ext.backend.launch import set_seed
-from mindyolo_ext.backend.mode import eager
 from mindyolo_ext.checkpoint.names import Recognition
 from mindyolo_ext.errors import ConfigError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import (
     create_model,
     create_trainable,
+    default_loss,
     families,
     list_models,
     list_trainables,
     part,
     register_model,
+    variant,
 )
 
-# Trainable parameters with 80 classes, as published or counted in the original.
-PARAMETERS = {
-    "yolo_fastestv2": 243_095,
-    "yolox_nano": 912_159,
-    "yolox_tiny": 5_055_855,
-    "yolox_s": 8_968_255,
-    "yolox_m": 25_326_495,
-    "yolox_l": 54_208_895,
-    "yolox_x": 99_071_455,
-    "yolox_darknet53": 63_724_767,
-    "gold_yolo_n": 6_077_084,
-    "gold_yolo_s": 23_202_940,
-    "gold_yolo_m": 44_326_772,
-    "gold_yolo_l": 75_114_665,
-    "dy_yolov7": 80_621_333,
-    "dy_yolov7x": 151_093_149,
-    "dy_yolov7_w6": 147_364_049,
-    "dy_yolov7_w0125": 1_375_505,
-    "simple_yolo_resnet18": 7_920_720,
-    "simple_yolo_resnet34": 13_607_952,
-    "simple_yolo_resnet50": 37_119_408,
-    "simple_yolo_resnet101": 47_812_272,
-    "simple_yolo_darknet": 28_990_440,
-}
-# Of each family; others take minutes
-SMALLEST = (
-    "yolo_fastestv2",
-    "yolox_nano",
-    "gold_yolo_n",
-    "dy_yolov7_w0125",
-    "simple_yolo_resnet18",
-)
+SMALLEST = [record.smallest for record in families().values()]  # others take minutes
 INVERTED = ("simple_yolo",)  # sides are linear in their logits and may be negative
 CLASSES = 3
 SIZE = 64
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph(when="all_cases")
 
 
 class Predict(nn.Cell):
-    """``model.predict`` as a graph."""
+    """``model.predict`` as a cell."""
 
     def __init__(self, model: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -101,23 +72,19 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def predicted(model, images):
-    """Boxes and scores of the batch, of the graph."""
+    """Boxes and scores of the batch."""
     return [x.asnumpy() for x in Predict(model)(Tensor(images))]
-
-
-def test_the_table_names_every_model():
-    assert set(PARAMETERS) == set(list_models())
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_parameter_count(name):
-    assert sum(p.size for p in create_model(name).trainable_params()) == PARAMETERS[name]
+    assert sum(p.size for p in create_model(name).trainable_params()) == variant(name).parameters
 
 
 def test_attributes(model):
     assert model.num_classes == CLASSES
     assert isinstance(model.input_spec, InputSpec)
-    assert f"{model.family}_loss" in list_trainables()
+    assert default_loss(model.family) in list_trainables()
     assert isinstance(model.architecture, dict)
 
 
@@ -129,11 +96,14 @@ def test_output_shapes(model, predicted):
     assert (scores >= 0).all() and (scores <= 1).all() and scores.std() > 0
 
 
-def test_graph_equals_eager(model, images, predicted):
-    with eager():
-        found = Predict(model)(Tensor(images))
-    for got, wanted in zip(found, predicted, strict=True):
-        np.testing.assert_allclose(got.asnumpy(), wanted, rtol=1e-4, atol=1e-4)
+@pytest.mark.all_cases  # of the smallest both are compared with the stored arrays
+def test_graph_equals_eager(model, images):
+    found = []
+    for graph in (True, False):
+        with as_graph(graph):
+            found.append([x.asnumpy() for x in Predict(model)(Tensor(images))])
+    for got, wanted in zip(*found, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_deploy_form_is_a_new_equal_cell(model, images, predicted):
@@ -156,7 +126,7 @@ def test_shuffling_the_batch_shuffles_the_result(model, images, predicted):
 
 
 def test_training_gives_finite_gradients(model, images):
-    trainable = create_trainable(f"{model.family}_loss", model)
+    trainable = create_trainable(default_loss(model.family), model)
     names = [p.name for p in model.trainable_params()]
     assert [p.name for p in trainable.trainable_params()] == names, (
         "wrapping a model must keep its names"

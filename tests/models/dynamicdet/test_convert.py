@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from helpers import DEFAULT_GOLDEN
+from helpers import DEFAULT_GOLDEN, assert_same, rounded
 from models.gold_yolo.files import _Tensor, write_pickled
 from seeded import seeded_state_dict
 
@@ -44,21 +44,6 @@ def seeded(*, router: bool = True) -> dict[str, np.ndarray]:
         for name, array in seeded_state_dict(NARROW, 0).items()
         if router or not name.startswith("router.")
     }
-
-
-def rounded(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The weights after a file in half precision."""
-    return {
-        name: array.astype(np.float16).astype(np.float32) if array.dtype.kind == "f" else array
-        for name, array in state.items()
-    }
-
-
-def assert_same(tensors, wanted):
-    assert list(tensors) == list(wanted)
-    for name, array in wanted.items():
-        assert (tensors[name].dtype, tensors[name].shape) == (array.dtype, array.shape), name
-        assert tensors[name].tobytes() == array.tobytes(), name
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from models.dynamicdet.case import (
     stored_maps,
 )
 from models.dynamicdet.rows import CandidateCosts, equal_losses, has_open_choice, rows_by_level
+from modes import as_graph
 from seeded import seeded_boxes, seeded_images
 
 from mindyolo_ext.backend import Tensor, nn, ops
@@ -28,7 +29,8 @@ from mindyolo_ext.models.registry import create_trainable
 
 FAMILY = "dynamicdet"
 QUICK_VARIANTS = ("dy_yolov7_w0125",)
-pytestmark = pytest.mark.usefixtures("graph_mode")
+GRAPH_VARIANTS = ("dy_yolov7_w0125",)
+pytestmark = pytest.mark.graph(when="smallest")
 DETECTORS = ("first", "second")
 PADDED = 8  # boxes per image of the batches
 ITERATIONS = 6  # of step 2, with a batch of one
@@ -87,8 +89,8 @@ class Losses(nn.Cell):
 class Runs:
     """One case's cascade with its compiled step."""
 
-    def __init__(self, case):
-        self.case, self.arrays = case, case.arrays()
+    def __init__(self, case, all_cases):
+        self.case, self.arrays, self.all_cases = case, case.arrays(), all_cases
         self.side = 512 if "size512" in case.path.stem else SIDE
         self.model = seeded_model(case, router=False)
         self.strides = self.model.strides
@@ -132,10 +134,10 @@ class Runs:
         """
         if self.rows is None:
             sizes = [(self.side // stride,) * 2 for stride in self.strides]
-            found = [
-                x.asnumpy()
-                for x in CandidateCosts(self.trainable)(*self.inputs[1:], *self.first_step()[2])
-            ]
+            heads = self.first_step()[2]
+            with as_graph(self.all_cases):  # the graph of the step has these matches in it
+                costs = CandidateCosts(self.trainable)(*self.inputs[1:], *heads)
+            found = [x.asnumpy() for x in costs]
             self.rows = (
                 rows_by_level(found[:4], self.inputs[1].asnumpy(), sizes),
                 has_open_choice(*found[4:]),
@@ -177,8 +179,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(golden_case):
-    return Runs(golden_case)
+def runs(golden_case, all_cases):
+    return Runs(golden_case, all_cases)
 
 
 def stored(runs: Runs, name: str) -> np.ndarray:
@@ -230,6 +232,7 @@ def test_loss(runs):
     np.testing.assert_allclose([*terms, terms.sum()], runs.arrays["loss_items"], rtol=of_items)
 
 
+@pytest.mark.graph(when="all_cases")
 @pytest.mark.parametrize("kind", ["first", "second", "plain_first", "plain_second"])
 def test_loss_of_either_detector_and_assigner(runs, kind):
     items = runs.items(runs.first_step()[2], runs.boxes)
@@ -238,6 +241,7 @@ def test_loss_of_either_detector_and_assigner(runs, kind):
     )
 
 
+@pytest.mark.graph(when="all_cases")
 @pytest.mark.parametrize("name, images", [("half", 1), ("empty", 0)])
 def test_loss_with_images_that_have_no_box(runs, name, images):
     wanted = stored(runs, f"loss_{name}_items")
@@ -455,6 +459,7 @@ def router_runs(golden_case):
     return RouterRuns(golden_case)
 
 
+@pytest.mark.graph(when="all_cases")
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_router_step(router_runs, optimiser):
     found = router_runs.run(optimiser)
@@ -477,6 +482,7 @@ def test_router_step(router_runs, optimiser):
     np.testing.assert_allclose(found["delta_l2"], wanted["delta_l2"], rtol=1e-3)
 
 
+@pytest.mark.graph(when="all_cases")
 def test_losses_of_step_two_and_of_validation(router_runs):
     """On running statistics: per detector with OTA, and with all candidates on the evaluation's
     maps.

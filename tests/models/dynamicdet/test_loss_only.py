@@ -7,7 +7,7 @@ import pytest
 from helpers import padded_targets
 from models.dynamicdet.rows import MatchedRows, rows_by_level
 
-from mindyolo_ext.backend import Tensor, mode, nn
+from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.gradients import value_and_grad
 from mindyolo_ext.backend.launch import World
 from mindyolo_ext.backend.parameters import parameter_groups
@@ -19,7 +19,7 @@ from mindyolo_ext.losses.iou import ciou
 from mindyolo_ext.models.dynamicdet import loss as dynamicdet
 from mindyolo_ext.models.registry import create_trainable
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph(when="all_cases")
 FILE = "dynamicdet/loss_only.npz"
 BATCH, BOXES = 3, 18  # of the stored cases; two rows of padding at least
 LEVELS = {
@@ -73,11 +73,7 @@ class Case:
     """One stored case; its maps are drawn again."""
 
     def __init__(self, arrays, name):
-        self.arrays = {
-            key.removeprefix(f"{name}_"): value
-            for key, value in arrays.items()
-            if key.startswith(name)
-        }
+        self.arrays = arrays.below(f"{name}_")
         self.levels, self.classes, self.size, std = {
             "p5_mixed": (3, 80, 96, 0.7),
             "p5_many": (3, 80, 96, 0.3),
@@ -173,13 +169,7 @@ def close(got, wanted, rtol=RTOL):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "p5_mixed",
-        "p5_many",
-        "p5_empty",
-        "p6_mixed",
-        pytest.param("one_class", marks=pytest.mark.all_cases),
-    ],
+    ["p5_mixed", "p5_many", "p5_empty", "p6_mixed", "one_class"],
 )
 def test_step_one(cases, name):
     """Losses, matched rows in the original's order and gradients of the maps."""
@@ -215,8 +205,15 @@ def test_the_stored_cases_hold_what_is_hard(cases):
     assert on_border.sum() > 4
 
 
-@pytest.mark.parametrize("heads", ["second", pytest.param("first", marks=pytest.mark.all_cases)])
-@pytest.mark.parametrize("smoothing", [0.0, pytest.param(0.1, marks=pytest.mark.all_cases)])
+@pytest.mark.parametrize(
+    "smoothing, heads",
+    [
+        pytest.param(0.0, "second", marks=pytest.mark.graph),
+        (0.0, "first"),
+        (0.1, "second"),
+        (0.1, "first"),
+    ],
+)
 def test_every_candidate_matched(cases, heads, smoothing):
     """The loss of the original's validation."""
     cell = Terms(
@@ -240,6 +237,7 @@ def restart(trainable):
         parameter.set_data(Tensor(np.zeros(parameter.shape, parameter.asnumpy().dtype)))
 
 
+@pytest.mark.graph  # the quick suite compiles step 2's loss here and not behind a network
 def test_step_two_image_by_image(cases, step_two):
     """Differences, median, loss and gradient; the first gradient is rounding."""
     restart(step_two.trainable)
@@ -293,13 +291,7 @@ class EagerTrack:
         return float(self.trainable.track(Tensor(np.array(values, np.float32))).asnumpy()[0])
 
 
-@pytest.fixture
-def eager():
-    with mode.eager():
-        yield
-
-
-@pytest.mark.usefixtures("eager")
+@pytest.mark.graph(when="never")
 @pytest.mark.parametrize("batch", [1, 3])
 def test_median_of_all_and_then_of_full_blocks(monkeypatch, batch):
     """Up to 10 differences their median, later that of the first 10, 12, 16, ..., from the step
@@ -318,7 +310,7 @@ def test_median_of_all_and_then_of_full_blocks(monkeypatch, batch):
     assert track.trainable.count.asnumpy() == 30
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.graph(when="never")
 def test_a_full_history_is_told(monkeypatch):
     track = EagerTrack(monkeypatch, history=4)
     for value in (3.0, 1.0, 2.0, 5.0):
@@ -329,7 +321,7 @@ def test_a_full_history_is_told(monkeypatch):
         track([0.0])
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.graph(when="never")
 def test_all_ranks_share_one_history(monkeypatch):
     """Each rank adds up its own row and the others'."""
     first, second = ((5.0, 1.0), (2.0, 9.0))
@@ -342,7 +334,7 @@ def test_all_ranks_share_one_history(monkeypatch):
         np.testing.assert_array_equal(track.trainable.history.asnumpy()[:5], [5, 1, 2, 9, 0])
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.graph(when="never")
 def test_shares_of_two_ranks_add_up(cases):
     """Image 0 on one rank, images 1 and 2 on the other, with the counts of both, give the total
     of all.
@@ -423,7 +415,7 @@ class GivenMaps(nn.Cell):
         return self.maps
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.graph(when="never")
 def test_matches_are_the_rows_of_the_second_detector(cases):
     case = cases["p5_mixed"]
     cell = MatchesOf(create_trainable("dynamicdet_loss", Predictions()), case.maps)
@@ -467,7 +459,7 @@ def selection_by_definition(cost, number):
     return np.where(taken.sum(0) > 1, cost.argmin(0), winner)
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.graph(when="never")
 @pytest.mark.parametrize("candidates", [4, 60])
 def test_cheapest_with_equal_costs(candidates):
     """Few different costs, some pairs excluded: the first of equal ones is taken."""
@@ -484,7 +476,7 @@ def test_cheapest_with_equal_costs(candidates):
     assert not matched[0].any() and matched[1:].any()
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.graph(when="never")
 def test_certain_predictions_cost_something_finite():
     """Where probabilities round to 1 and 0 the original has infinities."""
     boxes = tuple(Tensor(np.full((1, 4), side, np.float32)) for side in (0, 0, 8, 8))
@@ -498,7 +490,7 @@ def test_certain_predictions_cost_something_finite():
     assert cost[0] == cost.min() and cost[3] == pytest.approx(2 * np.log(2), rel=1e-5)
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.graph(when="never")
 def test_boxes_that_nothing_fits_train_objectness_alone(cases):
     """A box that no anchor resembles, an image of padding, and no gradient that is not finite."""
     case = cases["p5_mixed"]

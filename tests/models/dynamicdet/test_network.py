@@ -2,6 +2,7 @@
 tests/golden/README.md.
 """
 
+import gc
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from models.dynamicdet.case import (
     seeded_model,
     stored_maps,
 )
+from modes import as_graph
 from networks import ModelAndDeploy
 from seeded import seeded_images
 
@@ -23,7 +25,8 @@ from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.models.registry import create_model
 
 FAMILY = "dynamicdet"
-pytestmark = pytest.mark.usefixtures("graph_mode")
+GRAPH_VARIANTS = ("dy_yolov7_w0125",)
+pytestmark = pytest.mark.graph(when="smallest")
 EXITS = ("easy", "hard")
 PLACES = tuple(enumerate(EXITS))
 MAP_TOLERANCE = {"easy": 2e-6, "hard": 4e-4}  # of logits; the second exit's reach 20
@@ -171,7 +174,8 @@ def test_thresholds_equal_the_original(network, golden_case):
     from mindyolo_ext.engine.thresholds import thresholds_of
 
     images = [seeded_images(golden_case.seed + k, BATCH, SIDE, SIDE) for k in range(5)]
-    scores = np.concatenate([network(Tensor(x))[0][2].asnumpy() for x in images])
+    with as_graph(False):
+        scores = np.concatenate([network.model.glance(Tensor(x))[0].asnumpy() for x in images])
     arrays = golden_case.arrays()
     np.testing.assert_allclose(scores, arrays["dyn_scores"], rtol=0, atol=2e-6)
     np.testing.assert_allclose(thresholds_of(scores), arrays["dyn_thres"], rtol=0, atol=2e-6)
@@ -206,6 +210,8 @@ def test_detections_equal_the_original(outputs, kind, iou, multi_label, place, w
 
 
 def test_parameters_follow_the_original(golden_case):
+    if not golden_case.is_plain:
+        pytest.skip("the variant's usual case says the same")
     meta = meta_of(golden_case)
     keys = json.loads((golden_case.variant_folder / "keys.json").read_text())
     wanted = {
@@ -231,6 +237,7 @@ def test_parameters_follow_the_original(golden_case):
         )
         deployed = sum(p.size for p in model.to_deploy().get_parameters())
         assert deployed == meta["params_deploy_step2" if router else "params_deploy"]
+        gc.collect()  # cells refer to each other; the largest holds 600 MB
     for name, cell in model.cells_and_names():
         if isinstance(cell, nn.BatchNorm2d):  # the cell keeps PyTorch's form of the momentum
             assert (cell.eps, round(cell.momentum, 6)) == (1e-3, 0.03), name

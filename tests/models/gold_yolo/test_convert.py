@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import assert_same, rounded
 from models.gold_yolo.files import Network, deployed, folder, reference, write_pickled
 from seeded import seeded_state_dict
 
@@ -42,10 +43,7 @@ def state(root) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def half(state) -> dict[str, np.ndarray]:
     """The weights after a file in half precision."""
-    return {
-        name: array.astype(np.float16).astype(np.float32) if array.dtype.kind == "f" else array
-        for name, array in state.items()
-    }
+    return rounded(state)
 
 
 def official(shared, suffix: str) -> Path:
@@ -53,13 +51,6 @@ def official(shared, suffix: str) -> Path:
     if not path.is_file():
         pytest.skip(f"no {path}")
     return path
-
-
-def assert_same(tensors, wanted):
-    assert list(tensors) == list(wanted)
-    for name, array in wanted.items():
-        assert (tensors[name].dtype, tensors[name].shape) == (array.dtype, array.shape), name
-        assert tensors[name].tobytes() == array.tobytes(), name
 
 
 @pytest.mark.parametrize(("wrap", "prefix"), [(None, ""), ("model", "module.")])

@@ -15,7 +15,7 @@ from mindyolo_ext.losses.terms import divergence, varifocal
 from mindyolo_ext.models.gold_yolo.loss import corners_in_pixels
 from mindyolo_ext.models.registry import create_trainable
 
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph(when="all_cases")
 FILE = "gold_yolo/loss_only_seed0.npz"
 SIDE, BOXES, CLASSES = 96, 7, 20  # of the stored case; two rows of padding
 RTOL, RTOL_DISTILL, RTOL_GRADIENT = 1e-5, 2e-4, 1e-4
@@ -187,11 +187,6 @@ def distill_loss(form, iou="giou", features=False):
     )
 
 
-def further(*values):
-    """Parameters of slow repetitions."""
-    return [pytest.param(value, marks=pytest.mark.all_cases) for value in values]
-
-
 def close(got, wanted, rtol=RTOL):
     np.testing.assert_allclose(np.ravel(got), np.ravel(wanted), rtol=rtol, atol=1e-6)
 
@@ -205,7 +200,7 @@ def close_gradient(got, wanted):
 
 
 @pytest.mark.parametrize(
-    "name", ["tal_giou", "tal_siou", "atss_giou", *further("tal_ciou", "tal_diou", "atss_siou")]
+    "name", ["tal_giou", "tal_siou", "tal_ciou", "tal_diou", "atss_giou", "atss_siou"]
 )
 def test_base_loss(case, name):
     assigner, iou = name.split("_")
@@ -217,7 +212,7 @@ def test_base_loss(case, name):
             close_gradient(got, case.arrays[f"{name}_{kind}"])
 
 
-@pytest.mark.parametrize("iou", ["giou", *further("siou")])
+@pytest.mark.parametrize("iou", ["giou", "siou"])
 def test_anchor_branch(case, iou):
     trainable = anchor_loss(iou=iou)
     total, terms, gradients = case.run(trainable, "ab", case.anchors)
@@ -235,8 +230,16 @@ def test_distances_without_bins(case):
     close_gradient(gradients[1], case.arrays["nodfl_siou_dlrtb"])
 
 
-@pytest.mark.parametrize("form", ["distill", "plain"])
-@pytest.mark.parametrize("iou", ["giou", *further("siou")])
+# The quick suite compiles step 2's loss here and not behind a network
+@pytest.mark.parametrize(
+    "form, iou",
+    [
+        pytest.param("distill", "giou", marks=pytest.mark.graph),
+        ("distill", "siou"),
+        ("plain", "giou"),
+        ("plain", "siou"),
+    ],
+)
 def test_distillation_over_the_epochs(case, form, iou):
     trainable = distill_loss(form, iou)
     flat = case.distill if form == "distill" else case.plain
@@ -255,6 +258,7 @@ def test_distillation_over_the_epochs(case, form, iou):
                 close_gradient(got.asnumpy().transpose(0, 2, 1), case.arrays[f"{name}_{kind}"])
 
 
+@pytest.mark.graph
 def test_a_new_weight_of_the_distillation_compiles_nothing(case):
     trainable = distill_loss("plain")
     cell = FlatLoss(trainable, "distill")
@@ -266,6 +270,7 @@ def test_a_new_weight_of_the_distillation_compiles_nothing(case):
     assert phases == [1, 1, 1]
 
 
+@pytest.mark.graph
 def test_distillation_of_features(case):
     class Features(nn.Cell):
         def __init__(self):
@@ -524,7 +529,7 @@ def test_odd_boxes_stay_finite(case, values, assigner):
     assert np.isfinite(total) and all(np.isfinite(g).all() for g in gradients)
 
 
-@pytest.mark.parametrize("iou", ["siou", *further("giou", "ciou", "diou")])
+@pytest.mark.parametrize("iou", ["siou", "giou", "ciou", "diou"])
 def test_degenerate_distances_stay_finite(case, iou):
     """Boxes of no size and with swapped corners, and probabilities of exactly 0 and 1."""
     random = np.random.RandomState(2)
@@ -714,6 +719,7 @@ class Kept(nn.Cell):
         return self.trainable.drop_path_factors(images)
 
 
+@pytest.mark.graph
 def test_drop_path_factors():
     rates = (0.05, 0.05, 0.5)
     trainable = create_trainable("gold_yolo_loss", Predictions("plain", drop_rates=rates))

@@ -32,7 +32,8 @@ QUICK_VARIANTS = (
     "gold_yolo_m",
     "gold_yolo_l",
 )
-pytestmark = pytest.mark.usefixtures("graph_mode")
+GRAPH_VARIANTS = ("gold_yolo_n",)
+pytestmark = pytest.mark.graph(when="smallest")
 LEVELS = ("p3", "p4", "p5")
 CONSTANTS = {"detect.proj", "detect.proj_conv.weight"}
 TORCH_NORMS = ("neck.high_IFM.", "neck.Inject_")  # with PyTorch's own constants
@@ -150,6 +151,7 @@ def test_deploy_form_equals_the_original(outputs):
     check_rows(outputs["deploy"], outputs["arrays"], "deploy", ROW_STEP)
 
 
+@pytest.mark.graph(when="all_cases")
 def test_sizes_that_do_not_divide_evenly(golden_case, network):
     """160 x 224: the coarsest map is 5 x 7, and the bins of the average pooling overlap."""
     arrays = golden_case.arrays()

@@ -13,7 +13,8 @@ from mindyolo_ext.models.registry import create_trainable
 
 FAMILY = "simple_yolo"
 QUICK_VARIANTS = ("resnet18_025",)
-pytestmark = pytest.mark.usefixtures("graph_mode")
+GRAPH_VARIANTS = ("resnet18_025",)
+pytestmark = pytest.mark.graph(when="smallest")
 BOXES = 6  # per image of the seeded cases
 NAMES = ("iou", "conf", "class")  # of our terms in the stored arrays
 

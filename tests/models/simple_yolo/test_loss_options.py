@@ -1,5 +1,5 @@
 """Options of the simple YOLO's loss and assigners on made-up heads, the original's and the
-described ones.
+described ones, operator by operator: every option would be a graph of its own.
 """
 
 import numpy as np
@@ -8,7 +8,6 @@ from helpers import padded_targets
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.gradients import value_and_grad
-from mindyolo_ext.backend.mode import eager
 from mindyolo_ext.contracts import StepClock
 from mindyolo_ext.losses.assign.grid import PRIME, AnchorBoxAssigner, CellAssigner, falling_order
 from mindyolo_ext.models.registry import create_model, create_trainable
@@ -24,13 +23,6 @@ OPTIONS = {
     "class1": {},
     "empty": {},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eager_mode():
-    """Every option would be a graph of its own; graphs are compared in test_loss."""
-    with eager():
-        yield
 
 
 def stored_names() -> list[str]:

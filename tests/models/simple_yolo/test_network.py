@@ -31,7 +31,8 @@ VARIANTS = (
     "darknet_075",
     "darknet_100",
 )
-pytestmark = pytest.mark.usefixtures("graph_mode")
+GRAPH_VARIANTS = ("resnet18_025",)
+pytestmark = pytest.mark.graph(when="smallest")
 # Trainable numbers of the published table, which was counted with two classes
 PUBLISHED = {
     ("resnet18", 0.25): 0.87,

@@ -13,7 +13,8 @@ from mindyolo_ext.losses.assign.anchor_ratio import Assignment
 from mindyolo_ext.models.registry import create_model, create_trainable
 
 FAMILY = "yolo_fastestv2"
-pytestmark = pytest.mark.usefixtures("graph_mode")
+GRAPH_VARIANTS = ("yolo_fastestv2",)
+pytestmark = pytest.mark.graph(when="smallest")
 HEADS = ("reg_s16", "obj_s16", "cls_s16", "reg_s32", "obj_s32", "cls_s32")
 CASES = ("empty", "border", "unmatched", "crowd")
 

@@ -11,7 +11,7 @@ from mindyolo_ext.engine.assign import MatchesAndBoxes
 from mindyolo_ext.models.registry import create_model, create_trainable
 
 FAMILY = "yolo_fastestv2"
-pytestmark = pytest.mark.usefixtures("graph_mode")
+pytestmark = pytest.mark.graph(when="all_cases")
 
 
 @pytest.fixture(scope="module")

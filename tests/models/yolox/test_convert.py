@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import DEFAULT_GOLDEN
+from helpers import DEFAULT_GOLDEN, assert_same
 from seeded import seeded_state_dict
 
 from mindyolo_ext.checkpoint.ckpt_file import write_ckpt
@@ -50,13 +50,6 @@ def numbered(state) -> dict[str, np.ndarray]:
     """The weights under MindYOLO's names."""
     names = json.loads((GOLDEN / "mindyolo_map.json").read_text(encoding="utf-8"))
     return {theirs: state[name] for name, theirs in names.items()}
-
-
-def assert_same(tensors, wanted):
-    assert list(tensors) == list(wanted)
-    for name, array in wanted.items():
-        assert (tensors[name].dtype, tensors[name].shape) == (array.dtype, array.shape), name
-        assert tensors[name].tobytes() == array.tobytes(), name
 
 
 @pytest.mark.parametrize(("wrap", "prefix"), [(None, ""), ("model", ""), ("model", "module.")])

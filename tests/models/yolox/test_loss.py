@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gradients import Gradients, LossAndHeads, nesterov_totals, norms_and_sums, original_order
 from helpers import load_weights, padded_targets
+from modes import as_graph, is_graph
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.gradients import value_and_grad
@@ -15,7 +16,8 @@ from mindyolo_ext.models.registry import create_model, create_trainable
 
 FAMILY = "yolox"
 QUICK_VARIANTS = ("yolox_nano",)
-pytestmark = pytest.mark.usefixtures("graph_mode")
+GRAPH_VARIANTS = ("yolox_nano",)
+pytestmark = pytest.mark.graph(when="smallest")
 LEVELS = ("p3", "p4", "p5")
 BOXES = 6  # per image of the seeded cases
 # Rounding grows with the depth of the seeded networks. None: not comparable.
@@ -51,8 +53,9 @@ class Assigned(nn.Cell):
 class Runs:
     """One case's network with compiled steps without and with L1."""
 
-    def __init__(self, case):
+    def __init__(self, case, all_cases):
         self.case, self.arrays, self.variant = case, case.arrays(), case.variant
+        self.all_cases = all_cases
         self.batch, channels, height, width = self.arrays["eval_raw_p3"].shape
         self.model = create_model(case.variant, channels - 5)
         boxes = case.boxes(self.batch, BOXES, channels - 5)
@@ -77,8 +80,10 @@ class Runs:
 
     def step(self, l1: bool):
         """Total, terms, heads and gradients."""
-        (total, terms, heads), gradients = self.steps[l1].set_train(True)(*self.inputs)
-        return float(total.asnumpy()), terms.asnumpy(), heads, [g.asnumpy() for g in gradients]
+        # Each is a graph of its own; the quick suite compiles the one that has all terms
+        with as_graph(is_graph() and (l1 or self.all_cases)):
+            (total, terms, heads), gradients = self.steps[l1].set_train(True)(*self.inputs)
+            return float(total.asnumpy()), terms.asnumpy(), heads, [g.asnumpy() for g in gradients]
 
     def first_step(self, l1: bool):
         """Result of the first step from the seeded weights, with the running statistics after
@@ -107,15 +112,17 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(golden_case):
-    return Runs(golden_case)
+def runs(golden_case, all_cases):
+    return Runs(golden_case, all_cases)
 
 
 @pytest.fixture(scope="module")
 def assigned(runs):
     """Matches of the first training step as arrays, beside the number of boxes."""
     heads = runs.first_step(False)[2]
-    parts = [x.asnumpy() for x in Assigned(runs.trainables[False])(heads, *runs.inputs[1:])]
+    with as_graph(runs.all_cases):
+        found = Assigned(runs.trainables[False])(heads, *runs.inputs[1:])
+        parts = [x.asnumpy() for x in found]
     return dict(
         zip(("matched", "index", "cost", "iou", "candidate", "dynamic_k"), parts, strict=True)
     )

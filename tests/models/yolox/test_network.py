@@ -15,7 +15,8 @@ from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.models.registry import create_model
 
 FAMILY = "yolox"
-pytestmark = pytest.mark.usefixtures("graph_mode")
+GRAPH_VARIANTS = ("yolox_nano",)
+pytestmark = pytest.mark.graph(when="smallest")
 LEVELS = ("p3", "p4", "p5")
 
 

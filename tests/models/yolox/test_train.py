@@ -85,8 +85,10 @@ def test_folded_weights_are_noticed(tmp_path, caplog):
 
 
 def test_the_last_stage_adds_l1_and_goes_on(tmp_path, caplog):
-    """Two epochs of three steps at 64 pixels; the recipe's own stage, moved to the last epoch."""
-    launch.start("CPU", seed=0)
+    """Two epochs of three steps at 64 pixels; the recipe's own stage, moved to the last epoch.
+    Both steps are compiled in test_loss.py.
+    """
+    launch.start("CPU", graph_mode=False, seed=0)
     data = make_shapes_dataset(
         tmp_path / "shapes", train_images=6, val_images=0, size=(64, 64), progress=False
     )
