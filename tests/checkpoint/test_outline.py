@@ -17,7 +17,7 @@ from mindyolo_ext.backend.on_shapes.values import Tensor as ShapesTensor
 from mindyolo_ext.checkpoint import outline as module
 from mindyolo_ext.checkpoint.outline import outline
 from mindyolo_ext.errors import CheckpointError
-from mindyolo_ext.models.registry import list_models
+from mindyolo_ext.models.registry import list_models, variant
 
 ROOT = Path(__file__).parents[2]
 NANO = DEFAULT_GOLDEN / "yolo_fastestv2" / "official_format_yolo_fastestv2.pth"
@@ -51,6 +51,13 @@ def test_parameters_are_those_of_the_real_backend(model, keywords):
     assert len(found["parameters"]) > 100
 
 
+@pytest.mark.parametrize("model", list_models())
+def test_parameters_are_as_many_as_the_variants_say(model):
+    found = json.loads(module._ask(model, json.dumps({"num_classes": 80})))["parameters"]
+    trained = sum(int(np.prod(shape)) for _, shape, _, trainable in found if trainable)
+    assert trained == variant(model).parameters
+
+
 def test_outline(monkeypatch):
     here = outline("yolox_nano", {"num_classes": 3})
     monkeypatch.delitem(sys.modules, "mindyolo_ext.backend")  # as in a process that has none
@@ -75,7 +82,7 @@ def test_errors_of_the_builder_arrive(monkeypatch, loaded):
         monkeypatch.delitem(sys.modules, "mindyolo_ext.backend")
     with pytest.raises(ValueError, match="unknown model 'yolox_q'.*did you mean"):
         outline("yolox_q", {})
-    with pytest.raises(TypeError, match="unexpected keyword argument 'width'"):
+    with pytest.raises(ValueError, match="model yolox_nano: unknown keyword 'width'"):
         outline("yolox_nano", {"width": 3})
     with pytest.raises(ValueError, match="form"):
         outline("gold_yolo_n", {"form": "x"})
