@@ -130,7 +130,7 @@ def _write_entry(stream: BinaryIO, name: str, array: np.ndarray) -> None:
     if array.size == 0:
         raise ValueError(f"parameter {name!r} is {array.shape}, wanted at least one number")
     native = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    numbers = memoryview(native.reshape(-1).view(np.uint8))
+    numbers = native.reshape(-1).view(np.uint8).data
     for begin in range(0, len(numbers), SLICE_BYTES):
         piece = numbers[begin : begin + SLICE_BYTES]
         head = b"".join(varint_field(1, length) for length in array.shape)

@@ -430,7 +430,8 @@ def _class_names(
     if names is not None:
         found, origin = read_names(names, "."), str(names)
     elif settings.names is not None:
-        found = read_names(settings.names, Path(data).parent, Path(data).parent.parent)
+        folder = Path(str(data)).parent  # the settings were read from it
+        found = read_names(settings.names, folder, folder.parent)
         origin = f"{data}: {settings.names}"
     elif foreign.class_names is not None:
         found, origin = foreign.class_names, str(foreign.path)

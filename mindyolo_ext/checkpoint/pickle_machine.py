@@ -110,7 +110,7 @@ class _Machine:
         """Interpret opcodes up to STOP."""
         start = stream.tell()
         for opcode, argument, position in pickletools.genops(stream):
-            if position - start > MAX_PICKLE_BYTES:
+            if position is not None and position - start > MAX_PICKLE_BYTES:
                 raise CheckpointError(
                     f"{self.where}: the pickled part is longer than {MAX_PICKLE_BYTES} bytes, "
                     "which no description of weights needs"
@@ -457,7 +457,7 @@ def _frozenset(machine: _Machine, _: Any) -> None:
     machine.stack.append(frozenset(machine.key(item) for item in machine.pop_to_mark()))
 
 
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+_STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "PROTO": _nothing,
     "FRAME": _nothing,
     "MARK": lambda m, _: m.stack.append(_MARK),

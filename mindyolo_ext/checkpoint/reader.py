@@ -210,11 +210,12 @@ def _read_torch(file: TorchFile, *, prefer_ema: bool, entry: str | None) -> Fore
     stored: dict[str, int] = {}
     tensors = {}
     for key, record in records.items():
-        dtype = record.dtype if isinstance(record, TensorRecord) else str(record.value.dtype)
+        if isinstance(record, TensorRecord):
+            dtype, tensors[key] = record.dtype, file.tensor(record)
+        else:
+            assert record.value is not None  # flatten leaves the others out
+            dtype, tensors[key] = str(record.value.dtype), _from_numpy(record.value)
         stored[dtype] = stored.get(dtype, 0) + 1
-        tensors[key] = (
-            file.tensor(record) if isinstance(record, TensorRecord) else _from_numpy(record.value)
-        )
     result = ForeignCheckpoint(
         file.path,
         tensors,

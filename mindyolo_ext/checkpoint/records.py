@@ -98,8 +98,7 @@ class DtypeRecord:
         """The dtype, or None for Python objects and structures, which stay unread."""
         if self.code[:1] not in "biufcSU" or self.code[:1] == "":
             return None
-        dtype = np.dtype(self.code)
-        return dtype if self.order in "=|" else dtype.newbyteorder(self.order)
+        return np.dtype(self.code if self.order in "=|" else self.order + self.code)
 
 
 @dataclass(eq=False)

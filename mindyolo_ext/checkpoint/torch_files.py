@@ -11,7 +11,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -105,6 +105,16 @@ class TorchFile:
     def check_storage(self, record: StorageRecord) -> None:
         """Compare a declared storage with what the file holds, where that is known already."""
 
+    def __enter__(self) -> "TorchFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close what is open."""
+
+    def read(self) -> Any:
+        """The saved object."""
+        raise NotImplementedError
+
     def storage_content(self, key: str) -> bytes:
         """The bytes of storage ``key``."""
         raise NotImplementedError
@@ -116,10 +126,9 @@ class TorchFile:
         key = record.storage.key
         if self._cache is None or self._cache[0] != key:
             self._cache = (key, self.storage_content(key))
-        content = self._cache[1]
         size = item_size(record.storage.dtype)
         start = record.storage.offset * size
-        content = memoryview(content)[start : start + record.storage.count * size]
+        content = memoryview(self._cache[1])[start : start + record.storage.count * size]
         if len(content) != storage_bytes(record.storage):
             raise CheckpointError(
                 f"{self.path}: storage {key!r} holds {len(content)} bytes, wanted "
@@ -173,9 +182,6 @@ class TorchZip(TorchFile):
         except CheckpointError:
             self.archive.close()
             raise
-
-    def __enter__(self) -> "TorchZip":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.archive.close()
@@ -327,31 +333,28 @@ class TorchStream(TorchFile):
         self.positions: dict[str, int] = {}
         self.views: dict[str, tuple[str, int, int]] = {}
 
-    def __enter__(self) -> "TorchStream":
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.map.close()
         self.file.close()
 
     def read(self) -> Any:
         """The saved object."""
-        where = str(self.path)
-        magic = read_pickle(self.map, where=where)
+        where, stream = str(self.path), cast(BinaryIO, self.map)
+        magic = read_pickle(stream, where=where)
         if magic != LEGACY_MAGIC or isinstance(magic, bool):
             raise CheckpointError(
                 f"{self.path}: a pickle that does not begin with PyTorch's magic number, wanted a "
                 "file written by torch.save"
             )
-        protocol = read_pickle(self.map, where=where)
+        protocol = read_pickle(stream, where=where)
         if protocol != LEGACY_PROTOCOL:
             raise CheckpointError(
                 f"{self.path}: protocol version {str(protocol)[:20]}, wanted {LEGACY_PROTOCOL}"
             )
         # facts of the writing machine; storages are little-endian
-        read_pickle(self.map, where=where)
-        result = read_pickle(self.map, where=where, storage=self._storage)
-        keys = read_pickle(self.map, where=where)
+        read_pickle(stream, where=where)
+        result = read_pickle(stream, where=where, storage=self._storage)
+        keys = read_pickle(stream, where=where)
         if not isinstance(keys, list) or any(not isinstance(key, str) for key in keys):
             raise CheckpointError(
                 f"{self.path}: the list of storages is a {type(keys).__name__}, wanted a list of "
@@ -431,9 +434,6 @@ class TorchTar(TorchFile):
         self.parts = {name: self._part(parts, name) for name in ("storages", "tensors", "pickle")}
         self.contents: dict[str, bytes] = {}
         self.objects: dict[int, StorageRecord | TensorRecord] = {}
-
-    def __enter__(self) -> "TorchTar":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.contents.clear()
@@ -517,7 +517,11 @@ class TorchTar(TorchFile):
             key, storage_key, _ = self._triple(read_pickle(stream, where=where), where)
             storage = self.objects.get(storage_key)
             (dimensions,) = struct.unpack("<i4x", self._bytes(stream, 8, where))
-            if not isinstance(storage, StorageRecord) or not 0 <= dimensions <= 32:
+            if (
+                not isinstance(storage, StorageRecord)
+                or storage.dtype is None
+                or not 0 <= dimensions <= 32
+            ):
                 raise CheckpointError(f"{where}: tensor {key} has no storage or {dimensions} axes")
             numbers = struct.unpack(
                 f"<{2 * dimensions + 1}q", self._bytes(stream, 16 * dimensions + 8, where)

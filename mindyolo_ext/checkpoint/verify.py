@@ -169,6 +169,7 @@ def verify(
     cell, metadata = _load(checkpoint)
     if arrays is not None:
         return _against_arrays(Path(checkpoint), cell, Path(arrays), images, tolerance)
+    assert torch_repo is not None and source is not None  # checked above
     height, width = size or cell.input_spec.size
     photos = (
         np.round(255 * seeded_images(seed, batch, height, width))

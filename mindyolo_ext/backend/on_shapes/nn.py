@@ -13,6 +13,9 @@ from mindyolo_ext.backend.on_shapes.values import Parameter, Tensor
 class Cell:
     """Part of a network: parameters and cells become its own when they are set as attributes."""
 
+    _params: dict[str, Parameter]
+    _cells: dict[str, Cell]
+
     def __init__(self, auto_prefix: bool = True):  # noqa: ARG002
         object.__setattr__(self, "_params", {})
         object.__setattr__(self, "_cells", {})
@@ -269,4 +272,4 @@ def _parameter(*shape: int, requires_grad: bool = True) -> Parameter:
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return (value, value) if isinstance(value, int) else value

@@ -19,6 +19,9 @@ class Tensor:
         dtype: type to have instead.
     """
 
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
     def __init__(self, values: Any, dtype: np.dtype | None = None):
         if isinstance(values, Tensor):
             self.shape, own = values.shape, values.dtype

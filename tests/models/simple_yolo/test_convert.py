@@ -117,7 +117,7 @@ def test_what_the_user_says_goes_into_the_model(tmp_path, best, command):
         ("assignment", 2, "wanted NAME=VALUE, got 'assignment'"),
         ("=3", 2, "wanted NAME=VALUE, got '=3'"),
         ("act=[", 2, "the value is not valid YAML"),
-        ("assignmemt=all_grid", 1, "a keyword among assignmemt does not fit"),
+        ("assignmemt=all_grid", 1, "unknown keyword 'assignmemt', did you mean assignment?"),
         ("channel_sparsity=wide", 1, "a keyword among channel_sparsity does not fit"),
         ("assignment=some_grid", 1, "assignment must be one of"),
         ("channel_sparsity=0.0625", 1, "shapes that differ"),
