@@ -16,7 +16,6 @@ from mindyolo_ext.backend.on_shapes.values import Parameter as ShapesParameter
 from mindyolo_ext.backend.on_shapes.values import Tensor as ShapesTensor
 from mindyolo_ext.checkpoint import outline as module
 from mindyolo_ext.checkpoint.outline import outline
-from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.models.registry import list_models, variant
 
 ROOT = Path(__file__).parents[2]
