@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint tables clean
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mindyolo-ext demo
@@ -16,6 +16,11 @@ test: $(STAMP)
 # Every array of every variant, all of it compiled: a process after the other, hours
 test-all: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py
+
+# Tables of README and docs that repeat the families' records, and the page of all settings
+tables: $(STAMP)
+	$(BIN)/python -m mindyolo_ext.models.tables README.md docs/*.md
+	$(BIN)/mindyolo-ext recipe --markdown > docs/recipe.md
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -201,7 +201,7 @@ def part_of(parts: tuple[str, ...]) -> str:
     """
     if parts[:2] == ("engine", "schedule"):
         return "schedule"
-    if parts[0] != "models" or len(parts) < 2 or parts[1] in ("registry", "__init__"):
+    if parts[0] != "models" or len(parts) < 2 or parts[1] in ("registry", "tables", "__init__"):
         return "registry" if parts[0] == "models" else parts[0]
     return FAMILY_PARTS.get(parts[2] if len(parts) > 2 else "__init__", "facts")
 

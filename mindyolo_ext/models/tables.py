@@ -1,0 +1,74 @@
+"""Tables of the documentation that repeat the families' records.
+
+``make tables`` writes them into the pages, between ``<!-- table: ... -->`` and
+``<!-- /table -->``; a test fails where a page is out of date. No framework.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mindyolo_ext.contracts import Family
+from mindyolo_ext.models.registry import families, family
+
+_BLOCK = re.compile(r"(<!-- table: (?P<what>[^>]*?) -->\n).*?(<!-- /table -->)", re.S)
+
+
+def markdown(what: str) -> str:
+    """The table called ``families``, ``terms`` or ``variants FAMILY``.
+
+    Raises: ValueError for another name.
+    """
+    kind, _, name = what.partition(" ")
+    if kind == "families" and not name:
+        return _families()
+    if kind == "terms" and not name:
+        return _rows(
+            ("family", "original", "terms of the original and its weights"),
+            [(r.title, r.repository, r.terms) for r in families().values()],
+        )
+    if kind == "variants":
+        return _variants(family(name))
+    raise ValueError(f"tables: wanted families, terms or variants FAMILY, got {what!r}")
+
+
+def updated(text: str) -> str:
+    """``text`` of a page with every table as the records say."""
+    return _BLOCK.sub(lambda block: f"{block[1]}{markdown(block['what'])}{block[3]}", text)
+
+
+def _families() -> str:
+    rows = []
+    for name, record in families().items():
+        models = ", ".join(f"`{model}`" for model in record.variants)
+        rows.append((f"[{record.title}](docs/{name}.md)", models))
+    return _rows(("family", "models"), rows)
+
+
+def _variants(record: Family) -> str:
+    """A column per model; what was counted here and what is published never share a row."""
+    variants = record.variants
+    rows = [
+        ("input", *(f"{v.input_size[0]} x {v.input_size[1]}" for v in variants.values())),
+        ("parameters, counted here", *(f"{v.parameters:,}" for v in variants.values())),
+    ]
+    for what in dict.fromkeys(what for v in variants.values() for what in v.published):
+        values = (v.published.get(what) for v in variants.values())
+        rows.append((f"published: {what}", *("-" if x is None else str(x) for x in values)))
+    return _rows(("", *(f"`{name}`" for name in variants)), rows)
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main(pages: Sequence[str]) -> None:
+    """Bring the tables of these pages up to date."""
+    for page in map(Path, pages):
+        page.write_text(updated(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
