@@ -1,30 +1,43 @@
 """MindSpore-first detector toolkit: Gold-YOLO, DynamicDet, YOLOX, Yolo-FastestV2 and simple YOLO.
 
-Importing this package starts no framework. ``from mindyolo_ext import create_model, Detector``
-does.
+Importing this package starts no framework; using one of its names does, if it needs one.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "create_model", "list_models", "__version__"]
+__all__ = [
+    "Detector",
+    "__version__",
+    "convert",
+    "create_model",
+    "evaluate",
+    "export",
+    "list_models",
+    "train",
+]
 
 if TYPE_CHECKING:
+    from mindyolo_ext.checkpoint.convert import convert
+    from mindyolo_ext.engine.evaluate import evaluate
+    from mindyolo_ext.engine.export import export
     from mindyolo_ext.engine.predict import Detector
+    from mindyolo_ext.engine.train import train
     from mindyolo_ext.models.registry import create_model, list_models
+
+_HOMES = {
+    "Detector": "engine.predict",
+    "convert": "checkpoint.convert",
+    "create_model": "models.registry",
+    "evaluate": "engine.evaluate",
+    "export": "engine.export",
+    "list_models": "models.registry",
+    "train": "engine.train",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Detector":
-        from mindyolo_ext.engine.predict import Detector
-
-        return Detector
-    if name == "create_model":
-        from mindyolo_ext.models.registry import create_model
-
-        return create_model
-    if name == "list_models":
-        from mindyolo_ext.models.registry import list_models
-
-        return list_models
-    raise AttributeError(f"module 'mindyolo_ext' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mindyolo_ext' has no attribute {name!r}")
+    return vars(importlib.import_module(f"mindyolo_ext.{_HOMES[name]}"))[name]

@@ -27,6 +27,7 @@ from source_rules import (
     used_names,
 )
 
+import mindyolo_ext
 from mindyolo_ext.models.registry import families
 
 PACKAGE = ROOT / "mindyolo_ext"
@@ -576,3 +577,13 @@ def test_docs_name_files_that_exist():
                 if not any((place / name).is_file() for place in places)
             ]
     assert missing == []
+
+
+def test_public_names_are_found_when_wanted():
+    names = [name for name in mindyolo_ext.__all__ if name != "__version__"]
+    found = {name: inspect.getmodule(getattr(mindyolo_ext, name)).__name__ for name in names}
+    assert found["Detector"] == "mindyolo_ext.engine.predict"
+    assert found["convert"] == "mindyolo_ext.checkpoint.convert"
+    assert all(home.startswith("mindyolo_ext.") for home in found.values())
+    with pytest.raises(AttributeError, match="has no attribute 'detector'"):
+        mindyolo_ext.detector  # noqa: B018
