@@ -22,7 +22,7 @@ from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, read_image, write_image
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
 from mindyolo_ext.engine.thresholds import choose_threshold
-from mindyolo_ext.errors import DataError, MissingFileError, UsageError
+from mindyolo_ext.errors import DataError, MissingFileError, UsageError, UserError
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.visual.detections import draw_detections
@@ -234,7 +234,7 @@ def predict_sources(
                 found = detector.predict(path)
                 found.save(folder / path.name)
                 rows[path.name] = found.to_list()
-        except (ValueError, FileNotFoundError) as error:
+        except (UserError, OSError) as error:
             failed.append(path)
             logger.error("left out: %s", error)
     if len(failed) == len(paths):
