@@ -61,6 +61,10 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], Checkpoint
     Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program.
     """
     path = Path(path)
+    if path.is_file() and path.suffix not in SUFFIXES:
+        raise CheckpointError(
+            f"{path}: our checkpoints end in {' or '.join(SUFFIXES)}: convert it first"
+        )
     arrays, text = read_own(path)
     if text is None:
         raise CheckpointError(

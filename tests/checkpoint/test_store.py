@@ -232,8 +232,12 @@ def test_files_of_other_programs(tmp_path):
             CheckpointError, match="has no metadata, wanted a checkpoint of mindyolo_ext"
         ):
             load_checkpoint(tmp_path / name)
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        load_checkpoint(tmp_path / "y.ckpt")
+    for name in ("y.ckpt", "y.pth"):
+        with pytest.raises(FileNotFoundError, match="no such file"):
+            load_checkpoint(tmp_path / name)
+    (tmp_path / "x.pth").touch()
+    with pytest.raises(CheckpointError, match=r"x\.pth: our checkpoints end in .*convert it first"):
+        load_checkpoint(tmp_path / "x.pth")
 
 
 GOOD = {"model": "toy", "num_classes": 1, "count": 1, "format": 1}

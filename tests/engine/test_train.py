@@ -156,7 +156,7 @@ def test_a_run_in_safetensors_goes_on(finished, shapes, tmp_path):
     assert start_from(create_model("yolo_fastestv2", 3), weights / "last.safetensors") == []
     with pytest.raises(FileExistsError, match="already holds a run"):
         train(recipe(shapes), tmp_path / "run")  # which would write last.ckpt beside it
-    with pytest.raises(ValueError, match="train.checkpoint_format: wanted ckpt or safetensors"):
+    with pytest.raises(ValueError, match="checkpoint_format wanted one of ckpt, safetensors"):
         recipe(shapes, checkpoint_format="pth")
 
 
