@@ -1,8 +1,18 @@
 """Batch norm folded into the convolution before it, for the deploy form of a model."""
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, nn
+
+
+@runtime_checkable
+class Foldable(Protocol):
+    """A cell of several branches or factors that one cell without batch norm can replace."""
+
+    def folded(self) -> nn.Cell:
+        """A cell of the same function on running statistics."""
 
 
 def copy_parameters(source: nn.Cell, target: nn.Cell) -> None:
@@ -40,7 +50,7 @@ def _fold_children(cell: nn.Cell) -> None:
         ):
             _replace(cell, previous, folded_convolution(cell.name_cells()[previous], child))
             _replace(cell, name, nn.Identity())
-        elif hasattr(child, "folded"):
+        elif isinstance(child, Foldable):
             _replace(cell, name, child.folded())
         else:
             _fold_children(child)

@@ -321,7 +321,6 @@ class DynamicDet(nn.Cell):
     """
 
     family = "dynamicdet"
-    routed = True
 
     def __init__(
         self,
@@ -456,8 +455,6 @@ class DynamicDetDeploy(DeployForm):
 
     Shape: images (B, 3, H, W) -> as the training form.
     """
-
-    routed = True
 
     def __init__(self, source: DynamicDet):
         network = DynamicDet(
