@@ -6,7 +6,6 @@ only weights, optimiser state and the epoch for a resumed run to equal an uninte
 """
 
 import logging
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from mindyolo_ext.checkpoint.store import (
 from mindyolo_ext.config import Config, TrainConfig
 from mindyolo_ext.contracts import Model, Predictor, StepClock, Stepped
 from mindyolo_ext.data.loader import Loader
+from mindyolo_ext.data.targets import padded_count
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.build import (
     has_folded_norms,
@@ -212,7 +212,7 @@ class _Run:
             training_pipeline(steps, self.model.input_spec, self.dataset).max_boxes
             for steps in all_augmentations(self.config)
         )
-        return max(8, math.ceil(most / 8) * 8)
+        return padded_count(most)
 
     def _check_losses(self) -> None:
         """Validate every stage's loss up front. Raises: ConfigError."""
