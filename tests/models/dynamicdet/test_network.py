@@ -219,7 +219,10 @@ def test_parameters_follow_the_original(golden_case):
         for name, shape, _ in keys
         if not name.endswith(("num_batches_tracked", ".anchors", ".anchor_grid"))
     }
+    model = None
     for router in (True, False):
+        del model
+        gc.collect()  # cells refer to each other; the largest network holds 600 MB
         model = create_model(golden_case.variant, router=router)
         names, shapes = (
             original_names(model, golden_case),
@@ -237,7 +240,6 @@ def test_parameters_follow_the_original(golden_case):
         )
         deployed = sum(p.size for p in model.to_deploy().get_parameters())
         assert deployed == meta["params_deploy_step2" if router else "params_deploy"]
-        gc.collect()  # cells refer to each other; the largest holds 600 MB
     for name, cell in model.cells_and_names():
         if isinstance(cell, nn.BatchNorm2d):  # the cell keeps PyTorch's form of the momentum
             assert (cell.eps, round(cell.momentum, 6)) == (1e-3, 0.03), name
