@@ -143,13 +143,15 @@ def checks() -> dict[Entry, tuple[str, ...]]:
 def quick_variants(module: str) -> tuple[str, ...] | None:
     """``QUICK_VARIANTS`` of a test module: the variants that the quick suite compares."""
     for node in ast.parse((TESTS / module).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "QUICK_VARIANTS":
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "QUICK_VARIANTS":
             return ast.literal_eval(node.value)
     return None
 
 
 def suite_of(entry: Entry, check: str) -> str:
-    """``quick`` for `make test`, ``all cases`` for `make test-all` alone."""
+    """``quick`` for `make test`, ``all cases`` for `make test-all` alone, ``none``."""
+    if check.startswith(NOT_COMPARED):
+        return "none"
     quick = quick_variants(check.partition("::")[0])
     parts = Path(entry[0]).parent.as_posix().partition("/")  # family, variant
     return "quick" if quick is None or not parts[2] or parts[2] in quick else "all cases"

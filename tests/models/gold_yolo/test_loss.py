@@ -183,17 +183,22 @@ class Runs:
             whole.trainable.begin_step(StepClock(0, epoch, EPOCHS))
         calls = len(whole.model.drop_rates)
         keep = np.ones((calls, BATCH), np.float32) if keep is None else keep
-        # Each is a graph of its own; the quick suite compiles the one with the narrow tolerances
-        with as_graph(is_graph() and (frozen or self.all_cases)):
-            return Step(gradients(*self.inputs, Tensor(keep), Tensor(np.array(shares, np.float32))))
+        return Step(gradients(*self.inputs, Tensor(keep), Tensor(np.array(shares, np.float32))))
+
+    def mode(self, frozen: bool):
+        """Each step is a graph of its own; the quick suite compiles the one with the narrow
+        tolerances. Weights have to be set in the mode in which they are used.
+        """
+        return as_graph(is_graph() and (frozen or self.all_cases))
 
     def first(self, **keywords) -> Step:
         """``step`` from the seeded weights, once for the same keywords."""
         key = str(sorted((name, str(value)) for name, value in keywords.items()))
         if key not in self.found:
-            model = self.network(keywords.get("frozen", False))[0].model
-            load_weights(model, self.case.weights())
-            step = self.found[key] = self.step(**keywords)
+            with self.mode(keywords.get("frozen", False)):
+                model = self.network(keywords.get("frozen", False))[0].model
+                load_weights(model, self.case.weights())
+                step = self.found[key] = self.step(**keywords)
             step.statistics = {
                 n: p.asnumpy().copy() for n, p in model.parameters_and_names() if "moving_" in n
             }
@@ -438,14 +443,14 @@ def test_trajectory(runs, name, frozen, tolerance):
     rate = runs.meta["traj_bneval_lr" if frozen else "traj_lr"]
     epoch = 100 if runs.kind == "distill" else 0
     model = runs.network(frozen)[0].model
-    load_weights(model, runs.case.weights())
 
     def one():
         step = runs.step(frozen=frozen, epoch=epoch)
         return step.total, step.gradients
 
-    totals = nesterov_totals(one, model.trainable_params(), rate=rate, steps=5)
-    load_weights(model, runs.case.weights())
+    with runs.mode(frozen):
+        load_weights(model, runs.case.weights())
+        totals = nesterov_totals(one, model.trainable_params(), rate=rate, steps=5)
     if tolerance is None:
         tolerance = 3e-4 if runs.kind == "distill" else 1e-4
     np.testing.assert_allclose(totals, runs.arrays[name], rtol=tolerance)

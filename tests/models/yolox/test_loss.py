@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gradients import Gradients, LossAndHeads, nesterov_totals, norms_and_sums, original_order
 from helpers import load_weights, padded_targets
-from modes import as_graph, is_graph
+from modes import as_graph
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.gradients import value_and_grad
@@ -80,10 +80,8 @@ class Runs:
 
     def step(self, l1: bool):
         """Total, terms, heads and gradients."""
-        # Each is a graph of its own; the quick suite compiles the one that has all terms
-        with as_graph(is_graph() and (l1 or self.all_cases)):
-            (total, terms, heads), gradients = self.steps[l1].set_train(True)(*self.inputs)
-            return float(total.asnumpy()), terms.asnumpy(), heads, [g.asnumpy() for g in gradients]
+        (total, terms, heads), gradients = self.steps[l1].set_train(True)(*self.inputs)
+        return float(total.asnumpy()), terms.asnumpy(), heads, [g.asnumpy() for g in gradients]
 
     def first_step(self, l1: bool):
         """Result of the first step from the seeded weights, with the running statistics after
