@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -132,17 +133,25 @@ def entries() -> tuple[Entry, ...]:
 @cache
 def checks() -> dict[Entry, tuple[str, ...]]:
     """The checks that the ledger names for each entry; there should be one."""
-    found: dict[Entry, tuple[str, ...]] = {entry: () for entry in entries()}
+    found = {}
     lines = tuple(rows())
-    for entry in found:
-        found[entry] = tuple(row.check for row in lines if row.names(entry))
+    for file, group in groupby(entries(), key=lambda entry: entry[0]):
+        near = [row for row in lines if fnmatchcase(file, row.files)]
+        for entry in group:
+            found[entry] = tuple(row.check for row in near if row.names(entry))
     return found
+
+
+@cache
+def statements(module: str) -> tuple[ast.stmt, ...]:
+    """What stands at the top level of a test module."""
+    return tuple(ast.parse((TESTS / module).read_text(encoding="utf-8")).body)
 
 
 @cache
 def quick_variants(module: str) -> tuple[str, ...] | None:
     """``QUICK_VARIANTS`` of a test module: the variants that the quick suite compares."""
-    for node in ast.parse((TESTS / module).read_text(encoding="utf-8")).body:
+    for node in statements(module):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "QUICK_VARIANTS":
             return ast.literal_eval(node.value)
     return None
