@@ -1,32 +1,36 @@
-"""The processes of `make test-all`: MindSpore keeps every graph that it compiled, so a family and
-each large variant have one of their own.
+"""The processes of `make test-all`: MindSpore keeps every graph that it compiled, so each family
+and each stored variant have one of their own.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from helpers import DEFAULT_GOLDEN
 
 TESTS = Path(__file__).resolve().parent
 FAMILIES = tuple(
     sorted(p.name for p in (TESTS / "models").iterdir() if (p / "test_loss.py").is_file())
 )
-LARGE = (
-    *("gold_yolo_s", "gold_yolo_m", "gold_yolo_l"),
-    *("dy_yolov7", "dy_yolov7x", "dy_yolov7_w6"),
-    *("yolox_m", "yolox_l", "yolox_x", "yolox_darknet53"),
+# Folders of seeded cases within those of their families: "yolox_m", "gold_yolo_l/distill"
+STORED = tuple(
+    dict.fromkeys(
+        path.parent.relative_to(DEFAULT_GOLDEN / family).as_posix()
+        for family in FAMILIES
+        for path in sorted((DEFAULT_GOLDEN / family).rglob("case_seed*.npz"))
+        if path.parent != DEFAULT_GOLDEN / family
+    )
 )
 GENERAL = "general"
-PARTS = (GENERAL, *FAMILIES, *LARGE)
+PARTS = (GENERAL, *FAMILIES, *(name for name in STORED if name not in FAMILIES))
 
 
 def part_of(item: pytest.Item) -> str:
-    """The process that runs the test: that of the large variant it is about, or of its family."""
+    """The process that runs the test: that of the stored variant it is about, or of its family."""
     callspec = getattr(item, "callspec", None)
     for value in callspec.params.values() if callspec else ():
         name = getattr(value, "variant", value)  # of a stored case
-        name = name.split("/")[0] if isinstance(name, str) else ""
-        if name in LARGE:
+        if isinstance(name, str) and name in STORED:
             return name
     folder = item.path.parent.name
     return folder if folder in FAMILIES else GENERAL

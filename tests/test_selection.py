@@ -1,8 +1,6 @@
 """Which tests `make test-all` and ``-k <family>`` choose, of those that were collected here."""
 
-from parts import FAMILIES, LARGE, PARTS, part_of, select
-
-from mindyolo_ext.models.registry import list_models
+from parts import FAMILIES, PARTS, part_of, select
 
 
 def test_each_test_runs_in_one_process_of_test_all(request):
@@ -11,11 +9,12 @@ def test_each_test_runs_in_one_process_of_test_all(request):
     assert sorted(selected) == sorted(item.nodeid for item in items)
 
 
-def test_large_variants_are_models_and_have_processes_of_their_own(request):
-    assert set(LARGE) <= set(list_models())
+def test_each_stored_case_runs_in_the_process_of_its_folder(request):
+    assert {"gold_yolo_l", "gold_yolo_l/distill", "dy_yolov7_w6", "darknet_100"} <= set(PARTS)
     for item in request.session.items:
-        in_name = [part for part in LARGE if f"[{part}-" in item.name or f"[{part}/" in item.name]
-        assert not in_name or part_of(item) == in_name[0]
+        case = getattr(item, "callspec", None) and item.callspec.params.get("golden_case")
+        if case and case.default:
+            assert part_of(item) == case.variant
 
 
 def test_a_family_chooses_the_tests_of_its_folder(request):
