@@ -25,7 +25,6 @@ SMALLEST = [record.smallest for record in families().values()]  # others take mi
 INVERTED = ("simple_yolo",)  # sides are linear in their logits and may be negative
 CLASSES = 3
 SIZE = 64
-pytestmark = pytest.mark.graph(when="all_cases")
 
 
 class Predict(nn.Cell):
@@ -90,7 +89,7 @@ def test_output_shapes(model, predicted):
     assert (scores >= 0).all() and (scores <= 1).all() and scores.std() > 0
 
 
-@pytest.mark.all_cases  # of the smallest both are compared with the stored arrays
+@pytest.mark.all_cases  # the only graph here: the families' tests compile networks and steps
 def test_graph_equals_eager(model, images):
     found = []
     for graph in (True, False):
