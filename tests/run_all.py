@@ -27,7 +27,7 @@ def run_part(part: str, record: Path, arguments: list[str]) -> tuple[bool, str]:
     command = [sys.executable, "-m", "pytest", "--all-cases", "--part", part]
     begin = time.monotonic()
     process = subprocess.Popen(
-        [*command, "--record", str(record), *arguments],
+        [*command, f"--record={record}", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
