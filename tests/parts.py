@@ -1,5 +1,5 @@
 """The processes of `make test-all`: MindSpore keeps every graph that it compiled, so each family
-and each stored variant have one of their own.
+and each stored variant have one of their own, and so has a variant's loss.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,11 @@ STORED = tuple(
         if path.parent != DEFAULT_GOLDEN / family
     )
 )
+LOSS = ", loss"  # after the name of a stored variant: its compiled steps, some gigabytes each
 GENERAL = "general"
-PARTS = (GENERAL, *FAMILIES, *(name for name in STORED if name not in FAMILIES))
+PARTS = tuple(
+    dict.fromkeys((GENERAL, *FAMILIES, *(name + end for name in STORED for end in ("", LOSS))))
+)
 
 
 def part_of(item: pytest.Item) -> str:
@@ -31,7 +34,7 @@ def part_of(item: pytest.Item) -> str:
     for value in callspec.params.values() if callspec else ():
         name = getattr(value, "variant", value)  # of a stored case
         if isinstance(name, str) and name in STORED:
-            return name
+            return name + LOSS if item.path.name == "test_loss.py" else name
     folder = item.path.parent.name
     return folder if folder in FAMILIES else GENERAL
 
