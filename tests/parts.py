@@ -1,5 +1,6 @@
 """The processes of `make test-all`: MindSpore keeps every graph that it compiled, so each family
-and each stored variant have one of their own, and so has a variant's loss.
+and each stored variant have one of their own, and so has the loss of each stored case, whose
+compiled steps take gigabytes.
 """
 
 from collections.abc import Sequence
@@ -12,19 +13,21 @@ TESTS = Path(__file__).resolve().parent
 FAMILIES = tuple(
     sorted(p.name for p in (TESTS / "models").iterdir() if (p / "test_loss.py").is_file())
 )
-# Folders of seeded cases within those of their families: "yolox_m", "gold_yolo_l/distill"
-STORED = tuple(
-    dict.fromkeys(
-        path.parent.relative_to(DEFAULT_GOLDEN / family).as_posix()
-        for family in FAMILIES
-        for path in sorted((DEFAULT_GOLDEN / family).rglob("case_seed*.npz"))
-        if path.parent != DEFAULT_GOLDEN / family
-    )
-)
-LOSS = ", loss"  # after the name of a stored variant: its compiled steps, some gigabytes each
+# Seeded cases of each folder, whose names are relative to the family's: "yolox_m",
+# "gold_yolo_l/distill"
+STORED: dict[str, list[str]] = {}
+for _family in FAMILIES:
+    for _path in sorted((DEFAULT_GOLDEN / _family).rglob("case_seed*.npz")):
+        _name = _path.parent.relative_to(DEFAULT_GOLDEN / _family).as_posix()
+        STORED.setdefault(_name, []).append(_path.stem)
 GENERAL = "general"
 PARTS = tuple(
-    dict.fromkeys((GENERAL, *FAMILIES, *(name + end for name in STORED for end in ("", LOSS))))
+    dict.fromkeys(
+        (
+            *(GENERAL, *FAMILIES, *STORED),
+            *(f"{name}, {case}" for name, cases in STORED.items() for case in cases),
+        )
+    )
 )
 
 
@@ -34,7 +37,8 @@ def part_of(item: pytest.Item) -> str:
     for value in callspec.params.values() if callspec else ():
         name = getattr(value, "variant", value)  # of a stored case
         if isinstance(name, str) and name in STORED:
-            return name + LOSS if item.path.name == "test_loss.py" else name
+            own = item.path.name == "test_loss.py" and value is not name
+            return f"{name}, {value.path.stem}" if own else name
     folder = item.path.parent.name
     return folder if folder in FAMILIES else GENERAL
 

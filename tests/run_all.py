@@ -44,7 +44,7 @@ def run_part(part: str, record: Path, arguments: list[str]) -> tuple[bool, str]:
     good = code in (0, NO_TESTS) and size <= LIMIT
     minutes = (time.monotonic() - begin) / 60
     verdict = "ok" if good else f"over {LIMIT:g} GB" if code in (0, NO_TESTS) else f"status {code}"
-    return good, f"{part:28} {verdict:12} {minutes:6.1f} min {size:6.2f} GB  {last}"
+    return good, f"{part:36} {verdict:12} {minutes:6.1f} min {size:6.2f} GB  {last}"
 
 
 def main(arguments: list[str]) -> int:
