@@ -100,42 +100,19 @@ GOLD_YOLO_DISTILLING = Training(
     padded_boxes=160,
     teacher=GOLD_YOLO["n"],
 )
-DYNAMICDET_CASCADES = {
-    "dy_yolov7_w0125": Training(
-        NARROW_DYNAMICDET.format(1),
-        batch=2,
-        side=256,
-        brightest=1.0,
-        padded_boxes=80,
-        peer={"size": 256},
-    ),
-    "dy_yolov7": Training(
-        DYNAMICDET.format("", 1),
-        batch=2,
-        side=256,
-        brightest=1.0,
-        padded_boxes=160,
-        peer={"size": 640},
-    ),
-}
-DYNAMICDET_ROUTERS = {
-    "dy_yolov7_w0125": Training(
-        NARROW_DYNAMICDET.format(2),
-        batch=1,
-        side=256,
-        brightest=1.0,
-        padded_boxes=80,
-        peer={"size": 256},
-    ),
-    "dy_yolov7": Training(
-        DYNAMICDET.format("", 2),
-        batch=1,
-        side=256,
-        brightest=1.0,
-        padded_boxes=160,
-        peer={"size": 640},
-    ),
-}
+
+
+def _dynamicdet(step: int, batch: int) -> dict[str, Training]:
+    """One of DynamicDet's two training steps, by model."""
+    narrow, usual = NARROW_DYNAMICDET.format(step), DYNAMICDET.format("", step)
+    return {
+        "dy_yolov7_w0125": Training(narrow, batch, 256, 1.0, 80, peer={"size": 256}),
+        "dy_yolov7": Training(usual, batch, 256, 1.0, 160, peer={"size": 640}),
+    }
+
+
+DYNAMICDET_CASCADES = _dynamicdet(1, batch=2)
+DYNAMICDET_ROUTERS = _dynamicdet(2, batch=1)
 SIMPLE_YOLO_TRAININGS = {
     "resnet18, width 0.25, nearby_grid": Training(SIMPLE_YOLO["-w025"], 8, 320, 1.0, 120),
     "resnet18, width 0.75, nearby_grid": Training(SIMPLE_YOLO[""], 4, 320, 1.0, 120),
