@@ -6,6 +6,8 @@ Importing this package starts no framework; using one of its names does, if it n
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mindyolo_ext import former_names
+
 __version__ = "0.1.0"
 __all__ = [
     "Detector",
@@ -35,6 +37,8 @@ _HOMES = {
     "list_models": "models.registry",
     "train": "engine.train",
 }
+
+former_names.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -27,9 +27,10 @@ FAMILY_PARTS = {
 }
 # part of the package, see ``part_of`` -> the parts it may import; "__init__" is the version number
 MAY_IMPORT = {
-    "__init__": {"engine", "registry"},  # inside __getattr__ only
+    "__init__": {"engine", "former_names", "registry"},  # inside __getattr__ only
     "class_names": set(),
     "errors": set(),
+    "former_names": set(),
     "input_spec": {"errors"},
     "priors": set(),
     "progress": set(),
@@ -46,7 +47,7 @@ MAY_IMPORT = {
     "names": {"checkpoint", "errors", "facts", "input_spec"},
     "augment": {"data", "errors", "facts", "input_spec"},
     "reference": {"backend", "errors", "facts"},
-    "data": {"data", "errors", "input_spec", "progress"},
+    "data": {"data", "errors", "former_names", "input_spec", "progress"},
     "evaluation": {"evaluation", "errors", "input_spec", "progress"},
     "visual": {"visual", "data", "evaluation", "input_spec", "priors"},
     "checkpoint": {
@@ -240,7 +241,7 @@ def _inner_import(
         goal = "__init__"
     if goal not in MAY_IMPORT[part] and goal != part:
         yield f"{part} imports {item.full}"
-    if part == "__init__" and not item.lazy:
+    if part == "__init__" and not item.lazy and goal != "former_names":
         yield f"the package imports {item.full} at the top"
     if part == "checkpoint" and goal == "backend" and not item.lazy:
         yield f"checkpoint imports {item.full} at the top"

@@ -73,6 +73,14 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], Checkpoint
     return unseal(text, arrays, where=str(path))
 
 
+def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
+    """Arrays of a ``.ckpt`` or ``.safetensors`` by name, whichever program wrote it.
+
+    Raises: FileNotFoundError; CheckpointError for a damaged file.
+    """
+    return read_own(Path(path))[0]
+
+
 def check_suffix(path: Path) -> None:
     """Raises: CheckpointError if no format of ours ends like ``path``."""
     if path.suffix not in SUFFIXES:

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from mindyolo_ext import former_names
 from mindyolo_ext.data.image_file import image_size, read_image
 from mindyolo_ext.data.types import Annotations, Problem, Sample
 from mindyolo_ext.errors import DataError
+
+__getattr__ = former_names.attributes(__name__)
 
 
 class Dataset:
