@@ -43,6 +43,10 @@ class ExistingFileError(UserError, FileExistsError):
     """A file or folder that would be overwritten."""
 
 
+class WriteError(UserError, OSError):
+    """A file that the disk refuses: no space, no permission, no such place. Nothing of it stays."""
+
+
 class DeviceError(UserError, RuntimeError):
     """A device, launcher or package that this machine does not offer."""
 

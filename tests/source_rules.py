@@ -14,7 +14,16 @@ from pathlib import Path
 PACKAGE = "mindyolo_ext"
 FRAMEWORKS = ("mindspore", "torch", "tensorflow", "jax", "paddle")
 # import nothing of this package but each other, and no framework
-BASE = {"class_names", "contracts", "errors", "input_spec", "priors", "progress", "__init__"}
+BASE = {
+    "atomic",
+    "class_names",
+    "contracts",
+    "errors",
+    "input_spec",
+    "priors",
+    "progress",
+    "__init__",
+}
 # What the files of a family are to the others
 FAMILY_PARTS = {
     "__init__": "facts",
@@ -28,6 +37,7 @@ FAMILY_PARTS = {
 # part of the package, see ``part_of`` -> the parts it may import; "__init__" is the version number
 MAY_IMPORT = {
     "__init__": {"engine", "former_names", "registry"},  # inside __getattr__ only
+    "atomic": {"errors"},
     "class_names": set(),
     "errors": set(),
     "former_names": set(),
@@ -47,10 +57,11 @@ MAY_IMPORT = {
     "names": {"checkpoint", "errors", "facts", "input_spec"},
     "augment": {"data", "errors", "facts", "input_spec"},
     "reference": {"backend", "errors", "facts"},
-    "data": {"data", "errors", "former_names", "input_spec", "progress"},
-    "evaluation": {"evaluation", "errors", "input_spec", "progress"},
-    "visual": {"visual", "data", "evaluation", "input_spec", "priors"},
+    "data": {"atomic", "data", "errors", "former_names", "input_spec", "progress"},
+    "evaluation": {"atomic", "evaluation", "errors", "input_spec", "progress"},
+    "visual": {"atomic", "visual", "data", "evaluation", "input_spec", "priors"},
     "checkpoint": {
+        "atomic",
         "backend",
         "checkpoint",
         "class_names",

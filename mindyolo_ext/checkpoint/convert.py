@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from mindyolo_ext.checkpoint.atomic import replacing
+from mindyolo_ext.atomic import replacing
 from mindyolo_ext.checkpoint.names import (
     COUNTER,
     Mapped,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindyolo_ext.checkpoint.atomic import replacing
+from mindyolo_ext.atomic import replacing
 from mindyolo_ext.checkpoint.ckpt_file import read_ckpt, write_ckpt
 from mindyolo_ext.checkpoint.metadata import CheckpointMetadata, seal, unseal
 from mindyolo_ext.checkpoint.safetensors_file import read_safetensors, write_safetensors

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mindyolo_ext.checkpoint.atomic import replacing
+from mindyolo_ext.atomic import replacing
 from mindyolo_ext.errors import CheckpointError
 
 _STORAGE_TYPES = {

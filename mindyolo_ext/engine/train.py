@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mindyolo_ext import progress
+from mindyolo_ext.atomic import UNFINISHED
 from mindyolo_ext.backend import precision
 from mindyolo_ext.backend.distributed import (
     barrier,
@@ -29,7 +30,6 @@ from mindyolo_ext.backend.parameters import (
     parameter_values,
 )
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
-from mindyolo_ext.checkpoint.atomic import UNFINISHED
 from mindyolo_ext.checkpoint.names import COUNTER, STATE_PREFIX
 from mindyolo_ext.checkpoint.store import (
     SUFFIXES,

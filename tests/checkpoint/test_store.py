@@ -8,7 +8,8 @@ import signal
 import numpy as np
 import pytest
 
-from mindyolo_ext.checkpoint import atomic, store
+from mindyolo_ext import atomic
+from mindyolo_ext.checkpoint import store
 from mindyolo_ext.checkpoint.ckpt_file import write_ckpt
 from mindyolo_ext.checkpoint.inspect import describe
 from mindyolo_ext.checkpoint.metadata import seal
@@ -21,7 +22,7 @@ from mindyolo_ext.checkpoint.store import (
     load_checkpoint,
     save_checkpoint,
 )
-from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.errors import CheckpointError, WriteError
 from mindyolo_ext.input_spec import InputSpec
 
 PARAMETERS = {
@@ -91,7 +92,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, suffix, step):
         raise OSError("disk full")
 
     monkeypatch.setattr({"_write": store, "_sync": atomic, "replace": os}[step], step, fail)
-    with pytest.raises(CheckpointError, match=rf"x\{suffix}: cannot be written \(disk full\)"):
+    with pytest.raises(WriteError, match=rf"x\{suffix}: cannot be written \(disk full\)"):
         save_checkpoint(path, {"a": np.zeros(3)}, METADATA)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [f"x{suffix}"]
@@ -106,14 +107,14 @@ def test_a_disk_that_refuses(tmp_path, suffix):
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, most))
     try:
-        with pytest.raises(CheckpointError, match="cannot be written.*File too large"):
+        with pytest.raises(WriteError, match="cannot be written.*File too large"):
             save_checkpoint(path, {"a": np.zeros(1_000_000)}, METADATA)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (ours, most))
         signal.signal(signal.SIGXFSZ, old)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [f"x{suffix}"]
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(WriteError, match="cannot be written"):
         save_checkpoint(f"/dev/null/x{suffix}", PARAMETERS, METADATA)
 
 

@@ -12,7 +12,7 @@ import pytest
 from mindyolo_ext.checkpoint import torch_writer
 from mindyolo_ext.checkpoint.reader import read_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
-from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.errors import CheckpointError, WriteError
 
 TENSORS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(4, 3, 2, 1) / 7,
@@ -89,7 +89,7 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", fail)
-    with pytest.raises(CheckpointError, match=r"x\.pth: cannot be written \(disk full\)"):
+    with pytest.raises(WriteError, match=r"x\.pth: cannot be written \(disk full\)"):
         write_torch_checkpoint(path, TENSORS)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["x.pth"]

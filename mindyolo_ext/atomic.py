@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.errors import UserError, WriteError
 
 UNFINISHED = ".*.tmp.*"  # pattern of the files that a killed process leaves
 
@@ -16,7 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A file beside ``path`` to write; at the end it is flushed to the disk and takes the place of
     ``path``. If the block fails nothing of it stays, and neither does ``path`` change.
 
-    Raises: CheckpointError if the disk refuses.
+    Raises: WriteError if the disk refuses.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,8 +33,25 @@ def replacing(path: Path) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+    except UserError:
+        raise
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written ({error})") from error
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all. Raises: WriteError if the disk refuses."""
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all; parts of file names that are no UTF-8 keep their
+    bytes.
+
+    Raises: WriteError if the disk refuses.
+    """
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def _umask() -> int:
