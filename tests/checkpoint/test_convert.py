@@ -276,7 +276,7 @@ def test_describe(tmp_path):
     write_torch_checkpoint(tmp_path / "y.pth", {"a": np.array([np.nan], np.float32)})
     assert [text.split(" (")[0] for text in describe(tmp_path / "y.pth").warnings] == [
         "1 tensors hold values that are not finite: a",
-        "no family knows these weights",
+        "convert refuses it: no family knows these weights",
     ]
 
 
@@ -319,7 +319,7 @@ def test_describe_mindir(tmp_path):
     assert info.metadata == information
     whole = path.read_bytes()
     for content, message in (
-        (b"", "is no MindIR file"),
+        (b"", "the file is empty"),
         (b"nonsense", "is no MindIR file"),
         (whole[:-1], "is no MindIR file"),
         (whole + b"\x72\x03\x0a\x01\xff", "no UTF-8"),
