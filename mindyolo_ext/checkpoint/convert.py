@@ -337,13 +337,20 @@ def export_torch(
     parameters, metadata = load_checkpoint(source)
     weights = weights_only(parameters)
     table = table_of(_family_name(metadata.model, where=str(source)))
-    tensors = to_source_tensors(
-        table,
-        weights,
-        metadata.extra.get(COUNTER),
-        model=metadata.model,
-        architecture=metadata.architecture,
-    )
+    try:
+        tensors = to_source_tensors(
+            table,
+            weights,
+            metadata.extra.get(COUNTER),
+            model=metadata.model,
+            architecture=metadata.architecture,
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{source}: its metadata describes no network ({metadata.model}: {error})"
+        ) from error
     part = metadata.extra.get("part") or {}
     prefix = part.get("prefix", "")
     tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}

@@ -38,6 +38,7 @@ MAX_TAR_PARTS = 10_000  # a checkpoint of 2016 has four
 MAX_HEADER_BYTES = 4 << 20  # JSON of a safetensors file; a thousand tensors need 0.1 MB
 MAX_METADATA_BYTES = 4 << 20  # JSON that one of our checkpoints carries
 MAX_METADATA_DEPTH = 50  # containers inside each other
+MAX_SIDE = 1 << 14  # pixels of a network's input
 MAX_EPOCH = 1 << 31  # what counts epochs has 32 bits
 MAX_EXPORTED_FIELDS = 500_000  # looked at in an ONNX or MindIR file; a network has some thousands
 MAX_CLASSES = 10_000  # of a head; the largest public detection sets have about 1,200

@@ -15,11 +15,14 @@ from mindyolo_ext.checkpoint.limits import (
     MAX_EPOCH,
     MAX_METADATA_BYTES,
     MAX_METADATA_DEPTH,
+    MAX_SIDE,
+    MAX_SIZE,
 )
 from mindyolo_ext.errors import CheckpointError, shown
 from mindyolo_ext.input_spec import InputSpec
 
 FORMAT_VERSION = 1
+COUNTER = "num_batches_tracked"  # in ``extra``: batches that PyTorch's batch norms have seen
 DIGEST = "sha256"  # of the metadata's own text and of all arrays
 _SEALED = ("count", "order")  # what a seal adds beside the digest
 
@@ -235,7 +238,33 @@ def check_types(values: Mapping[str, Any]) -> None:
     metrics = values.get("metrics", {})
     numbers = all(isinstance(value, (int, float)) for value in metrics.values())
     _check("metrics", metrics, numbers, "a mapping of numbers")
+    _check_input(values.get("input_spec", {}))
     _check_extra(values.get("extra", {}))
+
+
+def _check_input(spec: Mapping[str, Any]) -> None:
+    """Raises: ValueError for a value of the input convention that has another type than usual, or
+    a size that no network takes.
+    """
+    for key, usual in asdict(InputSpec()).items():
+        found = spec.get(key, usual)
+        if key == "border":
+            good = found is None or _is_number(found)
+        elif isinstance(usual, (tuple, list)):
+            good = isinstance(found, (tuple, list)) and len(found) == len(usual)
+            good = good and all(map(_is_number, found))
+        elif isinstance(usual, (bool, str)):
+            good = isinstance(found, type(usual))
+        else:
+            good = _is_number(found)
+        _check(f"input_spec.{key}", found, good, f"the like of {usual}")
+    size = spec.get("size", (1, 1))
+    _check("input_spec.size", size, max(size) <= MAX_SIDE, f"at most {MAX_SIDE} pixels a side")
+
+
+def _is_number(value: object) -> bool:
+    """Whether ``value`` is a number that counts or measures."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_extra(extra: Mapping[str, Any]) -> None:
@@ -243,6 +272,10 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
     part = extra.get("part", {})
     texts = isinstance(part, dict) and all(isinstance(value, str) for value in part.values())
     _check("extra.part", part, texts, "a mapping of texts")
+    seen = extra.get(COUNTER, 0)
+    counts = seen.values() if isinstance(seen, dict) else [seen]
+    sound = all(type(count) is int and 0 <= count <= MAX_SIZE for count in counts)
+    _check(f"extra.{COUNTER}", seen, sound, "a whole number, or one for each layer")
     assumed = extra.get("assumed", [])
     remarks = isinstance(assumed, list) and all(isinstance(text, str) for text in assumed)
     _check("extra.assumed", assumed, remarks, "a list of texts")

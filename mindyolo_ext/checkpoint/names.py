@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mindyolo_ext.checkpoint.metadata import COUNTER
 from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 
@@ -25,7 +26,6 @@ MINDSPORE_TO_TORCH = {
     "beta": "bias",
     "embedding_table": "weight",
 }
-COUNTER = "num_batches_tracked"  # of PyTorch's batch norms; also in a checkpoint's metadata
 STATE_PREFIX = "state."  # of entries that only a resumed training needs
 FOLDED = "was folded into a kernel; the norm changes nothing but adds the kernel's bias"
 DEPLOYED = (
