@@ -9,6 +9,7 @@ from pathlib import Path
 from mindyolo_ext.errors import UserError, WriteError
 
 UNFINISHED = ".*.tmp.*"  # pattern of the files that a killed process leaves
+_LONGEST_STEM = 40  # letters of the name that the unfinished file keeps: file systems have limits
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
+            prefix=f".{path.stem[:_LONGEST_STEM]}.", suffix=f".tmp{path.suffix}", dir=path.parent
         )
         os.close(handle)
         temporary = Path(name)
