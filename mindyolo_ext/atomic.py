@@ -1,14 +1,18 @@
 """Files that appear whole or not at all."""
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mindyolo_ext.errors import UserError, WriteError
 
 UNFINISHED = ".*.tmp.*"  # pattern of the files that a killed process leaves
+_HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 _LONGEST_STEM = 40  # letters of the name that the unfinished file keeps: file systems have limits
 
 
@@ -53,6 +57,23 @@ def write_text(path: Path, text: str) -> None:
     Raises: WriteError if the disk refuses.
     """
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Write ``value`` as UTF-8 JSON, whole or not at all.
+
+    A byte of a file name that is no UTF-8 becomes an escape such as ``\\udcd5``: the file is valid,
+    and ``os.fsencode`` of the text that ``json.load`` gives is the name again.
+
+    Raises: ValueError for a number that JSON cannot hold (NaN, infinity); WriteError if the disk
+        refuses.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    write_bytes(path, _HALF_CHARACTERS.sub(_escaped, text).encode() + b"\n")
+
+
+def _escaped(half: re.Match[str]) -> str:
+    return f"\\u{ord(half.group()):04x}"
 
 
 def _umask() -> int:

@@ -17,6 +17,7 @@ import numpy as np
 
 from mindyolo_ext import progress
 from mindyolo_ext.backend import launch
+from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.class_names import default_names
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, read_image, write_image
 from mindyolo_ext.engine.build import load_model
@@ -112,8 +113,9 @@ class Detector:
         dy_thres: float | None = None,
         easy: float | None = None,
     ):
-        launch.start(device_target)
-        model, self.metadata = load_model(checkpoint)
+        with framework_lock:
+            launch.start(device_target)
+            model, self.metadata = load_model(checkpoint)
         if size is not None:
             model.input_spec = replace(model.input_spec, size=size)
         self.options = NMSOptions(
@@ -127,7 +129,8 @@ class Detector:
         threshold = choose_threshold(
             model, self.metadata, where=checkpoint, dy_thres=dy_thres, easy=easy
         )
-        self._predictor = new_predictor(model, dy_thres=threshold)
+        with framework_lock:
+            self._predictor = new_predictor(model, dy_thres=threshold)
 
     def predict(self, image: str | Path | np.ndarray) -> Detections:
         """Boxes of one picture: a file name, or a uint8 BGR array (h, w, 3) as OpenCV reads it."""
