@@ -18,6 +18,7 @@ _LONGEST_EXIF = 1 << 16
 _ORIENTATION = 0x0112
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that carry the size
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # JPEG markers without a body
+_LOGARITHMIC = (32844, 32845)  # values of a TIFF's tag for the meaning of its numbers
 _FOREIGN = (
     (0, b"GIF8", "a GIF"),
     (4, b"ftyphei", "a HEIC picture"),
@@ -202,6 +203,8 @@ def _read_tiff(file: BinaryIO) -> ImageHeader | None:
     tile = tags.get(322, width) * tags.get(323, height)
     kind = {2: "signed numbers", 3: "floating-point numbers"}.get(form, "numbers")
     usual = form in (1, 4) and bits in (1, 2, 4, 8, 16)
+    if tags.get(262) in _LOGARITHMIC:
+        kind = "logarithmic numbers (OpenCV's form of floating-point pictures)"
     orientation = tags.get(274, 1)
     return ImageHeader(
         "TIFF",
@@ -209,7 +212,7 @@ def _read_tiff(file: BinaryIO) -> ImageHeader | None:
         width,
         orientation if 1 <= orientation <= 8 else 1,
         bits,
-        "" if usual else f"a TIFF of {bits}-bit {kind}",
+        "" if usual and tags.get(262) not in _LOGARITHMIC else f"a TIFF of {bits}-bit {kind}",
         tile,
     )
 
