@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -459,6 +460,24 @@ def test_class_agnostic_predictions_do_not_overlap(
         t[0] for t in detector._predictor(detector.input_spec.prepare(read_image(photo))[0][None])
     )
     assert 0 < len(found) < len(detector.predict(photo).to_list()) <= len(boxes)
+
+
+def test_threads_share_two_detectors(detector: Detector, weight: Path, shapes: Path):
+    wanted = {path: detector.predict(path).to_list() for path in pictures(shapes)}
+    found: list[bool] = []
+    fresh = Detector(weight, conf_thres=CONFIDENCE)  # its first calls come together
+
+    def work() -> None:
+        for path, rows in wanted.items():
+            for one in (fresh, detector):
+                found.append(one.predict(path).to_list() == rows)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * (3 * 2 * len(wanted))
 
 
 def test_broken_picture_is_left_out_and_the_others_go_on(

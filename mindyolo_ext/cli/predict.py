@@ -11,7 +11,8 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``predict``."""
     parser.add_argument(
         "source",
-        help="image, video, folder (without its sub-folders), or a pattern in quotes such as "
+        nargs="+",
+        help="images, videos, folders (without their sub-folders), or patterns in quotes such as "
         "'photos/**/*.jpg'",
     )
     parser.add_argument("--weight", type=Path, required=True)

@@ -25,6 +25,7 @@ from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
 from mindyolo_ext.engine.sources import (
     PREDICTIONS,
+    VIDEO_SUFFIXES,
     Output,
     claim_folder,
     find_sources,
@@ -38,7 +39,14 @@ from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.visual.detections import draw_detections
 
-__all__ = ["Detections", "Detector", "find_sources", "predict_sources", "read_image"]
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Detections",
+    "Detector",
+    "find_sources",
+    "predict_sources",
+    "read_image",
+]
 
 logger = logging.getLogger(__name__)
 DEFAULT_FOLDER = Path("runs/predict")
@@ -183,7 +191,9 @@ class Detector:
 
 
 def predict_sources(
-    detector: Detector, source: str | Path, save_dir: str | Path | None = None
+    detector: Detector,
+    source: str | Path | Sequence[str | Path],
+    save_dir: str | Path | None = None,
 ) -> dict[str, list]:
     """Annotate everything ``source`` means and write ``predictions.json`` beside the copies.
 
@@ -215,8 +225,7 @@ def predict_sources(
         results.write(len(outputs))
     if not results.rows:
         raise DataError(
-            f"predict {shown(str(source), 300)}: none of {len(outputs)} files could be read; "
-            f"the first: {results.left_out[0]}"
+            f"predict: none of {len(outputs)} files could be read; the first: {results.left_out[0]}"
         )
     if detector.routing():
         logger.info("%s", detector.routing())

@@ -78,8 +78,9 @@ class Output:
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_sources(source: str | Path) -> list[Path]:
-    """Pictures and videos that ``source`` means, sorted.
+def find_sources(source: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Pictures and videos that ``source`` means, sorted; of several sources one after the other,
+    each file once.
 
     Args:
         source: a file, a folder (its own files only), or a pattern: ``*``, ``?`` and ``[...]`` in
@@ -92,8 +93,19 @@ def find_sources(source: str | Path) -> list[Path]:
     return survey(source).paths
 
 
-def survey(source: str | Path) -> Sources:
+def survey(source: str | Path | Sequence[str | Path]) -> Sources:
     """``find_sources``, with what was not looked at. Raises: as ``find_sources``."""
+    if isinstance(source, (str, Path)):
+        return _survey_one(source)
+    found = [_survey_one(one) for one in source]
+    return Sources(
+        list(dict.fromkeys(path for one in found for path in one.paths)),
+        list(dict.fromkeys(path for one in found for path in one.other_files)),
+        list(dict.fromkeys(path for one in found for path in one.folders)),
+    )
+
+
+def _survey_one(source: str | Path) -> Sources:
     path, name = Path(source), shown(str(source), 300)
     if path.parts and not os.path.lexists(path.parts[0]):  # a folder may be called ~
         path = Path(os.path.expanduser(path))
@@ -110,7 +122,7 @@ def survey(source: str | Path) -> Sources:
     if "://" in str(source):
         raise UsageError(f"predict {name}: wanted a file, folder or pattern; download it first")
     if not os.path.exists(path) and not any(sign in str(path) for sign in _SIGNS):
-        raise MissingFileError(f"predict {name}: no such file or folder")
+        raise MissingFileError(f"predict {name}: no picture or video there, no such file or folder")
     others = found.not_looked_at()
     raise MissingFileError(
         f"predict {name}: no picture or video there" + (f", only {others}" if others else "")

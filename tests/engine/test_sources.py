@@ -62,6 +62,15 @@ def test_patterns_in_any_part(tmp_path: Path, pattern: str, wanted: list[str]):
     assert names(find_sources(tmp_path / pattern), tmp_path) == wanted
 
 
+def test_several_sources(tmp_path: Path):
+    touch(*(tmp_path / name for name in ("p/b.jpg", "p/a.jpg", "q/c.jpg", "q/d.heic")))
+    found = survey([tmp_path / "q", tmp_path / "p" / "b.jpg", tmp_path / "p"])
+    assert names(found.paths, tmp_path) == ["q/c.jpg", "p/b.jpg", "p/a.jpg"]
+    assert names(found.other_files, tmp_path) == ["q/d.heic"]
+    with pytest.raises(MissingFileError, match="none"):
+        find_sources([tmp_path / "q", tmp_path / "none"])
+
+
 def test_pattern_beside_the_working_folder_and_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -87,10 +96,10 @@ def test_name_that_exists_is_no_pattern(
 @pytest.mark.parametrize(
     ("source", "kind", "message"),
     [
-        ("none.jpg", MissingFileError, "none.jpg: no such file or folder"),
-        ("link.jpg", MissingFileError, "link.jpg: no such file or folder"),
+        ("none.jpg", MissingFileError, "none.jpg: no picture .* there, no such file or folder"),
+        ("link.jpg", MissingFileError, "link.jpg: no picture .* no such file or folder"),
         ("n" * 300, MissingFileError, "no such file or folder"),
-        ("a\0b", MissingFileError, r"a\\x00b: no such file or folder"),
+        ("a\0b", MissingFileError, r"a\\x00b: .*no such file or folder"),
         ("none/*.jpg", MissingFileError, "no picture or video there$"),
         ("empty", MissingFileError, "empty: no picture or video there$"),
         ("other", MissingFileError, "there, only 1 files .*: a.heic; 1 sub-folders, .*: deep$"),
