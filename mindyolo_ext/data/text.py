@@ -8,6 +8,16 @@ from pathlib import Path
 from mindyolo_ext.errors import DataError, MissingFileError
 
 
+def shown(value: object, longest: int = 80) -> str:
+    """``value`` for a message: control characters escaped, and cut to ``longest`` characters."""
+    text = value if isinstance(value, str) else repr(value)
+    cut = text if len(text) <= longest else f"{text[:longest]}..."
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in cut
+    )
+
+
 def find_path(text: str | Path | Sequence[str], *folders: str | Path) -> Path:
     """Find the file or folder ``text``, if it is relative in the first of ``folders`` that has it.
 

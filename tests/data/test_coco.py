@@ -8,6 +8,8 @@ import pytest
 
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.evaluation.coco_map import evaluate_coco
+from mindyolo_ext.evaluation.collect import coco_records
 
 
 def written(folder: Path, annotations: list, **changes: object) -> dict:
@@ -186,3 +188,24 @@ def test_outlines_are_kept_on_demand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.annotations(0).boxes, plain.annotations(0).boxes)
     with pytest.raises(ValueError, match="polygons must be true or false, got 'yes'"):
         build_dataset({**config, "polygons": "yes"})
+
+
+def test_classes_in_another_order(tmp_path: Path) -> None:
+    rows = [row(), row(id=71, category_id=4, bbox=[3, 3, 5, 5])]
+    dataset = build_dataset(written(tmp_path, rows))
+    other = dataset.with_classes(["nine", "four"])
+    assert other.class_names == ["nine", "four"] and other.category_ids == [9, 4]
+    np.testing.assert_array_equal(other.annotations(0).labels, [0, 1])
+    np.testing.assert_array_equal(dataset.annotations(0).labels, [1, 0])
+    np.testing.assert_array_equal(other.annotations(0).boxes, dataset.annotations(0).boxes)
+    assert other.coco_ground_truth() == dataset.coco_ground_truth()
+    perfect = [
+        record
+        for image_id, found in zip(other.image_ids, map(other.annotations, range(2)), strict=True)
+        for record in coco_records(
+            np.column_stack([found.boxes, np.full(len(found.boxes), 0.9), found.labels]),
+            image_id,
+            other.category_ids,
+        )
+    ]
+    assert evaluate_coco(other.coco_ground_truth(), perfect).ap == pytest.approx(1)
