@@ -16,6 +16,7 @@ FRAMEWORKS = ("mindspore", "torch", "tensorflow", "jax", "paddle")
 # import nothing of this package but each other, and no framework
 BASE = {
     "atomic",
+    "class_match",
     "class_names",
     "contracts",
     "errors",
@@ -38,6 +39,7 @@ FAMILY_PARTS = {
 MAY_IMPORT = {
     "__init__": {"engine", "former_names", "registry"},  # inside __getattr__ only
     "atomic": {"errors"},
+    "class_match": set(),
     "class_names": set(),
     "errors": set(),
     "former_names": set(),
