@@ -62,7 +62,7 @@ MAY_IMPORT = {
     "reference": {"backend", "errors", "facts"},
     "data": {
         "atomic",
-        "class_names",
+        "class_match",
         "data",
         "errors",
         "former_names",

@@ -3,9 +3,15 @@
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli.arguments import add_device, add_recipe
 from mindyolo_ext.cli.recipe import input_size, read_recipe
+
+if TYPE_CHECKING:
+    from mindyolo_ext.config import Config
+    from mindyolo_ext.data.dataset import Dataset
+    from mindyolo_ext.data.types import Problem
 
 logger = logging.getLogger("mindyolo_ext")
 
@@ -26,6 +32,7 @@ def add_anchors(parser: argparse.ArgumentParser) -> None:
 
 def anchors(options: argparse.Namespace) -> None:
     """Cluster the boxes of a data set into anchors and write them to text files."""
+    from mindyolo_ext.atomic import write_text
     from mindyolo_ext.data.anchors import generate_anchors, sizes_from_list
 
     if options.traintxt:
@@ -36,11 +43,10 @@ def anchors(options: argparse.Namespace) -> None:
         config = read_recipe(options, extra=options.set)
         source = build_dataset(config.data.train, config.data.root)
     size = input_size(options) or (options.input_height, options.input_width)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
     for count in [options.num_clusters] if options.num_clusters else range(1, 11):
         result = generate_anchors(source, num_anchors=count, input_size=size, seed=options.seed)
         path = options.output_dir / f"anchors{count}.txt"
-        path.write_text(result.text, encoding="utf-8")
+        write_text(path, result.text)
         logger.info(
             "%d anchors, mean best IoU %.6f: %s\n%s",
             count,
@@ -58,19 +64,59 @@ def add_check_data(parser: argparse.ArgumentParser) -> None:
 
 def check_data(options: argparse.Namespace) -> None:
     """Read every image and label. Raises: DataError if training would stop at one."""
-    from mindyolo_ext.data.build import build_dataset
     from mindyolo_ext.data.check import check_dataset
     from mindyolo_ext.errors import DataError
 
     config = read_recipe(options, extra=options.set)
-    description = config.data.train if options.split == "train" else config.data.val
-    report = check_dataset(build_dataset(description, config.data.root, strict=False))
+    sets, problems = _both_splits(config, options.split)
+    report = check_dataset(sets[options.split])
+    report.problems += problems
     logger.info("\n%s", report.table())
     if not report.ok:
         raise DataError(
             f"check-data: {sum(p.fatal for p in report.problems)} faults must be repaired before "
             "training"
         )
+
+
+def _both_splits(config: "Config", chosen: str) -> tuple[dict[str, "Dataset"], list["Problem"]]:
+    """The chosen data set, the other one where training reads it too, and what is wrong with
+    them as sets.
+
+    Training wants both; who evaluates only may have no training images.
+
+    Raises: ConfigError if the recipe does not describe the chosen one, and as ``build_dataset``.
+    """
+    from mindyolo_ext.data.build import build_dataset
+    from mindyolo_ext.data.readiness import check_before_training, check_boxes, check_classes
+    from mindyolo_ext.data.types import Problem
+    from mindyolo_ext.errors import ConfigError, UserError
+
+    described = {"train": config.data.train, "val": config.data.val}
+    if not described[chosen]:
+        raise ConfigError(f"config: data.{chosen} is empty; nothing to check")
+    other = "val" if chosen == "train" else "train"
+    sets = {chosen: build_dataset(described[chosen], config.data.root, strict=False)}
+    problems = []
+    if described[other] and (other == "train" or config.train.run_eval):
+        kind = "other split" if other == "val" else "doubtful set"
+        more = f"; `check-data --split {other}` lists all"
+        try:
+            sets[other] = build_dataset(described[other], config.data.root, strict=False)
+            faults = [problem for problem in sets[other].problems if problem.fatal]
+            if faults:
+                text = f"{len(faults)} faults, the first: {faults[0].where}: {faults[0].message}"
+                problems.append(Problem(kind, f"data.{other}", text + more))
+        except UserError as error:
+            problems.append(Problem(kind, f"data.{other}", str(error)))
+    names = config.data.class_names
+    if "train" in sets:
+        return sets, problems + check_before_training(
+            sets["train"], sets.get("val"), class_names=names
+        )
+    problems += check_boxes(sets["val"])
+    problems += check_classes(names, sets["val"], "data.class_names") if names else []
+    return sets, problems
 
 
 def add_assign(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,7 @@ from mindyolo_ext.data.types import Problem
 from mindyolo_ext.errors import DataError, MissingFileError
 
 logger = logging.getLogger(__name__)
+SIZE_FAULTS = ("other size", "turned labels")  # kinds of problems
 _LONGEST = 400  # characters of a file or message in a report
 _MOST = 1e9  # pixels; what a box is cut to where the image's size is not known
 
@@ -77,24 +79,26 @@ class Collector:
         except DataError as error:
             self.report("broken image", path, str(error).removeprefix(f"{path}: "))
             return written
+        if written is None and is_turned(path):
+            message = "EXIF turns it; its boxes are taken to lie on the image as viewers show it"
+            self.report("turned image", path, message)
         if written is None or written == size:
             return size
         text = (
-            f"{path}: the image is {size[1]}x{size[0]} (width x height), its labels were made for "
-            f"{written[1]}x{written[0]}"
+            f"the image is {size[1]}x{size[0]} (width x height), its labels were made for "
+            f"{written[1]}x{written[0]} ({where})"
         )
         if written == size[::-1] and is_turned(path):
             text += (
-                ", the pixels before EXIF turns them upright. "
-                "Label the upright image, or take the orientation out of the file: exiftool "
-                f"-Orientation= {path}"
+                ", the pixels before EXIF turns them upright. Label the upright image, or take "
+                f"the orientation out of the file: exiftool -Orientation= {shlex.quote(path)}"
             )
-            self.report("turned labels", where, text)
+            self.report("turned labels", path, text)
         elif must_fit or _is_scaled(written, size):
             text += ", so the boxes would lie elsewhere; was it scaled after labeling?"
-            self.report("other size", where, text)
+            self.report("other size", path, text)
         else:
-            self.report("odd size", where, text)
+            self.report("odd size", path, text)
         return size
 
     def add(

@@ -93,8 +93,8 @@ def read_coco(
         path, rows = _image_path(folder, image.file_name), rows_of[image.id]
         where = f"{file}: image {image.id}"
         size = image.size
-        if size and path.lower().endswith(_HEADER_IS_READ):
-            collector.checked_size(path, size, where, must_fit=True)
+        if path.lower().endswith(_HEADER_IS_READ):
+            size = collector.checked_size(path, size, where, must_fit=True)
         boxes = [row["bbox"] for row in rows]
         collector.add(
             path,
