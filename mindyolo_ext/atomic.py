@@ -1,39 +1,32 @@
 """Files that appear whole or not at all."""
 
-import errno
 import os
-import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mindyolo_ext.errors import UserError, WriteError
 
-UNFINISHED = ".*.tmp.*"  # pattern of the files that a killed process leaves
-_ATTEMPTS = 5
-_OPEN_FILES = Path("/proc/self/fd")
+UNFINISHED = ".*.tmp*"  # pattern of what a killed process may leave
+_NAMELESS = getattr(os, "O_TMPFILE", None)  # Linux
 
 
 @contextmanager
-def replacing(path: Path, *, named: bool = True) -> Iterator[Path]:
-    """A file to write; at the end it is flushed to the disk and takes the place of ``path``. If
-    the block fails nothing of it stays, and neither does ``path`` change.
+def replacing(path: Path, *, nameless: bool = False) -> Iterator[Path]:
+    """A file to write; at the end it is flushed to the disk and takes the place of ``path``. If the
+    block fails nothing of it stays, and neither does ``path`` change.
 
     Args:
-        named: give the file a name beside ``path`` that ends as ``path`` does, for programs that go
-            by the suffix. Otherwise it has no name of its own where the file system can do that, so
-            that nothing of it stays even if the process is killed.
+        nameless: write to a file without a name where the system has such, so that even a killed
+            process leaves nothing; not for writers that look at the ending of the name.
 
     Raises: WriteError if the disk refuses.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = None if named else _open_unnamed(path.parent)
-        with _named(path) if handle is None else _unnamed(path, handle) as unfinished:
-            yield unfinished
-        _sync(path.parent)
+        with _unfinished(path, nameless) as temporary:
+            yield temporary
     except UserError:
         raise
     except OSError as error:
@@ -42,7 +35,7 @@ def replacing(path: Path, *, named: bool = True) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises: WriteError if the disk refuses."""
-    with replacing(path, named=False) as unfinished:
+    with replacing(path, nameless=True) as unfinished:
         unfinished.write_bytes(content)
 
 
@@ -56,72 +49,58 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
+def _unfinished(path: Path, nameless: bool) -> Iterator[Path]:
+    """A file to write beside ``path``, which it replaces at the end."""
+    handle = _open_nameless(path.parent) if nameless else None
+    if handle is None:
+        with _named(path) as temporary:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            _sync(temporary)
+            os.replace(temporary, path)
+    else:
+        try:
+            yield Path(f"/proc/self/fd/{handle}")
+            _flush(handle)
+            _give_name(handle, path)
+        finally:
+            os.close(handle)
+    _sync(path.parent)
+
+
+@contextmanager
 def _named(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its place at the end."""
+    """An empty file beside ``path`` with its ending; deleted if it is still there at the end."""
     handle, name = tempfile.mkstemp(
         prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
     )
     os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())
-        _sync(temporary)
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _open_nameless(folder: Path) -> int | None:
+    """Handle of a new file without a name, None where system or disk has none."""
+    if _NAMELESS is None or not os.path.isdir("/proc/self/fd"):
+        return None
+    with suppress(OSError):
+        return os.open(folder, _NAMELESS | os.O_RDWR, 0o666)
+    return None
+
+
+def _give_name(handle: int, path: Path) -> None:
+    """Put the nameless file in the place of ``path``: a link cannot replace a file, a move can."""
+    temporary = Path(tempfile.mktemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Python follows the link below /proc only if it is given a folder
+        os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=folder, follow_symlinks=True)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _unnamed(path: Path, handle: int) -> Iterator[Path]:
-    """The file without a name behind ``handle``, which is closed at the end."""
-    try:
-        yield _file_of(handle)
-        for _ in range(_ATTEMPTS):
-            os.fchmod(handle, 0o666 & ~_umask())
-            _sync(_file_of(handle))
-            if _take_place(handle, path):
-                return
-            copy = os.open(path.parent, os.O_TMPFILE | os.O_RDWR)
-            shutil.copyfile(_file_of(handle), _file_of(copy))
-            os.close(handle)
-            handle = copy
-        raise FileNotFoundError(errno.ENOENT, "another program deletes it before it is in place")
-    finally:
-        os.close(handle)
-
-
-def _take_place(handle: int, path: Path) -> bool:
-    """Let the file replace ``path``. A link cannot do that, so it has a name for a moment; False
-    if another program deleted it in this moment, after which it cannot be linked again.
-    """
-    name = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.tmp{path.suffix}")
-    # src_dir_fd has no effect on an absolute path, but without it Python would link the link
-    os.link(_file_of(handle), name, src_dir_fd=handle, follow_symlinks=True)
-    try:
-        os.replace(name, path)
-    except FileNotFoundError:
-        return False
-    finally:
-        name.unlink(missing_ok=True)
-    return True
-
-
-def _open_unnamed(folder: Path) -> int | None:
-    """A file of ``folder`` without a name, None where the system has no such thing."""
-    if not hasattr(os, "O_TMPFILE") or not _OPEN_FILES.is_dir():
-        return None
-    try:
-        return os.open(folder, os.O_TMPFILE | os.O_RDWR)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
-            return None
-        raise
-
-
-def _file_of(handle: int) -> Path:
-    """A path that opens the file behind ``handle``."""
-    return _OPEN_FILES / str(handle)
+        os.close(folder)
 
 
 def _umask() -> int:
@@ -135,6 +114,11 @@ def _sync(path: Path) -> None:
     """Flush a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _flush(handle)
     finally:
         os.close(handle)
+
+
+def _flush(handle: int) -> None:
+    """Flush an open file or folder to the disk."""
+    os.fsync(handle)

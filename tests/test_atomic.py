@@ -1,6 +1,5 @@
-"""Files that appear whole or not at all, also where another program tidies up meanwhile."""
+"""Files that appear whole or not at all."""
 
-import errno
 import os
 import subprocess
 import sys
@@ -16,26 +15,26 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mindyolo_ext.atomic import replacing
-with replacing(Path(sys.argv[1]), named=False) as unfinished:
+with replacing(Path(sys.argv[1]), nameless=True) as unfinished:
     unfinished.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def unnamed_files_work(folder: Path) -> bool:
-    handle = atomic._open_unnamed(folder)
+def nameless_files_work(folder: Path) -> bool:
+    handle = atomic._open_nameless(folder)
     if handle is not None:
         os.close(handle)
     return handle is not None
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path, named):
+@pytest.mark.parametrize("nameless", [True, False])
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path, nameless):
     path = tmp_path / "some.folder" / "a.txt"
-    with replacing(path, named=named) as unfinished:
+    with replacing(path, nameless=nameless) as unfinished:
         unfinished.write_bytes(b"first")
         assert not path.exists()
-    with pytest.raises(KeyError), replacing(path, named=named) as unfinished:
+    with pytest.raises(KeyError), replacing(path, nameless=nameless) as unfinished:
         unfinished.write_bytes(b"second")
         raise KeyError
     assert path.read_bytes() == b"first"
@@ -44,7 +43,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path, named):
 
 
 def test_a_killed_process_leaves_nothing(tmp_path):
-    if not unnamed_files_work(tmp_path):
+    if not nameless_files_work(tmp_path):
         pytest.skip("this file system has no files without a name")
     path = tmp_path / "a.bin"
     write_bytes(path, b"whole")
@@ -53,45 +52,10 @@ def test_a_killed_process_leaves_nothing(tmp_path):
     assert path.read_bytes() == b"whole" and os.listdir(tmp_path) == ["a.bin"]
 
 
-def test_without_unnamed_files_it_works_as_well(tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic, "_open_unnamed", lambda folder: None)
+def test_without_nameless_files_it_works_as_well(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "_open_nameless", lambda folder: None)
     write_text(tmp_path / "a.txt", "text")
     assert os.listdir(tmp_path) == ["a.txt"]
-
-
-@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EISDIR])
-def test_a_file_system_without_unnamed_files(tmp_path, monkeypatch, number):
-    def refuse(*_: object) -> int:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "open", refuse)
-    assert atomic._open_unnamed(tmp_path) is None
-
-
-def deleting(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """Let another program delete the first ``times`` files before they are renamed."""
-    replace, left = os.replace, [times]
-
-    def with_deletion(source: str, target: str) -> None:
-        if left[0]:
-            left[0] -= 1
-            os.unlink(source)
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", with_deletion)
-
-
-def test_a_file_that_another_program_deletes_is_put_in_place_again(tmp_path, monkeypatch):
-    if not unnamed_files_work(tmp_path):
-        pytest.skip("this file system has no files without a name")
-    deleting(monkeypatch, times=2)
-    path = tmp_path / "a.bin"
-    write_bytes(path, b"x" * 100_000)
-    assert path.read_bytes() == b"x" * 100_000 and os.listdir(tmp_path) == ["a.bin"]
-    deleting(monkeypatch, times=1000)
-    with pytest.raises(WriteError, match="a.bin: cannot be written .*another program deletes it"):
-        write_bytes(path, b"y")
-    assert path.read_bytes() == b"x" * 100_000 and os.listdir(tmp_path) == ["a.bin"]
 
 
 def test_a_place_that_is_no_folder(tmp_path):

@@ -47,7 +47,7 @@ def save_checkpoint(
             )
     arrays = {name: np.asarray(array) for name, array in parameters.items()}
     try:
-        with replacing(path, named=False) as unfinished:
+        with replacing(path, nameless=True) as unfinished:
             _write(unfinished, path.suffix, arrays, metadata)
     except CheckpointError:
         raise
@@ -103,7 +103,7 @@ def read_own(path: Path) -> tuple[dict[str, np.ndarray], str | bytes | None]:
 def _write(
     path: Path, suffix: str, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata
 ) -> None:
-    """Write the format of files that end in ``suffix``."""
+    """Write the format whose files end in ``suffix``."""
     if suffix == ".safetensors":
         sealed = seal(metadata, arrays, with_order=True)
         write_safetensors(path, arrays, {"format": "np", METADATA_KEY: sealed})
