@@ -68,55 +68,59 @@ def check_data(options: argparse.Namespace) -> None:
     from mindyolo_ext.errors import DataError
 
     config = read_recipe(options, extra=options.set)
-    sets, problems = _both_splits(config, options.split)
+    sets, problems = _read_splits(config, options.split)
     report = check_dataset(sets[options.split])
-    report.problems += problems
+    report.problems += problems + _problems_of_sets(config, sets)
     logger.info("\n%s", report.table())
     if not report.ok:
+        faults = sum(problem.fatal for problem in report.problems)
         raise DataError(
-            f"check-data: {sum(p.fatal for p in report.problems)} faults must be repaired before "
+            f"check-data: {faults} fault{'s' if faults > 1 else ''} must be repaired before "
             "training"
         )
 
 
-def _both_splits(config: "Config", chosen: str) -> tuple[dict[str, "Dataset"], list["Problem"]]:
-    """The chosen data set, the other one where training reads it too, and what is wrong with
-    them as sets.
+def _read_splits(config: "Config", chosen: str) -> tuple[dict[str, "Dataset"], list["Problem"]]:
+    """The chosen data set and the other one, where training reads it too, with its faults in one.
 
     Training wants both; who evaluates only may have no training images.
 
     Raises: ConfigError if the recipe does not describe the chosen one, and as ``build_dataset``.
     """
     from mindyolo_ext.data.build import build_dataset
-    from mindyolo_ext.data.readiness import check_before_training, check_boxes, check_classes
+    from mindyolo_ext.data.collector import raise_faults
     from mindyolo_ext.data.types import Problem
     from mindyolo_ext.errors import ConfigError, UserError
 
     described = {"train": config.data.train, "val": config.data.val}
     if not described[chosen]:
         raise ConfigError(f"config: data.{chosen} is empty; nothing to check")
-    other = "val" if chosen == "train" else "train"
     sets = {chosen: build_dataset(described[chosen], config.data.root, strict=False)}
-    problems = []
-    if described[other] and (other == "train" or config.train.run_eval):
+    other = "val" if chosen == "train" else "train"
+    if not described[other] or (other == "val" and not config.train.run_eval):
+        return sets, []
+    if described[other] == described[chosen]:
+        return {**sets, other: sets[chosen]}, []
+    try:
+        sets[other] = build_dataset(described[other], config.data.root, strict=False)
+        name = f"{sets[other].name}, see `check-data --split {other}`"
+        raise_faults(name, sets[other].problems)
+    except UserError as error:
         kind = "other split" if other == "val" else "doubtful set"
-        more = f"; `check-data --split {other}` lists all"
-        try:
-            sets[other] = build_dataset(described[other], config.data.root, strict=False)
-            faults = [problem for problem in sets[other].problems if problem.fatal]
-            if faults:
-                text = f"{len(faults)} faults, the first: {faults[0].where}: {faults[0].message}"
-                problems.append(Problem(kind, f"data.{other}", text + more))
-        except UserError as error:
-            problems.append(Problem(kind, f"data.{other}", str(error)))
-    names = config.data.class_names
-    if "train" in sets:
-        return sets, problems + check_before_training(
-            sets["train"], sets.get("val"), class_names=names
-        )
-    problems += check_boxes(sets["val"])
-    problems += check_classes(names, sets["val"], "data.class_names") if names else []
-    return sets, problems
+        return sets, [Problem(kind, f"data.{other}", str(error).replace("\n", " "))]
+    return sets, []
+
+
+def _problems_of_sets(config: "Config", sets: dict[str, "Dataset"]) -> list["Problem"]:
+    """What is wrong with the data sets as such."""
+    from mindyolo_ext.data.readiness import check_before_training, check_boxes, check_recipe_classes
+
+    names, count = config.data.class_names, config.data.num_classes
+    if "train" not in sets:
+        found = check_boxes(sets["val"], evaluated=True)
+        return found + check_recipe_classes(sets["val"], names, count)
+    found = check_before_training(sets["train"], sets.get("val"))
+    return found + check_recipe_classes(sets["train"], names, count)
 
 
 def add_assign(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,5 @@
 """Reports what is in a data set and what is wrong with it, for ``mindyolo-ext check-data``."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -90,8 +90,9 @@ class Collector:
         )
         if written == size[::-1] and is_turned(path):
             text += (
-                ", the pixels before EXIF turns them upright. Label the upright image, or take "
-                f"the orientation out of the file: exiftool -Orientation= {shlex.quote(path)}"
+                ", the pixels as they are stored, before EXIF turns them upright. Label the "
+                "upright image, or take the orientation out of the file: "
+                f"exiftool -Orientation= {shlex.quote(path)}"
             )
             self.report("turned labels", path, text)
         elif must_fit or _is_scaled(written, size):
@@ -132,7 +133,7 @@ class Collector:
         if self._relative or size is not None:
             boxes, inside = self._repair(boxes, np.tile(limit, 2), keep, where)
             if keep.any() and not (keep & inside).any():
-                self.report("lost boxes", path, f"all {keep.sum()} boxes were dropped")
+                self.report("lost boxes", path, f"of {keep.sum()} box(es) none is left")
             keep &= inside
         boxes = np.clip(boxes, -_MOST, _MOST)
         self._paths.append(path)

@@ -26,9 +26,7 @@ def require_ready(train: Dataset, val: Dataset | None = None) -> None:
     raise_faults("data", problems)
 
 
-def check_before_training(
-    train: Dataset, val: Dataset | None = None, *, class_names: Sequence[str] = ()
-) -> list[Problem]:
+def check_before_training(train: Dataset, val: Dataset | None = None) -> list[Problem]:
     """What a training on ``train`` with evaluations on ``val`` would stop at or learn wrongly.
 
     The labels have been read; no image is opened. Faults of single files and boxes are not here
@@ -37,27 +35,29 @@ def check_before_training(
     Args:
         train: images to train on.
         val: images to evaluate on, None without evaluation.
-        class_names: those that the recipe wants, if it does.
 
     Returns: faults of the set as a whole (``Problem.fatal``), and doubts.
     """
     problems = check_boxes(train) + _unused_classes(train)
-    if class_names:
-        problems += check_classes(class_names, train, "data.class_names")
     if val is not None:
-        problems += check_boxes(val) + check_classes(train.class_names, val, train.name)
-        problems += _shared_images(train, val)
-    return problems
+        problems += check_boxes(val, evaluated=True)
+        problems += check_classes(train.class_names, val, train.name) + _shared_images(train, val)
+    return list(dict.fromkeys(problems))
 
 
-def check_boxes(dataset: Dataset) -> list[Problem]:
+def check_boxes(dataset: Dataset, *, evaluated: bool = False) -> list[Problem]:
     """Whether enough boxes came through: without one, or where most were lost, nothing is learnt
     or measured.
+
+    Args:
+        evaluated: whether the set is for evaluation instead of training.
     """
     counts = dataset.problem_counts()
     boxes = int(dataset.boxes_per_image().sum())
     if not boxes:
-        return [_fault("no boxes", dataset, f"wanted at least one box, got none{_why(dataset)}")]
+        way_out = "; train.run_eval=false trains without evaluation" if evaluated else ""
+        message = f"wanted at least one box, got none{_why(dataset)}{way_out}"
+        return [_fault("no boxes", dataset, message)]
     labelled = int((dataset.boxes_per_image() > 0).sum()) + counts["lost boxes"]
     if counts["lost boxes"] > _MANY * labelled:
         message = f"{counts['lost boxes']} of {labelled} images with labels lost all their boxes"
@@ -90,6 +90,19 @@ def check_classes(wanted: Sequence[str], dataset: Dataset, owner: str) -> list[P
     return []
 
 
+def check_recipe_classes(
+    dataset: Dataset, class_names: Sequence[str], num_classes: int | None
+) -> list[Problem]:
+    """Whether the classes are those of the recipe's ``data`` section, where it says any."""
+    own = len(dataset.class_names)
+    if class_names:
+        return check_classes(class_names, dataset, "data.class_names")
+    if num_classes and num_classes != own:
+        message = f"has {own} classes ({listed(dataset.class_names)}), data.num_classes is "
+        return [_fault("other classes", dataset, f"{message}{num_classes}")]
+    return []
+
+
 def _why(dataset: Dataset) -> str:
     """A reason why no box is there."""
     counts = dataset.problem_counts()
@@ -97,14 +110,14 @@ def _why(dataset: Dataset) -> str:
         return ", for there is no image"
     if counts["no label file"] == len(dataset):
         first = _first(dataset, "no label file", "the first was looked for at")
-        return f", for no image has a label file{first}; `labels: FOLDER` says where they lie"
+        return f", for no image has a label file{first}; the key labels says where they lie"
     if counts["lost boxes"]:
         return f", for all lie outside of their images{_units(dataset)}"
     if dataset.max_boxes() == 0 and any(len(dataset.labels(i)) for i in range(len(dataset))):
         return ", for all are crowds or difficult and are ignored"
     if any(problem.fatal for problem in dataset.problems):
         return ", see its other faults"
-    return f" in {len(dataset)} image(s): are these the labels of other images?"
+    return f": the labels of its {len(dataset)} image(s) are empty"
 
 
 def _units(dataset: Dataset) -> str:

@@ -120,12 +120,14 @@ class LabelLine:
     Args:
         label: class index, not yet compared with the number of classes.
         box: x1, y1, x2, y2 as fractions of the image.
+        sides: width and height, as they are written.
         outline: (points, 2) fractions, None for a plain box.
         numbers: how many stand in the line.
     """
 
     label: int
     box: tuple[float, float, float, float]
+    sides: tuple[float, float]
     outline: np.ndarray | None
     numbers: int
 
@@ -157,10 +159,11 @@ def parse_label(line: str, key_point_numbers: int = 0) -> LabelLine:
     if outlined:
         outline = np.array(values[1:]).reshape(-1, 2)
         low, high = outline.min(0).tolist(), outline.max(0).tolist()
-        return LabelLine(int(values[0]), (*low, *high), outline, count)
+        sides = (high[0] - low[0], high[1] - low[1])
+        return LabelLine(int(values[0]), (*low, *high), sides, outline, count)
     cx, cy, width, height = values[1:5]
     box = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
-    return LabelLine(int(values[0]), box, None, count)
+    return LabelLine(int(values[0]), box, (width, height), None, count)
 
 
 def _is_class(value: float) -> bool:
