@@ -47,8 +47,7 @@ def save_checkpoint(
             )
     arrays = {name: np.asarray(array) for name, array in parameters.items()}
     try:
-        # The library of .safetensors moves a file of its own to the name that it is given
-        with replacing(path, nameless=path.suffix == ".ckpt") as unfinished:
+        with replacing(path, nameless=True) as unfinished:
             _write(unfinished, path.suffix, arrays, metadata)
     except CheckpointError:
         raise
