@@ -53,7 +53,7 @@ def test_a_killed_process_leaves_nothing(tmp_path):
 
 
 def test_without_nameless_files_it_works_as_well(tmp_path, monkeypatch):
-    monkeypatch.setattr(atomic, "_open_nameless", lambda folder: None)
+    monkeypatch.setattr(atomic, "_open_nameless", lambda _: None)
     write_text(tmp_path / "a.txt", "text")
     assert os.listdir(tmp_path) == ["a.txt"]
 
