@@ -6,6 +6,7 @@ starts a MindSpore scheduler and tells the others where it listens, then every r
 """
 
 import os
+import re
 import subprocess
 import sys
 
@@ -21,6 +22,13 @@ DEVICE_TARGETS = ("CPU", "GPU", "Ascend")
 PARALLEL_COMMANDS = (
     "`mpirun -n N python train.py ...` or `msrun --worker_num=N --local_worker_num=N train.py ...`"
 )
+# In MindSpore's message for a device whose libraries cannot be loaded
+_SUPPORTED = re.compile(r"only supports one of the \[([^]]*)\]")
+_NEEDED = {
+    "CPU": "a wheel for CPU",
+    "GPU": "a wheel for GPU, NVIDIA's driver, CUDA and cuDNN",
+    "Ascend": "a wheel for Ascend, and the driver, firmware and CANN of Ascend",
+}
 _MPI_PREFIXES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "OPAL_")
 
 
@@ -84,11 +92,29 @@ def _choose_device(device_target: str, number: int | None) -> None:
         ms.set_device(device_target) if number is None else ms.set_device(device_target, number)
     except RuntimeError as error:
         present = ms.get_context("device_target")
+        found = _SUPPORTED.search(str(error))
+        if found is not None and device_target not in found[1]:
+            raise DeviceError(_not_installed(device_target, found[1])) from error
         if present != device_target:
             raise DeviceError(
                 f"--device_target {device_target}: MindSpore cannot use it in this process, which "
                 f"is set to {present}: {without_call_stack(error)}"
             ) from error
+
+
+def _not_installed(device_target: str, supported: str) -> str:
+    """What to say of a device that MindSpore cannot use on this machine.
+
+    Args:
+        supported: devices in MindSpore's message, such as ``'CPU'``.
+    """
+    devices = re.findall(r"\w+", supported)
+    return (
+        f"--device_target {device_target}: MindSpore {ms.__version__} as it is installed here runs "
+        f"on {' and '.join(devices)} only. For {device_target} it needs {_NEEDED[device_target]}, "
+        f"in the versions that https://www.mindspore.cn/install names; install them, or use "
+        f"--device_target {devices[0]}"
+    )
 
 
 def _meet_through_mpi() -> None:
