@@ -47,4 +47,4 @@ def _run(arguments: Sequence[str], *, for_good: bool) -> int:
 
         options = parser_for(arguments).parse_args(arguments)
         ending.set_up_logging(options.log_level)
-        return ending.run(options)
+        return ending.run(options, ends_process=for_good)

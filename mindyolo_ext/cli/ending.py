@@ -6,7 +6,7 @@ import sys
 import traceback
 
 from mindyolo_ext.cli import interrupts
-from mindyolo_ext.errors import UserError
+from mindyolo_ext.errors import StuckError, UserError
 
 logger = logging.getLogger("mindyolo_ext")
 EXPLAINED = 1  # an error that a user can mend, in one line
@@ -14,9 +14,12 @@ FAULT = 70  # a fault of this program, with its traceback; EX_SOFTWARE of sysexi
 REPORT_TO = "the issue tracker of the repository that you have mindyolo_ext from"
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
     """Run the chosen verb; returns the exit code: 0, ``EXPLAINED``, ``FAULT`` or
     ``interrupts.STOPPED``.
+
+    Args:
+        ends_process: whether the process ends with the verb.
 
     Raises: with ``--debug``, whatever the verb raises.
     """
@@ -27,7 +30,10 @@ def run(options: argparse.Namespace) -> int:
     except (UserError, OSError) as error:
         if options.debug:
             raise
-        return _failed(str(error), EXPLAINED)
+        status = _failed(str(error), EXPLAINED)
+        if isinstance(error, StuckError) and ends_process:
+            interrupts.leave(status)  # Python would wait for the thread that is stuck
+        return status
     except Exception as error:
         if options.debug:
             raise

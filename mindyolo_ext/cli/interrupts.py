@@ -50,8 +50,11 @@ def handled(*, for_good: bool) -> Iterator[None]:
 
 def _interrupt(_number: int, frame: FrameType | None) -> None:
     """Signal handler. Raises: KeyboardInterrupt, if the process does not end at once."""
-    if _State.stopping or _is_importing(frame):
-        _leave()
+    if _State.stopping:
+        leave(STOPPED)
+    if _is_importing(frame):
+        sys.stdout.write(f"error: {MESSAGE}\n")
+        leave(STOPPED)
     _State.stopping = True
     raise KeyboardInterrupt
 
@@ -65,12 +68,10 @@ def _is_importing(frame: FrameType | None) -> bool:
     return False
 
 
-def _leave() -> None:
+def leave(status: int) -> None:
     """End this process, and with several ranks all of them, without tidying up."""
-    if not _State.stopping:
-        sys.stdout.write(f"error: {MESSAGE}\n")
     launch = sys.modules.get("mindyolo_ext.backend.launch")
     if launch is not None and hasattr(launch, "abort"):  # else it is being imported
-        launch.abort(STOPPED)
+        launch.abort(status)
     sys.stdout.flush()
-    os._exit(STOPPED)
+    os._exit(status)
