@@ -57,8 +57,10 @@ def _failed(message: str, status: int, *, details: str = "") -> int:
 
     With several ranks it ends them all, because the others would wait for this one.
     """
-    logger.error("%serror: %s", details, message)
     launch = sys.modules.get("mindyolo_ext.backend.launch")
-    if launch is not None and launch.world().size > 1:
+    this = launch.world() if launch is not None else None
+    rank = f"rank {this.rank}: " if this is not None and this.size > 1 else ""
+    logger.error("%serror: %s%s", details, rank, message)
+    if rank:
         launch.abort(status)
     return status

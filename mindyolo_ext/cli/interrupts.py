@@ -7,11 +7,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 STOPPED = 130  # exit code
+GRACE_SECONDS = 8.0  # for a command to end in order
 MESSAGE = "stopped by Ctrl-C or SIGTERM; what was saved stays (train.py continues with --resume)"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -28,7 +30,7 @@ def handled(*, for_good: bool) -> Iterator[None]:
 
     A running graph answers Ctrl-C by sending the process SIGTERM, and job schedulers send it: both
     end the run in order. During an import, where frameworks swallow the exception or crash with it,
-    and the second time, the process ends at once. Only the main thread may set handlers, so a call
+    the second time, and when the program does not get to it, the process ends at once. Only the main thread may set handlers, so a call
     from another thread leaves them alone.
 
     Args:
@@ -39,6 +41,8 @@ def handled(*, for_good: bool) -> Iterator[None]:
         yield
         return
     _State.stopping = False
+    if for_good:
+        _watch()
     before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
     try:
         yield
@@ -46,6 +50,24 @@ def handled(*, for_good: bool) -> Iterator[None]:
         for number, handler in before.items() if not for_good else ():
             # None: set outside Python
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _watch() -> None:
+    """Start a thread that ends the process some time after a signal, if it has not ended then: a
+    compilation, or a sum over ranks of which one is gone, keeps the handler waiting.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while os.read(reading, 1)[0] not in _SIGNALS:
+            pass
+        time.sleep(GRACE_SECONDS)
+        sys.stdout.write(f"error: {MESSAGE}\n")
+        leave(STOPPED)
+
+    threading.Thread(target=wait, name="watch signals", daemon=True).start()
 
 
 def _interrupt(_number: int, frame: FrameType | None) -> None:

@@ -16,6 +16,7 @@ from mindspore.communication import get_group_size, get_rank, init
 from mindyolo_ext.backend import mpi
 from mindyolo_ext.backend.on_mindspore import scheduler
 from mindyolo_ext.backend.on_mindspore.errors import without_call_stack
+from mindyolo_ext.backend.on_mindspore.watch import serve_and_watch
 from mindyolo_ext.errors import DeviceError
 
 DEVICE_TARGETS = ("CPU", "GPU", "Ascend")
@@ -29,6 +30,7 @@ _NEEDED = {
     "GPU": "a wheel for GPU, NVIDIA's driver, CUDA and cuDNN",
     "Ascend": "a wheel for Ascend, and the driver, firmware and CANN of Ascend",
 }
+_SCHEDULER = [sys.executable, "-m", scheduler.__name__]
 _MPI_PREFIXES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "OPAL_")
 
 
@@ -49,8 +51,7 @@ def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
     Raises: SystemExit at the end of the run in the process that ``msrun`` starts as scheduler.
     """
     if os.environ.get("MS_ROLE") == "MS_SCHED":
-        scheduler.serve()
-        raise SystemExit(0)
+        raise SystemExit(serve_and_watch(_SCHEDULER))
     if joins and launcher == "mpirun" and device_target == "CPU":
         _meet_through_mpi()
 
@@ -131,7 +132,7 @@ def _meet_through_mpi() -> None:
     if meeting.rank == 0:
         # Its standard input is a pipe from us: it closes when this process ends, however it ends.
         _State.scheduler = subprocess.Popen(
-            [sys.executable, "-m", scheduler.__name__],
+            _SCHEDULER,
             stdin=subprocess.PIPE,
             env={**os.environ, "MS_ROLE": "MS_SCHED"},
         )
