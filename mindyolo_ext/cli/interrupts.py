@@ -30,8 +30,8 @@ def handled(*, for_good: bool) -> Iterator[None]:
 
     A running graph answers Ctrl-C by sending the process SIGTERM, and job schedulers send it: both
     end the run in order. During an import, where frameworks swallow the exception or crash with it,
-    the second time, and when the program does not get to it, the process ends at once. Only the main thread may set handlers, so a call
-    from another thread leaves them alone.
+    the second time, and when the program does not get to it, the process ends at once. Only the
+    main thread may set handlers, so a call from another thread leaves them alone.
 
     Args:
         for_good: keep the handlers, because the process ends with this command; otherwise those

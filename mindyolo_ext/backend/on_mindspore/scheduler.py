@@ -11,7 +11,7 @@ from mindyolo_ext.errors import DeviceError
 
 
 def _end_with_parent() -> None:
-    """Wait for the pipe from that process to close, give the cluster a moment to part, and leave."""
+    """Wait until that process closes the pipe, give the cluster a moment to part, and leave."""
     sys.stdin.buffer.read()
     threading.Event().wait(5)
     os._exit(0)
