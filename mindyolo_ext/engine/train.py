@@ -490,6 +490,7 @@ class _Run:
             self.config.eval,
             workers=self.config.data.workers,
             worker_kind=self.config.data.worker_kind,
+            class_names=self.validation.class_names,  # in the order of the training
         )
 
     def _evaluation_weights(self) -> dict[str, np.ndarray]:
