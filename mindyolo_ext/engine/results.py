@@ -72,13 +72,13 @@ def _check(path: Path, line: int, row: dict, before: list[dict[str, str]]) -> No
     """Raises: DataError unless ``row`` holds numbers and follows the rows ``before``."""
     if None in row or None in row.values():
         raise _damaged(path, line, "wanted as many cells as columns")
+    if not row["epoch"].isdecimal():
+        raise _damaged(path, line, f"epoch wanted a whole number, got {row['epoch'][:40]!r}")
     for column, text in row.items():
         try:
             float(text or "nan")
         except ValueError:
             raise _damaged(path, line, f"{column} wanted a number, got {text[:40]!r}") from None
-    if not row["epoch"].isdecimal():
-        raise _damaged(path, line, f"epoch wanted a whole number, got {row['epoch'][:40]!r}")
     if before and int(row["epoch"]) <= int(before[-1]["epoch"]):
         raise _damaged(path, line, f"epoch {row['epoch']} comes after {before[-1]['epoch']}")
 
