@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from mindyolo_ext.data import image_file
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, image_size, read_image, write_image
+from mindyolo_ext.data.image_header import still_png
 from mindyolo_ext.errors import DataError, MissingFileError, WriteError
 
 
@@ -235,6 +236,46 @@ def test_endless_jpeg_header_is_given_up(tmp_path: Path, filling: bytes) -> None
     path = tmp_path / "a.jpg"
     path.write_bytes(b"\xff\xd8" + filling * 300_000 + big_jpeg()[2:])
     with pytest.raises(DataError, match="wanted a readable image"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda png: png[:-12],  # without its end
+        lambda png: png[:-12] + struct.pack(">I", 1 << 31) + png[-8:],
+        lambda png: png[:33] + struct.pack(">I4s", (1 << 31) - 1, b"tEXt") + png[33:],
+        lambda png: png[:33] + chunk(b"tEXt", b"") * 100_001 + png[33:],
+    ],
+)
+def test_png_whose_chunks_make_no_sense_never_meets_the_decoder(
+    tmp_path: Path, change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    write_image(path, drawn())
+    path.write_bytes(change(path.read_bytes()))
+    monkeypatch.setattr(cv2, "imdecode", None)  # OpenCV 4.11 would reserve what a chunk says
+    for function in (read_image, image_size):
+        with pytest.raises(DataError, match="a.png: wanted a readable image, got a PNG that bre"):
+            function(path)
+
+
+def test_animated_png_is_its_first_picture_and_the_animation_never_meets_the_decoder(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.png"
+    frames = [Image.fromarray(drawn()[:, :, ::-1]), Image.fromarray(drawn())]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    content = path.read_bytes()
+    assert b"acTL" in content
+    plain = still_png(content)
+    assert not any(name in plain for name in (b"acTL", b"fcTL", b"fdAT"))
+    assert plain.startswith(content[:33]) and plain.endswith(content[-12:])
+    np.testing.assert_array_equal(read_image(path), drawn())
+    # a damage that ends the process with OpenCV 4.11
+    place = content.index(b"IDAT") + 40
+    path.write_bytes(content[:place] + bytes(300) + content[place + 300 :])
+    with pytest.raises(DataError, match="cannot be decoded"):
         read_image(path)
 
 
