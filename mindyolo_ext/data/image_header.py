@@ -86,7 +86,7 @@ def read_header(file: BinaryIO) -> ImageHeader | None:
             header = _read_bmp(file)
         else:
             return None
-    except (struct.error, OverflowError):  # the file ends inside a number
+    except (struct.error, OverflowError, ValueError):  # a place beyond the end or beyond 64 bits
         return None
     return header if header is not None and min(header.height, header.width) > 0 else None
 

@@ -290,6 +290,52 @@ def test_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
         read_image(path)
 
 
+def test_place_beyond_64_bits(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"II+\0" + struct.pack("<HHQ", 8, 0, (1 << 64) - 1))
+    with pytest.raises(DataError, match="wanted a readable image"):
+        read_image(tmp_path / "a.tif")
+
+
+def changed_at_random(content: bytes, rng: np.random.Generator) -> bytes:
+    """The file with some bytes overwritten, cut out, put in or cut off, mostly in its head."""
+    data = bytearray(content)
+    for _ in range(rng.integers(1, 6)):
+        place = int(rng.integers(min(len(data), 300 if rng.random() < 0.7 else len(data))))
+        noise = rng.integers(0, 256, rng.integers(1, 50), np.uint8).tobytes()
+        change = rng.integers(5)
+        if change == 0:
+            data[place] = noise[0]
+        elif change == 1:
+            data[place : place + 4] = b"\xff\xff\xff\x7f"
+        elif change == 2:
+            data[place : place + len(noise)] = b""
+        elif change == 3:
+            data[place:place] = noise
+        else:
+            data = data[: max(int(rng.integers(len(data))), 20)]
+        if len(data) < 20:
+            break
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", ["BMP", "JPEG", "PNG", "TIFF", "WEBP"])
+def test_damaged_files_are_pictures_or_data_errors(tmp_path: Path, form: str) -> None:
+    whole, path = tmp_path / "whole", tmp_path / "damaged.jpg"
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(cv2.GaussianBlur(drawn(), (9, 9), 3)).save(whole, form, exif=exif)
+    refused = 0
+    for _ in range(60):
+        path.write_bytes(changed_at_random(whole.read_bytes(), rng))
+        try:
+            assert image_size(path) == read_image(path).shape[:2]
+        except DataError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert 0 < refused <= 60
+
+
 # ---- files that are no pictures ------------------------------------------------------------------
 
 
