@@ -21,7 +21,7 @@ from mindyolo_ext.data.image_header import (
     still_png,
 )
 from mindyolo_ext.data.text import shown
-from mindyolo_ext.errors import DataError, MissingFileError, UsageError
+from mindyolo_ext.errors import DataError, MissingFileError, UsageError, UserError
 
 IMAGE_SUFFIXES = (
     ".bmp",
@@ -107,6 +107,16 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     with _opened(path) as file:
         return _checked_header(file, shown(str(path), 300)).upright_size
+
+
+def image_orientation(path: str | Path) -> int:
+    """EXIF's orientation 1..8 from the file's header, 1 (as stored) where it cannot be read."""
+    try:
+        with _opened(path) as file:
+            header = read_header(file)
+    except (UserError, OSError):
+        return 1
+    return 1 if header is None else header.orientation
 
 
 def _opened(path: str | Path) -> BinaryIO:
