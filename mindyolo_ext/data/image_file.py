@@ -96,7 +96,7 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
             f"{shown(str(path), 300)}: cannot write an image of shape {image.shape} with the "
             f"suffix {suffix!r}; use .png or .jpg"
         )
-    atomic.write_bytes(path, data.tobytes())
+    atomic.write_bytes(path, data.tobytes(), flush=False)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
