@@ -218,11 +218,13 @@ def predict_sources(
     if folder != wanted:
         logger.info("%s is left as it is; these results go to %s", wanted, folder)
     results = _Results(folder)
+    for problem in sources.problems:
+        results.leave_out(problem)
     try:
         for output in progress.bar(outputs, title="predict"):
             results.add(detector, output)
     finally:
-        results.write(len(outputs))
+        results.write(len(outputs) + len(sources.problems))
     if not results.rows:
         raise DataError(
             f"predict: none of {len(outputs)} files could be read; the first: {results.left_out[0]}"
@@ -259,10 +261,14 @@ class _Results:
             rows = annotate(detector, output.path, self.folder / output.target)
             json.dumps(rows, allow_nan=False)  # one box that is not finite must not spoil the rest
         except _ITEM_ERRORS as error:
-            self.left_out.append(_named(error, output.path))
-            logger.error("left out: %s", self.left_out[-1])
+            self.leave_out(_named(error, output.path))
         else:
             self.rows[output.name] = rows
+
+    def leave_out(self, why: str) -> None:
+        """Report and count a file or source that could not be read."""
+        self.left_out.append(why)
+        logger.error("left out: %s", why)
 
     def write(self, wanted: int) -> None:
         """Write the rows; without any, take the empty folder away. ``wanted``: files to look at."""
