@@ -13,9 +13,9 @@ from typing import Any
 
 from mindyolo_ext.errors import DataError, MissingFileError
 
-# Of a label file, a list or a file of names. The list of the 118,287 training images of COCO takes
-# 4 MB, a label file with a thousand outlines of a thousand points 20 MB.
-MAX_TEXT_BYTES = 64 * 2**20
+MAX_TEXT_BYTES = 64 * 2**20  # of a list; that of the 118,287 training images of COCO has 4 MB
+MAX_LABEL_BYTES = 16 * 2**20  # of one image; a thousand outlines of a hundred points have 2 MB
+MAX_NAMES_BYTES = 4 * 2**20  # 128 letters for each of MAX_CLASSES
 # ImageNet has 21,841 classes, the most of all published data sets. The last layer of a network
 # grows with their number.
 MAX_CLASSES = 32_768
@@ -130,14 +130,14 @@ def read_text(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_lines(path: str | Path) -> list[tuple[int, str]]:
+def read_lines(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> list[tuple[int, str]]:
     """(line number from 1, stripped text) of the lines that are not blank.
 
     Raises: as ``read_text``.
     """
     return [
         (number, line.strip())
-        for number, line in enumerate(read_text(path).split("\n"), 1)
+        for number, line in enumerate(read_text(path, most=most).split("\n"), 1)
         if line.strip()
     ]
 
@@ -156,7 +156,7 @@ def read_names(
     if isinstance(names, (str, Path)):
         file = _names_file(names, *folders, where=where)
         where = str(file)
-        found = [line for _, line in read_lines(file)]
+        found = [line for _, line in read_lines(file, most=MAX_NAMES_BYTES)]
     else:
         found = _listed_names(names, where)
     if len(found) > MAX_CLASSES:

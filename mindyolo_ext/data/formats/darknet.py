@@ -21,6 +21,7 @@ from mindyolo_ext.data.formats.label_files import (
 from mindyolo_ext.data.text import (
     MAX_CLASSES,
     MAX_INTEGER,
+    MAX_NAMES_BYTES,
     find_path,
     ids_from_names,
     read_lines,
@@ -92,7 +93,7 @@ def parse_data_file(path: str | Path) -> DataFile:
     """
     known = [field.name for field in fields(DataFile)]
     values: dict[str, Any] = {}
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, most=MAX_NAMES_BYTES):
         if line[0] in "[#":
             continue
         where = f"{path}:{number}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from mindyolo_ext.data.collector import Collector, raise_faults
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
-from mindyolo_ext.data.text import MAX_INTEGER, read_lines, shown
+from mindyolo_ext.data.text import MAX_INTEGER, MAX_LABEL_BYTES, read_lines, shown
 from mindyolo_ext.data.types import Problem
 from mindyolo_ext.errors import DataError, MissingFileError
 
@@ -35,6 +35,8 @@ def find_images(source: Path, data_root: str | Path) -> ImageList:
 
     Raises: MissingFileError or DataError for a list that cannot be read.
     """
+    if source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
+        raise DataError(f"{source}: wanted a folder of images or a list of them, got an image")
     return _in_folder(source) if source.is_dir() else _in_list(source, data_root)
 
 
@@ -240,7 +242,7 @@ class LabelReader:
     def _lines(self, path: str, label: str) -> list[tuple[int, str]]:
         """The lines of a label file, none with a note where it cannot be read."""
         try:
-            lines = read_lines(label)
+            lines = read_lines(label, most=MAX_LABEL_BYTES)
         except MissingFileError:
             if os.path.isfile(path):  # a missing image is noted by the collector
                 kind = "no label file" if self._missing_allowed else "missing label"

@@ -31,7 +31,7 @@ _BOX_TOLERANCE = 1.0  # pixels; programs disagree where counting starts
 _DIFFICULT = ("ignore", "keep", "drop")
 _YES = ("1", "true", "yes")
 _NO = ("", "0", "false", "no", "unspecified")
-_MAX_XML_BYTES = 16 * 2**20  # an annotation of a thousand objects has 0.3 MB
+_MAX_XML_BYTES = 4 * 2**20  # an annotation of a thousand objects has 0.3 MB
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 # Programs that declare the smaller one write letters of the larger one, which contains it
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}

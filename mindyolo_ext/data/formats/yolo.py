@@ -22,7 +22,7 @@ from mindyolo_ext.data.formats.label_files import (
 from mindyolo_ext.data.text import find_path, ids_from_names, read_names, read_text, shown, whole
 from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, closest
 from mindyolo_ext.progress import bar
-from mindyolo_ext.yaml_file import load_yaml
+from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml
 
 logger = logging.getLogger(__name__)
 _NULL = ("", "~", "null", "Null", "NULL")  # what YAML writes for nothing
@@ -170,7 +170,7 @@ class _Description:
 def _described(data: str, split: str, data_root: str | Path) -> _Description:
     """What a yaml file says of one split."""
     file = find_path(data, data_root)
-    content: Any = load_yaml(read_text(file), str(file), as_text=True)
+    content: Any = load_yaml(read_text(file, most=4 * MAX_BYTES), str(file), as_text=True)
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise DataError(f"{file}: wanted the keys {split} and names, got {kind}")
