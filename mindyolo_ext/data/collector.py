@@ -70,7 +70,8 @@ class Collector:
             where: file and place that tell it.
             must_fit: whether any other size is a fault too; otherwise it is a warning.
 
-        Returns: the image's own size, that of the labels without a readable image.
+        Returns: the image's own size; that of the labels where they do not fit, or without a
+            readable image.
         """
         try:
             size = image_size(path)
@@ -95,11 +96,12 @@ class Collector:
                 f"exiftool -Orientation= {shlex.quote(path)}"
             )
             self.report("turned labels", path, text)
-        elif must_fit or _is_scaled(written, size):
+            return written
+        if must_fit or _is_scaled(written, size):
             text += ", so the boxes would lie elsewhere; was it scaled after labeling?"
             self.report("other size", path, text)
-        else:
-            self.report("odd size", path, text)
+            return written
+        self.report("odd size", path, text)
         return size
 
     def add(

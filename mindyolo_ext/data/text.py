@@ -1,24 +1,26 @@
 """Paths, lines and names in the text files of a data set, and values of messages."""
 
 import glob
+import io
 import os
 import re
 import reprlib
 import shlex
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mindyolo_ext.errors import DataError, MissingFileError
 
 MAX_TEXT_BYTES = 64 * 2**20  # of a list; that of the 118,287 training images of COCO has 4 MB
-MAX_LABEL_BYTES = 16 * 2**20  # of one image; a thousand outlines of a hundred points have 2 MB
+MAX_LABEL_BYTES = 4 * 2**20  # of one image; a thousand outlines of a hundred points have 2 MB
 MAX_NAMES_BYTES = 4 * 2**20  # 128 letters for each of MAX_CLASSES
 # ImageNet has 21,841 classes, the most of all published data sets. The last layer of a network
 # grows with their number.
 MAX_CLASSES = 32_768
+MAX_FAULTS = 10_000  # in one file; one with more is of another kind, and the rest is not read
 MAX_INTEGER = 2**53  # beyond it a JSON reader that knows only floats changes the number
 _ENCODINGS = (  # by the mark that a file begins with; UTF-32's begins with UTF-16's
     (b"\xff\xfe\0\0", "utf-32"),
@@ -130,16 +132,14 @@ def read_text(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_lines(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> list[tuple[int, str]]:
-    """(line number from 1, stripped text) of the lines that are not blank.
+def read_lines(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> Iterator[tuple[int, str]]:
+    """(line number from 1, stripped text) of the lines that are not blank. The file is read at
+    once.
 
     Raises: as ``read_text``.
     """
-    return [
-        (number, line.strip())
-        for number, line in enumerate(read_text(path, most=most).split("\n"), 1)
-        if line.strip()
-    ]
+    lines = io.StringIO(read_text(path, most=most))
+    return ((number, line.strip()) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def read_names(

@@ -47,7 +47,7 @@ def test_values_in_messages() -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_marked_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:
     file = put(tmp_path / "a.names", f"猫{end}{end} dog {end}".encode(encoding))
-    assert read_lines(file) == [(1, "猫"), (3, "dog")]
+    assert list(read_lines(file)) == [(1, "猫"), (3, "dog")]
     assert read_names(file) == ["猫", "dog"]
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.formats.label_files import too_many_faults
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
 from mindyolo_ext.data.text import (
+    MAX_FAULTS,
     find_path,
     ids_from_names,
     read_bytes,
@@ -273,12 +275,17 @@ def _read_objects(
         collector.report("malformed label", str(file), str(error).removeprefix(f"{file}: "))
         return [], None
     rows: list[_Object] = []
+    faults = 0
     for number, item in enumerate(root.findall("object"), 1):
         where = f"{file}: object {number}"
         try:
             row = _object(item, where, label_of, rules)
         except _Refused as refused:
             collector.report(refused.kind, where, refused.message)
+            faults += 1
+            if faults == MAX_FAULTS:
+                collector.problems.append(too_many_faults(where))
+                break
         else:
             rows.append(row)
     height, width = (whole(root.findtext(f"size/{key}")) for key in ("height", "width"))
