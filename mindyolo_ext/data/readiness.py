@@ -40,9 +40,18 @@ def check_before_training(train: Dataset, val: Dataset | None = None) -> list[Pr
     """
     problems = check_boxes(train) + _unused_classes(train)
     if val is not None:
-        problems += check_boxes(val, evaluated=True)
-        problems += check_classes(train.class_names, val, train.name) + _shared_images(train, val)
+        problems += check_before_evaluation(val, train)
     return list(dict.fromkeys(problems))
+
+
+def check_before_evaluation(val: Dataset, train: Dataset | None = None) -> list[Problem]:
+    """What an evaluation on ``val`` of a network that learns from ``train`` would stop at or
+    measure wrongly; likewise.
+    """
+    problems = check_boxes(val, evaluated=True)
+    if train is not None:
+        problems += check_classes(train.class_names, val, train.name) + _shared_images(train, val)
+    return problems
 
 
 def check_boxes(dataset: Dataset, *, evaluated: bool = False) -> list[Problem]:
