@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from mindyolo_ext.data.collector import SIZE_FAULTS
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.exif import orientation
+from mindyolo_ext.data.image_file import image_orientation
 from mindyolo_ext.data.text import shown
 from mindyolo_ext.data.types import Annotations, Problem
 from mindyolo_ext.errors import MissingFileError, UserError
@@ -203,7 +203,7 @@ def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
 
 def _turned(path: str, relative: bool) -> list[Problem]:
     """A doubt where EXIF turns or mirrors an image and no size tells which pixels were labeled."""
-    found = orientation(path)
+    found = image_orientation(path)
     if found == 1 or (found > 4 and not relative):
         return []
     message = (

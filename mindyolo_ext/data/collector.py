@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.exif import is_turned
-from mindyolo_ext.data.image_file import image_size
+from mindyolo_ext.data.image_file import image_orientation, image_size
 from mindyolo_ext.data.text import MAX_CLASSES, shown
 from mindyolo_ext.data.types import Problem
 from mindyolo_ext.errors import DataError, MissingFileError
@@ -74,13 +73,13 @@ class Collector:
             readable image.
         """
         try:
-            size = image_size(path)
+            size, is_turned = image_size(path), image_orientation(path) > 4
         except MissingFileError:
             return written  # ``add`` notes it
         except DataError as error:
             self.report("broken image", path, str(error).removeprefix(f"{path}: "))
             return written
-        if written is None and is_turned(path):
+        if written is None and is_turned:
             message = "EXIF turns it; its boxes are taken to lie on the image as viewers show it"
             self.report("turned image", path, message)
         if written is None or written == size:
@@ -89,7 +88,7 @@ class Collector:
             f"the image is {size[1]}x{size[0]} (width x height), its labels were made for "
             f"{written[1]}x{written[0]} ({where})"
         )
-        if written == size[::-1] and is_turned(path):
+        if written == size[::-1] and is_turned:
             text += (
                 ", the pixels as they are stored, before EXIF turns them upright. Label the "
                 "upright image, or take the orientation out of the file: "

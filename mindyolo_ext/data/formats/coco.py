@@ -27,7 +27,6 @@ _CROWD: dict[Any, int] = {
     "0": 0,
     "1": 1,
 }  # also 0.0, 1.0, false and true, which equal them
-_HEADER_IS_READ = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png")  # without decoding
 
 
 class CocoDataset(Dataset):
@@ -92,9 +91,7 @@ def read_coco(
     for image in bar(content.images, title="reading labels", show=sys.stderr.isatty()):
         path, rows = _image_path(folder, image.file_name), rows_of[image.id]
         where = f"{file}: image {image.id}"
-        size = image.size
-        if path.lower().endswith(_HEADER_IS_READ):
-            size = collector.checked_size(path, size, where, must_fit=True)
+        size = collector.checked_size(path, image.size, where, must_fit=True)
         boxes = [row["bbox"] for row in rows]
         collector.add(
             path,
