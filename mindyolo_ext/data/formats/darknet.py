@@ -168,7 +168,7 @@ def read_darknet(
     """
     if split not in ("train", "val"):
         raise ConfigError(f"data (format darknet): split must be train or val, got {split!r}")
-    file = find_path(data, data_root)
+    file = find_path(data, data_root, key="data")
     settings = parse_data_file(file)
     list_name = settings.train if split == "train" else settings.val
     if list_name is None or settings.names is None:
