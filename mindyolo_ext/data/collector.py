@@ -73,7 +73,8 @@ class Collector:
             readable image.
         """
         try:
-            size, is_turned = image_size(path), image_orientation(path) > 4
+            size = image_size(path)
+            is_turned = written != size and image_orientation(path) > 4  # rarely looked at
         except MissingFileError:
             return written  # ``add`` notes it
         except DataError as error:

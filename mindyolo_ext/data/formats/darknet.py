@@ -91,6 +91,11 @@ def parse_data_file(path: str | Path) -> DataFile:
         spaces may surround ``=``, a value may contain ``=``, comments are allowed, and darknet's
         keys too: ``valid`` is ``val``, those of its own programs are left out with a word.
     """
+    if Path(path).suffix.lower() in (".yaml", ".yml"):
+        raise DataError(
+            f"{path}: wanted a .data file with lines key=value, got a yaml file; describe it in a "
+            "recipe: data.train: {format: yolo, data: FILE.yaml, split: train}"
+        )
     known = [field.name for field in fields(DataFile)]
     values: dict[str, Any] = {}
     for number, line in read_lines(path, most=MAX_NAMES_BYTES):
