@@ -203,6 +203,7 @@ class Collector:
         for row, (box, label, place) in enumerate(zip(boxes, labels, where, strict=True)):
             if not 0 <= label <= last:
                 message = f"wanted a class index 0..{last}, got {label}"
+                message += "; is the first class 1 here? It must be 0" if label == last + 1 else ""
                 self.report("class out of range", place, message)
                 keep[row] = False
             elif not np.isfinite(box).all():

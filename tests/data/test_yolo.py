@@ -444,3 +444,8 @@ def test_files_of_another_kind_are_given_up(
         build_dataset({**description, "images": "l.txt"}, tmp_path)
     with pytest.raises(DataError, match="0.jpg: wanted a folder of images or a list"):
         build_dataset({**description, "images": "images/0.jpg"}, tmp_path)
+
+
+def test_classes_that_count_from_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="wanted a class index 0..1, got 2; is the first class 1"):
+        build_dataset(yolo(tmp_path, "2 0.5 0.5 0.1 0.1\n"), tmp_path)
