@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from mindyolo_ext.checkpoint.store import CheckpointMetadata
+from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.class_match import Relation, listed, match_classes
 from mindyolo_ext.config import Config, config_from_mapping
 from mindyolo_ext.contracts import Model
 from mindyolo_ext.engine.in_force import from_the_start
-from mindyolo_ext.errors import ConfigError
+from mindyolo_ext.errors import CheckpointError, ConfigError
 from mindyolo_ext.models.registry import default_loss
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ _MAY_CHANGE = (
     "data.worker_kind",
     "data.cache",
     "data.max_boxes",
+    "data.augment",
+    "train.stages",
     "train.distill.recipe",
     "train.weight",
     "train.ema_",
@@ -71,42 +73,75 @@ class Difference:
         return f"{self.key}: {_short(self.before)} before, {_short(self.now)} now"
 
 
-def check_same_run(
-    stored: CheckpointMetadata,
-    config: Config,
-    model: Model,
-    class_names: Sequence[str],
-    *,
-    where: Path,
-) -> None:
-    """Make sure that ``config`` goes on with the run of a checkpoint, and name what is different.
+class PreviousRun:
+    """The run that a checkpoint comes from.
 
     Args:
-        stored: metadata of the checkpoint.
-        config, model, class_names: the recipe, its network, and the classes of its data.
-        where: the checkpoint, for messages.
+        path: ``weights/last.ckpt`` of the run's folder, or ``.safetensors``.
 
-    Raises: ConfigError for a difference that would make it another training.
+    Attributes: ``values`` and ``metadata`` of the checkpoint, ``state`` of the training, ``recipe``
+        (None if this version cannot read it).
+    Raises: CheckpointError if the file is damaged or does not come from a training.
     """
-    _check_classes(stored.class_names, class_names, where)
-    found = [
-        Difference(key, before, now, allowed=False)
-        for key, before, now in _facts(stored, config, model)
-        if before != now
-    ]
-    before = _recipe_of(stored, where)
-    if before is not None:
-        found += differences(before, config, model.family)
-    refused = [difference for difference in found if not difference.allowed]
-    if refused:
-        raise ConfigError(
-            f"--resume: {where} comes from a training with other settings: "
-            f"{'; '.join(map(str, refused))}. Resume with the run's own recipe, --config "
-            f"{where.parents[1] / 'config.yaml'}; or start a new run from these weights: --weight "
-            f"{where} and another --save_dir"
-        )
-    for difference in found:
-        logger.info("--resume: %s", difference)
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.values, self.metadata = load_checkpoint(path)
+        self.state = self.metadata.extra.get("training")
+        if not isinstance(self.state, dict) or self.metadata.epoch is None:
+            raise CheckpointError(
+                f"--resume: {path} holds weights but no training state; to start a new run from "
+                f"them: --weight {path} and another --save_dir"
+            )
+        self.recipe = self._read_recipe()
+
+    def with_class_order(self, config: Config) -> Config:
+        """``config`` with the ``data.class_names`` that the run began with, if it says none."""
+        if self.recipe is None or config.data.class_names:
+            return config
+        names = self.recipe.data.class_names
+        return replace(config, data=replace(config.data, class_names=names))
+
+    def check_goes_on(self, config: Config, model: Model, class_names: Sequence[str]) -> None:
+        """Make sure that a recipe describes this run, and name what is different.
+
+        Args:
+            config, model, class_names: the recipe, its network, and the classes of its data.
+
+        Raises: ConfigError for a difference that would make it another training.
+        """
+        _check_classes(self.metadata.class_names, class_names, self.path)
+        found = [
+            Difference(key, before, now, allowed=False)
+            for key, before, now in _facts(self.metadata, config, model)
+            if before != now
+        ]
+        if self.recipe is not None:
+            found += differences(self.recipe, config, model.family)
+        refused = [str(difference) for difference in found if not difference.allowed]
+        if refused:
+            raise ConfigError(
+                f"--resume: {self.path} comes from a training with other settings: "
+                f"{'; '.join(refused)}. Resume with the run's own recipe, --config "
+                f"{self.path.parents[1] / 'config.yaml'}, or start a new run from these weights: "
+                f"--weight {self.path} and another --save_dir"
+            )
+        for difference in found:
+            logger.info("--resume: %s", difference)
+
+    def _read_recipe(self) -> Config | None:
+        """The recipe in the checkpoint, None (with a warning) if it cannot be read."""
+        try:
+            values = yaml.safe_load(str(self.state.get("config", ""))) or {}
+            return config_from_mapping(values, f"the recipe in {self.path}")
+        except (ConfigError, yaml.YAMLError) as error:
+            logger.warning(
+                "--resume: the recipe in %s cannot be read by this version, so the settings are "
+                "not compared (%s)",
+                self.path,
+                error,
+            )
+            return None
 
 
 def differences(before: Config, now: Config, family: str) -> list[Difference]:
@@ -129,18 +164,17 @@ def differences(before: Config, now: Config, family: str) -> list[Difference]:
 def _may_change(key: str, before: Config, now: Config) -> bool:
     """Whether the run can go on with another value of a setting."""
     if key == "train.epochs":
-        return not any(map(_counts_from_the_end, (before, now)))
+        return not any(map(_depends_on_epochs, (before, now)))
     if key == "train.distill.teacher":  # the same file may lie elsewhere now
         return bool(before.train.distill.teacher and now.train.distill.teacher)
     return key.startswith(_MAY_CHANGE)
 
 
-def _counts_from_the_end(config: Config) -> bool:
-    """Whether epochs before the last depend on how many there are."""
+def _depends_on_epochs(config: Config) -> bool:
+    """Whether rates and averages of an epoch depend on how many there are."""
     settings = config.train
     return (
         settings.schedule.decay in ("cosine", "linear", "one_cycle")
-        or any(stage.from_epoch < 0 for stage in settings.stages)
         or (settings.ema_decay > 0 and settings.ema_ramp == "linear")
         or bool(settings.distill.teacher)  # its weight may fall over the training
     )
@@ -203,21 +237,6 @@ def _facts(
     old, new = asdict(stored.input_spec), asdict(model.input_spec)
     for key in new:
         yield f"input.{key}", old[key], new[key]
-
-
-def _recipe_of(stored: CheckpointMetadata, where: Path) -> Config | None:
-    """The recipe in a checkpoint of a training, None (with a warning) if it cannot be read."""
-    try:
-        text = str(stored.extra["training"].get("config", ""))
-        return config_from_mapping(yaml.safe_load(text) or {}, f"the recipe in {where}")
-    except (ConfigError, yaml.YAMLError) as error:
-        logger.warning(
-            "--resume: the recipe in %s cannot be read by this version, so the settings are not "
-            "compared (%s)",
-            where,
-            error,
-        )
-        return None
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

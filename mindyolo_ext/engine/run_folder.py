@@ -40,19 +40,22 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = _acquire(folder)
-        try:
-            _remove_unfinished(folder)
-            yield
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
-            os.close(handle)
-            if is_new:
-                with contextlib.suppress(OSError):  # not empty
-                    folder.rmdir()
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        if isinstance(error, ExistingFileError):
-            raise
-        raise _not_writable(folder, error) from error
+    except ExistingFileError:
+        raise
+    except OSError as error:
+        raise WriteError(
+            f"{folder}: cannot be the folder of a run ({error.strerror or error}); choose another "
+            "--save_dir"
+        ) from error
+    try:
+        _remove_unfinished(folder)
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        os.close(handle)
+        if is_new:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
 
 
 def _acquire(folder: Path) -> int:
@@ -166,14 +169,6 @@ def _in_use(folder: Path, *, needs_deleting: bool = False) -> ExistingFileError:
         f"{folder} is in use: another run{who} is writing to it; wait until it has ended, or "
         "choose another --save_dir"
         + (f". If that run is gone, delete {folder / LOCK}" if needs_deleting else "")
-    )
-
-
-def _not_writable(folder: Path, error: OSError) -> WriteError:
-    """The error for a folder that cannot be made or written to."""
-    return WriteError(
-        f"{folder}: cannot be the folder of a run ({error.strerror or error}); choose another "
-        "--save_dir"
     )
 
 
