@@ -73,11 +73,12 @@ def match_classes(first: Sequence[str], second: Sequence[str]) -> ClassMatch:
     keys, others = _keys(first), _keys(second)
     if len(set(keys)) < len(first) or len(set(others)) < len(second):
         keys, others = list(first), list(second)  # the spelling tells two classes apart
-    missing = tuple(name for name, key in zip(first, keys) if key not in others)
-    additional = tuple(name for name, key in zip(second, others) if key not in keys)
+    known, place_of = set(keys), {key: index for index, key in enumerate(others)}
+    missing = tuple(name for name, key in zip(first, keys) if key not in place_of)
+    additional = tuple(name for name, key in zip(second, others) if key not in known)
     if missing or additional or len(keys) != len(others):
         return ClassMatch(Relation.DIFFERENT, (), missing, additional)
-    order = tuple(others.index(key) for key in keys)
+    order = tuple(place_of[key] for key in keys)
     return ClassMatch(Relation.RESPELLED if order == plain else Relation.REORDERED, order)
 
 

@@ -47,7 +47,7 @@ def test_values_in_messages() -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_marked_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:
     file = put(tmp_path / "a.names", f"猫{end}{end} dog {end}".encode(encoding))
-    assert read_lines(file) == [(1, "猫"), (3, "dog")]
+    assert list(read_lines(file)) == [(1, "猫"), (3, "dog")]
     assert read_names(file) == ["猫", "dog"]
 
 
@@ -55,6 +55,11 @@ def test_other_encodings_are_refused_with_the_remedy(tmp_path: Path) -> None:
     file = put(tmp_path / "a.names", "dog\n狗\n".encode("gbk"))
     with pytest.raises(DataError, match=r"a.names: wanted UTF-8 .*line 2.*iconv -f GBK"):
         read_text(file)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is it a text file at all"):
+        read_text(put(tmp_path / "a.names", b"\x89PNG\0\0"))
 
 
 def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
