@@ -1,15 +1,20 @@
 """Files that appear whole or not at all."""
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mindyolo_ext.errors import UserError, WriteError
 
 UNFINISHED = ".*.tmp*"  # pattern of what a killed process may leave
 _NAMELESS = getattr(os, "O_TMPFILE", None)  # Linux
+_HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
+_LONGEST_STEM = 40  # letters of the name that the unfinished file keeps: file systems have limits
 
 
 @contextmanager
@@ -48,6 +53,23 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Write ``value`` as UTF-8 JSON, whole or not at all.
+
+    A byte of a file name that is no UTF-8 becomes an escape such as ``\\udcd5``: the file is valid,
+    and ``os.fsencode`` of the text that ``json.load`` gives is the name again.
+
+    Raises: ValueError for a number that JSON cannot hold (NaN, infinity); WriteError if the disk
+        refuses.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    write_bytes(path, _HALF_CHARACTERS.sub(_escaped, text).encode() + b"\n")
+
+
+def _escaped(half: re.Match[str]) -> str:
+    return f"\\u{ord(half.group()):04x}"
+
+
 @contextmanager
 def _unfinished(path: Path, nameless: bool) -> Iterator[Path]:
     """A file to write beside ``path``, which it replaces at the end."""
@@ -72,7 +94,7 @@ def _unfinished(path: Path, nameless: bool) -> Iterator[Path]:
 def _named(path: Path) -> Iterator[Path]:
     """An empty file beside ``path`` with its ending; deleted if it is still there at the end."""
     handle, name = tempfile.mkstemp(
-        prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
+        prefix=f".{path.stem[:_LONGEST_STEM]}.", suffix=f".tmp{path.suffix}", dir=path.parent
     )
     os.close(handle)
     try:
@@ -92,7 +114,8 @@ def _open_nameless(folder: Path) -> int | None:
 
 def _give_name(handle: int, path: Path) -> None:
     """Put the nameless file in the place of ``path``: a link cannot replace a file, a move can."""
-    temporary = Path(tempfile.mktemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    start = f".{path.stem[:_LONGEST_STEM]}."
+    temporary = Path(tempfile.mktemp(prefix=start, suffix=".tmp", dir=path.parent))
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         # Python follows the link below /proc only if it is given a folder

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -159,8 +160,25 @@ class Dataset:
 
     def max_boxes(self) -> int:
         """The largest number of boxes in one image, ignored ones left out; opens no file."""
+        return int(self.boxes_per_image().max(initial=0))
+
+    @property
+    def relative(self) -> bool:
+        """Whether the labels are fractions of the images' sides instead of pixels."""
+        return self._relative
+
+    def boxes_per_image(self) -> np.ndarray:
+        """(n,) number of boxes in each image, ignored ones left out; opens no file."""
         kept = np.concatenate([[0], np.cumsum(~self._ignore)])[self._offsets]
-        return int(np.diff(kept).max(initial=0))
+        return np.diff(kept)
+
+    def class_counts(self) -> np.ndarray:
+        """(K,) number of boxes of each class, ignored ones left out; opens no file."""
+        return np.bincount(self._labels[~self._ignore], minlength=len(self.class_names))
+
+    def problem_counts(self) -> Counter[str]:
+        """How many problems of each kind there are."""
+        return Counter(problem.kind for problem in self.problems)
 
     def load(self, index: int) -> Sample:
         """Load image ``index`` with its boxes. A cached image is read-only.

@@ -41,6 +41,7 @@ from mindyolo_ext.checkpoint.store import (
 from mindyolo_ext.config import Config, TrainConfig
 from mindyolo_ext.contracts import Model, Predictor, StepClock, Stepped
 from mindyolo_ext.data.loader import Loader
+from mindyolo_ext.data.readiness import require_ready
 from mindyolo_ext.data.targets import padded_count
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.build import (
@@ -195,6 +196,7 @@ class _Run:
         self.validation = None
         if self.config.train.run_eval:
             self.validation = as_in_training(split_dataset(self.config, "val"), self.dataset)
+        require_ready(self.dataset, self.validation)
 
     def _open_files(self) -> None:
         """Write the recipe, and read or begin the table of results."""
