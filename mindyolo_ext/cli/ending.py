@@ -34,6 +34,14 @@ def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
         if isinstance(error, StuckError) and ends_process:
             interrupts.leave(status)  # Python would wait for the thread that is stuck
         return status
+    except MemoryError:
+        if options.debug:
+            raise
+        return _failed(
+            "not enough memory; take smaller batches or inputs, fewer workers, or set data.cache "
+            "to false",
+            EXPLAINED,
+        )
     except Exception as error:
         if options.debug:
             raise

@@ -10,7 +10,10 @@ from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.errors import ConfigError, UsageError
 
 logger = logging.getLogger(__name__)
-NAME_THEM = "`mindyolo-ext convert --names FILE` writes names into a converted checkpoint"
+NAME_THEM = (
+    "if its names are missing or wrong, convert the original again with `mindyolo-ext convert "
+    "--names FILE`"
+)
 
 
 def in_order_of(
@@ -31,9 +34,9 @@ def in_order_of(
     match = match_classes(class_names, dataset.class_names)
     if match.relation is Relation.DIFFERENT:
         raise UsageError(
-            f"{owner}: its classes are not those of {data}: {_difference(match, owner, data)}. "
-            f"It was trained on {listed(class_names)}; {data} has {listed(dataset.class_names)}. "
-            f"Evaluate it on data with its classes; {NAME_THEM}"
+            f"{owner}: its classes are not those of {data}: "
+            f"{_difference(match, 'the network', data)}. Evaluate it on data with its "
+            f"{len(class_names)} classes, whether they have boxes there or not; {NAME_THEM}"
         )
     if match.relation is Relation.UNKNOWN:
         _warn_of_unknown(class_names, dataset.class_names, owner, data)

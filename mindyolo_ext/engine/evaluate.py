@@ -190,8 +190,8 @@ def _check_numbering(detections: Sequence[np.ndarray], dataset: Dataset) -> None
         raise DataError(
             f"{dataset.name}: the network finds the objects but gives them other numbers than the "
             f"data set, whose classes are {listed(names)}: it finds {listed(pairs)}. It does not "
-            "say its class names; give them (`mindyolo-ext convert --names FILE`, or class_names "
-            "of evaluate), and the classes are matched by name"
+            "say its class names; give them (convert the original again with `mindyolo-ext "
+            "convert --names FILE`, or class_names of evaluate), and classes are matched by name"
         )
 
 

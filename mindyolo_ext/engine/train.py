@@ -375,7 +375,7 @@ class _Run:
             )
         if self.is_over:
             logger.info(
-                "%s: its %d epochs are done and train.epochs is %d, so nothing is left to do. To "
+                "%s: all epochs are done (%d, and train.epochs is %d); nothing is left to do. To "
                 "train on, start a new run from it: --weight %s and another --save_dir",
                 self.folder,
                 self.first_epoch,

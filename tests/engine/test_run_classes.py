@@ -50,9 +50,11 @@ def test_evaluation_takes_the_order_of_the_checkpoint(warnings):
 
 
 def test_evaluation_of_other_classes_is_refused():
-    with pytest.raises(UsageError, match="only w.ckpt has cat; only data.val has cow.*--names"):
+    with pytest.raises(
+        UsageError, match="only the network has cat; only data.val has cow.*--names"
+    ):
         evaluated(["cat", "dog"], data("cow", "dog"))
-    with pytest.raises(UsageError, match="only w.ckpt has cat"):
+    with pytest.raises(UsageError, match="only the network has cat"):
         evaluated(["cat", "dog"], data("dog", labels=[0]))
 
 
