@@ -56,6 +56,12 @@ class DeviceError(UserError, RuntimeError):
     """A device, launcher or package that this machine does not offer."""
 
 
+class StuckError(DeviceError):
+    """Work that does not end, because a process was stopped or a disk does not answer. A thread
+    that waits for it cannot be ended.
+    """
+
+
 class MissingPackageError(DeviceError, ImportError):
     """A package or program that is not installed; the message says how to install it."""
 

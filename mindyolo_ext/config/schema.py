@@ -282,7 +282,7 @@ class DistillConfig(Section):
 class TrainConfig(Section):
     """Training."""
 
-    epochs: int = option(300, "Passes over the training images.", least=0)
+    epochs: int = option(300, "Passes over the training images.", least=1)
     per_batch_size: int = option(16, "Images per step and rank.", least=1)
     loss: dict[str, Any] = option(
         {},
