@@ -1,0 +1,57 @@
+"""``python -m tests.fuzz``: many mutants with a table, or one of them at length."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from .formats import MAKERS, make
+from .runner import Mutant, judged, plan, run
+from .worker import FORBIDDEN, write
+
+KEPT = Path(tempfile.gettempdir()) / "mindyolo_ext_fuzz"
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0 if nothing forbidden happened."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--count", type=int, default=2000, help="mutants, the formats in turn")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other mutants")
+    parser.add_argument("--format", choices=list(MAKERS), help="only this format")
+    parser.add_argument("--number", type=int, help="only this mutant of --format")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
+    parser.add_argument("--markdown", type=Path, help="write the table there, too")
+    parser.add_argument("--keep", type=Path, default=KEPT, help="folder for files that failed")
+    args = parser.parse_args(arguments)
+    if args.number is not None:
+        if args.format is None:
+            parser.error("--number needs --format")
+        return _one(Mutant(args.format, args.seed, args.number), args.keep)
+    formats = [args.format] if args.format else list(MAKERS)
+    start = time.monotonic()
+    report = run(plan(args.count, args.seed, formats), jobs=args.jobs)
+    print(report.table())
+    print(f"seed {args.seed}, {time.monotonic() - start:.0f} s in {args.jobs} processes")
+    if args.markdown:
+        args.markdown.write_text(report.table("github") + "\n", encoding="utf-8")
+    if report.ok:
+        return 0
+    report.keep(args.keep)
+    print(f"\n{len(report.findings)} faults, their files are in {args.keep}:\n{report.faults()}")
+    return 1
+
+
+def _one(mutant: Mutant, folder: Path) -> int:
+    """Try one mutant, and leave its files for a look."""
+    place = folder / f"{mutant.format}-{mutant.seed}-{mutant.number}"
+    write(make(*mutant), place)
+    ((_, verdict),) = judged([mutant])
+    print(f"{place}\n{verdict.verdict}: {verdict.seconds:.2f} s, {verdict.bytes >> 20} MB")
+    print(verdict.place, verdict.text, sep="\n")
+    return 1 if verdict.verdict in FORBIDDEN else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
