@@ -46,8 +46,10 @@ def readings(name: str, folder: Path) -> Iterator[Reading]:
         yield lambda: _image(next(folder.glob("photo.*")))
     else:
         path = next(folder.glob("weights.*"))
-        yield lambda: read_checkpoint(path, prefer_ema=False).warnings
         yield lambda: _described(path)
+        if name == "mindir":
+            return
+        yield lambda: read_checkpoint(path, prefer_ema=False).warnings
         yield lambda: [convert(path, folder / "converted.ckpt").table()]
         if path.suffix in (".ckpt", ".safetensors"):
             yield lambda: load_checkpoint(path)[1].class_names

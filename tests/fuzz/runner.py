@@ -1,12 +1,12 @@
 """Keeps workers busy, starts new ones for those that ended, and adds up their verdicts."""
 
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 from .formats import MAKERS, make
-from .worker import ACCEPTED, FORBIDDEN, MAX_BYTES, OTHER, REFUSED, Verdict, write
+from .worker import ACCEPTED, FAT, FORBIDDEN, OTHER, REFUSED, SLOW, Verdict, write
 
 ROOT = Path(__file__).parents[2]
 MUTANTS_PER_WORKER = 2000  # then a new one, so that what libraries keep does not add up
@@ -35,19 +35,20 @@ class Mutant(NamedTuple):
 
 
 class Worker:
-    """A process of ``worker``."""
+    """A process of ``program``, and a folder for what it writes."""
 
-    def __init__(self) -> None:
-        self.open = ExitStack()
-        self.errors = self.open.enter_context(tempfile.TemporaryFile("w+"))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            cwd=ROOT,
-            text=True,
-        )
+    def __init__(self, program: str):
+        self.home = tempfile.TemporaryDirectory()
+        self.errors = Path(self.home.name, "errors.txt")
+        with self.errors.open("w", encoding="utf-8") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", program, self.home.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=ROOT,
+                text=True,
+            )
         self.left = MUTANTS_PER_WORKER
 
     def judge(self, mutant: Mutant) -> Verdict:
@@ -64,35 +65,40 @@ class Worker:
             self.left = 0
             return self._ended()
         verdict = Verdict(**json.loads(answer))
-        if verdict.bytes > MAX_BYTES:
+        if verdict.verdict == FAT:  # what it took hides what the next ones take
             self.left = 0
         return verdict
 
     def _ended(self) -> Verdict:
-        """The verdict on what ended the process: a crash, or a call that never came back."""
+        """The verdict on what ended the process: a crash, or a call that did not come back."""
         status = self.process.wait()
-        self.errors.seek(0)
-        lines = self.errors.read().splitlines()
-        found = [line.strip() for line in lines if "mindyolo_ext" in line or "Error" in line]
-        place = found[-1] if found else "no traceback"
-        return Verdict(OTHER, place=f"process ended with status {status}: {place[:200]}")
+        lines = self.errors.read_text(encoding="utf-8", errors="replace").splitlines()
+        hung = any(line.startswith("Timeout") for line in lines)
+        ours = [line.strip() for line in lines if "mindyolo_ext" in line]
+        place = next(iter(ours[:1] if hung else ours[-1:]), "no traceback")
+        what = "no end" if hung else f"process ended with status {status}"
+        return Verdict(SLOW if hung else OTHER, place=f"{what}: {place}", text="".join(lines[-1:]))
 
     def close(self) -> None:
+        """End the process and remove its folder."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
-        self.open.close()
+        self.home.cleanup()
 
 
-def judged(mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, Verdict]]:
-    """Verdicts in the order of ``mutants``."""
-    worker = Worker()
+def judged(
+    mutants: Sequence[Mutant], program: str = "tests.fuzz.worker"
+) -> Iterator[tuple[Mutant, Verdict]]:
+    """Verdicts in the order of ``mutants``, by workers that run ``program``."""
+    worker = Worker(program)
     try:
         for mutant in mutants:
             if worker.left <= 0:
                 worker.close()
-                worker = Worker()
+                worker = Worker(program)
             yield mutant, worker.judge(mutant)
     finally:
         worker.close()

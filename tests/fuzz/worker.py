@@ -11,12 +11,12 @@ import os
 import resource
 import shutil
 import sys
-import tempfile
 import time
 import traceback
 import unicodedata
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mindyolo_ext.errors import UserError
@@ -29,7 +29,7 @@ from .readers import Reading, readings
 MAX_SECONDS = 2.0  # of processor time, so that a busy machine changes no verdict
 MAX_BYTES = 500 << 20  # above what the process holds at rest
 HANG_SECONDS = 30.0
-ADDRESS_SPACE = 1 << 30  # what a single allocation may ask for, above the process at rest
+MAX_ALLOCATION = 1 << 30  # what a single allocation may ask for, above the process at rest
 MAX_MESSAGE = 10_000  # characters
 ACCEPTED, REFUSED, UNCLEAR = "accepted", "refused", "unclear message"
 OTHER, SLOW, FAT, FOREIGN = "other exception", "slow", "fat", "foreign code"
@@ -50,6 +50,7 @@ FOREIGN_EVENTS = (
     *("os.remove", "os.rmdir", "os.chmod", "os.chown", "os.link", "os.symlink", "shutil.rmtree"),
 )
 _LIBRARIES = tuple(str(Path(place).resolve()) for place in sys.path if place)
+Reader = Callable[[str, Path], Iterable[Reading]]
 
 
 @dataclass
@@ -189,24 +190,28 @@ def worst(verdicts: list[Verdict]) -> Verdict:
 
 
 def peak() -> int:
-    """The most memory this process ever held, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """The most memory this process ever held, in bytes.
+
+    Not ``ru_maxrss``, which a process on Linux takes over from the one that started it.
+    """
+    return 1024 * int(_of_process("status").partition("VmHWM:")[2].split()[0])
 
 
-def try_files(name: str, files: Files, folder: Path, watch: Watch, *, at_rest: int = 0) -> Verdict:
-    """Write ``files`` and judge every reading of them; ``at_rest`` are the bytes held before."""
-    write(files, folder)
+def measured(calls: Sequence[Reading], folder: Path, watch: Watch, at_rest: int) -> Verdict:
+    """The verdict on all readings of a mutant; ``at_rest`` are the bytes held before the first."""
     before, start = peak(), time.process_time()
-    result = worst([judged(call, folder, watch) for call in readings(name, folder)])
+    result = worst([judged(call, folder, watch) for call in calls])
     result.seconds = time.process_time() - start
     # a peak that did not move was reached by an earlier mutant, which was within the limit
     result.bytes = peak() - at_rest if peak() > before else 0
-    if result.verdict in (ACCEPTED, REFUSED, UNCLEAR):
+    if Path(CANARY).exists():
+        Path(CANARY).unlink()
+        result = replace(result, verdict=FOREIGN, place="a file was made")
+    elif result.verdict in (ACCEPTED, REFUSED, UNCLEAR):
         if result.bytes > MAX_BYTES:
-            result = Verdict(FAT, result.seconds, result.bytes, f"{name}: {result.bytes >> 20} MB")
+            result = replace(result, verdict=FAT, place=f"{folder.name}: {result.bytes >> 20} MB")
         elif result.seconds > MAX_SECONDS:
-            result = Verdict(SLOW, result.seconds, result.bytes, f"{name}: {result.seconds:.1f} s")
+            result = replace(result, verdict=SLOW, place=f"{result.seconds:.1f} s")
     return result
 
 
@@ -219,36 +224,41 @@ def write(files: Files, folder: Path) -> None:
         path.write_bytes(content)
 
 
-def main() -> None:
-    """Judge what is asked for: ``format seed number`` per line."""
+def main(home: Path, reader: Reader = readings) -> None:
+    """Judge what is asked for: ``format seed number`` per line.
+
+    Args:
+        home: folder for everything that is written.
+        reader: gives the calls for a format and a folder.
+    """
     channel = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints is no verdict
+    os.chdir(home)  # attacks by relative names stay here
     warnings.simplefilter("ignore")
-    watch = Watch()
-    logging.getLogger().addHandler(watch)
-    with tempfile.TemporaryDirectory() as home:
-        os.chdir(home)  # attacks by relative names stay here
-        Path(f"{CANARY}.py").write_text("def sing(): pass\nclass Song: pass\n", encoding="utf-8")
-        sys.path.insert(0, home)
-        folder = Path(home, "case")
-        for name in MAKERS:  # everything that is imported late is there before the first mutant
-            try_files(name, sound(name, 0), folder, watch)
-        at_rest = peak()
-        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
-        limit = pages * resource.getpagesize() + ADDRESS_SPACE
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        for line in sys.stdin:
-            name, seed, number = line.split()
-            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-            verdict = try_files(
-                name, make(name, int(seed), int(number)), folder, watch, at_rest=at_rest
-            )
-            faulthandler.cancel_dump_traceback_later()
-            if Path(CANARY).exists():
-                verdict = Verdict(FOREIGN, place="os.system", text="an attack made its file")
-                Path(CANARY).unlink()
-            channel.write(json.dumps(asdict(verdict)) + "\n")
+    logging.getLogger().handlers = [watch := Watch()]
+    Path(f"{CANARY}.py").write_text("def sing(): pass\nclass Song: pass\n", encoding="utf-8")
+    sys.path.insert(0, str(home))
+    folder = home / "case"
+    for name in MAKERS:  # everything that is imported late is there before the first mutant
+        write(sound(name, 0), folder)
+        for call in readings(name, folder):
+            judged(call, folder, watch)
+    at_rest = peak()
+    mapped = int(_of_process("statm").split()[0]) * resource.getpagesize()
+    limit = mapped + MAX_ALLOCATION
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for line in sys.stdin:
+        name, seed, number = line.split()
+        write(make(name, int(seed), int(number)), folder)
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+        verdict = measured([*reader(name, folder)], folder, watch, at_rest)
+        faulthandler.cancel_dump_traceback_later()
+        channel.write(json.dumps(asdict(verdict)) + "\n")
+
+
+def _of_process(what: str) -> str:
+    return Path("/proc/self", what).read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -10,7 +10,7 @@ from ..mutate import Files
 from .datasets import coco_set, darknet_set, names_set, voc_set, yolo_set
 from .images import image_file
 from .torch_files import pickle_file, stream_file, tar_file, zip_file
-from .weights import ckpt_file, safetensors_file
+from .weights import ckpt_file, mindir_file, safetensors_file
 from .yaml_files import recipe
 
 MAKERS: dict[str, Callable[[Random, bool], Files]] = {
@@ -20,6 +20,7 @@ MAKERS: dict[str, Callable[[Random, bool], Files]] = {
     "tar": tar_file,
     "safetensors": safetensors_file,
     "ckpt": ckpt_file,
+    "mindir": mindir_file,
     "coco": coco_set,
     "yolo": yolo_set,
     "names": names_set,

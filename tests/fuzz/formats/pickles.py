@@ -9,13 +9,24 @@ import struct
 from random import Random
 from typing import Any
 
-from ..mutate import LENGTHS, TEXTS, mutate_bytes, odd_value
+import numpy as np
+
+from ..mutate import LENGTHS, TEXTS, mutate_bytes, mutate_tree, odd_value
 
 CANARY = "fuzz_canary"  # a module that notes its import, and the name of files that attacks make
 Code = list[bytes]  # one opcode with its argument each
 
 STORAGES = ("Float", "Float", "Half", "BFloat16", "Double", "Long", "Bool", "Untyped")
 ITEM_BYTES = dict(zip(STORAGES[1:], (4, 2, 2, 8, 8, 1, 1)))
+EXTRAS: dict[str, Any] = {
+    "epoch": 3,
+    "names": ["cat", "dog"],
+    "args": {"lr": 0.1, "data": "coco.yaml"},
+    "best": np.float64(0.5),
+    "anchors": np.arange(6.0).reshape(3, 2),
+    "optimizer": {"state": {0: {"step": 1}}, "param_groups": [{"lr": 0.1}]},
+}
+PROTO = b"\x80\x02"
 GLOBALS = (
     *("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v3", "torch Size"),
     *("torch._utils _rebuild_parameter", "torch._tensor _rebuild_from_type_v2", "torch float32"),
@@ -81,27 +92,25 @@ def module(parameters: dict[str, Code], children: dict[str, Code] | None = None)
     return [named("models.yolo Model"), b")", b"\x81", *mapping(state), b"b"]
 
 
-def seed(random: Random) -> tuple[Code, dict[str, bytes]]:
-    """A sound object, and its storages by key."""
+def seed(random: Random, sound: bool = True) -> tuple[Code, dict[str, bytes]]:
+    """An object, and its storages by key; one that is not ``sound`` has odd names and extras."""
+    odd = 0.0 if sound else random.choice((0.0, 0.0, 0.3))
     weights: dict[str, Code] = {}
     storages: dict[str, bytes] = {}
     for index in range(random.randint(1, 4)):
         shape = tuple(random.choices((1, 2, 3, 4), k=random.choice((0, 1, 2, 4))))
         kind, key = random.choice(STORAGES[:-1]), str(index)
-        count = math.prod(shape)
-        weights[f"backbone.{index}.conv.weight"] = tensor(key, count, shape, kind)
-        storages[key] = bytes(count * ITEM_BYTES[kind])
-    wrapper = random.choice(("", "", "model", "state_dict", "module", "list"))
+        name = f"backbone.{index}.conv.weight" if random.random() >= odd else random.choice(TEXTS)
+        weights[name] = tensor(key, math.prod(shape), shape, kind)
+        storages[key] = bytes(math.prod(shape) * ITEM_BYTES[kind])
+    wrapper = random.choice(("", "model", "state_dict", "module"))
     if wrapper == "module":
-        content = module(weights, {"head": module(weights)} if random.random() < 0.3 else None)
-    elif wrapper in ("model", "state_dict"):
-        extras = {"epoch": 3, "names": ["cat", "dog"], "args": {"lr": 0.1}, "best": None}
-        content = mapping(
-            {wrapper: mapping(weights), **{key: [plain(value)] for key, value in extras.items()}}
-        )
-    else:
-        content = mapping(weights)
-    return [b"\x80\x02", *content, b"."], storages
+        return [PROTO, *module(weights, {"head": module(weights)}), b"."], storages
+    if not wrapper:
+        return [PROTO, *mapping(weights), b"."], storages
+    extras = EXTRAS if random.random() >= odd * 2 else mutate_tree(random, EXTRAS)
+    beside = {str(key): [plain(value)] for key, value in extras.items()}
+    return [PROTO, *mapping({wrapper: mapping(weights), **beside}), b"."], storages
 
 
 def mutated(random: Random, code: Code) -> bytes:

@@ -37,7 +37,7 @@ def pickle_file(random: Random, sound: bool) -> Files:
     code, storages = seed(random)
     return {
         "weights.pt": _zipped(
-            _entries(b"".join(code) if sound else mutated(random, code), storages)
+            _entries(b"".join(code) if sound else _sometimes(random, code), storages)
         )
     }
 

@@ -11,8 +11,8 @@ from ..mutate import LENGTHS, TEXTS, Files, dumps, mutate_bytes, mutate_tree, so
 TYPES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U8": 1, "BOOL": 1, "F64": 8}
 METADATA: dict[str, Any] = {
     "model": "yolo_fastestv2",
-    "num_classes": 2,
-    "class_names": ["cat", "dog"],
+    "num_classes": 1,
+    "class_names": ["cat"],
     "input_spec": {"size": [352, 352]},
     "architecture": {"anchors": [[12.0, 16.0], [19.0, 36.0]]},
     "epoch": 3,
@@ -121,6 +121,26 @@ def encoded(message: Fields, random: Random | None = None) -> bytes:
         if random and random.random() < 0.02:
             result += b"\x80" * random.choice((1, 9, 10, 1000))
     return result
+
+
+def mindir_file(random: Random, sound: bool) -> Files:
+    """What ``mindyolo-ext export`` writes into a MindIR file, which only ``info`` reads."""
+    thresholds = {"values": [0.1] * 11, "pictures": 3, "size": [64, 64], "data": "x"}
+    thresholds |= {"lowest": 0.0, "highest": 1.0}
+    texts = {"model": "dy_yolov7", "num_classes": "2", "holds": "easy", "version": "1.0"}
+    content = json.dumps(thresholds).encode()
+    if not sound and random.random() < 0.5:
+        content = dumps(mutate_tree(random, thresholds, raw=True), random)
+    entries = {name: text.encode() for name, text in texts.items()}
+    entries |= {"thresholds": content, "class_names": b'["cat", "dog"]'}
+    message: Fields = [(1, 2, b"0.1.0"), (2, 2, b"MindSpore")]
+    message += [(14, 2, [(1, 2, name.encode()), (2, 2, e)]) for name, e in entries.items()]
+    if sound:
+        return {"weights.mindir": encoded(message)}
+    for _ in range(random.choice((0, 1, 1, 2))):
+        _change_field(random, message)
+    content = encoded(message, random if random.random() < 0.2 else None)
+    return {"weights.mindir": sometimes_damaged(random, content)}
 
 
 def varint(value: int) -> bytes:
