@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
 from .formats import MAKERS, make
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--format", choices=list(MAKERS), help="only this format")
     parser.add_argument("--number", type=int, help="only this mutant of --format")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
-    parser.add_argument("--markdown", type=Path, help="write the table there, too")
+    parser.add_argument("--page", type=Path, help="put the table between the marks of this page")
     parser.add_argument("--keep", type=Path, default=KEPT, help="folder for files that failed")
     args = parser.parse_args(arguments)
     if args.number is not None:
@@ -32,15 +33,25 @@ def main(arguments: list[str]) -> int:
     formats = [args.format] if args.format else list(MAKERS)
     start = time.monotonic()
     report = run(plan(args.count, args.seed, formats), jobs=args.jobs)
-    print(report.table())
-    print(f"seed {args.seed}, {time.monotonic() - start:.0f} s in {args.jobs} processes")
-    if args.markdown:
-        args.markdown.write_text(report.table("github") + "\n", encoding="utf-8")
+    print(f"\n{report.table()}")
+    facts = f"Seed {args.seed}, {time.monotonic() - start:.0f} s in {args.jobs} processes"
+    print(facts)
+    if args.page:
+        _put(f"{report.table('github')}\n\n{facts}, {date.today()}.", args.page)
     if report.ok:
         return 0
     report.keep(args.keep)
     print(f"\n{len(report.findings)} faults, their files are in {args.keep}:\n{report.faults()}")
     return 1
+
+
+def _put(text: str, page: Path) -> None:
+    """Replace what stands between the marks of ``page``."""
+    before, mark, rest = page.read_text(encoding="utf-8").partition("<!-- fuzz -->\n")
+    _, end, after = rest.partition("<!-- /fuzz -->")
+    if not mark or not end:
+        raise SystemExit(f"{page}: wanted the marks <!-- fuzz --> and <!-- /fuzz -->")
+    page.write_text(f"{before}{mark}{text}\n{end}{after}", encoding="utf-8")
 
 
 def _one(mutant: Mutant, folder: Path) -> int:

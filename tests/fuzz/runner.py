@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
+from mindyolo_ext.progress import bar
+
 from .formats import MAKERS, make
 from .worker import ACCEPTED, FAT, FORBIDDEN, OTHER, REFUSED, SLOW, Verdict, write
 
@@ -185,11 +187,13 @@ def run(mutants: Sequence[Mutant], *, jobs: int = 1) -> Report:
     """Try ``mutants`` in ``jobs`` processes at a time."""
     report = Report()
 
-    def work(share: Sequence[Mutant]) -> list[tuple[Mutant, Verdict]]:
-        return list(judged(share))
+    def work(start: int) -> list[tuple[Mutant, Verdict]]:
+        share = mutants[start::jobs]
+        show = start == 0 and sys.stderr.isatty()  # the others are as far
+        return list(bar(judged(share), total=len(share), title="mutants", show=show))
 
     with ThreadPoolExecutor(jobs) as pool:
-        for found in pool.map(work, [mutants[start::jobs] for start in range(jobs)]):
+        for found in pool.map(work, range(jobs)):
             for mutant, verdict in found:
                 report.add(mutant, verdict)
     report.rows = {name: report.rows[name] for name in MAKERS if name in report.rows}
