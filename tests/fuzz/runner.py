@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,9 +76,9 @@ class Worker:
         """The verdict on what ended the process: a crash, or a call that did not come back."""
         status = self.process.wait()
         lines = self.errors.read_text(encoding="utf-8", errors="replace").splitlines()
-        hung = any(line.startswith("Timeout") for line in lines)
-        ours = [line.strip() for line in lines if "mindyolo_ext" in line]
-        place = next(iter(ours[:1] if hung else ours[-1:]), "no traceback")
+        hung = status == -signal.SIGPROF or any(line.startswith("Timeout") for line in lines)
+        # faulthandler writes the innermost line first
+        place = next((line.strip() for line in lines if "mindyolo_ext/" in line), "no traceback")
         what = "no end" if hung else f"process ended with status {status}"
         return Verdict(SLOW if hung else OTHER, place=f"{what}: {place}", text="".join(lines[-1:]))
 

@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -28,7 +29,8 @@ from .readers import Reading, readings
 
 MAX_SECONDS = 2.0  # of processor time, so that a busy machine changes no verdict
 MAX_BYTES = 500 << 20  # above what the process holds at rest
-HANG_SECONDS = 30.0
+NO_END_SECONDS = 20.0  # of processor time; then the process ends
+MAX_WAIT_SECONDS = 300.0  # likewise, by the clock, for what waits forever
 MAX_ALLOCATION = 1 << 30  # what a single allocation may ask for, above the process at rest
 MAX_MESSAGE = 10_000  # characters
 ACCEPTED, REFUSED, UNCLEAR = "accepted", "refused", "unclear message"
@@ -59,7 +61,8 @@ class Verdict:
 
     Args:
         verdict: the worst of its readings: ``accepted``, ``refused`` or one of ``FORBIDDEN``.
-        seconds, bytes: processor time and growth of memory, of all readings.
+        seconds: processor time of the longest reading.
+        bytes: growth of memory, of all readings.
         place: for a forbidden one, where it happened: exception and file:line.
         text: its message, cut.
     """
@@ -107,7 +110,8 @@ class Watch(logging.Handler):
 
 
 def judged(call: Reading, folder: Path, watch: Watch) -> Verdict:
-    """The verdict on one reading, without time and memory."""
+    """The verdict on one reading, without its memory."""
+    start = time.process_time()
     watch.foreign.clear()
     watch.logged.clear()
     watch.inside, watch.on = str(folder), True
@@ -127,6 +131,7 @@ def judged(call: Reading, folder: Path, watch: Watch) -> Verdict:
             result = Verdict(UNCLEAR, place=f"shows {_control(unfit)}", text=repr(unfit[-300:]))
     if watch.foreign:
         result = Verdict(FOREIGN, place=watch.foreign[0], text=repr(watch.foreign)[:300])
+    result.seconds = time.process_time() - start
     return result
 
 
@@ -199,9 +204,10 @@ def peak() -> int:
 
 def measured(calls: Sequence[Reading], folder: Path, watch: Watch, at_rest: int) -> Verdict:
     """The verdict on all readings of a mutant; ``at_rest`` are the bytes held before the first."""
-    before, start = peak(), time.process_time()
-    result = worst([judged(call, folder, watch) for call in calls])
-    result.seconds = time.process_time() - start
+    before = peak()
+    verdicts = [judged(call, folder, watch) for call in calls]
+    result = worst(verdicts)
+    result.seconds = max(one.seconds for one in verdicts)
     # a peak that did not move was reached by an earlier mutant, which was within the limit
     result.bytes = peak() - at_rest if peak() > before else 0
     if Path(CANARY).exists():
@@ -247,12 +253,15 @@ def main(home: Path, reader: Reader = readings) -> None:
     mapped = int(_of_process("statm").split()[0]) * resource.getpagesize()
     limit = mapped + MAX_ALLOCATION
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    faulthandler.register(signal.SIGPROF, chain=True)  # says where, then the process ends
     for line in sys.stdin:
         name, seed, number = line.split()
         write(make(name, int(seed), int(number)), folder)
-        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, NO_END_SECONDS)
+        faulthandler.dump_traceback_later(MAX_WAIT_SECONDS, exit=True)
         verdict = measured([*reader(name, folder)], folder, watch, at_rest)
         faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
         channel.write(json.dumps(asdict(verdict)) + "\n")
 
 
