@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 
 from mindyolo_ext.errors import UserError
 
@@ -60,7 +61,8 @@ class Verdict:
     """What happened to a mutant.
 
     Args:
-        verdict: the worst of its readings: ``accepted``, ``refused`` or one of ``FORBIDDEN``.
+        verdict: ``accepted`` or ``refused``, as the first reading says, or the worst of
+            ``FORBIDDEN`` of any reading.
         seconds: processor time of the longest reading.
         bytes: growth of memory, of all readings.
         place: for a forbidden one, where it happened: exception and file:line.
@@ -97,16 +99,27 @@ class Watch(logging.Handler):
                 self.foreign.append(f"import {arguments[0]}")
         elif event in ("exec", "compile"):
             file = str(getattr(arguments[0], "co_filename", arguments[-1]))
-            if not file.startswith((*_LIBRARIES, "<frozen", "<__array_function__")):
+            if not file.startswith((*_LIBRARIES, "<frozen")) and not _importing():
                 self.foreign.append(f"{event} {file[:80]}")
         elif event == "open":
-            path, mode = str(arguments[0]), arguments[1]
-            writes = isinstance(mode, str) and set(mode) & set("wax+")
-            if writes and self.inside not in path and path != os.devnull:
-                self.foreign.append(f"open {path[:80]!r} {mode}")
+            path, mode = arguments[:2]
+            if isinstance(path, (str, bytes)) and isinstance(mode, str) and set(mode) & set("wax+"):
+                place = os.path.realpath(os.fsdecode(path))
+                if self.inside not in place and place != os.devnull:
+                    self.foreign.append(f"open {place[:80]!r} {mode}")
 
     def emit(self, record: logging.LogRecord) -> None:
         self.logged.append(record.getMessage())
+
+
+def _importing() -> bool:
+    """Whether a module of the program is being imported, which evaluates texts of its own."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def judged(call: Reading, folder: Path, watch: Watch) -> Verdict:
@@ -189,9 +202,11 @@ def _short(file: str) -> str:
 
 
 def worst(verdicts: list[Verdict]) -> Verdict:
-    """The worst verdict of several readings; a file that any of them accepts is accepted."""
-    order = (REFUSED, ACCEPTED, *FORBIDDEN)
-    return max(verdicts, key=lambda one: order.index(one.verdict))
+    """The worst forbidden verdict of several readings, or what the first of them says."""
+    found = [one for one in verdicts if one.verdict in FORBIDDEN]
+    if not found:
+        return verdicts[0]
+    return max(found, key=lambda one: FORBIDDEN.index(one.verdict))
 
 
 def peak() -> int:
