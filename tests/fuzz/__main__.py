@@ -8,9 +8,9 @@ import time
 from datetime import date
 from pathlib import Path
 
-from .formats import MAKERS, make
+from .formats import MAKERS, make, write
 from .runner import Mutant, judged, plan, run
-from .worker import FORBIDDEN, write
+from .verdict import FORBIDDEN
 
 KEPT = Path(tempfile.gettempdir()) / "mindyolo_ext_fuzz"
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from mindyolo_ext.errors import DataError, UserError
 
-from . import worker
+from . import verdict, worker
 from .formats.pickles import CANARY
 from .readers import Reading
-from .worker import FAT, FOREIGN, OTHER, SLOW, UNCLEAR
+from .verdict import FAT, FOREIGN, OTHER, SLOW, UNCLEAR
 
 
 def _raises(error: Exception) -> None:
@@ -65,6 +65,6 @@ def readings(name: str, _: Path) -> Iterable[Reading]:
 
 
 if __name__ == "__main__":
-    worker.MAX_SECONDS, worker.MAX_BYTES = 0.3, 60 << 20
+    verdict.MAX_SECONDS, verdict.MAX_BYTES = 0.3, 60 << 20
     worker.NO_END_SECONDS, worker.MAX_WAIT_SECONDS = 1.0, 4.0
     worker.main(Path(sys.argv[1]), readings)

@@ -16,8 +16,8 @@ from tabulate import tabulate
 
 from mindyolo_ext.progress import bar
 
-from .formats import MAKERS, make
-from .worker import ACCEPTED, FAT, FORBIDDEN, OTHER, REFUSED, SLOW, Verdict, write
+from .formats import MAKERS, make, write
+from .verdict import ACCEPTED, FAT, FORBIDDEN, FOREIGN, OTHER, REFUSED, SLOW, Verdict
 
 ROOT = Path(__file__).parents[2]
 MUTANTS_PER_WORKER = 2000  # then a new one, so that what libraries keep does not add up
@@ -68,7 +68,7 @@ class Worker:
             self.left = 0
             return self._ended()
         verdict = Verdict(**json.loads(answer))
-        if verdict.verdict == FAT:  # what it took hides what the next ones take
+        if verdict.verdict in (FAT, FOREIGN):  # what is left of it would hide the next ones
             self.left = 0
         return verdict
 

@@ -7,11 +7,11 @@ import pytest
 if not Path("/proc/self/status").exists():
     pytest.skip("memory is measured and limited as on Linux", allow_module_level=True)
 
-from fuzz import worker
 from fuzz.faulty import FAULTS
-from fuzz.formats import MAKERS, make, sound
+from fuzz.formats import MAKERS, make, sound, write
 from fuzz.readers import readings
 from fuzz.runner import Mutant, judged, plan, run
+from fuzz.verdict import ACCEPTED, REFUSED
 
 MUTANTS = 2000
 
@@ -20,7 +20,7 @@ def test_mutants():
     report = run(plan(MUTANTS, seed=0))
     assert sum(sum(row.counts.values()) for row in report.rows.values()) == MUTANTS
     for name, row in report.rows.items():  # neither untouched nor torn to pieces
-        for verdict in (worker.ACCEPTED, worker.REFUSED):
+        for verdict in (ACCEPTED, REFUSED):
             assert row.counts.get(verdict, 0) >= 3, f"{name}: {row.counts}"
     assert report.ok, f"\n{report.table()}\n{report.faults()}"
 
@@ -39,7 +39,7 @@ def test_every_fault_is_noticed():
 def test_sound_files_are_accepted(name: str, tmp_path: Path):
     for number in range(5):
         folder = tmp_path / str(number)
-        worker.write(sound(name, number), folder)
+        write(sound(name, number), folder)
         next(iter(readings(name, folder)))()  # raises if it is refused
 
 

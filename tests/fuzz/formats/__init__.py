@@ -3,7 +3,9 @@
 A sound file must be accepted, which a test checks; every other is a mutant.
 """
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 from ..mutate import Files
@@ -39,3 +41,12 @@ def make(name: str, seed: int, number: int) -> Files:
 def sound(name: str, number: int) -> Files:
     """Files of format ``name`` that every reader should accept."""
     return MAKERS[name](Random(f"{name} {number}"), True)
+
+
+def write(files: Files, folder: Path) -> None:
+    """Put ``files`` into a new ``folder``."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
