@@ -17,7 +17,7 @@ TEXTS = (
     *("", " ", "0", "-1", "1e999", "nan", "true", "no", "null", "~", "*", "[", ".", "..", "#", "="),
     *("\0", "a\0b", "two\nlines", "\x1b[2J\x1b[31mred", "\u202egpj.x", "\x85", "\u2028", "\ud800"),
     *("../../../etc/passwd", "/etc/passwd", "C:\\windows\\x", "a/b", "images", "%s{0}", "é", "猫"),
-    *("x" * 300, "y" * 70_000),
+    *("9" * 5000, "x" * 300, "y" * 70_000),
 )
 VALUES: tuple[Any, ...] = (None, True, False, [], {}, [[]], {"a": {}}, [None], ["a", 1], {"": 0})
 LENGTHS = (0, 1, 2, 0x7F, 0x80, 0xFF, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64)
@@ -167,7 +167,7 @@ def mutate_lines(random: Random, text: str) -> bytes:
         word = random.randrange(len(words))
         kind = random.randrange(8)
         if kind < 3:
-            words[word] = str(_writable(odd_value(random)))
+            words[word] = str(odd_value(random))
         elif kind == 3:
             del words[word]
         elif kind == 4:
@@ -182,11 +182,6 @@ def mutate_lines(random: Random, text: str) -> bytes:
     content = random.choice(("\n", "\n", "\n", "\r\n", "\r", "\x0b")).join(lines)
     encoding = random.choice(("utf-8",) * 8 + ("utf-8-sig", "utf-16", "gbk", "latin-1"))
     return content.encode(encoding, "surrogatepass" if "utf" in encoding else "replace")
-
-
-def _writable(value: Any) -> Any:
-    """``value``, except for an integer that Python refuses to write out."""
-    return f"1{'0' * 400}" if value == 10**400 else value
 
 
 def mutate_bytes(random: Random, content: bytes, changes: int | None = None) -> bytes:

@@ -9,9 +9,10 @@ from pathlib import Path
 from random import Random
 
 from ..mutate import Files
-from .datasets import coco_set, darknet_set, names_set, voc_set, yolo_set
+from .datasets import coco_set, darknet_set, names_set, yolo_set
 from .images import image_file
 from .torch_files import pickle_file, stream_file, tar_file, zip_file
+from .voc import voc_set
 from .weights import ckpt_file, mindir_file, safetensors_file
 from .yaml_files import recipe
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..mutate import LENGTHS, Files, mutate_bytes, sometimes_damaged
 
+NAMES = ("000001", "000002")
 SIDES = (0, 1, 3, 1000, 30_000, 65_535, 65_536, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 SUFFIXES = (".png", ".png", ".jpg", ".jpg", ".bmp", ".tif", ".webp")
 
@@ -19,6 +20,14 @@ def picture(suffix: str = ".png", height: int = 6, width: int = 8) -> bytes:
     """A sound image file."""
     pixels = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
     return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+def photos(random: Random, folder: str, sound: bool) -> Files:
+    """Two images, now and then a damaged one."""
+    files = {f"{folder}/{name}.png": picture() for name in NAMES}
+    if not sound and random.random() < 0.05:
+        files[f"{folder}/{NAMES[0]}.png"] = next(iter(image_file(random, False).values()))
+    return files
 
 
 def image_file(random: Random, sound: bool) -> Files:

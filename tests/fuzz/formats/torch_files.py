@@ -10,7 +10,7 @@ from functools import cache
 from random import Random
 
 from ..mutate import LENGTHS, TEXTS, Files, mutate_bytes, sometimes_damaged
-from .pickles import ITEM_BYTES, mutated, seed
+from .pickles import ITEM_BYTES, Code, mutated, seed
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 ZIP_FIELDS = {  # signature -> (offset, bytes) of what it declares
@@ -66,7 +66,8 @@ def _entries(content: bytes, storages: dict[str, bytes]) -> list[tuple[str, byte
     return [("archive/data.pkl", content), *data, *facts]
 
 
-def _sometimes(random: Random, code: list[bytes]) -> bytes:
+def _sometimes(random: Random, code: Code) -> bytes:
+    """``code``, mostly changed."""
     return mutated(random, code) if random.random() < 0.7 else b"".join(code)
 
 
@@ -150,7 +151,7 @@ def stream_file(random: Random, sound: bool) -> Files:
     return {"weights.pth": sometimes_damaged(random, b"".join(parts))}
 
 
-def _item_bytes(code: list[bytes]) -> dict[str, int]:
+def _item_bytes(code: Code) -> dict[str, int]:
     """Bytes of a number, by the key of the storage."""
     sizes = {}
     for index, op in enumerate(code):
