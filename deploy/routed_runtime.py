@@ -9,6 +9,7 @@ else is as in ``onnx_runtime.py``.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -18,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from onnx_runtime import OnnxFile, find_pictures, photo_rows, show
+from onnx_runtime import OnnxFile, find_pictures, photo_rows, read_pictures, show
 
-from mindyolo_ext.data.image_file import read_image
+from mindyolo_ext.data.text import shown
+from mindyolo_ext.engine.sources import Output
 from mindyolo_ext.evaluation.nms import NMSOptions
 from mindyolo_ext.evaluation.routing import checked_threshold, is_hard, threshold_for
 
@@ -145,27 +147,27 @@ def choose_threshold(entry: OnnxFile, dy_thres: float | None, easy: float | None
 
 
 def annotate(
-    detector: RoutedOnnxDetector, pictures: Sequence[Path], save_dir: Path
+    detector: RoutedOnnxDetector, outputs: Sequence[Output], folder: Path
 ) -> Iterator[tuple[bool, float]]:
     """Annotate pictures into a folder and print the boxes; for each whether it was hard, and its
     milliseconds.
     """
-    for start in range(0, len(pictures), detector.batch_size):
-        paths = pictures[start : start + detector.batch_size]
-        images = [read_image(path) for path in paths]
+    readable = read_pictures(outputs)
+    while batch := list(itertools.islice(readable, detector.batch_size)):
+        images = [image for _, image in batch]
         begin = time.perf_counter()
         found = detector.predict_batch(images)
-        spent = (time.perf_counter() - begin) * 1e3 / len(paths)
-        for path, image, rows, easiness, hard in zip(
-            paths, images, found, detector.easiness, detector.hard
+        spent = (time.perf_counter() - begin) * 1e3 / len(batch)
+        for (output, image), rows, easiness, hard in zip(
+            batch, found, detector.easiness, detector.hard
         ):
             show(
                 image,
                 rows,
                 detector.class_names,
-                save_dir / path.name,
-                f"{path}: {len(rows)} boxes, {'hard' if hard else 'easy'} ({easiness:.4f}), "
-                f"{spent:.1f} ms",
+                folder / output.target,
+                f"{shown(str(output.path), 300)}: {len(rows)} boxes, "
+                f"{'hard' if hard else 'easy'} ({easiness:.4f}), {spent:.1f} ms",
             )
             yield bool(hard), spent
 
@@ -208,16 +210,15 @@ def main() -> None:
             dy_thres=options.dy_thres,
             easy=options.easy,
         )
-        pictures = find_pictures(places)
-        options.save_dir.mkdir(parents=True, exist_ok=True)
-        routed = np.array(list(annotate(detector, pictures, options.save_dir)))
+        outputs, folder = find_pictures(places, options.save_dir)
+        routed = np.array(list(annotate(detector, outputs, folder)))
         share, spent = 1 - routed[:, 0].mean(), routed[:, 1].mean()
         print(
             f"{len(routed)} pictures, {100 * share:.1f} % easy at threshold "
             f"{detector.dy_thres:.6f}, {spent:.1f} ms "
             "per picture on average"
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
 
 

@@ -1,38 +1,37 @@
 """Files that appear whole or not at all."""
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mindyolo_ext.errors import UserError, WriteError
 
-UNFINISHED = ".*.tmp.*"  # pattern of the files that a killed process leaves
+UNFINISHED = ".*.tmp*"  # pattern of what a killed process may leave
+_NAMELESS = getattr(os, "O_TMPFILE", None)  # Linux
+_HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
+_LONGEST_STEM = 40  # letters of the name that the unfinished file keeps: file systems have limits
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write; at the end it is flushed to the disk and takes the place of
-    ``path``. If the block fails nothing of it stays, and neither does ``path`` change.
+def replacing(path: Path, *, nameless: bool = False) -> Iterator[Path]:
+    """A file to write; at the end it is flushed to the disk and takes the place of ``path``. If the
+    block fails nothing of it stays, and neither does ``path`` change.
+
+    Args:
+        nameless: write to a file without a name where the system has such, so that even a killed
+            process leaves nothing; not for writers that look at the ending of the name.
 
     Raises: WriteError if the disk refuses.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
-        )
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        with _unfinished(path, nameless) as temporary:
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())
-            _sync(temporary)
-            os.replace(temporary, path)
-            _sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
     except UserError:
         raise
     except OSError as error:
@@ -41,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises: WriteError if the disk refuses."""
-    with replacing(path) as unfinished:
+    with replacing(path, nameless=True) as unfinished:
         unfinished.write_bytes(content)
 
 
@@ -52,6 +51,79 @@ def write_text(path: Path, text: str) -> None:
     Raises: WriteError if the disk refuses.
     """
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Write ``value`` as UTF-8 JSON, whole or not at all.
+
+    A byte of a file name that is no UTF-8 becomes an escape such as ``\\udcd5``: the file is valid,
+    and ``os.fsencode`` of the text that ``json.load`` gives is the name again.
+
+    Raises: ValueError for a number that JSON cannot hold (NaN, infinity); WriteError if the disk
+        refuses.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    write_bytes(path, _HALF_CHARACTERS.sub(_escaped, text).encode() + b"\n")
+
+
+def _escaped(half: re.Match[str]) -> str:
+    return f"\\u{ord(half.group()):04x}"
+
+
+@contextmanager
+def _unfinished(path: Path, nameless: bool) -> Iterator[Path]:
+    """A file to write beside ``path``, which it replaces at the end."""
+    handle = _open_nameless(path.parent) if nameless else None
+    if handle is None:
+        with _named(path) as temporary:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            _sync(temporary)
+            os.replace(temporary, path)
+    else:
+        try:
+            yield Path(f"/proc/self/fd/{handle}")
+            _flush(handle)
+            _give_name(handle, path)
+        finally:
+            os.close(handle)
+    _sync(path.parent)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[Path]:
+    """An empty file beside ``path`` with its ending; deleted if it is still there at the end."""
+    handle, name = tempfile.mkstemp(
+        prefix=f".{path.stem[:_LONGEST_STEM]}.", suffix=f".tmp{path.suffix}", dir=path.parent
+    )
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _open_nameless(folder: Path) -> int | None:
+    """Handle of a new file without a name, None where system or disk has none."""
+    if _NAMELESS is None or not os.path.isdir("/proc/self/fd"):
+        return None
+    with suppress(OSError):
+        return os.open(folder, _NAMELESS | os.O_RDWR, 0o666)
+    return None
+
+
+def _give_name(handle: int, path: Path) -> None:
+    """Put the nameless file in the place of ``path``: a link cannot replace a file, a move can."""
+    start = f".{path.stem[:_LONGEST_STEM]}."
+    temporary = Path(tempfile.mktemp(prefix=start, suffix=".tmp", dir=path.parent))
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Python follows the link below /proc only if it is given a folder
+        os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=folder, follow_symlinks=True)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(folder)
 
 
 def _umask() -> int:
@@ -65,6 +137,11 @@ def _sync(path: Path) -> None:
     """Flush a file or folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        _flush(handle)
     finally:
         os.close(handle)
+
+
+def _flush(handle: int) -> None:
+    """Flush an open file or folder to the disk."""
+    os.fsync(handle)

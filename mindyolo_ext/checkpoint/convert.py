@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from mindyolo_ext.atomic import replacing
+from mindyolo_ext.atomic import write_text
 from mindyolo_ext.checkpoint.names import (
     COUNTER,
     Mapped,
@@ -321,8 +321,7 @@ def _in_other_format(source: Path, target: Path) -> ConversionReport:
 def _reported(result: ConversionReport, path: str | Path | None) -> ConversionReport:
     """``result``, after writing it to ``path`` if there is one."""
     if path is not None:
-        with replacing(Path(path)) as unfinished:
-            unfinished.write_text(result.to_json() + "\n", encoding="utf-8")
+        write_text(Path(path), result.to_json() + "\n")
     return result
 
 

@@ -87,14 +87,11 @@ def write_safetensors(
 
     Raises: OSError if the disk refuses.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    try:
-        save_file(ordered, path, metadata=dict(metadata))
-    except SafetensorError as error:  # the disk is full, for example
-        raise OSError(str(error)) from error
+    # ``save_file`` would write a file of its own beside ``path``, which a kill leaves there
+    Path(path).write_bytes(save(ordered, metadata=dict(metadata)))
 
 
 def _content(content: mmap.mmap) -> SafetensorsContent:

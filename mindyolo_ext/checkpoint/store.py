@@ -47,8 +47,8 @@ def save_checkpoint(
             )
     arrays = {name: np.asarray(array) for name, array in parameters.items()}
     try:
-        with replacing(path) as unfinished:
-            _write(unfinished, arrays, metadata)
+        with replacing(path, nameless=True) as unfinished:
+            _write(unfinished, path.suffix, arrays, metadata)
     except CheckpointError:
         raise
     except ValueError as error:
@@ -100,9 +100,11 @@ def read_own(path: Path) -> tuple[dict[str, np.ndarray], str | bytes | None]:
     return arrays, None if text is None else text.tobytes()
 
 
-def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata) -> None:
-    """Write the format that ``path`` ends in."""
-    if path.suffix == ".safetensors":
+def _write(
+    path: Path, suffix: str, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata
+) -> None:
+    """Write the format whose files end in ``suffix``."""
+    if suffix == ".safetensors":
         sealed = seal(metadata, arrays, with_order=True)
         write_safetensors(path, arrays, {"format": "np", METADATA_KEY: sealed})
     else:

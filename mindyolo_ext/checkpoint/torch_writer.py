@@ -67,7 +67,10 @@ def write_torch_checkpoint(
                 + ", ".join(_STORAGE_TYPES)
             )
         arrays[name] = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
-    with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+    with (
+        replacing(path, nameless=True) as unfinished,
+        zipfile.ZipFile(unfinished, "w") as archive,
+    ):
         _put(archive, "data.pkl", _object(arrays, wrap, beside or {}))
         _put(archive, "byteorder", b"little")
         for index, array in enumerate(arrays.values()):

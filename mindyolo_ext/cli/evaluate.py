@@ -107,6 +107,7 @@ def _write_metrics(
     predictor: "Predictor", dataset: "Dataset", config: "Config", folder: Path
 ) -> None:
     """Evaluate on all ranks; rank 0 writes and logs the tables and curves."""
+    from mindyolo_ext import atomic
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.visual.curves import plot_f1_curves, plot_pr_curves
@@ -126,7 +127,7 @@ def _write_metrics(
     text = result.table()
     plot_pr_curves(result.coco, folder / "pr_curves.png")
     plot_f1_curves(result.coco, folder / "f1_curves.png")
-    (folder / "metrics.txt").write_text(text + "\n", encoding="utf-8")
+    atomic.write_text(folder / "metrics.txt", text + "\n")
     logger.info("\n%s", text)
     logger.info("detections.json, metrics.txt, pr_curves.png, f1_curves.png: %s", folder)
 

@@ -40,6 +40,7 @@ from mindyolo_ext.checkpoint.store import (
 from mindyolo_ext.config import Config, TrainConfig
 from mindyolo_ext.contracts import Model, Predictor, StepClock, Stepped
 from mindyolo_ext.data.loader import Loader
+from mindyolo_ext.data.readiness import require_ready
 from mindyolo_ext.data.targets import padded_count
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.build import (
@@ -129,6 +130,7 @@ class _Run:
                 f"{len(self.dataset.class_names)} classes"
             )
         self.validation = split_dataset(config, "val") if config.train.run_eval else None
+        require_ready(self.dataset, self.validation)
         if config.train.run_eval:
             check_backend(config.eval.backend)
         self.model = self._build_model()

@@ -79,7 +79,7 @@ def test_mindspore_loads_it_by_plain_names(tmp_path):
     assert np.array_equal(cell.weight.asnumpy(), PARAMETERS["conv.weight"])
 
 
-@pytest.mark.parametrize("step", ["_write", "_sync", "replace"])
+@pytest.mark.parametrize("step", ["_write", "_flush", "replace"])
 def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, suffix, step):
     path = tmp_path / f"x{suffix}"
     save_checkpoint(path, PARAMETERS, METADATA)
@@ -91,7 +91,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, suffix, step):
                 stream.write(before[:50])
         raise OSError("disk full")
 
-    monkeypatch.setattr({"_write": store, "_sync": atomic, "replace": os}[step], step, fail)
+    monkeypatch.setattr({"_write": store, "_flush": atomic, "replace": os}[step], step, fail)
     with pytest.raises(WriteError, match=rf"x\{suffix}: cannot be written \(disk full\)"):
         save_checkpoint(path, {"a": np.zeros(3)}, METADATA)
     assert path.read_bytes() == before
