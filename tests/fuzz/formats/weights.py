@@ -54,7 +54,7 @@ def safetensors_file(random: Random, sound: bool) -> Files:
         header["__metadata__"] = {"mindyolo_ext": text.decode("utf-8", "replace")}
     content = json.dumps(header).encode()
     length = len(content)
-    if not sound and random.random() < 0.8:
+    if not sound and random.random() < 0.6:
         content = dumps(mutate_tree(random, header, raw=True), random)
         length = len(content)
         if random.random() < 0.2:
