@@ -82,9 +82,3 @@ def test_number_that_json_lacks_leaves_the_old_file(tmp_path: Path) -> None:
         atomic.write_json(path, [float("nan")])
     assert path.read_text() == "[]"
     assert os.listdir(tmp_path) == ["a.json"]
-
-
-def test_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match="cannot be written"):
-        atomic.write_text(tmp_path / "file" / "a.txt", "text")

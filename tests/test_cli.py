@@ -778,7 +778,7 @@ def test_check_data_looks_at_both_sets(command: Command, tmp_path: Path):
     status, output = check("--split", "val", names="[dog, cat]")
     assert status == 0 and "in another order, which are matched by name" in output
     status, output = check(val="gone")
-    assert status == 1 and "data.val: no such file or folder" in output
+    assert status == 1 and "data.val: images: no such file or folder" in output
     status, _ = check("--set", "train.run_eval=false", val="gone")
     assert status == 0
     (tmp_path / "t/labels/0.txt").write_text("7 0.5 0.5 0.2 0.2\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.image_file import image_orientation, image_size
+from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, image_orientation, image_size
 from mindyolo_ext.data.text import MAX_CLASSES, shown
 from mindyolo_ext.data.types import Problem
 from mindyolo_ext.errors import DataError, MissingFileError
@@ -73,7 +73,8 @@ class Collector:
             readable image.
         """
         try:
-            size, is_turned = image_size(path), image_orientation(path) > 4
+            size = image_size(path)
+            is_turned = written != size and image_orientation(path) > 4  # rarely looked at
         except MissingFileError:
             return written  # ``add`` notes it
         except DataError as error:
@@ -178,7 +179,8 @@ class Collector:
         if strict:
             raise_faults(self.name, self.problems)
             if not self._paths:
-                raise DataError(f"{self.name}: wanted at least one image, got none")
+                kinds = ", ".join(IMAGE_SUFFIXES)
+                raise DataError(f"{self.name}: wanted at least one image, got none ({kinds})")
         return dataset_class(
             self.name,
             self.class_names,

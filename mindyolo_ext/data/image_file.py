@@ -15,7 +15,7 @@ import numpy as np
 from mindyolo_ext import atomic
 from mindyolo_ext.data.image_header import FORMATS, ImageHeader, foreign_kind, read_header
 from mindyolo_ext.data.text import shown
-from mindyolo_ext.errors import DataError, MissingFileError, UsageError
+from mindyolo_ext.errors import DataError, MissingFileError, UsageError, UserError
 
 IMAGE_SUFFIXES = (
     ".bmp",
@@ -102,12 +102,13 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def image_orientation(path: str | Path) -> int:
-    """EXIF's orientation, 1..8, that ``read_image`` applies; 5 and more exchange height and width.
-
-    Raises: as ``image_size``.
-    """
-    with _opened(path) as file:
-        return _checked_header(file, shown(str(path), 300)).orientation
+    """EXIF's orientation 1..8 from the file's header, 1 (as stored) where it cannot be read."""
+    try:
+        with _opened(path) as file:
+            header = read_header(file)
+    except (UserError, OSError):
+        return 1
+    return 1 if header is None else header.orientation
 
 
 def _opened(path: str | Path) -> BinaryIO:

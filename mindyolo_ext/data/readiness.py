@@ -10,6 +10,7 @@ import numpy as np
 from mindyolo_ext.class_match import Relation, listed, match_classes
 from mindyolo_ext.data.collector import raise_faults
 from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
 from mindyolo_ext.data.text import shown
 from mindyolo_ext.data.types import Problem
 
@@ -116,7 +117,7 @@ def _why(dataset: Dataset) -> str:
     """A reason why no box is there."""
     counts = dataset.problem_counts()
     if not len(dataset):
-        return ", for there is no image"
+        return f", for there is no image ({', '.join(IMAGE_SUFFIXES)})"
     if counts["no label file"] == len(dataset):
         first = _first(dataset, "no label file", "the first was looked for at")
         return f", for no image has a label file{first}; the key labels says where they lie"

@@ -57,17 +57,20 @@ def whole(value: Any) -> int | None:
     return value
 
 
-def find_path(text: str | Path | Sequence[str], *folders: str | Path) -> Path:
+def find_path(text: str | Path | Sequence[str], *folders: str | Path, key: str = "") -> Path:
     """Find the file or folder ``text``, if it is relative in the first of ``folders`` that has it.
 
     Of a list, the first that exists is taken. A name with ``*`` means the one file it matches.
+
+    Args:
+        key: of the recipe, for messages.
 
     Raises: MissingFileError that lists the places tried; DataError if a pattern matches several
         files, or for something else than text.
     """
     texts = [text] if isinstance(text, (str, Path)) else text
     if not isinstance(texts, Sequence) or not all(isinstance(one, (str, Path)) for one in texts):
-        raise DataError(f"wanted the path of a file or folder, got {shown(text)}")
+        raise DataError(f"{_head(key)}wanted the path of a file or folder, got {shown(text)}")
     places = list(
         dict.fromkeys(os.path.normpath(Path(folder) / one) for one in texts for folder in folders)
     )
@@ -82,7 +85,12 @@ def find_path(text: str | Path | Sequence[str], *folders: str | Path) -> Path:
         if matches:
             return Path(matches[0])
     tried = ", ".join(shown(place, 300) for place in places)
-    raise MissingFileError(f"no such file or folder: {tried or 'no path at all'}")
+    raise MissingFileError(f"{_head(key)}no such file or folder: {tried or 'no path at all'}")
+
+
+def _head(key: str) -> str:
+    """``KEY: `` for a message, empty without a key."""
+    return f"{key}: " if key else ""
 
 
 def read_bytes(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> bytes:
@@ -126,10 +134,19 @@ def read_text(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> str:
         where, line = shown(str(path), 300), content[: error.start].count(b"\n") + 1
         raise DataError(
             f"{where}: wanted UTF-8 text, got byte {content[error.start]:#04x} at {error.start} "
-            f"(line {line}); convert it, for example from GBK: iconv -f GBK -t UTF-8 "
-            f"{shlex.quote(where)} > new{os.path.splitext(where)[1]}"
+            f"(line {line}); {_remedy(content, where)}"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _remedy(content: bytes, where: str) -> str:
+    """What to do with a file that is not UTF-8."""
+    if b"\0" in content:  # text in no encoding of one or several bytes has it
+        return "is it a text file at all?"
+    return (
+        "convert it, for example from GBK: iconv -f GBK -t UTF-8 "
+        f"{shlex.quote(where)} > new{os.path.splitext(where)[1]}"
+    )
 
 
 def read_lines(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> Iterator[tuple[int, str]]:

@@ -57,6 +57,11 @@ def test_other_encodings_are_refused_with_the_remedy(tmp_path: Path) -> None:
         read_text(file)
 
 
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is it a text file at all"):
+        read_text(put(tmp_path / "a.names", b"\x89PNG\0\0"))
+
+
 def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="wanted a file, got a folder"):
         read_text(tmp_path)

@@ -79,7 +79,8 @@ def read_coco(
 
     Raises: MissingFileError, or DataError that names the file and the annotation.
     """
-    folder, file = find_path(images, data_root), find_path(annotations, data_root)
+    folder = find_path(images, data_root, key="images")
+    file = find_path(annotations, data_root, key="annotations")
     content = _read(file)
     label_of = {category["id"]: label for label, category in enumerate(content.categories)}
     names = [category["name"] for category in content.categories]

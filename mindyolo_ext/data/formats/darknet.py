@@ -91,6 +91,11 @@ def parse_data_file(path: str | Path) -> DataFile:
         spaces may surround ``=``, a value may contain ``=``, comments are allowed, and darknet's
         keys too: ``valid`` is ``val``, those of its own programs are left out with a word.
     """
+    if Path(path).suffix.lower() in (".yaml", ".yml"):
+        raise DataError(
+            f"{path}: wanted a .data file with lines key=value, got a yaml file; describe it in a "
+            "recipe: data.train: {format: yolo, data: FILE.yaml, split: train}"
+        )
     known = [field.name for field in fields(DataFile)]
     values: dict[str, Any] = {}
     for number, line in read_lines(path, most=MAX_NAMES_BYTES):
@@ -168,7 +173,7 @@ def read_darknet(
     """
     if split not in ("train", "val"):
         raise ConfigError(f"data (format darknet): split must be train or val, got {split!r}")
-    file = find_path(data, data_root)
+    file = find_path(data, data_root, key="data")
     settings = parse_data_file(file)
     list_name = settings.train if split == "train" else settings.val
     if list_name is None or settings.names is None:

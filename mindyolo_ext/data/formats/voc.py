@@ -26,7 +26,7 @@ from mindyolo_ext.data.text import (
     shown,
     whole,
 )
-from mindyolo_ext.errors import ConfigError, DataError
+from mindyolo_ext.errors import ConfigError, DataError, MissingFileError
 from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 1.0  # pixels; programs disagree where counting starts
@@ -192,8 +192,17 @@ def _image_sets(
     found = []
     for one in sets:
         folder = Path(str(one["root"]))
-        folder = find_path([str(folder), str(folder.parent / "VOCdevkit" / folder.name)], data_root)
-        found.append((folder, find_path(f"ImageSets/Main/{one['split']}.txt", folder)))
+        places = [str(folder), str(folder.parent / "VOCdevkit" / folder.name)]
+        folder = find_path(places, data_root, key="root")
+        try:
+            list_file = find_path(f"ImageSets/Main/{one['split']}.txt", folder, key="split")
+        except MissingFileError as error:
+            raise MissingFileError(
+                f"{error}. It holds one image name without suffix a line; for all images: mkdir -p "
+                f"{folder}/ImageSets/Main; (cd {folder}/Annotations && ls *.xml | sed 's/.xml$//') "
+                f"> {folder}/ImageSets/Main/{one['split']}.txt"
+            ) from None
+        found.append((folder, list_file))
     return found
 
 
@@ -203,7 +212,7 @@ def _listed(collector: Collector, folder: Path, list_file: Path) -> list[tuple[s
     A line is the image's name without suffix, which may hold spaces; in VOC's lists of one class
     -1, 0 or 1 follows.
     """
-    home = find_path("JPEGImages", folder)
+    home = find_path("JPEGImages", folder, key="root")
     images: dict[str, list[str]] = {}  # by name without suffix
     for path in sorted(home.rglob("*"), key=lambda path: (path.suffix.lower() != ".jpg", path)):
         if path.suffix.lower() in IMAGE_SUFFIXES:

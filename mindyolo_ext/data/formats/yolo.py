@@ -85,10 +85,10 @@ def read_yolo(
         found = _described(data, str(split), data_root)
     else:
         found = _Description(str(images), read_names(names or [], data_root))
-        found.sources.append(find_path(str(images), data_root))
+        found.sources.append(find_path(str(images), data_root, key="images"))
     shape = kpt_shape if kpt_shape is not None else found.kpt_shape
     collector = Collector(found.name, found.names, relative=True, tolerance=BOX_TOLERANCE)
-    label_folder = None if labels is None else find_path(labels, data_root)
+    label_folder = None if labels is None else find_path(labels, data_root, key="labels")
     pairs = _pairs(collector, found.sources, data_root, label_folder)
     if missing_labels == "skip":
         pairs = _with_labels(collector, pairs)
@@ -169,7 +169,7 @@ class _Description:
 
 def _described(data: str, split: str, data_root: str | Path) -> _Description:
     """What a yaml file says of one split."""
-    file = find_path(data, data_root)
+    file = find_path(data, data_root, key="data")
     content: Any = load_yaml(read_text(file, most=4 * MAX_BYTES), str(file), as_text=True)
     if not isinstance(content, dict):
         kind = type(content).__name__
