@@ -111,7 +111,7 @@ def read_bytes(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> bytes:
                 f"{found.st_size / 2**20:,.0f} MB; is it another kind of file?"
             )
         with open(path, "rb") as file:
-            return file.read(most)
+            return file.read(found.st_size)  # Python sets aside as many bytes as may be read
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"{where}: no such file") from None
     except (OSError, ValueError) as error:

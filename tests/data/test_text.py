@@ -1,6 +1,7 @@
 """Paths, texts and names of a data set."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,13 @@ def test_names_that_are_refused(names: object, message: str) -> None:
 def test_names_file_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"names: no such .*gone.*wanted a list such as"):
         read_names("gone", tmp_path)
+
+
+def test_a_small_file_takes_little_however_large_it_might_be(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[]", encoding="utf-8")
+    tracemalloc.start()
+    try:
+        assert read_text(tmp_path / "a.json", most=1 << 33) == "[]"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
