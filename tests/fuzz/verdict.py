@@ -17,7 +17,8 @@ MAX_SECONDS = 2.0  # of processor time, so that a busy machine changes no verdic
 MAX_BYTES = 500 << 20  # above what the process holds at rest
 MAX_MESSAGE = 10_000  # characters
 ACCEPTED, REFUSED, UNCLEAR = "accepted", "refused", "unclear message"
-OTHER, SLOW, FAT, FOREIGN = "other exception", "slow", "fat", "foreign code"
+OTHER, FOREIGN = "other exception", "foreign code"
+SLOW, FAT = f"slower than {MAX_SECONDS:g} s", f"above {MAX_BYTES >> 20} MB"
 FORBIDDEN = (UNCLEAR, OTHER, SLOW, FAT, FOREIGN)  # the last is the worst
 
 
