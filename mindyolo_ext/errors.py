@@ -6,7 +6,12 @@ exception too, so ``except ValueError`` around a library call keeps working.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+_BRIEF = reprlib.Repr()  # stops early, so that a list of millions costs nothing
+_BRIEF.maxlist = _BRIEF.maxdict = _BRIEF.maxtuple = 12
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 
 
 class UserError(Exception):
@@ -94,7 +99,7 @@ def shown(value: object, longest: int = 80) -> str:
     """``value`` for a message or a table: printable, and cut to ``longest`` characters."""
     if isinstance(value, int) and value.bit_length() > 128:  # Python may refuse to print it
         return f"a whole number of {value.bit_length()} bits"
-    text = value if isinstance(value, str) else repr(value)
+    text = value if isinstance(value, str) else _BRIEF.repr(value)
     return printable(text if len(text) <= longest else f"{text[:longest]}...")
 
 

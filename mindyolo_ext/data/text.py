@@ -4,7 +4,6 @@ import glob
 import io
 import os
 import re
-import reprlib
 import shlex
 import stat
 from collections import Counter
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 MAX_TEXT_BYTES = 64 * 2**20  # of a list; that of the 118,287 training images of COCO has 4 MB
 MAX_LABEL_BYTES = 4 * 2**20  # of one image; a thousand outlines of a hundred points have 2 MB
@@ -28,20 +27,7 @@ _ENCODINGS = (  # by the mark that a file begins with; UTF-32's begins with UTF-
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-_BRIEF = reprlib.Repr()  # stops early, so that a list of millions costs nothing
-_BRIEF.maxlist = _BRIEF.maxdict = _BRIEF.maxtuple = 12
-_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 _NOT_NAMES = (".json", ".xml", ".yaml", ".yml")
-
-
-def shown(value: object, longest: int = 80) -> str:
-    """``value`` for a message: control characters escaped, and cut to ``longest`` characters."""
-    text = value if isinstance(value, str) else _BRIEF.repr(value)
-    cut = text if len(text) <= longest else f"{text[:longest]}..."
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in cut
-    )
 
 
 def whole(value: Any) -> int | None:
@@ -111,7 +97,7 @@ def read_bytes(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> bytes:
                 f"{found.st_size / 2**20:,.0f} MB; is it another kind of file?"
             )
         with open(path, "rb") as file:
-            return file.read(most)
+            return file.read(found.st_size)  # Python sets aside as many bytes as may be read
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"{where}: no such file") from None
     except (OSError, ValueError) as error:
