@@ -236,7 +236,7 @@ def check_types(values: Mapping[str, Any]) -> None:
     names = values.get("class_names", [])
     _check("class_names", names, all(isinstance(n, str) for n in names), "a list of texts")
     metrics = values.get("metrics", {})
-    numbers = all(isinstance(value, (int, float)) for value in metrics.values())
+    numbers = all(map(_is_number, metrics.values()))
     _check("metrics", metrics, numbers, "a mapping of numbers")
     _check_input(values.get("input_spec", {}))
     _check_extra(values.get("extra", {}))
@@ -263,8 +263,10 @@ def _check_input(spec: Mapping[str, Any]) -> None:
 
 
 def _is_number(value: object) -> bool:
-    """Whether ``value`` is a number that counts or measures."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether ``value`` is a number that counts or measures, of at most 64 bits."""
+    if isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SIZE
 
 
 def _check_extra(extra: Mapping[str, Any]) -> None:
@@ -285,15 +287,11 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
     _check("extra.thresholds", thresholds, isinstance(thresholds, dict), "a mapping")
     values, size = thresholds.get("values"), thresholds.get("size")
     for key, found, most in (("values", values, 11), ("size", size, 2)):
-        good = (
-            isinstance(found, list)
-            and len(found) == most
-            and all(isinstance(value, (int, float)) for value in found)
-        )
+        good = isinstance(found, list) and len(found) == most and all(map(_is_number, found))
         _check(f"extra.thresholds.{key}", found, good, f"{most} numbers")
     for key in ("lowest", "highest", "pictures"):
         found = thresholds.get(key)
-        _check(f"extra.thresholds.{key}", found, isinstance(found, (int, float)), "a number")
+        _check(f"extra.thresholds.{key}", found, _is_number(found), "a number")
 
 
 def _check(key: str, value: object, good: bool, wanted: str) -> None:

@@ -330,6 +330,15 @@ def test_describe_mindir(tmp_path):
             describe(path)
 
 
+THRESHOLDS = {
+    "values": [0.5] * 11,
+    "size": [640, 640],
+    "lowest": 0.1,
+    "highest": 0.9,
+    "pictures": 5,
+}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -337,6 +346,7 @@ def test_describe_mindir(tmp_path):
         ("class_names", "[" * 100_000),
         ("thresholds", "{}"),
         ("thresholds", "x"),
+        ("thresholds", json.dumps(THRESHOLDS | {"values": [10**400] * 11})),
         ("num_classes", "9" * 5000),
     ],
 )
