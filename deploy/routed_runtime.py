@@ -21,8 +21,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from onnx_runtime import OnnxFile, find_pictures, photo_rows, read_pictures, show
 
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.engine.sources import Output
+from mindyolo_ext.errors import shown
 from mindyolo_ext.evaluation.nms import NMSOptions
 from mindyolo_ext.evaluation.routing import checked_threshold, is_hard, threshold_for
 
@@ -86,16 +86,19 @@ class RoutedOnnxDetector:
         fill = [tensors[-1]] * (self.batch_size - len(images))
         arrays = {"images": np.stack([*tensors, *fill])}
         arrays |= self.entry.run(arrays)
-        self.easiness = arrays["easiness"][: len(images)]
-        self.hard = is_hard(self.easiness, self.dy_thres)
-        found = (self._exit(arrays, row) for row in range(len(images)))
+        easiness = arrays["easiness"][: len(images)]
+        hard = is_hard(easiness, self.dy_thres)
+        self.easiness, self.hard = easiness, hard  # of the last call, of whichever thread
+        found = (self._exit(arrays, row, bool(hard[row])) for row in range(len(images)))
         return [
             photo_rows(*pair, self.options, placement) for pair, placement in zip(found, placements)
         ]
 
-    def _exit(self, arrays: Mapping[str, np.ndarray], row: int) -> tuple[np.ndarray, np.ndarray]:
+    def _exit(
+        self, arrays: Mapping[str, np.ndarray], row: int, hard: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (A, 4) and scores (A, K) of picture ``row`` of the batch by its own exit."""
-        part = self.parts["second" if self.hard[row] else "first"]
+        part = self.parts["second" if hard else "first"]
         own = {name: array[row : row + 1] for name, array in arrays.items()}
         found = own if part is self.entry else part.run(own)
         return found["boxes"][0], found["scores"][0]

@@ -1,6 +1,5 @@
 """YAML from strangers: safe types only, within stated limits, and errors with file and line."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -12,7 +11,8 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 50  # recipes and data sets nest 5 deep; each level is a level of Python's stack
 # Keys, values and lists with all aliases written out, so that a few lines of aliases of aliases
 # cannot stand for billions
-MAX_NODES = 200_000
+MAX_NODES = 80_000
+MAX_INTEGER_BITS = 64
 
 
 def load_yaml(
@@ -45,13 +45,16 @@ def parse_yaml(
             f"{where}: wanted YAML of at most {MAX_BYTES:,} characters, got {len(text):,}; is it "
             "another kind of file?"
         )
-    loader: _TextLoader | _TypedLoader
     try:
+        _check_limits(text)
         loader = _TextLoader(text) if as_text else _TypedLoader(text)
         node = loader.get_single_node()
+        _check_keys(node)
         return (None if node is None else loader.construct_document(node)), node
     except yaml.YAMLError as problem:
         raise error(_message(problem, where)) from problem
+    except UnicodeError as problem:  # half a character, as of a file name that is no UTF-8
+        raise error(f"{where}: wanted YAML: {problem}") from problem
 
 
 def _message(problem: yaml.YAMLError, where: str) -> str:
@@ -64,74 +67,84 @@ def _message(problem: yaml.YAMLError, where: str) -> str:
     return f"{where}{line}: wanted YAML: {said}"
 
 
-class _Limits(yaml.composer.Composer):
-    """Composes nodes within the limits, and refuses tags and keys that are there twice."""
+def _check_limits(text: str) -> None:
+    """Look at a document's events, of which none is kept, before anything is made of them.
 
-    depth = 0
+    Raises: yaml.YAMLError for what is nested too deep, too large with its aliases written out, or
+        has a tag.
+    """
     nodes = 0  # with aliases written out
-    written_out: dict[int, int]  # nodes of each finished node, by its identity
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        start, before = self.peek_event(), self.nodes
-        self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise _refusal(f"nested more than {MAX_DEPTH} deep", start)
-        is_alias = isinstance(start, yaml.AliasEvent)
-        tag = None if is_alias else start.tag
-        if tag not in (None, "!"):
-            raise _refusal(f"a plain value, got the tag {tag[:80]!r}", start)
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        if is_alias:
-            if id(node) not in self.written_out:
-                raise _refusal(f"alias *{start.anchor} inside of what it stands for", start)
-            self.nodes += self.written_out[id(node)]
-        else:
-            self.nodes += 1
-            self.written_out[id(node)] = self.nodes - before
-        if self.nodes > MAX_NODES:
-            raise _refusal(f"more than {MAX_NODES:,} values, aliases written out", start)
-        return node
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key in _scalars(node):
-            if (key.tag, key.value) in seen:
-                raise _refusal(f"duplicate key {key.value[:80]!r}", key)
-            seen.add((key.tag, key.value))
-        return node
+    written_out: dict[str, int] = {}  # nodes of what each anchor stands for
+    above: list[tuple[str | None, int]] = []  # anchor, and nodes before, of each open collection
+    for event in yaml.parse(text, Loader=_TextLoader):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in written_out:
+                raise _refusal(f"alias *{event.anchor[:80]} before the end of its anchor", event)
+            nodes += written_out[event.anchor]
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = above.pop()
+            written_out |= {anchor: nodes - before} if anchor else {}
+        elif isinstance(event, yaml.NodeEvent):
+            if event.tag not in (None, "!"):
+                raise _refusal(f"a plain value, got the tag {event.tag[:80]!r}", event)
+            nodes += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                above.append((event.anchor, nodes - 1))
+            elif event.anchor:
+                written_out[event.anchor] = 1
+        if len(above) > MAX_DEPTH:
+            raise _refusal(f"nested more than {MAX_DEPTH} deep", event)
+        if nodes > MAX_NODES:
+            raise _refusal(f"more than {MAX_NODES:,} values, aliases written out", event)
 
 
-def _scalars(node: yaml.MappingNode) -> Iterator[yaml.ScalarNode]:
-    """The keys of a mapping that are scalars."""
-    return (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+def _check_keys(root: yaml.Node | None) -> None:
+    """Raises: yaml.YAMLError for a key that is there twice."""
+    waiting, known = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in known:  # an alias
+            continue
+        known.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            waiting += [value for _, value in node.value]
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            seen: set[tuple[str, str]] = set()
+            for key in keys:
+                if (key.tag, key.value) in seen:
+                    raise _refusal(f"duplicate key {key.value[:80]!r}", key)
+                seen.add((key.tag, key.value))
 
 
 def _refusal(text: str, place: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
     return yaml.composer.ComposerError(None, None, text, place.start_mark)
 
 
-class _TypedLoader(_Limits, yaml.SafeLoader):
-    """Numbers, texts, true and false, dates, lists and mappings."""
+# libyaml, where PyYAML was built with it, takes a twentieth of the time
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BaseLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
-    def __init__(self, text: str):
-        yaml.SafeLoader.__init__(self, text)
-        self.written_out = {}
+
+class _TypedLoader(_SafeLoader):
+    """Numbers, texts, true and false, dates, lists and mappings."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
         except (ValueError, OverflowError) as problem:  # no such date, or thousands of digits
             raise _refusal(str(problem).split(";")[0], node) from problem
+        if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+            raise _refusal(
+                f"an integer of {value.bit_length()} bits, at most {MAX_INTEGER_BITS} are read",
+                node,
+            )
+        return value
 
 
-class _TextLoader(_Limits, yaml.BaseLoader):
+class _TextLoader(_BaseLoader):
     """Every scalar as it is written."""
-
-    def __init__(self, text: str):
-        yaml.BaseLoader.__init__(self, text)
-        self.written_out = {}
 
 
 _BOOLEAN = "tag:yaml.org,2002:bool"

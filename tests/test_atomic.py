@@ -40,7 +40,9 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path, nameless):
         raise KeyError
     assert path.read_bytes() == b"first"
     assert os.listdir(path.parent) == ["a.txt"]
-    assert path.stat().st_mode & 0o777 == 0o666 & ~atomic._umask()
+    mask = os.umask(0)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_a_killed_process_leaves_nothing(tmp_path):
@@ -82,3 +84,24 @@ def test_number_that_json_lacks_leaves_the_old_file(tmp_path: Path) -> None:
         atomic.write_json(path, [float("nan")])
     assert path.read_text() == "[]"
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("nameless", [False, True])
+def test_the_disk_is_waited_for_unless_asked_not_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: bool
+) -> None:
+    flushed = []
+    monkeypatch.setattr(atomic, "_flush", flushed.append)
+    for flush in (False, True):
+        with replacing(tmp_path / "a.txt", nameless=nameless, flush=flush) as unfinished:
+            unfinished.write_bytes(b"whole")
+        assert (tmp_path / "a.txt").read_bytes() == b"whole"
+        assert bool(flushed) == flush
+
+
+def test_the_umask_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "umask", None)  # it belongs to all threads
+    with replacing(tmp_path / "a.txt") as unfinished:
+        unfinished.write_bytes(b"whole")
+    write_bytes(tmp_path / "b.txt", b"whole")
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "b.txt"]

@@ -74,3 +74,8 @@ def test_names_in_messages_are_harmless():
 def test_known():
     assert are_known(["cat"]) and are_known(default_names(80))
     assert not are_known([]) and not are_known(["class0", "Class 1", "2", "class_3"])
+
+
+def test_the_largest_lists_take_no_time() -> None:
+    names = [f"a{index}" for index in range(32_768)]  # each with each would be a billion
+    assert match_classes(names, names[::-1]).order == tuple(range(32_768))[::-1]

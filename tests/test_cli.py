@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import cv2
+import label_sets
 import numpy as np
 import pytest
 import yaml
@@ -753,6 +754,38 @@ def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, 
     assert "000001.txt:1: wanted a class index 0..2, got 7" in output
     assert "000002.jpg: wanted a readable image" in output
     assert "error: check-data: 2 faults must be repaired before training" in output
+
+
+def test_check_data_looks_at_both_sets(command: Command, tmp_path: Path):
+    """Training reads both, so a fault of the other set is one of this recipe."""
+    path = tmp_path / "mine.yaml"
+
+    def check(*more: str, names: str = "[cat, dog]", val: str = "v/images") -> tuple[int, str]:
+        data = (
+            f"data: {{root: '{tmp_path}', train: {{format: yolo, images: t/images, names: [cat, "
+            f"dog]}}, val: {{format: yolo, images: {val}, names: {names}}}}}"
+        )
+        path.write_text(data, encoding="utf-8")
+        return command("check-data", "--config", path, *more)
+
+    label_sets.yolo(tmp_path / "t")
+    label_sets.yolo(tmp_path / "v")
+    status, output = check()
+    assert status == 0 and "ready for training" in output
+    for split in ("train", "val"):
+        status, output = check("--split", split, names="[cat, bird]")
+        assert status == 1 and "other classes: 1 (must be repaired)" in output
+    status, output = check("--split", "val", names="[dog, cat]")
+    assert status == 0 and "in another order, which are matched by name" in output
+    status, output = check(val="gone")
+    assert status == 1 and "data.val: images: no such file or folder" in output
+    status, _ = check("--set", "train.run_eval=false", val="gone")
+    assert status == 0
+    (tmp_path / "t/labels/0.txt").write_text("7 0.5 0.5 0.2 0.2\n", encoding="utf-8")
+    status, output = check("--split", "val")  # who evaluates only may have no training images
+    assert status == 0 and "data.train" in output and "0.txt:1: wanted a class index" in output
+    path.write_text("data: {}", encoding="utf-8")
+    assert "data.train is empty" in one_line_error(*command("check-data", "--config", path))
 
 
 @pytest.fixture

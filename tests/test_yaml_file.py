@@ -39,10 +39,10 @@ def test_aliases_and_merges_within_reason() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LAUGHS, r"f.yaml:6: .*more than 200,000 values, aliases written out"),
-        (MERGES, r"f.yaml:6: .*more than 200,000 values, aliases written out"),
-        ("a: &a [*a]", r"f.yaml:1: .*alias \*a inside of what it stands for"),
-        ("a: *b", "f.yaml:1: .*undefined alias"),
+        (LAUGHS, r"f.yaml:6: .*more than 80,000 values, aliases written out"),
+        (MERGES, r"f.yaml:6: .*more than 80,000 values, aliases written out"),
+        ("a: &a [*a]", r"f.yaml:1: .*alias \*a before the end of its anchor"),
+        ("a: *b", r"f.yaml:1: .*alias \*b before"),
         ("x: 1\n" + "[" * 1000, "f.yaml:2: "),
         ("[" * 1000, "f.yaml:1: .*nested more than 50 deep"),
         ("{" * 1000, "f.yaml:1: .*nested more than 50 deep"),
@@ -51,9 +51,10 @@ def test_aliases_and_merges_within_reason() -> None:
         ("? [1]\n: 2", "f.yaml:1: .*unhashable"),
         ('a: "', "f.yaml:1: .*end of stream"),
         ("a\n--- b", "f.yaml:2: .*another document"),
-        ("\x01", "f.yaml: wanted YAML, got unacceptable character"),
+        ("\x01", "f.yaml:?1?: wanted YAML"),
         ("x" * (MAX_BYTES + 1), "f.yaml: wanted YAML of at most"),
         ("a: !!timestamp x", "f.yaml:1: .*a plain value, got the tag"),
+        ("a\udcff: b", "f.yaml: wanted YAML"),
         ('a: !!python/object/apply:os.system ["echo"]', "f.yaml:1: .*a plain value, got the tag"),
     ],
 )

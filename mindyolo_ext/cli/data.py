@@ -70,7 +70,7 @@ def check_data(options: argparse.Namespace) -> None:
     config = read_recipe(options, extra=options.set)
     sets, problems = _read_splits(config, options.split)
     report = check_dataset(sets[options.split])
-    report.problems += problems + _problems_of_sets(config, sets)
+    report.problems += problems + _problems_of_sets(config, sets, options.split)
     logger.info("\n%s", report.table())
     if not report.ok:
         faults = sum(problem.fatal for problem in report.problems)
@@ -111,16 +111,19 @@ def _read_splits(config: "Config", chosen: str) -> tuple[dict[str, "Dataset"], l
     return sets, []
 
 
-def _problems_of_sets(config: "Config", sets: dict[str, "Dataset"]) -> list["Problem"]:
-    """What is wrong with the data sets as such."""
-    from mindyolo_ext.data.readiness import check_before_training, check_boxes, check_recipe_classes
+def _problems_of_sets(config: "Config", sets: dict[str, "Dataset"], chosen: str) -> list["Problem"]:
+    """What is wrong with the chosen data set as such, and with both together."""
+    from mindyolo_ext.data.readiness import (
+        check_before_evaluation,
+        check_before_training,
+        check_recipe_classes,
+    )
 
     names, count = config.data.class_names, config.data.num_classes
-    if "train" not in sets:
-        found = check_boxes(sets["val"], evaluated=True)
-        return found + check_recipe_classes(sets["val"], names, count)
-    found = check_before_training(sets["train"], sets.get("val"))
-    return found + check_recipe_classes(sets["train"], names, count)
+    found = check_recipe_classes(sets[chosen], names, count)
+    if chosen == "train":
+        return found + check_before_training(sets["train"], sets.get("val"))
+    return found + check_before_evaluation(sets["val"], sets.get("train"))
 
 
 def add_assign(parser: argparse.ArgumentParser) -> None:

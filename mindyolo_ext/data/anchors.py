@@ -12,7 +12,7 @@ from scipy.cluster.vq import ClusterError, kmeans2
 
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.formats.label_files import label_path, list_images, parse_label
-from mindyolo_ext.data.text import read_lines
+from mindyolo_ext.data.text import MAX_LABEL_BYTES, read_lines
 from mindyolo_ext.errors import DataError, MissingFileError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
     sizes, without_area = [], []
     for image in list_images(Path(path), data_root):
         label = _label_of(image, path)
-        for number, line in read_lines(label):
+        for number, line in read_lines(label, most=MAX_LABEL_BYTES):
             try:
                 found = parse_label(line)
             except DataError as error:

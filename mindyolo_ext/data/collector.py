@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.image_file import image_orientation, image_size
-from mindyolo_ext.data.text import MAX_CLASSES, shown
+from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, image_orientation, image_size
+from mindyolo_ext.data.text import MAX_CLASSES
 from mindyolo_ext.data.types import Problem
-from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 logger = logging.getLogger(__name__)
 SIZE_FAULTS = ("other size", "turned labels")  # kinds of problems
@@ -69,16 +69,18 @@ class Collector:
             where: file and place that tell it.
             must_fit: whether any other size is a fault too; otherwise it is a warning.
 
-        Returns: the image's own size, that of the labels without a readable image.
+        Returns: the image's own size; that of the labels where they do not fit, or without a
+            readable image.
         """
         try:
             size = image_size(path)
+            is_turned = written != size and image_orientation(path) > 4  # rarely looked at
         except MissingFileError:
             return written  # ``add`` notes it
         except DataError as error:
             self.report("broken image", path, str(error).removeprefix(f"{path}: "))
             return written
-        if written is None and image_orientation(path) >= 5:
+        if written is None and is_turned:
             message = "EXIF turns it; its boxes are taken to lie on the image as viewers show it"
             self.report("turned image", path, message)
         if written is None or written == size:
@@ -87,18 +89,19 @@ class Collector:
             f"the image is {size[1]}x{size[0]} (width x height), its labels were made for "
             f"{written[1]}x{written[0]} ({where})"
         )
-        if written == size[::-1] and image_orientation(path) >= 5:
+        if written == size[::-1] and is_turned:
             text += (
                 ", the pixels as they are stored, before EXIF turns them upright. Label the "
                 "upright image, or take the orientation out of the file: "
                 f"exiftool -Orientation= {shlex.quote(path)}"
             )
             self.report("turned labels", path, text)
-        elif must_fit or _is_scaled(written, size):
+            return written
+        if must_fit or _is_scaled(written, size):
             text += ", so the boxes would lie elsewhere; was it scaled after labeling?"
             self.report("other size", path, text)
-        else:
-            self.report("odd size", path, text)
+            return written
+        self.report("odd size", path, text)
         return size
 
     def add(
@@ -176,7 +179,8 @@ class Collector:
         if strict:
             raise_faults(self.name, self.problems)
             if not self._paths:
-                raise DataError(f"{self.name}: wanted at least one image, got none")
+                kinds = ", ".join(IMAGE_SUFFIXES)
+                raise DataError(f"{self.name}: wanted at least one image, got none ({kinds})")
         return dataset_class(
             self.name,
             self.class_names,
@@ -199,6 +203,7 @@ class Collector:
         for row, (box, label, place) in enumerate(zip(boxes, labels, where, strict=True)):
             if not 0 <= label <= last:
                 message = f"wanted a class index 0..{last}, got {label}"
+                message += "; is the first class 1 here? It must be 0" if label == last + 1 else ""
                 self.report("class out of range", place, message)
                 keep[row] = False
             elif not np.isfinite(box).all():

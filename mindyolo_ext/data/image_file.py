@@ -13,9 +13,14 @@ import cv2
 import numpy as np
 
 from mindyolo_ext import atomic
-from mindyolo_ext.data.image_header import FORMATS, ImageHeader, foreign_kind, read_header
-from mindyolo_ext.data.text import shown
-from mindyolo_ext.errors import DataError, MissingFileError, UsageError, UserError
+from mindyolo_ext.data.image_header import (
+    FORMATS,
+    ImageHeader,
+    foreign_kind,
+    read_header,
+    still_png,
+)
+from mindyolo_ext.errors import DataError, MissingFileError, UsageError, UserError, shown
 
 IMAGE_SUFFIXES = (
     ".bmp",
@@ -59,6 +64,8 @@ def read_image(path: str | Path) -> np.ndarray:
             raise DataError(f"{name}: cannot be read ({_reason(error)})") from error
     if header.kind == "JPEG":
         _check_jpeg(data, header, name)
+    elif header.kind == "PNG":
+        data = still_png(data)
     image = _decode(data, header, name)
     if header.kind != "TIFF":  # OpenCV always turns these itself
         image = _turned(image, header.orientation)
@@ -88,7 +95,7 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
             f"{shown(str(path), 300)}: cannot write an image of shape {image.shape} with the "
             f"suffix {suffix!r}; use .png or .jpg"
         )
-    atomic.write_bytes(path, data.tobytes())
+    atomic.write_bytes(path, data.tobytes(), flush=False)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -138,6 +145,8 @@ def _checked_header(file: BinaryIO, name: str) -> ImageHeader:
     if header is None:
         seems = f" that look like {kind}" if kind else " that cannot be decoded"
         raise DataError(f"{name}: wanted a readable image ({FORMATS}), got {size} bytes{seems}")
+    if header.breaks_off:
+        raise DataError(_broken_off(header, size, name))
     pixels = max(header.height * header.width, header.largest_part)
     limit = MAX_PIXELS // (2 if header.bits > 8 else 1)
     if pixels > limit:
@@ -158,16 +167,20 @@ def _checked_header(file: BinaryIO, name: str) -> ImageHeader:
     return header
 
 
+def _broken_off(header: ImageHeader, size: int, name: str) -> str:
+    return (
+        f"{name}: wanted a readable image, got a {header.kind} that breaks off after {size} bytes; "
+        "copy it again"
+    )
+
+
 def _check_jpeg(data: bytes, header: ImageHeader, name: str) -> None:
     """Refuse a JPEG that breaks off, which some versions of OpenCV fill with gray, and one of so
     many scans that decoding it takes minutes. Raises: DataError.
     """
     first = data.find(_JPEG_SCAN, header.frame)
     if first < 0 or data.rfind(_END_OF_JPEG, first) < 0:
-        raise DataError(
-            f"{name}: wanted a readable image, got a JPEG that breaks off after {len(data)} bytes; "
-            "copy it again"
-        )
+        raise DataError(_broken_off(header, len(data), name))
     scans = data.count(_JPEG_SCAN, first)
     limit = min(MAX_JPEG_SCANS, 20 * MAX_PIXELS // (header.height * header.width))
     if scans > limit:

@@ -5,6 +5,7 @@ bounded: at most ``_MOST_PARTS`` segments, chunks or stray bytes are looked at, 
 EXIF block is read as a whole.
 """
 
+import io
 import os
 import struct
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ _ORIENTATION = 0x0112
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that carry the size
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # JPEG markers without a body
 _LOGARITHMIC = (32844, 32845)  # values of a TIFF's tag for the meaning of its numbers
+_STILL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # chunks of a PNG
 _FOREIGN = (
     (0, b"GIF8", "a GIF"),
     (4, b"ftyphei", "a HEIC picture"),
@@ -46,6 +48,7 @@ class ImageHeader:
         problem: why the pixels cannot stand for a photo of 8 or 16 bits; empty if they can.
         largest_part: pixels of the largest piece that a decoder has to hold beside the picture.
         frame: byte at which a JPEG's own frame begins, behind any preview.
+        breaks_off: whether a PNG has no end, or a part that reaches beyond the end of the file.
     """
 
     kind: str
@@ -56,6 +59,7 @@ class ImageHeader:
     problem: str = ""
     largest_part: int = 0
     frame: int = 0
+    breaks_off: bool = False
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -82,7 +86,7 @@ def read_header(file: BinaryIO) -> ImageHeader | None:
             header = _read_bmp(file)
         else:
             return None
-    except (struct.error, OverflowError):  # the file ends inside a number
+    except (struct.error, OverflowError, ValueError):  # a place beyond the end or beyond 64 bits
         return None
     return header if header is not None and min(header.height, header.width) > 0 else None
 
@@ -135,25 +139,46 @@ def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
 
 
 def _read_png(file: BinaryIO) -> ImageHeader | None:
-    file.seek(8)
-    header, orientation = None, 1
-    for _ in range(_MOST_PARTS):
-        head = file.read(8)
-        if len(head) < 8:
-            break
-        length, name = struct.unpack(">I4s", head)
-        begin = file.tell()
-        if name == b"IHDR":
-            width, height, bits = _unpack(file, ">IIB")
-            header = ImageHeader("PNG", height, width, bits=bits)
+    size = file.seek(0, os.SEEK_END)
+    shape, orientation, breaks_off, name = None, 1, False, b""
+    for name, begin, length in _png_chunks(file):
+        breaks_off |= begin + length + 4 > size  # OpenCV reserves what a chunk says before reading
+        if name == b"IHDR" and shape is None:
+            shape = _unpack(file, ">IIB")
         elif name == b"eXIf":
             orientation = exif_orientation(file.read(min(length, _LONGEST_EXIF)))
-        if header is None or name == b"IEND":
-            break
-        file.seek(begin + length + 4)
-    if header is None:
+    if shape is None:
         return None
-    return ImageHeader("PNG", header.height, header.width, orientation, header.bits)
+    width, height, bits = shape
+    breaks_off |= name != b"IEND"
+    return ImageHeader("PNG", height, width, orientation, bits, breaks_off=breaks_off)
+
+
+def still_png(data: bytes) -> bytes:
+    """A PNG without anything but the chunks of a still picture: OpenCV 4.11 crashes on damaged
+    animations.
+    """
+    parts = [
+        data[begin - 8 : begin + length + 4]
+        for name, begin, length in _png_chunks(io.BytesIO(data))
+        if name in _STILL
+    ]
+    return b"".join([data[:8], *parts])
+
+
+def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first byte and length of the chunks to the last; the file stands at that byte."""
+    place = 8
+    for _ in range(_MOST_PARTS):
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        length, name = struct.unpack(">I4s", head)
+        yield name, place + 8, length
+        if name == b"IEND":
+            return
+        place += length + 12
 
 
 def _read_webp(file: BinaryIO) -> ImageHeader | None:

@@ -10,8 +10,9 @@ import numpy as np
 from mindyolo_ext.class_match import Relation, listed, match_classes
 from mindyolo_ext.data.collector import raise_faults
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.text import shown
+from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
 from mindyolo_ext.data.types import Problem
+from mindyolo_ext.errors import shown
 
 logger = logging.getLogger(__name__)
 _MANY = 0.5  # the share of images or boxes above which a fault is the set's, not a box's
@@ -40,9 +41,18 @@ def check_before_training(train: Dataset, val: Dataset | None = None) -> list[Pr
     """
     problems = check_boxes(train) + _unused_classes(train)
     if val is not None:
-        problems += check_boxes(val, evaluated=True)
-        problems += check_classes(train.class_names, val, train.name) + _shared_images(train, val)
+        problems += check_before_evaluation(val, train)
     return list(dict.fromkeys(problems))
+
+
+def check_before_evaluation(val: Dataset, train: Dataset | None = None) -> list[Problem]:
+    """What an evaluation on ``val`` of a network that learns from ``train`` would stop at or
+    measure wrongly; likewise.
+    """
+    problems = check_boxes(val, evaluated=True)
+    if train is not None:
+        problems += check_classes(train.class_names, val, train.name) + _shared_images(train, val)
+    return problems
 
 
 def check_boxes(dataset: Dataset, *, evaluated: bool = False) -> list[Problem]:
@@ -107,7 +117,7 @@ def _why(dataset: Dataset) -> str:
     """A reason why no box is there."""
     counts = dataset.problem_counts()
     if not len(dataset):
-        return ", for there is no image"
+        return f", for there is no image ({', '.join(IMAGE_SUFFIXES)})"
     if counts["no label file"] == len(dataset):
         first = _first(dataset, "no label file", "the first was looked for at")
         return f", for no image has a label file{first}; the key labels says where they lie"

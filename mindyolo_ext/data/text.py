@@ -1,24 +1,25 @@
 """Paths, lines and names in the text files of a data set, and values of messages."""
 
 import glob
+import io
 import os
 import re
-import reprlib
 import shlex
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.errors import DataError, MissingFileError, shown
 
-# Of a label file, a list or a file of names. The list of the 118,287 training images of COCO takes
-# 4 MB, a label file with a thousand outlines of a thousand points 20 MB.
-MAX_TEXT_BYTES = 64 * 2**20
+MAX_TEXT_BYTES = 64 * 2**20  # of a list; that of the 118,287 training images of COCO has 4 MB
+MAX_LABEL_BYTES = 4 * 2**20  # of one image; a thousand outlines of a hundred points have 2 MB
+MAX_NAMES_BYTES = 4 * 2**20  # 128 letters for each of MAX_CLASSES
 # ImageNet has 21,841 classes, the most of all published data sets. The last layer of a network
 # grows with their number.
 MAX_CLASSES = 32_768
+MAX_FAULTS = 10_000  # in one file; one with more is of another kind, and the rest is not read
 MAX_INTEGER = 2**53  # beyond it a JSON reader that knows only floats changes the number
 _ENCODINGS = (  # by the mark that a file begins with; UTF-32's begins with UTF-16's
     (b"\xff\xfe\0\0", "utf-32"),
@@ -26,20 +27,7 @@ _ENCODINGS = (  # by the mark that a file begins with; UTF-32's begins with UTF-
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-_BRIEF = reprlib.Repr()  # stops early, so that a list of millions costs nothing
-_BRIEF.maxlist = _BRIEF.maxdict = _BRIEF.maxtuple = 12
-_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 _NOT_NAMES = (".json", ".xml", ".yaml", ".yml")
-
-
-def shown(value: object, longest: int = 80) -> str:
-    """``value`` for a message: control characters escaped, and cut to ``longest`` characters."""
-    text = value if isinstance(value, str) else _BRIEF.repr(value)
-    cut = text if len(text) <= longest else f"{text[:longest]}..."
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in cut
-    )
 
 
 def whole(value: Any) -> int | None:
@@ -55,17 +43,20 @@ def whole(value: Any) -> int | None:
     return value
 
 
-def find_path(text: str | Path | Sequence[str], *folders: str | Path) -> Path:
+def find_path(text: str | Path | Sequence[str], *folders: str | Path, key: str = "") -> Path:
     """Find the file or folder ``text``, if it is relative in the first of ``folders`` that has it.
 
     Of a list, the first that exists is taken. A name with ``*`` means the one file it matches.
+
+    Args:
+        key: of the recipe, for messages.
 
     Raises: MissingFileError that lists the places tried; DataError if a pattern matches several
         files, or for something else than text.
     """
     texts = [text] if isinstance(text, (str, Path)) else text
     if not isinstance(texts, Sequence) or not all(isinstance(one, (str, Path)) for one in texts):
-        raise DataError(f"wanted the path of a file or folder, got {shown(text)}")
+        raise DataError(f"{_head(key)}wanted the path of a file or folder, got {shown(text)}")
     places = list(
         dict.fromkeys(os.path.normpath(Path(folder) / one) for one in texts for folder in folders)
     )
@@ -80,7 +71,12 @@ def find_path(text: str | Path | Sequence[str], *folders: str | Path) -> Path:
         if matches:
             return Path(matches[0])
     tried = ", ".join(shown(place, 300) for place in places)
-    raise MissingFileError(f"no such file or folder: {tried or 'no path at all'}")
+    raise MissingFileError(f"{_head(key)}no such file or folder: {tried or 'no path at all'}")
+
+
+def _head(key: str) -> str:
+    """``KEY: `` for a message, empty without a key."""
+    return f"{key}: " if key else ""
 
 
 def read_bytes(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> bytes:
@@ -101,7 +97,7 @@ def read_bytes(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> bytes:
                 f"{found.st_size / 2**20:,.0f} MB; is it another kind of file?"
             )
         with open(path, "rb") as file:
-            return file.read(most)
+            return file.read(found.st_size)  # Python sets aside as many bytes as may be read
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"{where}: no such file") from None
     except (OSError, ValueError) as error:
@@ -124,22 +120,29 @@ def read_text(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> str:
         where, line = shown(str(path), 300), content[: error.start].count(b"\n") + 1
         raise DataError(
             f"{where}: wanted UTF-8 text, got byte {content[error.start]:#04x} at {error.start} "
-            f"(line {line}); convert it, for example from GBK: iconv -f GBK -t UTF-8 "
-            f"{shlex.quote(where)} > new{os.path.splitext(where)[1]}"
+            f"(line {line}); {_remedy(content, where)}"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_lines(path: str | Path) -> list[tuple[int, str]]:
-    """(line number from 1, stripped text) of the lines that are not blank.
+def _remedy(content: bytes, where: str) -> str:
+    """What to do with a file that is not UTF-8."""
+    if b"\0" in content:  # text in no encoding of one or several bytes has it
+        return "is it a text file at all?"
+    return (
+        "convert it, for example from GBK: iconv -f GBK -t UTF-8 "
+        f"{shlex.quote(where)} > new{os.path.splitext(where)[1]}"
+    )
+
+
+def read_lines(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> Iterator[tuple[int, str]]:
+    """(line number from 1, stripped text) of the lines that are not blank. The file is read at
+    once.
 
     Raises: as ``read_text``.
     """
-    return [
-        (number, line.strip())
-        for number, line in enumerate(read_text(path).split("\n"), 1)
-        if line.strip()
-    ]
+    lines = io.StringIO(read_text(path, most=most))
+    return ((number, line.strip()) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def read_names(
@@ -156,7 +159,7 @@ def read_names(
     if isinstance(names, (str, Path)):
         file = _names_file(names, *folders, where=where)
         where = str(file)
-        found = [line for _, line in read_lines(file)]
+        found = [line for _, line in read_lines(file, most=MAX_NAMES_BYTES)]
     else:
         found = _listed_names(names, where)
     if len(found) > MAX_CLASSES:

@@ -152,14 +152,20 @@ def load_model(
         config: a recipe; its ``model.name`` must agree and its ``input`` section wins over the
             checkpoint.
 
-    Raises: FileNotFoundError; ValueError if the file or the model is another one.
+    Raises: FileNotFoundError; ValueError if the file or the model is another one, or its metadata
+        describes none.
     """
     values, metadata = load_checkpoint(weight)
     if config is not None and config.model.name and config.model.name != metadata.model:
         raise ConfigError(
             f"{weight}: holds {metadata.model}, but the config wants {config.model.name}"
         )
-    model = model_from(metadata)
+    try:
+        model = model_from(metadata)
+    except (TypeError, ValueError) as error:  # of the builder, for what the metadata says
+        raise CheckpointError(
+            f"{weight}: its metadata describes no network ({metadata.model}: {error})"
+        ) from error
     if config is not None:
         model.input_spec = with_input(model.input_spec, config.input)
     try:

@@ -20,7 +20,6 @@ from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.class_names import default_names
 from mindyolo_ext.data.image_file import read_image, write_image
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
 from mindyolo_ext.engine.sources import (
@@ -34,7 +33,7 @@ from mindyolo_ext.engine.sources import (
 )
 from mindyolo_ext.engine.thresholds import choose_threshold
 from mindyolo_ext.engine.video import VideoReader, copying
-from mindyolo_ext.errors import DataError, UsageError, WriteError
+from mindyolo_ext.errors import DataError, UsageError, WriteError, shown
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.visual.detections import draw_detections
@@ -218,11 +217,13 @@ def predict_sources(
     if folder != wanted:
         logger.info("%s is left as it is; these results go to %s", wanted, folder)
     results = _Results(folder)
+    for problem in sources.problems:
+        results.leave_out(problem)
     try:
         for output in progress.bar(outputs, title="predict"):
             results.add(detector, output)
     finally:
-        results.write(len(outputs))
+        results.write(len(outputs) + len(sources.problems))
     if not results.rows:
         raise DataError(
             f"predict: none of {len(outputs)} files could be read; the first: {results.left_out[0]}"
@@ -259,10 +260,14 @@ class _Results:
             rows = annotate(detector, output.path, self.folder / output.target)
             json.dumps(rows, allow_nan=False)  # one box that is not finite must not spoil the rest
         except _ITEM_ERRORS as error:
-            self.left_out.append(_named(error, output.path))
-            logger.error("left out: %s", self.left_out[-1])
+            self.leave_out(_named(error, output.path))
         else:
             self.rows[output.name] = rows
+
+    def leave_out(self, why: str) -> None:
+        """Report and count a file or source that could not be read."""
+        self.left_out.append(why)
+        logger.error("left out: %s", why)
 
     def write(self, wanted: int) -> None:
         """Write the rows; without any, take the empty folder away. ``wanted``: files to look at."""

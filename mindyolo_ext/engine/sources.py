@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.errors import (
     DataError,
     ExistingFileError,
     MissingFileError,
     UsageError,
     WriteError,
+    shown,
 )
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")
@@ -32,11 +32,13 @@ class Sources:
         paths: pictures and videos, sorted.
         other_files: files beside them that have another suffix.
         folders: folders beside them, and links to folders, that were not looked into.
+        problems: of several sources, why some mean nothing.
     """
 
     paths: list[Path]
     other_files: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def not_looked_at(self) -> str:
         """What else is there, a part of a sentence; empty if nothing is."""
@@ -88,7 +90,8 @@ def find_sources(source: str | Path | Sequence[str | Path]) -> list[Path]:
             taken as a pattern.
 
     Raises: MissingFileError if there is none; UsageError for a file of another kind, a pattern that
-        makes no sense or an address of the network.
+        makes no sense or an address of the network. Of several sources, only if none means
+        anything.
     """
     return survey(source).paths
 
@@ -97,11 +100,19 @@ def survey(source: str | Path | Sequence[str | Path]) -> Sources:
     """``find_sources``, with what was not looked at. Raises: as ``find_sources``."""
     if isinstance(source, (str, Path)):
         return _survey_one(source)
-    found = [_survey_one(one) for one in source]
+    found, errors = [], []
+    for one in source:
+        try:
+            found.append(_survey_one(one))
+        except (DataError, MissingFileError, UsageError) as error:
+            errors.append(error)
+    if not found:
+        raise errors[0] if errors else UsageError("predict: wanted a source, got none")
     return Sources(
         list(dict.fromkeys(path for one in found for path in one.paths)),
         list(dict.fromkeys(path for one in found for path in one.other_files)),
         list(dict.fromkeys(path for one in found for path in one.folders)),
+        [str(error) for error in errors],
     )
 
 

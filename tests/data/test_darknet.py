@@ -159,3 +159,8 @@ def test_values_that_are_refused(tmp_path: Path, text: str, message: str) -> Non
 def test_a_sign_of_number_inside_of_a_path(tmp_path: Path) -> None:
     file = put(tmp_path / "x.data", "train=c#/train;1.txt # a list\n")
     assert parse_data_file(file).train == "c#/train;1.txt"
+
+
+def test_a_yaml_file_is_told_where_it_belongs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"d.yaml: wanted a .data file .*format: yolo"):
+        parse_data_file(put(tmp_path / "d.yaml", "train: images"))

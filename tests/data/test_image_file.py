@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from mindyolo_ext.data import image_file
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, image_size, read_image, write_image
+from mindyolo_ext.data.image_header import still_png
 from mindyolo_ext.errors import DataError, MissingFileError, WriteError
 
 
@@ -238,6 +239,46 @@ def test_endless_jpeg_header_is_given_up(tmp_path: Path, filling: bytes) -> None
         read_image(path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda png: png[:-12],  # without its end
+        lambda png: png[:-12] + struct.pack(">I", 1 << 31) + png[-8:],
+        lambda png: png[:33] + struct.pack(">I4s", (1 << 31) - 1, b"tEXt") + png[33:],
+        lambda png: png[:33] + chunk(b"tEXt", b"") * 100_001 + png[33:],
+    ],
+)
+def test_png_whose_chunks_make_no_sense_never_meets_the_decoder(
+    tmp_path: Path, change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    write_image(path, drawn())
+    path.write_bytes(change(path.read_bytes()))
+    monkeypatch.setattr(cv2, "imdecode", None)  # OpenCV 4.11 would reserve what a chunk says
+    for function in (read_image, image_size):
+        with pytest.raises(DataError, match="a.png: wanted a readable image, got a PNG that bre"):
+            function(path)
+
+
+def test_animated_png_is_its_first_picture_and_the_animation_never_meets_the_decoder(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.png"
+    frames = [Image.fromarray(drawn()[:, :, ::-1]), Image.fromarray(drawn())]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    content = path.read_bytes()
+    assert b"acTL" in content
+    plain = still_png(content)
+    assert not any(name in plain for name in (b"acTL", b"fcTL", b"fdAT"))
+    assert plain.startswith(content[:33]) and plain.endswith(content[-12:])
+    np.testing.assert_array_equal(read_image(path), drawn())
+    # a damage that ends the process with OpenCV 4.11
+    place = content.index(b"IDAT") + 40
+    path.write_bytes(content[:place] + bytes(300) + content[place + 300 :])
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_image(path)
+
+
 def test_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     content = cv2.imencode(".jpg", drawn(), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
@@ -247,6 +288,52 @@ def test_jpeg_of_very_many_scans_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content[:last] + content[last:-2] * 600 + content[-2:])
     with pytest.raises(DataError, match="at most 500 scans"):
         read_image(path)
+
+
+def test_place_beyond_64_bits(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"II+\0" + struct.pack("<HHQ", 8, 0, (1 << 64) - 1))
+    with pytest.raises(DataError, match="wanted a readable image"):
+        read_image(tmp_path / "a.tif")
+
+
+def changed_at_random(content: bytes, rng: np.random.Generator) -> bytes:
+    """The file with some bytes overwritten, cut out, put in or cut off, mostly in its head."""
+    data = bytearray(content)
+    for _ in range(rng.integers(1, 6)):
+        place = int(rng.integers(min(len(data), 300 if rng.random() < 0.7 else len(data))))
+        noise = rng.integers(0, 256, rng.integers(1, 50), np.uint8).tobytes()
+        change = rng.integers(5)
+        if change == 0:
+            data[place] = noise[0]
+        elif change == 1:
+            data[place : place + 4] = b"\xff\xff\xff\x7f"
+        elif change == 2:
+            data[place : place + len(noise)] = b""
+        elif change == 3:
+            data[place:place] = noise
+        else:
+            data = data[: max(int(rng.integers(len(data))), 20)]
+        if len(data) < 20:
+            break
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", ["BMP", "JPEG", "PNG", "TIFF", "WEBP"])
+def test_damaged_files_are_pictures_or_data_errors(tmp_path: Path, form: str) -> None:
+    whole, path = tmp_path / "whole", tmp_path / "damaged.jpg"
+    rng = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(cv2.GaussianBlur(drawn(), (9, 9), 3)).save(whole, form, exif=exif)
+    refused = 0
+    for _ in range(60):
+        path.write_bytes(changed_at_random(whole.read_bytes(), rng))
+        try:
+            assert image_size(path) == read_image(path).shape[:2]
+        except DataError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert 0 < refused <= 60
 
 
 # ---- files that are no pictures ------------------------------------------------------------------

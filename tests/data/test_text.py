@@ -1,14 +1,15 @@
 """Paths, texts and names of a data set."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from label_sets import put
 
 from mindyolo_ext.data import text
-from mindyolo_ext.data.text import find_path, read_lines, read_names, read_text, shown, whole
-from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.data.text import find_path, read_lines, read_names, read_text, whole
+from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_values_in_messages() -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_marked_encodings_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:
     file = put(tmp_path / "a.names", f"猫{end}{end} dog {end}".encode(encoding))
-    assert read_lines(file) == [(1, "猫"), (3, "dog")]
+    assert list(read_lines(file)) == [(1, "猫"), (3, "dog")]
     assert read_names(file) == ["猫", "dog"]
 
 
@@ -55,6 +56,11 @@ def test_other_encodings_are_refused_with_the_remedy(tmp_path: Path) -> None:
     file = put(tmp_path / "a.names", "dog\n狗\n".encode("gbk"))
     with pytest.raises(DataError, match=r"a.names: wanted UTF-8 .*line 2.*iconv -f GBK"):
         read_text(file)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is it a text file at all"):
+        read_text(put(tmp_path / "a.names", b"\x89PNG\0\0"))
 
 
 def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,3 +118,13 @@ def test_names_that_are_refused(names: object, message: str) -> None:
 def test_names_file_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"names: no such .*gone.*wanted a list such as"):
         read_names("gone", tmp_path)
+
+
+def test_a_small_file_takes_little_however_large_it_might_be(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[]", encoding="utf-8")
+    tracemalloc.start()
+    try:
+        assert read_text(tmp_path / "a.json", most=1 << 33) == "[]"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -430,3 +430,10 @@ def test_other_files_beside_the_photo(tmp_path: Path, caplog: pytest.LogCaptureF
     image(tmp_path / "V/JPEGImages/a.bmp")
     assert build_dataset(description, tmp_path).paths[0].endswith("a.jpg")
     assert "1 x two images" in caplog.text and "a.bmp has its name too" in caplog.text
+
+
+def test_a_folder_without_lists(tmp_path: Path) -> None:
+    description = voc(tmp_path)
+    (tmp_path / "V/ImageSets/Main/train.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"split: no such.*train.txt. It holds.*ls \*.xml"):
+        build_dataset(description, tmp_path)

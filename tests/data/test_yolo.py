@@ -234,7 +234,7 @@ def test_names_in_a_yaml_file(tmp_path: Path, tail: str, names: list) -> None:
         ("train: images\nnames: [a]\nkpt_shape: [9999999, 2]", "kpt_shape must be"),
         ("train: " + "a" * 5000 + "\nnames: [a]", "no such file or folder"),
         ('train: "a\\0b"\nnames: [a]', "no such file or folder"),
-        ("[" * 3000, "nested more than 50 deep"),
+        ("[" * 1000, "nested more than 50 deep"),
     ],
 )
 def test_yaml_files_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -430,3 +430,22 @@ def test_other_suffixes_of_jpeg(tmp_path: Path, suffix: str) -> None:
 def test_keys_of_another_type(tmp_path: Path, keys: dict) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(keys))} must be"):
         build_dataset({**yolo(tmp_path), **keys}, tmp_path)
+
+
+def test_files_of_another_kind_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mindyolo_ext.data.formats.label_files.MAX_FAULTS", 3)
+    description = yolo(tmp_path, "x\n" * 9)
+    with pytest.raises(DataError, match="4 faults(.|\n)*0.txt:3: is not read on: 3 faults"):
+        build_dataset(description, tmp_path)
+    put(tmp_path / "l.txt", "x\n" * 9)
+    with pytest.raises(DataError, match=r"4 faults(.|\n)*l.txt:4: is not read on: 3 faults"):
+        build_dataset({**description, "images": "l.txt"}, tmp_path)
+    with pytest.raises(DataError, match="0.jpg: wanted a folder of images or a list"):
+        build_dataset({**description, "images": "images/0.jpg"}, tmp_path)
+
+
+def test_classes_that_count_from_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="wanted a class index 0..1, got 2; is the first class 1"):
+        build_dataset(yolo(tmp_path, "2 0.5 0.5 0.1 0.1\n"), tmp_path)

@@ -147,6 +147,17 @@ def test_boxes_stay_when_the_copy_cannot_be_written(
     assert "0 left out, 2 without a copy" in caplog.text
 
 
+def test_source_that_means_nothing_does_not_end_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw(tmp_path / "a.png")
+    (tmp_path / "notes.txt").touch()
+    rows = predict_sources(OneBox(), sorted(tmp_path.iterdir()), tmp_path / "out")
+    assert list(rows) == ["a.png"]
+    assert f"left out: {tmp_path / 'notes.txt'}: wanted a picture" in caplog.text
+    assert "1 files, 1 rows, 1 left out" in caplog.text
+
+
 def test_second_run_takes_a_folder_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

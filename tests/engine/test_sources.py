@@ -67,8 +67,15 @@ def test_several_sources(tmp_path: Path):
     found = survey([tmp_path / "q", tmp_path / "p" / "b.jpg", tmp_path / "p"])
     assert names(found.paths, tmp_path) == ["q/c.jpg", "p/b.jpg", "p/a.jpg"]
     assert names(found.other_files, tmp_path) == ["q/d.heic"]
-    with pytest.raises(MissingFileError, match="none"):
-        find_sources([tmp_path / "q", tmp_path / "none"])
+    found = survey([tmp_path / "q" / "d.heic", tmp_path / "p", tmp_path / "none"])
+    assert names(found.paths, tmp_path) == ["p/a.jpg", "p/b.jpg"]
+    other, missing = found.problems
+    assert "d.heic: wanted a picture" in other
+    assert "none: no picture or video there" in missing
+    with pytest.raises(MissingFileError, match="none: no picture or video there"):
+        find_sources([tmp_path / "none", tmp_path / "q" / "d.heic"])
+    with pytest.raises(UsageError, match="wanted a source"):
+        find_sources([])
 
 
 def test_pattern_beside_the_working_folder_and_home(

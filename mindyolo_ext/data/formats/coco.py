@@ -13,9 +13,9 @@ import numpy as np
 
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.text import find_path, read_text, shown, whole
+from mindyolo_ext.data.text import find_path, read_text, whole
 from mindyolo_ext.data.types import Problem
-from mindyolo_ext.errors import DataError
+from mindyolo_ext.errors import DataError, shown
 from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 0.5  # pixels; COCO rounds its boxes
@@ -27,7 +27,6 @@ _CROWD: dict[Any, int] = {
     "0": 0,
     "1": 1,
 }  # also 0.0, 1.0, false and true, which equal them
-_HEADER_IS_READ = (".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png")  # without decoding
 
 
 class CocoDataset(Dataset):
@@ -80,7 +79,8 @@ def read_coco(
 
     Raises: MissingFileError, or DataError that names the file and the annotation.
     """
-    folder, file = find_path(images, data_root), find_path(annotations, data_root)
+    folder = find_path(images, data_root, key="images")
+    file = find_path(annotations, data_root, key="annotations")
     content = _read(file)
     label_of = {category["id"]: label for label, category in enumerate(content.categories)}
     names = [category["name"] for category in content.categories]
@@ -92,9 +92,7 @@ def read_coco(
     for image in bar(content.images, title="reading labels", show=sys.stderr.isatty()):
         path, rows = _image_path(folder, image.file_name), rows_of[image.id]
         where = f"{file}: image {image.id}"
-        size = image.size
-        if path.lower().endswith(_HEADER_IS_READ):
-            size = collector.checked_size(path, size, where, must_fit=True)
+        size = collector.checked_size(path, image.size, where, must_fit=True)
         boxes = [row["bbox"] for row in rows]
         collector.add(
             path,

@@ -21,13 +21,13 @@ from mindyolo_ext.data.formats.label_files import (
 from mindyolo_ext.data.text import (
     MAX_CLASSES,
     MAX_INTEGER,
+    MAX_NAMES_BYTES,
     find_path,
     ids_from_names,
     read_lines,
     read_names,
-    shown,
 )
-from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, did_you_mean
+from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, did_you_mean, shown
 from mindyolo_ext.progress import bar
 
 logger = logging.getLogger(__name__)
@@ -90,9 +90,14 @@ def parse_data_file(path: str | Path) -> DataFile:
         spaces may surround ``=``, a value may contain ``=``, comments are allowed, and darknet's
         keys too: ``valid`` is ``val``, those of its own programs are left out with a word.
     """
+    if Path(path).suffix.lower() in (".yaml", ".yml"):
+        raise DataError(
+            f"{path}: wanted a .data file with lines key=value, got a yaml file; describe it in a "
+            "recipe: data.train: {format: yolo, data: FILE.yaml, split: train}"
+        )
     known = [field.name for field in fields(DataFile)]
     values: dict[str, Any] = {}
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, most=MAX_NAMES_BYTES):
         if line[0] in "[#":
             continue
         where = f"{path}:{number}"
@@ -167,7 +172,7 @@ def read_darknet(
     """
     if split not in ("train", "val"):
         raise ConfigError(f"data (format darknet): split must be train or val, got {split!r}")
-    file = find_path(data, data_root)
+    file = find_path(data, data_root, key="data")
     settings = parse_data_file(file)
     list_name = settings.train if split == "train" else settings.val
     if list_name is None or settings.names is None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from mindyolo_ext.data.collector import Collector, raise_faults
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
-from mindyolo_ext.data.text import MAX_INTEGER, read_lines, shown
+from mindyolo_ext.data.text import MAX_FAULTS, MAX_INTEGER, MAX_LABEL_BYTES, read_lines
 from mindyolo_ext.data.types import Problem
-from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 BOX_TOLERANCE = 1e-3  # of the photo; label files round
 _BESIDE_IMAGES = (".txt", ".xml", ".json")  # labels; every other file there is reported
@@ -35,6 +35,8 @@ def find_images(source: Path, data_root: str | Path) -> ImageList:
 
     Raises: MissingFileError or DataError for a list that cannot be read.
     """
+    if source.suffix.lower() in IMAGE_SUFFIXES and source.is_file():
+        raise DataError(f"{source}: wanted a folder of images or a list of them, got an image")
     return _in_folder(source) if source.is_dir() else _in_list(source, data_root)
 
 
@@ -77,6 +79,9 @@ def _in_list(source: Path, data_root: str | Path) -> ImageList:
     """The images that the lines of a file name."""
     result = ImageList()
     for number, line in read_lines(source):
+        if len(result.problems) >= MAX_FAULTS:
+            result.problems.append(too_many_faults(f"{source}:{number}"))
+            break
         if not line.lower().endswith(IMAGE_SUFFIXES):
             message = f"wanted an image ({', '.join(IMAGE_SUFFIXES)}), got {shown(repr(line))}"
             result.problems.append(Problem("malformed line", f"{source}:{number}", message))
@@ -93,6 +98,12 @@ def _in_list(source: Path, data_root: str | Path) -> ImageList:
             problem = Problem("listed twice", str(source), f"{path} stands there {count} times")
             result.problems.append(problem)
     return result
+
+
+def too_many_faults(where: str) -> Problem:
+    """Says that the rest of a file is not read."""
+    message = f"is not read on: {MAX_FAULTS:,} faults; is it another kind of file?"
+    return Problem("malformed file", where, message)
 
 
 def label_path(path: str, image_folder: Path | None, label_folder: Path | None) -> str:
@@ -214,12 +225,17 @@ class LabelReader:
         """Add an image and the boxes of its label file."""
         lines: list[LabelLine] = []
         where: list[str] = []
+        faults = 0
         for number, text in self._lines(path, label):
             place = f"{label}:{number}"
             try:
                 line = parse_label(text, self._key_point_numbers)
             except DataError as error:
                 self._collector.report("malformed label", place, str(error))
+                faults += 1
+                if faults == MAX_FAULTS:
+                    self._collector.problems.append(too_many_faults(place))
+                    break
                 continue
             lines.append(line)
             where.append(place)
@@ -237,19 +253,19 @@ class LabelReader:
             polygons=[line.outline if self._polygons else None for line in lines],
         )
 
-    def _lines(self, path: str, label: str) -> list[tuple[int, str]]:
+    def _lines(self, path: str, label: str) -> Iterator[tuple[int, str]]:
         """The lines of a label file, none with a note where it cannot be read."""
         try:
-            lines = read_lines(label)
+            lines = read_lines(label, most=MAX_LABEL_BYTES)
         except MissingFileError:
             if os.path.isfile(path):  # a missing image is noted by the collector
                 kind = "no label file" if self._missing_allowed else "missing label"
                 message = f"no such label file, wanted one for {path}"
                 self._collector.report(kind, label, message)
-            return []
+            return iter(())
         except DataError as error:
             self._collector.report("malformed label", label, str(error).removeprefix(f"{label}: "))
-            return []
+            return iter(())
         other = self._image_of.setdefault(label, path)
         if other != path:
             message = f"is the label file of {other} and of {path}; rename one with a label file"

@@ -14,24 +14,25 @@ from pathlib import Path
 
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.formats.label_files import too_many_faults
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
 from mindyolo_ext.data.text import (
+    MAX_FAULTS,
     find_path,
     ids_from_names,
     read_bytes,
     read_lines,
     read_names,
-    shown,
     whole,
 )
-from mindyolo_ext.errors import ConfigError, DataError
+from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, shown
 from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 1.0  # pixels; programs disagree where counting starts
 _DIFFICULT = ("ignore", "keep", "drop")
 _YES = ("1", "true", "yes")
 _NO = ("", "0", "false", "no", "unspecified")
-_MAX_XML_BYTES = 16 * 2**20  # an annotation of a thousand objects has 0.3 MB
+_MAX_XML_BYTES = 4 * 2**20  # an annotation of a thousand objects has 0.3 MB
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 # Programs that declare the smaller one write letters of the larger one, which contains it
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}
@@ -190,8 +191,17 @@ def _image_sets(
     found = []
     for one in sets:
         folder = Path(str(one["root"]))
-        folder = find_path([str(folder), str(folder.parent / "VOCdevkit" / folder.name)], data_root)
-        found.append((folder, find_path(f"ImageSets/Main/{one['split']}.txt", folder)))
+        places = [str(folder), str(folder.parent / "VOCdevkit" / folder.name)]
+        folder = find_path(places, data_root, key="root")
+        try:
+            list_file = find_path(f"ImageSets/Main/{one['split']}.txt", folder, key="split")
+        except MissingFileError as error:
+            raise MissingFileError(
+                f"{error}. It holds one image name without suffix a line; for all images: mkdir -p "
+                f"{folder}/ImageSets/Main; (cd {folder}/Annotations && ls *.xml | sed 's/.xml$//') "
+                f"> {folder}/ImageSets/Main/{one['split']}.txt"
+            ) from None
+        found.append((folder, list_file))
     return found
 
 
@@ -201,7 +211,7 @@ def _listed(collector: Collector, folder: Path, list_file: Path) -> list[tuple[s
     A line is the image's name without suffix, which may hold spaces; in VOC's lists of one class
     -1, 0 or 1 follows.
     """
-    home = find_path("JPEGImages", folder)
+    home = find_path("JPEGImages", folder, key="root")
     images: dict[str, list[str]] = {}  # by name without suffix
     for path in sorted(home.rglob("*"), key=lambda path: (path.suffix.lower() != ".jpg", path)):
         if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -273,12 +283,17 @@ def _read_objects(
         collector.report("malformed label", str(file), str(error).removeprefix(f"{file}: "))
         return [], None
     rows: list[_Object] = []
+    faults = 0
     for number, item in enumerate(root.findall("object"), 1):
         where = f"{file}: object {number}"
         try:
             row = _object(item, where, label_of, rules)
         except _Refused as refused:
             collector.report(refused.kind, where, refused.message)
+            faults += 1
+            if faults == MAX_FAULTS:
+                collector.problems.append(too_many_faults(where))
+                break
         else:
             rows.append(row)
     height, width = (whole(root.findtext(f"size/{key}")) for key in ("height", "width"))

@@ -19,10 +19,10 @@ from mindyolo_ext.data.formats.label_files import (
     find_images,
     label_path,
 )
-from mindyolo_ext.data.text import find_path, ids_from_names, read_names, read_text, shown, whole
-from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, closest
+from mindyolo_ext.data.text import find_path, ids_from_names, read_names, read_text, whole
+from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, closest, shown
 from mindyolo_ext.progress import bar
-from mindyolo_ext.yaml_file import load_yaml
+from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml
 
 logger = logging.getLogger(__name__)
 _NULL = ("", "~", "null", "Null", "NULL")  # what YAML writes for nothing
@@ -85,10 +85,10 @@ def read_yolo(
         found = _described(data, str(split), data_root)
     else:
         found = _Description(str(images), read_names(names or [], data_root))
-        found.sources.append(find_path(str(images), data_root))
+        found.sources.append(find_path(str(images), data_root, key="images"))
     shape = kpt_shape if kpt_shape is not None else found.kpt_shape
     collector = Collector(found.name, found.names, relative=True, tolerance=BOX_TOLERANCE)
-    label_folder = None if labels is None else find_path(labels, data_root)
+    label_folder = None if labels is None else find_path(labels, data_root, key="labels")
     pairs = _pairs(collector, found.sources, data_root, label_folder)
     if missing_labels == "skip":
         pairs = _with_labels(collector, pairs)
@@ -169,8 +169,8 @@ class _Description:
 
 def _described(data: str, split: str, data_root: str | Path) -> _Description:
     """What a yaml file says of one split."""
-    file = find_path(data, data_root)
-    content: Any = load_yaml(read_text(file), str(file), as_text=True)
+    file = find_path(data, data_root, key="data")
+    content: Any = load_yaml(read_text(file, most=4 * MAX_BYTES), str(file), as_text=True)
     if not isinstance(content, dict):
         kind = type(content).__name__
         raise DataError(f"{file}: wanted the keys {split} and names, got {kind}")
