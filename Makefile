@@ -3,8 +3,9 @@ PYTHON ?= $(shell for v in python3.11 python3.12 python3.10 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SEED ?= 0
 
-.PHONY: demo test test-all lint tables clean
+.PHONY: demo test test-all fuzz lint tables clean
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mindyolo-ext demo
@@ -16,6 +17,10 @@ test: $(STAMP)
 # Every array of every variant, all of it compiled: a process after the other, hours
 test-all: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py
+
+# 50,000 hostile files through every reader; the table goes into docs/security.md. Minutes
+fuzz: $(STAMP)
+	nice -n 15 $(BIN)/python -m tests.fuzz --count 50000 --seed $(SEED) --page docs/security.md
 
 # Tables of README and docs that repeat the families' records, and the page of all settings
 tables: $(STAMP)

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindyolo_ext.class_names import default_names
 from mindyolo_ext.data.image_file import read_image, write_image
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.engine.sources import Output, claim_folder, find_sources, name_outputs
+from mindyolo_ext.errors import shown
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.input_spec import InputSpec, Placement

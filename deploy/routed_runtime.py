@@ -21,8 +21,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from onnx_runtime import OnnxFile, find_pictures, photo_rows, read_pictures, show
 
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.engine.sources import Output
+from mindyolo_ext.errors import shown
 from mindyolo_ext.evaluation.nms import NMSOptions
 from mindyolo_ext.evaluation.routing import checked_threshold, is_hard, threshold_for
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from mindyolo_ext.errors import shown
+
 # The spelling of darknet and Pascal VOC -> that of COCO's own annotation files
 _SYNONYMS = {
     "motorbike": "motorcycle",
@@ -91,15 +93,9 @@ def are_known(names: Sequence[str]) -> bool:
 
 def listed(names: Sequence[str]) -> str:
     """The first names, for a message: control characters escaped, long names cut."""
-    shown = [_printable(name) for name in names[:_MOST_NAMES]]
-    more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _printable(name: str) -> str:
-    """``name`` on one line, cut to a sane length."""
-    cut = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+    first = [shown(name, _LONGEST_NAME) for name in names[:_MOST_NAMES]]
+    more = len(names) - len(first)
+    return ", ".join(first) + (f" and {more} more" if more else "")
 
 
 def _keys(names: Sequence[str]) -> list[str]:

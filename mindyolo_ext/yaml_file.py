@@ -12,6 +12,7 @@ MAX_DEPTH = 50  # recipes and data sets nest 5 deep; each level is a level of Py
 # Keys, values and lists with all aliases written out, so that a few lines of aliases of aliases
 # cannot stand for billions
 MAX_NODES = 80_000
+MAX_INTEGER_BITS = 64
 
 
 def load_yaml(
@@ -131,9 +132,15 @@ class _TypedLoader(_SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
         except (ValueError, OverflowError) as problem:  # no such date, or thousands of digits
             raise _refusal(str(problem).split(";")[0], node) from problem
+        if isinstance(value, int) and value.bit_length() > MAX_INTEGER_BITS:
+            raise _refusal(
+                f"an integer of {value.bit_length()} bits, at most {MAX_INTEGER_BITS} are read",
+                node,
+            )
+        return value
 
 
 class _TextLoader(_BaseLoader):

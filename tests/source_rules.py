@@ -39,7 +39,7 @@ FAMILY_PARTS = {
 MAY_IMPORT = {
     "__init__": {"engine", "former_names", "registry"},  # inside __getattr__ only
     "atomic": {"errors"},
-    "class_match": set(),
+    "class_match": {"errors"},
     "class_names": set(),
     "errors": set(),
     "former_names": set(),

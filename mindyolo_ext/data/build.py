@@ -12,8 +12,7 @@ from mindyolo_ext.data.formats.coco import read_coco
 from mindyolo_ext.data.formats.darknet import read_darknet
 from mindyolo_ext.data.formats.voc import read_voc
 from mindyolo_ext.data.formats.yolo import read_yolo
-from mindyolo_ext.data.text import shown
-from mindyolo_ext.errors import ConfigError, did_you_mean
+from mindyolo_ext.errors import ConfigError, did_you_mean, shown
 
 READERS: dict[str, Callable[..., Dataset]] = {
     "coco": read_coco,

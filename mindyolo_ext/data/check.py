@@ -8,9 +8,8 @@ from tabulate import tabulate
 from mindyolo_ext.data.collector import SIZE_FAULTS
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import image_orientation
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.data.types import Annotations, Problem
-from mindyolo_ext.errors import MissingFileError, UserError
+from mindyolo_ext.errors import MissingFileError, UserError, shown
 from mindyolo_ext.progress import bar
 
 _SMALL, _LARGE = 32**2, 96**2  # box areas that COCO calls small and large

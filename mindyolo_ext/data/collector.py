@@ -10,9 +10,9 @@ import numpy as np
 
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, image_orientation, image_size
-from mindyolo_ext.data.text import MAX_CLASSES, shown
+from mindyolo_ext.data.text import MAX_CLASSES
 from mindyolo_ext.data.types import Problem
-from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 logger = logging.getLogger(__name__)
 SIZE_FAULTS = ("other size", "turned labels")  # kinds of problems

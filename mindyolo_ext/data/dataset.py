@@ -10,9 +10,8 @@ import numpy as np
 
 from mindyolo_ext import former_names
 from mindyolo_ext.data.image_file import image_size, read_image
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.data.types import Annotations, Problem, Sample
-from mindyolo_ext.errors import DataError
+from mindyolo_ext.errors import DataError, shown
 
 __getattr__ = former_names.attributes(__name__)
 

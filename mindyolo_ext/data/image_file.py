@@ -20,8 +20,7 @@ from mindyolo_ext.data.image_header import (
     read_header,
     still_png,
 )
-from mindyolo_ext.data.text import shown
-from mindyolo_ext.errors import DataError, MissingFileError, UsageError, UserError
+from mindyolo_ext.errors import DataError, MissingFileError, UsageError, UserError, shown
 
 IMAGE_SUFFIXES = (
     ".bmp",

@@ -11,8 +11,8 @@ from mindyolo_ext.class_match import Relation, listed, match_classes
 from mindyolo_ext.data.collector import raise_faults
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.data.types import Problem
+from mindyolo_ext.errors import shown
 
 logger = logging.getLogger(__name__)
 _MANY = 0.5  # the share of images or boxes above which a fault is the set's, not a box's

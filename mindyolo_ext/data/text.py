@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindyolo_ext.errors import DataError, MissingFileError
-from mindyolo_ext.errors import shown as shown
+from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 MAX_TEXT_BYTES = 64 * 2**20  # of a list; that of the 118,287 training images of COCO has 4 MB
 MAX_LABEL_BYTES = 4 * 2**20  # of one image; a thousand outlines of a hundred points have 2 MB
@@ -98,7 +97,7 @@ def read_bytes(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> bytes:
                 f"{found.st_size / 2**20:,.0f} MB; is it another kind of file?"
             )
         with open(path, "rb") as file:
-            return file.read(most)
+            return file.read(found.st_size)  # Python sets aside as many bytes as may be read
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"{where}: no such file") from None
     except (OSError, ValueError) as error:

@@ -20,7 +20,6 @@ from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.class_names import default_names
 from mindyolo_ext.data.image_file import read_image, write_image
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
 from mindyolo_ext.engine.sources import (
@@ -34,7 +33,7 @@ from mindyolo_ext.engine.sources import (
 )
 from mindyolo_ext.engine.thresholds import choose_threshold
 from mindyolo_ext.engine.video import VideoReader, copying
-from mindyolo_ext.errors import DataError, UsageError, WriteError
+from mindyolo_ext.errors import DataError, UsageError, WriteError, shown
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.visual.detections import draw_detections

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.errors import (
     DataError,
     ExistingFileError,
     MissingFileError,
     UsageError,
     WriteError,
+    shown,
 )
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")

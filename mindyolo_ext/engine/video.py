@@ -12,9 +12,8 @@ import numpy as np
 
 from mindyolo_ext import atomic
 from mindyolo_ext.data.image_file import MAX_PIXELS
-from mindyolo_ext.data.text import shown
 from mindyolo_ext.engine.sources import VIDEO_SUFFIXES
-from mindyolo_ext.errors import DataError, MissingFileError, WriteError
+from mindyolo_ext.errors import DataError, MissingFileError, WriteError, shown
 
 MOST_BAD_FRAMES = 1000  # in a row: then the video is over, whatever its header announces
 _USUAL_RATE = 25.0  # frames per second of a file that does not say a sensible number

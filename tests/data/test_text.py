@@ -1,14 +1,15 @@
 """Paths, texts and names of a data set."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from label_sets import put
 
 from mindyolo_ext.data import text
-from mindyolo_ext.data.text import find_path, read_lines, read_names, read_text, shown, whole
-from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.data.text import find_path, read_lines, read_names, read_text, whole
+from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 
 @pytest.mark.parametrize(
@@ -117,3 +118,13 @@ def test_names_that_are_refused(names: object, message: str) -> None:
 def test_names_file_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"names: no such .*gone.*wanted a list such as"):
         read_names("gone", tmp_path)
+
+
+def test_a_small_file_takes_little_however_large_it_might_be(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[]", encoding="utf-8")
+    tracemalloc.start()
+    try:
+        assert read_text(tmp_path / "a.json", most=1 << 33) == "[]"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

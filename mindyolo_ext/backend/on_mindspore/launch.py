@@ -8,7 +8,6 @@ starts a MindSpore scheduler and tells the others where it listens, then every r
 import os
 import re
 import subprocess
-import sys
 
 import mindspore as ms
 from mindspore.communication import get_group_size, get_rank, init
@@ -30,7 +29,6 @@ _NEEDED = {
     "GPU": "a wheel for GPU, NVIDIA's driver, CUDA and cuDNN",
     "Ascend": "a wheel for Ascend, and the driver, firmware and CANN of Ascend",
 }
-_SCHEDULER = [sys.executable, "-m", scheduler.__name__]
 _MPI_PREFIXES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "OPAL_")
 
 
@@ -51,7 +49,7 @@ def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
     Raises: SystemExit at the end of the run in the process that ``msrun`` starts as scheduler.
     """
     if os.environ.get("MS_ROLE") == "MS_SCHED":
-        raise SystemExit(serve_and_watch(_SCHEDULER))
+        raise SystemExit(serve_and_watch(scheduler.SERVE))
     if joins and launcher == "mpirun" and device_target == "CPU":
         _meet_through_mpi()
 
@@ -132,7 +130,7 @@ def _meet_through_mpi() -> None:
     if meeting.rank == 0:
         # Its standard input is a pipe from us: it closes when this process ends, however it ends.
         _State.scheduler = subprocess.Popen(
-            _SCHEDULER,
+            scheduler.COMMAND,
             stdin=subprocess.PIPE,
             env={**os.environ, "MS_ROLE": "MS_SCHED"},
         )

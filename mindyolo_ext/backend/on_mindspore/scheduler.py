@@ -1,20 +1,37 @@
-"""MindSpore's cluster scheduler, a process that ends with the one that started it: rank 0 under
-``mpirun``, the watch under ``msrun``.
+"""MindSpore's cluster scheduler, run as a module by whoever needs it.
+
+While it serves Python runs nothing else, so ``COMMAND`` starts a second process: it serves, and the
+first ends it when the pipe from rank 0 closes, however rank 0 ended.
 """
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 
 from mindyolo_ext.errors import DeviceError
 
+COMMAND = (sys.executable, "-m", "mindyolo_ext.backend.on_mindspore.scheduler")
+SERVE = (*COMMAND, "--serve")
+_PARTING_SECONDS = 5.0  # for the cluster, once rank 0 has ended
 
-def _end_with_parent() -> None:
-    """Wait until that process closes the pipe, give the cluster a moment to part, and leave."""
-    sys.stdin.buffer.read()
-    threading.Event().wait(5)
-    os._exit(0)
+
+def serve_for_parent() -> int:
+    """Serve in another process until the standard input closes or the cluster has parted. Returns
+    its exit code.
+    """
+    with subprocess.Popen(SERVE, stdin=subprocess.DEVNULL) as server:
+
+        def end_with_parent() -> None:
+            sys.stdin.buffer.read()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(_PARTING_SECONDS)
+            server.kill()
+
+        threading.Thread(target=end_with_parent, daemon=True).start()
+        return server.wait()
 
 
 def serve() -> None:
@@ -39,7 +56,8 @@ def serve() -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if sys.argv[1:] != list(SERVE[len(COMMAND) :]):
+        sys.exit(serve_for_parent())
     try:
         serve()
     except DeviceError as problem:

@@ -44,9 +44,9 @@ def serve_and_watch(scheduler: Sequence[str]) -> int:
     its ranks fails. Returns the scheduler's exit code, 1 if a rank failed.
 
     Args:
-        scheduler: command that serves, and ends when its standard input is closed.
+        scheduler: command of the scheduler.
     """
-    with subprocess.Popen(scheduler, stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(scheduler, stdin=subprocess.DEVNULL) as process:
         try:
             if not hasattr(os, "pidfd_open") or not _PROC.is_dir():
                 return process.wait()

@@ -13,9 +13,9 @@ import numpy as np
 
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.text import find_path, read_text, shown, whole
+from mindyolo_ext.data.text import find_path, read_text, whole
 from mindyolo_ext.data.types import Problem
-from mindyolo_ext.errors import DataError
+from mindyolo_ext.errors import DataError, shown
 from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 0.5  # pixels; COCO rounds its boxes

@@ -26,9 +26,8 @@ from mindyolo_ext.data.text import (
     ids_from_names,
     read_lines,
     read_names,
-    shown,
 )
-from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, did_you_mean
+from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, did_you_mean, shown
 from mindyolo_ext.progress import bar
 
 logger = logging.getLogger(__name__)

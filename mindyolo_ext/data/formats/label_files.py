@@ -10,9 +10,9 @@ import numpy as np
 
 from mindyolo_ext.data.collector import Collector, raise_faults
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
-from mindyolo_ext.data.text import MAX_FAULTS, MAX_INTEGER, MAX_LABEL_BYTES, read_lines, shown
+from mindyolo_ext.data.text import MAX_FAULTS, MAX_INTEGER, MAX_LABEL_BYTES, read_lines
 from mindyolo_ext.data.types import Problem
-from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 BOX_TOLERANCE = 1e-3  # of the photo; label files round
 _BESIDE_IMAGES = (".txt", ".xml", ".json")  # labels; every other file there is reported

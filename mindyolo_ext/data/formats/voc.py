@@ -23,10 +23,9 @@ from mindyolo_ext.data.text import (
     read_bytes,
     read_lines,
     read_names,
-    shown,
     whole,
 )
-from mindyolo_ext.errors import ConfigError, DataError, MissingFileError
+from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, shown
 from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 1.0  # pixels; programs disagree where counting starts

@@ -19,8 +19,8 @@ from mindyolo_ext.data.formats.label_files import (
     find_images,
     label_path,
 )
-from mindyolo_ext.data.text import find_path, ids_from_names, read_names, read_text, shown, whole
-from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, closest
+from mindyolo_ext.data.text import find_path, ids_from_names, read_names, read_text, whole
+from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, closest, shown
 from mindyolo_ext.progress import bar
 from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml
 
