@@ -296,6 +296,16 @@ def test_a_fault_of_the_program_keeps_its_traceback(
         main(["info", "x.ckpt", "--debug"])
 
 
+def test_a_package_that_is_missing_is_named(command: Command, monkeypatch: pytest.MonkeyPatch):
+    def broken(_: Path) -> None:
+        raise ModuleNotFoundError("No module named 'cv2'", name="cv2")
+
+    monkeypatch.setattr("mindyolo_ext.checkpoint.inspect.describe", broken)
+    message = one_line_error(*command("info", "x.ckpt"))
+    assert f"the package cv2 is not installed for {sys.executable}" in message
+    assert "pip install -e ." in message
+
+
 def test_debug_shows_the_traceback(recipe: Path):
     with pytest.raises(ValueError, match="did you mean train.epochs"):
         main(["train", "--config", str(recipe), "--debug", "--set", "train.epoch=3"])

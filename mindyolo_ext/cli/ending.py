@@ -45,6 +45,13 @@ def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
     except Exception as error:
         if options.debug:
             raise
+        if isinstance(error, ModuleNotFoundError) and _is_foreign(error.name):
+            return _failed(
+                f"the package {error.name} is not installed for {sys.executable}; install "
+                "mindyolo_ext with what it needs (`pip install -e .` in its folder), or start the "
+                "Python that has it",
+                EXPLAINED,
+            )
         return _failed(
             f"this is a fault of the program, not yours ({type(error).__name__}); please report "
             f"it, with the lines above and those of `mindyolo-ext doctor`, to {REPORT_TO}",
@@ -52,6 +59,11 @@ def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
             details=traceback.format_exc(),
         )
     return 0
+
+
+def _is_foreign(module: str | None) -> bool:
+    """Whether a module is not of this package."""
+    return bool(module) and module.partition(".")[0] != __name__.partition(".")[0]
 
 
 def set_up_logging(level: str) -> None:

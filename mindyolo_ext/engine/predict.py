@@ -27,6 +27,7 @@ from mindyolo_ext.engine.sources import (
     VIDEO_SUFFIXES,
     Output,
     claim_folder,
+    counted,
     find_sources,
     name_outputs,
     survey,
@@ -283,7 +284,8 @@ class _Results:
         """One line for the end."""
         not_drawn = f", {len(self.not_drawn)} without a copy" if self.not_drawn else ""
         return (
-            f"{len(self.rows)} files, {sum(len(rows) for rows in self.rows.values())} rows, "
+            f"{counted(self.rows, 'file')}, "
+            f"{counted([row for rows in self.rows.values() for row in rows], 'row')}, "
             f"{len(self.left_out)} left out{not_drawn}. Annotated pictures and {PREDICTIONS}: "
             f"{self.folder}"
         )

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,11 @@ PREDICTIONS = "predictions.json"
 _WANTED = f"a picture ({', '.join(IMAGE_SUFFIXES)}) or a video ({', '.join(VIDEO_SUFFIXES)})"
 _SIGNS = "*?["  # what makes a part of a path a pattern
 _MOST_NAMED = 5  # names of one kind in a message
+
+
+def counted(things: Collection[object], word: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{len(things)} {word}" if len(things) == 1 else f"{len(things)} {word}s"
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,12 @@ class Sources:
                 for suffix, count in sorted(suffixes.items())
             )
             named = _named(self.other_files)
-            parts.append(f"{len(self.other_files)} files of other suffixes ({kinds}): {named}")
+            parts.append(
+                f"{counted(self.other_files, 'file')} of other suffixes ({kinds}): {named}"
+            )
         if self.folders:
             parts.append(
-                f"{len(self.folders)} sub-folders, which only a pattern with ** looks into: "
+                f"{counted(self.folders, 'sub-folder')}, which only a pattern with ** looks into: "
                 f"{_named(self.folders)}"
             )
         return "; ".join(parts)

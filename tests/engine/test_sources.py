@@ -109,7 +109,7 @@ def test_name_that_exists_is_no_pattern(
         ("a\0b", MissingFileError, r"a\\x00b: .*no such file or folder"),
         ("none/*.jpg", MissingFileError, "no picture or video there$"),
         ("empty", MissingFileError, "empty: no picture or video there$"),
-        ("other", MissingFileError, "there, only 1 files .*: a.heic; 1 sub-folders, .*: deep$"),
+        ("other", MissingFileError, "there, only 1 file .*: a.heic; 1 sub-folder, .*: deep$"),
         ("other/a.heic", UsageError, r"a.heic: wanted a picture \(.bmp, "),
         ("p**/a", UsageError, "no such pattern"),
         ("https://example.org/a.jpg", UsageError, "download it first"),
