@@ -3,6 +3,7 @@ drawn data set.
 """
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from mindyolo_ext.data.image_file import read_image, write_image
 from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.engine.darknet import recipe_overrides
 from mindyolo_ext.engine.predict import Detector, find_sources, predict_sources
+from mindyolo_ext.errors import UsageError
 from mindyolo_ext.evaluation.nms import NMSOptions
 from mindyolo_ext.models.registry import create_model, families
 
@@ -304,6 +306,16 @@ def test_a_package_that_is_missing_is_named(command: Command, monkeypatch: pytes
     message = one_line_error(*command("info", "x.ckpt"))
     assert f"the package cv2 is not installed for {sys.executable}" in message
     assert "pip install -e ." in message
+
+
+def test_what_is_logged_cannot_steer_a_terminal(command: Command, monkeypatch: pytest.MonkeyPatch):
+    def logs(_: Path) -> None:
+        logging.getLogger("mindyolo_ext").info("a\x1b[31mred\u202e\tb\nc")
+        raise UsageError("end")
+
+    monkeypatch.setattr("mindyolo_ext.checkpoint.inspect.describe", logs)
+    _, output = command("info", "x.ckpt")
+    assert output.splitlines()[:2] == ["a\\x1b[31mred\\u202e\tb", "c"]
 
 
 def test_debug_shows_the_traceback(recipe: Path):

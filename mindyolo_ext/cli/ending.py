@@ -6,7 +6,7 @@ import sys
 import traceback
 
 from mindyolo_ext.cli import interrupts
-from mindyolo_ext.errors import StuckError, UserError
+from mindyolo_ext.errors import StuckError, UserError, printable
 
 logger = logging.getLogger("mindyolo_ext")
 EXPLAINED = 1  # an error that a user can mend, in one line
@@ -66,9 +66,20 @@ def _is_foreign(module: str | None) -> bool:
     return bool(module) and module.partition(".")[0] != __name__.partition(".")[0]
 
 
+class _Printable(logging.Formatter):
+    """The message alone. Control characters, which may come from a stranger's file, are written
+    out, so that nothing of it can steer a terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
+
+
 def set_up_logging(level: str) -> None:
     """Log messages to standard output, without times."""
-    logging.basicConfig(level=level, stream=sys.stdout, format="%(message)s", force=True)
+    logging.basicConfig(level=level, stream=sys.stdout, force=True)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Printable())
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 

@@ -10,6 +10,7 @@ from mindyolo_ext.checkpoint.convert import convert
 from mindyolo_ext.checkpoint.inspect import describe
 from mindyolo_ext.checkpoint.reader import read_checkpoint
 from mindyolo_ext.checkpoint.store import load_checkpoint
+from mindyolo_ext.class_match import listed
 from mindyolo_ext.config import load_config
 from mindyolo_ext.config.describe import recipe_text
 from mindyolo_ext.data.build import build_dataset
@@ -52,7 +53,7 @@ def readings(name: str, folder: Path) -> Iterator[Reading]:
         yield lambda: read_checkpoint(path, prefer_ema=False).warnings
         yield lambda: [convert(path, folder / "converted.ckpt").table()]
         if path.suffix in (".ckpt", ".safetensors"):
-            yield lambda: load_checkpoint(path)[1].class_names
+            yield lambda: [listed(load_checkpoint(path)[1].class_names)]
 
 
 def _described(path: Path) -> list[str]:

@@ -180,7 +180,10 @@ def read_darknet(
             f"{file}: wanted the keys {split} and names, got no "
             f"{split if list_name is None else 'names'}"
         )
-    class_names = read_names(_find(settings.names, file, "names", data_root))
+    names_file = _find(settings.names, file, "names", data_root)
+    if not names_file.is_file():
+        raise DataError(f"{file}: names: {names_file}: wanted a file with a name per line")
+    class_names = read_names(names_file)
     if settings.classes is not None and settings.classes != len(class_names):
         raise DataError(
             f"{file}: classes is {settings.classes}, but {settings.names} has {len(class_names)} "
