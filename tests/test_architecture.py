@@ -61,8 +61,6 @@ NOT_OPERATORS = {
     )
 }
 EXCEPTIONS = NOT_OPERATORS | {
-    "mindspore.common.initializer.initializer": "makes first values on the host, no operator",
-    "mindspore.common.initializer.HeNormal": "makes first values on the host, no operator",
     "ops.constexpr": "runs a Python function while the graph is compiled, no operator",
     "ops.ReduceOp": "an enumeration; its docstring says `not an operator`, ops.AllReduce documents "
     "the three devices",

@@ -87,9 +87,9 @@ class FlatDFL(nn.Cell):
     def __init__(self, trainable):
         super().__init__(auto_prefix=False)
         self.trainable = trainable
-        self.function = value_and_grad(self.forward, 0)
+        self.function = value_and_grad(self.value, 0)
 
-    def forward(self, reg, target, score):
+    def value(self, reg, target, score):
         return self.trainable.dfl_sum(reg, self.trainable.decode(reg)[1], target, score)
 
     def construct(self, reg, target, score):
@@ -102,9 +102,9 @@ class GradientsOf(nn.Cell):
     def __init__(self, loss: nn.Cell, parts: int, other: tuple):
         super().__init__(auto_prefix=False)
         self.loss, self.parts, self.other = loss, parts, other
-        self.function = value_and_grad(self.forward, tuple(range(parts)), None, has_aux=True)
+        self.function = value_and_grad(self.value, tuple(range(parts)), None, has_aux=True)
 
-    def forward(self, *inputs):
+    def value(self, *inputs):
         return self.loss(inputs[: self.parts], self.other, *inputs[self.parts :])
 
     def construct(self, *inputs):
