@@ -65,3 +65,15 @@ def chosen(name: str, version_of: Callable[[str], str | None] = installed_versio
 
 
 BACKEND = chosen(os.environ.get(VARIABLE, ""))
+
+
+def check_backend(name: str | None) -> None:
+    """Make sure that this process runs on ``name``; None is content with any.
+
+    Raises: UsageError if it runs on another one.
+    """
+    if name is not None and name != BACKEND:
+        raise UsageError(
+            f"backend={name!r}: this process runs on {BACKEND}; set {VARIABLE}={name} in the "
+            "environment before mindyolo_ext is imported"
+        )

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mindyolo_ext.cli import backend
 from mindyolo_ext.errors import UserError
 
 logger = logging.getLogger("mindyolo_ext")
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> int:
     """
     try:
         with sigterm_as_ctrl_c():
+            backend.choose(options.backend)
             options.run(options)
     except KeyboardInterrupt:
         return _failed(

@@ -10,7 +10,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from mindyolo_ext import __version__
-from mindyolo_ext.backend import launch
+from mindyolo_ext.backend import BACKEND, launch
 from mindyolo_ext.backend.environment import settings
 
 PACKAGES = (
@@ -38,7 +38,7 @@ TESTED = (
 
 
 def report() -> str:
-    """Versions, device, settings and what was tested where, as text tables; imports MindSpore
+    """Versions, device, settings and what was tested where, as text tables; imports the framework
     and computes once.
     """
     rows = [
@@ -47,11 +47,13 @@ def report() -> str:
         ("system", f"{platform.platform()}, {os.cpu_count()} cores"),
     ]
     rows += [(name, _version(name)) for name in PACKAGES]
+    rows.append(("backend", BACKEND))
     kind, size = launch.launcher_of(dict(os.environ))
     rows += [
         ("launcher", f"{kind}, {size} process(es)"),
         ("mpirun", _program("mpirun")),
         ("msrun", _program("msrun")),
+        ("torchrun", _program("torchrun")),
         *settings(),
         ("a 3x3 convolution on the CPU", _convolution_check()),
     ]

@@ -13,17 +13,16 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY
 
-from mindyolo_ext.backend.choice import installed_version
 from mindyolo_ext.models.registry import families
 
 PACKAGE = REPOSITORY / "mindyolo_ext"
-BACKEND = PACKAGE / "backend"
+SEAM = PACKAGE / "backend"
 USERS = (
     *sorted((PACKAGE / "layers").rglob("*.py")),
     *sorted((PACKAGE / "losses").rglob("*.py")),
     *sorted((PACKAGE / "engine").rglob("*.py")),
     *(PACKAGE / f"models/{name}/{part}.py" for name in families() for part in ("network", "loss")),
-    BACKEND / "distributed.py",
+    SEAM / "distributed.py",
 )
 MODULES = ("nn", "ops")
 # What torch.nn.Module has itself: a cell's own method or attribute of that name would replace it
@@ -175,7 +174,7 @@ def problems(uses: list[Use], offers: dict[str, dict[str, inspect.Signature | No
 
 
 def offers_of(folder: str) -> dict[str, dict[str, inspect.Signature | None]]:
-    return {name: signatures_in(BACKEND / folder / f"{name}.py") for name in MODULES}
+    return {name: signatures_in(SEAM / folder / f"{name}.py") for name in MODULES}
 
 
 def test_torch_offers_every_name_with_its_arguments() -> None:
@@ -190,7 +189,7 @@ def test_shapes_offers_every_layer_with_its_arguments() -> None:
     assert problems(layers, offers_of("on_shapes")) == []
 
 
-@pytest.mark.skipif(installed_version("mindspore") is None, reason="MindSpore is not installed")
+@pytest.mark.needs_mindspore
 def test_mindspore_offers_every_name_with_its_arguments() -> None:
     uses, offers = all_uses(), {}
     for name in MODULES:
@@ -224,7 +223,7 @@ def imports_of(tree: ast.Module, framework: str) -> dict[str, set[str]]:
     }
 
 
-@pytest.mark.parametrize("path", sorted(BACKEND.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SEAM.glob("*.py")), ids=lambda path: path.stem)
 def test_both_backends_serve_a_module_of_the_seam_with_the_same_names(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert imports_of(tree, "torch") == imports_of(tree, "mindspore")
@@ -256,7 +255,7 @@ def test_no_cell_has_a_name_that_torch_needs_itself() -> None:
     }
 
 
-@pytest.mark.skipif(installed_version("torch") is None, reason="PyTorch is not installed")
+@pytest.mark.needs_torch
 def test_the_list_of_those_names_is_torch_s() -> None:
     public = {name for name in dir(importlib.import_module("torch.nn").Module) if name[0] != "_"}
     assert public <= TAKEN, "a newer PyTorch has more of them"

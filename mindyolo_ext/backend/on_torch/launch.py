@@ -1,6 +1,8 @@
 """Starts PyTorch on one process or on the ranks of ``torchrun`` and ``mpirun``, on CPU or CUDA."""
 
+import atexit
 import os
+import sys
 
 import torch
 from torch import distributed
@@ -89,12 +91,15 @@ def join() -> tuple[int, int]:
 
     Raises: DeviceError if they cannot be reached.
     """
+    hook = sys.excepthook
     try:
         distributed.init_process_group("nccl" if _State.uses_cuda else "gloo")
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
             f"PyTorch cannot connect this process to the others: {first_line(error)}"
         ) from error
+    sys.excepthook = hook  # PyTorch's own keeps a message back that has to be out before an abort
+    atexit.register(distributed.destroy_process_group)  # its threads do not end by themselves
     return distributed.get_rank(), distributed.get_world_size()
 
 
