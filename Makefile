@@ -3,8 +3,14 @@ PYTHON ?= $(shell for v in python3.11 python3.12 python3.10 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Of the PyTorch backend alone, without MindSpore
+TORCH_VENV := .venv-torch
+TORCH_BIN := $(TORCH_VENV)/bin
+TORCH_STAMP := $(TORCH_VENV)/.installed
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+SEED ?= 0
 
-.PHONY: demo test test-all lint tables clean
+.PHONY: demo test test-torch test-all fuzz lint tables clean
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mindyolo-ext demo
@@ -13,9 +19,17 @@ demo: $(STAMP)
 test: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# Every array of every variant on PyTorch: nothing is compiled there, so it takes minutes
+test-torch: $(TORCH_STAMP)
+	MINDYOLO_EXT_BACKEND=torch PATH="$(CURDIR)/$(TORCH_BIN):$$PATH" $(TORCH_BIN)/python tests/run_all.py
+
 # Every array of every variant, all of it compiled: a process after the other, hours
 test-all: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_all.py
+
+# 50,000 hostile files through every reader; the table goes into docs/security.md. Minutes
+fuzz: $(STAMP)
+	nice -n 15 $(BIN)/python -m tests.fuzz --count 50000 --seed $(SEED) --page docs/security.md
 
 # Tables of README and docs that repeat the families' records, and the page of all settings
 tables: $(STAMP)
@@ -33,5 +47,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+# TORCH_INDEX has builds for CPUs; elsewhere torch brings gigabytes of CUDA along
+$(TORCH_STAMP): pyproject.toml tests/torch_packages.py
+	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(TORCH_BIN)/python || $(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(TORCH_BIN)/python tests/torch_packages.py > $(TORCH_VENV)/packages.txt
+	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) -r $(TORCH_VENV)/packages.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) build dist *.egg-info

@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,9 @@ import onnxruntime
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindyolo_ext.class_names import default_names
-from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, read_image, write_image
+from mindyolo_ext.data.image_file import read_image, write_image
+from mindyolo_ext.engine.sources import Output, claim_folder, find_sources, name_outputs
+from mindyolo_ext.errors import shown
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.input_spec import InputSpec, Placement
@@ -122,23 +124,34 @@ def photo_rows(
     return detections_to_photo(nms(boxes, scores, options), placement, clip=True)
 
 
-def find_pictures(places: Sequence[Path]) -> list[Path]:
-    """The files among ``places`` and the pictures in the folders among them. Raises:
-    FileNotFoundError for none.
+def find_pictures(places: Sequence[Path], save_dir: Path) -> tuple[list[Output], Path]:
+    """The pictures that ``places`` mean, each with the name of its copy, and the folder for the
+    copies: ``save_dir``, or save_dir2 ... if it holds such copies already.
+
+    Raises: FileNotFoundError for none.
     """
-    found = []
-    for place in places:
-        inside = sorted(place.iterdir()) if place.is_dir() else []
-        found += (
-            [path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
-            if place.is_dir()
-            else [place]
-        )
+    found = [output for output in name_outputs(find_sources(places)) if not output.is_video]
     if not found:
-        raise FileNotFoundError(
-            f"{', '.join(map(str, places))}: no picture there ({', '.join(IMAGE_SUFFIXES)})"
-        )
-    return found
+        raise FileNotFoundError(f"{', '.join(map(str, places))}: no picture there, only videos")
+    return found, claim_folder(save_dir, found, must_be_new=False)
+
+
+def read_pictures(outputs: Sequence[Output]) -> Iterator[tuple[Output, np.ndarray]]:
+    """Each picture that can be read; the others are named on standard error.
+
+    Raises: ValueError if there is none.
+    """
+    left_out = 0
+    for output in outputs:
+        try:
+            image = read_image(output.path)
+        except (ValueError, OSError) as error:
+            left_out += 1
+            print(f"left out: {error}", file=sys.stderr)
+        else:
+            yield output, image
+    if left_out == len(outputs):
+        raise ValueError(f"none of {left_out} pictures could be read")
 
 
 def show(
@@ -148,7 +161,7 @@ def show(
     them.
     """
     write_image(target, draw_detections(image, found, class_names))
-    print(f"{note} -> {target}")
+    print(f"{note} -> {shown(str(target), 300)}")
     for *box, score, label in found:
         print(f"  {class_names[int(label)]} {score:.3f} at {', '.join(f'{v:.0f}' for v in box)}")
 
@@ -168,10 +181,8 @@ def main() -> None:
         detector = OnnxDetector(
             options.model, conf_thres=options.conf_thres, iou_thres=options.iou_thres
         )
-        pictures = find_pictures(options.pictures)
-        options.save_dir.mkdir(parents=True, exist_ok=True)
-        for path in pictures:
-            image = read_image(path)
+        outputs, folder = find_pictures(options.pictures, options.save_dir)
+        for output, image in read_pictures(outputs):
             begin = time.perf_counter()
             found = detector.predict(image)
             spent = (time.perf_counter() - begin) * 1e3
@@ -179,10 +190,10 @@ def main() -> None:
                 image,
                 found,
                 detector.class_names,
-                options.save_dir / path.name,
-                f"{path}: {len(found)} boxes, {spent:.1f} ms",
+                folder / output.target,
+                f"{shown(str(output.path), 300)}: {len(found)} boxes, {spent:.1f} ms",
             )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
 
 

@@ -9,6 +9,7 @@ else is as in ``onnx_runtime.py``.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -18,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from onnx_runtime import OnnxFile, find_pictures, photo_rows, show
+from onnx_runtime import OnnxFile, find_pictures, photo_rows, read_pictures, show
 
-from mindyolo_ext.data.image_file import read_image
+from mindyolo_ext.engine.sources import Output
+from mindyolo_ext.errors import shown
 from mindyolo_ext.evaluation.nms import NMSOptions
 from mindyolo_ext.evaluation.routing import checked_threshold, is_hard, threshold_for
 
@@ -84,16 +86,19 @@ class RoutedOnnxDetector:
         fill = [tensors[-1]] * (self.batch_size - len(images))
         arrays = {"images": np.stack([*tensors, *fill])}
         arrays |= self.entry.run(arrays)
-        self.easiness = arrays["easiness"][: len(images)]
-        self.hard = is_hard(self.easiness, self.dy_thres)
-        found = (self._exit(arrays, row) for row in range(len(images)))
+        easiness = arrays["easiness"][: len(images)]
+        hard = is_hard(easiness, self.dy_thres)
+        self.easiness, self.hard = easiness, hard  # of the last call, of whichever thread
+        found = (self._exit(arrays, row, bool(hard[row])) for row in range(len(images)))
         return [
             photo_rows(*pair, self.options, placement) for pair, placement in zip(found, placements)
         ]
 
-    def _exit(self, arrays: Mapping[str, np.ndarray], row: int) -> tuple[np.ndarray, np.ndarray]:
+    def _exit(
+        self, arrays: Mapping[str, np.ndarray], row: int, hard: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (A, 4) and scores (A, K) of picture ``row`` of the batch by its own exit."""
-        part = self.parts["second" if self.hard[row] else "first"]
+        part = self.parts["second" if hard else "first"]
         own = {name: array[row : row + 1] for name, array in arrays.items()}
         found = own if part is self.entry else part.run(own)
         return found["boxes"][0], found["scores"][0]
@@ -145,27 +150,27 @@ def choose_threshold(entry: OnnxFile, dy_thres: float | None, easy: float | None
 
 
 def annotate(
-    detector: RoutedOnnxDetector, pictures: Sequence[Path], save_dir: Path
+    detector: RoutedOnnxDetector, outputs: Sequence[Output], folder: Path
 ) -> Iterator[tuple[bool, float]]:
     """Annotate pictures into a folder and print the boxes; for each whether it was hard, and its
     milliseconds.
     """
-    for start in range(0, len(pictures), detector.batch_size):
-        paths = pictures[start : start + detector.batch_size]
-        images = [read_image(path) for path in paths]
+    readable = read_pictures(outputs)
+    while batch := list(itertools.islice(readable, detector.batch_size)):
+        images = [image for _, image in batch]
         begin = time.perf_counter()
         found = detector.predict_batch(images)
-        spent = (time.perf_counter() - begin) * 1e3 / len(paths)
-        for path, image, rows, easiness, hard in zip(
-            paths, images, found, detector.easiness, detector.hard
+        spent = (time.perf_counter() - begin) * 1e3 / len(batch)
+        for (output, image), rows, easiness, hard in zip(
+            batch, found, detector.easiness, detector.hard
         ):
             show(
                 image,
                 rows,
                 detector.class_names,
-                save_dir / path.name,
-                f"{path}: {len(rows)} boxes, {'hard' if hard else 'easy'} ({easiness:.4f}), "
-                f"{spent:.1f} ms",
+                folder / output.target,
+                f"{shown(str(output.path), 300)}: {len(rows)} boxes, "
+                f"{'hard' if hard else 'easy'} ({easiness:.4f}), {spent:.1f} ms",
             )
             yield bool(hard), spent
 
@@ -208,16 +213,15 @@ def main() -> None:
             dy_thres=options.dy_thres,
             easy=options.easy,
         )
-        pictures = find_pictures(places)
-        options.save_dir.mkdir(parents=True, exist_ok=True)
-        routed = np.array(list(annotate(detector, pictures, options.save_dir)))
+        outputs, folder = find_pictures(places, options.save_dir)
+        routed = np.array(list(annotate(detector, outputs, folder)))
         share, spent = 1 - routed[:, 0].mean(), routed[:, 1].mean()
         print(
             f"{len(routed)} pictures, {100 * share:.1f} % easy at threshold "
             f"{detector.dy_thres:.6f}, {spent:.1f} ms "
             "per picture on average"
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
 
 

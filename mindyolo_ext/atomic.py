@@ -1,31 +1,38 @@
 """Files that appear whole or not at all."""
 
+import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from mindyolo_ext.errors import UserError, WriteError
 
 UNFINISHED = ".*.tmp*"  # pattern of what a killed process may leave
 _NAMELESS = getattr(os, "O_TMPFILE", None)  # Linux
+_HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
+_LONGEST_STEM = 40  # letters of the name that the unfinished file keeps: file systems have limits
 
 
 @contextmanager
-def replacing(path: Path, *, nameless: bool = False) -> Iterator[Path]:
+def replacing(path: Path, *, nameless: bool = False, flush: bool = True) -> Iterator[Path]:
     """A file to write; at the end it is flushed to the disk and takes the place of ``path``. If the
     block fails nothing of it stays, and neither does ``path`` change.
 
     Args:
         nameless: write to a file without a name where the system has such, so that even a killed
             process leaves nothing; not for writers that look at the ending of the name.
+        flush: False for one of many small files that can be made again: waiting for the disk takes
+            milliseconds each, and only a loss of power makes a difference.
 
     Raises: WriteError if the disk refuses.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _unfinished(path, nameless) as temporary:
+        with _unfinished(path, nameless, flush) as temporary:
             yield temporary
     except UserError:
         raise
@@ -33,9 +40,12 @@ def replacing(path: Path, *, nameless: bool = False) -> Iterator[Path]:
         raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises: WriteError if the disk refuses."""
-    with replacing(path, nameless=True) as unfinished:
+def write_bytes(path: Path, content: bytes, *, flush: bool = True) -> None:
+    """Write a file whole or not at all; ``flush`` as in ``replacing``.
+
+    Raises: WriteError if the disk refuses.
+    """
+    with replacing(path, nameless=True, flush=flush) as unfinished:
         unfinished.write_bytes(content)
 
 
@@ -48,37 +58,60 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Write ``value`` as UTF-8 JSON, whole or not at all.
+
+    A byte of a file name that is no UTF-8 becomes an escape such as ``\\udcd5``: the file is valid,
+    and ``os.fsencode`` of the text that ``json.load`` gives is the name again.
+
+    Raises: ValueError for a number that JSON cannot hold (NaN, infinity); WriteError if the disk
+        refuses.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    write_bytes(path, _HALF_CHARACTERS.sub(_escaped, text).encode() + b"\n")
+
+
+def _escaped(half: re.Match[str]) -> str:
+    return f"\\u{ord(half.group()):04x}"
+
+
 @contextmanager
-def _unfinished(path: Path, nameless: bool) -> Iterator[Path]:
+def _unfinished(path: Path, nameless: bool, flush: bool) -> Iterator[Path]:
     """A file to write beside ``path``, which it replaces at the end."""
     handle = _open_nameless(path.parent) if nameless else None
     if handle is None:
         with _named(path) as temporary:
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())
-            _sync(temporary)
+            if flush:
+                _sync(temporary)
             os.replace(temporary, path)
     else:
         try:
             yield Path(f"/proc/self/fd/{handle}")
-            _flush(handle)
+            if flush:
+                _flush(handle)
             _give_name(handle, path)
         finally:
             os.close(handle)
-    _sync(path.parent)
+    if flush:
+        _sync(path.parent)
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[Path]:
     """An empty file beside ``path`` with its ending; deleted if it is still there at the end."""
-    handle, name = tempfile.mkstemp(
-        prefix=f".{path.stem}.", suffix=f".tmp{path.suffix}", dir=path.parent
-    )
-    os.close(handle)
+    temporary = _free_name(path, f".tmp{path.suffix}")
+    # not mkstemp: its files are for their owner alone, and no thread can ask for the umask safely
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
-        yield Path(name)
+        yield temporary
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
+
+
+def _free_name(path: Path, ending: str) -> Path:
+    start = f".{path.stem[:_LONGEST_STEM]}."
+    return Path(tempfile.mktemp(prefix=start, suffix=ending, dir=path.parent))
 
 
 def _open_nameless(folder: Path) -> int | None:
@@ -92,7 +125,7 @@ def _open_nameless(folder: Path) -> int | None:
 
 def _give_name(handle: int, path: Path) -> None:
     """Put the nameless file in the place of ``path``: a link cannot replace a file, a move can."""
-    temporary = Path(tempfile.mktemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    temporary = _free_name(path, ".tmp")
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         # Python follows the link below /proc only if it is given a folder
@@ -101,13 +134,6 @@ def _give_name(handle: int, path: Path) -> None:
     finally:
         temporary.unlink(missing_ok=True)
         os.close(folder)
-
-
-def _umask() -> int:
-    """The process's file mode mask (there is no way to read it but to set it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync(path: Path) -> None:

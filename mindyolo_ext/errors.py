@@ -6,11 +6,21 @@ exception too, so ``except ValueError`` around a library call keeps working.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+_BRIEF = reprlib.Repr()  # stops early, so that a list of millions costs nothing
+_BRIEF.maxlist = _BRIEF.maxdict = _BRIEF.maxtuple = 12
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 
 
 class UserError(Exception):
-    """Something that whoever runs the program can mend."""
+    """Something that whoever runs the program can mend. Its text never steers a terminal: control
+    characters, which may come from a file, are written out.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="\n")
 
 
 class UsageError(UserError, ValueError):
@@ -51,6 +61,12 @@ class DeviceError(UserError, RuntimeError):
     """A device, launcher or package that this machine does not offer."""
 
 
+class StuckError(DeviceError):
+    """Work that does not end, because a process was stopped or a disk does not answer. A thread
+    that waits for it cannot be ended.
+    """
+
+
 class MissingPackageError(DeviceError, ImportError):
     """A package or program that is not installed; the message says how to install it."""
 
@@ -65,6 +81,26 @@ class RunError(UserError, RuntimeError):
 
 class TrainingError(UserError, FloatingPointError):
     """A training that cannot go on, because its numbers are not finite."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """``text`` with control characters and halves of characters written out, as ``\\x1b``.
+
+    Args:
+        keep: control characters that stay.
+    """
+    return "".join(
+        sign if sign.isprintable() or sign in keep else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
+
+
+def shown(value: object, longest: int = 80) -> str:
+    """``value`` for a message or a table: printable, and cut to ``longest`` characters."""
+    if isinstance(value, int) and value.bit_length() > 128:  # Python may refuse to print it
+        return f"a whole number of {value.bit_length()} bits"
+    text = value if isinstance(value, str) else _BRIEF.repr(value)
+    return printable(text if len(text) <= longest else f"{text[:longest]}...")
 
 
 def closest(word: object, known: Iterable[object]) -> str | None:

@@ -16,6 +16,7 @@ FRAMEWORKS = ("mindspore", "torch", "tensorflow", "jax", "paddle")
 # import nothing of this package but each other, and no framework
 BASE = {
     "atomic",
+    "class_match",
     "class_names",
     "contracts",
     "errors",
@@ -38,14 +39,16 @@ FAMILY_PARTS = {
 MAY_IMPORT = {
     "__init__": {"engine", "former_names", "registry"},  # inside __getattr__ only
     "atomic": {"errors"},
+    "class_match": {"errors"},
     "class_names": set(),
     "errors": set(),
     "former_names": set(),
     "input_spec": {"errors"},
     "priors": set(),
     "progress": set(),
+    "yaml_file": {"errors"},
     "contracts": {"input_spec", "priors"},
-    "config": {"errors"},
+    "config": {"errors", "yaml_file"},
     "schedule": {"config"},
     "backend": {"backend", "contracts", "errors"},
     "layers": {"backend", "layers"},
@@ -57,7 +60,16 @@ MAY_IMPORT = {
     "names": {"checkpoint", "errors", "facts", "input_spec"},
     "augment": {"data", "errors", "facts", "input_spec"},
     "reference": {"backend", "errors", "facts"},
-    "data": {"atomic", "data", "errors", "former_names", "input_spec", "progress"},
+    "data": {
+        "atomic",
+        "class_match",
+        "data",
+        "errors",
+        "former_names",
+        "input_spec",
+        "progress",
+        "yaml_file",
+    },
     "evaluation": {"atomic", "evaluation", "errors", "input_spec", "progress"},
     "visual": {"atomic", "visual", "data", "evaluation", "input_spec", "priors"},
     "checkpoint": {

@@ -6,11 +6,13 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import cv2
+import label_sets
 import numpy as np
 import pytest
 import yaml
@@ -23,7 +25,7 @@ from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.cli import main
 from mindyolo_ext.config import Config, load_config
-from mindyolo_ext.data.image_file import read_image
+from mindyolo_ext.data.image_file import read_image, write_image
 from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.engine.darknet import recipe_overrides
 from mindyolo_ext.engine.predict import Detector, find_sources, predict_sources
@@ -462,6 +464,24 @@ def test_class_agnostic_predictions_do_not_overlap(
     assert 0 < len(found) < len(detector.predict(photo).to_list()) <= len(boxes)
 
 
+def test_threads_share_two_detectors(detector: Detector, weight: Path, shapes: Path):
+    wanted = {path: detector.predict(path).to_list() for path in pictures(shapes)}
+    found: list[bool] = []
+    fresh = Detector(weight, conf_thres=CONFIDENCE)  # its first calls come together
+
+    def work() -> None:
+        for path, rows in wanted.items():
+            for one in (fresh, detector):
+                found.append(one.predict(path).to_list() == rows)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * (3 * 2 * len(wanted))
+
+
 def test_broken_picture_is_left_out_and_the_others_go_on(
     detector: Detector, shapes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -639,6 +659,24 @@ def test_onnx_runner_as_a_program(exported: Path, shapes: Path, tmp_path: Path):
     assert "Traceback" not in done.stderr
 
 
+def test_runner_leaves_out_bad_pictures_and_overwrites_none(
+    runner: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    for place in ("p", "q"):
+        (tmp_path / place).mkdir()
+        write_image(tmp_path / place / "a.png", np.zeros((*PHOTO, 3), np.uint8))
+    (tmp_path / "q" / "b.png").touch()
+    outputs, folder = runner.find_pictures([tmp_path / "p", tmp_path / "q"], tmp_path / "out")
+    assert [output.target for output in outputs] == ["p/a.png", "q/a.png", "q/b.png"]
+    assert folder == tmp_path / "out"
+    assert [output.name for output, _ in runner.read_pictures(outputs)] == ["p/a.png", "q/a.png"]
+    assert f"left out: {tmp_path / 'q' / 'b.png'}: wanted a readable" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="none of 1 pictures could be read"):
+        list(runner.read_pictures(outputs[2:]))
+    write_image(folder / "p" / "a.png", np.zeros((*PHOTO, 3), np.uint8))
+    assert runner.find_pictures([tmp_path / "p", tmp_path / "q"], folder)[1] == tmp_path / "out2"
+
+
 def test_raw_export_is_refused_by_the_runner(
     command: Command, weight: Path, runner: ModuleType, tmp_path: Path
 ):
@@ -730,6 +768,38 @@ def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, 
     assert "000001.txt:1: wanted a class index 0..2, got 7" in output
     assert "000002.jpg: wanted a readable image" in output
     assert "error: check-data: 2 faults must be repaired before training" in output
+
+
+def test_check_data_looks_at_both_sets(command: Command, tmp_path: Path):
+    """Training reads both, so a fault of the other set is one of this recipe."""
+    path = tmp_path / "mine.yaml"
+
+    def check(*more: str, names: str = "[cat, dog]", val: str = "v/images") -> tuple[int, str]:
+        data = (
+            f"data: {{root: '{tmp_path}', train: {{format: yolo, images: t/images, names: [cat, "
+            f"dog]}}, val: {{format: yolo, images: {val}, names: {names}}}}}"
+        )
+        path.write_text(data, encoding="utf-8")
+        return command("check-data", "--config", path, *more)
+
+    label_sets.yolo(tmp_path / "t")
+    label_sets.yolo(tmp_path / "v")
+    status, output = check()
+    assert status == 0 and "ready for training" in output
+    for split in ("train", "val"):
+        status, output = check("--split", split, names="[cat, bird]")
+        assert status == 1 and "other classes: 1 (must be repaired)" in output
+    status, output = check("--split", "val", names="[dog, cat]")
+    assert status == 0 and "in another order, which are matched by name" in output
+    status, output = check(val="gone")
+    assert status == 1 and "data.val: images: no such file or folder" in output
+    status, _ = check("--set", "train.run_eval=false", val="gone")
+    assert status == 0
+    (tmp_path / "t/labels/0.txt").write_text("7 0.5 0.5 0.2 0.2\n", encoding="utf-8")
+    status, output = check("--split", "val")  # who evaluates only may have no training images
+    assert status == 0 and "data.train" in output and "0.txt:1: wanted a class index" in output
+    path.write_text("data: {}", encoding="utf-8")
+    assert "data.train is empty" in one_line_error(*command("check-data", "--config", path))
 
 
 @pytest.fixture

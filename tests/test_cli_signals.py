@@ -1,17 +1,21 @@
-"""SIGTERM during a verb: ends it as Ctrl-C does, and leaves the surrounding program's handler as
-it was.
+"""SIGTERM and Ctrl-C during a verb, and during the imports before it: one line and exit code 130.
+The surrounding program's handlers are left as they were.
 """
 
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from launching import ROOT
 
 from mindyolo_ext import cli
+from mindyolo_ext.cli import interrupts
 from mindyolo_ext.cli.about import add_info
 from mindyolo_ext.cli.arguments import Verb
 
@@ -64,3 +68,68 @@ def test_a_verb_runs_in_another_thread_and_leaves_the_handler_alone(monkeypatch)
     thread.start()
     thread.join()
     assert statuses == [0] and during == [before]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("program", ["train.py", "test.py", "-m mindyolo_ext.cli"])
+def test_a_signal_during_imports_ends_with_one_line(tmp_path, number, program):
+    """The module swallows what a handler raises, as frameworks do."""
+    (tmp_path / "yaml.py").write_text(
+        f"import os, signal\ntry:\n    os.kill(os.getpid(), {int(number)})\n"
+        "except BaseException:\n    pass\nprint('swallowed')\n"
+    )
+    arguments = ["--config", "x.yaml"] + (["--weight", "x.ckpt"] if "test" in program else [])
+    verb = ["train"] if "cli" in program else []
+    done = subprocess.run(
+        [sys.executable, *program.split(), *verb, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 130
+    assert done.stdout.splitlines() == [f"error: {interrupts.MESSAGE}"]
+
+
+def test_a_second_signal_does_not_wait_for_the_tidying_up(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, signal, time\nfrom mindyolo_ext.cli import interrupts\n"
+        "with interrupts.handled(for_good=True):\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        print('tidying up')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_signal_ends_a_program_that_does_not_get_to_it(tmp_path):
+    """As during a compilation: Python runs no handler before the call returns."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import hashlib, threading\nfrom mindyolo_ext.cli import interrupts\n"
+        "interrupts.GRACE_SECONDS = 0.1\n"
+        "with interrupts.handled(for_good=True):\n"
+        "    print('ready', flush=True)\n"
+        "    try:\n        hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)\n"
+        "    except KeyboardInterrupt:\n        threading.Event().wait()\n"  # it came before
+    )
+    with subprocess.Popen(
+        [sys.executable, program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.terminate()
+        output = process.communicate(timeout=60)[0]
+    assert (process.returncode, output) == (130, f"error: {interrupts.MESSAGE}\n")

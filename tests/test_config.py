@@ -11,6 +11,7 @@ from mindyolo_ext.config.describe import find_settings, markdown, recipe_text, s
 from mindyolo_ext.data.augment.registry import list_augmentations
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.engine.build import training_pipeline
+from mindyolo_ext.errors import ConfigError, MissingFileError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import list_models, load_augmentations
 
@@ -72,7 +73,19 @@ def test_saved_recipe_reads_back_the_same(tmp_path):
         ("data: {augment: 3}", "data.augment wanted a list, got 3"),
         ("train: {epochs: 1, epochs: 2}", "duplicate key 'epochs'"),
         ("- 1", "wanted sections at the top level"),
-        ("a: [", "not valid YAML"),
+        ("a: [", r"a.yaml:\d: wanted YAML: "),
+        ("a: [" * 3000, "a.yaml:1: wanted YAML: nested more than 50 deep"),
+        ("train: {epochs: 0x" + "f" * 400 + "}", "a.yaml:1: .*an integer of 1600 bits"),
+        ("model: {name: !!python/name:os.system }", "a.yaml:1: wanted YAML: a plain value, got"),
+        ("data: {cache: 2024-13-45}", "a.yaml:1: wanted YAML: month must be in 1..12"),
+        ("__BASE__: 3", "a.yaml:1: __BASE__ wanted a file or a list of files, got 3"),
+        (
+            "__BASE__: [a, 3]",
+            r"__BASE__ wanted a file or a list of files, got \['a', 3\]",
+        ),
+        ("\ufeffa: \x07", "a.yaml: wanted YAML, got|a.yaml:1: wanted YAML"),
+        ('model: "\\e[2J"', r"model wanted a section, got '\\x1b\[2J'"),
+        ("data: {cache: maybe}", "data.cache wanted true or false, got 'maybe'"),
         (
             "train: {stages: [{from_epoch: -1, eval_interval: 0}]}",
             "eval_interval wanted at least 1, got 0",
@@ -277,3 +290,38 @@ def test_a_voc_recipe_replaces_the_coco_description(shared):
     )
     assert (len(train), len(val)) == (205, 87) and train.class_names == ["RBC", "WBC", "Platelets"]
     assert training_pipeline(config.data.augment, InputSpec(), train).max_boxes == 120
+
+
+def test_a_recipe_in_another_encoding_is_told(tmp_path):
+    (tmp_path / "a.yaml").write_bytes("data: {root: café}".encode("latin-1"))
+    with pytest.raises(ConfigError, match="a.yaml: wanted UTF-8 text, got byte 0xe9 at 16"):
+        load_config(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("base", ["x" * 300, "a\\0b", "\\e[2J"])
+def test_parents_that_cannot_be_there(tmp_path, base):
+    with pytest.raises(MissingFileError, match=r"no such file \(named by .*a.yaml") as caught:
+        load_config(write(tmp_path, "a.yaml", f'__BASE__: "{base}"'))
+    assert str(caught.value).isprintable()
+
+
+def test_words_serve_as_switches_and_stay_names(tmp_path):
+    text = "data: {cache: yes, class_names: [yes, no, on]}"
+    data = load_config(write(tmp_path, "a.yaml", text)).data
+    assert data.cache is True and data.class_names == ["yes", "no", "on"]
+
+
+def test_a_recipe_is_shown_without_control_characters(tmp_path):
+    config = load_config(write(tmp_path, "a.yaml", 'data: {root: "caf\u00e9/\u202egpj"}'))
+    lines = recipe_text(config).splitlines()
+    assert all(line.isprintable() for line in lines)
+    again = load_config(write(tmp_path, "b.yaml", "\n".join(lines)))
+    assert again.data.root == "café/\u202egpj"
+
+
+@pytest.mark.parametrize("parents", ["{0}.yaml", "[{0}.yaml, {0}.yaml]"])
+def test_a_recipe_of_many_files(tmp_path, parents):
+    for number in range(30):
+        write(tmp_path, f"{number}.yaml", f"__BASE__: {parents.format(number + 1)}")
+    with pytest.raises(ConfigError, match="0.yaml: is made of more than 20 files by __BASE__"):
+        load_config(tmp_path / "0.yaml")

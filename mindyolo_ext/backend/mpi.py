@@ -3,11 +3,15 @@
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
 from mindyolo_ext.errors import DeviceError
+
+# mpirun ends without what it has not read of the ranks' output by then
+_FORWARDING_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,5 +73,6 @@ def abort(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     if _State.abort is not None:
+        time.sleep(_FORWARDING_SECONDS)
         _State.abort(status)
     os._exit(status)

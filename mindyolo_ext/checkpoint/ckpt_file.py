@@ -17,6 +17,14 @@ from typing import BinaryIO
 
 import numpy as np
 
+from mindyolo_ext.checkpoint.limits import (
+    MAX_AXES,
+    MAX_FILE_BYTES,
+    MAX_NAME_CHARACTERS,
+    MAX_SIZE,
+    MAX_TENSORS,
+    MAX_TEXT_BYTES,
+)
 from mindyolo_ext.checkpoint.protobuf import (
     BYTES,
     VARINT,
@@ -27,12 +35,8 @@ from mindyolo_ext.checkpoint.protobuf import (
     text,
     varint_field,
 )
-from mindyolo_ext.errors import CheckpointError, MissingFileError
+from mindyolo_ext.errors import CheckpointError, MissingFileError, shown
 
-DEFAULT_MAX_BYTES = 4 << 30
-MAX_TENSORS = 100_000
-MAX_AXES = 32
-MAX_NAME_BYTES = 4096
 SLICE_BYTES = 512 << 20  # MindSpore splits the numbers of larger parameters
 ELEMENT_TYPES = {
     "Bool": "bool",
@@ -84,7 +88,7 @@ class _Tensor:
         return sum(end - begin for begin, end in self.pieces)
 
 
-def read_ckpt(path: str | Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> CkptContent:
+def read_ckpt(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> CkptContent:
     """All parameters of a ``.ckpt``.
 
     Args:
@@ -188,7 +192,7 @@ def _entry(content: mmap.mmap, begin: int, end: int) -> _Tensor:
     found = _once(content, begin, end, {1: "name", 2: "tensor"})
     if found.keys() != {1, 2}:
         raise ValueError("a parameter lacks its name or its numbers")
-    name = text(content, *found[1], most=MAX_NAME_BYTES)
+    name = text(content, *found[1], most=MAX_NAME_CHARACTERS)
     dims: list[int] = []
     try:
         parts = _once(content, *found[2], {2: "element type", 3: "content"}, dims)
@@ -196,7 +200,7 @@ def _entry(content: mmap.mmap, begin: int, end: int) -> _Tensor:
             raise ValueError("no element type or no content")
         kind = text(content, *parts[2], most=64)
         if kind != TEXT_TYPE and kind not in ELEMENT_TYPES:
-            raise ValueError(f"element type {kind!r}, known are {', '.join(ELEMENT_TYPES)}")
+            raise ValueError(f"element type {shown(kind)!r}, known are {', '.join(ELEMENT_TYPES)}")
     except ValueError as error:
         raise ValueError(f"parameter {name!r}: {error}") from error
     return _Tensor(name, tuple(dims), kind, [parts[3]])
@@ -211,7 +215,7 @@ def _once(
     found: dict[int, tuple[int, int]] = {}
     for number, wire_type, first, second in fields(content, begin, end):
         if dims is not None and (number, wire_type) == (1, VARINT):
-            if first >= 1 << 63:
+            if first > MAX_SIZE:
                 raise ValueError(f"an axis of length {first - (1 << 64)}, wanted at least 0")
             if len(dims) >= MAX_AXES:
                 raise ValueError(f"more than {MAX_AXES} axes")
@@ -238,7 +242,7 @@ def _as_array(content: mmap.mmap, tensor: _Tensor) -> np.ndarray:
     if tensor.size != wanted:
         raise ValueError(
             f"parameter {tensor.name!r} holds {tensor.size} bytes, {stored} {list(tensor.dims)} "
-            f"needs {wanted}"
+            f"needs {shown(wanted)}"
         )
     numbers = np.empty(wanted, np.uint8)
     filled = 0
@@ -256,6 +260,10 @@ def _as_text(content: mmap.mmap, tensor: _Tensor) -> str:
     if len(tensor.pieces) > 1:
         raise ValueError(f"two parameters are called {tensor.name!r}")
     begin, end = tensor.pieces[0]
+    if end - begin > MAX_TEXT_BYTES:
+        raise ValueError(
+            f"{tensor.name!r} is a text of {end - begin} bytes, the limit is {MAX_TEXT_BYTES}"
+        )
     try:
         return bytes(content[begin:end]).decode("utf-32-le").rstrip("\0")
     except UnicodeDecodeError as error:

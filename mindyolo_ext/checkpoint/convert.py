@@ -28,14 +28,17 @@ from mindyolo_ext.checkpoint.store import (
     load_checkpoint,
     save_checkpoint,
 )
-from mindyolo_ext.checkpoint.tables import recognise, table_of
+from mindyolo_ext.checkpoint.tables import is_known, recognise, table_of
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
+from mindyolo_ext.checkpoint.wrappers import unwrapped
 from mindyolo_ext.class_names import KNOWN_NAMES, default_names
 from mindyolo_ext.data.formats.darknet import DataFile, parse_data_file
 from mindyolo_ext.data.text import read_names
-from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.errors import CheckpointError, ExistingFileError, printable
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import family_of
+
+ASSUMED = "assumed"  # in a checkpoint's ``extra``: what its source did not tell
 
 
 @dataclass
@@ -55,6 +58,7 @@ class ConversionReport:
             model leaves as they are.
         numbers: how many single numbers were taken over.
         warnings: what a careful reader should know.
+        prefix: what stood before every name, put there by a wrapper, and was taken off.
     """
 
     source: str
@@ -75,6 +79,7 @@ class ConversionReport:
     numbers: int = 0
     warnings: list[str] = field(default_factory=list)
     supplied: dict[str, str] = field(default_factory=dict)
+    prefix: str = ""
 
     def to_json(self) -> str:
         """The report as JSON, one key a line."""
@@ -99,6 +104,8 @@ class ConversionReport:
                 f"{self.class_names_from})",
             ),
         ]
+        if self.prefix:
+            rows.append(("names", f"without {self.prefix} before them"))
         if self.input:
             rows.append(("input", self.input))
         rows += [
@@ -118,7 +125,8 @@ class ConversionReport:
             ]
         rows += [("sha256 from", self.source_sha256), ("sha256 to", self.target_sha256)]
         rows += [("warning", text) for text in self.warnings]
-        return tabulate(rows, tablefmt="plain")
+        shown = [tuple(map(printable, row)) for row in rows]
+        return tabulate(shown, tablefmt="plain", disable_numparse=True)
 
 
 def convert(
@@ -156,17 +164,98 @@ def convert(
 
     Raises: FileNotFoundError; CheckpointError if the file is damaged, of an unknown family, or does
         not fit the model, and for an input style that the family does not have; ValueError for
-        ``model_keywords`` that it does not take.
+        ``model_keywords`` that it does not take; ExistingFileError if the target or the report is
+        one of the files that are read.
     """
     check_suffix(Path(target))
+    _keep_sources({"target": target, "--report": report}, [source, data, names])
     foreign = read_checkpoint(source, prefer_ema=prefer_ema, entry=entry)
     if foreign.own is not None:
         return _reported(_in_other_format(Path(source), Path(target)), report)
-    tensors = weights_only(foreign.tensors)
-    table, found = recognise(tensors, where=str(source), model=model)
     settings = parse_data_file(data) if data is not None else DataFile()
-    if anchors is None:
-        anchors = settings.anchors
+    plan = plan_conversion(
+        foreign,
+        model=model,
+        anchors=anchors if anchors is not None else settings.anchors,
+        size=(settings.height, settings.width),
+        prefer_ema=prefer_ema,
+        input_style=input_style,
+        model_keywords=model_keywords,
+    )
+    class_names, origin = _class_names(foreign, plan.built.num_classes, settings, data, names)
+    save_checkpoint(target, plan.mapped.values, _metadata(foreign, plan, class_names))
+    result = ConversionReport(
+        str(source),
+        str(target),
+        foreign.sha256,
+        file_sha256(target),
+        foreign.source_format,
+        foreign.entry,
+        plan.used_ema,
+        plan.found.model,
+        plan.built.num_classes,
+        origin,
+        plan.found.part,
+        plan.input.text,
+        plan.mapped.sources,
+        plan.mapped.ignored,
+        plan.mapped.unfilled,
+        sum(plan.mapped.values[name].size for name in plan.mapped.sources.values()),
+        plan.warnings,
+        plan.mapped.supplied,
+        plan.prefix,
+    )
+    return _reported(result, report)
+
+
+@dataclass
+class Plan:
+    """What a conversion is going to write.
+
+    Args:
+        found: what the file was recognised as.
+        built: that model.
+        mapped: tensors under our names.
+        input: the input convention.
+        used_ema: whether the weights are averaged.
+        prefix: what was taken off every name.
+        remarks: what the file does not tell and was taken for granted.
+        warnings: those, and everything else that a careful reader should know.
+    """
+
+    found: Recognition
+    built: Outline
+    mapped: Mapped
+    input: "_Input"
+    used_ema: bool
+    prefix: str
+    remarks: list[str]
+    warnings: list[str]
+
+
+def plan_conversion(
+    foreign: ForeignCheckpoint,
+    *,
+    model: str | None = None,
+    anchors: Sequence[float] | None = None,
+    size: tuple[int | None, int | None] = (None, None),
+    prefer_ema: bool = True,
+    input_style: str | None = None,
+    model_keywords: Mapping[str, object] | None = None,
+) -> Plan:
+    """Everything that ``convert`` does but the writing.
+
+    Args:
+        foreign: the file, not one of ours.
+        size: height and width of the input, None where nobody tells.
+        model, anchors, prefer_ema, input_style, model_keywords: as ``convert`` has them.
+
+    Raises: as ``convert``.
+    """
+    where = str(foreign.path)
+    inside = unwrapped(weights_only(foreign.tensors), is_known, where=where, prefer_ema=prefer_ema)
+    tensors = inside.tensors
+    table, found = recognise(tensors, where=where, model=model)
     given = {
         **table.builder_keywords(tensors, tuple(anchors) if anchors is not None else None),
         **(model_keywords or {}),
@@ -180,48 +269,46 @@ def convert(
             f"{found.model}: a keyword among {', '.join(model_keywords)} does not fit ({error})"
         ) from error
     fitting = table.sliced(tensors, found, {**found.keywords, **given})
-    mapped = map_tensors(table, found, fitting, built.parameters, where=str(source))
-    class_names, origin = _class_names(foreign, built.num_classes, settings, data, names)
-    size = (settings.height or built.input_spec.size[0], settings.width or built.input_spec.size[1])
-    choice = _choose_input(table, found, tensors, replace(built.input_spec, size=size), input_style)
-    metadata = CheckpointMetadata(
-        model=found.model,
-        num_classes=built.num_classes,
+    mapped = map_tensors(
+        table, found, fitting, built.parameters, where=where, epsilons=built.epsilons
+    )
+    mapped.ignored.update(
+        dict.fromkeys(inside.left_out, f"stands outside {inside.prefix} with the network")
+    )
+    usual = built.input_spec.size
+    spec = replace(built.input_spec, size=(size[0] or usual[0], size[1] or usual[1]))
+    choice = _choose_input(table, found, tensors, spec, input_style)
+    remarks = table.remarks(found, given, size_given=None not in size)
+    return Plan(
+        found,
+        built,
+        mapped,
+        choice,
+        foreign.used_ema or inside.is_average,
+        inside.prefix,
+        remarks,
+        foreign.warnings + mapped.warnings + choice.warnings + remarks,
+    )
+
+
+def _metadata(foreign: ForeignCheckpoint, plan: Plan, class_names: list[str]) -> CheckpointMetadata:
+    """What the converted checkpoint says about itself."""
+    return CheckpointMetadata(
+        model=plan.found.model,
+        num_classes=plan.built.num_classes,
         class_names=class_names,
-        input_spec=choice.spec,
-        architecture=dict(built.architecture),
+        input_spec=plan.input.spec,
+        architecture=dict(plan.built.architecture),
         epoch=foreign.epoch,
         source={
-            "file": Path(source).name,
+            "file": foreign.path.name,
             "sha256": foreign.sha256,
             "format": foreign.source_format,
             "entry": foreign.entry,
-            "ema": foreign.used_ema,
+            "ema": plan.used_ema,
         },
-        extra=_extra(found, mapped),
+        extra=_extra(plan),
     )
-    save_checkpoint(target, mapped.values, metadata)
-    result = ConversionReport(
-        str(source),
-        str(target),
-        foreign.sha256,
-        file_sha256(target),
-        foreign.source_format,
-        foreign.entry,
-        foreign.used_ema,
-        found.model,
-        built.num_classes,
-        origin,
-        found.part,
-        choice.text,
-        mapped.sources,
-        mapped.ignored,
-        mapped.unfilled,
-        sum(mapped.values[name].size for name in mapped.sources.values()),
-        foreign.warnings + mapped.warnings + choice.warnings + table.remarks(found, given),
-        mapped.supplied,
-    )
-    return _reported(result, report)
 
 
 def export_torch(
@@ -243,18 +330,27 @@ def export_torch(
             part of a model), empty none.
         half: store half precision.
 
-    Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program.
+    Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program;
+        ExistingFileError if the target or the report is the source.
     """
+    _keep_sources({"target": target, "--report": report}, [source])
     parameters, metadata = load_checkpoint(source)
     weights = weights_only(parameters)
     table = table_of(_family_name(metadata.model, where=str(source)))
-    tensors = to_source_tensors(
-        table,
-        weights,
-        metadata.extra.get(COUNTER),
-        model=metadata.model,
-        architecture=metadata.architecture,
-    )
+    try:
+        tensors = to_source_tensors(
+            table,
+            weights,
+            metadata.extra.get(COUNTER),
+            model=metadata.model,
+            architecture=metadata.architecture,
+        )
+    except (TypeError, KeyError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{source}: its metadata describes no network ({metadata.model}: {error})"
+        ) from error
     part = metadata.extra.get("part") or {}
     prefix = part.get("prefix", "")
     tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
@@ -339,15 +435,51 @@ def _family_name(model: str, *, where: str) -> str:
         raise CheckpointError(f"{where}: {error}") from error
 
 
-def _extra(found: Recognition, mapped: Mapped) -> dict[str, Any]:
-    """What the way back needs: batch counters, and which part of a model the file holds."""
-    counters: dict[str, Any] | int = mapped.counters
-    if len(set(mapped.counters.values())) == 1:
-        counters = next(iter(mapped.counters.values()))
-    extra: dict[str, Any] = {COUNTER: counters} if mapped.counters else {}
-    if found.part:
-        extra["part"] = {"name": found.part, "prefix": found.prefix}
+def _extra(plan: Plan) -> dict[str, Any]:
+    """What the way back needs (batch counters, and which part of a model the file holds), and what
+    was taken for granted.
+    """
+    seen = plan.mapped.counters
+    counters: dict[str, Any] | int = seen
+    if len(set(seen.values())) == 1:
+        counters = next(iter(seen.values()))
+    extra: dict[str, Any] = {COUNTER: counters} if seen else {}
+    if plan.found.part:
+        extra["part"] = {"name": plan.found.part, "prefix": plan.found.prefix}
+    if plan.remarks:
+        extra[ASSUMED] = plan.remarks
     return extra
+
+
+def _keep_sources(
+    written: Mapping[str, str | Path | None], read: Sequence[str | Path | None]
+) -> None:
+    """Raises: ExistingFileError if a file that will be written is one that is read, under whatever
+    spelling, by links too; or if two of them are one file.
+    """
+    sources = [Path(path) for path in read if path is not None]
+    before: dict[Path, str] = {}
+    for what, name in written.items():
+        if name is None:
+            continue
+        path = Path(name)
+        for source in sources:
+            if _is_same_file(path, source):
+                raise ExistingFileError(
+                    f"{path}: would be written over {source}, which is read; name another {what}"
+                )
+        place = path.resolve()
+        if place in before:
+            raise ExistingFileError(f"{path}: is both {before[place]} and {what}; name two files")
+        before[place] = what
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    """Whether both names mean one file."""
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them does not exist
+        return path.resolve() == other.resolve()
 
 
 @dataclass
@@ -364,7 +496,7 @@ class _Input:
 def _choose_input(
     table: NamesTable,
     found: Recognition,
-    tensors: dict[str, np.ndarray],
+    tensors: Mapping[str, np.ndarray],
     usual: InputSpec,
     wanted: str | None,
 ) -> _Input:

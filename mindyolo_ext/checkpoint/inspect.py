@@ -1,21 +1,37 @@
 """What a file of weights holds, without loading it into a network."""
 
 import json
-import mmap
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from mindyolo_ext.checkpoint.convert import ASSUMED, plan_conversion
+from mindyolo_ext.checkpoint.exported_files import ExportedFacts, mindir_facts, onnx_facts
+from mindyolo_ext.checkpoint.file_kinds import (
+    UNKNOWN,
+    convert_command,
+    is_mindir,
+    is_onnx,
+    sniff_format,
+)
 from mindyolo_ext.checkpoint.metadata import CheckpointMetadata, check_types
-from mindyolo_ext.checkpoint.protobuf import BYTES, fields, text
-from mindyolo_ext.checkpoint.reader import file_sha256, read_checkpoint
-from mindyolo_ext.checkpoint.tables import recognise
-from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.checkpoint.reader import ForeignCheckpoint, file_sha256, read_checkpoint
+from mindyolo_ext.errors import CheckpointError, ConfigError, printable, shown
+from mindyolo_ext.models.registry import family_of
 
-USER_INFO = 14  # field of a MindIR file
+_SHOWN_ELSEWHERE = (
+    "class_names",
+    "model",
+    "num_classes",
+    "epoch",
+    "part",
+    "holds",
+    "thresholds",
+    ASSUMED,
+)
 
 
 @dataclass
@@ -30,6 +46,8 @@ class FileInfo:
         family, model, num_classes, part: what was recognised; empty or None if nothing was.
         class_names, epoch: if the file tells them.
         metadata: of our own checkpoints and of ONNX files.
+        prefix: what wrappers put before every name.
+        convert: the command that makes a checkpoint of ours of it; empty if there is none.
         warnings: such as weights that are not finite.
     """
 
@@ -51,6 +69,8 @@ class FileInfo:
     epoch: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    prefix: str = ""
+    convert: str = ""
 
     def to_json(self) -> str:
         """The description as JSON."""
@@ -65,9 +85,11 @@ class FileInfo:
             ("sha256", self.sha256),
         ]
         if self.entries:
-            rows.append(("entries", ", ".join(self.entries)))
-        if self.entry:
-            rows.append(("weights", self.entry + (" (moving average)" if self.used_ema else "")))
+            rows.append(("entries", _some(self.entries)))
+        average = " (moving average)" if self.used_ema else ""
+        if self.entry or self.prefix or average:
+            place = f"{self.entry}, names begin with {self.prefix}" if self.prefix else self.entry
+            rows.append(("weights", place.removeprefix(", ") + average))
         if self.tensors:
             kinds = ", ".join(f"{count} {dtype}" for dtype, count in sorted(self.dtypes.items()))
             rows.append(("tensors", f"{self.tensors} ({kinds}), {self.numbers:,} numbers"))
@@ -77,39 +99,36 @@ class FileInfo:
                 ("model", self.model + classes + (f", {self.part} only" if self.part else ""))
             )
         if self.class_names:
-            more = f", ... ({len(self.class_names)})" if len(self.class_names) > 8 else ""
-            rows.append(("class names", ", ".join(self.class_names[:8]) + more))
+            rows.append(("class names", _some(self.class_names, 8)))
         if self.epoch is not None:
             rows.append(("epoch", str(self.epoch)))
-        shown_above = (
-            "class_names",
-            "model",
-            "num_classes",
-            "epoch",
-            "part",
-            "holds",
-            "thresholds",
-        )
         rows += [
-            (key, str(value)[:160])
+            (key, str(value))
             for key, value in self.metadata.items()
-            if key not in shown_above and value not in (None, {}, [], "")
+            if key not in _SHOWN_ELSEWHERE and value not in (None, {}, [], "")
         ]
+        rows += self._thresholds()
+        shown_rows = [(shown(key), shown(value, 400)) for key, value in rows]
+        shown_rows += [("warning", printable(text)) for text in self.warnings]
+        if self.convert:
+            shown_rows.append(("to use it", self.convert))
+        return tabulate(shown_rows, tablefmt="plain", disable_numparse=True)
+
+    def _thresholds(self) -> list[tuple[str, str]]:
+        """The row of a routed model whose thresholds were measured."""
         stored = (self.metadata.get("extra") or {}).get("thresholds")
         if "holds" in self.metadata:  # a part of a routed model
-            stored = json.loads(self.metadata["thresholds"])
-        if stored:
-            shares = ", ".join(f"{100 - 10 * i} % {stored['values'][i]:.6f}" for i in (1, 5, 9))
-            rows.append(
-                (
-                    "easy above",
-                    f"{shares} ({stored['pictures']} pictures of {stored.get('data')}, input "
-                    f"{'x'.join(str(side) for side in stored['size'])})",
-                )
+            stored = json.loads(self.metadata.get("thresholds", "null"))
+        if not stored:
+            return []
+        shares = ", ".join(f"{100 - 10 * i} % {stored['values'][i]:.6f}" for i in (1, 5, 9))
+        size = "x".join(str(side) for side in stored["size"])
+        return [
+            (
+                "easy above",
+                f"{shares} ({stored['pictures']} pictures of {stored.get('data')}, input {size})",
             )
-        rows += [("warning", text) for text in self.warnings]
-        shown = [tuple(_printable(cell) for cell in row) for row in rows]
-        return tabulate(shown, tablefmt="plain", disable_numparse=True)
+        ]
 
 
 def describe(path: str | Path) -> FileInfo:
@@ -119,8 +138,9 @@ def describe(path: str | Path) -> FileInfo:
     Raises: FileNotFoundError; CheckpointError for a damaged or unknown file.
     """
     path = Path(path)
-    if path.suffix in (".onnx", ".mindir") and path.is_file():
-        return _describe_onnx(path) if path.suffix == ".onnx" else _describe_mindir(path)
+    exported = _describe_exported(path) if path.is_file() else None
+    if exported is not None:
+        return exported
     foreign = read_checkpoint(path)
     info = FileInfo(
         str(path),
@@ -140,8 +160,27 @@ def describe(path: str | Path) -> FileInfo:
     if foreign.own is not None:
         _add_own(info, foreign.own)
     else:
-        _add_recognised(info, foreign.tensors)
+        _add_recognised(info, foreign)
     return info
+
+
+def _describe_exported(path: Path) -> FileInfo | None:
+    """An ONNX or MindIR file, told by its content, or by its name if the content is not known."""
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    kind = {".onnx": "onnx", ".mindir": "mindir"}.get(path.suffix, "")
+    if is_onnx(head) or is_mindir(head):
+        kind = "onnx" if is_onnx(head) else "mindir"
+    elif kind:
+        try:
+            sniff_format(path)
+            return None
+        except CheckpointError as error:
+            if UNKNOWN not in str(error):
+                raise
+    if not kind:
+        return None
+    return _described(path, kind, onnx_facts(path) if kind == "onnx" else mindir_facts(path))
 
 
 def _add_own(info: FileInfo, metadata: CheckpointMetadata) -> None:
@@ -151,87 +190,40 @@ def _add_own(info: FileInfo, metadata: CheckpointMetadata) -> None:
     info.class_names, info.epoch = metadata.class_names, metadata.epoch
     info.part = (metadata.extra.get("part") or {}).get("name", "")
     info.metadata = json.loads(metadata.to_json())
+    info.warnings += [str(remark) for remark in metadata.extra.get(ASSUMED) or []]
 
 
-def _add_recognised(info: FileInfo, tensors: dict[str, Any]) -> None:
-    """The family and model that the names tell; no family is a warning here, not an error."""
+def _add_recognised(info: FileInfo, foreign: ForeignCheckpoint) -> None:
+    """The model that ``convert`` makes of the file and how to start it, or why it refuses to;
+    that is a warning here, not an error.
+    """
     try:
-        table, found = recognise(tensors, where=info.path)
-    except CheckpointError as error:
-        info.warnings.append(str(error).removeprefix(f"{info.path}: "))
+        plan = plan_conversion(foreign)
+    except (CheckpointError, ConfigError) as error:
+        info.warnings.append("convert refuses it: " + str(error).removeprefix(f"{info.path}: "))
         return
-    info.family, info.model, info.num_classes, info.part = (
-        table.family,
-        found.model,
-        found.num_classes,
-        found.part,
-    )
+    info.model, info.part = plan.found.model, plan.found.part
+    info.family = family_of(info.model).name
+    info.num_classes = None if info.part else plan.built.num_classes
+    info.used_ema, info.prefix = plan.used_ema, plan.prefix
+    info.warnings = list(plan.warnings)
+    info.convert = convert_command(Path(info.path))
 
 
-def _describe_onnx(path: Path) -> FileInfo:
-    """Weights and metadata of an ONNX file."""
-    import onnx
-
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf raises its own kinds
-        raise CheckpointError(f"{path}: is no ONNX file ({type(error).__name__})") from error
-    weights = model.graph.initializer
-    sizes = [_product(weight.dims) for weight in weights]
-    dtypes = Counter(onnx.TensorProto.DataType.Name(weight.data_type).lower() for weight in weights)
-    metadata: dict[str, Any] = {entry.key: entry.value for entry in model.metadata_props}
-    for what, values in (("inputs", model.graph.input), ("outputs", model.graph.output)):
-        metadata[what] = ", ".join(
-            f"{value.name} "
-            + "x".join(d.dim_param or str(d.dim_value) for d in value.type.tensor_type.shape.dim)
-            for value in values
-        )
-    metadata["opset"] = ", ".join(str(opset.version) for opset in model.opset_import)
+def _described(path: Path, kind: str, facts: ExportedFacts) -> FileInfo:
+    """The description of an exported file."""
     info = FileInfo(
         str(path),
-        "onnx",
+        kind,
         file_sha256(path),
         path.stat().st_size,
-        tensors=len(weights),
-        numbers=sum(sizes),
-        dtypes=dict(dtypes),
-        metadata=metadata,
+        tensors=facts.tensors,
+        numbers=facts.numbers,
+        dtypes=dict(facts.dtypes),
+        metadata=dict(facts.metadata),
     )
     _add_exported(info)
     return info
-
-
-def _describe_mindir(path: Path) -> FileInfo:
-    """Metadata of a MindIR file."""
-    try:
-        with (
-            path.open("rb") as stream,
-            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            metadata = _mindir_information(content)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is no MindIR file ({error})") from error
-    info = FileInfo(
-        str(path), "mindir", file_sha256(path), path.stat().st_size, metadata=dict(metadata)
-    )
-    _add_exported(info)
-    return info
-
-
-def _mindir_information(content: mmap.mmap) -> dict[str, str]:
-    """The map ``user_info`` of a MindIR file. Raises: ValueError for another file."""
-    found = {}
-    for number, wire_type, begin, end in fields(content, 0, len(content)):
-        if number == USER_INFO and wire_type == BYTES:
-            entry = {
-                which: text(content, first, second, most=1 << 20)
-                for which, kind, first, second in fields(content, begin, end)
-                if which in (1, 2) and kind == BYTES
-            }
-            found[entry.get(1, "")] = entry.get(2, "")
-        elif number > USER_INFO:
-            raise ValueError(f"field {number} is unknown")
-    return found
 
 
 def _add_exported(info: FileInfo) -> None:
@@ -248,17 +240,7 @@ def _add_exported(info: FileInfo) -> None:
     info.part = info.metadata.get("holds", "")
 
 
-def _printable(content: str) -> str:
-    """``content`` with control characters written out, so that a file's texts cannot steer a
-    terminal.
-    """
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in content
-    )
-
-
-def _product(sizes: Any) -> int:
-    total = 1
-    for size in sizes:
-        total *= size
-    return total
+def _some(names: Sequence[str], most: int = 20) -> str:
+    """The first of ``names`` and how many there are."""
+    more = f", ... ({len(names)})" if len(names) > most else ""
+    return ", ".join(shown(name, 60) for name in names[:most]) + more

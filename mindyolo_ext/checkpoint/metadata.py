@@ -9,10 +9,20 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext import __version__
-from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.checkpoint.limits import (
+    MAX_ARCHITECTURE_VALUES,
+    MAX_CLASSES,
+    MAX_EPOCH,
+    MAX_METADATA_BYTES,
+    MAX_METADATA_DEPTH,
+    MAX_SIDE,
+    MAX_SIZE,
+)
+from mindyolo_ext.errors import CheckpointError, shown
 from mindyolo_ext.input_spec import InputSpec
 
 FORMAT_VERSION = 1
+COUNTER = "num_batches_tracked"  # in ``extra``: batches that PyTorch's batch norms have seen
 DIGEST = "sha256"  # of the metadata's own text and of all arrays
 _SEALED = ("count", "order")  # what a seal adds beside the digest
 
@@ -67,14 +77,14 @@ class CheckpointMetadata:
         version = values.pop("format", None)
         if version != FORMAT_VERSION:
             raise ValueError(
-                f"CheckpointMetadata: format {str(version)[:20]!r}, this program reads "
+                f"CheckpointMetadata: format {shown(version, 20)!r}, this program reads "
                 f"{FORMAT_VERSION}"
             )
         for key in (DIGEST, *_SEALED):
             values.pop(key, None)
         if set(values) - known or {"model", "num_classes"} - set(values):
             raise ValueError(
-                f"CheckpointMetadata: keys {str(sorted(values))[:400]}, wanted {sorted(known)}"
+                f"CheckpointMetadata: keys {shown(sorted(values), 400)}, wanted {sorted(known)}"
             )
         check_types(values)
         try:
@@ -119,7 +129,7 @@ def unseal(
     if values.get("count") != len(arrays):
         raise CheckpointError(
             f"{where}: holds {len(arrays)} parameters, it should hold "
-            f"{str(values.get('count'))[:20]}: the file is cut off"
+            f"{shown(values.get('count'), 20)}: the file is cut off"
         )
     numbers = sum(array.size for array in arrays.values())
     if metadata.num_classes > numbers:
@@ -134,21 +144,57 @@ def unseal(
             f"(SHA-256 differs); take another copy"
         )
     order = values.get("order", list(arrays))
-    if not isinstance(order, list) or len(order) != len(arrays) or set(order) != set(arrays):
+    if not _is_order(order, arrays):
         raise CheckpointError(f"{where}: its metadata is broken (order names other parameters)")
     return {name: arrays[name] for name in order}, metadata
 
 
+def _is_order(order: object, arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether ``order`` lists the names of ``arrays``, each once."""
+    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+        return False
+    return len(order) == len(arrays) and set(order) == set(arrays)
+
+
 def _mapping(text: str | bytes) -> dict[str, Any]:
     """The JSON mapping in ``text``. Raises: ValueError if it is anything else."""
+    if len(text) > MAX_METADATA_BYTES:
+        raise ValueError(
+            f"CheckpointMetadata: {len(text)} bytes, the limit is {MAX_METADATA_BYTES}"
+        )
     try:
         values = json.loads(text)
     except RecursionError as error:
         raise ValueError("CheckpointMetadata: nested too deeply") from error
     if not isinstance(values, dict):
         raise ValueError(f"CheckpointMetadata: a {type(values).__name__}, wanted a mapping")
+    if not _is_shallow(values):
+        raise ValueError(f"CheckpointMetadata: nested deeper than {MAX_METADATA_DEPTH}")
     json.dumps(values, ensure_ascii=False).encode()  # refuses half characters
     return values
+
+
+def _is_shallow(values: object) -> bool:
+    """Whether no container stands more than ``MAX_METADATA_DEPTH`` deep."""
+    level = [values]
+    for _ in range(MAX_METADATA_DEPTH):
+        level = [part for value in level for part in _parts(value)]
+        if not level:
+            return True
+    return False
+
+
+def _parts(value: object) -> list[Any]:
+    """What stands in a container of JSON; nothing in anything else."""
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _leaves(value: object) -> int:
+    """How many values stand in JSON, containers left out."""
+    parts = _parts(value)
+    return sum(map(_leaves, parts)) if isinstance(value, (dict, list)) else 1
 
 
 def _digest(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
@@ -180,13 +226,47 @@ def check_types(values: Mapping[str, Any]) -> None:
         if key in values:
             _check(key, values[key], isinstance(values[key], kinds), what)
     count = values.get("num_classes", 0)
-    _check("num_classes", count, not isinstance(count, bool) and count >= 0, "at least 0")
+    number = not isinstance(count, bool) and 0 <= count <= MAX_CLASSES
+    _check("num_classes", count, number, f"0 to {MAX_CLASSES}")
+    epoch = values.get("epoch") or 0
+    _check("epoch", epoch, abs(epoch) < MAX_EPOCH, f"less than {MAX_EPOCH}")
+    architecture = values.get("architecture", {})
+    small = _leaves(architecture) <= MAX_ARCHITECTURE_VALUES
+    _check("architecture", architecture, small, f"at most {MAX_ARCHITECTURE_VALUES} values")
     names = values.get("class_names", [])
     _check("class_names", names, all(isinstance(n, str) for n in names), "a list of texts")
     metrics = values.get("metrics", {})
-    numbers = all(isinstance(value, (int, float)) for value in metrics.values())
+    numbers = all(map(_is_number, metrics.values()))
     _check("metrics", metrics, numbers, "a mapping of numbers")
+    _check_input(values.get("input_spec", {}))
     _check_extra(values.get("extra", {}))
+
+
+def _check_input(spec: Mapping[str, Any]) -> None:
+    """Raises: ValueError for a value of the input convention that has another type than usual, or
+    a size that no network takes.
+    """
+    for key, usual in asdict(InputSpec()).items():
+        found = spec.get(key, usual)
+        if key == "border":
+            good = found is None or _is_number(found)
+        elif isinstance(usual, (tuple, list)):
+            good = isinstance(found, (tuple, list)) and len(found) == len(usual)
+            good = good and all(map(_is_number, found))
+        elif isinstance(usual, (bool, str)):
+            good = isinstance(found, type(usual))
+        else:
+            good = _is_number(found)
+        _check(f"input_spec.{key}", found, good, f"the like of {usual}")
+    size = spec.get("size", (1, 1))
+    _check("input_spec.size", size, max(size) <= MAX_SIDE, f"at most {MAX_SIDE} pixels a side")
+
+
+def _is_number(value: object) -> bool:
+    """Whether ``value`` is a number that counts or measures, of at most 64 bits."""
+    if isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SIZE
 
 
 def _check_extra(extra: Mapping[str, Any]) -> None:
@@ -194,24 +274,28 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
     part = extra.get("part", {})
     texts = isinstance(part, dict) and all(isinstance(value, str) for value in part.values())
     _check("extra.part", part, texts, "a mapping of texts")
+    seen = extra.get(COUNTER, 0)
+    counts = seen.values() if isinstance(seen, dict) else [seen]
+    sound = all(type(count) is int and 0 <= count <= MAX_SIZE for count in counts)
+    _check(f"extra.{COUNTER}", seen, sound, "a whole number, or one for each layer")
+    assumed = extra.get("assumed", [])
+    remarks = isinstance(assumed, list) and all(isinstance(text, str) for text in assumed)
+    _check("extra.assumed", assumed, remarks, "a list of texts")
     thresholds = extra.get("thresholds")
     if thresholds is None:
         return
     _check("extra.thresholds", thresholds, isinstance(thresholds, dict), "a mapping")
     values, size = thresholds.get("values"), thresholds.get("size")
     for key, found, most in (("values", values, 11), ("size", size, 2)):
-        good = (
-            isinstance(found, list)
-            and len(found) == most
-            and all(isinstance(value, (int, float)) for value in found)
-        )
+        good = isinstance(found, list) and len(found) == most and all(map(_is_number, found))
         _check(f"extra.thresholds.{key}", found, good, f"{most} numbers")
     for key in ("lowest", "highest", "pictures"):
         found = thresholds.get(key)
-        _check(f"extra.thresholds.{key}", found, isinstance(found, (int, float)), "a number")
+        _check(f"extra.thresholds.{key}", found, _is_number(found), "a number")
 
 
 def _check(key: str, value: object, good: bool, wanted: str) -> None:
     """Raises: ValueError unless ``good``."""
     if not good:
-        raise ValueError(f"CheckpointMetadata: {key} is {str(value)[:40]!r}, wanted {wanted}")
+        found = shown(value if isinstance(value, int) else str(value), 40)
+        raise ValueError(f"CheckpointMetadata: {key} is {found!r}, wanted {wanted}")

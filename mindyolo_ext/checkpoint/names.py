@@ -6,13 +6,14 @@ shapes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from mindyolo_ext.checkpoint.metadata import COUNTER
 from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 
@@ -25,9 +26,16 @@ MINDSPORE_TO_TORCH = {
     "beta": "bias",
     "embedding_table": "weight",
 }
-COUNTER = "num_batches_tracked"  # of PyTorch's batch norms; also in a checkpoint's metadata
 STATE_PREFIX = "state."  # of entries that only a resumed training needs
+FOLDED = "was folded into a kernel; the norm changes nothing but adds the kernel's bias"
+DEPLOYED = (
+    "deployed weights: {layers} folded layers became their training form, with norms that change "
+    "nothing. Evaluation is the same; for fine-tuning set train.freeze_bn=true, or start from "
+    "weights that were not deployed"
+)
+_NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 Plain = None | bool | int | float | str
+_DEEPEST = 12  # parts of a name that ``renames`` may replace
 _STATE_PREFIXES = ("moments.", "moment1.", "moment2.", "accum.", "velocity.", STATE_PREFIX)
 _STATE_NAMES = {
     "global_step",
@@ -189,12 +197,20 @@ class NamesTable(ABC):
         """
         return tensors
 
-    def remarks(self, recognition: Recognition, given: Mapping[str, object]) -> list[str]:
-        """Warnings: what the weights do not tell and was taken for granted.
+    def remarks(
+        self,
+        recognition: Recognition,
+        given: Mapping[str, object],
+        *,
+        size_given: bool = False,
+    ) -> list[str]:
+        """What the weights do not tell and was taken for granted; warned of, and kept in the
+        checkpoint.
 
         Args:
             recognition: of the weights.
             given: keywords of the builder that the user named.
+            size_given: whether the user named the size of the input.
         """
         return []
 
@@ -228,6 +244,7 @@ def renamed(name: str, renames: Mapping[str, str]) -> str:
 
 def _known_beginning(name: str, known: Container[str]) -> str:
     """The longest beginning of ``name`` (up to a dot) that is ``known``; empty if none is."""
+    name = ".".join(name.split(".", _DEEPEST)[:_DEEPEST])  # no table goes further down
     while name and name not in known:
         name = name.rpartition(".")[0]
     return name
@@ -289,19 +306,24 @@ def map_tensors(
     targets: Mapping[str, np.ndarray],
     *,
     where: str,
+    epsilons: Mapping[str, float] | None = None,
 ) -> Mapped:
     """Bring ``tensors`` under our names, completely.
 
     Args:
         targets: our parameters with their shapes and types.
         where: file, for messages.
+        epsilons: our batch norm -> what it adds to the variance; with them, norms that were folded
+            into the convolution before them are taken apart again.
 
-    Raises: CheckpointError listing the first tensors that fit nowhere, parameters filled twice or
-        not at all, shapes that differ, and constants that are not the family's.
+    Raises: CheckpointError listing batch norms without statistics, the first tensors that fit
+        nowhere, parameters filled twice or not at all, shapes that differ, and constants that are
+        not the family's.
     """
     form, constants = table.unfolded(tensors), table.constants()
+    form = _unfold_norms(form, table, recognition, targets, epsilons or {})
     result = Mapped(warnings=list(form.warnings))
-    norms = find_norms(recognition.original_name(name) for name in form.tensors)
+    norms = _all_norms(form.tensors, table, recognition, targets)
     unknown, twice, shapes, altered, narrowed = [], [], [], [], []
     for place, array in form.tensors.items():
         name, full = form.origins.get(place, place), recognition.original_name(place)
@@ -332,6 +354,7 @@ def map_tensors(
             if array.dtype != targets[target].dtype:
                 narrowed.append(name)
     unfilled = [name for name in targets if name not in result.values]
+    _check_statistics(unfilled, result, recognition, where=where)
     checks = [
         ("tensors that the model does not have", unknown),
         ("parameters filled twice", twice),
@@ -352,6 +375,100 @@ def map_tensors(
             f"{len(narrowed)} tensors changed their number type: {', '.join(narrowed[:5])}"
         )
     return result
+
+
+def _all_norms(
+    names: Iterable[str],
+    table: NamesTable,
+    recognition: Recognition,
+    targets: Mapping[str, np.ndarray],
+) -> frozenset[str]:
+    """Normalisation layers of the file and of the model, under the original's names."""
+    return find_norms(map(recognition.original_name, names)) | frozenset(
+        table.to_source(f"{layer}.gamma").rpartition(".")[0] for layer in find_norms(targets)
+    )
+
+
+def _unfold_norms(
+    form: Unfolded,
+    table: NamesTable,
+    recognition: Recognition,
+    targets: Mapping[str, np.ndarray],
+    epsilons: Mapping[str, float],
+) -> Unfolded:
+    """``form`` with the batch norms that were folded into a convolution as norms that change
+    nothing but add the bias that the convolution got.
+    """
+    norms = _all_norms(form.tensors, table, recognition, targets)
+    ours = {
+        place: table.to_target(recognition.original_name(place), norms) for place in form.tensors
+    }
+    present = {target for target in ours.values() if isinstance(target, str)}
+    folded = {
+        bias: layer
+        for bias, layer in _biases_of_norms(targets).items()
+        if layer in epsilons
+        and bias not in targets
+        and not any(f"{layer}.{leaf}" in present for leaf in _NORM)
+    }
+    places = {place: folded[target] for place, target in ours.items() if target in folded}
+    if not places:
+        return form
+    backwards = {ours: theirs for theirs, ours in recognition.renames.items()}
+    tensors, origins, supplied = dict(form.tensors), dict(form.origins), dict(form.supplied)
+    for place, layer in places.items():
+        bias = tensors.pop(place)
+        for leaf, value in _identity_norm(bias, epsilons[layer]).items():
+            source = renamed(table.to_source(f"{layer}.{leaf}"), backwards)
+            source = source.removeprefix(recognition.prefix)
+            tensors[source] = value
+            if leaf == "beta":
+                origins[source] = place
+            else:
+                supplied[source] = FOLDED
+    warnings = (*form.warnings, DEPLOYED.format(layers=len(places)))
+    return Unfolded(tensors, origins, supplied, warnings)
+
+
+def _identity_norm(bias: np.ndarray, epsilon: float) -> dict[str, np.ndarray]:
+    """A norm that adds ``bias`` and changes nothing else, by leaf."""
+    return {
+        "gamma": np.ones_like(bias),
+        "beta": bias,
+        "moving_mean": np.zeros_like(bias),
+        "moving_variance": np.full_like(bias, 1 - epsilon),
+    }
+
+
+def _biases_of_norms(targets: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Bias that the convolution before a batch norm would have -> the batch norm, both ours."""
+    result, before = {}, ""
+    for name, array in targets.items():
+        layer, _, leaf = name.rpartition(".")
+        if leaf == "weight" and array.ndim == 4:
+            before = layer
+        elif leaf == "gamma" and before and targets[f"{before}.weight"].shape[0] == len(array):
+            result[f"{before}.bias"] = layer
+            before = ""
+    return result
+
+
+def _check_statistics(
+    unfilled: Sequence[str], found: Mapped, recognition: Recognition, *, where: str
+) -> None:
+    """Raises: CheckpointError if batch norms came without their running statistics."""
+    lacking = [
+        name.removesuffix(".moving_variance")
+        for name in unfilled
+        if name.endswith(".moving_variance")
+        and name.removesuffix("moving_variance") + "gamma" in found.values
+    ]
+    if lacking:
+        raise CheckpointError(
+            f"{where}: {len(lacking)} batch norms have no running statistics "
+            f"(running_mean, running_var), as {lacking[0]} ({recognition.model}). Files of "
+            "named_parameters() lack them; save the network's state_dict() instead"
+        )
 
 
 def to_source_tensors(

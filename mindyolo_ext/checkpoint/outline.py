@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Outline:
         parameters: name -> array of zeros that takes no memory, of the parameter's shape and type,
             in the network's order.
         trainable: names of the parameters that training changes.
+        epsilons: batch norm -> what it adds to the variance.
     """
 
     family: str
@@ -47,6 +48,7 @@ class Outline:
     input_spec: InputSpec
     parameters: dict[str, np.ndarray]
     trainable: frozenset[str]
+    epsilons: dict[str, float] = field(default_factory=dict)
 
 
 def outline(model: str, keywords: Mapping[str, Any]) -> Outline:
@@ -75,6 +77,7 @@ def outline(model: str, keywords: Mapping[str, Any]) -> Outline:
         InputSpec(**values["input_spec"]),
         parameters,
         frozenset(name for name, _, _, trained in values["parameters"] if trained),
+        values["epsilons"],
     )
 
 
@@ -105,6 +108,8 @@ def _described(model: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
     from mindyolo_ext.models.registry import create_model
 
     cell = create_model(model, **keywords)
+    names = [name for name, _ in cell.parameters_and_names()]
+    norms = {name.removesuffix(".moving_variance") for name in names} - set(names)
     return {
         "family": cell.family,
         "num_classes": cell.num_classes,
@@ -114,6 +119,9 @@ def _described(model: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
             (name, list(p.shape), p.asnumpy().dtype.name, p.requires_grad)
             for name, p in cell.parameters_and_names()
         ],
+        "epsilons": {
+            name: float(vars(part)["eps"]) for name, part in cell.cells_and_names() if name in norms
+        },
     }
 
 

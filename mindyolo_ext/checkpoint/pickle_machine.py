@@ -12,6 +12,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mindyolo_ext.checkpoint.limits import (
+    MAX_AXES,
+    MAX_INTEGER_BITS,
+    MAX_KEY_PARTS,
+    MAX_NAME_CHARACTERS,
+    MAX_PICKLE_BYTES,
+    MAX_SIZE,
+    MAX_TEXT_BYTES,
+    RECORD_STEPS,
+    REPEATED_ELEMENTS,
+    SET_STEPS,
+    Budget,
+)
 from mindyolo_ext.checkpoint.pickle_policy import resolve_global
 from mindyolo_ext.checkpoint.records import (
     ArrayRecord,
@@ -21,11 +34,8 @@ from mindyolo_ext.checkpoint.records import (
     StorageRecord,
     TensorRecord,
 )
-from mindyolo_ext.errors import CheckpointError, UnsafeCheckpointError
+from mindyolo_ext.errors import CheckpointError, UnsafeCheckpointError, shown
 
-MAX_PICKLE_BYTES = 1 << 26
-MAX_COPIED = 1 << 26  # items and bytes that shared containers may be copied into, together
-MAX_DIMENSIONS = 32
 _MARK = object()
 _PUSH_ARGUMENT = {
     "INT",
@@ -51,6 +61,19 @@ _PUSH_ARGUMENT = {
 }
 # How bound methods are pickled, such as the ``forward`` of a fused layer; see ``_Machine.method``
 _BINDER = GlobalName("builtins", "getattr", "method")
+# what may be a key, alone or in a tuple; records are told apart by what they are, not by content
+_KEYS = (
+    str,
+    int,
+    float,
+    bytes,
+    type(None),
+    GlobalName,
+    Record,
+    StorageRecord,
+    TensorRecord,
+    ArrayRecord,
+)
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _REFUSED = {
     "EXT1": "an extension code",
@@ -62,19 +85,24 @@ _REFUSED = {
 
 
 def read_pickle(
-    stream: BinaryIO, *, where: str, storage: Callable[[Any], Any] | None = None
+    stream: BinaryIO,
+    *,
+    where: str,
+    budget: Budget,
+    storage: Callable[[Any], Any] | None = None,
 ) -> Any:
     """The next object of ``stream`` as plain containers, primitives and records.
 
     Args:
         stream: binary file; afterwards it stands behind the pickle.
         where: file (and part) for error messages.
+        budget: what the file has cost so far.
         storage: turns a persistent id into a record; without it such ids are refused.
 
     Raises: UnsafeCheckpointError for names and opcodes that weights do not need, CheckpointError
-    for anything broken.
+    for anything broken or beyond ``limits``.
     """
-    machine = _Machine(where, storage)
+    machine = _Machine(where, budget, storage)
     try:
         return machine.run(stream)
     except CheckpointError:
@@ -90,7 +118,8 @@ def read_pickle(
         MemoryError,
     ) as error:
         raise CheckpointError(
-            f"{where}: the pickled part is broken ({type(error).__name__}: {str(error)[:200]}), "
+            f"{where}: the pickled part is broken ({type(error).__name__}: "
+            f"{shown(str(error), 200)}), "
             "wanted an object saved by torch.save"
         ) from error
 
@@ -98,18 +127,20 @@ def read_pickle(
 class _Machine:
     """Stack, memo and the meaning of each opcode."""
 
-    def __init__(self, where: str, storage: Callable[[Any], Any] | None):
+    def __init__(self, where: str, budget: Budget, storage: Callable[[Any], Any] | None):
         self.where = where
+        self.budget = budget
         self.storage = storage
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.copied = 0
+        self.names: dict[tuple[str, str], GlobalName] = {}
         self.binds: set[str] = set()  # "named" and "used" of ``_BINDER``
 
     def run(self, stream: BinaryIO) -> Any:
         """Interpret opcodes up to STOP."""
         start = stream.tell()
         for opcode, argument, position in pickletools.genops(stream):
+            self.budget.take_steps(1)
             if position is not None and position - start > MAX_PICKLE_BYTES:
                 raise CheckpointError(
                     f"{self.where}: the pickled part is longer than {MAX_PICKLE_BYTES} bytes, "
@@ -117,7 +148,7 @@ class _Machine:
                 )
             name = opcode.name
             if name in _PUSH_ARGUMENT:
-                self.stack.append(argument)
+                self.stack.append(self.value(argument))
             elif name in _CONSTANTS:
                 self.stack.append(_CONSTANTS[name])
             elif name == "STOP":
@@ -137,6 +168,19 @@ class _Machine:
                 f"{self.where}: the pickle leaves {len(self.stack)} objects on its stack, wanted 1"
             )
         return self.stack.pop()
+
+    def value(self, argument: Any) -> Any:
+        """A text, run of bytes or number of the file. Raises: CheckpointError beyond its limit."""
+        if isinstance(argument, int):
+            if argument.bit_length() > MAX_INTEGER_BITS:
+                raise CheckpointError(
+                    f"{self.where}: {shown(argument)}, the limit is {MAX_INTEGER_BITS}"
+                )
+        elif isinstance(argument, (str, bytes, bytearray)) and len(argument) > MAX_TEXT_BYTES:
+            raise CheckpointError(
+                f"{self.where}: a text of {len(argument)} bytes, the limit is {MAX_TEXT_BYTES}"
+            )
+        return argument
 
     def pop(self) -> Any:
         """The top object."""
@@ -162,17 +206,6 @@ class _Machine:
                 return items[::-1]
             items.append(value)
 
-    def charge(self, amount: int) -> None:
-        """Count copied items: a small file must not grow without end by copying one container
-        again and again.
-        """
-        self.copied += amount
-        if self.copied > MAX_COPIED:
-            raise CheckpointError(
-                f"{self.where}: the pickle copies more than {MAX_COPIED} items, which no "
-                "checkpoint of weights does"
-            )
-
     def set_items(self, items: list[Any]) -> None:
         """Put key, value, key, value ... into the container on top."""
         target = self.top()
@@ -197,19 +230,18 @@ class _Machine:
         target = self.top()
         if not isinstance(target, set):
             raise CheckpointError(f"{self.where}: broken pickle, adds to a {_kind(target)}")
-        target.update(self.key(item) for item in items)
+        target.update(map(self.key, items))
 
     def key(self, key: Any) -> Any:
         """``key`` if it may stand in a dict or set: hashing a deep tuple could exhaust the C
         stack.
         """
+        if isinstance(key, str):
+            return key
         flat = key if isinstance(key, tuple) else (key,)
-        if any(
-            not isinstance(
-                part, (str, int, float, bytes, type(None), GlobalName, Record, StorageRecord)
-            )
-            for part in flat
-        ):
+        if isinstance(key, frozenset):
+            flat = ()  # its parts were keys already
+        if len(flat) > MAX_KEY_PARTS or any(not isinstance(part, _KEYS) for part in flat):
             raise CheckpointError(f"{self.where}: broken pickle, a {_kind(key)} is used as a key")
         return key
 
@@ -225,10 +257,19 @@ class _Machine:
             raise UnsafeCheckpointError(
                 f"{self.where}: refused, a name is built from {_kind(module)} and {_kind(name)}"
             )
+        if len(module) + len(name) > MAX_NAME_CHARACTERS:
+            raise CheckpointError(
+                f"{self.where}: the name of a class has {len(module) + len(name)} characters, the "
+                f"limit is {MAX_NAME_CHARACTERS}"
+            )
         if module in ("builtins", "__builtin__") and name == _BINDER.name:
             self.binds.add("named")
             return _BINDER
-        return resolve_global(module, name, where=self.where)
+        known = self.names.get((module, name))
+        if known is None:
+            known = resolve_global(module, name, where=self.where)
+            self.names[module, name] = known
+        return known
 
     def instance(self, cls: Any, args: Any, keywords: Any = None) -> Any:
         """What stands for ``cls(*args, **keywords)``; nothing is called but our own rebuild
@@ -249,6 +290,8 @@ class _Machine:
                 )
             return _REBUILD[cls.qualified](self, args)
         if cls.kind == "class":
+            self.budget.take_steps(RECORD_STEPS)
+            self.budget.copy_items(len(keywords or ()))
             return Record(cls, args, dict(keywords or {}))
         if cls is _BINDER:
             return self.method(*args)
@@ -262,6 +305,7 @@ class _Machine:
             len(args) != 2
             or not isinstance(args[0], Record)
             or not isinstance(args[1], str)
+            or len(args[1]) > MAX_NAME_CHARACTERS
             or not args[1].isidentifier()
             or args[1].startswith("_")
         ):
@@ -284,7 +328,7 @@ class _Machine:
         if isinstance(target, Record):
             for part in state if isinstance(state, tuple) and len(state) == 2 else (state,):
                 if isinstance(part, dict):
-                    self.charge(len(part))
+                    self.budget.copy_items(len(part))
                     target.state.update(part)
                 elif part is not None:
                     target.state["__state__"] = state
@@ -326,19 +370,19 @@ class _Machine:
             raise CheckpointError(
                 f"{self.where}: a NumPy array of shape {shape} holds {size} bytes, wanted {wanted}"
             )
-        self.charge(wanted)
+        self.budget.copy_bytes(wanted)
         return np.frombuffer(bytes(content), resolved).reshape(shape, order="F" if fortran else "C")
 
     def sizes(self, value: Any, what: str) -> tuple[int, ...]:
         """``value`` as a tuple of sizes >= 0."""
         if (
             not isinstance(value, (tuple, list))
-            or len(value) > MAX_DIMENSIONS
-            or any(not isinstance(v, int) or v < 0 for v in value)
+            or len(value) > MAX_AXES
+            or any(not isinstance(v, int) or not 0 <= v <= MAX_SIZE for v in value)
         ):
             raise CheckpointError(
                 f"{self.where}: {what} has a {_kind(value)} for its shape or stride, wanted at "
-                f"most {MAX_DIMENSIONS} whole numbers >= 0"
+                f"most {MAX_AXES} whole numbers >= 0 of 64 bits"
             )
         return tuple(int(v) for v in value)
 
@@ -352,9 +396,11 @@ class _Machine:
             )
         dtype = dtype or storage.dtype or "uint8"
         shape, stride = self.sizes(shape, "a tensor"), self.sizes(stride, "a tensor")
-        if not isinstance(offset, int) or offset < 0 or len(shape) != len(stride):
+        self.budget.take_steps(RECORD_STEPS + len(shape))
+        if not isinstance(offset, int) or not 0 <= offset <= MAX_SIZE or len(shape) != len(stride):
+            shown_offset = offset if isinstance(offset, int) else _kind(offset)
             raise CheckpointError(
-                f"{self.where}: a tensor of storage {storage.key!r} has offset {str(offset)[:40]}, "
+                f"{self.where}: a tensor of storage {storage.key!r} has offset {shown_offset}, "
                 f"shape {shape} and stride {stride}, wanted an offset >= 0 and one stride per axis"
             )
         available = storage_bytes(storage) // item_size(dtype)
@@ -365,7 +411,7 @@ class _Machine:
                 f"{self.where}: a tensor of shape {shape}, stride {stride}, offset {offset} needs "
                 f"{last + 1} elements, storage {storage.key!r} has {available}"
             )
-        if record.count > max(available, 1 << 20):
+        if record.count > max(available, REPEATED_ELEMENTS):
             raise CheckpointError(
                 f"{self.where}: a tensor of shape {shape} repeats the {available} elements of "
                 f"storage {storage.key!r} into {record.count}, which no trained weight does"
@@ -453,7 +499,13 @@ def _set_item(machine: _Machine, _: Any) -> None:
     machine.set_items([key, value])
 
 
+def _empty_set(machine: _Machine, _: Any) -> None:
+    machine.budget.take_steps(SET_STEPS)
+    machine.stack.append(set())
+
+
 def _frozenset(machine: _Machine, _: Any) -> None:
+    machine.budget.take_steps(SET_STEPS)
     machine.stack.append(frozenset(machine.key(item) for item in machine.pop_to_mark()))
 
 
@@ -467,7 +519,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "EMPTY_LIST": lambda m, _: m.stack.append([]),
     "EMPTY_TUPLE": lambda m, _: m.stack.append(()),
     "EMPTY_DICT": lambda m, _: m.stack.append({}),
-    "EMPTY_SET": lambda m, _: m.stack.append(set()),
+    "EMPTY_SET": _empty_set,
     "LIST": lambda m, _: m.stack.append(m.pop_to_mark()),
     "TUPLE": lambda m, _: m.stack.append(tuple(m.pop_to_mark())),
     "DICT": lambda m, _: m.stack.append(m.dict_of(m.pop_to_mark())),
@@ -514,7 +566,7 @@ def _mapping(machine: _Machine, args: tuple) -> dict:
     items = (
         args[-1] if args and not isinstance(args[-1], GlobalName) and args[-1] is not None else []
     )
-    machine.charge(len(items) if isinstance(items, (dict, list, tuple)) else 0)
+    machine.budget.copy_items(len(items) if isinstance(items, (dict, list, tuple)) else 0)
     if isinstance(items, dict):
         return dict(items)
     if not isinstance(items, (list, tuple)) or any(
@@ -536,7 +588,8 @@ def _sequence(kind: type) -> Callable[[_Machine, tuple], Any]:
             raise CheckpointError(
                 f"{machine.where}: a {kind.__name__} is built from a {_kind(items)}, wanted a list"
             )
-        machine.charge(len(items))
+        machine.budget.copy_items(len(items))
+        machine.budget.take_steps(SET_STEPS)
         return (
             kind(machine.key(item) for item in items) if kind in (set, frozenset) else kind(items)
         )
@@ -551,7 +604,7 @@ def _encode(machine: _Machine, args: tuple) -> bytes:
         raise UnsafeCheckpointError(
             f"{machine.where}: refused, _codecs.encode with something else than latin1 text"
         )
-    machine.charge(len(text))
+    machine.budget.copy_bytes(len(text))
     return text.encode((codec or ["utf-8"])[0])
 
 
@@ -565,6 +618,7 @@ def _bytearray(machine: _Machine, args: tuple) -> bytes:
         raise CheckpointError(
             f"{machine.where}: a bytearray is built from a {_kind(content)}, wanted bytes"
         )
+    machine.budget.copy_bytes(len(content))
     return bytes(content)
 
 
@@ -572,6 +626,7 @@ def _numbers(what: str) -> Callable[[_Machine, tuple], Any]:
     """range, slice, complex and object: kept as a record."""
 
     def build(machine: _Machine, args: tuple) -> Record:
+        machine.budget.take_steps(RECORD_STEPS)
         return Record(GlobalName("builtins", what, "class"), _arguments(machine, args, 0, 3, what))
 
     return build
@@ -585,6 +640,8 @@ def _reconstructor(machine: _Machine, args: tuple) -> Any:
             f"{machine.where}: refused, copyreg._reconstructor with base {_kind(base)}"
         )
     instance = machine.instance(cls, ())
+    if isinstance(value, (dict, list, tuple)):
+        machine.budget.copy_items(len(value))
     if isinstance(instance, Record) and isinstance(value, dict):
         instance.dict_items.update(value)
     elif isinstance(instance, Record) and isinstance(value, (list, tuple)):
@@ -611,11 +668,11 @@ def _dtype(machine: _Machine, args: tuple) -> DtypeRecord:
         else ("=", code)
     )
     if not isinstance(rest, str) or not (
-        rest[:1] in "biufcSUOV" and rest[1:].isdecimal() and len(rest) < 10
+        rest[:1] in "biufcSUOVmM" and rest[1:].isdecimal() and len(rest) < 10
     ):
-        shown = rest[:20] if isinstance(rest, str) else _kind(rest)
+        written = rest[:20] if isinstance(rest, str) else _kind(rest)
         raise CheckpointError(
-            f"{machine.where}: the NumPy dtype {shown!r} is not one of numbers or text"
+            f"{machine.where}: the NumPy dtype {written!r} is not one of numbers or text"
         )
     try:
         if rest[0] in "biufc":
@@ -661,7 +718,8 @@ def _tensor_v3(machine: _Machine, args: tuple) -> TensorRecord:
     )
     if not isinstance(dtype, GlobalName) or dtype.kind != "dtype":
         raise CheckpointError(
-            f"{machine.where}: a tensor has the dtype {_kind(dtype)}, wanted a torch dtype"
+            f"{machine.where}: a tensor has the dtype {_kind(dtype)}, wanted one of float, half, "
+            "bfloat16, integers, bool or complex: save it as float32"
         )
     _no_bits(machine, rest)
     return machine.tensor(storage, offset, shape, stride, dtype=dtype.value)

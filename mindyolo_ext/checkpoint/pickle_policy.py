@@ -5,11 +5,12 @@ name. Nothing is ever imported or called on the file's behalf, so the refusals a
 the reader safe; they tell the user that a file of weights carries something else.
 """
 
+import _compat_pickle
 import re
 import sys
 
 from mindyolo_ext.checkpoint.records import GlobalName
-from mindyolo_ext.errors import UnsafeCheckpointError
+from mindyolo_ext.errors import UnsafeCheckpointError, shown
 
 TORCH_DTYPES = {
     "float64": "float64",
@@ -27,7 +28,14 @@ TORCH_DTYPES = {
     "short": "int16",
     "int8": "int8",
     "uint8": "uint8",
+    "uint16": "uint16",
+    "uint32": "uint32",
+    "uint64": "uint64",
     "bool": "bool",
+    "complex64": "complex64",
+    "cfloat": "complex64",
+    "complex128": "complex128",
+    "cdouble": "complex128",
 }
 STORAGE_DTYPES = {
     "DoubleStorage": "float64",
@@ -40,6 +48,8 @@ STORAGE_DTYPES = {
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
     "UntypedStorage": None,
     "_UntypedStorage": None,
     "TypedStorage": None,
@@ -92,9 +102,31 @@ INERT_CLASSES = {
     "datetime": {"datetime", "date", "time", "timedelta", "timezone"},
     "uuid": {"UUID"},
     "decimal": {"Decimal"},
+    "fractions": {"Fraction"},
+    "functools": {"partial"},
+    "collections": {"UserDict", "UserList", "UserString"},
+    "numpy.random": {"RandomState", "Generator"},
+    "numpy.random._pickle": {"__randomstate_ctor", "__generator_ctor", "__bit_generator_ctor"},
+    "numpy.random._mt19937": {"MT19937"},
+    "numpy.random._pcg64": {"PCG64"},
+    "numpy.random.bit_generator": {"SeedSequence", "__pyx_unpickle_SeedSequence"},
+    "random": {"Random"},
+    "torch._C": {"Generator"},
+    "torch": {"_TorchCompileInductorWrapper"},
+    # tensors without plain numbers: kept as what they are called, and left out
+    "torch._utils": {
+        "_rebuild_sparse_tensor",
+        "_rebuild_sparse_csr_tensor",
+        "_rebuild_qtensor",
+        "_rebuild_nested_tensor",
+        "_rebuild_meta_tensor_no_storage",
+        "_rebuild_wrapper_subclass",
+    },
+    "torch.serialization": {"_get_layout"},
+    "torch.torch_version": {"TorchVersion"},
 }
 MENTIONS = {
-    "builtins": {"int", "float", "str", "bool", "bytes"},
+    "builtins": {"int", "float", "str", "bool", "bytes", "NotImplemented", "Ellipsis"},
     "numpy": {"ndarray", "float64", "float32", "float16", "int64", "int32", "bool_"},
     "torch": {
         "Tensor",
@@ -108,11 +140,31 @@ MENTIONS = {
         "channels_last",
         "preserve_format",
         "strided",
+        "sparse_coo",
+        "per_tensor_affine",
+        "per_channel_affine",
+        "float8_e4m3fn",
+        "float8_e5m2",
     },
     "torch._tensor": {"Tensor"},
     "torch.tensor": {"Tensor"},
 }
-INERT_TORCH = ("torch.nn", "torch.optim", "torch.cuda.amp", "torch.amp")
+INERT_TORCH = (
+    "torch.nn",
+    "torch.optim",
+    "torch.cuda.amp",
+    "torch.amp",
+    "torch.ao",
+    "torch.quantization",
+    "torch.distributed",
+    "torch.utils.data",
+    "torch._dynamo",
+)
+HINTS = {  # beginning of a refused name -> what it is, and what to do
+    "torch.fx.": "a program traced by torch.fx: save its state_dict() instead",
+    "torch.storage._load_from_bytes": "tensors written by pickle.dump: save them with torch.save",
+    "torch.Q": "quantized weights: take those from before they were quantized",
+}
 CODE_CARRIERS = {
     "dill",
     "cloudpickle",
@@ -143,7 +195,7 @@ FORMER_STDLIB = {
     "ce",
     "riscos",
 }
-MODERN = {"__builtin__": "builtins", "copy_reg": "copyreg", "torch.tensor": "torch._tensor"}
+MODERN = {"torch.tensor": "torch._tensor"}
 _IDENTIFIERS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 
 
@@ -153,12 +205,14 @@ def resolve_global(module: str, name: str, *, where: str) -> GlobalName:
     Raises: UnsafeCheckpointError for a name that has no place in a file of weights.
     """
     original = f"{module}.{name}"
-    module = MODERN.get(module, module)
+    module, name = _in_python_3(module, name)
     if module == "numpy._core" or module.startswith("numpy._core."):
         module = "numpy.core" + module[len("numpy._core") :]
     if not _IDENTIFIERS.match(module) or not _IDENTIFIERS.match(name):
-        raise UnsafeCheckpointError(f"{where}: {original!r} is not a name of a class")
-    if any(part.startswith("__") for part in name.split(".")) and name not in SAFE.get(module, ()):
+        raise UnsafeCheckpointError(f"{where}: {shown(original)!r} is not a name of a class")
+    if any(part.startswith("__") for part in name.split(".")) and not any(
+        name in table.get(module, ()) for table in (SAFE, INERT_CLASSES)
+    ):
         raise _refusal(original, where)
     special = _torch_value(module, name)
     if special is not None:
@@ -187,6 +241,15 @@ def resolve_global(module: str, name: str, *, where: str) -> GlobalName:
     return GlobalName(module, name, "class")
 
 
+def _in_python_3(module: str, name: str) -> tuple[str, str]:
+    """The present name of what Python 2, and the pickle protocols up to 2, call otherwise."""
+    module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
+    module = _compat_pickle.IMPORT_MAPPING.get(module, module)
+    if module == "torch._utils" and name.startswith("torch."):  # memory formats
+        module, name = "torch", name.removeprefix("torch.")
+    return MODERN.get(module, module), name
+
+
 def _torch_value(module: str, name: str) -> GlobalName | None:
     """The storage type or dtype called ``module.name``, if it is one."""
     if module in ("torch", "torch.cuda", "torch.storage") and name in STORAGE_DTYPES:
@@ -197,7 +260,8 @@ def _torch_value(module: str, name: str) -> GlobalName | None:
 
 
 def _refusal(qualified: str, where: str) -> UnsafeCheckpointError:
+    hint = next((text for begin, text in HINTS.items() if qualified.startswith(begin)), "")
     return UnsafeCheckpointError(
-        f"{where}: refused, the file asks for {qualified!r}, which weights do not need; "
-        "nothing was run"
+        f"{where}: refused, the file asks for {shown(qualified)!r}, which weights do not need"
+        f"{f' ({hint})' if hint else ''}; nothing was run"
     )

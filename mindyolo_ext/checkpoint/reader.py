@@ -7,49 +7,44 @@ see ``pickle_machine``.
 """
 
 import hashlib
-import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mindyolo_ext.checkpoint.ckpt_file import DEFAULT_MAX_BYTES, read_ckpt
+from mindyolo_ext.checkpoint.choose import (
+    EMA_ENTRIES,
+    STATE_ENTRIES,
+    WEIGHT_ENTRIES,
+    Flat,
+    choose,
+    flatten,
+    kind_of,
+    label,
+)
+from mindyolo_ext.checkpoint.ckpt_file import read_ckpt
+from mindyolo_ext.checkpoint.file_kinds import sniff_format
+from mindyolo_ext.checkpoint.limits import (
+    MAX_CLASSES,
+    MAX_EXTRAS,
+    MAX_FILE_BYTES,
+    check_growth,
+)
 from mindyolo_ext.checkpoint.metadata import CheckpointMetadata, unseal
-from mindyolo_ext.checkpoint.pickle_machine import storage_bytes
-from mindyolo_ext.checkpoint.records import ArrayRecord, GlobalName, Record, TensorRecord
+from mindyolo_ext.checkpoint.pickle_machine import item_size, storage_bytes
+from mindyolo_ext.checkpoint.records import ArrayRecord, Record, TensorRecord
 from mindyolo_ext.checkpoint.safetensors_file import read_safetensors
 from mindyolo_ext.checkpoint.store import METADATA_KEY, METADATA_NAME
 from mindyolo_ext.checkpoint.torch_files import TorchFile, TorchStream, TorchTar, TorchZip
-from mindyolo_ext.errors import CheckpointError, MissingFileError
+from mindyolo_ext.errors import CheckpointError
 
-EMA_ENTRIES = ("ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model")
-WEIGHT_ENTRIES = (
-    "model",
-    "state_dict",
-    "model_state_dict",
-    "net",
-    "network",
-    "weights",
-    "module",
-    "params",
-)
-STATE_ENTRIES = (
-    "optimizer",
-    "optimizers",
-    "scheduler",
-    "lr_scheduler",
-    "lr_schedulers",
-    "scaler",
-    "grad_scaler",
-    "optimizer_state_dict",
-)
 PREFIXES = ("module.", "_orig_mod.")
+INNER_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 EMA_PREFIX = "ema."  # of names in a MindSpore file
-MAX_NODES = 200_000
-MAX_GROWTH = 8  # bytes in memory per byte in the file, where tensors share storages
-MAX_DEPTH = 100
+LONGEST_EXTRA = 10_000  # characters of a text kept from beside the weights
 
 
 @dataclass
@@ -92,14 +87,14 @@ class ForeignCheckpoint:
         for key in ("epoch", "start_epoch", "cur_epoch", "epoch_num"):
             value = self.extras.get(key)
             if isinstance(value, int) and not isinstance(value, bool):
-                return value if value >= 0 else None
+                return value if 0 <= value < 1 << 31 else None
         return None
 
 
 def read_checkpoint(
     path: str | Path,
     *,
-    max_bytes: int = DEFAULT_MAX_BYTES,
+    max_bytes: int = MAX_FILE_BYTES,
     prefer_ema: bool = True,
     entry: str | None = None,
 ) -> ForeignCheckpoint:
@@ -109,7 +104,8 @@ def read_checkpoint(
         path: PyTorch file of any format, safetensors, or MindSpore ``.ckpt``.
         max_bytes: refuse files that declare more than this.
         prefer_ema: take averaged weights where the file holds both.
-        entry: take this top-level entry and no other.
+        entry: take this top-level entry and no other, or what stands under names that begin with
+            it and a dot.
 
     Raises: FileNotFoundError; CheckpointError for a file that is no checkpoint or is damaged;
         UnsafeCheckpointError for one that carries more than weights.
@@ -131,7 +127,9 @@ def read_checkpoint(
             raise CheckpointError(
                 f"{path}: cannot be read ({type(error).__name__}: {error})"
             ) from error
-    result.tensors = _without_prefixes(result)
+    result.tensors = _without_prefixes(result.tensors)
+    if entry is not None and result.entry != entry:
+        _keep_only(result, entry)
     _warn_about_values(result)
     return result
 
@@ -145,238 +143,102 @@ def file_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def sniff_format(path: Path) -> str:
-    """The format of ``path`` from its first bytes.
-
-    Raises: FileNotFoundError; CheckpointError naming what the file seems to be instead.
-    """
-    if not path.exists():
-        raise MissingFileError(f"{path}: no such file, wanted a checkpoint")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: is not a file, wanted a checkpoint")
-    wanted = "wanted a PyTorch, safetensors or MindSpore checkpoint"
-    with path.open("rb") as stream:
-        head = stream.read(512)
-    if not head:
-        raise CheckpointError(f"{path}: the file is empty, {wanted}")
-    start = head.lstrip()[:64].lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise CheckpointError(f"{path}: is a web page, {wanted}: the download went wrong")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: is a Git LFS pointer, {wanted}: run git lfs pull")
-    if head.startswith(b"PK\x03\x04"):
-        return "torch-zip"
-    if head.startswith(b"PK"):
-        raise CheckpointError(f"{path}: is an empty or split zip archive, {wanted}")
-    if head[:1] == b"\x80":
-        return "torch-legacy"
-    if (
-        len(head) > 9
-        and head[8:9] == b"{"
-        and 2 <= struct.unpack("<Q", head[:8])[0] <= path.stat().st_size - 8
-    ):
-        return "safetensors"
-    if head[:1] == b"\x0a" and not start.startswith(b"{"):
-        return "mindspore"
-    if len(head) == 512 and (
-        head[257:262] == b"ustar"
-        or head.startswith((b"storages\0", b"tensors\0", b"pickle\0", b"sys_info\0"))
-    ):
-        return "torch-legacy-tar"
-    raise CheckpointError(f"{path}: begins with {head[:8]!r}, which is no known format, {wanted}")
-
-
 def _read_torch(file: TorchFile, *, prefer_ema: bool, entry: str | None) -> ForeignCheckpoint:
     """Pick the weights out of a PyTorch file and read their numbers."""
     root = file.read()
-    name, weights = _choose(root, file.path, prefer_ema=prefer_ema, entry=entry)
-    records, skipped = flatten(weights, where=str(file.path))
-    if not records:
-        raise CheckpointError(
-            f"{file.path}: {_describe(name, root)} holds no tensors, wanted named weights"
-        )
-    total = sum(4 * record.count for record in records.values() if isinstance(record, TensorRecord))
-    if total > file.max_bytes:
-        raise CheckpointError(
-            f"{file.path}: the weights need {total} bytes, the limit is {file.max_bytes}"
-        )
-    storages = {r.storage.key: r.storage for r in records.values() if isinstance(r, TensorRecord)}
-    own = sum(storage_bytes(storage) for storage in storages.values())
-    if total > MAX_GROWTH * own + (64 << 20):
-        raise CheckpointError(
-            f"{file.path}: the weights repeat {own} bytes until they need {total}, wanted numbers "
-            "of their own"
-        )
-    stored: dict[str, int] = {}
-    tensors = {}
-    for key, record in records.items():
-        if isinstance(record, TensorRecord):
-            dtype, tensors[key] = record.dtype, file.tensor(record)
-        else:
-            assert record.value is not None  # flatten leaves the others out
-            dtype, tensors[key] = str(record.value.dtype), _from_numpy(record.value)
-        stored[dtype] = stored.get(dtype, 0) + 1
+    name, weights = choose(root, file.path, prefer_ema=prefer_ema, entry=entry)
+    flat = flatten(weights, where=str(file.path))
+    if not flat.tensors:
+        what = f"entry {name!r}" if name else f"the {kind_of(root)}"
+        raise CheckpointError(f"{file.path}: {what} holds no tensors, wanted named weights")
     result = ForeignCheckpoint(
         file.path,
-        tensors,
+        _numbers(file, flat),
         file.source_format,
         file_sha256(file.path),
         entry=name,
-        used_ema=name.split("/")[0] in EMA_ENTRIES,
-        stored_dtypes=stored,
+        used_ema=any(part in EMA_ENTRIES for part in name.split("/")),
+        stored_dtypes=dict(Counter(map(_dtype_name, flat.tensors.values()))),
+        warnings=_warnings(file, flat),
     )
-    if skipped:
-        result.warnings.append(
-            f"{len(skipped)} entries beside the tensors are no tensors and were left out: "
-            + ", ".join(skipped[:5])
-        )
     if isinstance(root, dict) and name:
-        result.entries = [str(key) for key in root]
+        result.entries = [label(key) for key in root]
         plain = _Plain(file)
         result.extras = {
-            str(key): plain(value)
+            label(key): plain(value)
             for key, value in root.items()
             if key != name.split("/")[0] and key not in STATE_ENTRIES + WEIGHT_ENTRIES + EMA_ENTRIES
         }
-    result.class_names = _class_names(root, weights, _Plain(file))
+    result.class_names = _class_names(root, weights, file)
     return result
 
 
-def _choose(root: Any, path: Path, *, prefer_ema: bool, entry: str | None) -> tuple[str, Any]:
-    """(name of the entry, what holds the weights) of the saved object."""
-    if entry is not None:
-        if not isinstance(root, dict) or entry not in root:
-            known = ", ".join(str(key) for key in root) if isinstance(root, dict) else "none"
-            raise CheckpointError(f"{path}: has no entry {entry!r}, its entries are {known[:300]}")
-        return entry, root[entry]
-    if isinstance(root, Record) and root.is_module:
-        return "", root
-    if isinstance(root, Record) and root.dict_items:
-        root = root.dict_items
-    if not isinstance(root, dict):
-        raise CheckpointError(
-            f"{path}: holds a {_kind(root)}, wanted a state dict, a model or a dict of them"
+def _warnings(file: TorchFile, flat: Flat) -> list[str]:
+    """What is odd about a file that can be read."""
+    warnings = []
+    if flat.left_out:
+        warnings.append(
+            f"{flat.left_out} entries beside the tensors are no tensors and were left out: "
+            + ", ".join(flat.samples)
         )
-    if any(isinstance(value, TensorRecord) for value in root.values()) and not any(
-        _has_weights(root.get(key)) for key in EMA_ENTRIES + WEIGHT_ENTRIES
-    ):
-        return "", root
-    order = EMA_ENTRIES + WEIGHT_ENTRIES if prefer_ema else WEIGHT_ENTRIES + EMA_ENTRIES
-    for key in order:
-        if _has_weights(root.get(key)):
-            return _inner(key, root[key])
-    others = [
-        key
-        for key, value in root.items()
-        if isinstance(key, str) and key not in STATE_ENTRIES and _has_weights(value)
-    ]
-    if len(others) == 1:
-        return _inner(others[0], root[others[0]])
-    if others:
-        raise CheckpointError(
-            f"{path}: weights stand under {', '.join(others[:8])}; say which entry is wanted"
+    if not file.has_checksums:
+        warnings.append(
+            "the file has no checksums (PyTorch's set_crc32_options(False)), so damage to it goes "
+            "unnoticed"
         )
-    if root and all(isinstance(value, ArrayRecord) for value in root.values()):
-        return "", root
-    raise CheckpointError(
-        f"{path}: no weights among its entries "
-        f"({', '.join(str(key)[:40] for key in list(root)[:12]) or 'none'}), wanted one of "
-        + ", ".join(EMA_ENTRIES + WEIGHT_ENTRIES)
-    )
+    return warnings
 
 
-def _inner(name: str, value: Any) -> tuple[str, Any]:
-    """Look one level deeper where an entry wraps the weights again, as in ``ema -> module``."""
-    if isinstance(value, dict) and not any(
-        isinstance(v, (TensorRecord, ArrayRecord)) for v in value.values()
-    ):
-        for key in WEIGHT_ENTRIES + EMA_ENTRIES:
-            if _has_weights(value.get(key)):
-                return f"{name}/{key}", value[key]
-    if isinstance(value, Record) and not value.is_module:
-        for key in WEIGHT_ENTRIES + EMA_ENTRIES:
-            if _has_weights(value.state.get(key)):
-                return f"{name}/{key}", value.state[key]
-    return name, value
+def _numbers(file: TorchFile, flat: Flat) -> dict[str, np.ndarray]:
+    """The arrays of all tensors, in their order; each storage is read once.
 
-
-def _has_weights(value: Any, depth: int = 0) -> bool:
-    """Whether ``value`` is a module or a mapping with tensors, directly or one or two levels
-    down.
+    Raises: CheckpointError if they need more memory than the file accounts for.
     """
-    if isinstance(value, Record):
-        if value.is_module:
-            return True
-        value = value.dict_items or value.state
-    if not isinstance(value, dict):
-        return False
-    if any(isinstance(v, TensorRecord) for k, v in value.items() if isinstance(k, str)):
-        return True
-    return depth < 2 and any(
-        _has_weights(v, depth + 1) for k, v in list(value.items())[:64] if isinstance(k, str)
-    )
-
-
-def flatten(value: Any, *, where: str) -> tuple[dict[str, TensorRecord | ArrayRecord], list[str]]:
-    """State-dict names of a module, a state dict or nested dicts of them; then what was no tensor.
-
-    A module gives its parameters, its buffers except the non-persistent ones, then its children, as
-    PyTorch does.
-
-    Raises: CheckpointError for names that are no text, twice the same name, or endless nesting.
-    """
-    result: dict[str, TensorRecord | ArrayRecord] = {}
-    skipped: list[str] = []
-    visited = 0
-
-    def add(name: str, item: Any) -> None:
-        if not isinstance(item, TensorRecord) and not (
-            isinstance(item, ArrayRecord) and item.value is not None
-        ):
-            skipped.append(name)
-        elif name in result:
-            raise CheckpointError(f"{where}: two tensors are called {name!r}")
+    records, own = flat.tensors, 0
+    storages: dict[str, int] = {}
+    for record in records.values():
+        if isinstance(record, TensorRecord):
+            base = record.storage
+            end = base.offset * item_size(base.dtype) + storage_bytes(base)
+            storages[base.key] = max(storages.get(base.key, 0), end)
         else:
-            result[name] = item
+            own += _memory(record)
+    needed = sum(map(_memory, records.values()))
+    own = min(own + sum(storages.values()), file.path.stat().st_size)
+    check_growth(needed, own, where=str(file.path), limit=file.max_bytes)
+    arrays: dict[str, np.ndarray] = {}
+    for name in sorted(records, key=lambda name: _storage_key(records[name])):
+        record = records[name]
+        if isinstance(record, TensorRecord):
+            arrays[name] = file.tensor(record)
+        else:
+            assert record.value is not None  # flatten leaves the others out
+            arrays[name] = _from_numpy(record.value)
+    return {name: arrays[name] for name in records}
 
-    def text(key: Any) -> str:
-        if not isinstance(key, str):
-            raise CheckpointError(f"{where}: a tensor's name is a {_kind(key)}, wanted text")
-        return key
 
-    def walk(prefix: str, item: Any, depth: int) -> None:
-        nonlocal visited
-        visited += 1
-        if visited > MAX_NODES or depth > MAX_DEPTH:
-            raise CheckpointError(
-                f"{where}: the object is nested deeper than {MAX_DEPTH} or has more than "
-                f"{MAX_NODES} parts (does it contain itself?)"
-            )
-        if isinstance(item, Record) and item.is_module:
-            hidden = item.state.get("_non_persistent_buffers_set") or ()
-            for key, tensor in item.state["_parameters"].items():
-                if tensor is not None:
-                    add(prefix + text(key), tensor)
-            for key, tensor in item.state["_buffers"].items():
-                if tensor is not None and key not in hidden:
-                    add(prefix + text(key), tensor)
-            for key, child in item.state["_modules"].items():
-                if child is not None:
-                    walk(prefix + text(key) + ".", child, depth + 1)
-            return
-        if isinstance(item, Record):
-            item = item.dict_items
-        for key, part in item.items():
-            if isinstance(part, dict) or (
-                isinstance(part, Record) and (part.is_module or part.dict_items)
-            ):
-                walk(prefix + text(key) + ".", part, depth + 1)
-            else:
-                add(prefix + text(key), part)
+def _storage_key(record: TensorRecord | ArrayRecord) -> str:
+    """Where the numbers of ``record`` stand."""
+    return record.storage.key if isinstance(record, TensorRecord) else ""
 
-    if isinstance(value, (dict, Record)):
-        walk("", value, 0)
-    return result, skipped
+
+def _memory(record: TensorRecord | ArrayRecord) -> int:
+    """Bytes that the array of ``record`` takes; half precision is widened."""
+    if isinstance(record, TensorRecord):
+        short = record.dtype in ("float16", "bfloat16")
+        return record.count * (4 if short else item_size(record.dtype))
+    return 0 if record.value is None else 2 * record.value.nbytes
+
+
+def _dtype_name(record: TensorRecord | ArrayRecord) -> str:
+    """The element type in the file."""
+    return record.dtype if isinstance(record, TensorRecord) else str(_value(record).dtype)
+
+
+def _value(record: ArrayRecord) -> np.ndarray:
+    """The array of a record that ``flatten`` took."""
+    assert record.value is not None
+    return record.value
 
 
 def _from_numpy(array: np.ndarray) -> np.ndarray:
@@ -394,9 +256,11 @@ class _Plain:
 
     def __call__(self, value: Any, depth: int = 0) -> Any:
         self.nodes += 1
-        if self.nodes > 20_000 or depth > 12:
+        if self.nodes > MAX_EXTRAS or depth > 12:
             return "..."
-        if value is None or isinstance(value, (bool, int, float, str)):
+        if isinstance(value, str):
+            return value if len(value) <= LONGEST_EXTRA else value[:LONGEST_EXTRA] + "..."
+        if value is None or isinstance(value, (bool, int, float)):
             return value
         if isinstance(value, TensorRecord):
             small = value.count <= 1024 and storage_bytes(value.storage) <= 1 << 20
@@ -407,11 +271,7 @@ class _Plain:
             return value.value.item() if value.scalar else value.value.tolist()
         if isinstance(value, dict):
             return {
-                key
-                if isinstance(key, (int, float, bool))
-                else str(key)
-                if isinstance(key, str)
-                else _kind(key): self(item, depth + 1)
+                key if isinstance(key, (int, float, bool)) else label(key): self(item, depth + 1)
                 for key, item in value.items()
             }
         if isinstance(value, (list, tuple, set, frozenset)):
@@ -421,10 +281,10 @@ class _Plain:
                 return "/".join(str(part) for part in value.args if isinstance(part, str))
             content = value.state or value.dict_items or value.list_items or value.args
             return self(content, depth + 1) if content else value.qualified
-        return _kind(value)
+        return kind_of(value)
 
 
-def _class_names(root: Any, weights: Any, plain: _Plain) -> list[str] | None:
+def _class_names(root: Any, weights: Any, file: TorchFile) -> list[str] | None:
     """The class names a file tells: an entry or a model attribute called ``names`` or alike."""
     holders = [
         holder
@@ -435,9 +295,10 @@ def _class_names(root: Any, weights: Any, plain: _Plain) -> list[str] | None:
         holders.append(weights.state)
     for holder in holders:
         for key in ("names", "class_names", "classes", "CLASSES"):
-            if not isinstance(holder.get(key), (list, tuple, dict)):
+            value = holder.get(key)
+            if not isinstance(value, (list, tuple, dict)) or len(value) > MAX_CLASSES:
                 continue
-            names = plain(holder[key])
+            names = _Plain(file)(value)
             if isinstance(names, dict) and sorted(names, key=str) == sorted(
                 range(len(names)), key=str
             ):
@@ -497,18 +358,43 @@ def _read_safetensors(path: Path, max_bytes: int) -> ForeignCheckpoint:
     )
 
 
-def _without_prefixes(checkpoint: ForeignCheckpoint) -> dict[str, np.ndarray]:
-    """The tensors without the prefixes that wrappers for several devices or compilation put
-    before every name.
+def _without_prefixes(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors without what wrappers for several devices, sharding and compilation put before
+    every name or inside some.
     """
-    tensors = checkpoint.tensors
+    result = dict(tensors)
+    inner = {
+        ".".join(part for part in name.split(".") if part not in INNER_WRAPPERS): array
+        for name, array in tensors.items()
+    }
+    if len(inner) == len(result):
+        result = inner
     while True:
         prefix = next(
-            (p for p in PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None
+            (p for p in PREFIXES if result and all(name.startswith(p) for name in result)), None
         )
         if prefix is None:
-            return tensors
-        tensors = {name[len(prefix) :]: array for name, array in tensors.items()}
+            return result
+        result = {name[len(prefix) :]: array for name, array in result.items()}
+
+
+def _keep_only(checkpoint: ForeignCheckpoint, entry: str) -> None:
+    """Keep the tensors under ``entry``. Raises: CheckpointError if there are none."""
+    begin = f"{entry}."
+    inside = {
+        name.removeprefix(begin): array
+        for name, array in checkpoint.tensors.items()
+        if name.startswith(begin)
+    }
+    if not inside:
+        first = Counter(name.partition(".")[0] for name in checkpoint.tensors).most_common(8)
+        raise CheckpointError(
+            f"{checkpoint.path}: has no entry {entry!r}, its entries are "
+            + (", ".join(checkpoint.entries[:12]) or "none")
+            + "; names of its tensors begin with "
+            + ", ".join(label(name) for name, _ in first)
+        )
+    checkpoint.tensors, checkpoint.entry = _without_prefixes(inside), entry
 
 
 def _warn_about_values(checkpoint: ForeignCheckpoint) -> None:
@@ -522,12 +408,3 @@ def _warn_about_values(checkpoint: ForeignCheckpoint) -> None:
         checkpoint.warnings.append(
             f"{len(broken)} tensors hold values that are not finite: " + ", ".join(broken[:5])
         )
-
-
-def _kind(value: Any) -> str:
-    """A short name of what ``value`` is."""
-    return value.qualified if isinstance(value, (GlobalName, Record)) else type(value).__name__
-
-
-def _describe(name: str, root: Any) -> str:
-    return f"entry {name!r}" if name else f"the {_kind(root)}"

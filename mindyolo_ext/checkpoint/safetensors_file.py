@@ -17,10 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from mindyolo_ext.checkpoint.ckpt_file import DEFAULT_MAX_BYTES, MAX_AXES, from_bfloat16
-from mindyolo_ext.errors import CheckpointError, MissingFileError
+from mindyolo_ext.checkpoint.ckpt_file import from_bfloat16
+from mindyolo_ext.checkpoint.limits import (
+    MAX_AXES,
+    MAX_FILE_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_NAME_CHARACTERS,
+    MAX_SIZE,
+    MAX_TENSORS,
+)
+from mindyolo_ext.errors import CheckpointError, MissingFileError, shown
 
-MAX_HEADER_BYTES = 25 << 20
 ELEMENT_TYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -53,7 +60,7 @@ class SafetensorsContent:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def read_safetensors(path: str | Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> SafetensorsContent:
+def read_safetensors(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> SafetensorsContent:
     """All tensors of a ``.safetensors`` file.
 
     Args:
@@ -87,14 +94,11 @@ def write_safetensors(
 
     Raises: OSError if the disk refuses.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    try:
-        save_file(ordered, path, metadata=dict(metadata))
-    except SafetensorError as error:  # the disk is full, for example
-        raise OSError(str(error)) from error
+    # ``save_file`` would write a file of its own beside ``path``, which a kill leaves there
+    Path(path).write_bytes(save(ordered, metadata=dict(metadata)))
 
 
 def _content(content: mmap.mmap) -> SafetensorsContent:
@@ -110,6 +114,8 @@ def _content(content: mmap.mmap) -> SafetensorsContent:
     texts = header.pop("__metadata__", {})
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise ValueError("__metadata__ is no mapping of texts")
+    if len(header) > MAX_TENSORS:
+        raise ValueError(f"{len(header)} tensors, the limit is {MAX_TENSORS}")
     for part in (*header, *texts, *texts.values()):
         part.encode()  # refuses half characters
     result = SafetensorsContent(metadata=texts)
@@ -124,35 +130,39 @@ def _content(content: mmap.mmap) -> SafetensorsContent:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A mapping of ``pairs``. Raises: ValueError for a key that comes twice."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"duplicate key {next(key for key in keys if keys.count(key) > 1)!r}")
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"duplicate key {shown(key)!r}")
+        result[key] = value
     return result
 
 
 def _place(name: str, item: Any) -> tuple[str, tuple[int, ...], int, int]:
     """(element type, shape, begin, end) of a tensor, from its entry in the header."""
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise ValueError(f"a name of {len(name)} characters, the limit is {MAX_NAME_CHARACTERS}")
     if not isinstance(item, dict) or item.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"tensor {name!r} lacks its dtype, shape or data_offsets")
     kind, shape, offsets = item["dtype"], item["shape"], item["data_offsets"]
     if not isinstance(kind, str) or kind not in ELEMENT_TYPES:
         known = ", ".join(ELEMENT_TYPES)
-        raise ValueError(f"tensor {name!r} is {str(kind)[:40]}, wanted one of {known}")
+        raise ValueError(f"tensor {name!r} is {shown(kind, 40)}, wanted one of {known}")
     for what, numbers, most in (("shape", shape, MAX_AXES), ("data_offsets", offsets, 2)):
         if (
             not isinstance(numbers, list)
             or len(numbers) > most
-            or not all(type(number) is int and number >= 0 for number in numbers)
+            or not all(type(number) is int and 0 <= number <= MAX_SIZE for number in numbers)
         ):
-            raise ValueError(f"tensor {name!r}: its {what} are not whole numbers >= 0")
+            raise ValueError(f"tensor {name!r}: its {what} are not whole numbers >= 0 of 64 bits")
     if len(offsets) != 2:
         raise ValueError(f"tensor {name!r}: its data_offsets are not two numbers")
     stored = ELEMENT_TYPES[kind]
     wanted = math.prod(shape) * (2 if stored == "bfloat16" else np.dtype(stored).itemsize)
     if offsets[1] - offsets[0] != wanted:
         raise ValueError(
-            f"tensor {name!r} has {offsets[1] - offsets[0]} bytes, {stored} {shape} needs {wanted}"
+            f"tensor {name!r} has {offsets[1] - offsets[0]} bytes, {stored} {shape} needs "
+            f"{shown(wanted)}"
         )
     return stored, tuple(shape), offsets[0], offsets[1]
 

@@ -12,11 +12,13 @@ import numpy as np
 
 from mindyolo_ext.atomic import replacing
 from mindyolo_ext.checkpoint.ckpt_file import read_ckpt, write_ckpt
+from mindyolo_ext.checkpoint.file_kinds import FORMATS, convert_command, sniff_format
 from mindyolo_ext.checkpoint.metadata import CheckpointMetadata, seal, unseal
 from mindyolo_ext.checkpoint.safetensors_file import read_safetensors, write_safetensors
 from mindyolo_ext.errors import CheckpointError
 
 SUFFIXES = (".ckpt", ".safetensors")
+OWN_KINDS = ("mindspore", "safetensors")  # what our checkpoints are, see ``file_kinds``
 METADATA_NAME = "__metadata__"  # of a tensor in a .ckpt
 METADATA_KEY = "mindyolo_ext"  # in the header of a .safetensors
 _DTYPES = {"float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"}
@@ -47,8 +49,7 @@ def save_checkpoint(
             )
     arrays = {name: np.asarray(array) for name, array in parameters.items()}
     try:
-        # The library of .safetensors moves a file of its own to the name that it is given
-        with replacing(path, nameless=path.suffix == ".ckpt") as unfinished:
+        with replacing(path, nameless=True) as unfinished:
             _write(unfinished, path.suffix, arrays, metadata)
     except CheckpointError:
         raise
@@ -62,14 +63,12 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], Checkpoint
     Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program.
     """
     path = Path(path)
-    if path.is_file() and path.suffix not in SUFFIXES:
-        raise CheckpointError(
-            f"{path}: our checkpoints end in {' or '.join(SUFFIXES)}: convert it first"
-        )
-    arrays, text = read_own(path)
+    kind = sniff_format(path)
+    arrays, text = read_own(path, kind) if kind in OWN_KINDS else ({}, None)
     if text is None:
         raise CheckpointError(
-            f"{path}: has no metadata, wanted a checkpoint of mindyolo_ext: convert it first"
+            f"{path}: is {FORMATS[kind]} and has no metadata, wanted a checkpoint of mindyolo_ext; "
+            f"convert it first: {convert_command(path)}"
         )
     return unseal(text, arrays, where=str(path))
 
@@ -79,7 +78,8 @@ def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises: FileNotFoundError; CheckpointError for a damaged file.
     """
-    return read_own(Path(path))[0]
+    path = Path(path)
+    return read_own(path, "safetensors" if path.suffix == ".safetensors" else "mindspore")[0]
 
 
 def check_suffix(path: Path) -> None:
@@ -88,12 +88,15 @@ def check_suffix(path: Path) -> None:
         raise CheckpointError(f"{path}: our checkpoints end in {' or '.join(SUFFIXES)}")
 
 
-def read_own(path: Path) -> tuple[dict[str, np.ndarray], str | bytes | None]:
+def read_own(path: Path, kind: str) -> tuple[dict[str, np.ndarray], str | bytes | None]:
     """Arrays as they are stored, and the text of our metadata if the file has it.
+
+    Args:
+        kind: one of ``OWN_KINDS``.
 
     Raises: FileNotFoundError; CheckpointError for a damaged file.
     """
-    if path.suffix == ".safetensors":
+    if kind == "safetensors":
         found = read_safetensors(path)
         return found.arrays, found.metadata.get(METADATA_KEY)
     arrays = read_ckpt(path).arrays

@@ -1,11 +1,13 @@
 """The names tables of all families, and which of them some weights belong to. No framework."""
 
 from collections.abc import Mapping
+from itertools import islice
 
 import numpy as np
 
 from mindyolo_ext.checkpoint.names import NamesTable, Recognition
-from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.checkpoint.wrappers import beginnings, hidden_weights
+from mindyolo_ext.errors import CheckpointError, shown
 from mindyolo_ext.models.registry import families, part
 
 
@@ -17,6 +19,17 @@ def tables() -> dict[str, NamesTable]:
 def table_of(family: str) -> NamesTable:
     """The table of ``family``. Raises: ValueError for an unknown family."""
     return part(family, "names").TABLE
+
+
+def is_known(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether a family knows these names, or at least the names that mark its networks."""
+    for table in tables().values():
+        try:
+            if table.recognise(tensors):
+                return True
+        except CheckpointError:  # of this family, but of no size that it has
+            return True
+    return False
 
 
 def recognise(
@@ -37,13 +50,21 @@ def recognise(
     chosen = [pair for pair in found if model is None or pair[1].model == model]
     if len(chosen) == 1:
         return chosen[0]
-    sample = ", ".join(f"{name} {tuple(array.shape)}" for name, array in list(tensors.items())[:4])
     if not found:
-        raise CheckpointError(
-            f"{where}: no family knows these weights ({len(tensors)} tensors: {sample}, ...), "
-            f"wanted one of {', '.join(tables())}"
-        )
+        raise CheckpointError(f"{where}: no family knows these weights ({_hints(tensors)}")
     names = ", ".join(sorted({candidate.model for _, candidate in found}))
     if not chosen:
         raise CheckpointError(f"{where}: holds weights of {names}, not of {model}")
     raise CheckpointError(f"{where}: may be any of {names}; name one with --model")
+
+
+def _hints(tensors: Mapping[str, np.ndarray]) -> str:
+    """What may help whoever brought weights that no family knows."""
+    sample = ", ".join(
+        f"{shown(name)} {tuple(array.shape)}" for name, array in islice(tensors.items(), 4)
+    )
+    text = f"{len(tensors)} tensors: {sample}, ...), wanted one of {', '.join(tables())}"
+    prefix = hidden_weights(tensors, is_known)
+    if prefix:
+        return f"{text}; names behind {shown(prefix)}. are known: take them with --entry {prefix}"
+    return f"{text}; names begin with {beginnings(tensors)}" if beginnings(tensors) else text

@@ -5,8 +5,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from mindyolo_ext.checkpoint.limits import MAX_TAR_PARTS
+
 BLOCK = 512
-MAX_PARTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ def tar_parts(path: Path) -> list[TarPart]:
                 raise ValueError(f"the checksum of the header at byte {place} differs")
             if size > total - place - BLOCK:
                 raise ValueError(f"a part of {size} bytes, {total - place - BLOCK} are left")
-            if len(parts) >= MAX_PARTS:
-                raise ValueError(f"more than {MAX_PARTS} parts")
+            if len(parts) >= MAX_TAR_PARTS:
+                raise ValueError(f"more than {MAX_TAR_PARTS} parts")
             name = head[:100].partition(b"\0")[0].decode("utf-8", "replace")
             parts.append(TarPart(name, head[156:157] in (b"0", b"\0"), place + BLOCK, size))
             place += BLOCK + -(-size // BLOCK) * BLOCK

@@ -9,36 +9,31 @@ import io
 import mmap
 import struct
 import zipfile
-import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 
 from mindyolo_ext.checkpoint.ckpt_file import from_bfloat16
-from mindyolo_ext.checkpoint.pickle_machine import (
+from mindyolo_ext.checkpoint.file_kinds import ZIP_ERRORS, open_zip
+from mindyolo_ext.checkpoint.limits import (
+    FREE_BYTES,
+    MAX_AXES,
+    MAX_GROWTH,
     MAX_PICKLE_BYTES,
-    item_size,
-    read_pickle,
-    storage_bytes,
+    MAX_SIZE,
+    MAX_ZIP_RATIO,
+    REPEATED_ELEMENTS,
+    Budget,
+    check_name,
 )
+from mindyolo_ext.checkpoint.pickle_machine import item_size, read_pickle, storage_bytes
 from mindyolo_ext.checkpoint.records import GlobalName, StorageRecord, TensorRecord
 from mindyolo_ext.checkpoint.tar import TarPart, tar_parts
-from mindyolo_ext.errors import CheckpointError, UnsafeCheckpointError
+from mindyolo_ext.errors import CheckpointError, UnsafeCheckpointError, shown
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-MAX_ENTRIES = 1 << 20
-MAX_RATIO = 200
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-)
 
 
 class TorchFile:
@@ -54,6 +49,8 @@ class TorchFile:
     def __init__(self, path: Path, max_bytes: int):
         self.path = path
         self.max_bytes = max_bytes
+        self.budget = Budget(str(path))
+        self.has_checksums = True
         self.order = "<"
         self.storages: dict[str, StorageRecord] = {}
         self._cache: tuple[str, bytes] | None = None
@@ -69,8 +66,8 @@ class TorchFile:
             return pid[1]  # a class with its source text, which is not looked at
         if pid[0] != "storage" or len(pid) not in length:
             raise UnsafeCheckpointError(
-                f"{self.path}: refused, a persistent id {pid[0][:40]!r} with {len(pid)} parts, "
-                "wanted 'storage' with " + " or ".join(map(str, length))
+                f"{self.path}: refused, a persistent id {shown(pid[0], 40)!r} with {len(pid)} "
+                "parts, wanted 'storage' with " + " or ".join(map(str, length))
             )
         kind, key, count = pid[1], pid[2], pid[4]
         if not isinstance(kind, GlobalName) or kind.kind != "storage":
@@ -79,12 +76,14 @@ class TorchFile:
                 f"{kind.qualified if isinstance(kind, GlobalName) else type(kind).__name__!r}, "
                 "wanted one of numbers (float, half, bfloat16, double, integers, bool)"
             )
-        if not isinstance(key, str) or not isinstance(count, int) or count < 0:
+        if not isinstance(key, str) or not isinstance(count, int) or not 0 <= count <= MAX_SIZE:
             raise CheckpointError(
                 f"{self.path}: a storage has a key of type {type(key).__name__} and a count of "
-                f"type {type(count).__name__}, wanted text and a whole number >= 0"
+                f"type {type(count).__name__}, wanted text and a whole number >= 0 of 64 bits"
             )
-        record = StorageRecord(key, kind.value, count)
+        record = StorageRecord(
+            check_name(key, "a storage", where=str(self.path)), kind.value, count
+        )
         if key in self.storages:
             old = self.storages[key]
             if (old.dtype, old.count) != (record.dtype, record.count):
@@ -138,15 +137,26 @@ class TorchFile:
         code = "u2" if record.dtype == "bfloat16" else np.dtype(record.dtype).str[1:]
         flat = np.frombuffer(content[: len(content) // step * step], np.dtype(self.order + code))
         if record.count == 0:
-            view = np.zeros(record.shape, flat.dtype)
+            view = self._empty(record, flat.dtype)
         else:
+            steps = zip(record.shape, record.stride, strict=True)
             view = np.lib.stride_tricks.as_strided(
                 flat[record.offset :],
                 record.shape,
-                [stride * step for stride in record.stride],
+                # along an axis of one, the stride may be anything
+                [0 if size == 1 else stride * step for size, stride in steps],
                 writeable=False,
             )
         return _native(view, record.dtype)
+
+    def _empty(self, record: TensorRecord, dtype: np.dtype) -> np.ndarray:
+        """An array without numbers. Raises: CheckpointError for axes beyond NumPy's."""
+        try:
+            return np.zeros(record.shape, dtype)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.path}: an empty tensor of shape {record.shape} ({error})"
+            ) from error
 
 
 def _native(view: np.ndarray, dtype: str) -> np.ndarray:
@@ -168,72 +178,78 @@ class TorchZip(TorchFile):
 
     def __init__(self, path: Path, max_bytes: int):
         super().__init__(path, max_bytes)
-        try:
-            self.archive = zipfile.ZipFile(path)
-        except _ZIP_ERRORS as error:
-            raise CheckpointError(
-                f"{path}: a zip file that ends too early or is broken ({error}), wanted a PyTorch "
-                "checkpoint: download or copy it again"
-            ) from error
+        self.archive, self.stream = open_zip(path)
         try:
             self.entries = self._checked_entries()
             self.root = self._find_root()
             self.order = self._byte_order()
         except CheckpointError:
-            self.archive.close()
+            self.__exit__()
             raise
 
     def __exit__(self, *_: object) -> None:
         self.archive.close()
+        self.stream.close()
 
     def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
         """The entries by name, after checks of their names and declared sizes."""
         entries: dict[str, zipfile.ZipInfo] = {}
         infos = self.archive.infolist()
-        if len(infos) > MAX_ENTRIES:
-            raise CheckpointError(
-                f"{self.path}: the archive has {len(infos)} entries, wanted at most {MAX_ENTRIES}"
-            )
+        # PyTorch writes none after torch.serialization.set_crc32_options(False)
+        self.has_checksums = any(info.CRC for info in infos)
         for info in infos:
-            name = info.orig_filename
-            parts = name.replace("\\", "/").split("/")
-            if name.startswith(("/", "\\")) or ".." in parts or "\0" in name or ":" in parts[0]:
-                raise UnsafeCheckpointError(
-                    f"{self.path}: refused, the archive has an entry {name[:120]!r}, wanted "
-                    "names inside one folder"
-                )
+            name = self._checked_name(info)
             if name in entries:
                 raise UnsafeCheckpointError(
                     f"{self.path}: refused, the archive has two entries called {name[:120]!r}"
                 )
-            if info.flag_bits & 0x1:
-                raise CheckpointError(
-                    f"{self.path}: entry {name!r} is encrypted, wanted a plain checkpoint"
-                )
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise CheckpointError(
-                    f"{self.path}: entry {name!r} uses compression {info.compress_type}, wanted "
-                    "none"
-                )
-            stored = info.compress_type == zipfile.ZIP_STORED
-            limit = info.compress_size if stored else max(info.compress_size * MAX_RATIO, 1 << 20)
-            if info.file_size > limit or (stored and info.file_size != info.compress_size):
-                raise UnsafeCheckpointError(
-                    f"{self.path}: refused, entry {name!r} declares {info.file_size} bytes in "
-                    f"{info.compress_size} of the file"
-                )
+            self._check_declared(info, name)
+            if not self.has_checksums:
+                del info.CRC  # what the library does not compare
             entries[name] = info
         size = self.path.stat().st_size
         packed, unpacked = (
             sum(getter(i) for i in infos)
             for getter in (lambda i: i.compress_size, lambda i: i.file_size)
         )
-        if packed > size or unpacked > self.max_bytes:
+        most = min(self.max_bytes, MAX_GROWTH * size + FREE_BYTES)
+        if packed > size or unpacked > most:
             raise UnsafeCheckpointError(
                 f"{self.path}: refused, the archive declares {packed} bytes packed, {unpacked} "
-                f"unpacked; the file has {size}, the limit is {self.max_bytes}"
+                f"unpacked; the file has {size}, the limit is {most}"
             )
         return entries
+
+    def _checked_name(self, info: zipfile.ZipInfo) -> str:
+        """The name of an entry. Raises: UnsafeCheckpointError if it leaves the archive."""
+        name = check_name(info.orig_filename, "an entry", where=str(self.path))
+        parts = name.replace("\\", "/").split("/")
+        if name.startswith(("/", "\\")) or ".." in parts or "\0" in name or ":" in parts[0]:
+            raise UnsafeCheckpointError(
+                f"{self.path}: refused, the archive has an entry {name[:120]!r}, wanted "
+                "names inside one folder"
+            )
+        return name
+
+    def _check_declared(self, info: zipfile.ZipInfo, name: str) -> None:
+        """Raises: CheckpointError for an entry that is encrypted, packed otherwise, or larger than
+        its bytes.
+        """
+        if info.flag_bits & 0x1:
+            raise CheckpointError(
+                f"{self.path}: entry {name!r} is encrypted, wanted a plain checkpoint"
+            )
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise CheckpointError(
+                f"{self.path}: entry {name!r} uses compression {info.compress_type}, wanted none"
+            )
+        stored = info.compress_type == zipfile.ZIP_STORED
+        limit = info.compress_size if stored else max(info.compress_size * MAX_ZIP_RATIO, 1 << 20)
+        if info.file_size > limit or (stored and info.file_size != info.compress_size):
+            raise UnsafeCheckpointError(
+                f"{self.path}: refused, entry {name!r} declares {info.file_size} bytes in "
+                f"{info.compress_size} of the file"
+            )
 
     def _find_root(self) -> str:
         """The folder that holds ``data.pkl``."""
@@ -247,14 +263,6 @@ class TorchZip(TorchFile):
                 f"{self.path}: a zip archive with {len(roots)} entries called <folder>/data.pkl, "
                 "wanted exactly one as torch.save writes it"
             )
-        if any(
-            name.startswith((roots[0] + "code/", roots[0] + "constants.pkl"))
-            for name in self.entries
-        ):
-            raise UnsafeCheckpointError(
-                f"{self.path}: is a TorchScript program, wanted weights saved with torch.save: "
-                "run state_dict() on the loaded program and save that"
-            )
         return roots[0]
 
     def _byte_order(self) -> str:
@@ -262,7 +270,9 @@ class TorchZip(TorchFile):
         name = self.root + "byteorder"
         text = self._read(name, 16).decode("latin-1").strip() if name in self.entries else "little"
         if text not in ("little", "big"):
-            raise CheckpointError(f"{self.path}: byteorder is {text!r}, wanted 'little' or 'big'")
+            raise CheckpointError(
+                f"{self.path}: byteorder is {shown(text)!r}, wanted 'little' or 'big'"
+            )
         return "<" if text == "little" else ">"
 
     def _read(self, name: str, limit: int) -> bytes:
@@ -279,7 +289,7 @@ class TorchZip(TorchFile):
                     raise CheckpointError(
                         f"{self.path}: entry {name!r} is longer than its declared size"
                     )
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             if isinstance(error, CheckpointError):
                 raise
             raise CheckpointError(f"{self.path}: entry {name!r} is damaged ({error})") from error
@@ -296,6 +306,7 @@ class TorchZip(TorchFile):
         return read_pickle(
             io.BytesIO(content),
             where=f"{self.path}:data.pkl",
+            budget=self.budget,
             storage=lambda pid: self.storage_record(pid, length=(5,)),
         )
 
@@ -339,28 +350,32 @@ class TorchStream(TorchFile):
 
     def read(self) -> Any:
         """The saved object."""
-        where, stream = str(self.path), cast(BinaryIO, self.map)
-        magic = read_pickle(stream, where=where)
+        where, budget = str(self.path), self.budget
+        stream = io.BytesIO(self.map[:MAX_PICKLE_BYTES])  # the numbers come behind all pickles
+        magic = read_pickle(stream, where=where, budget=budget)
         if magic != LEGACY_MAGIC or isinstance(magic, bool):
             raise CheckpointError(
                 f"{self.path}: a pickle that does not begin with PyTorch's magic number, wanted a "
-                "file written by torch.save"
+                "file written by torch.save (pickle.dump and joblib write others): load it where "
+                "it came from and save its state dict with torch.save"
             )
-        protocol = read_pickle(stream, where=where)
+        protocol = read_pickle(stream, where=where, budget=budget)
         if protocol != LEGACY_PROTOCOL:
             raise CheckpointError(
-                f"{self.path}: protocol version {str(protocol)[:20]}, wanted {LEGACY_PROTOCOL}"
+                f"{self.path}: protocol version "
+                f"{protocol if isinstance(protocol, int) else type(protocol).__name__}, wanted "
+                f"{LEGACY_PROTOCOL}"
             )
         # facts of the writing machine; storages are little-endian
-        read_pickle(stream, where=where)
-        result = read_pickle(stream, where=where, storage=self._storage)
-        keys = read_pickle(stream, where=where)
+        read_pickle(stream, where=where, budget=budget)
+        result = read_pickle(stream, where=where, budget=budget, storage=self._storage)
+        keys = read_pickle(stream, where=where, budget=budget)
         if not isinstance(keys, list) or any(not isinstance(key, str) for key in keys):
             raise CheckpointError(
                 f"{self.path}: the list of storages is a {type(keys).__name__}, wanted a list of "
                 "text"
             )
-        self._locate(keys)
+        self._locate(keys, stream.tell())
         return result
 
     def _storage(self, pid: Any) -> Any:
@@ -382,14 +397,18 @@ class TorchStream(TorchFile):
             )
         return StorageRecord(record.key, record.dtype, view[2], offset=view[1])
 
-    def _locate(self, keys: list[str]) -> None:
-        """Remember where each storage's numbers begin: an int64 count, then the numbers."""
-        position, end = self.map.tell(), len(self.map)
+    def _locate(self, keys: list[str], position: int) -> None:
+        """Remember where each storage's numbers begin: an int64 count, then the numbers.
+
+        Args:
+            position: byte where the first one stands.
+        """
+        end = len(self.map)
         for key in keys:
             record = self.storages.get(key)
             if record is None:
                 raise CheckpointError(
-                    f"{self.path}: storage {key!r} is listed but no tensor declares it"
+                    f"{self.path}: storage {shown(key)!r} is listed but no tensor declares it"
                 )
             if position + 8 > end:
                 raise CheckpointError(
@@ -459,7 +478,10 @@ class TorchTar(TorchFile):
         self._read_storages()
         self._read_tensors()
         return read_pickle(
-            io.BytesIO(self.parts["pickle"]), where=f"{self.path}:pickle", storage=self._find
+            io.BytesIO(self.parts["pickle"][:MAX_PICKLE_BYTES]),
+            where=f"{self.path}:pickle",
+            budget=self.budget,
+            storage=self._find,
         )
 
     def _find(self, pid: Any) -> Any:
@@ -477,22 +499,24 @@ class TorchTar(TorchFile):
             pid = int(pid)
         if not isinstance(pid, int) or pid not in self.objects:
             raise CheckpointError(
-                f"{self.path}: a persistent id {str(pid)[:20] if isinstance(pid, int) else ''!r} "
-                "is unknown"
+                f"{self.path}: a persistent id {pid if isinstance(pid, int) else ''!r} is unknown"
             )
         return self.objects[pid]
 
     def _read_storages(self) -> None:
         where, stream = f"{self.path}:storages", io.BytesIO(self.parts["storages"])
-        for _ in range(self._count(read_pickle(stream, where=where), where)):
-            key, _, kind = self._triple(read_pickle(stream, where=where), where)
+        for _ in range(self._count(self._pickle(stream, where), where)):
+            key, _, kind = self._triple(self._pickle(stream, where), where)
             if not isinstance(kind, GlobalName) or kind.kind != "storage" or not kind.value:
                 raise CheckpointError(f"{where}: storage {key} has no type of numbers")
             (count,) = struct.unpack("<q", self._bytes(stream, 8, where))
             record = StorageRecord(str(key), kind.value, self._count(count, where))
             self.contents[record.key] = self._bytes(stream, storage_bytes(record), where)
             self.objects[key] = record
-        for view in read_pickle(stream, where=where) or []:
+        views = self._pickle(stream, where) or []
+        if not isinstance(views, list):
+            raise CheckpointError(f"{where}: the views of storages are no list")
+        for view in views:
             if (
                 not isinstance(view, tuple)
                 or len(view) != 4
@@ -513,14 +537,14 @@ class TorchTar(TorchFile):
 
     def _read_tensors(self) -> None:
         where, stream = f"{self.path}:tensors", io.BytesIO(self.parts["tensors"])
-        for _ in range(self._count(read_pickle(stream, where=where), where)):
-            key, storage_key, _ = self._triple(read_pickle(stream, where=where), where)
+        for _ in range(self._count(self._pickle(stream, where), where)):
+            key, storage_key, _ = self._triple(self._pickle(stream, where), where)
             storage = self.objects.get(storage_key)
             (dimensions,) = struct.unpack("<i4x", self._bytes(stream, 8, where))
             if (
                 not isinstance(storage, StorageRecord)
                 or storage.dtype is None
-                or not 0 <= dimensions <= 32
+                or not 0 <= dimensions <= MAX_AXES
             ):
                 raise CheckpointError(f"{where}: tensor {key} has no storage or {dimensions} axes")
             numbers = struct.unpack(
@@ -532,7 +556,7 @@ class TorchTar(TorchFile):
             if (
                 min(numbers, default=0) < 0
                 or (record.count and last >= storage.count)
-                or record.count > max(storage.count, 1 << 20)
+                or record.count > max(storage.count, REPEATED_ELEMENTS)
             ):
                 raise CheckpointError(
                     f"{where}: tensor {key} of shape {shape}, stride {stride}, offset {offset} "
@@ -540,10 +564,14 @@ class TorchTar(TorchFile):
                 )
             self.objects[key] = record
 
+    def _pickle(self, stream: io.BytesIO, where: str) -> Any:
+        """The next object of a part: a number, a short tuple or list."""
+        return read_pickle(stream, where=where, budget=self.budget)
+
     def _count(self, value: Any, where: str) -> int:
         if not isinstance(value, int) or not 0 <= value <= self.max_bytes:
             raise CheckpointError(
-                f"{where}: a count is {str(value)[:20] if isinstance(value, int) else 'no number'}"
+                f"{where}: a count is {value if isinstance(value, int) else 'no number'}"
             )
         return value
 

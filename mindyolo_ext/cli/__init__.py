@@ -5,31 +5,46 @@ One module per group of verbs: ``train``, ``evaluate`` (test, thresholds), ``pre
 doctor, demo). Each has a function per verb and one that adds its arguments. ``arguments`` and
 ``recipe`` hold what several verbs share, ``ending`` turns errors into messages and exit codes.
 
-Frameworks are imported inside the verbs: ``--help`` and wrong arguments answer at once.
+Frameworks are imported inside the verbs: ``--help`` and wrong arguments answer at once. This module
+imports next to nothing, so that ``interrupts`` is there before whatever takes time.
 """
 
 import sys
 from collections.abc import Sequence
 
-from mindyolo_ext.cli import ending
-from mindyolo_ext.cli.parser import parser_for
+from mindyolo_ext.cli import interrupts
 
 __all__ = ["main", "test_main", "train_main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code, see ``ending``."""
+    """Run one verb and return the exit code, see ``ending``.
+
+    Args:
+        arguments: of the verb; None takes those of this process, which then is to end with it.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser_for(given).parse_args(given)
-    ending.set_up_logging(options.log_level)
-    return ending.run(options)
+    return _run(given, for_good=arguments is None)
 
 
 def train_main(arguments: Sequence[str] | None = None) -> int:
     """``train.py``: the verb ``train``."""
-    return main(["train", *(sys.argv[1:] if arguments is None else arguments)])
+    given = sys.argv[1:] if arguments is None else arguments
+    return _run(["train", *given], for_good=arguments is None)
 
 
 def test_main(arguments: Sequence[str] | None = None) -> int:
     """``test.py``: the verb ``test``."""
-    return main(["test", *(sys.argv[1:] if arguments is None else arguments)])
+    given = sys.argv[1:] if arguments is None else arguments
+    return _run(["test", *given], for_good=arguments is None)
+
+
+def _run(arguments: Sequence[str], *, for_good: bool) -> int:
+    """Run one verb; ``for_good``: the process ends with it."""
+    with interrupts.handled(for_good=for_good):
+        from mindyolo_ext.cli import ending
+        from mindyolo_ext.cli.parser import parser_for
+
+        options = parser_for(arguments).parse_args(arguments)
+        ending.set_up_logging(options.log_level)
+        return ending.run(options, ends_process=for_good)

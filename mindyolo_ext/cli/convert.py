@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mindyolo_ext.cli.arguments import add_size, keyword, numbers
 from mindyolo_ext.cli.recipe import input_size
+from mindyolo_ext.errors import UsageError
 
 logger = logging.getLogger("mindyolo_ext")
 
@@ -38,6 +39,10 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         help="keyword of the model's builder that the weights do not tell, for example "
         "assignment=single_grid; may be given several times",
     )
+    parser.add_argument(
+        "--entry",
+        help="take the weights under this entry of the file, or under names that begin with it",
+    )
     parser.add_argument("--report", type=Path, help="write what became of each tensor as JSON")
     parser.add_argument(
         "--no_ema", action="store_true", help="take the raw weights where the file has both"
@@ -61,7 +66,9 @@ def convert(options: argparse.Namespace) -> None:
     from mindyolo_ext.checkpoint.convert import export_torch
 
     if options.target.suffix in (".pt", ".pth"):
-        logger.info("\n%s", export_torch(options.source, options.target).table())
+        _refuse_unused(options)
+        report = export_torch(options.source, options.target, report=options.report)
+        logger.info("\n%s", report.table())
         return
     report = run(
         options.source,
@@ -72,10 +79,31 @@ def convert(options: argparse.Namespace) -> None:
         anchors=options.anchors,
         names=options.names,
         prefer_ema=not options.no_ema,
+        entry=options.entry,
         input_style=options.input,
         model_keywords=dict(options.model_keyword),
     )
     logger.info("\n%s", report.table())
+
+
+def _refuse_unused(options: argparse.Namespace) -> None:
+    """Raises: UsageError for options that mean nothing on the way back to PyTorch."""
+    given = {
+        "--model": options.model,
+        "--data": options.data,
+        "--anchors": options.anchors,
+        "--names": options.names,
+        "--input": options.input,
+        "--model_keyword": options.model_keyword,
+        "--entry": options.entry,
+        "--no_ema": options.no_ema,
+    }
+    unused = [name for name, value in given.items() if value]
+    if unused:
+        raise UsageError(
+            f"{options.target}: a checkpoint of ours goes back to PyTorch as it is, without "
+            f"{', '.join(unused)}; for the other direction name a target that ends in .ckpt"
+        )
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:

@@ -3,9 +3,15 @@
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli.arguments import add_device, add_recipe
 from mindyolo_ext.cli.recipe import input_size, read_recipe
+
+if TYPE_CHECKING:
+    from mindyolo_ext.config import Config
+    from mindyolo_ext.data.dataset import Dataset
+    from mindyolo_ext.data.types import Problem
 
 logger = logging.getLogger("mindyolo_ext")
 
@@ -26,6 +32,7 @@ def add_anchors(parser: argparse.ArgumentParser) -> None:
 
 def anchors(options: argparse.Namespace) -> None:
     """Cluster the boxes of a data set into anchors and write them to text files."""
+    from mindyolo_ext.atomic import write_text
     from mindyolo_ext.data.anchors import generate_anchors, sizes_from_list
 
     if options.traintxt:
@@ -36,11 +43,10 @@ def anchors(options: argparse.Namespace) -> None:
         config = read_recipe(options, extra=options.set)
         source = build_dataset(config.data.train, config.data.root)
     size = input_size(options) or (options.input_height, options.input_width)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
     for count in [options.num_clusters] if options.num_clusters else range(1, 11):
         result = generate_anchors(source, num_anchors=count, input_size=size, seed=options.seed)
         path = options.output_dir / f"anchors{count}.txt"
-        path.write_text(result.text, encoding="utf-8")
+        write_text(path, result.text)
         logger.info(
             "%d anchors, mean best IoU %.6f: %s\n%s",
             count,
@@ -58,19 +64,66 @@ def add_check_data(parser: argparse.ArgumentParser) -> None:
 
 def check_data(options: argparse.Namespace) -> None:
     """Read every image and label. Raises: DataError if training would stop at one."""
-    from mindyolo_ext.data.build import build_dataset
     from mindyolo_ext.data.check import check_dataset
     from mindyolo_ext.errors import DataError
 
     config = read_recipe(options, extra=options.set)
-    description = config.data.train if options.split == "train" else config.data.val
-    report = check_dataset(build_dataset(description, config.data.root, strict=False))
+    sets, problems = _read_splits(config, options.split)
+    report = check_dataset(sets[options.split])
+    report.problems += problems + _problems_of_sets(config, sets, options.split)
     logger.info("\n%s", report.table())
     if not report.ok:
+        faults = sum(problem.fatal for problem in report.problems)
         raise DataError(
-            f"check-data: {sum(p.fatal for p in report.problems)} faults must be repaired before "
+            f"check-data: {faults} fault{'s' if faults > 1 else ''} must be repaired before "
             "training"
         )
+
+
+def _read_splits(config: "Config", chosen: str) -> tuple[dict[str, "Dataset"], list["Problem"]]:
+    """The chosen data set and the other one, where training reads it too, with its faults in one.
+
+    Training wants both; who evaluates only may have no training images.
+
+    Raises: ConfigError if the recipe does not describe the chosen one, and as ``build_dataset``.
+    """
+    from mindyolo_ext.data.build import build_dataset
+    from mindyolo_ext.data.collector import raise_faults
+    from mindyolo_ext.data.types import Problem
+    from mindyolo_ext.errors import ConfigError, UserError
+
+    described = {"train": config.data.train, "val": config.data.val}
+    if not described[chosen]:
+        raise ConfigError(f"config: data.{chosen} is empty; nothing to check")
+    sets = {chosen: build_dataset(described[chosen], config.data.root, strict=False)}
+    other = "val" if chosen == "train" else "train"
+    if not described[other] or (other == "val" and not config.train.run_eval):
+        return sets, []
+    if described[other] == described[chosen]:
+        return {**sets, other: sets[chosen]}, []
+    try:
+        sets[other] = build_dataset(described[other], config.data.root, strict=False)
+        name = f"{sets[other].name}, see `check-data --split {other}`"
+        raise_faults(name, sets[other].problems)
+    except UserError as error:
+        kind = "other split" if other == "val" else "doubtful set"
+        return sets, [Problem(kind, f"data.{other}", str(error).replace("\n", " "))]
+    return sets, []
+
+
+def _problems_of_sets(config: "Config", sets: dict[str, "Dataset"], chosen: str) -> list["Problem"]:
+    """What is wrong with the chosen data set as such, and with both together."""
+    from mindyolo_ext.data.readiness import (
+        check_before_evaluation,
+        check_before_training,
+        check_recipe_classes,
+    )
+
+    names, count = config.data.class_names, config.data.num_classes
+    found = check_recipe_classes(sets[chosen], names, count)
+    if chosen == "train":
+        return found + check_before_training(sets["train"], sets.get("val"))
+    return found + check_before_evaluation(sets["val"], sets.get("train"))
 
 
 def add_assign(parser: argparse.ArgumentParser) -> None:

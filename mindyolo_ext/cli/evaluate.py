@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,10 @@ def test(options: argparse.Namespace) -> None:
         ],
     )
     this = start(options, options.seed, config.to_yaml() + digest(options.weight))
+    from mindyolo_ext.class_match import are_known
     from mindyolo_ext.engine.build import load_model, split_dataset
     from mindyolo_ext.engine.check import check_recipe
+    from mindyolo_ext.engine.classes import in_order_of
     from mindyolo_ext.engine.routing import new_predictor
     from mindyolo_ext.engine.thresholds import check_router, choose_threshold
     from mindyolo_ext.errors import UsageError
@@ -92,6 +95,7 @@ def test(options: argparse.Namespace) -> None:
             f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:5])}"
             f"{', ...' if len(dataset.class_names) > 5 else ''})"
         )
+    dataset = in_order_of(metadata.class_names, dataset, owner=options.weight, data="data.val")
     what = f"{metadata.model}, {len(dataset)} images, {options.device_target}"
     if this.is_main:
         logger.info("%s: %s, input %s", options.weight, what, model.input_spec.size)
@@ -100,13 +104,19 @@ def test(options: argparse.Namespace) -> None:
     if options.curve:
         _draw_tradeoff(predictor, dataset, config, options.save_dir, what)
     else:
-        _write_metrics(predictor, dataset, config, options.save_dir)
+        known = dataset.class_names if are_known(metadata.class_names) else None
+        _write_metrics(predictor, dataset, config, options.save_dir, known)
 
 
 def _write_metrics(
-    predictor: "Predictor", dataset: "Dataset", config: "Config", folder: Path
+    predictor: "Predictor",
+    dataset: "Dataset",
+    config: "Config",
+    folder: Path,
+    class_names: Sequence[str] | None,
 ) -> None:
     """Evaluate on all ranks; rank 0 writes and logs the tables and curves."""
+    from mindyolo_ext.atomic import write_text
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.visual.curves import plot_f1_curves, plot_pr_curves
@@ -118,6 +128,7 @@ def _write_metrics(
         save_dir=folder,
         workers=config.data.workers,
         worker_kind=config.data.worker_kind,
+        class_names=class_names,
     )
     if not world().is_main:
         return
@@ -126,7 +137,7 @@ def _write_metrics(
     text = result.table()
     plot_pr_curves(result.coco, folder / "pr_curves.png")
     plot_f1_curves(result.coco, folder / "f1_curves.png")
-    (folder / "metrics.txt").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "metrics.txt", text + "\n")
     logger.info("\n%s", text)
     logger.info("detections.json, metrics.txt, pr_curves.png, f1_curves.png: %s", folder)
 

@@ -9,7 +9,12 @@ from mindyolo_ext.cli.recipe import input_size
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``predict``."""
-    parser.add_argument("source", help="image, video, folder, or a pattern in quotes")
+    parser.add_argument(
+        "source",
+        nargs="+",
+        help="images, videos, folders (without their sub-folders), or patterns in quotes such as "
+        "'photos/**/*.jpg'",
+    )
     parser.add_argument("--weight", type=Path, required=True)
     add_device(parser)
     parser.add_argument("--conf_thres", type=float, default=0.3, help="lowest score of a box")
@@ -19,7 +24,12 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     )
     add_route(parser)
     add_size(parser)
-    parser.add_argument("--save_dir", type=Path, default=Path("runs/predict"))
+    parser.add_argument(
+        "--save_dir",
+        type=Path,
+        help="folder for the results (default: runs/predict, then runs/predict2 ...); if it "
+        "already holds results the next number is taken, nothing is overwritten",
+    )
 
 
 def predict(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindyolo_ext.cli.arguments import add_bool, add_machine, add_recipe
+from mindyolo_ext.cli.arguments import add_bool, add_machine, add_recipe, true_or_false
 from mindyolo_ext.cli.recipe import given, read_recipe, start
 
 if TYPE_CHECKING:
@@ -20,7 +20,15 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser, config_required=True)
     add_machine(parser)
     parser.add_argument("--weight", help="start from this checkpoint (fine-tuning)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --save_dir")
+    parser.add_argument(
+        "--resume",
+        type=true_or_false,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="True|False",
+        help="continue the run in --save_dir; alone it means True",
+    )
     parser.add_argument("--per_batch_size", type=int, help="images per rank and step")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--save_dir", type=Path, help="folder of the run (runs/<recipe>)")

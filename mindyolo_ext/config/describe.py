@@ -195,7 +195,13 @@ def _flow(value: Any) -> str:
             if f.default is MISSING or getattr(value, f.name) != f.default
         }
         return _flow({key: entry for key, entry in kept.items() if entry != {}})
+    text = _one_line(value, allow_unicode=True)
+    # letters of all languages stay, but nothing that could steer a terminal
+    return text if text.isprintable() else _one_line(value, allow_unicode=False)
+
+
+def _one_line(value: Any, *, allow_unicode: bool) -> str:
     text = yaml.safe_dump(
-        value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
+        value, default_flow_style=True, sort_keys=False, allow_unicode=allow_unicode, width=10**6
     )
     return text.removesuffix("...\n").strip()

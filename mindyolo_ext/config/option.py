@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
-from mindyolo_ext.errors import ConfigError, closest
+from mindyolo_ext.errors import ConfigError, closest, shown
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _check_choice(key: str, hint: Any, value: Any) -> None:
             near = closest(word, choices)
             raise SettingError(
                 key,
-                f"wanted one of {', '.join(filter(None, choices))}, got {word!r}"
+                f"wanted one of {', '.join(filter(None, choices))}, got {shown(repr(word))}"
                 + (f", did you mean {near}?" if near else ""),
             )
 

@@ -5,6 +5,7 @@ merge, lists replace. Every error says in which file and line the value stands, 
 what was wanted.
 """
 
+import os
 import re
 import types
 import typing
@@ -17,9 +18,13 @@ import yaml
 
 from mindyolo_ext.config.option import Section, SettingError, hints_of
 from mindyolo_ext.config.schema import RETIRED, Config
-from mindyolo_ext.errors import ConfigError, MissingFileError, closest
+from mindyolo_ext.errors import ConfigError, MissingFileError, closest, shown
+from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml, parse_yaml
 
 LAST_PART = re.compile(r"(\.[^.\[\]]+|\[\d+\])$")
+MAX_FILES = 20  # of a recipe and its parents; those here have four
+# Words that are texts in YAML 1.2, and serve as true and false where nothing else is wanted
+SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
 # What messages call a type
 WORDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
 
@@ -45,7 +50,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises: MissingFileError; ConfigError that names file, key and what was wanted.
     """
-    file = _read_merged(Path(path), ())
+    file = _read_merged(Path(path), (), [])
     changes = _read_overrides(overrides)
     config = _checked(file.under(changes), str(path))
     second = config.train.distill.recipe
@@ -72,10 +77,7 @@ def parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {text}: wanted section.key=value")
-    try:
-        result: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value is not valid YAML") from error
+    result: Any = load_yaml(value, f"--set {shown(text)}", error=ConfigError)
     for part in reversed(key.strip().split(".")):
         result = {part: result}
     return result
@@ -93,32 +95,40 @@ def _read_overrides(texts: Sequence[str]) -> _Values:
     return found
 
 
-def _read_merged(path: Path, seen: tuple[Path, ...]) -> _Values:
-    """The file with its ``__BASE__`` parents below it."""
+def _read_merged(path: Path, seen: tuple[Path, ...], read: list[Path]) -> _Values:
+    """The file with its ``__BASE__`` parents below it.
+
+    Args:
+        seen: the files that led here, the recipe first.
+        read: all files that were read before; this adds to it.
+    """
+    read.append(path)
+    if len(read) > MAX_FILES:
+        raise ConfigError(f"config {read[0]}: is made of more than {MAX_FILES} files by __BASE__")
+    own = _read_own(path, str(seen[-1]) if seen else "")
     if path.resolve() in seen:
         raise ConfigError(f"config {path}: __BASE__ names itself through {seen[-1]}")
-    own = _read_own(path, str(seen[-1]) if seen else "")
     bases = own.tree.pop("__BASE__", [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        place = own.places.get("__BASE__", str(path))
+        raise ConfigError(
+            f"{place}: __BASE__ wanted a file or a list of files, got {shown(repr(bases))}"
+        )
     merged = _Values({})
-    for base in [bases] if isinstance(bases, str) else bases:
-        merged = merged.under(_read_merged(path.parent / base, (*seen, path.resolve())))
+    for base in bases:
+        merged = merged.under(_read_merged(path.parent / base, (*seen, path.resolve()), read))
     return merged.under(own)
 
 
 def _read_own(path: Path, namer: str) -> _Values:
     """What the file itself says; ``namer`` is who names it, for the message if it is missing."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise MissingFileError(
-            f"config {path}: no such file" + (f" (named by {namer})" if namer else "")
+            f"config {shown(str(path), 300)}: no such file"
+            + (f" (named by {namer})" if namer else "")
         )
-    loader = _StrictLoader(path.read_text(encoding="utf-8"))
-    try:
-        node = loader.get_single_node()
-        tree = {} if node is None else loader.construct_document(node)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config {path}: not valid YAML: {error}") from error
-    finally:
-        loader.dispose()
+    tree, node = parse_yaml(_text(path), f"config {path}", error=ConfigError)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise ConfigError(
@@ -128,8 +138,22 @@ def _read_own(path: Path, namer: str) -> _Values:
     distill = train.get("distill") if isinstance(train, dict) else None
     if isinstance(distill, dict) and isinstance(distill.get("recipe"), str) and distill["recipe"]:
         # absolute: the recipe that a run saves lies elsewhere
-        distill["recipe"] = str((path.parent / distill["recipe"]).resolve())
+        distill["recipe"] = os.path.abspath(path.parent / distill["recipe"])
     return _Values(tree, {} if node is None else _places(node, str(path), ""))
+
+
+def _text(path: Path) -> str:
+    """The text of a recipe. Raises: ConfigError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4 * MAX_BYTES + 1).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"config {path}: wanted UTF-8 text, got byte {error.object[error.start]:#04x} at "
+            f"{error.start}"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"config {path}: cannot be read ({error.strerror})") from error
 
 
 def _places(node: yaml.Node, path: str, name: str) -> dict[str, str]:
@@ -145,19 +169,6 @@ def _places(node: yaml.Node, path: str, name: str) -> dict[str, str]:
             found[f"{name}[{number}]"] = f"{path}:{item.start_mark.line + 1}"
             found |= _places(item, path, f"{name}[{number}]")
     return found
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
-        twice = [k for i, k in enumerate(keys) if k in keys[:i]]
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"duplicate key {twice[0]!r}", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
 
 
 def _merge(below: Any, above: Any) -> Any:
@@ -189,7 +200,9 @@ class _Reader:
     def section(self, kind: type[Section], values: Any, prefix: str) -> Any:
         """An instance of ``kind``; ``prefix`` is its name with a dot, empty for the recipe."""
         if not isinstance(values, Mapping):
-            raise self.wrong(prefix[:-1] or "top level", f"wanted a section, got {values!r}")
+            raise self.wrong(
+                prefix[:-1] or "top level", f"wanted a section, got {shown(repr(values))}"
+            )
         known, hints = [f.name for f in fields(kind)], hints_of(kind)  # type: ignore[arg-type]
         gone = [k for k, v in values.items() if (f"{prefix}{k}", v) in RETIRED.items()]
         values = {key: value for key, value in values.items() if key not in gone}
@@ -198,7 +211,7 @@ class _Reader:
                 near = closest(key, known)
                 hint = f", did you mean {prefix}{near}?" if near else f"; known: {', '.join(known)}"
                 name = f"{prefix}{key}"
-                raise ConfigError(f"{self.place(name)}: unknown key {name}{hint}")
+                raise ConfigError(f"{self.place(name)}: unknown key {shown(name)}{hint}")
         converted = {
             key: self.value(hints[key], value, f"{prefix}{key}") for key, value in values.items()
         }
@@ -220,19 +233,21 @@ class _Reader:
             return value  # the section checks choices
         if origin is list:
             if not isinstance(value, (list, tuple)):
-                raise self.wrong(name, f"wanted a list, got {value!r}")
+                raise self.wrong(name, f"wanted a list, got {shown(repr(value))}")
             return [self.value(inner[0], item, f"{name}[{i}]") for i, item in enumerate(value)]
         if origin is dict:
             if not isinstance(value, dict):
-                raise self.wrong(name, f"wanted a mapping, got {value!r}")
+                raise self.wrong(name, f"wanted a mapping, got {shown(repr(value))}")
             return value
+        if kind is bool and isinstance(value, str):
+            value = SWITCHES.get(value.lower(), value)
         if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
             try:
                 return float(value)
             except ValueError:
                 pass
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.wrong(name, f"wanted {WORDS[kind]}, got {value!r}")
+            raise self.wrong(name, f"wanted {WORDS[kind]}, got {shown(repr(value))}")
         return value
 
     def any_of(self, kinds: Sequence[Any], value: Any, name: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import yaml
 
 from mindyolo_ext.config.option import Section, option
+from mindyolo_ext.errors import shown
 
 AugmentStep: TypeAlias = str | dict[str, Any]  # a name, or a mapping with ``name`` and keywords
 OWN = "the model's own"
@@ -23,7 +24,10 @@ def _unnamed_steps(steps: list[AugmentStep]) -> Iterator[tuple[str, str]]:
     """Problems of augmentation steps that do not say which augmentation they are."""
     for number, step in enumerate(steps):
         if isinstance(step, dict) and not isinstance(step.get("name"), str):
-            yield f"augment[{number}]", f"wanted a name, or a mapping with name, got {step}"
+            yield (
+                f"augment[{number}]",
+                f"wanted a name, or a mapping with name, got {shown(repr(step))}",
+            )
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class InputConfig(Section):
         for key, length in (("size", 2), ("mean", 3), ("std", 3)):
             found = asdict(self)[key]
             if len(found) not in (0, length):
-                yield key, f"wanted {length} numbers, got {found}"
+                yield key, f"wanted {length} numbers, got {shown(repr(found))}"
 
 
 @dataclass(frozen=True)
@@ -282,7 +286,7 @@ class DistillConfig(Section):
 class TrainConfig(Section):
     """Training."""
 
-    epochs: int = option(300, "Passes over the training images.", least=0)
+    epochs: int = option(300, "Passes over the training images.", least=1)
     per_batch_size: int = option(16, "Images per step and rank.", least=1)
     loss: dict[str, Any] = option(
         {},

@@ -1,5 +1,6 @@
 """Anchor boxes for a data set by k-means, for ``mindyolo-ext anchors``."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ import numpy as np
 from scipy.cluster.vq import ClusterError, kmeans2
 
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.formats.label_files import label_path, list_images
-from mindyolo_ext.data.text import read_lines
+from mindyolo_ext.data.formats.label_files import label_path, list_images, parse_label
+from mindyolo_ext.data.text import MAX_LABEL_BYTES, read_lines
 from mindyolo_ext.errors import DataError, MissingFileError, UsageError
 
+logger = logging.getLogger(__name__)
 _ITERATIONS = 50
 _SAMPLE = 20000  # boxes of a restart; the last one takes all
 _Map: TypeAlias = Callable[[Any], np.ndarray]
@@ -142,7 +144,8 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
     list.
 
     The label file lies beside the image, or in the folder ``labels`` where the image's is
-    ``JPEGImages`` or ``images``.
+    ``JPEGImages`` or ``images``. As in training boxes are cut at the image's border, outlines give
+    their frame, and boxes without area are left out with a warning.
 
     Args:
         path: text file with one image per line.
@@ -153,29 +156,44 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
     Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: any white space separates, any
     image suffix goes.
     """
-    sizes = []
+    sizes, without_area = [], []
     for image in list_images(Path(path), data_root):
-        beside = os.path.splitext(image)[0] + ".txt"
-        places = list(
-            dict.fromkeys(
-                [beside.replace("JPEGImages", "labels"), label_path(image, None, None), beside]
-            )
-        )
-        label = next((place for place in places if os.path.isfile(place)), None)
-        if label is None:
-            raise MissingFileError(
-                f"{path}: no label file for {image}, looked for {', '.join(places)}"
-            )
-        for number, line in read_lines(label):
-            words = line.split()
+        label = _label_of(image, path)
+        for number, line in read_lines(label, most=MAX_LABEL_BYTES):
             try:
-                width, height = (float(word) for word in words[3:])
-            except ValueError:
-                raise DataError(
-                    f"{label}:{number}: wanted five numbers: class cx cy w h, got {line[:80]!r}"
-                ) from None
-            sizes.append((width, height))
-    return np.array(sizes, np.float64).reshape(-1, 2)
+                found = parse_label(line)
+            except DataError as error:
+                raise DataError(f"{label}:{number}: {error}") from None
+            box = np.clip(found.box, 0, 1)
+            size = found.sides if tuple(box) == found.box else tuple(box[2:] - box[:2])
+            if all(side > 0 for side in size):  # false for what is not a number
+                sizes.append(size)
+            else:
+                without_area.append(f"{label}:{number}")
+    if without_area:
+        logger.warning(
+            "%s: %d boxes without area inside their images are left out, the first: %s",
+            path,
+            len(without_area),
+            without_area[0],
+        )
+    if not sizes:
+        raise DataError(f"{path}: wanted at least one box in the label files of its images")
+    return np.array(sizes, np.float64)
+
+
+def _label_of(image: str, source: str | Path) -> str:
+    """The label file of an image. Raises: MissingFileError."""
+    beside = os.path.splitext(image)[0] + ".txt"
+    places = dict.fromkeys(
+        [beside.replace("JPEGImages", "labels"), label_path(image, None, None), beside]
+    )
+    label = next((place for place in places if os.path.isfile(place)), None)
+    if label is None:
+        raise MissingFileError(
+            f"{source}: no label file for {image}, looked for {', '.join(places)}"
+        )
+    return label
 
 
 def _cluster(values: np.ndarray, start: np.ndarray) -> np.ndarray | None:

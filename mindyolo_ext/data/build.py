@@ -1,7 +1,9 @@
 """From the description of a data set in a recipe to the data set."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from mindyolo_ext.data.formats.coco import read_coco
 from mindyolo_ext.data.formats.darknet import read_darknet
 from mindyolo_ext.data.formats.voc import read_voc
 from mindyolo_ext.data.formats.yolo import read_yolo
-from mindyolo_ext.errors import ConfigError, did_you_mean
+from mindyolo_ext.errors import ConfigError, did_you_mean, shown
 
 READERS: dict[str, Callable[..., Dataset]] = {
     "coco": read_coco,
@@ -53,8 +55,38 @@ def build_dataset(
         raise ConfigError(
             f"{where}: wanted the keys {', '.join(required)}, got no {', '.join(missing)}"
         )
-    for key, parameter in keys.items():
-        value = settings.get(key, parameter.default)
-        if isinstance(parameter.default, bool) and not isinstance(value, bool):
-            raise ConfigError(f"data: {key} must be true or false, got {value!r}")
-    return reader(data_root=data_root, strict=strict, **settings)
+    hints = typing.get_type_hints(reader)
+    for key, value in settings.items():
+        if not _fits(value, hints[key]) and not (value is None and key not in required):
+            raise ConfigError(
+                f"{where}: {key} must be {_wanted(hints[key])}, got {shown(repr(value))}"
+            )
+    given = {key: value for key, value in settings.items() if value is not None}
+    return reader(data_root=data_root, strict=strict, **given)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a recipe has the type of a reader's keyword."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Sequence:
+        return isinstance(value, list) and (
+            inner[0] is str or all(_fits(v, inner[0]) for v in value)
+        )
+    if origin is Mapping:
+        return isinstance(value, dict)
+    if hint is float:
+        hint = (int, float)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+
+
+def _wanted(hint: Any) -> str:
+    """The words for a type."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_wanted(one) for one in inner if one is not type(None))
+    if origin is Sequence:
+        return "a list"
+    words = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
+    return words.get(hint, "a mapping")

@@ -1,18 +1,20 @@
 """Reports what is in a data set and what is wrong with it, for ``mindyolo-ext check-data``."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 from tabulate import tabulate
 
+from mindyolo_ext.data.collector import SIZE_FAULTS
 from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.image_file import image_orientation
 from mindyolo_ext.data.types import Annotations, Problem
-from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.errors import MissingFileError, UserError, shown
 from mindyolo_ext.progress import bar
 
 _SMALL, _LARGE = 32**2, 96**2  # box areas that COCO calls small and large
 _SLIVER = 20.0  # a box this many times longer than wide is odd
+_LONGEST = 400  # characters of a file or message
 
 
 @dataclass
@@ -56,7 +58,12 @@ class DatasetReport:
         parts = [tabulate(self._summary(), tablefmt="simple", disable_numparse=True)]
         order = np.argsort(-self.class_counts, kind="stable")
         rows = [
-            (label, self.class_names[label], self.class_counts[label], self.class_images[label])
+            (
+                label,
+                shown(self.class_names[label]),
+                self.class_counts[label],
+                self.class_images[label],
+            )
             for label in order[:max_rows]
         ]
         parts.append(
@@ -76,17 +83,28 @@ class DatasetReport:
                     headers=("boxes, photo pixels", "least", "5 %", "half", "95 %", "most"),
                 )
             )
-        for kind, count in Counter(problem.kind for problem in self.problems).most_common():
-            found = [problem for problem in self.problems if problem.kind == kind]
-            lines = [f"{kind}: {count}{' (must be repaired)' if found[0].fatal else ''}"]
-            lines += [f"  {problem.where}: {problem.message}" for problem in found[:max_rows]]
-            parts.append(
-                "\n".join(
-                    lines + ([f"  ... and {count - max_rows} more"] if count > max_rows else [])
-                )
-            )
+        parts += self._problem_lists(max_rows)
         parts.append("ready for training" if self.ok else "NOT ready for training")
         return "\n\n".join(parts)
+
+    def _problem_lists(self, max_rows: int) -> list[str]:
+        """A text for each kind of problem, faults last, next to the verdict."""
+        kinds: dict[str, list[Problem]] = {}
+        for problem in self.problems:
+            kinds.setdefault(problem.kind, []).append(problem)
+        parts = []
+        for kind, found in sorted(
+            kinds.items(), key=lambda item: (item[1][0].fatal, -len(item[1]))
+        ):
+            lines = [f"{kind}: {len(found)}{' (must be repaired)' if found[0].fatal else ''}"]
+            lines += [
+                f"  {shown(problem.where, _LONGEST)}: {shown(problem.message, _LONGEST)}"
+                for problem in found[:max_rows]
+            ]
+            if len(found) > max_rows:
+                lines.append(f"  ... and {len(found) - max_rows} more")
+            parts.append("\n".join(lines))
+        return parts
 
     def _summary(self) -> list[tuple[str, str]]:
         """Rows of the first table."""
@@ -101,7 +119,7 @@ class DatasetReport:
             else ["-", "-"]
         )
         return [
-            ("data set", self.name),
+            ("data set", shown(self.name, _LONGEST)),
             ("images", str(self.images)),
             ("  readable", str(len(self.image_sizes))),
             ("  height, width", ", ".join(sides)),
@@ -158,12 +176,13 @@ def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
             report.images_without_boxes.append(path)
         try:
             sample = dataset.load(index)
-        except (MissingFileError, DataError) as error:
+        except UserError as error:
             kind = "missing image" if isinstance(error, MissingFileError) else "broken image"
-            if (kind, path) not in known:
+            if not {(kind, path), *((size_kind, path) for size_kind in SIZE_FAULTS)} & known:
                 report.problems.append(Problem(kind, path, str(error).removeprefix(f"{path}: ")))
             continue
         sizes.append(sample.size)
+        report.problems += _turned(path, dataset.relative)
         found = dataset.annotations(index)
         report.problems += _odd_boxes(path, found, dataset.class_names)
         kept = ~found.ignore
@@ -179,6 +198,18 @@ def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
     report.box_fractions = np.concatenate([np.zeros(0), *fractions])
     report.boxes = int(report.class_counts.sum())
     return report
+
+
+def _turned(path: str, relative: bool) -> list[Problem]:
+    """A doubt where EXIF turns or mirrors an image and no size tells which pixels were labeled."""
+    found = image_orientation(path)
+    if found == 1 or (found > 4 and not relative):
+        return []
+    message = (
+        f"EXIF orientation {found}: its boxes are taken to lie on the image as viewers show it; if "
+        "they were drawn on the stored pixels, they are misplaced"
+    )
+    return [Problem("turned image", path, message)]
 
 
 def _odd_boxes(path: str, found: Annotations, class_names: list[str]) -> list[Problem]:

@@ -2,17 +2,22 @@
 
 import logging
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.image_file import image_size
+from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, image_orientation, image_size
+from mindyolo_ext.data.text import MAX_CLASSES
 from mindyolo_ext.data.types import Problem
-from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 logger = logging.getLogger(__name__)
+SIZE_FAULTS = ("other size", "turned labels")  # kinds of problems
+_LONGEST = 400  # characters of a file or message in a report
+_MOST = 1e9  # pixels; what a box is cut to where the image's size is not known
 
 
 class Collector:
@@ -42,10 +47,62 @@ class Collector:
         self._polygons: list[list[np.ndarray | None]] = []
         if not self.class_names:
             raise DataError(f"{name}: wanted at least one class name, got none")
+        if len(self.class_names) > MAX_CLASSES:
+            raise DataError(
+                f"{name}: wanted at most {MAX_CLASSES:,} classes, got {len(self.class_names):,}"
+            )
 
     def report(self, kind: str, where: str, message: str) -> None:
         """Note a problem."""
         self.problems.append(Problem(kind, where, message))
+
+    def checked_size(
+        self, path: str, written: tuple[int, int] | None, where: str, *, must_fit: bool
+    ) -> tuple[int, int] | None:
+        """(height, width) of an image, after a look whether its labels were made for that size.
+
+        Labels of a photo as it is stored, where EXIF says that it is shown turned, and those of a
+        copy in another size are faults, because their boxes would lie elsewhere.
+
+        Args:
+            written: (height, width) that the labels tell, None if they do not.
+            where: file and place that tell it.
+            must_fit: whether any other size is a fault too; otherwise it is a warning.
+
+        Returns: the image's own size; that of the labels where they do not fit, or without a
+            readable image.
+        """
+        try:
+            size = image_size(path)
+            is_turned = written != size and image_orientation(path) > 4  # rarely looked at
+        except MissingFileError:
+            return written  # ``add`` notes it
+        except DataError as error:
+            self.report("broken image", path, str(error).removeprefix(f"{path}: "))
+            return written
+        if written is None and is_turned:
+            message = "EXIF turns it; its boxes are taken to lie on the image as viewers show it"
+            self.report("turned image", path, message)
+        if written is None or written == size:
+            return size
+        text = (
+            f"the image is {size[1]}x{size[0]} (width x height), its labels were made for "
+            f"{written[1]}x{written[0]} ({where})"
+        )
+        if written == size[::-1] and is_turned:
+            text += (
+                ", the pixels as they are stored, before EXIF turns them upright. Label the "
+                "upright image, or take the orientation out of the file: "
+                f"exiftool -Orientation= {shlex.quote(path)}"
+            )
+            self.report("turned labels", path, text)
+            return written
+        if must_fit or _is_scaled(written, size):
+            text += ", so the boxes would lie elsewhere; was it scaled after labeling?"
+            self.report("other size", path, text)
+            return written
+        self.report("odd size", path, text)
+        return size
 
     def add(
         self,
@@ -77,7 +134,10 @@ class Collector:
         limit = np.array((1.0, 1.0) if self._relative or size is None else size[::-1], np.float64)
         if self._relative or size is not None:
             boxes, inside = self._repair(boxes, np.tile(limit, 2), keep, where)
+            if keep.any() and not (keep & inside).any():
+                self.report("lost boxes", path, f"of {keep.sum()} box(es) none is left")
             keep &= inside
+        boxes = np.clip(boxes, -_MOST, _MOST)
         self._paths.append(path)
         self._ids.append(image_id)
         self._sizes.append(size)
@@ -113,13 +173,14 @@ class Collector:
                 self.name,
                 counts[kind],
                 kind,
-                first.where,
-                first.message,
+                shown(first.where, _LONGEST),
+                shown(first.message, _LONGEST),
             )
         if strict:
             raise_faults(self.name, self.problems)
             if not self._paths:
-                raise DataError(f"{self.name}: wanted at least one image, got none")
+                kinds = ", ".join(IMAGE_SUFFIXES)
+                raise DataError(f"{self.name}: wanted at least one image, got none ({kinds})")
         return dataset_class(
             self.name,
             self.class_names,
@@ -142,6 +203,7 @@ class Collector:
         for row, (box, label, place) in enumerate(zip(boxes, labels, where, strict=True)):
             if not 0 <= label <= last:
                 message = f"wanted a class index 0..{last}, got {label}"
+                message += "; is the first class 1 here? It must be 0" if label == last + 1 else ""
                 self.report("class out of range", place, message)
                 keep[row] = False
             elif not np.isfinite(box).all():
@@ -166,7 +228,8 @@ class Collector:
         """Boxes (N, 4) clipped to 0..``limit``, and (N,) bool: which still have an area."""
         clipped = np.clip(np.nan_to_num(boxes), 0, limit)
         inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
-        outside = (np.abs(np.nan_to_num(boxes) - clipped) > self._tolerance).any(1)
+        distance = np.abs(np.nan_to_num(boxes) - clipped)
+        outside, far = (distance > self._tolerance).any(1), (distance > limit).any(1)
         for row in np.flatnonzero(keep & (~inside | outside)):
             box = "(" + ", ".join(f"{value:g}" for value in boxes[row]) + ")"
             if not inside[row]:
@@ -175,7 +238,14 @@ class Collector:
                 )
             else:
                 self.report("clipped box", where[row], f"box {box} xyxy reaches outside the image")
+            if far[row]:
+                self.report("far box", where[row], f"box {box} xyxy: are these other units?")
         return clipped, inside
+
+
+def _is_scaled(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether both sizes have one shape, so that one image may be a scaled copy of the other."""
+    return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
 
 
 def raise_faults(name: str, problems: Iterable[Problem]) -> None:
@@ -186,7 +256,10 @@ def raise_faults(name: str, problems: Iterable[Problem]) -> None:
     faults = [problem for problem in problems if problem.fatal]
     if not faults:
         return
-    lines = [f"  {fault.where}: {fault.message}" for fault in faults[:5]]
+    lines = [
+        f"  {shown(fault.where, _LONGEST)}: {shown(fault.message, _LONGEST)}"
+        for fault in faults[:5]
+    ]
     if len(faults) > 5:
         lines.append(f"  ... and {len(faults) - 5} more; `mindyolo-ext check-data` lists all")
     missing = all(fault.kind.startswith("missing") for fault in faults)

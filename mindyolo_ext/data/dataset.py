@@ -1,6 +1,8 @@
 """Photos with boxes, whatever the files they come from. NumPy and OpenCV only."""
 
+import copy
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 from mindyolo_ext import former_names
 from mindyolo_ext.data.image_file import image_size, read_image
 from mindyolo_ext.data.types import Annotations, Problem, Sample
-from mindyolo_ext.errors import DataError
+from mindyolo_ext.errors import DataError, shown
 
 __getattr__ = former_names.attributes(__name__)
 
@@ -82,6 +84,31 @@ class Dataset:
             self._points = _joined(points, (0, 2), np.float32)
             self._first_points = np.concatenate([[0], np.cumsum([len(its) for its in points])])
 
+    def with_classes(self, class_names: Sequence[str]) -> "Dataset":
+        """The same images with labels that follow ``class_names``; this data set if they do.
+
+        ``category_ids`` follow too, so ``coco_ground_truth`` keeps its ids and label i is
+        ``class_names[i]`` everywhere. Images, sizes and decoded images are shared.
+
+        Args:
+            class_names: the names of this data set in another order, such as that of a network.
+
+        Raises: DataError unless the names are the same, which says which ones are not.
+        """
+        wanted = list(class_names)
+        if wanted == self.class_names:
+            return self
+        difference = _difference(wanted, self.class_names)
+        if difference:
+            raise DataError(f"{self.name}: {difference}")
+        other = copy.copy(self)
+        label_of = {name: label for label, name in enumerate(self.class_names)}
+        old_label = [label_of[name] for name in wanted]
+        other.class_names = wanted
+        other.category_ids = [self.category_ids[label] for label in old_label]
+        other._labels = np.argsort(old_label)[self._labels]
+        return other
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -132,8 +159,25 @@ class Dataset:
 
     def max_boxes(self) -> int:
         """The largest number of boxes in one image, ignored ones left out; opens no file."""
+        return int(self.boxes_per_image().max(initial=0))
+
+    @property
+    def relative(self) -> bool:
+        """Whether the labels are fractions of the images' sides instead of pixels."""
+        return self._relative
+
+    def boxes_per_image(self) -> np.ndarray:
+        """(n,) number of boxes in each image, ignored ones left out; opens no file."""
         kept = np.concatenate([[0], np.cumsum(~self._ignore)])[self._offsets]
-        return int(np.diff(kept).max(initial=0))
+        return np.diff(kept)
+
+    def class_counts(self) -> np.ndarray:
+        """(K,) number of boxes of each class, ignored ones left out; opens no file."""
+        return np.bincount(self._labels[~self._ignore], minlength=len(self.class_names))
+
+    def problem_counts(self) -> Counter[str]:
+        """How many problems of each kind there are."""
+        return Counter(problem.kind for problem in self.problems)
 
     def load(self, index: int) -> Sample:
         """Load image ``index`` with its boxes. A cached image is read-only.
@@ -193,6 +237,29 @@ class Dataset:
             for i, name in zip(self.category_ids, self.class_names, strict=True)
         ]
         return {"images": images, "annotations": rows, "categories": categories}
+
+
+def _difference(wanted: Sequence[str], got: Sequence[str]) -> str:
+    """Why the names ``got`` cannot be brought into the order ``wanted``, empty if they can."""
+    known, named = set(got), set(wanted)
+    missing = [name for name in wanted if name not in known]
+    more = [name for name in got if name not in named]
+    if not missing and not more and len(wanted) == len(got) == len(known):
+        return ""
+    found = [
+        f"{word} {', '.join(shown(name) for name in names[:5])}{', ...' if len(names) > 5 else ''}"
+        for word, names in (("has no", missing), ("has beyond them", more))
+        if names
+    ]
+    return (
+        f"wanted the {len(wanted)} classes {_listed(wanted)}, got {len(got)}: {_listed(got)}"
+        f" ({'; '.join(found) or 'a name is there twice'})"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, for a message."""
+    return ", ".join(shown(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def _joined(

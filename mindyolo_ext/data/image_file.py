@@ -1,110 +1,236 @@
-"""Images from files: the pixels, and the size alone without decoding."""
+"""Images from files: the pixels, and the size alone without decoding.
+
+The header is read first, by ``image_header``, and decides what happens: a format that is not read,
+more pixels than ``MAX_PIXELS`` or numbers that are no photo are refused before anything is decoded.
+The orientation is the header's too, so ``image_size`` and ``read_image`` agree for every format.
+"""
 
 import os
-import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 
-from mindyolo_ext.errors import DataError, MissingFileError, UsageError
+from mindyolo_ext import atomic
+from mindyolo_ext.data.image_header import (
+    FORMATS,
+    ImageHeader,
+    foreign_kind,
+    read_header,
+    still_png,
+)
+from mindyolo_ext.errors import DataError, MissingFileError, UsageError, UserError, shown
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that carry the size
-_ORIENTATION = 0x0112  # EXIF tag; 5..8 swap height and width
+IMAGE_SUFFIXES = (
+    ".bmp",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".mpo",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
+MAX_PIXELS = 200_000_000  # of one picture: a telephone of 200 megapixels makes fewer
+MAX_OTHER_BYTES = 1 << 28  # of a file, beside 8 bytes for each of its pixels
+MAX_JPEG_SCANS = 500  # a progressive JPEG has about ten
+LEAST_16_BIT_PEAK = 1 << 12  # a 16-bit picture that stays below uses 12 bits or fewer: nearly black
+
+_JPEG_SUFFIXES = (".jfif", ".mpo")  # OpenCV knows .jpg, .jpeg and .jpe
+_END_OF_JPEG = b"\xff\xd9"
+_JPEG_SCAN = b"\xff\xda"
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image file as uint8 BGR (h, w, 3), upright by its EXIF orientation.
 
-    The file is read by NumPy and decoded from memory, so paths with any letters work on every
-    system.
+    Transparency is left out, gray becomes three equal channels, and of 16 bits the upper 8 are
+    kept. The file is decoded from memory, so paths with any letters work on every system.
 
-    Raises: MissingFileError without such a file; DataError if it cannot be decoded or breaks off.
+    Raises: MissingFileError without such a file; DataError if it cannot be decoded, breaks off,
+        has more than ``MAX_PIXELS`` pixels (half as many of 16 bits), holds floating-point or
+        other numbers that are not 8 or 16 bits, or 16 bits of which only the lower 12 are used.
     """
-    if not os.path.isfile(path):
-        raise MissingFileError(f"{path}: no such image")
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
+    name = shown(str(path), 300)
+    with _opened(path) as file:
+        header = _checked_header(file, name)
+        try:
+            file.seek(0)
+            data = file.read()
+        except (OSError, MemoryError) as error:
+            raise DataError(f"{name}: cannot be read ({_reason(error)})") from error
+    if header.kind == "JPEG":
+        _check_jpeg(data, header, name)
+    elif header.kind == "PNG":
+        data = still_png(data)
+    image = _decode(data, header, name)
+    if header.kind != "TIFF":  # OpenCV always turns these itself
+        image = _turned(image, header.orientation)
+    if image.shape[:2] != header.upright_size:
+        height, width = header.upright_size
         raise DataError(
-            f"{path}: wanted a readable image, got {data.size} bytes that cannot be decoded"
+            f"{name}: wanted a readable image, got {image.shape[1]}x{image.shape[0]} pixels where "
+            f"its header says {width}x{height}"
         )
     return image
 
 
 def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
-    """Write uint8 BGR (h, w, 3); the suffix chooses the format, ``quality`` is for JPEG.
+    """Write uint8 BGR (h, w, 3), whole or not at all; the suffix chooses the format, ``quality`` is
+    for JPEG.
 
-    Raises: UsageError if OpenCV has no encoder for the suffix.
+    Raises: UsageError if OpenCV has no encoder for the suffix; WriteError if the disk refuses.
     """
     path = Path(path)
-    done, data = cv2.imencode(path.suffix, image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    suffix = ".jpg" if path.suffix.lower() in _JPEG_SUFFIXES else path.suffix
+    try:
+        done, data = cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error:
+        done = False
     if not done:
-        raise UsageError(f"{path}: cannot write an image with the suffix {path.suffix!r}")
-    path.write_bytes(data.tobytes())
+        raise UsageError(
+            f"{shown(str(path), 300)}: cannot write an image of shape {image.shape} with the "
+            f"suffix {suffix!r}; use .png or .jpg"
+        )
+    atomic.write_bytes(path, data.tobytes(), flush=False)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) as ``read_image`` returns it, from the file's header where the format allows.
+    """(height, width) as ``read_image`` returns it, from the file's header.
 
-    JPEG, PNG and BMP headers are read; every other file is decoded.
-
-    Raises: as ``read_image``.
+    Raises: MissingFileError without such a file; DataError where the header already shows that
+        ``read_image`` will refuse the file.
     """
-    if not os.path.isfile(path):
-        raise MissingFileError(f"{path}: no such image")
-    size = None
-    with open(path, "rb") as file:
-        start = file.read(32)
-        if start[:2] == b"\xff\xd8":
-            size = _jpeg_size(file)
-        elif start[:8] == b"\x89PNG\r\n\x1a\n" and start[12:16] == b"IHDR":
-            width, height = struct.unpack(">II", start[16:24])
-            if b"eXIf" not in file.read(1 << 16):
-                size = height, width
-        elif start[:2] == b"BM" and len(start) >= 26 and struct.unpack("<I", start[14:18])[0] >= 40:
-            width, height = struct.unpack("<ii", start[18:26])
-            size = abs(height), width
-    if size is not None and min(size) > 0:
-        return size
-    image = read_image(path)
-    return image.shape[0], image.shape[1]
+    with _opened(path) as file:
+        return _checked_header(file, shown(str(path), 300)).upright_size
 
 
-def _jpeg_size(file) -> tuple[int, int] | None:
-    """(height, width) of an open JPEG file, orientation applied, or None where its markers make
-    no sense.
-    """
-    file.seek(2)
-    swapped = False
-    while True:
-        marker = file.read(2)
-        while len(marker) == 2 and marker == b"\xff\xff":  # fill bytes
-            marker = b"\xff" + file.read(1)
-        if len(marker) < 2 or marker[0] != 0xFF or marker[1] in (0xD9, 0xDA):
-            return None
-        head = file.read(2)
-        if len(head) < 2:
-            return None
-        body = file.read(struct.unpack(">H", head)[0] - 2)
-        if marker[1] in _START_OF_FRAME:
-            if len(body) < 5:
-                return None
-            height, width = struct.unpack(">HH", body[1:5])
-            return (width, height) if swapped else (height, width)
-        if marker[1] == 0xE1 and body[:6] == b"Exif\0\0":
-            swapped = _exif_orientation(body[6:]) in (5, 6, 7, 8)
-
-
-def _exif_orientation(tiff: bytes) -> int:
-    """The orientation in an EXIF block, 1 without one."""
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None or len(tiff) < 8:
+def image_orientation(path: str | Path) -> int:
+    """EXIF's orientation 1..8 from the file's header, 1 (as stored) where it cannot be read."""
+    try:
+        with _opened(path) as file:
+            header = read_header(file)
+    except (UserError, OSError):
         return 1
-    start = struct.unpack(order + "I", tiff[4:8])[0]
-    count = struct.unpack(order + "H", tiff[start : start + 2])[0] if len(tiff) >= start + 2 else 0
-    for entry in range(start + 2, min(start + 2 + 12 * count, len(tiff) - 11), 12):
-        if struct.unpack(order + "H", tiff[entry : entry + 2])[0] == _ORIENTATION:
-            return struct.unpack(order + "H", tiff[entry + 8 : entry + 10])[0]
-    return 1
+    return 1 if header is None else header.orientation
+
+
+def _opened(path: str | Path) -> BinaryIO:
+    """The open file. Raises: MissingFileError; DataError if it is no file or may not be read."""
+    name = shown(str(path), 300)
+    if not os.path.exists(path):
+        link = os.path.islink(path)
+        raise MissingFileError(f"{name}: no such image" + (", a link to nowhere" if link else ""))
+    if not os.path.isfile(path):  # opening a pipe would wait forever
+        kind = "a folder" if os.path.isdir(path) else "a pipe, socket or device"
+        raise MissingFileError(f"{name}: no such image, it is {kind}")
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise DataError(f"{name}: cannot be opened ({_reason(error)})") from error
+
+
+def _checked_header(file: BinaryIO, name: str) -> ImageHeader:
+    """The header of an image that may be decoded. Raises: DataError."""
+    try:
+        header = read_header(file)
+        size = os.fstat(file.fileno()).st_size
+        file.seek(0)
+        kind = foreign_kind(file.read(32))
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({_reason(error)})") from error
+    if header is None:
+        seems = f" that look like {kind}" if kind else " that cannot be decoded"
+        raise DataError(f"{name}: wanted a readable image ({FORMATS}), got {size} bytes{seems}")
+    if header.breaks_off:
+        raise DataError(_broken_off(header, size, name))
+    pixels = max(header.height * header.width, header.largest_part)
+    limit = MAX_PIXELS // (2 if header.bits > 8 else 1)
+    if pixels > limit:
+        raise DataError(
+            f"{name}: wanted at most {limit} pixels of {header.bits} bits, got {header.width}x"
+            f"{header.height}; make it smaller or cut it into tiles"
+        )
+    if size > MAX_OTHER_BYTES + 8 * pixels:
+        raise DataError(
+            f"{name}: wanted a file that fits its {header.width}x{header.height} pixels, got "
+            f"{size} bytes; save it again as one picture"
+        )
+    if header.problem:
+        raise DataError(
+            f"{name}: wanted a picture of 8 or 16 bits, got {header.problem}; save it with 8 bits "
+            "per channel"
+        )
+    return header
+
+
+def _broken_off(header: ImageHeader, size: int, name: str) -> str:
+    return (
+        f"{name}: wanted a readable image, got a {header.kind} that breaks off after {size} bytes; "
+        "copy it again"
+    )
+
+
+def _check_jpeg(data: bytes, header: ImageHeader, name: str) -> None:
+    """Refuse a JPEG that breaks off, which some versions of OpenCV fill with gray, and one of so
+    many scans that decoding it takes minutes. Raises: DataError.
+    """
+    first = data.find(_JPEG_SCAN, header.frame)
+    if first < 0 or data.rfind(_END_OF_JPEG, first) < 0:
+        raise DataError(_broken_off(header, len(data), name))
+    scans = data.count(_JPEG_SCAN, first)
+    limit = min(MAX_JPEG_SCANS, 20 * MAX_PIXELS // (header.height * header.width))
+    if scans > limit:
+        raise DataError(
+            f"{name}: wanted a JPEG of at most {limit} scans, got {scans}; save it again"
+        )
+
+
+def _decode(data: bytes, header: ImageHeader, name: str) -> np.ndarray:
+    """The pixels, uint8 BGR (h, w, 3), as stored. Raises: DataError."""
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    if header.bits > 8:
+        flags |= cv2.IMREAD_ANYDEPTH
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, MemoryError) as error:
+        raise DataError(
+            f"{name}: wanted a readable image, got {header.kind} data that cannot be decoded "
+            f"({_reason(error)})"
+        ) from error
+    if image is None:
+        raise DataError(
+            f"{name}: wanted a readable image, got {len(data)} bytes of {header.kind} that cannot "
+            "be decoded: damaged, or a variant that OpenCV does not read"
+        )
+    return _upper_bits(image, name) if image.dtype == np.uint16 else image
+
+
+def _upper_bits(image: np.ndarray, name: str) -> np.ndarray:
+    """The upper 8 of 16 bits. Raises: DataError if only the lower 12 are used."""
+    peak = int(image.max())
+    if 0 < peak < LEAST_16_BIT_PEAK:
+        raise DataError(
+            f"{name}: wanted a 16-bit picture that uses its range, got values up to {peak} of "
+            f"65535, as of a 10- or 12-bit camera; it would be nearly black. Scale it to 8 bits"
+        )
+    return (image >> 8).astype(np.uint8)
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The stored pixels upright, by EXIF's ``orientation`` 1..8."""
+    if orientation >= 5:
+        image = cv2.transpose(image)
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if flip is None else cv2.flip(image, flip)
+
+
+def _reason(error: BaseException) -> str:
+    """One line that says why."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    text = str(getattr(error, "strerror", None) or error).split("error: ")[-1]  # of OpenCV's, too
+    return shown(" ".join(text.split()), 200)

@@ -4,6 +4,7 @@ import queue
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import numpy as np
 
@@ -11,8 +12,8 @@ from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.pipeline import Pipeline, build_pipeline
 from mindyolo_ext.data.targets import padded_count
 from mindyolo_ext.data.types import Batch
-from mindyolo_ext.data.worker import Row, WorkerProcess, prepare_row
-from mindyolo_ext.errors import DataError, UsageError
+from mindyolo_ext.data.worker import PATIENCE, Row, WorkerProcess, prepare_row
+from mindyolo_ext.errors import DataError, StuckError, UsageError
 from mindyolo_ext.input_spec import InputSpec
 
 SizeSchedule = Callable[[int], tuple[int, int] | None]
@@ -44,6 +45,7 @@ class Loader:
             augmentations with much Python; processes start afresh, so the calling script needs ``if
             __name__ == "__main__"``.
         prefetch: batches prepared ahead.
+        patience: seconds without a single image after which workers are taken for stuck.
 
     Raises: UsageError for a value outside these rules, TypeError for a source of another kind.
     """
@@ -64,6 +66,7 @@ class Loader:
         worker_kind: str = "thread",
         prefetch: int = 2,
         order: np.ndarray | None = None,
+        patience: float = PATIENCE,
     ):
         self.pipeline = _as_pipeline(source, input_spec, seed)
         for name, value, low in (
@@ -99,7 +102,11 @@ class Loader:
         self.seed = self.pipeline.seed if seed is None else seed
         self.max_boxes = padded_count(self.pipeline.max_boxes) if max_boxes is None else max_boxes
         self.workers, self.worker_kind, self.prefetch = workers, worker_kind, prefetch
+        self.patience = patience
         self._pool: ThreadPoolExecutor | None = None
+        self._in_work: dict[int, str] = {}  # image -> its file
+        self._prepared = 0  # images, only to see whether there are more
+        self._stuck = False
         # processes, None until started
         self._idle: queue.SimpleQueue[WorkerProcess | None] = queue.SimpleQueue()
 
@@ -163,7 +170,7 @@ class Loader:
     def close(self) -> None:
         """End the workers; the next ``epoch`` starts new ones."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=not self._stuck, cancel_futures=True)
             self._pool = None
         while not self._idle.empty():
             worker = self._idle.get()
@@ -213,21 +220,48 @@ class Loader:
 
     def _prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
         """Prepare one image in this thread, or in a process that this thread picks."""
-        if self.worker_kind == "thread":
-            return prepare_row(self.pipeline, index, epoch, size)
+        self._in_work[index] = self.dataset.paths[index]
+        try:
+            if self.worker_kind == "thread":
+                return prepare_row(self.pipeline, index, epoch, size)
+            return self._prepare_in_process(index, epoch, size)
+        finally:
+            self._prepared += 1
+            self._in_work.pop(index, None)
+
+    def _prepare_in_process(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
+        """Prepare one image in a process that this thread picks."""
         worker = self._idle.get()  # there are as many as threads
         try:
-            worker = worker or WorkerProcess(self.pipeline)
+            worker = worker or WorkerProcess(self.pipeline, self.patience)
             return worker.prepare(index, epoch, size)
         finally:
             self._idle.put(worker if worker is not None and worker.alive else None)
+
+    def _wait_for(self, row: Future) -> Row:
+        """The image that a worker prepares. Raises: StuckError if no worker gets on."""
+        while True:
+            before = self._prepared
+            try:
+                # processes watch themselves, and know better what is wrong
+                return row.result(self.patience * (1.1 if self.worker_kind == "process" else 1))
+            except FutureTimeoutError:
+                if row.done():
+                    raise  # the worker's own
+                if self._prepared == before:
+                    self._stuck = True
+                    raise StuckError(
+                        f"Loader: no image was finished for {self.patience:g} s; the workers wait "
+                        f"for {', '.join(list(self._in_work.values())[:3])}: does the disk answer? "
+                        "Check it and start again; train.py goes on with --resume"
+                    ) from None
 
     def _gather(
         self, rows: list[Future], indices: np.ndarray, size: tuple[int, int] | None
     ) -> Batch:
         """Wait for the images of a batch and stack them; after a failure cancel the others."""
         try:
-            return self._collate([row.result() for row in rows], indices, size)
+            return self._collate([self._wait_for(row) for row in rows], indices, size)
         finally:
             for row in rows:
                 row.cancel()

@@ -7,7 +7,22 @@ import numpy as np
 from mindyolo_ext.input_spec import Placement
 
 # Kinds of problems that training can live with; every other kind stops it.
-WARNINGS = ("clipped box", "dropped box", "duplicate box", "no label file", "odd box", "odd size")
+WARNINGS = (
+    "clipped box",
+    "doubtful labels",
+    "doubtful set",
+    "dropped box",
+    "duplicate box",
+    "far box",
+    "left out",
+    "listed twice",
+    "lost boxes",
+    "no label file",
+    "odd box",
+    "odd size",
+    "turned image",
+    "two images",
+)
 
 
 @dataclass

@@ -12,8 +12,11 @@ import numpy as np
 
 from mindyolo_ext.data.pipeline import Pipeline
 from mindyolo_ext.data.targets import targets_of
-from mindyolo_ext.errors import DeviceError, UserError
+from mindyolo_ext.errors import DeviceError, StuckError, UserError
 from mindyolo_ext.input_spec import Placement
+
+PATIENCE = 45.0  # seconds for one image
+_PARTING = 5.0  # seconds for a process to end by itself
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,15 @@ class WorkerProcess:
     """A process that prepares one image at a time.
 
     Each has its own connection, so a killed process is noticed even in the middle of an answer; the
-    process pools of the standard library would wait for ever.
+    process pools of the standard library would wait for ever. So is a process that was stopped.
+
+    Args:
+        pipeline: what prepares the images.
+        patience: seconds for one image, after which the process is taken for stuck.
     """
 
-    def __init__(self, pipeline: Pipeline):
+    def __init__(self, pipeline: Pipeline, patience: float = PATIENCE):
+        self._pipeline, self._patience = pipeline, patience
         # never a plain fork: the caller's threads and its framework would be copied half alive
         kinds = multiprocessing.get_all_start_methods()
         start: Any = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
@@ -74,19 +82,28 @@ class WorkerProcess:
         self._process = start.Process(target=_serve, args=(other, pipeline), daemon=True)
         self.alive = True
         try:
-            self._process.start()
-        except OSError as error:
+            try:
+                self._process.start()
+            finally:
+                other.close()
+            if not self._connection.poll(PATIENCE):
+                raise self._stuck("its start", PATIENCE)
+            self._connection.recv()
+        except (EOFError, OSError) as error:
+            if isinstance(error, UserError):
+                raise
             raise self._gone() from error
-        finally:
-            other.close()
 
     def prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
         """``prepare_row`` over there.
 
-        Raises: what it raised, or DeviceError if the process is gone.
+        Raises: what it raised, DeviceError if the process is gone, StuckError if it does not
+            answer.
         """
         try:
             self._connection.send((index, epoch, size))
+            if not self._connection.poll(self._patience):
+                raise self._stuck(self._pipeline.dataset.paths[index], self._patience)
             answer, trace = self._connection.recv()
         except (EOFError, OSError):
             raise self._gone() from None
@@ -105,16 +122,30 @@ class WorkerProcess:
             "both"
         )
 
+    def _stuck(self, work: str, seconds: float) -> StuckError:
+        """The error for a process that does not finish ``work``; it is killed."""
+        self.alive = False
+        self._process.kill()
+        return StuckError(
+            f"Loader: worker process {self._process.pid} did not finish {work} in "
+            f"{seconds:g} s: it was stopped, or "
+            "waits for a disk that does not answer. Check the disk and start again; train.py goes "
+            "on with --resume"
+        )
+
     def close(self) -> None:
         """End the process."""
         self._connection.close()
-        self._process.join()
+        self._process.join(_PARTING)
+        if self._process.is_alive():
+            self._process.kill()
 
 
 def _serve(connection: Connection, pipeline: Pipeline) -> None:
     """Answer until the other end closes; leave Ctrl-C to the parent and use one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    connection.send("ready")
     while True:
         try:
             task = connection.recv()

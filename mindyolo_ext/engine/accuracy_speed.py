@@ -3,6 +3,7 @@ every threshold.
 """
 
 import csv
+import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from mindyolo_ext import progress
+from mindyolo_ext import atomic, progress
 from mindyolo_ext.backend.distributed import gather_rows
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.config import EvalConfig
@@ -87,13 +88,12 @@ class Tradeoff:
     def save(self, folder: Path, title: str) -> None:
         """Write the table as CSV, everything as JSON, and a picture; ``title`` names the model."""
         table, description, picture = (folder / name for name in FILES)
-        with table.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows(self.rows)
-        description.write_text(
-            json.dumps({"title": title, **asdict(self)}, indent=1), encoding="utf-8"
-        )
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(self.rows[0]))
+        writer.writeheader()
+        writer.writerows(self.rows)
+        atomic.write_text(table, text.getvalue())
+        atomic.write_text(description, json.dumps({"title": title, **asdict(self)}, indent=1))
         plot_tradeoff(self.rows, picture, title=title)
 
 

@@ -17,6 +17,7 @@ from mindyolo_ext.contracts import Model, Trainable
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.pipeline import Pipeline, build_pipeline
+from mindyolo_ext.engine.classes import check_teacher, in_recipe_order
 from mindyolo_ext.errors import CheckpointError, ConfigError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import (
@@ -31,9 +32,11 @@ logger = logging.getLogger(__name__)
 
 
 def split_dataset(config: Config, split: str) -> Dataset:
-    """The ``train`` or ``val`` data set of a recipe.
+    """The ``train`` or ``val`` data set of a recipe, its classes in the order of
+    ``data.class_names`` if the recipe has any.
 
-    Raises: ValueError if the recipe has none, or its classes are not ``data.class_names``.
+    Raises: ConfigError if the recipe has no such data set, or its classes are not
+        ``data.class_names``.
     """
     description = config.data.train if split == "train" else config.data.val
     if not description:
@@ -43,11 +46,7 @@ def split_dataset(config: Config, split: str) -> Dataset:
         )
     dataset = build_dataset({"cache": config.data.cache, **description}, config.data.root)
     names = config.data.class_names
-    if names and list(names) != list(dataset.class_names):
-        raise ConfigError(
-            f"config: data.class_names {names} are not those of data.{split}: {dataset.class_names}"
-        )
-    return dataset
+    return in_recipe_order(names, dataset, data=f"data.{split}") if names else dataset
 
 
 def training_pipeline(
@@ -106,16 +105,17 @@ def new_trainable(model: Model, loss: Mapping[str, Any], teacher: Model | None =
     )
 
 
-def load_teacher(weight: str | Path, model: Model) -> Model:
+def load_teacher(weight: str | Path, model: Model, dataset: Dataset) -> Model:
     """A trained network for ``new_trainable`` to learn from; the trainable freezes it.
 
     Args:
         weight: checkpoint of ours.
         model: the network that is to learn from it.
+        dataset: the training images.
 
     Raises: FileNotFoundError; ValueError if it is of another family or has other classes.
     """
-    teacher, _ = load_model(weight)
+    teacher, metadata = load_model(weight)
     for what, own, wanted in (
         ("family", teacher.family, model.family),
         ("number of classes", teacher.num_classes, model.num_classes),
@@ -125,6 +125,7 @@ def load_teacher(weight: str | Path, model: Model) -> Model:
                 f"train.distill.teacher: {weight} has {what} {own}, the network that learns has "
                 f"{wanted}"
             )
+    check_teacher(metadata.class_names, dataset, teacher=weight)
     return teacher
 
 
@@ -151,14 +152,20 @@ def load_model(
         config: a recipe; its ``model.name`` must agree and its ``input`` section wins over the
             checkpoint.
 
-    Raises: FileNotFoundError; ValueError if the file or the model is another one.
+    Raises: FileNotFoundError; ValueError if the file or the model is another one, or its metadata
+        describes none.
     """
     values, metadata = load_checkpoint(weight)
     if config is not None and config.model.name and config.model.name != metadata.model:
         raise ConfigError(
             f"{weight}: holds {metadata.model}, but the config wants {config.model.name}"
         )
-    model = model_from(metadata)
+    try:
+        model = model_from(metadata)
+    except (TypeError, ValueError) as error:  # of the builder, for what the metadata says
+        raise CheckpointError(
+            f"{weight}: its metadata describes no network ({metadata.model}: {error})"
+        ) from error
     if config is not None:
         model.input_spec = with_input(model.input_spec, config.input)
     try:
@@ -168,14 +175,21 @@ def load_model(
     return model.set_train(False), metadata
 
 
-def start_from(model: Model, weight: str | Path) -> list[str]:
+def start_from(
+    model: Model, weight: str | Path, values: Mapping[str, np.ndarray] | None = None
+) -> list[str]:
     """Fine-tuning: load what fits of a checkpoint (class layers of another size keep fresh
     weights).
+
+    Args:
+        weight: the file, for messages if ``values`` are given.
+        values: what it holds, where that was read before.
 
     Returns: names that kept their fresh weights.
     Raises: ValueError if nothing fits.
     """
-    values, _ = load_checkpoint(weight)
+    if values is None:
+        values, _ = load_checkpoint(weight)
     own = {name: p.shape for name, p in model.parameters_and_names()}
     fitting = {
         n: v

@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 from tabulate import tabulate
 
+from mindyolo_ext import atomic
 from mindyolo_ext.data.anchors import generate_anchors
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.shapes import make_shapes_dataset
@@ -141,14 +142,15 @@ def _write_recipe(folder: Path, data: Path, ranks: int) -> Path:
         },
     }
     path = folder / "shapes.yaml"
-    path.write_text(
+    atomic.write_text(
+        path,
         "# Yolo-FastestV2 on drawn shapes, as `mindyolo-ext demo` trains it.\n"
         + yaml.safe_dump(recipe, sort_keys=False),
-        encoding="utf-8",
     )
     flat = ",".join(f"{v:.2f}" for pair in pairs for v in pair)
-    (folder / "anchors.data").write_text(
-        f"width={SIZE[1]}\nheight={SIZE[0]}\nanchor_num=3\nanchors={flat}\n", encoding="utf-8"
+    atomic.write_text(
+        folder / "anchors.data",
+        f"width={SIZE[1]}\nheight={SIZE[0]}\nanchor_num=3\nanchors={flat}\n",
     )
     return path
 

@@ -12,14 +12,17 @@ from tabulate import tabulate
 from mindyolo_ext import progress
 from mindyolo_ext.backend.distributed import gather_rows
 from mindyolo_ext.backend.launch import world
+from mindyolo_ext.class_match import are_known, listed
 from mindyolo_ext.config import EvalConfig
 from mindyolo_ext.contracts import Predictor
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.rectangles import rectangular_batches
 from mindyolo_ext.data.types import Batch
+from mindyolo_ext.engine.classes import in_order_of
 from mindyolo_ext.engine.routing import RoutedPredictor, Routing
-from mindyolo_ext.errors import UsageError
+from mindyolo_ext.errors import DataError, UsageError
+from mindyolo_ext.evaluation.class_order import exchanged_classes
 from mindyolo_ext.evaluation.coco_map import (
     CocoResult,
     check_backend,
@@ -119,6 +122,7 @@ def evaluate(
     workers: int = 2,
     worker_kind: str = "thread",
     save_dir: Path | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> EvalResult:
     """Run the network over ``dataset`` and compute the metrics.
 
@@ -126,11 +130,16 @@ def evaluate(
 
     Args:
         save_dir: where rank 0 writes ``detections.json``.
+        class_names: of the network, in the order of its scores. The data set's labels are brought
+            into this order by name. None: the network's classes are taken to be numbered as the
+            data set's, until its boxes show clearly that they are not.
 
     Raises: ValueError if the data set's classes do not fit the network's, RuntimeError where the
         backend of the COCO metrics is not installed.
     """
     check_evaluation(predictor, dataset, config)
+    if class_names is not None:
+        dataset = in_order_of(class_names, dataset, owner="the network", data=dataset.name)
     batches = EvaluationBatches(dataset, config, predictor.input_spec)
     run = _Run(predictor, config)
     for batch in batches.epoch("evaluate", workers=workers, worker_kind=worker_kind):
@@ -143,6 +152,8 @@ def evaluate(
     )
     if not world().is_main:
         return result
+    if class_names is None or not are_known(class_names):
+        _check_numbering(detections, dataset)
     records = dataset_records(detections, dataset)
     if save_dir is not None:
         write_detections(Path(save_dir) / "detections.json", records)
@@ -165,6 +176,22 @@ def check_evaluation(predictor: Predictor, dataset: Dataset, config: EvalConfig)
         raise UsageError(
             f"{dataset.name}: has {len(dataset.class_names)} classes, but the network has "
             f"{predictor.num_classes}"
+        )
+
+
+def _check_numbering(detections: Sequence[np.ndarray], dataset: Dataset) -> None:
+    """Raises: DataError if the network clearly numbers its classes otherwise than the data set."""
+    names = dataset.class_names
+    found = (dataset.annotations(index) for index in range(len(dataset)))
+    truth = [np.concatenate([t.labels[:, None], t.boxes], axis=1)[~t.ignore] for t in found]
+    exchanged = exchanged_classes(detections, truth, len(names))
+    if exchanged:
+        pairs = [f"{names[label]} as class {number}" for label, number in exchanged.items()]
+        raise DataError(
+            f"{dataset.name}: the network finds the objects but gives them other numbers than the "
+            f"data set, whose classes are {listed(names)}: it finds {listed(pairs)}. It does not "
+            "say its class names; give them (convert the original again with `mindyolo-ext "
+            "convert --names FILE`, or class_names of evaluate), and classes are matched by name"
         )
 
 

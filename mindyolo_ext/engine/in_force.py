@@ -45,7 +45,7 @@ def in_force(config: Config, model: Model, class_names: Sequence[str], max_boxes
         train=replace(
             config.train,
             loss=loss,
-            stages=[_from_the_start(stage, config.train.epochs) for stage in config.train.stages],
+            stages=[from_the_start(stage, config.train.epochs) for stage in config.train.stages],
         ),
         eval=evaluation,
     )
@@ -83,7 +83,7 @@ def text_in_force(
     return recipe_text(shown, notes_on(config, global_batch))
 
 
-def _from_the_start(stage: StageConfig, epochs: int) -> StageConfig:
+def from_the_start(stage: StageConfig, epochs: int) -> StageConfig:
     """The stage with its first epoch counted from 0."""
     if stage.from_epoch >= 0:
         return stage

@@ -9,27 +9,49 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from mindyolo_ext import progress
+from mindyolo_ext import atomic, progress
 from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.choice import check_backend
+from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.class_names import default_names
-from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, read_image, write_image
+from mindyolo_ext.data.image_file import read_image, write_image
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
+from mindyolo_ext.engine.sources import (
+    PREDICTIONS,
+    VIDEO_SUFFIXES,
+    Output,
+    claim_folder,
+    find_sources,
+    name_outputs,
+    survey,
+)
 from mindyolo_ext.engine.thresholds import choose_threshold
-from mindyolo_ext.errors import DataError, MissingFileError, UsageError, UserError
+from mindyolo_ext.engine.video import VideoReader, copying
+from mindyolo_ext.errors import DataError, UsageError, WriteError, shown
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.visual.detections import draw_detections
 
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Detections",
+    "Detector",
+    "find_sources",
+    "predict_sources",
+    "read_image",
+]
+
 logger = logging.getLogger(__name__)
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")
+DEFAULT_FOLDER = Path("runs/predict")
+# What is wrong with one picture or video. A DeviceError is not: it ends the job.
+_ITEM_ERRORS = (ValueError, OSError, MemoryError, cv2.error)
 
 
 @dataclass(frozen=True)
@@ -66,7 +88,9 @@ class Detections:
         return draw_detections(self.image, rows, self.class_names)
 
     def save(self, path: str | Path) -> None:
-        """Write the annotated picture."""
+        """Write the annotated picture, whole or not at all. Raises: UsageError for a suffix without
+        an encoder; WriteError if the disk refuses.
+        """
         write_image(path, self.plot())
 
     def to_list(self) -> list[dict]:
@@ -83,7 +107,7 @@ class Detections:
 
 
 class Detector:
-    """A checkpoint ready to look at pictures.
+    """A checkpoint ready to look at pictures. Threads may share one, or have one each.
 
     Args:
         checkpoint: ``.ckpt`` of ``train.py`` or ``mindyolo-ext convert``.
@@ -117,8 +141,9 @@ class Detector:
         easy: float | None = None,
     ):
         check_backend(backend)
-        launch.start(device_target)
-        model, self.metadata = load_model(checkpoint)
+        with framework_lock:
+            launch.start(device_target)
+            model, self.metadata = load_model(checkpoint)
         if size is not None:
             model.input_spec = replace(model.input_spec, size=size)
         self.options = NMSOptions(
@@ -132,11 +157,15 @@ class Detector:
         threshold = choose_threshold(
             model, self.metadata, where=checkpoint, dy_thres=dy_thres, easy=easy
         )
-        self._predictor = new_predictor(model, dy_thres=threshold)
+        with framework_lock:
+            self._predictor = new_predictor(model, dy_thres=threshold)
 
     def predict(self, image: str | Path | np.ndarray) -> Detections:
-        """Boxes of one picture: a file name, or a uint8 BGR array (h, w, 3) as OpenCV reads it."""
-        picture = read_image(image) if isinstance(image, (str, Path)) else image
+        """Boxes of one picture: a file name, or a uint8 BGR array (h, w, 3) as OpenCV reads it.
+
+        Raises: as ``read_image``; UsageError for another array.
+        """
+        picture = read_image(image) if isinstance(image, (str, Path)) else _checked(image)
         tensor, placement = self.input_spec.prepare(picture)
         boxes, scores = self._predictor(tensor[None])
         found = detections_to_photo(nms(boxes[0], scores[0], self.options), placement, clip=True)
@@ -154,137 +183,171 @@ class Detector:
         return f"{first} easy, {second} hard at threshold {self._predictor.dy_thres:.6f}"
 
     def predict_video(self, path: str | Path) -> Iterator[Detections]:
-        """Boxes of every frame of a video file. Raises: FileNotFoundError, ValueError if it
-        cannot be read.
+        """Boxes of every frame of a video file that can be read; how many cannot is logged.
+
+        Raises: FileNotFoundError; ValueError if it cannot be read at all.
         """
-        with _Video(path) as video:
-            for frame in video:
+        with VideoReader(path) as video:
+            for _, frame in video:
                 yield self.predict(frame)
-
-
-class _Video:
-    """Frames of a video file."""
-
-    def __init__(self, path: str | Path):
-        if not Path(path).is_file():
-            raise MissingFileError(f"video {path}: no such file")
-        self.capture = cv2.VideoCapture(str(path))
-        if not self.capture.isOpened():
-            raise DataError(
-                f"video {path}: OpenCV cannot read it; wanted one of {', '.join(VIDEO_SUFFIXES)}"
-            )
-        self.frames = max(int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        self.rate = self.capture.get(cv2.CAP_PROP_FPS) or 25.0
-
-    def __enter__(self) -> "_Video":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.capture.release()
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        while True:
-            good, frame = self.capture.read()
-            if not good:
-                return
-            yield frame
-
-
-def find_sources(source: str | Path) -> list[Path]:
-    """Pictures and videos that ``source`` means: a file, a folder, or a pattern with ``*``.
-
-    Raises: FileNotFoundError if there is none, ValueError for a file of another kind.
-    """
-    path = Path(source)
-    if path.is_file():
-        if path.suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-            raise UsageError(
-                f"{path}: wanted a picture ({', '.join(IMAGE_SUFFIXES)}) or a video "
-                f"({', '.join(VIDEO_SUFFIXES)})"
-            )
-        return [path]
-    candidates = (
-        path.iterdir() if path.is_dir() else path.parent.glob(path.name) if "*" in path.name else []
-    )
-    found = sorted(p for p in candidates if p.suffix.lower() in IMAGE_SUFFIXES + VIDEO_SUFFIXES)
-    if not found:
-        raise MissingFileError(f"predict {source}: no picture or video there")
-    return found
+            if video.shortfall():
+                logger.warning("%s", video.shortfall())
 
 
 def predict_sources(
-    detector: Detector, source: str | Path, save_dir: str | Path
+    detector: Detector,
+    source: str | Path | Sequence[str | Path],
+    save_dir: str | Path | None = None,
 ) -> dict[str, list]:
-    """Annotate everything ``source`` means into ``save_dir`` and write ``predictions.json``.
+    """Annotate everything ``source`` means and write ``predictions.json`` beside the copies.
 
-    A file that cannot be read is reported and left out; the others go on.
+    A file that cannot be read is reported and left out; the others go on. What was found until an
+    interruption is written, too.
 
-    Returns: rows by file name; for a video a list of rows per frame.
-    Raises: ValueError if none of the files could be read, or ``save_dir`` is the folder they come
-    from.
+    Args:
+        detector: a ``Detector``, or whatever has its ``predict`` and ``routing``.
+        source: as in ``find_sources``.
+        save_dir: folder for the results. If it already holds results, or by default if
+            ``runs/predict`` is there at all, the first of save_dir2, save_dir3 ... that is new.
+
+    Returns: rows by file name, or by path below the common folder where names repeat; for a video a
+        list with the rows of each frame, None for a frame that could not be read.
+    Raises: MissingFileError or UsageError for a source that means nothing; DataError if none of the
+        files could be read; UsageError if ``save_dir`` is the folder they come from; WriteError.
     """
-    folder, rows, failed = Path(save_dir), {}, []
-    paths = find_sources(source)
-    if folder.resolve() in {path.resolve().parent for path in paths}:
-        raise UsageError(
-            f"predict: the results would overwrite the pictures in {folder}; choose another "
-            "--save_dir"
+    sources = survey(source)
+    outputs = name_outputs(sources.paths)
+    wanted = DEFAULT_FOLDER if save_dir is None else Path(save_dir)
+    folder = claim_folder(wanted, outputs, must_be_new=save_dir is None)
+    if folder != wanted:
+        logger.info("%s is left as it is; these results go to %s", wanted, folder)
+    results = _Results(folder)
+    for problem in sources.problems:
+        results.leave_out(problem)
+    try:
+        for output in progress.bar(outputs, title="predict"):
+            results.add(detector, output)
+    finally:
+        results.write(len(outputs) + len(sources.problems))
+    if not results.rows:
+        raise DataError(
+            f"predict: none of {len(outputs)} files could be read; the first: {results.left_out[0]}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in progress.bar(paths, title="predict"):
-        try:
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                rows[path.name] = _annotate_video(detector, path, folder / f"{path.stem}.mp4")
-            else:
-                found = detector.predict(path)
-                found.save(folder / path.name)
-                rows[path.name] = found.to_list()
-        except (UserError, OSError) as error:
-            failed.append(path)
-            logger.error("left out: %s", error)
-    if len(failed) == len(paths):
-        raise DataError(f"predict {source}: none of {len(paths)} files could be read")
-    (folder / "predictions.json").write_text(
-        json.dumps(rows, indent=1, ensure_ascii=False), encoding="utf-8"
-    )
-    count = sum(len(r) for r in rows.values())
     if detector.routing():
         logger.info("%s", detector.routing())
-    logger.info(
-        "%d files, %d rows, %d left out. Annotated pictures and predictions.json: %s",
-        len(rows),
-        count,
-        len(failed),
-        folder,
-    )
-    return rows
+    if sources.not_looked_at():
+        logger.info("not looked at: %s", sources.not_looked_at())
+    logger.info("%s", results.summary())
+    return results.rows
 
 
-def _annotate_video(detector: Detector, path: Path, target: Path) -> list[list[dict]]:
-    """Write an annotated copy of a video; rows per frame."""
-    writer, rows, begin = None, [], time.perf_counter()
-    with _Video(path) as video:
+@dataclass
+class _Results:
+    """What became of each file.
+
+    Args:
+        folder: where everything is written.
+        rows: by name.
+        left_out: why, of each file that could not be read.
+        not_drawn: why, of each file whose boxes are in ``rows`` but whose copy could not be
+            written.
+    """
+
+    folder: Path
+    rows: dict[str, list] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    not_drawn: list[str] = field(default_factory=list)
+
+    def add(self, detector: Detector, output: Output) -> None:
+        """Predict one picture or video, or report why not."""
         try:
-            for frame in progress.bar(video, total=video.frames or None, title=path.name):
-                found = detector.predict(frame)
-                if writer is None:
-                    height, width = frame.shape[:2]
-                    writer = cv2.VideoWriter(
-                        str(target), cv2.VideoWriter_fourcc(*"mp4v"), video.rate, (width, height)
-                    )
-                    if not writer.isOpened():
-                        raise UsageError(f"video {target}: OpenCV cannot write it")
-                writer.write(found.plot())
-                rows.append(found.to_list())
-        finally:
-            if writer is not None:
-                writer.release()
-    if not rows:
-        raise DataError(f"video {path}: holds no frame that OpenCV can read")
-    logger.info(
-        "%s: %d frames, %.1f frames/s",
-        path.name,
-        len(rows),
-        len(rows) / (time.perf_counter() - begin),
-    )
-    return rows
+            annotate = self._annotate_video if output.is_video else self._annotate_picture
+            rows = annotate(detector, output.path, self.folder / output.target)
+            json.dumps(rows, allow_nan=False)  # one box that is not finite must not spoil the rest
+        except _ITEM_ERRORS as error:
+            self.leave_out(_named(error, output.path))
+        else:
+            self.rows[output.name] = rows
+
+    def leave_out(self, why: str) -> None:
+        """Report and count a file or source that could not be read."""
+        self.left_out.append(why)
+        logger.error("left out: %s", why)
+
+    def write(self, wanted: int) -> None:
+        """Write the rows; without any, take the empty folder away. ``wanted``: files to look at."""
+        if self.rows:
+            atomic.write_json(self.folder / PREDICTIONS, self.rows, indent=1)
+        elif not any(self.folder.iterdir()):
+            self.folder.rmdir()
+        done = len(self.rows) + len(self.left_out)
+        if done < wanted:
+            logger.warning("stopped after %d of %d files: %s", done, wanted, self.summary())
+
+    def summary(self) -> str:
+        """One line for the end."""
+        not_drawn = f", {len(self.not_drawn)} without a copy" if self.not_drawn else ""
+        return (
+            f"{len(self.rows)} files, {sum(len(rows) for rows in self.rows.values())} rows, "
+            f"{len(self.left_out)} left out{not_drawn}. Annotated pictures and {PREDICTIONS}: "
+            f"{self.folder}"
+        )
+
+    def _annotate_picture(self, detector: Detector, path: Path, target: Path) -> list[dict]:
+        found = detector.predict(path)
+        rows = found.to_list()
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            found.save(target)
+        except (OSError, UsageError) as error:
+            self._keep_undrawn(error, target)
+        return rows
+
+    def _annotate_video(self, detector: Detector, path: Path, target: Path) -> list:
+        """Rows of each frame; the copy shows the next frame in place of one that is unreadable."""
+        rows: list[list[dict] | None] = []
+        begin = time.perf_counter()
+        with VideoReader(path) as video:
+            try:
+                with copying(target, video.rate) as copy:
+                    total = video.announced or None
+                    title = shown(path.name, 40)
+                    for number, frame in progress.bar(iter(video), total=total, title=title):
+                        found = detector.predict(frame)
+                        copy.add(found.plot(), times=number + 1 - len(rows))
+                        rows += [None] * (number - len(rows))
+                        rows.append(found.to_list())
+                    if not rows:
+                        raise DataError(f"video {video.name}: holds no frame that OpenCV can read")
+            except WriteError as error:
+                if not rows:
+                    raise
+                self._keep_undrawn(error, target)
+        if video.shortfall():
+            logger.warning("%s", video.shortfall())
+        rate = video.read / (time.perf_counter() - begin)
+        logger.info("%s: %d frames, %.1f frames/s", shown(path.name, 100), video.read, rate)
+        return rows
+
+    def _keep_undrawn(self, error: BaseException, target: Path) -> None:
+        self.not_drawn.append(_named(error, target))
+        logger.error("boxes kept, but no annotated copy: %s", self.not_drawn[-1])
+
+
+def _named(error: BaseException, path: Path) -> str:
+    """The message of an error, with the file in it."""
+    text = str(error) or type(error).__name__
+    name = shown(str(path), 300)
+    return text if name in text else f"{name}: {shown(text, 500)}"
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    """The picture itself. Raises: UsageError if it is not uint8 (h, w, 3) with a pixel."""
+    if not isinstance(image, np.ndarray):
+        raise UsageError(f"predict: wanted a file name or an array, got {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise UsageError(
+            f"predict: wanted a uint8 BGR array (h, w, 3), got {image.dtype} {image.shape}; "
+            "cv2.cvtColor turns gray or transparent pictures into BGR"
+        )
+    return image

@@ -8,6 +8,7 @@ from mindyolo_ext import progress
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.launch import world
+from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.backend.parameters import load_parameters, parameter_values
 from mindyolo_ext.contracts import Inference, Model
 
@@ -31,6 +32,9 @@ class Predictor:
         model: a network of this project with its weights.
         fold: run the deploy form (BatchNorm folded, branches merged), which is faster and equal
             within 1e-3.
+
+    Threads may call it at the same time, and several of them beside each other; each call gets its
+    own images' boxes.
     """
 
     def __init__(self, model: Model, *, fold: bool = True):
@@ -42,23 +46,26 @@ class Predictor:
         self._shapes: set[tuple[int, ...]] = set()
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.compile(images.shape)
-        boxes, scores = self._predict(images)
+        with framework_lock:
+            self.compile(images.shape)
+            boxes, scores = self._predict(images)
         return boxes, scores
 
     def compile(self, shape: tuple[int, ...]) -> bool:
         """Compile for inputs of ``shape`` without running, and say so; False if that was done
         before.
         """
-        if tuple(shape) in self._shapes:
-            return False
-        with progress.compiling("the network", show=world().is_main):
-            self._predict.compile(shape)
-        self._shapes.add(tuple(shape))
+        with framework_lock:
+            if tuple(shape) in self._shapes:
+                return False
+            with progress.compiling("the network", show=world().is_main):
+                self._predict.compile(shape)
+            self._shapes.add(tuple(shape))
         return True
 
     def update(self, model: Model) -> None:
         """Take over the weights of ``model`` without compiling again."""
-        source = model.to_deploy() if self.fold else model
-        if source is not self.network:
-            load_parameters(self.network, parameter_values(source))
+        with framework_lock:
+            source = model.to_deploy() if self.fold else model
+            if source is not self.network:
+                load_parameters(self.network, parameter_values(source))

@@ -15,6 +15,7 @@ from mindyolo_ext import progress
 from mindyolo_ext.backend import Tensor, nn, ops
 from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.launch import world
+from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.contracts import Model, Routed, RoutedInference, RoutedModel
 from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
 from mindyolo_ext.engine.predictor import Predictor
@@ -139,6 +140,11 @@ class RoutedPredictor(Predictor):
             return np.zeros((len(images), 0, 4), np.float32), np.zeros(
                 (len(images), 0, self.num_classes), np.float32
             )
+        with framework_lock:  # another thread's glance must not come between
+            return self._route(images, count)
+
+    def _route(self, images: np.ndarray, count: int) -> Found:
+        """``__call__`` for the first ``count`` images, at least one."""
         tensors = self.glance(images)
         hard = is_hard(self.easiness[:count], self.dy_thres)
         parts = [(part, np.flatnonzero(hard == (part == "second"))) for part in ("first", "second")]

@@ -21,6 +21,7 @@ from mindyolo_ext.config import Config, EvalConfig
 from mindyolo_ext.contracts import Model, Routed
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.build import load_model, split_dataset
+from mindyolo_ext.engine.classes import in_order_of
 from mindyolo_ext.engine.evaluate import EvaluationBatches, by_picture, easiness_rows
 from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
 from mindyolo_ext.engine.routing import RoutedPredictor
@@ -212,9 +213,11 @@ def find_thresholds(
     """
     target = Path(weight if output is None else output)
     check_suffix(target)
-    model, _ = load_model(weight, config)
+    model, metadata = load_model(weight, config)
     check_router(model, weight)
-    dataset = split_dataset(config, split)
+    dataset = in_order_of(
+        metadata.class_names, split_dataset(config, split), owner=weight, data=f"data.{split}"
+    )
     predictor = RoutedPredictor(model, fold=config.eval.fold)
     easiness = measure_easiness(
         predictor,

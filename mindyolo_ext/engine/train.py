@@ -7,14 +7,15 @@ only weights, optimiser state and the epoch for a resumed run to equal an uninte
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from mindyolo_ext import progress
-from mindyolo_ext.atomic import UNFINISHED
+from mindyolo_ext.atomic import replacing, write_text
 from mindyolo_ext.backend import BACKEND, precision
 from mindyolo_ext.backend.distributed import (
     barrier,
@@ -40,6 +41,7 @@ from mindyolo_ext.checkpoint.store import (
 from mindyolo_ext.config import Config, TrainConfig
 from mindyolo_ext.contracts import Model, Predictor, StepClock, Stepped
 from mindyolo_ext.data.loader import Loader
+from mindyolo_ext.data.readiness import require_ready
 from mindyolo_ext.data.targets import padded_count
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.build import (
@@ -52,14 +54,16 @@ from mindyolo_ext.engine.build import (
     training_pipeline,
 )
 from mindyolo_ext.engine.check import check_recipe
+from mindyolo_ext.engine.classes import as_in_training, start_order
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.in_force import text_in_force
 from mindyolo_ext.engine.results import ResultsFile
+from mindyolo_ext.engine.resume import PreviousRun
 from mindyolo_ext.engine.routing import new_predictor
+from mindyolo_ext.engine.run_folder import locked
 from mindyolo_ext.engine.schedule import Schedule, ema_decay, weight_decay
 from mindyolo_ext.engine.stages import all_augmentations, all_losses, is_evaluated, stage_at
 from mindyolo_ext.errors import (
-    CheckpointError,
     ConfigError,
     ExistingFileError,
     MissingFileError,
@@ -94,13 +98,16 @@ def train(config: Config, save_dir: Path, *, resume: bool = False) -> TrainResul
     Raises: ConfigError for a recipe that does not fit its data, ExistingFileError if ``save_dir``
         holds a run and ``resume`` is False, TrainingError if the gradients stay not finite.
     """
-    run = _Run(config, save_dir, resume)
-    for epoch in range(run.first_epoch, config.train.epochs):
-        run.enter_stage(epoch)
-        losses = run.train_epoch(epoch)
-        evaluation = run.evaluate_epoch(epoch)
-        run.finish_epoch(epoch, losses, evaluation)
-    run.close()
+    with locked(save_dir) if world().is_main else nullcontext():
+        run = _Run(config, save_dir, resume)
+        if run.is_over:
+            return TrainResult(save_dir, run.best_epoch, run.best_fitness, {})
+        for epoch in range(run.first_epoch, config.train.epochs):
+            run.enter_stage(epoch)
+            losses = run.train_epoch(epoch)
+            evaluation = run.evaluate_epoch(epoch)
+            run.finish_epoch(epoch, losses, evaluation)
+        run.close()
     return TrainResult(save_dir, run.best_epoch, run.best_fitness, run.last_row)
 
 
@@ -108,30 +115,20 @@ class _Run:
     """State of a training run; one method per part of an epoch."""
 
     def __init__(self, config: Config, folder: Path, resume: bool):
-        self.config, self.folder, self.world = config, folder, world()
+        self.folder, self.world = folder, world()
         suffix = "." + config.train.checkpoint_format
         self.last_path = folder / "weights" / f"last{suffix}"
         self.best_path = folder / "weights" / f"best{suffix}"
-        if resume and not self.last_path.is_file():
-            raise MissingFileError(
-                f"--resume: {self.last_path} does not exist; nothing to go on from"
-            )
-        if not resume and any((folder / "weights" / f"last{s}").exists() for s in SUFFIXES):
-            raise ExistingFileError(
-                f"{folder} already holds a run; go on with --resume, or choose another --save_dir"
-            )
+        self._check_folder(resume)
         check_recipe(config)
-        self.dataset = split_dataset(config, "train")
-        self.num_classes = config.data.num_classes or len(self.dataset.class_names)
-        if self.num_classes != len(self.dataset.class_names):
-            raise ConfigError(
-                f"config: data.num_classes is {self.num_classes}, but data.train has "
-                f"{len(self.dataset.class_names)} classes"
-            )
-        self.validation = split_dataset(config, "val") if config.train.run_eval else None
+        before = PreviousRun(self.last_path) if resume else None
+        weight = config.train.weight if before is None else ""
+        start = load_checkpoint(weight) if weight else None
+        self.config = config if before is None else before.with_class_order(config)
+        self._read_data(start and start[1])
         if config.train.run_eval:
             check_backend(config.eval.backend)
-        self.model = self._build_model()
+        self.model = self._build_model(start and start[0])
         self.names = {id(p): name for name, p in self.model.parameters_and_names()}
         self.teacher = self._load_teacher()
         self._check_losses()
@@ -146,36 +143,84 @@ class _Run:
         self.last_row: dict[str, float] = {}
         self.compiled_shapes: set[tuple[int, ...]] = set()
         self.pending_state: dict[str, np.ndarray] = {}
-        if resume:
-            self._resume()
-        if self.world.is_main:
-            (folder / "weights").mkdir(parents=True, exist_ok=True)
-            # of a run killed while it was writing
-            for unfinished in (folder / "weights").glob(UNFINISHED):
-                unfinished.unlink()
-            (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-            shown = text_in_force(
-                config,
-                self.model,
-                self.dataset.class_names,
-                max_boxes=self.max_boxes,
-                global_batch=config.train.per_batch_size * self.world.size,
-            )
-            (folder / "in_force.yaml").write_text(shown, encoding="utf-8")
-            logger.info("recipe, with the values in force:\n%s", shown)
-            self.results = ResultsFile(folder / "results.csv", self.first_epoch)
-            logger.info("%s", self._summary())
+        if before is not None:
+            self._resume(before)
+        if self.world.is_main and not self.is_over:
+            self._open_files()
         check_same_weights(self.model)
         barrier()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the checkpoint that the run goes on from is its last one."""
+        return self.first_epoch >= self.config.train.epochs
+
+    # ---- beginning -------------------------------------------------------------------------------
+
+    def _check_folder(self, resume: bool) -> None:
+        """Raises: ExistingFileError or MissingFileError if there is, or is not, a run to go on."""
+        weights = self.last_path.parent
+        found = [weights / f"last{s}" for s in SUFFIXES if (weights / f"last{s}").exists()]
+        if not resume and found:
+            raise ExistingFileError(
+                f"{self.folder} already holds a run; go on with --resume, or choose another "
+                "--save_dir"
+            )
+        if resume and not self.last_path.is_file():
+            other = (
+                f" (but {found[0].name} does: --set train.checkpoint_format={found[0].suffix[1:]})"
+                if found
+                else ""
+            )
+            raise MissingFileError(
+                f"--resume: {self.last_path} does not exist{other}; nothing to go on from. Without "
+                "--resume a new run begins"
+            )
+
+    def _read_data(self, start: CheckpointMetadata | None) -> None:
+        """Read both data sets in one order of classes, that of the checkpoint to start from if it
+        has the same ones.
+        """
+        data = self.config.data
+        self.dataset = split_dataset(self.config, "train")
+        self.num_classes = data.num_classes or len(self.dataset.class_names)
+        if self.num_classes != len(self.dataset.class_names):
+            raise ConfigError(
+                f"config: data.num_classes is {self.num_classes}, but data.train has "
+                f"{len(self.dataset.class_names)} classes"
+            )
+        if start is not None:
+            names = start_order(start.class_names, self.dataset, self.config)
+            self.config = replace(self.config, data=replace(data, class_names=names))
+            self.dataset = self.dataset.with_classes(names or self.dataset.class_names)
+        self.validation = None
+        if self.config.train.run_eval:
+            self.validation = as_in_training(split_dataset(self.config, "val"), self.dataset)
+        require_ready(self.dataset, self.validation)
+
+    def _open_files(self) -> None:
+        """Write the recipe, and read or begin the table of results."""
+        write_text(self.folder / "config.yaml", self.config.to_yaml())
+        shown = text_in_force(
+            self.config,
+            self.model,
+            self.dataset.class_names,
+            max_boxes=self.max_boxes,
+            global_batch=self.config.train.per_batch_size * self.world.size,
+        )
+        write_text(self.folder / "in_force.yaml", shown)
+        logger.info("recipe, with the values in force:\n%s", shown)
+        self.results = ResultsFile(self.folder / "results.csv", self.first_epoch)
+        logger.info("%s", self._summary())
+
     # ---- building --------------------------------------------------------------------------------
 
-    def _build_model(self) -> Model:
+    def _build_model(self, start: Mapping[str, np.ndarray] | None) -> Model:
         """Network with start weights, frozen parts and the wanted kind of batch norm."""
         settings = self.config.train
         model = new_model(self.config, self.num_classes)
-        if settings.weight:
-            start_from(model, settings.weight)
+        if start is not None:
+            start_from(model, settings.weight, start)
             if has_folded_norms(model) and not settings.freeze_bn:
                 logger.warning(
                     "%s: its batch norms are identities (folded into the kernels); training with "
@@ -199,7 +244,7 @@ class _Run:
         settings = self.config.train
         if not settings.distill.teacher:
             return None
-        teacher = load_teacher(settings.distill.teacher, self.model)
+        teacher = load_teacher(settings.distill.teacher, self.model, self.dataset)
         if settings.sync_bn and not settings.freeze_bn and self.world.size > 1:
             synchronise_batch_norm(teacher)
         if settings.freeze_bn:
@@ -304,12 +349,10 @@ class _Run:
         self.compiled_shapes.clear()
         return step
 
-    def _resume(self) -> None:
+    def _resume(self, before: PreviousRun) -> None:
         """Put weights, optimiser and counters back as the last checkpoint holds them."""
-        values, metadata = load_checkpoint(self.last_path)
-        state = metadata.extra.get("training")
-        if not state:
-            raise CheckpointError(f"--resume: {self.last_path} holds weights but no training state")
+        before.check_goes_on(self.config, self.model, self.dataset.class_names)
+        values, metadata, state = before.values, before.metadata, before.state
         raw = {n[len(WEIGHTS) :]: v for n, v in values.items() if n.startswith(WEIGHTS)}
         plain = {n: v for n, v in values.items() if not n.startswith(STATE_PREFIX)}
         load_parameters(self.model, raw or plain)
@@ -335,7 +378,17 @@ class _Run:
             logger.warning(
                 "resuming on %s, the run was on %s: it goes on, but not bit for bit", here, before
             )
-        logger.info("resuming after epoch %d of %s", metadata.epoch, self.last_path)
+        if self.is_over:
+            logger.info(
+                "%s: all epochs are done (%d, and train.epochs is %d); nothing is left to do. To "
+                "train on, start a new run from it: --weight %s and another --save_dir",
+                self.folder,
+                self.first_epoch,
+                self.config.train.epochs,
+                self.last_path,
+            )
+        else:
+            logger.info("resuming after epoch %d of %s", metadata.epoch, self.last_path)
 
     # ---- one epoch -------------------------------------------------------------------------------
 
@@ -353,12 +406,7 @@ class _Run:
             for k, batch in enumerate(self._batches(epoch)):
                 waited += time.perf_counter() - mark
                 if epoch == 0 and k == 0 and self.world.is_main:
-                    draw_batch(
-                        batch,
-                        self.model.input_spec,
-                        self.dataset.class_names,
-                        self.folder / "train_batch.jpg",
-                    )
+                    self._draw(batch)
                 report = self._one_step(batch, first_step + k)
                 sums = sums + report
                 shown.update()
@@ -372,6 +420,11 @@ class _Run:
         row["lr"] = float(self.schedule.rates(first_step + self.loader.steps_per_epoch - 1)[0])
         row["seconds"], row["seconds_waiting_for_data"] = time.perf_counter() - begin, waited
         return row
+
+    def _draw(self, batch: Batch) -> None:
+        """Write what the network sees first."""
+        with replacing(self.folder / "train_batch.jpg") as unfinished:
+            draw_batch(batch, self.model.input_spec, self.dataset.class_names, unfinished)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         settings = self.config.train
@@ -444,6 +497,7 @@ class _Run:
             self.config.eval,
             workers=self.config.data.workers,
             worker_kind=self.config.data.worker_kind,
+            class_names=self.validation.class_names,  # in the order of the training
         )
 
     def _evaluation_weights(self) -> dict[str, np.ndarray]:
@@ -467,7 +521,8 @@ class _Run:
         if not self.world.is_main:
             return
         self.results.add(self.last_row)
-        plot_results(self.results.path, self.folder / "results.png")
+        with replacing(self.folder / "results.png") as unfinished:
+            plot_results(self.results.path, unfinished)
         if values:
             logger.info(
                 "epoch %d: AP %.4f AP50 %.4f (best %s %.4f in epoch %d)",

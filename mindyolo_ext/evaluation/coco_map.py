@@ -8,7 +8,6 @@ import io
 import json
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
+from mindyolo_ext import atomic
 from mindyolo_ext.errors import DataError, DeviceError, MissingFileError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -405,21 +405,10 @@ def _matches(evaluation: COCOeval) -> tuple[list[np.ndarray], list[np.ndarray]]:
 def write_detections(path: str | Path, detections: Sequence[dict]) -> None:
     """Writes records in the COCO results format; the file appears whole or not at all.
 
-    Raises: ValueError for a number that JSON cannot hold (NaN, infinity), OSError where writing
-    fails.
+    Raises: ValueError for a number that JSON cannot hold (NaN, infinity), WriteError if the
+        disk refuses.
     """
-    path = Path(path)
-    text = json.dumps(list(detections), allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    atomic.write_json(Path(path), list(detections))
 
 
 def read_detections(path: str | Path) -> list[dict]:

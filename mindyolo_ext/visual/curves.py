@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mindyolo_ext.evaluation.coco_map import CocoResult
+from mindyolo_ext.visual.figure import save_figure
 
 _BOOKKEEPING = (
     "epoch",
@@ -66,7 +67,7 @@ def plot_results(results_csv: str | Path, out_png: str | Path) -> None:
     )
     for axes in (loss, parts):
         _logarithmic_if_wide(axes)
-    figure.savefig(out_png, dpi=130)
+    save_figure(figure, out_png)
 
 
 def _read_columns(path: Path) -> dict[str, np.ndarray]:
@@ -154,7 +155,7 @@ def plot_pr_curves(result: CocoResult, out_png: str | Path) -> None:
         [100 * result.per_class[k].ap50 for k in classes],
         mean_label="mean of the classes",
     )
-    figure.savefig(out_png, dpi=130)
+    save_figure(figure, out_png)
 
 
 def plot_f1_curves(result: CocoResult, out_png: str | Path) -> None:
@@ -183,7 +184,7 @@ def plot_f1_curves(result: CocoResult, out_png: str | Path) -> None:
         mean_label="mean of the classes",
     )
     axes.axvline(thresholds[best], color="0.4", linestyle="--", linewidth=1)
-    figure.savefig(out_png, dpi=130)
+    save_figure(figure, out_png)
 
 
 def f1_over_confidence(result: CocoResult, position: int, thresholds: np.ndarray) -> np.ndarray:

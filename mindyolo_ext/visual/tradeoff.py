@@ -7,6 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mindyolo_ext.visual.figure import save_figure
+
 
 def plot_tradeoff(
     rows: Sequence[Mapping[str, float]], out_png: str | Path, *, title: str = ""
@@ -28,7 +30,7 @@ def plot_tradeoff(
     work, speed = figure.subplots(1, 2)
     _points(work, rows, "gflops", "mean GFLOPs per image")
     _points(speed, rows, "images_per_second", "images per second")
-    figure.savefig(out_png, dpi=130)
+    save_figure(figure, out_png)
 
 
 def _points(axes: Axes, rows: Sequence[Mapping[str, float]], column: str, label: str) -> None:
@@ -83,4 +85,4 @@ def plot_easiness(easiness: np.ndarray, thresholds: np.ndarray, out_png: str | P
     )
     axes.legend(fontsize=9)
     axes.grid(alpha=0.3)
-    figure.savefig(out_png, dpi=130)
+    save_figure(figure, out_png)

@@ -1,10 +1,13 @@
 """Cells as functions of arrays, the two modes, and hooks on layers."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from mindyolo_ext.backend import Tensor, nn, ops
 from mindyolo_ext.backend.compiled import Compiled
+from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.backend.mode import eager, graphs, is_eager
 from mindyolo_ext.backend.observe import watched_convolutions, watched_layers
 
@@ -95,3 +98,64 @@ def test_hooks_see_layers_and_convolutions_and_are_removed():
     with eager():
         block(images)
     assert len(layers) == 4
+
+
+def held_by_another_thread() -> bool:
+    """Whether a thread that is not this one would have to wait for the framework."""
+    free = []
+
+    def try_it() -> None:
+        free.append(framework_lock.acquire(blocking=False))
+        if free[0]:
+            framework_lock.release()
+
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join()
+    return not free[0]
+
+
+class Watching:
+    """Stands for a cell; notes whether other threads are kept out while it runs or compiles."""
+
+    def __init__(self):
+        self.alone: list[bool] = []
+
+    def set_train(self, _: bool) -> "Watching":
+        return self
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.alone.append(held_by_another_thread())
+        return x
+
+    def compile(self, x: Tensor) -> None:
+        self(x)
+
+
+@pytest.mark.needs_mindspore
+def test_one_thread_at_a_time_runs_or_compiles():
+    cell = Watching()
+    run = Compiled(cell)
+    run(X)
+    run.compile((2, 3))
+    assert cell.alone == [True, True]
+    assert not held_by_another_thread()
+    with pytest.raises(TypeError):
+        run(X, X)
+    assert not held_by_another_thread()
+
+
+def test_every_thread_gets_its_own_outputs():
+    run, found = Compiled(SumAndDouble()), {}
+
+    def work(number: int) -> None:
+        for _ in range(20):
+            found[number] = run(np.full((number, 3), number, np.float32), np.ones(3, np.float32))[1]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(1, 5):
+        np.testing.assert_array_equal(found[number], np.full((number, 3), 2 * number))

@@ -207,7 +207,7 @@ def test_axes_of_length_zero(tmp_path):
         (entry(kind=b"Bool", content=b"\2\1"), "truth values other than 0 and 1"),
         (entry(kind=b"str", content=b"abc"), "'w' is no text"),
         (entry(name=b"\xff"), "no UTF-8"),
-        (entry(name=b"n" * 5000), "a text of 5000 bytes, at most 4096"),
+        (entry(name=b"n" * 5000), "a text of 5000 bytes, at most 1000"),
         (entry() + entry(b"v") + entry(), "two parameters are called 'w'"),
         (entry() + entry(dims=(1, 2)), "two parameters are called 'w'"),
         (entry() + entry(), "holds 16 bytes"),

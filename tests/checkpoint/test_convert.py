@@ -8,6 +8,7 @@ from helpers import DEFAULT_GOLDEN
 
 from mindyolo_ext.checkpoint.convert import convert, export_torch
 from mindyolo_ext.checkpoint.inspect import describe
+from mindyolo_ext.checkpoint.metadata import CheckpointMetadata
 from mindyolo_ext.checkpoint.reader import file_sha256, read_checkpoint
 from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
@@ -276,7 +277,7 @@ def test_describe(tmp_path):
     write_torch_checkpoint(tmp_path / "y.pth", {"a": np.array([np.nan], np.float32)})
     assert [text.split(" (")[0] for text in describe(tmp_path / "y.pth").warnings] == [
         "1 tensors hold values that are not finite: a",
-        "no family knows these weights",
+        "convert refuses it: no family knows these weights",
     ]
 
 
@@ -320,7 +321,7 @@ def test_describe_mindir(tmp_path):
     assert info.metadata == information
     whole = path.read_bytes()
     for content, message in (
-        (b"", "is no MindIR file"),
+        (b"", "the file is empty"),
         (b"nonsense", "is no MindIR file"),
         (whole[:-1], "is no MindIR file"),
         (whole + b"\x72\x03\x0a\x01\xff", "no UTF-8"),
@@ -330,6 +331,15 @@ def test_describe_mindir(tmp_path):
             describe(path)
 
 
+THRESHOLDS = {
+    "values": [0.5] * 11,
+    "size": [640, 640],
+    "lowest": 0.1,
+    "highest": 0.9,
+    "pictures": 5,
+}
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -337,6 +347,7 @@ def test_describe_mindir(tmp_path):
         ("class_names", "[" * 100_000),
         ("thresholds", "{}"),
         ("thresholds", "x"),
+        ("thresholds", json.dumps(THRESHOLDS | {"values": [10**400] * 11})),
         ("num_classes", "9" * 5000),
     ],
 )
@@ -350,3 +361,22 @@ def test_broken_metadata_of_exported_files(tmp_path, key, value):
     (tmp_path / "x.mindir").write_bytes(model.SerializeToString())
     with pytest.raises(CheckpointError, match=r"x\.mindir: its metadata is broken"):
         describe(tmp_path / "x.mindir")
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture", "message"),
+    [
+        ("yolo_fastestv2", {"anchors": [1] * 12}, "describes no network"),
+        ("simple_yolo_resnet18", {"channel_sparsity": "x"}, "describes no network"),
+        ("simple_yolo_darknet", {"channel_sparsity": 1000}, "at most 1 for a ResNet and 4 for"),
+        ("yolox_nano", {"x": 1}, "unknown keyword 'x'"),
+    ],
+)
+def test_metadata_that_describes_no_network(tmp_path, model, architecture, message):
+    from mindyolo_ext.engine.build import load_model
+
+    path = tmp_path / "x.ckpt"
+    array = np.zeros(2, np.float32)
+    save_checkpoint(path, {"w": array}, CheckpointMetadata(model, 2, architecture=architecture))
+    with pytest.raises(CheckpointError, match=rf"x\.ckpt: .*{message}"):
+        load_model(path)

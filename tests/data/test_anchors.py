@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import Golden
+from label_sets import image, put
 
 from mindyolo_ext.data import anchors as anchors_module
 from mindyolo_ext.data.anchors import (
@@ -15,6 +16,7 @@ from mindyolo_ext.data.anchors import (
     sizes_from_list,
 )
 from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.errors import DataError
 
 
 def test_mean_iou_by_hand() -> None:
@@ -125,3 +127,18 @@ def test_sizes_of_a_list_equal_the_data_set(shapes_folder: Path, shapes: Dataset
 def test_faulty_input(sizes: np.ndarray, count: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generate_anchors(sizes, num_anchors=count, input_size=(352, 352))
+
+
+def test_lists_are_read_as_for_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    image(tmp_path / "images/a.jpg")
+    put(
+        tmp_path / "labels/a.txt",
+        "0 0.25 0.25 0.75 0.25 0.75 0.5\n0 0.5 0.5 -0.2 0.2\n0 0.9 0.5 0.4 0.5\n0 nan 0.5 1 1\n",
+    )
+    put(tmp_path / "list.txt", "images/a.jpg\n")
+    sizes = sizes_from_list(tmp_path / "list.txt", tmp_path)
+    np.testing.assert_allclose(sizes, [[0.5, 0.25], [0.3, 0.5]])
+    assert "2 boxes without area" in caplog.text and "a.txt:2" in caplog.text
+    put(tmp_path / "labels/a.txt", "")
+    with pytest.raises(DataError, match="list.txt: wanted at least one box"):
+        sizes_from_list(tmp_path / "list.txt", tmp_path)

@@ -1,9 +1,11 @@
 """The report on a data set."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from label_sets import coco, image, put, yolo
 
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.check import check_dataset
@@ -93,3 +95,41 @@ def test_real_data(real_data: Path) -> None:
     config = {"format": "voc", "root": "bccd", "split": "val", "names": "bccd/classes.names"}
     report = check_dataset(build_dataset(config, real_data, strict=False), progress=False)
     assert report.ok and report.images == 87 and report.class_counts[0] > report.class_counts[1] > 0
+
+
+def test_turned_photos_whose_labels_tell_no_size(tmp_path: Path) -> None:
+    description = yolo(tmp_path, count=2)
+    image(tmp_path / "images/0.jpg", orientation=6)
+    image(tmp_path / "images/1.jpg", orientation=3)
+    report = check_dataset(build_dataset(description, tmp_path), progress=False)
+    assert report.ok
+    assert [(problem.kind, Path(problem.where).name) for problem in report.problems] == [
+        ("turned image", "0.jpg"),
+        ("turned image", "1.jpg"),
+    ]
+    assert "EXIF orientation 3" in report.table()
+
+
+def test_a_wrong_size_is_told_once(tmp_path: Path) -> None:
+    description = coco(tmp_path)
+    image(tmp_path / "img/a.jpg", orientation=6)
+    report = check_dataset(build_dataset(description, tmp_path, strict=False), progress=False)
+    assert [problem.kind for problem in report.problems] == ["turned labels"] and not report.ok
+
+
+def test_the_report_can_be_printed_whatever_the_names(tmp_path: Path) -> None:
+    description = yolo(tmp_path, names=["\x1b[31mred", "dog"])
+    (tmp_path / "images/0.jpg").rename(tmp_path / "images" / os.fsdecode(b"\xff\n.jpg"))
+    put(tmp_path / "labels" / os.fsdecode(b"\xff\n.txt"), "9 0.5 0.5 0.1 0.1\n")
+    report = check_dataset(build_dataset(description, tmp_path, strict=False), progress=False)
+    table = report.table()
+    table.encode()
+    assert "\x1b" not in table and r"\x1b[31mred" in table and r"\udcff\n.txt:1" in table
+
+
+def test_faults_stand_last_beside_the_verdict(tmp_path: Path) -> None:
+    description = yolo(tmp_path, "0 0.5 0.5 0.9 0.03\n9 0.5 0.5 0.1 0.1\n")
+    report = check_dataset(build_dataset(description, tmp_path, strict=False), progress=False)
+    table = report.table()
+    assert table.index("odd box: 1") < table.index("class out of range: 1 (must be repaired)")
+    assert table.endswith("NOT ready for training")

@@ -1,13 +1,20 @@
 """COCO json."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from label_sets import HEIGHT, WIDTH, coco, image, put
 
 from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.formats.coco import outline
 from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.errors import DataError
+from mindyolo_ext.evaluation.coco_map import evaluate_coco
+from mindyolo_ext.evaluation.collect import coco_records
 
 
 def written(folder: Path, annotations: list, **changes: object) -> dict:
@@ -186,3 +193,187 @@ def test_outlines_are_kept_on_demand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.annotations(0).boxes, plain.annotations(0).boxes)
     with pytest.raises(ValueError, match="polygons must be true or false, got 'yes'"):
         build_dataset({**config, "polygons": "yes"})
+
+
+def test_classes_in_another_order(tmp_path: Path) -> None:
+    rows = [row(), row(id=71, category_id=4, bbox=[3, 3, 5, 5])]
+    dataset = build_dataset(written(tmp_path, rows))
+    other = dataset.with_classes(["nine", "four"])
+    assert other.class_names == ["nine", "four"] and other.category_ids == [9, 4]
+    np.testing.assert_array_equal(other.annotations(0).labels, [0, 1])
+    np.testing.assert_array_equal(dataset.annotations(0).labels, [1, 0])
+    np.testing.assert_array_equal(other.annotations(0).boxes, dataset.annotations(0).boxes)
+    assert other.coco_ground_truth() == dataset.coco_ground_truth()
+    perfect = [
+        record
+        for image_id, found in zip(other.image_ids, map(other.annotations, range(2)), strict=True)
+        for record in coco_records(
+            np.column_stack([found.boxes, np.full(len(found.boxes), 0.9), found.labels]),
+            image_id,
+            other.category_ids,
+        )
+    ]
+    assert evaluate_coco(other.coco_ground_truth(), perfect).ap == pytest.approx(1)
+
+
+def read(folder: Path, **changes: object) -> Dataset:
+    return build_dataset(coco(folder, **changes), folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "area", "crowd"),
+    [
+        ({"area": None}, 400, 0),
+        ({"area": "7"}, 7, 0),
+        ({"area": 12.5}, 12.5, 0),
+        ({"iscrowd": None}, 400, 0),
+        ({"iscrowd": "0"}, 400, 0),
+        ({"iscrowd": "1"}, 400, 1),
+        ({"iscrowd": False}, 400, 0),
+        ({"iscrowd": 1.0}, 400, 1),
+        ({"id": None}, 400, 0),
+        ({"image_id": "7"}, 400, 0),
+        ({"image_id": 7.0, "category_id": "1"}, 400, 0),
+        ({"segmentation": None}, 400, 0),
+    ],
+)
+def test_null_is_missing_and_numbers_may_be_texts(
+    tmp_path: Path, values: dict, area: float, crowd: int
+) -> None:
+    dataset = read(tmp_path, row=values)
+    np.testing.assert_array_equal(dataset.annotations(0).ignore, [crowd, False])
+    row = dataset.coco_ground_truth()["annotations"][0]
+    assert row["area"] == area and row["iscrowd"] == crowd and row["id"] == 1
+    assert row["image_id"] == 7 and row["category_id"] == 1
+    found = [record for record in perfect(dataset) if record["category_id"] == 3 or not crowd]
+    assert evaluate_coco(dataset.coco_ground_truth(), found).ap == pytest.approx(1)
+
+
+def perfect(dataset: Dataset) -> list[dict]:
+    """Detections that are the boxes of the only image."""
+    found = dataset.annotations(0)
+    rows = np.column_stack([found.boxes, np.full(len(found.boxes), 0.9), found.labels])
+    return coco_records(rows, dataset.image_ids[0], dataset.category_ids)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"area": "big"}, "annotation 1: wanted area in square pixels, got big"),
+        ({"area": float("nan")}, "annotation 1: wanted area"),
+        ({"area": True}, "annotation 1: wanted area"),
+        ({"iscrowd": "no"}, "annotation 1: wanted iscrowd 0 or 1, got no"),
+        ({"iscrowd": 2}, "annotation 1: wanted iscrowd 0 or 1"),
+        ({"iscrowd": []}, "annotation 1: wanted iscrowd 0 or 1"),
+        ({"bbox": None}, r"annotation 1: wanted bbox \[x, y, width, height\], got None"),
+        ({"bbox": [1, 2, 3]}, "annotation 1: wanted bbox"),
+        ({"bbox": [1, 2, 3, True]}, "annotation 1: wanted bbox"),
+        ({"bbox": [1, 2, 3, "4"]}, "annotation 1: wanted bbox"),
+        ({"bbox": [1, 2, 3, float("inf")]}, "annotation 1: wanted bbox"),
+        ({"bbox": [1, 2, 3, 10**300]}, "annotation 1: wanted bbox"),
+        ({"image_id": [7]}, r"annotation 1: no image has the id \[7\]"),
+        ({"image_id": None}, "annotation 1: no image has the id None"),
+        ({"category_id": 2**70}, "annotation 1: no category has the id 1180591620717411303424"),
+        ({"category_id": {}}, "annotation 1: no category has the id {}"),
+        ({"category_id": True}, "annotation 1: no category has the id True"),
+        ({"id": "x"}, "annotation number 1: wanted an integer id, got x"),
+        ({"id": [1]}, r"annotation number 1: wanted an integer id, got \[1\]"),
+    ],
+)
+def test_faulty_annotations_are_left_out_and_told(
+    tmp_path: Path, values: dict, message: str
+) -> None:
+    description = coco(tmp_path, row=values)
+    with pytest.raises(DataError, match="ann.json: " + message):
+        build_dataset(description, tmp_path)
+    dataset = build_dataset(description, tmp_path, strict=False)
+    np.testing.assert_array_equal(dataset.annotations(0).labels, [1])
+    assert len(dataset.coco_ground_truth()["annotations"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"categories": [{"id": 1}]}, r"category number 1 \(id 1\): wanted a name, got None"),
+        ({"categories": [{"id": 1, "name": [1]}]}, "wanted a name"),
+        ({"categories": [{"name": "cat"}]}, "category number 1: wanted an integer id, got None"),
+        ({"categories": [{"id": "x", "name": "cat"}]}, "wanted an integer id, got x"),
+        ({"categories": ["cat"]}, "category number 1: wanted an id and a name, got cat"),
+        ({"categories": [{"id": 1, "name": "a"}] * 2}, "category ids must differ, got 1 twice"),
+        ({"categories": []}, "wanted at least one class"),
+        ({"images": [None]}, "image number 1: wanted an id and a file_name, got None"),
+        ({"images": [{"id": 7}]}, "image 7: wanted an integer id and a file_name"),
+        ({"images": [{"id": [7], "file_name": "a"}]}, "image number 1: wanted an integer id"),
+        (
+            {"images": [{"id": 7, "file_name": "a.jpg"}] * 2},
+            "image 7: a second image with this id, a.jpg",
+        ),
+        (
+            {"images": [{"id": 7, "file_name": "a.jpg", "height": -1, "width": 80}]},
+            r"image 7: wanted height and width in pixels, got \[-1, 80\]",
+        ),
+        ({"annotations": [None]}, "annotation number 1: wanted bbox, image_id and category_id"),
+        ({"annotations": None}, "got no annotations"),
+    ],
+)
+def test_faulty_parts_of_the_file(tmp_path: Path, changes: dict, message: str) -> None:
+    with pytest.raises(DataError, match="ann.json") as caught:
+        read(tmp_path, **changes)
+    assert re.search(message, str(caught.value))
+
+
+@pytest.mark.parametrize("value", [None, 0, ""])
+def test_sizes_that_are_not_told(tmp_path: Path, value: object) -> None:
+    entry = {"id": 7, "file_name": "a.jpg", "height": value, "width": value}
+    dataset = read(tmp_path, images=[entry])
+    assert dataset.size(0) == (HEIGHT, WIDTH)
+    truth = dataset.coco_ground_truth()["images"]
+    assert truth == [{"id": 7, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "wanted json of COCO, got lists nested too deep"),
+        ('{"images": ' + "9" * 5000 + "}", "wanted json: Exceeds the limit"),
+        ('[{"image_id": 1, "bbox": [], "score": 0.5}]', "got a list of detections"),
+        ("5", "got a int"),
+        ('{"images": [}', "ann.json:1: wanted json"),
+        (b"\xff\xfe\x00", "ann.json: wanted UTF-8"),
+        ("", "ann.json:1: wanted json"),
+    ],
+)
+def test_files_that_are_no_coco(tmp_path: Path, content: str | bytes, message: str) -> None:
+    description = coco(tmp_path)
+    put(tmp_path / "ann.json", content)
+    with pytest.raises(DataError, match=message) as caught:
+        build_dataset(description, tmp_path)
+    assert "ann.json" in str(caught.value)
+
+
+def test_byte_order_mark_and_names_of_windows(tmp_path: Path) -> None:
+    entry = {"id": 7, "file_name": "sub\\b.jpg", "height": HEIGHT, "width": WIDTH}
+    description = coco(tmp_path, images=[entry])
+    image(tmp_path / "img/sub/b.jpg")
+    content = (tmp_path / "ann.json").read_text(encoding="utf-8")
+    put(tmp_path / "ann.json", content.encode("utf-8-sig"))
+    assert build_dataset(description, tmp_path).load(0).path.endswith("sub/b.jpg")
+
+
+def test_labels_of_the_stored_pixels_of_a_turned_photo(tmp_path: Path) -> None:
+    description = coco(tmp_path)
+    image(tmp_path / "img/a.jpg", orientation=6)
+    with pytest.raises(DataError, match=r"a.jpg: the image is 40x80 .*for 80x40 .*EXIF.*exiftool"):
+        build_dataset(description, tmp_path)
+    upright = {"id": 7, "file_name": "a.jpg", "height": WIDTH, "width": HEIGHT}
+    rows = [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [5, 50, 20, 20]}]
+    description = coco(tmp_path, images=[upright], annotations=rows)
+    image(tmp_path / "img/a.jpg", orientation=6)
+    np.testing.assert_array_equal(
+        build_dataset(description, tmp_path).load(0).boxes, [[5, 50, 25, 70]]
+    )
+
+
+def test_outlines_that_are_none() -> None:
+    assert outline([[1, 2, 3, 4, "5", 6]]) is None and outline(None) is None
+    assert outline([[1, 2, 3, 4, 5, 10**400]]) is None and outline([[float("nan")] * 6]) is None

@@ -1,13 +1,16 @@
 """Darknet ``.data`` files."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
+from label_sets import LINE, image, put
 
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.formats.darknet import parse_data_file
 from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.errors import DataError
 
 SAMPLE = Path(__file__).resolve().parents[2] / "configs/yolo_fastestv2/custom.data"
 
@@ -101,3 +104,63 @@ def test_missing_parts(tmp_path: Path) -> None:
         build_dataset(config, tmp_path)
     with pytest.raises(FileNotFoundError, match="none.data"):
         parse_data_file(tmp_path / "none.data")
+
+
+def test_files_of_cvat_and_darknet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """CVAT packs all below one folder and names it data."""
+    image(tmp_path / "set/obj_train_data/frame 0.PNG")
+    put(tmp_path / "set/obj_train_data/frame 0.txt", LINE)
+    put(tmp_path / "set/obj.names", "cat\r\n\r\n".encode("utf-8-sig"))
+    put(tmp_path / "set/train.txt", "data/obj_train_data/frame 0.PNG\n")
+    text = (
+        "classes = 1 # one\ntrain  = data/train.txt\nvalid = data/train.txt ; the same\n"
+        "names = data/obj.names\nbackup = backup/\n"
+    )
+    put(tmp_path / "set/obj.data", text)
+    with caplog.at_level(logging.INFO):
+        for split in ("train", "val"):
+            description = {"format": "darknet", "data": "set/obj.data", "split": split}
+            dataset = build_dataset(description, tmp_path)
+            assert dataset.annotations(0).boxes.tolist() == [[30, 10, 50, 30]]
+    assert "obj.data:5: backup is not used here" in caplog.text
+
+
+def test_labels_in_the_folder_that_darknet_looks_into(tmp_path: Path) -> None:
+    image(tmp_path / "images/train/a.jpg")
+    put(tmp_path / "labels/train/a.txt", LINE)
+    put(tmp_path / "train.txt", "images/train/a.jpg\n")
+    put(tmp_path / "x.names", "cat\n")
+    put(tmp_path / "x.data", "train=train.txt\nnames=x.names\n")
+    description = {"format": "darknet", "data": "x.data", "split": "train"}
+    assert len(build_dataset(description, tmp_path).labels(0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("valid=a\nval=b", "x.data:2: duplicate key val"),
+        ("epochs=0", "x.data:1: epochs must be a whole number above 0"),
+        ("epochs=-1", "epochs must be a whole number, got '-1'"),
+        ("epochs=" + "9" * 5000, "epochs must be a whole number above 0"),
+        ("classes=99999999999", "classes must be a whole number above 0 and up to 32768"),
+        ("learning_rate=nan", "learning_rate must be a number above 0"),
+        ("learning_rate=inf", "learning_rate must be a number above 0"),
+        ("anchors=1,nan", "anchors must be numbers with commas between above 0"),
+        ("anchor_num=0\nanchors=1,2", "x.data:1: anchor_num must be a whole number above 0"),
+        ("\x1b[2J=1", r"unknown key \\x1b\[2J"),
+        ("=1", "unknown key"),
+    ],
+)
+def test_values_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_data_file(put(tmp_path / "x.data", text))
+
+
+def test_a_sign_of_number_inside_of_a_path(tmp_path: Path) -> None:
+    file = put(tmp_path / "x.data", "train=c#/train;1.txt # a list\n")
+    assert parse_data_file(file).train == "c#/train;1.txt"
+
+
+def test_a_yaml_file_is_told_where_it_belongs(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"d.yaml: wanted a .data file .*format: yolo"):
+        parse_data_file(put(tmp_path / "d.yaml", "train: images"))

@@ -13,6 +13,7 @@ from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.data.text import find_path, ids_from_names, read_names
+from mindyolo_ext.errors import DataError
 
 FORMS = {
     "coco": {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"},
@@ -264,3 +265,36 @@ def test_outlines_belong_to_boxes() -> None:
             sizes=[None] * 3,
             polygons=[[None, line], [], []],
         )
+
+
+def test_classes_in_another_order(shapes: Dataset) -> None:
+    names = ["triangle", "circle", "square"]
+    assert shapes.with_classes(shapes.class_names) is shapes
+    other = shapes.with_classes(names)
+    assert other.class_names == names and shapes.class_names == ["circle", "square", "triangle"]
+    for index in range(len(shapes)):
+        before = [shapes.class_names[label] for label in shapes.labels(index)]
+        assert before == [other.class_names[label] for label in other.labels(index)]
+    name_of = {row["id"]: row["name"] for row in other.coco_ground_truth()["categories"]}
+    for row, same in zip(
+        shapes.coco_ground_truth()["annotations"],
+        other.coco_ground_truth()["annotations"],
+        strict=True,
+    ):
+        assert row == same
+        assert name_of[row["category_id"]] == shapes.class_names[row["category_id"] - 1]
+    assert other.with_classes(shapes.class_names).category_ids == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["circle", "square"], "has beyond them triangle"),
+        (["circle", "square", "Triangle"], "has no Triangle; has beyond them triangle"),
+        (["circle", "square", "triangle", "star"], "has no star"),
+        (["circle", "square", "square"], "has beyond them triangle"),
+    ],
+)
+def test_other_classes_are_refused(shapes: Dataset, names: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        shapes.with_classes(names)

@@ -16,7 +16,7 @@ from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.pipeline import Pipeline, Step, build_pipeline
 from mindyolo_ext.data.types import Batch, Sample
-from mindyolo_ext.errors import ConfigError
+from mindyolo_ext.errors import ConfigError, StuckError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import families, load_augmentations
 
@@ -283,6 +283,41 @@ def test_killed_process_is_an_error_not_a_hang(shapes: Dataset) -> None:
         with pytest.raises(RuntimeError, match="a worker process ended by itself, exit code -9"):
             list(loader.epoch(0))
         assert len(list(loader.epoch(1))) == 10  # new processes take over
+
+
+class _StoppedPipeline(Pipeline):
+    """Stops its process in epoch 0, as somebody's ``kill -STOP`` does."""
+
+    def __call__(self, index: int, epoch: int = 0, size: tuple[int, int] | None = None) -> Sample:
+        if epoch == 0 and index == 3:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return super().__call__(index, epoch, size)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs a signal that stops a process")
+def test_stopped_process_is_an_error_not_a_hang(shapes: Dataset) -> None:
+    pipeline = _StoppedPipeline(build_pipeline([], SPEC, shapes).steps, SPEC, shapes)
+    with Loader(pipeline, batch_size=2, workers=1, worker_kind="process", patience=2.0) as loader:
+        with pytest.raises(StuckError, match=r"worker process \d+ did not finish .*000004.jpg in"):
+            list(loader.epoch(0))
+        assert len(list(loader.epoch(1))) == 10  # a new process takes over
+
+
+def test_thread_that_hangs_is_an_error_with_the_files_name(shapes: Dataset) -> None:
+    answer = threading.Event()
+
+    def wait_for_the_disk(sample: Sample, context: AugmentContext) -> Sample:
+        if context.index == 3:
+            answer.wait()
+        return sample
+
+    resize = build_pipeline([], SPEC, shapes).steps
+    waiting = Step(Augmentation(wait_for_the_disk), {})
+    pipeline = Pipeline([waiting, *resize], SPEC, shapes)
+    with Loader(pipeline, batch_size=2, workers=2, patience=0.5) as loader:
+        with pytest.raises(StuckError, match="no image was finished .*wait for .*000004.jpg"):
+            list(loader.epoch(0))
+        answer.set()
 
 
 def test_early_break_cleans_up(shapes: Dataset) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import DEFAULT_GOLDEN, Golden
+from label_sets import HEIGHT, ITEM, WIDTH, image, put, voc
 
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.formats.voc import read_voc
 from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.errors import DataError
 from mindyolo_ext.models.simple_yolo.variants import official_input
 
 CONFIG = {"format": "voc", "root": "voc", "split": "train", "names": ["cat", "dog"]}
@@ -323,3 +325,115 @@ def test_real_bccd(real_data: Path) -> None:
             np.testing.assert_allclose(found.boxes, wanted.boxes, atol=2e-3)
             np.testing.assert_array_equal(found.labels, wanted.labels)
     assert counts == [205, 87, 72]
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "GBK", "gb18030", "latin-1", "utf-16", "big5"])
+def test_declared_encodings(tmp_path: Path, encoding: str) -> None:
+    name = "é" if encoding == "latin-1" else "狗"
+    xml = f'<?xml version="1.0" encoding="{encoding}"?>\n<annotation>{ITEM}</annotation>'
+    description = voc(tmp_path, xml.format(name=name, more="").encode(encoding), names=[name])
+    assert build_dataset(description, tmp_path).labels(0).tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        (b'<?xml version="1.0" encoding="utf-8"?><annotation>\xb9\xb7</annotation>', "in utf-8"),
+        (b"<annotation>\xb9\xb7</annotation>", "in utf-8.*declare the encoding"),
+        (b'<?xml version="1.0" encoding="rot13"?><annotation/>', "no encoding of texts is called"),
+        (b'<?xml version="1.0" encoding="punycode"?><annotation/>', "no encoding of texts"),
+        (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "unknown encoding: klingon"),
+        (b'<!DOCTYPE a [<!ENTITY l "ha">]><annotation>&l;</annotation>', "without entities"),
+        (b"<annotations><image/></annotations>", "wanted xml of Pascal VOC.*got <annotations>"),
+        (b"", "a damaged file"),
+        (b"\0\0", "a damaged file"),
+        (b"<a>" * 100_000, "a damaged file"),
+    ],
+)
+def test_files_that_are_no_annotation(tmp_path: Path, xml: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=f"a.xml: .*{message}"):
+        build_dataset(voc(tmp_path, xml), tmp_path)
+
+
+def test_namespaces_do_not_count(tmp_path: Path) -> None:
+    item = ITEM.format(name="dog", more="")
+    xml = f'<annotation xmlns="http://example.org/voc">{item}</annotation>'
+    assert build_dataset(voc(tmp_path, xml), tmp_path).labels(0).tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("word", "difficult"),
+    [("1", True), ("true", True), ("Yes", True), ("0", False), ("False", False), ("", False)],
+)
+def test_words_for_difficult(tmp_path: Path, word: str, difficult: bool) -> None:
+    item = ITEM.format(name="dog", more=f"<difficult>{word}</difficult>")
+    dataset = build_dataset(voc(tmp_path, f"<annotation>{item}</annotation>"), tmp_path)
+    assert dataset.annotations(0).ignore.tolist() == [difficult]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (ITEM.format(name="dog", more="<difficult>2</difficult>"), "wanted difficult 0 or 1"),
+        (
+            "<object><name>dog</name><robndbox><cx>1</cx></robndbox></object>",
+            r"wanted bndbox .*\(there is robndbox\)",
+        ),
+        (ITEM.format(name="a\x85b", more=""), r"got 'a\\x85b'"),
+    ],
+)
+def test_objects_that_are_refused(tmp_path: Path, item: str, message: str) -> None:
+    with pytest.raises(DataError, match=f"a.xml: object 1: .*{message}"):
+        build_dataset(voc(tmp_path, f"<annotation>{item}</annotation>"), tmp_path)
+
+
+@pytest.mark.parametrize("size", ["<width>²</width>", "<width>" + "9" * 5000 + "</width>", ""])
+def test_sizes_that_are_none(tmp_path: Path, size: str) -> None:
+    item = ITEM.format(name="dog", more="")
+    xml = f"<annotation><size>{size}<height>40</height></size>{item}</annotation>"
+    assert len(build_dataset(voc(tmp_path, xml), tmp_path).load(0).boxes) == 1
+
+
+def test_labels_of_the_stored_pixels_of_a_turned_photo(tmp_path: Path) -> None:
+    size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
+    item = ITEM.format(name="dog", more="")
+    description = voc(tmp_path, f"<annotation>{size}{item}</annotation>")
+    image(tmp_path / "V/JPEGImages/a.jpg", orientation=6)
+    with pytest.raises(DataError, match=r"a.jpg: the image is 40x80 .*for 80x40 .*EXIF"):
+        build_dataset(description, tmp_path)
+
+
+def test_labels_of_a_larger_copy(tmp_path: Path) -> None:
+    size = f"<size><width>{2 * WIDTH}</width><height>{2 * HEIGHT}</height></size>"
+    item = ITEM.format(name="dog", more="")
+    with pytest.raises(DataError, match="a.jpg: the image is 80x40 .*was it scaled"):
+        build_dataset(voc(tmp_path, f"<annotation>{size}{item}</annotation>"), tmp_path)
+
+
+def test_names_with_spaces_and_lists_of_a_class(tmp_path: Path) -> None:
+    for number, stem in enumerate(["my photo 01", "my photo 01 1", "b", "sub/c.d"]):
+        description = voc(tmp_path, stem=stem)
+        put(tmp_path / f"V/ImageSets/Main/{number}.txt", f"{stem}\n")
+    put(tmp_path / "V/ImageSets/Main/train.txt", "my photo 01\nmy photo 01 1\nb  1\nsub/c.d.jpg\n")
+    dataset = build_dataset(description, tmp_path)
+    assert [Path(path).name for path in dataset.paths] == [
+        *("my photo 01.jpg", "my photo 01 1.jpg", "b.jpg", "c.d.jpg")
+    ]
+    assert all(len(dataset.labels(index)) == 1 for index in range(4))
+
+
+def test_other_files_beside_the_photo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    description = voc(tmp_path)
+    for suffix in ("xml", "txt", "json"):
+        put(tmp_path / f"V/JPEGImages/a.{suffix}", "")
+    assert build_dataset(description, tmp_path).paths[0].endswith("a.jpg") and not caplog.text
+    image(tmp_path / "V/JPEGImages/a.bmp")
+    assert build_dataset(description, tmp_path).paths[0].endswith("a.jpg")
+    assert "1 x two images" in caplog.text and "a.bmp has its name too" in caplog.text
+
+
+def test_a_folder_without_lists(tmp_path: Path) -> None:
+    description = voc(tmp_path)
+    (tmp_path / "V/ImageSets/Main/train.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"split: no such.*train.txt. It holds.*ls \*.xml"):
+        build_dataset(description, tmp_path)

@@ -2,12 +2,14 @@
 launchers; a rank that fails ends all.
 """
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -80,11 +82,51 @@ def test_a_rank_that_fails_ends_all_and_leaves_no_scheduler(failing_run):
     # rank 0 would wait in its barrier for ever: the time limit only says that it does not
     assert process.wait(timeout=400) != 0
     assert "rank 1 has had enough" in output.read_text()
-    for _ in range(100):
-        left = subprocess.run(
-            ["pgrep", "-s", str(process.pid)], capture_output=True, text=True
-        ).stdout
-        if not left:
+    assert_gone(lambda: session(process.pid))
+
+
+def session(leader: int) -> str:
+    """The processes that a launcher's session still has."""
+    return subprocess.run(["pgrep", "-s", str(leader)], capture_output=True, text=True).stdout
+
+
+def assert_gone(processes: Callable[[], str]) -> None:
+    """Make sure that nothing is left of a run that has ended, give or take a moment."""
+    for _ in range(200):
+        if not processes():
+            return
+        time.sleep(0.1)
+    assert not processes(), f"processes {processes().split()} outlived the run"
+
+
+@pytest.mark.needs_mindspore
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the watch needs Linux 5.3 or later")
+@pytest.mark.parametrize("joined", [True, pytest.param(False, marks=pytest.mark.all_cases)])
+def test_msrun_names_the_rank_that_fails_and_ends_the_others(joined, tmp_path):
+    """Without --join nobody but the watch beside the scheduler could end them."""
+    log = tmp_path / "log"
+    command = [part for part in msrun(2, log) if joined or not part.startswith("--join")]
+    # the port is in every process's environment, for the heartbeats' own sake
+    mark = next(part for part in command if part.startswith("--master_port")).partition("=")[2]
+    done = run([*command, FAILING], check=False, timeout=400)
+    message = "has exit code 1; the other ranks are ended; its log: " + str(log / "worker_1.log")
+    if joined:
+        assert done.returncode != 0 and message in done.stdout
+    scheduler = log / "scheduler.log"
+    for _ in range(3000):
+        if message in scheduler.read_text():
             break
         time.sleep(0.1)
-    assert not left, f"processes {left.split()} outlived the run"
+    assert re.search(r"ERROR: rank 1 .process \d+. " + message, scheduler.read_text())
+    assert "fault of the program" not in scheduler.read_text()
+    assert_gone(lambda: " ".join(with_environment(f"MS_SCHED_PORT={mark}")))
+
+
+def with_environment(text: str) -> list[str]:
+    """The processes that have ``text`` in their environment, without those that have ended."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if text.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(entry.name)
+    return found

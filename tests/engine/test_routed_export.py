@@ -345,6 +345,20 @@ def test_three_files_give_what_two_give(
         assert [detector.hard.tolist() for detector in both] == [[easiness < 0.5]] * 2
 
 
+def test_another_thread_does_not_change_the_exit(toy: list[Path], routed_runner: ModuleType):
+    detector = routed_runner.RoutedOnnxDetector(toy, conf_thres=0.01)
+    wanted = [detector.predict(grey(easiness)) for easiness in (0.3, 0.7)]
+    leave = detector._exit
+
+    def leave_later(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
+        detector.hard = ~detector.hard  # what a picture of the other kind does meanwhile
+        return leave(*arguments)
+
+    detector._exit = leave_later
+    for easiness, rows in zip((0.3, 0.7), wanted):
+        assert np.array_equal(detector.predict(grey(easiness)), rows)
+
+
 def test_raw_files_name_logits_and_are_refused_by_the_runner(
     routed_runner: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

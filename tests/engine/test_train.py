@@ -4,7 +4,9 @@ with advice.
 
 import csv
 import math
+from dataclasses import replace
 
+import label_sets
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import load_model, start_from
 from mindyolo_ext.engine.schedule import ema_decay
 from mindyolo_ext.engine.train import multi_scale_size, stage_at, train
+from mindyolo_ext.errors import ConfigError, DataError
 from mindyolo_ext.models.registry import create_model
 
 EPOCHS = 30
@@ -211,3 +214,20 @@ def test_moving_average_and_multi_scale_are_functions_of_the_step():
     assert {s for s, _ in sizes} == {320, 352, 384} and all(
         len(set(sizes[k : k + 10])) == 1 for k in range(0, 200, 10)
     )
+
+
+def test_data_that_cannot_be_learnt_from_is_refused_before_anything_is_built(
+    shapes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mindyolo_ext.engine.train.new_model", None)
+    config = recipe(shapes)
+    without = label_sets.coco(tmp_path, annotations=[])
+    data = replace(config.data, root=str(tmp_path), train=without, val=without)
+    with pytest.raises(DataError, match="wanted at least one box, got none"):
+        train(replace(config, data=data), tmp_path / "run")
+    config = recipe(shapes)
+    data = replace(config.data, val={**without, "images": str(tmp_path / "img")})
+    data.val["annotations"] = str(tmp_path / "ann.json")
+    with pytest.raises(ConfigError, match="only data.val has cat, dog"):
+        train(replace(config, data=data), tmp_path / "run")
+    assert not (tmp_path / "run" / "weights").exists()

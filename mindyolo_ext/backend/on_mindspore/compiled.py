@@ -3,12 +3,15 @@
 import numpy as np
 from mindspore import Tensor
 
+from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.backend.on_mindspore.errors import explained
 from mindyolo_ext.contracts import Cell
 
 
 class Compiled:
     """A cell as a function of arrays, with one graph per combination of input shapes.
+
+    Threads may call it at the same time; they run one after the other.
 
     Args:
         cell: put in inference mode.
@@ -22,16 +25,19 @@ class Compiled:
 
     def __call__(self, *inputs: np.ndarray | Tensor) -> tuple:
         """All outputs, in the cell's order; a cell with one output gives a tuple of one."""
-        tensors = (x if isinstance(x, Tensor) else Tensor(x) for x in inputs)
-        with explained("network", "choose a smaller batch or input"):
-            outputs = self.cell(*tensors)
-            outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-            fetched = tuple(output.asnumpy() for output in outputs[: self.fetched])
+        with framework_lock, explained("network", "choose a smaller batch or input"):
+            return self._run(*inputs)
+
+    def _run(self, *inputs: np.ndarray | Tensor) -> tuple:
+        """A function of its own, so that its tensors are freed before the lock is."""
+        outputs = self.cell(*(x if isinstance(x, Tensor) else Tensor(x) for x in inputs))
+        outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        fetched = tuple(output.asnumpy() for output in outputs[: self.fetched])
         return (*fetched, *outputs[len(fetched) :])
 
     def compile(self, *shapes: tuple[int, ...]) -> None:
         """Compile for float32 inputs of ``shapes`` without running."""
-        with explained("network", "choose a smaller batch or input"):
+        with framework_lock, explained("network", "choose a smaller batch or input"):
             self.cell.compile(*(Tensor(np.zeros(shape, np.float32)) for shape in shapes))
 
     @property

@@ -6,8 +6,8 @@ starts a MindSpore scheduler and tells the others where it listens, then every r
 """
 
 import os
+import re
 import subprocess
-import sys
 
 import mindspore as ms
 from mindspore.communication import get_group_size, get_rank, init
@@ -15,12 +15,20 @@ from mindspore.communication import get_group_size, get_rank, init
 from mindyolo_ext.backend import mpi
 from mindyolo_ext.backend.on_mindspore import scheduler
 from mindyolo_ext.backend.on_mindspore.errors import without_call_stack
+from mindyolo_ext.backend.on_mindspore.watch import serve_and_watch
 from mindyolo_ext.errors import DeviceError
 
 DEVICE_TARGETS = ("CPU", "GPU", "Ascend")
 PARALLEL_COMMANDS = (
     "`mpirun -n N python train.py ...` or `msrun --worker_num=N --local_worker_num=N train.py ...`"
 )
+# In MindSpore's message for a device whose libraries cannot be loaded
+_SUPPORTED = re.compile(r"only supports one of the \[([^]]*)\]")
+_NEEDED = {
+    "CPU": "a wheel for CPU",
+    "GPU": "a wheel for GPU, NVIDIA's driver, CUDA and cuDNN",
+    "Ascend": "a wheel for Ascend, and the driver, firmware and CANN of Ascend",
+}
 _MPI_PREFIXES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "OPAL_")
 
 
@@ -46,8 +54,7 @@ def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
             f"torchrun starts PyTorch's processes; the MindSpore backend wants {PARALLEL_COMMANDS}"
         )
     if os.environ.get("MS_ROLE") == "MS_SCHED":
-        scheduler.serve()
-        raise SystemExit(0)
+        raise SystemExit(serve_and_watch(scheduler.SERVE))
     if joins and launcher == "mpirun" and device_target == "CPU":
         _meet_through_mpi()
 
@@ -89,11 +96,29 @@ def _choose_device(device_target: str, number: int | None) -> None:
         ms.set_device(device_target) if number is None else ms.set_device(device_target, number)
     except RuntimeError as error:
         present = ms.get_context("device_target")
+        found = _SUPPORTED.search(str(error))
+        if found is not None and device_target not in found[1]:
+            raise DeviceError(_not_installed(device_target, found[1])) from error
         if present != device_target:
             raise DeviceError(
                 f"--device_target {device_target}: MindSpore cannot use it in this process, which "
                 f"is set to {present}: {without_call_stack(error)}"
             ) from error
+
+
+def _not_installed(device_target: str, supported: str) -> str:
+    """What to say of a device that MindSpore cannot use on this machine.
+
+    Args:
+        supported: devices in MindSpore's message, such as ``'CPU'``.
+    """
+    devices = re.findall(r"\w+", supported)
+    return (
+        f"--device_target {device_target}: MindSpore {ms.__version__} as it is installed here runs "
+        f"on {' and '.join(devices)} only. For {device_target} it needs {_NEEDED[device_target]}, "
+        f"in the versions that https://www.mindspore.cn/install names; install them, or use "
+        f"--device_target {devices[0]}"
+    )
 
 
 def _meet_through_mpi() -> None:
@@ -110,7 +135,7 @@ def _meet_through_mpi() -> None:
     if meeting.rank == 0:
         # Its standard input is a pipe from us: it closes when this process ends, however it ends.
         _State.scheduler = subprocess.Popen(
-            [sys.executable, "-m", scheduler.__name__],
+            scheduler.COMMAND,
             stdin=subprocess.PIPE,
             env={**os.environ, "MS_ROLE": "MS_SCHED"},
         )

@@ -2,6 +2,9 @@
 ``ImageSets/Main/<split>.txt``.
 """
 
+import codecs
+import os
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -11,13 +14,35 @@ from pathlib import Path
 
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.data.image_file import image_size
-from mindyolo_ext.data.text import find_path, ids_from_names, read_lines, read_names
-from mindyolo_ext.errors import ConfigError, DataError, MissingFileError
+from mindyolo_ext.data.formats.label_files import too_many_faults
+from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
+from mindyolo_ext.data.text import (
+    MAX_FAULTS,
+    find_path,
+    ids_from_names,
+    read_bytes,
+    read_lines,
+    read_names,
+    whole,
+)
+from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, shown
 from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 1.0  # pixels; programs disagree where counting starts
 _DIFFICULT = ("ignore", "keep", "drop")
+_YES = ("1", "true", "yes")
+_NO = ("", "0", "false", "no", "unspecified")
+_MAX_XML_BYTES = 4 * 2**20  # an annotation of a thousand objects has 0.3 MB
+_DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
+# Programs that declare the smaller one write letters of the larger one, which contains it
+_WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}
+_OF_TEXT = re.compile("(ascii|big5|cp|euc|gb|hz|iso|johab|koi8|mac|shift|utf)[a-z0-9_-]*")
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_CLASS_LIST = re.compile(r"(.*\S)\s+(-1|0|1)")  # a line of VOC's lists of one class
 
 
 def read_voc(
@@ -58,7 +83,13 @@ def read_voc(
     places = _image_sets(root, split, sets, data_root)
     class_names = read_names(names, data_root, places[0][0])
     label_of = {name: label for label, name in enumerate(class_names)}
-    listed = [_listed(folder, list_file) for folder, list_file in places]
+    collector = Collector(
+        " + ".join(str(list_file) for _, list_file in places),
+        class_names,
+        relative=False,
+        tolerance=_BOX_TOLERANCE,
+    )
+    listed = [_listed(collector, folder, list_file) for folder, list_file in places]
     twice = [
         path
         for path, count in Counter(path for found in listed for path in dict(found)).items()
@@ -72,23 +103,17 @@ def read_voc(
     paths = [path for found in listed for path, _ in found]
     files = [file for found in listed for _, file in found]
 
-    collector = Collector(
-        " + ".join(str(list_file) for _, list_file in places),
-        class_names,
-        relative=False,
-        tolerance=_BOX_TOLERANCE,
-    )
-    shown = bar(files, title="reading labels", show=sys.stderr.isatty())
-    for file, path, image_id in zip(shown, paths, ids_from_names(paths), strict=True):
+    progress = bar(files, title="reading labels", show=sys.stderr.isatty())
+    for file, path, image_id in zip(progress, paths, ids_from_names(paths), strict=True):
         rows: list[_Object] = []
         size = None
-        if not file.is_file():
+        if not os.path.isfile(file):
             collector.report(
                 "missing label", str(file), f"no such annotation file, wanted one for {path}"
             )
         else:
             rows, written_size = _read_objects(collector, file, label_of, rules)
-            size = _checked_size(collector, path, file, written_size)
+            size = collector.checked_size(path, written_size, str(file), must_fit=False)
         collector.add(
             path,
             image_id,
@@ -166,22 +191,86 @@ def _image_sets(
     found = []
     for one in sets:
         folder = Path(str(one["root"]))
-        folder = find_path([str(folder), str(folder.parent / "VOCdevkit" / folder.name)], data_root)
-        found.append((folder, find_path(f"ImageSets/Main/{one['split']}.txt", folder)))
+        places = [str(folder), str(folder.parent / "VOCdevkit" / folder.name)]
+        folder = find_path(places, data_root, key="root")
+        try:
+            list_file = find_path(f"ImageSets/Main/{one['split']}.txt", folder, key="split")
+        except MissingFileError as error:
+            raise MissingFileError(
+                f"{error}. It holds one image name without suffix a line; for all images: mkdir -p "
+                f"{folder}/ImageSets/Main; (cd {folder}/Annotations && ls *.xml | sed 's/.xml$//') "
+                f"> {folder}/ImageSets/Main/{one['split']}.txt"
+            ) from None
+        found.append((folder, list_file))
     return found
 
 
-def _listed(folder: Path, list_file: Path) -> list[tuple[str, Path]]:
-    """(image file, annotation file) of every line of an image set's list."""
-    images = {path.stem: str(path) for path in sorted(find_path("JPEGImages", folder).iterdir())}
-    stems = [line.split()[0] for _, line in read_lines(list_file)]
-    return [
-        (
-            images.get(stem, str(folder / "JPEGImages" / f"{stem}.jpg")),
-            folder / "Annotations" / f"{stem}.xml",
-        )
-        for stem in stems
-    ]
+def _listed(collector: Collector, folder: Path, list_file: Path) -> list[tuple[str, Path]]:
+    """(image file, annotation file) of every line of an image set's list.
+
+    A line is the image's name without suffix, which may hold spaces; in VOC's lists of one class
+    -1, 0 or 1 follows.
+    """
+    home = find_path("JPEGImages", folder, key="root")
+    images: dict[str, list[str]] = {}  # by name without suffix
+    for path in sorted(home.rglob("*"), key=lambda path: (path.suffix.lower() != ".jpg", path)):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            stem = path.relative_to(home).with_suffix("").as_posix()
+            images.setdefault(stem, []).append(str(path))
+    found = []
+    for _, line in read_lines(list_file):
+        stem = _stem(line, images)
+        files = images.get(stem, [str(home / f"{stem}.jpg")])
+        if len(files) > 1:
+            message = f"{', '.join(files[1:])} has its name too and is left out"
+            collector.report("two images", files[0], message)
+        found.append((files[0], folder / "Annotations" / f"{stem}.xml"))
+    return found
+
+
+def _stem(line: str, known: Mapping[str, object]) -> str:
+    """The name of the image in a line of a list; ``known`` are those that are there."""
+    of_class = _CLASS_LIST.fullmatch(line)
+    stems = [line] + ([of_class[1]] if of_class else [])
+    stems += [os.path.splitext(stem)[0] for stem in stems if stem.lower().endswith(IMAGE_SUFFIXES)]
+    return next((stem for stem in stems if stem in known), stems[-1])
+
+
+def _parsed(file: Path) -> ElementTree.Element:
+    """The annotation in an XML file, its tags without namespaces.
+
+    Raises: DataError if it is no sound XML or something else.
+    """
+    text = _decoded(read_bytes(file, most=_MAX_XML_BYTES))
+    if "<!ENTITY" in text:
+        raise DataError("wanted xml without entities of its own, got <!ENTITY")
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise DataError(f"wanted xml, got a damaged file: {error}") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    if root.tag != "annotation":
+        raise DataError(f"wanted xml of Pascal VOC, <annotation>, got <{shown(root.tag)}>")
+    return root
+
+
+def _decoded(content: bytes) -> str:
+    """XML as text, in the encoding that it declares, UTF-8 without one."""
+    marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
+    declared = _DECLARED.match(content.removeprefix(codecs.BOM_UTF8).lstrip())
+    name = marked or (declared[1].decode("ascii") if declared else "utf-8")
+    try:
+        encoding = codecs.lookup(name).name
+        if not _OF_TEXT.fullmatch(encoding):  # Python knows others, for instance of domain names
+            raise LookupError(f"no encoding of texts is called {name}")
+        text = content.decode(_WIDER.get(encoding, encoding))
+    except (LookupError, UnicodeError) as error:
+        raise DataError(
+            f"wanted xml in {shown(name)}, got something else ({error}); declare the encoding that "
+            'it has in its first line: <?xml version="1.0" encoding="GBK"?>'
+        ) from error
+    return text.lstrip()
 
 
 def _read_objects(
@@ -189,66 +278,71 @@ def _read_objects(
 ) -> tuple[list[_Object], tuple[int, int] | None]:
     """Every object, and (height, width) as the file says, if it does."""
     try:
-        root = ElementTree.parse(file).getroot()
-    except ElementTree.ParseError as error:
-        collector.report("malformed label", str(file), f"wanted xml, got a damaged file: {error}")
+        root = _parsed(file)
+    except DataError as error:
+        collector.report("malformed label", str(file), str(error).removeprefix(f"{file}: "))
         return [], None
     rows: list[_Object] = []
+    faults = 0
     for number, item in enumerate(root.findall("object"), 1):
         where = f"{file}: object {number}"
-        name = (item.findtext("name") or "").strip()
-        texts = [item.findtext(f"bndbox/{key}") or "" for key in ("xmin", "ymin", "xmax", "ymax")]
         try:
-            x1, y1, x2, y2 = (float(text) for text in texts)
-        except ValueError:
-            collector.report(
-                "malformed label", where, f"wanted bndbox with xmin, ymin, xmax, ymax, got {texts}"
-            )
-            continue
-        if name not in label_of:
-            collector.report(
-                "class out of range", where, f"wanted one of {', '.join(label_of)}, got {name!r}"
-            )
-            continue
-        x1, y1 = x1 - rules.first_pixel, y1 - rules.first_pixel
-        difficult = (item.findtext("difficult") or "0").strip() == "1"
-        if difficult and rules.difficult == "drop":
-            collector.report(
-                "dropped box", where, f"difficult ({name}), and the data set says difficult: drop"
-            )
-        elif x2 > x1 and y2 > y1 and (x2 - x1) * (y2 - y1) <= rules.min_area:
-            collector.report(
-                "dropped box",
-                where,
-                f"{name} of {x2 - x1:g} x {y2 - y1:g} pixels, wanted an area above "
-                f"min_area, {rules.min_area:g}",
-            )
+            row = _object(item, where, label_of, rules)
+        except _Refused as refused:
+            collector.report(refused.kind, where, refused.message)
+            faults += 1
+            if faults == MAX_FAULTS:
+                collector.problems.append(too_many_faults(where))
+                break
         else:
-            ignored = difficult and rules.difficult == "ignore"
-            rows.append(_Object((x1, y1, x2, y2), label_of[name], ignored, where))
-    sides = [(root.findtext(f"size/{key}") or "").strip() for key in ("height", "width")]
-    if all(side.isdigit() and int(side) for side in sides):
-        return rows, (int(sides[0]), int(sides[1]))
-    return rows, None
+            rows.append(row)
+    height, width = (whole(root.findtext(f"size/{key}")) for key in ("height", "width"))
+    return rows, (height, width) if height and width and min(height, width) > 0 else None
 
 
-def _checked_size(
-    collector: Collector, path: str, file: Path, written: tuple[int, int] | None
-) -> tuple[int, int] | None:
-    """(height, width) from the image, with a note if the xml file says otherwise; None without
-    the image.
-    """
+class _Refused(Exception):
+    """An object that does not become a box; ``kind`` as in ``Problem``."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind, self.message = kind, message
+
+
+def _object(
+    item: ElementTree.Element, where: str, label_of: Mapping[str, int], rules: _Rules
+) -> _Object:
+    """The box of an object. Raises: _Refused with the reason if there is none."""
+    name = (item.findtext("name") or "").strip()
+    texts = [item.findtext(f"bndbox/{key}") or "" for key in ("xmin", "ymin", "xmax", "ymax")]
     try:
-        size = image_size(path)
-    except MissingFileError:
-        return None  # ``Collector.add`` notes it
-    except DataError as error:
-        collector.report("broken image", path, str(error))
-        return None
-    if written is not None and written != size:
-        collector.report(
-            "odd size",
-            str(file),
-            f"says {written[1]}x{written[0]} (width x height), the image is {size[1]}x{size[0]}",
+        x1, y1, x2, y2 = (float(text) for text in texts)
+    except ValueError:
+        other = ", ".join(part.tag for part in item if len(part) and part.tag != "part")
+        raise _Refused(
+            "malformed label",
+            f"wanted bndbox with xmin, ymin, xmax, ymax, got {shown(texts)}"
+            + (f" (there is {shown(other)})" if other not in ("", "bndbox") else ""),
+        ) from None
+    if name not in label_of:
+        known = shown(", ".join(label_of), 200)
+        raise _Refused("class out of range", f"wanted one of {known}, got {shown(repr(name))}")
+    x1, y1 = x1 - rules.first_pixel, y1 - rules.first_pixel
+    difficult = _truth(item.findtext("difficult"))
+    if difficult and rules.difficult == "drop":
+        raise _Refused("dropped box", f"difficult ({name}), and the data set says difficult: drop")
+    if x2 > x1 and y2 > y1 and (x2 - x1) * (y2 - y1) <= rules.min_area:
+        raise _Refused(
+            "dropped box",
+            f"{name} of {x2 - x1:g} x {y2 - y1:g} pixels, wanted an area above min_area, "
+            f"{rules.min_area:g}",
         )
-    return size
+    ignored = difficult and rules.difficult == "ignore"
+    return _Object((x1, y1, x2, y2), label_of[name], ignored, where)
+
+
+def _truth(text: str | None) -> bool:
+    """What ``difficult`` says."""
+    word = (text or "").strip().lower()
+    if word not in _YES + _NO:
+        raise _Refused("malformed label", f"wanted difficult 0 or 1, got {shown(text)}")
+    return word in _YES

@@ -2,25 +2,31 @@
 image, or of outlines: ``class x y x y x y ...``.
 """
 
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.formats.label_files import (
     BOX_TOLERANCE,
-    add_labelled,
+    ImageList,
+    LabelReader,
+    find_images,
     label_path,
-    list_images,
 )
-from mindyolo_ext.data.text import find_path, ids_from_names, read_names, read_text
-from mindyolo_ext.errors import ConfigError, DataError
+from mindyolo_ext.data.text import find_path, ids_from_names, read_names, read_text, whole
+from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, closest, shown
 from mindyolo_ext.progress import bar
+from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml
+
+logger = logging.getLogger(__name__)
+_NULL = ("", "~", "null", "Null", "NULL")  # what YAML writes for nothing
+_MOST_KEY_POINTS = 1000  # COCO's whole bodies have 133
 
 
 def read_yolo(
@@ -31,6 +37,7 @@ def read_yolo(
     labels: str | None = None,
     names: str | Sequence[str] | None = None,
     missing_labels: str = "empty",
+    kpt_shape: Sequence[int] | None = None,
     polygons: bool = False,
     data_root: str | Path = ".",
     cache: bool = False,
@@ -44,15 +51,20 @@ def read_yolo(
     without boxes.
 
     Args:
-        data: yaml file with ``path``, ``train``, ``val``, ``names``, as ultralytics writes it.
-            ``path`` refers to the yaml file's folder or to ``data_root``.
+        data: yaml file with ``path``, ``train``, ``val``, ``names`` and ``kpt_shape``, as
+            ultralytics writes it, or with ``train_set`` and ``val_set``, as MindYOLO does. See
+            ``_Description`` for where its paths lie.
         split: key in the yaml file, such as ``train``.
         images: folder of images (searched with its folders below), or a text file with one
             image per line.
-        labels: folder of label files, where they do not lie in the usual place.
+        labels: folder of label files, where they do not lie in the usual place. Those of a list lie
+            there as the images lie below the folder that all of them share, or below ``images``, or
+            side by side.
         names: class names, or a file with one per line.
         missing_labels: what an image without a label file is: ``empty`` (no boxes, with a counted
             warning), an ``error``, or to ``skip``.
+        kpt_shape: of pose labels, the number of key points and of the values of each, 2 or 3; they
+            follow the box and are left out.
         polygons: keep the outlines of lines that have them, for augmentations that follow or cut
             them out; their frames are the boxes in any case.
         data_root: folder to which relative paths refer; lines of a list file may also refer to the
@@ -67,65 +79,181 @@ def read_yolo(
             "data (format yolo): missing_labels must be error, empty or skip, got "
             f"{missing_labels!r}"
         )
+    if (images is None or names is None) if data is None else (images or names or split is None):
+        raise ConfigError("data (format yolo): wanted either data with split, or images with names")
     if data is not None:
-        if images is not None or names is not None or split is None:
-            raise ConfigError(
-                "data (format yolo): wanted either data with split, or images with names"
-            )
-        name, sources, class_names = _read_yaml(data, split, data_root)
+        found = _described(data, str(split), data_root)
     else:
-        if images is None or names is None:
-            raise ConfigError(
-                "data (format yolo): wanted either data with split, or images with names"
-            )
-        name, sources = images, [find_path(images, data_root)]
-        class_names = read_names(names, data_root)
-    collector = Collector(name, class_names, relative=True, tolerance=BOX_TOLERANCE)
-    label_folder = None if labels is None else find_path(labels, data_root)
-
-    pairs = []
-    for source in sources:
-        for path in list_images(source, data_root):
-            label = label_path(path, source if source.is_dir() else None, label_folder)
-            if os.path.isfile(label) or missing_labels != "skip":
-                pairs.append((path, label))
+        found = _Description(str(images), read_names(names or [], data_root))
+        found.sources.append(find_path(str(images), data_root, key="images"))
+    shape = kpt_shape if kpt_shape is not None else found.kpt_shape
+    collector = Collector(found.name, found.names, relative=True, tolerance=BOX_TOLERANCE)
+    label_folder = None if labels is None else find_path(labels, data_root, key="labels")
+    pairs = _pairs(collector, found.sources, data_root, label_folder)
+    if missing_labels == "skip":
+        pairs = _with_labels(collector, pairs)
+    reader = LabelReader(
+        collector,
+        missing_allowed=missing_labels == "empty",
+        polygons=polygons,
+        key_point_numbers=_key_point_numbers(shape, found.name),
+    )
     ids = ids_from_names([path for path, _ in pairs])
-    shown = bar(pairs, title="reading labels", show=sys.stderr.isatty())
-    for (path, label), image_id in zip(shown, ids, strict=True):
-        add_labelled(
-            collector,
-            path,
-            image_id,
-            label,
-            missing_allowed=missing_labels == "empty",
-            polygons=polygons,
-        )
+    progress = bar(pairs, title="reading labels", show=sys.stderr.isatty())
+    for (path, label), image_id in zip(progress, ids, strict=True):
+        reader.add(path, image_id, label)
+    reader.report_doubts()
     return collector.finish(cache=cache, strict=strict)
 
 
-def _read_yaml(data: str, split: str, data_root: str | Path) -> tuple[str, list[Path], list[str]]:
-    """Name, folders or list files, and class names of one split of a yaml file."""
-    file = find_path(data, data_root)
-    try:
-        content: Any = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise DataError(f"{file}: wanted yaml: {error}") from error
-    if not isinstance(content, dict) or not content.get(split) or not content.get("names"):
+def _pairs(
+    collector: Collector, sources: Sequence[Path], data_root: str | Path, label_folder: Path | None
+) -> list[tuple[str, str]]:
+    """(image, label file) of every image; notes what was left out."""
+    pairs = []
+    for source in sources:
+        images = find_images(source, data_root)
+        collector.problems += images.problems
+        if source.is_dir() or label_folder is None:
+            folder = source if source.is_dir() else None
+            pairs += [(path, label_path(path, folder, label_folder)) for path in images.paths]
+        else:
+            pairs += _pairs_of_list(images, label_folder)
+    return pairs
+
+
+def _pairs_of_list(images: ImageList, label_folder: Path) -> list[tuple[str, str]]:
+    """(image, label file) of the images of a list, whose labels lie in a folder of their own."""
+    folders = {os.path.dirname(path) for path in images.paths}
+    shared = os.path.commonpath(folders) if len({*map(os.path.isabs, folders)}) == 1 else ""
+    pairs = []
+    for path in images.paths:
+        _, separator, inside = path.rpartition(f"{os.sep}images{os.sep}")
+        bases = [shared, path.removesuffix(inside)] if separator else [shared]
+        places = [label_path(path, Path(base), label_folder) for base in bases]
+        places.append(label_path(path, None, label_folder))
+        pairs.append((path, next((place for place in places if os.path.isfile(place)), places[0])))
+    return pairs
+
+
+def _with_labels(collector: Collector, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs whose label file is there; notes how many images are left out."""
+    kept = [(path, label) for path, label in pairs if os.path.isfile(label)]
+    if len(kept) < len(pairs):
+        path, label = next((path, label) for path, label in pairs if not os.path.isfile(label))
+        message = f"{len(pairs) - len(kept)} image(s) without a label file, such as {label}"
+        collector.report("left out", path, message)
+    return kept
+
+
+@dataclass
+class _Description:
+    """One split of a yaml file.
+
+    Its ``path`` refers to the yaml file's folder or to ``data_root``. Where that leads nowhere, as
+    with the ``path`` of another machine or the ``../train/images`` of Roboflow, the yaml file's
+    folder and ``data_root`` are tried themselves, with and without the leading ``../``.
+
+    Args:
+        name: what messages call the data set.
+        names: of the classes.
+        sources: folders of images or list files.
+        kpt_shape: as in the file.
+    """
+
+    name: str
+    names: list[str]
+    sources: list[Path] = field(default_factory=list)
+    kpt_shape: Any = None
+
+
+def _described(data: str, split: str, data_root: str | Path) -> _Description:
+    """What a yaml file says of one split."""
+    file = find_path(data, data_root, key="data")
+    content: Any = load_yaml(read_text(file, most=4 * MAX_BYTES), str(file), as_text=True)
+    if not isinstance(content, dict):
+        kind = type(content).__name__
+        raise DataError(f"{file}: wanted the keys {split} and names, got {kind}")
+    if isinstance(content.get("data"), dict) and f"{split}_set" in content["data"]:
+        content = content["data"]  # MindYOLO's recipes
+    content = {key: value for key, value in content.items() if value not in _NULL}
+    key = split if split in content else f"{split}_set"
+    if key not in content or "names" not in content:
+        near = closest(split, [word for word in content if word != "names"])
         raise DataError(
-            f"{file}: wanted the keys {split} and names, got "
-            f"{sorted(content) if isinstance(content, dict) else type(content).__name__}"
+            f"{file}: wanted the keys {split} and names, got {shown(sorted(map(str, content)))}"
+            + (f", did you mean split: {shown(near)}?" if near and key not in content else "")
         )
-    names = content["names"]
-    if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise DataError(f"{file}: names must be numbered 0, 1, 2 ..., got {list(names)}")
-        names = [names[label] for label in range(len(names))]
-    folder = (
-        find_path(content["path"], file.parent, data_root) if content.get("path") else file.parent
+    folders = _base_folders(file, content.get("path"), data_root)
+    names = _names(content["names"], file, folders)
+    if "nc" in content and whole(content["nc"]) != len(names):
+        raise DataError(
+            f"{file}: nc is {shown(content['nc'])}, but names has {len(names)} "
+            f"({shown(', '.join(names))}); make them agree"
+        )
+    sources = content[key] if isinstance(content[key], list) else [content[key]]
+    found = [_source(source, folders, f"{file}: {key}") for source in sources]
+    return _Description(f"{file} ({split})", names, found, content.get("kpt_shape"))
+
+
+def _base_folders(file: Path, path: Any, data_root: str | Path) -> list[Path]:
+    """The folders to which the paths of a yaml file may refer, the likeliest first."""
+    homes = [file.parent, Path(data_root)]
+    if path is None:
+        return homes
+    if not isinstance(path, str):
+        raise DataError(f"{file}: path must be a folder, got {shown(path)}")
+    return [Path(os.path.normpath(home / path)) for home in homes] + homes
+
+
+def _source(text: Any, folders: Sequence[Path], where: str) -> Path:
+    """The folder or list file of a split."""
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{where} must be a folder of images or a list file, got {shown(text)}")
+    plain = text.replace("\\", "/")
+    inside = plain
+    while inside.startswith("../"):
+        inside = inside.removeprefix("../")
+    texts = list(dict.fromkeys([text, plain, inside]))
+    for one in texts:
+        try:
+            found = find_path(one, *folders)
+        except MissingFileError:
+            continue
+        if one != text:
+            logger.info("%s: %s is taken for %s", where, shown(text), found)
+        return found
+    tried = ", ".join(str(folder / inside) for folder in dict.fromkeys(folders))
+    raise MissingFileError(
+        f"{where}: no such file or folder: {shown(text, 300)}; looked for {shown(tried, 600)}. "
+        "Give data.root, or correct path in the yaml file"
     )
-    sources = content[split] if isinstance(content[split], list) else [content[split]]
-    return (
-        f"{file} ({split})",
-        [find_path(source, folder, data_root) for source in sources],
-        read_names(names),
+
+
+def _names(names: Any, file: Path, folders: Sequence[Path]) -> list[str]:
+    """The class names of a yaml file: a list, a mapping from 0, 1, 2 ..., or a file."""
+    where = f"{file}: names"
+    if isinstance(names, Mapping):
+        labels = {whole(key): name for key, name in names.items()}
+        if set(labels) != set(range(len(names))):
+            raise DataError(f"{where} must be numbered 0, 1, 2 ..., got {shown(list(names))}")
+        names = [labels[label] for label in range(len(names))]
+    found = read_names(names, *folders, where=where)
+    if isinstance(names, str):
+        logger.info("%s: the %d lines of %s", where, len(found), shown(names))
+    return found
+
+
+def _key_point_numbers(shape: Any, where: str) -> int:
+    """How many numbers follow a box in pose labels of ``kpt_shape``; 0 without one."""
+    if shape is None or shape == []:
+        return 0
+    numbers = [whole(value) for value in shape] if isinstance(shape, Sequence) else []
+    if len(numbers) == 2 and isinstance(shape, list):
+        points, values = numbers
+        if points and values in (2, 3) and 0 < points <= _MOST_KEY_POINTS:
+            return points * values
+    raise DataError(
+        f"{where}: kpt_shape must be the number of key points (1..{_MOST_KEY_POINTS}) and of the "
+        f"values of each (2 or 3), such as [17, 3], got {shown(shape)}"
     )

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext.checkpoint.names import (
+    DEPLOYED,
+    FOLDED,
     InputEvidence,
     NamesTable,
     Recognition,
@@ -34,7 +36,6 @@ BOX_HEADS = {"fuse_ab": "detect.reg_preds_af.0.weight", "plain": "detect.reg_pre
 DISTILL_HEAD = "detect.reg_preds_lrtb.0.weight"
 BINS = REG_MAX + 1  # of each distance's distribution
 EPSILON = 1e-3  # of the norms that deployment folds
-FOLDED = "was folded into a kernel; the norm changes nothing but adds the kernel's bias"
 BRANCH = "was folded into its block's 3x3 kernel; zero"
 CONV_BIAS = "was folded into its norm's beta; zero"
 
@@ -91,11 +92,7 @@ class GoldYOLONames(NamesTable):
                     supplied[place] = reason
                 else:
                     origins[place] = name
-        warning = (
-            f"deployed weights: {layers} folded layers became their training form, with norms that "
-            "change nothing. Evaluation is the same; for fine-tuning set train.freeze_bn=true, or "
-            "start from weights that were not deployed"
-        )
+        warning = DEPLOYED.format(layers=layers)
         return Unfolded(result, origins, supplied, (warning,) if layers else ())
 
     def constants(self, architecture: Mapping[str, Any] | None = None) -> Mapping[str, np.ndarray]:

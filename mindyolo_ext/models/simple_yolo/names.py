@@ -126,7 +126,13 @@ class SimpleYOLONames(NamesTable):
             )
         return {name: _narrow(name, array, float(wanted)) for name, array in tensors.items()}
 
-    def remarks(self, recognition: Recognition, given: Mapping[str, object]) -> list[str]:
+    def remarks(
+        self,
+        recognition: Recognition,
+        given: Mapping[str, object],
+        *,
+        size_given: bool = False,
+    ) -> list[str]:
         if recognition.part:
             own = recognition.keywords["channel_sparsity"]
             return (

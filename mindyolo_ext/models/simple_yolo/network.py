@@ -54,6 +54,7 @@ class _Slope(nn.Cell):
         self.weight = Parameter(Tensor(np.full((1,), 0.25, np.float32)), name="weight")
 
 
+WIDEST_DARKNET = 4  # twice that is 400 million parameters
 ACTIVATIONS = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
@@ -322,7 +323,7 @@ class SimpleYOLO(nn.Cell):
     Args:
         backbone: which of ``variants``.
         num_classes: classes of the head.
-        channel_sparsity: factor of all widths, above 0; at most 1 for a ResNet.
+        channel_sparsity: factor of all widths, above 0; at most 1 for a ResNet, 4 for a darknet.
         assignment: ``single_grid``, ``nearby_grid`` or ``all_grid``; it says how far from its cell
             a box may lie, so decoding depends on it and a checkpoint works with its own alone.
         act: activation, a key of ``ACTIVATIONS``.
@@ -509,10 +510,10 @@ def _check(backbone: str, num_classes: int, sparsity: float, assignment: str, ac
     """Raises: ValueError as ``SimpleYOLO`` says."""
     if num_classes < 1:
         raise ValueError(f"simple_yolo: num_classes must be at least 1, got {num_classes}")
-    if not sparsity > 0 or (backbone != "darknet" and sparsity > 1):
+    if not 0 < sparsity <= (WIDEST_DARKNET if backbone == "darknet" else 1):
         raise ValueError(
-            "simple_yolo: channel_sparsity must be above 0, and at most 1 for a ResNet, got "
-            f"{sparsity} for {backbone}"
+            "simple_yolo: channel_sparsity must be above 0, and at most 1 for a ResNet and "
+            f"{WIDEST_DARKNET} for a darknet, got {sparsity} for {backbone}"
         )
     if assignment not in ASSIGNMENTS:
         raise ValueError(

@@ -6,7 +6,7 @@ import numpy as np
 
 from mindyolo_ext.checkpoint.names import NamesTable, Recognition
 from mindyolo_ext.errors import CheckpointError
-from mindyolo_ext.models.yolo_fastestv2.variants import COCO_ANCHORS, STRIDES
+from mindyolo_ext.models.yolo_fastestv2.variants import COCO_ANCHORS, STRIDES, VARIANTS
 
 _LEVELS = len(STRIDES)
 _DEFAULT_ANCHORS = len(COCO_ANCHORS) // _LEVELS  # per level
@@ -16,6 +16,7 @@ _BACKBONE_ONLY = {
     "stage3.7.branch_main.0.weight",
     "stage4.3.branch_main.5.weight",
 }
+_COCO_CLASSES = 80  # published weights; their anchors and size are the family's
 _WHOLE = {"backbone." + name for name in _BACKBONE_ONLY} | {
     "fpn.conv1x1_2.0.weight",
     "fpn.cls_head_3.block.0.weight",
@@ -69,6 +70,28 @@ class YoloFastestV2Names(NamesTable):
                 [float(w), float(h)] for w, h in zip(anchors[::2], anchors[1::2], strict=True)
             ]
         }
+
+    def remarks(
+        self,
+        recognition: Recognition,
+        given: Mapping[str, object],
+        *,
+        size_given: bool = False,
+    ) -> list[str]:
+        if recognition.part or recognition.num_classes == _COCO_CLASSES:
+            return []
+        wants = []
+        if "anchors" not in given:
+            wants.append("COCO's anchors")
+        if not size_given:
+            wants.append("an input of {}x{}".format(*VARIANTS["yolo_fastestv2"].input_size))
+        if not wants:
+            return []
+        return [
+            f"the file does not say how it was trained; took {' and '.join(wants)}. Trained with "
+            "others, its boxes are wrong: convert it with --data FILE.data, the file it was "
+            "trained with (or --anchors W,H,... for the anchors alone)"
+        ]
 
 
 TABLE = YoloFastestV2Names()

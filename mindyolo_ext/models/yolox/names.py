@@ -188,6 +188,8 @@ def _pixel_variance(stem: str, tensors: Mapping[str, np.ndarray]) -> float | Non
         ("gamma", "beta", "moving_mean", "moving_variance"),
     )
     names = next((group for group in leaves if f"{stem}.bn.{group[3]}" in tensors), None)
+    if f"{stem}.conv.bias" in tensors:  # the norm was folded into the kernels
+        return _variance_over_squares(tensors[f"{stem}.conv.weight"], 1.0)
     if names is None or any(f"{stem}.bn.{leaf}" not in tensors for leaf in names):
         return None
     shift, mean, variance = (
@@ -195,10 +197,16 @@ def _pixel_variance(stem: str, tensors: Mapping[str, np.ndarray]) -> float | Non
     )
     if not shift.any() and not mean.any():
         return None
-    kernels = np.asarray(tensors[f"{stem}.conv.weight"], np.float64)
+    return _variance_over_squares(tensors[f"{stem}.conv.weight"], variance)
+
+
+def _variance_over_squares(kernels: np.ndarray, variance: np.ndarray | float) -> float | None:
+    """Median of the variances over the squared norms of the kernels; None if all are zero."""
+    kernels = np.asarray(kernels, np.float64)
     squares = (kernels**2).sum(tuple(range(1, kernels.ndim)))
     used = squares > 0
-    return float(np.median(variance[used] / squares[used])) if used.any() else None
+    ratios = np.broadcast_to(variance, squares.shape)[used] / squares[used]
+    return float(np.median(ratios)) if used.any() else None
 
 
 TABLE = YOLOXNames()

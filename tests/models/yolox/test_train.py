@@ -13,7 +13,7 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, s
 from mindyolo_ext.config import load_config, override
 from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import has_folded_norms
-from mindyolo_ext.engine.train import train
+from mindyolo_ext.engine.train import _Run, train
 from mindyolo_ext.models.registry import create_model
 
 SPLITS = [
@@ -72,15 +72,15 @@ def test_folded_weights_are_noticed(tmp_path, caplog):
             f"data.root={data}",
             *SPLITS,
             "data.workers=0",
-            "train.epochs=0",
+            "train.epochs=1",
             "train.run_eval=false",
             f"train.weight={tmp_path / 'folded.ckpt'}",
         ],
     )
-    train(config, tmp_path / "run")
+    _Run(config, tmp_path / "run", False)
     assert "its batch norms are identities" in caplog.text
     caplog.clear()
-    train(override(config, ["train.freeze_bn=true"]), tmp_path / "frozen")
+    _Run(override(config, ["train.freeze_bn=true"]), tmp_path / "frozen", False)
     assert "identities" not in caplog.text
 
 

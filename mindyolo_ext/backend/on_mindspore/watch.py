@@ -1,0 +1,175 @@
+"""Watches the ranks that ``msrun`` started on this machine, beside MindSpore's scheduler.
+
+``msrun`` itself says only that some process ended, and the scheduler waits half a minute for a
+heartbeat. Without ``--join`` nobody would end the other ranks at all. The scheduler keeps Python
+from running anything else, so it has a process of its own. Linux only; elsewhere the heartbeats
+have to do.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_SEARCH_SECONDS = 1.0  # between two looks for further ranks
+_GRACE_SECONDS = 3.0  # for the other ranks to end in order
+_SAME_RUN = ("MS_SCHED_HOST", "MS_SCHED_PORT")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process to watch.
+
+    Args:
+        pid, handle: its number, and the handle that becomes readable when it ends.
+        name: for messages, ``rank 1``.
+        log: file that its output goes to, empty if unknown.
+    """
+
+    pid: int
+    handle: int
+    name: str
+    log: str
+
+
+def serve_and_watch(scheduler: Sequence[str]) -> int:
+    """Run MindSpore's scheduler until it ends, and end the run, with a message, as soon as one of
+    its ranks fails. Returns the scheduler's exit code, 1 if a rank failed.
+
+    Args:
+        scheduler: command of the scheduler.
+    """
+    with subprocess.Popen(scheduler, stdin=subprocess.DEVNULL) as process:
+        try:
+            if not hasattr(os, "pidfd_open") or not _PROC.is_dir():
+                return process.wait()
+            return _Watch(process).run()
+        finally:
+            process.kill()
+
+
+class _Watch:
+    """The ranks of this run that were found so far, and ``msrun`` while it waits for them."""
+
+    def __init__(self, scheduler: subprocess.Popen):
+        self.scheduler = scheduler
+        self.handle = os.pidfd_open(scheduler.pid)
+        self.ranks: dict[int, Process] = {}
+        self.gone: set[int] = set()
+        self.launcher = _launcher()
+
+    def run(self) -> int:
+        """Wait until a process ends; look for further ranks now and then. Returns an exit code."""
+        while True:
+            self._find()
+            watched = [*self.ranks.values(), *filter(None, [self.launcher])]
+            by_handle = {process.handle: process for process in watched}
+            ready, _, _ = select.select([self.handle, *by_handle], [], [], _SEARCH_SECONDS)
+            for process in filter(None, map(by_handle.get, ready)):
+                problem = self._problem(process)
+                if problem:
+                    sys.stdout.write(f"ERROR: {problem}\n")  # msrun shows lines with this word
+                    sys.stdout.flush()
+                    self._end_ranks()
+                    return 1
+            if self.handle in ready:
+                return self.scheduler.wait()
+
+    def _find(self) -> None:
+        """Add the ranks that were started since the last look."""
+        wanted = {key: os.environ.get(key) for key in _SAME_RUN}
+        for entry in _PROC.iterdir():
+            if not entry.name.isdecimal() or int(entry.name) in {*self.ranks, *self.gone}:
+                continue
+            values = _environment(entry)
+            if values.get("MS_ROLE") != "MS_WORKER" or any(
+                values.get(key) != value for key, value in wanted.items()
+            ):
+                continue
+            process = _opened(int(entry.name), f"rank {values.get('RANK_ID', '?')}")
+            # a child of a rank, such as a loader's worker, has its environment but is none
+            if process is not None and not _is_child_of(entry, self.ranks):
+                self.ranks[process.pid] = process
+
+    def _problem(self, process: Process) -> str:
+        """Why the run has to end now that ``process`` has; empty if it is only done."""
+        if process is self.launcher:
+            return "msrun has ended before its ranks; they are ended too"
+        del self.ranks[process.pid]
+        self.gone.add(process.pid)
+        status = _exit_status(process.pid)
+        if not status:
+            return ""
+        number = status & 127
+        how = f"was killed by signal {number}" if number else f"has exit code {status >> 8}"
+        log = f"; its log: {process.log}" if process.log else ""
+        return f"{process.name} (process {process.pid}) {how}; the other ranks are ended{log}"
+
+    def _end_ranks(self) -> None:
+        """Let the other ranks end in order, and kill those that do not."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in self.ranks.values():
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process.handle, number)
+            until = time.monotonic() + _GRACE_SECONDS
+            for process in self.ranks.values():
+                select.select([process.handle], [], [], max(0.0, until - time.monotonic()))
+
+
+def _launcher() -> Process | None:
+    """``msrun``, if it started this process and waits for it."""
+    parent = os.getppid()
+    try:
+        command = (_PROC / str(parent) / "cmdline").read_bytes()
+    except OSError:
+        return None
+    return _opened(parent, "msrun") if b"msrun" in command else None
+
+
+def _opened(pid: int, name: str) -> Process | None:
+    """The process as one to watch, None if it is gone."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        log = os.readlink(_PROC / str(pid) / "fd" / "1")
+    except OSError:
+        log = ""
+    return Process(pid, handle, name, log if log.startswith("/") else "")
+
+
+def _environment(entry: Path) -> dict[str, str]:
+    """Environment variables of a process, none if they are not ours to read."""
+    try:
+        text = (entry / "environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
+    return dict(part.split("=", 1) for part in text.split("\0") if "=" in part)
+
+
+def _stat(entry: Path) -> list[str]:
+    """The fields of proc(5)'s ``stat`` from the third on, empty for a process that is gone."""
+    try:
+        return (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _is_child_of(entry: Path, ranks: dict[int, Process]) -> bool:
+    """Whether one of ``ranks`` started the process."""
+    fields = _stat(entry)
+    return not fields or int(fields[1]) in ranks
+
+
+def _exit_status(pid: int) -> int:
+    """How a process ended, as ``wait`` gives it; 0 if somebody else has asked first."""
+    fields = _stat(_PROC / str(pid))
+    return int(fields[-1]) if fields and fields[0] == "Z" else 0

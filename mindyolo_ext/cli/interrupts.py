@@ -1,0 +1,99 @@
+"""Ctrl-C and SIGTERM: both end a command with one line and exit code 130, whenever they come.
+
+Loads nothing else, so that the handlers are there before the imports that take seconds.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOPPED = 130  # exit code
+GRACE_SECONDS = 8.0  # for a command to end in order
+MESSAGE = "stopped by Ctrl-C or SIGTERM; what was saved stays (train.py continues with --resume)"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _State:
+    """Whether the command is being stopped; one per process."""
+
+    stopping = False
+
+
+@contextmanager
+def handled(*, for_good: bool) -> Iterator[None]:
+    """Both signals raise KeyboardInterrupt inside.
+
+    A running graph answers Ctrl-C by sending the process SIGTERM, and job schedulers send it: both
+    end the run in order. During an import, where frameworks swallow the exception or crash with it,
+    the second time, and when the program does not get to it, the process ends at once. Only the
+    main thread may set handlers, so a call from another thread leaves them alone.
+
+    Args:
+        for_good: keep the handlers, because the process ends with this command; otherwise those
+            from before are put back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _State.stopping = False
+    if for_good:
+        _watch()
+    before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items() if not for_good else ():
+            # None: set outside Python
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _watch() -> None:
+    """Start a thread that ends the process some time after a signal, if it has not ended then: a
+    compilation, or a sum over ranks of which one is gone, keeps the handler waiting.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while os.read(reading, 1)[0] not in _SIGNALS:
+            pass
+        time.sleep(GRACE_SECONDS)
+        sys.stdout.write(f"error: {MESSAGE}\n")
+        leave(STOPPED)
+
+    threading.Thread(target=wait, name="watch signals", daemon=True).start()
+
+
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    """Signal handler. Raises: KeyboardInterrupt, if the process does not end at once."""
+    if _State.stopping:
+        leave(STOPPED)
+    if _is_importing(frame):
+        sys.stdout.write(f"error: {MESSAGE}\n")
+        leave(STOPPED)
+    _State.stopping = True
+    raise KeyboardInterrupt
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether an import is under way in ``frame`` or its callers."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def leave(status: int) -> None:
+    """End this process, and with several ranks all of them, without tidying up."""
+    launch = sys.modules.get("mindyolo_ext.backend.launch")
+    if launch is not None and hasattr(launch, "abort"):  # else it is being imported
+        launch.abort(status)
+    sys.stdout.flush()
+    os._exit(status)

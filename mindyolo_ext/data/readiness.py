@@ -1,0 +1,175 @@
+"""Whether data sets can be trained on and evaluated: what needs no pixels, for training and for
+``check-data`` alike.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from mindyolo_ext.class_match import Relation, listed, match_classes
+from mindyolo_ext.data.collector import raise_faults
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
+from mindyolo_ext.data.types import Problem
+from mindyolo_ext.errors import shown
+
+logger = logging.getLogger(__name__)
+_MANY = 0.5  # the share of images or boxes above which a fault is the set's, not a box's
+
+
+def require_ready(train: Dataset, val: Dataset | None = None) -> None:
+    """Log the doubts of ``check_before_training``. Raises: DataError that lists its faults."""
+    problems = check_before_training(train, val)
+    for problem in problems:
+        if not problem.fatal:
+            logger.warning("%s: %s", shown(problem.where, 400), shown(problem.message, 400))
+    raise_faults("data", problems)
+
+
+def check_before_training(train: Dataset, val: Dataset | None = None) -> list[Problem]:
+    """What a training on ``train`` with evaluations on ``val`` would stop at or learn wrongly.
+
+    The labels have been read; no image is opened. Faults of single files and boxes are not here
+    but in ``Dataset.problems``.
+
+    Args:
+        train: images to train on.
+        val: images to evaluate on, None without evaluation.
+
+    Returns: faults of the set as a whole (``Problem.fatal``), and doubts.
+    """
+    problems = check_boxes(train) + _unused_classes(train)
+    if val is not None:
+        problems += check_before_evaluation(val, train)
+    return list(dict.fromkeys(problems))
+
+
+def check_before_evaluation(val: Dataset, train: Dataset | None = None) -> list[Problem]:
+    """What an evaluation on ``val`` of a network that learns from ``train`` would stop at or
+    measure wrongly; likewise.
+    """
+    problems = check_boxes(val, evaluated=True)
+    if train is not None:
+        problems += check_classes(train.class_names, val, train.name) + _shared_images(train, val)
+    return problems
+
+
+def check_boxes(dataset: Dataset, *, evaluated: bool = False) -> list[Problem]:
+    """Whether enough boxes came through: without one, or where most were lost, nothing is learnt
+    or measured.
+
+    Args:
+        evaluated: whether the set is for evaluation instead of training.
+    """
+    counts = dataset.problem_counts()
+    boxes = int(dataset.boxes_per_image().sum())
+    if not boxes:
+        way_out = "; train.run_eval=false trains without evaluation" if evaluated else ""
+        message = f"wanted at least one box, got none{_why(dataset)}{way_out}"
+        return [_fault("no boxes", dataset, message)]
+    labelled = int((dataset.boxes_per_image() > 0).sum()) + counts["lost boxes"]
+    if counts["lost boxes"] > _MANY * labelled:
+        message = f"{counts['lost boxes']} of {labelled} images with labels lost all their boxes"
+        return [_fault("most boxes lost", dataset, message + _units(dataset))]
+    if counts["far box"] > _MANY * (boxes + counts["dropped box"]):
+        message = f"{counts['far box']} boxes reach far outside their images"
+        return [_fault("most boxes lost", dataset, message + _units(dataset))]
+    unlabelled = counts["no label file"]
+    if unlabelled > _MANY * len(dataset):
+        message = f"{unlabelled} of {len(dataset)} images have no label file"
+        return [
+            _doubt(dataset, message + _first(dataset, "no label file", "the first is wanted at"))
+        ]
+    return []
+
+
+def check_classes(wanted: Sequence[str], dataset: Dataset, owner: str) -> list[Problem]:
+    """Whether the classes of ``dataset`` are the ``wanted`` ones, those of ``owner``."""
+    match = match_classes(wanted, dataset.class_names)
+    its = f"{owner} has {len(wanted)} ({listed(wanted)}), this {len(dataset.class_names)} "
+    its += f"({listed(dataset.class_names)})"
+    if match.relation is Relation.REORDERED:
+        message = f"the classes of {owner} in another order, which are matched by name: {its}"
+        return [_doubt(dataset, message)]
+    if match.relation is Relation.DIFFERENT or len(wanted) != len(dataset.class_names):
+        difference = match.difference(owner, "this set")
+        message = f"wanted the classes of {owner}, got others: {its}"
+        message += f"; {difference}" if difference else ""
+        return [_fault("other classes", dataset, f"{message}. Both must name the same classes")]
+    return []
+
+
+def check_recipe_classes(
+    dataset: Dataset, class_names: Sequence[str], num_classes: int | None
+) -> list[Problem]:
+    """Whether the classes are those of the recipe's ``data`` section, where it says any."""
+    own = len(dataset.class_names)
+    if class_names:
+        return check_classes(class_names, dataset, "data.class_names")
+    if num_classes and num_classes != own:
+        message = f"has {own} classes ({listed(dataset.class_names)}), data.num_classes is "
+        return [_fault("other classes", dataset, f"{message}{num_classes}")]
+    return []
+
+
+def _why(dataset: Dataset) -> str:
+    """A reason why no box is there."""
+    counts = dataset.problem_counts()
+    if not len(dataset):
+        return f", for there is no image ({', '.join(IMAGE_SUFFIXES)})"
+    if counts["no label file"] == len(dataset):
+        first = _first(dataset, "no label file", "the first was looked for at")
+        return f", for no image has a label file{first}; the key labels says where they lie"
+    if counts["lost boxes"]:
+        return f", for all lie outside of their images{_units(dataset)}"
+    if dataset.max_boxes() == 0 and any(len(dataset.labels(i)) for i in range(len(dataset))):
+        return ", for all are crowds or difficult and are ignored"
+    if any(problem.fatal for problem in dataset.problems):
+        return ", see its other faults"
+    return f": the labels of its {len(dataset)} image(s) are empty"
+
+
+def _units(dataset: Dataset) -> str:
+    """What the units of the boxes may be instead, with the first such box."""
+    kind = "far box" if dataset.problem_counts()["far box"] else "dropped box"
+    first = _first(dataset, kind, "the first:")
+    if dataset.relative:
+        return (
+            f"{first}. Labels are fractions of width and height, 0..1; are these pixels? Divide "
+            "x by the width and y by the height"
+        )
+    return f"{first}. Labels are pixels of the image; were the images scaled, or are these others?"
+
+
+def _first(dataset: Dataset, kind: str, words: str) -> str:
+    """``; WORDS PLACE`` of the first problem of a kind, empty if there is none."""
+    found = next((p for p in dataset.problems if p.kind == kind), None)
+    return "" if found is None else f"; {words} {found.where}"
+
+
+def _unused_classes(dataset: Dataset) -> list[Problem]:
+    """Classes that nothing can be learnt about."""
+    counts = dataset.class_counts()
+    unused = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]
+    if not unused or not counts.any():
+        return []
+    message = f"{len(unused)} of {len(counts)} classes have no box to train on: {listed(unused)}"
+    return [_doubt(dataset, message)]
+
+
+def _shared_images(train: Dataset, val: Dataset) -> list[Problem]:
+    """Images that are trained on and evaluated: the result will flatter."""
+    shared = set(train.paths) & set(val.paths)
+    if not shared:
+        return []
+    message = f"{len(shared)} of {len(val)} images are trained on too, such as {min(shared)}"
+    return [_doubt(val, message)]
+
+
+def _fault(kind: str, dataset: Dataset, message: str) -> Problem:
+    return Problem(kind, dataset.name, message)
+
+
+def _doubt(dataset: Dataset, message: str) -> Problem:
+    return Problem("doubtful set", dataset.name, message)

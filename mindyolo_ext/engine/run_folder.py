@@ -1,0 +1,179 @@
+"""The folder of a run belongs to one process at a time, and holds no half-written files.
+
+The lock is the operating system's (``flock``) on a file in the folder, so it ends with the process,
+however that ends. File systems without such locks get the file alone, with the process that made it
+written inside; it counts as long as that process lives.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mindyolo_ext.atomic import UNFINISHED
+from mindyolo_ext.errors import ExistingFileError, WriteError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other runs out of ``folder``, which is made if it is missing.
+
+    What killed processes left half written in it and in ``weights`` is deleted: nobody else can be
+    writing there. A folder that was made and stays empty goes at the end.
+
+    Raises: ExistingFileError if another run is going on there; WriteError if the disk refuses.
+    """
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _acquire(folder)
+    except ExistingFileError:
+        raise
+    except OSError as error:
+        raise WriteError(
+            f"{folder}: cannot be the folder of a run ({error.strerror or error}); choose another "
+            "--save_dir"
+        ) from error
+    try:
+        _remove_unfinished(folder)
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        os.close(handle)
+        if is_new:
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def _acquire(folder: Path) -> int:
+    """The open lock file of ``folder``, which keeps the lock until it is closed.
+
+    Raises: ExistingFileError if another process has it.
+    """
+    path = folder / LOCK
+    while True:
+        handle, is_ours = _open(path)
+        try:
+            if not _lock(handle):
+                if not is_ours and _is_running(_owner(path)):
+                    raise _in_use(folder, needs_deleting=True)
+                if not is_ours:
+                    path.unlink(missing_ok=True)  # of a process that is gone
+            if _is_still(path, handle):
+                os.truncate(handle, 0)
+                os.pwrite(handle, json.dumps(_this_process()).encode(), 0)
+                return handle
+        except BlockingIOError:
+            os.close(handle)
+            raise _in_use(folder) from None
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its run ended and deleted it before we had the lock
+
+
+def _open(path: Path) -> tuple[int, bool]:
+    """The file, open, and whether it is new."""
+    with contextlib.suppress(FileExistsError):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666), False
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file; False if its file system has no locks.
+
+    Raises: BlockingIOError if another process has the lock.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            raise BlockingIOError(error.errno, error.strerror) from error
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    return True
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Whether the open file is the one that ``path`` names now."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _this_process() -> dict[str, object]:
+    """What a lock file says about who has it."""
+    pid = os.getpid()
+    return {"process": pid, "host": socket.gethostname(), "started": _started(pid)}
+
+
+def _started(pid: int) -> str:
+    """When a process of this machine began, in ticks since the machine did; empty if unknown.
+
+    It tells a process from a later one with the same number.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return text.rpartition(")")[2].split()[19]  # field 22 of proc(5); the name may hold spaces
+
+
+def _owner(path: Path) -> dict[str, object]:
+    """What a lock file says; empty for one that says nothing."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_running(owner: dict[str, object]) -> bool:
+    """Whether the process that made a lock file may still live; on another machine it may."""
+    pid = owner.get("process")
+    if not isinstance(pid, int):
+        return True  # it may be writing its name this moment
+    if owner.get("host") != socket.gethostname():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return owner.get("started") in ("", _started(pid))
+
+
+def _in_use(folder: Path, *, needs_deleting: bool = False) -> ExistingFileError:
+    """The error for a folder that another run has."""
+    owner = _owner(folder / LOCK)
+    who = f" (process {owner['process']} on {owner.get('host')})" if "process" in owner else ""
+    return ExistingFileError(
+        f"{folder} is in use: another run{who} is writing to it; wait until it has ended, or "
+        "choose another --save_dir"
+        + (f". If that run is gone, delete {folder / LOCK}" if needs_deleting else "")
+    )
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Delete the files that killed processes left half written."""
+    for place in (folder, folder / "weights"):
+        for unfinished in place.glob(UNFINISHED):
+            unfinished.unlink(missing_ok=True)

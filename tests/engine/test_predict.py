@@ -1,0 +1,233 @@
+"""``predict_sources`` with a detector that finds one box per picture: what becomes of the files."""
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mindyolo_ext.data.image_file import read_image, write_image
+from mindyolo_ext.engine import predict
+from mindyolo_ext.engine.predict import Detections, predict_sources
+from mindyolo_ext.errors import DataError, DeviceError, UsageError, WriteError
+
+HEIGHT, WIDTH = 48, 64
+
+
+class OneBox:
+    """Finds the upper left quarter of every picture."""
+
+    def routing(self) -> str:
+        return ""
+
+    def predict(self, image: Path | np.ndarray) -> Detections:
+        picture = image if isinstance(image, np.ndarray) else read_image(image)
+        height, width = picture.shape[:2]
+        box = np.array([[0, 0, width / 2, height / 2]], np.float32)
+        return Detections(picture, box, np.array([0.9], np.float32), np.array([0]), ["cat"])
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+
+def draw(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+
+
+def make_video(path: Path, code: str, frames: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 25.0, (WIDTH, HEIGHT))
+    for _ in range(frames):
+        writer.write(np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
+    writer.release()
+
+
+def written(folder: Path) -> dict[str, list]:
+    return json.loads((folder / "predictions.json").read_text(encoding="utf-8"))
+
+
+def test_bad_pictures_are_left_out_and_everything_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    draw(source / "a.jpg", source / "z.png", source / "sub" / "b.jpg")
+    (source / "empty.png").touch()
+    (source / "link.png").symlink_to("nowhere")
+    os.mkfifo(source / "pipe.png")
+    (source / "video.mp4").write_bytes(b"no video")
+    (source / "k.heic").touch()
+    rows = predict_sources(OneBox(), source, out)
+    assert list(rows) == ["a.jpg", "z.png"]
+    assert written(out) == rows
+    assert sorted(os.listdir(out)) == ["a.jpg", "predictions.json", "z.png"]
+    for name in ("empty.png", "link.png", "pipe.png", "video.mp4"):
+        assert f"{source / name}: " in caplog.text
+    assert "not looked at: 1 files of other suffixes (1 with .heic): k.heic; 1 sub" in caplog.text
+    assert "2 files, 2 rows, 4 left out" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError, MemoryError, cv2.error, OSError, UsageError])
+def test_whatever_one_picture_raises_the_others_go_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: type[Exception]
+) -> None:
+    draw(*(tmp_path / "in" / f"{name}.png" for name in "abc"))
+
+    class Refusing(OneBox):
+        def predict(self, image: Path | np.ndarray) -> Detections:
+            if Path(image).name == "b.png":
+                raise error("this one")
+            return super().predict(image)
+
+    rows = predict_sources(Refusing(), tmp_path / "in", tmp_path / "out")
+    assert list(rows) == ["a.png", "c.png"]
+    assert f"left out: {tmp_path / 'in' / 'b.png'}: this one" in caplog.text
+
+
+def test_box_that_is_not_finite_does_not_spoil_the_rest(tmp_path: Path) -> None:
+    draw(tmp_path / "in" / "a.png", tmp_path / "in" / "b.png")
+
+    class Overflowing(OneBox):
+        def predict(self, image: Path | np.ndarray) -> Detections:
+            found = super().predict(image)
+            if Path(image).name == "a.png":
+                found.scores[0] = np.nan
+            return found
+
+    assert list(predict_sources(Overflowing(), tmp_path / "in", tmp_path / "out")) == ["b.png"]
+    assert list(written(tmp_path / "out")) == ["b.png"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DeviceError])
+def test_what_was_found_before_an_interruption_is_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    draw(*(tmp_path / "in" / f"{name}.png" for name in "abc"))
+
+    class Stopping(OneBox):
+        def predict(self, image: Path | np.ndarray) -> Detections:
+            if Path(image).name == "b.png":
+                raise error
+            return super().predict(image)
+
+    with pytest.raises(error):
+        predict_sources(Stopping(), tmp_path / "in", tmp_path / "out")
+    assert list(written(tmp_path / "out")) == ["a.png"]
+    assert "stopped after 1 of 3 files" in caplog.text
+
+
+def test_nothing_readable_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    with pytest.raises(DataError, match="none of 1 files could be read; the first: .*a.png: "):
+        predict_sources(OneBox(), tmp_path / "a.png", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_boxes_stay_when_the_copy_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw(tmp_path / "in" / "a.png")
+    make_video(tmp_path / "in" / "b.avi", "MJPG", 3)
+
+    def refuse(path: Path, _: np.ndarray) -> None:
+        raise WriteError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(predict, "write_image", refuse)
+    monkeypatch.setattr("mindyolo_ext.engine.video._count_frames", lambda _: 0)
+    rows = predict_sources(OneBox(), tmp_path / "in", tmp_path / "out")
+    assert {name: len(value) for name, value in rows.items()} == {"a.png": 1, "b.avi": 3}
+    assert os.listdir(tmp_path / "out") == ["predictions.json"]
+    assert caplog.text.count("boxes kept, but no annotated copy: ") == 2
+    assert "0 left out, 2 without a copy" in caplog.text
+
+
+def test_source_that_means_nothing_does_not_end_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw(tmp_path / "a.png")
+    (tmp_path / "notes.txt").touch()
+    rows = predict_sources(OneBox(), sorted(tmp_path.iterdir()), tmp_path / "out")
+    assert list(rows) == ["a.png"]
+    assert f"left out: {tmp_path / 'notes.txt'}: wanted a picture" in caplog.text
+    assert "1 files, 1 rows, 1 left out" in caplog.text
+
+
+def test_second_run_takes_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw(Path("x/a.png"), Path("y/a.png"))
+    for source in "xy":
+        predict_sources(OneBox(), source)
+    assert "runs/predict is left as it is; these results go to runs/predict2" in caplog.text
+    for source in "xy":
+        predict_sources(OneBox(), source, "mine")
+    folders = ("runs/predict", "runs/predict2", "mine", "mine2")
+    assert all(sorted(os.listdir(f)) == ["a.png", "predictions.json"] for f in folders)
+
+
+def test_pictures_of_one_name(tmp_path: Path) -> None:
+    draw(*(tmp_path / "in" / place / "a.png" for place in (".", "p", "q/r")))
+    rows = predict_sources(OneBox(), tmp_path / "in" / "**" / "*.png", tmp_path / "out")
+    assert list(rows) == list(written(tmp_path / "out")) == ["a.png", "p/a.png", "q/r/a.png"]
+    assert all((tmp_path / "out" / name).is_file() for name in rows)
+
+
+def test_videos_of_one_stem(tmp_path: Path) -> None:
+    make_video(tmp_path / "in" / "clip.avi", "MJPG", 2)
+    make_video(tmp_path / "in" / "clip.mp4", "mp4v", 3)
+    rows = predict_sources(OneBox(), tmp_path / "in", tmp_path / "out")
+    assert {name: len(frames) for name, frames in rows.items()} == {"clip.avi": 2, "clip.mp4": 3}
+    for name, frames in (("clip.avi.mp4", 2), ("clip.mp4", 3)):
+        copy = cv2.VideoCapture(str(tmp_path / "out" / name))
+        assert copy.get(cv2.CAP_PROP_FRAME_COUNT) == frames
+
+
+def test_unreadable_frame_is_null_and_the_copy_keeps_its_length(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.avi"
+    make_video(path, "MJPG", 5)
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"00dc", content.index(b"00dc", content.index(b"movi")) + 1) + 8
+    end = content.index(b"00dc", begin)
+    content[begin:end] = bytes(end - begin)
+    path.write_bytes(content)
+    rows = predict_sources(OneBox(), path, tmp_path / "out")
+    assert [frame is None for frame in rows["a.avi"]] == [False, True, False, False, False]
+    assert "a.avi: 4 of 5 announced frames could be read" in caplog.text
+    copy = cv2.VideoCapture(str(tmp_path / "out" / "a.mp4"))
+    assert copy.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+
+
+def test_name_that_is_no_utf8_and_one_with_control_characters(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = b"\xd5\xd5.png"
+    draw(tmp_path / "in" / os.fsdecode(raw), tmp_path / "in" / "a\nb\x1b[31m.png")
+    (tmp_path / "in" / "c\nd.png").touch()
+    predict_sources(OneBox(), tmp_path / "in", tmp_path / "out")
+    assert {os.fsencode(name) for name in written(tmp_path / "out")} == {raw, b"a\nb\x1b[31m.png"}
+    assert raw in os.listdir(os.fsencode(tmp_path / "out"))
+    assert r"c\nd.png: wanted a readable image" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        [[1, 2, 3]],
+    ],
+)
+def test_array_that_is_no_picture(image: object) -> None:
+    with pytest.raises(UsageError, match="predict: wanted "):
+        predict.Detector.predict(None, image)

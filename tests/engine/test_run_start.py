@@ -1,0 +1,126 @@
+"""What a training does before its first step: its folder, its classes, the run it goes on with."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mindyolo_ext.backend import launch
+from mindyolo_ext.backend.parameters import parameter_values
+from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
+from mindyolo_ext.config import Config, config_from_mapping, load_config, override
+from mindyolo_ext.engine.run_folder import locked
+from mindyolo_ext.engine.train import _Run, train
+from mindyolo_ext.errors import ConfigError, ExistingFileError, MissingFileError
+from mindyolo_ext.models.registry import create_model
+
+
+@pytest.fixture(scope="module")
+def config(shapes_folder: Path) -> Config:
+    launch.start("CPU", graph_mode=False, seed=0)
+    split = {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"}
+    return config_from_mapping(
+        {
+            "model": {"name": "yolo_fastestv2"},
+            "input": {"size": [64, 64]},
+            "data": {
+                "root": str(shapes_folder),
+                "train": split,
+                "augment": ["resize"],
+                "workers": 0,
+            },
+            "train": {"epochs": 2, "per_batch_size": 4, "run_eval": False},
+        }
+    )
+
+
+def checkpoint(path: Path, names: list[str], **more: object) -> Path:
+    """Fresh weights of the recipe's network, for classes of these names."""
+    model = create_model("yolo_fastestv2", num_classes=len(names))
+    metadata = CheckpointMetadata(
+        "yolo_fastestv2",
+        len(names),
+        names,
+        replace(model.input_spec, size=(64, 64)),
+        dict(model.architecture),
+        **more,
+    )
+    save_checkpoint(path, parameter_values(model), metadata)
+    return path
+
+
+def finished(folder: Path, config: Config, names: list[str]) -> Path:
+    """The last checkpoint of a run that has done all epochs of ``config``."""
+    state = {
+        "updates": 8,
+        "best_epoch": -1,
+        "best_fitness": -1.0,
+        "world_size": 1,
+        "per_batch_size": config.train.per_batch_size,
+        "config": config.to_yaml(),
+    }
+    return checkpoint(
+        folder / "weights" / "last.ckpt",
+        names,
+        epoch=config.train.epochs - 1,
+        extra={"training": state},
+    )
+
+
+def names_of(config: Config, tmp_path: Path) -> list[str]:
+    return _Run(config, tmp_path / "names", False).dataset.class_names
+
+
+def test_fine_tuning_takes_the_order_of_the_checkpoint(config, tmp_path, caplog):
+    names = names_of(config, tmp_path)
+    weight = checkpoint(tmp_path / "w.ckpt", [name.upper() for name in names[::-1]])
+    tuning = override(config, [f"train.weight={weight}"])
+    run = _Run(tuning, tmp_path / "run", False)
+    assert run.dataset.class_names == names[::-1] and "order of the checkpoint" in caplog.text
+    plain = _Run(config, tmp_path / "plain", False)
+    for index in range(len(plain.dataset)):
+        assert [names[label] for label in plain.dataset.labels(index)] == [
+            names[::-1][label] for label in run.dataset.labels(index)
+        ]
+    assert load_config(tmp_path / "run" / "config.yaml").data.class_names == names[::-1]
+
+
+def test_a_finished_run_is_left_as_it_is(config, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    last = finished(tmp_path / "run", config, names_of(config, tmp_path))
+    before = last.read_bytes()
+    result = train(config, tmp_path / "run", resume=True)
+    assert result.best_epoch == -1 and "nothing is left to do" in caplog.text
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["weights"]
+    assert last.read_bytes() == before
+
+
+def test_another_recipe_does_not_touch_the_run(config, tmp_path):
+    names = names_of(config, tmp_path)
+    last = finished(tmp_path / "run", override(config, ["train.epochs=1"]), names)
+    with pytest.raises(ConfigError, match="train.optimizer.lr: 0.01 before, 0.5 now"):
+        train(override(config, ["train.optimizer.lr=0.5"]), tmp_path / "run", resume=True)
+    finished(tmp_path / "run", override(config, ["train.epochs=1"]), names[::-1])
+    with pytest.raises(ConfigError, match="in another order"):
+        train(config, tmp_path / "run", resume=True)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["weights"]
+    assert load_checkpoint(last)[1].epoch == 0
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_read(config, tmp_path):
+    elsewhere = override(config, ["data.root=/nowhere"])
+    with locked(tmp_path), pytest.raises(ExistingFileError, match="is in use"):
+        train(elsewhere, tmp_path)
+
+
+def test_a_run_that_cannot_go_on_says_what_there_is(config, tmp_path):
+    with pytest.raises(MissingFileError, match="nothing to go on from. Without --resume a new run"):
+        train(config, tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+    finished(tmp_path / "run", config, ["a", "b", "c"])
+    other = override(config, ["train.checkpoint_format=safetensors"])
+    with pytest.raises(
+        MissingFileError, match="last.ckpt does: --set train.checkpoint_format=ckpt"
+    ):
+        train(other, tmp_path / "run", resume=True)
