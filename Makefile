@@ -8,6 +8,7 @@ TORCH_VENV := .venv-torch
 TORCH_BIN := $(TORCH_VENV)/bin
 TORCH_STAMP := $(TORCH_VENV)/.installed
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH ?= torch>=2.4
 SEED ?= 0
 
 .PHONY: demo test test-torch test-all fuzz lint tables clean
@@ -47,13 +48,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-# TORCH_INDEX has builds for CPUs; elsewhere torch brings gigabytes of CUDA along
+# TORCH_INDEX has builds for CPUs; those of PyPI bring gigabytes of CUDA along
 $(TORCH_STAMP): pyproject.toml tests/torch_packages.py
 	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(TORCH_BIN)/python || $(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	$(TORCH_BIN)/python tests/torch_packages.py > $(TORCH_VENV)/packages.txt
-	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --extra-index-url $(TORCH_INDEX) -r $(TORCH_VENV)/packages.txt
+	-$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)'
+	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check -r $(TORCH_VENV)/packages.txt
 	touch $@
 
 clean:

@@ -353,7 +353,20 @@ def scatter_update(
 
 def constexpr(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator of what is computed once for the same arguments. Nobody may write to it."""
-    return functools.lru_cache(maxsize=256)(function)
+    cached = functools.lru_cache(maxsize=256)(function)
+
+    @functools.wraps(function)
+    def constant(*arguments: Any) -> Any:
+        return cached(*(_plain(argument) for argument in arguments))
+
+    return constant
+
+
+def _plain(argument: Any) -> Any:
+    """``argument`` with numbers for tensors, which is what sizes are while a file is exported."""
+    if isinstance(argument, tuple):
+        return tuple(_plain(part) for part in argument)
+    return argument.item() if isinstance(argument, torch.Tensor) else argument
 
 
 class Conv2D:
