@@ -31,15 +31,37 @@ def write_graph(
         path: its suffix is ``.onnx``.
         description: left out of ONNX files.
     """
+    names = [f"input{i}" for i in range(len(inputs))]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that are constants for these shapes
         torch.onnx.export(
             cell,
             tuple(Tensor(array) for array in inputs),
             str(path),
+            input_names=names,
             opset_version=_OPSET,
             dynamo=False,
         )
+    _restore_inputs(path, dict(zip(names, inputs, strict=True)))
+
+
+def _restore_inputs(path: Path, inputs: Mapping[str, np.ndarray]) -> None:
+    """Put back the inputs that PyTorch leaves out because nothing reads them."""
+    import onnx
+
+    model = onnx.load(str(path))
+    present = {value.name: value for value in model.graph.input}
+    if len(present) < len(inputs):
+        wanted = [
+            present.get(name)
+            or onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+            for name, array in inputs.items()
+        ]
+        del model.graph.input[:]
+        model.graph.input.extend(wanted)
+        onnx.save(model, str(path))
 
 
 def load_mindir(path: str | Path) -> Compiled:
