@@ -22,7 +22,7 @@ test: $(STAMP)
 
 # Every array of every variant on PyTorch: nothing is compiled there, so it takes minutes
 test-torch: $(TORCH_STAMP)
-	MINDYOLO_EXT_BACKEND=torch PATH="$(CURDIR)/$(TORCH_BIN):$$PATH" $(TORCH_BIN)/python tests/run_all.py
+	MINDYOLO_EXT_BACKEND=torch PATH="$(CURDIR)/$(TORCH_BIN):$$PATH" $(TORCH_BIN)/python -m pytest --all-cases -n 2 --dist loadfile
 
 # Every array of every variant, all of it compiled: a process after the other, hours
 test-all: $(STAMP)

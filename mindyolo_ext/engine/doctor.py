@@ -31,9 +31,11 @@ PACKAGES = (
     "torch",
 )
 TESTED = (
-    ("CPU", "plain python, mpirun and msrun", "by the test suite, Linux x86-64"),
-    ("GPU", "native mpirun / msrun path", "not yet run"),
-    ("Ascend", "native mpirun / msrun path", "not yet run"),
+    ("CPU", "mindspore", "plain python, mpirun and msrun", "by the test suite, Linux x86-64"),
+    ("CPU", "torch", "plain python, mpirun and torchrun", "by the test suite, Linux x86-64"),
+    ("GPU", "mindspore", "native mpirun / msrun path", "not yet run"),
+    ("GPU", "torch", "plain python, mpirun and torchrun", "not yet run"),
+    ("Ascend", "mindspore", "native mpirun / msrun path", "not yet run"),
 )
 
 
@@ -58,7 +60,9 @@ def report() -> str:
         ("a 3x3 convolution on the CPU", _convolution_check()),
     ]
     return (
-        tabulate(rows, ("what", "value")) + "\n\n" + tabulate(TESTED, ("device", "how", "tested"))
+        tabulate(rows, ("what", "value"))
+        + "\n\n"
+        + tabulate(TESTED, ("device", "backend", "how", "tested"))
     )
 
 
