@@ -8,6 +8,7 @@ import pytest
 from mindyolo_ext.backend import Parameter, Tensor, float32, int32, nn, ops
 from mindyolo_ext.backend.gradients import grad
 from mindyolo_ext.backend.parameters import load_state_values, state_values
+from mindyolo_ext.errors import ConfigError
 from mindyolo_ext.losses.assign.grid import falling_order
 
 X = np.linspace(-3, 3, 25, dtype=np.float32)
@@ -69,6 +70,14 @@ def test_momentum_of_batch_norm_is_the_share_that_is_kept() -> None:
         norm.moving_variance.asnumpy(), [0.9 + 0.1 * X.var(ddof=1)], rtol=1e-5
     )
     assert norm.momentum == pytest.approx(0.1)
+
+
+@pytest.mark.needs_torch  # MindSpore's statistics become NaN
+def test_batch_norm_of_one_value_is_refused() -> None:
+    norm, one = nn.BatchNorm2d(2), Tensor(np.ones((1, 2, 1, 1), np.float32))
+    assert norm(one).shape == one.shape
+    with pytest.raises(ConfigError, match="one value per channel.*train.per_batch_size"):
+        norm.set_train(True)(one)
 
 
 def test_cells_start_in_inference_mode() -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from mindyolo_ext.backend.on_torch.device import device
 from mindyolo_ext.backend.on_torch.values import Parameter
+from mindyolo_ext.errors import ConfigError
 
 
 class Cell(torch.nn.Module):
@@ -198,6 +199,8 @@ class BatchNorm2d(Cell):
 
     ``use_batch_statistics`` None follows training and inference, False always takes the stored
     statistics.
+
+    Raises: ConfigError, when called, for a batch of one value per channel: its variance is none.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.9):
@@ -213,13 +216,19 @@ class BatchNorm2d(Cell):
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
         of_batch = self.use_batch_statistics
+        of_batch = self.training if of_batch is None else of_batch
+        if of_batch and x.numel() == x.shape[1]:
+            raise ConfigError(
+                f"batch norm: one value per channel, of shape {tuple(x.shape)}, has no variance; "
+                "take a larger train.per_batch_size or input.size, or set train.freeze_bn"
+            )
         return functional.batch_norm(
             x,
             self.moving_mean,
             self.moving_variance,
             self.gamma,
             self.beta,
-            self.training if of_batch is None else of_batch,
+            of_batch,
             self.momentum,
             self.eps,
         )
