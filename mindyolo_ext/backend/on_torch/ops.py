@@ -352,12 +352,17 @@ def scatter_update(
 
 
 def constexpr(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator of what is computed once for the same arguments. Nobody may write to it."""
-    cached = functools.lru_cache(maxsize=256)(function)
+    """Decorator of what is computed once for the same arguments and device. Nobody may write to
+    it.
+    """
+
+    @functools.lru_cache(maxsize=256)
+    def cached(_: torch.device, *arguments: Any) -> Any:
+        return function(*arguments)
 
     @functools.wraps(function)
     def constant(*arguments: Any) -> Any:
-        return cached(*(_plain(argument) for argument in arguments))
+        return cached(device(), *(_plain(argument) for argument in arguments))
 
     return constant
 
