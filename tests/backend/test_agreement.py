@@ -7,9 +7,12 @@ import pytest
 
 from mindyolo_ext.backend import Parameter, Tensor, float32, int32, nn, ops
 from mindyolo_ext.backend.gradients import grad
-from mindyolo_ext.backend.parameters import load_state_values, state_values
+from mindyolo_ext.backend.launch import set_seed
+from mindyolo_ext.backend.parameters import load_state_values, parameter_groups, state_values
+from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.errors import ConfigError
 from mindyolo_ext.losses.assign.grid import falling_order
+from mindyolo_ext.models.registry import create_model, create_trainable
 
 X = np.linspace(-3, 3, 25, dtype=np.float32)
 
@@ -131,3 +134,19 @@ def test_a_parameter_refuses_another_shape() -> None:
     parameter = nn.Conv2d(2, 3, 1).weight
     with pytest.raises((ValueError, RuntimeError)):
         parameter.set_data(Tensor(np.zeros((1, 1, 1, 1), np.float32)))
+
+
+def test_padding_of_boxes_changes_no_step() -> None:
+    """PyTorch's step leaves it out."""
+    rng = np.random.RandomState(0)
+    images = rng.uniform(0, 255, (2, 3, 64, 64)).astype(np.float32)
+    targets, mask = np.zeros((2, 24, 5), np.float32), np.zeros((2, 24), np.float32)
+    targets[:, :3], mask[0, :3], mask[1, :1] = [[1, 0.4, 0.5, 0.3, 0.4]], 1, 1
+    found = []
+    for count in (3, 24):
+        set_seed(1)
+        trainable = create_trainable("yolox_loss", create_model("yolox_nano", num_classes=2))
+        step = TrainStep(trainable, parameter_groups(trainable), OptimizerOptions())
+        rates, controls = np.float32([1e-3]), np.float32([0.9, 1, 0])
+        found.append(step(images, targets[:, :count], mask[:, :count], rates, controls))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)

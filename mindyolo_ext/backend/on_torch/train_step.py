@@ -38,6 +38,17 @@ def _flat(parameters: Sequence[Parameter]) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1).float() for p in parameters])
 
 
+def _without_padding(targets: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As many boxes per image as the fullest image has, at least one. No graph wants M fixed here,
+    and assigners take time and memory for every box.
+    """
+    if targets.ndim != 3 or mask.shape != targets.shape[:2]:
+        return targets, mask
+    used = np.flatnonzero(mask.any(0))
+    count = int(used[-1]) + 1 if len(used) else 1
+    return targets[:, :count], mask[:, :count]
+
+
 class _Group:
     """Weights, gradient, optimizer state and moving average of one group, all of them flat.
 
@@ -167,6 +178,7 @@ class TrainStep:
         controls: np.ndarray,
     ) -> np.ndarray:
         """Take one step; returns the report. Raises: DeviceError if device memory runs out."""
+        targets, mask = _without_padding(targets, mask)
         batch = (Tensor(images), Tensor(targets), Tensor(mask))
         rates = np.asarray(rates, np.float32).tolist()
         with explained("training step", "choose a smaller train.per_batch_size or input.size"):
