@@ -106,6 +106,9 @@ VOC_NAMES = (
     "train",
     "tvmonitor",
 )
+# V3Det, the largest public detection set, has 13,204 classes. The last layer of a network grows
+# with their number.
+MAX_CLASSES = 16_384
 KNOWN_NAMES = {len(COCO_NAMES): ("COCO", COCO_NAMES), len(VOC_NAMES): ("Pascal VOC", VOC_NAMES)}
 
 

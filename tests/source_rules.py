@@ -63,6 +63,7 @@ MAY_IMPORT = {
     "data": {
         "atomic",
         "class_match",
+        "class_names",
         "data",
         "errors",
         "former_names",

@@ -112,6 +112,26 @@ def test_a_second_signal_does_not_wait_for_the_tidying_up(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_command_leaves_its_exit_code(number):
+    """Python puts the default handlers back while it ends, and frameworks take their time."""
+    program = (
+        "import os, sys\nfrom mindyolo_ext.cli import interrupts\n"
+        "class Late:\n    def __init__(self):\n        self.kill, self.own = os.kill, os.getpid()\n"
+        f"    def __del__(self):\n        self.kill(self.own, {int(number)})\n"
+        "with interrupts.handled(for_good=True):\n    pass\n"
+        "sys.late = Late()\nsys.exit(3)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+
+
 def test_a_signal_ends_a_program_that_does_not_get_to_it(tmp_path):
     """As during a compilation: Python runs no handler before the call returns."""
     program = tmp_path / "program.py"

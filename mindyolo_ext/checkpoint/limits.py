@@ -41,7 +41,6 @@ MAX_METADATA_DEPTH = 50  # containers inside each other
 MAX_SIDE = 1 << 14  # pixels of a network's input
 MAX_EPOCH = 1 << 31  # what counts epochs has 32 bits
 MAX_EXPORTED_FIELDS = 500_000  # looked at in an ONNX or MindIR file; a network has some thousands
-MAX_CLASSES = 10_000  # of a head; the largest public detection sets have about 1,200
 MAX_ARCHITECTURE_VALUES = 1000  # numbers and texts among the builder's keywords
 
 

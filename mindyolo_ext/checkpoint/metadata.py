@@ -11,13 +11,13 @@ import numpy as np
 from mindyolo_ext import __version__
 from mindyolo_ext.checkpoint.limits import (
     MAX_ARCHITECTURE_VALUES,
-    MAX_CLASSES,
     MAX_EPOCH,
     MAX_METADATA_BYTES,
     MAX_METADATA_DEPTH,
     MAX_SIDE,
     MAX_SIZE,
 )
+from mindyolo_ext.class_names import MAX_CLASSES
 from mindyolo_ext.errors import CheckpointError, shown
 from mindyolo_ext.input_spec import InputSpec
 

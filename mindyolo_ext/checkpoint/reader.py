@@ -28,7 +28,6 @@ from mindyolo_ext.checkpoint.choose import (
 from mindyolo_ext.checkpoint.ckpt_file import read_ckpt
 from mindyolo_ext.checkpoint.file_kinds import sniff_format
 from mindyolo_ext.checkpoint.limits import (
-    MAX_CLASSES,
     MAX_EXTRAS,
     MAX_FILE_BYTES,
     check_growth,
@@ -39,6 +38,7 @@ from mindyolo_ext.checkpoint.records import ArrayRecord, Record, TensorRecord
 from mindyolo_ext.checkpoint.safetensors_file import read_safetensors
 from mindyolo_ext.checkpoint.store import METADATA_KEY, METADATA_NAME
 from mindyolo_ext.checkpoint.torch_files import TorchFile, TorchStream, TorchTar, TorchZip
+from mindyolo_ext.class_names import MAX_CLASSES
 from mindyolo_ext.errors import CheckpointError
 
 PREFIXES = ("module.", "_orig_mod.")

@@ -34,8 +34,10 @@ def handled(*, for_good: bool) -> Iterator[None]:
     main thread may set handlers, so a call from another thread leaves them alone.
 
     Args:
-        for_good: keep the handlers, because the process ends with this command; otherwise those
-            from before are put back.
+        for_good: the process ends with this command. Afterwards a signal is ignored, so it cannot
+            change the exit code while Python and the framework tidy up; several ranks can be
+            stopped then too, because one may wait for another. Otherwise the handlers from before
+            are put back.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -47,9 +49,18 @@ def handled(*, for_good: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items() if not for_good else ():
-            # None: set outside Python
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number, handler in before.items():
+            if not for_good:
+                # None: set outside Python
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            elif _is_alone():
+                signal.signal(number, signal.SIG_IGN)
+
+
+def _is_alone() -> bool:
+    """Whether this process is the only rank."""
+    launch = sys.modules.get("mindyolo_ext.backend.launch")
+    return not hasattr(launch, "world") or launch.world().size == 1
 
 
 def _watch() -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from mindyolo_ext.class_names import MAX_CLASSES
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, image_orientation, image_size
-from mindyolo_ext.data.text import MAX_CLASSES
 from mindyolo_ext.data.types import Problem
 from mindyolo_ext.errors import DataError, MissingFileError, shown
 

@@ -15,6 +15,7 @@ from mindyolo_ext.data.types import Problem
 from mindyolo_ext.errors import shown
 
 logger = logging.getLogger(__name__)
+_CROWDED = 2000  # boxes of one image, far more than photos have
 _MANY = 0.5  # the share of images or boxes above which a fault is the set's, not a box's
 
 
@@ -39,7 +40,7 @@ def check_before_training(train: Dataset, val: Dataset | None = None) -> list[Pr
 
     Returns: faults of the set as a whole (``Problem.fatal``), and doubts.
     """
-    problems = check_boxes(train) + _unused_classes(train)
+    problems = check_boxes(train) + _unused_classes(train) + _crowded(train)
     if val is not None:
         problems += check_before_evaluation(val, train)
     return list(dict.fromkeys(problems))
@@ -155,6 +156,18 @@ def _unused_classes(dataset: Dataset) -> list[Problem]:
     if not unused or not counts.any():
         return []
     message = f"{len(unused)} of {len(counts)} classes have no box to train on: {listed(unused)}"
+    return [_doubt(dataset, message)]
+
+
+def _crowded(dataset: Dataset) -> list[Problem]:
+    """An image of so many boxes that every batch, which is padded to the most, takes long."""
+    counts = dataset.boxes_per_image()
+    if counts.max(initial=0) <= _CROWDED:
+        return []
+    message = (
+        f"{dataset.paths[int(counts.argmax())]} has {counts.max()} boxes; memory and time of every "
+        "step grow with the largest number. Are they right? data.max_boxes bounds it"
+    )
     return [_doubt(dataset, message)]
 
 

@@ -11,14 +11,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mindyolo_ext.class_names import MAX_CLASSES
 from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 MAX_TEXT_BYTES = 64 * 2**20  # of a list; that of the 118,287 training images of COCO has 4 MB
 MAX_LABEL_BYTES = 4 * 2**20  # of one image; a thousand outlines of a hundred points have 2 MB
-MAX_NAMES_BYTES = 4 * 2**20  # 128 letters for each of MAX_CLASSES
-# ImageNet has 21,841 classes, the most of all published data sets. The last layer of a network
-# grows with their number.
-MAX_CLASSES = 32_768
+MAX_NAMES_BYTES = 2 * 2**20  # 128 letters for each of MAX_CLASSES
 MAX_FAULTS = 10_000  # in one file; one with more is of another kind, and the rest is not read
 MAX_INTEGER = 2**53  # beyond it a JSON reader that knows only floats changes the number
 _ENCODINGS = (  # by the mark that a file begins with; UTF-32's begins with UTF-16's

@@ -273,7 +273,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
         safetensors({"n" * 2000: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}),
         "a name of 2000 characters",
     ),
-    "classes": (ours(num_classes=20_000), "num_classes is '20000', wanted 0 to 10000"),
+    "classes": (ours(num_classes=20_000), "num_classes is '20000', wanted 0 to 16384"),
     "metadata": (ours(extra={"a": "x" * (5 << 20)}), "the limit is 4194304"),
     "metadata depth": (ours(extra=json.loads('{"a":' * 200 + "1" + "}" * 200)), "nested deeper"),
     "architecture": (ours(architecture={"anchors": [[1, 2]] * 2000}), "at most 1000 values"),

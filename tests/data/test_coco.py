@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from label_sets import HEIGHT, WIDTH, coco, image, put
 
+from mindyolo_ext.data import collector, image_file
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.formats import coco as coco_format
 from mindyolo_ext.data.formats.coco import outline
 from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.errors import DataError
@@ -377,3 +379,17 @@ def test_labels_of_the_stored_pixels_of_a_turned_photo(tmp_path: Path) -> None:
 def test_outlines_that_are_none() -> None:
     assert outline([[1, 2, 3, 4, "5", 6]]) is None and outline(None) is None
     assert outline([[1, 2, 3, 4, 5, 10**400]]) is None and outline([[float("nan")] * 6]) is None
+
+
+def test_a_training_looks_at_some_headers_and_a_check_at_all(tmp_path, monkeypatch):
+    images = [{"id": n, "file_name": "a.png", "height": 50, "width": 40} for n in range(1, 13)]
+    config = written(tmp_path, [], images=images)
+    seen = []
+    monkeypatch.setattr(coco_format, "_HEADERS", 4)
+    monkeypatch.setattr(
+        collector, "image_size", lambda path: seen.append(path) or image_file.image_size(path)
+    )
+    build_dataset(config)
+    assert len(seen) == 4
+    build_dataset(config, strict=False)
+    assert len(seen) == 4 + 12

@@ -142,7 +142,7 @@ def test_labels_in_the_folder_that_darknet_looks_into(tmp_path: Path) -> None:
         ("epochs=0", "x.data:1: epochs must be a whole number above 0"),
         ("epochs=-1", "epochs must be a whole number, got '-1'"),
         ("epochs=" + "9" * 5000, "epochs must be a whole number above 0"),
-        ("classes=99999999999", "classes must be a whole number above 0 and up to 32768"),
+        ("classes=99999999999", "classes must be a whole number above 0 and up to 16384"),
         ("learning_rate=nan", "learning_rate must be a number above 0"),
         ("learning_rate=inf", "learning_rate must be a number above 0"),
         ("anchors=1,nan", "anchors must be numbers with commas between above 0"),

@@ -135,3 +135,10 @@ def test_classes_of_the_recipe(shapes: Dataset) -> None:
     [problem] = check_recipe_classes(shapes, [], 4)
     assert problem.fatal and "has 3 classes" in problem.message
     assert "data.num_classes is 4" in problem.message
+
+
+def test_an_image_with_a_crowd_of_boxes(tmp_path: Path) -> None:
+    description = yolo(tmp_path, LINE, count=2)
+    put(tmp_path / "labels/1.txt", LINE * 2001)
+    message = doubts(read(tmp_path, description))[-1]
+    assert "1.jpg has 2001 boxes" in message and "data.max_boxes" in message

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from label_sets import put
 
+from mindyolo_ext.class_names import MAX_CLASSES
 from mindyolo_ext.data import text
 from mindyolo_ext.data.text import find_path, read_lines, read_names, read_text, whole
 from mindyolo_ext.errors import DataError, MissingFileError, shown
@@ -106,7 +107,7 @@ def test_a_pattern_in_a_folder_with_brackets(tmp_path: Path) -> None:
         (["a", "a"], r"wanted different class names, got \['a'\] twice"),
         ([], "got none"),
         (5, "wanted a list of class names, got 5"),
-        ([str(i) for i in range(text.MAX_CLASSES + 1)], "wanted at most 32,768 classes"),
+        ([str(i) for i in range(MAX_CLASSES + 1)], "wanted at most 16,384 classes"),
         ("data.yaml", "wanted a text file .* for a data.yaml"),
     ],
 )

@@ -20,6 +20,7 @@ from mindyolo_ext.progress import bar
 
 _BOX_TOLERANCE = 0.5  # pixels; COCO rounds its boxes
 _MAX_BYTES = 8 * 2**30  # Objects365, the largest known, has 5 GB
+_HEADERS = 2000  # looked at before a training; the others are when they are loaded
 _MAX_NUMBER = 1e9  # pixels; a coordinate beyond it is a mistake
 _CROWD: dict[Any, int] = {
     0: 0,
@@ -66,7 +67,9 @@ def read_coco(
     Labels are contiguous in the order of the sorted category ids; ``category_ids[label]`` leads
     back. Crowds are kept with ``ignore``. Images without boxes are kept. ``null`` counts as
     missing: an area then is that of the box, a crowd is none, ids of annotations are their numbers.
-    Whole numbers may be written as floats or texts.
+    Whole numbers may be written as floats or texts. Sizes are compared with the images' headers:
+    with ``strict`` those of some 2,000 images all over the set, because a training does not want
+    to open every file before it begins; otherwise all.
 
     Args:
         images: folder of the images (``file_name`` is relative to it), or a list of places to
@@ -89,10 +92,14 @@ def read_coco(
     rows_of: dict[int, list[dict[str, Any]]] = {image.id: [] for image in content.images}
     for row in content.rows:
         rows_of[row["image_id"]].append(row)
-    for image in bar(content.images, title="reading labels", show=sys.stderr.isatty()):
+    apart = max(len(content.images) // _HEADERS, 1) if strict else 1
+    shown_images = bar(content.images, title="reading labels", show=sys.stderr.isatty())
+    for index, image in enumerate(shown_images):
         path, rows = _image_path(folder, image.file_name), rows_of[image.id]
-        where = f"{file}: image {image.id}"
-        size = collector.checked_size(path, image.size, where, must_fit=True)
+        size = image.size
+        if size is None or index % apart == 0:
+            where = f"{file}: image {image.id}"
+            size = collector.checked_size(path, size, where, must_fit=True)
         boxes = [row["bbox"] for row in rows]
         collector.add(
             path,

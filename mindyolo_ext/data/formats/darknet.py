@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mindyolo_ext.class_names import MAX_CLASSES
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.formats.label_files import (
@@ -19,7 +20,6 @@ from mindyolo_ext.data.formats.label_files import (
     label_path,
 )
 from mindyolo_ext.data.text import (
-    MAX_CLASSES,
     MAX_INTEGER,
     MAX_NAMES_BYTES,
     find_path,
