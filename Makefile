@@ -3,9 +3,15 @@ PYTHON ?= $(shell for v in python3.11 python3.12 python3.10 python3; do command 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Of the PyTorch backend alone, without MindSpore
+TORCH_VENV := .venv-torch
+TORCH_BIN := $(TORCH_VENV)/bin
+TORCH_STAMP := $(TORCH_VENV)/.installed
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH ?= torch>=2.4
 SEED ?= 0
 
-.PHONY: demo test test-all fuzz lint tables clean
+.PHONY: demo test test-torch test-all fuzz lint tables clean
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mindyolo-ext demo
@@ -13,6 +19,10 @@ demo: $(STAMP)
 # Compiling graphs takes one core and most of the time, so two files run side by side
 test: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Every array of every variant on PyTorch: nothing is compiled there, so it takes minutes
+test-torch: $(TORCH_STAMP)
+	MINDYOLO_EXT_BACKEND=torch PATH="$(CURDIR)/$(TORCH_BIN):$$PATH" $(TORCH_BIN)/python -m pytest --all-cases -n 2 --dist loadfile
 
 # Every array of every variant, all of it compiled: a process after the other, hours
 test-all: $(STAMP)
@@ -38,5 +48,15 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+# TORCH_INDEX has builds for CPUs; those of PyPI bring gigabytes of CUDA along
+$(TORCH_STAMP): pyproject.toml tests/torch_packages.py
+	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(TORCH_BIN)/python || $(PYTHON) -m venv $(TORCH_VENV)
+	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(TORCH_BIN)/python tests/torch_packages.py > $(TORCH_VENV)/packages.txt
+	-$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)'
+	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check -r $(TORCH_VENV)/packages.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) build dist *.egg-info

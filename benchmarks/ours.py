@@ -19,7 +19,7 @@ import numpy as np
 from plain_nms import plain_nms
 from serving import Tasks, serve
 
-from mindyolo_ext.backend import Tensor, launch
+from mindyolo_ext.backend import BACKEND, Tensor, launch
 from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.parameters import load_parameters, parameter_groups, parameter_values
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
@@ -74,7 +74,9 @@ class Ours(Tasks):
         import onnxruntime
 
         return {
-            "MindSpore": importlib.metadata.version("mindspore"),
+            {"mindspore": "MindSpore", "torch": "PyTorch"}[BACKEND]: importlib.metadata.version(
+                BACKEND
+            ),
             "ONNX Runtime": onnxruntime.__version__,
             "Python": platform.python_version(),
             "NumPy": np.__version__,

@@ -22,6 +22,7 @@ from helpers import (
 from modes import as_graph
 from parts import PARTS, select
 
+from mindyolo_ext.backend.choice import BACKEND
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.shapes import make_shapes_dataset
@@ -56,6 +57,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "all_cases: a slow repetition of a test on further cases; needs --all-cases"
     )
     config.addinivalue_line(
+        "markers", "needs_mindspore: of MindSpore itself; skipped on other backends"
+    )
+    config.addinivalue_line("markers", "needs_torch: of PyTorch itself; skipped on other backends")
+    config.addinivalue_line(
         "markers",
         "graph(when='always'): cells are compiled; otherwise operators run one by one, as they do "
         "without the mark. when='smallest': for the usual case of the variants in the module's "
@@ -76,6 +81,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = select(items, part)
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
+    for item in items:
+        if {"needs_mindspore", "needs_torch"} & set(item.keywords) - {f"needs_{BACKEND}"}:
+            item.add_marker(pytest.mark.skip(reason=f"the backend is {BACKEND}"))
     if not config.getoption("--all-cases"):
         for item in items:
             if "all_cases" in item.keywords:

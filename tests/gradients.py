@@ -32,7 +32,7 @@ class Gradients(nn.Cell):
 
     def __init__(self, forward: nn.Cell):
         super().__init__(auto_prefix=False)
-        self.forward = forward
+        self.value = forward
         self.function = value_and_grad(forward, None, forward.trainable_params(), has_aux=True)
 
     def construct(self, *inputs):

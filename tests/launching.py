@@ -13,7 +13,9 @@ BIN = Path(sys.executable).parent
 def environment(threads: int = 1) -> dict[str, str]:
     """This environment without a launcher's variables, with the scripts of this Python on PATH."""
     kept = {
-        k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMIX_", "MS_", "RANK_"))
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("OMPI_", "PMIX_", "MS_", "RANK_", "TORCHELASTIC_"))
     }
     return {
         **kept,
@@ -41,6 +43,11 @@ def msrun(ranks: int, log_dir: Path) -> list[str]:
         f"--log_dir={log_dir}",
         f"--master_port={free_port()}",
     ]
+
+
+def torchrun(ranks: int) -> list[str]:
+    """Command prefix of ``torchrun``."""
+    return [str(BIN / "torchrun"), f"--nproc_per_node={ranks}", f"--master_port={free_port()}"]
 
 
 def free_port() -> int:

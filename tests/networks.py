@@ -1,6 +1,11 @@
 """What the network tests of all families share."""
 
-from mindyolo_ext.backend import nn
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mindyolo_ext.backend import Tensor, nn
 
 
 class ModelAndDeploy(nn.Cell):
@@ -8,7 +13,40 @@ class ModelAndDeploy(nn.Cell):
     test wants.
     """
 
+    names: tuple[str, ...]  # of those outputs
+
     def __init__(self, model: nn.Cell):
         super().__init__(auto_prefix=False)
         self.model, self.deploy = model, model.to_deploy()
         self.set_train(False)
+
+
+class Everything(ModelAndDeploy):
+    """Raw heads, decoded rows, deploy form and both predictions in one graph."""
+
+    names = ("heads", "decoded", "deploy", "predicted", "deploy_predicted")
+
+    def construct(self, images):
+        heads = self.model(images)
+        return (
+            heads,
+            self.model.decode(heads),
+            self.deploy(images),
+            self.model.predict(images),
+            self.deploy.predict(images),
+        )
+
+
+def outputs_of(network: ModelAndDeploy, images: np.ndarray) -> dict[str, Any]:
+    """Arrays by name; a tuple of tensors is a list."""
+    return dict(zip(network.names, as_arrays(network(Tensor(images))), strict=True))
+
+
+def as_arrays(part: Any) -> Any:
+    """Nested tuples of tensors as lists of arrays."""
+    return [as_arrays(x) for x in part] if isinstance(part, (tuple, list)) else part.asnumpy()
+
+
+def number_of(parameters: Sequence[Any]) -> int:
+    """How many numbers they hold."""
+    return sum(int(np.prod(parameter.shape)) for parameter in parameters)

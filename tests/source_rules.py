@@ -102,7 +102,7 @@ MAY_IMPORT = {
     | BASE,
 }
 # folder below the package -> the framework that its files may import; no other file imports one
-FRAMEWORK_USE = {"backend/on_mindspore": "mindspore"}
+FRAMEWORK_USE = {"backend/on_mindspore": "mindspore", "backend/on_torch": "torch"}
 TENSOR_METHODS = frozenset(
     (
         "abs",

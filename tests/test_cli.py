@@ -21,6 +21,7 @@ from helpers import DEFAULT_GOLDEN, Command, original_name
 from launching import BIN, ROOT, environment
 from seeded import seeded_tensor
 
+from mindyolo_ext.backend import BACKEND
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.cli import main
@@ -326,7 +327,7 @@ def test_debug_shows_the_traceback(recipe: Path):
 def test_parallel_without_a_launcher(command: Command, recipe: Path):
     message = one_line_error(*command("train", "--config", recipe, "--is_parallel", "True"))
     assert "mpirun -n N" in message
-    assert "msrun" in message
+    assert {"mindspore": "msrun", "torch": "torchrun"}[BACKEND] in message
 
 
 def test_wrong_data_root(command: Command, recipe: Path, tmp_path: Path):
@@ -605,8 +606,12 @@ def test_exported_files_carry_what_a_runner_needs(exported: Path, detector: Dete
     from mindyolo_ext.checkpoint.inspect import describe
 
     onnx_file = onnx.load(str(exported.with_suffix(".onnx")))
-    of_mindir = describe(exported.with_suffix(".mindir")).metadata
-    for metadata in ({p.key: p.value for p in onnx_file.metadata_props}, of_mindir):
+    files = sorted(exported.parent.iterdir())
+    kinds = {"mindspore": [".mindir", ".onnx"], "torch": [".onnx"]}[BACKEND]
+    assert [(path.stem, path.suffix) for path in files] == [("seeded", kind) for kind in kinds]
+    found = [{p.key: p.value for p in onnx_file.metadata_props}]
+    found += [describe(path).metadata for path in files if path.suffix == ".mindir"]
+    for metadata in found:
         assert metadata["model"] == "yolo_fastestv2"
         assert metadata["num_classes"] == "3"
         assert json.loads(metadata["class_names"]) == list(SHAPE_NAMES)
@@ -619,7 +624,6 @@ def test_exported_files_carry_what_a_runner_needs(exported: Path, detector: Dete
     }
     rows = 3 * (4 * 6 + 2 * 3)
     assert shapes == {"images": [1, 3, *SIZE], "boxes": [1, rows, 4], "scores": [1, rows, 3]}
-    assert sorted(p.name for p in exported.parent.iterdir()) == ["seeded.mindir", "seeded.onnx"]
 
 
 def test_onnx_runner_finds_the_boxes_of_the_detector(
@@ -712,6 +716,16 @@ def test_raw_export_is_refused_by_the_runner(
         runner.OnnxDetector(tmp_path / "raw.onnx")
 
 
+@pytest.mark.needs_torch
+def test_formats_of_mindspore_are_told(command: Command, weight: Path, tmp_path: Path):
+    message = one_line_error(
+        *command("export", "--weight", weight, "--format", "mindir", "--output", tmp_path / "x")
+    )
+    assert "mindir can only be written by MindSpore; take onnx here, or MINDYOLO_EXT" in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.needs_mindspore
 def test_air_needs_ascend(command: Command, weight: Path, tmp_path: Path):
     from mindspore import get_context
 
@@ -1050,8 +1064,10 @@ def test_doctor_names_versions_and_times_a_convolution(command: Command):
     assert status == 0, output
     from importlib.metadata import version
 
-    assert re.search(rf"^mindspore +{re.escape(version('mindspore'))}$", output, re.MULTILINE)
-    assert re.search(r"^ONEDNN_MAX_CPU_ISA +AVX2", output, re.MULTILINE)
+    assert re.search(rf"^{BACKEND} +{re.escape(version(BACKEND))}$", output, re.MULTILINE)
+    shown = {"mindspore": "ONEDNN_MAX_CPU_ISA +AVX2", "torch": "PyTorch's threads +[0-9]"}
+    assert re.search(rf"^{shown[BACKEND]}", output, re.MULTILINE)
+    assert re.search(rf"^backend +{BACKEND}$", output, re.MULTILINE)
     assert re.search(r"^a 3x3 convolution on the CPU +\d+ ms", output, re.MULTILINE)
     assert re.search(r"^Ascend +.* not yet run$", output, re.MULTILINE)
 

@@ -7,43 +7,29 @@ on it from the module of the same name in ``on_<framework>`` and adds what does 
 from mindyolo_ext.backend.choice import BACKEND
 
 if BACKEND == "mindspore":
-    from mindyolo_ext.backend.on_mindspore.tensors import (
-        HeNormal,
-        Parameter,
-        Tensor,
-        bool_,
-        float16,
-        float32,
-        initializer,
-        int32,
-        int64,
-        nn,
-        ops,
-    )
+    from mindyolo_ext.backend.on_mindspore import tensors
+elif BACKEND == "torch":
+    from mindyolo_ext.backend.on_torch import tensors
 elif BACKEND == "shapes":
-    from mindyolo_ext.backend.on_shapes.tensors import (
-        HeNormal,
-        Parameter,
-        Tensor,
-        bool_,
-        float16,
-        float32,
-        initializer,
-        int32,
-        int64,
-        nn,
-        ops,
-    )
+    from mindyolo_ext.backend.on_shapes import tensors
+
+nn = tensors.nn
+ops = tensors.ops
+Parameter = tensors.Parameter
+Tensor = tensors.Tensor
+bool_ = tensors.bool_
+float16 = tensors.float16
+float32 = tensors.float32
+int32 = tensors.int32
+int64 = tensors.int64
 
 __all__ = [
     "BACKEND",
-    "HeNormal",
     "Parameter",
     "Tensor",
     "bool_",
     "float16",
     "float32",
-    "initializer",
     "int32",
     "int64",
     "nn",

@@ -1,22 +1,79 @@
 """Which framework this process runs on. Only the modules of ``backend`` ask.
 
-``MINDYOLO_EXT_BACKEND=shapes`` in the environment takes the backend that only declares parameters,
-for ``checkpoint.outline``.
+``MINDYOLO_EXT_BACKEND`` in the environment names it. Without it MindSpore is taken where it is
+installed, else PyTorch. ``shapes`` takes the backend that only declares parameters, for
+``checkpoint.outline``.
 """
 
+import importlib.metadata
+import importlib.util
 import os
+import re
+from collections.abc import Callable
 
-from mindyolo_ext.errors import UsageError, did_you_mean
+from mindyolo_ext.errors import MissingPackageError, UsageError, did_you_mean
 
 VARIABLE = "MINDYOLO_EXT_BACKEND"
-BACKENDS = ("mindspore", "shapes")
+BACKENDS = ("mindspore", "torch", "shapes")
+OLDEST_TORCH = (2, 4)
+INSTALL = {"mindspore": "pip install mindspore", "torch": "pip install 'torch>=2.4'"}
 
 
-def chosen(name: str) -> str:
-    """``name``, or the usual backend for an empty one. Raises: UsageError for an unknown name."""
+def installed_version(framework: str) -> str | None:
+    """What its package says, empty if that is nothing; None if it is not installed. Nothing is
+    imported.
+    """
+    if importlib.util.find_spec(framework) is None:
+        return None
+    try:
+        return importlib.metadata.version(framework)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def chosen(name: str, version_of: Callable[[str], str | None] = installed_version) -> str:
+    """``name``, or the usual backend for an empty one.
+
+    Args:
+        version_of: tells the version of a framework, None if it is not installed.
+
+    Raises: UsageError for an unknown name; MissingPackageError if its framework is not installed,
+        or is too old.
+    """
     if name and name not in BACKENDS:
         raise UsageError(f"{VARIABLE}={name}: no such backend{did_you_mean(name, BACKENDS)}")
-    return name or BACKENDS[0]
+    if name == "shapes":
+        return name
+    present = [framework for framework in INSTALL if version_of(framework) is not None]
+    if not name and not present:
+        raise MissingPackageError(
+            "neither MindSpore nor PyTorch is installed: "
+            + " or ".join(f"`{command}`" for command in INSTALL.values())
+        )
+    name = name or present[0]
+    if name not in present:
+        raise MissingPackageError(f"{VARIABLE}={name}: it is not installed: `{INSTALL[name]}`")
+    version = version_of(name) or ""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    if name == "torch" and numbers < OLDEST_TORCH:
+        oldest = ".".join(str(number) for number in OLDEST_TORCH)
+        raise MissingPackageError(
+            f"{VARIABLE}=torch: PyTorch {version or 'of no version'} is installed, wanted {oldest} "
+            f"or later: `{INSTALL[name]}`"
+        )
+    return name
 
 
 BACKEND = chosen(os.environ.get(VARIABLE, ""))
+
+
+def check_backend(name: str | None) -> None:
+    """Make sure that this process runs on ``name``; None is content with any.
+
+    Raises: UsageError if it runs on another one.
+    """
+    if name is not None and name != BACKEND:
+        raise UsageError(
+            f"backend={name!r}: this process runs on {BACKEND}; set {VARIABLE}={name} in the "
+            "environment before mindyolo_ext is imported"
+        )

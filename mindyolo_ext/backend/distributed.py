@@ -16,6 +16,12 @@ if BACKEND == "mindspore":
         SyncBatchNorm2d,
         sum_over_ranks,
     )
+elif BACKEND == "torch":
+    from mindyolo_ext.backend.on_torch.distributed import (
+        GlobalSum,
+        SyncBatchNorm2d,
+        sum_over_ranks,
+    )
 
 __all__ = [
     "GlobalSum",

@@ -1,8 +1,30 @@
 """Graph files that the framework writes and runs itself."""
 
-from mindyolo_ext.backend.choice import BACKEND
+from collections.abc import Sequence
+
+from mindyolo_ext.backend.choice import BACKEND, VARIABLE
+from mindyolo_ext.errors import DeviceError, UsageError
 
 if BACKEND == "mindspore":
     from mindyolo_ext.backend.on_mindspore.export import FORMATS, load_mindir, write_graph
+elif BACKEND == "torch":
+    from mindyolo_ext.backend.on_torch.export import FORMATS, load_mindir, write_graph
 
-__all__ = ["FORMATS", "load_mindir", "write_graph"]
+__all__ = ["FORMATS", "KNOWN_FORMATS", "check_formats", "load_mindir", "write_graph"]
+KNOWN_FORMATS = ("onnx", "mindir", "air")
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Make sure that files of these formats can be written.
+
+    Raises: UsageError for an unknown format; DeviceError for one that another backend writes.
+    """
+    unknown = [name for name in formats if name not in KNOWN_FORMATS]
+    if unknown:
+        raise UsageError(f"export: unknown formats {unknown}, known are {', '.join(KNOWN_FORMATS)}")
+    absent = [name for name in formats if name not in FORMATS]
+    if absent:
+        raise DeviceError(
+            f"export: {' and '.join(absent)} can only be written by MindSpore; take "
+            f"{', '.join(FORMATS)} here, or {VARIABLE}=mindspore"
+        )

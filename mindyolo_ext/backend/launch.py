@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 from pathlib import Path
 
+from mindyolo_ext.backend import initial
 from mindyolo_ext.backend.choice import BACKEND
 from mindyolo_ext.backend.mpi import abort
 from mindyolo_ext.backend.processes import World, enter_world, launcher_of, world
@@ -17,7 +18,16 @@ if BACKEND == "mindspore":
         configure,
         join,
         prepare,
-        set_seed,
+        seed_framework,
+    )
+elif BACKEND == "torch":
+    from mindyolo_ext.backend.on_torch.launch import (
+        DEVICE_TARGETS,
+        PARALLEL_COMMANDS,
+        configure,
+        join,
+        prepare,
+        seed_framework,
     )
 
 __all__ = [
@@ -53,7 +63,7 @@ def start(
         is_parallel: whether the processes of the launcher train together.
         graph_mode: False runs operator by operator, for debugging.
         compile_cache: folder where compiled graphs are kept for the next start.
-        seed: of the framework's own random numbers (initial weights).
+        seed: of the numbers from which fresh weights are drawn, and of the framework's own.
 
     Raises: UsageError for an unknown device; DeviceError if launcher and ``is_parallel`` disagree,
         or the device or the other ranks cannot be reached; SystemExit at the end of the run in a
@@ -88,6 +98,12 @@ def start(
     if seed is not None:
         set_seed(seed)
     return world()
+
+
+def set_seed(seed: int) -> None:
+    """Seed the numbers from which fresh weights are drawn, and the framework's own."""
+    initial.seed(seed)
+    seed_framework(seed)
 
 
 def cache_folder(root: str | Path, recipe: str) -> str:

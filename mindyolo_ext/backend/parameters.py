@@ -79,7 +79,8 @@ def load_state_values(parameters: Iterable[Parameter], values: Mapping[str, np.n
             raise CheckpointError(
                 f"optimizer state: {name} has shape {values[name].shape}, wanted {parameter.shape}"
             )
-        parameter.set_data(Tensor(np.ascontiguousarray(values[name])))
+        # a copy in C's order; np.ascontiguousarray would make (1,) of ()
+        parameter.set_data(Tensor(np.array(values[name], order="C")))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class World:
-    """The processes of this run. ``launcher`` is ``python``, ``mpirun`` or ``msrun``."""
+    """The processes of this run. ``launcher`` is ``python``, ``mpirun``, ``msrun`` or
+    ``torchrun``.
+    """
 
     rank: int = 0
     size: int = 1
@@ -38,6 +40,8 @@ def launcher_of(environ: Mapping[str, str]) -> tuple[str, int]:
     """Launcher and number of processes, inferred from environment variables."""
     if environ.get("MS_ROLE") in ("MS_WORKER", "MS_SCHED"):
         return "msrun", int(environ.get("MS_WORKER_NUM", "1"))
+    if "TORCHELASTIC_RUN_ID" in environ:
+        return "torchrun", int(environ["WORLD_SIZE"])
     for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         if name in environ:
             return "mpirun", int(environ[name])

@@ -5,5 +5,7 @@ from mindyolo_ext.backend.optimizer import LOSS_SCALERS, OPTIMIZERS, OptimizerOp
 
 if BACKEND == "mindspore":
     from mindyolo_ext.backend.on_mindspore.train_step import TrainStep
+elif BACKEND == "torch":
+    from mindyolo_ext.backend.on_torch.train_step import TrainStep
 
 __all__ = ["LOSS_SCALERS", "OPTIMIZERS", "OptimizerOptions", "TrainStep"]

@@ -116,7 +116,7 @@ def _described(model: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
         "architecture": cell.architecture,
         "input_spec": asdict(cell.input_spec),
         "parameters": [
-            (name, list(p.shape), str(p.dtype).lower(), p.requires_grad)
+            (name, list(p.shape), p.asnumpy().dtype.name, p.requires_grad)
             for name, p in cell.parameters_and_names()
         ],
         "epsilons": {

@@ -152,7 +152,10 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``export``."""
     parser.add_argument("--weight", type=Path, required=True)
     parser.add_argument(
-        "--format", nargs="+", default=["onnx", "mindir"], choices=["onnx", "mindir", "air"]
+        "--format",
+        nargs="+",
+        choices=["onnx", "mindir", "air"],
+        help="onnx, and with MindSpore mindir, if not given",
     )
     parser.add_argument(
         "--output", type=Path, help="file name without suffix; beside the checkpoint if not given"

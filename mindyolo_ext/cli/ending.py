@@ -5,7 +5,7 @@ import logging
 import sys
 import traceback
 
-from mindyolo_ext.cli import interrupts
+from mindyolo_ext.cli import backend, interrupts
 from mindyolo_ext.errors import StuckError, UserError, printable
 
 logger = logging.getLogger("mindyolo_ext")
@@ -24,6 +24,7 @@ def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
     Raises: with ``--debug``, whatever the verb raises.
     """
     try:
+        backend.choose(options.backend)
         options.run(options)
     except KeyboardInterrupt:
         return _failed(interrupts.MESSAGE, interrupts.STOPPED)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mindyolo_ext import __version__
 from mindyolo_ext.cli import about, convert, data, evaluate, predict, train
 from mindyolo_ext.cli.arguments import Verb
+from mindyolo_ext.cli.backend import add_backend
 
 VERBS = (
     Verb("train", train.train, train.add_train, "train a recipe"),
@@ -70,7 +71,7 @@ VERBS = (
 def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of a command line; only the verbs that it names get their arguments."""
     parser = argparse.ArgumentParser(
-        prog="mindyolo-ext", description="Object detectors on MindSpore."
+        prog="mindyolo-ext", description="Object detectors on MindSpore or PyTorch."
     )
     parser.add_argument("--version", action="version", version=f"mindyolo_ext {__version__}")
     parser.add_argument(
@@ -88,6 +89,7 @@ def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
         sub.add_argument(
             "--log_level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
         )
+        add_backend(sub)
         sub.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from mindyolo_ext import __version__
-from mindyolo_ext.backend import launch
+from mindyolo_ext.backend import BACKEND, launch
 from mindyolo_ext.backend.environment import settings
 
 PACKAGES = (
@@ -31,14 +31,16 @@ PACKAGES = (
     "torch",
 )
 TESTED = (
-    ("CPU", "plain python, mpirun and msrun", "by the test suite, Linux x86-64"),
-    ("GPU", "native mpirun / msrun path", "not yet run"),
-    ("Ascend", "native mpirun / msrun path", "not yet run"),
+    ("CPU", "mindspore", "plain python, mpirun and msrun", "by the test suite, Linux x86-64"),
+    ("CPU", "torch", "plain python, mpirun and torchrun", "by the test suite, Linux x86-64"),
+    ("GPU", "mindspore", "native mpirun / msrun path", "not yet run"),
+    ("GPU", "torch", "plain python, mpirun and torchrun", "not yet run"),
+    ("Ascend", "mindspore", "native mpirun / msrun path", "not yet run"),
 )
 
 
 def report() -> str:
-    """Versions, device, settings and what was tested where, as text tables; imports MindSpore
+    """Versions, device, settings and what was tested where, as text tables; imports the framework
     and computes once.
     """
     rows = [
@@ -47,16 +49,20 @@ def report() -> str:
         ("system", f"{platform.platform()}, {os.cpu_count()} cores"),
     ]
     rows += [(name, _version(name)) for name in PACKAGES]
+    rows.append(("backend", BACKEND))
     kind, size = launch.launcher_of(dict(os.environ))
     rows += [
         ("launcher", f"{kind}, {size} process(es)"),
         ("mpirun", _program("mpirun")),
         ("msrun", _program("msrun")),
+        ("torchrun", _program("torchrun")),
         *settings(),
         ("a 3x3 convolution on the CPU", _convolution_check()),
     ]
     return (
-        tabulate(rows, ("what", "value")) + "\n\n" + tabulate(TESTED, ("device", "how", "tested"))
+        tabulate(rows, ("what", "value"))
+        + "\n\n"
+        + tabulate(TESTED, ("device", "backend", "how", "tested"))
     )
 
 

@@ -14,13 +14,13 @@ from tabulate import tabulate
 from mindyolo_ext import __version__
 from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.compiled import Compiled
-from mindyolo_ext.backend.export import FORMATS, load_mindir, write_graph
+from mindyolo_ext.backend.export import FORMATS, check_formats, load_mindir, write_graph
 from mindyolo_ext.checkpoint.reader import file_sha256
 from mindyolo_ext.checkpoint.store import CheckpointMetadata
 from mindyolo_ext.contracts import Routed
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.parts import Part, parts_of
-from mindyolo_ext.errors import DeviceError, ExportError, UsageError
+from mindyolo_ext.errors import DeviceError, ExportError
 from mindyolo_ext.input_spec import InputSpec
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Job:
 
 def export(
     weight: str | Path,
-    formats: Sequence[str] = ("onnx", "mindir"),
+    formats: Sequence[str] | None = None,
     *,
     output: str | Path | None = None,
     size: tuple[int, int] | None = None,
@@ -83,7 +83,7 @@ def export(
 
     Args:
         weight: checkpoint of ours.
-        formats: of ``backend.export.FORMATS``; ``air`` needs an Ascend device.
+        formats: of ``backend.export.FORMATS``; ``air`` needs an Ascend device. None: all others.
         output: file name without suffix, default the checkpoint's.
         size: (height, width) of the input, default as trained.
         batch_size: fixed batch of the exported graph. Of a routed model it is the batch of the
@@ -93,13 +93,13 @@ def export(
         parts: of a routed model: 2 files, or 3, with the head of the first detector apart, see
             ``parts_of``.
 
-    Raises: DeviceError for AIR without Ascend; ValueError for an unknown format, ``parts`` for
-        another model, or if an exported file does not give the source network's numbers (no file of
-        that format is written then).
+    Raises: DeviceError for AIR without Ascend, or a format that another backend writes; ValueError
+        for an unknown format, ``parts`` for another model, or if an exported file does not give the
+        source network's numbers (no file of that format is written then).
     """
-    unknown = [f for f in formats if f not in FORMATS]
-    if unknown:
-        raise UsageError(f"export: unknown formats {unknown}, known are {', '.join(FORMATS)}")
+    if formats is None:
+        formats = [name for name in FORMATS if name != "air"]
+    check_formats(formats)
     try:
         launch.start("Ascend" if "air" in formats else "CPU")
     except DeviceError as error:

@@ -17,6 +17,7 @@ import numpy as np
 
 from mindyolo_ext import atomic, progress
 from mindyolo_ext.backend import launch
+from mindyolo_ext.backend.choice import check_backend
 from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.class_names import default_names
 from mindyolo_ext.data.image_file import read_image, write_image
@@ -112,6 +113,8 @@ class Detector:
     Args:
         checkpoint: ``.ckpt`` of ``train.py`` or ``mindyolo-ext convert``.
         device_target: ``CPU``, ``GPU`` or ``Ascend``.
+        backend: ``mindspore`` or ``torch``, to make sure of it; ``MINDYOLO_EXT_BACKEND`` chooses it
+            before the first import.
         conf_thres, iou_thres: score below which boxes are dropped, overlap above which they are
             merged.
         class_agnostic: whether boxes of different classes are merged too.
@@ -120,8 +123,8 @@ class Detector:
         easy: of a routed model: share of easy pictures to aim at, instead of ``dy_thres``; the
             checkpoint's thresholds tell which threshold that is.
 
-    Raises: FileNotFoundError; ValueError for a file that is not such a checkpoint, or a threshold
-        that it does not have.
+    Raises: FileNotFoundError; ValueError for a file that is not such a checkpoint, a threshold
+        that it does not have, or another backend than this process has.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Detector:
         checkpoint: str | Path,
         *,
         device_target: str = "CPU",
+        backend: str | None = None,
         conf_thres: float = 0.3,
         iou_thres: float = 0.45,
         size: tuple[int, int] | None = None,
@@ -137,6 +141,7 @@ class Detector:
         dy_thres: float | None = None,
         easy: float | None = None,
     ):
+        check_backend(backend)
         with framework_lock:
             launch.start(device_target)
             model, self.metadata = load_model(checkpoint)

@@ -16,7 +16,7 @@ import numpy as np
 
 from mindyolo_ext import progress
 from mindyolo_ext.atomic import replacing, write_text
-from mindyolo_ext.backend import precision
+from mindyolo_ext.backend import BACKEND, precision
 from mindyolo_ext.backend.distributed import (
     barrier,
     check_same_weights,
@@ -271,9 +271,9 @@ class _Run:
         return (
             f"{self.config.model.name}: {count:,} trainable parameters, {self.num_classes} "
             f"classes, input {size[0]}x{size[1]}; {len(self.dataset)} training pictures, up to "
-            f"{self.max_boxes} boxes; {self.world.size} rank(s) ({self.world.launcher}) x batch "
-            f"{settings.per_batch_size}; epochs {self.first_epoch}..{settings.epochs - 1}; writing "
-            f"to {self.folder}"
+            f"{self.max_boxes} boxes; {BACKEND}, {self.world.size} rank(s) ({self.world.launcher}) "
+            f"x batch {settings.per_batch_size}; epochs {self.first_epoch}..{settings.epochs - 1}; "
+            f"writing to {self.folder}"
         )
 
     def enter_stage(self, epoch: int) -> None:
@@ -372,6 +372,11 @@ class _Run:
                 self.config.train.per_batch_size,
                 state["world_size"],
                 state["per_batch_size"],
+            )
+        here, before = BACKEND, state.get("backend", "mindspore")
+        if here != before:
+            logger.warning(
+                "resuming on %s, the run was on %s: it goes on, but not bit for bit", here, before
             )
         if self.is_over:
             logger.info(
@@ -545,6 +550,7 @@ class _Run:
                 "world_size": self.world.size,
                 "per_batch_size": settings.per_batch_size,
                 "seed": settings.seed,
+                "backend": BACKEND,
                 "config": self.config.to_yaml(),
             }
             metadata = self._metadata(epoch, values)

@@ -1,12 +1,13 @@
 """Convolution followed by batch norm and activation, as every family here uses it.
 
-Weights start as PyTorch starts them: uniform within 1 / sqrt(fan_in), for biases too. That is what
-``nn.Conv2d`` does when ``weight_init`` and ``bias_init`` are None.
+Weights start as PyTorch starts them: uniform within 1 / sqrt(fan_in), for biases too.
 """
 
+import math
 from collections.abc import Callable
 
 from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.initial import uniform_of_fan
 
 
 def conv2d(
@@ -17,7 +18,7 @@ def conv2d(
     stride: int = 1,
     group: int = 1,
     has_bias: bool = False,
-    weight_init: object = None,
+    draw: Callable[[tuple[int, ...]], Tensor] | None = None,
 ) -> nn.Conv2d:
     """A convolution padded by ``kernel_size // 2`` on every side.
 
@@ -27,13 +28,15 @@ def conv2d(
         stride: 1 keeps the size, 2 halves it.
         group: groups of channels; equal to ``in_channels`` it is a depthwise convolution.
         has_bias: whether a bias is added.
-        weight_init: initialiser of the weight, None as the module says.
+        draw: gives a weight of a shape its first values, None as the module says.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
     Raises: ValueError if ``kernel_size`` is even.
     """
     if kernel_size % 2 == 0:
         raise ValueError(f"conv2d: kernel_size must be odd, got {kernel_size}")
+    shape = (out_channels, in_channels // group, kernel_size, kernel_size)
+    fan_in = math.prod(shape[1:])
     return nn.Conv2d(
         in_channels,
         out_channels,
@@ -43,7 +46,8 @@ def conv2d(
         padding=kernel_size // 2,
         group=group,
         has_bias=has_bias,
-        weight_init=weight_init,
+        weight_init=uniform_of_fan(shape, fan_in) if draw is None else draw(shape),
+        bias_init=uniform_of_fan((out_channels,), fan_in) if has_bias else None,
     )
 
 

@@ -2,7 +2,8 @@
 
 import math
 
-from mindyolo_ext.backend import Tensor, float32, initializer, nn
+from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend.initial import constant
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 
 PRIOR_PROBABILITY = 0.01  # of a class before the first step
@@ -33,8 +34,8 @@ class DistanceHead(nn.Cell):
         def predictors(outputs: int, bias: float) -> nn.CellList:
             cells = [conv2d(c, outputs, 1, has_bias=True) for c in in_channels]
             for cell in cells:
-                cell.weight.set_data(initializer("zeros", cell.weight.shape, float32))
-                cell.bias.set_data(initializer(bias, cell.bias.shape, float32))
+                cell.weight.set_data(constant(cell.weight.shape, 0.0))
+                cell.bias.set_data(constant(cell.bias.shape, bias))
             return nn.CellList(cells)
 
         self.stems = nn.CellList([ConvBNAct(c, c) for c in in_channels])

@@ -1,11 +1,91 @@
-"""The backend is chosen by name; a wrong one is told."""
+"""The backend is chosen by name, else by what is installed; a wrong one is told."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from helpers import REPOSITORY
 
-from mindyolo_ext.backend.choice import BACKENDS, chosen
+from mindyolo_ext.backend.choice import BACKEND, check_backend, chosen, installed_version
+from mindyolo_ext.cli.backend import BACKENDS, VARIABLE, choose
+from mindyolo_ext.errors import UserError
+
+BOTH = {"mindspore": "2.9.0", "torch": "2.4.0+cpu"}
 
 
-def test_backends_by_name():
-    assert [chosen(name) for name in ("", *BACKENDS)] == ["mindspore", "mindspore", "shapes"]
-    with pytest.raises(ValueError, match="MINDYOLO_EXT_BACKEND=torhc: no such backend; known: mi"):
-        chosen("torhc")
+@pytest.mark.parametrize(
+    ("name", "installed", "wanted"),
+    [
+        ("", BOTH, "mindspore"),
+        ("", {"mindspore": ""}, "mindspore"),
+        ("", {"torch": "2.13.0"}, "torch"),
+        ("torch", BOTH, "torch"),
+        ("mindspore", BOTH, "mindspore"),
+        ("shapes", {}, "shapes"),
+    ],
+)
+def test_backends_by_name_and_by_what_is_installed(
+    name: str, installed: dict[str, str], wanted: str
+) -> None:
+    assert chosen(name, installed.get) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "installed", "message"),
+    [
+        ("torhc", BOTH, "MINDYOLO_EXT_BACKEND=torhc: no such backend, did you mean torch?"),
+        ("", {}, "neither MindSpore nor PyTorch is installed: `pip install mindspore` or `pip"),
+        (
+            "torch",
+            {"mindspore": "2.9.0"},
+            "=torch: it is not installed: `pip install 'torch>=2.4'`",
+        ),
+        ("mindspore", {"torch": "2.9.0"}, "=mindspore: it is not installed: `pip install mindspo"),
+        ("torch", {"torch": "2.3.1"}, "PyTorch 2.3.1 is installed, wanted 2.4 or later: `pip ins"),
+        ("torch", {"torch": ""}, "PyTorch of no version is installed, wanted 2.4 or later"),
+    ],
+)
+def test_what_cannot_be_used_is_told(name: str, installed: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=f"(?s){message.replace('?', '[?]')}"):
+        chosen(name, installed.get)
+
+
+def test_versions_are_read_without_an_import() -> None:
+    assert installed_version("numpy")
+    assert installed_version("json") == "", "a module without a package of its own"
+    assert installed_version("no_such_framework") is None
+
+
+def test_a_process_keeps_the_backend_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "")
+    other = next(name for name in BACKENDS if name != BACKEND)
+    check_backend(None)
+    check_backend(BACKEND)
+    with pytest.raises(UserError, match=f"{BACKEND}; set {VARIABLE}={other} in the environment"):
+        check_backend(other)
+    choose(BACKEND)
+    assert os.environ[VARIABLE] == BACKEND
+    with pytest.raises(UserError, match=f"--backend {other}: this process runs on {BACKEND} alr"):
+        choose(other)
+
+
+def test_every_verb_takes_the_backend_before_it_imports_one(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "from mindyolo_ext.cli import main\n"
+        "status = main(['info', '--backend', 'torch', 'nowhere.ckpt'])\n"
+        "assert os.environ['MINDYOLO_EXT_BACKEND'] == 'torch' and status == 1\n"
+        "assert main(['doctor', '--backend', 'shapes']) == 1\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "invalid choice: 'shapes'" in done.stderr, done.stderr
+    assert "AssertionError" not in done.stderr, done.stderr

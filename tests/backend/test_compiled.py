@@ -132,6 +132,7 @@ class Watching:
         self(x)
 
 
+@pytest.mark.needs_mindspore
 def test_one_thread_at_a_time_runs_or_compiles():
     cell = Watching()
     run = Compiled(cell)

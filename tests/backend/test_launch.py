@@ -2,7 +2,8 @@
 
 import pytest
 
-from mindyolo_ext.backend import launch
+from mindyolo_ext.backend import BACKEND, launch
+from mindyolo_ext.errors import DeviceError
 
 
 @pytest.mark.parametrize(
@@ -13,6 +14,7 @@ from mindyolo_ext.backend import launch
         ({"PMI_SIZE": "2"}, ("mpirun", 2)),
         ({"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "8"}, ("msrun", 8)),
         ({"MS_ROLE": "MS_SCHED", "MS_WORKER_NUM": "8"}, ("msrun", 8)),
+        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "3"}, ("torchrun", 3)),
     ],
 )
 def test_who_started_this_process(environ, expected):
@@ -38,3 +40,31 @@ def test_the_cache_folder_follows_recipe_and_sources(tmp_path):
     assert first == launch.cache_folder(tmp_path, "a: 1") and first != launch.cache_folder(
         tmp_path, "a: 2"
     )
+
+
+def test_a_launcher_of_the_other_framework_is_told(monkeypatch):
+    others = {
+        "mindspore": ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}, "msrun --worker_num"),
+        "torch": ({"MS_ROLE": "MS_WORKER", "MS_WORKER_NUM": "2"}, "torchrun --nproc_per_node"),
+    }
+    variables, command = others[BACKEND]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DeviceError, match=f"starts .* processes; the .* backend wants .*{command}"):
+        launch.start("CPU", is_parallel=True)
+
+
+@pytest.mark.needs_torch
+def test_devices_that_pytorch_does_not_serve_here(monkeypatch):
+    from mindyolo_ext.backend.on_torch import launch as on_torch
+
+    with pytest.raises(DeviceError, match="Ascend: the PyTorch backend .*MINDYOLO_EXT_BACKEND=min"):
+        launch.start("Ascend")
+    monkeypatch.setattr(on_torch.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match="GPU: this PyTorch .* finds no GPU; install a build"):
+        launch.start("GPU")
+    monkeypatch.setattr(on_torch.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(on_torch.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(DeviceError, match="is to use GPU 1, but there are 1; start as many"):
+        on_torch.configure("GPU", device_number=None, graph_mode=True, compile_cache=None)

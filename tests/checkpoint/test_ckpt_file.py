@@ -87,6 +87,7 @@ def test_arrays_in_other_orders(tmp_path, array):
 
 
 @pytest.mark.parametrize("crc_check", [False, True])
+@pytest.mark.needs_mindspore
 def test_files_of_mindspore(tmp_path, crc_check):
     import mindspore
 
@@ -109,6 +110,7 @@ def test_files_of_mindspore(tmp_path, crc_check):
             read_ckpt(damaged)
 
 
+@pytest.mark.needs_mindspore
 def test_mindspore_reads_our_files(tmp_path):
     import mindspore
 
@@ -119,6 +121,7 @@ def test_mindspore_reads_our_files(tmp_path):
     assert_same({name: value.asnumpy().copy() for name, value in loaded.items()}, ARRAYS)
 
 
+@pytest.mark.needs_mindspore
 def test_our_bytes_are_those_of_mindspore(tmp_path):
     import mindspore
 
@@ -130,6 +133,7 @@ def test_our_bytes_are_those_of_mindspore(tmp_path):
     assert (tmp_path / "ours.ckpt").read_bytes() == (tmp_path / "theirs.ckpt").read_bytes()
 
 
+@pytest.mark.needs_mindspore
 def test_large_parameters_in_slices(tmp_path, monkeypatch):
     """In either program's slices; both repeat all axes in each."""
     import mindspore
@@ -332,6 +336,7 @@ def test_random_damage(tmp_path, seed):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
+@pytest.mark.needs_mindspore
 def test_wire_format_against_the_library():
     """What is written here is what protobuf parses, for numbers of every length."""
     from mindspore.train.checkpoint_pb2 import Checkpoint

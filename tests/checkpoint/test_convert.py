@@ -303,6 +303,7 @@ def test_describe_onnx(tmp_path):
         describe(tmp_path / "x.onnx")
 
 
+@pytest.mark.needs_mindspore
 def test_describe_mindir(tmp_path):
     from mindspore.train import mind_ir_pb2
 
@@ -350,6 +351,7 @@ THRESHOLDS = {
         ("num_classes", "9" * 5000),
     ],
 )
+@pytest.mark.needs_mindspore
 def test_broken_metadata_of_exported_files(tmp_path, key, value):
     from mindspore.train import mind_ir_pb2
 

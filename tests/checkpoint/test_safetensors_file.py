@@ -66,6 +66,7 @@ def test_arrays_in_other_orders(tmp_path):
     assert np.array_equal(read_safetensors(tmp_path / "x.safetensors").arrays["a"], array)
 
 
+@pytest.mark.needs_mindspore
 def test_files_of_mindspore(tmp_path):
     import mindspore
 

@@ -66,6 +66,7 @@ def test_round_trip(tmp_path, suffix):
     assert [file.name for file in path.parent.iterdir()] == [f"x{suffix}"]
 
 
+@pytest.mark.needs_mindspore
 def test_mindspore_loads_it_by_plain_names(tmp_path):
     import mindspore
 
@@ -313,6 +314,7 @@ def test_texts_of_a_file_do_not_steer_a_terminal(tmp_path):
     assert shown.replace("\n", "").isprintable()
 
 
+@pytest.mark.needs_mindspore
 def test_mindspore_reads_our_safetensors(tmp_path):
     import mindspore
 

@@ -38,12 +38,11 @@ class Various(nn.Cell):
         self.part = nn.Conv2d(8, 6, 1, has_bias=True)
         self.dense = nn.Dense(8, 10)
         self.idle = nn.Conv2d(4, 400, 3)
+        self.convolve = ops.Conv2D(out_channel=2, kernel_size=(1, 1))
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = self.grouped(ops.cat((images, images[:, :1]), 1))
-        return self.dense(ops.mean(x, (2, 3))), ops.conv2d(
-            x, self.part.weight[:2], self.part.bias[:2]
-        )
+        return self.dense(ops.mean(x, (2, 3))), self.convolve(x, self.part.weight[:2])
 
 
 def test_groups_pooled_values_and_parts_of_weights():
@@ -56,7 +55,9 @@ def test_counting_leaves_the_framework_as_it_was():
     before, network = ops.Conv2D.__call__, Various()
     gflops(network, (16, 16))
     assert ops.Conv2D.__call__ is before
-    assert not network.dense._forward_hook
+    names = ("_forward_hook", "_forward_hooks")  # MindSpore's, PyTorch's
+    hooks = [getattr(network.dense, name) for name in names if hasattr(network.dense, name)]
+    assert hooks and not any(hooks)
     with (
         pytest.raises(RuntimeError, match="broken"),
         eager(),

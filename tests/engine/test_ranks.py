@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import ROOT, environment, mpirun, msrun, run
+from launching import ROOT, environment, mpirun, msrun, run, torchrun
 
 PROGRAM = Path(__file__).parent / "ranks_program.py"
 FAILING = ROOT / "tests" / "backend" / "failing_program.py"
@@ -44,22 +44,31 @@ def failing_run(tmp_path_factory) -> Iterator[tuple[subprocess.Popen, Path]]:
 
 @pytest.mark.parametrize(
     "launcher, statistics",
-    [("mpirun", "synchronised"), pytest.param("msrun", "frozen", marks=pytest.mark.all_cases)],
+    [
+        ("mpirun", "synchronised"),
+        pytest.param("msrun", "frozen", marks=[pytest.mark.all_cases, pytest.mark.needs_mindspore]),
+        pytest.param("torchrun", "frozen", marks=pytest.mark.needs_torch),
+    ],
 )
 def test_two_ranks_equal_one(launcher, statistics, tmp_path):
     out, alone = tmp_path / "two.npz", tmp_path / "one.npz"
     run([sys.executable, PROGRAM, alone, statistics])
     if launcher == "mpirun":
         run([*mpirun(2), sys.executable, PROGRAM, out, statistics])
-    else:
+    elif launcher == "msrun":
         run([*msrun(2, tmp_path / "log"), PROGRAM, out, statistics])
+    else:
+        run([*torchrun(2), PROGRAM, out, statistics])
     two, one = dict(np.load(out)), dict(np.load(alone))
     np.testing.assert_array_equal(np.bincount(two.pop("ranks").astype(int)), [3, 5003])
     one.pop("ranks", None)
     # float32 sums in another order: 2e-7 per sum; the second step's loss has passed an update
     np.testing.assert_allclose(
-        two["reports"][:, [0, 1, 4, 5, 6]], one["reports"][:, [0, 1, 4, 5, 6]], rtol=2e-4
+        two["reports"][:, [0, 4, 5, 6]], one["reports"][:, [0, 4, 5, 6]], rtol=2e-4
     )
+    # Noise of 1e-7 in the images moves the norm of the second step's gradient by 1.5e-3
+    for step, tolerance in enumerate((2e-4, 2e-2)):
+        np.testing.assert_allclose(two["reports"][step, 1], one["reports"][step, 1], rtol=tolerance)
     moved = 0
     for name, value in one.items():
         if name != "reports":
@@ -90,6 +99,7 @@ def assert_gone(processes: Callable[[], str]) -> None:
     assert not processes(), f"processes {processes().split()} outlived the run"
 
 
+@pytest.mark.needs_mindspore
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the watch needs Linux 5.3 or later")
 @pytest.mark.parametrize("joined", [True, pytest.param(False, marks=pytest.mark.all_cases)])
 def test_msrun_names_the_rank_that_fails_and_ends_the_others(joined, tmp_path):

@@ -110,6 +110,7 @@ def test_two_files_that_were_compared(report: ExportReport):
 
 
 @pytest.mark.all_cases
+@pytest.mark.needs_mindspore
 def test_mindir_of_dynamicdet(weight: Path, tmp_path: Path):
     check_files(export(weight, ["mindir"], output=tmp_path / "dy"), "mindir")
 
@@ -387,6 +388,7 @@ def test_raw_files_name_logits_and_are_refused_by_the_runner(
         routed_runner.RoutedOnnxDetector(paths)
 
 
+@pytest.mark.needs_mindspore
 def test_mindir_files_are_chained_and_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     paths = toy_files(monkeypatch, tmp_path / "toy", form="mindir", batch_size=2)
     assert [path.name for path in paths] == ["toy-first.mindir", "toy-second.mindir"]

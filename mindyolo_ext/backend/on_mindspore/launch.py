@@ -46,8 +46,13 @@ def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
         launcher: what started this process.
         joins: whether this process is about to join others.
 
-    Raises: SystemExit at the end of the run in the process that ``msrun`` starts as scheduler.
+    Raises: SystemExit at the end of the run in the process that ``msrun`` starts as scheduler;
+        DeviceError for a launcher of another framework.
     """
+    if launcher == "torchrun":
+        raise DeviceError(
+            f"torchrun starts PyTorch's processes; the MindSpore backend wants {PARALLEL_COMMANDS}"
+        )
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         raise SystemExit(serve_and_watch(scheduler.SERVE))
     if joins and launcher == "mpirun" and device_target == "CPU":
@@ -80,8 +85,8 @@ def join() -> tuple[int, int]:
     return get_rank(), get_group_size()
 
 
-def set_seed(seed: int) -> None:
-    """Seed MindSpore's random numbers, from which fresh weights are drawn."""
+def seed_framework(seed: int) -> None:
+    """Seed MindSpore's own random numbers."""
     ms.set_seed(seed)
 
 

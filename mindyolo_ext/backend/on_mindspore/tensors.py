@@ -8,16 +8,13 @@ from mindyolo_ext.backend.on_mindspore.environment import prepare_environment
 prepare_environment()
 
 from mindspore import Parameter, Tensor, bool_, float16, float32, int32, int64, nn, ops  # noqa: E402
-from mindspore.common.initializer import HeNormal, initializer  # noqa: E402
 
 __all__ = [
-    "HeNormal",
     "Parameter",
     "Tensor",
     "bool_",
     "float16",
     "float32",
-    "initializer",
     "int32",
     "int64",
     "nn",

@@ -51,24 +51,3 @@ class Parameter(Tensor):
         """Take over nothing. Raises: ValueError if the shape differs."""
         if data.shape != self.shape:
             raise ValueError(f"a parameter of shape {self.shape} was set to {data.shape}")
-
-
-class HeNormal:
-    """An initial distribution; it is not drawn from here."""
-
-    def __init__(
-        self,
-        negative_slope: float = 0,
-        mode: str = "fan_in",
-        nonlinearity: str = "leaky_relu",
-    ):
-        self.negative_slope, self.mode, self.nonlinearity = negative_slope, mode, nonlinearity
-
-
-def initializer(
-    init: HeNormal | str | float,  # noqa: ARG001
-    shape: Any,
-    dtype: np.dtype = float32,
-) -> Tensor:
-    """A tensor of ``shape``."""
-    return Tensor(np.broadcast_to(np.zeros((), dtype), shape))

@@ -87,6 +87,9 @@ class SimOTAAssigner(nn.Cell):
         label, x, y, width, height = (ops.expand_dims(part, 2) for part in wanted)  # (B, M, 1)
         barrier, distance = self._barriers((x, y, width, height), ops.expand_dims(mask, 2), levels)
         candidate = ops.cast(ops.min(distance, 1)[0] < 0.5, float32)  # (B, A)
+        # Unit boxes where nothing can match: the overlap of a box that overflows is NaN, which
+        # would be the largest of a box's best overlaps
+        boxes = tuple(ops.where(candidate > 0.5, part, ops.ones_like(part)) for part in boxes)
         _, count, predictions = barrier.shape
         pairs = (
             tuple(ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in boxes),

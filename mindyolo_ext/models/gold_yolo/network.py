@@ -8,7 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from mindyolo_ext.backend import Tensor, float32, initializer, nn, ops
+from mindyolo_ext.backend import Tensor, float32, nn, ops
+from mindyolo_ext.backend.initial import constant, he_normal
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.distances import DistanceBins
@@ -128,7 +129,7 @@ class Injection(nn.Cell):
         self.global_embedding = TorchNormConv(channels, channels)
         self.global_act = TorchNormConv(channels, channels)
         for conv in (self.local_embedding, self.global_embedding, self.global_act):
-            conv.conv.weight.set_data(initializer("he_normal", conv.conv.weight.shape, float32))
+            conv.conv.weight.set_data(he_normal(conv.conv.weight.shape))
 
     def construct(self, local: Tensor, shared: Tensor) -> Tensor:
         size = local.shape[2:]
@@ -174,7 +175,7 @@ class Attention(nn.Cell):
         self.to_v = LinearConv(channels, heads * key_channels * 2)
         self.proj = nn.SequentialCell(nn.ReLU6(), LinearConv(heads * key_channels * 2, channels))
         gamma = self.proj[1].bn.gamma
-        gamma.set_data(initializer("zeros", gamma.shape, float32))
+        gamma.set_data(constant(gamma.shape, 0.0))
 
     def construct(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape

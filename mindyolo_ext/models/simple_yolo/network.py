@@ -9,7 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from mindyolo_ext.backend import HeNormal, Parameter, Tensor, nn, ops
+from mindyolo_ext.backend import Parameter, Tensor, nn, ops
+from mindyolo_ext.backend.initial import he_normal
 from mindyolo_ext.layers.conv import conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.grid import cell_grid
@@ -143,7 +144,11 @@ class Bottleneck(nn.Cell):
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
     """A convolution that starts as torchvision's: normal, scaled by the number of outputs."""
     return conv2d(
-        in_channels, out_channels, kernel_size, stride=stride, weight_init=HeNormal(mode="fan_out")
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        draw=lambda shape: he_normal(shape, "fan_out"),
     )
 
 

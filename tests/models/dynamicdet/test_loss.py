@@ -21,6 +21,7 @@ from models.dynamicdet.case import (
 )
 from models.dynamicdet.rows import CandidateCosts, equal_losses, has_open_choice, rows_by_level
 from modes import as_graph
+from networks import number_of
 from seeded import seeded_boxes, seeded_images
 
 from mindyolo_ext.backend import Tensor, nn, ops
@@ -276,7 +277,7 @@ def test_gradients(runs):
     clear = wanted > 1e-6  # of P6 the biases of the links have no gradient
     most, share = of(GRADIENT, runs.case)
     np.testing.assert_allclose(norms[clear], wanted[clear], rtol=most)
-    roots = np.sqrt([parameters[i].size for i in order])
+    roots = np.sqrt([number_of([parameters[i]]) for i in order])
     assert (np.abs(sums - runs.arrays["grad_sum"])[clear] / (wanted * roots)[clear]).max() < share
     assert np.median(np.abs(norms[clear] / wanted[clear] - 1)) < most / 5 and clear.mean() > 0.95
 

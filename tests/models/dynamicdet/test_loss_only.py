@@ -106,9 +106,9 @@ class StepOne(nn.Cell):
         super().__init__(auto_prefix=False)
         self.trainable, self.found = trainable, MatchedRows(trainable)
         places = tuple(range(2, 2 + 2 * trainable.levels))
-        self.function = value_and_grad(self.forward, places, None, has_aux=True)
+        self.function = value_and_grad(self.value, places, None, has_aux=True)
 
-    def forward(self, targets, mask, *maps):
+    def value(self, targets, mask, *maps):
         total, terms = self.trainable.loss(maps, targets, mask)
         return total, terms, self.found(targets, mask, *maps)
 
@@ -135,9 +135,9 @@ class StepTwo(nn.Cell):
     def __init__(self, trainable):
         super().__init__(auto_prefix=False)
         self.trainable = trainable
-        self.function = value_and_grad(self.forward, (0, 3), None, has_aux=True)
+        self.function = value_and_grad(self.value, (0, 3), None, has_aux=True)
 
-    def forward(self, easiness, targets, mask, *maps):
+    def value(self, easiness, targets, mask, *maps):
         return self.trainable.loss((*maps, easiness), targets, mask)
 
     def construct(self, easiness, targets, mask, *maps):

@@ -17,7 +17,7 @@ from models.dynamicdet.case import (
     stored_maps,
 )
 from modes import as_graph
-from networks import ModelAndDeploy
+from networks import ModelAndDeploy, number_of, outputs_of
 from seeded import seeded_images
 
 from mindyolo_ext.backend import Tensor, nn
@@ -38,6 +38,8 @@ class Everything(ModelAndDeploy):
     """Router, maps of the second backbone, and of both exits logits, decoded rows of both forms
     and boxes.
     """
+
+    names = ("router", "second", "heads", "decoded", "deployed", "boxes", "predicted")
 
     def construct(self, images):
         model = self.model
@@ -72,17 +74,8 @@ def network(golden_case):
 @pytest.fixture(scope="module")
 def outputs(golden_case, network):
     """All outputs of the seeded network on the case's images, with the case's arrays."""
-    found = network(Tensor(golden_case.images(BATCH, SIDE, SIDE)))
-    names = ("router", "second", "heads", "decoded", "deployed", "boxes", "predicted")
-    return {
-        "arrays": golden_case.arrays(),
-        **{name: _arrays(part) for name, part in zip(names, found, strict=True)},
-    }
-
-
-def _arrays(part):
-    """Nested tuples of tensors as arrays."""
-    return [_arrays(x) for x in part] if isinstance(part, tuple) else part.asnumpy()
+    found = outputs_of(network, golden_case.images(BATCH, SIDE, SIDE))
+    return {**found, "arrays": golden_case.arrays()}
 
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
@@ -235,10 +228,9 @@ def test_parameters_follow_the_original(golden_case):
         }
         assert all(name == p.name for name, p in model.parameters_and_names())
         assert (
-            sum(p.size for p in model.trainable_params())
-            == meta["params"] + router * meta["params_router"]
+            number_of(model.trainable_params()) == meta["params"] + router * meta["params_router"]
         )
-        deployed = sum(p.size for p in model.to_deploy().get_parameters())
+        deployed = number_of(model.to_deploy().get_parameters())
         assert deployed == meta["params_deploy_step2" if router else "params_deploy"]
     for name, cell in model.cells_and_names():
         if isinstance(cell, nn.BatchNorm2d):  # the cell keeps PyTorch's form of the momentum

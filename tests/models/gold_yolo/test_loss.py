@@ -21,6 +21,7 @@ from models.gold_yolo.case import (
     training_step,
 )
 from modes import as_graph, is_graph
+from networks import number_of
 
 from mindyolo_ext.backend import Tensor, nn, ops
 from mindyolo_ext.backend.distributed import freeze_batch_norm
@@ -420,7 +421,7 @@ def test_gradients(runs, name, frozen, shares):
     model = runs.network(frozen)[0].model
     parameters, order = model.trainable_params(), original_order(runs.case, model)
     norms, sums = step.norms_and_sums
-    roots = np.sqrt([parameters[i].size for i in order])
+    roots = np.sqrt([number_of([parameters[i]]) for i in order])
     clear = wanted_l2 > 1e-4 * wanted_l2.max()
     if not frozen:  # alpha's gradient is a large sum that cancels
         clear &= [parameters[i].shape != (1,) for i in order]

@@ -17,7 +17,7 @@ from models.gold_yolo.case import (
     stored,
     training_step,
 )
-from networks import ModelAndDeploy
+from networks import ModelAndDeploy, number_of, outputs_of
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
@@ -45,6 +45,8 @@ ROW_STEP, RECT_ROW_STEP = 7, 11
 class Everything(ModelAndDeploy):
     """Neck, raw heads, decoded rows, deploy form and both predictions in one graph."""
 
+    names = ("neck", "heads", "decoded", "deploy", "predicted", "deploy_predicted")
+
     def construct(self, images):
         neck, heads = self.model.neck_and_heads(images)
         return (
@@ -68,15 +70,8 @@ def outputs(golden_case, network):
     arrays = golden_case.arrays()
     if "eval_boxes" not in arrays:
         pytest.skip("this folder holds training arrays only")
-    parts = network(Tensor(golden_case.images(BATCH, SIDE, SIDE)))
-    neck, heads, decoded, deploy, predicted, deploy_predicted = parts
     return {
-        "neck": [x.asnumpy() for x in neck],
-        "heads": [x.asnumpy() for x in heads],
-        "decoded": decoded.asnumpy(),
-        "deploy": deploy.asnumpy(),
-        "predicted": [x.asnumpy() for x in predicted],
-        "deploy_predicted": [x.asnumpy() for x in deploy_predicted],
+        **outputs_of(network, golden_case.images(BATCH, SIDE, SIDE)),
         "arrays": arrays,
     }
 
@@ -214,7 +209,7 @@ def test_parameters_and_statistics_follow_the_original(golden_case):
         n: s for n, s in wanted.items() if n not in CONSTANTS
     }
     assert all(name == p.name for name, p in model.parameters_and_names())
-    assert sum(p.size for p in model.trainable_params()) == meta["params"]
+    assert number_of(model.trainable_params()) == meta["params"]
     norms = {
         name: cell for name, cell in model.cells_and_names() if isinstance(cell, nn.BatchNorm2d)
     }
@@ -223,8 +218,8 @@ def test_parameters_and_statistics_follow_the_original(golden_case):
         assert (cell.eps, round(cell.momentum, 6)) == constants, name
     # Here all norms are folded; each that the original keeps has a scale and a shift where this has
     # a bias
-    kept = sum(cell.gamma.size for name, cell in norms.items() if name.startswith(UNFOLDED))
-    assert sum(p.size for p in model.to_deploy().get_parameters()) == meta["params_deploy"] - kept
+    kept = number_of([c.gamma for name, c in norms.items() if name.startswith(UNFOLDED)])
+    assert number_of(model.to_deploy().get_parameters()) == meta["params_deploy"] - kept
 
 
 @pytest.mark.parametrize(
@@ -239,8 +234,8 @@ def test_published_parameter_counts(name, millions):
         for n, c in model.cells_and_names()
         if isinstance(c, nn.BatchNorm2d) and n.startswith(UNFOLDED)
     }
-    count = sum(p.size for p in model.to_deploy().get_parameters()) + sum(
-        c.gamma.size for c in norms.values()
+    count = number_of(
+        [*model.to_deploy().get_parameters(), *(norm.gamma for norm in norms.values())]
     )
     assert round(count / 1e6, 1) == millions
 

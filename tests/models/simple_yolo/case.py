@@ -35,9 +35,8 @@ def seeded_network(case: GoldenCase) -> nn.Cell:
 
 
 def as_stored(heads):
-    """Raw heads (B, a * (5 + K), h, w) as arrays (B, a, h, w, 5 + K)."""
-    arrays = [head.asnumpy() for head in heads]
-    return [x.reshape(len(x), 3, -1, *x.shape[2:]).transpose(0, 1, 3, 4, 2) for x in arrays]
+    """Raw heads (B, a * (5 + K), h, w) (arrays) as (B, a, h, w, 5 + K)."""
+    return [x.reshape(len(x), 3, -1, *x.shape[2:]).transpose(0, 1, 3, 4, 2) for x in heads]
 
 
 def thinned(got, wanted):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import DEFAULT_GOLDEN, golden_cases, original_name, relative_l2
 from models.simple_yolo.case import LEVELS, as_stored, meta_of, new_network, seeded_network, thinned
-from networks import ModelAndDeploy
+from networks import Everything, number_of, outputs_of
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
@@ -48,35 +48,15 @@ PUBLISHED = {
 }
 
 
-class Everything(ModelAndDeploy):
-    """Raw heads, decoded rows and both predictions in one graph."""
-
-    def construct(self, images):
-        heads = self.model(images)
-        return (
-            heads,
-            self.model.decode(heads),
-            self.deploy(images),
-            self.model.predict(images),
-            self.deploy.predict(images),
-        )
-
-
 @pytest.fixture(scope="module")
 def outputs(golden_case):
     """All outputs of the seeded network on the case's images, with the case's arrays."""
     model = seeded_network(golden_case)
-    heads, decoded, deploy, predicted, deploy_predicted = Everything(model)(
-        Tensor(golden_case.images(*np.array(meta_of(golden_case)["input"])[[0, 2, 3]]))
+    found = outputs_of(
+        Everything(model), golden_case.images(*np.array(meta_of(golden_case)["input"])[[0, 2, 3]])
     )
-    return {
-        "heads": as_stored(heads),
-        "decoded": decoded.asnumpy(),
-        "deploy": as_stored(deploy),
-        "predicted": [x.asnumpy() for x in predicted],
-        "deploy_predicted": [x.asnumpy() for x in deploy_predicted],
-        "arrays": golden_case.arrays(),
-    }
+    maps = {form: as_stored(found[form]) for form in ("heads", "deploy")}
+    return {**found, **maps, "arrays": golden_case.arrays()}
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -164,7 +144,7 @@ def test_names_and_numbers_of_the_original(golden_case):
         original_name(name): tuple(p.shape) for name, p in model.parameters_and_names()
     } == wanted
     assert all(name == p.name for name, p in model.parameters_and_names())
-    assert sum(p.size for p in model.trainable_params()) == meta["params"]
+    assert number_of(model.trainable_params()) == meta["params"]
     norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
     assert norms and {(cell.eps, round(cell.momentum, 6)) for cell in norms} == {
         (meta["bn_eps"], meta["bn_momentum"])
@@ -176,13 +156,13 @@ def test_names_and_numbers_of_the_original(golden_case):
 @pytest.mark.parametrize("backbone, sparsity", PUBLISHED)
 def test_the_published_numbers_were_counted_with_two_classes(backbone, sparsity):
     model = create_model(f"simple_yolo_{backbone}", 2, channel_sparsity=sparsity)
-    millions = sum(p.size for p in model.trainable_params()) / 1e6
+    millions = number_of(model.trainable_params()) / 1e6
     assert millions == pytest.approx(PUBLISHED[backbone, sparsity], abs=5.1e-3)
 
 
 def test_resnet101_has_the_parameters_of_the_original():
     model = create_model("simple_yolo_resnet101", 20)
-    assert sum(p.size for p in model.trainable_params()) == 47_328_432
+    assert number_of(model.trainable_params()) == 47_328_432
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import load_weights, original_name
-from networks import ModelAndDeploy
+from networks import Everything, number_of, outputs_of
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.launch import set_seed
@@ -21,20 +21,6 @@ pytestmark = pytest.mark.graph(when="smallest")
 HEADS = ("reg_s16", "obj_s16", "cls_s16", "reg_s32", "obj_s32", "cls_s32")
 
 
-class Everything(ModelAndDeploy):
-    """Raw heads, decoded rows, deploy form and both predictions in one graph."""
-
-    def construct(self, images):
-        heads = self.model(images)
-        return (
-            heads,
-            self.model.decode(heads),
-            self.deploy(images),
-            self.model.predict(images),
-            self.deploy.predict(images),
-        )
-
-
 @pytest.fixture(scope="module")
 def outputs(golden_case):
     """All outputs of the seeded network on the case's images, with the case's arrays."""
@@ -42,16 +28,8 @@ def outputs(golden_case):
     batch, _, height, width = arrays["eval_reg_s16"].shape
     model = create_model("yolo_fastestv2", arrays["eval_cls_s16"].shape[1])
     load_weights(model, golden_case.weights())
-    found = Everything(model)(Tensor(golden_case.images(batch, 16 * height, 16 * width)))
-    heads, decoded, deploy, predicted, deploy_predicted = found
-    return {
-        "heads": dict(zip(HEADS, (x.asnumpy() for x in heads), strict=True)),
-        "decoded": decoded.asnumpy(),
-        "deploy": [x.asnumpy() for x in deploy],
-        "predicted": [x.asnumpy() for x in predicted],
-        "deploy_predicted": [x.asnumpy() for x in deploy_predicted],
-        "arrays": arrays,
-    }
+    found = outputs_of(Everything(model), golden_case.images(batch, 16 * height, 16 * width))
+    return {**found, "heads": dict(zip(HEADS, found["heads"], strict=True)), "arrays": arrays}
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -126,7 +104,7 @@ def test_parameter_names_follow_the_original(golden_case):
 def test_deploy_form_has_the_published_parameter_count(golden_case):
     meta = json.loads((golden_case.variant_folder / "meta.json").read_text())
     deploy = create_model("yolo_fastestv2").to_deploy()
-    assert sum(p.size for p in deploy.get_parameters()) == meta["params_deploy"] == 238_847
+    assert number_of(deploy.get_parameters()) == meta["params_deploy"] == 238_847
     assert not any(isinstance(cell, nn.BatchNorm2d) for _, cell in deploy.cells_and_names())
 
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from helpers import load_weights, original_name
-from networks import ModelAndDeploy
+from networks import ModelAndDeploy, number_of, outputs_of
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.backend.mode import eager
@@ -21,7 +21,9 @@ LEVELS = ("p3", "p4", "p5")
 
 
 class Everything(ModelAndDeploy):
-    """Raw heads, decoded rows, deploy form and both predictions in one graph."""
+    """Raw heads, decoded rows, deploy form with its rows and both predictions in one graph."""
+
+    names = ("heads", "decoded", "deploy", "deploy_decoded", "predicted", "deploy_predicted")
 
     def construct(self, images):
         heads = self.model(images)
@@ -42,17 +44,8 @@ def outputs(golden_case):
     batch, channels, height, width = arrays["eval_raw_p3"].shape
     model = create_model(golden_case.variant, channels - 5)
     load_weights(model, golden_case.weights())
-    found = Everything(model)(Tensor(golden_case.images(batch, 8 * height, 8 * width)))
-    heads, decoded, deploy, deploy_decoded, predicted, deploy_predicted = found
-    return {
-        "heads": [x.asnumpy() for x in heads],
-        "decoded": decoded.asnumpy(),
-        "deploy": deploy.asnumpy(),
-        "deploy_decoded": deploy_decoded.asnumpy(),
-        "predicted": [x.asnumpy() for x in predicted],
-        "deploy_predicted": [x.asnumpy() for x in deploy_predicted],
-        "arrays": arrays,
-    }
+    found = outputs_of(Everything(model), golden_case.images(batch, 8 * height, 8 * width))
+    return {**found, "arrays": arrays}
 
 
 # 2e-4: see "SiLU" in golden/README.md; injected faults start at 3e-3
@@ -163,8 +156,8 @@ def test_parameters_and_statistics_follow_the_original(golden_case):
         original_name(name): tuple(p.shape) for name, p in model.parameters_and_names()
     } == wanted
     assert all(name == p.name for name, p in model.parameters_and_names())
-    assert sum(p.size for p in model.trainable_params()) == meta["params"]
-    assert sum(p.size for p in model.to_deploy().get_parameters()) == meta["params_deploy"]
+    assert number_of(model.trainable_params()) == meta["params"]
+    assert number_of(model.to_deploy().get_parameters()) == meta["params_deploy"]
     assert list(model.input_spec.size) == meta["test_size"]
     norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
     assert norms and {(cell.eps, round(cell.momentum, 6)) for cell in norms} == {

@@ -1,0 +1,42 @@
+"""Cells as functions of NumPy arrays."""
+
+import numpy as np
+import torch
+
+from mindyolo_ext.backend.on_torch.errors import explained
+from mindyolo_ext.backend.on_torch.values import Tensor
+from mindyolo_ext.contracts import Cell
+
+
+class Compiled:
+    """A cell as a function of arrays. Nothing is compiled; PyTorch runs operator by operator.
+
+    Args:
+        cell: put in inference mode.
+        fetched: how many of the first outputs are returned as arrays; the others stay on the device
+            as tensors, for other cells to read. None: all.
+    """
+
+    def __init__(self, cell: Cell, *, fetched: int | None = None):
+        self.cell = cell.set_train(False)
+        self.fetched = fetched
+        self._shapes: set[tuple[tuple[int, ...], ...]] = set()
+
+    def __call__(self, *inputs: np.ndarray | torch.Tensor) -> tuple:
+        """All outputs, in the cell's order; a cell with one output gives a tuple of one."""
+        tensors = tuple(x if isinstance(x, torch.Tensor) else Tensor(x) for x in inputs)
+        self.compile(*(tuple(x.shape) for x in tensors))
+        with torch.no_grad(), explained("network", "choose a smaller batch or input"):
+            outputs = self.cell(*tensors)
+            outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+            fetched = tuple(output.asnumpy() for output in outputs[: self.fetched])
+        return (*fetched, *outputs[len(fetched) :])
+
+    def compile(self, *shapes: tuple[int, ...]) -> None:
+        """Note that inputs of ``shapes`` may come; nothing has to be prepared for them."""
+        self._shapes.add(shapes)
+
+    @property
+    def graphs(self) -> int:
+        """How many combinations of input shapes there were, each of which would be a graph."""
+        return len(self._shapes)

@@ -1,0 +1,88 @@
+"""Sums over the ranks, inside networks and on the host."""
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.nn import functional
+
+from mindyolo_ext.backend.on_torch import nn
+from mindyolo_ext.backend.on_torch.values import Tensor
+from mindyolo_ext.backend.processes import world
+
+
+class GlobalSum(nn.Cell):
+    """Sum of a tensor over all ranks; the tensor itself with one process. Carries no gradient.
+
+    Losses divide by it (number of matches, batch size), so that the ranks' losses are shares of the
+    global batch's loss.
+
+    Shape: any -> the same.
+    """
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.detach()
+        return summed(x.clone()) if world().size > 1 else x
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sum over the ranks; its gradient is the sum of the ranks' gradients."""
+
+    @staticmethod
+    def forward(_, x: torch.Tensor) -> torch.Tensor:
+        return summed(x.clone())
+
+    @staticmethod
+    def backward(_, gradient: torch.Tensor) -> torch.Tensor:
+        return summed(gradient.clone())
+
+
+class SyncBatchNorm2d(nn.Cell):
+    """Batch normalization whose training statistics cover the batches of all ranks.
+
+    Takes the place of an ``nn.BatchNorm2d`` and keeps its parameters and their names. The running
+    variance is the unbiased one, as in ``nn.BatchNorm2d``. PyTorch's own ``SyncBatchNorm`` has no
+    CPU form.
+
+    Shape: (B, C, H, W) -> the same.
+    """
+
+    def __init__(self, source: nn.BatchNorm2d):
+        super().__init__()
+        self.gamma, self.beta = source.gamma, source.beta
+        self.moving_mean, self.moving_variance = source.moving_mean, source.moving_variance
+        # nn.BatchNorm2d stores 1 - momentum
+        self.eps, self.momentum = source.eps, 1.0 - source.momentum
+        self.size = world().size
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return functional.batch_norm(
+                x, self.moving_mean, self.moving_variance, self.gamma, self.beta, eps=self.eps
+            )
+        shape = (1, -1, 1, 1)
+        count = x.shape[0] * x.shape[2] * x.shape[3] * self.size
+        mean = self._over_ranks(x.sum((0, 2, 3))) / count
+        centered = x - mean.reshape(shape)
+        variance = self._over_ranks((centered * centered).sum((0, 2, 3))) / count
+        with torch.no_grad():
+            unbiased = variance * (count / max(count - 1, 1))
+            self.moving_mean.mul_(self.momentum).add_(mean, alpha=1.0 - self.momentum)
+            self.moving_variance.mul_(self.momentum).add_(unbiased, alpha=1.0 - self.momentum)
+        scale = self.gamma * torch.rsqrt(variance + self.eps)
+        return centered * scale.reshape(shape) + self.beta.reshape(shape)
+
+    def _over_ranks(self, x: torch.Tensor) -> torch.Tensor:
+        return _SumOverRanks.apply(x) if self.size > 1 else x
+
+
+def summed(x: torch.Tensor) -> torch.Tensor:
+    """``x`` after the values of all ranks were added to it, in place."""
+    distributed.all_reduce(x)
+    return x
+
+
+def sum_over_ranks(values: np.ndarray) -> np.ndarray:
+    """float32 array summed over the ranks; the array itself with one process."""
+    if world().size == 1:
+        return values
+    return summed(Tensor(np.asarray(values, np.float32))).asnumpy()

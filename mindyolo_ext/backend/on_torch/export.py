@@ -1,0 +1,72 @@
+"""ONNX files, written by PyTorch."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mindyolo_ext.backend.on_torch.compiled import Compiled
+from mindyolo_ext.backend.on_torch.nn import Cell
+from mindyolo_ext.backend.on_torch.values import Tensor
+from mindyolo_ext.errors import DeviceError
+
+FORMATS = ("onnx",)
+_OPSET = 17
+
+
+def write_graph(
+    cell: Cell,
+    inputs: Sequence[np.ndarray],
+    path: Path,
+    *,
+    description: Mapping[str, str],  # noqa: ARG001
+) -> None:
+    """Write ``cell`` as an ONNX file.
+
+    Args:
+        cell: in inference mode.
+        inputs: examples, which fix the shapes.
+        path: its suffix is ``.onnx``.
+        description: left out of ONNX files.
+    """
+    names = [f"input{i}" for i in range(len(inputs))]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that are constants for these shapes
+        torch.onnx.export(
+            cell,
+            tuple(Tensor(array) for array in inputs),
+            str(path),
+            input_names=names,
+            opset_version=_OPSET,
+            dynamo=False,
+        )
+    _restore_inputs(path, dict(zip(names, inputs, strict=True)))
+
+
+def _restore_inputs(path: Path, inputs: Mapping[str, np.ndarray]) -> None:
+    """Put back the inputs that PyTorch leaves out because nothing reads them."""
+    import onnx
+
+    model = onnx.load(str(path))
+    present = {value.name: value for value in model.graph.input}
+    if len(present) < len(inputs):
+        wanted = [
+            present.get(name)
+            or onnx.helper.make_tensor_value_info(
+                name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+            )
+            for name, array in inputs.items()
+        ]
+        del model.graph.input[:]
+        model.graph.input.extend(wanted)
+        onnx.save(model, str(path))
+
+
+def load_mindir(path: str | Path) -> Compiled:
+    """Raises: DeviceError, because MindIR is MindSpore's own format."""
+    raise DeviceError(
+        f"{path}: MindIR files need MindSpore; MINDYOLO_EXT_BACKEND=mindspore takes it, and ONNX "
+        "files run everywhere"
+    )

@@ -1,0 +1,66 @@
+"""Derivatives of functions and cells, called as MindSpore's."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+
+def value_and_grad(
+    function: Callable[..., Any],
+    grad_position: int | tuple[int, ...] | None = 0,
+    weights: Sequence[torch.Tensor] | None = None,
+    has_aux: bool = False,
+) -> Callable[..., tuple[Any, Any]]:
+    """A function that gives what ``function`` gives, and derivatives of its value.
+
+    Args:
+        function: its output is differentiated; several outputs, or the values of one, as their
+            sum.
+        grad_position: arguments whose derivatives are wanted; a tuple gives a tuple.
+        weights: parameters whose derivatives are wanted as well.
+        has_aux: differentiate the first output only.
+    """
+
+    def run(*inputs: Any) -> tuple[Any, Any]:
+        places = (grad_position,) if isinstance(grad_position, int) else grad_position or ()
+        arguments = list(inputs)
+        for place in places:
+            arguments[place] = inputs[place].detach().clone().requires_grad_()
+        wanted = [arguments[place] for place in places] + list(weights or ())
+        with torch.enable_grad():
+            outputs = function(*arguments)
+            values = outputs[:1] if has_aux else outputs
+            values = values if isinstance(values, (tuple, list)) else (values,)
+            found = torch.autograd.grad(
+                torch.stack([value.sum() for value in values]).sum(),
+                wanted,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        of_inputs, of_weights = found[: len(places)], found[len(places) :]
+        if isinstance(grad_position, int):
+            of_inputs = of_inputs[0]
+        if grad_position is None:
+            return _detached(outputs), of_weights
+        return _detached(outputs), of_inputs if weights is None else (of_inputs, of_weights)
+
+    return run
+
+
+def grad(
+    function: Callable[..., Any],
+    grad_position: int | tuple[int, ...] | None = 0,
+    weights: Sequence[torch.Tensor] | None = None,
+    has_aux: bool = False,
+) -> Callable[..., Any]:
+    """As ``value_and_grad``, without the value."""
+    both = value_and_grad(function, grad_position, weights, has_aux)
+    return lambda *inputs: both(*inputs)[1]
+
+
+def _detached(outputs: Any) -> Any:
+    """The outputs without their history."""
+    if isinstance(outputs, (tuple, list)):
+        return tuple(_detached(output) for output in outputs)
+    return outputs.detach()

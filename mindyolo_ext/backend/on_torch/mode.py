@@ -1,0 +1,45 @@
+"""PyTorch always runs operator by operator; the modes differ in what ``is_eager`` says.
+
+Inside either no gradients are recorded, except where derivatives are asked for.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class _State:
+    """The mode that was asked for."""
+
+    is_eager = False
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run cells operator by operator inside the block."""
+    with _in_mode(True):
+        yield
+
+
+@contextmanager
+def graphs() -> Iterator[None]:
+    """Run cells inside the block as if they were graphs."""
+    with _in_mode(False):
+        yield
+
+
+def is_eager() -> bool:
+    """Whether ``eager`` was asked for last."""
+    return _State.is_eager
+
+
+@contextmanager
+def _in_mode(is_eager: bool) -> Iterator[None]:
+    """Set the mode, and afterwards the mode of before."""
+    before, _State.is_eager = _State.is_eager, is_eager
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        _State.is_eager = before

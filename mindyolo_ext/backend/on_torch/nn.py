@@ -1,0 +1,388 @@
+"""``Cell`` and the layers in use, on ``torch.nn``.
+
+Layers keep MindSpore's names of arguments, attributes and parameters; what they compute is
+PyTorch's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from mindyolo_ext.backend.on_torch.device import device
+from mindyolo_ext.backend.on_torch.values import Parameter
+from mindyolo_ext.errors import ConfigError
+
+
+class Cell(torch.nn.Module):
+    """Part of a network; ``construct`` is its forward pass.
+
+    Args:
+        auto_prefix: put the place of a child before the names of its parameters.
+    """
+
+    def __init__(self, auto_prefix: bool = True):
+        super().__init__()
+        object.__setattr__(self, "_auto_prefix", auto_prefix)
+        self.training = False
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        """What PyTorch calls."""
+        return self.construct(*inputs, **keywords)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, Parameter):
+            value.name = value.name or name
+        elif isinstance(value, Cell) and self._auto_prefix:
+            value.prefix_names(name)
+
+    def prefix_names(self, place: str) -> None:
+        """Put ``place`` before the names of all parameters."""
+        for parameter in self.parameters():
+            parameter.name = f"{place}.{parameter.name}"
+
+    def insert_child_to_cell(self, name: str, child: Cell) -> None:
+        """Let ``child`` take the place ``name``."""
+        setattr(self, name, child)
+
+    def name_cells(self) -> dict[str, Cell]:
+        """The children by name."""
+        return {name: child for name, child in self._modules.items() if child is not None}
+
+    def cells(self) -> Iterable[Cell]:
+        """The children."""
+        return self.name_cells().values()
+
+    def cells_and_names(self) -> Iterator[tuple[str, Cell]]:
+        """The cell itself under an empty name, and every cell below it by its place, each once."""
+        return self.named_modules()
+
+    def parameters_and_names(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter once, by its place: those of a cell, then those of its children."""
+        return self.named_parameters()
+
+    def get_parameters(self) -> Iterator[Parameter]:
+        """Every parameter once."""
+        return self.parameters()
+
+    def trainable_params(self) -> list[Parameter]:
+        """The parameters that a training changes."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def set_train(self, mode: bool = True) -> Cell:
+        """Use statistics of the batch, or stored ones if ``mode`` is False; returns the cell."""
+        return self.train(mode)
+
+
+class _Cells(Cell):
+    """Children called 0, 1, 2 ..."""
+
+    def __init__(self, cells: Iterable[Cell], auto_prefix: bool = True):
+        super().__init__(auto_prefix)
+        for cell in cells:
+            self.append(cell)
+
+    def append(self, cell: Cell) -> None:
+        """Add a child at the end."""
+        setattr(self, str(len(self)), cell)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Cell]:
+        return iter(self._modules.values())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return type(self)(list(self._modules.values())[index])
+        return list(self._modules.values())[index]
+
+    def __setitem__(self, index: int, cell: Cell) -> None:
+        setattr(self, list(self._modules)[index], cell)
+
+
+class CellList(_Cells):
+    """A list of children."""
+
+    def __init__(self, cells: Iterable[Cell] = (), auto_prefix: bool = True):
+        super().__init__(cells, auto_prefix)
+
+
+class SequentialCell(_Cells):
+    """Children that run one after the other, given one by one or as a list."""
+
+    def __init__(self, *cells: Any):
+        super().__init__(cells[0] if len(cells) == 1 and isinstance(cells[0], list) else cells)
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        for cell in self._modules.values():
+            x = cell(x)
+        return x
+
+
+class Conv2d(Cell):
+    """Convolution; ``weight`` (out_channels, in_channels / group, height, width) and ``bias``.
+
+    Args:
+        pad_mode: ``pad`` by ``padding`` on every side, ``valid`` for no padding, or ``same`` for
+            as much as keeps the size at stride 1 and odd kernels.
+        weight_init, bias_init: first values; without them PyTorch's, from its own numbers.
+
+    Raises: ValueError for another padding, or ``same`` for a stride or kernel that has none here.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        pad_mode: str = "same",
+        *,
+        padding: int = 0,
+        dilation: int | tuple[int, int] = 1,
+        group: int = 1,
+        has_bias: bool = False,
+        weight_init: torch.Tensor | None = None,
+        bias_init: torch.Tensor | None = None,
+    ):
+        super().__init__()
+        if in_channels % group or out_channels % group:
+            raise ValueError(
+                f"Conv2d: {in_channels} and {out_channels} channels in {group} groups, wanted "
+                "multiples"
+            )
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
+        self.dilation = _pair(dilation)
+        self.pad_mode, self.padding = pad_mode, padding
+        self.border = _border("Conv2d", self.kernel_size, self.stride, (pad_mode, padding))
+        self.group, self.has_bias = group, has_bias
+        shape = (out_channels, in_channels // group, *self.kernel_size)
+        fan_in = math.prod(shape[1:])
+        self.weight = Parameter(_drawn(shape, fan_in) if weight_init is None else weight_init)
+        self.bias = None
+        if has_bias:
+            first = _drawn((out_channels,), fan_in) if bias_init is None else bias_init
+            self.bias = Parameter(first)
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.conv2d(
+            x, self.weight, self.bias, self.stride, self.border, self.dilation, self.group
+        )
+
+
+class Dense(Cell):
+    """Fully connected layer; ``weight`` (out_channels, in_channels) and ``bias``."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, has_bias: bool = True):
+        super().__init__()
+        self.in_channels, self.out_channels, self.has_bias = in_channels, out_channels, has_bias
+        self.weight = Parameter(_drawn((out_channels, in_channels), in_channels))
+        self.bias = Parameter(_drawn((out_channels,), in_channels)) if has_bias else None
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+class BatchNorm2d(Cell):
+    """Batch normalization.
+
+    Args:
+        momentum: share of the old statistics that is kept. As in MindSpore the attribute of this
+            name holds the other share.
+
+    ``use_batch_statistics`` None follows training and inference, False always takes the stored
+    statistics.
+
+    Raises: ConfigError, when called, for a batch of one value per channel: its variance is none.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.9):
+        super().__init__()
+        self.num_features, self.eps, self.momentum = num_features, eps, 1.0 - momentum
+        self.use_batch_statistics: bool | None = None
+        zeros = torch.zeros(num_features, device=device())
+        ones = torch.ones(num_features, device=device())
+        self.moving_mean = Parameter(zeros, requires_grad=False)
+        self.moving_variance = Parameter(ones, requires_grad=False)
+        self.gamma = Parameter(ones)
+        self.beta = Parameter(zeros)
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        of_batch = self.use_batch_statistics
+        of_batch = self.training if of_batch is None else of_batch
+        if of_batch and x.numel() == x.shape[1]:
+            raise ConfigError(
+                f"batch norm: one value per channel, of shape {tuple(x.shape)}, has no variance; "
+                "take a larger train.per_batch_size or input.size, or set train.freeze_bn"
+            )
+        return functional.batch_norm(
+            x,
+            self.moving_mean,
+            self.moving_variance,
+            self.gamma,
+            self.beta,
+            of_batch,
+            self.momentum,
+            self.eps,
+        )
+
+
+class MaxPool2d(Cell):
+    """Maxima over windows. Raises: ValueError as ``Conv2d``."""
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int] = 1,
+        stride: int | tuple[int, int] = 1,
+        pad_mode: str = "valid",
+        padding: int = 0,
+    ):
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+        self.pad_mode, self.padding = pad_mode, padding
+        self.border = _border("MaxPool2d", _pair(kernel_size), _pair(stride), (pad_mode, padding))
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.max_pool2d(x, self.kernel_size, self.stride, self.border)
+
+
+class Identity(Cell):
+    """Gives its input."""
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+class ReLU(Cell):
+    """Activation."""
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu(x)
+
+
+class ReLU6(Cell):
+    """Activation."""
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu6(x)
+
+
+class SiLU(Cell):
+    """Activation."""
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.silu(x)
+
+
+class SeLU(Cell):
+    """Activation."""
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.selu(x)
+
+
+class HSwish(Cell):
+    """Activation."""
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.hardswish(x)
+
+
+class Hardtanh(Cell):
+    """Activation."""
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.hardtanh(x)
+
+
+class Sigmoid(Cell):
+    """Activation."""
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(x)
+
+
+class Tanh(Cell):
+    """Activation."""
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x)
+
+
+class LeakyReLU(Cell):
+    """Activation."""
+
+    def __init__(self, alpha: float = 0.2):
+        super().__init__()
+        self.alpha = alpha
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.leaky_relu(x, self.alpha)
+
+
+class ELU(Cell):
+    """Activation."""
+
+    def __init__(self, alpha: float = 1.0):
+        super().__init__()
+        self.alpha = alpha
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.elu(x, self.alpha)
+
+
+class CELU(Cell):
+    """Activation."""
+
+    def __init__(self, alpha: float = 1.0):
+        super().__init__()
+        self.alpha = alpha
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.celu(x, self.alpha)
+
+
+class GELU(Cell):
+    """Activation; ``approximate`` for the form with the hyperbolic tangent."""
+
+    def __init__(self, approximate: bool = True):
+        super().__init__()
+        self.approximate = approximate
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.gelu(x, approximate="tanh" if self.approximate else "none")
+
+
+def _drawn(shape: tuple[int, ...], fan_in: int) -> torch.Tensor:
+    """Uniform within 1 / sqrt(``fan_in``)."""
+    bound = 1.0 / math.sqrt(fan_in)
+    return torch.empty(shape, device=device()).uniform_(-bound, bound)
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _border(
+    layer: str, kernel_size: tuple[int, int], stride: tuple[int, int], wanted: tuple[str, int]
+) -> tuple[int, int]:
+    """Rows and columns that are added on either side."""
+    pad_mode, padding = wanted
+    if pad_mode == "pad":
+        return padding, padding
+    if pad_mode == "valid" or kernel_size == (1, 1):
+        return 0, 0
+    if pad_mode != "same":
+        raise ValueError(f"{layer}: pad_mode must be pad, valid or same, got {pad_mode!r}")
+    if stride != (1, 1) or any(side % 2 == 0 for side in kernel_size):
+        raise ValueError(
+            f"{layer}: pad_mode same is for odd kernels at stride 1, got {kernel_size} at {stride}"
+        )
+    return kernel_size[0] // 2, kernel_size[1] // 2

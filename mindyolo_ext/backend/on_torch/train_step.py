@@ -1,0 +1,284 @@
+"""One training step: forward, loss, backward, unscale, all-reduce, overflow check, clip, optimizer
+and moving average.
+
+The parameters of a group are views of one flat vector, and so are their gradients: a step then
+holds a handful of large operators instead of several per parameter. State has the names and shapes
+that it has on MindSpore, so either backend goes on with the other's checkpoints.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from mindyolo_ext.backend.distributed import average_over_ranks
+from mindyolo_ext.backend.on_torch.device import device
+from mindyolo_ext.backend.on_torch.distributed import summed
+from mindyolo_ext.backend.on_torch.errors import explained
+from mindyolo_ext.backend.on_torch.values import Parameter, Tensor
+from mindyolo_ext.backend.optimizer import OptimizerOptions
+from mindyolo_ext.backend.parameters import ParameterGroup, load_state_values, state_values
+from mindyolo_ext.backend.processes import world
+from mindyolo_ext.contracts import Trainable
+
+
+def _state(values: torch.Tensor, name: str) -> Parameter:
+    """A tensor that a checkpoint of the training holds."""
+    return Parameter(values, name=name, requires_grad=False)
+
+
+def _views(flat: torch.Tensor, parameters: Sequence[Parameter]) -> list[torch.Tensor]:
+    """The slices of ``flat`` that belong to the parameters, in their shapes."""
+    parts = flat.split([parameter.numel() for parameter in parameters])
+    return [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]
+
+
+def _flat(parameters: Sequence[Parameter]) -> torch.Tensor:
+    """Copies of all values as one float32 vector."""
+    return torch.cat([p.detach().reshape(-1).float() for p in parameters])
+
+
+def _without_padding(targets: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As many boxes per image as the fullest image has, at least one. No graph wants M fixed here,
+    and assigners take time and memory for every box.
+    """
+    if targets.ndim != 3 or mask.shape != targets.shape[:2]:
+        return targets, mask
+    used = np.flatnonzero(mask.any(0))
+    count = int(used[-1]) + 1 if len(used) else 1
+    return targets[:, :count], mask[:, :count]
+
+
+class _Group:
+    """Weights, gradient, optimizer state and moving average of one group, all of them flat.
+
+    From here on the parameters of the group are views of its weights.
+    """
+
+    def __init__(self, group: ParameterGroup, index: int, options: OptimizerOptions):
+        self.options = options
+        self.parameters = group.parameters
+        self.weight_decay = float(group.weight_decay)
+        self.weights = _flat(group.parameters)
+        self.gradient = torch.zeros_like(self.weights)
+        for parameter, values, gradient in zip(
+            group.parameters,
+            _views(self.weights, group.parameters),
+            _views(self.gradient, group.parameters),
+            strict=True,
+        ):
+            parameter.data, parameter.grad = values, gradient
+        zeros = torch.zeros_like(self.weights)
+        self.momentum = _state(zeros, f"optimizer.{index}.momentum")
+        self.state = [self.momentum]
+        if options.name != "sgd":
+            self.square = _state(zeros, f"optimizer.{index}.square")
+            self.count = _state(torch.zeros(1, device=device()), f"optimizer.{index}.count")
+            self.state += [self.square, self.count]
+        if options.accumulate > 1:
+            self.sums = _state(zeros, f"optimizer.{index}.accumulated")
+            self.state.append(self.sums)
+        if options.ema:
+            self.average = _state(self.weights, f"ema_flat.{index}")
+            self.state.append(self.average)
+
+    def take_gradient(self, scale: float) -> torch.Tensor:
+        """The gradient of all ranks and micro batches, without the loss scale; returns the sum of
+        its squares.
+        """
+        if self.options.loss_scaler != "none":
+            self.gradient.div_(scale)
+        if world().size > 1:
+            summed(self.gradient)
+        if self.options.accumulate > 1:
+            self.gradient.add_(self.sums)
+        return torch.sum(self.gradient * self.gradient)
+
+    def accumulate(self, *, keep: bool) -> None:
+        """Keep the gradient for the next micro batch, or nothing."""
+        if keep:
+            self.sums.copy_(self.gradient)
+        else:
+            self.sums.zero_()
+
+    def update(self, rate: float, momentum: float, factor: torch.Tensor | None) -> None:
+        """Change the weights, by a gradient that is multiplied with ``factor`` before."""
+        gradient = self.gradient
+        if factor is not None:
+            gradient.mul_(factor)
+        decoupled = self.options.name == "adamw"
+        if self.weight_decay != 0.0 and not decoupled:
+            gradient.add_(self.weights, alpha=self.weight_decay)
+        if self.options.name == "sgd":
+            self.momentum.mul_(momentum).add_(gradient)
+            step = self.momentum
+            if self.options.nesterov:
+                step = gradient.add_(self.momentum, alpha=momentum)
+            self.weights.sub_(step, alpha=rate)
+        else:
+            if decoupled:
+                self.weights.mul_(1.0 - rate * self.weight_decay)
+            self._update_adam(rate, momentum)
+
+    def _update_adam(self, rate: float, momentum: float) -> None:
+        """Bias-corrected moments. The correction is that of the present beta1 to the power of the
+        step, whatever it was before.
+        """
+        beta1, beta2 = self.options.betas
+        if self.options.momentum_is_beta1:
+            beta1 = momentum
+        count = float(self.count.add_(1.0))
+        self.momentum.mul_(beta1).add_(self.gradient, alpha=1.0 - beta1)
+        self.square.mul_(beta2).addcmul_(self.gradient, self.gradient, value=1.0 - beta2)
+        corrected = self.square.sqrt().div_((1.0 - beta2**count) ** 0.5).add_(self.options.eps)
+        self.weights.addcdiv_(self.momentum, corrected, value=-rate / (1.0 - beta1**count))
+
+
+class TrainStep:
+    """A trainable with its optimizer, from arrays to an array. Puts the trainable in training mode.
+
+    Args:
+        trainable: what to train, see ``contracts.Trainable``.
+        groups: from ``backend.parameters.parameter_groups``; sgd and adam add the weight decay to
+            the gradient, adamw takes it off the weight.
+        options: optimizer settings.
+
+    Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M), rates (G,) learning rate per group,
+        controls (3,): momentum (beta1 with ``momentum_is_beta1``), update (1 applies the
+        accumulated gradient, 0 only adds to it), moving-average decay -> report (4 + T,): total,
+        gradient norm, 1 if finite else 0, loss scale, terms. Total and terms are summed over ranks.
+    """
+
+    def __init__(
+        self, trainable: Trainable, groups: Sequence[ParameterGroup], options: OptimizerOptions
+    ):
+        self._trainable = trainable.set_train(True)
+        self._options = options
+        self._groups = [_Group(group, i, options) for i, group in enumerate(groups)]
+        scale = options.loss_scale if options.loss_scaler != "none" else 1.0
+        self._scale = _state(torch.tensor([scale], device=device()), "optimizer.loss_scale")
+        self._good_steps = _state(torch.zeros(1, device=device()), "optimizer.good_steps")
+        trained = {id(p) for group in groups for p in group.parameters}
+        # Of the trained network alone: a teacher and the trainable's own state are no part of it
+        self._statistics = [
+            p
+            for p in trainable.model.get_parameters()
+            if id(p) not in trained and p.dtype == torch.float32
+        ]
+        self._average: Parameter | None = None
+        if options.ema and self._statistics:
+            self._average = _state(_flat(self._statistics), "ema_flat.buffers")
+
+    def __call__(
+        self,
+        images: np.ndarray,
+        targets: np.ndarray,
+        mask: np.ndarray,
+        rates: np.ndarray,
+        controls: np.ndarray,
+    ) -> np.ndarray:
+        """Take one step; returns the report. Raises: DeviceError if device memory runs out."""
+        targets, mask = _without_padding(targets, mask)
+        batch = (Tensor(images), Tensor(targets), Tensor(mask))
+        rates = np.asarray(rates, np.float32).tolist()
+        with explained("training step", "choose a smaller train.per_batch_size or input.size"):
+            report = self._backward(*batch)
+            with torch.no_grad():
+                return self._update(report, rates, np.asarray(controls, np.float32)).asnumpy()
+
+    def _backward(self, *batch: torch.Tensor) -> torch.Tensor:
+        """Fill the gradients; returns total and terms, (1 + T,)."""
+        for group in self._groups:
+            group.gradient.zero_()
+        with torch.enable_grad():
+            total, terms = self._trainable(*batch)
+            total = total.float()
+            scaled = total * float(self._scale) if self._options.loss_scaler != "none" else total
+            scaled.backward()
+        return torch.cat((total.detach().reshape(1), terms.detach().float()))
+
+    def _update(
+        self, report: torch.Tensor, rates: Sequence[float], controls: np.ndarray
+    ) -> torch.Tensor:
+        """Change weights, averages and loss scale; returns the report."""
+        options = self._options
+        momentum, decay = float(controls[0]), float(controls[2])
+        update = bool(controls[1] > 0.5)
+        scale = float(self._scale)
+        if world().size > 1:
+            report = summed(report)
+        norm = torch.sqrt(sum(group.take_gradient(scale) for group in self._groups))
+        finite = bool(torch.isfinite(norm) & torch.isfinite(report[0]))
+        factor = None
+        if options.clip_norm > 0.0:
+            factor = torch.clamp(options.clip_norm / (norm + 1e-6), max=1.0)
+        for group, rate in zip(self._groups, rates, strict=True):
+            if options.accumulate > 1:  # a gradient that is not finite is dropped
+                group.accumulate(keep=finite and not update)
+            if update and finite:
+                group.update(rate, momentum, factor)
+            if update and options.ema:
+                group.average.mul_(decay).add_(group.weights, alpha=1.0 - decay)
+        if update and self._average is not None:
+            self._average.mul_(decay).add_(_flat(self._statistics), alpha=1.0 - decay)
+        if options.loss_scaler == "dynamic":
+            self._adapt_scale(finite)
+        extras = torch.tensor([float(finite), scale], device=report.device)
+        return torch.cat((report[:1], norm.reshape(1), extras, report[1:]))
+
+    def _adapt_scale(self, finite: bool) -> None:
+        """Halve the loss scale after an overflow, double it after ``scale_window`` good steps."""
+        if not finite:
+            self._good_steps.zero_()
+            self._scale.mul_(0.5).clamp_(min=1.0)
+            return
+        self._good_steps.add_(1.0)
+        if float(self._good_steps) >= self._options.scale_window:
+            self._good_steps.zero_()
+            self._scale.mul_(2.0)
+
+    def share_statistics(self) -> None:
+        """Let all ranks have the mean of their batch-norm statistics, so that each evaluates the
+        same network.
+        """
+        moving = [
+            p for p in self._statistics if p.name.endswith(("moving_mean", "moving_variance"))
+        ]
+        average_over_ranks([*moving, *([] if self._average is None else [self._average])])
+
+    def drop_accumulated(self) -> None:
+        """Forget the gradients of micro batches that no update has used yet."""
+        if self._options.accumulate > 1:
+            with torch.no_grad():
+                for group in self._groups:
+                    group.sums.zero_()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Optimizer, accumulation, loss-scale and moving-average state by name, for a
+        checkpoint.
+        """
+        return state_values(self._state_parameters())
+
+    def load_state(self, values: Mapping[str, np.ndarray]) -> None:
+        """Put back what ``state`` gave. Raises: CheckpointError if names or shapes differ."""
+        load_state_values(self._state_parameters(), values)
+
+    def _state_parameters(self) -> list[Parameter]:
+        """What is not the network's, and what the trainable remembers as ``loss.*``."""
+        own = [p for group in self._groups for p in group.state]
+        own += [self._scale, self._good_steps]
+        own += [] if self._average is None else [self._average]
+        return own + [p for p in self._trainable.get_parameters() if p.name.startswith("loss.")]
+
+    def ema_values(self) -> dict[str, np.ndarray]:
+        """The moving average by the names of the trainable's parameters; empty without one."""
+        if not self._options.ema:
+            return {}
+        flats = [(group.parameters, group.average) for group in self._groups]
+        if self._average is not None:
+            flats.append((self._statistics, self._average))
+        return {
+            p.name: view.asnumpy()
+            for members, flat in flats
+            for p, view in zip(members, _views(flat, members), strict=True)
+        }

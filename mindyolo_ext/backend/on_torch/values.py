@@ -1,0 +1,76 @@
+"""Tensors and parameters of PyTorch with the calls that this project makes."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from mindyolo_ext.backend.on_torch.device import device
+
+bool_ = torch.bool
+float16 = torch.float16
+float32 = torch.float32
+int32 = torch.int32
+int64 = torch.int64
+
+
+class _AnyTensor(type):
+    """Lets ``isinstance(x, Tensor)`` hold for every tensor of PyTorch."""
+
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, torch.Tensor)
+
+
+class Tensor(metaclass=_AnyTensor):
+    """``Tensor(values, dtype)`` makes a ``torch.Tensor`` on the device, with memory of its own.
+
+    Args:
+        values: array, tensor, number or nested list; numbers with a point become float32.
+        dtype: type to have instead.
+    """
+
+    def __new__(cls, values: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
+        if isinstance(values, torch.Tensor):
+            return values.detach().to(device=device(), dtype=dtype or values.dtype, copy=True)
+        array = np.array(values, order="C")  # a copy: PyTorch would share the caller's memory
+        is_array = isinstance(values, (np.ndarray, np.generic))
+        if dtype is None and not is_array and array.dtype == np.float64:
+            dtype = float32
+        return torch.from_numpy(array).to(device=device(), dtype=dtype)
+
+
+class Parameter(torch.nn.Parameter):
+    """A tensor of a cell. Statistics and counters have ``requires_grad=False``.
+
+    Args:
+        values: its first values, copied.
+        name: empty for the name of its place in the cell.
+        requires_grad: whether training changes it; integers are never trained.
+    """
+
+    name = ""
+
+    def __new__(
+        cls, values: torch.Tensor, name: str | None = None, requires_grad: bool = True
+    ) -> "Parameter":
+        own = values.detach().clone(memory_format=torch.contiguous_format)
+        self = super().__new__(cls, own, requires_grad and own.is_floating_point())
+        self.name = name or ""
+        return self
+
+    def set_data(self, values: torch.Tensor) -> None:
+        """Take other values, in the same memory. Raises: ValueError if the shape differs."""
+        if values.shape != self.shape:
+            raise ValueError(
+                f"parameter {self.name}: shape {tuple(values.shape)}, wanted {tuple(self.shape)}"
+            )
+        with torch.no_grad():
+            self.copy_(values)
+
+
+def _asnumpy(tensor: torch.Tensor) -> np.ndarray:
+    """The values as an array of its own: PyTorch's would see later writes to the tensor."""
+    return np.array(tensor.detach().cpu().numpy())
+
+
+torch.Tensor.asnumpy = _asnumpy  # outputs of cells are plain tensors, whose class is PyTorch's

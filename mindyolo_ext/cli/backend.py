@@ -1,0 +1,36 @@
+"""``--backend``: the framework that a command runs on, chosen before anything imports it."""
+
+import argparse
+import os
+import sys
+
+from mindyolo_ext.errors import UsageError
+
+VARIABLE = "MINDYOLO_EXT_BACKEND"  # as backend.choice, whose import would make the choice
+BACKENDS = ("mindspore", "torch")
+
+
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """``--backend``."""
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        help=f"framework; without it {VARIABLE}, else mindspore where it is installed, else torch",
+    )
+
+
+def choose(name: str | None) -> None:
+    """Let this process, and those that it starts, run on ``name``; None leaves the choice open.
+
+    Raises: UsageError if another one was imported before.
+    """
+    if name is None:
+        return
+    loaded = sys.modules.get("mindyolo_ext.backend")
+    present = name if loaded is None else loaded.BACKEND
+    if present != name:
+        raise UsageError(
+            f"--backend {name}: this process runs on {present} already; start another one, or set "
+            f"{VARIABLE}={name} before it starts"
+        )
+    os.environ[VARIABLE] = name
