@@ -96,6 +96,7 @@ MAY_IMPORT = {
         "registry",
         "schedule",
         "visual",
+        "yaml_file",
     }
     | BASE,
     "cli": {"backend", "checkpoint", "config", "data", "engine", "evaluation", "registry", "visual"}

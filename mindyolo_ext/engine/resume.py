@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.class_match import Relation, listed, match_classes
 from mindyolo_ext.config import Config, config_from_mapping
@@ -16,6 +14,7 @@ from mindyolo_ext.contracts import Model
 from mindyolo_ext.engine.in_force import from_the_start
 from mindyolo_ext.errors import CheckpointError, ConfigError
 from mindyolo_ext.models.registry import default_loss
+from mindyolo_ext.yaml_file import load_yaml
 
 logger = logging.getLogger(__name__)
 # What may change from one start to the next: it does not change what is learned, or only a little
@@ -132,9 +131,10 @@ class PreviousRun:
     def _read_recipe(self) -> Config | None:
         """The recipe in the checkpoint, None (with a warning) if it cannot be read."""
         try:
-            values = yaml.safe_load(str(self.state.get("config", ""))) or {}
-            return config_from_mapping(values, f"the recipe in {self.path}")
-        except (ConfigError, yaml.YAMLError) as error:
+            where = f"the recipe in {self.path}"
+            text = str(self.state.get("config", ""))
+            return config_from_mapping(load_yaml(text, where, error=ConfigError) or {}, where)
+        except ConfigError as error:
             logger.warning(
                 "--resume: the recipe in %s cannot be read by this version, so the settings are "
                 "not compared (%s)",
