@@ -139,8 +139,8 @@ def test_a_signal_ends_a_program_that_does_not_get_to_it(tmp_path):
         "import hashlib, threading\nfrom mindyolo_ext.cli import interrupts\n"
         "interrupts.GRACE_SECONDS = 0.1\n"
         "with interrupts.handled(for_good=True):\n"
-        "    print('ready', flush=True)\n"
-        "    try:\n        hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)\n"
+        "    try:\n        print('ready', flush=True)\n"
+        "        hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)\n"
         "    except KeyboardInterrupt:\n        threading.Event().wait()\n"  # it came before
     )
     with subprocess.Popen(

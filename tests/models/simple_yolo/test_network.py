@@ -244,7 +244,7 @@ def test_other_activations(act):
 @pytest.mark.parametrize(
     "keywords, message",
     [
-        ({"channel_sparsity": 1.25}, "at most 1 for a ResNet, got 1.25"),
+        ({"channel_sparsity": 1.25}, "at most 1 for a ResNet and 4 for a darknet, got 1.25"),
         ({"channel_sparsity": 0}, "above 0"),
         ({"channel_sparsity": 0.3}, "leaves 153 channels at stride 32, wanted a multiple of 4"),
         ({"assignment": "every_grid"}, "assignment must be one of .* got 'every_grid'"),
