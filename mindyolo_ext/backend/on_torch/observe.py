@@ -7,38 +7,6 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from mindyolo_ext.backend.on_torch import nn
-
-
-@contextmanager
-def watched_layers(
-    network: nn.Cell, seen: Callable[[str, nn.Cell, Any], None], *, kind: type[nn.Cell] = nn.Cell
-) -> Iterator[None]:
-    """Call ``seen`` with name, layer and output whenever a layer below ``network`` has run.
-
-    Args:
-        network: whose layers are watched, itself excluded.
-        seen: called inside the block.
-        kind: class of the layers to watch.
-    """
-
-    def hook(name: str) -> Callable[[nn.Cell, Any, Any], None]:
-        def tell(layer: nn.Cell, _: Any, output: Any) -> None:
-            seen(name, layer, output)
-
-        return tell
-
-    handles = [
-        layer.register_forward_hook(hook(name))
-        for name, layer in network.cells_and_names()
-        if name and isinstance(layer, kind)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
 
 class _Convolutions(TorchFunctionMode):
     """Tells of every convolution that runs."""
