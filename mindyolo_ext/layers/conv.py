@@ -37,7 +37,7 @@ def conv2d(
         raise ValueError(f"conv2d: kernel_size must be odd, got {kernel_size}")
     shape = (out_channels, in_channels // group, kernel_size, kernel_size)
     fan_in = math.prod(shape[1:])
-    return nn.Conv2d(
+    conv = nn.Conv2d(
         in_channels,
         out_channels,
         kernel_size,
@@ -49,6 +49,9 @@ def conv2d(
         weight_init=uniform_of_fan(shape, fan_in) if draw is None else draw(shape),
         bias_init=uniform_of_fan((out_channels,), fan_in) if has_bias else None,
     )
+    # MindSpore's layer keeps what it was given: every weight would be in memory twice
+    conv.weight_init = conv.bias_init = None
+    return conv
 
 
 class ConvBNAct(nn.Cell):

@@ -94,6 +94,44 @@ def test_the_default_cases_hold_what_the_tests_read(golden_case):
     }
 
 
+def test_parameters_follow_the_original(golden_case):
+    """Stands before the tests of the outputs, whose network would need memory beside these."""
+    if not golden_case.is_plain:
+        pytest.skip("the variant's usual case says the same")
+    meta = meta_of(golden_case)
+    keys = json.loads((golden_case.variant_folder / "keys.json").read_text())
+    wanted = {
+        name: tuple(shape)
+        for name, shape, _ in keys
+        if not name.endswith(("num_batches_tracked", ".anchors", ".anchor_grid"))
+    }
+    model = None
+    for router in (True, False):
+        del model
+        gc.collect()  # cells refer to each other; the largest network holds 600 MB
+        model = create_model(golden_case.variant, router=router)
+        names, shapes = (
+            original_names(model, golden_case),
+            {n: tuple(p.shape) for n, p in model.parameters_and_names()},
+        )
+        assert {names[own]: shape for own, shape in shapes.items()} == {
+            name: shape
+            for name, shape in wanted.items()
+            if router or not name.startswith("router.")
+        }
+        assert all(name == p.name for name, p in model.parameters_and_names())
+        assert (
+            number_of(model.trainable_params()) == meta["params"] + router * meta["params_router"]
+        )
+        deployed = number_of(model.to_deploy().get_parameters())
+        assert deployed == meta["params_deploy_step2" if router else "params_deploy"]
+    for name, cell in model.cells_and_names():
+        if isinstance(cell, nn.BatchNorm2d):  # the cell keeps PyTorch's form of the momentum
+            assert (cell.eps, round(cell.momentum, 6)) == (1e-3, 0.03), name
+    pairs = np.array(meta["anchors"], np.float64).reshape(-1, 2)
+    np.testing.assert_array_equal(model.anchors, pairs)
+
+
 def test_router_equals_the_original(outputs):
     pooled, logit, easiness, score = outputs["router"]
     arrays = outputs["arrays"]
@@ -200,43 +238,6 @@ def test_detections_equal_the_original(outputs, kind, iou, multi_label, place, w
             distance = np.abs(found[:, :4] - row[:4]).max(1) + 1e3 * (found[:, 5] != row[5])
             assert distance.min() < PIXELS[which]
             assert abs(found[distance.argmin(), 4] - row[4]) < PROBABILITY[which]
-
-
-def test_parameters_follow_the_original(golden_case):
-    if not golden_case.is_plain:
-        pytest.skip("the variant's usual case says the same")
-    meta = meta_of(golden_case)
-    keys = json.loads((golden_case.variant_folder / "keys.json").read_text())
-    wanted = {
-        name: tuple(shape)
-        for name, shape, _ in keys
-        if not name.endswith(("num_batches_tracked", ".anchors", ".anchor_grid"))
-    }
-    model = None
-    for router in (True, False):
-        del model
-        gc.collect()  # cells refer to each other; the largest network holds 600 MB
-        model = create_model(golden_case.variant, router=router)
-        names, shapes = (
-            original_names(model, golden_case),
-            {n: tuple(p.shape) for n, p in model.parameters_and_names()},
-        )
-        assert {names[own]: shape for own, shape in shapes.items()} == {
-            name: shape
-            for name, shape in wanted.items()
-            if router or not name.startswith("router.")
-        }
-        assert all(name == p.name for name, p in model.parameters_and_names())
-        assert (
-            number_of(model.trainable_params()) == meta["params"] + router * meta["params_router"]
-        )
-        deployed = number_of(model.to_deploy().get_parameters())
-        assert deployed == meta["params_deploy_step2" if router else "params_deploy"]
-    for name, cell in model.cells_and_names():
-        if isinstance(cell, nn.BatchNorm2d):  # the cell keeps PyTorch's form of the momentum
-            assert (cell.eps, round(cell.momentum, 6)) == (1e-3, 0.03), name
-    pairs = np.array(meta["anchors"], np.float64).reshape(-1, 2)
-    np.testing.assert_array_equal(model.anchors, pairs)
 
 
 def test_priors_follow_the_rows_of_predict():
