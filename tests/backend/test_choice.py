@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY
 
+from mindyolo_ext.backend import choice
 from mindyolo_ext.backend.choice import BACKEND, check_backend, chosen, installed_version
 from mindyolo_ext.cli.backend import BACKENDS, VARIABLE, choose
 from mindyolo_ext.errors import UserError
@@ -89,3 +90,9 @@ def test_every_verb_takes_the_backend_before_it_imports_one(tmp_path: Path) -> N
     )
     assert "invalid choice: 'shapes'" in done.stderr, done.stderr
     assert "AssertionError" not in done.stderr, done.stderr
+
+
+def test_the_command_line_offers_the_backends_that_there_are() -> None:
+    """It has their names of its own, because importing ``choice`` makes the choice."""
+    assert choice.VARIABLE == VARIABLE
+    assert {*BACKENDS, "shapes"} == set(choice.BACKENDS)
