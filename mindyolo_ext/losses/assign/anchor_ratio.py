@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
+from mindyolo_ext.losses.assign.robust import finite_targets
 
 COPIES = 5  # own cell, left, up, right, down
 
@@ -41,7 +42,7 @@ class AnchorRatioAssigner(nn.Cell):
     A box and an anchor match if neither side differs by ``ratio_threshold`` or more. A match counts
     in the cell of the box centre and in those horizontal and vertical neighbours whose border is
     less than half a cell away and that lie inside the grid. Several boxes may share a cell and an
-    anchor.
+    anchor. A box that is not finite matches nothing.
 
     Args:
         anchors: (width, height) of the level's anchors in pixels.
@@ -68,6 +69,7 @@ class AnchorRatioAssigner(nn.Cell):
         self, targets: Tensor, mask: Tensor, grid_height: int, grid_width: int
     ) -> tuple[Tensor, ...]:
         batch, boxes = mask.shape
+        targets, mask = finite_targets(targets, mask)
         columns = ops.transpose(ops.reshape(targets, (batch * boxes, 5)), (1, 0))  # (5, T)
         label, x, y, width, height = ops.unbind(columns, 0)
         x, y, width, height = (

@@ -2,7 +2,8 @@
 threshold of its own.
 """
 
-from mindyolo_ext.backend import Tensor, float32, nn, ops
+from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
+from mindyolo_ext.losses.assign.robust import filled, finite, first_largest
 from mindyolo_ext.losses.assign.task_aligned import at_box, inside_box, settle
 from mindyolo_ext.losses.iou import Box, pairwise_iou
 
@@ -16,11 +17,12 @@ class ATSSAssigner(nn.Cell):
     """Matches of all levels.
 
     Candidates of a box are on each level the ``topk`` predictions whose points are nearest to its
-    centre (of equal ones the choice is open). The threshold is mean plus standard deviation of the
+    centre, of equal ones the first. The threshold is mean plus standard deviation of the
     overlaps between the box and the squares of five strides around the candidates' points;
     candidates above it whose point lies inside the box are taken. A prediction that several boxes
     take goes to the box of its image that its square overlaps most, of equal ones the first. The
-    target score of a match is the IoU of the box and the predicted box.
+    target score of a match is the IoU of the box and the predicted box. A prediction whose box is
+    not finite matches nothing.
 
     Args:
         topk: candidates per level.
@@ -52,30 +54,36 @@ class ATSSAssigner(nn.Cell):
             for part in (x - half, y - half, x + half, y + half)
         )
         iou = pairwise_iou(corners, squares) * ops.expand_dims(mask, 2)  # (B, M, A)
-        places = self._nearest(corners, points, sizes)  # (B, M, candidates)
+        chosen, places = self._nearest(corners, points, sizes)  # (B, M, 2 * candidates)
         overlap = ops.gather_elements(iou, 2, places)
-        mean = ops.mean(overlap, 2, True)
-        deviation = ops.sqrt(
-            ops.sum((overlap - mean) * (overlap - mean), 2, True) / (overlap.shape[2] - 1)
-        )
+        candidates = places.shape[2] // 2
+        mean = ops.sum(overlap * chosen, 2, True) / candidates
+        off = (overlap - mean) * chosen
+        deviation = ops.sqrt(ops.sum(off * off, 2, True) / (candidates - 1))
         inside = inside_box(corners, (ops.gather(x, places, 0), ops.gather(y, places, 0)))
-        taken = ops.cast(overlap > mean + deviation, float32) * inside * ops.expand_dims(mask, 2)
-        matched, index = settle(places, taken, iou, mask)
-        score = at_box(pairwise_iou(corners, boxes), index) * matched
+        taken = ops.cast(overlap > mean + deviation, float32) * chosen * inside
+        matched, index = settle(places, taken * ops.expand_dims(mask, 2), iou, mask)
+        usable = finite(*boxes)
+        matched, index = matched * usable, index * ops.cast(usable, int32)
+        score = at_box(pairwise_iou(corners, filled(usable, boxes, 0.0)), index) * matched
         return ops.stop_gradient(matched), ops.stop_gradient(index), ops.stop_gradient(score)
 
     def _nearest(
         self, corners: Box, points: tuple[Tensor, Tensor], sizes: tuple[int, ...]
-    ) -> Tensor:
-        """Places of the candidates of all levels, (B, M, candidates) int."""
+    ) -> tuple[Tensor, Tensor]:
+        """Slots for the candidates of all levels: whether each is one, float 0/1, and its place,
+        int, both (B, M, 2 * candidates).
+        """
         center_x, center_y = (
             ops.expand_dims((corners[i] + corners[i + 2]) * 0.5, 2) for i in range(2)
         )
-        places, begin = (), 0
+        chosen, places, begin = (), (), 0
         for size in sizes:
             across = points[0][begin : begin + size] - center_x  # (B, M, size)
             down = points[1][begin : begin + size] - center_y
-            _, nearest = ops.topk(-(across * across + down * down), min(self.topk, size), -1)
-            places = places + (nearest + begin,)
+            most = min(self.topk, size)
+            number = ops.full(center_x.shape, most, dtype=int32)
+            own, nearest = first_largest(-(across * across + down * down), number, most)
+            chosen, places = chosen + (own,), places + (nearest + begin,)
             begin += size
-        return ops.cat(places, 2)
+        return ops.cat(chosen, 2), ops.cat(places, 2)

@@ -3,6 +3,7 @@ that several want.
 """
 
 from mindyolo_ext.backend import Tensor, float32, int32, ops
+from mindyolo_ext.losses.assign.robust import first_largest
 
 MOST = 10  # overlaps that tell how many predictions a box takes, and the most it takes
 EXCLUDED = 1e9  # cost of a pair that cannot match, above every real one
@@ -20,7 +21,7 @@ def cheapest(cost: Tensor, number: Tensor, *, first_of_equal: bool) -> tuple[Ten
     """Every box takes its cheapest predictions; one that several take goes to the box for which it
     is cheapest.
 
-    Pairs that cost half of ``EXCLUDED`` or more never match.
+    Pairs that cost half of ``EXCLUDED`` or more, or NaN, never match.
 
     Args:
         cost, number: see below.
@@ -32,12 +33,13 @@ def cheapest(cost: Tensor, number: Tensor, *, first_of_equal: bool) -> tuple[Ten
     """
     batch, count, predictions = cost.shape
     chosen = min(MOST, predictions)
-    prices, places = ops.topk(-cost, chosen, -1)  # (B, M, 10)
-    ranks = ops.reshape(ops.arange(chosen, dtype=int32), (1, 1, chosen))
+    cost = ops.where(cost < 0.5 * EXCLUDED, cost, ops.full_like(cost, EXCLUDED))
     number = ops.expand_dims(ops.minimum(number, chosen), 2)
     if first_of_equal:
-        taken, places = _first_of_equal(cost, number, (ranks, prices, places))
+        taken, places = first_largest(-cost, number, chosen, above=-0.5 * EXCLUDED)
     else:
+        prices, places = ops.topk(-cost, chosen, -1)  # (B, M, 10)
+        ranks = ops.reshape(ops.arange(chosen, dtype=int32), (1, 1, chosen))
         taken = ops.cast(ops.logical_and(ranks < number, prices > -0.5 * EXCLUDED), float32)
     images = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1, 1)) * predictions
     places = ops.reshape(places + images, (-1,))
@@ -51,29 +53,3 @@ def cheapest(cost: Tensor, number: Tensor, *, first_of_equal: bool) -> tuple[Ten
     return ops.reshape(matched, (batch, predictions)), ops.reshape(
         ops.cast(box, int32), (batch, predictions)
     )
-
-
-def _first_of_equal(
-    cost: Tensor, number: Tensor, found: tuple[Tensor, Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Whether each of 20 places is taken, (B, M, 20) float 0/1, and the places.
-
-    Which of equal prices come first is up to the device, so those equal to the last one taken are
-    looked up by their place. Slots that are not taken name some place.
-
-    Args:
-        cost, number: as in ``cheapest``, ``number`` (B, M, 1).
-        found: ranks (1, 1, 10), and prices and places (B, M, 10), the largest prices first.
-    """
-    ranks, prices, places = found
-    chosen, predictions = ranks.shape[2], cost.shape[2]
-    # of the last one taken
-    limit = ops.sum(prices * ops.cast(ranks == number - 1, float32), 2, True)
-    limit = ops.maximum(limit, -0.5 * EXCLUDED)
-    below = ops.cast(prices > limit, float32)
-    later = ops.reshape(ops.cast(ops.arange(predictions, 0, -1), float32), (1, 1, -1))
-    keys, _ = ops.topk(ops.cast(ops.equal(-cost, limit), float32) * later, chosen, -1)
-    missing = ops.cast(number, float32) - ops.sum(below, 2, True)
-    equal = ops.logical_and(ops.cast(ranks, float32) < missing, keys > 0.5)
-    taken = ops.cat((below, ops.cast(equal, float32)), 2)
-    return taken, ops.cat((places, predictions - ops.cast(ops.maximum(keys, 1.0), int32)), 2)

@@ -18,6 +18,7 @@ import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
 from mindyolo_ext.losses.assign.lookup import of_matched_box
+from mindyolo_ext.losses.assign.robust import finite_targets
 
 CONFLICTS = ("last", "random", "best", "sorted")
 EPS = 1e-6
@@ -30,7 +31,7 @@ class CellAssigner(nn.Cell):
 
     A box wants an anchor if the IoU of the two, laid on one centre, is at least ``threshold``: in
     the cell of its centre, with ``nearby`` also in the eight cells around that. Cells outside the
-    grid count as those at its border.
+    grid count as those at its border. A box that is not finite wants nothing.
 
     Args:
         anchors: (width, height) of the level's anchors in pixels.
@@ -71,6 +72,7 @@ class CellAssigner(nn.Cell):
         self, targets: Tensor, mask: Tensor, order: Tensor, size: tuple[int, int], num_classes: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, boxes = mask.shape
+        targets, mask = finite_targets(targets, mask)
         anchors, rows = len(self.sizes), len(self.sizes) * size[0] * size[1]
         iou = self._shape_iou(targets, size)  # (B, M, a)
         valid = ops.logical_and(iou >= self.threshold, ops.expand_dims(mask, 2) > 0.5)
@@ -141,9 +143,12 @@ class CellAssigner(nn.Cell):
     def _places(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """Number of the image's, anchor's cell of every wish, (B, M, a, s) int."""
         batch, boxes = targets.shape[:2]
-        # (B, M, s)
-        column = ops.expand_dims(ops.cast(targets[:, :, 1] * size[1], int32), 2) + self.shift_x
-        row = ops.expand_dims(ops.cast(targets[:, :, 2] * size[0], int32), 2) + self.shift_y
+        x, y = (
+            # one cell beyond the border on either side; what an integer cannot hold has no cell
+            ops.expand_dims(ops.cast(ops.clamp(centre * cells, -2.0, cells + 1.0), int32), 2)
+            for centre, cells in ((targets[:, :, 1], size[1]), (targets[:, :, 2], size[0]))
+        )
+        column, row = x + self.shift_x, y + self.shift_y  # (B, M, s)
         cell = ops.clamp(row, 0, size[0] - 1) * size[1] + ops.clamp(column, 0, size[1] - 1)
         maps = ops.reshape(ops.arange(batch * len(self.sizes), dtype=int32), (batch, 1, -1, 1)) * (
             size[0] * size[1]
@@ -183,6 +188,7 @@ class AnchorBoxAssigner(nn.Cell):
         self, targets: Tensor, mask: Tensor, order: Tensor, size: tuple[int, int], num_classes: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         boxes = mask.shape[1]
+        targets, mask = finite_targets(targets, mask)
         if self.conflict == "best":  # boxes in reverse: of equal maxima the first is found
             largest, place = ops.max(
                 self._iou(ops.flip(targets, (1,)), ops.flip(mask, (1,)), size), 1

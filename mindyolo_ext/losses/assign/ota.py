@@ -9,6 +9,7 @@ from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
 from mindyolo_ext.losses.assign.anchor_ratio import COPIES, AnchorRatioAssigner
 from mindyolo_ext.losses.assign.dynamic_k import EXCLUDED, cheapest, dynamic_k
 from mindyolo_ext.losses.assign.lookup import rows_of_classes
+from mindyolo_ext.losses.assign.robust import filled, finite
 from mindyolo_ext.losses.iou import Box, pairwise_iou
 
 _SMALLEST = 2.0**-24  # what is left to 1 from the float32 below it
@@ -141,7 +142,8 @@ class OTAAssigner(nn.Cell):
     The cost of a candidate for a box of its image is the class loss plus three times -log IoU. A
     box takes as many of the cheapest candidates of ALL boxes as its ten best overlaps add up to, at
     least one; one that several boxes take goes to the box of the image for which it is cheapest.
-    Between equal costs the choice is open in the original; here the first one wins.
+    Between equal costs the choice is open in the original; here the first one wins. A candidate
+    whose box or logits are not finite is not valid.
 
     Shape: candidates' boxes x1, y1, x2, y2, each (B, C), valid (B, C) 0/1; logits of objectness (B,
         C) and of classes (B, K, C); boxes class, x1, y1, x2, y2, each (B, M), in pixels like the
@@ -175,11 +177,13 @@ class OTAAssigner(nn.Cell):
         """
         boxes, valid = candidates
         objectness, classes = logits
-        iou = pairwise_iou(wanted[1:], boxes, 1e-16)
+        usable = finite(*boxes, objectness, ops.sum(classes, 1))
+        # a box without area overlaps nothing
+        iou = pairwise_iou(wanted[1:], filled(usable, boxes, 0.0), 1e-16)
         probability = ops.sqrt(ops.sigmoid(classes) * ops.sigmoid(ops.expand_dims(objectness, 1)))
         yes = ops.log(ops.maximum(probability, 1e-30))
         no = ops.log(ops.maximum(1.0 - probability, _SMALLEST))  # (B, K, C)
-        common = (1.0 - valid) * EXCLUDED - ops.sum(no, 1)
+        common = (1.0 - valid * usable) * EXCLUDED - ops.sum(no, 1)
         cost = (
             rows_of_classes(no - yes, wanted[0])
             + ops.expand_dims(common, 1)

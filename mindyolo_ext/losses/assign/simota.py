@@ -7,6 +7,7 @@ from typing import NamedTuple
 from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.losses.assign.dynamic_k import EXCLUDED, cheapest, dynamic_k
 from mindyolo_ext.losses.assign.lookup import rows_of_classes
+from mindyolo_ext.losses.assign.robust import filled, finite
 from mindyolo_ext.losses.iou import center_iou
 
 # Which predictions may match: near the centre of a box, or (as the original up to tag 0.3.0) inside
@@ -38,6 +39,7 @@ class SimOTAAssigner(nn.Cell):
     takes as many of the cheapest candidates as its ten best overlaps add up to, at least one; a
     prediction that several boxes take goes to the box of the image for which it is cheapest, of
     equal ones the first. Between predictions of equal cost the choice is open, as in the original.
+    A prediction whose box or logits are not finite is no candidate.
 
     Args:
         area: ``center``: the prediction's cell centre lies less than 1.5 strides from the box
@@ -86,10 +88,9 @@ class SimOTAAssigner(nn.Cell):
         """
         label, x, y, width, height = (ops.expand_dims(part, 2) for part in wanted)  # (B, M, 1)
         barrier, distance = self._barriers((x, y, width, height), ops.expand_dims(mask, 2), levels)
-        candidate = ops.cast(ops.min(distance, 1)[0] < 0.5, float32)  # (B, A)
-        # Unit boxes where nothing can match: the overlap of a box that overflows is NaN, which
-        # would be the largest of a box's best overlaps
-        boxes = tuple(ops.where(candidate > 0.5, part, ops.ones_like(part)) for part in boxes)
+        usable = finite(*boxes, logits[0], ops.sum(logits[1], 1))
+        candidate = ops.cast(ops.min(distance, 1)[0] < 0.5, float32) * usable  # (B, A)
+        boxes = filled(candidate, boxes, 1.0)
         _, count, predictions = barrier.shape
         pairs = (
             tuple(ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in boxes),

@@ -4,6 +4,7 @@ inside it.
 
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
 from mindyolo_ext.losses.assign.lookup import rows_of_classes
+from mindyolo_ext.losses.assign.robust import filled, finite, first_largest
 from mindyolo_ext.losses.iou import Box, pairwise_iou
 
 EPS = 1e-9
@@ -15,11 +16,11 @@ class TaskAlignedAssigner(nn.Cell):
     """Matches of all levels.
 
     The metric of a pair is the score of the box's class times the sixth power of the IoU. A box
-    takes the ``topk`` predictions of largest metric whose point lies inside it; among predictions
-    of equal metric the choice is open. A prediction that several boxes take goes to the box of its
-    image that it overlaps most, of equal ones the first, even if that one did not take it. The
-    target score of a match is its metric over the largest metric of its box, times the largest IoU
-    of its box.
+    takes the ``topk`` predictions of largest metric whose point lies inside it, of equal ones the
+    first. A prediction that several boxes take goes to the box of its image that it overlaps most,
+    of equal ones the first, even if that one did not take it. The target score of a match is its
+    metric over the largest metric of its box, times the largest IoU of its box. A prediction that
+    is not finite matches nothing.
 
     Args:
         topk: predictions per box.
@@ -40,14 +41,21 @@ class TaskAlignedAssigner(nn.Cell):
         self, scores: Tensor, boxes: Box, points: Points, wanted: tuple[Tensor, ...], mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         corners = wanted[1:]
+        usable = finite(*boxes, ops.sum(scores, 1))
+        # a box without area overlaps nothing
+        boxes = filled(usable, boxes, 0.0)
         iou = pairwise_iou(corners, boxes) * ops.expand_dims(mask, 2)  # (B, M, A)
         squared = iou * iou
         metric = rows_of_classes(scores, wanted[0]) * (squared * squared * squared)
         inside = inside_box(corners, tuple(ops.reshape(way, (1, 1, -1)) for way in points))
-        _, places = ops.topk(metric * inside, min(self.topk, metric.shape[2]), -1)  # (B, M, topk)
-        taken = ops.gather_elements(inside, 2, places) * ops.expand_dims(mask, 2)
+        inside = inside * ops.expand_dims(usable, 1)
+        ranked = ops.where(inside > 0.5, metric, ops.zeros_like(metric))
+        most = min(self.topk, metric.shape[2])
+        number = ops.full((*mask.shape, 1), most, dtype=int32)
+        taken, places = first_largest(ranked, number, most)  # (B, M, 2 * topk)
+        taken = taken * ops.gather_elements(inside, 2, places) * ops.expand_dims(mask, 2)
         matched, index = settle(places, taken, iou, mask)
-        own_metric, own_iou = (at_box(pairs, index) * matched for pairs in (metric, iou))
+        own_metric, own_iou = filled(matched, (at_box(metric, index), at_box(iou, index)), 0.0)
         best_metric, best_iou = (
             _largest_of_box(own, index, mask.shape[1]) for own in (own_metric, own_iou)
         )
