@@ -6,15 +6,14 @@ instead of several per parameter, one all-reduce per group, and an update that i
 when a gradient is not finite. Learning rates come in as tensors, so no schedule lives in the graph.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, float32, nn, ops, value_and_grad
 
-from mindyolo_ext.backend.distributed import average_over_ranks
 from mindyolo_ext.backend.on_mindspore.errors import explained
 from mindyolo_ext.backend.optimizer import OptimizerOptions
-from mindyolo_ext.backend.parameters import ParameterGroup, load_state_values, state_values
+from mindyolo_ext.backend.parameters import ParameterGroup
 from mindyolo_ext.backend.processes import world
 from mindyolo_ext.contracts import Trainable
 
@@ -256,20 +255,8 @@ class _StepGraph(nn.Cell):
         ops.assign(self.good_steps, ops.where(grow, ops.zeros_like(good), good))
 
 
-class TrainStep:
-    """A trainable with its optimizer, from arrays to an array. Puts the trainable in training mode.
-
-    Args:
-        trainable: what to train, see ``contracts.Trainable``.
-        groups: from ``backend.parameters.parameter_groups``; sgd and adam add the weight decay to
-            the gradient, adamw takes it off the weight.
-        options: optimizer settings.
-
-    Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M), rates (G,) learning rate per group,
-        controls (3,): momentum (beta1 with ``momentum_is_beta1``), update (1 applies the
-        accumulated gradient, 0 only adds to it), moving-average decay -> report (4 + T,): total,
-        gradient norm, 1 if finite else 0, loss scale, terms. Total and terms are summed over ranks.
-    """
+class Step:
+    """What ``TrainStep`` needs of MindSpore; arguments and shapes are described there."""
 
     def __init__(
         self, trainable: Trainable, groups: Sequence[ParameterGroup], options: OptimizerOptions
@@ -290,34 +277,19 @@ class TrainStep:
         with explained("training step", "choose a smaller train.per_batch_size or input.size"):
             return self._graph(*batch, *numbers).asnumpy()
 
-    def share_statistics(self) -> None:
-        """Let all ranks have the mean of their batch-norm statistics, so that each evaluates the
-        same network.
-        """
+    def shared_over_ranks(self) -> list[Parameter]:
+        """Batch-norm statistics, and the moving average of all that is not trained."""
         graph = self._graph
         moving = [p for p in graph.buffers if p.name.endswith(("moving_mean", "moving_variance"))]
-        averages = [graph.ema_buffers] if graph.ema and graph.has_buffers else []
-        average_over_ranks([*moving, *averages])
+        return [*moving, *([graph.ema_buffers] if graph.ema and graph.has_buffers else [])]
 
     def drop_accumulated(self) -> None:
         """Forget the gradients of micro batches that no update has used yet."""
         for sums in self._graph.sums if self._graph.accumulate else ():
             sums.set_data(Tensor(np.zeros(sums.shape, np.float32)))
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Optimizer, accumulation, loss-scale and moving-average state by name, for a
-        checkpoint.
-        """
-        return state_values(self._state_parameters())
-
-    def load_state(self, values: Mapping[str, np.ndarray]) -> None:
-        """Put back what ``state`` gave. Raises: CheckpointError if names or shapes differ."""
-        load_state_values(self._state_parameters(), values)
-
-    def _state_parameters(self) -> list[Parameter]:
-        """Parameters of the graph that are not the network's, and what the trainable remembers
-        as ``loss.*``.
-        """
+    def state_parameters(self) -> list[Parameter]:
+        """What is not the network's, and what the trainable remembers as ``loss.*``."""
         return [
             p
             for p in self._graph.get_parameters()

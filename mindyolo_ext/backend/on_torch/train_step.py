@@ -6,18 +6,17 @@ holds a handful of large operators instead of several per parameter. State has t
 that it has on MindSpore, so either backend goes on with the other's checkpoints.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from mindyolo_ext.backend.distributed import average_over_ranks
 from mindyolo_ext.backend.on_torch.device import device
 from mindyolo_ext.backend.on_torch.distributed import summed
 from mindyolo_ext.backend.on_torch.errors import explained
 from mindyolo_ext.backend.on_torch.values import Parameter, Tensor
 from mindyolo_ext.backend.optimizer import OptimizerOptions
-from mindyolo_ext.backend.parameters import ParameterGroup, load_state_values, state_values
+from mindyolo_ext.backend.parameters import ParameterGroup
 from mindyolo_ext.backend.processes import world
 from mindyolo_ext.contracts import Trainable
 
@@ -134,20 +133,8 @@ class _Group:
         self.weights.addcdiv_(self.momentum, corrected, value=-rate / (1.0 - beta1**count))
 
 
-class TrainStep:
-    """A trainable with its optimizer, from arrays to an array. Puts the trainable in training mode.
-
-    Args:
-        trainable: what to train, see ``contracts.Trainable``.
-        groups: from ``backend.parameters.parameter_groups``; sgd and adam add the weight decay to
-            the gradient, adamw takes it off the weight.
-        options: optimizer settings.
-
-    Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M), rates (G,) learning rate per group,
-        controls (3,): momentum (beta1 with ``momentum_is_beta1``), update (1 applies the
-        accumulated gradient, 0 only adds to it), moving-average decay -> report (4 + T,): total,
-        gradient norm, 1 if finite else 0, loss scale, terms. Total and terms are summed over ranks.
-    """
+class Step:
+    """What ``TrainStep`` needs of PyTorch; arguments and shapes are described there."""
 
     def __init__(
         self, trainable: Trainable, groups: Sequence[ParameterGroup], options: OptimizerOptions
@@ -237,14 +224,12 @@ class TrainStep:
             self._good_steps.zero_()
             self._scale.mul_(2.0)
 
-    def share_statistics(self) -> None:
-        """Let all ranks have the mean of their batch-norm statistics, so that each evaluates the
-        same network.
-        """
+    def shared_over_ranks(self) -> list[Parameter]:
+        """Batch-norm statistics, and the moving average of all that is not trained."""
         moving = [
             p for p in self._statistics if p.name.endswith(("moving_mean", "moving_variance"))
         ]
-        average_over_ranks([*moving, *([] if self._average is None else [self._average])])
+        return [*moving, *([] if self._average is None else [self._average])]
 
     def drop_accumulated(self) -> None:
         """Forget the gradients of micro batches that no update has used yet."""
@@ -253,17 +238,7 @@ class TrainStep:
                 for group in self._groups:
                     group.sums.zero_()
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Optimizer, accumulation, loss-scale and moving-average state by name, for a
-        checkpoint.
-        """
-        return state_values(self._state_parameters())
-
-    def load_state(self, values: Mapping[str, np.ndarray]) -> None:
-        """Put back what ``state`` gave. Raises: CheckpointError if names or shapes differ."""
-        load_state_values(self._state_parameters(), values)
-
-    def _state_parameters(self) -> list[Parameter]:
+    def state_parameters(self) -> list[Parameter]:
         """What is not the network's, and what the trainable remembers as ``loss.*``."""
         own = [p for group in self._groups for p in group.state]
         own += [self._scale, self._good_steps]
