@@ -29,7 +29,17 @@ OPTIONS = {
     "sgd": OptimizerOptions(
         nesterov=True, accumulate=2, clip_norm=2.0, ema=True, loss_scaler="dynamic", scale_window=4
     ),
-    "adamw": OptimizerOptions(name="adamw", ema=True, momentum_is_beta1=True),
+    "adam": OptimizerOptions(
+        name="adam", accumulate=2, clip_norm=2.0, ema=True, loss_scaler="dynamic", scale_window=4
+    ),
+    "adamw": OptimizerOptions(
+        name="adamw",
+        momentum_is_beta1=True,
+        accumulate=2,
+        ema=True,
+        loss_scaler="dynamic",
+        scale_window=4,
+    ),
 }
 
 
@@ -105,8 +115,10 @@ def test_a_training_goes_on_in_this_backend(name: str, writer: str) -> None:
     model, step = new_step(name)
     load_parameters(model, part(arrays, f"{name}/weights/"))
     step.load_state(part(arrays, f"{name}/state/"))
+    assert step.state()["optimizer.0.accumulated"].any(), "it stops between micro batches"
     found = reports_of(step, range(FIRST, FIRST + LATER))
     np.testing.assert_allclose(found, arrays[f"{name}/reports"], rtol=1e-4)
+    assert found[0, 3] < found[-1, 3], "the loss scale grows meanwhile"
     averages = step.ema_values()
     wanted = part(arrays, f"{name}/average/")
     assert list(averages) == list(wanted)

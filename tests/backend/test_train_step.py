@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mindyolo_ext.backend import Parameter, Tensor, nn, ops
-from mindyolo_ext.backend.parameters import parameter_groups
+from mindyolo_ext.backend.parameters import freeze, parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 
 pytestmark = pytest.mark.graph(when="all_cases")
@@ -111,6 +111,122 @@ def test_gradients_that_overflow_change_nothing_and_are_reported():
         step.state()["optimizer.0.momentum"], before["optimizer.0.momentum"]
     )
     assert run(step)[3] == 4.0, "a dynamic loss scale halves after an overflow"
+
+
+def with_inf(x):
+    bad = x.copy()
+    bad[0, 0] = np.inf
+    return bad
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_an_overflow_after_good_steps_changes_weights_and_moments_nowhere(name):
+    """The moving average goes on towards the weights that stay, as in the originals."""
+    model, step = build(name=name, loss_scaler="dynamic", loss_scale=64.0, ema=True)
+    for _ in range(2):
+        run(step, decay=0.5)
+    before, averages = step.state(), step.ema_values()
+    weights = {"weight": model.weight.asnumpy().copy(), "bias": model.bias.asnumpy().copy()}
+    report = run(step, x=with_inf(X), decay=0.5)
+    assert report[2] == 0 and not np.isfinite(report[1])
+    after = step.state()
+    assert (before["optimizer.good_steps"], after["optimizer.good_steps"]) == (2, 0)
+    assert (before["optimizer.loss_scale"], after["optimizer.loss_scale"]) == (64, 32)
+    for key in before:
+        if key.startswith("optimizer.") and key[10].isdigit():
+            np.testing.assert_array_equal(after[key], before[key], err_msg=key)
+    for key, value in weights.items():
+        np.testing.assert_array_equal(getattr(model, key).asnumpy(), value)
+        wanted = 0.5 * averages[key] + 0.5 * value
+        np.testing.assert_allclose(step.ema_values()[key], wanted, rtol=1e-6)
+
+
+def test_a_dynamic_scale_grows_after_its_window_and_never_falls_below_one():
+    _, step = build(loss_scaler="dynamic", loss_scale=4.0, scale_window=3)
+    scales = [run(step)[3] for _ in range(7)]
+    assert scales == [4, 4, 4, 8, 8, 8, 16]
+    run(step, x=with_inf(X))
+    assert step.state()["optimizer.good_steps"] == 0
+    scales = [run(step, x=with_inf(X))[3] for _ in range(5)]
+    assert scales == [8, 4, 2, 1, 1]
+
+
+def test_an_overflow_drops_the_micro_batches_before_it():
+    large, large_step = build()
+    small, small_step = build(accumulate=2, loss_scaler="dynamic", loss_scale=8.0)
+    run(small_step, X, Y, update=0.0)
+    assert run(small_step, with_inf(X), Y, update=0.0)[2] == 0
+    assert not small_step.state()["optimizer.0.accumulated"].any()
+    # with another scale, which has to leave the sum alone
+    run(large_step)
+    run(small_step, X[:3], Y[:3], update=0.0)
+    assert run(small_step, X[3:], Y[3:], update=1.0)[3] == 4.0
+    np.testing.assert_allclose(small.weight.asnumpy(), large.weight.asnumpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_micro_batches_under_a_growing_scale_equal_the_large_batch(name):
+    large, large_step = build(name=name, clip_norm=1.0)
+    small, small_step = build(
+        name=name, clip_norm=1.0, accumulate=2, loss_scaler="dynamic", scale_window=1
+    )
+    for _ in range(3):
+        wanted = run(large_step)
+        run(small_step, X[:3], Y[:3], update=0.0)
+        found = run(small_step, X[3:], Y[3:], update=1.0)
+        np.testing.assert_allclose(found[1], wanted[1], rtol=1e-5)
+    assert found[3] == 1024 * 2**5
+    for key in ("weight", "bias"):
+        got, expected = (getattr(model, key).asnumpy() for model in (small, large))
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_frozen_stays_and_is_averaged():
+    trainable = LeastSquares()
+    freeze(trainable.model, ["weight"])
+    groups = parameter_groups(trainable, "by_kind", 0.01)
+    step = TrainStep(trainable, groups, OptimizerOptions(ema=True))
+    for _ in range(2):
+        run(step, rates=(0.02,), decay=0.5)
+    np.testing.assert_array_equal(trainable.model.weight.asnumpy(), WEIGHT)
+    assert np.abs(trainable.model.bias.asnumpy() - BIAS).max() > 1e-3
+    assert set(step.ema_values()) == {"weight", "bias", "passes"}
+    np.testing.assert_allclose(step.ema_values()["weight"], WEIGHT, rtol=1e-6)
+    assert set(step.state()) >= {"optimizer.0.momentum", "ema_flat.0", "ema_flat.buffers"}
+    assert step.state()["optimizer.0.momentum"].shape == BIAS.shape
+
+
+def test_a_step_sees_what_is_written_into_the_model_between_steps():
+    model, step = build()
+    other, other_step = build()
+    run(step)
+    for key, values in (("weight", WEIGHT), ("bias", BIAS)):
+        getattr(model, key).set_data(Tensor(values))
+    step.load_state(other_step.state())
+    np.testing.assert_allclose(run(step), run(other_step), rtol=1e-6)
+    np.testing.assert_array_equal(model.weight.asnumpy(), other.weight.asnumpy())
+
+
+def test_a_new_step_around_the_same_model_goes_on():
+    """As at the beginning of a stage."""
+    options = {"name": "adam", "ema": True, "accumulate": 2, "loss_scaler": "dynamic"}
+    whole, step = build(**options)
+    for i in range(6):
+        run(step, update=i % 2, decay=0.5)
+    trainable, state = LeastSquares(), {}
+    for begin in (0, 3):  # in between micro batches
+        groups = parameter_groups(trainable, "by_kind", 0.01)
+        new = TrainStep(trainable, groups, OptimizerOptions(**options))
+        if begin:
+            new.load_state(state)
+        for i in range(begin, begin + 3):
+            run(new, update=i % 2, decay=0.5)
+        state = new.state()
+    np.testing.assert_allclose(trainable.model.weight.asnumpy(), whole.weight.asnumpy(), rtol=1e-6)
+    wanted = step.state()
+    assert list(state) == list(wanted)
+    for key, value in wanted.items():
+        np.testing.assert_allclose(state[key], value, rtol=1e-6, err_msg=key)
 
 
 @pytest.mark.parametrize("scaler", ["static", "dynamic"])
