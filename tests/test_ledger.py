@@ -1,6 +1,7 @@
 """The ledger of tests/golden: every array has one check, and every check that it names is there."""
 
 import ast
+from types import SimpleNamespace
 
 import ledger
 import numpy as np
@@ -26,6 +27,59 @@ def test_every_line_names_an_array_and_a_check():
             node.name for node in ledger.statements(module) if isinstance(node, ast.FunctionDef)
         }
         assert not test or test in functions, f"{row}: no such test"
+
+
+def test_no_check_is_of_one_backend_alone():
+    """A whole run on the other one could not end well."""
+    of_one = {"needs_mindspore", "needs_torch"}
+    for row in ledger.rows():
+        module, _, test = row.check.partition("::")
+        for node in () if row.check.startswith(ledger.NOT_COMPARED) else ledger.statements(module):
+            if isinstance(node, ast.FunctionDef) and test in ("", node.name):
+                marks = {m.attr for d in node.decorator_list for m in attributes(d)}
+                assert not test or not marks & of_one, row.check
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark":
+                assert not {m.attr for m in attributes(node)} & of_one, row.check
+
+
+def attributes(tree):
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+
+
+class Config:
+    """Stands for pytest's, of a whole run with --all-cases."""
+
+    def __init__(self, key, record, output):
+        self.stash = {key: record}
+        self.output = output
+
+    def getoption(self, name):
+        return name == "--all-cases"
+
+    def get_terminal_writer(self):
+        return SimpleNamespace(line=self.output.append)
+
+
+@pytest.mark.parametrize("reads_all", [True, False])
+def test_a_whole_run_that_does_not_read_an_array_fails(reads_all, request, monkeypatch):
+    (conftest,) = (
+        plugin
+        for plugin in request.config.pluginmanager.get_plugins()
+        if getattr(plugin, "__file__", None) == str(ledger.TESTS / "conftest.py")
+    )
+    record, output = ledger.Record(), []
+    for entry, (check,) in ledger.checks().items():
+        record.reads.setdefault(check, set()).add(entry)
+        record.reads.setdefault(f"{check.partition('::')[0]}::any", set()).add(entry)
+    left_out = "yolox/yolox_x/case_seed0.npz", "grad_l2"  # of a variant that only all cases have
+    if not reads_all:
+        for found in record.reads.values():
+            found.discard(left_out)
+    monkeypatch.setattr(conftest, "is_whole", lambda _: True)
+    session = SimpleNamespace(config=Config(conftest.RECORD, record, output), exitstatus=0)
+    conftest.pytest_sessionfinish(session, 0)
+    assert session.exitstatus == (0 if reads_all else pytest.ExitCode.TESTS_FAILED)
+    assert [" ".join(left_out) in line for line in output] == ([] if reads_all else [True])
 
 
 def test_the_quick_suite_compares_all_of_the_smallest_variants():

@@ -2,10 +2,14 @@
 closed form.
 """
 
+import importlib
+import threading
+
 import numpy as np
 import pytest
 
 from mindyolo_ext.backend import Parameter, Tensor, nn, ops
+from mindyolo_ext.backend.gradients import grad
 from mindyolo_ext.backend.parameters import freeze, parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 
@@ -300,3 +304,35 @@ def test_wrong_options_are_refused():
         OptimizerOptions(loss_scaler="dynamc")
     with pytest.raises(ValueError, match="must be one of"):
         parameter_groups(LeastSquares(), "three")
+
+
+@pytest.mark.needs_torch  # in MindSpore derivatives are functions of their own
+def test_nothing_is_recorded_outside_a_step():
+    """In no thread, though PyTorch's own flag is on in a new one."""
+    torch, seen = importlib.import_module("torch"), []
+
+    class Watched(LeastSquares):
+        def construct(self, *batch):
+            seen.append(torch.is_grad_enabled())
+            return super().construct(*batch)
+
+    trainable = Watched()
+    step = TrainStep(trainable, parameter_groups(trainable), OptimizerOptions())
+    batch = [Tensor(values) for values in (X, Y, np.ones((len(X), 1), np.float32))]
+
+    def work():
+        with torch.enable_grad():
+            outputs = trainable(*batch)
+            assert torch.is_grad_enabled() and not any(o.requires_grad for o in outputs)
+            run(step, rates=(0.01,))
+            outputs = trainable(*batch)
+            assert torch.is_grad_enabled() and not any(o.requires_grad for o in outputs)
+            grad(lambda x: trainable(x, *batch[1:])[0])(batch[0])
+        seen.append("done")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    work()
+    assert seen == 2 * [False, True, False, True, "done"]
+    assert not np.array_equal(trainable.model.weight.asnumpy(), WEIGHT)

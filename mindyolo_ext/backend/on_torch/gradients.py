@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from mindyolo_ext.backend.on_torch.recording import recording
+
 
 def value_and_grad(
     function: Callable[..., Any],
@@ -28,7 +30,7 @@ def value_and_grad(
         for place in places:
             arguments[place] = inputs[place].detach().clone().requires_grad_()
         wanted = [arguments[place] for place in places] + list(weights or ())
-        with torch.enable_grad():
+        with recording():
             outputs = function(*arguments)
             values = outputs[:1] if has_aux else outputs
             values = values if isinstance(values, (tuple, list)) else (values,)

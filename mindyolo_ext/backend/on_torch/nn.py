@@ -14,12 +14,14 @@ import torch
 from torch.nn import functional
 
 from mindyolo_ext.backend.on_torch.device import device
+from mindyolo_ext.backend.on_torch.recording import is_recording
 from mindyolo_ext.backend.on_torch.values import Parameter
 from mindyolo_ext.errors import ConfigError
 
 
 class Cell(torch.nn.Module):
-    """Part of a network; ``construct`` is its forward pass.
+    """Part of a network; ``construct`` is its forward pass, which keeps nothing for derivatives
+    unless ``recording``.
 
     Args:
         auto_prefix: put the place of a child before the names of its parameters.
@@ -29,6 +31,12 @@ class Cell(torch.nn.Module):
         super().__init__()
         object.__setattr__(self, "_auto_prefix", auto_prefix)
         self.training = False
+
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+        if is_recording() or not torch.is_grad_enabled():
+            return super().__call__(*inputs, **keywords)
+        with torch.no_grad():
+            return super().__call__(*inputs, **keywords)
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """What PyTorch calls."""

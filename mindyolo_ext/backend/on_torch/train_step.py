@@ -14,6 +14,7 @@ import torch
 from mindyolo_ext.backend.on_torch.device import device
 from mindyolo_ext.backend.on_torch.distributed import summed
 from mindyolo_ext.backend.on_torch.errors import explained
+from mindyolo_ext.backend.on_torch.recording import recording
 from mindyolo_ext.backend.on_torch.values import Parameter, Tensor
 from mindyolo_ext.backend.optimizer import OptimizerOptions
 from mindyolo_ext.backend.parameters import ParameterGroup
@@ -177,7 +178,7 @@ class Step:
         """Fill the gradients; returns total and terms, (1 + T,)."""
         for group in self._groups:
             group.gradient.zero_()
-        with torch.enable_grad():
+        with recording():
             total, terms = self._trainable(*batch)
             total = total.float()
             scaled = total * float(self._scale) if self._options.loss_scaler != "none" else total
