@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mindyolo_ext.backend import Parameter, Tensor, float32, int32, nn, ops
+from mindyolo_ext.backend import Parameter, Tensor, float32, int32, int64, nn, ops
 from mindyolo_ext.backend.gradients import grad
 from mindyolo_ext.backend.launch import set_seed
 from mindyolo_ext.backend.parameters import load_state_values, parameter_groups, state_values
@@ -93,6 +93,11 @@ def test_padding_of_pools_and_convolutions() -> None:
     same = nn.MaxPool2d(3, 1, pad_mode="same")(Tensor(image)).asnumpy()
     assert same.shape == image.shape and same[0, 0, 0, 0] == image[0, 0, 1, 1]
     assert nn.MaxPool2d(2, 2)(Tensor(image)).shape == (1, 1, 2, 2)
+    kept = nn.Conv2d(1, 1, 3)  # padded so that the size stays, without bias
+    kept.weight.set_data(Tensor(np.ones((1, 1, 3, 3), np.float32)))
+    sums = kept(Tensor(image)).asnumpy()[0, 0]
+    assert sums.shape == (5, 5) and len(kept.trainable_params()) == 1
+    np.testing.assert_allclose(sums[0, 0], image[0, 0, :2, :2].sum(), rtol=1e-6)
     halved = nn.Conv2d(1, 1, 3, 2, pad_mode="pad", padding=1, has_bias=False)
     halved.weight.set_data(Tensor(np.ones((1, 1, 3, 3), np.float32)))
     corner = halved(Tensor(image)).asnumpy()[0, 0]
@@ -117,6 +122,36 @@ def test_integers_stay_integers() -> None:
     assert largest.asnumpy().tolist() == [3, np.iinfo(np.int32).min, 2]
     assert ops.floor_mod(numbers - 3, 3).asnumpy().tolist() == [0, 1, 2, 0]
     assert ops.cumsum(ops.cast(numbers, float32), 0).asnumpy().tolist() == [0, 1, 3, 6]
+
+
+def test_types_of_sums_of_integers_and_truth_values() -> None:
+    numbers = Tensor(np.array([[2**24, 1], [3, -4]], np.int32))
+    assert ops.cumsum(numbers, 0).dtype == int32
+    for counted in (numbers, numbers > 0):
+        assert ops.sum(counted).dtype == ops.sum(counted, 1).dtype == int64
+    assert ops.sum(numbers, 1).asnumpy().tolist() == [2**24 + 1, -1]
+    assert ops.sum(numbers > 0).asnumpy() == 3
+    assert ops.arange(3).asnumpy().dtype.kind == "i"
+    assert ops.arange(3, dtype=int32).dtype == int32
+    halves = ops.cast(Tensor(np.array([1.9, -1.9], np.float32)), int32)
+    assert halves.asnumpy().tolist() == [1, -1]
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_places_of_either_integer_type_look_up(kind: type) -> None:
+    """Frameworks give places in types of their own, so that lookups take both."""
+    rows = Tensor(np.array([[1, 5, 3], [9, 7, 8]], np.float32))
+    best, found = ops.topk(rows, 1, -1)
+    _, order = ops.sort(rows, 1)
+    for places in (found, order, ops.argmax(rows, 1), ops.max(rows, 1)[1], ops.argmin(rows, 1)):
+        assert places.asnumpy().dtype in (np.int32, np.int64)
+    assert ops.gather_elements(rows, 1, found).asnumpy().tolist() == best.asnumpy().tolist()
+    assert ops.gather_elements(rows, 1, order).asnumpy().tolist() == [[1, 3, 5], [7, 8, 9]]
+    index = Tensor(np.array([2, 0], kind))
+    assert ops.gather(rows, index, 1).asnumpy().tolist() == [[3, 1], [8, 9]]
+    assert ops.gather(rows[:, 0], ops.argmax(rows, 1), 0).asnumpy().tolist() == [9, 1]
+    sums = ops.unsorted_segment_sum(Tensor(np.array([1, 2], np.float32)), index, 3)
+    assert sums.asnumpy().tolist() == [2, 0, 1]
 
 
 def test_gradients_where_a_bound_is_met() -> None:

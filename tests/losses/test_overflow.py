@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend import Tensor, float32, int32, nn
 from mindyolo_ext.losses.assign.anchor_ratio import AnchorRatioAssigner, Assignment
 from mindyolo_ext.losses.assign.atss import ATSSAssigner
 from mindyolo_ext.losses.assign.grid import CONFLICTS, AnchorBoxAssigner, CellAssigner
@@ -151,6 +151,7 @@ def atss(scene: Scene):
 
 def owners(matched: Tensor, index: Tensor) -> list[dict[int, int]]:
     """Of each image the matched predictions and their boxes."""
+    assert (matched.dtype, index.dtype) == (float32, int32)
     hits, boxes = matched.asnumpy(), index.asnumpy()
     assert set(np.unique(hits)) <= {0.0, 1.0} and boxes.min() >= 0
     return [

@@ -1,7 +1,7 @@
 """MindSpore's operators in use, on PyTorch's: the same names and arguments.
 
-Where the two frameworks differ, the operator does as MindSpore's: integers keep their type in sums,
-and equal values are sorted by their place.
+Where the two frameworks differ, the operator does as MindSpore's: integers keep their type in
+``cumsum``, and equal values are sorted by their place.
 """
 
 from __future__ import annotations
@@ -263,9 +263,7 @@ def zeros(size: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 
 
 def sum(x: torch.Tensor, dim: Axis | None = None, keepdim: bool = False) -> torch.Tensor:
-    """Sum of all values, or along axes."""
-    if not x.is_floating_point():
-        return torch.sum(x, dim, keepdim, dtype=torch.int32 if x.dtype == torch.bool else x.dtype)
+    """Sum of all values, or along axes; of integers an int64."""
     return torch.sum(x) if dim is None else torch.sum(x, dim, keepdim)
 
 

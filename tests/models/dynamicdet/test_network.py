@@ -32,6 +32,9 @@ PLACES = tuple(enumerate(EXITS))
 MAP_TOLERANCE = {"easy": 2e-6, "hard": 4e-4}  # of logits; the second exit's reach 20
 PIXELS = {"easy": 1e-3, "hard": 3e-2}  # of boxes up to 1650 pixels wide
 PROBABILITY = {"easy": 2e-6, "hard": 5e-5}
+# Of the largest logit. Those of the easy exit reach 0.3 in the stored cases and 3.7 with seed 23,
+# whose float32 maps of the original are 1.2e-5 away from its float64 ones.
+ROUNDING = 8e-6
 
 
 class Everything(ModelAndDeploy):
@@ -152,13 +155,19 @@ def test_second_backbone_equals_the_original(outputs):
         )
 
 
+def rounding(outputs, place):
+    """How far off a logit of an exit may be for its size alone."""
+    return ROUNDING * max(np.abs(head).max() for head in outputs["heads"][place])
+
+
 @pytest.mark.parametrize("place, which", PLACES)
 def test_raw_heads_equal_the_original(outputs, place, which):
     heads = outputs["heads"][place]
+    tolerance = max(MAP_TOLERANCE[which], rounding(outputs, place))
     stored = stored_maps(outputs["arrays"], f"eval_{which}_raw", len(heads))
     for head, (wanted, leap) in zip(heads, stored, strict=True):
         np.testing.assert_allclose(
-            in_original_order(head).reshape(-1)[::leap], wanted, rtol=0, atol=MAP_TOLERANCE[which]
+            in_original_order(head).reshape(-1)[::leap], wanted, rtol=0, atol=tolerance
         )
 
 
@@ -169,9 +178,8 @@ def test_decoded_rows_equal_the_original(outputs, form, prefix, place, which):
     column = np.broadcast_to(np.arange(rows.shape[2]), rows.shape).reshape(-1)[::13]
     got = rows.reshape(-1)[::13]
     np.testing.assert_allclose(got[column < 4], wanted[column < 4], rtol=0, atol=PIXELS[which])
-    np.testing.assert_allclose(
-        got[column >= 4], wanted[column >= 4], rtol=0, atol=PROBABILITY[which]
-    )
+    probability = max(PROBABILITY[which], rounding(outputs, place) / 4)  # the steepest slope
+    np.testing.assert_allclose(got[column >= 4], wanted[column >= 4], rtol=0, atol=probability)
 
 
 @pytest.mark.parametrize("place, which", PLACES)

@@ -497,6 +497,21 @@ def test_boxes_that_overflow_where_nothing_matches_stay_finite(synthetic):
     np.testing.assert_allclose(terms, synthetic.loss(True)[1], rtol=1e-6)
 
 
+def test_a_box_that_overflows_near_an_object_costs_that_prediction_alone(synthetic):
+    matched, index = synthetic.assigned()[:2]
+    image, place = next((b, a) for b, a in np.argwhere(matched > 0) if a < 24 * 24)
+    maps = [m.copy() for m in synthetic.maps]
+    row, column = divmod(int(place), 24)
+    maps[0][image, 2, row, column], maps[0][image, 3, row, column] = 200.0, -200.0
+    found, found_index = synthetic.assigned(maps=maps)[:2]
+    others = np.arange(len(matched)) != image
+    np.testing.assert_array_equal(found[others], matched[others])
+    np.testing.assert_array_equal(found_index[others], index[others])
+    assert not found[image, place] and found[image].sum() >= 1
+    total, terms, gradients = synthetic.loss(True, maps=maps)
+    assert np.isfinite(total) and all(np.isfinite(g).all() for g in gradients)
+
+
 def test_matches_are_one_hot_rows_of_the_assignment(golden):
     """``matches`` is what pictures of assignments are drawn from."""
     case = golden.arrays("yolox/simota_case.npz")
