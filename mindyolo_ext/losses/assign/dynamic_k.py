@@ -33,7 +33,7 @@ def cheapest(cost: Tensor, number: Tensor, *, first_of_equal: bool) -> tuple[Ten
     """
     batch, count, predictions = cost.shape
     chosen = min(MOST, predictions)
-    cost = ops.where(cost < 0.5 * EXCLUDED, cost, ops.full_like(cost, EXCLUDED))
+    cost = ops.where(cost < 0.5 * EXCLUDED, cost, EXCLUDED)
     number = ops.expand_dims(ops.minimum(number, chosen), 2)
     if first_of_equal:
         taken, places = first_largest(-cost, number, chosen, above=-0.5 * EXCLUDED)

@@ -18,14 +18,14 @@ def finite(*parts: Tensor) -> Tensor:
 
 
 def filled(usable: Tensor, parts: tuple[Tensor, ...], value: float) -> tuple[Tensor, ...]:
-    """Tensors of the shape of ``usable`` 0/1, with ``value`` wherever that is 0."""
-    return tuple(ops.where(usable > 0.5, part, ops.full_like(part, value)) for part in parts)
+    """Tensors that broadcast with ``usable`` 0/1, with ``value`` wherever that is 0."""
+    return tuple(ops.where(usable > 0.5, part, value) for part in parts)
 
 
 def finite_targets(targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Targets (B, M, 5) and mask (B, M), both 0 for a box that is not finite."""
     usable = finite(*ops.unbind(targets, 2))
-    (rows,) = filled(ops.expand_dims(usable, 2) * ops.ones_like(targets), (targets,), 0.0)
+    (rows,) = filled(ops.expand_dims(usable, 2), (targets,), 0.0)
     return rows, mask * usable
 
 

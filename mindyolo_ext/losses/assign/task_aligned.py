@@ -49,7 +49,7 @@ class TaskAlignedAssigner(nn.Cell):
         metric = rows_of_classes(scores, wanted[0]) * (squared * squared * squared)
         inside = inside_box(corners, tuple(ops.reshape(way, (1, 1, -1)) for way in points))
         inside = inside * ops.expand_dims(usable, 1)
-        ranked = ops.where(inside > 0.5, metric, ops.zeros_like(metric))
+        ranked = ops.where(inside > 0.5, metric, 0.0)
         most = min(self.topk, metric.shape[2])
         number = ops.full((*mask.shape, 1), most, dtype=int32)
         taken, places = first_largest(ranked, number, most)  # (B, M, 2 * topk)
