@@ -19,7 +19,16 @@ FAMILIES = list(families().values())
 CLASSES, SIZE, BATCH, BOXES = 3, 64, 2, 3
 # MindSpore computes bfloat16 on Ascend alone; PyTorch's float16 convolutions are slow on a CPU
 HALF = "float16" if BACKEND == "mindspore" else "bfloat16"
+QUICK = ("simple_yolo", "yolo_fastestv2")
 by_family = pytest.mark.parametrize("record", FAMILIES, ids=lambda record: record.name)
+by_family_quickly = pytest.mark.parametrize(
+    "record",
+    [
+        pytest.param(record, marks=[] if record.name in QUICK else [pytest.mark.all_cases])
+        for record in FAMILIES
+    ],
+    ids=lambda record: record.name,
+)
 
 
 def new_model(record):
@@ -29,7 +38,7 @@ def new_model(record):
 
 
 @by_family
-@pytest.mark.parametrize("level", ["O1", "O2"])
+@pytest.mark.parametrize("level", [pytest.param("O1", marks=pytest.mark.all_cases), "O2"])
 def test_outputs_stay_in_float32_and_close(record, level):
     images = Tensor(seeded_images(0, 1, SIZE, SIZE))
     plain, mixed = new_model(record).set_train(False), new_model(record).set_train(False)
@@ -91,7 +100,7 @@ def losses(record, level: str, steps: int) -> np.ndarray:
     return np.array(reports)
 
 
-@by_family
+@by_family_quickly
 def test_training_is_close_to_float32(record, all_cases):
     steps = 20 if all_cases else 4
     wanted, found = losses(record, "O0", steps), losses(record, "O2", steps)
