@@ -154,6 +154,18 @@ def test_a_prediction_stays_on_the_device(elsewhere, case, fold):
     assert elsewhere.fetched == [boxes.shape, scores.shape]
 
 
+def test_a_network_stays_where_it_was_made(elsewhere):
+    """Also when the process takes another device for the next ones, as an export does; features of
+    another network follow.
+    """
+    network = Compiled(Predict(create_model("yolox_nano", 3)), fetched=0)
+    with device.on_device(torch.device("cpu")):
+        for images in (batch()[0], torch.zeros(BATCH, 3, SIDE, SIDE)):
+            assert {output.device.type for output in network(images)} == {"meta"}
+        assert device.device().type == "cpu"
+    assert device.device().type == "meta" and not elsewhere.fetched
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_the_watch_notices():
     class Wrong(nn.Cell):
