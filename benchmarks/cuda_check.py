@@ -260,7 +260,8 @@ def _original(check: Check, worker: Worker, ours: Row) -> Row:
         f"{ratio:.2f} times as fast, first losses {apart:.1e} apart"
     )
     state = "ok" if apart < SAME_LOSS else "failed"
-    return {"state": state, "found": found, "wanted": f"losses {SAME_LOSS:g} apart at most", **peer}
+    wanted = f"losses {SAME_LOSS:g} apart at most"
+    return {"state": state, "found": found, "wanted": wanted, "ratio": ratio, **peer}
 
 
 PARTS: dict[str, tuple[float, Callable[[Check, str], None]]] = {
@@ -373,7 +374,10 @@ def _write(check: Check) -> None:
             "quick": check.options.quick,
             "date": str(datetime.date.today()),
             "versions": {"Python": platform.python_version(), **check.versions},
-            "parts": check.rows,
+            "parts": {
+                part: [{k: v for k, v in row.items() if k != "for_peer"} for row in rows]
+                for part, rows in check.rows.items()
+            },
         }
         check.options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

@@ -22,6 +22,10 @@ from typing import Any
 
 os.environ["MINDYOLO_EXT_BACKEND"] = "torch"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+try:
+    import mindyolo_ext.backend.choice  # noqa: F401
+except ImportError as error:  # PyTorch is missing or too old, and this says what to do
+    sys.exit(str(error))
 
 import numpy as np
 import torch

@@ -26,11 +26,11 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess:
-    """The script in a process of its own."""
+def run(*arguments: object, path: Path = ROOT) -> subprocess.CompletedProcess:
+    """The script in a process of its own, with the modules below ``path``."""
     return subprocess.run(
         [sys.executable, str(CHECK), *map(str, arguments)],
-        env=environment(),
+        env={**environment(), "PYTHONPATH": str(path)},
         capture_output=True,
         text=True,
         timeout=600,
@@ -77,6 +77,16 @@ def test_without_a_gpu_the_program_says_so() -> None:
     done = run()
     assert done.returncode == 1 and done.stderr.startswith("--device_target GPU: this PyTorch")
     assert done.stderr.count("\n") == 1
+
+
+def test_an_old_pytorch_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "torch-2.3.1.dist-info").mkdir()
+    (tmp_path / "torch-2.3.1.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.3.1\n")
+    done = run("--device", "cpu", "--quick", path=tmp_path)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "PyTorch 2.3.1 is installed, wanted 2.4 or later: `pip install" in done.stderr
 
 
 @pytest.fixture
