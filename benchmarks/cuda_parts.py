@@ -83,6 +83,7 @@ STEP_RATE, STEPS = 1e-6, 5  # at larger rates a change by rounding grows to perc
 ROUNDING = 1e-6  # of the images, in the run that tells how far rounding alone may lead
 SAME_STEP = 1e-4  # relative, where rounding leads nowhere
 AMP_RATE, AMP_STEPS, AMP_LIMIT = 1e-5, 20, 0.03
+RATES = {"gold_yolo_n": 3e-3}  # its predictors start at zero: small steps change nothing
 SAME_RANK = {"CPU": 0.0, "GPU": 1e-4}  # the sums of a GPU's atomic additions have no order
 
 
@@ -190,10 +191,11 @@ def steps(part: Part) -> None:
     for name in QUICK_STEPS if part.quick else SMALLEST:
         recipe, brightest, boxes = SMALLEST[name]
         training = Training(recipe, batch, side, brightest, boxes)
-        part.row(name, lambda training=training: _compared_steps(part, training), needs=20.0)
+        rate = RATES.get(name, STEP_RATE)
+        part.row(name, lambda t=training, r=rate: _compared_steps(part, t, r), needs=20.0)
 
 
-def _compared_steps(part: Part, training: Training) -> dict[str, Any]:
+def _compared_steps(part: Part, training: Training, rate: float) -> dict[str, Any]:
     launch.start("CPU")
     weights = part.fresh_weights(training.recipe)
     arrays = dict(np.load(part.batch(training)))
@@ -204,7 +206,7 @@ def _compared_steps(part: Part, training: Training) -> dict[str, Any]:
 
     def totals(target: str, batch: str) -> np.ndarray:
         launch.start(target, seed=0)
-        return _totals(part, training, {**weights, "batch": batch}, steps=STEPS, rate=STEP_RATE)
+        return _totals(part, training, {**weights, "batch": batch}, steps=STEPS, rate=rate)
 
     wanted = totals("CPU", part.batch(training))
     rounding = np.abs(totals("CPU", str(shaken)) / wanted - 1)
@@ -241,14 +243,15 @@ def amp(part: Part) -> None:
     for name in QUICK_AMP if part.quick else SMALLEST:
         recipe, brightest, boxes = SMALLEST[name]
         training = Training(recipe, batch, side, brightest, boxes)
-        part.row(name, lambda training=training: _half_precision(part, training), needs=15.0)
+        rate = RATES.get(name, AMP_RATE)
+        part.row(name, lambda t=training, r=rate: _half_precision(part, t, r), needs=15.0)
 
 
-def _half_precision(part: Part, training: Training) -> dict[str, Any]:
+def _half_precision(part: Part, training: Training, rate: float) -> dict[str, Any]:
     count = 3 if part.quick else AMP_STEPS
     files = {**part.fresh_weights(training.recipe), "batch": part.batch(training)}
     of = {
-        half or "float32": _totals(part, training, files, steps=count, rate=AMP_RATE, half=half)
+        half or "float32": _totals(part, training, files, steps=count, rate=rate, half=half)
         for half in ("", *HALVES)
     }
     apart = {half: abs(of[half].mean() / of["float32"].mean() - 1) for half in HALVES}
