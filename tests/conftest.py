@@ -1,5 +1,6 @@
 """Options and fixtures of the whole suite."""
 
+import ctypes
 import gc
 import importlib.util
 import json
@@ -31,6 +32,7 @@ from mindyolo_ext.data.shapes import make_shapes_dataset
 TESTS = REPOSITORY / "tests"
 MODELS = TESTS / "models"
 RECORD = pytest.StashKey[ledger.Record]()
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -140,7 +142,21 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef) -> None:
     """Cells refer to each other, so a case's network would still be there beside the next one's."""
     if fixturedef.argname == "golden_case":
-        gc.collect()
+        give_memory_back()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_of_a_module() -> Iterator[None]:
+    """What a file of tests took is free for the next one, which another process may run."""
+    yield
+    give_memory_back()
+
+
+def give_memory_back() -> None:
+    """Free what refers to itself, and what the C library keeps of it for later."""
+    gc.collect()
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
 
 
 def wants_graph(item: pytest.Item) -> bool:

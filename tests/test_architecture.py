@@ -47,7 +47,7 @@ FORBIDDEN = re.compile(r"/wor" r"k\b|\.\./share" r"d\b")  # in two pieces, for t
 NOT_OPERATORS = {
     name: "a class, type or module, not an operator"
     for name in (
-        "mindspore.amp",
+        "mindspore.bfloat16",
         "mindspore.Parameter",
         "mindspore.ParameterTuple",
         "mindspore.Tensor",

@@ -106,7 +106,16 @@ def add_recipe(parser: argparse.ArgumentParser, *, config_required: bool) -> Non
     )
     add_size(parser)
     parser.add_argument("--workers", type=int, help="data workers (data.workers)")
-    parser.add_argument("--ms_amp_level", choices=["O0", "O1", "O2", "O3"], help="mixed precision")
+    parser.add_argument(
+        "--ms_amp_level",
+        choices=["O0", "O1", "O2", "O3"],
+        help="mixed precision (train.amp_level): O0 none, O1 convolutions, O2 and O3 maps too",
+    )
+    parser.add_argument(
+        "--amp_dtype",
+        choices=["float16", "bfloat16"],
+        help="half precision of --ms_amp_level (train.amp_dtype)",
+    )
     parser.add_argument("--conf_thres", type=float, help="lowest score (eval.conf_thres)")
     parser.add_argument("--iou_thres", type=float, help="IoU of NMS (eval.iou_thres)")
     parser.add_argument(

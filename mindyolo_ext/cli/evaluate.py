@@ -69,6 +69,7 @@ def test(options: argparse.Namespace) -> None:
         ],
     )
     this = start(options, options.seed, config.to_yaml() + digest(options.weight))
+    from mindyolo_ext.backend import precision
     from mindyolo_ext.class_match import are_known
     from mindyolo_ext.engine.build import load_model, split_dataset
     from mindyolo_ext.engine.check import check_recipe
@@ -101,6 +102,7 @@ def test(options: argparse.Namespace) -> None:
         logger.info("%s: %s, input %s", options.weight, what, model.input_spec.size)
         options.save_dir.mkdir(parents=True, exist_ok=True)
     predictor = new_predictor(model, fold=config.eval.fold, dy_thres=threshold)
+    precision.apply(predictor.network, config.train.amp_level, config.train.amp_dtype)
     if options.curve:
         _draw_tradeoff(predictor, dataset, config, options.save_dir, what)
     else:

@@ -25,6 +25,7 @@ def read_recipe(options: argparse.Namespace, extra: Sequence[str] = ()) -> "Conf
         data_root="data.root",
         workers="data.workers",
         ms_amp_level="train.amp_level",
+        amp_dtype="train.amp_dtype",
         conf_thres="eval.conf_thres",
         iou_thres="eval.iou_thres",
     )

@@ -52,7 +52,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clip_grad_value", type=float, help="largest norm; enough to turn clipping on"
     )
-    parser.add_argument("--ms_loss_scaler", choices=["none", "static", "dynamic"])
+    parser.add_argument("--ms_loss_scaler", choices=["auto", "none", "static", "dynamic"])
     parser.add_argument("--ms_loss_scaler_value", type=float)
 
 

@@ -329,10 +329,17 @@ class TrainConfig(Section):
     )
     ema_warmup: float = option(2000.0, "exponential: updates in which the decay grows to 63 %.")
     amp_level: Literal["O0", "O1", "O2", "O3"] = option(
-        "O0", "MindSpore's level of mixed precision."
+        "O0",
+        "Mixed precision: O0 none; O1 convolutions in half precision; O2 and O3 maps too. Norms, "
+        "heads, losses and weights stay in float32.",
     )
-    loss_scaler: Literal["none", "static", "dynamic"] = option(
-        "none", "Scaling of the loss against underflow in float16."
+    amp_dtype: Literal["float16", "bfloat16"] = option(
+        "float16", "The half precision of `amp_level`; bfloat16 needs no loss scaler."
+    )
+    loss_scaler: Literal["auto", "none", "static", "dynamic"] = option(
+        "auto",
+        "Scaling of the loss against underflow in float16; auto is dynamic where `amp_level` "
+        "computes in float16, else none.",
     )
     loss_scale: float = option(1024.0, "Factor of the loss scaler, or its first one.")
     seed: int = option(0, "Seed of initial weights, order and augmentation.", least=0)

@@ -5,7 +5,7 @@ model, data and number of ranks.
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 
-from mindyolo_ext.config import Config, StageConfig
+from mindyolo_ext.config import Config, StageConfig, TrainConfig
 from mindyolo_ext.config.describe import recipe_text
 from mindyolo_ext.contracts import Model, RoutedModel
 from mindyolo_ext.engine.schedule import micro_batches, weight_decay
@@ -45,10 +45,19 @@ def in_force(config: Config, model: Model, class_names: Sequence[str], max_boxes
         train=replace(
             config.train,
             loss=loss,
+            loss_scaler=loss_scaler_in_force(config.train),
             stages=[from_the_start(stage, config.train.epochs) for stage in config.train.stages],
         ),
         eval=evaluation,
     )
+
+
+def loss_scaler_in_force(settings: TrainConfig) -> str:
+    """What ``auto`` stands for: float16 alone loses small gradients."""
+    if settings.loss_scaler != "auto":
+        return settings.loss_scaler
+    in_float16 = settings.amp_level != "O0" and settings.amp_dtype == "float16"
+    return "dynamic" if in_float16 else "none"
 
 
 def notes_on(config: Config, global_batch: int) -> dict[str, str]:

@@ -56,7 +56,7 @@ from mindyolo_ext.engine.build import (
 from mindyolo_ext.engine.check import check_recipe
 from mindyolo_ext.engine.classes import as_in_training, start_order
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
-from mindyolo_ext.engine.in_force import text_in_force
+from mindyolo_ext.engine.in_force import loss_scaler_in_force, text_in_force
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.resume import PreviousRun
 from mindyolo_ext.engine.routing import new_predictor
@@ -237,6 +237,7 @@ class _Run:
                 synchronise_batch_norm(model),
                 self.world.size,
             )
+        precision.apply(model, settings.amp_level, settings.amp_dtype)
         return model
 
     def _load_teacher(self) -> Model | None:
@@ -249,6 +250,7 @@ class _Run:
             synchronise_batch_norm(teacher)
         if settings.freeze_bn:
             freeze_batch_norm(teacher)
+        precision.apply(teacher, settings.amp_level, settings.amp_dtype)
         return teacher
 
     def _largest_sample(self) -> int:
@@ -311,7 +313,6 @@ class _Run:
     def _build_step(self, loss: dict) -> TrainStep:
         settings = self.config.train
         self.trainable = new_trainable(self.model, loss, self.teacher)
-        precision.apply(self.model, settings.amp_level)
         optimizer, global_batch = settings.optimizer, settings.per_batch_size * self.world.size
         decay = weight_decay(optimizer, global_batch)
         groups = parameter_groups(self.trainable, optimizer.groups, decay)
@@ -339,7 +340,7 @@ class _Run:
             accumulate=self.schedule.accumulate,
             clip_norm=optimizer.clip_norm,
             ema=settings.ema_decay > 0,
-            loss_scaler=settings.loss_scaler,
+            loss_scaler=loss_scaler_in_force(settings),
             loss_scale=settings.loss_scale,
         )
         step = TrainStep(self.trainable, groups, options)

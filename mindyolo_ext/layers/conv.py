@@ -6,7 +6,7 @@ Weights start as PyTorch starts them: uniform within 1 / sqrt(fan_in), for biase
 import math
 from collections.abc import Callable
 
-from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend import Tensor, nn, ops
 from mindyolo_ext.backend.initial import uniform_of_fan
 
 
@@ -52,6 +52,34 @@ def conv2d(
     # MindSpore's layer keeps what it was given: every weight would be in memory twice
     conv.weight_init = conv.bias_init = None
     return conv
+
+
+class GivenConv(nn.Cell):
+    """A 1 x 1 convolution with the weight and bias that it is given, for instance some of
+    another's.
+
+    Shape: (B, C, H, W), weight (out_channels, C, 1, 1), bias (out_channels,) -> (B, out_channels,
+        H, W).
+    """
+
+    half_precision = True
+
+    def __init__(self, out_channels: int):
+        super().__init__()
+        self.conv2d = ops.Conv2D(out_channel=out_channels, kernel_size=(1, 1))
+        self.bias_add = ops.BiasAdd()
+
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return self.bias_add(self.conv2d(x, weight), bias)
+
+
+class Product(nn.Cell):
+    """Product of matrices. Shape: (..., n, m), (..., m, k) -> (..., n, k)."""
+
+    half_precision = True
+
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        return ops.matmul(x, y)
 
 
 class ConvBNAct(nn.Cell):

@@ -2,11 +2,21 @@
 
 import math
 
-from mindyolo_ext.backend import Tensor, nn
+from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.backend.initial import constant
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 
 PRIOR_PROBABILITY = 0.01  # of a class before the first step
+
+
+def in_float32(maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The maps in float32: what a network gives is exact to its last digits, whatever precision
+    it computes in.
+    """
+    found = ()
+    for x in maps:
+        found = found + (ops.cast(x, float32),)
+    return found
 
 
 class DistanceHead(nn.Cell):
@@ -20,8 +30,8 @@ class DistanceHead(nn.Cell):
         form: ``plain``; ``fuse_ab`` with a second, anchor-based branch of three anchors;
             ``distill`` with a second box branch that predicts the distances themselves.
 
-    Shape: three maps, stride 8 first -> raw maps (B, ., h, w), the form's predictors in order, of
-        stride 8, then 16, then 32.
+    Shape: three maps, stride 8 first -> raw maps (B, ., h, w) float32, the form's predictors in
+        order, of stride 8, then 16, then 32.
     Source: YOLOv6, arXiv:2209.02976 and arXiv:2301.05586.
     """
 
@@ -60,7 +70,7 @@ class DistanceHead(nn.Cell):
             self.reg_preds_lrtb = predictors(4, 1.0)
 
     def construct(self, p3: Tensor, p4: Tensor, p5: Tensor) -> tuple[Tensor, ...]:
-        return self._level(p3, 0) + self._level(p4, 1) + self._level(p5, 2)
+        return in_float32(self._level(p3, 0) + self._level(p4, 1) + self._level(p5, 2))
 
     def _level(self, feature: Tensor, level: int) -> tuple[Tensor, ...]:
         x = self.stems[level](feature)

@@ -1,6 +1,8 @@
 """Max-pooling whose cost on a CPU does not dominate a small backbone."""
 
-from mindyolo_ext.backend import Tensor, nn, ops
+from mindyolo_ext.backend import Tensor, float32, nn, ops
+
+LOWEST_HALF = -6e4  # float16 has -65,504
 
 
 class HalvingMaxPool(nn.Cell):
@@ -21,8 +23,9 @@ class HalvingMaxPool(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        x = ops.cat((ops.full((batch, channels, 1, width), self.lowest, dtype=x.dtype), x), 2)
-        x = ops.cat((ops.full((batch, channels, height + 1, 1), self.lowest, dtype=x.dtype), x), 3)
+        lowest = self.lowest if x.dtype == float32 else max(self.lowest, LOWEST_HALF)
+        x = ops.cat((ops.full((batch, channels, 1, width), lowest, dtype=x.dtype), x), 2)
+        x = ops.cat((ops.full((batch, channels, height + 1, 1), lowest, dtype=x.dtype), x), 3)
         return self.pool(x)
 
 

@@ -102,7 +102,7 @@ class BottleRep(nn.Cell):
         self.conv2 = block(channels, channels)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x)) + self.alpha * x
+        return self.conv2(self.conv1(x)) + ops.cast(self.alpha, x.dtype) * x
 
 
 class RepBlock(nn.Cell):

@@ -7,7 +7,7 @@ the resize operators.
 
 import numpy as np
 
-from mindyolo_ext.backend import Tensor, ops
+from mindyolo_ext.backend import Tensor, float32, ops
 
 
 def double(x: Tensor) -> Tensor:
@@ -59,8 +59,11 @@ def adaptive_average(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _apply(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(H, h) times (B, C, h, w) times (W, w) transposed."""
-    return ops.matmul(rows, ops.matmul(x, ops.transpose(columns, (1, 0))))
+    """(H, h) times (B, C, h, w) times (W, w) transposed, in float32: a mean of bins has weights
+    that half precision would round.
+    """
+    found = ops.matmul(rows, ops.matmul(ops.cast(x, float32), ops.transpose(columns, (1, 0))))
+    return ops.cast(found, x.dtype)
 
 
 @ops.constexpr

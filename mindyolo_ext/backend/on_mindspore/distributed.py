@@ -6,7 +6,7 @@ Only AllReduce is used: it is the one collective that MindSpore documents for As
 import functools
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, float32, nn, ops
 
 from mindyolo_ext.backend.processes import world
 
@@ -47,17 +47,15 @@ class SyncBatchNorm2d(nn.Cell):
         self.eps, self.momentum = source.eps, 1.0 - source.momentum
         self.size = world().size
         self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.size > 1 else None
+        own = np.eye(self.size, dtype=np.float32)[world().rank]
+        self.own_row = Tensor(own.reshape(-1, 1, 1))
 
     def construct(self, x: Tensor) -> Tensor:
-        shape = (1, -1, 1, 1)
-        mean, variance = self.moving_mean, self.moving_variance
+        dtype, shape = x.dtype, (1, -1, 1, 1)
+        x = ops.cast(x, float32)  # float16 cannot hold a sum over a map
         if self.training:
             count = x.shape[0] * x.shape[2] * x.shape[3] * self.size
-            sums = ops.sum(x, (0, 2, 3))
-            mean = (self.all_reduce(sums) if self.size > 1 else sums) / count
-            centered = x - ops.reshape(mean, shape)
-            squares = ops.sum(centered * centered, (0, 2, 3))
-            variance = (self.all_reduce(squares) if self.size > 1 else squares) / count
+            mean, variance = self.statistics(x, count)
             unbiased = ops.stop_gradient(variance) * (count / max(count - 1, 1))
             keep = self.momentum
             ops.assign(
@@ -65,9 +63,29 @@ class SyncBatchNorm2d(nn.Cell):
             )
             ops.assign(self.moving_variance, self.moving_variance * keep + unbiased * (1.0 - keep))
             scale = self.gamma * ops.rsqrt(variance + self.eps)
-            return centered * ops.reshape(scale, shape) + ops.reshape(self.beta, shape)
-        scale = self.gamma * ops.rsqrt(variance + self.eps)
-        return x * ops.reshape(scale, shape) + ops.reshape(self.beta - mean * scale, shape)
+            centered = x - ops.reshape(mean, shape)
+            y = centered * ops.reshape(scale, shape) + ops.reshape(self.beta, shape)
+        else:
+            scale = self.gamma * ops.rsqrt(self.moving_variance + self.eps)
+            shift = self.beta - self.moving_mean * scale
+            y = x * ops.reshape(scale, shape) + ops.reshape(shift, shape)
+        return ops.cast(y, dtype)
+
+    def statistics(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance (C,) of all ranks' ``count`` values, with one all-reduce: each rank
+        writes a row of a table, and the rows are joined after Chan et al., which loses no digits.
+        """
+        mean = ops.mean(x, (0, 2, 3))
+        centered = x - ops.reshape(mean, (1, -1, 1, 1))
+        squares = ops.sum(centered * centered, (0, 2, 3))
+        if self.size > 1:
+            own = ops.expand_dims(ops.stack((mean, squares)), 0)
+            table = self.all_reduce(own * self.own_row)  # (ranks, 2, C)
+            means = table[:, 0]
+            mean = ops.mean(means, 0)
+            apart = means - mean
+            squares = ops.sum(table[:, 1], 0) + (count / self.size) * ops.sum(apart * apart, 0)
+        return mean, squares / count
 
 
 class _AllReduce(nn.Cell):

@@ -1,14 +1,19 @@
-"""MindSpore's automatic mixed precision."""
+"""MindSpore's types of half precision."""
 
-from mindspore import amp
+import mindspore as ms
+from mindspore import bfloat16, float16
 
-from mindyolo_ext.contracts import Model
+from mindyolo_ext.errors import DeviceError
+
+HALF = {"float16": float16, "bfloat16": bfloat16}
+NORMS_READ = ("float16",)  # its batch norm takes no bfloat16
 
 
-def apply(model: Model, level: str) -> None:
-    """Apply a level of mixed precision, ``O1`` to ``O3``, to ``model``; ``O0`` changes nothing.
-
-    The network that MindSpore returns is not used, so only what it changes in place takes effect.
-    """
-    if level != "O0":
-        amp.auto_mixed_precision(model, level)
+def check(dtype: str) -> None:
+    """Raises: DeviceError if the device has no convolution in ``dtype``."""
+    device_target = ms.get_context("device_target")
+    if dtype == "bfloat16" and device_target != "Ascend":
+        raise DeviceError(
+            f"train.amp_dtype=bfloat16: MindSpore computes it on Ascend alone, not on "
+            f"{device_target}; take --amp_dtype float16, or --backend torch"
+        )

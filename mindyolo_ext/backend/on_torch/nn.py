@@ -29,10 +29,25 @@ class Cell(torch.nn.Module):
         super().__init__()
         object.__setattr__(self, "_auto_prefix", auto_prefix)
         self.training = False
+        self.own_dtype: torch.dtype | None = None
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         """What PyTorch calls."""
+        if self.own_dtype is not None:
+            inputs = self.in_own_dtype(*inputs)
         return self.construct(*inputs, **keywords)
+
+    def to_float(self, dst_type: torch.dtype) -> Cell:
+        """Compute in ``dst_type``, here and below; returns the cell."""
+        for _, cell in self.cells_and_names():
+            cell.own_dtype = dst_type
+        return self
+
+    def in_own_dtype(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """The tensors in the type of ``to_float``."""
+        if self.own_dtype is None:
+            return tensors
+        return tuple(None if x is None else x.to(self.own_dtype) for x in tensors)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -172,8 +187,9 @@ class Conv2d(Cell):
             self.bias = Parameter(first)
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.in_own_dtype(self.weight, self.bias)
         return functional.conv2d(
-            x, self.weight, self.bias, self.stride, self.border, self.dilation, self.group
+            x, weight, bias, self.stride, self.border, self.dilation, self.group
         )
 
 
@@ -187,7 +203,7 @@ class Dense(Cell):
         self.bias = Parameter(_drawn((out_channels,), in_channels)) if has_bias else None
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, self.weight, self.bias)
+        return functional.linear(x, *self.in_own_dtype(self.weight, self.bias))
 
 
 class BatchNorm2d(Cell):

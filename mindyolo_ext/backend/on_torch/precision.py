@@ -1,31 +1,18 @@
-"""PyTorch's automatic mixed precision."""
-
-from typing import Any
+"""PyTorch's types of half precision."""
 
 import torch
 
 from mindyolo_ext.backend.on_torch.device import device
-from mindyolo_ext.contracts import Model
+from mindyolo_ext.errors import DeviceError
+
+HALF = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+NORMS_READ = ("float16", "bfloat16")
 
 
-def apply(model: Model, level: str) -> None:
-    """Run the network of ``model`` in half precision for the levels ``O1`` to ``O3``, which PyTorch
-    does not tell apart; ``O0`` changes nothing. Weights and outputs stay in float32.
-    """
-    if level == "O0":
-        return
-    plain = type(model).forward
-
-    def forward(*inputs: Any) -> Any:
-        with torch.autocast(device().type, torch.float16):
-            outputs = plain(model, *inputs)
-        return _in_float32(outputs)
-
-    object.__setattr__(model, "forward", forward)
-
-
-def _in_float32(outputs: Any) -> Any:
-    """The outputs, or each part of them, as float32."""
-    if isinstance(outputs, (tuple, list)):
-        return tuple(_in_float32(output) for output in outputs)
-    return outputs.float()
+def check(dtype: str) -> None:
+    """Raises: DeviceError if the device does not compute in ``dtype``."""
+    if dtype == "bfloat16" and device().type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise DeviceError(
+            f"train.amp_dtype=bfloat16: {torch.cuda.get_device_name(device())} does not compute "
+            "in it; take --amp_dtype float16"
+        )

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, nn, ops
-from mindyolo_ext.layers.conv import ConvBNAct, conv2d
+from mindyolo_ext.layers.conv import ConvBNAct, GivenConv, conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.elan import ELAN, Down, ImplicitConv
 from mindyolo_ext.layers.grid import cell_positions
+from mindyolo_ext.layers.heads import in_float32
 from mindyolo_ext.layers.rep import RepVGGBlock
 from mindyolo_ext.layers.resize import double, space_to_depth
 from mindyolo_ext.layers.spp import SPPCSPC
@@ -164,8 +165,7 @@ class DualBackbone(nn.Cell):
                 for i, source in enumerate(sources)
             ]
         )
-        self.chunks = [ops.Conv2D(out_channel=channels, kernel_size=(1, 1)) for channels in chunks]
-        self.add_bias = ops.BiasAdd()
+        self.chunks = nn.CellList([GivenConv(channels) for channels in chunks])
         self.stem = _stem(scale)
         self.stages = _stages(scale)
 
@@ -199,9 +199,7 @@ class DualBackbone(nn.Cell):
         cutting up a map.
         """
         begin, end, link = self.bounds[place], self.bounds[place + 1], self.links[i]
-        return self.add_bias(
-            self.chunks[place](features[i], link.weight[begin:end]), link.bias[begin:end]
-        )
+        return self.chunks[place](features[i], link.weight[begin:end], link.bias[begin:end])
 
 
 class Head(nn.Cell):
@@ -259,7 +257,7 @@ class Head(nn.Cell):
         heads = ()
         for i in range(self.levels):
             heads = heads + (self.detect[i](self.outs[i](fine_first[i])),)
-        return heads
+        return in_float32(heads)
 
 
 def _three_by_three(in_channels: int, out_channels: int) -> ConvBNAct:
@@ -285,14 +283,15 @@ class AdaptiveRouter(nn.Cell):
 
     def construct(self, maps: Maps) -> Tensor:
         hidden = ops.relu(self.layer1(self.pooled(maps)))
-        return ops.reshape(self.layer2(hidden), (-1,))
+        return ops.cast(ops.reshape(self.layer2(hidden), (-1,)), float32)
 
     def pooled(self, maps: Maps) -> Tensor:
         """What the two layers read, (B, sum of c_i, 1, 1)."""
         means = ()
         for x in maps:
             batch, channels, height, width = x.shape
-            means = means + (ops.mean(ops.reshape(x, (batch, channels, height * width)), 2),)
+            cells = ops.reshape(ops.cast(x, float32), (batch, channels, height * width))
+            means = means + (ops.mean(cells, 2),)
         means = ops.cat(means, 1)
         return ops.reshape(means, means.shape + (1, 1))
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.backend.initial import constant, he_normal
-from mindyolo_ext.layers.conv import ConvBNAct, conv2d
+from mindyolo_ext.layers.conv import ConvBNAct, Product, conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.distances import DistanceBins
 from mindyolo_ext.layers.grid import cell_grid
-from mindyolo_ext.layers.heads import DistanceHead
+from mindyolo_ext.layers.heads import DistanceHead, in_float32
 from mindyolo_ext.layers.rep import BepC3, Block, ConvWrapper, RepBlock, RepVGGBlock
 from mindyolo_ext.layers.resize import adaptive_average, bilinear
 from mindyolo_ext.layers.spp import SPPF, SimCSPSPPF
@@ -174,6 +174,7 @@ class Attention(nn.Cell):
         self.to_k = LinearConv(channels, heads * key_channels)
         self.to_v = LinearConv(channels, heads * key_channels * 2)
         self.proj = nn.SequentialCell(nn.ReLU6(), LinearConv(heads * key_channels * 2, channels))
+        self.product = Product()
         gamma = self.proj[1].bn.gamma
         gamma.set_data(constant(gamma.shape, 0.0))
 
@@ -183,8 +184,9 @@ class Attention(nn.Cell):
         query = ops.reshape(self.to_q(x), (batch, self.heads, -1, cells))
         key = ops.reshape(self.to_k(x), (batch, self.heads, -1, cells))
         value = ops.reshape(self.to_v(x), (batch, self.heads, -1, cells))
-        attention = ops.softmax(ops.matmul(ops.transpose(query, (0, 1, 3, 2)), key), -1)
-        out = ops.matmul(value, ops.transpose(attention, (0, 1, 3, 2)))
+        likeness = ops.cast(self.product(ops.transpose(query, (0, 1, 3, 2)), key), float32)
+        attention = ops.softmax(likeness, -1)
+        out = self.product(value, ops.transpose(attention, (0, 1, 3, 2)))
         return self.proj(ops.reshape(out, (batch, -1, height, width)))
 
 
@@ -366,7 +368,7 @@ class GoldYOLO(nn.Cell):
     ) -> tuple[Features, tuple[Tensor, ...]]:
         """The three maps that enter the head, and what ``construct`` gives."""
         features = self.neck(self.backbone(images), keep)
-        return features, self.detect(*features)
+        return in_float32(features), self.detect(*features)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K).

@@ -14,6 +14,7 @@ from mindyolo_ext.backend.initial import he_normal
 from mindyolo_ext.layers.conv import conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.grid import cell_grid
+from mindyolo_ext.layers.heads import in_float32
 from mindyolo_ext.layers.pool import HalvingMaxPool, MaxPoolPyramid
 from mindyolo_ext.layers.resize import double
 from mindyolo_ext.models.registry import register_model
@@ -43,7 +44,7 @@ class LearnedLeak(nn.Cell):
         self.activation = _Slope()
 
     def construct(self, x: Tensor) -> Tensor:
-        return ops.prelu(x, self.activation.weight)
+        return ops.prelu(x, ops.cast(self.activation.weight, x.dtype))
 
 
 class _Slope(nn.Cell):
@@ -314,7 +315,7 @@ class DetectionHead(nn.Cell):
         )
 
     def construct(self, p3: Tensor, p4: Tensor, p5: Tensor) -> Heads:
-        return self.heads[0](p3), self.heads[1](p4), self.heads[2](p5)
+        return in_float32((self.heads[0](p3), self.heads[1](p4), self.heads[2](p5)))
 
 
 class SimpleYOLO(nn.Cell):

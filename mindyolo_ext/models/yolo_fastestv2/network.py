@@ -10,6 +10,7 @@ from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.layers.conv import conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.grid import cell_positions
+from mindyolo_ext.layers.heads import in_float32
 from mindyolo_ext.layers.pool import HalvingMaxPool
 from mindyolo_ext.layers.resize import double
 from mindyolo_ext.models.registry import register_model
@@ -206,7 +207,7 @@ class YoloFastestV2(nn.Cell):
 
     def construct(self, images: Tensor) -> Heads:
         cls_2, reg_2, cls_3, reg_3 = self.fpn(*self.backbone(images))
-        return (
+        heads = (
             self.output_reg_layers(reg_2),
             self.output_obj_layers(cls_2),
             self.output_cls_layers(cls_2),
@@ -214,6 +215,7 @@ class YoloFastestV2(nn.Cell):
             self.output_obj_layers(cls_3),
             self.output_cls_layers(cls_3),
         )
+        return in_float32(heads)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K) = objectness * class.

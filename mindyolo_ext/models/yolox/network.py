@@ -13,6 +13,7 @@ from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.grid import cell_grid, cell_numbers
+from mindyolo_ext.layers.heads import in_float32
 from mindyolo_ext.layers.pool import MaxPoolPyramid
 from mindyolo_ext.layers.resize import double, space_to_depth
 from mindyolo_ext.models.registry import register_model
@@ -335,7 +336,7 @@ class DecoupledHead(nn.Cell):
             predictor.bias.set_data(Tensor(np.full(predictor.bias.shape, prior), float32))
 
     def construct(self, p3: Tensor, p4: Tensor, p5: Tensor) -> Heads:
-        return self._level(p3, 0) + self._level(p4, 1) + self._level(p5, 2)
+        return in_float32(self._level(p3, 0) + self._level(p4, 1) + self._level(p5, 2))
 
     def _level(self, feature: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
         x = self.stems[level](feature)
