@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from mindyolo_ext.backend import BACKEND, Tensor, nn, ops
+from mindyolo_ext.backend import BACKEND, Tensor, nn, ops, precision
 from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.parameters import parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
@@ -120,12 +120,17 @@ def trainable_of(case: str):
 
 
 @pytest.mark.parametrize(
-    "case, options",
-    [*((case, SGD) for case in LOSSES), ("yolo_fastestv2", ADAM)],
+    "case, options, level",
+    [
+        *((case, SGD, "O0") for case in LOSSES),
+        ("yolo_fastestv2", ADAM, "O0"),
+        ("gold_yolo", SGD, "O2"),
+    ],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_a_step_stays_on_the_device_and_waits_once(elsewhere, case, options):
+def test_a_step_stays_on_the_device_and_waits_once(elsewhere, case, options, level):
     trainable = trainable_of(case)
+    precision.apply(trainable.model, level)
     groups = parameter_groups(trainable, "by_kind", 5e-4)
     step = TrainStep(trainable, groups, options)
     if isinstance(trainable, Stepped):
@@ -143,11 +148,13 @@ def test_a_step_stays_on_the_device_and_waits_once(elsewhere, case, options):
 
 
 @pytest.mark.parametrize("case", [name for name in LOSSES if "," not in name])
-@pytest.mark.parametrize("fold", [False, True])
-def test_a_prediction_stays_on_the_device(elsewhere, case, fold):
+@pytest.mark.parametrize("fold, level", [(False, "O0"), (True, "O2")])
+def test_a_prediction_stays_on_the_device(elsewhere, case, fold, level):
     name, keywords, _ = LOSSES[case]
     model = create_model(name, 3, **keywords)
-    network = Compiled(Predict(model.to_deploy() if fold else model))
+    model = model.to_deploy() if fold else model
+    precision.apply(model, level)
+    network = Compiled(Predict(model))
     elsewhere.clear()
     boxes, scores = network(batch()[0])
     assert boxes.shape[:2] == scores.shape[:2] and (boxes.shape[2], scores.shape[2]) == (4, 3)
