@@ -180,3 +180,33 @@ def test_a_test_that_fails_is_named_with_its_distance(program, monkeypatch, tmp_
         "found": "1 of 2 tests pass: wrong: Max absolute difference among violations: 3e-05",
         "wanted": "all",
     }
+
+
+@pytest.mark.parametrize(
+    "loss, error, state, found",
+    [
+        (
+            10.1,
+            "",
+            "ok",
+            "40.0 images/s, 3.00 GB; ours 2.00 times as fast, first losses 9.9e-03 ap",
+        ),
+        (11.0, "", "failed", "40.0 images/s, 3.00 GB; ours 2.00 times as fast, first losses 9.1e-"),
+        (0.0, "torch.OutOfMemoryError: CUDA out of memory.", "out of memory", "torch.OutOfMemoryE"),
+        (0.0, "ValueError: no such scale", "failed", "ValueError: no such scale"),
+    ],
+)
+def test_an_original_beside_ours(program, loss, error, state, found):
+    check = program("cuda_check")
+
+    def worker(job: str, **arguments: object) -> dict:
+        assert job == "timed_training" and arguments["size"] == 640
+        if error:
+            raise RuntimeError(f"step: in the worker:\nTraceback:\n  x\n{error}\n\nlog: Error\n")
+        return {"images_per_second": 40.0, "gigabytes": 3.0, "first_loss": loss}
+
+    peer = {"weights": {}, "batch": "b.npz", "half": "", "model": "dy_yolov7"}
+    ours = {"images_per_second": 80.0, "first_loss": 10.0, "for_peer": peer}
+    its = check.Check(check.argparse.Namespace(device="cuda", quick=False), ROOT, 0.0)
+    row = check._original(its, worker, ours)
+    assert row["state"] == state and row["found"].startswith(found)
