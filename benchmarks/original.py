@@ -2,6 +2,7 @@
 in their PyTorch.
 """
 
+import gc
 import importlib.util
 import platform
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from serving import Tasks
+from timing import peak_gigabytes, timed
 
 PACKAGE = Path(__file__).resolve().parents[1] / "mindyolo_ext"
 
@@ -29,6 +31,8 @@ class Original(Tasks):
     def __init__(self, threads):
         super().__init__()
         torch.set_num_threads(threads)
+        self.device, self.half = torch.device("cpu"), False
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
 
     def jobs(self):
         """Methods by the name of the job."""
@@ -37,6 +41,7 @@ class Original(Tasks):
             "about": self.about,
             "forward": self.forward,
             "train_step": self.train_step,
+            "timed_training": self.timed_training,
         }
 
     def about(self):
@@ -78,6 +83,47 @@ class Original(Tasks):
         """Prepare a training step; returns the losses of the first one."""
         self.tasks[task] = self.training(weights, np.load(batch), rate, **more)
         return self.tasks[task]()
+
+    def timed_training(self, weights, batch, rate, device, half, quick, **more):
+        """Images per second, memory and first losses of a training step on ``device``, with its
+        programs' automatic mixed precision in ``half``, if it names a type.
+        """
+        self.device, self.half = torch.device(device), bool(half)
+        self.scaler = torch.amp.GradScaler(device, init_scale=1024.0, enabled=self.half)
+        is_cuda = device == "cuda"
+        self.tasks.clear()  # the network of before
+        gc.collect()
+        if is_cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        arrays = np.load(batch)
+        call = self.tasks["step"] = self.training(weights, arrays, rate, **more)
+        losses = call()
+        seconds = timed(call, is_cuda, quick=quick)
+        return {
+            "images_per_second": len(arrays["targets"]) / seconds,
+            "gigabytes": peak_gigabytes(is_cuda),
+            "first_loss": losses["total"],
+        }
+
+    def host(self, array):
+        """An array as a tensor for ``moved``, as the originals' loaders pin their batches."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+    def moved(self, tensor):
+        """A tensor of ``host`` on the device."""
+        return tensor.to(self.device, non_blocking=True)
+
+    def autocast(self):
+        """The precision in which networks and losses run."""
+        return torch.autocast(self.device.type, torch.float16, enabled=self.half)
+
+    def update(self, total, optimizer):
+        """Gradients of ``total``, and a step of ``optimizer``."""
+        self.scaler.scale(total).backward()
+        self.scaler.step(optimizer)
+        self.scaler.update()
 
 
 def fuse(network):

@@ -9,6 +9,22 @@ from original import Original, builder
 GAINS = {"box": 0.05, "obj": 0.7, "cls": 0.3}  # of its hyper-parameter files
 
 
+class OnDevice:
+    """``torch`` for ``utils/loss.py``, whose bare ``ones`` lie on the CPU and are then indexed by
+    masks of the GPU, which PyTorch refuses.
+    """
+
+    def __init__(self, device):
+        self.device = device
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    def ones(self, *size, **keywords):
+        """On the device, if it does not say where."""
+        return torch.ones(*size, **{"device": self.device, **keywords})
+
+
 class DynamicDet(Original):
     """DynamicDet in PyTorch."""
 
@@ -50,9 +66,13 @@ class DynamicDet(Original):
         """The loop of the trainers of step 1 and, with a router, step 2; ``size`` of the recipe
         sets the gains.
         """
-        network = self.network(weights).train()
+        network = self.network(weights).train().to(self.device)
+        import utils.loss
         from utils.loss import ComputeLossOTADual, ComputeLossOTADy
         from utils.torch_utils import ModelEMA
+
+        if self.device.type != "cpu":
+            utils.loss.torch = OnDevice(self.device)
 
         levels, router = network.model_h2[-1].nl, weights["architecture"]["router"]
         share = 3 / levels
@@ -73,13 +93,14 @@ class DynamicDet(Original):
         loss = (ComputeLossOTADy if router else ComputeLossOTADual)(network)
         optimizer = self.optimizer(network, rate, router)
         average = ModelEMA(network, **({"decay": 0.0} if router else {}))
-        images, rows = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["rows"])
+        images, rows = self.host(arrays["images"]), self.host(arrays["rows"])
         names = ("difference", "easy", "hard", "adaptive") if router else ("box", "object", "class")
 
         def call():
-            total, items = loss(network(images), rows, images)
-            total.backward()
-            optimizer.step()
+            batch = self.moved(images)
+            with self.autocast():
+                total, items = loss(network(batch), self.moved(rows), batch)
+            self.update(total, optimizer)
             optimizer.zero_grad()
             average.update(network)
             return {"total": float(total), **dict(zip(names, (float(item) for item in items)))}

@@ -50,12 +50,12 @@ class GoldYOLO(Original):
         """``train_in_steps`` of the original's trainer, with its own optimiser groups and moving
         average.
         """
-        network = self.network(weights).train()
+        network = self.network(weights).train().to(self.device)
         from yolov6.solver.build import build_optimizer
         from yolov6.utils.ema import ModelEMA
 
         config = runpy.run_path(f"configs/gold_yolo-{weights['model'].rpartition('_')[2]}.py")
-        images, rows = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["rows"])
+        images, rows = self.host(arrays["images"]), self.host(arrays["rows"])
         common = {
             "num_classes": 80,
             "ori_img_size": images.shape[2],
@@ -87,9 +87,9 @@ class GoldYOLO(Original):
             module.drop_prob = 0.0
 
         def call():
-            total, losses = forward(images, rows)
-            total.backward()
-            optimizer.step()
+            with self.autocast():
+                total, losses = forward(self.moved(images), self.moved(rows))
+            self.update(total, optimizer)
             optimizer.zero_grad()
             average.update(network)
             for module, probability in drop_paths:
@@ -149,7 +149,7 @@ class GoldYOLO(Original):
         """The network of step 1 as the trainer sets it up, without its drop-path, which would
         make losses random.
         """
-        network = self.network(weights).train()
+        network = self.network(weights).train().to(self.device)
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.track_running_stats = False

@@ -2,6 +2,7 @@
 are not installed.
 """
 
+import numpy as np
 import torch
 from original import Original, builder
 
@@ -29,14 +30,14 @@ class YOLOX(Original):
         """``train_one_iter`` of the original's trainer, with its own optimiser groups and moving
         average.
         """
-        network = self.network(weights).train()
+        network = self.network(weights).train().to(self.device)
         from yolox.exp import Exp
         from yolox.utils.ema import ModelEMA
 
-        images = torch.from_numpy(arrays["images"])
+        images = self.host(arrays["images"])
         height, width = images.shape[2:]
-        labels = torch.from_numpy(arrays["targets"]) * torch.tensor(
-            [1.0, width, height, width, height]
+        labels = self.host(
+            arrays["targets"] * np.array([1.0, width, height, width, height], np.float32)
         )
         experiment = Exp()
         experiment.model = network
@@ -46,10 +47,10 @@ class YOLOX(Original):
         average = ModelEMA(network, 0.9998)
 
         def call():
-            outputs = network(images, labels)
+            with self.autocast():
+                outputs = network(self.moved(images), self.moved(labels))
             optimizer.zero_grad()
-            outputs["total_loss"].backward()
-            optimizer.step()
+            self.update(outputs["total_loss"], optimizer)
             average.update(network)
             names = {
                 "total": "total_loss",

@@ -19,7 +19,7 @@ import numpy as np
 from plain_nms import plain_nms
 from serving import Tasks, serve
 
-from mindyolo_ext.backend import BACKEND, Tensor, launch
+from mindyolo_ext.backend import BACKEND, Tensor, launch, precision
 from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.parameters import load_parameters, parameter_groups, parameter_values
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
@@ -232,9 +232,17 @@ class Ours(Tasks):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
     def train_step(
-        self, task: str, recipe: str, checkpoint: str, batch: str, rate: float, teacher: str = ""
+        self,
+        task: str,
+        recipe: str,
+        checkpoint: str,
+        batch: str,
+        rate: float,
+        teacher: str = "",
+        half: str = "",
     ) -> dict:
-        """Prepare the recipe's training step; ``teacher`` is a checkpoint, too.
+        """Prepare the recipe's training step; ``teacher`` is a checkpoint, too, and ``half`` the
+        type of half precision, if it is wanted.
 
         Returns: total and terms of the first call, and its seconds, in which the graph is compiled.
         """
@@ -245,10 +253,17 @@ class Ours(Tasks):
             model, config.train.loss, load_teacher(teacher, model) if teacher else None
         )
         groups = parameter_groups(trainable, optimizer.groups, optimizer.weight_decay)
+        if half:
+            precision.apply(model, "O2", half)
         step = TrainStep(
             trainable,
             groups,
-            OptimizerOptions(name=optimizer.name, nesterov=optimizer.nesterov, ema=decay > 0),
+            OptimizerOptions(
+                name=optimizer.name,
+                nesterov=optimizer.nesterov,
+                ema=decay > 0,
+                loss_scaler="static" if half == "float16" else "none",
+            ),
         )
         arrays = np.load(batch)
         inputs = [arrays[name] for name in ("images", "targets", "mask")]

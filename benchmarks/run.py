@@ -507,7 +507,7 @@ def dynamicdet_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
         recipe=largest.recipe,
         checkpoint=weights["checkpoint"],
         rate=RATE,
-        batch=_made_up_batch(bench.folder / "batch.npz", largest),
+        batch=made_up_batch(bench.folder / "batch.npz", largest),
     )
     worker("measure", task="step", count=1)
     notes.append(
@@ -878,7 +878,7 @@ def _prepare_train_step(
     import numpy as np
 
     weights = ours("make_weights", folder=str(bench.folder), recipe=training.recipe)
-    path = _made_up_batch(bench.folder / "batch.npz", training)
+    path = made_up_batch(bench.folder / "batch.npz", training)
     teacher = {}
     if training.teacher:
         teacher = ours("make_weights", folder=str(bench.folder), recipe=training.teacher, seed=1)
@@ -909,7 +909,7 @@ def _prepare_train_step(
     return f"first loss {losses['total']:.5g} / {peer['total']:.5g}", mine["seconds"]
 
 
-def _made_up_batch(path: Path, training: Training) -> str:
+def made_up_batch(path: Path, training: Training) -> str:
     """Coarse noise with boxes of many sizes, as ``rows`` (image, class, box) and padded as
     ``targets`` and ``mask``.
     """

@@ -23,6 +23,7 @@ from helpers import (
 from modes import as_graph
 from parts import PARTS, select
 
+from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.choice import BACKEND
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.dataset import Dataset
@@ -46,6 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the tests marked all_cases too, and compile a graph wherever one is meant",
     )
+    parser.addoption(
+        "--device",
+        choices=("CPU", "GPU"),
+        default="CPU",
+        help="where networks run; on a GPU PyTorch computes float32 without TF32",
+    )
     parser.addoption("--part", choices=PARTS, help="only the tests of one process of test-all")
     parser.addoption("--record", type=Path, help="write here which reference arrays were read")
 
@@ -68,6 +75,12 @@ def pytest_configure(config: pytest.Config) -> None:
         "without the mark. when='smallest': for the usual case of the variants in the module's "
         "GRAPH_VARIANTS, and with --all-cases; 'all_cases': with --all-cases; 'never'.",
     )
+    if config.getoption("--device") != "CPU":
+        launch.start(config.getoption("--device"))
+        if BACKEND == "torch":
+            from mindyolo_ext.backend.on_torch.device import exact_float32
+
+            exact_float32()
     if not config.getoption("--golden").is_dir():
         raise pytest.UsageError(f"--golden: no folder {config.getoption('--golden')}")
 

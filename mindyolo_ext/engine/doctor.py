@@ -34,7 +34,7 @@ TESTED = (
     ("CPU", "mindspore", "plain python, mpirun and msrun", "by the test suite, Linux x86-64"),
     ("CPU", "torch", "plain python, mpirun and torchrun", "by the test suite, Linux x86-64"),
     ("GPU", "mindspore", "native mpirun / msrun path", "not yet run"),
-    ("GPU", "torch", "plain python, mpirun and torchrun", "not yet run"),
+    ("GPU", "torch", "plain python, mpirun and torchrun", "not yet run: benchmarks/cuda_check.py"),
     ("Ascend", "mindspore", "native mpirun / msrun path", "not yet run"),
 )
 

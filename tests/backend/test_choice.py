@@ -45,6 +45,7 @@ def test_backends_by_name_and_by_what_is_installed(
         ),
         ("mindspore", {"torch": "2.9.0"}, "=mindspore: it is not installed: `pip install mindspo"),
         ("torch", {"torch": "2.3.1"}, "PyTorch 2.3.1 is installed, wanted 2.4 or later: `pip ins"),
+        ("", {"torch": "1.13.1"}, "PyTorch 1.13.1 is installed, wanted 2.4 or later: `pip install"),
         ("torch", {"torch": ""}, "PyTorch of no version is installed, wanted 2.4 or later"),
     ],
 )

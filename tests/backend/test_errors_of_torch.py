@@ -12,7 +12,11 @@ def test_only_a_lack_of_memory_is_the_device_s() -> None:
 
     lacking = "[enforce fail at alloc.cpp:1] DefaultCPUAllocator: can't allocate memory: you\nmore"
     assert first_line(RuntimeError(lacking)).startswith("DefaultCPUAllocator")
-    for message in (lacking, "CUDA out of memory. Tried to allocate 2.00 GiB.\nframe #0"):
+    for message in (
+        lacking,
+        "CUDA out of memory. Tried to allocate 2.00 GiB.\nframe #0",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ):
         with (
             pytest.raises(DeviceError, match="^the step: not enough device memory; buy more \\("),
             explained("the step", "buy more"),

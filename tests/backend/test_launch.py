@@ -55,16 +55,69 @@ def test_a_launcher_of_the_other_framework_is_told(monkeypatch):
 
 
 @pytest.mark.needs_torch
-def test_devices_that_pytorch_does_not_serve_here(monkeypatch):
-    from mindyolo_ext.backend.on_torch import launch as on_torch
-
+def test_ascend_is_mindspores():
     with pytest.raises(DeviceError, match="Ascend: the PyTorch backend .*MINDYOLO_EXT_BACKEND=min"):
         launch.start("Ascend")
+
+
+@pytest.mark.needs_torch
+@pytest.mark.parametrize(
+    "cuda, advice",
+    [
+        (None, "without CUDA and finds no GPU; .*`pip install --force-reinstall torch`, or take"),
+        ("12.6", "for CUDA 12.6 and finds no GPU; see whether `nvidia-smi` .*, or take --device_"),
+    ],
+)
+def test_no_gpu(monkeypatch, cuda, advice):
+    from mindyolo_ext.backend.on_torch import launch as on_torch
+
+    monkeypatch.setattr(on_torch.torch.version, "cuda", cuda)
     monkeypatch.setattr(on_torch.torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="GPU: this PyTorch .* finds no GPU; install a build"):
+    with pytest.raises(
+        DeviceError, match=f"--device_target GPU: this PyTorch .* is built {advice}"
+    ):
         launch.start("GPU")
+
+
+@pytest.mark.needs_torch
+def test_a_gpu_that_is_not_there_or_not_to_be_used(monkeypatch):
+    from mindyolo_ext.backend.on_torch import launch as on_torch
+
+    def configure(number):
+        on_torch.configure("GPU", device_number=number, graph_mode=True, compile_cache=None)
+
+    def busy(_):
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy\nCUDA kernel errors ...")
+
     monkeypatch.setattr(on_torch.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(on_torch.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(on_torch.torch.cuda, "set_device", busy)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(DeviceError, match="is to use GPU 1, but there are 1; start as many"):
-        on_torch.configure("GPU", device_number=None, graph_mode=True, compile_cache=None)
+    with pytest.raises(DeviceError, match="to use GPU 1, but there are 1; .*: `mpirun -n 1 python"):
+        configure(None)
+    with pytest.raises(
+        DeviceError, match="GPU 3, but there are 1; set DEVICE_ID to a number below"
+    ):
+        configure(3)
+    with pytest.raises(DeviceError, match="GPU 0 cannot be used .*are busy.; look .*`nvidia-smi`"):
+        configure(0)
+    assert on_torch.device().type == "cpu", "a GPU that fails is not taken"
+
+
+@pytest.mark.needs_torch
+def test_two_ranks_on_one_gpu(monkeypatch):
+    """As on a machine where each rank sees one GPU, and it is the same one."""
+    from mindyolo_ext.backend.on_torch import launch as on_torch
+
+    def duplicate(backend, device_id):
+        assert (backend, device_id.type) == ("nccl", "cuda"), "connects at once"
+        raise RuntimeError(
+            "NCCL error in: ProcessGroupNCCL.cpp:1, invalid usage\nLast error:\n"
+            "Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 1b000"
+        )
+
+    monkeypatch.setattr(on_torch._State, "uses_cuda", True)
+    monkeypatch.setattr(on_torch, "device", lambda: on_torch.torch.device("cuda", 0))
+    monkeypatch.setattr(on_torch.distributed, "init_process_group", duplicate)
+    with pytest.raises(DeviceError, match="NCCL wants a GPU for every rank: start as many .*-L"):
+        on_torch.join()

@@ -3,13 +3,15 @@
 import numpy as np
 import torch
 
+from mindyolo_ext.backend.on_torch.device import device, on_device
 from mindyolo_ext.backend.on_torch.errors import explained
 from mindyolo_ext.backend.on_torch.values import Tensor
 from mindyolo_ext.contracts import Cell
 
 
 class Compiled:
-    """A cell as a function of arrays. Nothing is compiled; PyTorch runs operator by operator.
+    """A cell as a function of arrays. Nothing is compiled; PyTorch runs operator by operator, on
+    the device where the cell was made, whatever device the process takes for others.
 
     Args:
         cell: put in inference mode.
@@ -20,13 +22,20 @@ class Compiled:
     def __init__(self, cell: Cell, *, fetched: int | None = None):
         self.cell = cell.set_train(False)
         self.fetched = fetched
+        self.device = device()
         self._shapes: set[tuple[tuple[int, ...], ...]] = set()
 
     def __call__(self, *inputs: np.ndarray | torch.Tensor) -> tuple:
         """All outputs, in the cell's order; a cell with one output gives a tuple of one."""
-        tensors = tuple(x if isinstance(x, torch.Tensor) else Tensor(x) for x in inputs)
-        self.compile(*(tuple(x.shape) for x in tensors))
-        with torch.no_grad(), explained("network", "choose a smaller batch or input"):
+        self.compile(*(tuple(x.shape) for x in inputs))
+        with (
+            torch.no_grad(),
+            on_device(self.device),
+            explained("network", "choose a smaller batch or input"),
+        ):
+            tensors = (
+                x.to(self.device) if isinstance(x, torch.Tensor) else Tensor(x) for x in inputs
+            )
             outputs = self.cell(*tensors)
             outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
             fetched = tuple(output.asnumpy() for output in outputs[: self.fetched])

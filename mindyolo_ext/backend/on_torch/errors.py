@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 from mindyolo_ext.errors import DeviceError
 
-_NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|STATUS_ALLOC_FAILED", re.IGNORECASE
+)
 
 
 def first_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import distributed
 
 from mindyolo_ext.backend import mpi
-from mindyolo_ext.backend.on_torch.device import set_device
+from mindyolo_ext.backend.on_torch.device import device, set_device
 from mindyolo_ext.backend.on_torch.errors import first_line
 from mindyolo_ext.errors import DeviceError
 
@@ -68,22 +68,41 @@ def configure(
     if not _State.uses_cuda:
         set_device(torch.device("cpu"))
         return
+    set_device(_gpu(device_number))
+
+
+def _gpu(device_number: int | None) -> torch.device:
+    """The GPU of this process, which works.
+
+    Args:
+        device_number: which one; None for that of this process among those of its machine.
+
+    Raises: DeviceError if there is none, or not this one.
+    """
     if not torch.cuda.is_available():
-        build = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
-        raise DeviceError(
-            f"--device_target GPU: this PyTorch ({torch.__version__}, built {build}) finds no GPU; "
-            "install a build for your driver (https://pytorch.org/get-started/locally), or take "
-            "--device_target CPU"
-        )
+        raise DeviceError(f"--device_target GPU: {_no_gpu()}, or take --device_target CPU")
     number = _local_rank() if device_number is None else device_number
     count = torch.cuda.device_count()
     if number >= count:
+        commands = PARALLEL_COMMANDS.replace(" N ", f" {count} ")
         raise DeviceError(
             f"--device_target GPU: this process is to use GPU {number}, but there are {count}; "
-            "start as many processes per machine as it has GPUs"
+            + (
+                f"start as many processes per machine as it has GPUs: {commands}"
+                if device_number is None
+                else f"set DEVICE_ID to a number below {count}"
+            )
         )
-    torch.cuda.set_device(number)
-    set_device(torch.device("cuda", number))
+    chosen = torch.device("cuda", number)
+    try:
+        torch.cuda.set_device(chosen)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise DeviceError(
+            f"--device_target GPU: GPU {number} cannot be used ({first_line(error)}); look at it "
+            "with `nvidia-smi`, choose another with DEVICE_ID, or take --device_target CPU"
+        ) from error
+    return chosen
 
 
 def join() -> tuple[int, int]:
@@ -93,10 +112,14 @@ def join() -> tuple[int, int]:
     """
     hook = sys.excepthook
     try:
-        distributed.init_process_group("nccl" if _State.uses_cuda else "gloo")
+        if _State.uses_cuda:  # the device lets NCCL connect at once, so that its errors show here
+            distributed.init_process_group("nccl", device_id=device())
+        else:
+            distributed.init_process_group("gloo")
     except (RuntimeError, ValueError) as error:
         raise DeviceError(
-            f"PyTorch cannot connect this process to the others: {first_line(error)}"
+            "PyTorch cannot connect this process to the others: "
+            f"{first_line(error)}{_advice(error)}"
         ) from error
     sys.excepthook = hook  # PyTorch's own keeps a message back that has to be out before an abort
     atexit.register(distributed.destroy_process_group)  # its threads do not end by themselves
@@ -106,6 +129,30 @@ def join() -> tuple[int, int]:
 def seed_framework(seed: int) -> None:
     """Seed PyTorch's own random numbers."""
     torch.manual_seed(seed)
+
+
+def _no_gpu() -> str:
+    """Why PyTorch finds none, and what to do."""
+    built = f"this PyTorch ({torch.__version__})"
+    if torch.version.cuda is None:
+        return (
+            f"{built} is built without CUDA and finds no GPU; install a build with it, on Linux "
+            "`pip install --force-reinstall torch`"
+        )
+    return (
+        f"{built} is built for CUDA {torch.version.cuda} and finds no GPU; see whether `nvidia-smi`"
+        " lists one and its driver is new enough"
+    )
+
+
+def _advice(error: BaseException) -> str:
+    """What to do where two ranks have met on one GPU."""
+    if "duplicate gpu" not in str(error).lower():
+        return ""
+    return (
+        "; NCCL wants a GPU for every rank: start as many processes per machine as `nvidia-smi -L` "
+        "lists, or take --device_target CPU"
+    )
 
 
 def _local_rank() -> int:

@@ -74,6 +74,7 @@ class _Group:
         if options.name != "sgd":
             self.square = _state(zeros, f"optimizer.{index}.square")
             self.count = _state(torch.zeros(1, device=device()), f"optimizer.{index}.count")
+            self.steps, self.steps_version = 0.0, -1
             self.state += [self.square, self.count]
         if options.accumulate > 1:
             self.sums = _state(zeros, f"optimizer.{index}.accumulated")
@@ -82,7 +83,7 @@ class _Group:
             self.average = _state(self.weights, f"ema_flat.{index}")
             self.state.append(self.average)
 
-    def take_gradient(self, scale: float) -> torch.Tensor:
+    def take_gradient(self, scale: torch.Tensor) -> torch.Tensor:
         """The gradient of all ranks and micro batches, without the loss scale; returns the sum of
         its squares.
         """
@@ -127,11 +128,23 @@ class _Group:
         beta1, beta2 = self.options.betas
         if self.options.momentum_is_beta1:
             beta1 = momentum
-        count = float(self.count.add_(1.0))
+        steps = self._next_step()
         self.momentum.mul_(beta1).add_(self.gradient, alpha=1.0 - beta1)
         self.square.mul_(beta2).addcmul_(self.gradient, self.gradient, value=1.0 - beta2)
-        corrected = self.square.sqrt().div_((1.0 - beta2**count) ** 0.5).add_(self.options.eps)
-        self.weights.addcdiv_(self.momentum, corrected, value=-rate / (1.0 - beta1**count))
+        root = (1.0 - beta2**steps) ** 0.5
+        corrected = self.square.sqrt().div_(root).add_(self.options.eps)
+        self.weights.addcdiv_(self.momentum, corrected, value=-rate / (1.0 - beta1**steps))
+
+    def _next_step(self) -> float:
+        """One more on ``count``, which is read only if others have written to it: a GPU would have
+        to finish all its work for that.
+        """
+        if self.count._version != self.steps_version:
+            self.steps = float(self.count)
+        self.count.add_(1.0)
+        self.steps += 1.0
+        self.steps_version = self.count._version
+        return self.steps
 
 
 class Step:
@@ -172,7 +185,7 @@ class Step:
         with explained("training step", "choose a smaller train.per_batch_size or input.size"):
             report = self._backward(*batch)
             with torch.no_grad():
-                return self._update(report, rates, np.asarray(controls, np.float32)).asnumpy()
+                return self._update(report, rates, np.asarray(controls, np.float32))
 
     def _backward(self, *batch: torch.Tensor) -> torch.Tensor:
         """Fill the gradients; returns total and terms, (1 + T,)."""
@@ -181,22 +194,26 @@ class Step:
         with recording():
             total, terms = self._trainable(*batch)
             total = total.float()
-            scaled = total * float(self._scale) if self._options.loss_scaler != "none" else total
+            scaled = total * self._scale if self._options.loss_scaler != "none" else total
             scaled.backward()
         return torch.cat((total.detach().reshape(1), terms.detach().float()))
 
     def _update(
         self, report: torch.Tensor, rates: Sequence[float], controls: np.ndarray
-    ) -> torch.Tensor:
-        """Change weights, averages and loss scale; returns the report."""
+    ) -> np.ndarray:
+        """Change weights, averages and loss scale; returns the report.
+
+        The host waits for the report alone. What changes the weights is in the device's queue when
+        this returns, and runs while the host gets the next batch.
+        """
         options = self._options
         momentum, decay = float(controls[0]), float(controls[2])
         update = bool(controls[1] > 0.5)
-        scale = float(self._scale)
         if world().size > 1:
             report = summed(report)
-        norm = torch.sqrt(sum(group.take_gradient(scale) for group in self._groups))
-        finite = bool(torch.isfinite(norm) & torch.isfinite(report[0]))
+        norm = torch.sqrt(sum(group.take_gradient(self._scale) for group in self._groups))
+        found = torch.cat((report[:1], norm.reshape(1), self._scale, report[1:])).asnumpy()
+        finite = bool(np.isfinite(found[:2]).all())
         factor = None
         if options.clip_norm > 0.0:
             factor = torch.clamp(options.clip_norm / (norm + 1e-6), max=1.0)
@@ -211,8 +228,7 @@ class Step:
             self._average.mul_(decay).add_(_flat(self._statistics), alpha=1.0 - decay)
         if options.loss_scaler == "dynamic":
             self._adapt_scale(finite)
-        extras = torch.tensor([float(finite), scale], device=report.device)
-        return torch.cat((report[:1], norm.reshape(1), extras, report[1:]))
+        return np.insert(found, 2, np.float32(finite))
 
     def _adapt_scale(self, finite: bool) -> None:
         """Halve the loss scale after an overflow, double it after ``scale_window`` good steps."""
@@ -221,9 +237,9 @@ class Step:
             self._scale.mul_(0.5).clamp_(min=1.0)
             return
         self._good_steps.add_(1.0)
-        if float(self._good_steps) >= self._options.scale_window:
-            self._good_steps.zero_()
-            self._scale.mul_(2.0)
+        grows = (self._good_steps >= self._options.scale_window).float()
+        self._good_steps.mul_(1.0 - grows)
+        self._scale.mul_(1.0 + grows)
 
     def shared_over_ranks(self) -> list[Parameter]:
         """Batch-norm statistics, and the moving average of all that is not trained."""

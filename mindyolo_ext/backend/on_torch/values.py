@@ -32,11 +32,23 @@ class Tensor(metaclass=_AnyTensor):
     def __new__(cls, values: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
         if isinstance(values, torch.Tensor):
             return values.detach().to(device=device(), dtype=dtype or values.dtype, copy=True)
-        array = np.array(values, order="C")  # a copy: PyTorch would share the caller's memory
+        if device().type == "cpu":
+            array = np.array(values, order="C")  # a copy: PyTorch would share the caller's memory
+        else:
+            array = np.require(values, requirements=("C", "W"))  # the device's is a copy anyhow
         is_array = isinstance(values, (np.ndarray, np.generic))
         if dtype is None and not is_array and array.dtype == np.float64:
             dtype = float32
-        return torch.from_numpy(array).to(device=device(), dtype=dtype)
+        return to_device(torch.from_numpy(array).to(dtype=dtype))
+
+
+def to_device(host: torch.Tensor) -> torch.Tensor:
+    """A tensor of the CPU on the device. A GPU takes it from pinned memory, for which the host
+    does not wait; a copy from other memory would first let all work in the queue finish.
+    """
+    if device().type != "cuda":
+        return host.to(device())
+    return host.pin_memory().to(device(), non_blocking=True)
 
 
 class Parameter(torch.nn.Parameter):
@@ -70,7 +82,8 @@ class Parameter(torch.nn.Parameter):
 
 def _asnumpy(tensor: torch.Tensor) -> np.ndarray:
     """The values as an array of its own: PyTorch's would see later writes to the tensor."""
-    return np.array(tensor.detach().cpu().numpy())
+    values = tensor.detach()
+    return np.array(values.numpy()) if values.device.type == "cpu" else values.cpu().numpy()
 
 
 torch.Tensor.asnumpy = _asnumpy  # outputs of cells are plain tensors, whose class is PyTorch's
