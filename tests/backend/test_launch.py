@@ -58,7 +58,7 @@ def test_a_launcher_of_the_other_framework_is_told(monkeypatch):
 def test_devices_that_pytorch_does_not_serve_here(monkeypatch):
     from mindyolo_ext.backend.on_torch import launch as on_torch
 
-    with pytest.raises(DeviceError, match="Ascend: the PyTorch backend .*MINDYOLO_EXT_BACKEND=min"):
+    with pytest.raises(DeviceError, match="Ascend: the PyTorch backend .*`--backend mindspore`"):
         launch.start("Ascend")
     monkeypatch.setattr(on_torch.torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="GPU: this PyTorch .* finds no GPU; install a build"):
