@@ -1,5 +1,6 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Python 3.10-3.12 is all they need.
-PYTHON ?= $(shell for v in python3.11 python3.12 python3.10 python3; do command -v $$v >/dev/null 2>&1 && $$v -c 'import sys; sys.exit(not (3,10) <= sys.version_info[:2] <= (3,12))' 2>/dev/null && echo $$v && break; done)
+# Two commands on a fresh machine: `make demo` and `make test`. Python 3.10 or later is all they need;
+# MindSpore has wheels up to 3.12.
+PYTHON ?= $(shell for v in python3.11 python3.12 python3.10 python3; do command -v $$v >/dev/null 2>&1 && $$v -c 'import sys; sys.exit(sys.version_info < (3,10))' 2>/dev/null && echo $$v && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -8,7 +9,7 @@ TORCH_VENV := .venv-torch
 TORCH_BIN := $(TORCH_VENV)/bin
 TORCH_STAMP := $(TORCH_VENV)/.installed
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-TORCH ?= torch>=2.4
+TORCH ?= torch==2.13.0
 SEED ?= 0
 
 .PHONY: demo test test-torch test-all fuzz lint tables clean
@@ -43,19 +44,21 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 $(STAMP): pyproject.toml
-	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 or later found; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-# TORCH_INDEX has builds for CPUs; those of PyPI bring gigabytes of CUDA along
+# TORCH_INDEX has builds for CPUs; PyPI's for Linux bring gigabytes of CUDA along, and come only
+# where that index does not answer within seconds
 $(TORCH_STAMP): pyproject.toml tests/torch_packages.py
-	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 or later found; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(TORCH_BIN)/python || $(PYTHON) -m venv $(TORCH_VENV)
-	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . packaging
 	$(TORCH_BIN)/python tests/torch_packages.py > $(TORCH_VENV)/packages.txt
-	-$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --retries 1 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)'
-	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check -r $(TORCH_VENV)/packages.txt
+	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --timeout 10 --retries 0 --no-deps --index-url $(TORCH_INDEX) '$(TORCH)' \
+		|| echo "$(TORCH_INDEX) does not answer; the usual index has to do"
+	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts '$(TORCH)' -r $(TORCH_VENV)/packages.txt
 	touch $@
 
 clean:

@@ -4,12 +4,15 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.data.types import Sample
+
+OPENCV_5 = int(cv2.__version__.partition(".")[0]) >= 5  # it warps with other roundings
 
 
 def add_photo(

@@ -721,7 +721,9 @@ def test_formats_of_mindspore_are_told(command: Command, weight: Path, tmp_path:
     message = one_line_error(
         *command("export", "--weight", weight, "--format", "mindir", "--output", tmp_path / "x")
     )
-    assert "mindir can only be written by MindSpore; take onnx here, or MINDYOLO_EXT" in message
+    assert (
+        "mindir can only be written by MindSpore: `--backend mindspore`; here onnx can" in message
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -1057,6 +1059,21 @@ def test_info_in_a_process_of_its_own(weight: Path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "yolo_fastestv2, 3 classes" in done.stdout
+
+
+@pytest.mark.all_cases
+def test_demo_runs_every_step_on_the_backend_of_the_command(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    for name, value in (("TRAIN_IMAGES", 8), ("VAL_IMAGES", 4), ("EPOCHS", 1), ("WANTED_AP50", -1)):
+        monkeypatch.setattr(f"mindyolo_ext.engine.demo.{name}", value)
+    monkeypatch.setenv("MINDYOLO_EXT_BACKEND", "")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    folder = tmp_path / "demo"
+    status, output = command("demo", "--backend", BACKEND, "--ranks", 1, "--save_dir", folder)
+    assert status == 0, output
+    assert output.count("\n$ ") == 5 and "boxes in the annotated pictures" in output
+    assert load_config(folder / "train" / "config.yaml").train.backend == BACKEND
 
 
 def test_doctor_names_versions_and_times_a_convolution(command: Command):

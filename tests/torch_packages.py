@@ -1,22 +1,34 @@
-"""Print what the PyTorch backend needs, tests included and MindSpore not, one requirement a line.
+"""Print what the PyTorch backend needs where MindSpore has no wheels, one requirement a line.
 
-For `make test-torch`: pip has no option to leave one dependency out.
+For `make test-torch`, which runs without MindSpore, and with NumPy 2, on any machine.
 """
 
-import re
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import requires
 
-EXTRAS = ("dev", "torch")
+from packaging.requirements import Requirement
+
+EXTRAS = ("", "dev", "torch")
+WITHOUT_MINDSPORE = {"python_version": "3.13"}
 
 
-def main() -> None:
-    for requirement in requires("mindyolo_ext") or ():
-        name, _, marker = requirement.partition(";")
-        extra = re.search(r"extra == [\"'](\w+)[\"']", marker)
-        if name.startswith("mindspore") or extra is not None and extra[1] not in EXTRAS:
-            continue
-        print(name.strip() if extra is not None else requirement)
+def requirements(environment: Mapping[str, str], extras: Iterable[str]) -> Iterator[Requirement]:
+    """What pip would install, without markers.
+
+    Args:
+        environment: values of markers that are to differ from this machine's.
+        extras: "" for what is always needed, and names of extras.
+    """
+    for extra in extras:
+        for requirement in map(Requirement, requires("mindyolo_ext") or ()):
+            marker = requirement.marker
+            is_plain = marker is None or "extra" not in str(marker)
+            if is_plain == bool(extra):
+                continue
+            if marker is None or marker.evaluate({**environment, "extra": extra}):
+                requirement.marker = None
+                yield requirement
 
 
 if __name__ == "__main__":
-    main()
+    print("\n".join(dict.fromkeys(map(str, requirements(WITHOUT_MINDSPORE, EXTRAS)))))

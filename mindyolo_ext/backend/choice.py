@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 
-from mindyolo_ext.errors import MissingPackageError, UsageError, did_you_mean
+from mindyolo_ext.errors import ConfigError, MissingPackageError, UsageError, did_you_mean
 
 VARIABLE = "MINDYOLO_EXT_BACKEND"
 BACKENDS = ("mindspore", "torch", "shapes")
@@ -41,7 +41,7 @@ def chosen(name: str, version_of: Callable[[str], str | None] = installed_versio
         or is too old.
     """
     if name and name not in BACKENDS:
-        raise UsageError(f"{VARIABLE}={name}: no such backend{did_you_mean(name, BACKENDS)}")
+        raise UsageError(f"{VARIABLE}={name}: no such backend{did_you_mean(name, INSTALL)}")
     if name == "shapes":
         return name
     present = [framework for framework in INSTALL if version_of(framework) is not None]
@@ -51,15 +51,22 @@ def chosen(name: str, version_of: Callable[[str], str | None] = installed_versio
             + " or ".join(f"`{command}`" for command in INSTALL.values())
         )
     name = name or present[0]
+    other = "".join(
+        f", or use {x}, which is installed: `--backend {x}` (or {VARIABLE}={x})"
+        for x in present
+        if x != name
+    )
     if name not in present:
-        raise MissingPackageError(f"{VARIABLE}={name}: it is not installed: `{INSTALL[name]}`")
+        raise MissingPackageError(
+            f"the backend {name} is asked for, and not installed: `{INSTALL[name]}`{other}"
+        )
     version = version_of(name) or ""
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if name == "torch" and numbers < OLDEST_TORCH:
         oldest = ".".join(str(number) for number in OLDEST_TORCH)
         raise MissingPackageError(
-            f"{VARIABLE}=torch: PyTorch {version or 'of no version'} is installed, wanted {oldest} "
-            f"or later: `{INSTALL[name]}`"
+            f"the backend torch wants PyTorch {oldest} or later, {version or 'one of no version'} "
+            f"is installed: `{INSTALL[name]}`{other}"
         )
     return name
 
@@ -77,3 +84,20 @@ def check_backend(name: str | None) -> None:
             f"backend={name!r}: this process runs on {BACKEND}; set {VARIABLE}={name} in the "
             "environment before mindyolo_ext is imported"
         )
+
+
+def running_for(recipe: str) -> str:
+    """The backend that this process runs on.
+
+    Args:
+        recipe: the one that a recipe wants (``train.backend``); empty is content with any.
+
+    Raises: ConfigError if it runs on another one.
+    """
+    if recipe not in ("", BACKEND):
+        raise ConfigError(
+            f"config: train.backend is {recipe}, but this process runs on {BACKEND}; start with "
+            f"`--backend {recipe}` (or {VARIABLE}={recipe}), or train on {BACKEND} after all with "
+            f"`--backend {BACKEND}`"
+        )
+    return BACKEND

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mindyolo_ext.backend.choice import BACKEND, VARIABLE
+from mindyolo_ext.backend.choice import BACKEND
 from mindyolo_ext.errors import DeviceError, UsageError
 
 if BACKEND == "mindspore":
@@ -25,6 +25,6 @@ def check_formats(formats: Sequence[str]) -> None:
     absent = [name for name in formats if name not in FORMATS]
     if absent:
         raise DeviceError(
-            f"export: {' and '.join(absent)} can only be written by MindSpore; take "
-            f"{', '.join(FORMATS)} here, or {VARIABLE}=mindspore"
+            f"export: {' and '.join(absent)} can only be written by MindSpore: `--backend "
+            f"mindspore`; here {', '.join(FORMATS)} can"
         )

@@ -260,7 +260,7 @@ def leaf_to_mindspore(name: str, norms: frozenset[str]) -> str | Ignored:
     """``name`` with MindSpore's leaf; convolutions and dense layers keep theirs."""
     layer, dot, leaf = name.rpartition(".")
     if leaf == COUNTER:
-        return Ignored("counts training batches; MindSpore's BatchNorm has no such counter")
+        return Ignored("counts training batches; no batch norm here has such a counter")
     if name.startswith(_STATE_PREFIXES) or name in _STATE_NAMES:
         return Ignored("state of an optimiser, not a weight")
     if leaf in TORCH_TO_MINDSPORE:

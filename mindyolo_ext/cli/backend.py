@@ -34,3 +34,11 @@ def choose(name: str | None) -> None:
             f"{VARIABLE}={name} before it starts"
         )
     os.environ[VARIABLE] = name
+
+
+def follow(recipe: str) -> None:
+    """Let this process run on the backend that a recipe names, if nothing else has chosen one:
+    neither ``--backend`` nor the environment, nor an import. The training checks what came of it.
+    """
+    if not os.environ.get(VARIABLE) and "mindyolo_ext.backend" not in sys.modules:
+        choose(recipe or None)

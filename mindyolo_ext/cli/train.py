@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mindyolo_ext.cli import backend
 from mindyolo_ext.cli.arguments import add_bool, add_machine, add_recipe, true_or_false
 from mindyolo_ext.cli.recipe import given, read_recipe, start
 
@@ -59,6 +60,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train the recipe of ``--config``."""
     config = _recipe(options)
+    backend.follow(config.train.backend)
     start(options, config.train.seed, config.to_yaml())
     from mindyolo_ext.engine.train import train as run
 
@@ -69,6 +71,7 @@ def _recipe(options: argparse.Namespace) -> "Config":
     """The recipe with all flags; ``--set`` wins over the others."""
     flags = given(
         options,
+        backend="train.backend",
         epochs="train.epochs",
         per_batch_size="train.per_batch_size",
         run_eval="train.run_eval",

@@ -286,6 +286,11 @@ class DistillConfig(Section):
 class TrainConfig(Section):
     """Training."""
 
+    backend: Literal["", "mindspore", "torch"] = option(
+        "",
+        "Framework that trains. The recipe that a run saves names the one it ran on.",
+        empty="the one that `--backend` or the environment names, else what is installed",
+    )
     epochs: int = option(300, "Passes over the training images.", least=1)
     per_batch_size: int = option(16, "Images per step and rank.", least=1)
     loss: dict[str, Any] = option(

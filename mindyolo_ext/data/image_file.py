@@ -85,9 +85,11 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
     Raises: UsageError if OpenCV has no encoder for the suffix; WriteError if the disk refuses.
     """
     path = Path(path)
-    suffix = ".jpg" if path.suffix.lower() in _JPEG_SUFFIXES else path.suffix
+    is_jpeg = path.suffix.lower() in _JPEG_SUFFIXES
+    suffix = ".jpg" if is_jpeg else path.suffix
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality] if is_jpeg else []
     try:
-        done, data = cv2.imencode(suffix, image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        done, data = cv2.imencode(suffix, image, settings)
     except cv2.error:
         done = False
     if not done:

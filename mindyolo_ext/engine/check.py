@@ -4,6 +4,9 @@ The reader of recipes loads no framework, so it cannot check them. Training, eva
 drawing of assignments call ``check_recipe`` before they load data or compile anything.
 """
 
+from dataclasses import replace
+
+from mindyolo_ext.backend.choice import running_for
 from mindyolo_ext.config import Config
 from mindyolo_ext.data.pipeline import check_steps
 from mindyolo_ext.engine.stages import all_augmentations, all_losses
@@ -31,3 +34,12 @@ def check_recipe(config: Config) -> None:
     load_augmentations()
     for steps in all_augmentations(config):
         check_steps(steps)
+
+
+def on_this_backend(config: Config) -> Config:
+    """``config`` with the backend that this process runs on.
+
+    Raises: ConfigError if the recipe wants another one.
+    """
+    present = running_for(config.train.backend)
+    return replace(config, train=replace(config.train, backend=present))

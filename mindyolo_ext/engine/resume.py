@@ -47,6 +47,7 @@ _COMPARED_ELSEWHERE = (
     "input.",
     "data.class_names",
     "data.num_classes",
+    "train.backend",
     "train.per_batch_size",
 )
 _ONE_VALUE = ("data.train", "data.val", "model.keywords", "train.loss")
@@ -148,7 +149,8 @@ def differences(before: Config, now: Config, family: str) -> list[Difference]:
     """The settings of two recipes that are not the same, in the order of the recipe.
 
     Names and keywords of the model, the input and the classes are left out; the checkpoint says
-    what they came to. So is the batch size, of which the run warns together with the ranks.
+    what they came to. So are the backend, and the batch size with the ranks, of which the run
+    itself warns.
 
     Args:
         family: of the model, whose loss a recipe without one means.

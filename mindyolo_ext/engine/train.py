@@ -53,7 +53,7 @@ from mindyolo_ext.engine.build import (
     start_from,
     training_pipeline,
 )
-from mindyolo_ext.engine.check import check_recipe
+from mindyolo_ext.engine.check import check_recipe, on_this_backend
 from mindyolo_ext.engine.classes import as_in_training, start_order
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.in_force import loss_scaler_in_force, text_in_force
@@ -119,6 +119,7 @@ class _Run:
         suffix = "." + config.train.checkpoint_format
         self.last_path = folder / "weights" / f"last{suffix}"
         self.best_path = folder / "weights" / f"best{suffix}"
+        config = on_this_backend(config)
         self._check_folder(resume)
         check_recipe(config)
         before = PreviousRun(self.last_path) if resume else None

@@ -10,9 +10,12 @@ from helpers import REPOSITORY
 
 from mindyolo_ext.backend import choice
 from mindyolo_ext.backend.choice import BACKEND, check_backend, chosen, installed_version
-from mindyolo_ext.cli.backend import BACKENDS, VARIABLE, choose
-from mindyolo_ext.errors import UserError
+from mindyolo_ext.cli.backend import BACKENDS, VARIABLE, choose, follow
+from mindyolo_ext.config import Config, override
+from mindyolo_ext.engine.check import on_this_backend
+from mindyolo_ext.errors import ConfigError, UserError
 
+OTHER = next(name for name in BACKENDS if name != BACKEND)
 BOTH = {"mindspore": "2.9.0", "torch": "2.4.0+cpu"}
 
 
@@ -41,12 +44,19 @@ def test_backends_by_name_and_by_what_is_installed(
         (
             "torch",
             {"mindspore": "2.9.0"},
-            "=torch: it is not installed: `pip install 'torch>=2.4'`",
+            "torch is asked for, and not installed: `pip install 'torch>=2.4'`, or use mindspore, "
+            "which is installed: `--backend mindspore`",
         ),
-        ("mindspore", {"torch": "2.9.0"}, "=mindspore: it is not installed: `pip install mindspo"),
-        ("torch", {"torch": "2.3.1"}, "PyTorch 2.3.1 is installed, wanted 2.4 or later: `pip ins"),
-        ("", {"torch": "1.13.1"}, "PyTorch 1.13.1 is installed, wanted 2.4 or later: `pip install"),
-        ("torch", {"torch": ""}, "PyTorch of no version is installed, wanted 2.4 or later"),
+        (
+            "mindspore",
+            {"torch": "2.9.0"},
+            "mindspore is asked for, and not installed: `pip install",
+        ),
+        ("mindspore", {"torch": "2.9.0"}, ", or use torch, which is installed: `--backend torch`"),
+        ("torch", {"torch": "2.3.1"}, "wants PyTorch 2.4 or later, 2.3.1 is installed: `pip ins"),
+        ("torch", {"torch": "2.3.1", "mindspore": "2.9.0"}, "or use mindspore, which is installed"),
+        ("", {"torch": "1.13.1"}, "wants PyTorch 2.4 or later, 1.13.1 is installed: `pip install"),
+        ("torch", {"torch": ""}, "wants PyTorch 2.4 or later, one of no version is installed"),
     ],
 )
 def test_what_cannot_be_used_is_told(name: str, installed: dict[str, str], message: str) -> None:
@@ -62,15 +72,14 @@ def test_versions_are_read_without_an_import() -> None:
 
 def test_a_process_keeps_the_backend_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "")
-    other = next(name for name in BACKENDS if name != BACKEND)
     check_backend(None)
     check_backend(BACKEND)
-    with pytest.raises(UserError, match=f"{BACKEND}; set {VARIABLE}={other} in the environment"):
-        check_backend(other)
+    with pytest.raises(UserError, match=f"{BACKEND}; set {VARIABLE}={OTHER} in the environment"):
+        check_backend(OTHER)
     choose(BACKEND)
     assert os.environ[VARIABLE] == BACKEND
-    with pytest.raises(UserError, match=f"--backend {other}: this process runs on {BACKEND} alr"):
-        choose(other)
+    with pytest.raises(UserError, match=f"--backend {OTHER}: this process runs on {BACKEND} alr"):
+        choose(OTHER)
 
 
 def test_every_verb_takes_the_backend_before_it_imports_one(tmp_path: Path) -> None:
@@ -97,3 +106,38 @@ def test_the_command_line_offers_the_backends_that_there_are() -> None:
     """It has their names of its own, because importing ``choice`` makes the choice."""
     assert choice.VARIABLE == VARIABLE
     assert {*BACKENDS, "shapes"} == set(choice.BACKENDS)
+
+
+def test_a_recipe_gets_the_backend_that_runs() -> None:
+    for wanted in ("", BACKEND):
+        config = override(Config(), [f"train.backend='{wanted}'"])
+        assert on_this_backend(config).train.backend == BACKEND
+
+
+def test_a_recipe_of_the_other_backend_is_refused() -> None:
+    config = override(Config(), [f"train.backend={OTHER}"])
+    message = (
+        f"train.backend is {OTHER}, but this process runs on {BACKEND}; start with `--backend "
+        f"{OTHER}` .*, or train on {BACKEND} after all with `--backend {BACKEND}`"
+    )
+    with pytest.raises(ConfigError, match=message):
+        on_this_backend(config)
+
+
+@pytest.mark.parametrize(
+    ("named", "recipe", "wanted"),
+    [
+        ("", "torch", "torch"),
+        ("", "mindspore", "mindspore"),
+        ("", "", ""),
+        ("torch", "mindspore", "torch"),
+        ("mindspore", "", "mindspore"),
+    ],
+)
+def test_a_recipe_chooses_the_backend_if_nothing_else_did(
+    monkeypatch: pytest.MonkeyPatch, named: str, recipe: str, wanted: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "mindyolo_ext.backend")
+    monkeypatch.setenv(VARIABLE, named)
+    follow(recipe)
+    assert os.environ[VARIABLE] == wanted

@@ -56,7 +56,7 @@ def test_a_launcher_of_the_other_framework_is_told(monkeypatch):
 
 @pytest.mark.needs_torch
 def test_ascend_is_mindspores():
-    with pytest.raises(DeviceError, match="Ascend: the PyTorch backend .*MINDYOLO_EXT_BACKEND=min"):
+    with pytest.raises(DeviceError, match="Ascend: the PyTorch backend .*`--backend mindspore`"):
         launch.start("Ascend")
 
 

@@ -17,7 +17,7 @@ from mindyolo_ext.errors import CheckpointError
 
 GOLDEN = DEFAULT_GOLDEN / "yolo_fastestv2"
 OFFICIAL = GOLDEN / "official_format_yolo_fastestv2.pth"
-COUNTER_REASON = "counts training batches; MindSpore's BatchNorm has no such counter"
+COUNTER_REASON = "counts training batches; no batch norm here has such a counter"
 
 
 @pytest.fixture(scope="module")

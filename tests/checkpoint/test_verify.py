@@ -18,6 +18,7 @@ from mindyolo_ext.checkpoint.verify import Difference, VerifyReport, seeded_imag
 from mindyolo_ext.errors import CheckpointError
 
 GOLDEN = DEFAULT_GOLDEN / "yolo_fastestv2"
+pytestmark = pytest.mark.usefixtures("quiet_logging")
 OFFICIAL = GOLDEN / "official_format_yolo_fastestv2.pth"
 CASE = GOLDEN / "yolo_fastestv2" / "case_seed0.npz"
 
@@ -69,6 +70,15 @@ def test_a_changed_weight_is_found(checkpoint, tmp_path):
     )
     assert "DIFFERENT" in report.table()
     assert "<-- too far" in report.table()
+
+
+def test_the_command(command, checkpoint, tmp_path):
+    status, output = command("verify", checkpoint, "--arrays", CASE)
+    assert status == 0 and "equal (tolerance 0.0001" in output
+    status, output = command(
+        "verify", changed(checkpoint, tmp_path / "y.ckpt"), "--arrays", CASE, "--log_level", "INFO"
+    )
+    assert status == 1 and "differences are larger than the tolerances" in output
 
 
 def test_photos(tmp_path, shared):

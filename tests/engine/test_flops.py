@@ -7,9 +7,17 @@ from mindyolo_ext.backend import Tensor, nn, ops
 from mindyolo_ext.backend.mode import eager, is_eager
 from mindyolo_ext.backend.observe import watched_convolutions
 from mindyolo_ext.engine.flops import RoutedGflops, gflops, routed_gflops
-from mindyolo_ext.models.registry import create_model
+from mindyolo_ext.models.registry import create_model, families
 
 pytestmark = pytest.mark.graph
+# Operations for one image of 64 x 96 and 3 classes, which no backend may count otherwise
+OPERATIONS = {
+    "dy_yolov7_w0125": 49_315_284,
+    "gold_yolo_n": 180_578_176,
+    "simple_yolo_resnet18": 301_708_800,
+    "yolo_fastestv2": 10_217_664,
+    "yolox_nano": 35_862_528,
+}
 
 
 def test_parts_of_a_toy_by_hand():
@@ -112,3 +120,13 @@ def test_the_mean_follows_the_share():
         == (parts.easy, parts.hard, 5.0)
         == (3.0, 7.0, 5.0)
     )
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_backend_counts_the_same(name: str):
+    counted = gflops(create_model(name, 3), (64, 96)) * 1e9
+    assert counted == pytest.approx(OPERATIONS[name], abs=0.5, rel=0)
+
+
+def test_the_smallest_model_of_every_family_is_counted():
+    assert set(OPERATIONS) == {record.smallest for record in families().values()}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mindyolo_ext.backend import launch
+from mindyolo_ext.backend import BACKEND, launch
+from mindyolo_ext.backend.choice import INSTALL
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, config_from_mapping, load_config, override
@@ -50,8 +51,12 @@ def checkpoint(path: Path, names: list[str], **more: object) -> Path:
     return path
 
 
-def finished(folder: Path, config: Config, names: list[str]) -> Path:
-    """The last checkpoint of a run that has done all epochs of ``config``."""
+def finished(folder: Path, config: Config, names: list[str], **more: object) -> Path:
+    """The last checkpoint of a run that has done all epochs of ``config``.
+
+    Args:
+        more: further entries of its state.
+    """
     state = {
         "updates": 8,
         "best_epoch": -1,
@@ -59,6 +64,7 @@ def finished(folder: Path, config: Config, names: list[str]) -> Path:
         "world_size": 1,
         "per_batch_size": config.train.per_batch_size,
         "config": config.to_yaml(),
+        **more,
     }
     return checkpoint(
         folder / "weights" / "last.ckpt",
@@ -84,6 +90,22 @@ def test_fine_tuning_takes_the_order_of_the_checkpoint(config, tmp_path, caplog)
             names[::-1][label] for label in run.dataset.labels(index)
         ]
     assert load_config(tmp_path / "run" / "config.yaml").data.class_names == names[::-1]
+
+
+def test_the_backend_is_recorded(config, tmp_path):
+    _Run(config, tmp_path, False)
+    for name in ("config.yaml", "in_force.yaml"):
+        assert load_config(tmp_path / name).train.backend == BACKEND
+
+
+def test_a_run_of_another_backend_goes_on_and_says_so(config, tmp_path, caplog):
+    other = next(name for name in INSTALL if name != BACKEND)
+    begun = override(config, ["train.epochs=1", f"train.backend={other}"])
+    finished(tmp_path, begun, names_of(config, tmp_path), backend=other)
+    run = _Run(override(config, [f"train.backend={BACKEND}"]), tmp_path, True)
+    assert run.first_epoch == 1 and not run.is_over
+    assert f"resuming on {BACKEND}, the run was on {other}: it goes on, but not bit" in caplog.text
+    assert load_config(tmp_path / "config.yaml").train.backend == BACKEND
 
 
 def test_a_finished_run_is_left_as_it_is(config, tmp_path, caplog):

@@ -170,7 +170,8 @@ def test_classes_images_and_scores():
     result = evaluate_voc(found, targets, NAMES)
     assert [c.ap for c in result.per_class[:2]] == [0.5, 1.0]
     assert math.isnan(result.per_class[2].ap) and result.ap == 0.75
-    assert evaluate_voc(found[::-1], targets[::-1], NAMES) == result
+    # as texts, because NaN equals nothing
+    assert repr(evaluate_voc(found[::-1], targets[::-1], NAMES)) == repr(result)
 
 
 def test_inverted_boxes_are_false_alarms():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mindyolo_ext.backend.choice import VARIABLE
 from mindyolo_ext.backend.on_torch.compiled import Compiled
 from mindyolo_ext.backend.on_torch.nn import Cell
 from mindyolo_ext.backend.on_torch.values import Tensor
@@ -67,6 +68,6 @@ def _restore_inputs(path: Path, inputs: Mapping[str, np.ndarray]) -> None:
 def load_mindir(path: str | Path) -> Compiled:
     """Raises: DeviceError, because MindIR is MindSpore's own format."""
     raise DeviceError(
-        f"{path}: MindIR files need MindSpore; MINDYOLO_EXT_BACKEND=mindspore takes it, and ONNX "
-        "files run everywhere"
+        f"{path}: MindIR files need MindSpore: start with {VARIABLE}=mindspore, or use ONNX files, "
+        "which run everywhere"
     )

@@ -36,8 +36,8 @@ def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
     """
     if device_target == "Ascend":
         raise DeviceError(
-            "--device_target Ascend: the PyTorch backend does not serve it; take MindSpore's with "
-            "MINDYOLO_EXT_BACKEND=mindspore"
+            "--device_target Ascend: the PyTorch backend does not serve it; MindSpore does, with "
+            "`--backend mindspore`"
         )
     if launcher == "msrun":
         raise DeviceError(

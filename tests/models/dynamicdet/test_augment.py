@@ -11,7 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import Golden
-from photos import add_photo, assert_boxes_follow, blocks, made_sample, one_photo, plain_photos
+from photos import (
+    OPENCV_5,
+    add_photo,
+    assert_boxes_follow,
+    blocks,
+    made_sample,
+    one_photo,
+    plain_photos,
+)
 
 from mindyolo_ext.data.augment import canvas
 from mindyolo_ext.data.augment.color import hsv
@@ -128,12 +136,12 @@ def test_every_case_equals_the_original(stored: dict[str, np.ndarray], photos: D
         difference = np.abs(
             got.image[:, :, ::-1].transpose(2, 0, 1).astype(int) - stored[f"image_{number}"]
         )
-        # equal with OpenCV 4.11; others round a resized pixel or draw an outline's border otherwise
+        # equal with OpenCV 4.11; others round a resized pixel or draw an outline otherwise;
+        # 5.0 warps otherwise: at most 12 grey levels, 0.14 on average, 0.015 % of pixels above 8
         far = difference > 8
-        assert far.mean() <= (0.01 if case["kind"][2] else 0) and difference[~far].mean() < 0.02, (
-            number,
-            case["kind"],
-        )
+        most_far, limit = (3e-4, 0.16) if OPENCV_5 else (0, 0.02)
+        assert far.mean() <= (0.01 if case["kind"][2] else most_far), (number, case["kind"])
+        assert difference[~far].mean() < limit, (number, case["kind"])
         assert got.boxes.dtype == np.float32
         rows, wanted = targets_of(got), stored[f"rows_{number}"]
         assert rows.shape == wanted.shape, (number, case["kind"])

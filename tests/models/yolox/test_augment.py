@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import Golden
-from photos import add_photo, one_photo
+from photos import OPENCV_5, add_photo, one_photo
 
 from mindyolo_ext.data.augment.registry import AugmentContext
 from mindyolo_ext.data.collector import Collector
@@ -152,8 +152,10 @@ def test_every_case_equals_the_original(stored: dict[str, np.ndarray], photos: D
     for number, case in enumerate(cases):
         got, wanted = augmented(case, photos), stored[f"labels_{number}"]
         difference = np.abs(got.image.transpose(2, 0, 1).astype(int) - stored[f"image_{number}"])
-        # OpenCV 4.10 and 4.11 agree on every pixel; others may round a resized one the other way
-        assert difference.max() <= 8 and difference.mean() < 0.02, (
+        # OpenCV 4.10 and 4.11 agree on every pixel; 5.0 warps with other roundings (at most 7 grey
+        # levels, 0.040 on average), others may round a resized one the other way
+        limit = 0.05 if OPENCV_5 else 0.02
+        assert difference.max() <= 8 and difference.mean() < limit, (
             number,
             case,
             difference.max(),

