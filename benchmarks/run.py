@@ -8,7 +8,8 @@ file.
 
 Absolute times say little on another machine, so every row is a pair: ours, peer, ours, peer, ... in
 two processes that live through the case. While one computes the other is halted (SIGSTOP), and both
-are bound to the same processors.
+are bound to the same processors. ``MINDYOLO_EXT_BACKEND=torch`` times this project's PyTorch
+backend, into sections of their own.
 """
 
 import argparse
@@ -39,9 +40,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
+from mindyolo_ext.backend.choice import BACKEND  # noqa: E402
 from mindyolo_ext.models.gold_yolo.variants import T4  # noqa: E402
 from mindyolo_ext.models.registry import families, family  # noqa: E402
 
+ON_TORCH = BACKEND == "torch"
+OURS = "our PyTorch backend" if ON_TORCH else "MindSpore graph"
 RECIPE = str(ROOT / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml")
 YOLOX_TINY, YOLOX_S = (
     str(ROOT / "configs" / "yolox" / f"yolox-{scale}.yaml") for scale in ("tiny", "s")
@@ -141,16 +145,31 @@ def main() -> int:
             contextlib.ExitStack() as stack,
         ):
             bench = Bench(options, Path(folder), stack)
-            logger.info("== %s", name)
+            title = f"{name}_on_torch" if ON_TORCH else name
+            logger.info("== %s", title)
             try:
-                section = measured_section(name, bench, CASES[name])
+                section = measured_section(title, bench, CASES[name])
             except Skipped as reason:
-                section = Section(name, [], [f"Skipped: {reason}"], "")
+                section = Section(title, [], [f"Skipped: {reason}"], "")
         logger.info("%s\n", section.markdown())
         sections.append(section)
         if options.out:
             write_sections(options.out, sections)
     return 0
+
+
+def wanted(of_mindspore: float) -> float:
+    """The largest ratio to the original that is wanted; on its own framework, none above 1."""
+    return 1.0 if ON_TORCH else of_mindspore
+
+
+def first_step(seconds: float, most: float) -> str:
+    """A note on the time until a training has done a step; ``most`` of MindSpore's is wanted."""
+    if ON_TORCH:
+        return f"Our first step: {seconds:.1f} s (wanted: at most 5 s)."
+    return (
+        f"Our first step, its compilation included: {seconds:.1f} s (wanted: at most {most:g} s)."
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -234,10 +253,10 @@ def forward(bench: Bench) -> tuple[list[Row], list[str]]:
         times = bench.interleave({"ours": (ours, "forward"), "peer": (theirs, "forward")})
         rows.append(
             Row(
-                f"batch {batch}, MindSpore graph / PyTorch eager",
+                f"batch {batch}, {OURS} / PyTorch eager",
                 times["ours"],
                 times["peer"],
-                target=1.2,
+                target=wanted(1.2),
                 note=f"largest difference of outputs {worst:.1e}",
             )
         )
@@ -276,10 +295,10 @@ def yolox_forward(bench: Bench) -> tuple[list[Row], list[str]]:
         times = bench.interleave({name: (worker, "forward") for name, worker in workers.items()})
         rows += [
             Row(
-                f"{what}, MindSpore graph / PyTorch eager",
+                f"{what}, {OURS} / PyTorch eager",
                 times["ours"],
                 times["peer"],
-                target=1.2,
+                target=wanted(1.2),
                 note=f"largest difference of outputs {worst:.1e}",
             ),
             *_onnx_rows(what, times),
@@ -296,7 +315,15 @@ def train_step(bench: Bench) -> tuple[list[Row], list[str]]:
     note, _ = _prepare_train_step(bench, FASTESTV2_TRAINING, ours, theirs)
     times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
     return (
-        [Row(f"batch {BATCH}, 352 x 352", times["ours"], times["peer"], target=1.5, note=note)],
+        [
+            Row(
+                f"batch {BATCH}, 352 x 352",
+                times["ours"],
+                times["peer"],
+                target=wanted(1.5),
+                note=note,
+            )
+        ],
         [
             f"Forward, matching, loss, backward, SGD with momentum and decay. {BOXES_PER_PICTURE} "
             f"boxes per picture; ours pads them to {FASTESTV2_TRAINING.padded_boxes}, as the COCO "
@@ -315,7 +342,7 @@ def yolox_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
         f"parameter, moving average of all weights and statistics. {BOXES_PER_PICTURE} boxes per "
         f"picture, padded to {YOLOX_TRAINING.padded_boxes} on both sides; the original cuts the "
         "padding off, picture by picture.",
-        f"Our first step, its compilation included: {seconds:.1f} s (wanted: at most 40 s).",
+        first_step(seconds, 40),
     ]
     if bench.options.mindyolo_repo:
         mindyolo = bench.mindyolo()
@@ -336,10 +363,10 @@ def yolox_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
     times, what = bench.interleave(tasks), "yolox_tiny, batch 4, 416 x 416"
     rows = [
         Row(
-            f"{what}, MindSpore graph / PyTorch eager",
+            f"{what}, {OURS} / PyTorch eager",
             times["ours"],
             times["peer"],
-            target=1.9,
+            target=wanted(1.9),
             note=note,
         )
     ]
@@ -369,10 +396,10 @@ def gold_yolo_forward(bench: Bench) -> tuple[list[Row], list[str]]:
         what = weights["model"]
         rows += [
             Row(
-                f"{what}, MindSpore graph / PyTorch eager",
+                f"{what}, {OURS} / PyTorch eager",
                 times["ours"],
                 times["peer"],
-                target=1.2,
+                target=wanted(1.2),
                 note=f"largest difference of outputs {worst:.1e}",
             ),
             *_onnx_rows(what, times),
@@ -431,10 +458,10 @@ def _gold_yolo_step(
     times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
     row = Row(
         f"gold_yolo_n, {what}, batch {training.batch}, {training.side} x {training.side}, "
-        "MindSpore graph / PyTorch eager",
+        f"{OURS} / PyTorch eager",
         times["ours"],
         times["peer"],
-        target=1.5,
+        target=wanted(1.5),
         note=note,
     )
     return [row], [
@@ -442,7 +469,7 @@ def _gold_yolo_step(
         f"{BOXES_PER_PICTURE} boxes per picture; ours pads them to {training.padded_boxes}, as the "
         "COCO recipe does, the original to the most that a picture of the batch has. Drop-path is "
         "on, but not in the first step, whose losses are compared.",
-        f"Our first step, its compilation included: {seconds:.1f} s (wanted: at most 90 s).",
+        first_step(seconds, 90),
     ]
 
 
@@ -472,10 +499,10 @@ def dynamicdet_forward(bench: Bench) -> tuple[list[Row], list[str]]:
             what = f"{name}, {route} image"
             rows += [
                 Row(
-                    f"{what}, MindSpore graphs / PyTorch eager",
+                    f"{what}, {OURS} / PyTorch eager",
                     times["ours"],
                     times["peer"],
-                    target=1.2,
+                    target=wanted(1.2),
                     note=f"largest difference of outputs {worst:.1e}",
                 ),
                 *_onnx_rows(what, times),
@@ -545,11 +572,11 @@ def _training_steps(
         times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
         rows.append(
             Row(
-                f"{name}, batch {training.batch}, {training.side} x {training.side}, MindSpore "
-                "graph / PyTorch eager",
+                f"{name}, batch {training.batch}, {training.side} x {training.side}, "
+                f"{OURS} / PyTorch eager",
                 times["ours"],
                 times["peer"],
-                target=1.5,
+                target=wanted(1.5),
                 note=note,
             )
         )
@@ -692,13 +719,18 @@ def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
         bench.program_repeats,
     )
     rows = [
-        Row("evaluation alone, processes already warm", inside["ours"], inside["peer"], target=1.0),
-        Row("whole program", whole["ours"], whole["peer"], target=1.0),
+        Row(
+            "evaluation alone, processes already warm",
+            inside["ours"],
+            inside["peer"],
+            target=wanted(1.0),
+        ),
+        Row("whole program", whole["ours"], whole["peer"], target=wanted(1.0)),
         Row(
             "whole program, graphs from `--compile_cache`",
             whole["cached"],
             whole["peer"],
-            target=1.0,
+            target=wanted(1.0),
         ),
     ]
     shown = ["; ".join(f"{k} {v:.4f}" for k, v in m.items()) for m in metrics]
@@ -738,7 +770,7 @@ def pipeline(bench: Bench) -> tuple[list[Row], list[str]]:
     rate = [1 / sorted(v)[len(v) // 2] for v in (loader, peer, step)]
     return (
         [
-            Row("per picture, our loader / our training step", loader, step, target=1.0),
+            Row("per picture, our loader / our training step", loader, step, target=wanted(1.0)),
             Row("per picture, our loader / the original's", loader, peer),
         ],
         [
@@ -841,9 +873,7 @@ def _onnx_rows(what: str, times: dict[str, list[float]]) -> list[Row]:
     """The exported file beside the original and beside our graph."""
     return [
         Row(f"{what}, exported ONNX in ONNX Runtime / PyTorch eager", times["onnx"], times["peer"]),
-        Row(
-            f"{what}, exported ONNX in ONNX Runtime / MindSpore graph", times["onnx"], times["ours"]
-        ),
+        Row(f"{what}, exported ONNX in ONNX Runtime / {OURS}", times["onnx"], times["ours"]),
     ]
 
 
