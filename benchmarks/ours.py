@@ -30,7 +30,6 @@ from mindyolo_ext.contracts import StepClock, Stepped
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.engine.build import (
     load_model,
-    load_teacher,
     new_model,
     new_trainable,
     split_dataset,
@@ -250,7 +249,7 @@ class Ours(Tasks):
         model, _ = load_model(checkpoint)
         optimizer, decay = config.train.optimizer, config.train.ema_decay
         trainable = new_trainable(
-            model, config.train.loss, load_teacher(teacher, model) if teacher else None
+            model, config.train.loss, load_model(teacher)[0] if teacher else None
         )
         groups = parameter_groups(trainable, optimizer.groups, optimizer.weight_decay)
         if half:

@@ -87,9 +87,8 @@ def assign(
         steps if augment else [], model.input_spec, dataset, seed=config.train.seed
     )
     samples = _with_boxes(pipeline, indices)
-    teacher = (
-        load_teacher(config.train.distill.teacher, model) if config.train.distill.teacher else None
-    )
+    source = config.train.distill.teacher
+    teacher = load_teacher(source, model, dataset) if source else None
     run = Compiled(MatchesAndBoxes(new_trainable(model, loss, teacher)))
     most = padded_count(max(len(targets_of(sample)) for sample in samples.values()))
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ refuses.
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,32 @@ def test_augmented_pictures_are_those_of_the_first_epoch(
         np.testing.assert_array_equal(picture.boxes, wanted.boxes)
         flipped += (picture.image != plain).any()
     assert 0 < flipped < 5
+
+
+def test_a_network_that_learns_from_a_teacher(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    found = drawn(monkeypatch)
+    teacher = create_model("gold_yolo_n", 3, form="fuse_ab", input_size=(64, 96))
+    metadata = CheckpointMetadata(
+        "gold_yolo_n",
+        3,
+        class_names=list(dataset.class_names),
+        input_spec=teacher.input_spec,
+        architecture=teacher.architecture,
+    )
+    save_checkpoint(tmp_path / "teacher.ckpt", parameter_values(teacher), metadata)
+    learns = replace(
+        config,
+        model=replace(config.model, name="gold_yolo_n", keywords={"form": "distill"}),
+        train=replace(
+            config.train,
+            loss={"name": "gold_yolo_distill_loss"},
+            distill=replace(config.train.distill, teacher=str(tmp_path / "teacher.ckpt")),
+        ),
+    )
+    assign(learns, [1], tmp_path, dataset=dataset)
+    assert found[0][0].matches.sum() > 0
 
 
 def test_the_verb_writes_pictures_and_tables(
