@@ -68,3 +68,19 @@ def test_devices_that_pytorch_does_not_serve_here(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(DeviceError, match="is to use GPU 1, but there are 1; start as many"):
         on_torch.configure("GPU", device_number=None, graph_mode=True, compile_cache=None)
+
+
+@pytest.mark.needs_torch
+def test_a_build_without_a_gpu_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(DeviceError, match="finds no GPU; install a build .*--device_target CPU"):
+        launch.configure("GPU", device_number=None, graph_mode=True, compile_cache=None)
+
+
+@pytest.mark.needs_mindspore
+def test_a_device_that_mindspore_lacks_says_what_to_do() -> None:
+    from mindyolo_ext.backend.on_mindspore.launch import _not_installed
+
+    message = _not_installed("GPU", "'CPU'")
+    assert "install them, take `--backend torch` with PyTorch for CUDA, or use --dev" in message
+    assert "install them, or use --device_target CPU" in _not_installed("Ascend", "'CPU'")
