@@ -1065,7 +1065,13 @@ def test_info_in_a_process_of_its_own(weight: Path):
 def test_demo_runs_every_step_on_the_backend_of_the_command(
     command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    for name, value in (("TRAIN_IMAGES", 8), ("VAL_IMAGES", 4), ("EPOCHS", 1), ("WANTED_AP50", -1)):
+    for name, value in {
+        "TRAIN_IMAGES": 8,
+        "VAL_IMAGES": 4,
+        "EPOCHS": 1,
+        "GLOBAL_BATCH": 4,
+        "WANTED_AP50": -1,
+    }.items():
         monkeypatch.setattr(f"mindyolo_ext.engine.demo.{name}", value)
     monkeypatch.setenv("MINDYOLO_EXT_BACKEND", "")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

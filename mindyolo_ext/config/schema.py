@@ -341,6 +341,16 @@ class TrainConfig(Section):
     amp_dtype: Literal["float16", "bfloat16"] = option(
         "float16", "The half precision of `amp_level`; bfloat16 needs no loss scaler."
     )
+    channels_last: bool = option(
+        False,
+        "PyTorch: maps lie in memory pixel by pixel, which GPUs like in half precision. MindSpore "
+        "chooses by itself.",
+    )
+    compile: bool = option(
+        False,
+        "PyTorch: `torch.compile` the training step, which takes a C++ compiler and minutes. "
+        "MindSpore compiles always.",
+    )
     loss_scaler: Literal["auto", "none", "static", "dynamic"] = option(
         "auto",
         "Scaling of the loss against underflow in float16; auto is dynamic where `amp_level` "

@@ -16,7 +16,7 @@ import numpy as np
 
 from mindyolo_ext import progress
 from mindyolo_ext.atomic import replacing, write_text
-from mindyolo_ext.backend import BACKEND, precision
+from mindyolo_ext.backend import BACKEND, precision, tuning
 from mindyolo_ext.backend.distributed import (
     barrier,
     check_same_weights,
@@ -239,6 +239,8 @@ class _Run:
                 self.world.size,
             )
         precision.apply(model, settings.amp_level, settings.amp_dtype)
+        if settings.channels_last:
+            tuning.use_channels_last(model)
         return model
 
     def _load_teacher(self) -> Model | None:
@@ -252,6 +254,8 @@ class _Run:
         if settings.freeze_bn:
             freeze_batch_norm(teacher)
         precision.apply(teacher, settings.amp_level, settings.amp_dtype)
+        if settings.channels_last:
+            tuning.use_channels_last(teacher)
         return teacher
 
     def _largest_sample(self) -> int:
@@ -314,6 +318,8 @@ class _Run:
     def _build_step(self, loss: dict) -> TrainStep:
         settings = self.config.train
         self.trainable = new_trainable(self.model, loss, self.teacher)
+        if settings.compile:
+            tuning.compile_cells(self.trainable)
         optimizer, global_batch = settings.optimizer, settings.per_batch_size * self.world.size
         decay = weight_decay(optimizer, global_batch)
         groups = parameter_groups(self.trainable, optimizer.groups, decay)

@@ -121,3 +121,12 @@ def test_two_ranks_on_one_gpu(monkeypatch):
     monkeypatch.setattr(on_torch.distributed, "init_process_group", duplicate)
     with pytest.raises(DeviceError, match="NCCL wants a GPU for every rank: start as many .*-L"):
         on_torch.join()
+
+
+@pytest.mark.needs_mindspore
+def test_a_device_that_mindspore_lacks_says_what_to_do() -> None:
+    from mindyolo_ext.backend.on_mindspore.launch import _not_installed
+
+    message = _not_installed("GPU", "'CPU'")
+    assert "install them, take `--backend torch` with PyTorch for CUDA, or use --dev" in message
+    assert "install them, or use --device_target CPU" in _not_installed("Ascend", "'CPU'")

@@ -113,7 +113,7 @@ def _not_installed(device_target: str, supported: str) -> str:
         supported: devices in MindSpore's message, such as ``'CPU'``.
     """
     devices = re.findall(r"\w+", supported)
-    cuda = ", `--backend torch` with PyTorch's for CUDA," if device_target == "GPU" else ""
+    cuda = " take `--backend torch` with PyTorch for CUDA," if device_target == "GPU" else ""
     return (
         f"--device_target {device_target}: MindSpore {ms.__version__} as it is installed here runs "
         f"on {' and '.join(devices)} only. For {device_target} it needs {_NEEDED[device_target]}, "

@@ -186,6 +186,7 @@ class Conv2d(Cell):
         self.pad_mode, self.padding = pad_mode, padding
         self.border = _border("Conv2d", self.kernel_size, self.stride, (pad_mode, padding))
         self.group, self.has_bias = group, has_bias
+        self.channels_last = False
         shape = (out_channels, in_channels // group, *self.kernel_size)
         fan_in = math.prod(shape[1:])
         self.weight = Parameter(_drawn(shape, fan_in) if weight_init is None else weight_init)
@@ -195,6 +196,8 @@ class Conv2d(Cell):
             self.bias = Parameter(first)
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
         weight, bias = self.in_own_dtype(self.weight, self.bias)
         return functional.conv2d(
             x, weight, bias, self.stride, self.border, self.dilation, self.group
