@@ -2,19 +2,24 @@
 
 import hashlib
 import importlib.metadata
+import logging
 import os
 from pathlib import Path
 
 from mindyolo_ext.backend import initial
 from mindyolo_ext.backend.choice import BACKEND
+from mindyolo_ext.backend.graph_options import DEFAULTS, GraphOptions
 from mindyolo_ext.backend.mpi import abort
 from mindyolo_ext.backend.processes import World, enter_world, launcher_of, world
 from mindyolo_ext.errors import DeviceError, UsageError
+
+logger = logging.getLogger("mindyolo_ext")
 
 if BACKEND == "mindspore":
     from mindyolo_ext.backend.on_mindspore.launch import (
         DEVICE_TARGETS,
         PARALLEL_COMMANDS,
+        best_device,
         configure,
         join,
         prepare,
@@ -24,6 +29,7 @@ elif BACKEND == "torch":
     from mindyolo_ext.backend.on_torch.launch import (
         DEVICE_TARGETS,
         PARALLEL_COMMANDS,
+        best_device,
         configure,
         join,
         prepare,
@@ -35,6 +41,7 @@ __all__ = [
     "World",
     "abort",
     "cache_folder",
+    "device",
     "launcher_of",
     "set_seed",
     "start",
@@ -43,61 +50,94 @@ __all__ = [
 
 
 class _State:
-    """Whether ``start`` was called before; one per process."""
+    """The device of this process after ``start``."""
 
-    started = False
+    device = ""
 
 
 def start(
-    device_target: str = "CPU",
+    device_target: str | None = None,
     *,
     is_parallel: bool = False,
     graph_mode: bool = True,
     compile_cache: str | None = None,
     seed: int | None = None,
+    options: GraphOptions = DEFAULTS,
 ) -> World:
     """Choose the device and join the other ranks, once per process.
 
     Args:
-        device_target: one of ``DEVICE_TARGETS``.
+        device_target: one of ``DEVICE_TARGETS``; None takes the one that this process has, else
+            the best that is there, and logs which.
         is_parallel: whether the processes of the launcher train together.
         graph_mode: False runs operator by operator, for debugging.
         compile_cache: folder where compiled graphs are kept for the next start.
         seed: of the numbers from which fresh weights are drawn, and of the framework's own.
+        options: how the framework is to compile.
 
-    Raises: UsageError for an unknown device; DeviceError if launcher and ``is_parallel`` disagree,
-        or the device or the other ranks cannot be reached; SystemExit at the end of the run in a
-        process that only serves the others.
+    A process among several takes the device of its number on its machine, a single one the device
+    that ``DEVICE_ID`` in the environment names, or the first.
+
+    Raises: UsageError for an unknown device or ``DEVICE_ID``; DeviceError if launcher and
+        ``is_parallel`` disagree, or the device or the other ranks cannot be reached; SystemExit at
+        the end of the run in a process that only serves the others.
     """
-    if device_target not in DEVICE_TARGETS:
+    if device_target and device_target not in DEVICE_TARGETS:
         raise UsageError(
             f"--device_target must be one of {', '.join(DEVICE_TARGETS)}, got {device_target!r}"
         )
     launcher, size = launcher_of(os.environ)
+    _check_launcher(launcher, size, is_parallel=is_parallel)
+    chosen = device_target or _State.device or best_device()
+    joins = is_parallel and not _State.device
+    prepare(chosen, launcher=launcher, joins=joins)
+    configure(
+        chosen,
+        device_number=None if size > 1 else _device_number(),
+        graph_mode=graph_mode,
+        compile_cache=compile_cache,
+        options=options,
+    )
+    if joins:
+        rank, size = join()
+        enter_world(World(rank, size, launcher))
+    if not (device_target or _State.device) and world().is_main:
+        logger.info("device: %s, the best that %s finds here (--device_target)", chosen, BACKEND)
+    _State.device = chosen
+    if seed is not None:
+        set_seed(seed)
+    return world()
+
+
+def device() -> str:
+    """The device of this process, one of ``DEVICE_TARGETS``; empty before ``start``."""
+    return _State.device
+
+
+def _check_launcher(launcher: str, size: int, *, is_parallel: bool) -> None:
+    """Raises: DeviceError if launcher and ``is_parallel`` disagree."""
     if is_parallel and launcher == "python":
+        table = (
+            ", and what RANK_TABLE_FILE names is given to msrun: --rank_table_file=FILE"
+            if "RANK_TABLE_FILE" in os.environ
+            else ""
+        )
         raise DeviceError(
-            f"--is_parallel True needs several processes: start with {PARALLEL_COMMANDS}"
+            f"--is_parallel True needs several processes: start with {PARALLEL_COMMANDS}{table}"
         )
     if size > 1 and not is_parallel:
         raise DeviceError(
             f"{launcher} started {size} processes, but --is_parallel is False: they would all do "
             "the same work. Add --is_parallel True, or start with plain python"
         )
-    joins = is_parallel and not _State.started
-    prepare(device_target, launcher=launcher, joins=joins)
-    configure(
-        device_target,
-        device_number=None if size > 1 else int(os.environ.get("DEVICE_ID", "0")),
-        graph_mode=graph_mode,
-        compile_cache=compile_cache,
-    )
-    if joins:
-        rank, size = join()
-        enter_world(World(rank, size, launcher))
-    _State.started = True
-    if seed is not None:
-        set_seed(seed)
-    return world()
+
+
+def _device_number() -> int:
+    """Which device a single process takes. Raises: UsageError for a wrong ``DEVICE_ID``."""
+    text = os.environ.get("DEVICE_ID", "0")
+    if not text.isdecimal():
+        raise UsageError(f"DEVICE_ID={text}: wanted the number of a device, 0 or more")
+    return int(text)
 
 
 def set_seed(seed: int) -> None:

@@ -36,6 +36,14 @@ def enter_world(new: World) -> None:
     _State.world = new
 
 
+def local_rank(environ: Mapping[str, str]) -> int:
+    """This process among those of its machine, inferred from environment variables."""
+    for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"):
+        if name in environ:
+            return int(environ[name])
+    return 0
+
+
 def launcher_of(environ: Mapping[str, str]) -> tuple[str, int]:
     """Launcher and number of processes, inferred from environment variables."""
     if environ.get("MS_ROLE") in ("MS_WORKER", "MS_SCHED"):

@@ -5,6 +5,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mindyolo_ext.cli.arguments import add_config, add_device
+
 if TYPE_CHECKING:
     from mindyolo_ext.contracts import Family
 
@@ -93,9 +95,7 @@ def add_recipe_verb(parser: argparse.ArgumentParser) -> None:
         default="",
         help="setting or section to explain, for example train.schedule; all if not given",
     )
-    parser.add_argument(
-        "--config", type=Path, help="print this recipe instead, merged with its parents"
-    )
+    add_config(parser, required=False, text="print this recipe instead, merged with its parents")
     parser.add_argument(
         "--set",
         action="append",
@@ -112,17 +112,39 @@ def recipe(options: argparse.Namespace) -> None:
     from mindyolo_ext.config.describe import markdown, recipe_text, table
 
     if options.config is not None:
-        text = recipe_text(load_config(options.config, options.set))
+        text = recipe_text(load_config(options.config, options.set, overlays=options.overlays))
     else:
         text = markdown() if options.markdown else table(options.key)
     logger.info("%s", text.rstrip("\n"))
 
 
-def doctor(options: argparse.Namespace) -> None:  # noqa: ARG001
-    """Print versions, device and settings."""
-    from mindyolo_ext.engine.doctor import report
+def add_doctor(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``doctor``."""
+    add_device(parser)
+    parser.add_argument(
+        "--report",
+        type=Path,
+        nargs="?",
+        const=Path("mindyolo_ext_report.json"),
+        metavar="FILE",
+        help="write versions, devices, environment and the numbers of a small training step, for "
+        "a bug report",
+    )
 
-    logger.info("\n%s", report())
+
+def doctor(options: argparse.Namespace) -> None:
+    """Print versions, device and settings, or write them with a trial of every part."""
+    if options.report is None:
+        from mindyolo_ext.engine.doctor import report
+
+        logger.info("\n%s", report(options.device_target))
+        return
+    from mindyolo_ext.backend.launch import world
+    from mindyolo_ext.engine.doctor_report import write_report
+
+    lines = write_report(options.report, options.device_target)
+    if world().is_main:
+        logger.info("%s\n%s", lines, options.report)
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:

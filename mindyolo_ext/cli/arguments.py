@@ -1,7 +1,7 @@
 """Arguments that several verbs share, and the types of their values."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,11 @@ def add_bool(
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """``--device_target``."""
-    parser.add_argument("--device_target", default="CPU", choices=DEVICES)
+    parser.add_argument(
+        "--device_target",
+        choices=DEVICES,
+        help="where networks run; without it the best device that is there, which a line names",
+    )
 
 
 def add_size(parser: argparse.ArgumentParser) -> None:
@@ -90,14 +94,38 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_recipe(parser: argparse.ArgumentParser, *, config_required: bool) -> None:
-    """``--config``, and flags for the settings that most verbs use."""
+class _Recipes(argparse.Action):
+    """The first file is the recipe, those of further uses are ``overlays`` over it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002
+        namespace: argparse.Namespace,
+        values: Path | str | Sequence[Path] | None,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        if namespace.config is None:
+            namespace.config = values
+        else:
+            namespace.overlays = [*namespace.overlays, values]
+
+
+def add_config(parser: argparse.ArgumentParser, *, required: bool, text: str = "recipe") -> None:
+    """``--config``, which ``text`` describes."""
     parser.add_argument(
         "--config",
         type=Path,
-        required=config_required,
-        help="recipe, one of configs/FAMILY/*.yaml or your own",
+        action=_Recipes,
+        required=required,
+        help=f"{text}, one of configs/FAMILY/*.yaml or your own; a second --config, such as "
+        "configs/ascend.yaml, is laid over the first",
     )
+    parser.set_defaults(overlays=[])
+
+
+def add_recipe(parser: argparse.ArgumentParser, *, config_required: bool) -> None:
+    """``--config``, and flags for the settings that most verbs use."""
+    add_config(parser, required=config_required)
     parser.add_argument(
         "--data_root", help="folder to which the recipe's data paths refer (data.root)"
     )
@@ -116,6 +144,7 @@ def add_recipe(parser: argparse.ArgumentParser, *, config_required: bool) -> Non
         choices=["float16", "bfloat16"],
         help="half precision of --ms_amp_level (train.amp_dtype)",
     )
+    add_compiler(parser)
     parser.add_argument("--conf_thres", type=float, help="lowest score (eval.conf_thres)")
     parser.add_argument("--iou_thres", type=float, help="IoU of NMS (eval.iou_thres)")
     parser.add_argument(
@@ -124,6 +153,25 @@ def add_recipe(parser: argparse.ArgumentParser, *, config_required: bool) -> Non
         default=[],
         metavar="SECTION.KEY=VALUE",
         help="any key of the recipe (`mindyolo-ext recipe` lists them); may be given several times",
+    )
+
+
+def add_compiler(parser: argparse.ArgumentParser) -> None:
+    """Options of MindSpore's compiler, called as in MindYOLO."""
+    parser.add_argument(
+        "--ms_jit_level",
+        choices=["O0", "O1", "O2"],
+        help="MindSpore's compiler (train.jit_level): by kernel, fused kernels, whole graphs",
+    )
+    add_bool(
+        parser,
+        "--ms_enable_graph_kernel",
+        "MindSpore on GPU and Ascend: fuse operators (train.graph_kernel)",
+    )
+    parser.add_argument(
+        "--precision_mode",
+        metavar="MODE",
+        help="MindSpore on Ascend: half precision of the compiler's choice (train.precision_mode)",
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli.arguments import add_device, add_recipe
-from mindyolo_ext.cli.recipe import input_size, read_recipe
+from mindyolo_ext.cli.recipe import graph_options, input_size, read_recipe
 
 if TYPE_CHECKING:
     from mindyolo_ext.config import Config
@@ -155,7 +155,7 @@ def assign(options: argparse.Namespace) -> None:
     config = read_recipe(options, extra=options.set)
     from mindyolo_ext.backend import launch
 
-    launch.start(options.device_target, seed=config.train.seed)
+    launch.start(options.device_target, seed=config.train.seed, options=graph_options(config))
     from mindyolo_ext.engine.assign import assign as run
     from mindyolo_ext.engine.assign import choose_pictures
     from mindyolo_ext.engine.build import split_dataset

@@ -68,8 +68,9 @@ def test(options: argparse.Namespace) -> None:
             *options.set,
         ],
     )
-    this = start(options, options.seed, config.to_yaml() + digest(options.weight))
+    this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.backend import precision
+    from mindyolo_ext.backend.launch import device
     from mindyolo_ext.class_match import are_known
     from mindyolo_ext.engine.build import load_model, split_dataset
     from mindyolo_ext.engine.check import check_recipe
@@ -97,7 +98,7 @@ def test(options: argparse.Namespace) -> None:
             f"{', ...' if len(dataset.class_names) > 5 else ''})"
         )
     dataset = in_order_of(metadata.class_names, dataset, owner=options.weight, data="data.val")
-    what = f"{metadata.model}, {len(dataset)} images, {options.device_target}"
+    what = f"{metadata.model}, {len(dataset)} images, {device()}"
     if this.is_main:
         logger.info("%s: %s, input %s", options.weight, what, model.input_spec.size)
         options.save_dir.mkdir(parents=True, exist_ok=True)
@@ -186,7 +187,7 @@ def thresholds(options: argparse.Namespace) -> None:
             *options.set,
         ],
     )
-    this = start(options, options.seed, config.to_yaml() + digest(options.weight))
+    this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.engine.check import check_recipe
     from mindyolo_ext.engine.thresholds import find_thresholds
 

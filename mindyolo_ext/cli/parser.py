@@ -58,7 +58,12 @@ VERBS = (
     Verb("models", about.models, about.add_models, "list all models with their sizes and terms"),
     Verb("recipe", about.recipe, about.add_recipe_verb, "explain the settings of a recipe"),
     Verb("info", about.info, about.add_info, "say what a checkpoint or exported file holds"),
-    Verb("doctor", about.doctor, None, "versions, device, settings and what was tested where"),
+    Verb(
+        "doctor",
+        about.doctor,
+        about.add_doctor,
+        "versions, device, settings and what was tested where",
+    ),
     Verb(
         "demo",
         about.demo,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mindyolo_ext.backend.graph_options import GraphOptions
     from mindyolo_ext.backend.launch import World
     from mindyolo_ext.config import Config
 
@@ -26,12 +27,15 @@ def read_recipe(options: argparse.Namespace, extra: Sequence[str] = ()) -> "Conf
         workers="data.workers",
         ms_amp_level="train.amp_level",
         amp_dtype="train.amp_dtype",
+        ms_jit_level="train.jit_level",
+        ms_enable_graph_kernel="train.graph_kernel",
+        precision_mode="train.precision_mode",
         conf_thres="eval.conf_thres",
         iou_thres="eval.iou_thres",
     )
     if options.img_size:
         texts.append(f"input.size={list(input_size(options) or ())}")
-    return load_config(options.config, [*texts, *extra])
+    return load_config(options.config, [*texts, *extra], overlays=options.overlays)
 
 
 def given(options: argparse.Namespace, **keys: str) -> list[str]:
@@ -51,14 +55,15 @@ def input_size(options: argparse.Namespace) -> tuple[int, int] | None:
     return options.img_size[0], options.img_size[-1]
 
 
-def start(options: argparse.Namespace, seed: int, recipe: str) -> "World":
-    """Start MindSpore and the ranks; ranks other than 0 log warnings only.
+def start(options: argparse.Namespace, seed: int, config: "Config", extra: str = "") -> "World":
+    """Start the framework and the ranks; ranks other than 0 log warnings only.
 
-    Compiled graphs hold constants of the recipe, so each recipe has a folder of its own in the
-    cache.
+    Compiled graphs hold constants of the recipe, so each recipe, with what ``extra`` adds to it,
+    has a folder of its own in the cache.
     """
     from mindyolo_ext.backend import launch
 
+    recipe = config.to_yaml() + extra
     cache = options.compile_cache and launch.cache_folder(options.compile_cache, recipe)
     this = launch.start(
         options.device_target,
@@ -66,10 +71,19 @@ def start(options: argparse.Namespace, seed: int, recipe: str) -> "World":
         graph_mode=options.ms_mode == 0,
         compile_cache=cache,
         seed=seed,
+        options=graph_options(config),
     )
     if not this.is_main:
         logging.getLogger().setLevel(logging.WARNING)
     return this
+
+
+def graph_options(config: "Config") -> "GraphOptions":
+    """What a recipe says of the compiler."""
+    from mindyolo_ext.backend.graph_options import GraphOptions
+
+    settings = config.train
+    return GraphOptions(settings.jit_level, settings.graph_kernel, settings.precision_mode)
 
 
 def digest(path: Path) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli import backend
 from mindyolo_ext.cli.arguments import add_bool, add_machine, add_recipe, true_or_false
+from mindyolo_ext.cli.mindyolo import add_mindyolo, check_mindyolo
 from mindyolo_ext.cli.recipe import given, read_recipe, start
 
 if TYPE_CHECKING:
@@ -55,15 +56,27 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ms_loss_scaler", choices=["auto", "none", "static", "dynamic"])
     parser.add_argument("--ms_loss_scaler_value", type=float)
+    parser.add_argument(
+        "--opencv_threads_num",
+        type=int,
+        metavar="N",
+        help="threads of OpenCV in this process; 0 for none beside it. Worker processes have one",
+    )
+    add_mindyolo(parser)
 
 
 def train(options: argparse.Namespace) -> None:
     """Train the recipe of ``--config``."""
+    check_mindyolo(options)
     config = _recipe(options)
     backend.follow(config.train.backend)
-    start(options, config.train.seed, config.to_yaml())
+    start(options, config.train.seed, config)
     from mindyolo_ext.engine.train import train as run
 
+    if options.opencv_threads_num is not None:
+        import cv2
+
+        cv2.setNumThreads(options.opencv_threads_num)
     run(config, options.save_dir or Path("runs") / options.config.stem, resume=options.resume)
 
 

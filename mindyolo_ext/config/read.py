@@ -41,25 +41,31 @@ class _Values:
         return _Values(_merge(self.tree, above.tree), {**self.places, **above.places})
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), *, overlays: Sequence[str | Path] = ()
+) -> Config:
     """Read a recipe with its parents.
 
     Args:
         path: YAML file.
+        overlays: further ones, laid over the recipe in their order.
         overrides: ``section.key=value`` strings, the value in YAML.
 
     Raises: MissingFileError; ConfigError that names file, key and what was wanted.
     """
     file = _read_merged(Path(path), (), [])
-    changes = _read_overrides(overrides)
+    changes = _Values({})
+    for overlay in overlays:
+        changes = changes.under(_read_merged(Path(overlay), (), []))
+    changes = changes.under(_read_overrides(overrides))
     config = _checked(file.under(changes), str(path))
     second = config.train.distill.recipe
     if not (config.train.distill.teacher and second):
         return config
-    overlay = _read_own(Path(second), "train.distill.recipe")
-    overlay.tree.pop("__BASE__", None)
+    step = _read_own(Path(second), "train.distill.recipe")
+    step.tree.pop("__BASE__", None)
     once = _Values({"train": {"distill": {"recipe": ""}}})
-    return _checked(file.under(overlay).under(changes).under(once), str(path))
+    return _checked(file.under(step).under(changes).under(once), str(path))
 
 
 def config_from_mapping(values: Mapping[str, Any], where: str = "config") -> Config:

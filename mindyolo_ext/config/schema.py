@@ -351,6 +351,29 @@ class TrainConfig(Section):
         "PyTorch: `torch.compile` the training step, which takes a C++ compiler and minutes. "
         "MindSpore compiles always.",
     )
+    jit_level: Literal["", "O0", "O1", "O2"] = option(
+        "",
+        "MindSpore's compiler: O0 kernel by kernel, O1 with fused kernels, O2 whole graphs.",
+        empty="MindSpore's own choice for the device",
+    )
+    graph_kernel: bool = option(
+        False, "MindSpore on GPU and Ascend: fuse operators into kernels, as `jit_level` O1."
+    )
+    precision_mode: Literal[
+        "",
+        "force_fp16",
+        "allow_fp32_to_fp16",
+        "allow_mix_precision",
+        "must_keep_origin_dtype",
+        "force_fp32",
+        "allow_fp32_to_bf16",
+        "allow_mix_precision_fp16",
+        "allow_mix_precision_bf16",
+    ] = option(
+        "",
+        "MindSpore on Ascend: what the compiler may compute in half precision by itself.",
+        empty="MindSpore's own choice, must_keep_origin_dtype",
+    )
     loss_scaler: Literal["auto", "none", "static", "dynamic"] = option(
         "auto",
         "Scaling of the loss against underflow in float16; auto is dynamic where `amp_level` "

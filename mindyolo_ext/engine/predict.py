@@ -112,7 +112,8 @@ class Detector:
 
     Args:
         checkpoint: ``.ckpt`` of ``train.py`` or ``mindyolo-ext convert``.
-        device_target: ``CPU``, ``GPU`` or ``Ascend``.
+        device_target: ``CPU``, ``GPU`` or ``Ascend``; None takes the device that this process has,
+            else the best that is there.
         backend: ``mindspore`` or ``torch``, to make sure of it; ``MINDYOLO_EXT_BACKEND`` chooses it
             before the first import.
         conf_thres, iou_thres: score below which boxes are dropped, overlap above which they are
@@ -131,7 +132,7 @@ class Detector:
         self,
         checkpoint: str | Path,
         *,
-        device_target: str = "CPU",
+        device_target: str | None = None,
         backend: str | None = None,
         conf_thres: float = 0.3,
         iou_thres: float = 0.45,

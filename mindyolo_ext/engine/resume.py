@@ -39,6 +39,9 @@ _MAY_CHANGE = (
     "train.save_interval",
     "train.checkpoint_format",
     "train.log_interval",
+    "train.jit_level",
+    "train.graph_kernel",
+    "train.precision_mode",
     "train.max_bad_steps",
     "eval.",
 )

@@ -13,9 +13,11 @@ import mindspore as ms
 from mindspore.communication import get_group_size, get_rank, init
 
 from mindyolo_ext.backend import mpi
+from mindyolo_ext.backend.graph_options import DEFAULTS, GraphOptions
 from mindyolo_ext.backend.on_mindspore import scheduler
 from mindyolo_ext.backend.on_mindspore.errors import without_call_stack
 from mindyolo_ext.backend.on_mindspore.watch import serve_and_watch
+from mindyolo_ext.backend.processes import local_rank
 from mindyolo_ext.errors import DeviceError
 
 DEVICE_TARGETS = ("CPU", "GPU", "Ascend")
@@ -36,6 +38,24 @@ class _State:
     """The scheduler that this process started; it ends with this process."""
 
     scheduler: subprocess.Popen | None = None
+
+
+def best_device() -> str:
+    """The best of ``DEVICE_TARGETS`` that this machine offers to MindSpore."""
+    return next((name for name in ("Ascend", "GPU") if device_count(name)), "CPU")
+
+
+def device_count(device_target: str) -> int:
+    """How many devices of a kind MindSpore finds here: those whose libraries it has loaded."""
+    contexts = {"Ascend": ms.device_context.ascend, "GPU": ms.device_context.gpu}
+    if device_target not in contexts:
+        return 1
+    try:
+        if not contexts[device_target].is_available():
+            return 0
+        return contexts[device_target].device_count()
+    except (RuntimeError, NameError):  # NameError: this wheel lacks the function for the device
+        return 0
 
 
 def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
@@ -60,11 +80,23 @@ def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
 
 
 def configure(
-    device_target: str, *, device_number: int | None, graph_mode: bool, compile_cache: str | None
+    device_target: str,
+    *,
+    device_number: int | None,
+    graph_mode: bool,
+    compile_cache: str | None,
+    options: GraphOptions = DEFAULTS,
 ) -> None:
-    """Set mode, device and compile cache. Raises: DeviceError if the device is not available."""
+    """Set mode, device, compiler and compile cache.
+
+    Args:
+        device_number: which device; None for that of this process among those of its machine.
+
+    Raises: DeviceError if the device is not available, or does not have one of ``options``.
+    """
     ms.set_context(mode=ms.GRAPH_MODE if graph_mode else ms.PYNATIVE_MODE)
-    _choose_device(device_target, device_number)
+    _choose_device(device_target, _own_number(device_target, device_number))
+    _choose_compiler(device_target, options)
     if compile_cache:
         os.makedirs(compile_cache, exist_ok=True)
         ms.set_context(enable_compile_cache=True, compile_cache_path=compile_cache)
@@ -90,6 +122,29 @@ def seed_framework(seed: int) -> None:
     ms.set_seed(seed)
 
 
+def _own_number(device_target: str, number: int | None) -> int | None:
+    """Which device this process takes; None leaves it to MindSpore. Raises: DeviceError if there
+    are not as many.
+
+    Under ``msrun`` MindSpore deals the processes their devices. Under ``mpirun`` its ``set_device``
+    would give all of them the first.
+    """
+    deals = "MS_ROLE" in os.environ or device_target == "CPU"
+    own = local_rank(os.environ) if number is None and not deals else number
+    count = device_count(device_target)
+    if device_target == "CPU" or own is None or not count or own < count:
+        return own
+    advice = (
+        f"start as many processes per machine as it has devices, -n {count}"
+        if number is None
+        else f"set DEVICE_ID to a number below {count}"
+    )
+    raise DeviceError(
+        f"--device_target {device_target}: this process is to use device {own}, but there are "
+        f"{count}; {advice}"
+    )
+
+
 def _choose_device(device_target: str, number: int | None) -> None:
     """Set MindSpore's device, which cannot change after first use."""
     try:
@@ -104,6 +159,32 @@ def _choose_device(device_target: str, number: int | None) -> None:
                 f"--device_target {device_target}: MindSpore cannot use it in this process, which "
                 f"is set to {present}: {without_call_stack(error)}"
             ) from error
+
+
+def _choose_compiler(device_target: str, options: GraphOptions) -> None:
+    """Set what ``options`` says and the device has. Raises: DeviceError for anything else."""
+    if options.precision_mode:
+        if device_target != "Ascend":
+            raise DeviceError(
+                f"train.precision_mode={options.precision_mode}: a setting of Ascend's compiler, "
+                f"but the device is {device_target}; leave it out, which --set "
+                "\"train.precision_mode=''\" does; --ms_amp_level O2 works on every device"
+            )
+        ms.device_context.ascend.op_precision.precision_mode(options.precision_mode)
+    if options.graph_kernel:
+        if device_target == "CPU":
+            raise DeviceError(
+                "train.graph_kernel: MindSpore fuses operators on GPU and Ascend, but the device "
+                "is CPU; leave it out"
+            )
+        if options.jit_level not in ("", "O1"):
+            raise DeviceError(
+                f"train.graph_kernel: is jit_level O1, got train.jit_level={options.jit_level}; "
+                "leave one of them out"
+            )
+    level = "O1" if options.graph_kernel else options.jit_level
+    if level:
+        ms.set_context(jit_config={"jit_level": level})
 
 
 def _not_installed(device_target: str, supported: str) -> str:

@@ -8,8 +8,10 @@ import torch
 from torch import distributed
 
 from mindyolo_ext.backend import mpi
+from mindyolo_ext.backend.graph_options import DEFAULTS, GraphOptions
 from mindyolo_ext.backend.on_torch.device import device, set_device
 from mindyolo_ext.backend.on_torch.errors import first_line
+from mindyolo_ext.backend.processes import local_rank
 from mindyolo_ext.errors import DeviceError
 
 DEVICE_TARGETS = ("CPU", "GPU", "Ascend")
@@ -17,11 +19,23 @@ PARALLEL_COMMANDS = (
     "`mpirun -n N python train.py ...` or `torchrun --nproc_per_node N train.py ...`"
 )
 
+# What does on PyTorch what an option does on MindSpore
+_INSTEAD = {
+    "jit_level": "; PyTorch compiles with --set train.compile=true",
+    "graph_kernel": "; PyTorch compiles with --set train.compile=true",
+    "precision_mode": "; --ms_amp_level works on both",
+}
+
 
 class _State:
     """What ``join`` has to know of the device."""
 
     uses_cuda = False
+
+
+def best_device() -> str:
+    """The best of ``DEVICE_TARGETS`` that this machine offers to PyTorch."""
+    return "GPU" if torch.cuda.is_available() else "CPU"
 
 
 def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
@@ -59,11 +73,17 @@ def configure(
     device_number: int | None,
     graph_mode: bool,  # noqa: ARG001
     compile_cache: str | None,  # noqa: ARG001
+    options: GraphOptions = DEFAULTS,
 ) -> None:
     """Choose the device; there are no graphs and no cache of them.
 
-    Raises: DeviceError if it is not available.
+    Raises: DeviceError if it is not available, or for an option of MindSpore's compiler.
     """
+    for key, _ in options.given():
+        raise DeviceError(
+            f"train.{key}: an option of MindSpore's compiler, but the backend is torch; leave it "
+            f"out, or take --backend mindspore{_INSTEAD[key]}"
+        )
     _State.uses_cuda = device_target == "GPU"
     if not _State.uses_cuda:
         set_device(torch.device("cpu"))
@@ -81,7 +101,7 @@ def _gpu(device_number: int | None) -> torch.device:
     """
     if not torch.cuda.is_available():
         raise DeviceError(f"--device_target GPU: {_no_gpu()}, or take --device_target CPU")
-    number = _local_rank() if device_number is None else device_number
+    number = local_rank(os.environ) if device_number is None else device_number
     count = torch.cuda.device_count()
     if number >= count:
         commands = PARALLEL_COMMANDS.replace(" N ", f" {count} ")
@@ -153,11 +173,3 @@ def _advice(error: BaseException) -> str:
         "; NCCL wants a GPU for every rank: start as many processes per machine as `nvidia-smi -L` "
         "lists, or take --device_target CPU"
     )
-
-
-def _local_rank() -> int:
-    """This process among those of its machine."""
-    for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0

@@ -1,0 +1,25 @@
+"""How a framework is to compile graphs for a device. No framework."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """Options of MindSpore's compiler; empty ones leave the choice to MindSpore.
+
+    Args:
+        jit_level: ``O0`` kernel by kernel, ``O1`` with fused kernels, ``O2`` whole graphs.
+        graph_kernel: whether operators are fused into kernels, which ``jit_level`` O1 means too.
+        precision_mode: what Ascend's compiler may compute in half precision by itself.
+    """
+
+    jit_level: str = ""
+    graph_kernel: bool = False
+    precision_mode: str = ""
+
+    def given(self) -> list[tuple[str, object]]:
+        """Names and values of the options that are not left to the framework."""
+        return [(key, value) for key, value in asdict(self).items() if value]
+
+
+DEFAULTS = GraphOptions()
