@@ -353,3 +353,35 @@ def test_nothing_is_recorded_outside_a_step():
     work()
     assert seen == 2 * [False, True, False, True, "done"]
     assert not np.array_equal(trainable.model.weight.asnumpy(), WEIGHT)
+
+
+@pytest.mark.needs_mindspore
+def test_a_flag_tells_of_overflow_that_the_numbers_hide(monkeypatch):
+    """As on an Ascend 910A, which gives the largest number where others give infinity."""
+    from mindyolo_ext.backend.on_mindspore import train_step as on_mindspore
+
+    flags = iter([False, True])
+    monkeypatch.setattr(on_mindspore, "_has_overflow_flag", lambda: True)
+    monkeypatch.setattr(on_mindspore, "all_finite", lambda _: Tensor(next(flags)))
+    model, step = build(loss_scaler="dynamic", loss_scale=8.0)
+    report = run(step)
+    assert report[2] == 0 and len(report) == 6
+    np.testing.assert_array_equal(model.weight.asnumpy(), WEIGHT)
+    report = run(step)
+    assert report[2] == 1 and report[3] == 4.0
+    assert np.any(model.weight.asnumpy() != WEIGHT)
+
+
+@pytest.mark.graph
+@pytest.mark.needs_mindspore
+def test_the_flag_is_read_as_on_ascend(monkeypatch):
+    from mindyolo_ext.backend.on_mindspore import train_step as on_mindspore
+
+    monkeypatch.setattr(on_mindspore, "_has_overflow_flag", lambda: True)
+    model, step = build(loss_scaler="dynamic", loss_scale=8.0)
+    plain, plain_step = build(loss_scaler="dynamic", loss_scale=8.0)
+    bad = X.copy()
+    bad[0, 0] = np.inf
+    for x in (X, bad, X):
+        np.testing.assert_array_equal(run(step, x=x)[2:4], run(plain_step, x=x)[2:4])
+    np.testing.assert_array_equal(model.weight.asnumpy(), plain.weight.asnumpy())

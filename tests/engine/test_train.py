@@ -10,7 +10,7 @@ import label_sets
 import numpy as np
 import pytest
 
-from mindyolo_ext.backend import launch
+from mindyolo_ext.backend import BACKEND, launch
 from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, config_from_mapping
 from mindyolo_ext.data.shapes import make_shapes_dataset
@@ -110,7 +110,8 @@ def test_the_loss_falls_and_the_files_are_there(finished):
     assert result.best_epoch == EPOCHS - 1
     from mindyolo_ext.config import load_config
 
-    assert load_config(folder / "config.yaml") == config
+    train = replace(config.train, backend=BACKEND)
+    assert load_config(folder / "config.yaml") == replace(config, train=train)
     shown = load_config(folder / "in_force.yaml")
     assert shown.data.num_classes == 3 and shown.input.color == "bgr"
     assert shown.train.loss == {"name": "yolo_fastestv2_loss"}

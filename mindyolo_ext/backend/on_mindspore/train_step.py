@@ -8,8 +8,10 @@ when a gradient is not finite. Learning rates come in as tensors, so no schedule
 
 from collections.abc import Sequence
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, float32, nn, ops, value_and_grad
+from mindspore.amp import all_finite
 
 from mindyolo_ext.backend.on_mindspore.errors import explained
 from mindyolo_ext.backend.optimizer import OptimizerOptions
@@ -43,6 +45,13 @@ def _choose(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
     return ops.where(ops.broadcast_to(ops.reshape(condition, (1,)), new.shape), new, old)
 
 
+def _has_overflow_flag() -> bool:
+    """Whether the device may say of an overflow what its numbers do not: an Ascend 910A gives the
+    largest number instead of infinity, and sets a flag, on the rank that it happened on.
+    """
+    return ms.get_context("device_target") == "Ascend"
+
+
 def _sizes(parameters: Sequence[Parameter]) -> list[int]:
     """Numbers in each parameter."""
     return [int(np.prod(p.shape)) for p in parameters]
@@ -54,6 +63,9 @@ def _zeros(length: int, name: str) -> Parameter:
 
 class _GroupUpdate(nn.Cell):
     """Optimizer state and update rule of one group.
+
+    Where ``apply`` is False the gradient is zero, and only numbers have to be chosen: choosing
+    between vectors takes longer than any other part of the update.
 
     Shape: weights (n,), gradient (n,), rate (), momentum (), apply () bool -> new weights (n,).
     """
@@ -78,11 +90,11 @@ class _GroupUpdate(nn.Cell):
             beta1 = momentum if self.momentum_is_beta1 else self.beta1
             return self.adam_update(weights, gradient, rate, beta1, apply)
         if self.weight_decay != 0.0:
-            gradient = gradient + self.weight_decay * weights
-        buffer = self.buffer * momentum + gradient
+            gradient = gradient + self._if(apply, self.weight_decay, 0.0) * weights
+        buffer = self.buffer * self._if(apply, momentum, 1.0) + gradient
         step = gradient + momentum * buffer if self.nesterov else buffer
-        ops.assign(self.buffer, _choose(apply, buffer, self.buffer))
-        return _choose(apply, weights - rate * step, weights)
+        ops.assign(self.buffer, buffer)
+        return weights - self._if(apply, rate, 0.0) * step
 
     def adam_update(self, weights, gradient, rate, beta1, apply):
         """Bias-corrected moments; weight decay as ``torch.optim.AdamW`` (off the weight) or
@@ -91,20 +103,26 @@ class _GroupUpdate(nn.Cell):
         The correction is that of the present ``beta1`` to the power of the step, whatever it was
         before.
         """
+        rate = self._if(apply, rate, 0.0)
         kept = weights
         if self.decoupled:
             kept = weights * (1.0 - rate * self.weight_decay)
         elif self.weight_decay != 0.0:
-            gradient = gradient + self.weight_decay * weights
+            gradient = gradient + self._if(apply, self.weight_decay, 0.0) * weights
         count = self.count + 1.0
-        first = self.buffer * beta1 + (1.0 - beta1) * gradient
-        second = self.square * self.beta2 + (1.0 - self.beta2) * gradient * gradient
+        first = self.buffer * self._if(apply, beta1, 1.0) + (1.0 - beta1) * gradient
+        second = self.square * self._if(apply, self.beta2, 1.0)
+        second = second + (1.0 - self.beta2) * gradient * gradient
         corrected = ops.sqrt(second) / ops.sqrt(1.0 - ops.pow(self.beta2, count)) + self.eps
         step = first / (1.0 - ops.pow(beta1, count)) / corrected
-        ops.assign(self.count, _choose(apply, count, self.count))
-        ops.assign(self.buffer, _choose(apply, first, self.buffer))
-        ops.assign(self.square, _choose(apply, second, self.square))
-        return _choose(apply, kept - rate * step, weights)
+        ops.assign(self.count, self.count + self._if(apply, 1.0, 0.0))
+        ops.assign(self.buffer, first)
+        ops.assign(self.square, second)
+        return kept - rate * step
+
+    def _if(self, apply, value, other):
+        """One of two numbers, ()."""
+        return ops.where(apply, value, other)
 
 
 class _ScaledLoss(nn.Cell):
@@ -181,7 +199,9 @@ class _StepGraph(nn.Cell):
             if self.has_buffers:
                 self.ema_buffers = _initial_ema(self.buffers, "ema_flat.buffers")
         self.parallel = world().size > 1
+        self.ranks = float(world().size)
         self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.parallel else None
+        self.reads_flag = _has_overflow_flag()
         self.hyper_map = ops.HyperMap()
 
     def construct(
@@ -193,6 +213,9 @@ class _StepGraph(nn.Cell):
         (_, total, terms), gradients = self.value_and_gradient(images, targets, mask, scale)
 
         report = ops.concat((ops.reshape(total, (1,)), terms))
+        if self.reads_flag:
+            good = ops.cast(all_finite(gradients), float32)
+            report = ops.concat((report, ops.reshape(good, (1,))))
         if self.parallel:
             report = self.all_reduce(report)
         flat, square_norm, start = (), ops.zeros_like(total), 0
@@ -209,6 +232,9 @@ class _StepGraph(nn.Cell):
             flat = flat + (vector,)
         norm = ops.sqrt(square_norm)
         finite = ops.logical_and(ops.isfinite(norm), ops.isfinite(report[0]))
+        if self.reads_flag:
+            finite = ops.logical_and(finite, report[-1] >= self.ranks)
+            report = report[:-1]
         apply = ops.logical_and(update, finite)
         for i in range(self.group_count):
             self._apply_group(i, flat[i], norm, (rates[i], momentum, update, apply, finite, decay))
@@ -227,14 +253,16 @@ class _StepGraph(nn.Cell):
             # is dropped.
             keep = ops.logical_and(ops.logical_not(update), finite)
             ops.assign(self.sums[i], _choose(keep, gradient, ops.zeros_like(gradient)))
+        gradient = _choose(apply, gradient, ops.zeros_like(gradient))
         if self.clip_norm > 0.0:
-            gradient = gradient * ops.minimum(self.clip_norm / (norm + 1e-6), ops.ones_like(norm))
+            factor = ops.minimum(self.clip_norm / (norm + 1e-6), ops.ones_like(norm))
+            gradient = gradient * ops.where(apply, factor, ops.zeros_like(norm))
         weights = ops.concat(self.hyper_map(_flatten, self.members[i]))
         weights = self.update[i](weights, gradient, rate, momentum, apply)
         self.hyper_map(ops.partial(_write, weights), self.members[i], self.begins[i])
         if self.ema:
-            average = self.ema_groups[i] * decay + weights * (1.0 - decay)
-            ops.assign(self.ema_groups[i], _choose(update, average, self.ema_groups[i]))
+            decay = ops.where(update, decay, ops.ones_like(decay))
+            ops.assign(self.ema_groups[i], self.ema_groups[i] * decay + weights * (1.0 - decay))
 
     def _average_buffers(self, report, update, decay):
         """Moving average of the statistics, read after the forward pass has written them."""
