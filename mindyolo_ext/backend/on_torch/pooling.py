@@ -1,0 +1,23 @@
+"""Max-pooling with stride 2."""
+
+import torch
+from torch.nn import functional
+
+from mindyolo_ext.backend.on_torch import nn
+
+
+class HalvingMaxPool(nn.Cell):
+    """Maximum over 3 x 3 windows with stride 2 and padding 1.
+
+    Args:
+        lowest: what MindSpore's form of it pads with; PyTorch's own padding is below every value.
+
+    Shape: (B, C, H, W), H and W even -> (B, C, H / 2, W / 2).
+    """
+
+    def __init__(self, lowest: float = 0.0):
+        super().__init__()
+        self.lowest = lowest
+
+    def construct(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.max_pool2d(x, 3, 2, 1)

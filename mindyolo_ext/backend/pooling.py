@@ -1,0 +1,12 @@
+"""Max-pooling that the frameworks' own layers do not do equally well."""
+
+from mindyolo_ext.backend.choice import BACKEND
+
+if BACKEND == "mindspore":
+    from mindyolo_ext.backend.on_mindspore.pooling import HalvingMaxPool
+elif BACKEND == "torch":
+    from mindyolo_ext.backend.on_torch.pooling import HalvingMaxPool
+elif BACKEND == "shapes":
+    from mindyolo_ext.backend.on_shapes.pooling import HalvingMaxPool
+
+__all__ = ["HalvingMaxPool"]
