@@ -439,7 +439,8 @@ class DynamicDetRouterLoss(DynamicDetLoss):
         """
         batch = difference.shape[0] * self.ranks
         new = ops.reshape(self.global_sum(self.own_rank * ops.expand_dims(difference, 0)), (-1,))
-        before = ops.sum(self.count)  # copies: views of parameters would see the writes below
+        # A copy: a view of the parameter would see the writes below. The sum alone is an int64
+        before = ops.cast(ops.sum(self.count), int32)
         ages = self.places - before  # 0 is the first of the new ones
         added = ops.gather(new, ops.clamp(ages, 0, batch - 1), 0)
         known = ops.where(ages < 0, self.history[: self.window], added)
