@@ -85,7 +85,14 @@ def test_all_differences_are_named_at_once(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    ["data.workers=7", "data.root=/elsewhere", "train.log_interval=3", "eval.conf_thres=0.2"],
+    [
+        "data.workers=7",
+        "data.root=/elsewhere",
+        "train.log_interval=3",
+        "eval.conf_thres=0.2",
+        "train.amp_level=O2",
+        "train.loss_scaler=none",
+    ],
 )
 def test_what_does_not_matter_is_noted(tmp_path, caplog, change):
     caplog.set_level(logging.INFO)
