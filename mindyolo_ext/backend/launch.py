@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 from pathlib import Path
 
-from mindyolo_ext.backend import initial
+from mindyolo_ext.backend import initial, lifeline
 from mindyolo_ext.backend.choice import BACKEND
 from mindyolo_ext.backend.mpi import abort
 from mindyolo_ext.backend.processes import World, enter_world, launcher_of, world
@@ -92,8 +92,11 @@ def start(
         compile_cache=compile_cache,
     )
     if joins:
-        rank, size = join()
+        rank, size, meeting_point = join()
         enter_world(World(rank, size, launcher))
+        from mindyolo_ext.backend.distributed import sum_over_ranks
+
+        lifeline.tie(world(), sum_over_ranks, meeting_point, abort)
     _State.started = True
     if seed is not None:
         set_seed(seed)
