@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from mindyolo_ext.backend import initial
+from mindyolo_ext.backend import initial, lifeline
 from mindyolo_ext.backend.choice import BACKEND
 from mindyolo_ext.backend.graph_options import DEFAULTS, GraphOptions
 from mindyolo_ext.backend.mpi import abort
@@ -99,8 +99,11 @@ def start(
         options=options,
     )
     if joins:
-        rank, size = join()
+        rank, size, meeting_point = join()
         enter_world(World(rank, size, launcher))
+        from mindyolo_ext.backend.distributed import sum_over_ranks
+
+        lifeline.tie(world(), sum_over_ranks, meeting_point, abort)
     if not (device_target or _State.device) and world().is_main:
         logger.info("device: %s, the best that %s finds here (--device_target)", chosen, BACKEND)
     _State.device = chosen

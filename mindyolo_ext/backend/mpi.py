@@ -1,14 +1,24 @@
 """What the ranks of ``mpirun`` settle through mpi4py before the framework connects them."""
 
+import contextlib
 import os
+import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
+from mindyolo_ext.backend import addresses
 from mindyolo_ext.errors import DeviceError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+_SAME_MACHINE = "127.0.0.1"
+_ABORT_SECONDS = 10  # for mpirun to end all ranks, before this one ends by itself
 
 # mpirun ends without what it has not read of the ranks' output by then
 _FORWARDING_SECONDS = 0.5
@@ -33,7 +43,7 @@ class _State:
 def meet() -> Meeting:
     """Agree on a host and port with the other ranks; from here on an error on one rank ends all.
 
-    Raises: DeviceError if mpi4py cannot be imported.
+    Raises: DeviceError if mpi4py cannot be imported, or the machines do not reach that of rank 0.
     """
     try:
         from mpi4py import MPI
@@ -44,15 +54,64 @@ def meet() -> Meeting:
         ) from error
     comm = MPI.COMM_WORLD
     _abort_together(comm.Abort)
-    hosts = comm.allgather(MPI.Get_processor_name())
-    address = None
+    machines = comm.allgather(addresses.machine())
+    host = _SAME_MACHINE if len(set(machines)) == 1 else _address_for_all(comm, machines)
+    port = None
     if comm.Get_rank() == 0:
-        host = "127.0.0.1" if len(set(hosts)) == 1 else socket.gethostbyname(socket.gethostname())
         with socket.socket() as probe:
             probe.bind((host, 0))
-            address = host, probe.getsockname()[1]
-    host, port = comm.bcast(address, root=0)
-    return Meeting(comm.Get_rank(), comm.Get_size(), host, port)
+            port = probe.getsockname()[1]
+    return Meeting(comm.Get_rank(), comm.Get_size(), host, comm.bcast(port, root=0))
+
+
+def _address_for_all(comm: "MPI.Comm", machines: Sequence[str]) -> str:
+    """An address of rank 0's machine that every machine reaches, by trying them.
+
+    Its name is not asked: many machines take their own for the loopback's.
+
+    Raises: DeviceError on every rank if there is none.
+    """
+    rank, offer = comm.Get_rank(), None
+    with contextlib.ExitStack() as meanwhile:
+        if rank == 0:
+            own = addresses.offered(os.environ)
+            offer = meanwhile.enter_context(addresses.answering(own))
+        offer = comm.bcast(offer, root=0)
+        is_elsewhere = machines[rank] != machines[0]
+        usable = addresses.reached(offer) if is_elsewhere else [True] * len(offer.addresses)
+        by_rank = comm.allgather(usable)
+    chosen = common_address(offer.addresses, by_rank)
+    if chosen is None:
+        raise DeviceError(unreachable(offer.addresses, by_rank, machines))
+    return chosen
+
+
+def common_address(candidates: Sequence[str], by_rank: Sequence[Sequence[bool]]) -> str | None:
+    """The first candidate that all ranks can use; None if there is none.
+
+    Args:
+        by_rank: of each rank, which candidates it can use.
+    """
+    return next((a for a, *used in zip(candidates, *by_rank) if all(used)), None)
+
+
+def unreachable(
+    candidates: Sequence[str], by_rank: Sequence[Sequence[bool]], machines: Sequence[str]
+) -> str:
+    """What to say where no address of rank 0's machine serves all."""
+    first, *_ = machines[0].split()
+    if not candidates:
+        return (
+            f"mpirun: {first}, where rank 0 runs, has no network interface to meet the other "
+            "machines at; name one that it has, with "
+            "`mpirun -x GLOO_SOCKET_IFNAME=<name in ip addr> ...`"
+        )
+    lost = {m.split()[0] for m, usable in zip(machines, by_rank) if not all(usable)}
+    return (
+        f"mpirun: {', '.join(sorted(lost))} cannot connect to {first}, where rank 0 runs, at "
+        f"{' or '.join(candidates)}; let the machines connect to each other on all ports, or name "
+        "the interface between them, `mpirun -x GLOO_SOCKET_IFNAME=<name in ip addr> ...`"
+    )
 
 
 def _abort_together(abort_all: Callable[[int], None]) -> None:
@@ -74,5 +133,6 @@ def abort(status: int) -> None:
     sys.stderr.flush()
     if _State.abort is not None:
         time.sleep(_FORWARDING_SECONDS)
+        signal.alarm(_ABORT_SECONDS)  # MPI may wait for a machine that is gone
         _State.abort(status)
     os._exit(status)

@@ -176,6 +176,7 @@ class _Run:
             raise MissingFileError(
                 f"--resume: {self.last_path} does not exist{other}; nothing to go on from. Without "
                 "--resume a new run begins"
+                + ("" if self.world.is_main else ". Every machine of a run reads that file")
             )
 
     def _read_data(self, start: CheckpointMetadata | None) -> None:

@@ -130,3 +130,19 @@ def test_a_device_that_mindspore_lacks_says_what_to_do() -> None:
     message = _not_installed("GPU", "'CPU'")
     assert "install them, take `--backend torch` with PyTorch for CUDA, or use --dev" in message
     assert "install them, or use --device_target CPU" in _not_installed("Ascend", "'CPU'")
+
+
+@pytest.mark.needs_torch
+@pytest.mark.parametrize(
+    "environ, spans",
+    [
+        ({}, False),
+        ({"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "4"}, False),
+        ({"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}, True),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "WORLD_SIZE": "4"}, True),
+    ],
+)
+def test_whether_ranks_are_on_other_machines(environ, spans):
+    from mindyolo_ext.backend.on_torch.launch import _spans_machines
+
+    assert _spans_machines(environ) is spans

@@ -12,7 +12,7 @@ import subprocess
 import mindspore as ms
 from mindspore.communication import get_group_size, get_rank, init
 
-from mindyolo_ext.backend import mpi
+from mindyolo_ext.backend import addresses, mpi
 from mindyolo_ext.backend.graph_options import DEFAULTS, GraphOptions
 from mindyolo_ext.backend.on_mindspore import scheduler
 from mindyolo_ext.backend.on_mindspore.errors import without_call_stack
@@ -102,11 +102,17 @@ def configure(
         ms.set_context(enable_compile_cache=True, compile_cache_path=compile_cache)
 
 
-def join() -> tuple[int, int]:
-    """Connect to the other ranks; returns this process's rank and their number.
+def join() -> tuple[int, int, str]:
+    """Connect to the other ranks; returns this process's rank, their number, and the host at which
+    they have met, empty where MindSpore alone knows.
 
     Raises: DeviceError if they cannot be reached.
     """
+    meeting_point = os.environ.get("MS_SCHED_HOST", "")
+    own = addresses.towards(meeting_point) if meeting_point else ""
+    if own and not addresses.is_loopback(own):
+        # of several interfaces MindSpore would take the first one, wherever that leads
+        os.environ.setdefault("MS_WORKER_IP", own)
     try:
         init()
     except RuntimeError as error:
@@ -114,7 +120,7 @@ def join() -> tuple[int, int]:
             f"MindSpore cannot connect this process to the others: {without_call_stack(error)}"
         ) from error
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=False)
-    return get_rank(), get_group_size()
+    return get_rank(), get_group_size(), meeting_point
 
 
 def seed_framework(seed: int) -> None:

@@ -3,11 +3,12 @@
 import atexit
 import os
 import sys
+from collections.abc import Mapping
 
 import torch
 from torch import distributed
 
-from mindyolo_ext.backend import mpi
+from mindyolo_ext.backend import addresses, mpi
 from mindyolo_ext.backend.graph_options import DEFAULTS, GraphOptions
 from mindyolo_ext.backend.on_torch.device import device, set_device
 from mindyolo_ext.backend.on_torch.errors import first_line
@@ -125,12 +126,19 @@ def _gpu(device_number: int | None) -> torch.device:
     return chosen
 
 
-def join() -> tuple[int, int]:
-    """Connect to the other ranks; returns this process's rank and their number.
+def join() -> tuple[int, int, str]:
+    """Connect to the other ranks; returns this process's rank, their number, and the host at which
+    they have met.
 
     Raises: DeviceError if they cannot be reached.
     """
     hook = sys.excepthook
+    meeting_point = os.environ.get("MASTER_ADDR", "")
+    if _spans_machines(os.environ):
+        # gloo would take the address of this machine's name, which often is the loopback's
+        name = addresses.interface_towards(meeting_point)
+        if name:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     try:
         if _State.uses_cuda:  # the device lets NCCL connect at once, so that its errors show here
             distributed.init_process_group("nccl", device_id=device())
@@ -143,7 +151,7 @@ def join() -> tuple[int, int]:
         ) from error
     sys.excepthook = hook  # PyTorch's own keeps a message back that has to be out before an abort
     atexit.register(distributed.destroy_process_group)  # its threads do not end by themselves
-    return distributed.get_rank(), distributed.get_world_size()
+    return distributed.get_rank(), distributed.get_world_size(), meeting_point
 
 
 def seed_framework(seed: int) -> None:
@@ -173,3 +181,11 @@ def _advice(error: BaseException) -> str:
         "; NCCL wants a GPU for every rank: start as many processes per machine as `nvidia-smi -L` "
         "lists, or take --device_target CPU"
     )
+
+
+def _spans_machines(environ: Mapping[str, str]) -> bool:
+    """Whether the launcher has started ranks on other machines too."""
+    for name in ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"):
+        if name in environ:
+            return int(environ[name]) < int(environ.get("WORLD_SIZE", "1"))
+    return False

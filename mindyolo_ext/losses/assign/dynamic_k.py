@@ -3,7 +3,7 @@ that several want.
 """
 
 from mindyolo_ext.backend import Tensor, float32, int32, ops
-from mindyolo_ext.losses.assign.robust import first_largest
+from mindyolo_ext.losses.assign.robust import first_largest, largest
 
 MOST = 10  # overlaps that tell how many predictions a box takes, and the most it takes
 EXCLUDED = 1e9  # cost of a pair that cannot match, above every real one
@@ -13,7 +13,7 @@ def dynamic_k(iou: Tensor, candidate: Tensor) -> Tensor:
     """Whole part of the sum of a box's best overlaps, at least 1: (B, M, C) and 0/1 (B, C) ->
     (B, M) int.
     """
-    overlaps, _ = ops.topk(iou * ops.expand_dims(candidate, 1), min(MOST, iou.shape[2]), -1)
+    overlaps, _ = largest(iou * ops.expand_dims(candidate, 1), min(MOST, iou.shape[2]))
     return ops.cast(ops.maximum(ops.sum(overlaps, 2), 1.0), int32)
 
 
@@ -38,7 +38,7 @@ def cheapest(cost: Tensor, number: Tensor, *, first_of_equal: bool) -> tuple[Ten
     if first_of_equal:
         taken, places = first_largest(-cost, number, chosen, above=-0.5 * EXCLUDED)
     else:
-        prices, places = ops.topk(-cost, chosen, -1)  # (B, M, 10)
+        prices, places = largest(-cost, chosen)  # (B, M, 10)
         ranks = ops.reshape(ops.arange(chosen, dtype=int32), (1, 1, chosen))
         taken = ops.cast(ops.logical_and(ranks < number, prices > -0.5 * EXCLUDED), float32)
     images = ops.reshape(ops.arange(batch, dtype=int32), (batch, 1, 1)) * predictions

@@ -18,12 +18,13 @@ import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
 from mindyolo_ext.losses.assign.lookup import of_matched_box
-from mindyolo_ext.losses.assign.robust import finite_targets
+from mindyolo_ext.losses.assign.robust import finite_targets, modulo
 
 CONFLICTS = ("last", "random", "best", "sorted")
 EPS = 1e-6
 PRIME = 32749  # so many boxes of a batch get numbers of their own
 _MOST_WISHES = 46340  # its square is the largest that int32 holds
+_WHOLE = 2.0**30  # what float32 says of a value in 1/128..1 is a multiple of its inverse
 
 
 class CellAssigner(nn.Cell):
@@ -109,7 +110,7 @@ class CellAssigner(nn.Cell):
         )
         last = ops.maximum(last, 0)  # where nobody wants the cell there is the least integer
         matched = ops.cast(ops.reshape(last, (batch, rows)) > 0, float32)
-        index = ops.reshape(ops.floor_mod(ops.maximum(last, 1) - 1, boxes), (batch, rows))
+        index = ops.reshape(modulo(ops.maximum(last, 1) - 1, boxes), (batch, rows))
         if self.conflict == "best":
             classes = classes_of(targets, matched, index, num_classes)
         else:
@@ -203,7 +204,7 @@ class AnchorBoxAssigner(nn.Cell):
                 rank = drawn_order(mask.shape[0], boxes, order) * boxes + rank
             last = ops.max(ops.cast(wants, int32) * (rank + 1), 1)[0]
             matched = ops.cast(last > 0, float32)
-            index = ops.floor_mod(ops.maximum(last, 1) - 1, boxes)
+            index = modulo(ops.maximum(last, 1) - 1, boxes)
             kinds = ops.reshape(ops.arange(num_classes, dtype=int32), (1, num_classes, 1))
             one_hot = ops.cast(
                 ops.expand_dims(ops.cast(targets[:, :, 0], int32), 1) == kinds, float32
@@ -261,9 +262,12 @@ class AnchorBoxAssigner(nn.Cell):
 
 
 def falling_order(values: Tensor, valid: Tensor) -> Tensor:
-    """Places of the values (n,) by falling value, those of equal values rising; invalid ones last.
+    """Places of the values (n,) in 0..1 by falling value, those of equal values rising; invalid
+    ones last.
 
-    A second sort makes the order stable, which that of the first is not on every device.
+    Values are sorted as whole numbers, which are documented to sort exactly on every device, unlike
+    float32. They keep all bits of values above 1/128. A second sort makes the order stable, which
+    that of the first is not on every device.
 
     Raises: ValueError for more than 46340 values.
     """
@@ -273,7 +277,8 @@ def falling_order(values: Tensor, valid: Tensor) -> Tensor:
             f"simple_yolo: boxes times anchors of a batch must not exceed {_MOST_WISHES}, got "
             f"{number}; lower data.max_boxes or train.per_batch_size"
         )
-    falling, places = ops.sort(ops.where(valid > 0, values, ops.full_like(values, -1.0)), 0, True)
+    whole = ops.cast(values * _WHOLE, int32)
+    falling, places = ops.sort(ops.where(valid > 0, whole, -1), 0, True)
     new = ops.cast(falling[1:] != falling[:-1], float32)
     group = ops.cast(ops.cumsum(ops.cat((ops.zeros((1,), float32), new), 0), 0), int32)
     keys, _ = ops.sort(group * number + ops.cast(places, int32), 0)
@@ -285,7 +290,7 @@ def drawn_order(batch: int, boxes: int, order: Tensor) -> Tensor:
     which.
     """
     box = ops.reshape(ops.arange(batch * boxes, dtype=int32), (batch, boxes, 1))
-    return ops.floor_mod(ops.floor_mod(box, PRIME) * order[0] + order[1], PRIME)
+    return modulo(modulo(box, PRIME) * order[0] + order[1], PRIME)
 
 
 def classes_of(targets: Tensor, matched: Tensor, index: Tensor, num_classes: int) -> Tensor:

@@ -1,8 +1,15 @@
-"""What keeps matches the same on every device: predictions that are not finite are left out, and of
-equal values the first one counts.
+"""What keeps matches the same on every device: predictions that are not finite are left out, of
+equal values the first one counts, and no sort key needs more bits than float16 has.
+
+MindSpore documents that ``ops.sort`` of float32 may lose accuracy, and CANN's ``force_fp16`` takes
+float16 wherever an operator offers it. So numbers of places are split before they are sorted, and
+what ``topk`` finds is looked up in the values that it was given.
 """
 
 from mindyolo_ext.backend import Tensor, float32, int32, ops
+
+EXACT = 2048  # float16 holds all whole numbers up to this one
+_LARGEST = 3e38
 
 
 def finite(*parts: Tensor) -> Tensor:
@@ -35,7 +42,8 @@ def first_largest(
     """The largest values along the last axis, of equal ones the first.
 
     Which of equal values ``topk`` finds is up to the device, so those equal to the last one taken
-    are looked up by their place.
+    are looked up by their place. A device that compares values in float16 takes as many, and none
+    that is more than a rounding below the right one.
 
     Args:
         values, number: see below; no value is NaN.
@@ -46,17 +54,68 @@ def first_largest(
         ``most`` slots is taken, float 0/1, and its place, int, both (B, M, 2 * ``most``). Slots
         that are not taken name some place.
     """
-    size = values.shape[2]
-    found, places = ops.topk(values, most, -1)
+    found, places = largest(values, most)
     ranks = ops.reshape(ops.arange(most, dtype=int32), (1, 1, most))
-    limit = ops.gather_elements(found, 2, number - 1)  # the last value taken
+    asked = ranks < number
+    limit = ops.expand_dims(ops.min(ops.where(asked, found, _LARGEST), 2)[0], 2)
     if above is not None:
         limit = ops.maximum(limit, above)
-    larger = ops.cast(found > limit, float32)
-    later = ops.reshape(ops.cast(ops.arange(size, 0, -1), float32), (1, 1, -1))
-    keys, _ = ops.topk(ops.cast(ops.equal(values, limit), float32) * later, most, -1)
+    larger = ops.cast(ops.logical_and(found > limit, asked), float32)
+    equal, firsts = first_marked(ops.cast(ops.equal(values, limit), float32), most)
     missing = ops.cast(number, float32) - ops.sum(larger, 2, True)
-    equal = ops.logical_and(ops.cast(ranks, float32) < missing, keys > 0.5)
-    taken = ops.cat((larger, ops.cast(equal, float32)), 2)
-    firsts = size - ops.cast(ops.maximum(keys, 1.0), int32)
-    return taken, ops.cat((ops.cast(places, int32), firsts), 2)
+    equal = equal * ops.cast(ops.cast(ranks, float32) < missing, float32)
+    return ops.cat((larger, equal), 2), ops.cat((places, firsts), 2)
+
+
+def largest(values: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The ``most`` largest values along the last axis, falling, unrounded, and their places, int:
+    (B, M, C) -> twice (B, M, most).
+    """
+    _, places = ops.topk(values, most, -1)
+    places = ops.cast(places, int32)
+    return ops.gather_elements(values, 2, places), places
+
+
+def first_marked(marks: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The first ``most`` places along the last axis that are marked.
+
+    Long rows are searched in blocks of at most ``EXACT`` places, and then the finds of the blocks.
+
+    Shape: marks (B, M, C) float 0/1 -> whether each of ``most`` slots is filled, float 0/1, and its
+        place, int, both (B, M, most). Slots that are not filled name some place.
+    """
+    batch, count, size = marks.shape
+    blocks = -(-size // EXACT)
+    if blocks == 1:
+        return _first_of_block(marks, most)
+    length = -(-size // blocks)
+    rest = blocks * length - size
+    if rest:
+        marks = ops.cat((marks, ops.zeros((batch, count, rest), float32)), 2)
+    filled_slots, places = _first_of_block(
+        ops.reshape(marks, (batch, count * blocks, length)), min(most, length)
+    )
+    begins = ops.reshape(ops.arange(blocks, dtype=int32), (1, 1, blocks, 1)) * length
+    places = ops.reshape(places, (batch, count, blocks, -1)) + begins
+    found, slots = _first_of_block(ops.reshape(filled_slots, (batch, count, -1)), most)
+    places = ops.gather_elements(ops.reshape(places, (batch, count, -1)), 2, slots)
+    return found, ops.minimum(places, size - 1)
+
+
+def _first_of_block(marks: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """``first_marked`` for at most ``EXACT`` places."""
+    size = marks.shape[2]
+    later = ops.reshape(ops.cast(ops.arange(size, 0, -1), float32), (1, 1, -1))
+    keys, _ = ops.topk(marks * later, most, -1)
+    return ops.cast(keys > 0.5, float32), size - ops.cast(ops.maximum(keys, 1.0), int32)
+
+
+def modulo(number: Tensor, divisor: int) -> Tensor:
+    """Remainder of whole numbers from 0 to 2**30 that are less than 2**22 times ``divisor``, int.
+
+    Exact on every device, which ``ops.floor_mod`` is documented not to be above 2048.
+    """
+    quotient = ops.cast(ops.floor(ops.cast(number, float32) / divisor), int32)
+    rest = number - quotient * divisor  # the rounded quotient may be one off
+    rest = ops.where(rest < 0, rest + divisor, rest)
+    return ops.where(rest < divisor, rest, rest - divisor)

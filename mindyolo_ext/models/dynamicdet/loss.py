@@ -68,17 +68,14 @@ class Rows(nn.Cell):
         matched, box = self.assigner(
             *self.assigner_input(maps, flat, floats, integers, targets), mask
         )
-        batch, slots = matched.shape
-        # No box takes more than MOST; the largest first are the matched ones in their order
-        order = matched * ops.reshape(ops.cast(ops.arange(slots, 0, -1), float32), (1, -1))
-        order, number = ops.topk(order, min(MOST * mask.shape[1], slots), -1)
-        number = ops.cast(number, int32)
+        # No box takes more than MOST
+        filled, number = _matched_first(matched, min(MOST * mask.shape[1], matched.shape[1]))
         integers = ops.stack(
             of_matched_box(ops.cat((integers, ops.expand_dims(box, 0)), 0), number), 0
         )
         floats = ops.stack(of_matched_box(floats, number), 0)
         return (
-            ops.cast(order > 0.5, float32),
+            filled,
             integers[3],
             ops.stop_gradient(floats),
             integers[:3],
@@ -109,6 +106,25 @@ class Rows(nn.Cell):
         """Logits x, y, w, h, objectness, classes of the rows, (B, 5 + K, N)."""
         index = ops.expand_dims(integers[1], 1) + self.numbers * ops.expand_dims(integers[2], 1)
         return ops.gather(flat, index, 0)
+
+
+def _matched_first(matched: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The matched slots in their order, at most ``most``: (B, C) float 0/1 -> whether there are so
+    many, float 0/1, and the slot, int, 0 if not, both (B, most).
+
+    Counted, not sorted: the number of a slot has more bits than a device that sorts in float16
+    would keep.
+    """
+    batch, slots = matched.shape
+    rank = ops.cast(ops.cumsum(matched, 1) * matched, int32)  # 0: not matched
+    rank = rank + ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * (most + 1)
+    numbers = ops.reshape(ops.cast(ops.arange(slots), float32), (1, -1)) * matched
+    places = ops.unsorted_segment_sum(
+        ops.reshape(numbers, (-1,)), ops.reshape(rank, (-1,)), batch * (most + 1)
+    )
+    places = ops.cast(ops.reshape(places, (batch, most + 1))[:, 1:], int32)
+    ranks = ops.reshape(ops.cast(ops.arange(most), float32), (1, -1))
+    return ops.cast(ranks < ops.sum(matched, 1, True), float32), places
 
 
 class DynamicDetLoss(nn.Cell):
@@ -445,12 +461,13 @@ class DynamicDetRouterLoss(DynamicDetLoss):
         added = ops.gather(new, ops.clamp(ages, 0, batch - 1), 0)
         known = ops.where(ages < 0, self.history[: self.window], added)
         total = ops.minimum(before + batch, self.window)
-        # From the largest down, what is not there yet at the end
-        ordered, _ = ops.topk(
+        # From the largest down, what is not there yet at the end; values as they were, not rounded
+        _, order = ops.topk(
             ops.where(self.places < total, known, ops.full_like(known, -1e30)), self.window
         )
         middle = ops.stack(((total - 1) // 2, total // 2), 0)
-        median = ops.reshape(ops.sum(ops.gather(ordered, middle, 0)) * 0.5, (1,))
+        middle = ops.gather(ops.cast(order, int32), middle, 0)
+        median = ops.reshape(ops.sum(ops.gather(known, middle, 0)) * 0.5, (1,))
         median = ops.where(before < self.window, median, self.tracked_difference)
         slots = ops.minimum(ops.arange(batch, dtype=int32) + before, self.capacity - 1)
         written = ops.scatter_update(self.history, ops.depend(slots, median), new)
