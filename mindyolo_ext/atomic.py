@@ -4,7 +4,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,22 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     """
     text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
     write_bytes(path, _HALF_CHARACTERS.sub(_escaped, text).encode() + b"\n")
+
+
+def write_json_list(path: Path, entries: Iterable[Any]) -> None:
+    """Write a list as ``write_json`` does, one entry after the other: neither the entries nor the
+    text need to be in memory as a whole.
+
+    Raises: as ``write_json``.
+    """
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    with replacing(path, nameless=True) as unfinished, open(unfinished, "wb") as file:
+        sign = ""
+        file.write(b"[")
+        for entry in entries:
+            file.write(_HALF_CHARACTERS.sub(_escaped, sign + encode(entry)).encode())
+            sign = ", "
+        file.write(b"]\n")
 
 
 def _escaped(half: re.Match[str]) -> str:

@@ -13,10 +13,18 @@ logger = logging.getLogger(__name__)
 
 
 def bar(
-    steps: Iterable | None = None, *, total: int | None = None, title: str = "", show: bool = True
+    steps: Iterable | None = None,
+    *,
+    total: int | None = None,
+    title: str = "",
+    show: bool = True,
+    in_bytes: bool = False,
 ) -> tqdm:
     """A progress bar with ETA; in a log file it writes a line every ten seconds instead of
     redrawing.
+
+    Args:
+        in_bytes: count bytes, shown as kB, MB ...
     """
     terminal = sys.stderr.isatty()
     return tqdm(
@@ -26,6 +34,8 @@ def bar(
         disable=not show,
         dynamic_ncols=terminal,
         leave=True,
+        unit="B" if in_bytes else "it",
+        unit_scale=in_bytes,
         mininterval=0.1 if terminal else 10.0,
         ascii=None if terminal else True,
     )

@@ -77,6 +77,16 @@ def test_json_keeps_names_that_are_no_utf8(tmp_path: Path) -> None:
     assert os.fsencode(next(iter(json.loads(text)))) == b"\xd5\xd5\xc6\xac.jpg"
 
 
+@pytest.mark.parametrize("entries", [[], [1], [{"a": [1.5, None]}, "\udcd5 漢", {}]])
+def test_a_list_that_is_written_in_pieces_is_the_same(tmp_path: Path, entries: list) -> None:
+    atomic.write_json(tmp_path / "whole.json", entries)
+    atomic.write_json_list(tmp_path / "pieces.json", iter(entries))
+    assert (tmp_path / "pieces.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    with pytest.raises(ValueError):
+        atomic.write_json_list(tmp_path / "pieces.json", [1, float("inf")])
+    assert (tmp_path / "pieces.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+
+
 def test_number_that_json_lacks_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("[]")

@@ -4,11 +4,12 @@ import logging
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from mindyolo_ext.class_names import MAX_CLASSES
+from mindyolo_ext.data.arrays import Arrays
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES, image_orientation, image_size
 from mindyolo_ext.data.types import Problem
@@ -16,8 +17,8 @@ from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 logger = logging.getLogger(__name__)
 SIZE_FAULTS = ("other size", "turned labels")  # kinds of problems
+LARGEST = 1e9  # pixels; what a box is cut to where the image's size is not known
 _LONGEST = 400  # characters of a file or message in a report
-_MOST = 1e9  # pixels; what a box is cut to where the image's size is not known
 
 
 class Collector:
@@ -45,6 +46,7 @@ class Collector:
         self._sizes: list[tuple[int, int] | None] = []
         self._annotations: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._polygons: list[list[np.ndarray | None]] = []
+        self._columns: Arrays | None = None
         if not self.class_names:
             raise DataError(f"{name}: wanted at least one class name, got none")
         if len(self.class_names) > MAX_CLASSES:
@@ -137,7 +139,7 @@ class Collector:
             if keep.any() and not (keep & inside).any():
                 self.report("lost boxes", path, f"of {keep.sum()} box(es) none is left")
             keep &= inside
-        boxes = np.clip(boxes, -_MOST, _MOST)
+        boxes = np.clip(boxes, -LARGEST, LARGEST)
         self._paths.append(path)
         self._ids.append(image_id)
         self._sizes.append(size)
@@ -151,6 +153,47 @@ class Collector:
                 if kept
             ]
         )
+
+    def add_grouped(
+        self,
+        paths: Sequence[str],
+        image_ids: Sequence[int],
+        columns: Arrays,
+        *,
+        box: Callable[[int], tuple[np.ndarray, str]],
+        noted: Mapping[int, Sequence[Problem]],
+    ) -> None:
+        """Add all images at once, with boxes in pixels that are arranged already.
+
+        Args:
+            columns: as ``grouped`` gives them; ``sizes`` are 0 where an image cannot be read.
+            box: (4,) xyxy as the labels have it, and the file and place, of a box by its place in
+                ``order``.
+            noted: problems of images, found before.
+        """
+        self._paths, self._ids, self._columns = list(paths), list(image_ids), columns
+        rows, kept = np.diff(columns["row_offsets"]), np.diff(columns["offsets"])
+        is_known = columns["sizes"].all(1)
+        is_lost = (rows > 0) & (kept == 0) & is_known
+        missing = {index for index, path in enumerate(paths) if not os.path.isfile(path)}
+        unknown = set(np.flatnonzero((rows > 0) & ~is_known).tolist())
+        doubts = columns["doubts"]
+        owners = np.searchsorted(columns["row_offsets"], doubts, side="right") - 1
+        for index in sorted({*noted, *missing, *unknown, *owners.tolist()}):
+            path, size = paths[index], columns["sizes"][index]
+            self.problems += noted.get(index, ())
+            if index in missing:
+                self.report("missing image", path, "no such image")
+            if index in unknown:
+                self._size_of(path)  # notes why
+            first, last = np.searchsorted(owners, [index, index + 1])
+            for row in doubts[first:last]:
+                its, where = box(int(row))
+                limit = np.tile(size[::-1], 2).astype(np.float64)
+                _, inside, _, far = clipped_boxes(its[None], limit, self._tolerance)
+                self._report_odd(its, where, is_inside=inside[0], is_far=far[0])
+            if is_lost[index]:
+                self.report("lost boxes", path, f"of {rows[index]} box(es) none is left")
 
     def finish(
         self, *, cache: bool = False, strict: bool = True, dataset_class: type[Dataset] = Dataset
@@ -188,6 +231,7 @@ class Collector:
             self._ids,
             annotations=self._annotations,
             sizes=self._sizes,
+            columns=self._columns,
             relative=self._relative,
             cache=cache,
             problems=self.problems,
@@ -226,21 +270,34 @@ class Collector:
         self, boxes: np.ndarray, limit: np.ndarray, keep: np.ndarray, where: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (N, 4) clipped to 0..``limit``, and (N,) bool: which still have an area."""
-        clipped = np.clip(np.nan_to_num(boxes), 0, limit)
-        inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
-        distance = np.abs(np.nan_to_num(boxes) - clipped)
-        outside, far = (distance > self._tolerance).any(1), (distance > limit).any(1)
+        finite = np.nan_to_num(boxes)
+        clipped, inside, outside, far = clipped_boxes(finite, limit, self._tolerance)
         for row in np.flatnonzero(keep & (~inside | outside)):
-            box = "(" + ", ".join(f"{value:g}" for value in boxes[row]) + ")"
-            if not inside[row]:
-                self.report(
-                    "dropped box", where[row], f"box {box} xyxy has no area inside the image"
-                )
-            else:
-                self.report("clipped box", where[row], f"box {box} xyxy reaches outside the image")
-            if far[row]:
-                self.report("far box", where[row], f"box {box} xyxy: are these other units?")
+            self._report_odd(boxes[row], where[row], is_inside=inside[row], is_far=far[row])
         return clipped, inside
+
+    def _report_odd(self, box: np.ndarray, where: str, *, is_inside: bool, is_far: bool) -> None:
+        """Note that a box (4,) was clipped or dropped."""
+        text = "(" + ", ".join(f"{value:g}" for value in box) + ")"
+        if not is_inside:
+            self.report("dropped box", where, f"box {text} xyxy has no area inside the image")
+        else:
+            self.report("clipped box", where, f"box {text} xyxy reaches outside the image")
+        if is_far:
+            self.report("far box", where, f"box {text} xyxy: are these other units?")
+
+
+def clipped_boxes(
+    boxes: np.ndarray, limits: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (N, 4) clipped to 0..``limits`` ((4,) or (N, 4)), and three times (N,) bool: which
+    still have an area, which reached outside by more than ``tolerance``, and which by more than the
+    limit itself.
+    """
+    clipped = np.clip(boxes, 0, limits)
+    inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    distance = np.abs(boxes - clipped)
+    return clipped, inside, (distance > tolerance).any(1), (distance > limits).any(1)
 
 
 def _is_scaled(size: tuple[int, int], other: tuple[int, int]) -> bool:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext import former_names
+from mindyolo_ext.data.arrays import Arrays
 from mindyolo_ext.data.image_file import image_size, read_image
 from mindyolo_ext.data.types import Annotations, Problem, Sample
 from mindyolo_ext.errors import DataError, shown
 
 __getattr__ = former_names.attributes(__name__)
+_UNPACKED = ("_sizes", "_offsets", "_boxes", "_labels", "_ignore", "_points", "_first_points")
 
 
 class Dataset:
@@ -32,6 +34,9 @@ class Dataset:
         problems: what was repaired or found wrong while reading.
         polygons: per image the outline of each box, (points, 2) fractions of width and height, or
             None for a box without; None if no box has one.
+        columns: sizes, annotations and polygons in one, instead of these three: ``sizes`` (n, 2),
+            ``offsets`` (n + 1,), ``boxes``, ``labels`` and ``ignore`` of all images in a row, and
+            where a box has an outline ``points`` (P, 2) and ``first_points`` (boxes + 1,).
 
     Raises: ValueError if the lengths differ, DataError if image ids repeat.
     """
@@ -43,17 +48,21 @@ class Dataset:
         paths: Sequence[str],
         image_ids: Sequence[int],
         *,
-        annotations: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
-        sizes: Sequence[tuple[int, int] | None],
+        annotations: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]] = (),
+        sizes: Sequence[tuple[int, int] | None] = (),
         relative: bool = False,
         cache: bool = False,
         problems: Sequence[Problem] = (),
         polygons: Sequence[Sequence[np.ndarray | None]] | None = None,
+        columns: Arrays | None = None,
     ):
-        if not len(paths) == len(image_ids) == len(annotations) == len(sizes):
+        counts = [len(annotations), len(sizes)]
+        if columns is not None:
+            counts = [len(columns["offsets"]) - 1, len(columns["sizes"])]
+        if not len(paths) == len(image_ids) == counts[0] == counts[1]:
             raise ValueError(
                 f"{name}: wanted as many ids, annotations and sizes as images, got {len(paths)} "
-                f"images, {len(image_ids)}, {len(annotations)} and {len(sizes)}"
+                f"images, {len(image_ids)}, {counts[0]} and {counts[1]}"
             )
         if len(set(image_ids)) != len(image_ids):
             raise DataError(f"{name}: image ids must differ, got some twice")
@@ -64,25 +73,26 @@ class Dataset:
         self.image_ids = [int(image_id) for image_id in image_ids]
         self.problems = list(problems)
         self._relative = relative
-        self._sizes = np.array([size or (0, 0) for size in sizes], np.int32).reshape(-1, 2)
-        counts = [len(labels) for _, labels, _ in annotations]
-        self._offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        # Flat arrays are small and quick to send to worker processes.
-        self._boxes = _joined([a[0] for a in annotations], (0, 4), np.float32)
-        self._labels = _joined([a[1] for a in annotations], (0,), np.int64)
-        self._ignore = _joined([a[2] for a in annotations], (0,), bool)
         self._images: dict[int, np.ndarray] | None = {} if cache else None
-        self._points: np.ndarray | None = None  # (points, 2) of all outlines
-        outlines = [outline for rows in polygons or () for outline in rows]
-        if any(outline is not None for outline in outlines):
-            if len(outlines) != len(self._labels):
-                raise ValueError(
-                    f"{name}: wanted an outline or None for each of {len(self._labels)} boxes, got "
-                    f"{len(outlines)}"
-                )
-            points = [np.zeros((0, 2)) if outline is None else outline for outline in outlines]
-            self._points = _joined(points, (0, 2), np.float32)
-            self._first_points = np.concatenate([[0], np.cumsum([len(its) for its in points])])
+        self._columns = _columns(name, annotations, sizes, polygons) if columns is None else columns
+        self._unpack()
+
+    def _unpack(self) -> None:
+        """Name the columns."""
+        columns = self._columns
+        self._sizes, self._offsets = columns["sizes"], columns["offsets"]
+        self._boxes, self._labels = columns["boxes"], columns["labels"]
+        self._ignore = columns["ignore"].view(bool)
+        self._points = columns.get("points")  # (points, 2) of all outlines
+        self._first_points = columns.get("first_points")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to a worker process; columns of a file are mapped there again."""
+        return {name: its for name, its in self.__dict__.items() if name not in _UNPACKED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._unpack()
 
     def with_classes(self, class_names: Sequence[str]) -> "Dataset":
         """The same images with labels that follow ``class_names``; this data set if they do.
@@ -106,7 +116,8 @@ class Dataset:
         old_label = [label_of[name] for name in wanted]
         other.class_names = wanted
         other.category_ids = [self.category_ids[label] for label in old_label]
-        other._labels = np.argsort(old_label)[self._labels]
+        other._columns = self._columns.changed(labels=np.argsort(old_label)[self._labels])
+        other._unpack()
         return other
 
     def __len__(self) -> int:
@@ -149,7 +160,7 @@ class Dataset:
         and height, without a line back to the first point; None for a box without. Opens no file.
         """
         first, last = self._offsets[index], self._offsets[index + 1]
-        if self._points is None:
+        if self._points is None or self._first_points is None:
             return [None] * int(last - first)
         ends = self._first_points[first : last + 1]
         return [
@@ -260,6 +271,41 @@ def _difference(wanted: Sequence[str], got: Sequence[str]) -> str:
 def _listed(names: Sequence[str]) -> str:
     """The first names, for a message."""
     return ", ".join(shown(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
+
+
+def _columns(
+    name: str,
+    annotations: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    sizes: Sequence[tuple[int, int] | None],
+    polygons: Sequence[Sequence[np.ndarray | None]] | None,
+) -> Arrays:
+    """The columns of a ``Dataset``: flat arrays are small and quick to send to worker processes.
+
+    Raises: ValueError if there are not as many outlines as boxes.
+    """
+    columns = {
+        "sizes": np.array([size or (0, 0) for size in sizes], np.int32).reshape(-1, 2),
+        "offsets": _ends([len(labels) for _, labels, _ in annotations]),
+        "boxes": _joined([a[0] for a in annotations], (0, 4), np.float32),
+        "labels": _joined([a[1] for a in annotations], (0,), np.int64),
+        "ignore": _joined([a[2] for a in annotations], (0,), bool),
+    }
+    outlines = [outline for rows in polygons or () for outline in rows]
+    if any(outline is not None for outline in outlines):
+        count = len(columns["labels"])
+        if len(outlines) != count:
+            raise ValueError(
+                f"{name}: wanted an outline or None for each of {count} boxes, got {len(outlines)}"
+            )
+        points = [np.zeros((0, 2)) if outline is None else outline for outline in outlines]
+        columns["points"] = _joined(points, (0, 2), np.float32)
+        columns["first_points"] = _ends([len(its) for its in points])
+    return Arrays(columns)
+
+
+def _ends(counts: Sequence[int]) -> np.ndarray:
+    """0 and the sums of the first, the first two ... of ``counts``."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _joined(

@@ -29,7 +29,7 @@ from mindyolo_ext.evaluation.coco_map import (
     evaluate_coco,
     write_detections,
 )
-from mindyolo_ext.evaluation.collect import coco_records, detections_to_photo
+from mindyolo_ext.evaluation.collect import CocoRecords, detections_to_photo
 from mindyolo_ext.evaluation.darknet_metric import DarknetResult, evaluate_darknet
 from mindyolo_ext.evaluation.nms import NMSOptions, batched_nms
 from mindyolo_ext.evaluation.voc_map import VocResult, evaluate_voc
@@ -195,13 +195,9 @@ def _check_numbering(detections: Sequence[np.ndarray], dataset: Dataset) -> None
         )
 
 
-def dataset_records(detections: Sequence[np.ndarray], dataset: Dataset) -> list[dict]:
+def dataset_records(detections: Sequence[np.ndarray], dataset: Dataset) -> CocoRecords:
     """Detections per picture, (N, 6) in photo pixels, as records of the COCO results format."""
-    return [
-        record
-        for found, image_id in zip(detections, dataset.image_ids)
-        for record in coco_records(found, image_id, dataset.category_ids)
-    ]
+    return CocoRecords(detections, dataset.image_ids, dataset.category_ids)
 
 
 def dataset_voc(detections: Sequence[np.ndarray], dataset: Dataset) -> VocResult:

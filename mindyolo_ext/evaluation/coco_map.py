@@ -8,7 +8,8 @@ import io
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def _percent(value: float) -> str:
 
 def evaluate_coco(
     ground_truth: dict | str | Path,
-    detections: Sequence[dict],
+    detections: Iterable[dict],
     *,
     image_ids: Sequence[int | str] | None = None,
     backend: str = "pycocotools",
@@ -155,13 +156,13 @@ def evaluate_coco(
     check_backend(backend)
     truth = _read_ground_truth(ground_truth)
     wanted = _wanted_images(truth, image_ids)
-    found = _checked_records(detections, truth)
     # the fast one wants numbers
     numbers = {image_id: number for number, image_id in enumerate(sorted(wanted), 1)}
+    found = _checked_records(detections, truth, numbers)
     boxes = _numbered(_truth_boxes(truth), numbers)
     with contextlib.redirect_stdout(io.StringIO()) as said:  # pycocotools prints
         run = _run_pycocotools if backend == "pycocotools" else _run_faster
-        evaluation, matched = run(numbers, truth["categories"], boxes, _numbered(found, numbers))
+        evaluation, matched = run(numbers, truth["categories"], boxes, found)
     logger.debug("%s:\n%s", backend, said.getvalue().rstrip())
     return _result(evaluation, matched, truth, found, wanted)
 
@@ -282,8 +283,10 @@ def _truth_boxes(truth: dict) -> list[dict]:
     ]
 
 
-def _checked_records(detections: Sequence[dict], truth: dict) -> list[dict]:
-    """Copies of the records with the fields that pycocotools adds, or DataError."""
+def _checked_records(detections: Iterable[dict], truth: dict, numbers: dict) -> list[dict]:
+    """Copies of the records on the images to count, with these images' numbers and the fields that
+    pycocotools adds. Raises: DataError for a wrong one, on whatever image.
+    """
     images = {image["id"] for image in truth["images"]}
     categories = {category["id"] for category in truth["categories"]}
     records = []
@@ -308,9 +311,11 @@ def _checked_records(detections: Sequence[dict], truth: dict) -> list[dict]:
                 f"{where}: wanted four finite numbers and a finite score, got {record['bbox']}, "
                 f"{record['score']}"
             )
+        if record["image_id"] not in numbers:
+            continue
         records.append(
             {
-                "image_id": record["image_id"],
+                "image_id": numbers[record["image_id"]],
                 "category_id": record["category_id"],
                 "bbox": box,
                 "score": float(record["score"]),
@@ -345,12 +350,12 @@ def _result(
 ) -> CocoResult:
     """The numbers of an accumulated evaluation by name, with the matches of ``matched``."""
     names = {category["id"]: category["name"] for category in truth["categories"]}
-    boxes = [
+    boxes = Counter(
         a["category_id"]
         for a in truth["annotations"]
         if a["image_id"] in wanted and not a.get("iscrowd", 0)
-    ]
-    counted = [record["category_id"] for record in found if record["image_id"] in wanted]
+    )
+    counted = Counter(record["category_id"] for record in found)
     # (IoU, R, K), all sizes, 100 detections
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     per_class = []
@@ -361,8 +366,8 @@ def _result(
             CocoClass(
                 int(category_id),
                 names[category_id],
-                boxes.count(category_id),
-                counted.count(category_id),
+                boxes[category_id],
+                counted[category_id],
                 float(curves.mean()) if has_truth else math.nan,
                 float(curves[0].mean()) if has_truth else math.nan,
             )
@@ -373,8 +378,8 @@ def _result(
         stats,
         per_class,
         len(wanted),
-        len(counted),
-        len(boxes),
+        counted.total(),
+        boxes.total(),
         np.array(evaluation.params.recThrs),
         precision[0],
         scores,
@@ -402,13 +407,13 @@ def _matches(evaluation: COCOeval) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return all_scores, all_hits
 
 
-def write_detections(path: str | Path, detections: Sequence[dict]) -> None:
+def write_detections(path: str | Path, detections: Iterable[dict]) -> None:
     """Writes records in the COCO results format; the file appears whole or not at all.
 
     Raises: ValueError for a number that JSON cannot hold (NaN, infinity), WriteError if the
         disk refuses.
     """
-    atomic.write_json(Path(path), list(detections))
+    atomic.write_json_list(Path(path), detections)
 
 
 def read_detections(path: str | Path) -> list[dict]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from label_sets import coco, image, put, yolo
 
+from mindyolo_ext.data import check
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.check import check_dataset
 from mindyolo_ext.data.dataset import Dataset
@@ -133,3 +134,27 @@ def test_faults_stand_last_beside_the_verdict(tmp_path: Path) -> None:
     table = report.table()
     assert table.index("odd box: 1") < table.index("class out of range: 1 (must be repaired)")
     assert table.endswith("NOT ready for training")
+
+
+def test_findings_are_in_the_order_of_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "_AHEAD", 3)
+    monkeypatch.setattr(check, "_processors", lambda: 4)
+    description = yolo(tmp_path, count=11)
+    for number in (1, 5, 10):
+        (tmp_path / f"images/{number}.jpg").write_bytes(b"no picture")
+    dataset = build_dataset(description, tmp_path, strict=False)
+    report = check_dataset(dataset, progress=False)
+    paths = [problem.where for problem in report.problems if problem.kind == "broken image"]
+    assert paths == [path for path in dataset.paths if Path(path).stem in ("1", "5", "10")]
+    assert len(report.image_sizes) == 8 and report.boxes == 8
+
+
+def test_a_fault_of_the_program_is_not_taken_for_one_of_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = build_dataset(yolo(tmp_path, count=3), tmp_path)
+    monkeypatch.setattr(dataset, "load", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        check_dataset(dataset, progress=False)

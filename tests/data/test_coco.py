@@ -12,7 +12,7 @@ from mindyolo_ext.data import collector, image_file
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.formats import coco as coco_format
-from mindyolo_ext.data.formats.coco import outline
+from mindyolo_ext.data.formats.coco_entries import outline
 from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.errors import DataError
 from mindyolo_ext.evaluation.coco_map import evaluate_coco

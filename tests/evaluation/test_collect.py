@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mindyolo_ext.evaluation.collect import coco_records, detections_to_photo
+from mindyolo_ext.evaluation.collect import CocoRecords, coco_records, detections_to_photo
 from mindyolo_ext.input_spec import InputSpec
 
 
@@ -27,6 +27,19 @@ def test_boxes_go_back_to_the_photo():
         detections_to_photo(detections[:1], stretch)[0, :4], [32, 48, 320, 120], atol=1e-4
     )
     assert detections_to_photo(np.zeros((0, 6)), stretch).shape == (0, 6)
+
+
+def test_records_of_many_photos_are_made_on_the_way():
+    found = [np.array([[10, 20, 40, 80, 0.5, 1]], np.float32), np.zeros((0, 6), np.float32)]
+    records = CocoRecords([*found, np.repeat(found[0], 2, axis=0)], [7, 8, 9], [3, 90])
+    assert len(records) == 3 and list(records) == list(records)
+    assert [(record["image_id"], record["category_id"]) for record in records] == [
+        (7, 90),
+        (9, 90),
+        (9, 90),
+    ]
+    with pytest.raises(ValueError, match="longer"):
+        list(CocoRecords(found, [7, 8, 9], [3, 90]))
 
 
 def test_coco_records_are_plain_json():
