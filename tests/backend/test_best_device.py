@@ -76,7 +76,7 @@ def test_device_id_is_the_number_of_a_single_process(fresh, monkeypatch):
 
 
 def test_a_rank_leaves_its_number_to_the_backend(fresh, monkeypatch):
-    monkeypatch.setattr(launch, "join", lambda: (0, 1))
+    monkeypatch.setattr(launch, "join", lambda: (0, 1, ""))
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.setenv("DEVICE_ID", "7")
     launch.start("CPU", is_parallel=True)

@@ -6,10 +6,9 @@ import math
 
 import numpy as np
 import pytest
-import yaml
 from photos import add_photo
 
-from mindyolo_ext.config import EvalConfig, config_from_mapping
+from mindyolo_ext.config import Config, EvalConfig, config_from_mapping
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.evaluate import evaluate
@@ -143,8 +142,8 @@ def test_the_flag_of_the_metrics_reaches_the_recipe(command, monkeypatch, tmp_pa
     recipe, seen = tmp_path / "r.yaml", []
     recipe.write_text("model: {name: yolo_fastestv2}\n", encoding="utf-8")
 
-    def start(_options: object, _seed: int, text: str) -> None:
-        seen.append(yaml.safe_load(text)["eval"]["backend"])
+    def start(_options: object, _seed: int, config: Config, _extra: str) -> None:
+        seen.append(config.eval.backend)
         raise UsageError("far enough")
 
     monkeypatch.setattr("mindyolo_ext.cli.evaluate.start", start)
