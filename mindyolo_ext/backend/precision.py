@@ -14,8 +14,7 @@ if BACKEND == "mindspore":
 elif BACKEND == "torch":
     from mindyolo_ext.backend.on_torch.precision import HALF, NORMS_READ, check
 
-__all__ = ["LEVELS", "apply"]
-LEVELS = ("O0", "O1", "O2", "O3")
+__all__ = ["apply"]
 
 
 def apply(cell: Cell, level: str, dtype: str = "float16") -> None:

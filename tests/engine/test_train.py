@@ -232,3 +232,19 @@ def test_data_that_cannot_be_learnt_from_is_refused_before_anything_is_built(
     with pytest.raises(ConfigError, match="only data.val has cat, dog"):
         train(replace(config, data=data), tmp_path / "run")
     assert not (tmp_path / "run" / "weights").exists()
+
+
+def test_a_run_in_mixed_precision(shapes, tmp_path):
+    """Compiled, evaluated and saved as any other; what it saves is in float32 under usual names."""
+    config = recipe(shapes, epochs=2, ema_decay=0.9, amp_level="O2")
+    train(config, tmp_path / "run")
+    assert all(math.isfinite(float(row["loss"])) for row in rows(tmp_path / "run"))
+    assert all(float(row["AP50"]) >= 0 for row in rows(tmp_path / "run"))
+    values, _ = load_checkpoint(tmp_path / "run" / "weights" / "best.ckpt")
+    model, _ = load_model(tmp_path / "run" / "weights" / "best.ckpt")
+    names = [name for name, _ in model.parameters_and_names()]
+    assert set(names) <= set(values)
+    assert all(values[name].dtype == np.float32 for name in names)
+    from mindyolo_ext.config import load_config
+
+    assert load_config(tmp_path / "run" / "in_force.yaml").train.loss_scaler == "dynamic"
