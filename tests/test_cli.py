@@ -912,6 +912,9 @@ def test_flags_of_train_reach_the_recipe(
         "--ms_loss_scaler": "static",
         "--ms_loss_scaler_value": 9,
         "--ms_amp_level": "O2",
+        "--amp_dtype": "bfloat16",
+        "--compile": True,
+        "--channels_last": True,
         "--workers": 10,
         "--conf_thres": 0.11,
         "--iou_thres": 0.12,
@@ -942,6 +945,7 @@ def test_flags_of_train_reach_the_recipe(
         "O2",
         10,
     )
+    assert (train.amp_dtype, train.compile, train.channels_last) == ("bfloat16", True, True)
     assert (config.eval.conf_thres, config.eval.iou_thres, train.weight) == (
         0.11,
         0.12,

@@ -40,6 +40,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--accumulate", type=int, help="micro batches per update")
     add_bool(parser, "--sync_bn", "batch norm over all ranks")
+    add_bool(parser, "--compile", "PyTorch: torch.compile the training step (train.compile)")
+    add_bool(parser, "--channels_last", "PyTorch on GPUs: layout of maps (train.channels_last)")
     add_bool(
         parser,
         "--ema",
@@ -93,6 +95,8 @@ def _recipe(options: argparse.Namespace) -> "Config":
         seed="train.seed",
         accumulate="train.optimizer.accumulate",
         sync_bn="train.sync_bn",
+        compile="train.compile",
+        channels_last="train.channels_last",
         weight="train.weight",
         clip_grad_value="train.optimizer.clip_norm",
         ms_loss_scaler="train.loss_scaler",
