@@ -79,9 +79,13 @@ class Lifeline:
 
     def start(self) -> None:
         """Begin to watch."""
+        selector = selectors.DefaultSelector()
         for line in self.lines:
             keep_alive(line)
-        threading.Thread(target=self._watch, name="watch machines", daemon=True).start()
+            selector.register(line, selectors.EVENT_READ)
+        threading.Thread(
+            target=self._watch, args=(selector,), name="watch machines", daemon=True
+        ).start()
 
     def part(self) -> None:
         """Tell the others that this rank has ended in order, unless an exception ends it."""
@@ -92,11 +96,9 @@ class Lifeline:
                     line.sendall(_PARTING)
                 line.shutdown(socket.SHUT_RDWR)
 
-    def _watch(self) -> None:
+    def _watch(self, selector: selectors.BaseSelector) -> None:
         """Wait for the end of each connection."""
-        with selectors.DefaultSelector() as selector:
-            for line in self.lines:
-                selector.register(line, selectors.EVENT_READ)
+        with selector:
             while selector.get_map():
                 for key, _ in selector.select():
                     problem = self._heard(key.fileobj)

@@ -66,15 +66,17 @@ def test_raw_export_equals_the_foreign_one(nano, published, shared, tmp_path):
         onnx_session(files["onnx"]),
     )
     spec = InputSpec.from_json(ours.get_modelmeta().custom_metadata_map["input_spec"])
-    mindir = load_mindir(files["mindir"])
+    runners = [lambda images: ours.run(None, {"images": images})]
+    if "mindir" in files:  # which MindSpore alone writes
+        runners.append(load_mindir(files["mindir"]))
     for name in PHOTOS:
         images = spec.prepare(read_image(shared / "images" / name))[0][None]
         wanted = foreign.run(None, {"images": images})[0]
         assert wanted.shape == (1, 3549, 85) and wanted[..., 4].max() > 0.8, name
-        np.testing.assert_allclose(
-            ours.run(None, {"images": images})[0], wanted, rtol=0, atol=TOLERANCE, err_msg=name
-        )
-        np.testing.assert_allclose(mindir(images)[0], wanted, rtol=0, atol=TOLERANCE, err_msg=name)
+        for runner in runners:
+            np.testing.assert_allclose(
+                runner(images)[0], wanted, rtol=0, atol=TOLERANCE, err_msg=name
+            )
 
 
 def test_the_onnx_runner_finds_what_predict_finds(nano, shared, tmp_path, monkeypatch):
