@@ -23,12 +23,8 @@ from mindyolo_ext.engine.classes import in_order_of
 from mindyolo_ext.engine.routing import RoutedPredictor, Routing
 from mindyolo_ext.errors import DataError, UsageError
 from mindyolo_ext.evaluation.class_order import exchanged_classes
-from mindyolo_ext.evaluation.coco_map import (
-    CocoResult,
-    check_backend,
-    evaluate_coco,
-    write_detections,
-)
+from mindyolo_ext.evaluation.coco_backends import chosen_backend
+from mindyolo_ext.evaluation.coco_map import CocoResult, evaluate_coco, write_detections
 from mindyolo_ext.evaluation.collect import CocoRecords, detections_to_photo
 from mindyolo_ext.evaluation.darknet_metric import DarknetResult, evaluate_darknet
 from mindyolo_ext.evaluation.nms import NMSOptions, batched_nms
@@ -171,7 +167,7 @@ def evaluate(
 
 def check_evaluation(predictor: Predictor, dataset: Dataset, config: EvalConfig) -> None:
     """Make sure that network, data and recipe fit. Raises: as ``evaluate`` says."""
-    check_backend(config.backend)
+    chosen_backend(config.backend)
     if len(dataset.class_names) != predictor.num_classes:
         raise UsageError(
             f"{dataset.name}: has {len(dataset.class_names)} classes, but the network has "

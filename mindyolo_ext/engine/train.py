@@ -69,7 +69,7 @@ from mindyolo_ext.errors import (
     MissingFileError,
     TrainingError,
 )
-from mindyolo_ext.evaluation.coco_map import check_backend
+from mindyolo_ext.evaluation.coco_backends import check_backend
 from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
 

@@ -1,28 +1,22 @@
-"""COCO's box metrics by pycocotools or faster-coco-eval, and the files of detections they read.
-No framework.
-"""
+"""COCO's box metrics, and the files of detections in COCO's format. No framework."""
 
-import contextlib
-import importlib.util
-import io
 import json
-import logging
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
 from mindyolo_ext import atomic
-from mindyolo_ext.errors import DataError, DeviceError, MissingFileError, UsageError
-
-logger = logging.getLogger(__name__)
+from mindyolo_ext.errors import DataError, MissingFileError
+from mindyolo_ext.evaluation import coco_backends
+from mindyolo_ext.evaluation.collect import CocoRecords
+from mindyolo_ext.evaluation.columns import RECORD_KEYS, Truth, found_columns, truth_columns
+from mindyolo_ext.evaluation.confidence import best_point
+from mindyolo_ext.evaluation.matching import Matches, match
 
 STAT_NAMES = (
     "AP",
@@ -38,13 +32,16 @@ STAT_NAMES = (
     "AR_medium",
     "AR_large",
 )
-BACKENDS = ("pycocotools", "faster_coco_eval")
-_RECORD_KEYS = ("image_id", "category_id", "bbox", "score")
 
 
 @dataclass(frozen=True)
 class CocoClass:
-    """Scores of one category, 0..1; NaN where the ground truth has no box of it."""
+    """Scores of one category, 0..1; NaN where the ground truth has no box of it.
+
+    Args:
+        confidence: the threshold of the highest F1 at IoU 0.5; ``precision``, ``recall`` and ``f1``
+            are those of the detections above it.
+    """
 
     category_id: int
     name: str
@@ -52,6 +49,10 @@ class CocoClass:
     num_detections: int
     ap: float
     ap50: float
+    precision: float
+    recall: float
+    f1: float
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class CocoResult:
         scores50, hits50: per category the scores of its detections, falling, and whether each is a
             true positive at IoU 0.5; detections that COCO ignores (on crowd regions, beyond 100 per
             image) are left out.
+        matches: which detection finds which object at IoU 0.5.
     """
 
     stats: dict[str, float]
@@ -81,6 +83,7 @@ class CocoResult:
     precision50: np.ndarray = field(repr=False)
     scores50: list[np.ndarray] = field(repr=False)
     hits50: list[np.ndarray] = field(repr=False)
+    matches: Matches = field(repr=False)
 
     @property
     def ap(self) -> float:
@@ -104,22 +107,22 @@ class CocoResult:
         )
 
     def class_table(self) -> str:
-        """AP and AP50 per category, in percent, as text."""
+        """AP, AP50, and precision, recall and F1 at the class's best confidence, as text."""
         rows = [
             [
                 c.name,
                 str(c.num_ground_truth),
                 str(c.num_detections),
-                _percent(c.ap),
-                _percent(c.ap50),
+                *(_percent(value) for value in (c.ap, c.ap50, c.precision, c.recall, c.f1)),
+                "-" if math.isnan(c.confidence) else f"{c.confidence:.3f}",
             ]
             for c in self.per_class
         ]
         return tabulate(
             rows,
-            ["class", "boxes", "detections", "AP", "AP50"],
+            ["class", "boxes", "detections", "AP", "AP50", "P", "R", "F1", "at confidence"],
             disable_numparse=True,
-            colalign=("left", "right", "right", "right", "right") if rows else None,
+            colalign=("left", *["right"] * 8) if rows else None,
         )
 
 
@@ -130,21 +133,21 @@ def _percent(value: float) -> str:
 
 def evaluate_coco(
     ground_truth: dict | str | Path,
-    detections: Iterable[dict],
+    detections: CocoRecords | Iterable[dict],
     *,
     image_ids: Sequence[int | str] | None = None,
-    backend: str = "pycocotools",
+    backend: str = "auto",
 ) -> CocoResult:
     """The COCO box metrics of detections.
 
     Args:
         ground_truth: a data set in COCO's format, or the path of its JSON file. Ids of images may
             be numbers or texts; a missing ``iscrowd`` means 0, a missing ``area`` that of the box.
-        detections: records with ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in
-            photo pixels) and ``score``.
+        detections: ``CocoRecords``, whose arrays are used as they are, or records with
+            ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in photo pixels) and
+            ``score``.
         image_ids: count these images only; None counts all of the ground truth.
-        backend: one of ``BACKENDS``. Both give the same numbers; the matches behind ``scores50``
-            and ``hits50`` are always pycocotools'.
+        backend: one of ``coco_backends.BACKENDS``. All give the same numbers.
 
     Raises:
         MissingFileError: no such ground-truth file.
@@ -153,77 +156,11 @@ def evaluate_coco(
         UsageError: no such backend, or ``image_ids`` that the ground truth does not have.
         DeviceError: the backend is not installed.
     """
-    check_backend(backend)
-    truth = _read_ground_truth(ground_truth)
-    wanted = _wanted_images(truth, image_ids)
-    # the fast one wants numbers
-    numbers = {image_id: number for number, image_id in enumerate(sorted(wanted), 1)}
-    found = _checked_records(detections, truth, numbers)
-    boxes = _numbered(_truth_boxes(truth), numbers)
-    with contextlib.redirect_stdout(io.StringIO()) as said:  # pycocotools prints
-        run = _run_pycocotools if backend == "pycocotools" else _run_faster
-        evaluation, matched = run(numbers, truth["categories"], boxes, found)
-    logger.debug("%s:\n%s", backend, said.getvalue().rstrip())
-    return _result(evaluation, matched, truth, found, wanted)
-
-
-def check_backend(backend: str) -> None:
-    """Make sure that a program for COCO's metrics is there.
-
-    Raises: UsageError for a name not in ``BACKENDS``, DeviceError if it is not installed.
-    """
-    if backend not in BACKENDS:
-        raise UsageError(
-            f"evaluate_coco: backend must be one of {', '.join(BACKENDS)}, got {backend!r}"
-        )
-    if importlib.util.find_spec(backend) is None:
-        raise DeviceError(
-            f"eval.backend: {backend} is not installed; `pip install faster-coco-eval` brings it, "
-            "and eval.backend=pycocotools gives the same numbers without it"
-        )
-
-
-def _run_pycocotools(
-    numbers: dict, categories: list[dict], boxes: list[dict], found: list[dict]
-) -> tuple[COCOeval, COCOeval]:
-    """The finished evaluation, which holds the matches too."""
-    evaluation = COCOeval(
-        *(_index(COCO(), numbers, categories, rows) for rows in (boxes, found)), "bbox"
-    )
-    _finish(evaluation)
-    return evaluation, evaluation
-
-
-def _run_faster(
-    numbers: dict, categories: list[dict], boxes: list[dict], found: list[dict]
-) -> tuple[Any, COCOeval]:
-    """The finished evaluation, and pycocotools' of the only case whose matches are drawn, which
-    the other hides.
-    """
-    import faster_coco_eval
-
-    fast = faster_coco_eval.COCOeval_faster(
-        *(_index(faster_coco_eval.COCO(), numbers, categories, rows) for rows in (boxes, found)),
-        "bbox",
-        print_function=print,
-    )
-    _finish(fast)
-    matched = COCOeval(
-        *(_index(COCO(), numbers, categories, rows) for rows in (boxes, found)), "bbox"
-    )
-    matched.params.iouThrs, matched.params.areaRng = (
-        matched.params.iouThrs[:1],
-        matched.params.areaRng[:1],
-    )
-    matched.evaluate()
-    return fast, matched
-
-
-def _finish(evaluation: Any) -> None:
-    """Match, accumulate and summarize."""
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
+    backend = coco_backends.chosen_backend(backend)
+    sections = _read_ground_truth(ground_truth)
+    truth = truth_columns(sections, image_ids)
+    found = found_columns(detections, truth, (image["id"] for image in sections["images"]))
+    return _result(coco_backends.run(backend, truth, found), match(truth, found))
 
 
 def _read_ground_truth(ground_truth: dict | str | Path) -> dict:
@@ -250,161 +187,60 @@ def _read_json(path: str | Path) -> Any:
         raise DataError(f"{path}: wanted JSON, got a damaged or other file: {error}") from error
 
 
-def _wanted_images(truth: dict, image_ids: Sequence[int | str] | None) -> set:
-    """The ids to count, all of them in the ground truth."""
-    known = {image["id"] for image in truth["images"]}
-    wanted = known if image_ids is None else set(image_ids)
-    if not wanted <= known:
-        raise UsageError(
-            f"evaluate_coco: image_ids: {_some(wanted - known)} not in the ground truth"
-        )
-    return wanted
-
-
-def _some(values: set) -> list:
-    """A few of the values, for an error."""
-    return sorted(values, key=str)[:5]
-
-
-def _truth_boxes(truth: dict) -> list[dict]:
-    """Annotations with every field that pycocotools reads, numbered from 1 (it takes id 0 for
-    "no match").
-    """
-    return [
-        {
-            "image_id": a["image_id"],
-            "category_id": a["category_id"],
-            "bbox": a["bbox"],
-            "id": number,
-            "area": a.get("area", a["bbox"][2] * a["bbox"][3]),
-            "iscrowd": a.get("iscrowd", 0),
-        }
-        for number, a in enumerate(truth["annotations"], 1)
-    ]
-
-
-def _checked_records(detections: Iterable[dict], truth: dict, numbers: dict) -> list[dict]:
-    """Copies of the records on the images to count, with these images' numbers and the fields that
-    pycocotools adds. Raises: DataError for a wrong one, on whatever image.
-    """
-    images = {image["id"] for image in truth["images"]}
-    categories = {category["id"] for category in truth["categories"]}
-    records = []
-    for number, record in enumerate(detections):
-        where = f"evaluate_coco: detection {number}"
-        missing = [key for key in _RECORD_KEYS if key not in record]
-        if missing:
-            raise DataError(f"{where}: no {missing}, wanted {list(_RECORD_KEYS)}")
-        if record["image_id"] not in images:
-            raise DataError(
-                f"{where}: image_id {record['image_id']!r} is not in the ground truth, which has "
-                f"{_some(images)} and so on"
-            )
-        if record["category_id"] not in categories:
-            raise DataError(
-                f"{where}: category_id {record['category_id']!r} is not in the ground truth, which "
-                f"has {_some(categories)} and so on"
-            )
-        box = [float(value) for value in record["bbox"]]
-        if len(box) != 4 or not all(map(math.isfinite, [*box, record["score"]])):
-            raise DataError(
-                f"{where}: wanted four finite numbers and a finite score, got {record['bbox']}, "
-                f"{record['score']}"
-            )
-        if record["image_id"] not in numbers:
-            continue
-        records.append(
-            {
-                "image_id": numbers[record["image_id"]],
-                "category_id": record["category_id"],
-                "bbox": box,
-                "score": float(record["score"]),
-                "area": box[2] * box[3],
-                "id": number + 1,
-                "iscrowd": 0,
-            }
-        )
-    return records
-
-
-def _numbered(annotations: list[dict], numbers: dict) -> list[dict]:
-    """Copies of the annotations on the images to count, with these images' numbers."""
-    return [
-        {**a, "image_id": numbers[a["image_id"]]} for a in annotations if a["image_id"] in numbers
-    ]
-
-
-def _index(index: Any, numbers: dict, categories: list[dict], annotations: list[dict]) -> Any:
-    """The backend's own empty ``index``, filled."""
-    index.dataset = {
-        "images": [{"id": number} for number in numbers.values()],
-        "categories": categories,
-        "annotations": annotations,
-    }
-    index.createIndex()
-    return index
-
-
-def _result(
-    evaluation: Any, matched: COCOeval, truth: dict, found: list[dict], wanted: set
-) -> CocoResult:
-    """The numbers of an accumulated evaluation by name, with the matches of ``matched``."""
-    names = {category["id"]: category["name"] for category in truth["categories"]}
-    boxes = Counter(
-        a["category_id"]
-        for a in truth["annotations"]
-        if a["image_id"] in wanted and not a.get("iscrowd", 0)
-    )
-    counted = Counter(record["category_id"] for record in found)
+def _result(evaluation: Any, matches: Matches) -> CocoResult:
+    """The numbers of an accumulated evaluation by name, with the matches."""
+    truth, found = matches.truth, matches.found
+    kinds = len(truth.category_ids)
+    boxes = np.bincount(truth.category[~truth.crowd & (truth.category >= 0)], minlength=kinds)
+    counts = np.bincount(found.category, minlength=kinds)
     # (IoU, R, K), all sizes, 100 detections
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    per_class = []
-    for position, category_id in enumerate(evaluation.params.catIds):
-        curves = precision[:, :, position]
-        has_truth = (curves > -1).any()
-        per_class.append(
-            CocoClass(
-                int(category_id),
-                names[category_id],
-                boxes[category_id],
-                counted[category_id],
-                float(curves.mean()) if has_truth else math.nan,
-                float(curves[0].mean()) if has_truth else math.nan,
-            )
+    hit = matches.hit
+    rows = [matches.of_category(position) for position in range(kinds)]
+    scores, hits = [found.score[its] for its in rows], [hit[its] for its in rows]
+    per_class = [
+        _class(truth, position, int(boxes[position]), int(counts[position]), curves, its)
+        for position, (curves, its) in enumerate(
+            zip(np.moveaxis(precision, 2, 0), zip(scores, hits))
         )
-    stats = dict(zip(STAT_NAMES, (float(value) for value in evaluation.stats)))
-    scores, hits = _matches(matched)
+    ]
     return CocoResult(
-        stats,
+        dict(zip(STAT_NAMES, (float(value) for value in evaluation.stats))),
         per_class,
-        len(wanted),
-        counted.total(),
-        boxes.total(),
+        len(truth.image_ids),
+        len(found.score),
+        int((~truth.crowd).sum()),
         np.array(evaluation.params.recThrs),
         precision[0],
         scores,
         hits,
+        matches,
     )
 
 
-def _matches(evaluation: COCOeval) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Per category the scores (N,) of detections, falling, and their hits (N,) at IoU 0.5,
-    objects of all sizes.
-    """
-    images, areas = len(evaluation.params.imgIds), len(evaluation.params.areaRng)
-    all_scores, all_hits = [], []
-    for position in range(len(evaluation.params.catIds)):
-        begin = position * areas * images  # evalImgs runs over category, size, image
-        found = [one for one in evaluation.evalImgs[begin : begin + images] if one is not None]
-        scores = np.concatenate([np.zeros(0), *(one["dtScores"] for one in found)])
-        hits = np.concatenate([np.zeros(0, bool), *(one["dtMatches"][0] > 0 for one in found)])
-        counted = ~np.concatenate(
-            [np.zeros(0, bool), *(one["dtIgnore"][0].astype(bool) for one in found)]
-        )
-        order = np.argsort(-scores[counted], kind="stable")
-        all_scores.append(scores[counted][order])
-        all_hits.append(hits[counted][order])
-    return all_scores, all_hits
+def _class(
+    truth: Truth,
+    position: int,
+    boxes: int,
+    detections: int,
+    precision: np.ndarray,
+    scores_hits: tuple[np.ndarray, np.ndarray],
+) -> CocoClass:
+    """The scores of a category from its precision (IoU, R)."""
+    has_truth = (precision > -1).any()
+    best = best_point(*scores_hits, boxes if has_truth else 0)
+    return CocoClass(
+        int(truth.category_ids[position]),
+        truth.names[position],
+        boxes,
+        detections,
+        float(precision.mean()) if has_truth else math.nan,
+        float(precision[0].mean()) if has_truth else math.nan,
+        best.precision,
+        best.recall,
+        best.f1,
+        best.confidence,
+    )
 
 
 def write_detections(path: str | Path, detections: Iterable[dict]) -> None:
@@ -425,8 +261,8 @@ def read_detections(path: str | Path) -> list[dict]:
     if not isinstance(records, list):
         raise DataError(f"{path}: wanted a list of detections, got {type(records).__name__}")
     for number, record in enumerate(records):
-        if not isinstance(record, dict) or any(key not in record for key in _RECORD_KEYS):
+        if not isinstance(record, dict) or any(key not in record for key in RECORD_KEYS):
             raise DataError(
-                f"{path}: record {number}: wanted the keys {list(_RECORD_KEYS)}, got {record!r:.80}"
+                f"{path}: record {number}: wanted the keys {list(RECORD_KEYS)}, got {record!r:.80}"
             )
     return records

@@ -71,15 +71,34 @@ class CocoRecords:
         image_ids: Sequence[int | str],
         category_ids: Sequence[int],
     ):
-        self._detections, self._image_ids = detections, image_ids
-        self._category_ids = category_ids
+        self._detections = detections
+        self.image_ids, self.category_ids = image_ids, category_ids
 
     def __len__(self) -> int:
         return sum(len(found) for found in self._detections)
 
     def __iter__(self) -> Iterator[dict]:
-        for found, image_id in zip(self._detections, self._image_ids, strict=True):
-            yield from coco_records(found, image_id, self._category_ids)
+        for found, image_id in zip(self._detections, self.image_ids, strict=True):
+            yield from coco_records(found, image_id, self.category_ids)
+
+    def stacked(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many detections each photo has (photos,), and those of all in one array (N, 6).
+
+        Raises: ValueError for another shape or a class without category.
+        """
+        if len(self._detections) != len(self.image_ids):
+            raise ValueError(
+                f"detections of {len(self._detections)} photos, but {len(self.image_ids)} image ids"
+            )
+        found = [checked_detections(its) for its in self._detections]
+        rows = np.concatenate([np.zeros((0, 6), np.float32), *found])
+        labels = rows[:, 5]
+        if len(rows) and not 0 <= labels.min() <= labels.max() < len(self.category_ids):
+            raise ValueError(
+                f"detections: classes {labels.min():g}..{labels.max():g}, but "
+                f"{len(self.category_ids)} category ids"
+            )
+        return np.array([len(its) for its in found], np.int64), rows
 
 
 def checked_detections(detections: np.ndarray) -> np.ndarray:

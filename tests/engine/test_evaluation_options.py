@@ -110,7 +110,7 @@ def test_a_missing_program_for_the_metrics_is_told_before_the_network_runs(
 
 def test_the_recipe_names_the_program_for_the_metrics(dataset: Dataset, monkeypatch) -> None:
     named = []
-    monkeypatch.setattr("mindyolo_ext.engine.evaluate.check_backend", named.append)
+    monkeypatch.setattr("mindyolo_ext.engine.evaluate.chosen_backend", named.append)
     monkeypatch.setattr(
         "mindyolo_ext.engine.evaluate.evaluate_coco", lambda *_, backend: named.append(backend)
     )
@@ -130,7 +130,8 @@ def test_wrong_names_are_told_with_the_recipe() -> None:
     ):
         config_from_mapping({"eval": {"metrics": ["VOC"]}})
     with pytest.raises(
-        ValueError, match="eval.backend wanted one of pycocotools, faster_coco_eval, got 'fast'"
+        ValueError,
+        match="eval.backend wanted one of auto, faster_coco_eval, pycocotools, got 'fast'",
     ):
         config_from_mapping({"eval": {"backend": "fast"}})
     assert config_from_mapping({"train": {"best_metric": "AP50"}}).train.best_metric == "AP50"

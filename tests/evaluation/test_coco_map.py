@@ -334,7 +334,7 @@ def test_the_fast_backend_at_the_edges(image_ids, capsys):
 
 def test_a_backend_that_is_not_there_is_told(monkeypatch):
     with pytest.raises(
-        ValueError, match="backend must be one of pycocotools, faster_coco_eval, got 'fast'"
+        ValueError, match="backend must be one of auto, faster_coco_eval, pycocotools, got 'fast'"
     ):
         evaluate_coco(truth(), [], backend="fast")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
