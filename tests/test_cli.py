@@ -31,12 +31,14 @@ from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.engine.darknet import recipe_overrides
 from mindyolo_ext.engine.predict import Detector, find_sources, predict_sources
 from mindyolo_ext.errors import UsageError
+from mindyolo_ext.evaluation.confusion import has_supervision
 from mindyolo_ext.evaluation.nms import NMSOptions
 from mindyolo_ext.models.registry import create_model, families
 
 VERBS = (
     "train",
     "test",
+    "compare",
     "predict",
     "convert",
     "verify",
@@ -569,7 +571,10 @@ def test_test_evaluates_with_the_boxes_that_predict_finds(
         "metrics.txt",
         "pr_curves.png",
         "f1_curves.png",
-    }
+        "precision_curves.png",
+        "recall_curves.png",
+        "errors.png",
+    } | ({"confusion.png", "confusion.csv"} if has_supervision() else set())
     table = (tmp_path / "metrics.txt").read_text(encoding="utf-8")
     assert table.strip() in output
     for text in (*SHAPE_NAMES, "AP50", "The original's own metric", "network, ms/image"):
@@ -587,6 +592,49 @@ def test_test_evaluates_with_the_boxes_that_predict_finds(
             np.testing.assert_allclose(boxes, found.boxes, atol=0.02)
     finally:
         detector.options = before
+
+
+def test_any_split_is_evaluated_and_labels_are_written(
+    command: Command, recipe: Path, shapes: Path, weight: Path, tmp_path: Path
+):
+    arguments = ["test", "--config", recipe, "--weight", weight, "--save_dir", tmp_path]
+    found = one_line_error(*command(*arguments, "--split", "test"))
+    assert "data.test is empty" in found
+    described = "{format: coco, images: images/train, annotations: annotations/train.json}"
+    arguments += ["--split", "test", "--set", f"data.test={described}"]
+    status, output = command(*arguments, "--save_txt", "True", "--save_json", "False")
+    assert status == 0, output
+    assert "6 images" in output and not (tmp_path / "detections.json").exists()
+    labels = sorted(path.stem for path in (tmp_path / "labels").iterdir())
+    assert labels == sorted(path.stem for path in (shapes / "images" / "train").glob("*.jpg"))
+    rows = np.loadtxt(tmp_path / "labels" / f"{labels[0]}.txt", ndmin=2)
+    assert rows.shape[1] == 6 and len(rows) > 3 and rows[:, 1:].min() >= 0 <= rows[:, 1:].max() <= 1
+
+
+def test_two_results_and_two_checkpoints_are_compared(
+    command: Command, recipe: Path, weight: Path, tmp_path: Path
+):
+    status, output = command("test", "--config", recipe, "--weight", weight, "--save_dir", tmp_path)
+    assert status == 0, output
+    none = tmp_path / "none.json"
+    none.write_text("[]", encoding="utf-8")
+    arguments = ["--config", recipe, "--save_dir", tmp_path / "out"]
+    status, output = command("compare", none, tmp_path, *arguments)
+    assert status == 0, output
+    table = (tmp_path / "out" / "compare.txt").read_text(encoding="utf-8")
+    assert table.strip() in output and "B - A" in table
+    assert all(name in table for name in SHAPE_NAMES)
+    for path in (tmp_path / "out" / "pictures").iterdir():
+        assert cv2.imread(str(path)).shape == (PHOTO[0] + 28, 3 * PHOTO[1], 3)
+    status, output = command("compare", weight, tmp_path, *arguments, "--pictures", 0)
+    assert status == 0, output
+    changes = [line.split()[-1] for line in output.splitlines() if line.startswith("AP")]
+    assert set(changes) <= {"+0.00", "-0.00", "-"} and len(changes) >= 6
+    strange = tmp_path / "strange.json"
+    entry = {"image_id": 77, "category_id": 1, "bbox": [0, 0, 1, 1], "score": 0.5}
+    strange.write_text(json.dumps([entry]), encoding="utf-8")
+    found = one_line_error(*command("compare", none, strange, *arguments))
+    assert "image 77 is not in" in found
 
 
 # ---- export --------------------------------------------------------------------------------------

@@ -40,6 +40,19 @@ def add_test(parser: argparse.ArgumentParser) -> None:
         choices=["auto", "faster_coco_eval", "pycocotools"],
         help="what computes COCO's metrics (eval.backend); all give the same numbers",
     )
+    parser.add_argument(
+        "--split",
+        default="val",
+        choices=["train", "val", "test"],
+        help="which images: data.train, data.val or data.test of the recipe",
+    )
+    add_bool(
+        parser,
+        "--save_txt",
+        "write labels/NAME.txt for each image: class, center x and y, width, height in 0..1, score",
+        default=False,
+    )
+    add_bool(parser, "--save_json", "write detections.json in COCO's results format", default=True)
     add_route(parser)
     add_bool(
         parser,
@@ -89,14 +102,15 @@ def test(options: argparse.Namespace) -> None:
         easy=options.easy,
         dy_thres=config.eval.dy_thres if options.easy is None else None,
     )
-    dataset = split_dataset(config, "val")
+    dataset = split_dataset(config, options.split)
+    name = f"data.{options.split}"
     if len(dataset.class_names) != metadata.num_classes:
         raise UsageError(
-            f"{options.weight}: has {metadata.num_classes} classes, but data.val has "
+            f"{options.weight}: has {metadata.num_classes} classes, but {name} has "
             f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:5])}"
             f"{', ...' if len(dataset.class_names) > 5 else ''})"
         )
-    dataset = in_order_of(metadata.class_names, dataset, owner=options.weight, data="data.val")
+    dataset = in_order_of(metadata.class_names, dataset, owner=options.weight, data=name)
     what = f"{metadata.model}, {len(dataset)} images, {device()}"
     if this.is_main:
         logger.info("%s: %s, input %s", options.weight, what, model.input_spec.size)
@@ -107,27 +121,29 @@ def test(options: argparse.Namespace) -> None:
         _draw_tradeoff(predictor, dataset, config, options.save_dir, what)
     else:
         known = dataset.class_names if are_known(metadata.class_names) else None
-        _write_metrics(predictor, dataset, config, options.save_dir, known)
+        _write_metrics(predictor, dataset, config, options, known)
 
 
 def _write_metrics(
     predictor: "Predictor",
     dataset: "Dataset",
     config: "Config",
-    folder: Path,
+    options: argparse.Namespace,
     class_names: Sequence[str] | None,
 ) -> None:
     """Evaluate on all ranks; rank 0 writes and logs the tables and curves."""
-    from mindyolo_ext.atomic import write_text
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.evaluate import evaluate
-    from mindyolo_ext.visual.curves import plot_f1_curves, plot_pr_curves
+    from mindyolo_ext.engine.evaluation_report import write_labels, write_report
+    from mindyolo_ext.evaluation.coco_backends import check_backend
 
+    check_backend(config.eval.backend)
+    folder = options.save_dir
     result = evaluate(
         predictor,
         dataset,
         config.eval,
-        save_dir=folder,
+        save_dir=folder if options.save_json else None,
         workers=config.data.workers,
         worker_kind=config.data.worker_kind,
         class_names=class_names,
@@ -136,12 +152,13 @@ def _write_metrics(
         return
     if result.routing is not None:
         result.routing.count_gflops(predictor.network, predictor.input_spec.size)
-    text = result.table()
-    plot_pr_curves(result.coco, folder / "pr_curves.png")
-    plot_f1_curves(result.coco, folder / "f1_curves.png")
-    write_text(folder / "metrics.txt", text + "\n")
+    written = ["detections.json"] if options.save_json else []
+    if options.save_txt:
+        write_labels(folder / "labels", result.detections, dataset)
+        written.append("labels")
+    text, files = write_report(folder, result)
     logger.info("\n%s", text)
-    logger.info("detections.json, metrics.txt, pr_curves.png, f1_curves.png: %s", folder)
+    logger.info("%s: %s", ", ".join([*written, *files]), folder)
 
 
 def _draw_tradeoff(

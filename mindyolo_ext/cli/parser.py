@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from mindyolo_ext import __version__
-from mindyolo_ext.cli import about, convert, data, evaluate, predict, train
+from mindyolo_ext.cli import about, compare, convert, data, evaluate, predict, train
 from mindyolo_ext.cli.arguments import Verb
 from mindyolo_ext.cli.backend import add_backend
 
@@ -15,6 +15,12 @@ VERBS = (
         evaluate.test,
         evaluate.add_test,
         "evaluate a checkpoint: COCO metrics, table by class, detections, speed",
+    ),
+    Verb(
+        "compare",
+        compare.compare,
+        compare.add_compare,
+        "compare two checkpoints or results: table, classes, images that differ most",
     ),
     Verb(
         "predict",

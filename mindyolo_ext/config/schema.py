@@ -101,6 +101,9 @@ class DataConfig(Section):
         {}, "Training images: `format` (coco, yolo, voc, darknet) and what that format needs."
     )
     val: dict[str, Any] = option({}, "Images to evaluate on, described as in `train`.")
+    test: dict[str, Any] = option(
+        {}, "Images for `test.py --split test` alone, described as in `train`."
+    )
     augment: list[AugmentStep] = option(
         [], "Augmentations of the training images in order: names, or mappings with `name`."
     )

@@ -32,13 +32,14 @@ logger = logging.getLogger(__name__)
 
 
 def split_dataset(config: Config, split: str) -> Dataset:
-    """The ``train`` or ``val`` data set of a recipe, its classes in the order of
+    """The ``train``, ``val`` or ``test`` data set of a recipe, its classes in the order of
     ``data.class_names`` if the recipe has any.
 
     Raises: ConfigError if the recipe has no such data set, or its classes are not
         ``data.class_names``.
     """
-    description = config.data.train if split == "train" else config.data.val
+    sections = {"train": config.data.train, "val": config.data.val, "test": config.data.test}
+    description = sections[split]
     if not description:
         raise ConfigError(
             f"config: data.{split} is empty; describe it, for example "

@@ -22,6 +22,7 @@ _MAY_CHANGE = (
     "data.root",
     "data.train",
     "data.val",
+    "data.test",
     "data.workers",
     "data.worker_kind",
     "data.cache",
@@ -57,7 +58,7 @@ _COMPARED_ELSEWHERE = (
     "train.backend",
     "train.per_batch_size",
 )
-_ONE_VALUE = ("data.train", "data.val", "model.keywords", "train.loss")
+_ONE_VALUE = ("data.train", "data.val", "data.test", "model.keywords", "train.loss")
 _LONGEST_VALUE = 60
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mindyolo_ext.evaluation.coco_map import CocoResult
+from mindyolo_ext.evaluation.confidence import curves
 from mindyolo_ext.visual.figure import save_figure
 
 _BOOKKEEPING = (
@@ -187,15 +188,48 @@ def plot_f1_curves(result: CocoResult, out_png: str | Path) -> None:
     save_figure(figure, out_png)
 
 
+def plot_over_confidence(result: CocoResult, what: str, out_png: str | Path) -> None:
+    """Precision or recall at IoU 0.5 over the confidence threshold, per class and on average.
+
+    Args:
+        what: ``precision``, whose lines end with the class's best score, or ``recall``.
+
+    Raises: ValueError if the ground truth had no box.
+    """
+    classes = _classes_with_truth(result)
+    thresholds = np.linspace(0, 1, 201)
+    position = ("precision", "recall").index(what)
+    values = np.stack(
+        [
+            curves(
+                result.scores50[k],
+                result.hits50[k],
+                result.per_class[k].num_ground_truth,
+                thresholds,
+            )[position]
+            for k in classes
+        ],
+        axis=1,
+    )
+    figure, axes = _square(f"{what.capitalize()} at IoU 0.5", "confidence threshold", what)
+    _curves(
+        axes,
+        thresholds,
+        values,
+        [result.per_class[k].name for k in classes],
+        [100 * result.per_class[k].ap50 for k in classes],
+        mean_label="mean of the classes",
+    )
+    save_figure(figure, out_png)
+
+
 def f1_over_confidence(result: CocoResult, position: int, thresholds: np.ndarray) -> np.ndarray:
     """F1 at IoU 0.5 of the class at ``position`` when only detections above each threshold count.
 
     Shape: thresholds (T,) -> (T,).
     """
     scores, hits = result.scores50[position], result.hits50[position]
-    count = np.searchsorted(-scores, -thresholds, side="left")  # scores > threshold
-    true = np.concatenate([[0], np.cumsum(hits)])[count]
-    return 2 * true / np.maximum(count + result.per_class[position].num_ground_truth, 1)
+    return curves(scores, hits, result.per_class[position].num_ground_truth, thresholds)[2]
 
 
 def _classes_with_truth(result: CocoResult) -> list[int]:
@@ -218,13 +252,13 @@ def _square(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
 def _curves(
     axes: Axes,
     x: np.ndarray,
-    curves: np.ndarray,
+    lines: np.ndarray,
     names: Sequence[str],
     ap50: Sequence[float],
     *,
     mean_label: str,
 ) -> None:
-    """A thin line per class (x (T,), curves (T, K)), named while they are few, and their mean as
+    """A thin line per class (x (T,), lines (T, K)), named while they are few, and their mean as
     a thick one.
     """
     few = len(names) <= _LEGEND_CLASSES
@@ -236,10 +270,15 @@ def _curves(
         )
         if not few and k == 0:
             style["label"] = "one class each"
-        axes.plot(x, curves[:, k], linewidth=1.2 if few else 0.8, **style)
+        axes.plot(x, lines[:, k], linewidth=1.2 if few else 0.8, **style)
     mean = f"{mean_label} ({len(names)})" if not few else mean_label
+    there = np.isfinite(lines).any(axis=1)
     axes.plot(
-        x, curves.mean(axis=1), color="tab:blue" if not few else "black", linewidth=3, label=mean
+        x[there],
+        np.nanmean(lines[there], axis=1),
+        color="tab:blue" if not few else "black",
+        linewidth=3,
+        label=mean,
     )
     axes.legend(
         fontsize=9,

@@ -1,0 +1,56 @@
+"""The confusion matrix of an evaluation, by supervision (an optional package). No framework."""
+
+import importlib.util
+
+import numpy as np
+
+from mindyolo_ext.errors import MissingPackageError
+from mindyolo_ext.evaluation.matching import MATCH_IOU, Matches
+
+
+def has_supervision() -> bool:
+    """Whether the package is installed."""
+    return importlib.util.find_spec("supervision") is not None
+
+
+def confusion_matrix(matches: Matches, confidence: float) -> np.ndarray:
+    """How often each class was taken for each other one.
+
+    Detections of at least ``confidence`` and objects whose IoU is above 0.5 belong together, those
+    of one class first. Crowd regions, and detections that COCO ignores, are left out.
+
+    Shape: (K + 1, K + 1) int64; rows are the true classes, columns the detected ones, in both the
+        last is background.
+    Raises: MissingPackageError without supervision.
+    """
+    if not has_supervision():
+        raise MissingPackageError(
+            "confusion matrix: supervision is not installed; `pip install supervision` brings it"
+        )
+    from supervision import ConfusionMatrix
+
+    truth, found = matches.truth, matches.found
+    objects = np.flatnonzero(~truth.crowd & (truth.category >= 0))
+    rows = np.flatnonzero(matches.counted & (found.score >= confidence))
+    targets = np.column_stack([_corners(truth.xywh[objects]), truth.category[objects]])
+    boxes = np.column_stack([_corners(found.xywh[rows]), found.category[rows], found.score[rows]])
+    count = len(truth.image_ids)
+    made = ConfusionMatrix.from_tensors(
+        predictions=_by_image(boxes, found.image[rows], count),
+        targets=_by_image(targets, truth.image[objects], count),
+        classes=truth.names,
+        conf_threshold=confidence,
+        iou_threshold=MATCH_IOU,
+    )
+    return made.matrix.astype(np.int64)
+
+
+def _corners(xywh: np.ndarray) -> np.ndarray:
+    """(N, 4) xywh -> (N, 4) xyxy."""
+    return np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+
+
+def _by_image(rows: np.ndarray, image: np.ndarray, count: int) -> list[np.ndarray]:
+    """The rows of each image."""
+    order = np.argsort(image, kind="stable")
+    return np.split(rows[order], np.searchsorted(image[order], np.arange(1, count)))
