@@ -1028,7 +1028,13 @@ def test_models_are_listed_with_their_terms(command: Command):
             row = next(line for line in output.splitlines() if line.split()[:1] == [name])
             assert f"{variant.parameters:,}" in row
             assert variant.weights in output
+    for name, record in families().items():
+        output = command("models", name)[1]
+        for model, variant in record.variants.items():
+            row = next(line for line in output.splitlines() if line.split()[:1] == [model])
+            assert f"{variant.parameters:,}" in row and variant.title in row
             assert all(str(value) in row for value in variant.published.values())
+            assert variant.weights in output
     status, output = command("models", "yolox")
     assert status == 0 and "yolox_nano" in output and "gold_yolo_n" not in output
     assert "unknown family 'yolo', did you mean yolox?" in one_line_error(
