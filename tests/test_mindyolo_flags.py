@@ -4,6 +4,7 @@ import logging
 
 import pytest
 from helpers import Command
+from launching import ROOT
 from mindyolo_flags import VERBS
 
 from mindyolo_ext.cli.mindyolo import FLAGS, apply_mindyolo
@@ -31,6 +32,13 @@ def test_no_row_is_missing_and_none_is_too_many():
         answered = {flag.name for flag in FLAGS if verb in flag.verbs}
         assert len(names) == len(set(names))
         assert answered <= set(names), f"{verb}: {answered - set(names)}"
+
+
+def test_the_page_names_every_flag():
+    page = (ROOT / "docs" / "from_mindyolo.md").read_text(encoding="utf-8")
+    assert [row[1] for row in ROWS if f"`--{row[1]}" not in page] == []
+    for flag in FLAGS:
+        assert flag.sentence in page or flag.name == "auto_accumulate", flag.name
 
 
 @pytest.mark.parametrize(

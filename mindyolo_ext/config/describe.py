@@ -1,5 +1,6 @@
 """Recipes in words: every setting with its type, default and sentence, and a recipe with notes."""
 
+import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -40,9 +41,10 @@ class Setting:
     sentence: str
 
 
-def settings() -> list[Setting]:
+@functools.cache
+def settings() -> tuple[Setting, ...]:
     """Every setting of a recipe, in the order of the file."""
-    return list(_settings(Config, ""))
+    return tuple(_settings(Config, ""))
 
 
 def find_settings(name: str = "") -> list[Setting]:
