@@ -572,7 +572,7 @@ def _callbacks(made: Translation, stages: _Stages, _r: Mapping, value: Any) -> N
 
 
 def _switch(made: Translation, stages: _Stages, place: str, words: dict[str, Any]) -> None:
-    epoch = words.pop("switch_epoch_num", 285)
+    epoch = int(words.pop("switch_epoch_num", 285))
     if words.pop("is_switch_loss", True):
         stages.at(epoch)["loss"] = {"l1": True}
         made.put(place, epoch, {}, f"train.stages: l1 from epoch {epoch} on, counted from 0")
