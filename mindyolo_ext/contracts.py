@@ -215,6 +215,7 @@ class Variant:
         input_size: (height, width) of the published evaluation.
         parameters: trainable ones with 80 classes, counted here.
         published: what the authors say, by what it is: ``AP``, ``GFLOPs``, ``parameters, M``, ...
+        weights: address where the authors offer the weights; empty if they offer none.
     """
 
     title: str
@@ -222,6 +223,7 @@ class Variant:
     input_size: tuple[int, int]
     parameters: int
     published: Mapping[str, float] = field(default_factory=dict)
+    weights: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import ledger
 import pytest
@@ -270,6 +271,26 @@ def command(capsys: pytest.CaptureFixture) -> Command:
         return status, captured.out + captured.err
 
     return run
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+    """Recipes that ``train`` would train, with what the framework was started with."""
+    from mindyolo_ext.backend.processes import World
+
+    started: dict[str, Any] = {}
+    found: list[tuple[Any, dict[str, Any]]] = []
+
+    def start(device_target: str | None = None, **keywords: Any) -> World:
+        started.update(keywords, device_target=device_target)
+        return World()
+
+    def train(config: Any, folder: Path, **_: Any) -> None:
+        found.append((config, {**started, "save_dir": folder}))
+
+    monkeypatch.setattr(launch, "start", start)
+    monkeypatch.setattr("mindyolo_ext.engine.train.train", train)
+    return found
 
 
 @pytest.fixture(scope="session")

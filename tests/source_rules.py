@@ -99,7 +99,17 @@ MAY_IMPORT = {
         "yaml_file",
     }
     | BASE,
-    "cli": {"backend", "checkpoint", "config", "data", "engine", "evaluation", "registry", "visual"}
+    "cli": {
+        "backend",
+        "checkpoint",
+        "config",
+        "data",
+        "engine",
+        "evaluation",
+        "registry",
+        "visual",
+        "yaml_file",
+    }
     | BASE,
 }
 # folder below the package -> the framework that its files may import; no other file imports one

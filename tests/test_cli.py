@@ -48,6 +48,9 @@ VERBS = (
     "check-data",
     "assign",
     "models",
+    "recipes",
+    "new",
+    "migrate",
     "recipe",
     "info",
     "doctor",
@@ -193,7 +196,11 @@ def test_scripts_are_the_verbs(script: str):
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (1, "error: config nowhere.yaml: no such file\n")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "error: config nowhere.yaml: no such file; `mindyolo-ext recipes` lists those that are "
+        "shipped\n",
+    )
 
 
 # ---- errors --------------------------------------------------------------------------------------
@@ -203,8 +210,9 @@ def test_scripts_are_the_verbs(script: str):
     ("arguments", "wanted"),
     [
         ([], "the following arguments are required: VERB"),
-        (["trian"], "invalid choice: 'trian'"),
-        (["train"], "the following arguments are required: --config"),
+        (["tarin"], "unknown verb tarin, did you mean train?"),
+        (["xyz"], "unknown verb xyz; verbs are train, test, predict, convert"),
+        (["train", "x.yaml"], "unexpected x.yaml"),
         (
             ["train", "--config", "x.yaml", "--device_target", "TPU"],
             "invalid choice: 'TPU' (choose from",
@@ -218,9 +226,18 @@ def test_scripts_are_the_verbs(script: str):
             "--epochs: invalid int value: 'many'",
         ),
         (
-            ["train", "--config", "x.yaml", "--epoch", "3", "--lr", "1"],
-            "unrecognized arguments: --lr 1",
+            ["train", "--config", "x.yaml", "--epoch", "3"],
+            "unknown option --epoch, did you mean --epochs?",
         ),
+        (["train", "--batch_size", "3"], "--batch_size, did you mean --per_batch_size?"),
+        (["train", "--per-batch-size=3"], "--per-batch-size, did you mean --per_batch_size?"),
+        (["train", "--weights", "w"], "--weights, did you mean --weight?"),
+        (["train", "--lr=1"], "--lr, did you mean --set train.optimizer.lr=1?"),
+        (["train", "--cache", "1"], "--cache, did you mean --set data.cache=VALUE?"),
+        (["train", "--project", "p"], "--project, did you mean --save_dir?"),
+        (["train", "--xyzzy"], "unknown option --xyzzy (`mindyolo-ext train --help`)"),
+        (["predict", "--imgsz", "640"], "--imgsz, did you mean --img_size?"),
+        (["doctor", "--device", "CPU"], "--device, did you mean --device_target?"),
         (["predict", "x.jpg"], "the following arguments are required: --weight"),
         (["export", "--weight", "x.ckpt", "--format", "tflite"], "invalid choice: 'tflite'"),
     ],
@@ -822,7 +839,9 @@ def test_anchors_from_a_recipe_and_from_a_list(
     ]
     # labels in text are rounded
     np.testing.assert_allclose(wide, np.array(numbers) * [2, 1, 2, 1], atol=2.0)
-    assert "--config or --traintxt is needed" in one_line_error(*command("anchors"))
+    assert "--model NAME (`mindyolo-ext models`) or --data FILE or --traintxt" in one_line_error(
+        *command("anchors")
+    )
 
 
 def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, tmp_path: Path):
@@ -1055,8 +1074,15 @@ def test_models_are_listed_with_their_terms(command: Command):
         assert record.repository in output and record.terms in output
         for name, variant in record.variants.items():
             row = next(line for line in output.splitlines() if line.split()[:1] == [name])
+            assert f"{variant.parameters:,}" in row
+            assert variant.weights in output
+    for name, record in families().items():
+        output = command("models", name)[1]
+        for model, variant in record.variants.items():
+            row = next(line for line in output.splitlines() if line.split()[:1] == [model])
             assert f"{variant.parameters:,}" in row and variant.title in row
             assert all(str(value) in row for value in variant.published.values())
+            assert variant.weights in output
     status, output = command("models", "yolox")
     assert status == 0 and "yolox_nano" in output and "gold_yolo_n" not in output
     assert "unknown family 'yolo', did you mean yolox?" in one_line_error(

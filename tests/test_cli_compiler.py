@@ -1,5 +1,5 @@
-"""Devices, options of MindSpore's compiler, a second recipe over the first, and MindYOLO's flags on
-the command line.
+"""Devices, options of MindSpore's compiler, and a second recipe over the first, on the command
+line.
 """
 
 import json
@@ -13,9 +13,7 @@ from helpers import Command
 
 from mindyolo_ext.backend import BACKEND, launch
 from mindyolo_ext.backend.graph_options import GraphOptions
-from mindyolo_ext.backend.processes import World
-from mindyolo_ext.cli.mindyolo import _SWITCHES
-from mindyolo_ext.config import Config, load_config
+from mindyolo_ext.config import load_config
 from mindyolo_ext.engine import doctor_report
 from mindyolo_ext.errors import ConfigError, RunError
 
@@ -25,23 +23,6 @@ RECIPES = sorted(
 )
 ASCEND = ROOT / "configs" / "ascend.yaml"
 pytestmark = pytest.mark.usefixtures("quiet_logging")
-
-
-@pytest.fixture
-def runs(monkeypatch) -> list[tuple[Config, dict]]:
-    """Recipes that would be trained, with what the framework was started with."""
-    started, found = {}, []
-
-    def start(device_target=None, **keywords):
-        started.update(keywords, device_target=device_target)
-        return World()
-
-    monkeypatch.setattr(launch, "start", start)
-    monkeypatch.setattr(
-        "mindyolo_ext.engine.train.train",
-        lambda config, *_, **__: found.append((config, dict(started))),
-    )
-    return found
 
 
 @pytest.fixture
@@ -88,36 +69,6 @@ def test_opencv_threads(command: Command, recipe: Path, monkeypatch):
     assert command("train", "--config", recipe)[0] == 0
     assert command("train", "--config", recipe, "--opencv_threads_num", 2)[0] == 0
     assert threads == [2]
-
-
-# ---- MindYOLO's flags ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("flag", _SWITCHES)
-def test_a_flag_that_asks_for_what_is_not_there(
-    command: Command, recipe: Path, runs: list, flag: str
-):
-    usual, problem = _SWITCHES[flag]
-    status, output = command("train", "--config", recipe, f"--{flag}", not usual)
-    assert status == 1 and not runs
-    assert f"error: --{flag} {not usual}: {problem}" in output
-    assert command("train", "--config", recipe, f"--{flag}", usual)[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("flag", "value", "message"),
-    [
-        ("--nbs", 64, "--nbs 64: take --set train.optimizer.nominal_batch=64"),
-        ("--recompute_layers", 5, "--recompute_layers 5: MindSpore runs the batch norms"),
-    ],
-)
-def test_a_flag_with_a_number(
-    command: Command, recipe: Path, runs: list, flag: str, value: int, message: str
-):
-    status, output = command("train", "--config", recipe, flag, value)
-    assert status == 1 and not runs and f"error: {message}" in output
-    if flag == "--recompute_layers":
-        assert command("train", "--config", recipe, flag, 0)[0] == 0
 
 
 # ---- a recipe over another -----------------------------------------------------------------------

@@ -1,11 +1,13 @@
-"""``mindyolo-ext info``, ``models``, ``recipe``, ``doctor`` and ``demo``: what there is."""
+"""What there is: the verbs info, models, recipes, recipe, doctor and demo."""
 
 import argparse
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindyolo_ext.cli.arguments import add_config, add_device
+from mindyolo_ext.cli.arguments import add_config, add_device, add_model, add_set
+from mindyolo_ext.cli.recipe import recipe_path
 
 if TYPE_CHECKING:
     from mindyolo_ext.contracts import Family
@@ -15,7 +17,7 @@ logger = logging.getLogger("mindyolo_ext")
 
 def add_info(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``info``."""
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=Path, help="checkpoint or exported file")
     parser.add_argument(
         "--gflops",
         action="store_true",
@@ -40,22 +42,86 @@ def info(options: argparse.Namespace) -> None:
 def add_models(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``models``."""
     parser.add_argument(
-        "family", nargs="?", help="one family: " + ", ".join(_families()) + "; all if not given"
+        "family",
+        nargs="?",
+        help="one family, with all that its authors publish: "
+        + ", ".join(_families())
+        + " (default: all in brief)",
     )
 
 
 def models(options: argparse.Namespace) -> None:
-    """Print the models of all families, or of one, with published and counted numbers."""
+    """Print the models of all families in brief, or of one with all that is published."""
     from mindyolo_ext.models.registry import family
 
-    records = _families().values() if options.family is None else [family(options.family)]
-    logger.info("\n%s", "\n\n".join(map(_family_table, records)))
+    if options.family is not None:
+        record = family(options.family)
+        text = f"{_family_table(record)}\n\n{_weights_table([record])}"
+    else:
+        records = list(_families().values())
+        text = f"{_brief_table(records)}\n\n{_weights_table(records)}\n\n{_terms(records)}"
+    logger.info("\n%s", text)
 
 
 def _families() -> "dict[str, Family]":
     from mindyolo_ext.models.registry import families
 
     return families()
+
+
+def _brief_table(records: "Sequence[Family]") -> str:
+    """A row per model: what costs and accuracy its authors publish, parameters counted here."""
+    from tabulate import tabulate
+
+    rows = []
+    for name, variant in [pair for record in records for pair in record.variants.items()]:
+        published = variant.published
+        accuracy = next((fact for fact in published if fact.startswith("AP")), "")
+        accuracy = accuracy.partition(",")[0] if accuracy.endswith("easy") else accuracy
+        rows.append(
+            (
+                name,
+                "{}x{}".format(*variant.input_size),
+                f"{variant.parameters:,}",
+                _span(published, "GFLOPs"),
+                _span(published, accuracy),
+                accuracy,
+            )
+        )
+    columns = ("model", "input", "parameters", "GFLOPs\npublished", "AP, %\npublished", "")
+    align = ("left", "left", "right", "right", "right", "left")
+    return tabulate(rows, columns, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def _span(published: "Mapping[str, float]", fact: str) -> str:
+    """The value of a fact, or the span over the shares of easy images of a routed model."""
+    every = published.items()
+    values = [value for what, value in every if fact in (what, what.partition(",")[0])]
+    if not fact or not values:
+        return "-"
+    return f"{min(values)}" if len(values) == 1 else f"{min(values)}..{max(values)}"
+
+
+def _weights_table(records: "Sequence[Family]") -> str:
+    """Where the authors offer the weights of each model."""
+    from tabulate import tabulate
+
+    rows = [
+        (name, variant.weights or "none offered by the authors")
+        for record in records
+        for name, variant in record.variants.items()
+    ]
+    columns = ("model", "weights of the authors, for `mindyolo-ext convert`")
+    return tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
+
+
+def _terms(records: "Sequence[Family]") -> str:
+    """Origin and terms of each family."""
+    from tabulate import tabulate
+
+    rows = [(record.name, record.repository, record.terms) for record in records]
+    columns = ("family", "original", "terms of the original and its weights")
+    return tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
 
 
 def _family_table(record: "Family") -> str:
@@ -87,22 +153,47 @@ def _family_table(record: "Family") -> str:
     return f"{head}\n\n{table}"
 
 
+def add_recipes(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``recipes``."""
+    parser.add_argument(
+        "family",
+        nargs="?",
+        help="one family: " + ", ".join(_families()) + " (default: all)",
+    )
+
+
+def recipes(options: argparse.Namespace) -> None:
+    """Print the shipped recipes: name, model, and the first sentence of the file."""
+    from tabulate import tabulate
+
+    from mindyolo_ext.config import load_config
+    from mindyolo_ext.config.shipped import headline, recipe_folder, shipped_recipes
+    from mindyolo_ext.models.registry import family
+
+    wanted = None if options.family is None else family(options.family).name
+    rows, parts = [], []
+    for name in shipped_recipes():
+        model = load_config(name).model.name
+        if not model:
+            parts.append(name)
+        elif wanted in (None, name.partition("/")[0]):
+            rows.append((name.rpartition("/")[2], model, headline(name)))
+    table = tabulate(rows, ("recipe", "model", "what for"), tablefmt="simple")
+    tail = "" if wanted else f"\n\nfor a second --config, or __BASE__: {', '.join(parts)}"
+    logger.info("\n%s%s\n\nthey lie in %s", table, tail, recipe_folder())
+
+
 def add_recipe_verb(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``recipe``."""
     parser.add_argument(
         "key",
         nargs="?",
         default="",
-        help="setting or section to explain, for example train.schedule; all if not given",
+        help="setting or section to explain, for example train.schedule (default: all)",
     )
-    add_config(parser, required=False, text="print this recipe instead, merged with its parents")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change a key of --config; may be given several times",
-    )
+    add_config(parser, text="print this recipe instead, merged with its parents")
+    add_model(parser)
+    add_set(parser, "change a key of this recipe")
     parser.add_argument("--markdown", action="store_true", help="all settings as docs/recipe.md")
 
 
@@ -111,8 +202,9 @@ def recipe(options: argparse.Namespace) -> None:
     from mindyolo_ext.config import load_config
     from mindyolo_ext.config.describe import markdown, recipe_text, table
 
-    if options.config is not None:
-        text = recipe_text(load_config(options.config, options.set, overlays=options.overlays))
+    path = recipe_path(options)
+    if path is not None:
+        text = recipe_text(load_config(path, options.set, overlays=options.overlays))
     else:
         text = markdown() if options.markdown else table(options.key)
     logger.info("%s", text.rstrip("\n"))
@@ -128,7 +220,7 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
         const=Path("mindyolo_ext_report.json"),
         metavar="FILE",
         help="write versions, devices, environment and the numbers of a small training step, for "
-        "a bug report",
+        "a bug report (default: they are shown, in brief)",
     )
 
 
@@ -149,8 +241,10 @@ def doctor(options: argparse.Namespace) -> None:
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``demo``."""
-    parser.add_argument("--save_dir", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument(
+        "--save_dir", type=Path, default=Path("runs/demo"), help="folder for all that it makes"
+    )
+    parser.add_argument("--ranks", type=int, default=2, help="processes that train together")
 
 
 def demo(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DEVICES = ("CPU", "GPU", "Ascend")
 
@@ -51,31 +52,67 @@ def keyword(text: str) -> tuple[str, object]:
         raise argparse.ArgumentTypeError(f"{text!r}: the value is not valid YAML") from error
 
 
+def device(text: str) -> str:
+    """A device in any case of letters: ``cpu`` -> ``CPU``. What is none stays for argparse."""
+    return next((name for name in DEVICES if name.lower() == text.lower()), text)
+
+
 def add_bool(
-    parser: argparse.ArgumentParser, flag: str, text: str | None, *, default: bool | None = None
+    parser: argparse.ArgumentParser, flag: str, text: str, *, default: bool | None = None
 ) -> None:
     """A flag that takes ``True`` or ``False``, as MindYOLO's flags do."""
     parser.add_argument(flag, type=true_or_false, default=default, metavar="True|False", help=text)
+
+
+def add_setting(
+    parser: argparse.ArgumentParser, flag: str, key: str, text: str = "", **keywords: Any
+) -> None:
+    """A flag that changes a setting of the recipe.
+
+    Args:
+        key: the setting, ``train.epochs``.
+        text: for ``--help``; the setting's own sentence if empty.
+        keywords: for argparse.
+    """
+    from mindyolo_ext.config.describe import find_settings
+
+    setting = find_settings(key)[0]
+    if keywords.get("type") in (int, float):
+        keywords = {"metavar": "N" if keywords["type"] is int else "X", **keywords}
+    sentence = text or setting.sentence.replace("`", "")
+    words = f"{sentence.removesuffix('.')} ({key}; default: the recipe's, else {setting.default})"
+    parser.add_argument(flag, help=words.replace("%", "%%"), **keywords)
+
+
+def add_switch(parser: argparse.ArgumentParser, flag: str, key: str, text: str = "") -> None:
+    """``add_setting`` of a flag that takes ``True`` or ``False``."""
+    add_setting(parser, flag, key, text, type=true_or_false, metavar="True|False")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """``--device_target``."""
     parser.add_argument(
         "--device_target",
+        type=device,
         choices=DEVICES,
-        help="where networks run; without it the best device that is there, which a line names",
+        help="where networks run (default: the best device that is there, which a line names)",
     )
 
 
-def add_size(parser: argparse.ArgumentParser) -> None:
-    """``--img_size``."""
+def add_size(parser: argparse.ArgumentParser, default: str = "the recipe's input.size") -> None:
+    """``--img_size``; ``default`` says what counts without it."""
     parser.add_argument(
         "--img_size",
         type=int,
         nargs="+",
         metavar="PIXELS",
-        help="network size: side, or height width",
+        help=f"network size: side, or height width (default: {default})",
     )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """``--seed`` of a verb that trains nothing."""
+    parser.add_argument("--seed", type=int, default=0, help="seed of random numbers")
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +127,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="keep compiled graphs there: the next start with the same recipe skips the "
-        "compilation",
+        "compilation (default: none is kept)",
     )
 
 
@@ -110,69 +147,76 @@ class _Recipes(argparse.Action):
             namespace.overlays = [*namespace.overlays, values]
 
 
-def add_config(parser: argparse.ArgumentParser, *, required: bool, text: str = "recipe") -> None:
+def add_config(parser: argparse.ArgumentParser, *, text: str = "recipe") -> None:
     """``--config``, which ``text`` describes."""
     parser.add_argument(
+        "-c",
         "--config",
         type=Path,
         action=_Recipes,
-        required=required,
-        help=f"{text}, one of configs/FAMILY/*.yaml or your own; a second --config, such as "
-        "configs/ascend.yaml, is laid over the first",
+        metavar="RECIPE",
+        help=f"{text}: a file of your own, or one of `mindyolo-ext recipes` by its name, such as "
+        "yolox-s; a second --config, such as ascend, is laid over the first (default: the one of "
+        "--model)",
     )
     parser.set_defaults(overlays=[])
 
 
-def add_recipe(parser: argparse.ArgumentParser, *, config_required: bool) -> None:
-    """``--config``, and flags for the settings that most verbs use."""
-    add_config(parser, required=config_required)
-    parser.add_argument(
-        "--data_root", help="folder to which the recipe's data paths refer (data.root)"
-    )
-    parser.add_argument(
-        "--data", help="darknet-style .data file: what it says wins over the recipe"
-    )
-    add_size(parser)
-    parser.add_argument("--workers", type=int, help="data workers (data.workers)")
-    parser.add_argument(
-        "--ms_amp_level",
-        choices=["O0", "O1", "O2", "O3"],
-        help="mixed precision (train.amp_level): O0 none, O1 convolutions, O2 and O3 maps too",
-    )
-    parser.add_argument(
-        "--amp_dtype",
-        choices=["float16", "bfloat16"],
-        help="half precision of --ms_amp_level (train.amp_dtype)",
-    )
-    add_compiler(parser)
-    parser.add_argument("--conf_thres", type=float, help="lowest score (eval.conf_thres)")
-    parser.add_argument("--iou_thres", type=float, help="IoU of NMS (eval.iou_thres)")
+def add_set(parser: argparse.ArgumentParser, text: str = "any key of the recipe") -> None:
+    """``--set``."""
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="any key of the recipe (`mindyolo-ext recipe` lists them); may be given several times",
+        help=f"{text} (`mindyolo-ext recipe` lists them); may be given several times (default: "
+        "none)",
     )
+
+
+def add_model(parser: argparse.ArgumentParser, default: str = "the one of --config") -> None:
+    """``--model``; ``default`` says what counts without it."""
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="one of `mindyolo-ext models`, such as yolox-nano: takes the recipe that is shipped "
+        f"for it, instead of --config (default: {default})",
+    )
+
+
+def add_recipe(parser: argparse.ArgumentParser, *, model_default: str = "") -> None:
+    """``--config``, ``--model``, ``--data``, and flags for the settings that most verbs use.
+
+    Args:
+        model_default: what counts without ``--config`` and ``--model``.
+    """
+    add_config(parser)
+    add_model(parser, *filter(None, [model_default]))
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help="data set in place of the recipe's: the data.yaml of ultralytics or Roboflow, or the "
+        "folder that holds it, or a darknet-style .data file, which sets more (default: the "
+        "recipe's)",
+    )
+    add_setting(parser, "--data_root", "data.root", metavar="DIR")
+    add_size(parser)
+    add_setting(parser, "--workers", "data.workers", type=int)
+    levels = ["O0", "O1", "O2", "O3"]
+    add_setting(parser, "--ms_amp_level", "train.amp_level", type=str.upper, choices=levels)
+    add_setting(parser, "--amp_dtype", "train.amp_dtype", choices=["float16", "bfloat16"])
+    add_compiler(parser)
+    add_setting(parser, "--conf_thres", "eval.conf_thres", type=float)
+    add_setting(parser, "--iou_thres", "eval.iou_thres", type=float)
+    add_set(parser)
 
 
 def add_compiler(parser: argparse.ArgumentParser) -> None:
     """Options of MindSpore's compiler, called as in MindYOLO."""
-    parser.add_argument(
-        "--ms_jit_level",
-        choices=["O0", "O1", "O2"],
-        help="MindSpore's compiler (train.jit_level): by kernel, fused kernels, whole graphs",
-    )
-    add_bool(
-        parser,
-        "--ms_enable_graph_kernel",
-        "MindSpore on GPU and Ascend: fuse operators (train.graph_kernel)",
-    )
-    parser.add_argument(
-        "--precision_mode",
-        metavar="MODE",
-        help="MindSpore on Ascend: half precision of the compiler's choice (train.precision_mode)",
-    )
+    levels = ["O0", "O1", "O2"]
+    add_setting(parser, "--ms_jit_level", "train.jit_level", type=str.upper, choices=levels)
+    add_switch(parser, "--ms_enable_graph_kernel", "train.graph_kernel")
+    add_setting(parser, "--precision_mode", "train.precision_mode", metavar="MODE")
 
 
 def add_route(parser: argparse.ArgumentParser) -> None:
@@ -182,13 +226,13 @@ def add_route(parser: argparse.ArgumentParser) -> None:
         "--dy_thres",
         type=float,
         metavar="T",
-        help="of a routed model: images whose easiness is "
-        "below T take the second exit; 0 sends all to the first, 1 all to the second",
+        help="of a routed model: images whose easiness is below T take the second exit; 0 sends "
+        "all to the first, 1 all to the second (default: the checkpoint's own)",
     )
     which.add_argument(
         "--easy",
         type=float,
         metavar="SHARE",
-        help="of a routed model: share of easy images to aim "
-        "at, in 0..1, by the thresholds in the checkpoint (`mindyolo-ext thresholds`)",
+        help="of a routed model: share of easy images to aim at, in 0..1, by the thresholds in "
+        "the checkpoint (`mindyolo-ext thresholds`) (default: --dy_thres decides)",
     )

@@ -15,7 +15,8 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
-        help=f"framework; without it {VARIABLE}, else mindspore where it is installed, else torch",
+        help=f"framework (default: that of {VARIABLE}, else mindspore where it is installed, else "
+        "torch)",
     )
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mindyolo_ext.cli.arguments import add_size, keyword, numbers
+from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
 from mindyolo_ext.cli.recipe import input_size
 from mindyolo_ext.errors import UsageError
 
@@ -20,15 +21,30 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help=".ckpt or .safetensors; or .pth to write one of ours in the original's format",
     )
-    parser.add_argument("--model", help="one of `mindyolo-ext models`, where the keys do not tell")
-    parser.add_argument("--data", type=Path, help="darknet-style .data file: anchors, class names")
     parser.add_argument(
-        "--anchors", type=numbers, metavar="W,H,W,H,...", help="pixels, finest level first"
+        "--model",
+        help="one of `mindyolo-ext models`, where the keys do not tell (default: as they tell)",
     )
-    parser.add_argument("--names", type=Path, help="text file with a class name per line")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="darknet-style .data file: anchors, class names (default: those of COCO, or numbers)",
+    )
+    parser.add_argument(
+        "--anchors",
+        type=numbers,
+        metavar="W,H,W,H,...",
+        help="in pixels, finest level first (default: those of --data, of the file or of COCO)",
+    )
+    parser.add_argument(
+        "--names",
+        type=Path,
+        help="text file with a class name per line (default: of --data, of the file or of COCO)",
+    )
     parser.add_argument(
         "--input",
-        help="input the weights were trained with, where they do not tell; " + _input_styles(),
+        help="input the weights were trained with, where they do not tell (default: as they tell); "
+        + _input_styles(),
     )
     parser.add_argument(
         "--model_keyword",
@@ -37,13 +53,18 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="keyword of the model's builder that the weights do not tell, for example "
-        "assignment=single_grid; may be given several times",
+        "assignment=single_grid; may be given several times (default: none)",
     )
     parser.add_argument(
         "--entry",
-        help="take the weights under this entry of the file, or under names that begin with it",
+        help="take the weights under this entry of the file, or under names that begin with it "
+        "(default: the only ones)",
     )
-    parser.add_argument("--report", type=Path, help="write what became of each tensor as JSON")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        help="write what became of each tensor as JSON to this file (default: not written)",
+    )
     parser.add_argument(
         "--no_ema", action="store_true", help="take the raw weights where the file has both"
     )
@@ -109,15 +130,21 @@ def _refuse_unused(options: argparse.Namespace) -> None:
 def add_verify(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``verify``."""
     parser.add_argument("weight", type=Path, help="converted checkpoint")
-    parser.add_argument("--arrays", type=Path, help="stored reference arrays (.npz)")
     parser.add_argument(
-        "--images", type=Path, help="folder of the photos that --arrays were made from"
+        "--arrays",
+        type=Path,
+        help="stored reference arrays, an .npz (default: --torch_repo computes them)",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        help="folder of the photos that --arrays were made from (default: none were used)",
     )
     parser.add_argument(
         "--torch_repo",
         "--torch-repo",
         type=Path,
-        help="clone of the original program, run beside this one",
+        help="clone of the original program, run beside this one (default: --arrays are compared)",
     )
     parser.add_argument(
         "--torch_python",
@@ -125,7 +152,11 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         default=sys.executable,
         help="Python with torch for the original program",
     )
-    parser.add_argument("--source", type=Path, help="the original checkpoint (with --torch_repo)")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        help="the original checkpoint (default: none; --torch_repo needs it)",
+    )
 
 
 def verify(options: argparse.Namespace) -> None:
@@ -150,17 +181,19 @@ def verify(options: argparse.Namespace) -> None:
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``export``."""
-    parser.add_argument("--weight", type=Path, required=True)
+    parser.add_argument("--weight", type=Path, required=True, help="checkpoint of ours")
     parser.add_argument(
         "--format",
         nargs="+",
         choices=["onnx", "mindir", "air"],
-        help="onnx, and with MindSpore mindir, if not given",
+        help="formats to write (default: onnx, and with MindSpore mindir)",
     )
     parser.add_argument(
-        "--output", type=Path, help="file name without suffix; beside the checkpoint if not given"
+        "--output",
+        type=Path,
+        help="file name without suffix (default: the checkpoint's, beside it)",
     )
-    add_size(parser)
+    add_size(parser, "the checkpoint's")
     parser.add_argument("--per_batch_size", type=int, default=1, help="batch of the graph")
     parser.add_argument(
         "--raw", action="store_true", help="the network's own outputs, not decoded boxes and scores"
@@ -169,13 +202,15 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "--parts",
         type=int,
         choices=[2, 3],
-        help="of a routed model: files it is cut into; 3 puts the "
-        "head of the first detector into one of its own (2 if not given)",
+        help="of a routed model: files it is cut into; 3 puts the head of the first detector into "
+        "one of its own (default: 2)",
     )
+    add_mindyolo(parser, "export")
 
 
 def export(options: argparse.Namespace) -> None:
     """Write ``--weight`` in other formats and compare them with the network."""
+    apply_mindyolo(options)
     from mindyolo_ext.engine.export import export as run
 
     report = run(

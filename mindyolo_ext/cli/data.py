@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindyolo_ext.cli.arguments import add_device, add_recipe
+from mindyolo_ext.cli.arguments import add_device, add_recipe, add_seed
 from mindyolo_ext.cli.recipe import graph_options, input_size, read_recipe
 
 if TYPE_CHECKING:
@@ -18,16 +18,22 @@ logger = logging.getLogger("mindyolo_ext")
 
 def add_anchors(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``anchors``."""
-    add_recipe(parser, config_required=False)
+    add_recipe(parser, model_default="none is needed beside --data or --traintxt")
     parser.add_argument(
         "--traintxt",
-        help="list of images with labels beside them or in labels/ (as genanchors.py)",
+        metavar="FILE",
+        help="list of images with labels beside them or in labels/, as of genanchors.py (default: "
+        "the training images of the recipe or of --data)",
     )
-    parser.add_argument("--num_clusters", type=int, default=6)
-    parser.add_argument("--input_width", type=int, default=352)
-    parser.add_argument("--input_height", type=int, default=352)
-    parser.add_argument("--output_dir", type=Path, default=Path("."))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--num_clusters", type=int, default=6, help="number of anchors; 0 tries 1 to 10"
+    )
+    parser.add_argument("--input_width", type=int, default=352, help="of the network, in pixels")
+    parser.add_argument("--input_height", type=int, default=352, help="of the network, in pixels")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("."), help="folder for the text files"
+    )
+    add_seed(parser)
 
 
 def anchors(options: argparse.Namespace) -> None:
@@ -40,7 +46,7 @@ def anchors(options: argparse.Namespace) -> None:
     else:
         from mindyolo_ext.data.build import build_dataset
 
-        config = read_recipe(options, extra=options.set)
+        config = read_recipe(options, extra=options.set, instead="--data FILE or --traintxt FILE")
         source = build_dataset(config.data.train, config.data.root)
     size = input_size(options) or (options.input_height, options.input_width)
     for count in [options.num_clusters] if options.num_clusters else range(1, 11):
@@ -58,8 +64,10 @@ def anchors(options: argparse.Namespace) -> None:
 
 def add_check_data(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``check-data``."""
-    add_recipe(parser, config_required=True)
-    parser.add_argument("--split", default="train", choices=["train", "val"])
+    add_recipe(parser, model_default="none is needed beside --data")
+    parser.add_argument(
+        "--split", default="train", choices=["train", "val"], help="images that are all read"
+    )
 
 
 def check_data(options: argparse.Namespace) -> None:
@@ -67,7 +75,7 @@ def check_data(options: argparse.Namespace) -> None:
     from mindyolo_ext.data.check import check_dataset
     from mindyolo_ext.errors import DataError
 
-    config = read_recipe(options, extra=options.set)
+    config = read_recipe(options, extra=options.set, instead="--data FILE")
     sets, problems = _read_splits(config, options.split)
     report = check_dataset(sets[options.split])
     report.problems += problems + _problems_of_sets(config, sets, options.split)
@@ -128,17 +136,26 @@ def _problems_of_sets(config: "Config", sets: dict[str, "Dataset"], chosen: str)
 
 def add_assign(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``assign``."""
-    add_recipe(parser, config_required=True)
+    add_recipe(parser, model_default="the one of --config, else of --weight")
+    parser.add_argument("--weight", type=Path, help="checkpoint of ours (default: fresh weights)")
     parser.add_argument(
-        "--weight", type=Path, help="checkpoint; without one the network has fresh weights"
+        "--split", default="train", choices=["train", "val"], help="where the images come from"
     )
-    parser.add_argument("--split", default="train", choices=["train", "val"])
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--image", nargs="+", default=[], metavar="NAME", help="file names, or patterns in quotes"
+        "--image",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="file names, or patterns in quotes (default: --count decides)",
     )
     which.add_argument(
-        "--index", nargs="+", type=int, default=[], metavar="N", help="numbers of images, from 0"
+        "--index",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="numbers of images, from 0 (default: --count decides)",
     )
     which.add_argument(
         "--count", type=int, default=4, help="so many images, spread over the data set"
@@ -147,12 +164,14 @@ def add_assign(parser: argparse.ArgumentParser) -> None:
         "--augment", action="store_true", help="as the first epoch of training makes the images"
     )
     add_device(parser)
-    parser.add_argument("--save_dir", type=Path, default=Path("runs/assign"))
+    parser.add_argument(
+        "--save_dir", type=Path, default=Path("runs/assign"), help="folder for the pictures"
+    )
 
 
 def assign(options: argparse.Namespace) -> None:
     """Draw for a few images which predictions are trained on which box."""
-    config = read_recipe(options, extra=options.set)
+    config = read_recipe(options, extra=options.set, weight=options.weight)
     from mindyolo_ext.backend import launch
 
     launch.start(options.device_target, seed=config.train.seed, options=graph_options(config))

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindyolo_ext.cli.arguments import add_bool, add_machine, add_recipe, add_route
+from mindyolo_ext.cli.arguments import (
+    add_bool,
+    add_machine,
+    add_recipe,
+    add_route,
+    add_seed,
+    add_setting,
+    add_switch,
+)
+from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
 from mindyolo_ext.cli.recipe import digest, given, read_recipe, start
 
 if TYPE_CHECKING:
@@ -20,7 +29,7 @@ logger = logging.getLogger("mindyolo_ext")
 
 def add_test(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``test``."""
-    add_recipe(parser, config_required=True)
+    add_recipe(parser, model_default="the one of --config, else of --weight")
     add_machine(parser)
     parser.add_argument(
         "--weight",
@@ -28,17 +37,13 @@ def add_test(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="checkpoint of train.py or `mindyolo-ext convert`",
     )
-    parser.add_argument("--per_batch_size", type=int, help="images per rank and batch")
-    add_bool(
+    add_setting(parser, "--per_batch_size", "eval.per_batch_size", type=int)
+    add_switch(parser, "--rectangular", "eval.rectangular")
+    add_setting(
         parser,
-        "--rectangular",
-        "batches of images of like shape, as narrow as they allow (eval.rectangular); compiles "
-        "once per shape",
-    )
-    parser.add_argument(
         "--coco_backend",
+        "eval.backend",
         choices=["auto", "faster_coco_eval", "pycocotools"],
-        help="what computes COCO's metrics (eval.backend); all give the same numbers",
     )
     parser.add_argument(
         "--split",
@@ -61,12 +66,16 @@ def add_test(parser: argparse.ArgumentParser) -> None:
         "... 100 %% hard images; instead of the usual metrics",
         default=False,
     )
-    parser.add_argument("--save_dir", type=Path, default=Path("runs_test"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--save_dir", type=Path, default=Path("runs_test"), help="folder for tables and curves"
+    )
+    add_seed(parser)
+    add_mindyolo(parser, "test")
 
 
 def test(options: argparse.Namespace) -> None:
-    """Evaluate ``--weight`` on the validation images of ``--config``."""
+    """Evaluate ``--weight`` on the validation images of the recipe, or of ``--data``."""
+    translated = apply_mindyolo(options)
     config = read_recipe(
         options,
         extra=[
@@ -77,8 +86,10 @@ def test(options: argparse.Namespace) -> None:
                 rectangular="eval.rectangular",
                 dy_thres="eval.dy_thres",
             ),
+            *translated,
             *options.set,
         ],
+        weight=options.weight,
     )
     this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.backend import precision
@@ -182,16 +193,18 @@ def _draw_tradeoff(
 
 def add_thresholds(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``thresholds``."""
-    add_recipe(parser, config_required=True)
+    add_recipe(parser, model_default="the one of --config, else of --weight")
     add_machine(parser)
     parser.add_argument(
         "--weight", type=Path, required=True, help="checkpoint of a routed model with its router"
     )
-    parser.add_argument("--split", default="val", choices=["train", "val"])
-    parser.add_argument("--output", type=Path, help="checkpoint to write; the same if not given")
-    parser.add_argument("--per_batch_size", type=int, help="images per rank and batch")
-    add_bool(parser, "--rectangular", "as in test.py")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--split", default="val", choices=["train", "val"], help="images that are measured"
+    )
+    parser.add_argument("--output", type=Path, help="checkpoint to write (default: --weight)")
+    add_setting(parser, "--per_batch_size", "eval.per_batch_size", type=int)
+    add_switch(parser, "--rectangular", "eval.rectangular")
+    add_seed(parser)
 
 
 def thresholds(options: argparse.Namespace) -> None:
@@ -202,6 +215,7 @@ def thresholds(options: argparse.Namespace) -> None:
             *given(options, per_batch_size="eval.per_batch_size", rectangular="eval.rectangular"),
             *options.set,
         ],
+        weight=options.weight,
     )
     this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.engine.check import check_recipe

@@ -1,55 +1,330 @@
-"""Flags of MindYOLO's ``train.py`` that have no setting here. A value that asks for what happens
-anyway is accepted; any other is refused with what to use instead.
+"""Flags of MindYOLO's programs that have no flag of the same name here, and what becomes of each.
+
+A value that asks for what happens anyway is accepted in silence, one with a counterpart is
+translated, and any other is answered in one sentence: as an error where the result would be another
+one, else as a note. ``migrate`` reads the same table for the keys of recipes, which MindYOLO takes
+for defaults of its flags.
 """
 
 import argparse
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from mindyolo_ext.cli.arguments import true_or_false
 from mindyolo_ext.errors import UsageError
 
-# flag: the value that changes nothing, and what is said of the other
-_SWITCHES = {
-    "overflow_still_update": (
-        False,
+logger = logging.getLogger("mindyolo_ext")
+ALL = ("train", "test", "predict", "export")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag of MindYOLO.
+
+    Args:
+        name: without ``--``.
+        verbs: of ours that take the place of its programs with this flag.
+        kind: type of its values.
+        usual: values that change nothing here.
+        sentence: what is said of any other.
+        refused: whether such a value is an error.
+        setting: key of a recipe that any value is translated to.
+        option: option of the verb that any value is translated to.
+    """
+
+    name: str
+    verbs: tuple[str, ...]
+    kind: Callable[[str], Any]
+    sentence: str = ""
+    usual: tuple = field(default=(), kw_only=True)
+    refused: bool = field(default=True, kw_only=True)
+    setting: str = field(default="", kw_only=True)
+    option: str = field(default="", kw_only=True)
+
+    def changes_nothing(self, value: Any) -> bool:
+        """Whether ``value`` asks for what happens anyway."""
+        return any(value == usual and type(value) is type(usual) for usual in self.usual)
+
+
+def _one_source(text: str) -> list[str]:
+    return [text]
+
+
+def _file_format(text: str) -> list[str]:
+    """``MINDIR`` -> ["mindir"]."""
+    if text.lower() not in ("mindir", "onnx", "air"):
+        raise argparse.ArgumentTypeError(f"wanted MINDIR, AIR or ONNX, got {text!r}")
+    return [text.lower()]
+
+
+_TRAIN, _TEST = ("train",), ("test",)
+_CLOUD = (
+    "files of a cloud are not copied here: copy them first, and give --data_root, --weight and "
+    "--save_dir"
+)
+_COMPILED = "the network is compiled, in float32"
+_KNOWS = "the checkpoint knows its network, its classes and its input; leave it out"
+FLAGS = (
+    Flag("task", ALL[:3], str, "objects are found as boxes; there are no masks", usual=("detect",)),
+    Flag(
+        "overflow_still_update",
+        _TRAIN,
+        true_or_false,
         "a step whose gradient is not finite changes nothing here, and is counted; leave it out "
         "(train.max_bad_steps says when a run gives up)",
+        usual=(False,),
     ),
-    "recompute": (
-        False,
+    Flag(
+        "recompute",
+        _TRAIN,
+        true_or_false,
         "MindSpore runs the batch norms of a recomputed part twice, which updates their statistics "
         "twice; to save memory take a smaller --per_batch_size with --accumulate",
+        usual=(False,),
     ),
-    "ms_jit": (True, "operators run one by one with --ms_mode 1"),
-    "ms_datasink": (
-        False,
+    Flag(
+        "recompute_layers",
+        _TRAIN,
+        int,
+        "MindSpore runs the batch norms of a recomputed part twice, which updates their statistics "
+        "twice; to save memory take a smaller --per_batch_size with --accumulate",
+        usual=(0,),
+    ),
+    Flag(
+        "ms_jit",
+        _TRAIN,
+        true_or_false,
+        "operators run one by one with --ms_mode 1",
+        usual=(True,),
+    ),
+    Flag(
+        "ms_datasink",
+        _TRAIN,
+        true_or_false,
         "batches come from data.workers, which work while a step runs; leave it out",
+        usual=(False,),
     ),
-    "keep_loss_fp32": (
-        True,
+    Flag(
+        "keep_loss_fp32",
+        _TRAIN,
+        true_or_false,
         "losses are computed in float32 at every --ms_amp_level; leave it out",
+        usual=(True,),
     ),
-    "auto_accumulate": (False, "take --set train.optimizer.nominal_batch=64"),
-}
+    Flag(
+        "auto_accumulate",
+        _TRAIN,
+        true_or_false,
+        "becomes train.optimizer.nominal_batch, the images of an update, for which weight_decay is "
+        "meant then",
+        usual=(False,),
+        refused=False,
+    ),
+    Flag(
+        "nbs",
+        _TRAIN,
+        int,
+        "counts with --auto_accumulate True only, as in MindYOLO",
+        refused=False,
+    ),
+    Flag(
+        "max_call_depth",
+        _TRAIN,
+        int,
+        "no graph here is nested deeper than MindSpore's own limit",
+        refused=False,
+    ),
+    Flag(
+        "anchor_base",
+        _TRAIN,
+        true_or_false,
+        "every model knows whether it has anchors",
+        refused=False,
+    ),
+    Flag(
+        "conf_free",
+        ALL[:3],
+        true_or_false,
+        "every model knows what its scores are made of",
+        refused=False,
+    ),
+    Flag(
+        "ema_weight",
+        _TRAIN,
+        str,
+        "a checkpoint holds the average where training kept one; give it as --weight",
+        usual=("",),
+    ),
+    Flag(
+        "freeze",
+        _TRAIN,
+        str,
+        "layers have names here instead of numbers: take --set 'train.freeze=[backbone]'",
+        usual=("", "[]"),
+    ),
+    Flag(
+        "single_cls",
+        ALL,
+        true_or_false,
+        "the classes are those of the data set: give it one name, and 0 in every label",
+        usual=(False,),
+    ),
+    Flag(
+        "keep_checkpoint_max",
+        _TRAIN,
+        int,
+        "weights/last.ckpt and weights/best.ckpt are what a run keeps",
+        refused=False,
+    ),
+    Flag(
+        "rect",
+        _TRAIN,
+        true_or_false,
+        "images are padded to the input size in training; test has --rectangular True",
+        usual=(False,),
+    ),
+    Flag("rect", _TEST, true_or_false, setting="eval.rectangular"),
+    Flag(
+        "exec_nms",
+        ("test", "predict"),
+        true_or_false,
+        "boxes always go through NMS; what the network itself says is in a file of `export`",
+        usual=(True,),
+    ),
+    Flag(
+        "nms_time_limit",
+        ALL,
+        float,
+        "NMS takes the time it needs, so no image loses its boxes",
+        refused=False,
+    ),
+    Flag(
+        "summary",
+        _TRAIN,
+        true_or_false,
+        "losses and rates are in results.csv and results.png of the run's folder",
+        refused=False,
+    ),
+    Flag(
+        "profiler",
+        _TRAIN,
+        true_or_false,
+        "run `python -m mindyolo_ext.cli train ...` under the profiler of MindSpore or PyTorch",
+        usual=(False,),
+    ),
+    Flag("profiler_step_num", _TRAIN, int, "nothing is profiled", refused=False),
+    Flag(
+        "strict_load",
+        _TRAIN,
+        true_or_false,
+        "tensors of --weight that do not fit start fresh, and are named",
+        usual=(False,),
+        refused=False,
+    ),
+    # predict and export, which know from the checkpoint what MindYOLO reads from its recipe
+    Flag("config", ("predict", "export"), str, _KNOWS, refused=False),
+    Flag("ms_mode", ("predict", "export"), int, _COMPILED, usual=(0,), refused=False),
+    Flag("ms_amp_level", ("predict",), str, _COMPILED, usual=("O0",), refused=False),
+    Flag(
+        "ms_enable_graph_kernel",
+        ("predict",),
+        true_or_false,
+        _COMPILED,
+        usual=(False,),
+        refused=False,
+    ),
+    Flag("precision_mode", ("predict",), str, _COMPILED, refused=False),
+    Flag(
+        "seed",
+        ("predict", "export"),
+        int,
+        "nothing is drawn at random",
+        refused=False,
+    ),
+    Flag("image_path", ("predict",), _one_source, option="source"),
+    Flag(
+        "save_result",
+        ("predict",),
+        true_or_false,
+        "pictures and predictions.json are always written; --save_dir says where",
+        usual=(True,),
+    ),
+    Flag("result_folder", ("predict",), Path, option="save_dir"),
+    Flag(
+        "mindir_path",
+        ("predict",),
+        str,
+        "takes a checkpoint, as --weight; an exported file runs with deploy/onnx_runtime.py",
+    ),
+    Flag(
+        "device_target",
+        ("export",),
+        str,
+        "an exported file belongs to no device",
+        refused=False,
+    ),
+    Flag("file_format", ("export",), _file_format, option="format"),
+    Flag("save_dir", ("export",), Path, option="output"),
+    # ModelArts
+    Flag("enable_modelarts", ALL[:2], true_or_false, _CLOUD, usual=(False,)),
+    Flag("data_url", ALL[:2], str, _CLOUD, usual=("",)),
+    Flag("ckpt_url", ALL[:2], str, _CLOUD, usual=("",)),
+    Flag("multi_data_url", _TRAIN, str, _CLOUD, usual=("",)),
+    Flag("pretrain_url", _TRAIN, str, _CLOUD, usual=("",)),
+    Flag("train_url", ALL[:2], str, _CLOUD, usual=("",)),
+    Flag("data_dir", ALL[:2], str, _CLOUD, usual=("/cache/data/",)),
+    Flag("ckpt_dir", ALL[:2], str, _CLOUD, usual=("/cache/pretrain_ckpt/",)),
+)
+NOMINAL_BATCH = 64  # MindYOLO's nbs where a command has none
 
 
-def add_mindyolo(parser: argparse.ArgumentParser) -> None:
-    """The flags, without a line in ``--help``."""
-    for flag in _SWITCHES:
-        parser.add_argument(f"--{flag}", type=true_or_false, help=argparse.SUPPRESS)
-    parser.add_argument("--recompute_layers", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--nbs", type=int, help=argparse.SUPPRESS)
-
-
-def check_mindyolo(options: argparse.Namespace) -> None:
-    """Raises: UsageError for a flag that asks for what is not there."""
-    values = vars(options)
-    for flag, (usual, problem) in _SWITCHES.items():
-        if values[flag] not in (None, usual):
-            raise UsageError(f"--{flag} {values[flag]}: {problem}")
-    if options.recompute_layers:
-        problem = _SWITCHES["recompute"][1]
-        raise UsageError(f"--recompute_layers {options.recompute_layers}: {problem}")
-    if options.nbs is not None:
-        raise UsageError(
-            f"--nbs {options.nbs}: take --set train.optimizer.nominal_batch={options.nbs}"
+def add_mindyolo(parser: argparse.ArgumentParser, verb: str) -> None:
+    """The flags that the verb has not itself, without a line in ``--help``."""
+    own = {option for action in parser._actions for option in action.option_strings}
+    taken = [flag for flag in FLAGS if verb in flag.verbs and f"--{flag.name}" not in own]
+    for flag in taken:
+        parser.add_argument(
+            f"--{flag.name}",
+            dest=f"mindyolo_{flag.name}",
+            type=flag.kind,
+            help=argparse.SUPPRESS,
         )
+    parser.set_defaults(mindyolo=taken)
+
+
+def apply_mindyolo(options: argparse.Namespace) -> list[str]:
+    """Answer the flags that were given: translate or note them.
+
+    Returns: ``section.key=value`` for those that a recipe has a setting for.
+    Raises: UsageError for a flag that asks for what is not there.
+    """
+    values = {flag.name: vars(options)[f"mindyolo_{flag.name}"] for flag in options.mindyolo}
+    settings = []
+    for flag in options.mindyolo:
+        value = values[flag.name]
+        if value is None or flag.changes_nothing(value):
+            continue
+        if flag.setting:
+            settings.append(f"{flag.setting}={str(value).lower()}")
+        elif flag.option:
+            _set_option(options, flag, value)
+        elif flag.refused:
+            raise UsageError(f"--{flag.name} {value}: {flag.sentence}")
+        elif flag.name != "nbs" or not values.get("auto_accumulate"):
+            logger.info("--%s %s: %s", flag.name, value, flag.sentence)
+    if values.get("auto_accumulate"):
+        batch = NOMINAL_BATCH if values.get("nbs") is None else values["nbs"]
+        settings.append(f"train.optimizer.nominal_batch={batch}")
+    return settings
+
+
+def _set_option(options: argparse.Namespace, flag: Flag, value: Any) -> None:
+    """Put the value where the verb's own option would be, which must not be given too."""
+    own = vars(options)
+    if own[flag.option]:
+        name = "the images themselves" if flag.option == "source" else f"--{flag.option}"
+        raise UsageError(f"--{flag.name}: says the same as {name}; leave one out")
+    own[flag.option] = value / options.weight.stem if flag.option == "output" else value

@@ -4,9 +4,11 @@ import argparse
 from collections.abc import Sequence
 
 from mindyolo_ext import __version__
-from mindyolo_ext.cli import about, compare, convert, data, evaluate, predict, train
+from mindyolo_ext.cli import about, compare, convert, data, evaluate, migrate, new, predict, train
 from mindyolo_ext.cli.arguments import Verb
 from mindyolo_ext.cli.backend import add_backend
+from mindyolo_ext.cli.manners import Parser, VerbParser
+from mindyolo_ext.errors import closest, shown
 
 VERBS = (
     Verb("train", train.train, train.add_train, "train a recipe"),
@@ -61,7 +63,22 @@ VERBS = (
         "read a whole data set and report faults",
     ),
     Verb("assign", data.assign, data.add_assign, "draw which predictions are trained on which box"),
-    Verb("models", about.models, about.add_models, "list all models with their sizes and terms"),
+    Verb(
+        "models",
+        about.models,
+        about.add_models,
+        "list all models with sizes, published results and terms, and where their weights are",
+    ),
+    Verb(
+        "recipes", about.recipes, about.add_recipes, "list the recipes that --config finds by name"
+    ),
+    Verb("new", new.new, new.add_new, "write a short recipe for a data set of your own"),
+    Verb(
+        "migrate",
+        migrate.migrate,
+        migrate.add_migrate,
+        "translate a YOLOX recipe of MindYOLO, and say what became of every key",
+    ),
     Verb("recipe", about.recipe, about.add_recipe_verb, "explain the settings of a recipe"),
     Verb("info", about.info, about.add_info, "say what a checkpoint or exported file holds"),
     Verb(
@@ -80,25 +97,27 @@ VERBS = (
 
 
 def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line; only the verbs that it names get their arguments."""
-    parser = argparse.ArgumentParser(
-        prog="mindyolo-ext", description="Object detectors on MindSpore or PyTorch."
-    )
+    """The parser of a command line; only the verbs that it names get their arguments.
+
+    Leaves with status 2 and the closest verb for a first word that is none.
+    """
+    parser = Parser(prog="mindyolo-ext", description="Object detectors on MindSpore or PyTorch.")
     parser.add_argument("--version", action="version", version=f"mindyolo_ext {__version__}")
     parser.add_argument(
         "--debug", action="store_true", help="show the Python traceback of an error"
     )
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(
+        title="verbs", required=True, metavar="VERB", parser_class=VerbParser
+    )
     for verb in VERBS:
-        sub = verbs.add_parser(
-            verb.name,
-            help=verb.text,
-            description=verb.text,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+        sub = verbs.add_parser(verb.name, help=verb.text, description=verb.text)
         sub.set_defaults(run=verb.run)
         sub.add_argument(
-            "--log_level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"]
+            "--log_level",
+            type=str.upper,
+            default="INFO",
+            choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+            help="the least important messages that are shown",
         )
         add_backend(sub)
         sub.add_argument(
@@ -106,4 +125,15 @@ def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
         )
         if verb.name in arguments and verb.add is not None:
             verb.add(sub)
+    _check_verb(parser, arguments)
     return parser
+
+
+def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Leaves with status 2 if the first word that is no option is no verb."""
+    first = next((word for word in arguments if not word.startswith("-")), None)
+    names = [verb.name for verb in VERBS]
+    if first is not None and first not in names:
+        near = closest(first, names)
+        hint = f", did you mean {near}?" if near else f"; verbs are {', '.join(names)}"
+        parser.error(f"unknown verb {shown(first)}{hint}")

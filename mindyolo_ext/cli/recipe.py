@@ -6,22 +6,83 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mindyolo_ext.errors import UsageError, shown
+
 if TYPE_CHECKING:
     from mindyolo_ext.backend.graph_options import GraphOptions
     from mindyolo_ext.backend.launch import World
     from mindyolo_ext.config import Config
 
 
-def read_recipe(options: argparse.Namespace, extra: Sequence[str] = ()) -> "Config":
-    """The recipe with the flags that the verbs with a recipe share, and those in ``extra``."""
-    from mindyolo_ext.config import load_config
-    from mindyolo_ext.engine.darknet import recipe_overrides
-    from mindyolo_ext.errors import UsageError
+def read_recipe(
+    options: argparse.Namespace,
+    extra: Sequence[str] = (),
+    *,
+    weight: Path | None = None,
+    instead: str = "",
+) -> "Config":
+    """The recipe with the flags that the verbs with a recipe share, and those in ``extra``.
 
-    if options.config is None:
-        raise UsageError("--config or --traintxt is needed")
-    texts = recipe_overrides(options.data) if options.data else []
-    texts += given(
+    Args:
+        weight: checkpoint of ours whose model, at its own input size, counts where neither
+            ``--config`` nor ``--model`` is given.
+        instead: what else is enough, for verbs that build no network, as messages say it;
+            ``--data`` alone then is.
+
+    Raises: UsageError if nothing says which recipe it is.
+    """
+    from mindyolo_ext.cli.data_file import data_overrides
+    from mindyolo_ext.config import Config, load_config, override
+
+    path = recipe_path(options)
+    own: list[str] = []
+    if path is None and weight is not None:
+        path, own = _recipe_of_weight(weight), ["input.size=[]"]
+    if path is None and not (instead and options.data):
+        raise UsageError(
+            "wanted --config RECIPE (`mindyolo-ext recipes`) or --model NAME (`mindyolo-ext "
+            "models`)" + (f" or {instead}" if instead else "")
+        )
+    base = Config() if path is None else load_config(path, overlays=options.overlays)
+    texts = [*own, *_flags(options), *extra]
+    if options.data:
+        polygons = bool(base.data.train.get("polygons"))
+        texts = [*data_overrides(options.data, polygons=polygons), *texts]
+    if path is None:
+        return override(base, texts)
+    return load_config(path, texts, overlays=options.overlays)
+
+
+def recipe_path(options: argparse.Namespace) -> Path | None:
+    """The file of ``--config``, or of the recipe for ``--model``; None without either.
+
+    Raises: UsageError for both; as ``recipe_of_model``.
+    """
+    if options.model is None:
+        return options.config
+    if options.config is not None:
+        raise UsageError(
+            f"--model {shown(options.model)}: takes the recipe of that model, so leave --config "
+            "out; another network in the same recipe is --set model.name=NAME"
+        )
+    from mindyolo_ext.config.shipped import recipe_of_model
+    from mindyolo_ext.models.registry import list_models
+
+    return Path(recipe_of_model(options.model, list_models()))
+
+
+def _recipe_of_weight(weight: Path) -> Path:
+    """The shipped recipe for the model of a checkpoint of ours."""
+    from mindyolo_ext.checkpoint.store import load_checkpoint
+    from mindyolo_ext.config.shipped import recipe_of_model
+    from mindyolo_ext.models.registry import list_models
+
+    return Path(recipe_of_model(load_checkpoint(weight)[1].model, list_models()))
+
+
+def _flags(options: argparse.Namespace) -> list[str]:
+    """``section.key=value`` of the flags that the verbs with a recipe share."""
+    texts = given(
         options,
         data_root="data.root",
         workers="data.workers",
@@ -35,7 +96,7 @@ def read_recipe(options: argparse.Namespace, extra: Sequence[str] = ()) -> "Conf
     )
     if options.img_size:
         texts.append(f"input.size={list(input_size(options) or ())}")
-    return load_config(options.config, [*texts, *extra], overlays=options.overlays)
+    return texts
 
 
 def given(options: argparse.Namespace, **keys: str) -> list[str]:
@@ -49,8 +110,6 @@ def input_size(options: argparse.Namespace) -> tuple[int, int] | None:
     if not options.img_size:
         return None
     if len(options.img_size) > 2:
-        from mindyolo_ext.errors import UsageError
-
         raise UsageError(f"--img_size: wanted a side or height and width, got {options.img_size}")
     return options.img_size[0], options.img_size[-1]
 

@@ -1,13 +1,22 @@
 """``mindyolo-ext train``, also ``train.py``."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli import backend
-from mindyolo_ext.cli.arguments import add_bool, add_machine, add_recipe, true_or_false
-from mindyolo_ext.cli.mindyolo import add_mindyolo, check_mindyolo
-from mindyolo_ext.cli.recipe import given, read_recipe, start
+from mindyolo_ext.cli.arguments import (
+    add_bool,
+    add_machine,
+    add_recipe,
+    add_setting,
+    add_switch,
+    true_or_false,
+)
+from mindyolo_ext.cli.data_file import check_validation
+from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
+from mindyolo_ext.cli.recipe import given, read_recipe, recipe_path, start
 
 if TYPE_CHECKING:
     from mindyolo_ext.config import Config
@@ -19,9 +28,9 @@ DEFAULT_EMA = 0.9999  # as MindYOLO, Gold-YOLO and DynamicDet
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``train``."""
-    add_recipe(parser, config_required=True)
+    add_recipe(parser)
     add_machine(parser)
-    parser.add_argument("--weight", help="start from this checkpoint (fine-tuning)")
+    add_setting(parser, "--weight", "train.weight", metavar="FILE")
     parser.add_argument(
         "--resume",
         type=true_or_false,
@@ -31,46 +40,50 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         metavar="True|False",
         help="continue the run in --save_dir; alone it means True",
     )
-    parser.add_argument("--per_batch_size", type=int, help="images per rank and step")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--save_dir", type=Path, help="folder of the run (runs/<recipe>)")
-    add_bool(parser, "--run_eval", "evaluate while training")
-    parser.add_argument("--run_eval_interval", type=int, help="epochs between evaluations")
-    parser.add_argument("--log_interval", type=int, help="steps between updates of the shown loss")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--accumulate", type=int, help="micro batches per update")
-    add_bool(parser, "--sync_bn", "batch norm over all ranks")
-    add_bool(parser, "--compile", "PyTorch: torch.compile the training step (train.compile)")
-    add_bool(parser, "--channels_last", "PyTorch on GPUs: layout of maps (train.channels_last)")
+    parser.add_argument(
+        "--save_dir", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)"
+    )
+    add_setting(parser, "--epochs", "train.epochs", type=int)
+    add_setting(parser, "--per_batch_size", "train.per_batch_size", type=int)
+    add_switch(parser, "--run_eval", "train.run_eval")
+    add_setting(parser, "--run_eval_interval", "train.eval_interval", type=int)
+    add_setting(parser, "--log_interval", "train.log_interval", type=int)
+    add_setting(parser, "--seed", "train.seed", type=int)
+    add_setting(parser, "--accumulate", "train.optimizer.accumulate", type=int)
+    add_switch(parser, "--sync_bn", "train.sync_bn")
+    add_switch(parser, "--compile", "train.compile")
+    add_switch(parser, "--channels_last", "train.channels_last")
     add_bool(
         parser,
         "--ema",
-        f"moving average of the weights; True takes the recipe's, or {DEFAULT_EMA} if it has none",
+        f"moving average of the weights; True takes the recipe's, or {DEFAULT_EMA} if it has none "
+        "(default: as the recipe's train.ema_decay says)",
     )
     add_bool(
         parser,
         "--clip_grad",
         "clip gradients by their global norm; True takes --clip_grad_value, or the recipe's norm, "
-        f"or {DEFAULT_CLIP:g}",
+        f"or {DEFAULT_CLIP:g} (default: as the recipe's train.optimizer.clip_norm says)",
     )
-    parser.add_argument(
-        "--clip_grad_value", type=float, help="largest norm; enough to turn clipping on"
-    )
-    parser.add_argument("--ms_loss_scaler", choices=["auto", "none", "static", "dynamic"])
-    parser.add_argument("--ms_loss_scaler_value", type=float)
+    norm = "Largest norm; enough to turn clipping on"
+    add_setting(parser, "--clip_grad_value", "train.optimizer.clip_norm", norm, type=float)
+    scalers = ["auto", "none", "static", "dynamic"]
+    add_setting(parser, "--ms_loss_scaler", "train.loss_scaler", choices=scalers)
+    add_setting(parser, "--ms_loss_scaler_value", "train.loss_scale", type=float)
     parser.add_argument(
         "--opencv_threads_num",
         type=int,
         metavar="N",
-        help="threads of OpenCV in this process; 0 for none beside it. Worker processes have one",
+        help="threads of OpenCV in this process; 0 for none beside it. Worker processes have one "
+        "(default: OpenCV's own choice)",
     )
-    add_mindyolo(parser)
+    add_mindyolo(parser, "train")
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train the recipe of ``--config``."""
-    check_mindyolo(options)
-    config = _recipe(options)
+    """Train the recipe of ``--config`` or ``--model``."""
+    translated = apply_mindyolo(options)
+    config = _recipe(options, translated)
     backend.follow(config.train.backend)
     start(options, config.train.seed, config)
     from mindyolo_ext.engine.train import train as run
@@ -79,11 +92,12 @@ def train(options: argparse.Namespace) -> None:
         import cv2
 
         cv2.setNumThreads(options.opencv_threads_num)
-    run(config, options.save_dir or Path("runs") / options.config.stem, resume=options.resume)
+    name = (recipe_path(options) or Path("run")).stem
+    run(config, options.save_dir or Path("runs") / name, resume=options.resume)
 
 
-def _recipe(options: argparse.Namespace) -> "Config":
-    """The recipe with all flags; ``--set`` wins over the others."""
+def _recipe(options: argparse.Namespace, translated: Sequence[str]) -> "Config":
+    """The recipe with all flags, MindYOLO's ``translated`` too; ``--set`` wins over the others."""
     flags = given(
         options,
         backend="train.backend",
@@ -106,7 +120,10 @@ def _recipe(options: argparse.Namespace) -> "Config":
         flags.append("train.ema_decay=0")
     if options.clip_grad is False:
         flags.append("train.optimizer.clip_norm=0")
+    flags += translated
     config = read_recipe(options, [*flags, *options.set])
+    if options.data and config.train.run_eval:
+        check_validation(options.data)
     defaults = []
     if options.ema and not config.train.ema_decay:
         defaults.append(f"train.ema_decay={DEFAULT_EMA}")

@@ -1,5 +1,6 @@
 """Recipes in words: every setting with its type, default and sentence, and a recipe with notes."""
 
+import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -40,9 +41,10 @@ class Setting:
     sentence: str
 
 
-def settings() -> list[Setting]:
+@functools.cache
+def settings() -> tuple[Setting, ...]:
     """Every setting of a recipe, in the order of the file."""
-    return list(_settings(Config, ""))
+    return tuple(_settings(Config, ""))
 
 
 def find_settings(name: str = "") -> list[Setting]:
@@ -153,7 +155,7 @@ def _range(facts: Facts) -> str:
 def _default(item: Field, facts: Facts) -> str:
     """The default as in a recipe, and what it stands for."""
     value = item.default if item.default_factory is MISSING else item.default_factory()
-    shown = _flow(value)
+    shown = flow(value)
     return f"{shown} ({facts.empty})" if facts.empty else shown
 
 
@@ -172,10 +174,10 @@ def _yaml_lines(
             lines += _yaml_lines(value, indent + "  ", notes, f"{key}.")
         elif isinstance(value, list) and value and isinstance(value[0], (dict, Section)):
             lines.append(f"{indent}{item.name}:")
-            lines += [f"{indent}- {_flow(entry)}" for entry in value]
+            lines += [f"{indent}- {flow(entry)}" for entry in value]
         else:
             note = notes.get(key) or _placeholder(item, value)
-            lines.append(f"{indent}{item.name}: {_flow(value)}" + (f"  # {note}" if note else ""))
+            lines.append(f"{indent}{item.name}: {flow(value)}" + (f"  # {note}" if note else ""))
     return lines
 
 
@@ -186,7 +188,7 @@ def _placeholder(item: Field, value: Any) -> str:
     return facts.empty if value == default else ""
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """``value`` as YAML on one line."""
     if isinstance(value, Section):
         kept = {
@@ -194,7 +196,7 @@ def _flow(value: Any) -> str:
             for f in fields(value)  # type: ignore[arg-type]
             if f.default is MISSING or getattr(value, f.name) != f.default
         }
-        return _flow({key: entry for key, entry in kept.items() if entry != {}})
+        return flow({key: entry for key, entry in kept.items() if entry != {}})
     text = _one_line(value, allow_unicode=True)
     # letters of all languages stay, but nothing that could steer a terminal
     return text if text.isprintable() else _one_line(value, allow_unicode=False)

@@ -1,8 +1,8 @@
 """From a YAML file to a checked recipe.
 
-``__BASE__`` names parent files, relative to the file that names them. Later files win, mappings
-merge, lists replace. Every error says in which file and line the value stands, which key it is, and
-what was wanted.
+``__BASE__`` names parent files, relative to the file that names them, or shipped recipes. Later
+files win, mappings merge, lists replace. Every error says in which file and line the value stands,
+which key it is, and what was wanted.
 """
 
 import os
@@ -18,7 +18,8 @@ import yaml
 
 from mindyolo_ext.config.option import Section, SettingError, hints_of
 from mindyolo_ext.config.schema import RETIRED, Config
-from mindyolo_ext.errors import ConfigError, MissingFileError, closest, shown
+from mindyolo_ext.config.shipped import find_beside, find_parent, find_recipe
+from mindyolo_ext.errors import ConfigError, closest, shown
 from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml, parse_yaml
 
 LAST_PART = re.compile(r"(\.[^.\[\]]+|\[\d+\])$")
@@ -47,22 +48,22 @@ def load_config(
     """Read a recipe with its parents.
 
     Args:
-        path: YAML file.
+        path: YAML file, or the name of a shipped recipe.
         overlays: further ones, laid over the recipe in their order.
         overrides: ``section.key=value`` strings, the value in YAML.
 
     Raises: MissingFileError; ConfigError that names file, key and what was wanted.
     """
-    file = _read_merged(Path(path), (), [])
+    file = _read_merged(find_recipe(path), (), [])
     changes = _Values({})
     for overlay in overlays:
-        changes = changes.under(_read_merged(Path(overlay), (), []))
+        changes = changes.under(_read_merged(find_recipe(overlay), (), []))
     changes = changes.under(_read_overrides(overrides))
     config = _checked(file.under(changes), str(path))
     second = config.train.distill.recipe
     if not (config.train.distill.teacher and second):
         return config
-    step = _read_own(Path(second), "train.distill.recipe")
+    step = _read_own(find_recipe(second))
     step.tree.pop("__BASE__", None)
     once = _Values({"train": {"distill": {"recipe": ""}}})
     return _checked(file.under(step).under(changes).under(once), str(path))
@@ -111,7 +112,7 @@ def _read_merged(path: Path, seen: tuple[Path, ...], read: list[Path]) -> _Value
     read.append(path)
     if len(read) > MAX_FILES:
         raise ConfigError(f"config {read[0]}: is made of more than {MAX_FILES} files by __BASE__")
-    own = _read_own(path, str(seen[-1]) if seen else "")
+    own = _read_own(path)
     if path.resolve() in seen:
         raise ConfigError(f"config {path}: __BASE__ names itself through {seen[-1]}")
     bases = own.tree.pop("__BASE__", [])
@@ -123,17 +124,13 @@ def _read_merged(path: Path, seen: tuple[Path, ...], read: list[Path]) -> _Value
         )
     merged = _Values({})
     for base in bases:
-        merged = merged.under(_read_merged(path.parent / base, (*seen, path.resolve()), read))
+        parent = find_parent(base, path)
+        merged = merged.under(_read_merged(parent, (*seen, path.resolve()), read))
     return merged.under(own)
 
 
-def _read_own(path: Path, namer: str) -> _Values:
-    """What the file itself says; ``namer`` is who names it, for the message if it is missing."""
-    if not os.path.isfile(path):
-        raise MissingFileError(
-            f"config {shown(str(path), 300)}: no such file"
-            + (f" (named by {namer})" if namer else "")
-        )
+def _read_own(path: Path) -> _Values:
+    """What the file itself says."""
     tree, node = parse_yaml(_text(path), f"config {path}", error=ConfigError)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
@@ -144,7 +141,9 @@ def _read_own(path: Path, namer: str) -> _Values:
     distill = train.get("distill") if isinstance(train, dict) else None
     if isinstance(distill, dict) and isinstance(distill.get("recipe"), str) and distill["recipe"]:
         # absolute: the recipe that a run saves lies elsewhere
-        distill["recipe"] = os.path.abspath(path.parent / distill["recipe"])
+        distill["recipe"] = os.path.abspath(
+            find_beside(distill["recipe"], path) or path.parent / distill["recipe"]
+        )
     return _Values(tree, {} if node is None else _places(node, str(path), ""))
 
 

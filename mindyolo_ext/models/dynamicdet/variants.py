@@ -63,6 +63,9 @@ class Scale:
 SHARES = (90, 50, 10, 0)
 
 
+RELEASE = "https://github.com/VDIGPKU/DynamicDet/releases/download/v0.1"
+
+
 def _published(val: tuple, test: tuple, gflops: tuple) -> dict[str, float]:
     return {
         f"{what}, {share} % easy": value
@@ -97,6 +100,7 @@ VARIANTS = {
         _published(
             (51.4, 52.7, 53.3, 53.5), (52.1, 53.3, 53.8, 53.9), (112.4, 143.2, 174.0, 181.7)
         ),
+        f"{RELEASE}/dy-yolov7.pt",
     ),
     "dy_yolov7x": Variant(
         "Dy-YOLOv7-X",
@@ -113,6 +117,7 @@ VARIANTS = {
         _published(
             (53.0, 54.2, 54.7, 54.8), (53.3, 54.4, 55.0, 55.0), (201.7, 248.9, 296.1, 307.9)
         ),
+        f"{RELEASE}/dy-yolov7x.pt",
     ),
     "dy_yolov7_w6": Variant(
         "Dy-YOLOv7-W6",
@@ -128,6 +133,7 @@ VARIANTS = {
         _published(
             (54.9, 55.9, 56.4, 56.5), (55.2, 56.1, 56.7, 56.8), (384.2, 480.8, 577.4, 601.6)
         ),
+        f"{RELEASE}/dy-yolov7-w6.pt",
     ),
 }
 

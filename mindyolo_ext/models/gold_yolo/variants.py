@@ -49,6 +49,8 @@ class Scale:
         return max(round(base * self.depth), 1)
 
 
+# One folder with the files of all scales, as the original's README names it
+WEIGHTS = "https://drive.google.com/drive/folders/1dd2KJjYfHrXwKasfjDeL1eLX0Vp6UaLG"
 T4 = "images/s on a T4 with TensorRT 7, float16, batch 1"
 
 
@@ -64,6 +66,7 @@ VARIANTS = {
         (640, 640),
         6_077_084,
         _published(39.9, 5.6, 12.1, 563),
+        WEIGHTS,
     ),
     "gold_yolo_s": Variant(
         "Gold-YOLO-S",
@@ -71,6 +74,7 @@ VARIANTS = {
         (640, 640),
         23_202_940,
         _published(46.4, 21.5, 46.0, 286),
+        WEIGHTS,
     ),
     "gold_yolo_m": Variant(
         "Gold-YOLO-M",
@@ -78,6 +82,7 @@ VARIANTS = {
         (640, 640),
         44_326_772,
         _published(51.1, 41.3, 87.5, 152),
+        WEIGHTS,
     ),
     "gold_yolo_l": Variant(
         "Gold-YOLO-L",
@@ -85,6 +90,7 @@ VARIANTS = {
         (640, 640),
         75_114_665,
         _published(53.3, 75.1, 151.7, 88),
+        WEIGHTS,
     ),
 }
 

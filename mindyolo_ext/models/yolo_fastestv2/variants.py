@@ -36,6 +36,7 @@ VARIANTS = {
         (352, 352),
         243_095,
         {"AP50 val, own metric": 24.10, "parameters, M": 0.25, "GFLOPs": 0.212},
+        "https://github.com/dog-qiuqiu/Yolo-FastestV2/tree/main/modelzoo",
     ),
 }
 

@@ -41,43 +41,80 @@ class Scale:
         return max(self.repeats, 1)
 
 
+RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
+
+
 def _published(
-    val: float, test: float | None, parameters: float, gflops: float
+    val: float, test: float | None, parameters: float, gflops: float, *, mindyolo: float
 ) -> dict[str, float]:
-    values = {"AP val": val, "AP test-dev": test, "parameters, M": parameters, "GFLOPs": gflops}
+    values = {
+        "AP val": val,
+        "AP test-dev": test,
+        "parameters, M": parameters,
+        "GFLOPs": gflops,
+        "MindYOLO's AP val": mindyolo,
+    }
     return {what: value for what, value in values.items() if value is not None}
 
 
-# Published: README of the original, COCO val2017 and test-dev
+# Published: README of the original, COCO val2017 and test-dev; README of MindYOLO 0.5's
+# configs/yolox, which trained the same networks anew (Ascend 910)
 VARIANTS = {
     "yolox_nano": Variant(
         "YOLOX-Nano",
         Scale(0.33, 0.25, depthwise=True),
         (416, 416),
         912_159,
-        _published(25.8, None, 0.91, 1.08),
+        _published(25.8, None, 0.91, 1.08, mindyolo=24.1),
+        f"{RELEASE}/yolox_nano.pth",
     ),
     "yolox_tiny": Variant(
-        "YOLOX-Tiny", Scale(0.33, 0.375), (416, 416), 5_055_855, _published(32.8, None, 5.06, 6.45)
+        "YOLOX-Tiny",
+        Scale(0.33, 0.375),
+        (416, 416),
+        5_055_855,
+        _published(32.8, None, 5.06, 6.45, mindyolo=33.3),
+        f"{RELEASE}/yolox_tiny.pth",
     ),
     "yolox_s": Variant(
-        "YOLOX-S", Scale(0.33, 0.5), (640, 640), 8_968_255, _published(40.5, 40.5, 9.0, 26.8)
+        "YOLOX-S",
+        Scale(0.33, 0.5),
+        (640, 640),
+        8_968_255,
+        _published(40.5, 40.5, 9.0, 26.8, mindyolo=40.7),
+        f"{RELEASE}/yolox_s.pth",
     ),
     "yolox_m": Variant(
-        "YOLOX-M", Scale(0.67, 0.75), (640, 640), 25_326_495, _published(46.9, 47.2, 25.3, 73.8)
+        "YOLOX-M",
+        Scale(0.67, 0.75),
+        (640, 640),
+        25_326_495,
+        _published(46.9, 47.2, 25.3, 73.8, mindyolo=46.7),
+        f"{RELEASE}/yolox_m.pth",
     ),
     "yolox_l": Variant(
-        "YOLOX-L", Scale(1.0, 1.0), (640, 640), 54_208_895, _published(49.7, 50.1, 54.2, 155.6)
+        "YOLOX-L",
+        Scale(1.0, 1.0),
+        (640, 640),
+        54_208_895,
+        _published(49.7, 50.1, 54.2, 155.6, mindyolo=49.2),
+        f"{RELEASE}/yolox_l.pth",
     ),
     "yolox_x": Variant(
-        "YOLOX-X", Scale(1.33, 1.25), (640, 640), 99_071_455, _published(51.1, 51.5, 99.1, 281.9)
+        "YOLOX-X",
+        Scale(1.33, 1.25),
+        (640, 640),
+        99_071_455,
+        _published(51.1, 51.5, 99.1, 281.9, mindyolo=51.6),
+        f"{RELEASE}/yolox_x.pth",
     ),
     "yolox_darknet53": Variant(
         "YOLOX-Darknet53",
         Scale(darknet=True),
         (640, 640),
         63_724_767,
-        _published(47.7, 48.0, 63.7, 185.3),
+        _published(47.7, 48.0, 63.7, 185.3, mindyolo=47.7),
+        f"{RELEASE}/yolox_darknet.pth",
     ),
 }
 
