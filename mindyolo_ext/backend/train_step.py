@@ -25,9 +25,11 @@ class TrainStep(Step):
         groups: from ``backend.parameters.parameter_groups``; sgd and adam add the weight decay to
             the gradient, adamw takes it off the weight.
         options: optimizer settings.
+        input_spec: of the model, for images that come as bytes.
 
-    Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M), rates (G,) learning rate per group,
-        controls (3,): momentum (beta1 with ``momentum_is_beta1``), update (1 applies the
+    Shape: images (B, 3, H, W) float32, or uint8 BGR (B, H, W, 3), targets (B, M, 5), mask (B, M),
+        rates (G,) learning rate per group, controls (3,): momentum (beta1 with
+        ``momentum_is_beta1``), update (1 applies the
         accumulated gradient, 0 only adds to it), moving-average decay -> report (4 + T,): total,
         gradient norm, 1 if finite else 0, loss scale, terms. Total and terms are summed over ranks.
     """

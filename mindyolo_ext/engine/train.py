@@ -314,6 +314,7 @@ class _Run:
             world_size=self.world.size,
             workers=data.workers,
             worker_kind=data.worker_kind,
+            pixels="uint8",
         )
 
     def _build_step(self, loss: dict) -> TrainStep:
@@ -351,7 +352,7 @@ class _Run:
             loss_scaler=loss_scaler_in_force(settings),
             loss_scale=settings.loss_scale,
         )
-        step = TrainStep(self.trainable, groups, options)
+        step = TrainStep(self.trainable, groups, options, input_spec=self.model.input_spec)
         if self.pending_state:
             step.load_state(self.pending_state)
             self.pending_state = {}
@@ -464,7 +465,7 @@ class _Run:
             )
         first = batch.images.shape not in self.compiled_shapes
         with progress.compiling(
-            f"the training step for {batch.images.shape[2]}x{batch.images.shape[3]}",
+            f"the training step for {batch.size[0]}x{batch.size[1]}",
             show=first and self.world.is_main,
             done="compiled and ran",
         ):

@@ -14,10 +14,12 @@ from mindspore import Parameter, ParameterTuple, Tensor, float32, nn, ops, value
 from mindspore.amp import all_finite
 
 from mindyolo_ext.backend.on_mindspore.errors import explained
+from mindyolo_ext.backend.on_mindspore.pixels import Pixels
 from mindyolo_ext.backend.optimizer import OptimizerOptions
 from mindyolo_ext.backend.parameters import ParameterGroup
 from mindyolo_ext.backend.processes import world
 from mindyolo_ext.contracts import Trainable
+from mindyolo_ext.input_spec import InputSpec
 
 _flatten = ops.MultitypeFuncGraph("flatten")
 _write = ops.MultitypeFuncGraph("write")
@@ -128,12 +130,12 @@ class _GroupUpdate(nn.Cell):
 class _ScaledLoss(nn.Cell):
     """``trainable`` with the loss scale on its total, the value that is differentiated."""
 
-    def __init__(self, trainable: Trainable):
+    def __init__(self, trainable: Trainable, input_spec: InputSpec):
         super().__init__(auto_prefix=False)  # parameters keep the names they have
-        self.trainable = trainable
+        self.pixels, self.trainable = Pixels(input_spec), trainable
 
     def construct(self, images, targets, mask, scale):
-        total, terms = self.trainable(images, targets, mask)
+        total, terms = self.trainable(self.pixels(images), targets, mask)
         total = ops.cast(total, float32)
         return total * scale, total, ops.cast(terms, float32)
 
@@ -145,10 +147,14 @@ class _StepGraph(nn.Cell):
     """
 
     def __init__(
-        self, trainable: Trainable, groups: Sequence[ParameterGroup], options: OptimizerOptions
+        self,
+        trainable: Trainable,
+        groups: Sequence[ParameterGroup],
+        options: OptimizerOptions,
+        input_spec: InputSpec,
     ):
         super().__init__(auto_prefix=False)  # parameters keep the names they have
-        self.forward = _ScaledLoss(trainable)
+        self.forward = _ScaledLoss(trainable, input_spec)
         self.group_count = len(groups)
         self.members = tuple(ParameterTuple(g.parameters) for g in groups)
         # where each parameter starts in its group's flat vector
@@ -287,9 +293,15 @@ class Step:
     """What ``TrainStep`` needs of MindSpore; arguments and shapes are described there."""
 
     def __init__(
-        self, trainable: Trainable, groups: Sequence[ParameterGroup], options: OptimizerOptions
+        self,
+        trainable: Trainable,
+        groups: Sequence[ParameterGroup],
+        options: OptimizerOptions,
+        *,
+        input_spec: InputSpec | None = None,
     ):
-        self._graph = _StepGraph(trainable, groups, options).set_train(True)
+        spec = input_spec or InputSpec()
+        self._graph = _StepGraph(trainable, groups, options, spec).set_train(True)
 
     def __call__(
         self,

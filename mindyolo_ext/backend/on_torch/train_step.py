@@ -14,12 +14,14 @@ import torch
 from mindyolo_ext.backend.on_torch.device import device
 from mindyolo_ext.backend.on_torch.distributed import summed
 from mindyolo_ext.backend.on_torch.errors import explained
+from mindyolo_ext.backend.on_torch.pixels import Pixels
 from mindyolo_ext.backend.on_torch.recording import recording
 from mindyolo_ext.backend.on_torch.values import Parameter, Tensor
 from mindyolo_ext.backend.optimizer import OptimizerOptions
 from mindyolo_ext.backend.parameters import ParameterGroup
 from mindyolo_ext.backend.processes import world
 from mindyolo_ext.contracts import Trainable
+from mindyolo_ext.input_spec import InputSpec
 
 
 def _state(values: torch.Tensor, name: str) -> Parameter:
@@ -151,8 +153,14 @@ class Step:
     """What ``TrainStep`` needs of PyTorch; arguments and shapes are described there."""
 
     def __init__(
-        self, trainable: Trainable, groups: Sequence[ParameterGroup], options: OptimizerOptions
+        self,
+        trainable: Trainable,
+        groups: Sequence[ParameterGroup],
+        options: OptimizerOptions,
+        *,
+        input_spec: InputSpec | None = None,
     ):
+        self._pixels = Pixels(input_spec or InputSpec())
         self._trainable = trainable.set_train(True)
         self._options = options
         self._groups = [_Group(group, i, options) for i, group in enumerate(groups)]
@@ -187,12 +195,12 @@ class Step:
             with torch.no_grad():
                 return self._update(report, rates, np.asarray(controls, np.float32))
 
-    def _backward(self, *batch: torch.Tensor) -> torch.Tensor:
+    def _backward(self, images: torch.Tensor, *boxes: torch.Tensor) -> torch.Tensor:
         """Fill the gradients; returns total and terms, (1 + T,)."""
         for group in self._groups:
             group.gradient.zero_()
         with recording():
-            total, terms = self._trainable(*batch)
+            total, terms = self._trainable(self._pixels(images), *boxes)
             total = total.float()
             scaled = total * self._scale if self._options.loss_scaler != "none" else total
             scaled.backward()
