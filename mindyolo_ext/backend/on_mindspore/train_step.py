@@ -208,6 +208,8 @@ class _StepGraph(nn.Cell):
         self.ranks = float(world().size)
         self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.parallel else None
         self.reads_flag = _has_overflow_flag()
+        self.report_sums = _zeros(4 + len(trainable.term_names), "tally.sums")
+        self.bad_steps = _zeros(2, "tally.bad_steps")  # the last ones in a row, the most in a row
         self.hyper_map = ops.HyperMap()
 
     def construct(
@@ -249,7 +251,18 @@ class _StepGraph(nn.Cell):
         if self.dynamic:
             self._adapt_scale(finite)
         extras = ops.stack((norm, ops.cast(finite, float32), scale))
-        return ops.concat((report[0:1], extras, report[1:]))
+        return self._tally(ops.concat((report[0:1], extras, report[1:])))
+
+    def _tally(self, report):
+        """Add a report to the sums, and count steps in a row that were not finite; returns all
+        that the host reads.
+        """
+        sums = self.report_sums + report
+        now = (self.bad_steps[0:1] + 1.0) * (1.0 - report[2:3])
+        streaks = ops.concat((now, ops.maximum(self.bad_steps[1:2], now)))
+        ops.assign(self.report_sums, sums)
+        ops.assign(self.bad_steps, streaks)
+        return ops.concat((report, sums, streaks))
 
     def _apply_group(self, i, gradient, norm, controls):
         """Clip, update, write back and average group ``i``."""
@@ -303,19 +316,32 @@ class Step:
         spec = input_spec or InputSpec()
         self._graph = _StepGraph(trainable, groups, options, spec).set_train(True)
 
-    def __call__(
+    def take(
         self,
         images: np.ndarray,
         targets: np.ndarray,
         mask: np.ndarray,
         rates: np.ndarray,
         controls: np.ndarray,
-    ) -> np.ndarray:
-        """Take one step; returns the report. Raises: DeviceError if device memory runs out."""
+    ) -> None:
+        """Put one step into the device's queue. Raises: DeviceError if device memory runs out."""
         batch = (Tensor(images), Tensor(targets), Tensor(mask))
         numbers = (Tensor(np.asarray(value, np.float32)) for value in (rates, controls))
         with explained("training step", "choose a smaller train.per_batch_size or input.size"):
-            return self._graph(*batch, *numbers).asnumpy()
+            self._reading = self._graph(*batch, *numbers)
+
+    def begin_tally(self, bad_steps: int = 0) -> None:
+        """Let the sums begin anew, after so many steps in a row that were not finite."""
+        graph = self._graph
+        graph.report_sums.set_data(Tensor(np.zeros(graph.report_sums.shape, np.float32)))
+        graph.bad_steps.set_data(Tensor(np.full(2, bad_steps, np.float32)))
+
+    def read_tally(self) -> np.ndarray:
+        """The last report, the sums, and the last and the longest row of steps that were not
+        finite, one after the other; waits for the device.
+        """
+        with explained("training step", "choose a smaller train.per_batch_size or input.size"):
+            return self._reading.asnumpy()
 
     def shared_over_ranks(self) -> list[Parameter]:
         """Batch-norm statistics, and the moving average of all that is not trained."""
