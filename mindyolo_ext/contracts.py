@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.priors import Priors
@@ -193,9 +194,11 @@ class Predictor(Protocol):
     network: Inference
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """images (B, 3, H, W) float32 -> boxes (B, A, 4) xyxy, scores (B, A, K)."""
+        """images (B, 3, H, W) float32 in the convention of ``input_spec``, or uint8 BGR
+        (B, H, W, 3) -> boxes (B, A, 4) xyxy, scores (B, A, K).
+        """
 
-    def compile(self, shape: tuple[int, ...]) -> bool:
+    def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
         """Compile for inputs of ``shape`` without running; False if that was done before."""
 
     def update(self, model: Model) -> None:

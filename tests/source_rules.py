@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "contracts": {"input_spec", "priors"},
     "config": {"errors", "yaml_file"},
     "schedule": {"config"},
-    "backend": {"backend", "contracts", "errors"},
+    "backend": {"backend", "contracts", "errors", "input_spec"},
     "layers": {"backend", "layers"},
     "losses": {"backend", "layers", "losses"},
     "registry": {"contracts", "errors", "registry"},

@@ -1,6 +1,7 @@
 """One step of a training, from the arrays of a batch to the array of its report."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,23 +15,65 @@ if BACKEND == "mindspore":
 elif BACKEND == "torch":
     from mindyolo_ext.backend.on_torch.train_step import Step
 
-__all__ = ["LOSS_SCALERS", "OPTIMIZERS", "OptimizerOptions", "TrainStep"]
+__all__ = ["LOSS_SCALERS", "OPTIMIZERS", "OptimizerOptions", "Tally", "TrainStep"]
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What is known of the steps since ``begin_tally``.
+
+    Args:
+        report: of the last step, (4 + T,), see ``TrainStep``.
+        sums: of all reports, (4 + T,).
+        bad_steps: the last steps in a row whose loss or gradient was not finite.
+        most_bad_steps: the most of them in a row.
+    """
+
+    report: np.ndarray
+    sums: np.ndarray
+    bad_steps: int
+    most_bad_steps: int
 
 
 class TrainStep(Step):
     """A trainable with its optimizer, from arrays to an array. Puts the trainable in training mode.
+
+    ``take`` puts a step into the device's queue and does not wait for it, ``tally`` reads what came
+    of the steps so far, a call does both.
 
     Args:
         trainable: what to train, see ``contracts.Trainable``.
         groups: from ``backend.parameters.parameter_groups``; sgd and adam add the weight decay to
             the gradient, adamw takes it off the weight.
         options: optimizer settings.
+        input_spec: of the model, for images that come as bytes.
 
-    Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M), rates (G,) learning rate per group,
-        controls (3,): momentum (beta1 with ``momentum_is_beta1``), update (1 applies the
+    Shape: images (B, 3, H, W) float32, or uint8 BGR (B, H, W, 3), targets (B, M, 5), mask (B, M),
+        rates (G,) learning rate per group, controls (3,): momentum (beta1 with
+        ``momentum_is_beta1``), update (1 applies the
         accumulated gradient, 0 only adds to it), moving-average decay -> report (4 + T,): total,
         gradient norm, 1 if finite else 0, loss scale, terms. Total and terms are summed over ranks.
     """
+
+    def __call__(
+        self,
+        images: np.ndarray,
+        targets: np.ndarray,
+        mask: np.ndarray,
+        rates: np.ndarray,
+        controls: np.ndarray,
+    ) -> np.ndarray:
+        """Take one step and wait for its report. Raises: DeviceError if device memory runs out."""
+        self.take(images, targets, mask, rates, controls)
+        return self.tally().report
+
+    def tally(self) -> Tally:
+        """Reports since ``begin_tally``: the one read of a device that still works on the steps
+        that were taken. The device itself adds up and counts.
+        """
+        reports, now, most = np.split(self.read_tally(), [-2, -1])
+        report, sums = np.split(reports, 2)
+        return Tally(report, sums, int(now[0]), int(most[0]))
 
     def share_statistics(self) -> None:
         """Let all ranks have the mean of their batch-norm statistics, so that each evaluates the

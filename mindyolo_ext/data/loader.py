@@ -46,6 +46,8 @@ class Loader:
             __name__ == "__main__"``.
         prefetch: batches prepared ahead.
         patience: seconds without a single image after which workers are taken for stuck.
+        pixels: what ``Batch.images`` is: ``float32`` in the model's convention, or ``uint8`` as
+            the pipeline leaves it, a quarter of the bytes, for ``backend.pixels.Pixels``.
 
     Raises: UsageError for a value outside these rules, TypeError for a source of another kind.
     """
@@ -67,6 +69,7 @@ class Loader:
         prefetch: int = 2,
         order: np.ndarray | None = None,
         patience: float = PATIENCE,
+        pixels: str = "float32",
     ):
         self.pipeline = _as_pipeline(source, input_spec, seed)
         for name, value, low in (
@@ -82,6 +85,8 @@ class Loader:
             raise UsageError(f"Loader: rank must be below world_size {world_size}, got {rank}")
         if worker_kind not in ("thread", "process"):
             raise UsageError(f"Loader: worker_kind must be thread or process, got {worker_kind!r}")
+        if pixels not in ("float32", "uint8"):
+            raise UsageError(f"Loader: pixels must be float32 or uint8, got {pixels!r}")
         if max_boxes is not None and max_boxes < 1:
             raise UsageError(f"Loader: max_boxes must be at least 1, got {max_boxes}")
         if drop_last and len(self.pipeline.dataset) < batch_size * world_size:
@@ -102,7 +107,7 @@ class Loader:
         self.seed = self.pipeline.seed if seed is None else seed
         self.max_boxes = padded_count(self.pipeline.max_boxes) if max_boxes is None else max_boxes
         self.workers, self.worker_kind, self.prefetch = workers, worker_kind, prefetch
-        self.patience = patience
+        self.patience, self.pixels = patience, pixels
         self._pool: ThreadPoolExecutor | None = None
         self._in_work: dict[int, str] = {}  # image -> its file
         self._prepared = 0  # images, only to see whether there are more
@@ -160,7 +165,7 @@ class Loader:
         if self.workers == 0:
             for indices, size in plan:
                 yield self._collate(
-                    [prepare_row(self.pipeline, int(index), number, size) for index in indices],
+                    [self._prepare_here(int(index), number, size) for index in indices],
                     indices,
                     size,
                 )
@@ -223,11 +228,16 @@ class Loader:
         self._in_work[index] = self.dataset.paths[index]
         try:
             if self.worker_kind == "thread":
-                return prepare_row(self.pipeline, index, epoch, size)
+                return self._prepare_here(index, epoch, size)
             return self._prepare_in_process(index, epoch, size)
         finally:
             self._prepared += 1
             self._in_work.pop(index, None)
+
+    def _prepare_here(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
+        """Prepare one image in this thread."""
+        as_tensor = self.pixels == "float32"
+        return prepare_row(self.pipeline, index, epoch, size, as_tensor=as_tensor)
 
     def _prepare_in_process(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
         """Prepare one image in a process that this thread picks."""
@@ -269,16 +279,18 @@ class Loader:
     def _collate(self, rows: list[Row], indices: np.ndarray, size: tuple[int, int] | None) -> Batch:
         """Stack images into a batch of the full size."""
         spec, count = self.pipeline.input_spec, self.batch_size
-        images = np.zeros((count, 3, *(size or spec.size)), np.float32)
+        height, width = size or spec.size
+        as_bytes = self.pixels == "uint8"
+        shape = (count, height, width, 3) if as_bytes else (count, 3, height, width)
+        images = np.zeros(shape, self.pixels)
         targets = np.zeros((count, self.max_boxes, 5), np.float32)
         mask = np.zeros((count, self.max_boxes), np.float32)
         padded = np.full(count, -1, np.int64)
         padded[: len(indices)] = indices
         paths = tuple(self.dataset.paths[index] for index in indices)
         for row, (item, path) in enumerate(zip(rows, paths, strict=True)):
-            images[row] = (
-                item.image if item.image.dtype == np.float32 else spec.to_tensor(item.image)
-            )
+            as_wanted = as_bytes or item.image.dtype == np.float32
+            images[row] = item.image if as_wanted else spec.to_tensor(item.image)
             boxes = len(item.targets)
             if boxes > self.max_boxes:
                 raise DataError(

@@ -97,7 +97,8 @@ class Batch:
     """One rank's part of a batch; the rows from ``valid`` on are padding.
 
     Args:
-        images: (B, 3, H, W) float32 in the model's convention, 0 where padding.
+        images: (B, 3, H, W) float32 in the model's convention, or (B, H, W, 3) uint8 BGR as the
+            pipeline leaves it; 0 where padding.
         targets: (B, M, 5) float32 class, cx, cy, w, h as fractions of the network input, 0 where
             ``mask`` is 0.
         mask: (B, M) float32, 1 for a box.
@@ -114,3 +115,9 @@ class Batch:
     placements: tuple[Placement, ...]
     paths: tuple[str, ...]
     image_ids: tuple[int, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the network input."""
+        shape = self.images.shape
+        return (shape[1], shape[2]) if self.images.dtype == np.uint8 else (shape[2], shape[3])

@@ -243,6 +243,7 @@ class EvaluationBatches:
                 world_size=this.size,
                 workers=workers,
                 worker_kind=worker_kind,
+                pixels="uint8",
             ) as loader,
             progress.bar(total=loader.steps_per_epoch, title=title, show=this.is_main) as shown,
         ):
@@ -290,7 +291,7 @@ class _Run:
 
     def take(self, batch: Batch) -> None:
         """From a batch to its detections."""
-        self.predictor.compile(batch.images.shape)
+        self.predictor.compile(batch.images.shape, batch.images.dtype)
         begin = time.perf_counter()
         if self.routed is None:
             boxes, scores = self.predictor(batch.images)

@@ -168,8 +168,8 @@ class Detector:
         Raises: as ``read_image``; UsageError for another array.
         """
         picture = read_image(image) if isinstance(image, (str, Path)) else _checked(image)
-        tensor, placement = self.input_spec.prepare(picture)
-        boxes, scores = self._predictor(tensor[None])
+        resized, placement = self.input_spec.resize_image(picture)
+        boxes, scores = self._predictor(resized[None])
         found = detections_to_photo(nms(boxes[0], scores[0], self.options), placement, clip=True)
         return Detections(
             picture, found[:, :4], found[:, 4], found[:, 5].astype(np.int64), self.class_names

@@ -3,6 +3,7 @@ training's own checks.
 """
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from mindyolo_ext import progress
 from mindyolo_ext.backend import Tensor, nn
@@ -10,6 +11,7 @@ from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.backend.parameters import load_parameters, parameter_values
+from mindyolo_ext.backend.pixels import Pixels
 from mindyolo_ext.contracts import Inference, Model
 
 
@@ -19,14 +21,15 @@ class Predict(nn.Cell):
     def __init__(self, model: Inference):
         super().__init__(auto_prefix=False)
         self.model = model
+        self.pixels = Pixels(model.input_spec)
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.predict(images)
+        return self.model.predict(self.pixels(images))
 
 
 class Predictor:
-    """Callable network: images (B, 3, H, W) float32 -> boxes (B, A, 4) xyxy network pixels, scores
-    (B, A, K).
+    """Callable network: images (B, 3, H, W) float32, or uint8 BGR (B, H, W, 3) -> boxes (B, A, 4)
+    xyxy network pixels, scores (B, A, K).
 
     Args:
         model: a network of this project with its weights.
@@ -43,24 +46,25 @@ class Predictor:
         self.num_classes = model.num_classes
         self.network = model.to_deploy() if fold else model
         self._predict = Compiled(Predict(self.network))
-        self._shapes: set[tuple[int, ...]] = set()
+        self._shapes: set[tuple] = set()
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with framework_lock:
-            self.compile(images.shape)
+            self.compile(images.shape, images.dtype)
             boxes, scores = self._predict(images)
         return boxes, scores
 
-    def compile(self, shape: tuple[int, ...]) -> bool:
+    def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
         """Compile for inputs of ``shape`` without running, and say so; False if that was done
         before.
         """
+        key = (tuple(shape), np.dtype(dtype))
         with framework_lock:
-            if tuple(shape) in self._shapes:
+            if key in self._shapes:
                 return False
             with progress.compiling("the network", show=world().is_main):
-                self._predict.compile(shape)
-            self._shapes.add(tuple(shape))
+                self._predict.compile(shape, dtype=dtype)
+            self._shapes.add(key)
         return True
 
     def update(self, model: Model) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import DTypeLike
 from tabulate import tabulate
 
 from mindyolo_ext import progress
@@ -16,6 +17,7 @@ from mindyolo_ext.backend import Tensor, nn, ops
 from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.backend.lock import framework_lock
+from mindyolo_ext.backend.pixels import Pixels
 from mindyolo_ext.contracts import Model, Routed, RoutedInference, RoutedModel
 from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
 from mindyolo_ext.engine.predictor import Predictor
@@ -36,12 +38,13 @@ class Glance(nn.Cell):
     Shape: images (B, 3, H, W) -> easiness (B,), then the features.
     """
 
-    def __init__(self, model: Routed):
+    def __init__(self, model: RoutedInference):
         super().__init__(auto_prefix=False)
         self.model = model
+        self.pixels = Pixels(model.input_spec)
 
     def construct(self, images: Tensor) -> tuple[Tensor, ...]:
-        easiness, features = self.model.glance(images)
+        easiness, features = self.model.glance(self.pixels(images))
         return (easiness,) + features
 
 
@@ -54,12 +57,15 @@ class Exit(nn.Cell):
     Shape: images (B, 3, H, W), features -> boxes (B, A, 4), scores (B, A, K).
     """
 
-    def __init__(self, model: Routed, *, second: bool):
+    def __init__(self, model: RoutedInference, *, second: bool):
         super().__init__(auto_prefix=False)
         self.model, self.is_second = model, second
+        self.pixels = Pixels(model.input_spec)
 
     def construct(self, images: Tensor, *features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.second(images, features) if self.is_second else self.model.first(features)
+        if self.is_second:
+            return self.model.second(self.pixels(images), features)
+        return self.model.first(features)
 
 
 class ExitOfRows(nn.Cell):
@@ -68,7 +74,7 @@ class ExitOfRows(nn.Cell):
     Shape: rows (n,) int32, images (B, 3, H, W), features -> boxes (n, A, 4), scores (n, A, K).
     """
 
-    def __init__(self, model: Routed, *, second: bool):
+    def __init__(self, model: RoutedInference, *, second: bool):
         super().__init__(auto_prefix=False)
         self.exit = Exit(model, second=second)
 
@@ -132,7 +138,7 @@ class RoutedPredictor(Predictor):
         """Boxes (B, A, 4) and scores (B, A, K) of each image's own exit.
 
         Args:
-            images: (B, 3, H, W) float32.
+            images: (B, 3, H, W) float32, or uint8 BGR (B, H, W, 3).
             valid: the images behind these are padding; none of their rows is computed, all are 0.
         """
         count = len(images) if valid is None else valid
@@ -174,9 +180,9 @@ class RoutedPredictor(Predictor):
         """Boxes and scores of a whole batch by the exit ``part``, ``first`` or ``second``."""
         return self._run(part, self._whole[part], *tensors)
 
-    def compile(self, shape: tuple[int, ...]) -> bool:
+    def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
         """Compile the glance for inputs of ``shape``, and say so; False if that was done before."""
-        return self._compile("glance", self._glance, np.zeros(shape, np.float32))
+        return self._compile("glance", self._glance, Tensor(np.zeros(shape, dtype)))
 
     def reset(self) -> None:
         """Let the meters begin anew."""
@@ -184,7 +190,7 @@ class RoutedPredictor(Predictor):
 
     def _compile(self, part: str, run: Compiled, *inputs: np.ndarray | Tensor) -> bool:
         """Compile ``run`` for such inputs and run it once; False if that was done before."""
-        key = (run, *(array.shape for array in inputs))
+        key = (run, *((tuple(array.shape), str(array.dtype)) for array in inputs))
         if key in self._compiled:
             return False
         with progress.compiling(PARTS[part], show=world().is_main, done="compiled and ran"):

@@ -30,7 +30,7 @@ from mindyolo_ext.backend.parameters import (
     parameter_groups,
     parameter_values,
 )
-from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
+from mindyolo_ext.backend.train_step import OptimizerOptions, Tally, TrainStep
 from mindyolo_ext.checkpoint.names import COUNTER, STATE_PREFIX
 from mindyolo_ext.checkpoint.store import (
     SUFFIXES,
@@ -314,6 +314,7 @@ class _Run:
             world_size=self.world.size,
             workers=data.workers,
             worker_kind=data.worker_kind,
+            pixels="uint8",
         )
 
     def _build_step(self, loss: dict) -> TrainStep:
@@ -351,7 +352,7 @@ class _Run:
             loss_scaler=loss_scaler_in_force(settings),
             loss_scale=settings.loss_scale,
         )
-        step = TrainStep(self.trainable, groups, options)
+        step = TrainStep(self.trainable, groups, options, input_spec=self.model.input_spec)
         if self.pending_state:
             step.load_state(self.pending_state)
             self.pending_state = {}
@@ -404,29 +405,30 @@ class _Run:
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """Every batch once; returns the means of the epoch."""
         settings, begin = self.config.train, time.perf_counter()
-        first_step, sums, waited = epoch * self.loader.steps_per_epoch, 0.0, 0.0
+        steps = self.loader.steps_per_epoch
+        first_step, waited = epoch * steps, 0.0
         title = f"epoch {epoch}/{settings.epochs - 1}"
         if settings.optimizer.accumulate_within_epoch:
             self.step.drop_accumulated()
-        with progress.bar(
-            total=self.loader.steps_per_epoch, title=title, show=self.world.is_main
-        ) as shown:
+        self.step.begin_tally(self.bad_steps)
+        with progress.bar(total=steps, title=title, show=self.world.is_main) as shown:
             mark = time.perf_counter()
             for k, batch in enumerate(self._batches(epoch)):
                 waited += time.perf_counter() - mark
                 if epoch == 0 and k == 0 and self.world.is_main:
                     self._draw(batch)
-                report = self._one_step(batch, first_step + k)
-                sums = sums + report
+                self._take_step(batch, first_step + k)
                 shown.update()
-                if k % max(settings.log_interval, 1) == 0 or k + 1 == self.loader.steps_per_epoch:
-                    shown.set_postfix_str(self._postfix(report, first_step + k), refresh=False)
+                if k % max(settings.log_interval, 1) == 0 or k + 1 == steps:
+                    tally = self._read_tally(batch, first_step + k)
+                    text = self._postfix(tally.report, first_step + k)
+                    shown.set_postfix_str(text, refresh=False)
                 mark = time.perf_counter()
         self.step.share_statistics()
-        means = sums / self.loader.steps_per_epoch
+        means = tally.sums / steps
         names = ("loss", "gradient_norm", "finite", "loss_scale", *self.trainable.term_names)
         row = {name: float(value) for name, value in zip(names, means)}
-        row["lr"] = float(self.schedule.rates(first_step + self.loader.steps_per_epoch - 1)[0])
+        row["lr"] = float(self.schedule.rates(first_step + steps - 1)[0])
         row["seconds"], row["seconds_waiting_for_data"] = time.perf_counter() - begin, waited
         return row
 
@@ -443,8 +445,10 @@ class _Run:
             epoch, lambda k: multi_scale_size(settings, epoch * self.loader.steps_per_epoch + k)
         )
 
-    def _one_step(self, batch: Batch, iteration: int) -> np.ndarray:
-        """Run the compiled step; returns its report (4 + T,), see ``TrainStep``."""
+    def _take_step(self, batch: Batch, iteration: int) -> None:
+        """Have the compiled step run. Nothing is read from the device, so that it works on while
+        the host gets the next batch and puts it into the queue.
+        """
         settings = self.config.train
         update = self.schedule.updates_at(iteration)
         decay = ema_decay(settings, self.updates + 1, done=(iteration + 1) / self.schedule.total)
@@ -464,23 +468,29 @@ class _Run:
             )
         first = batch.images.shape not in self.compiled_shapes
         with progress.compiling(
-            f"the training step for {batch.images.shape[2]}x{batch.images.shape[3]}",
+            f"the training step for {batch.size[0]}x{batch.size[1]}",
             show=first and self.world.is_main,
             done="compiled and ran",
         ):
-            report = self.step(batch.images, batch.targets, batch.mask, rates, controls)
+            self.step.take(batch.images, batch.targets, batch.mask, rates, controls)
         self.compiled_shapes.add(batch.images.shape)
         self.updates += int(update)
-        self.bad_steps = 0 if report[2] else self.bad_steps + 1
-        if self.bad_steps > settings.max_bad_steps:
+
+    def _read_tally(self, batch: Batch, iteration: int) -> Tally:
+        """What came of the epoch's steps so far. Raises: TrainingError if too many in a row were
+        not finite.
+        """
+        tally = self.step.tally()
+        self.bad_steps = tally.bad_steps
+        if tally.most_bad_steps > self.config.train.max_bad_steps:
             raise TrainingError(
-                f"iteration {iteration}: loss or gradient were not finite in {self.bad_steps} "
-                "steps in a row (weights were left as they were). Last pictures: "
-                f"{', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
+                f"iteration {iteration}: loss or gradient were not finite in "
+                f"{tally.most_bad_steps} steps in a row (weights were left as they were). Last "
+                f"pictures: {', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
                 f"train.optimizer.clip_norm=10, or a longer warm-up; {self.last_path} holds the "
                 "last finished epoch"
             )
-        return report
+        return tally
 
     def _postfix(self, report: np.ndarray, iteration: int) -> str:
         terms = " ".join(f"{n} {v:.4g}" for n, v in zip(self.trainable.term_names, report[4:]))

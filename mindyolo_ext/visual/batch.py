@@ -29,7 +29,7 @@ def draw_batch(
 
     Args:
         batch: from the loader.
-        input_spec: the convention of ``batch.images``, to turn them into pictures again.
+        input_spec: the convention of float32 ``batch.images``, to turn them into pictures again.
         class_names: name per class index.
         path: where the sheet is written; None writes nothing.
         max_images: at most this many pictures.
@@ -45,7 +45,7 @@ def draw_batch(
         )
     columns = int(np.ceil(count**0.5))
     rows = int(np.ceil(count / columns))
-    height, width = batch.images.shape[2:]
+    height, width = batch.size
     factor = min(1.0, _LARGEST_SIDE / (max(height * rows, width * columns)))
     tiles = [
         _tile(
@@ -93,7 +93,9 @@ def _tile(
     above.
     """
     height, width = size
-    image = image_of_tensor(batch.images[index], input_spec)
+    image = batch.images[index]
+    if image.dtype != np.uint8:
+        image = image_of_tensor(image, input_spec)
     if image.shape[:2] != size:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     targets = batch.targets[index][batch.mask[index] > 0]

@@ -128,7 +128,7 @@ def trainable_of(case: str):
     ],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_a_step_stays_on_the_device_and_waits_once(elsewhere, case, options, level):
+def test_a_step_stays_on_the_device_and_waits_for_nothing(elsewhere, case, options, level):
     trainable = trainable_of(case)
     precision.apply(trainable.model, level)
     groups = parameter_groups(trainable, "by_kind", 5e-4)
@@ -136,15 +136,16 @@ def test_a_step_stays_on_the_device_and_waits_once(elsewhere, case, options, lev
     if isinstance(trainable, Stepped):
         trainable.begin_step(StepClock(0, 0, 10))
     rates = np.full(len(groups), 1e-3, np.float32)
-    for turn, update in enumerate((0, 1) if options.accumulate > 1 else (1, 1)):
-        if options.name != "sgd" and turn == 0:
-            for group in step._groups:  # the one value more that is read, before the first step
-                group.steps_version = group.count._version
+    for update in (0, 1) if options.accumulate > 1 else (1, 1):
         elsewhere.clear()
-        report = step(*batch(), rates, np.array([0.9, update, 0.99], np.float32))
-        assert elsewhere.fetched == [(3 + len(trainable.term_names),)], "the report, and only once"
-        assert len(report) == 4 + len(trainable.term_names)
+        step.take(*batch(), rates, np.array([0.9, update, 0.99], np.float32))
+        assert elsewhere.fetched == []
         assert elsewhere.sent[:3] == [(BATCH, 3, SIDE, SIDE), (BATCH, BOXES, 5), (BATCH, BOXES)]
+    elsewhere.clear()
+    tally = step.tally()
+    length = 4 + len(trainable.term_names)
+    assert elsewhere.fetched == [(2 * length + 2,)], "all that is known of the steps, at once"
+    assert len(tally.report) == len(tally.sums) == length
 
 
 @pytest.mark.parametrize("case", [name for name in LOSSES if "," not in name])

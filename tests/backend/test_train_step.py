@@ -145,6 +145,26 @@ def test_an_overflow_after_good_steps_changes_weights_and_moments_nowhere(name):
         np.testing.assert_allclose(step.ema_values()[key], wanted, rtol=1e-6)
 
 
+@pytest.mark.graph
+def test_the_device_adds_up_reports_and_counts_bad_steps():
+    _, step = build(loss_scaler="dynamic", loss_scale=8.0)
+    step.begin_tally(1)
+    reports, streaks = [], []
+    for bad in (True, False, True, True, False, True):
+        reports.append(run(step, x=with_inf(X) if bad else X))
+        tally = step.tally()
+        streaks.append((tally.bad_steps, tally.most_bad_steps))
+        np.testing.assert_array_equal(tally.report, reports[-1])
+        np.testing.assert_array_equal(tally.sums, np.sum(reports, 0, dtype=np.float32))
+    assert streaks == [(2, 2), (0, 2), (1, 2), (2, 2), (0, 2), (1, 2)]
+    assert tally.sums[2:4].tolist() == [2, 8 + 4 + 4 + 2 + 1 + 1]
+    step.begin_tally()
+    good = run(step)
+    np.testing.assert_array_equal(step.tally().sums, good)
+    assert step.tally().most_bad_steps == 0
+    assert not any(name.startswith("tally") for name in step.state())
+
+
 def test_a_dynamic_scale_grows_after_its_window_and_never_falls_below_one():
     _, step = build(loss_scaler="dynamic", loss_scale=4.0, scale_window=3)
     scales = [run(step)[3] for _ in range(7)]

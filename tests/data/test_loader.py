@@ -94,6 +94,22 @@ def test_no_box_one_box_and_ignored_boxes(tmp_path: Path) -> None:
     np.testing.assert_allclose(batch.targets[2, 0], [1, 0.205, 0.4, 0.21, 0.4], atol=1e-6)
 
 
+@pytest.mark.parametrize(("workers", "kind"), [(0, "thread"), (2, "thread"), (1, "process")])
+def test_bytes_are_the_pictures_of_the_floats(shapes: Dataset, workers: int, kind: str) -> None:
+    pipeline = build_pipeline(STEPS, SPEC, shapes, seed=8)
+    keywords = {"batch_size": 5, "workers": workers, "worker_kind": kind}
+    floats = batches(pipeline, batch_size=5, workers=0)
+    found = batches(pipeline, pixels="uint8", **keywords)
+    assert len(found) == len(floats) and found[-1].valid < 5
+    for one, other in zip(found, floats, strict=True):
+        assert one.images.dtype == np.uint8 and one.images.shape == (5, 64, 96, 3)
+        assert one.size == other.size == (64, 96)
+        for row, image in enumerate(one.images):
+            wanted = other.images[row] if row < one.valid else SPEC.to_tensor(0 * image)
+            np.testing.assert_array_equal(SPEC.to_tensor(image), wanted)
+        np.testing.assert_array_equal(one.targets, other.targets)
+
+
 def test_max_boxes(tmp_path: Path) -> None:
     dataset = photos_with(tmp_path, [2, 17])
     assert Loader(dataset, input_spec=SPEC, batch_size=1).max_boxes == 24
@@ -354,6 +370,7 @@ def test_no_more_than_prefetch_is_prepared(
         ({"prefetch": 0}, "prefetch must be at least 1"),
         ({"workers": -1}, "workers must be at least 0"),
         ({"rank": 2, "world_size": 2}, "rank must be below world_size 2"),
+        ({"pixels": "bytes"}, "pixels must be float32 or uint8, got 'bytes'"),
         ({"worker_kind": "fork"}, "worker_kind must be thread or process, got 'fork'"),
         ({"max_boxes": 0}, "max_boxes must be at least 1"),
         ({"input_spec": None}, "needs an input_spec"),

@@ -30,7 +30,7 @@ class FindsBright(RoutedPredictor):
     def glance(self, images: np.ndarray) -> tuple[Tensor, ...]:
         self.passes += 1
         self._work("glance", len(images), 0.002)
-        self.easiness = images.mean((1, 2, 3))
+        self.easiness = images.mean((1, 2, 3)) / 255
         return (images,)
 
     def leave(self, part: str, tensors: tuple[Tensor, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ class Finds:
         self.scores = np.zeros((2, 2), np.float32)
         self.scores[np.arange(2), labels] = 0.9
 
-    def compile(self, _shape: tuple[int, ...]) -> bool:
+    def compile(self, _shape: tuple[int, ...], _dtype: np.dtype) -> bool:
         return False
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,7 +32,7 @@ class SaysAlways:
         for row, (_, label, score) in enumerate(found):
             self.scores[row, label] = score
 
-    def compile(self, _shape: tuple[int, ...]) -> bool:
+    def compile(self, _shape: tuple[int, ...], _dtype: np.dtype) -> bool:
         return False
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,14 +24,15 @@ class FindsThePhoto:
     def __init__(self, input_spec: InputSpec):
         self.input_spec, self.shapes = input_spec, []
 
-    def compile(self, shape: tuple[int, ...]) -> bool:
-        self.shapes.append(shape[2:])
+    def compile(self, shape: tuple[int, ...], dtype: np.dtype) -> bool:
+        assert dtype == np.uint8
+        self.shapes.append(shape[1:3])
         return False
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         boxes = np.zeros((len(images), 1, 4), np.float32)
         for row, image in enumerate(images):
-            photo = np.abs(image[0] - 114 / 255) > 0.1
+            photo = np.abs(image[:, :, 0].astype(int) - 114) > 25
             rows, columns = np.flatnonzero(photo.any(1)), np.flatnonzero(photo.any(0))
             boxes[row, 0] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         return boxes, np.full((len(images), 1, 1), 0.9, np.float32)

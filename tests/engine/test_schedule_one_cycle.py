@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mindyolo_ext.backend import nn
-from mindyolo_ext.backend.train_step import OptimizerOptions
+from mindyolo_ext.backend.train_step import OptimizerOptions, Tally
 from mindyolo_ext.config import OptimizerConfig, ScheduleConfig, TrainConfig, config_from_mapping
 from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.schedule import Schedule, ema_decay
@@ -182,14 +182,21 @@ class Recorder:
 
     rows: list[tuple]
 
-    def __init__(self, trainable: nn.Cell, groups: list, options: OptimizerOptions) -> None:
+    def __init__(
+        self, trainable: nn.Cell, groups: list, options: OptimizerOptions, **_: object
+    ) -> None:
         self.rows.append((len(groups), options.name, options.momentum_is_beta1))
         self.report = np.ones(4 + len(trainable.term_names), np.float32)
 
-    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+    def take(self, *inputs: np.ndarray) -> None:
         rates, controls = (value.tolist() for value in inputs[3:])
         self.rows.append((*rates, *controls))
-        return self.report
+
+    def begin_tally(self, bad_steps: int = 0) -> None:
+        assert bad_steps == 0
+
+    def tally(self) -> Tally:
+        return Tally(self.report, self.report, 0, 0)
 
     def share_statistics(self) -> None:
         """Of several ranks."""

@@ -10,7 +10,8 @@ import label_sets
 import numpy as np
 import pytest
 
-from mindyolo_ext.backend import BACKEND, launch
+from mindyolo_ext.backend import BACKEND, Tensor, launch
+from mindyolo_ext.backend.train_step import TrainStep
 from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, config_from_mapping
 from mindyolo_ext.data.shapes import make_shapes_dataset
@@ -162,6 +163,55 @@ def test_a_run_in_safetensors_goes_on(finished, shapes, tmp_path):
         train(recipe(shapes), tmp_path / "run")  # which would write last.ckpt beside it
     with pytest.raises(ValueError, match="checkpoint_format wanted one of ckpt, safetensors"):
         recipe(shapes, checkpoint_format="pth")
+
+
+@pytest.mark.graph(when="never")
+def test_the_host_reads_at_log_intervals_only(shapes, tmp_path, monkeypatch):
+    """Between ``begin_tally`` and ``share_statistics``, which enclose the steps of an epoch."""
+    reads, counts = [], {}
+    # on PyTorch ``Tensor`` only makes tensors, whose class is another
+    tensor = type(Tensor(np.zeros(1)))
+    plain, begin, share = tensor.asnumpy, TrainStep.begin_tally, TrainStep.share_statistics
+
+    def asnumpy(self):
+        reads.append(self.shape)
+        return plain(self)
+
+    def begin_tally(self, bad_steps=0):
+        begin(self, bad_steps)
+        reads.clear()
+
+    def share_statistics(self):
+        counts[len(counts)] = len(reads)
+        share(self)
+
+    monkeypatch.setattr(tensor, "asnumpy", asnumpy)
+    monkeypatch.setattr(TrainStep, "begin_tally", begin_tally)
+    monkeypatch.setattr(TrainStep, "share_statistics", share_statistics)
+    options = {"epochs": 2, "per_batch_size": 1, "run_eval": False, "loss_scaler": "dynamic"}
+    result = train(recipe(shapes, log_interval=3, **options), tmp_path / "run")
+    assert counts == {0: 4, 1: 4}, "8 steps: after the first, 4th, 7th and 8th"
+    assert result.last["finite"] == 1.0
+
+
+@pytest.mark.graph(when="never")
+def test_a_row_of_bad_steps_between_two_reads_stops_the_run(shapes, tmp_path, monkeypatch):
+    """Also if the steps after it are finite again."""
+    take, taken = TrainStep.take, []
+
+    def take_some_bad(self, images, targets, mask, rates, controls):
+        taken.append(len(taken))
+        if len(taken) in (3, 4, 5):
+            images = np.full((1, 3, 64, 64), np.nan, np.float32)
+        take(self, images, targets, mask, rates, controls)
+
+    monkeypatch.setattr(TrainStep, "take", take_some_bad)
+    options = {"epochs": 1, "per_batch_size": 1, "run_eval": False, "log_interval": 100}
+    with pytest.raises(FloatingPointError, match="iteration 7: .* not finite in 3 steps in a row"):
+        train(recipe(shapes, max_bad_steps=2, **options), tmp_path / "bad")
+    taken.clear()
+    result = train(recipe(shapes, max_bad_steps=3, **options), tmp_path / "good")
+    assert result.last["finite"] == 5 / 8
 
 
 @pytest.mark.graph(when="never")

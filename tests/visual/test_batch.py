@@ -1,5 +1,7 @@
 """Sheets of training pictures."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -37,6 +39,15 @@ def batch_of(spec, image, count, valid):
 def test_a_network_input_becomes_the_picture_again(spec):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     np.testing.assert_array_equal(image_of_tensor(spec.to_tensor(image), spec), image)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_sheet_of_bytes_is_that_of_floats(spec):
+    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    floats = batch_of(spec, image, 3, 2)
+    as_bytes = replace(floats, images=np.stack([image] * 3))
+    wanted = draw_batch(floats, spec, ["a", "b", "c"])
+    np.testing.assert_array_equal(draw_batch(as_bytes, spec, ["a", "b", "c"]), wanted)
 
 
 def test_a_sheet_shows_each_picture_with_its_boxes(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 from mindspore import Tensor
+from numpy.typing import DTypeLike
 
 from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.backend.on_mindspore.errors import explained
@@ -35,10 +36,10 @@ class Compiled:
         fetched = tuple(output.asnumpy() for output in outputs[: self.fetched])
         return (*fetched, *outputs[len(fetched) :])
 
-    def compile(self, *shapes: tuple[int, ...]) -> None:
-        """Compile for float32 inputs of ``shapes`` without running."""
+    def compile(self, *shapes: tuple[int, ...], dtype: DTypeLike = np.float32) -> None:
+        """Compile for inputs of ``shapes`` without running."""
         with framework_lock, explained("network", "choose a smaller batch or input"):
-            self.cell.compile(*(Tensor(np.zeros(shape, np.float32)) for shape in shapes))
+            self.cell.compile(*(Tensor(np.zeros(shape, dtype)) for shape in shapes))
 
     @property
     def graphs(self) -> int:

@@ -14,10 +14,12 @@ from mindspore import Parameter, ParameterTuple, Tensor, float32, nn, ops, value
 from mindspore.amp import all_finite
 
 from mindyolo_ext.backend.on_mindspore.errors import explained
+from mindyolo_ext.backend.on_mindspore.pixels import Pixels
 from mindyolo_ext.backend.optimizer import OptimizerOptions
 from mindyolo_ext.backend.parameters import ParameterGroup
 from mindyolo_ext.backend.processes import world
 from mindyolo_ext.contracts import Trainable
+from mindyolo_ext.input_spec import InputSpec
 
 _flatten = ops.MultitypeFuncGraph("flatten")
 _write = ops.MultitypeFuncGraph("write")
@@ -128,12 +130,12 @@ class _GroupUpdate(nn.Cell):
 class _ScaledLoss(nn.Cell):
     """``trainable`` with the loss scale on its total, the value that is differentiated."""
 
-    def __init__(self, trainable: Trainable):
+    def __init__(self, trainable: Trainable, input_spec: InputSpec):
         super().__init__(auto_prefix=False)  # parameters keep the names they have
-        self.trainable = trainable
+        self.pixels, self.trainable = Pixels(input_spec), trainable
 
     def construct(self, images, targets, mask, scale):
-        total, terms = self.trainable(images, targets, mask)
+        total, terms = self.trainable(self.pixels(images), targets, mask)
         total = ops.cast(total, float32)
         return total * scale, total, ops.cast(terms, float32)
 
@@ -145,10 +147,14 @@ class _StepGraph(nn.Cell):
     """
 
     def __init__(
-        self, trainable: Trainable, groups: Sequence[ParameterGroup], options: OptimizerOptions
+        self,
+        trainable: Trainable,
+        groups: Sequence[ParameterGroup],
+        options: OptimizerOptions,
+        input_spec: InputSpec,
     ):
         super().__init__(auto_prefix=False)  # parameters keep the names they have
-        self.forward = _ScaledLoss(trainable)
+        self.forward = _ScaledLoss(trainable, input_spec)
         self.group_count = len(groups)
         self.members = tuple(ParameterTuple(g.parameters) for g in groups)
         # where each parameter starts in its group's flat vector
@@ -202,6 +208,8 @@ class _StepGraph(nn.Cell):
         self.ranks = float(world().size)
         self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.parallel else None
         self.reads_flag = _has_overflow_flag()
+        self.report_sums = _zeros(4 + len(trainable.term_names), "tally.sums")
+        self.bad_steps = _zeros(2, "tally.bad_steps")  # the last ones in a row, the most in a row
         self.hyper_map = ops.HyperMap()
 
     def construct(
@@ -243,7 +251,18 @@ class _StepGraph(nn.Cell):
         if self.dynamic:
             self._adapt_scale(finite)
         extras = ops.stack((norm, ops.cast(finite, float32), scale))
-        return ops.concat((report[0:1], extras, report[1:]))
+        return self._tally(ops.concat((report[0:1], extras, report[1:])))
+
+    def _tally(self, report):
+        """Add a report to the sums, and count steps in a row that were not finite; returns all
+        that the host reads.
+        """
+        sums = self.report_sums + report
+        now = (self.bad_steps[0:1] + 1.0) * (1.0 - report[2:3])
+        streaks = ops.concat((now, ops.maximum(self.bad_steps[1:2], now)))
+        ops.assign(self.report_sums, sums)
+        ops.assign(self.bad_steps, streaks)
+        return ops.concat((report, sums, streaks))
 
     def _apply_group(self, i, gradient, norm, controls):
         """Clip, update, write back and average group ``i``."""
@@ -287,23 +306,42 @@ class Step:
     """What ``TrainStep`` needs of MindSpore; arguments and shapes are described there."""
 
     def __init__(
-        self, trainable: Trainable, groups: Sequence[ParameterGroup], options: OptimizerOptions
+        self,
+        trainable: Trainable,
+        groups: Sequence[ParameterGroup],
+        options: OptimizerOptions,
+        *,
+        input_spec: InputSpec | None = None,
     ):
-        self._graph = _StepGraph(trainable, groups, options).set_train(True)
+        spec = input_spec or InputSpec()
+        self._graph = _StepGraph(trainable, groups, options, spec).set_train(True)
 
-    def __call__(
+    def take(
         self,
         images: np.ndarray,
         targets: np.ndarray,
         mask: np.ndarray,
         rates: np.ndarray,
         controls: np.ndarray,
-    ) -> np.ndarray:
-        """Take one step; returns the report. Raises: DeviceError if device memory runs out."""
+    ) -> None:
+        """Put one step into the device's queue. Raises: DeviceError if device memory runs out."""
         batch = (Tensor(images), Tensor(targets), Tensor(mask))
         numbers = (Tensor(np.asarray(value, np.float32)) for value in (rates, controls))
         with explained("training step", "choose a smaller train.per_batch_size or input.size"):
-            return self._graph(*batch, *numbers).asnumpy()
+            self._reading = self._graph(*batch, *numbers)
+
+    def begin_tally(self, bad_steps: int = 0) -> None:
+        """Let the sums begin anew, after so many steps in a row that were not finite."""
+        graph = self._graph
+        graph.report_sums.set_data(Tensor(np.zeros(graph.report_sums.shape, np.float32)))
+        graph.bad_steps.set_data(Tensor(np.full(2, bad_steps, np.float32)))
+
+    def read_tally(self) -> np.ndarray:
+        """The last report, the sums, and the last and the longest row of steps that were not
+        finite, one after the other; waits for the device.
+        """
+        with explained("training step", "choose a smaller train.per_batch_size or input.size"):
+            return self._reading.asnumpy()
 
     def shared_over_ranks(self) -> list[Parameter]:
         """Batch-norm statistics, and the moving average of all that is not trained."""

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from mindyolo_ext.backend.on_torch.device import device, on_device
 from mindyolo_ext.backend.on_torch.errors import explained
@@ -41,7 +42,7 @@ class Compiled:
             fetched = tuple(output.asnumpy() for output in outputs[: self.fetched])
         return (*fetched, *outputs[len(fetched) :])
 
-    def compile(self, *shapes: tuple[int, ...]) -> None:
+    def compile(self, *shapes: tuple[int, ...], dtype: DTypeLike = np.float32) -> None:  # noqa: ARG002
         """Note that inputs of ``shapes`` may come; nothing has to be prepared for them."""
         self._shapes.add(shapes)
 

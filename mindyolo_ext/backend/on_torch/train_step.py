@@ -14,12 +14,14 @@ import torch
 from mindyolo_ext.backend.on_torch.device import device
 from mindyolo_ext.backend.on_torch.distributed import summed
 from mindyolo_ext.backend.on_torch.errors import explained
+from mindyolo_ext.backend.on_torch.pixels import Pixels
 from mindyolo_ext.backend.on_torch.recording import recording
 from mindyolo_ext.backend.on_torch.values import Parameter, Tensor
 from mindyolo_ext.backend.optimizer import OptimizerOptions
 from mindyolo_ext.backend.parameters import ParameterGroup
 from mindyolo_ext.backend.processes import world
 from mindyolo_ext.contracts import Trainable
+from mindyolo_ext.input_spec import InputSpec
 
 
 def _state(values: torch.Tensor, name: str) -> Parameter:
@@ -36,6 +38,12 @@ def _views(flat: torch.Tensor, parameters: Sequence[Parameter]) -> list[torch.Te
 def _flat(parameters: Sequence[Parameter]) -> torch.Tensor:
     """Copies of all values as one float32 vector."""
     return torch.cat([p.detach().reshape(-1).float() for p in parameters])
+
+
+def _number(value: float, otherwise: float, condition: torch.Tensor) -> torch.Tensor:
+    """One of two numbers, (), by a condition that the host does not know."""
+    chosen = torch.full((), value, device=condition.device)
+    return chosen.masked_fill_(~condition, otherwise)
 
 
 def _without_padding(targets: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +82,6 @@ class _Group:
         if options.name != "sgd":
             self.square = _state(zeros, f"optimizer.{index}.square")
             self.count = _state(torch.zeros(1, device=device()), f"optimizer.{index}.count")
-            self.steps, self.steps_version = 0.0, -1
             self.state += [self.square, self.count]
         if options.accumulate > 1:
             self.sums = _state(zeros, f"optimizer.{index}.accumulated")
@@ -95,70 +102,74 @@ class _Group:
             self.gradient.add_(self.sums)
         return torch.sum(self.gradient * self.gradient)
 
-    def accumulate(self, *, keep: bool) -> None:
-        """Keep the gradient for the next micro batch, or nothing."""
-        if keep:
-            self.sums.copy_(self.gradient)
-        else:
-            self.sums.zero_()
+    def accumulate(self, finite: torch.Tensor) -> None:
+        """Keep the gradient for the next micro batch; one that is not finite is dropped."""
+        self.sums.copy_(self.gradient).masked_fill_(~finite, 0.0)
 
-    def update(self, rate: float, momentum: float, factor: torch.Tensor | None) -> None:
-        """Change the weights, by a gradient that is multiplied with ``factor`` before."""
+    def update(
+        self, rate: float, momentum: float, factor: torch.Tensor | None, finite: torch.Tensor
+    ) -> None:
+        """Change the weights, by a gradient that is multiplied with ``factor`` before.
+
+        Where it is not ``finite`` () the same operators run, with numbers that change nothing: the
+        host need not know, and does not wait for the device.
+        """
         gradient = self.gradient
         if factor is not None:
             gradient.mul_(factor)
         decoupled = self.options.name == "adamw"
         if self.weight_decay != 0.0 and not decoupled:
             gradient.add_(self.weights, alpha=self.weight_decay)
+        gradient.masked_fill_(~finite, 0.0)
         if self.options.name == "sgd":
-            self.momentum.mul_(momentum).add_(gradient)
-            step = self.momentum
+            self.momentum.mul_(_number(momentum, 1.0, finite)).add_(gradient)
             if self.options.nesterov:
-                step = gradient.add_(self.momentum, alpha=momentum)
-            self.weights.sub_(step, alpha=rate)
+                gradient.add_(self.momentum, alpha=momentum)
+            else:
+                gradient.copy_(self.momentum)
+            self.weights.sub_(gradient.masked_fill_(~finite, 0.0), alpha=rate)
         else:
             if decoupled:
-                self.weights.mul_(1.0 - rate * self.weight_decay)
-            self._update_adam(rate, momentum)
+                self.weights.mul_(_number(1.0 - rate * self.weight_decay, 1.0, finite))
+            self._update_adam(rate, momentum, finite)
 
-    def _update_adam(self, rate: float, momentum: float) -> None:
+    def _update_adam(self, rate: float, momentum: float, finite: torch.Tensor) -> None:
         """Bias-corrected moments. The correction is that of the present beta1 to the power of the
         step, whatever it was before.
         """
         beta1, beta2 = self.options.betas
         if self.options.momentum_is_beta1:
             beta1 = momentum
-        steps = self._next_step()
-        self.momentum.mul_(beta1).add_(self.gradient, alpha=1.0 - beta1)
-        self.square.mul_(beta2).addcmul_(self.gradient, self.gradient, value=1.0 - beta2)
-        root = (1.0 - beta2**steps) ** 0.5
+        steps = self.count.double().reshape(()) + 1.0
+        self.count.add_(finite.float())
+        self.momentum.mul_(_number(beta1, 1.0, finite)).add_(self.gradient, alpha=1.0 - beta1)
+        self.square.mul_(_number(beta2, 1.0, finite))
+        self.square.addcmul_(self.gradient, self.gradient, value=1.0 - beta2)
+        root = torch.sqrt(1.0 - torch.pow(beta2, steps))
         corrected = self.square.sqrt().div_(root).add_(self.options.eps)
-        self.weights.addcdiv_(self.momentum, corrected, value=-rate / (1.0 - beta1**steps))
-
-    def _next_step(self) -> float:
-        """One more on ``count``, which is read only if others have written to it: a GPU would have
-        to finish all its work for that.
-        """
-        if self.count._version != self.steps_version:
-            self.steps = float(self.count)
-        self.count.add_(1.0)
-        self.steps += 1.0
-        self.steps_version = self.count._version
-        return self.steps
+        factor = (-rate / (1.0 - torch.pow(beta1, steps))).masked_fill_(~finite, 0.0)
+        self.weights.addcdiv_(self.momentum * factor, corrected)
 
 
 class Step:
     """What ``TrainStep`` needs of PyTorch; arguments and shapes are described there."""
 
     def __init__(
-        self, trainable: Trainable, groups: Sequence[ParameterGroup], options: OptimizerOptions
+        self,
+        trainable: Trainable,
+        groups: Sequence[ParameterGroup],
+        options: OptimizerOptions,
+        *,
+        input_spec: InputSpec | None = None,
     ):
+        self._pixels = Pixels(input_spec or InputSpec())
         self._trainable = trainable.set_train(True)
         self._options = options
         self._groups = [_Group(group, i, options) for i, group in enumerate(groups)]
         scale = options.loss_scale if options.loss_scaler != "none" else 1.0
         self._scale = _state(torch.tensor([scale], device=device()), "optimizer.loss_scale")
         self._good_steps = _state(torch.zeros(1, device=device()), "optimizer.good_steps")
+        self.begin_tally()
         trained = {id(p) for group in groups for p in group.parameters}
         # Of the trained network alone: a teacher and the trainable's own state are no part of it
         self._statistics = [
@@ -170,29 +181,49 @@ class Step:
         if options.ema and self._statistics:
             self._average = _state(_flat(self._statistics), "ema_flat.buffers")
 
-    def __call__(
+    def take(
         self,
         images: np.ndarray,
         targets: np.ndarray,
         mask: np.ndarray,
         rates: np.ndarray,
         controls: np.ndarray,
-    ) -> np.ndarray:
-        """Take one step; returns the report. Raises: DeviceError if device memory runs out."""
+    ) -> None:
+        """Put one step into the device's queue. Raises: DeviceError if device memory runs out."""
         targets, mask = _without_padding(targets, mask)
         batch = (Tensor(images), Tensor(targets), Tensor(mask))
         rates = np.asarray(rates, np.float32).tolist()
         with explained("training step", "choose a smaller train.per_batch_size or input.size"):
             report = self._backward(*batch)
             with torch.no_grad():
-                return self._update(report, rates, np.asarray(controls, np.float32))
+                self._tally(self._update(report, rates, np.asarray(controls, np.float32)))
 
-    def _backward(self, *batch: torch.Tensor) -> torch.Tensor:
+    def begin_tally(self, bad_steps: int = 0) -> None:
+        """Let the sums begin anew, after so many steps in a row that were not finite."""
+        count = float(bad_steps)
+        self._sums: torch.Tensor | float = 0.0
+        self._streaks = (torch.full((1,), count, device=device()),) * 2
+
+    def _tally(self, report: torch.Tensor) -> None:
+        """Add a report to the sums, and count steps in a row that were not finite."""
+        self._sums = report + self._sums
+        now, longest = self._streaks
+        now = (now + 1.0) * (1.0 - report[2:3])
+        self._streaks = (now, torch.maximum(longest, now))
+        self._reading = torch.cat((report, self._sums, *self._streaks))
+
+    def read_tally(self) -> np.ndarray:
+        """The last report, the sums, and the last and the longest row of steps that were not
+        finite, one after the other; waits for the device.
+        """
+        return self._reading.asnumpy()
+
+    def _backward(self, images: torch.Tensor, *boxes: torch.Tensor) -> torch.Tensor:
         """Fill the gradients; returns total and terms, (1 + T,)."""
         for group in self._groups:
             group.gradient.zero_()
         with recording():
-            total, terms = self._trainable(*batch)
+            total, terms = self._trainable(self._pixels(images), *boxes)
             total = total.float()
             scaled = total * self._scale if self._options.loss_scaler != "none" else total
             scaled.backward()
@@ -200,43 +231,40 @@ class Step:
 
     def _update(
         self, report: torch.Tensor, rates: Sequence[float], controls: np.ndarray
-    ) -> np.ndarray:
-        """Change weights, averages and loss scale; returns the report.
-
-        The host waits for the report alone. What changes the weights is in the device's queue when
-        this returns, and runs while the host gets the next batch.
-        """
+    ) -> torch.Tensor:
+        """Change weights, averages and loss scale; returns the report. The host reads nothing."""
         options = self._options
         momentum, decay = float(controls[0]), float(controls[2])
         update = bool(controls[1] > 0.5)
         if world().size > 1:
             report = summed(report)
         norm = torch.sqrt(sum(group.take_gradient(self._scale) for group in self._groups))
-        found = torch.cat((report[:1], norm.reshape(1), self._scale, report[1:])).asnumpy()
-        finite = bool(np.isfinite(found[:2]).all())
+        finite = torch.isfinite(norm).logical_and(torch.isfinite(report[0]))
+        extras = (norm.reshape(1), finite.float().reshape(1), self._scale)
+        found = torch.cat((report[:1], *extras, report[1:]))
         factor = None
         if options.clip_norm > 0.0:
             factor = torch.clamp(options.clip_norm / (norm + 1e-6), max=1.0)
         for group, rate in zip(self._groups, rates, strict=True):
-            if options.accumulate > 1:  # a gradient that is not finite is dropped
-                group.accumulate(keep=finite and not update)
-            if update and finite:
-                group.update(rate, momentum, factor)
+            if options.accumulate > 1 and update:
+                group.sums.zero_()
+            elif options.accumulate > 1:
+                group.accumulate(finite)
+            if update:
+                group.update(rate, momentum, factor, finite)
             if update and options.ema:
                 group.average.mul_(decay).add_(group.weights, alpha=1.0 - decay)
         if update and self._average is not None:
             self._average.mul_(decay).add_(_flat(self._statistics), alpha=1.0 - decay)
         if options.loss_scaler == "dynamic":
             self._adapt_scale(finite)
-        return np.insert(found, 2, np.float32(finite))
+        return found
 
-    def _adapt_scale(self, finite: bool) -> None:
+    def _adapt_scale(self, finite: torch.Tensor) -> None:
         """Halve the loss scale after an overflow, double it after ``scale_window`` good steps."""
-        if not finite:
-            self._good_steps.zero_()
-            self._scale.mul_(0.5).clamp_(min=1.0)
-            return
-        self._good_steps.add_(1.0)
+        halved = (self._scale * 0.5).clamp_(min=1.0)
+        self._scale.copy_(torch.where(finite, self._scale, halved))
+        self._good_steps.add_(1.0).mul_(finite.float())
         grows = (self._good_steps >= self._options.scale_window).float()
         self._good_steps.mul_(1.0 - grows)
         self._scale.mul_(1.0 + grows)

@@ -13,7 +13,7 @@ import pytest
 
 from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
 from mindyolo_ext.backend.parameters import parameter_groups
-from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
+from mindyolo_ext.backend.train_step import OptimizerOptions, Tally, TrainStep
 from mindyolo_ext.config import (
     OptimizerConfig,
     ScheduleConfig,
@@ -334,7 +334,9 @@ class Recorder:
 
     calls: list[tuple]
 
-    def __init__(self, trainable: nn.Cell, groups: list, options: OptimizerOptions) -> None:
+    def __init__(
+        self, trainable: nn.Cell, groups: list, options: OptimizerOptions, **_: object
+    ) -> None:
         self.calls.append(
             (
                 "options",
@@ -346,10 +348,15 @@ class Recorder:
         )
         self.report = np.ones(4 + len(trainable.term_names), np.float32)
 
-    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+    def take(self, *inputs: np.ndarray) -> None:
         rates, controls = inputs[3:]
         self.calls.append(("step", rates.tolist(), controls[:2].tolist()))
-        return self.report
+
+    def begin_tally(self, bad_steps: int = 0) -> None:
+        assert bad_steps == 0
+
+    def tally(self) -> Tally:
+        return Tally(self.report, self.report, 0, 0)
 
     def drop_accumulated(self) -> None:
         self.calls.append(("drop",))
