@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindyolo_ext.cli.arguments import add_machine, add_recipe
+from mindyolo_ext.cli.arguments import add_machine, add_recipe, add_seed
 from mindyolo_ext.cli.recipe import digest, read_recipe, start
 
 if TYPE_CHECKING:
@@ -26,14 +26,21 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
             help="checkpoint (.ckpt, .safetensors), folder that test.py wrote, or a file of "
             "detections in COCO's results format",
         )
-    add_recipe(parser, config_required=True)
+    add_recipe(parser)
     add_machine(parser)
-    parser.add_argument("--split", default="val", choices=["train", "val", "test"])
+    parser.add_argument(
+        "--split",
+        default="val",
+        choices=["train", "val", "test"],
+        help="which images: data.train, data.val or data.test of the recipe",
+    )
     parser.add_argument(
         "--pictures", type=int, default=8, help="images to draw, those that differ most"
     )
-    parser.add_argument("--save_dir", type=Path, default=Path("runs/compare"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--save_dir", type=Path, default=Path("runs/compare"), help="folder for table and pictures"
+    )
+    add_seed(parser)
 
 
 def compare(options: argparse.Namespace) -> None:
