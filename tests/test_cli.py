@@ -211,7 +211,7 @@ def test_scripts_are_the_verbs(script: str):
     [
         ([], "the following arguments are required: VERB"),
         (["tarin"], "unknown verb tarin, did you mean train?"),
-        (["xyz"], "unknown verb xyz; verbs are train, test, predict, convert"),
+        (["xyz"], "unknown verb xyz; verbs are train, test, compare, predict, convert"),
         (["train", "x.yaml"], "unexpected x.yaml"),
         (
             ["train", "--config", "x.yaml", "--device_target", "TPU"],
