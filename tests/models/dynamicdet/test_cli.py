@@ -104,7 +104,7 @@ def told(command: Command) -> Command:
 def routing_rows(metrics: Path) -> list[str]:
     """Head, rule and row of the table of exits."""
     lines = metrics.read_text().splitlines()
-    first = next(k for k, line in enumerate(lines) if line.startswith("threshold"))
+    first = next(k for k, line in enumerate(lines) if line.split()[:1] == ["threshold"])
     return lines[first : first + 3]
 
 
