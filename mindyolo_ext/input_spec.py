@@ -219,16 +219,28 @@ class InputSpec:
             self.resample,
         )
 
+    @property
+    def divides(self) -> bool:
+        """Whether pixels are divided by 255, as the originals do, not multiplied with 1 / 255,
+        which rounds otherwise.
+        """
+        return self.scale == 1.0 / 255.0
+
+    @property
+    def standardizes(self) -> bool:
+        """Whether mean and standard deviation change anything."""
+        return any(self.mean) or any(v != 1.0 for v in self.std)
+
     def to_tensor(self, image: np.ndarray) -> np.ndarray:
         """BGR uint8 (H, W, 3) of any size -> float32 (3, H, W) in the model's convention."""
         if self.color == "rgb":
             image = image[:, :, ::-1]
         tensor = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
-        if self.scale == 1.0 / 255.0:
-            tensor /= np.float32(255)  # the division of the originals, not the product with 1 / 255
+        if self.divides:
+            tensor /= np.float32(255)
         elif self.scale != 1.0:
             tensor *= np.float32(self.scale)
-        if any(self.mean) or any(v != 1.0 for v in self.std):
+        if self.standardizes:
             tensor -= np.array(self.mean, np.float32)[:, None, None]
             tensor /= np.array(self.std, np.float32)[:, None, None]
         return tensor

@@ -21,7 +21,7 @@ TRAIN = [
     ("ms_jit", "False", "error: --ms_mode 1"),
     ("ms_enable_graph_kernel", "True", "train.graph_kernel=true"),
     ("ms_datasink", "True", "error: batches come from data.workers"),
-    ("overflow_still_update", "True", "error: is not finite changes nothing here"),
+    ("overflow_still_update", "True", "error: is not finite changes no weight here"),
     ("clip_grad", "True", "train.optimizer.clip_norm=10"),
     ("clip_grad_value", "5", "train.optimizer.clip_norm=5"),
     ("ema", "False", "train.ema_decay=0"),

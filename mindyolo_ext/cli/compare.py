@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli.arguments import add_machine, add_recipe, add_seed
+from mindyolo_ext.cli.evaluate import load_for_test
 from mindyolo_ext.cli.recipe import digest, read_recipe, start
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
             help="checkpoint (.ckpt, .safetensors), folder that test.py wrote, or a file of "
             "detections in COCO's results format",
         )
-    add_recipe(parser)
+    add_recipe(parser, model_default="the one of --config, else of the first checkpoint")
     add_machine(parser)
     parser.add_argument(
         "--split",
@@ -45,18 +46,22 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Compare two checkpoints or results: table, classes, pictures."""
-    config = read_recipe(options, extra=options.set)
     both = [options.A, options.B]
     checkpoints = [path for path in both if path.suffix in _CHECKPOINTS]
+    own = checkpoints[0] if checkpoints else None
+    config = read_recipe(options, extra=options.set, weight=own)
     if checkpoints:
         start(options, options.seed, config, "".join(map(digest, checkpoints)))
+    from mindyolo_ext.engine.build import split_dataset
+    from mindyolo_ext.engine.check import check_recipe
     from mindyolo_ext.engine.compare import FILES, save_comparison
     from mindyolo_ext.engine.compare import compare as compared
     from mindyolo_ext.evaluation.coco_backends import check_backend
 
+    check_recipe(config)
     check_backend(config.eval.backend)
-    dataset = _dataset(config, options.split)
-    first, second = (_result(path, config, dataset) for path in both)
+    dataset = split_dataset(config, options.split)
+    first, second = (_result(path, config, dataset, options.split) for path in both)
     if first is None or second is None:
         return  # a rank other than 0
     comparison = compared(first, second, (str(options.A), str(options.B)))
@@ -67,44 +72,22 @@ def compare(options: argparse.Namespace) -> None:
     logger.info("%s, %s, %d pictures: %s", *FILES[:2], len(pictures), options.save_dir)
 
 
-def _dataset(config: "Config", split: str) -> "Dataset":
-    from mindyolo_ext.engine.build import split_dataset
-
-    return split_dataset(config, split)
-
-
-def _result(path: Path, config: "Config", dataset: "Dataset") -> "CocoResult | None":
+def _result(path: Path, config: "Config", dataset: "Dataset", split: str) -> "CocoResult | None":
     """COCO's metrics of a checkpoint or of a file of detections; None on ranks other than 0."""
+    from mindyolo_ext.engine.compare import read_results
     from mindyolo_ext.evaluation.coco_map import evaluate_coco
 
-    if path.suffix in _CHECKPOINTS:
-        return _evaluated(path, config, dataset)
-    from mindyolo_ext.engine.compare import read_results
-
-    records = read_results(path, dataset)
-    return evaluate_coco(dataset.coco_ground_truth(), records, backend=config.eval.backend)
-
-
-def _evaluated(path: Path, config: "Config", dataset: "Dataset") -> "CocoResult | None":
-    """Metrics of a checkpoint, its classes matched with the data set's by name."""
-    from mindyolo_ext.class_match import are_known
-    from mindyolo_ext.engine.build import load_model
-    from mindyolo_ext.engine.classes import in_order_of
+    if path.suffix not in _CHECKPOINTS:
+        records = read_results(path, dataset)
+        return evaluate_coco(dataset.coco_ground_truth(), records, backend=config.eval.backend)
     from mindyolo_ext.engine.evaluate import evaluate
-    from mindyolo_ext.engine.routing import new_predictor
-    from mindyolo_ext.engine.thresholds import choose_threshold
 
-    model, metadata = load_model(path, config)
-    threshold = choose_threshold(
-        model, metadata, where=path, easy=None, dy_thres=config.eval.dy_thres
-    )
-    ordered = in_order_of(metadata.class_names, dataset, owner=path, data="the data set")
-    known = ordered.class_names if are_known(metadata.class_names) else None
+    loaded = load_for_test(path, config, dataset, split=split)
     return evaluate(
-        new_predictor(model, fold=config.eval.fold, dy_thres=threshold),
-        ordered,
+        loaded.predictor,
+        loaded.dataset,
         config.eval,
         workers=config.data.workers,
         worker_kind=config.data.worker_kind,
-        class_names=known,
+        class_names=loaded.class_names,
     ).coco

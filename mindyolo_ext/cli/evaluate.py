@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,56 +93,94 @@ def test(options: argparse.Namespace) -> None:
         weight=options.weight,
     )
     this = start(options, options.seed, config, digest(options.weight))
+    from mindyolo_ext.engine.build import split_dataset
+    from mindyolo_ext.engine.check import check_recipe
+
+    check_recipe(config)
+    dataset = split_dataset(config, options.split)
+    loaded = load_for_test(
+        options.weight,
+        config,
+        dataset,
+        split=options.split,
+        easy=options.easy,
+        needs_router=options.curve,
+    )
+    if this.is_main:
+        size = loaded.predictor.input_spec.size
+        logger.info("%s: %s, input %s", options.weight, loaded.title, size)
+        options.save_dir.mkdir(parents=True, exist_ok=True)
+    if options.curve:
+        _draw_tradeoff(loaded.predictor, loaded.dataset, config, options.save_dir, loaded.title)
+    else:
+        _write_metrics(loaded, config, options)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A checkpoint ready to be evaluated.
+
+    Args:
+        predictor: its network, in the recipe's precision.
+        dataset: with the classes in the order of the checkpoint.
+        class_names: names of the classes where the checkpoint knows them; else None.
+        title: model, number of images, device.
+    """
+
+    predictor: "Predictor"
+    dataset: "Dataset"
+    class_names: Sequence[str] | None
+    title: str
+
+
+def load_for_test(
+    weight: Path,
+    config: "Config",
+    dataset: "Dataset",
+    *,
+    split: str,
+    easy: float | None = None,
+    needs_router: bool = False,
+) -> Loaded:
+    """A checkpoint for an evaluation on ``dataset``.
+
+    Args:
+        split: of the data set, for messages.
+        easy: share of easy images to aim at, of a routed model.
+        needs_router: whether a model without a router is refused.
+
+    Raises: UsageError if the data set has another number of classes; as ``load_model``,
+        ``check_router``, ``choose_threshold`` and ``in_order_of``.
+    """
     from mindyolo_ext.backend import precision
     from mindyolo_ext.backend.launch import device
     from mindyolo_ext.class_match import are_known
-    from mindyolo_ext.engine.build import load_model, split_dataset
-    from mindyolo_ext.engine.check import check_recipe
+    from mindyolo_ext.engine.build import load_model
     from mindyolo_ext.engine.classes import in_order_of
     from mindyolo_ext.engine.routing import new_predictor
     from mindyolo_ext.engine.thresholds import check_router, choose_threshold
     from mindyolo_ext.errors import UsageError
 
-    check_recipe(config)
-    model, metadata = load_model(options.weight, config)
-    if options.curve:
-        check_router(model, options.weight)
-    threshold = choose_threshold(
-        model,
-        metadata,
-        where=options.weight,
-        easy=options.easy,
-        dy_thres=config.eval.dy_thres if options.easy is None else None,
-    )
-    dataset = split_dataset(config, options.split)
-    name = f"data.{options.split}"
+    model, metadata = load_model(weight, config)
+    if needs_router:
+        check_router(model, weight)
+    dy_thres = config.eval.dy_thres if easy is None else None
+    threshold = choose_threshold(model, metadata, where=weight, easy=easy, dy_thres=dy_thres)
     if len(dataset.class_names) != metadata.num_classes:
         raise UsageError(
-            f"{options.weight}: has {metadata.num_classes} classes, but {name} has "
+            f"{weight}: has {metadata.num_classes} classes, but data.{split} has "
             f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:5])}"
             f"{', ...' if len(dataset.class_names) > 5 else ''})"
         )
-    dataset = in_order_of(metadata.class_names, dataset, owner=options.weight, data=name)
-    what = f"{metadata.model}, {len(dataset)} images, {device()}"
-    if this.is_main:
-        logger.info("%s: %s, input %s", options.weight, what, model.input_spec.size)
-        options.save_dir.mkdir(parents=True, exist_ok=True)
+    dataset = in_order_of(metadata.class_names, dataset, owner=weight, data=f"data.{split}")
     predictor = new_predictor(model, fold=config.eval.fold, dy_thres=threshold)
     precision.apply(predictor.network, config.train.amp_level, config.train.amp_dtype)
-    if options.curve:
-        _draw_tradeoff(predictor, dataset, config, options.save_dir, what)
-    else:
-        known = dataset.class_names if are_known(metadata.class_names) else None
-        _write_metrics(predictor, dataset, config, options, known)
+    known = dataset.class_names if are_known(metadata.class_names) else None
+    title = f"{metadata.model}, {len(dataset)} images, {device()}"
+    return Loaded(predictor, dataset, known, title)
 
 
-def _write_metrics(
-    predictor: "Predictor",
-    dataset: "Dataset",
-    config: "Config",
-    options: argparse.Namespace,
-    class_names: Sequence[str] | None,
-) -> None:
+def _write_metrics(loaded: Loaded, config: "Config", options: argparse.Namespace) -> None:
     """Evaluate on all ranks; rank 0 writes and logs the tables and curves."""
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.evaluate import evaluate
@@ -149,15 +188,15 @@ def _write_metrics(
     from mindyolo_ext.evaluation.coco_backends import check_backend
 
     check_backend(config.eval.backend)
-    folder = options.save_dir
+    folder, predictor = options.save_dir, loaded.predictor
     result = evaluate(
         predictor,
-        dataset,
+        loaded.dataset,
         config.eval,
         save_dir=folder if options.save_json else None,
         workers=config.data.workers,
         worker_kind=config.data.worker_kind,
-        class_names=class_names,
+        class_names=loaded.class_names,
     )
     if not world().is_main:
         return
@@ -165,7 +204,7 @@ def _write_metrics(
         result.routing.count_gflops(predictor.network, predictor.input_spec.size)
     written = ["detections.json"] if options.save_json else []
     if options.save_txt:
-        write_labels(folder / "labels", result.detections, dataset)
+        write_labels(folder / "labels", result.detections, loaded.dataset)
         written.append("labels")
     text, files = write_report(folder, result)
     logger.info("\n%s", text)

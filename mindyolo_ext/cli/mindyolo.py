@@ -73,7 +73,7 @@ FLAGS = (
         "overflow_still_update",
         _TRAIN,
         true_or_false,
-        "a step whose gradient is not finite changes nothing here, and is counted; leave it out "
+        "a step whose gradient is not finite changes no weight here, and is counted; leave it out "
         "(train.max_bad_steps says when a run gives up)",
         usual=(False,),
     ),

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mindyolo_ext.evaluation.coco_map import CocoResult
+from mindyolo_ext.evaluation.coco_map import CocoClass, CocoResult
 from mindyolo_ext.evaluation.confidence import curves
 from mindyolo_ext.visual.figure import save_figure
 
@@ -36,6 +36,7 @@ _METRICS = (
     "own_recall",
     "own_F1",
 )
+_THRESHOLDS = np.linspace(0, 1, 201)  # of confidence
 _LEGEND_CLASSES = 12
 
 
@@ -148,14 +149,7 @@ def plot_pr_curves(result: CocoResult, out_png: str | Path) -> None:
     figure, axes = _square(
         f"Precision and recall at IoU 0.5, AP50 {100 * result.ap50:.1f} %", "recall", "precision"
     )
-    _curves(
-        axes,
-        result.recall,
-        precision,
-        [result.per_class[k].name for k in classes],
-        [100 * result.per_class[k].ap50 for k in classes],
-        mean_label="mean of the classes",
-    )
+    _curves(axes, result.recall, precision, [result.per_class[k] for k in classes])
     save_figure(figure, out_png)
 
 
@@ -165,26 +159,17 @@ def plot_f1_curves(result: CocoResult, out_png: str | Path) -> None:
 
     Raises: ValueError if the ground truth had no box.
     """
-    classes = _classes_with_truth(result)
-    thresholds = np.linspace(0, 1, 201)
-    # (T, K)
-    scores = np.stack([f1_over_confidence(result, k, thresholds) for k in classes], axis=1)
+    scores = _over_confidence(result)["F1"]
     mean = scores.mean(axis=1)
     best = int(mean.argmax())
     figure, axes = _square(
-        f"F1 at IoU 0.5, best mean {mean[best]:.2f} at confidence {thresholds[best]:.2f}",
+        f"F1 at IoU 0.5, best mean {mean[best]:.2f} at confidence {_THRESHOLDS[best]:.2f}",
         "confidence threshold",
         "F1",
     )
-    _curves(
-        axes,
-        thresholds,
-        scores,
-        [result.per_class[k].name for k in classes],
-        [100 * result.per_class[k].ap50 for k in classes],
-        mean_label="mean of the classes",
-    )
-    axes.axvline(thresholds[best], color="0.4", linestyle="--", linewidth=1)
+    classes = [result.per_class[k] for k in _classes_with_truth(result)]
+    _curves(axes, _THRESHOLDS, scores, classes)
+    axes.axvline(_THRESHOLDS[best], color="0.4", linestyle="--", linewidth=1)
     save_figure(figure, out_png)
 
 
@@ -196,40 +181,26 @@ def plot_over_confidence(result: CocoResult, what: str, out_png: str | Path) -> 
 
     Raises: ValueError if the ground truth had no box.
     """
-    classes = _classes_with_truth(result)
-    thresholds = np.linspace(0, 1, 201)
-    position = ("precision", "recall").index(what)
-    values = np.stack(
-        [
-            curves(
-                result.scores50[k],
-                result.hits50[k],
-                result.per_class[k].num_ground_truth,
-                thresholds,
-            )[position]
-            for k in classes
-        ],
-        axis=1,
-    )
+    values = _over_confidence(result)[what]
     figure, axes = _square(f"{what.capitalize()} at IoU 0.5", "confidence threshold", what)
-    _curves(
-        axes,
-        thresholds,
-        values,
-        [result.per_class[k].name for k in classes],
-        [100 * result.per_class[k].ap50 for k in classes],
-        mean_label="mean of the classes",
-    )
+    classes = [result.per_class[k] for k in _classes_with_truth(result)]
+    _curves(axes, _THRESHOLDS, values, classes)
     save_figure(figure, out_png)
 
 
-def f1_over_confidence(result: CocoResult, position: int, thresholds: np.ndarray) -> np.ndarray:
-    """F1 at IoU 0.5 of the class at ``position`` when only detections above each threshold count.
+def _over_confidence(result: CocoResult) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 (T, K) over ``_THRESHOLDS`` of the classes with ground truth.
 
-    Shape: thresholds (T,) -> (T,).
+    Raises: ValueError if the ground truth had no box.
     """
-    scores, hits = result.scores50[position], result.hits50[position]
-    return curves(scores, hits, result.per_class[position].num_ground_truth, thresholds)[2]
+    columns = [
+        curves(
+            result.scores50[k], result.hits50[k], result.per_class[k].num_ground_truth, _THRESHOLDS
+        )
+        for k in _classes_with_truth(result)
+    ]
+    stacked = (np.stack(values, axis=1) for values in zip(*columns))
+    return dict(zip(("precision", "recall", "F1"), stacked))
 
 
 def _classes_with_truth(result: CocoResult) -> list[int]:
@@ -249,39 +220,30 @@ def _square(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _curves(
-    axes: Axes,
-    x: np.ndarray,
-    lines: np.ndarray,
-    names: Sequence[str],
-    ap50: Sequence[float],
-    *,
-    mean_label: str,
-) -> None:
+def _curves(axes: Axes, x: np.ndarray, lines: np.ndarray, classes: Sequence[CocoClass]) -> None:
     """A thin line per class (x (T,), lines (T, K)), named while they are few, and their mean as
-    a thick one.
+    a thick one, where any of them is.
     """
-    few = len(names) <= _LEGEND_CLASSES
-    for k, name in enumerate(names):
+    few = len(classes) <= _LEGEND_CLASSES
+    for k, one in enumerate(classes):
         style = (
-            {"label": f"{name} (AP50 {ap50[k]:.1f})", "alpha": 0.9}
+            {"label": f"{one.name} (AP50 {100 * one.ap50:.1f})", "alpha": 0.9}
             if few
             else {"color": "0.65", "alpha": 0.5}
         )
         if not few and k == 0:
             style["label"] = "one class each"
         axes.plot(x, lines[:, k], linewidth=1.2 if few else 0.8, **style)
-    mean = f"{mean_label} ({len(names)})" if not few else mean_label
     there = np.isfinite(lines).any(axis=1)
     axes.plot(
         x[there],
         np.nanmean(lines[there], axis=1),
         color="tab:blue" if not few else "black",
         linewidth=3,
-        label=mean,
+        label="mean of the classes" + ("" if few else f" ({len(classes)})"),
     )
     axes.legend(
         fontsize=9,
-        loc="upper left" if few else "upper right",
+        loc="upper left" if few else "best",
         bbox_to_anchor=(1.01, 1) if few else None,
     )

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from mindyolo_ext.evaluation.coco_map import evaluate_coco
+from mindyolo_ext.evaluation.confidence import curves
 from mindyolo_ext.visual.curves import (
-    f1_over_confidence,
     plot_f1_curves,
     plot_pr_curves,
     plot_results,
@@ -108,7 +108,9 @@ def test_other_files_are_refused(tmp_path):
 
 def test_f1_by_hand():
     result = evaluation()
-    got = f1_over_confidence(result, 0, np.array([0.0, 0.3, 0.5, 0.79, 0.8, 1.0]))
+    thresholds = np.array([0.0, 0.3, 0.5, 0.79, 0.8, 1.0])
+    objects = result.per_class[0].num_ground_truth
+    got = curves(result.scores50[0], result.hits50[0], objects, thresholds)[2]
     # 2 labels: all three detections, two of them right; two, one right; one, right; one; none; none
     np.testing.assert_allclose(got, [4 / 5, 2 / 4, 2 / 3, 2 / 3, 0, 0])
 

@@ -19,11 +19,9 @@ class Pixels(nn.Cell):
     def __init__(self, spec: InputSpec):
         super().__init__()
         self.is_rgb = spec.color == "rgb"
-        # the division of the originals, not the product with 1 / 255
-        self.divides = spec.scale == 1.0 / 255.0
+        self.divides, self.standardizes = spec.divides, spec.standardizes
         self.scales = spec.scale != 1.0
         self.scale = float(np.float32(spec.scale))
-        self.standardizes = any(spec.mean) or any(v != 1.0 for v in spec.std)
         self.mean, self.std = (
             Tensor(np.array(values, np.float32).reshape(1, 3, 1, 1))
             for values in (spec.mean, spec.std)

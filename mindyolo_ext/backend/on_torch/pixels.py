@@ -21,9 +21,8 @@ class Pixels(nn.Cell):
     def __init__(self, spec: InputSpec):
         super().__init__()
         self.is_rgb = spec.color == "rgb"
-        self.divides = spec.scale == 1.0 / 255.0
+        self.divides, self.standardizes = spec.divides, spec.standardizes
         self.scale = float(np.float32(spec.scale))
-        self.standardizes = any(spec.mean) or any(v != 1.0 for v in spec.std)
         # Tensors on the device: a GPU multiplies with the inverse of a divisor on the host
         self.largest = Tensor(np.float32(255))
         self.mean, self.std = (
@@ -38,7 +37,7 @@ class Pixels(nn.Cell):
             images = images.flip(3)
         # maps whose channels are neighbors in memory would have the layers follow
         x = images.permute(0, 3, 1, 2).contiguous().float()
-        if self.divides:  # the division of the originals, not the product with 1 / 255
+        if self.divides:
             x.div_(self.largest)
         elif self.scale != 1.0:
             x.mul_(self.scale)
