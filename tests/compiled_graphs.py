@@ -114,9 +114,11 @@ def _compile(case: str) -> dict[str, list[str]]:
         ema=True,
         loss_scaler="dynamic",
     )
-    shapes = ((BATCH, 3, SIZE, SIZE), (BATCH, BOXES, 5), (BATCH, BOXES), (len(groups),), (3,))
-    step = TrainStep(trainable, groups, options)
-    step._graph.compile(*(Tensor(np.zeros(shape, np.float32)) for shape in shapes))
+    step = TrainStep(trainable, groups, options, input_spec=model.input_spec)
+    images = np.zeros((BATCH, SIZE, SIZE, 3), np.uint8)  # as the loader gives them
+    shapes = ((BATCH, BOXES, 5), (BATCH, BOXES), (len(groups),), (3,))
+    others = (np.zeros(shape, np.float32) for shape in shapes)
+    step._graph.compile(*map(Tensor, (images, *others)))
     files = Path(os.environ["MS_DEV_SAVE_GRAPHS_PATH"]).glob("*_validate_*.ir")
     return primitives(max(files, key=lambda file: file.stat().st_size).read_text("utf-8"))
 

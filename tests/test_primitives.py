@@ -57,15 +57,11 @@ GPU_NAMES = {
 EXPANDED = ("SplitWithSize", "ZerosLikeExt")
 # Limits that MindSpore documents: the primitives that a graph may hold all the same, and why
 FLOAT_SORTS = {
-    "Sort": "simple_yolo orders IoUs, and a second sort, of int32, puts equal ones in their order",
     "TopK": "of costs, overlaps and distances, rounding changes which of two nearly equal ones is "
     "taken; places as keys (losses/assign/robust.py, models/dynamicdet/loss.py) are whole numbers, "
     "exact in float32, not above 2048 in float16",
 }
-LARGE_REMAINDERS = {
-    "FloorMod": "simple_yolo, of int32; MindSpore names the mini form (Ascend 310), which trains "
-    "nothing",
-}
+LARGE_REMAINDERS: dict[str, str] = {}
 UNCHECKED_INDICES = {
     "Gather": "predictions, by top-k or by cells of the map, and numbers of boxes",
     "GatherD": "results of top-k and argmax",
