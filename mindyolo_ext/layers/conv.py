@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from mindyolo_ext.backend import Tensor, nn, ops
 from mindyolo_ext.backend.initial import uniform_of_fan
+from mindyolo_ext.layers.activation import sole_reader
 
 
 def conv2d(
@@ -117,7 +118,7 @@ class ConvBNAct(nn.Cell):
             in_channels, out_channels, kernel_size, stride=stride, group=group, has_bias=has_bias
         )
         self.bn = nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum)
-        self.act = act()
+        self.act = sole_reader(act())
 
     def construct(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))

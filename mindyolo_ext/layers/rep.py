@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
+from mindyolo_ext.layers.activation import sole_reader
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 from mindyolo_ext.layers.fold import folded_convolution, norm_scale_and_shift
 
@@ -40,7 +41,7 @@ class RepVGGBlock(nn.Cell):
             self.rbr_identity = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.97)
         self.rbr_dense = ConvBNAct(in_channels, out_channels, 3, stride=stride, act=nn.Identity)
         self.rbr_1x1 = ConvBNAct(in_channels, out_channels, 1, stride=stride, act=nn.Identity)
-        self.nonlinearity = act()
+        self.nonlinearity = sole_reader(act())
 
     def construct(self, x: Tensor) -> Tensor:
         y = self.rbr_dense(x) + self.rbr_1x1(x)

@@ -12,6 +12,7 @@ from mindyolo_ext.backend import addresses, mpi
 from mindyolo_ext.backend.graph_options import DEFAULTS, GraphOptions
 from mindyolo_ext.backend.on_torch.device import device, set_device
 from mindyolo_ext.backend.on_torch.errors import first_line
+from mindyolo_ext.backend.on_torch.memory import keep_freed_memory
 from mindyolo_ext.backend.processes import local_rank
 from mindyolo_ext.errors import DeviceError
 
@@ -87,6 +88,7 @@ def configure(
         )
     _State.uses_cuda = device_target == "GPU"
     if not _State.uses_cuda:
+        keep_freed_memory()
         set_device(torch.device("cpu"))
         return
     set_device(_gpu(device_number))

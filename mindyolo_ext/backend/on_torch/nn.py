@@ -7,6 +7,7 @@ PyTorch's own.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,9 +15,12 @@ import torch
 from torch.nn import functional
 
 from mindyolo_ext.backend.on_torch.device import device
-from mindyolo_ext.backend.on_torch.recording import is_recording
+from mindyolo_ext.backend.on_torch.recording import is_recording, is_traced
 from mindyolo_ext.backend.on_torch.values import Parameter
+from mindyolo_ext.backend.on_torch.windows import max_pool
 from mindyolo_ext.errors import ConfigError
+
+_watched: weakref.WeakSet[Cell] = weakref.WeakSet()  # cells that have had a hook
 
 
 class Cell(torch.nn.Module):
@@ -68,6 +72,11 @@ class Cell(torch.nn.Module):
         """Put ``place`` before the names of all parameters."""
         for parameter in self.parameters():
             parameter.name = f"{place}.{parameter.name}"
+
+    def register_forward_hook(self, *arguments: Any, **keywords: Any) -> Any:
+        """Call a function with every output, which nobody writes over as long as it is called."""
+        _watched.add(self)
+        return super().register_forward_hook(*arguments, **keywords)
 
     def insert_child_to_cell(self, name: str, child: Cell) -> None:
         """Let ``child`` take the place ``name``."""
@@ -277,7 +286,7 @@ class MaxPool2d(Cell):
         self.border = _border("MaxPool2d", _pair(kernel_size), _pair(stride), (pad_mode, padding))
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.max_pool2d(x, self.kernel_size, self.stride, self.border)
+        return max_pool(x, _pair(self.kernel_size), _pair(self.stride), self.border)
 
 
 class Identity(Cell):
@@ -287,25 +296,48 @@ class Identity(Cell):
         return x
 
 
-class ReLU(Cell):
+class _Activation(Cell):
+    """May write its output over an input that nobody else reads (``layers.activation``).
+
+    ``keeps_input``: the derivative needs the input, so that it stays while one is recorded.
+    """
+
+    reads_alone = False
+    keeps_input = False
+
+    def overwrites(self) -> bool:
+        """Whether the output takes the input's place. A file that is being exported, or a kernel
+        that is being compiled, is no place for it, and a hook may have kept the input.
+        """
+        return (
+            self.reads_alone
+            and not (self.keeps_input and torch.is_grad_enabled())
+            and not is_traced()
+            and not any(cell._forward_hooks for cell in _watched)
+        )
+
+
+class ReLU(_Activation):
     """Activation."""
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu(x)
+        return functional.relu(x, inplace=self.overwrites())
 
 
-class ReLU6(Cell):
+class ReLU6(_Activation):
     """Activation."""
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu6(x)
+        return functional.relu6(x, inplace=self.overwrites())
 
 
-class SiLU(Cell):
+class SiLU(_Activation):
     """Activation."""
 
+    keeps_input = True
+
     def construct(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.silu(x)
+        return functional.silu(x, inplace=self.overwrites())
 
 
 class SeLU(Cell):
@@ -343,7 +375,7 @@ class Tanh(Cell):
         return torch.tanh(x)
 
 
-class LeakyReLU(Cell):
+class LeakyReLU(_Activation):
     """Activation."""
 
     def __init__(self, alpha: float = 0.2):
@@ -351,7 +383,7 @@ class LeakyReLU(Cell):
         self.alpha = alpha
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.leaky_relu(x, self.alpha)
+        return functional.leaky_relu(x, self.alpha, inplace=self.overwrites())
 
 
 class ELU(Cell):

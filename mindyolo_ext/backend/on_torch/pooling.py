@@ -1,9 +1,9 @@
 """Max-pooling with stride 2."""
 
 import torch
-from torch.nn import functional
 
 from mindyolo_ext.backend.on_torch import nn
+from mindyolo_ext.backend.on_torch.windows import max_pool
 
 
 class HalvingMaxPool(nn.Cell):
@@ -20,4 +20,4 @@ class HalvingMaxPool(nn.Cell):
         self.lowest = lowest
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.max_pool2d(x, 3, 2, 1)
+        return max_pool(x, (3, 3), (2, 2), (1, 1))

@@ -21,6 +21,11 @@ def is_recording() -> bool:
     return _this_thread.is_recording
 
 
+def is_traced() -> bool:
+    """Whether PyTorch notes the operators of this thread, for a file or for ``torch.compile``."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
 @contextmanager
 def recording() -> Iterator[None]:
     """Let cells record inside the block what their derivatives need."""

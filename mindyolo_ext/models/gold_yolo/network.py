@@ -10,6 +10,7 @@ import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.backend.initial import constant, he_normal
+from mindyolo_ext.layers.activation import sole_reader
 from mindyolo_ext.layers.conv import ConvBNAct, Product, conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.distances import DistanceBins
@@ -200,7 +201,7 @@ class FeedForward(nn.Cell):
         super().__init__()
         self.fc1 = LinearConv(channels, channels)
         self.dwconv = conv2d(channels, channels, 3, group=channels, has_bias=True)
-        self.act = nn.ReLU6()
+        self.act = sole_reader(nn.ReLU6())
         self.fc2 = LinearConv(channels, channels)
 
     def construct(self, x: Tensor) -> Tensor:

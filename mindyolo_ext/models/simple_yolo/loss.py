@@ -6,6 +6,7 @@ import numpy as np
 
 from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
 from mindyolo_ext.backend.distributed import GlobalSum
+from mindyolo_ext.backend.selection import at_matches, to_matches
 from mindyolo_ext.contracts import StepClock
 from mindyolo_ext.losses.assign.grid import CONFLICTS, PRIME, AnchorBoxAssigner, CellAssigner
 from mindyolo_ext.losses.assign.lookup import match_matrix, of_matched_box
@@ -102,7 +103,9 @@ class SimpleYOLOLoss(nn.Cell):
             heads[0].shape[2] * self.model.strides[0],
             heads[0].shape[3] * self.model.strides[0],
         )
-        rows = self.model.flat(heads)  # (B, 5 + K, A)
+        objectness, sides, class_logits = ops.split(  # (B, 1, A), (B, 4, A) and (B, K, A)
+            self.model.flat(heads), (1, 4, self.num_classes), 1
+        )
         matched, index, classes = self.assign(size, targets, mask)
         counts = [
             logits.shape[2] * logits.shape[3] * self.model.anchors_per_level for logits in heads
@@ -112,20 +115,19 @@ class SimpleYOLOLoss(nn.Cell):
         found = self.global_sum(ops.cat((matches, batch), 0))
         matches, images = ops.maximum(found[:3], 1.0), found[3:]
 
-        overlap = self._overlap(rows[:, 1:5], size, targets, matched, index)
+        overlap = self._overlap(sides, size, targets, matched, index)
         box = ops.stack(self._sums((1.0 - overlap) * matched, counts), 0) / matches
         target = matched
         if self.confidence_target == "iou":
             target = ops.stop_gradient(ops.clamp(overlap, 0.0, 1.0)) * matched
-        entropy = focal_cross_entropy(rows[:, 0], target, self.gamma)
+        entropy = focal_cross_entropy(ops.squeeze(objectness, 1), target, self.gamma)
         if self.noobj_weight > 0.0:
             entropy = entropy * (1.0 + (1.0 - target) * (self.noobj_weight / self.object_weight))
         confidence = ops.stack(self._sums(entropy, counts), 0) / (images * Tensor(counts, float32))
         if self.num_classes > 1:
-            entropy = focal_cross_entropy(rows[:, 5:], classes, self.gamma) * ops.expand_dims(
-                matched, 1
-            )
-            kinds = ops.stack(self._sums(ops.sum(entropy, 1), counts), 0) / (
+            class_logits, wanted = at_matches(matched, class_logits, classes)
+            entropy = ops.sum(focal_cross_entropy(class_logits, wanted, self.gamma), 1)
+            kinds = ops.stack(self._sums(to_matches(matched, entropy), counts), 0) / (
                 matches * self.num_classes
             )
         else:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mindyolo_ext.backend import Parameter, Tensor, nn, ops
 from mindyolo_ext.backend.initial import he_normal
+from mindyolo_ext.layers.activation import sole_reader
 from mindyolo_ext.layers.conv import conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.grid import cell_grid
@@ -93,7 +94,7 @@ def conv_bn_act(
     convolution = conv2d(
         in_channels, out_channels, kernel_size, stride=stride, group=group, has_bias=has_bias
     )
-    return nn.SequentialCell(convolution, _norm(out_channels), ACTIVATIONS[act]())
+    return nn.SequentialCell(convolution, _norm(out_channels), sole_reader(ACTIVATIONS[act]()))
 
 
 class ResidualBlock(nn.Cell):
@@ -107,7 +108,7 @@ class ResidualBlock(nn.Cell):
         super().__init__()
         self.conv1 = _conv(in_channels, channels, 3, stride)
         self.bn1 = _norm(channels)
-        self.relu = ACTIVATIONS[act]()
+        self.relu = sole_reader(ACTIVATIONS[act]())
         self.conv2 = _conv(channels, channels, 3)
         self.bn2 = _norm(channels)
         self.downsample = _shortcut(in_channels, channels, stride)
@@ -133,7 +134,7 @@ class Bottleneck(nn.Cell):
         self.bn2 = _norm(width)
         self.conv3 = _conv(width, channels, 1)
         self.bn3 = _norm(channels)
-        self.relu = ACTIVATIONS[act]()
+        self.relu = sole_reader(ACTIVATIONS[act]())
         self.downsample = _shortcut(in_channels, channels, stride)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -173,7 +174,7 @@ class ResNet(nn.Cell):
         stem = int(64 * sparsity)
         self.conv1 = _conv(3, stem, 7, 2)
         self.bn1 = _norm(stem)
-        self.relu = ACTIVATIONS[act]()
+        self.relu = sole_reader(ACTIVATIONS[act]())
         self.maxpool = HalvingMaxPool(0.0 if act in _WITHOUT_NEGATIVES else _LOWEST)
         channels, layers = stem, []
         for i, count in enumerate(facts.blocks):

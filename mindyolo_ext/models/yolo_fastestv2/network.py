@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, nn, ops
+from mindyolo_ext.layers.activation import sole_reader
 from mindyolo_ext.layers.conv import conv2d
 from mindyolo_ext.layers.deploy import DeployForm
 from mindyolo_ext.layers.grid import cell_positions
@@ -40,10 +41,10 @@ def _main_branch(channels: int, stride: int) -> nn.SequentialCell:
     """Pointwise, depthwise, pointwise; all of ``channels`` channels."""
     return nn.SequentialCell(
         *_conv_bn(channels, channels),
-        nn.ReLU(),
+        sole_reader(nn.ReLU()),
         *_conv_bn(channels, channels, 3, stride=stride, group=channels),
         *_conv_bn(channels, channels),
-        nn.ReLU(),
+        sole_reader(nn.ReLU()),
     )
 
 
@@ -59,7 +60,7 @@ class DownBlock(nn.Cell):
         self.branch_proj = nn.SequentialCell(
             *_conv_bn(channels, channels, 3, stride=2, group=channels),
             *_conv_bn(channels, channels),
-            nn.ReLU(),
+            sole_reader(nn.ReLU()),
         )
 
     def construct(self, x: Tensor) -> Tensor:
@@ -102,7 +103,9 @@ class ShuffleNetV2(nn.Cell):
 
     def __init__(self, scale: Scale):
         super().__init__()
-        self.first_conv = nn.SequentialCell(*_conv_bn(3, scale.stem, 3, stride=2), nn.ReLU())
+        self.first_conv = nn.SequentialCell(
+            *_conv_bn(3, scale.stem, 3, stride=2), sole_reader(nn.ReLU())
+        )
         self.maxpool = HalvingMaxPool()
         self.stage2, self.stage3, self.stage4 = (
             _stage(channels, blocks) for channels, blocks in scale.stages
@@ -123,10 +126,10 @@ class HeadTower(nn.Cell):
         super().__init__()
         self.block = nn.SequentialCell(
             *_conv_bn(channels, channels, 5, group=channels),
-            nn.ReLU(),
+            sole_reader(nn.ReLU()),
             *_conv_bn(channels, channels),
             *_conv_bn(channels, channels, 5, group=channels),
-            nn.ReLU(),
+            sole_reader(nn.ReLU()),
             *_conv_bn(channels, channels),
         )
 
@@ -147,9 +150,9 @@ class LightFPN(nn.Cell):
         (c2_channels, _), (c3_channels, _) = scale.stages[1:]
         channels = scale.head
         self.conv1x1_2 = nn.SequentialCell(
-            *_conv_bn(c2_channels + c3_channels, channels), nn.ReLU()
+            *_conv_bn(c2_channels + c3_channels, channels), sole_reader(nn.ReLU())
         )
-        self.conv1x1_3 = nn.SequentialCell(*_conv_bn(c3_channels, channels), nn.ReLU())
+        self.conv1x1_3 = nn.SequentialCell(*_conv_bn(c3_channels, channels), sole_reader(nn.ReLU()))
         self.cls_head_2 = HeadTower(channels)
         self.reg_head_2 = HeadTower(channels)
         self.reg_head_3 = HeadTower(channels)
