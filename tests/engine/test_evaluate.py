@@ -52,7 +52,24 @@ def test_published_weights_give_the_reference_values(golden, shared, tmp_path, c
             ), metric
 
 
-def evaluate(config_file, weight, data_root):
+def test_mixed_precision_keeps_the_published_ap(golden, shared, tmp_path):
+    """Yolo-FastestV2's, within 0.3 points."""
+    path = golden.root / "map_coco_val128.json"
+    weight = shared / "weights/yolo_fastestv2/coco2017-0.241078ap-model.pth"
+    data = shared / "data" / "coco_val128"
+    if not (path.is_file() and weight.is_file() and data.is_dir()):
+        pytest.skip("needs the published weights, coco_val128 and map_coco_val128.json")
+    reference = json.loads(path.read_text(encoding="utf-8"))["yolo_fastestv2_coco2017-0.241078ap"]
+    converted = tmp_path / "converted.ckpt"
+    assert main(["convert", str(weight), str(converted)]) == 0
+    found = evaluate(CONFIG, converted, data, level="O2").coco.stats
+    assert found["AP"] == pytest.approx(reference["coco"]["AP"], abs=0.003)
+    assert found["AP50"] == pytest.approx(reference["coco"]["AP50"], abs=0.006)
+    assert found["AP"] != pytest.approx(reference["coco"]["AP"], abs=1e-7), "nothing was rounded"
+
+
+def evaluate(config_file, weight, data_root, level="O0"):
+    from mindyolo_ext.backend import BACKEND, precision
     from mindyolo_ext.config import load_config
     from mindyolo_ext.engine.build import load_model, split_dataset
     from mindyolo_ext.engine.evaluate import evaluate as run_evaluation
@@ -60,6 +77,7 @@ def evaluate(config_file, weight, data_root):
 
     config = load_config(config_file, [f"data.root={data_root}"])
     model, _ = load_model(weight, config)
+    precision.apply(model, level, "float16" if BACKEND == "mindspore" else "bfloat16")
     return run_evaluation(Predictor(model), split_dataset(config, "val"), config.eval)
 
 

@@ -454,5 +454,9 @@ def test_trajectory(runs, name, frozen, tolerance):
         totals = nesterov_totals(one, model.trainable_params(), rate=rate, steps=5)
     if tolerance is None:
         tolerance = 3e-4 if runs.kind == "distill" else 1e-4
-    np.testing.assert_allclose(totals, runs.arrays[name], rtol=tolerance)
-    np.testing.assert_allclose(totals[0], runs.arrays[name][0], rtol=5e-3)
+    # Of other seeds, a match may change from the third step on, see "Kinks" in golden/README.md
+    sharp = 5 if runs.case.default else 2
+    wanted = runs.arrays[name]
+    np.testing.assert_allclose(totals[:sharp], wanted[:sharp], rtol=tolerance)
+    np.testing.assert_allclose(totals[sharp:], wanted[sharp:], rtol=max(tolerance, 5e-3))
+    np.testing.assert_allclose(totals[0], wanted[0], rtol=5e-3)

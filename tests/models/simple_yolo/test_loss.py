@@ -18,6 +18,9 @@ GRAPH_VARIANTS = ("resnet18_025",)
 pytestmark = pytest.mark.graph(when="smallest")
 BOXES = 6  # per image of the seeded cases
 NAMES = ("iou", "conf", "class")  # of our terms in the stored arrays
+# Shares of the input's side; the loss takes no width or height below 1e-6, and the gradient of its
+# aspect ratio jumps there by a multiple of itself
+STEEP = 5e-6
 
 
 class Runs:
@@ -108,7 +111,19 @@ def test_terms_of_every_level(runs):
     np.testing.assert_allclose(got[[1, 0, 2]].T, runs.arrays["loss_per_level"][:, :3], rtol=1e-4)
 
 
+def thinnest_match(runs: Runs) -> float:
+    """The smallest absolute width or height that a matched box has, in shares of the side."""
+    side, found = runs.meta["input"][2], []
+    for level, head in enumerate(as_stored(as_arrays(runs.first_step(False)[2]))):
+        cells = tuple(runs.arrays[f"assign_l{level}_index"].T)
+        anchors = np.array(runs.meta["anchor_boxes"][level])[cells[1]]
+        found.append(np.abs(head[cells][:, 3:5] * 4 * anchors / side).min())
+    return min(found)
+
+
 def test_gradients_on_running_statistics(runs):
+    if not runs.case.default and thinnest_match(runs) < STEEP:
+        pytest.skip("a matched box without width or height, see Kinks in golden/README.md")
     norms, sums = norms_and_sums(runs.first_step(False)[3], runs.order)
     wanted = runs.arrays["evalgrad_l2"]
     sure = wanted > 1e-6
