@@ -140,6 +140,7 @@ class StepClock:
         epoch: 0-based, of ``epochs``.
         seed: the recipe's.
         rank: of this process; random numbers of a step come from (seed, iteration, rank).
+        images: of the step, over all ranks; 0 where the caller does not say.
     """
 
     iteration: int
@@ -147,6 +148,7 @@ class StepClock:
     epochs: int
     seed: int = 0
     rank: int = 0
+    images: int = 0
 
 
 class Trainable(Cell, Protocol):

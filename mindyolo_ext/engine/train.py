@@ -464,6 +464,7 @@ class _Run:
                     settings.epochs,
                     settings.seed,
                     self.world.rank,
+                    images=batch.images.shape[0] * self.world.size,
                 )
             )
         first = batch.images.shape not in self.compiled_shapes

@@ -412,6 +412,7 @@ class DynamicDetRouterLoss(DynamicDetLoss):
             (np.arange(this.size) == this.rank).astype(np.float32).reshape((-1, 1))
         )
         self.block = -1  # the thousand that the median counts to
+        self.counted: int | None = None  # differences before the next step, as far as is known
 
     def begin_step(self, clock: StepClock) -> None:
         """Set the median once there are so many differences that it is no longer a matter of every
@@ -419,7 +420,7 @@ class DynamicDetRouterLoss(DynamicDetLoss):
 
         Raises: ValueError if the history has no room for a further difference.
         """
-        count = int(self.count.asnumpy()[0])
+        count = self._count_before(clock)
         if count >= self.capacity:
             raise ValueError(
                 f"dynamicdet_router_loss: the history of {self.capacity} images is full before "
@@ -431,6 +432,16 @@ class DynamicDetRouterLoss(DynamicDetLoss):
             median = np.median(self.history.asnumpy()[: max(block * self.every, self.window)])
             self.tracked_difference.set_data(Tensor(np.array([median], np.float32)))
             self.block = block
+
+    def _count_before(self, clock: StepClock) -> int:
+        """Differences in the history before this step. A device is asked once, before the first
+        step, if the clock says how many images the steps have.
+        """
+        if self.counted is None or not clock.images:
+            self.counted = int(self.count.asnumpy()[0])
+        count = self.counted
+        self.counted = count + clock.images
+        return count
 
     def loss(self, outputs: Maps, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         first, second = ops.unbind(

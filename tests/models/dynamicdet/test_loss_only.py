@@ -278,7 +278,10 @@ class Together(nn.Cell):
 class EagerTrack:
     """``track`` of a router loss of made-up settings, outside graphs."""
 
-    def __init__(self, monkeypatch, *, all_up_to=10, every=4, history=40, rank=0, ranks=1):
+    def __init__(
+        self, monkeypatch, *, all_up_to=10, every=4, history=40, rank=0, ranks=1, tells_images=False
+    ):
+        self.tells_images = tells_images
         monkeypatch.setattr(dynamicdet, "MEDIAN_OF_ALL", all_up_to)
         monkeypatch.setattr(dynamicdet, "MEDIAN_EVERY", every)
         monkeypatch.setattr(dynamicdet, "world", lambda: World(rank, ranks, "msrun"))
@@ -286,18 +289,20 @@ class EagerTrack:
         self.iteration = 0
 
     def __call__(self, values):
-        self.trainable.begin_step(StepClock(iteration=self.iteration, epoch=0, epochs=1))
+        images = len(values) if self.tells_images else 0
+        self.trainable.begin_step(StepClock(self.iteration, epoch=0, epochs=1, images=images))
         self.iteration += 1
         return float(self.trainable.track(Tensor(np.array(values, np.float32))).asnumpy()[0])
 
 
 @pytest.mark.graph(when="never")
+@pytest.mark.parametrize("tells_images", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_median_of_all_and_then_of_full_blocks(monkeypatch, batch):
+def test_median_of_all_and_then_of_full_blocks(monkeypatch, batch, tells_images):
     """Up to 10 differences their median, later that of the first 10, 12, 16, ..., from the step
     after.
     """
-    track = EagerTrack(monkeypatch)
+    track = EagerTrack(monkeypatch, tells_images=tells_images)
     values = np.random.RandomState(0).standard_normal(30).astype(np.float32)
     for begin in range(0, 30, batch):
         known = begin + batch
@@ -311,8 +316,25 @@ def test_median_of_all_and_then_of_full_blocks(monkeypatch, batch):
 
 
 @pytest.mark.graph(when="never")
-def test_a_full_history_is_told(monkeypatch):
-    track = EagerTrack(monkeypatch, history=4)
+def test_the_count_is_read_once_by_a_clock_that_tells_images(monkeypatch):
+    """As after a resume: the history holds differences before the first step."""
+    reads, track = [], EagerTrack(monkeypatch, tells_images=True)
+    track([1.0, 4.0])
+    track.trainable.counted = None
+    plain = type(track.trainable.count).asnumpy
+    monkeypatch.setattr(
+        type(track.trainable.count),
+        "asnumpy",
+        lambda self: (reads.append(1) if self is track.trainable.count else None, plain(self))[1],
+    )
+    assert [track([value]) for value in (6.0, 8.0, 9.0)] == [4.0, 5.0, 6.0]
+    assert len(reads) == 1
+
+
+@pytest.mark.graph(when="never")
+@pytest.mark.parametrize("tells_images", [False, True])
+def test_a_full_history_is_told(monkeypatch, tells_images):
+    track = EagerTrack(monkeypatch, history=4, tells_images=tells_images)
     for value in (3.0, 1.0, 2.0, 5.0):
         track([value])
     with pytest.raises(
