@@ -28,5 +28,5 @@ def test_an_old_table_is_replaced():
     new = tables.updated(page)
     assert "old" not in new and "`yolox_nano`" in new
     assert new.startswith("before\n") and new.endswith("<!-- /table -->\nafter\n")
-    with pytest.raises(ValueError, match="wanted families, terms or variants FAMILY"):
+    with pytest.raises(ValueError, match="wanted families, families zh, terms or variants FAMILY"):
         tables.updated("<!-- table: x -->\n<!-- /table -->")
