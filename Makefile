@@ -10,9 +10,12 @@ TORCH_BIN := $(TORCH_VENV)/bin
 TORCH_STAMP := $(TORCH_VENV)/.installed
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH ?= torch==2.13.0
+DOCS_VENV := .venv-docs
+DOCS_BIN := $(DOCS_VENV)/bin
+DOCS_STAMP := $(DOCS_VENV)/.installed
 SEED ?= 0
 
-.PHONY: demo test test-torch test-all fuzz lint tables clean
+.PHONY: demo test test-torch test-all fuzz lint tables docs test-wheel clean
 
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mindyolo-ext demo
@@ -35,8 +38,20 @@ fuzz: $(STAMP)
 
 # Tables of README and docs that repeat the families' records, and the page of all settings
 tables: $(STAMP)
-	$(BIN)/python -m mindyolo_ext.models.tables README.md docs/*.md
+	$(BIN)/python -m mindyolo_ext.models.tables README.md README_CN.md docs/*.md
 	$(BIN)/mindyolo-ext recipe --markdown > docs/recipe.md
+	$(BIN)/python -m mindyolo_ext.cli.reference > docs/cli.md
+	$(BIN)/python docs/programs/packages.py
+
+# The site in ./site, in an environment of its own; a warning or a broken link is an error
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/mkdocs build --strict --quiet
+
+# Whether the wheel is enough: installed into an empty environment, used from another folder. Minutes
+test-wheel: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python tests/wheel.py dist
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -61,5 +76,12 @@ $(TORCH_STAMP): pyproject.toml tests/torch_packages.py
 	$(TORCH_BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-conflicts '$(TORCH)' -r $(TORCH_VENV)/packages.txt
 	touch $@
 
+# Documentation is read from the sources: the project itself is not installed there
+$(DOCS_STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 or later found; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(DOCS_BIN)/python || $(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_BIN)/python -m pip install --quiet --disable-pip-version-check 'mkdocs-material>=9.6,<10' 'mkdocstrings[python]>=0.29,<2'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) build dist *.egg-info
+	rm -rf $(VENV) $(TORCH_VENV) $(DOCS_VENV) site build dist *.egg-info

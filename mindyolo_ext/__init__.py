@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mindyolo_ext import former_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Detector",
     "__version__",

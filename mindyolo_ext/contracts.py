@@ -244,6 +244,7 @@ class Family:
         augmentations: names of the steps in ``augment``, if it has that module.
         paper, repository: of the original.
         terms: licence of the original and of its weights.
+        verified: what was compared with the original program, in a few words, for the README.
         parents: families that this one may import from.
         input_styles: names of the input conventions that its weights exist with, the usual one
             first, as ``names`` describes them; empty if there is only one.
@@ -258,6 +259,7 @@ class Family:
     paper: str = ""
     repository: str = ""
     terms: str = ""
+    verified: str = ""
     parents: tuple[str, ...] = ()
     input_styles: tuple[str, ...] = ()
     has_original: bool = False

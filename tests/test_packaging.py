@@ -1,8 +1,18 @@
 """What pip installs where: the metadata of the installed package, read for several machines."""
 
+import importlib.util
+import re
+
 import pytest
 import torch_packages
+from launching import ROOT
 from packaging.requirements import Requirement
+
+_spec = importlib.util.spec_from_file_location(
+    "packages", ROOT / "docs" / "programs" / "packages.py"
+)
+packages = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(packages)
 
 LINUX = {"sys_platform": "linux", "platform_system": "Linux"}
 MAC = {"sys_platform": "darwin", "platform_system": "Darwin"}
@@ -71,3 +81,21 @@ def test_the_environment_of_the_torch_suite_has_no_mindspore() -> None:
     }
     assert {"torch", "numpy", "pytest", "ruff"} <= names
     assert "mindspore" not in names
+
+
+def test_the_environment_of_the_docs_is_the_extra() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extra = re.search(r"^docs = \[(.*)\]$", project, re.M)
+    assert extra is not None
+    wanted = " ".join(re.findall(r'"([^"]+)"', extra[1])).replace(" ", "' '")
+    assert f"pip install --quiet --disable-pip-version-check '{wanted}'" in (
+        ROOT / "Makefile"
+    ).read_text(encoding="utf-8")
+
+
+def test_the_page_of_licenses_lists_every_package() -> None:
+    page = packages.PAGE.read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| (\S+) \| .* \| .* \| .* \|$", page, re.M)) - {"package", "---"}
+    wanted = {requirement.name for _, requirement in packages.requirements()}
+    assert listed >= wanted, "run `python docs/programs/packages.py`"
+    assert "not known here" not in page

@@ -12,17 +12,21 @@ from pathlib import Path
 from mindyolo_ext.contracts import Family
 from mindyolo_ext.models.registry import families, family
 
+_FAMILIES_HEADS = {
+    "families": ("family", "models", "published, %", "equal to the original here"),
+    "families zh": ("系列", "模型", "原作者公布的精度（%）"),
+}
 _BLOCK = re.compile(r"(<!-- table: (?P<what>[^>]*?) -->\n).*?(<!-- /table -->)", re.S)
 
 
 def markdown(what: str) -> str:
-    """The table called ``families``, ``terms`` or ``variants FAMILY``.
+    """The table called ``families``, ``families zh``, ``terms`` or ``variants FAMILY``.
 
     Raises: ValueError for another name.
     """
     kind, _, name = what.partition(" ")
-    if kind == "families" and not name:
-        return _families()
+    if what in _FAMILIES_HEADS:
+        return _families(_FAMILIES_HEADS[what])
     if kind == "terms" and not name:
         return _rows(
             ("family", "original", "terms of the original and its weights"),
@@ -30,7 +34,9 @@ def markdown(what: str) -> str:
         )
     if kind == "variants":
         return _variants(family(name))
-    raise ValueError(f"tables: wanted families, terms or variants FAMILY, got {what!r}")
+    raise ValueError(
+        f"tables: wanted families, families zh, terms or variants FAMILY, got {what!r}"
+    )
 
 
 def updated(text: str) -> str:
@@ -38,12 +44,29 @@ def updated(text: str) -> str:
     return _BLOCK.sub(lambda block: f"{block[1]}{markdown(block['what'])}{block[3]}", text)
 
 
-def _families() -> str:
+def _families(head: Sequence[str]) -> str:
+    """A row per family; ``head`` names the columns, and leaves out the last by naming fewer."""
     rows = []
     for name, record in families().items():
         models = ", ".join(f"`{model}`" for model in record.variants)
-        rows.append((f"[{record.title}](docs/{name}.md)", models))
-    return _rows(("family", "models"), rows)
+        row = (f"[{record.title}](docs/{name}.md)", models, _published(record), record.verified)
+        rows.append(row[: len(head)])
+    return _rows(head, rows)
+
+
+def _published(record: Family) -> str:
+    """The range of the accuracy that its authors publish, as ``39.9–53.3 AP val``."""
+    published = [
+        (what.partition(",")[0], value)
+        for variant in record.variants.values()
+        for what, value in variant.published.items()
+    ]
+    if not published:
+        return "-"
+    metric = published[0][0]
+    values = [value for what, value in published if what == metric]
+    lowest, highest = min(values), max(values)
+    return f"{lowest} {metric}" if lowest == highest else f"{lowest}–{highest} {metric}"
 
 
 def _variants(record: Family) -> str:

@@ -12,5 +12,6 @@ FAMILY = Family(
     paper="https://arxiv.org/abs/2304.05552",
     repository="https://github.com/VDIGPKU/DynamicDet",
     terms="academic use only",
+    verified="3 networks with both exits, the router, both training steps",
     has_original=True,
 )

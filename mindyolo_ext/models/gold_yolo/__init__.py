@@ -12,6 +12,7 @@ FAMILY = Family(
     paper="https://arxiv.org/abs/2309.11331",
     repository="https://github.com/huawei-noah/Efficient-Computing/tree/master/Detection/Gold-YOLO",
     terms="GPL-3.0; no other terms are given for its weights",
+    verified="4 scales in all forms of the head, both training steps",
     input_styles=("usual", "published"),
     has_original=True,
 )
