@@ -121,6 +121,7 @@ def _write_metrics(
     """Evaluate on all ranks; rank 0 writes and logs the tables and curves."""
     from mindyolo_ext.atomic import write_text
     from mindyolo_ext.backend.launch import world
+    from mindyolo_ext.engine.build import worker_count
     from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.visual.curves import plot_f1_curves, plot_pr_curves
 
@@ -129,7 +130,7 @@ def _write_metrics(
         dataset,
         config.eval,
         save_dir=folder,
-        workers=config.data.workers,
+        workers=worker_count(config),
         worker_kind=config.data.worker_kind,
         class_names=class_names,
     )
@@ -151,12 +152,13 @@ def _draw_tradeoff(
     """Run both exits on all ranks; rank 0 writes and logs accuracy over cost."""
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.accuracy_speed import FILES, accuracy_over_speed
+    from mindyolo_ext.engine.build import worker_count
 
     curve = accuracy_over_speed(
         predictor,
         dataset,
         config.eval,
-        workers=config.data.workers,
+        workers=worker_count(config),
         worker_kind=config.data.worker_kind,
     )
     if world().is_main:

@@ -62,7 +62,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "--opencv_threads_num",
         type=int,
         metavar="N",
-        help="threads of OpenCV in this process; 0 for none beside it. Worker processes have one",
+        help="threads of OpenCV in this process and in each worker (data.opencv_threads)",
     )
     add_mindyolo(parser)
 
@@ -75,10 +75,6 @@ def train(options: argparse.Namespace) -> None:
     start(options, config.train.seed, config)
     from mindyolo_ext.engine.train import train as run
 
-    if options.opencv_threads_num is not None:
-        import cv2
-
-        cv2.setNumThreads(options.opencv_threads_num)
     run(config, options.save_dir or Path("runs") / options.config.stem, resume=options.resume)
 
 
@@ -101,6 +97,7 @@ def _recipe(options: argparse.Namespace) -> "Config":
         clip_grad_value="train.optimizer.clip_norm",
         ms_loss_scaler="train.loss_scaler",
         ms_loss_scaler_value="train.loss_scale",
+        opencv_threads_num="data.opencv_threads",
     )
     if options.ema is False:
         flags.append("train.ema_decay=0")

@@ -24,6 +24,7 @@ _MAY_CHANGE = (
     "data.val",
     "data.workers",
     "data.worker_kind",
+    "data.opencv_threads",
     "data.cache",
     "data.max_boxes",
     "data.augment",
