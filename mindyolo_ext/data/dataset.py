@@ -13,7 +13,7 @@ from mindyolo_ext import former_names
 from mindyolo_ext.data.arrays import Arrays
 from mindyolo_ext.data.image_cache import open_cache
 from mindyolo_ext.data.image_file import image_size, read_image
-from mindyolo_ext.data.types import Annotations, Problem, Sample
+from mindyolo_ext.data.types import Annotations, Problem, Sample, unseen
 from mindyolo_ext.errors import DataError, UserError, shown
 
 __getattr__ = former_names.attributes(__name__)
@@ -226,6 +226,18 @@ class Dataset:
         found = self.annotations(index)
         return Sample(
             image, found.boxes, found.labels, found.ignore, self.image_ids[index], self.paths[index]
+        )
+
+    def load_unseen(self, index: int) -> Sample:
+        """``load`` without decoding the image: it is ``unseen``, of the photo's size."""
+        found = self.annotations(index)
+        return Sample(
+            unseen(found.height, found.width),
+            found.boxes,
+            found.labels,
+            found.ignore,
+            self.image_ids[index],
+            self.paths[index],
         )
 
     def coco_ground_truth(self) -> dict[str, list[dict[str, Any]]]:
