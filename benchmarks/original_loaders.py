@@ -6,11 +6,13 @@ not installed, and ``numpy.int`` is there again. OpenCV works in one thread, as 
 set it.
 """
 
+import glob
 import importlib.abc
 import importlib.machinery
 import os
 import sys
 import types
+import unittest.mock
 
 UNUSED = ("pandas", "seaborn", "matplotlib", "scipy", "thop", "wandb", "requests", "tabulate")
 UNUSED += (
@@ -35,7 +37,7 @@ class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def create_module(self, spec):
-        """A module whose every name is a class that does nothing."""
+        """A stand-in."""
         return Nothing(spec.name)
 
     def exec_module(self, module):
@@ -43,12 +45,12 @@ class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class Nothing(types.ModuleType):
-    """A module with every name."""
+    """A module in which every name stands for something that does nothing."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {"__call__": lambda *_, **__: None})
+        return unittest.mock.MagicMock()
 
 
 def yolox(folder, batch_size, workers):
@@ -87,6 +89,8 @@ def dynamicdet(folder, batch_size, workers):
     import yaml
     from utils.datasets import create_dataloader
 
+    for path in glob.glob(os.path.join(folder, "labels/*.cache")):  # this PyTorch reads none
+        os.unlink(path)
     with open("hyp/hyp.scratch.p5.yaml") as file:
         hyp = yaml.safe_load(file)
     loader = create_dataloader(

@@ -126,15 +126,45 @@ def is_seen(
         matrix: (2, 3) or (3, 3) from pixels of the canvas to those of the image.
         size: (height, width) of the image.
     """
-    if len(matrix) == 3 and matrix[2, :2].any():
-        return True
-    linear, shift = matrix[:2, :2], matrix[:2, 2]
-    if abs(np.linalg.det(linear)) < 1e-6:
+    window = _window(matrix, size)
+    if window is None:
         return True
     photo = _corners(corner[0], corner[1], part)
-    window = (_corners(0, 0, size) - shift) @ np.linalg.inv(linear).T  # on the canvas
     # two parallelograms are apart if they are so along the sides of one of them
-    return _meet(photo, window) and _meet(photo @ linear.T + shift, _corners(0, 0, size))
+    moved = photo @ matrix[:2, :2].T + matrix[:2, 2]
+    return _meet(photo, window) and _meet(moved, _corners(0, 0, size))
+
+
+def seen_window(
+    matrix: np.ndarray, size: tuple[int, int], canvas: tuple[int, int]
+) -> tuple[int, int, int, int] | None:
+    """left, top, right, bottom of what an image may show of a canvas; None for all of it.
+
+    Args:
+        matrix, size: as in ``is_seen``.
+        canvas: (height, width).
+    """
+    window = _window(matrix, size)
+    if window is None:
+        return None
+    low = np.floor(window.min(0) - _MARGIN).clip(0, canvas[::-1]).astype(int)
+    high = np.ceil(window.max(0) + _MARGIN).clip(0, canvas[::-1]).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _window(matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
+    """(4, 2) corners on the canvas of what an image of ``size`` shows; None with perspective, or
+    if it shows a line.
+    """
+    if len(matrix) == 3 and matrix[2, :2].any():
+        return None
+    ((a, b, x), (c, d, y)) = matrix[:2].tolist()
+    determinant = a * d - b * c
+    if abs(determinant) < 1e-6:
+        return None
+    # by hand: NumPy's starts all threads of its library for four numbers, which takes milliseconds
+    inverse = np.array([[d, -b], [-c, a]]) / determinant
+    return (_corners(0, 0, size) - (x, y)) @ inverse.T
 
 
 def _corners(left: int, top: int, size: tuple[int, int]) -> np.ndarray:
@@ -203,6 +233,7 @@ def join(
     corners: Sequence[tuple[int, int]],
     canvas: tuple[int, int],
     pad_value: int,
+    window: tuple[int, int, int, int] | None = None,
 ) -> Sample:
     """Photos on a gray canvas, later ones over earlier ones; boxes are cut at the canvas's border,
     none dropped.
@@ -211,12 +242,16 @@ def join(
         corners: (left, top) of each photo on the canvas; it may lie outside in part.
         canvas: (height, width).
         pad_value: the gray.
+        window: left, top, right, bottom of what will be seen; the rest is left to chance.
     """
     height, width = canvas
-    image = np.full((height, width, 3), pad_value, np.uint8)
+    image = np.empty((height, width, 3), np.uint8)
+    left, top, right, bottom = window or (0, 0, width, height)
+    seen = image[top:bottom, left:right]
+    seen[:] = pad_value
     for part, corner in zip(parts, corners, strict=True):
         if not part.is_unseen:
-            paint(image, part.image, corner)
+            paint(seen, part.image, (corner[0] - left, corner[1] - top))
     boxes = np.concatenate(
         [part.boxes + corner * 2 for part, corner in zip(parts, corners, strict=True)]
     )

@@ -34,6 +34,7 @@ from mindyolo_ext.data.augment.canvas import (
     letterboxed,
     move,
     seen_parts,
+    seen_window,
 )
 from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
 from mindyolo_ext.data.dataset import Dataset
@@ -142,15 +143,17 @@ def join_placed(
     height, width = context.input_spec.size
     canvas = 2 * height, 2 * width
     still = Movement(0.0, 0.5, (0.0, 0.0), (0.5, 0.5))  # shows the whole canvas
+    matrix = (movement or still).projection(canvas, (height, width))
     parts = seen_parts(
         [first, *indices[1:]],
         lambda part: fitted(part, context),
         place,
-        matrix=(movement or still).projection(canvas, (height, width)),
+        matrix=matrix,
         context=context,
     )
     corners = place([part.size for part in parts])
-    joined = join(parts, corners, canvas, context.input_spec.pad_value)
+    window = seen_window(matrix, (height, width), canvas)
+    joined = join(parts, corners, canvas, context.input_spec.pad_value, window)
     return joined, outlines_on_canvas(indices, parts, corners, context)
 
 

@@ -28,6 +28,7 @@ from mindyolo_ext.data.augment.canvas import (
     letterboxed,
     move,
     seen_parts,
+    seen_window,
 )
 from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
 from mindyolo_ext.data.types import Sample
@@ -112,13 +113,15 @@ def join_and_move(
     """
     height, width = context.input_spec.size
     canvas = 2 * height, 2 * width
+    matrix = movement.projection(canvas, (height, width))
     parts = seen_parts(
         sources,
         lambda part: fitted(part, context),
         lambda sizes: around(center, sizes),
-        matrix=movement.projection(canvas, (height, width)),
+        matrix=matrix,
         context=context,
     )
     corners = around(center, [part.size for part in parts])
-    joined = join(parts, corners, canvas, context.input_spec.pad_value)
+    window = seen_window(matrix, (height, width), canvas)
+    joined = join(parts, corners, canvas, context.input_spec.pad_value, window)
     return move(joined, movement, context)

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from mindyolo_ext.data.augment.boxes import keep_boxes, with_boxes
-from mindyolo_ext.data.augment.canvas import around, join, scaled, seen_parts
+from mindyolo_ext.data.augment.canvas import around, join, scaled, seen_parts, seen_window
 from mindyolo_ext.data.augment.geometry import mirror
 from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
 from mindyolo_ext.data.types import Sample
@@ -79,7 +79,13 @@ def yolox_mosaic(
         context=context,
     )
     joined = warp(
-        join_fitted(parts, center, size, context.input_spec.pad_value),
+        join_fitted(
+            parts,
+            center,
+            size,
+            context.input_spec.pad_value,
+            seen_window(matrix, size, (2 * height, 2 * width)),
+        ),
         matrix,
         size,
         context.input_spec.pad_value,
@@ -178,11 +184,15 @@ def join_four(
 
 
 def join_fitted(
-    parts: Sequence[Sample], center: tuple[int, int], size: tuple[int, int], pad_value: int
+    parts: Sequence[Sample],
+    center: tuple[int, int],
+    size: tuple[int, int],
+    pad_value: int,
+    window: tuple[int, int, int, int] | None = None,
 ) -> Sample:
-    """``join_four`` of photos that are scaled already."""
+    """``join_four`` of photos that are scaled already; ``window`` as in ``join``."""
     corners = around(center, [part.size for part in parts])
-    return join(parts, corners, (2 * size[0], 2 * size[1]), pad_value)
+    return join(parts, corners, (2 * size[0], 2 * size[1]), pad_value, window)
 
 
 def affine_matrix(
@@ -242,7 +252,9 @@ def blend(sample: Sample, other: Sample, offset: tuple[int, int]) -> Sample:
     covered = np.zeros_like(sample.image)
     covered[: window.shape[0], : window.shape[1]] = window
     # the mean rounded down, without overflow
-    image = (sample.image & covered) + ((sample.image ^ covered) >> 1)
+    image = sample.image ^ covered
+    image >>= 1
+    image += sample.image & covered
     moved = np.clip(other.boxes - (left, top, left, top), 0, (width, height, width, height))
     return with_boxes(
         sample,
