@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.heap import keep_freed_memory
 from mindyolo_ext.data.pipeline import Pipeline, build_pipeline
 from mindyolo_ext.data.rooms import Place, Room, SharedRooms
 from mindyolo_ext.data.targets import padded_count
@@ -212,6 +213,7 @@ class Loader:
     ) -> Iterator[Batch]:
         """Yield the batches in order while the workers prepare the next ``prefetch``."""
         if self._pool is None:
+            keep_freed_memory()
             self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
             for _ in range(self.workers if self.worker_kind == "process" else 0):
                 self._idle.put(None)

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mindyolo_ext.data.heap import keep_freed_memory
 from mindyolo_ext.data.pipeline import Pipeline
 from mindyolo_ext.data.rooms import Place, RoomWriter
 from mindyolo_ext.data.targets import targets_of
@@ -155,6 +156,7 @@ def _serve(connection: Connection, pipeline: Pipeline, opencv_threads: int) -> N
     """Answer until the other end closes; leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(opencv_threads)
+    keep_freed_memory()
     writer = RoomWriter()
     connection.send("ready")
     while True:

@@ -362,10 +362,11 @@ def blend(sample: Sample, other: Sample, share: float) -> Sample:
     """``share`` of the sample and the rest of the other, gray levels cut to whole numbers; the
     boxes of both.
     """
-    image = (sample.image * share + other.image * (1 - share)).astype(np.uint8)
+    image = sample.image * share
+    image += other.image * (1 - share)
     return with_boxes(
         sample,
-        image,
+        image.astype(np.uint8),
         np.concatenate([sample.boxes, other.boxes]),
         np.concatenate([sample.labels, other.labels]),
     )
