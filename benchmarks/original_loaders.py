@@ -14,16 +14,10 @@ import sys
 import types
 import unittest.mock
 
-UNUSED = ("pandas", "seaborn", "matplotlib", "scipy", "thop", "wandb", "requests", "tabulate")
-UNUSED += (
-    "psutil",
-    "addict",
-    "mmcv",
-    "pkg_resources",
-    "tensorboard",
-    "onnx",
-    "mlflow",
-    "torchvision",
+UNUSED = (
+    *("pandas", "seaborn", "matplotlib", "scipy", "thop", "wandb", "requests", "tabulate"),
+    *("psutil", "addict", "mmcv", "pkg_resources", "tensorboard", "onnx", "mlflow"),
+    *("torchvision", "packaging", "dotenv"),
 )
 
 
