@@ -34,6 +34,7 @@ from mindyolo_ext.engine.build import (
     new_trainable,
     split_dataset,
     training_pipeline,
+    worker_count,
 )
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
@@ -305,7 +306,7 @@ class Ours(Tasks):
                 predictor,
                 dataset,
                 config.eval,
-                workers=config.data.workers,
+                workers=worker_count(config),
                 worker_kind=config.data.worker_kind,
             )
             self.split = {"total": time.perf_counter() - begin}
@@ -337,7 +338,7 @@ class Ours(Tasks):
             batch_size=config.train.per_batch_size,
             shuffle=True,
             drop_last=True,
-            workers=config.data.workers,
+            workers=worker_count(config),
             worker_kind=config.data.worker_kind,
         )
 

@@ -205,6 +205,8 @@ class InputSpec:
         if self.rounding == "down_twice":
             image = self.fit_image(image)
         new_h, new_w = image.shape[:2]
+        if (new_h, new_w) == self.size:
+            return image, placement
         canvas = np.full((net_h, net_w, 3), self.pad_value, np.uint8)
         top, left = int(placement.pad_y), int(placement.pad_x)
         canvas[top : top + new_h, left : left + new_w] = image

@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import cv2
 import pytest
 import yaml
 from helpers import Command
@@ -62,13 +61,10 @@ def test_an_unknown_precision_mode_is_told(command: Command, recipe: Path, runs:
     assert re.search(r"train.precision_mode wanted one of .*force_fp16.*, got 'fp16'", output)
 
 
-@pytest.mark.usefixtures("runs")
-def test_opencv_threads(command: Command, recipe: Path, monkeypatch):
-    threads = []
-    monkeypatch.setattr(cv2, "setNumThreads", threads.append)
+def test_opencv_threads(command: Command, recipe: Path, runs: list):
     assert command("train", "--config", recipe)[0] == 0
     assert command("train", "--config", recipe, "--opencv_threads_num", 2)[0] == 0
-    assert threads == [2]
+    assert [config.data.opencv_threads for config, _ in runs] == [1, 2]
 
 
 # ---- a recipe over another -----------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_saved_recipe_reads_back_the_same(tmp_path):
         ),
         ("\ufeffa: \x07", "a.yaml: wanted YAML, got|a.yaml:1: wanted YAML"),
         ('model: "\\e[2J"', r"model wanted a section, got '\\x1b\[2J'"),
-        ("data: {cache: maybe}", "data.cache wanted true or false, got 'maybe'"),
+        ("data: {cache: maybe}", "data.cache wanted one of none, ram, disk, got 'maybe'"),
         (
             "train: {stages: [{from_epoch: -1, eval_interval: 0}]}",
             "eval_interval wanted at least 1, got 0",
@@ -308,7 +308,7 @@ def test_parents_that_cannot_be_there(tmp_path, base):
 def test_words_serve_as_switches_and_stay_names(tmp_path):
     text = "data: {cache: yes, class_names: [yes, no, on]}"
     data = load_config(write(tmp_path, "a.yaml", text)).data
-    assert data.cache is True and data.class_names == ["yes", "no", "on"]
+    assert data.cache == "ram" and data.class_names == ["yes", "no", "on"]
 
 
 def test_a_recipe_is_shown_without_control_characters(tmp_path):

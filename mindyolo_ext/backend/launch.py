@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from mindyolo_ext.backend import initial, lifeline
@@ -103,7 +104,8 @@ def start(
         enter_world(World(rank, size, launcher))
         from mindyolo_ext.backend.distributed import sum_over_ranks
 
-        lifeline.tie(world(), sum_over_ranks, meeting_point, abort)
+        here = lifeline.tie(world(), sum_over_ranks, meeting_point, abort)
+        enter_world(replace(world(), local_size=here))
     if not (device_target or _State.device) and world().is_main:
         logger.info("device: %s, the best that %s finds here (--device_target)", chosen, BACKEND)
     _State.device = chosen

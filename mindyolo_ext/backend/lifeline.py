@@ -35,8 +35,9 @@ _TEXT_BYTES = 256  # of address, port, token and name of rank 0's machine
 Share = Callable[[np.ndarray], np.ndarray]
 
 
-def tie(this: World, share: Share, meeting_point: str, abort: Callable[[int], None]) -> None:
-    """Connect this rank with rank 0, if the run has several machines.
+def tie(this: World, share: Share, meeting_point: str, abort: Callable[[int], None]) -> int:
+    """Connect this rank with rank 0, if the run has several machines; returns how many ranks are
+    on this one.
 
     Args:
         share: see ``Share``; every rank calls it once.
@@ -44,7 +45,7 @@ def tie(this: World, share: Share, meeting_point: str, abort: Callable[[int], No
         abort: ends this process, and what else has to end with it, with an exit code.
     """
     if meeting_point in ("", "localhost") or addresses.is_loopback(meeting_point):
-        return
+        return this.size
     with socket.create_server(("", 0), backlog=max(this.size, 16)) as listener:
         invitation = ""
         if this.rank == 0:
@@ -59,10 +60,11 @@ def tie(this: World, share: Share, meeting_point: str, abort: Callable[[int], No
         elif this.rank in elsewhere:
             lines = _connected(this.rank, invitation)
         else:
-            return
+            return machines.count(machines[this.rank])
     line = Lifeline(lines, lambda message: _end(this, message, abort))
     line.start()
     atexit.register(line.part)
+    return machines.count(machines[this.rank])
 
 
 class Lifeline:

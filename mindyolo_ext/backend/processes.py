@@ -7,12 +7,13 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class World:
     """The processes of this run. ``launcher`` is ``python``, ``mpirun``, ``msrun`` or
-    ``torchrun``.
+    ``torchrun``; ``local_size`` counts those on this machine.
     """
 
     rank: int = 0
     size: int = 1
     launcher: str = "python"
+    local_size: int = 1
 
     @property
     def is_main(self) -> bool:

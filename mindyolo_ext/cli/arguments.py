@@ -201,7 +201,7 @@ def add_recipe(parser: argparse.ArgumentParser, *, model_default: str = "") -> N
     )
     add_setting(parser, "--data_root", "data.root", metavar="DIR")
     add_size(parser)
-    add_setting(parser, "--workers", "data.workers", type=int)
+    add_setting(parser, "--workers", "data.workers", metavar="N|auto")
     levels = ["O0", "O1", "O2", "O3"]
     add_setting(parser, "--ms_amp_level", "train.amp_level", type=str.upper, choices=levels)
     add_setting(parser, "--amp_dtype", "train.amp_dtype", choices=["float16", "bfloat16"])

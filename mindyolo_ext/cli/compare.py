@@ -80,6 +80,7 @@ def _result(path: Path, config: "Config", dataset: "Dataset", split: str) -> "Co
     if path.suffix not in _CHECKPOINTS:
         records = read_results(path, dataset)
         return evaluate_coco(dataset.coco_ground_truth(), records, backend=config.eval.backend)
+    from mindyolo_ext.engine.build import worker_count
     from mindyolo_ext.engine.evaluate import evaluate
 
     loaded = load_for_test(path, config, dataset, split=split)
@@ -87,7 +88,7 @@ def _result(path: Path, config: "Config", dataset: "Dataset", split: str) -> "Co
         loaded.predictor,
         loaded.dataset,
         config.eval,
-        workers=config.data.workers,
+        workers=worker_count(config),
         worker_kind=config.data.worker_kind,
         class_names=loaded.class_names,
     ).coco

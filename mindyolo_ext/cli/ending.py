@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
             raise
         return _failed(
             "not enough memory; take smaller batches or inputs, fewer workers, or set data.cache "
-            "to false",
+            "to none",
             EXPLAINED,
         )
     except Exception as error:

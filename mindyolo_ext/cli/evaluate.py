@@ -183,6 +183,7 @@ def load_for_test(
 def _write_metrics(loaded: Loaded, config: "Config", options: argparse.Namespace) -> None:
     """Evaluate on all ranks; rank 0 writes and logs the tables and curves."""
     from mindyolo_ext.backend.launch import world
+    from mindyolo_ext.engine.build import worker_count
     from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.engine.evaluation_report import write_labels, write_report
     from mindyolo_ext.evaluation.coco_backends import check_backend
@@ -194,7 +195,7 @@ def _write_metrics(loaded: Loaded, config: "Config", options: argparse.Namespace
         loaded.dataset,
         config.eval,
         save_dir=folder if options.save_json else None,
-        workers=config.data.workers,
+        workers=worker_count(config),
         worker_kind=config.data.worker_kind,
         class_names=loaded.class_names,
     )
@@ -217,12 +218,13 @@ def _draw_tradeoff(
     """Run both exits on all ranks; rank 0 writes and logs accuracy over cost."""
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.accuracy_speed import FILES, accuracy_over_speed
+    from mindyolo_ext.engine.build import worker_count
 
     curve = accuracy_over_speed(
         predictor,
         dataset,
         config.eval,
-        workers=config.data.workers,
+        workers=worker_count(config),
         worker_kind=config.data.worker_kind,
     )
     if world().is_main:

@@ -70,13 +70,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     scalers = ["auto", "none", "static", "dynamic"]
     add_setting(parser, "--ms_loss_scaler", "train.loss_scaler", choices=scalers)
     add_setting(parser, "--ms_loss_scaler_value", "train.loss_scale", type=float)
-    parser.add_argument(
-        "--opencv_threads_num",
-        type=int,
-        metavar="N",
-        help="threads of OpenCV in this process; 0 for none beside it. Worker processes have one "
-        "(default: OpenCV's own choice)",
-    )
+    add_setting(parser, "--opencv_threads_num", "data.opencv_threads", type=int)
     add_mindyolo(parser, "train")
 
 
@@ -88,10 +82,6 @@ def train(options: argparse.Namespace) -> None:
     start(options, config.train.seed, config)
     from mindyolo_ext.engine.train import train as run
 
-    if options.opencv_threads_num is not None:
-        import cv2
-
-        cv2.setNumThreads(options.opencv_threads_num)
     name = (recipe_path(options) or Path("run")).stem
     run(config, options.save_dir or Path("runs") / name, resume=options.resume)
 
@@ -115,6 +105,7 @@ def _recipe(options: argparse.Namespace, translated: Sequence[str]) -> "Config":
         clip_grad_value="train.optimizer.clip_norm",
         ms_loss_scaler="train.loss_scaler",
         ms_loss_scaler_value="train.loss_scale",
+        opencv_threads_num="data.opencv_threads",
     )
     if options.ema is False:
         flags.append("train.ema_decay=0")

@@ -89,13 +89,15 @@ def _check_choice(key: str, hint: Any, value: Any) -> None:
     choices = choices_of(hint)
     if not choices or value is None:
         return
+    others = tuple(kind for kind in (int, bool) if kind in get_args(hint))  # beside the words
     for word in value if isinstance(value, list) else [value]:
-        if word not in choices:
+        if word not in choices and not (others and isinstance(word, others)):
             near = closest(word, choices)
+            number = "an integer, or " if int in others else ""
             raise SettingError(
                 key,
-                f"wanted one of {', '.join(filter(None, choices))}, got {shown(repr(word))}"
-                + (f", did you mean {near}?" if near else ""),
+                f"wanted {number}one of {', '.join(filter(None, choices))}, got "
+                f"{shown(repr(word))}" + (f", did you mean {near}?" if near else ""),
             )
 
 

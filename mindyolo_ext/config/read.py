@@ -259,7 +259,10 @@ class _Reader:
         """``value`` as the first of ``kinds`` that fits."""
         if value is None and type(None) in kinds:
             return None
-        kinds = [kind for kind in kinds if kind is not type(None)]
+        kinds = sorted(  # a word takes anything, the section checks it
+            (kind for kind in kinds if kind is not type(None)),
+            key=lambda kind: typing.get_origin(kind) is typing.Literal,
+        )
         for kind in kinds[:-1]:
             if isinstance(value, typing.get_origin(kind) or kind):
                 return self.value(kind, value, name)

@@ -113,11 +113,32 @@ class DataConfig(Section):
         least=0,
         empty="as many as the data set and the augmentations can give",
     )
-    workers: int = option(2, "Workers that load images; 0 loads them in between.", least=0)
+    workers: int | Literal["auto"] = option(
+        "auto",
+        "Workers that load images; 0 loads them in between. auto: one for each core of this rank, "
+        "the cores of the machine divided by its ranks.",
+        least=0,
+    )
     worker_kind: Literal["thread", "process"] = option(
         "thread", "Whether workers are threads or processes."
     )
-    cache: bool = option(False, "Keep decoded images in memory, 3 bytes per pixel.")
+    opencv_threads: int = option(
+        1,
+        "Threads of OpenCV while images are prepared for training, in this process and in each "
+        "worker process.",
+        least=0,
+    )
+    cache: Literal["none", "ram", "disk"] | bool = option(
+        "none",
+        "Keep decoded images, 3 bytes per pixel, in memory or in a file, for all workers and ranks "
+        "of a machine; true is ram, false none.",
+    )
+
+    def __post_init__(self) -> None:
+        words = {"yes": "ram", "on": "ram", "no": "none", "off": "none"}
+        kind = ("ram" if self.cache else "none") if isinstance(self.cache, bool) else self.cache
+        object.__setattr__(self, "cache", words.get(kind.lower(), kind))
+        super().__post_init__()
 
     def rules(self) -> Iterator[tuple[str, str]]:
         """Steps name their augmentation."""

@@ -196,7 +196,11 @@ class Collector:
                 self.report("lost boxes", path, f"of {rows[index]} box(es) none is left")
 
     def finish(
-        self, *, cache: bool = False, strict: bool = True, dataset_class: type[Dataset] = Dataset
+        self,
+        *,
+        cache: bool | str = False,
+        strict: bool = True,
+        dataset_class: type[Dataset] = Dataset,
     ) -> Dataset:
         """Make the data set and log how many boxes were repaired.
 

@@ -1,5 +1,6 @@
 """Photos with boxes, whatever the files they come from. NumPy and OpenCV only."""
 
+import contextlib
 import copy
 import os
 from collections import Counter
@@ -10,9 +11,10 @@ import numpy as np
 
 from mindyolo_ext import former_names
 from mindyolo_ext.data.arrays import Arrays
+from mindyolo_ext.data.image_cache import open_cache
 from mindyolo_ext.data.image_file import image_size, read_image
-from mindyolo_ext.data.types import Annotations, Problem, Sample
-from mindyolo_ext.errors import DataError, shown
+from mindyolo_ext.data.types import Annotations, Problem, Sample, unseen
+from mindyolo_ext.errors import DataError, UserError, shown
 
 __getattr__ = former_names.attributes(__name__)
 _UNPACKED = ("_sizes", "_offsets", "_boxes", "_labels", "_ignore", "_points", "_first_points")
@@ -30,7 +32,8 @@ class Dataset:
         sizes: per image (height, width), or None to look into the file when needed.
         relative: whether the boxes are fractions of the image's width and height instead of
             pixels.
-        cache: keep decoded images in memory (3 bytes a pixel, in every worker process).
+        cache: keep decoded images (3 bytes a pixel) in memory (``ram``, or True) or in a file
+            (``disk``), for all processes of the machine; or ``none``.
         problems: what was repaired or found wrong while reading.
         polygons: per image the outline of each box, (points, 2) fractions of width and height, or
             None for a box without; None if no box has one.
@@ -51,7 +54,7 @@ class Dataset:
         annotations: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]] = (),
         sizes: Sequence[tuple[int, int] | None] = (),
         relative: bool = False,
-        cache: bool = False,
+        cache: str | bool = False,
         problems: Sequence[Problem] = (),
         polygons: Sequence[Sequence[np.ndarray | None]] | None = None,
         columns: Arrays | None = None,
@@ -73,9 +76,11 @@ class Dataset:
         self.image_ids = [int(image_id) for image_id in image_ids]
         self.problems = list(problems)
         self._relative = relative
-        self._images: dict[int, np.ndarray] | None = {} if cache else None
         self._columns = _columns(name, annotations, sizes, polygons) if columns is None else columns
         self._unpack()
+        wants_cache = cache not in (False, "none")
+        known = self._known_sizes() if wants_cache else self._sizes
+        self._images = open_cache(cache, name, self.paths, known)
 
     def _unpack(self) -> None:
         """Name the columns."""
@@ -134,6 +139,13 @@ class Dataset:
         if not self._sizes[index].any():
             self._sizes[index] = image_size(self.paths[index])
         return int(self._sizes[index, 0]), int(self._sizes[index, 1])
+
+    def _known_sizes(self) -> np.ndarray:
+        """(n, 2) height and width of all images, 0 for one that cannot be read."""
+        for index in np.flatnonzero(~self._sizes.any(1)).tolist():
+            with contextlib.suppress(UserError):  # whoever loads the image is told
+                self.size(index)
+        return self._sizes
 
     def annotations(self, index: int) -> Annotations:
         """The boxes of image ``index`` in photo pixels, without decoding the image."""
@@ -196,9 +208,10 @@ class Dataset:
         Raises: MissingFileError for a missing image, DataError for a broken one or one whose size
             is not the one its labels were made for.
         """
-        image = None if self._images is None else self._images.get(index)
+        path = self.paths[index]
+        image = None if self._images is None else self._images.get(index, path)
         if image is None:
-            image = read_image(self.paths[index])
+            image = read_image(path)
             if not self._sizes[index].any():
                 self._sizes[index] = image.shape[:2]
             elif tuple(self._sizes[index]) != image.shape[:2]:
@@ -208,11 +221,23 @@ class Dataset:
                     f"x height), its labels were made for {width}x{height}"
                 )
             if self._images is not None:
+                self._images.put(index, path, image)
                 image.flags.writeable = False
-                self._images[index] = image
         found = self.annotations(index)
         return Sample(
             image, found.boxes, found.labels, found.ignore, self.image_ids[index], self.paths[index]
+        )
+
+    def load_unseen(self, index: int) -> Sample:
+        """``load`` without decoding the image: it is ``unseen``, of the photo's size."""
+        found = self.annotations(index)
+        return Sample(
+            unseen(found.height, found.width),
+            found.boxes,
+            found.labels,
+            found.ignore,
+            self.image_ids[index],
+            self.paths[index],
         )
 
     def coco_ground_truth(self) -> dict[str, list[dict[str, Any]]]:

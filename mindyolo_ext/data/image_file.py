@@ -183,7 +183,8 @@ def _check_jpeg(data: bytes, header: ImageHeader, name: str) -> None:
     first = data.find(_JPEG_SCAN, header.frame)
     if first < 0 or data.rfind(_END_OF_JPEG, first) < 0:
         raise DataError(_broken_off(header, len(data), name))
-    scans = data.count(_JPEG_SCAN, first)
+    content = np.frombuffer(data, np.uint8)[first:]  # counts faster than bytes
+    scans = np.count_nonzero((content[1:] == _JPEG_SCAN[1]) & (content[:-1] == _JPEG_SCAN[0]))
     limit = min(MAX_JPEG_SCANS, 20 * MAX_PIXELS // (header.height * header.width))
     if scans > limit:
         raise DataError(

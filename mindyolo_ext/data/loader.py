@@ -5,11 +5,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.heap import keep_freed_memory
 from mindyolo_ext.data.pipeline import Pipeline, build_pipeline
+from mindyolo_ext.data.rooms import Place, Room, SharedRooms
 from mindyolo_ext.data.targets import padded_count
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.data.worker import PATIENCE, Row, WorkerProcess, prepare_row
@@ -43,7 +47,10 @@ class Loader:
         workers: threads or processes; 0 prepares in the calling thread.
         worker_kind: ``thread`` (OpenCV and NumPy work side by side in threads) or ``process`` for
             augmentations with much Python; processes start afresh, so the calling script needs ``if
-            __name__ == "__main__"``.
+            __name__ == "__main__"``. They write images into memory that is shared with this
+            process, where the system has such.
+        opencv_threads: of OpenCV in this process, from the first epoch until ``close``, and in each
+            worker process.
         prefetch: batches prepared ahead.
         patience: seconds without a single image after which workers are taken for stuck.
         pixels: what ``Batch.images`` is: ``float32`` in the model's convention, or ``uint8`` as
@@ -70,6 +77,7 @@ class Loader:
         order: np.ndarray | None = None,
         patience: float = PATIENCE,
         pixels: str = "float32",
+        opencv_threads: int = 1,
     ):
         self.pipeline = _as_pipeline(source, input_spec, seed)
         for name, value, low in (
@@ -78,6 +86,7 @@ class Loader:
             ("rank", rank, 0),
             ("workers", workers, 0),
             ("prefetch", prefetch, 1),
+            ("opencv_threads", opencv_threads, 0),
         ):
             if value < low:
                 raise UsageError(f"Loader: {name} must be at least {low}, got {value}")
@@ -108,6 +117,9 @@ class Loader:
         self.max_boxes = padded_count(self.pipeline.max_boxes) if max_boxes is None else max_boxes
         self.workers, self.worker_kind, self.prefetch = workers, worker_kind, prefetch
         self.patience, self.pixels = patience, pixels
+        self.opencv_threads = opencv_threads
+        self._threads_before: int | None = None  # of OpenCV
+        self._rooms: SharedRooms | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._in_work: dict[int, str] = {}  # image -> its file
         self._prepared = 0  # images, only to see whether there are more
@@ -162,18 +174,26 @@ class Loader:
         ]
         for asked in {size for _, size in plan if size is not None}:
             self.pipeline.input_spec.in_frame(asked)  # raises for a size that the model cannot take
+        if self._threads_before is None:
+            self._threads_before = cv2.getNumThreads()
+        cv2.setNumThreads(self.opencv_threads)
         if self.workers == 0:
             for indices, size in plan:
-                yield self._collate(
-                    [self._prepare_here(int(index), number, size) for index in indices],
-                    indices,
-                    size,
-                )
+                room = self._room(size)
+                rows = [
+                    self._prepare(int(index), number, size, room, row)
+                    for row, index in enumerate(indices)
+                ]
+                yield self._collate(rows, indices, room)
             return
         yield from self._ahead(plan, number)
 
     def close(self) -> None:
         """End the workers; the next ``epoch`` starts new ones."""
+        if self._threads_before is not None:
+            cv2.setNumThreads(self._threads_before)
+            self._threads_before = None
+        self._rooms = None
         if self._pool is not None:
             self._pool.shutdown(wait=not self._stuck, cancel_futures=True)
             self._pool = None
@@ -193,9 +213,12 @@ class Loader:
     ) -> Iterator[Batch]:
         """Yield the batches in order while the workers prepare the next ``prefetch``."""
         if self._pool is None:
+            keep_freed_memory()
             self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
             for _ in range(self.workers if self.worker_kind == "process" else 0):
                 self._idle.put(None)
+        if self.worker_kind == "process":
+            self._share_rooms({size or self.pipeline.input_spec.size for _, size in plan})
         pool = self._pool
         coming: deque[tuple[Future, list[Future]]] = deque()  # batches, each with its rows
         todo = iter(plan)
@@ -203,48 +226,71 @@ class Loader:
 
             def submit() -> None:
                 for indices, size in todo:
+                    room = self._room(size)
                     rows = [
-                        pool.submit(self._prepare, int(index), epoch, size) for index in indices
+                        pool.submit(self._prepare, int(index), epoch, size, room, row)
+                        for row, index in enumerate(indices)
                     ]
-                    coming.append((collator.submit(self._gather, rows, indices, size), rows))
+                    coming.append((collator.submit(self._gather, rows, indices, room), rows))
                     return
 
             try:
                 for _ in range(self.prefetch):
                     submit()
                 while coming:
-                    batch, _ = coming.popleft()
-                    done = batch.result()
+                    done = coming.popleft()[0].result()
                     submit()
                     yield done
+                    del done  # its room is free as soon as the caller needs it no longer
             finally:  # also at break, an error and Ctrl-C
                 for batch, rows in coming:
                     batch.cancel()
                     for row in rows:
                         row.cancel()
 
-    def _prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
-        """Prepare one image in this thread, or in a process that this thread picks."""
+    def _share_rooms(self, sizes: set[tuple[int, int]]) -> None:
+        """Make rooms for batches of all ``sizes`` (height, width)."""
+        largest = self.batch_size * 3 * max((h * w for h, w in sizes), default=0)
+        if self._rooms is None or self._rooms.size < largest:
+            self._rooms = SharedRooms(self.prefetch, largest)
+
+    def _room(self, size: tuple[int, int] | None) -> Room:
+        """Memory for the images of a batch, as the workers leave them."""
+        height, width = size or self.pipeline.input_spec.size
+        if self._rooms is not None:
+            return self._rooms.take((self.batch_size, height, width, 3))
+        if self.pixels == "uint8":
+            return Room(np.empty((self.batch_size, height, width, 3), np.uint8))
+        return Room(np.empty((self.batch_size, 3, height, width), np.float32))
+
+    def _prepare(
+        self, index: int, epoch: int, size: tuple[int, int] | None, room: Room, row: int
+    ) -> Row:
+        """Prepare one image for its row in this thread, or in a process that this thread picks."""
         self._in_work[index] = self.dataset.paths[index]
         try:
-            if self.worker_kind == "thread":
-                return self._prepare_here(index, epoch, size)
-            return self._prepare_in_process(index, epoch, size)
+            if self.workers and self.worker_kind == "process":
+                found = self._prepare_in_process(index, epoch, size, room.place_of(row))
+            else:
+                as_tensor = self.pixels == "float32"
+                found = prepare_row(self.pipeline, index, epoch, size, as_tensor=as_tensor)
+            if found.image is not None:
+                room.images[row] = found.image
+            return replace(found, image=None)
         finally:
             self._prepared += 1
             self._in_work.pop(index, None)
 
-    def _prepare_here(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
-        """Prepare one image in this thread."""
-        as_tensor = self.pixels == "float32"
-        return prepare_row(self.pipeline, index, epoch, size, as_tensor=as_tensor)
-
-    def _prepare_in_process(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
+    def _prepare_in_process(
+        self, index: int, epoch: int, size: tuple[int, int] | None, place: Place | None
+    ) -> Row:
         """Prepare one image in a process that this thread picks."""
         worker = self._idle.get()  # there are as many as threads
         try:
-            worker = worker or WorkerProcess(self.pipeline, self.patience)
-            return worker.prepare(index, epoch, size)
+            worker = worker or WorkerProcess(
+                self.pipeline, self.patience, opencv_threads=self.opencv_threads
+            )
+            return worker.prepare(index, epoch, size, place)
         finally:
             self._idle.put(worker if worker is not None and worker.alive else None)
 
@@ -266,31 +312,23 @@ class Loader:
                         "Check it and start again; train.py goes on with --resume"
                     ) from None
 
-    def _gather(
-        self, rows: list[Future], indices: np.ndarray, size: tuple[int, int] | None
-    ) -> Batch:
-        """Wait for the images of a batch and stack them; after a failure cancel the others."""
+    def _gather(self, rows: list[Future], indices: np.ndarray, room: Room) -> Batch:
+        """Wait for the images of a batch and complete it; after a failure cancel the others."""
         try:
-            return self._collate([self._wait_for(row) for row in rows], indices, size)
+            return self._collate([self._wait_for(row) for row in rows], indices, room)
         finally:
             for row in rows:
                 row.cancel()
 
-    def _collate(self, rows: list[Row], indices: np.ndarray, size: tuple[int, int] | None) -> Batch:
-        """Stack images into a batch of the full size."""
-        spec, count = self.pipeline.input_spec, self.batch_size
-        height, width = size or spec.size
-        as_bytes = self.pixels == "uint8"
-        shape = (count, height, width, 3) if as_bytes else (count, 3, height, width)
-        images = np.zeros(shape, self.pixels)
+    def _collate(self, rows: list[Row], indices: np.ndarray, room: Room) -> Batch:
+        """The batch of the images in ``room``, padded to its full size."""
+        count = self.batch_size
         targets = np.zeros((count, self.max_boxes, 5), np.float32)
         mask = np.zeros((count, self.max_boxes), np.float32)
         padded = np.full(count, -1, np.int64)
         padded[: len(indices)] = indices
         paths = tuple(self.dataset.paths[index] for index in indices)
         for row, (item, path) in enumerate(zip(rows, paths, strict=True)):
-            as_wanted = as_bytes or item.image.dtype == np.float32
-            images[row] = item.image if as_wanted else spec.to_tensor(item.image)
             boxes = len(item.targets)
             if boxes > self.max_boxes:
                 raise DataError(
@@ -300,6 +338,14 @@ class Loader:
                 )
             targets[row, :boxes] = item.targets
             mask[row, :boxes] = 1.0
+        images = room.images
+        if images.dtype != self.pixels:  # processes send bytes, a quarter of the memory
+            to_tensor = self.pipeline.input_spec.to_tensor
+            tensors = [to_tensor(image) for image in images[: len(rows)]]
+            images = np.zeros((count, 3, *images.shape[1:3]), np.float32)
+            if tensors:
+                images[: len(rows)] = tensors
+        images[len(rows) :] = 0
         return Batch(
             images,
             targets,

@@ -53,6 +53,16 @@ class Sample:
         """(height, width) of ``image``."""
         return self.image.shape[0], self.image.shape[1]
 
+    @property
+    def is_unseen(self) -> bool:
+        """Whether ``image`` only stands for the photo, see ``unseen``."""
+        return not any(self.image.strides)
+
+
+def unseen(height: int, width: int) -> np.ndarray:
+    """An image of this size that takes no memory, for a photo of which nobody sees a pixel."""
+    return np.broadcast_to(np.zeros((), np.uint8), (height, width, 3))
+
 
 @dataclass(frozen=True)
 class Annotations:

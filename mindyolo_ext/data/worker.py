@@ -3,14 +3,16 @@
 import multiprocessing
 import signal
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 import cv2
 import numpy as np
 
+from mindyolo_ext.data.heap import keep_freed_memory
 from mindyolo_ext.data.pipeline import Pipeline
+from mindyolo_ext.data.rooms import Place, RoomWriter
 from mindyolo_ext.data.targets import targets_of
 from mindyolo_ext.errors import DeviceError, StuckError, UserError
 from mindyolo_ext.input_spec import Placement
@@ -21,11 +23,11 @@ _PARTING = 5.0  # seconds for a process to end by itself
 
 @dataclass(frozen=True)
 class Row:
-    """One prepared image: uint8 (H, W, 3) or float32 (3, H, W), and its boxes (N, 5) as in
-    ``Batch.targets``.
+    """One prepared image: uint8 (H, W, 3) or float32 (3, H, W), None once it is where it belongs;
+    and its boxes (N, 5) as in ``Batch.targets``.
     """
 
-    image: np.ndarray
+    image: np.ndarray | None
     targets: np.ndarray
     placement: Placement
     image_id: int
@@ -71,15 +73,18 @@ class WorkerProcess:
     Args:
         pipeline: what prepares the images.
         patience: seconds for one image, after which the process is taken for stuck.
+        opencv_threads: of OpenCV over there.
     """
 
-    def __init__(self, pipeline: Pipeline, patience: float = PATIENCE):
+    def __init__(self, pipeline: Pipeline, patience: float = PATIENCE, *, opencv_threads: int = 1):
         self._pipeline, self._patience = pipeline, patience
         # never a plain fork: the caller's threads and its framework would be copied half alive
         kinds = multiprocessing.get_all_start_methods()
         start: Any = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
         self._connection, other = start.Pipe()
-        self._process = start.Process(target=_serve, args=(other, pipeline), daemon=True)
+        self._process = start.Process(
+            target=_serve, args=(other, pipeline, opencv_threads), daemon=True
+        )
         self.alive = True
         try:
             try:
@@ -94,14 +99,20 @@ class WorkerProcess:
                 raise
             raise self._gone() from error
 
-    def prepare(self, index: int, epoch: int, size: tuple[int, int] | None) -> Row:
-        """``prepare_row`` over there.
+    def prepare(
+        self, index: int, epoch: int, size: tuple[int, int] | None, place: Place | None = None
+    ) -> Row:
+        """``prepare_row`` over there; the image is uint8.
+
+        Args:
+            index, epoch, size: see ``Pipeline``.
+            place: write the image there and return a row without it, if that can be.
 
         Raises: what it raised, DeviceError if the process is gone, StuckError if it does not
             answer.
         """
         try:
-            self._connection.send((index, epoch, size))
+            self._connection.send((index, epoch, size, place))
             if not self._connection.poll(self._patience):
                 raise self._stuck(self._pipeline.dataset.paths[index], self._patience)
             answer, trace = self._connection.recv()
@@ -141,20 +152,24 @@ class WorkerProcess:
             self._process.kill()
 
 
-def _serve(connection: Connection, pipeline: Pipeline) -> None:
-    """Answer until the other end closes; leave Ctrl-C to the parent and use one thread."""
+def _serve(connection: Connection, pipeline: Pipeline, opencv_threads: int) -> None:
+    """Answer until the other end closes; leave Ctrl-C to the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(opencv_threads)
+    keep_freed_memory()
+    writer = RoomWriter()
     connection.send("ready")
     while True:
         try:
-            task = connection.recv()
+            *task, place = connection.recv()
         except EOFError:
             return
         answer: Row | Exception
         try:
-            # Bytes are sent instead of floats
-            answer, trace = prepare_row(pipeline, *task, as_tensor=False), ""
+            row = prepare_row(pipeline, *task, as_tensor=False)
+            assert row.image is not None
+            is_there = place is not None and writer.write(row.image, place)
+            answer, trace = replace(row, image=None) if is_there else row, ""
         except Exception as error:
             answer, trace = error, traceback.format_exc()
         try:

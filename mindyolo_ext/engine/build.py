@@ -10,11 +10,13 @@ import numpy as np
 
 from mindyolo_ext.backend import nn
 from mindyolo_ext.backend.parameters import load_parameters, parameter_values
+from mindyolo_ext.backend.processes import world
 from mindyolo_ext.checkpoint.names import weights_only
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.config import Config, InputConfig
 from mindyolo_ext.contracts import Model, Trainable
 from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.cores import own_cores
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.pipeline import Pipeline, build_pipeline
 from mindyolo_ext.engine.classes import check_teacher, in_recipe_order
@@ -48,6 +50,12 @@ def split_dataset(config: Config, split: str) -> Dataset:
     dataset = build_dataset({"cache": config.data.cache, **description}, config.data.root)
     names = config.data.class_names
     return in_recipe_order(names, dataset, data=f"data.{split}") if names else dataset
+
+
+def worker_count(config: Config) -> int:
+    """``data.workers`` of this rank; ``auto`` is as many as it has cores."""
+    wanted = config.data.workers
+    return own_cores(world().local_size) if wanted == "auto" else wanted
 
 
 def training_pipeline(

@@ -25,6 +25,7 @@ _MAY_CHANGE = (
     "data.test",
     "data.workers",
     "data.worker_kind",
+    "data.opencv_threads",
     "data.cache",
     "data.max_boxes",
     "data.augment",

@@ -52,6 +52,7 @@ from mindyolo_ext.engine.build import (
     split_dataset,
     start_from,
     training_pipeline,
+    worker_count,
 )
 from mindyolo_ext.engine.check import check_recipe, on_this_backend
 from mindyolo_ext.engine.classes import as_in_training, start_order
@@ -312,8 +313,9 @@ class _Run:
             seed=settings.seed,
             rank=self.world.rank,
             world_size=self.world.size,
-            workers=data.workers,
+            workers=worker_count(self.config),
             worker_kind=data.worker_kind,
+            opencv_threads=data.opencv_threads,
             pixels="uint8",
         )
 
@@ -515,7 +517,7 @@ class _Run:
             self.predictor,
             self.validation,
             self.config.eval,
-            workers=self.config.data.workers,
+            workers=worker_count(self.config),
             worker_kind=self.config.data.worker_kind,
             class_names=self.validation.class_names,  # in the order of the training
         )

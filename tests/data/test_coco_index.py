@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mindyolo_ext.data import sharing
 from mindyolo_ext.data.arrays import write_arrays
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.formats import coco_index, coco_table
@@ -372,9 +373,9 @@ def test_a_cache_folder_that_is_not_absolute_counts_as_none(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", value)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert coco_index._cache_folder() == tmp_path / ".cache/mindyolo_ext/annotations"
+    assert sharing.cache_folder("annotations") == tmp_path / ".cache/mindyolo_ext/annotations"
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without a home
-    assert coco_index._cache_folder() is None
+    assert sharing.cache_folder("annotations") is None
 
 
 def test_small_files_get_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,7 +396,7 @@ def test_a_file_system_without_locks(
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(coco_index.fcntl, "flock", refuse)
+    monkeypatch.setattr(sharing.fcntl, "flock", refuse)
     config = written(tmp_path / "data")
     assert contents(read(config)) == contents(read(config)) and len(parsed) == 1
 
@@ -403,9 +404,9 @@ def test_a_file_system_without_locks(
 def test_who_waits_too_long_reads_the_file_itself(
     tmp_path: Path, parsed: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coco_index, "_PATIENCE", 0.0)
+    monkeypatch.setattr(sharing, "_PATIENCE", 0.0)
     config = written(tmp_path / "data")
-    monkeypatch.setattr(coco_index, "_lock", lambda _: False)
+    monkeypatch.setattr(sharing, "_lock", lambda _: False)
     assert len(read(config)) == 3 and len(parsed) == 1
 
 

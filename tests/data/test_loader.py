@@ -1,10 +1,13 @@
 """Batches, order, shards and workers."""
 
+import errno
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from photos import add_photo
@@ -15,7 +18,9 @@ from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.pipeline import Pipeline, Step, build_pipeline
+from mindyolo_ext.data.rooms import SharedRooms
 from mindyolo_ext.data.types import Batch, Sample
+from mindyolo_ext.data.worker import WorkerProcess
 from mindyolo_ext.errors import ConfigError, StuckError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import families, load_augmentations
@@ -387,3 +392,88 @@ def test_faulty_sources(shapes: Dataset) -> None:
         Loader([], input_spec=SPEC, batch_size=1)
     with pytest.raises(ValueError, match="its own input_spec"):
         Loader(build_pipeline([], SPEC, shapes), input_spec=InputSpec(), batch_size=1)
+
+
+needs_shared_memory = pytest.mark.skipif(
+    not hasattr(os, "memfd_create"), reason="needs memory without a name"
+)
+
+
+@needs_shared_memory
+@pytest.mark.parametrize("pixels", ["uint8", "float32"])
+def test_processes_write_into_shared_memory(
+    shapes: Dataset, pixels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = build_pipeline(STEPS, SPEC, shapes, seed=8)
+    wanted = batches(pipeline, batch_size=8, workers=0, pixels=pixels)
+    rows = []
+    prepare = WorkerProcess.prepare
+    monkeypatch.setattr(
+        WorkerProcess, "prepare", lambda *given: rows.append(prepare(*given)) or rows[-1]
+    )
+    keywords = {"batch_size": 8, "workers": 2, "worker_kind": "process", "pixels": pixels}
+    assert_same(batches(pipeline, **keywords), wanted)
+    assert len(rows) == len(shapes) and all(row.image is None for row in rows)
+    assert wanted[-1].valid == 3 and not wanted[-1].images[3:].any()
+
+
+def test_images_come_through_pipes_where_no_memory_is_shared(
+    shapes: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = batches(shapes, input_spec=SPEC, batch_size=8, workers=0, pixels="uint8")
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    keywords = {"batch_size": 8, "workers": 1, "worker_kind": "process", "pixels": "uint8"}
+    assert_same(batches(shapes, input_spec=SPEC, **keywords), wanted)
+
+
+@needs_shared_memory
+def test_too_little_shared_memory_is_said(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    room = SharedRooms(2, 10**9).take((2, 4, 4, 3))
+    assert room.place is None and room.images.shape == (2, 4, 4, 3)
+    assert "no 5.0 GB of shared memory for batches (No space left on device)" in caplog.text
+
+
+@needs_shared_memory
+def test_a_room_is_free_once_nobody_looks_at_it() -> None:
+    rooms = SharedRooms(1, 48)
+    taken = [rooms.take((1, 4, 4, 3)) for _ in range(5)]
+    starts = [room.place.start for room in taken[:4]]
+    assert taken[4].place is None  # all four are in use
+    row = taken[1].images[0, 1:]
+    taken.clear()
+    again = [rooms.take((1, 4, 4, 3)).place for _ in range(1)]
+    held = [rooms.take((1, 4, 4, 3)) for _ in range(4)]
+    row[:] = 7
+    assert again[0].start in starts
+    assert {room.place.start for room in held[:3]} == set(starts) - {starts[1]}
+    assert held[3].place is None and not any((room.images == 7).all() for room in held[:3])
+
+
+@pytest.mark.parametrize(("workers", "kind"), [(0, "thread"), (1, "thread"), (1, "process")])
+def test_opencv_has_as_many_threads_as_wanted(shapes: Dataset, workers: int, kind: str) -> None:
+    before = cv2.getNumThreads()
+    resize = build_pipeline([], SPEC, shapes).steps
+    pipeline = Pipeline([Step(Augmentation(_as_dark_as_threads), {}), *resize], SPEC, shapes)
+    cv2.setNumThreads(3)
+    try:
+        for threads in (1, 2):
+            (first, *_) = batches(
+                pipeline,
+                batch_size=2,
+                workers=workers,
+                worker_kind=kind,
+                opencv_threads=threads,
+                pixels="uint8",
+            )
+            assert (first.images == threads).all()
+            assert cv2.getNumThreads() == 3  # as before
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _as_dark_as_threads(sample: Sample, _context: AugmentContext) -> Sample:
+    return replace(sample, image=np.full_like(sample.image, cv2.getNumThreads()))

@@ -6,7 +6,7 @@ Source: YOLOv5's ``utils/datasets.py``, from which Gold-YOLO's and DynamicDet's 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -14,13 +14,14 @@ import numpy as np
 
 from mindyolo_ext.data.augment.boxes import keep_boxes, with_boxes
 from mindyolo_ext.data.augment.registry import AugmentContext
-from mindyolo_ext.data.types import Sample
+from mindyolo_ext.data.types import Sample, unseen
 
 # A box stays if its sides have more pixels than this, if more than this share of its scaled area is
 # left, and if it is not this many times as long as wide.
 MIN_SIDE, MIN_AREA, MAX_ASPECT = 2.0, 0.1, 20.0
 MIN_AREA_OUTLINED = 0.01  # of a box that follows its outline
 _OUTLINE_POINTS = 1000
+_MARGIN = 4.0  # pixels beside the image that its interpolation may reach
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,111 @@ def fitted(sample: Sample, context: AugmentContext) -> Sample:
     """
     height, width = sample.size
     new_h, new_w = fitted_size((height, width), context)
-    image = sample.image
-    if (new_w, new_h) != (width, height):
-        image = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+    image = scaled(sample, (new_h, new_w))
     boxes = sample.boxes.astype(np.float64) * np.array([new_w / width, new_h / height] * 2)
     return keep_boxes(replace(sample, image=image, boxes=boxes), ~sample.ignore)
+
+
+def scaled(sample: Sample, size: tuple[int, int]) -> np.ndarray:
+    """The sample's image at ``size`` (height, width); one that nobody sees stays so."""
+    if sample.is_unseen:
+        return unseen(*size)
+    if size == sample.size:
+        return sample.image
+    return cv2.resize(sample.image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def seen_parts(
+    sources: Sequence[Sample | int],
+    fit: Callable[[Sample], Sample],
+    place: Callable[[Sequence[tuple[int, int]]], Sequence[tuple[int, int]]],
+    *,
+    matrix: np.ndarray,
+    context: AugmentContext,
+) -> list[Sample]:
+    """The photos of a mosaic, scaled. Those that lie outside of the final image are not decoded:
+    their images are ``unseen``.
+
+    Args:
+        sources: photos, or their indices.
+        fit: scales a photo.
+        place: (left, top) of each on the canvas, from the (height, width) of all.
+        matrix: (2, 3) or (3, 3) from pixels of the canvas to the image of the network's size; with
+            perspective all are decoded.
+    """
+    load = context.dataset
+    parts = [fit(s if isinstance(s, Sample) else load.load_unseen(s)) for s in sources]
+    corners = place([part.size for part in parts])
+    for number, (source, corner) in enumerate(zip(sources, corners, strict=True)):
+        if not isinstance(source, Sample) and is_seen(
+            corner, parts[number].size, matrix, context.input_spec.size
+        ):
+            parts[number] = fit(load.load(source))
+    return parts
+
+
+def is_seen(
+    corner: tuple[int, int], part: tuple[int, int], matrix: np.ndarray, size: tuple[int, int]
+) -> bool:
+    """Whether a photo on a canvas may reach into an image.
+
+    Args:
+        corner: (left, top) of the photo on the canvas.
+        part: (height, width) of the photo.
+        matrix: (2, 3) or (3, 3) from pixels of the canvas to those of the image.
+        size: (height, width) of the image.
+    """
+    window = _window(matrix, size)
+    if window is None:
+        return True
+    photo = _corners(corner[0], corner[1], part)
+    # two parallelograms are apart if they are so along the sides of one of them
+    moved = photo @ matrix[:2, :2].T + matrix[:2, 2]
+    return _meet(photo, window) and _meet(moved, _corners(0, 0, size))
+
+
+def seen_window(
+    matrix: np.ndarray, size: tuple[int, int], canvas: tuple[int, int]
+) -> tuple[int, int, int, int] | None:
+    """left, top, right, bottom of what an image may show of a canvas; None for all of it.
+
+    Args:
+        matrix, size: as in ``is_seen``.
+        canvas: (height, width).
+    """
+    window = _window(matrix, size)
+    if window is None:
+        return None
+    low = np.floor(window.min(0) - _MARGIN).clip(0, canvas[::-1]).astype(int)
+    high = np.ceil(window.max(0) + _MARGIN).clip(0, canvas[::-1]).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _window(matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
+    """(4, 2) corners on the canvas of what an image of ``size`` shows; None with perspective, or
+    if it shows a line.
+    """
+    if len(matrix) == 3 and matrix[2, :2].any():
+        return None
+    ((a, b, x), (c, d, y)) = matrix[:2].tolist()
+    determinant = a * d - b * c
+    if abs(determinant) < 1e-6:
+        return None
+    # by hand: NumPy's starts all threads of its library for four numbers, which takes milliseconds
+    inverse = np.array([[d, -b], [-c, a]]) / determinant
+    return (_corners(0, 0, size) - (x, y)) @ inverse.T
+
+
+def _corners(left: int, top: int, size: tuple[int, int]) -> np.ndarray:
+    """(4, 2) corners x, y of a rectangle of ``size`` (height, width)."""
+    right, bottom = left + size[1], top + size[0]
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
+
+
+def _meet(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether the upright frames of two sets of points (N, 2) come close to each other."""
+    gap = np.maximum(first.min(0) - second.max(0), second.min(0) - first.max(0))
+    return bool((gap <= _MARGIN).all())
 
 
 def fitted_size(photo: tuple[int, int], context: AugmentContext) -> tuple[int, int]:
@@ -132,6 +233,7 @@ def join(
     corners: Sequence[tuple[int, int]],
     canvas: tuple[int, int],
     pad_value: int,
+    window: tuple[int, int, int, int] | None = None,
 ) -> Sample:
     """Photos on a gray canvas, later ones over earlier ones; boxes are cut at the canvas's border,
     none dropped.
@@ -140,11 +242,16 @@ def join(
         corners: (left, top) of each photo on the canvas; it may lie outside in part.
         canvas: (height, width).
         pad_value: the gray.
+        window: left, top, right, bottom of what will be seen; the rest is left to chance.
     """
     height, width = canvas
-    image = np.full((height, width, 3), pad_value, np.uint8)
+    image = np.empty((height, width, 3), np.uint8)
+    left, top, right, bottom = window or (0, 0, width, height)
+    seen = image[top:bottom, left:right]
+    seen[:] = pad_value
     for part, corner in zip(parts, corners, strict=True):
-        paint(image, part.image, corner)
+        if not part.is_unseen:
+            paint(seen, part.image, (corner[0] - left, corner[1] - top))
     boxes = np.concatenate(
         [part.boxes + corner * 2 for part, corner in zip(parts, corners, strict=True)]
     )
@@ -255,10 +362,11 @@ def blend(sample: Sample, other: Sample, share: float) -> Sample:
     """``share`` of the sample and the rest of the other, gray levels cut to whole numbers; the
     boxes of both.
     """
-    image = (sample.image * share + other.image * (1 - share)).astype(np.uint8)
+    image = sample.image * share
+    image += other.image * (1 - share)
     return with_boxes(
         sample,
-        image,
+        image.astype(np.uint8),
         np.concatenate([sample.boxes, other.boxes]),
         np.concatenate([sample.labels, other.labels]),
     )

@@ -69,7 +69,7 @@ def read_coco(
     annotations: str | Sequence[str],
     data_root: str | Path = ".",
     polygons: bool = False,
-    cache: bool = False,
+    cache: bool | str = False,
     strict: bool = True,
     index: bool | str = True,
 ) -> CocoDataset:

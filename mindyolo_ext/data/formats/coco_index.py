@@ -5,12 +5,10 @@ map it. It belongs to the file's contents (their SHA-256), not to its name or da
 byte by byte before use. What does not pass is made again.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +25,13 @@ from mindyolo_ext.data.arrays import (
 from mindyolo_ext.data.formats.coco_entries import MAX_NUMBER
 from mindyolo_ext.data.formats.coco_table import MAX_BYTES, CocoTable, read_table
 from mindyolo_ext.data.grouped import LARGEST_SIDE, Rows, grouped
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+from mindyolo_ext.data.sharing import alone, cache_folder
 
 logger = logging.getLogger(__name__)
 BOX_TOLERANCE = 0.5  # pixels; COCO rounds its boxes
 LEAST_BYTES = 16 * 2**20  # of a file; a smaller one is read in less than a second or two
 _VERSION = 1  # of the columns and how they are made
 _MOST_GROWTH = 4  # bytes of an index for each of the file; the shortest annotations take half of it
-_PATIENCE = 900.0  # seconds to wait for another process that reads the same file
-_PAUSE = 0.1
 _SCHEMA = {
     "image_ids": ("<i8", 0),
     "image_sizes": ("<i8", 2),
@@ -89,7 +81,7 @@ def indexed_table(file: Path, *, polygons: bool, index: Path | bool = True) -> C
         if (table := _opened(place, file, polygons)) is not None:
             return table
     for place in places:
-        with _alone(place, file) as is_ours:
+        with alone(place, file) as is_ours:
             if is_ours:
                 return _opened(place, file, polygons) or _made(place, file, polygons)
     logger.info("%s: no place for an index; every start reads the annotations anew", file)
@@ -106,16 +98,8 @@ def _places(file: Path, polygons: bool, index: Path | bool) -> list[Path]:
         return [index / f"{stem}-{name}{ending}"]
     beside = file.parent / f".{stem}-{hashlib.sha256(os.fsencode(file.name)).hexdigest()[:8]}"
     places = [beside.with_name(beside.name + ending)]
-    cache = _cache_folder()
+    cache = cache_folder("annotations")
     return places if cache is None else [*places, cache / f"{stem}-{name}{ending}"]
-
-
-def _cache_folder() -> Path | None:
-    """The folder of indices among the user's caches, None for a user without a home."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # as the standard says
-        base = os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "mindyolo_ext" / "annotations" if os.path.isabs(base) else None
 
 
 def _opened(place: Path, file: Path, polygons: bool) -> CocoTable | None:
@@ -254,43 +238,3 @@ def rows_of(arrays: Arrays, polygons: bool) -> Rows:
 def corners(boxes: np.ndarray) -> np.ndarray:
     """Boxes (N, 4) x, y, width, height as xyxy."""
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-
-
-@contextlib.contextmanager
-def _alone(place: Path, file: Path) -> Iterator[bool]:
-    """Keep other processes from making the same index; after ``_PATIENCE`` go on beside them.
-
-    Yields: False where no file can be made.
-    """
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(place.with_name(place.name + ".lock"), flags, 0o666)
-    except OSError as error:
-        logger.debug("%s: no index here (%s)", place, error)
-        yield False
-        return
-    try:
-        deadline = time.monotonic() + _PATIENCE
-        is_told = False
-        while not _lock(handle) and time.monotonic() < deadline:
-            if not is_told:
-                logger.info("%s: waiting for another process that reads it", file)
-            is_told = True
-            time.sleep(_PAUSE)
-        yield True
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int) -> bool:
-    """Lock an open file; False if another process has the lock. Without locks all go on alone."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True

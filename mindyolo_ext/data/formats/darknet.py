@@ -152,7 +152,12 @@ def _value(key: str, text: str, where: str) -> str | int | float | tuple[float, 
 
 
 def read_darknet(
-    *, data: str, split: str, data_root: str | Path = ".", cache: bool = False, strict: bool = True
+    *,
+    data: str,
+    split: str,
+    data_root: str | Path = ".",
+    cache: bool | str = False,
+    strict: bool = True,
 ) -> Dataset:
     """Read the images of one list of a ``.data`` file, with the label file beside each image or,
     where there is none, in the folder ``labels`` for ``images``.

@@ -55,7 +55,7 @@ def read_voc(
     difficult: str = "ignore",
     min_area: float = 0.0,
     data_root: str | Path = ".",
-    cache: bool = False,
+    cache: bool | str = False,
     strict: bool = True,
 ) -> Dataset:
     """Read one or more image sets of VOC folders as one data set.

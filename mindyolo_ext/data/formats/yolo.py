@@ -40,7 +40,7 @@ def read_yolo(
     kpt_shape: Sequence[int] | None = None,
     polygons: bool = False,
     data_root: str | Path = ".",
-    cache: bool = False,
+    cache: bool | str = False,
     strict: bool = True,
 ) -> Dataset:
     """Read images and label files that a YAML file describes (``data`` and ``split``), or

@@ -17,7 +17,7 @@ Source: DynamicDet, arXiv:2304.05552 (a fork of YOLOv7), ``utils/datasets.py``. 
     without outlines, which the original mixes up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -33,11 +33,14 @@ from mindyolo_ext.data.augment.canvas import (
     join,
     letterboxed,
     move,
+    seen_parts,
+    seen_window,
 )
 from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.types import Sample
 
+Place = Callable[[Sequence[tuple[int, int]]], Sequence[tuple[int, int]]]
 _CUTOUTS = 30  # objects to choose from, at least
 _MOSAICS = 30  # looked through for them, at most
 # Largest sides of the places that objects are pasted to, as fractions of the image
@@ -92,9 +95,11 @@ def dynamicdet_mosaic(
         )
 
     def mosaic(first: Sample, index: int) -> Sample:
-        make = join_four if rng.random() < 1 - nine_probability else join_nine
-        canvas, outlines = make(first, index, context)
-        return move(canvas, movement(), context, outlines)
+        draw = place_four if rng.random() < 1 - nine_probability else place_nine
+        indices, place = draw(index, context)
+        moved = movement()
+        canvas, outlines = join_placed(first, indices, place, context, moved)
+        return move(canvas, moved, context, outlines)
 
     if rng.random() < probability:
         result = mosaic(sample, context.index)
@@ -117,12 +122,55 @@ def join_four(
     Args:
         first: the upper left photo, image ``index`` of the data set; the others are drawn.
     """
+    return join_placed(first, *place_four(index, context), context)
+
+
+def join_placed(
+    first: Sample,
+    indices: Sequence[int],
+    place: Place,
+    context: AugmentContext,
+    movement: Movement | None = None,
+) -> tuple[Sample, list[np.ndarray | None]]:
+    """Photos on a canvas of twice the network's size; outlines.
+
+    Args:
+        first: the first photo, loaded already.
+        indices: of all photos.
+        place: (left, top) of each on the canvas, from their sizes.
+        movement: what follows; photos that nobody will see then are not decoded.
+    """
     height, width = context.input_spec.size
+    canvas = 2 * height, 2 * width
+    still = Movement(0.0, 0.5, (0.0, 0.0), (0.5, 0.5))  # shows the whole canvas
+    matrix = (movement or still).projection(canvas, (height, width))
+    parts = seen_parts(
+        [first, *indices[1:]],
+        lambda part: fitted(part, context),
+        place,
+        matrix=matrix,
+        context=context,
+    )
+    corners = place([part.size for part in parts])
+    window = seen_window(matrix, (height, width), canvas)
+    joined = join(parts, corners, canvas, context.input_spec.pad_value, window)
+    return joined, outlines_on_canvas(indices, parts, corners, context)
+
+
+def place_four(index: int, context: AugmentContext) -> tuple[list[int], Place]:
+    """Indices of four photos, the first ``index``, and where they lie on the canvas."""
     center, indices = draw_four(index, context)
-    parts = _load_fitted(first, indices, context)
-    corners = around(center, [part.size for part in parts])
-    canvas = join(parts, corners, (2 * height, 2 * width), context.input_spec.pad_value)
-    return canvas, outlines_on_canvas(indices, parts, corners, context)
+    return indices, lambda sizes: around(center, sizes)
+
+
+def place_nine(index: int, context: AugmentContext) -> tuple[list[int], Place]:
+    """Indices of nine photos, the first ``index`` in the middle, and where they lie on a canvas
+    that shows a random window of them.
+    """
+    height, width = context.input_spec.size
+    indices = [index, *map(int, context.rng.integers(len(context.dataset), size=8))]
+    top, left = int(context.rng.uniform(0, height)), int(context.rng.uniform(0, width))
+    return indices, lambda sizes: [(x + width - left, y + height - top) for x, y in ring(sizes)]
 
 
 def draw_four(index: int, context: AugmentContext) -> tuple[tuple[int, int], list[int]]:
@@ -147,13 +195,7 @@ def join_nine(
     Args:
         first: the photo in the middle, image ``index`` of the data set; the others are drawn.
     """
-    height, width = context.input_spec.size
-    indices = [index, *map(int, context.rng.integers(len(context.dataset), size=8))]
-    parts = _load_fitted(first, indices, context)
-    top, left = int(context.rng.uniform(0, height)), int(context.rng.uniform(0, width))
-    corners = [(x + width - left, y + height - top) for x, y in ring([part.size for part in parts])]
-    canvas = join(parts, corners, (2 * height, 2 * width), context.input_spec.pad_value)
-    return canvas, outlines_on_canvas(indices, parts, corners, context)
+    return join_placed(first, *place_nine(index, context), context)
 
 
 def ring(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -211,14 +253,6 @@ def trained_outlines(dataset: Dataset, index: int) -> list[np.ndarray | None]:
         outline
         for outline, ignored in zip(dataset.polygons(index), ignore, strict=True)
         if not ignored
-    ]
-
-
-def _load_fitted(first: Sample, indices: Sequence[int], context: AugmentContext) -> list[Sample]:
-    """The photos of a mosaic, scaled; the first is loaded already."""
-    return [
-        fitted(first if place == 0 else context.dataset.load(index), context)
-        for place, index in enumerate(indices)
     ]
 
 

@@ -27,6 +27,8 @@ from mindyolo_ext.data.augment.canvas import (
     join,
     letterboxed,
     move,
+    seen_parts,
+    seen_window,
 )
 from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
 from mindyolo_ext.data.types import Sample
@@ -71,12 +73,10 @@ def gold_yolo_mosaic(
         )
 
     def mosaic(first: Sample) -> Sample:
-        parts = [
-            first,
-            *(dataset.load(int(index)) for index in rng.integers(len(dataset), size=3)),
-        ]
-        canvas = join_shuffled([parts[place] for place in rng.permutation(4)], context)
-        return move(canvas, movement(), context)
+        sources = [first, *map(int, rng.integers(len(dataset), size=3))]
+        shuffled = [sources[place] for place in rng.permutation(4)]
+        center = draw_center(context)
+        return join_and_move(shuffled, center, movement(), context)
 
     if rng.random() < probability:
         result = mosaic(sample)
@@ -90,16 +90,38 @@ def gold_yolo_mosaic(
     return keep_boxes(replace(result, boxes=boxes.astype(np.float32)), slice(int(max_boxes)))
 
 
-def join_shuffled(parts: Sequence[Sample], context: AugmentContext) -> Sample:
-    """Four photos on a canvas of twice the network's size, touching a random point of its inner
-    half.
-
-    Args:
-        parts: upper left, upper right, lower left, lower right, as the data set gives them.
-    """
+def draw_center(context: AugmentContext) -> tuple[int, int]:
+    """A random point (x, y) of the inner half of a canvas of twice the network's size."""
     height, width = context.input_spec.size
     center_y = int(context.rng.uniform(height // 2, 3 * height // 2))
     center_x = int(context.rng.uniform(width // 2, 3 * width // 2))
-    fit = [fitted(part, context) for part in parts]
-    corners = around((center_x, center_y), [part.size for part in fit])
-    return join(fit, corners, (2 * height, 2 * width), context.input_spec.pad_value)
+    return center_x, center_y
+
+
+def join_and_move(
+    sources: Sequence[Sample | int],
+    center: tuple[int, int],
+    movement: Movement,
+    context: AugmentContext,
+) -> Sample:
+    """Four photos that touch ``center`` on a canvas of twice the network's size, moved into an
+    image of that size.
+
+    Args:
+        sources: upper left, upper right, lower left, lower right, as the data set gives them, or
+            their indices.
+    """
+    height, width = context.input_spec.size
+    canvas = 2 * height, 2 * width
+    matrix = movement.projection(canvas, (height, width))
+    parts = seen_parts(
+        sources,
+        lambda part: fitted(part, context),
+        lambda sizes: around(center, sizes),
+        matrix=matrix,
+        context=context,
+    )
+    corners = around(center, [part.size for part in parts])
+    window = seen_window(matrix, (height, width), canvas)
+    joined = join(parts, corners, canvas, context.input_spec.pad_value, window)
+    return move(joined, movement, context)

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from mindyolo_ext.data.augment.boxes import keep_boxes, with_boxes
-from mindyolo_ext.data.augment.canvas import around, join
+from mindyolo_ext.data.augment.canvas import around, join, scaled, seen_parts, seen_window
 from mindyolo_ext.data.augment.geometry import mirror
 from mindyolo_ext.data.augment.registry import AugmentContext, register_augmentation
 from mindyolo_ext.data.types import Sample
@@ -59,10 +59,7 @@ def yolox_mosaic(
     if rng.random() >= probability:
         return sample
     height, width = size
-    parts = [
-        sample,
-        *(context.dataset.load(int(index)) for index in rng.integers(len(context.dataset), size=3)),
-    ]
+    sources = [sample, *map(int, rng.integers(len(context.dataset), size=3))]
     center = (
         int(rng.uniform(0.5 * width, 1.5 * width)),
         int(rng.uniform(0.5 * height, 1.5 * height)),
@@ -74,8 +71,21 @@ def yolox_mosaic(
         shear=rng.uniform(-shear, shear, 2),
         shift=rng.uniform(-translate, translate, 2) * (width, height),
     )
+    parts = seen_parts(
+        sources,
+        lambda part: fit_whole(part, size),
+        lambda sizes: around(center, sizes),
+        matrix=matrix,
+        context=context,
+    )
     joined = warp(
-        join_four(parts, center, size, context.input_spec.pad_value),
+        join_fitted(
+            parts,
+            center,
+            size,
+            context.input_spec.pad_value,
+            seen_window(matrix, size, (2 * height, 2 * width)),
+        ),
         matrix,
         size,
         context.input_spec.pad_value,
@@ -148,12 +158,14 @@ def fit(sample: Sample, size: tuple[int, int]) -> Sample:
     height, width = sample.size
     ratio = min(size[0] / height, size[1] / width)
     shape = int(width * ratio), int(height * ratio)
-    image = sample.image
-    if shape != (width, height):
-        image = cv2.resize(
-            image, (max(1, shape[0]), max(1, shape[1])), interpolation=cv2.INTER_LINEAR
-        )
+    image = scaled(sample, (max(1, shape[1]), max(1, shape[0])))
     return replace(sample, image=image, boxes=sample.boxes.astype(np.float64) * ratio)
+
+
+def fit_whole(sample: Sample, size: tuple[int, int]) -> Sample:
+    """The sample scaled to fill ``size`` (height, width) along one side, without crowds."""
+    # Twice: cutting the sides to whole pixels may have lost one
+    return fit(fit(trained_on(sample), size), size)
 
 
 def join_four(
@@ -168,10 +180,19 @@ def join_four(
         size: (height, width) of the network input.
         pad_value: gray level of what stays empty.
     """
-    # Twice: cutting the sides to whole pixels may have lost one
-    fitted = [fit(fit(trained_on(part), size), size) for part in parts]
-    corners = around(center, [part.size for part in fitted])
-    return join(fitted, corners, (2 * size[0], 2 * size[1]), pad_value)
+    return join_fitted([fit_whole(part, size) for part in parts], center, size, pad_value)
+
+
+def join_fitted(
+    parts: Sequence[Sample],
+    center: tuple[int, int],
+    size: tuple[int, int],
+    pad_value: int,
+    window: tuple[int, int, int, int] | None = None,
+) -> Sample:
+    """``join_four`` of photos that are scaled already; ``window`` as in ``join``."""
+    corners = around(center, [part.size for part in parts])
+    return join(parts, corners, (2 * size[0], 2 * size[1]), pad_value, window)
 
 
 def affine_matrix(
@@ -208,7 +229,7 @@ def scale_and_flip(
     """The photo in the top left of an image of ``size`` (height, width), which is then scaled
     and perhaps mirrored.
     """
-    fitted = fit(fit(trained_on(sample), size), size)
+    fitted = fit_whole(sample, size)
     canvas = np.full((*size, 3), pad_value, np.uint8)
     canvas[: fitted.image.shape[0], : fitted.image.shape[1]] = fitted.image
     shape = max(1, int(size[1] * factor)), max(1, int(size[0] * factor))
@@ -231,7 +252,9 @@ def blend(sample: Sample, other: Sample, offset: tuple[int, int]) -> Sample:
     covered = np.zeros_like(sample.image)
     covered[: window.shape[0], : window.shape[1]] = window
     # the mean rounded down, without overflow
-    image = (sample.image & covered) + ((sample.image ^ covered) >> 1)
+    image = sample.image ^ covered
+    image >>= 1
+    image += sample.image & covered
     moved = np.clip(other.boxes - (left, top, left, top), 0, (width, height, width, height))
     return with_boxes(
         sample,
