@@ -1,5 +1,6 @@
-"""Puts the recipes of ``configs`` into the package, as ``mindyolo_ext/configs``; everything else
-stands in pyproject.toml.
+"""Copies what lies beside the package into it: the recipes of ``configs`` and the programs of
+``deploy`` become ``mindyolo_ext/configs`` and ``mindyolo_ext/deploy``. pyproject.toml has
+everything else.
 """
 
 import shutil
@@ -8,18 +9,21 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-RECIPES = Path(__file__).resolve().parent / "configs"
+ROOT = Path(__file__).resolve().parent
+FOLDERS = ("configs", "deploy")
 
 
-class BuildWithRecipes(build_py):
-    """Copies the recipes, except for an editable install, which finds them in the clone."""
+class BuildWithFolders(build_py):
+    """Copies the folders, except for an editable install, which finds them in the clone."""
 
     def run(self) -> None:
         super().run()
-        if not self.editable_mode:
-            target = Path(self.build_lib, "mindyolo_ext", "configs")
+        if self.editable_mode:
+            return
+        for name in FOLDERS:
+            target = Path(self.build_lib, "mindyolo_ext", name)
             shutil.rmtree(target, ignore_errors=True)  # of an earlier build
-            shutil.copytree(RECIPES, target)
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
 
 
-setup(cmdclass={"build_py": BuildWithRecipes})
+setup(cmdclass={"build_py": BuildWithFolders})

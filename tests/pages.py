@@ -94,7 +94,8 @@ def own_arguments(line: str) -> list[str] | None:
         return None
     for place, word in enumerate(words):
         is_started = place == 0 or _is_launcher(words[:place])
-        if word == "mindyolo-ext" and is_started:
+        in_container = word.startswith("mindyolo_ext:") and words[:2] == ["docker", "run"]
+        if in_container or (word == "mindyolo-ext" and is_started):
             return _until_next(words[place + 1 :])
         if word in _PROGRAMS and is_started and place > 0:
             return [_PROGRAMS[word], *_until_next(words[place + 1 :])]

@@ -1,12 +1,16 @@
 """What pip installs where: the metadata of the installed package, read for several machines."""
 
 import importlib.util
+import json
 import re
+from pathlib import Path
 
 import pytest
 import torch_packages
 from launching import ROOT
 from packaging.requirements import Requirement
+
+from mindyolo_ext.cli.parser import parser_for
 
 _spec = importlib.util.spec_from_file_location(
     "packages", ROOT / "docs" / "programs" / "packages.py"
@@ -99,3 +103,37 @@ def test_the_page_of_licenses_lists_every_package() -> None:
     wanted = {requirement.name for _, requirement in packages.requirements()}
     assert listed >= wanted, "run `python docs/programs/packages.py`"
     assert "not known here" not in page
+
+
+# ---- containers ----------------------------------------------------------------------------------
+
+DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+
+
+def test_images_are_built_from_what_the_package_needs() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    sent = {line[1:] for line in lines if line.startswith("!")}
+    assert lines[1] == "*" and all((ROOT / name).exists() for name in sent)
+    copied = re.search(r"FOLDERS = \((.*)\)", (ROOT / "setup.py").read_text(encoding="utf-8"))
+    assert copied is not None
+    assert {"mindyolo_ext", "setup.py", *re.findall(r'"(\w+)"', copied[1])} <= sent
+    for path in DOCKERFILES:
+        programs = re.findall(r"python (\S+\.py)", path.read_text(encoding="utf-8"))
+        assert set(programs) <= sent, path.name
+
+
+def test_the_cuda_image_has_the_packages_of_the_torch_suite() -> None:
+    text = (ROOT / "docker" / "cuda.Dockerfile").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    version = re.search(r"^ARG TORCH_VERSION=(.+)$", text, re.M)
+    assert version is not None and f"TORCH ?= torch=={version[1]}\n" in makefile
+    extras = re.search(r"tests/torch_packages.py ([a-z ]+) >", text)
+    assert extras is not None and set(extras[1].split()) <= set(torch_packages.EXTRAS)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_an_image_starts_the_command_line(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    entry, default = map(json.loads, re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", text, re.M))
+    assert entry[-1] == "mindyolo-ext"
+    assert parser_for(default).parse_args(default).run.__name__ == "doctor"

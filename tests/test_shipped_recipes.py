@@ -120,8 +120,8 @@ def test_headlines_are_one_sentence():
         assert 5 < len(headline(name)) < 250 and "\n" not in headline(name), name
 
 
-def test_a_wheel_holds_the_recipes(tmp_path: Path):
-    """Built as pip does it, and used without the clone."""
+def test_a_wheel_holds_recipes_and_deploy_programs(tmp_path: Path):
+    """Built as pip does it, and used without the clone; ``make test-wheel`` does more."""
     subprocess.run(
         [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)],
         cwd=ROOT,
@@ -140,3 +140,5 @@ def test_a_wheel_holds_the_recipes(tmp_path: Path):
     inside = tmp_path / "mindyolo_ext" / "configs"
     every = {path.relative_to(inside) for path in inside.rglob("*.*")}
     assert every == {path.relative_to(recipe_folder()) for path in recipe_folder().rglob("*.*")}
+    programs = {path.name for path in (tmp_path / "mindyolo_ext" / "deploy").glob("*.py")}
+    assert programs == {path.name for path in (ROOT / "deploy").glob("*.py")}

@@ -1,8 +1,10 @@
 """Print what the PyTorch backend needs where MindSpore has no wheels, one requirement a line.
 
-For `make test-torch`, which runs without MindSpore, and with NumPy 2, on any machine.
+For `make test-torch`, which runs without MindSpore, and with NumPy 2, on any machine. Arguments
+name the extras to include; without any, these are `dev` and `torch`.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import requires
 
@@ -31,4 +33,5 @@ def requirements(environment: Mapping[str, str], extras: Iterable[str]) -> Itera
 
 
 if __name__ == "__main__":
-    print("\n".join(dict.fromkeys(map(str, requirements(WITHOUT_MINDSPORE, EXTRAS)))))
+    wanted = ("", *sys.argv[1:]) if sys.argv[1:] else EXTRAS
+    print("\n".join(dict.fromkeys(map(str, requirements(WITHOUT_MINDSPORE, wanted)))))

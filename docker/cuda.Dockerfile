@@ -1,0 +1,21 @@
+# PyTorch on an NVIDIA GPU, without MindSpore; docs/backends.md says how to build and run it. PyTorch's
+# wheel brings CUDA's libraries and the NVIDIA Container Toolkit the driver, so the base is plain.
+ARG BASE=python:3.11-slim-bookworm
+FROM ${BASE}
+ARG TORCH_VERSION=2.13.0
+ARG TORCH_INDEX=https://pypi.org/simple
+
+COPY . /opt/mindyolo_ext
+WORKDIR /opt/mindyolo_ext
+RUN pip install --no-cache-dir --no-deps . packaging==26.* \
+    && python tests/torch_packages.py torch > /tmp/packages.txt \
+    && pip install --no-cache-dir --no-deps --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}" \
+    && pip install --no-cache-dir "torch==${TORCH_VERSION}" --requirement /tmp/packages.txt \
+    && install --directory --owner=1000 --group=1000 /work
+
+# any user may run it, known to the image or not; caches go to /tmp
+ENV HOME=/tmp USER=user MINDYOLO_EXT_BACKEND=torch NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 1000:1000
+WORKDIR /work
+ENTRYPOINT ["mindyolo-ext"]
+CMD ["doctor"]
