@@ -241,7 +241,7 @@ class Family:
             names none.
         augmentations: names of the steps in ``augment``, if it has that module.
         paper, repository: of the original.
-        terms: licence of the original and of its weights.
+        terms: license of the original and of its weights.
         verified: what was compared with the original program, in a few words, for the README.
         parents: families that this one may import from.
         input_styles: names of the input conventions that its weights exist with, the usual one

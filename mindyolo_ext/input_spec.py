@@ -57,7 +57,7 @@ class InputSpec:
         scale: factor on the 0..255 values; then ``mean`` is subtracted and ``std`` divided, per
             channel in the order of ``color``.
         resize: ``stretch`` fills the input, ``letterbox`` keeps the aspect ratio and pads.
-        pad_value: grey level of the padding.
+        pad_value: gray level of the padding.
         pad_anchor: ``center`` or ``topleft``: where a letterboxed photo lies.
         scale_up: whether a letterboxed photo may grow.
         rounding: how a letterboxed photo's sides become whole pixels. ``nearest``: to the nearest

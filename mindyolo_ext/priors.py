@@ -14,7 +14,7 @@ class Priors:
     """One entry per prediction, in the order of ``model.predict``.
 
     Args:
-        x, y: centre of the cell, pixels of the network input.
+        x, y: center of the cell, pixels of the network input.
         stride: side of the cell in pixels.
         level: number of the level, 0 for the first.
         width, height: of the anchor in pixels, 0 for a model without anchors.
@@ -53,7 +53,7 @@ class Priors:
         )
 
     def anchors(self) -> np.ndarray:
-        """The anchors around the centres of their cells, (A, 4) xyxy in pixels; without area
+        """The anchors around the centers of their cells, (A, 4) xyxy in pixels; without area
         where there is none.
         """
         half_width, half_height = self.width / 2, self.height / 2
