@@ -1,5 +1,5 @@
-"""Where each prediction of a network stands before anything is learned: its cell, level and
-anchor. NumPy only.
+"""Cell, level and anchor of each prediction of a network, which are fixed before training. Uses
+NumPy only.
 """
 
 import math
@@ -98,14 +98,15 @@ def grid_priors(
     *,
     anchors_fastest: bool = True,
 ) -> Priors:
-    """Priors of a network whose predictions go level by level, cells row by row.
+    """Build the priors of a network whose predictions are ordered by level and then by row.
 
     Args:
         height, width: of the network input in pixels.
         strides: pixels per cell of each level.
         anchors: per level the (width, height) of its anchors in pixels; empty for one prediction
             per cell without anchor.
-        anchors_fastest: the anchors of a cell follow each other; False: all cells of an anchor do.
+        anchors_fastest: True: the anchors of a cell are adjacent. False: the cells of an anchor
+        are.
 
     Raises: ValueError if a stride does not divide the input, or levels and anchors differ in
     number.
