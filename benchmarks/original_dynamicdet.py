@@ -51,7 +51,7 @@ class DynamicDet(Original):
             def call():
                 network.dy_thres = threshold
                 with torch.no_grad():
-                    return network(batch)[0].numpy()  # centre, size, objectness, classes
+                    return network(batch)[0].numpy()  # center, size, objectness, classes
 
             return call
 

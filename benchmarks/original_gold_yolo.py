@@ -47,7 +47,7 @@ class GoldYOLO(Original):
         return lambda images: network(images)[0]
 
     def training(self, weights, arrays, rate, teacher=None):
-        """``train_in_steps`` of the original's trainer, with its own optimiser groups and moving
+        """``train_in_steps`` of the original's trainer, with its own optimizer groups and moving
         average.
         """
         network = self.network(weights).train().to(self.device)

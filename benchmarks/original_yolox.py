@@ -27,7 +27,7 @@ class YOLOX(Original):
         return fuse_model(network)
 
     def training(self, weights, arrays, rate):
-        """``train_one_iter`` of the original's trainer, with its own optimiser groups and moving
+        """``train_one_iter`` of the original's trainer, with its own optimizer groups and moving
         average.
         """
         network = self.network(weights).train().to(self.device)

@@ -1,6 +1,6 @@
 """MindSpore-first detector toolkit: Gold-YOLO, DynamicDet, YOLOX, Yolo-FastestV2 and simple YOLO.
 
-Importing this package starts no framework; using one of its names does, if it needs one.
+Importing this package loads no framework; using a name that needs one does.
 """
 
 import importlib

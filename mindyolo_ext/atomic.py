@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files so that they appear complete or not at all."""
 
 import json
 import os
@@ -11,22 +11,24 @@ from typing import Any
 
 from mindyolo_ext.errors import UserError, WriteError
 
-UNFINISHED = ".*.tmp*"  # pattern of what a killed process may leave
+UNFINISHED = ".*.tmp*"  # pattern of files that a killed process may leave behind
 _NAMELESS = getattr(os, "O_TMPFILE", None)  # Linux
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
-_LONGEST_STEM = 40  # letters of the name that the unfinished file keeps: file systems have limits
+_LONGEST_STEM = (
+    40  # characters of the name that the unfinished file keeps: file systems have limits
+)
 
 
 @contextmanager
 def replacing(path: Path, *, nameless: bool = False, flush: bool = True) -> Iterator[Path]:
-    """A file to write; at the end it is flushed to the disk and takes the place of ``path``. If the
-    block fails nothing of it stays, and neither does ``path`` change.
+    """Yield a file to write. At the end it is flushed to the disk and replaces ``path``. If the
+    block fails, the file is removed and ``path`` stays unchanged.
 
     Args:
-        nameless: write to a file without a name where the system has such, so that even a killed
-            process leaves nothing; not for writers that look at the ending of the name.
-        flush: False for one of many small files that can be made again: waiting for the disk takes
-            milliseconds each, and only a loss of power makes a difference.
+        nameless: use a file without a name where the system supports that, so that even a killed
+            process leaves nothing; not for writers that depend on the suffix.
+        flush: False for one of many small files that can be recreated: waiting for the disk takes
+            milliseconds per file and only matters if power fails.
 
     Raises: WriteError if the disk refuses.
     """
@@ -41,7 +43,7 @@ def replacing(path: Path, *, nameless: bool = False, flush: bool = True) -> Iter
 
 
 def write_bytes(path: Path, content: bytes, *, flush: bool = True) -> None:
-    """Write a file whole or not at all; ``flush`` as in ``replacing``.
+    """Write a file, complete or not at all; ``flush`` as in ``replacing``.
 
     Raises: WriteError if the disk refuses.
     """
@@ -50,7 +52,7 @@ def write_bytes(path: Path, content: bytes, *, flush: bool = True) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all; parts of file names that are no UTF-8 keep their
+    """Write a UTF-8 file, complete or not at all; parts of file names that are not UTF-8 keep their
     bytes.
 
     Raises: WriteError if the disk refuses.
@@ -59,10 +61,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
-    """Write ``value`` as UTF-8 JSON, whole or not at all.
+    """Write ``value`` as UTF-8 JSON, complete or not at all.
 
-    A byte of a file name that is no UTF-8 becomes an escape such as ``\\udcd5``: the file is valid,
-    and ``os.fsencode`` of the text that ``json.load`` gives is the name again.
+    A byte of a file name that is not UTF-8 becomes an escape such as ``\\udcd5``. The file is valid
+    JSON, and ``os.fsencode`` of the loaded text is the name again.
 
     Raises: ValueError for a number that JSON cannot hold (NaN, infinity); WriteError if the disk
         refuses.
@@ -72,8 +74,8 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
 
 
 def write_json_list(path: Path, entries: Iterable[Any]) -> None:
-    """Write a list as ``write_json`` does, one entry after the other: neither the entries nor the
-    text need to be in memory as a whole.
+    """Write a list as ``write_json`` does, entry by entry, so that neither the entries nor the text
+    need to fit into memory.
 
     Raises: as ``write_json``.
     """
@@ -93,7 +95,7 @@ def _escaped(half: re.Match[str]) -> str:
 
 @contextmanager
 def _unfinished(path: Path, nameless: bool, flush: bool) -> Iterator[Path]:
-    """A file to write beside ``path``, which it replaces at the end."""
+    """Yield a file beside ``path`` that replaces it at the end."""
     handle = _open_nameless(path.parent) if nameless else None
     if handle is None:
         with _named(path) as temporary:
@@ -115,9 +117,11 @@ def _unfinished(path: Path, nameless: bool, flush: bool) -> Iterator[Path]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[Path]:
-    """An empty file beside ``path`` with its ending; deleted if it is still there at the end."""
+    """Yield an empty file beside ``path`` with its suffix; deletes it if it still exists at the
+    end.
+    """
     temporary = _free_name(path, f".tmp{path.suffix}")
-    # not mkstemp: its files are for their owner alone, and no thread can ask for the umask safely
+    # not mkstemp: only the owner could read its files, and reading the umask is not thread-safe
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
@@ -131,7 +135,7 @@ def _free_name(path: Path, ending: str) -> Path:
 
 
 def _open_nameless(folder: Path) -> int | None:
-    """Handle of a new file without a name, None where system or disk has none."""
+    """Open a new file without a name; None if system or disk does not support that."""
     if _NAMELESS is None or not os.path.isdir("/proc/self/fd"):
         return None
     with suppress(OSError):
@@ -140,11 +144,11 @@ def _open_nameless(folder: Path) -> int | None:
 
 
 def _give_name(handle: int, path: Path) -> None:
-    """Put the nameless file in the place of ``path``: a link cannot replace a file, a move can."""
+    """Replace ``path`` by the nameless file. A link cannot replace a file, but a move can."""
     temporary = _free_name(path, ".tmp")
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        # Python follows the link below /proc only if it is given a folder
+        # Python follows the link below /proc only with a folder argument
         os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=folder, follow_symlinks=True)
         os.replace(temporary, path)
     finally:

@@ -1,8 +1,8 @@
-"""Whether two lists of class names mean the same classes, whatever their order and spelling.
+"""Compare two lists of class names, regardless of order and spelling.
 
-A checkpoint and a data set agree on a class by its name: label 3 of one need not be label 3 of the
-other. White space, underscores and letter case do not count, and the names that COCO has two
-spellings of (``motorbike`` and ``motorcycle``) are one class, unless a list needs the difference.
+A checkpoint and a data set agree on a class by its name: label 3 of one may differ from label 3 of
+the other. White space, underscores and case are ignored. COCO's names with two spellings
+(``motorbike`` and ``motorcycle``) are one class, unless a list contains both.
 """
 
 import re
@@ -36,11 +36,11 @@ class Relation(Enum):
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """What ``match_classes`` found.
+    """The result of ``match_classes``.
 
     Args:
-        relation: of the two lists.
-        order: for each class of the first list its index in the second; empty unless all have one.
+        relation: how the two lists relate.
+        order: the index in the second list for each class of the first; empty unless all have one.
         missing: names of the first list that the second lacks.
         additional: names of the second list that the first lacks.
     """
@@ -56,7 +56,9 @@ class ClassMatch:
         return self.relation in (Relation.SAME, Relation.RESPELLED)
 
     def difference(self, first: str, second: str) -> str:
-        """``only FIRST has cat; only SECOND has dog``; empty if neither has a name of its own."""
+        """Return ``only FIRST has cat; only SECOND has dog``; empty if no name is unique to a
+        list.
+        """
         parts = [
             f"only {whose} has {listed(names)}"
             for whose, names in ((first, self.missing), (second, self.additional))
@@ -74,7 +76,7 @@ def match_classes(first: Sequence[str], second: Sequence[str]) -> ClassMatch:
         return ClassMatch(Relation.UNKNOWN)
     keys, others = _keys(first), _keys(second)
     if len(set(keys)) < len(first) or len(set(others)) < len(second):
-        keys, others = list(first), list(second)  # the spelling tells two classes apart
+        keys, others = list(first), list(second)  # two classes differ only in spelling
     known, place_of = set(keys), {key: index for index, key in enumerate(others)}
     missing = tuple(name for name, key in zip(first, keys) if key not in place_of)
     additional = tuple(name for name, key in zip(second, others) if key not in known)
@@ -85,21 +87,21 @@ def match_classes(first: Sequence[str], second: Sequence[str]) -> ClassMatch:
 
 
 def are_known(names: Sequence[str]) -> bool:
-    """Whether ``names`` say what the classes are: there are some, and not all of them are numbers
-    such as ``class0``.
+    """Whether ``names`` describe classes: there are some, and they are not all numbers or
+    placeholders such as ``class0``.
     """
     return any(not _NUMBERED.fullmatch(name.strip()) for name in names)
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, for a message: control characters escaped, long names cut."""
+    """List the first names for a message, with control characters escaped and long names cut."""
     first = [shown(name, _LONGEST_NAME) for name in names[:_MOST_NAMES]]
     more = len(names) - len(first)
     return ", ".join(first) + (f" and {more} more" if more else "")
 
 
 def _keys(names: Sequence[str]) -> list[str]:
-    """What is compared of each name."""
+    """Return the part of each name that is compared."""
     plain = [
         re.sub(r"[\s_]+", "", unicodedata.normalize("NFKC", name)).casefold() for name in names
     ]

@@ -1,6 +1,4 @@
-"""Names of object classes: COCO's 80, Pascal VOC's 20, and rules for a model that comes without
-names.
-"""
+"""Names of object classes: COCO's 80, Pascal VOC's 20, and defaults for a model without names."""
 
 COCO_NAMES = (
     "person",

@@ -1,8 +1,8 @@
-"""What the parts of this package promise each other. No framework.
+"""The interfaces between the parts of this package. Loads no framework.
 
 Letters in shapes: B images, H W input size, A predictions of all levels, M padded boxes per image,
-K classes, T loss terms. ``docs/design.md`` draws how data flows through these parts;
-``tests/models/test_contracts.py`` holds every family to them.
+K classes, T loss terms. ``docs/design.md`` shows how data flows through these parts;
+``tests/models/test_contracts.py`` enforces them for every family.
 """
 
 from __future__ import annotations
@@ -24,36 +24,38 @@ BoxesAndScores: TypeAlias = "tuple[Tensor, Tensor]"
 
 
 class Cell(Protocol):
-    """What the engine uses of a backend's ``nn.Cell``."""
+    """The part of a backend's ``nn.Cell`` that the engine uses."""
 
     def parameters_and_names(self) -> Iterator[tuple[str, Parameter]]:
-        """Every parameter with its place in the cell, ``backbone.stem.conv.weight``."""
+        """Yield every parameter with its path in the cell, such as
+        ``backbone.stem.conv.weight``.
+        """
 
     def get_parameters(self) -> Iterable[Parameter]:
-        """Every parameter once."""
+        """Yield every parameter once."""
 
     def trainable_params(self) -> list[Parameter]:
-        """The parameters that a training changes."""
+        """Return the parameters that training updates."""
 
     def cells_and_names(self) -> Iterator[tuple[str, Cell]]:
-        """The cell itself under an empty name, and every cell below it by its place."""
+        """Yield the cell itself under an empty name, and every cell below it by its path."""
 
     def name_cells(self) -> Mapping[str, Cell]:
-        """The cells directly below it by name."""
+        """Return the direct children by name."""
 
     def set_train(self, mode: bool = True) -> Cell:
-        """Use statistics of the batch, or stored ones if ``mode`` is False; returns the cell."""
+        """Use the batch's statistics, or stored ones if ``mode`` is False. Returns the cell."""
 
 
 @runtime_checkable
 class Inference(Protocol):
-    """What evaluation, prediction and export need of a network, in training or deploy form.
+    """A network as evaluation, prediction and export need it, in training or deploy form.
 
     Attributes:
         family: name of the record that the network belongs to.
         num_classes: K.
         strides: pixels per cell of each level, finest first.
-        input_spec: how a photo becomes the network's input; it travels with checkpoints.
+        input_spec: how a photo becomes the network's input; checkpoints store it.
         architecture: keywords of the builder that a checkpoint must remember; plain JSON.
     """
 
@@ -64,7 +66,7 @@ class Inference(Protocol):
     architecture: dict[str, Any]
 
     def predict(self, images: Tensor) -> BoxesAndScores:
-        """Final boxes and confidences.
+        """Return final boxes and confidences.
 
         Shape: images (B, 3, H, W) in the convention of ``input_spec`` -> boxes (B, A, 4) float32
             xyxy in pixels of the input, scores (B, A, K) in 0..1.
@@ -76,22 +78,23 @@ class Model(Inference, Cell, Protocol):
     """A detector in training form; ``construct(images)`` gives its raw heads."""
 
     def priors(self, height: int, width: int) -> Priors:
-        """Cell, level and anchor of each row of ``predict`` for an input of this size."""
+        """Return cell, level and anchor of each row of ``predict`` for an input of this size."""
 
     def to_deploy(self) -> Inference:
-        """A new cell for inference: batch norms folded, branches merged; ``self`` stays as it is.
+        """Return a new cell for inference, with folded batch norms and merged branches; ``self`` is
+        not changed.
 
-        Its ``construct`` is the form that an exported file has.
+        Its ``construct`` is what an exported file computes.
         """
 
 
 @runtime_checkable
 class Routed(Protocol):
-    """What a network has besides, if it decides per image how much to compute.
+    """Additional methods of a network that decides per image how much to compute.
 
     Both its training form and its deploy form have this. Without a router all images have easiness
-    0. ``predict`` runs both exits and picks; it is the reference for programs that run an image's
-    own exit alone.
+    0. ``predict`` runs both exits and chooses; it is the reference for programs that run only the
+    exit an image needs.
 
     Attributes:
         has_router: whether it can tell easy images from hard ones.
@@ -100,19 +103,21 @@ class Routed(Protocol):
     has_router: bool
 
     def glance(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """images (B, 3, H, W) -> easiness (B,) in 0..1, and the features both exits read."""
+        """Compute the easiness (B,) in 0..1 of images (B, 3, H, W), and the features both exits
+        use.
+        """
 
     def first(self, features: tuple[Tensor, ...]) -> BoxesAndScores:
-        """The exit of easy images; rows as in ``predict``."""
+        """Run the exit for easy images; rows as in ``predict``."""
 
     def second(self, images: Tensor, features: tuple[Tensor, ...]) -> BoxesAndScores:
-        """The exit of hard images; rows as in ``predict``."""
+        """Run the exit for hard images; rows as in ``predict``."""
 
     def first_heads(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Raw heads of the first exit, one per level."""
+        """Compute the raw heads of the first exit, one per level."""
 
     def second_heads(self, images: Tensor, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Raw heads of the second exit, one per level."""
+        """Compute the raw heads of the second exit, one per level."""
 
 
 @runtime_checkable
@@ -133,13 +138,13 @@ class RoutedModel(Model, Routed, Protocol):
 
 @dataclass(frozen=True)
 class StepClock:
-    """Where a training stands before a step.
+    """The progress of a training before a step.
 
     Args:
         iteration: steps done before this one, over all epochs.
         epoch: 0-based, of ``epochs``.
         seed: the recipe's.
-        rank: of this process; random numbers of a step come from (seed, iteration, rank).
+        rank: of this process; random numbers of a step depend on (seed, iteration, rank).
         images: of the step, over all ranks; 0 where the caller does not say.
     """
 
@@ -152,7 +157,7 @@ class StepClock:
 
 
 class Trainable(Cell, Protocol):
-    """A model with its loss, the cell that the engine trains.
+    """A model with its loss: the cell that the engine trains.
 
     Calling it maps images (B, 3, H, W), targets (B, M, 5) class, cx, cy, w, h in 0..1 and mask
     (B, M) 0/1 to the total () and the terms (T,). With several ranks both are the rank's SHARE of
@@ -168,15 +173,17 @@ class Trainable(Cell, Protocol):
     term_names: tuple[str, ...]
 
     def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """Which prediction is trained on which box, (B, M, A) float 0/1, 0 where ``mask`` is."""
+        """Return which prediction is trained on which box, (B, M, A) float 0/1, 0 where ``mask`` is
+        0.
+        """
 
 
 @runtime_checkable
 class Stepped(Protocol):
-    """What a trainable has besides, if it depends on the epoch or draws random numbers."""
+    """An additional method of trainables that depend on the epoch or draw random numbers."""
 
     def begin_step(self, clock: StepClock) -> None:
-        """Set, on the host and before every step, parameters of its own that nobody trains."""
+        """Set untrained parameters, such as random numbers, on the host before every step."""
 
 
 class SteppedTrainable(Trainable, Stepped, Protocol):
@@ -184,11 +191,11 @@ class SteppedTrainable(Trainable, Stepped, Protocol):
 
 
 class Predictor(Protocol):
-    """Compiled inference, the one way from images to boxes.
+    """Compiled inference: the only path from images to boxes.
 
     Attributes:
         input_spec, num_classes: of the network.
-        network: what is run, in training or deploy form.
+        network: the network that is run, in training or deploy form.
     """
 
     input_spec: InputSpec
@@ -196,15 +203,15 @@ class Predictor(Protocol):
     network: Inference
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """images (B, 3, H, W) float32 in the convention of ``input_spec``, or uint8 BGR
+        """Predict: images (B, 3, H, W) float32 in the convention of ``input_spec``, or uint8 BGR
         (B, H, W, 3) -> boxes (B, A, 4) xyxy, scores (B, A, K).
         """
 
     def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
-        """Compile for inputs of ``shape`` without running; False if that was done before."""
+        """Compile for inputs of ``shape`` without running; returns False if already compiled."""
 
     def update(self, model: Model) -> None:
-        """Take over the weights of ``model`` without compiling again."""
+        """Copy the weights of ``model`` without compiling again."""
 
 
 Builder: TypeAlias = Callable[..., Any]
@@ -212,15 +219,15 @@ Builder: TypeAlias = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Variant:
-    """The facts of one scale; nothing else in the package repeats them.
+    """Facts about one scale of a family; they are stated only here.
 
     Args:
-        title: as people write it, ``YOLOX-Nano``.
-        scale: widths, depths and switches, in the family's own type; ``network`` reads it.
+        title: the usual spelling, such as ``YOLOX-Nano``.
+        scale: widths, depths and switches as a type of the family; ``network`` reads it.
         input_size: (height, width) of the published evaluation.
-        parameters: trainable ones with 80 classes, counted here.
-        published: what the authors say, by what it is: ``AP``, ``GFLOPs``, ``parameters, M``, ...
-        weights: address where the authors offer the weights; empty if they offer none.
+        parameters: number of trainable parameters with 80 classes, counted here.
+        published: the authors' numbers by name: ``AP``, ``GFLOPs``, ``parameters, M``, ...
+        weights: URL of the authors' weights; empty if there are none.
     """
 
     title: str
@@ -233,17 +240,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class Family:
-    """What a family has; its folder in ``models`` is called like it and holds the rest.
+    """The record of a family. Its folder in ``models`` has the same name and holds the rest.
 
     Args:
         name: registry name, as in ``model.family``.
-        title: as people write it.
-        variants: by the name of the builder in ``network``; the first is the smallest.
-        losses: names of the trainables in ``loss``; the first is what a recipe trains with that
-            names none.
-        augmentations: names of the steps in ``augment``, if it has that module.
+        title: the usual spelling. variants: by the name of the builder in ``network``; the first is
+        the smallest.
+        losses: names of the trainables in ``loss``; the first is the default of recipes.
+        augmentations: names of the steps in the module ``augment``, if there is one.
         paper, repository: of the original.
-        terms: licence of the original and of its weights.
+        terms: license of the original and of its weights.
         verified: what was compared with the original program, in a few words, for the README.
         parents: families that this one may import from.
         input_styles: names of the input conventions that its weights exist with, the usual one
@@ -266,5 +272,5 @@ class Family:
 
     @property
     def smallest(self) -> str:
-        """The variant that costs least."""
+        """The name of the smallest variant."""
         return next(iter(self.variants))

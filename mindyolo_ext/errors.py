@@ -1,22 +1,22 @@
-"""Errors that a user can mend. The command line explains these in one line; anything else that is
-raised is a fault of the program and keeps its traceback.
+"""Errors that a user can fix. The command line reports them in one line; any other exception is a
+bug and keeps its traceback.
 
-Each message says where, what came, what was wanted, and what to do next. Every kind is a built-in
-exception too, so ``except ValueError`` around a library call keeps working.
+Each message says where, what came, what was wanted, and what to do next. Every class also derives
+from a built-in exception, so ``except ValueError`` around a library call works.
 """
 
 import difflib
 import reprlib
 from collections.abc import Iterable
 
-_BRIEF = reprlib.Repr()  # stops early, so that a list of millions costs nothing
+_BRIEF = reprlib.Repr()  # stops early, so that a list of millions of items is cheap
 _BRIEF.maxlist = _BRIEF.maxdict = _BRIEF.maxtuple = 12
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
 
 
 class UserError(Exception):
-    """Something that whoever runs the program can mend. Its text never steers a terminal: control
-    characters, which may come from a file, are written out.
+    """An error that the person who runs the program can fix. Control characters in its text, which
+    may come from a file, are escaped, so they cannot control a terminal.
     """
 
     def __str__(self) -> str:
@@ -24,7 +24,7 @@ class UserError(Exception):
 
 
 class UsageError(UserError, ValueError):
-    """Arguments of a command or function that do not fit each other, or a value out of range."""
+    """Arguments of a command or function that contradict each other, or a value out of range."""
 
 
 class ConfigError(UserError, ValueError):
@@ -40,13 +40,13 @@ class CheckpointError(UserError, ValueError):
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A file that names something a checkpoint of weights has no business with. Nothing of it
-    was run.
+    """A file that refers to something that does not belong in a checkpoint. Nothing in it was
+    run.
     """
 
 
 class MissingFileError(UserError, FileNotFoundError):
-    """A file or folder that is not there."""
+    """A file or folder that does not exist."""
 
 
 class ExistingFileError(UserError, FileExistsError):
@@ -54,16 +54,18 @@ class ExistingFileError(UserError, FileExistsError):
 
 
 class WriteError(UserError, OSError):
-    """A file that the disk refuses: no space, no permission, no such place. Nothing of it stays."""
+    """A file that cannot be written: no space, no permission, no such folder. No part of it
+    stays.
+    """
 
 
 class DeviceError(UserError, RuntimeError):
-    """A device, launcher or package that this machine does not offer."""
+    """A device, launcher or package that this machine does not have."""
 
 
 class StuckError(DeviceError):
-    """Work that does not end, because a process was stopped or a disk does not answer. A thread
-    that waits for it cannot be ended.
+    """Work that does not end, because a process was stopped or a disk does not respond. The thread
+    that waits for it cannot be stopped.
     """
 
 
@@ -72,22 +74,22 @@ class MissingPackageError(DeviceError, ImportError):
 
 
 class ExportError(UserError, ValueError):
-    """An exported file that does not give the network's numbers, and was not written."""
+    """An exported file whose outputs differ from the network's; it was not written."""
 
 
 class RunError(UserError, RuntimeError):
-    """A command that another command started failed; its own message says why."""
+    """A command that was started by another one failed; its own message says why."""
 
 
 class TrainingError(UserError, FloatingPointError):
-    """A training that cannot go on, because its numbers are not finite."""
+    """A training that cannot continue because its numbers are not finite."""
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """``text`` with control characters and halves of characters written out, as ``\\x1b``.
+    """Escape control characters and surrogates in ``text``, as ``\\x1b``.
 
     Args:
-        keep: control characters that stay.
+        keep: control characters that are not escaped.
     """
     return "".join(
         sign if sign.isprintable() or sign in keep else sign.encode("unicode_escape").decode()
@@ -96,7 +98,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def shown(value: object, longest: int = 80) -> str:
-    """``value`` for a message or a table: printable, and cut to ``longest`` characters."""
+    """Format ``value`` for a message or a table: printable, and cut to ``longest`` characters."""
     if isinstance(value, int) and value.bit_length() > 128:  # Python may refuse to print it
         return f"a whole number of {value.bit_length()} bits"
     text = value if isinstance(value, str) else _BRIEF.repr(value)
@@ -104,14 +106,14 @@ def shown(value: object, longest: int = 80) -> str:
 
 
 def closest(word: object, known: Iterable[object]) -> str | None:
-    """The one of ``known`` that ``word`` is most likely a misspelling of, in whatever case."""
+    """Return the word of ``known`` that ``word`` most likely misspells, ignoring case."""
     words = {str(name).lower(): str(name) for name in known}
     near = difflib.get_close_matches(str(word).lower(), sorted(words), n=1)
     return words[near[0]] if near else None
 
 
 def did_you_mean(word: object, known: Iterable[object]) -> str:
-    """``, did you mean X?`` for a near miss, otherwise the list of known words."""
+    """Return ``, did you mean X?`` for a near miss, otherwise the list of known words."""
     words = sorted(str(name) for name in known)
     near = closest(word, words)
     return f", did you mean {near}?" if near else f"; known: {', '.join(words) or 'none'}"

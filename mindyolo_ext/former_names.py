@@ -1,5 +1,5 @@
-"""Modules and names that moved: their former imports keep working, with a DeprecationWarning that
-says the new one. To be removed in 1.0.
+"""Keep former imports of moved modules and names working, with a DeprecationWarning that names the
+new place. To be removed in 1.0.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 _PACKAGE = __name__.rpartition(".")[0]
-# former module -> name -> where it is now; "*" stands for the names that are not listed
+# former module -> name -> its new module; "*" stands for all names that are not listed
 _MOVED = {
     "backend.files": {
         "read_arrays": "checkpoint.store.read_parameters",
@@ -37,7 +37,7 @@ _MOVED = {
 
 
 def attributes(module: str) -> Callable[[str], Any]:
-    """``__getattr__`` of ``module`` (its full name): finds the names that it had formerly."""
+    """Return a ``__getattr__`` for ``module`` (full name) that finds its former names."""
     table = _MOVED[module.removeprefix(f"{_PACKAGE}.")]
 
     def find(name: str) -> Any:
@@ -56,7 +56,7 @@ def attributes(module: str) -> Callable[[str], Any]:
 
 
 class _Former(MetaPathFinder, Loader):
-    """Makes an empty module for each former one; asked only for what no file defines."""
+    """Creates an empty module for each former one; used only for modules that no file defines."""
 
     def find_spec(
         self,
@@ -72,6 +72,6 @@ class _Former(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Let Python's import find the former modules."""
+    """Make former modules importable."""
     if not any(isinstance(finder, _Former) for finder in sys.meta_path):
         sys.meta_path.append(_Former())

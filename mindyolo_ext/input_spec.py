@@ -1,7 +1,7 @@
-"""How a picture becomes the network's input, and how boxes find the way back. NumPy and OpenCV;
-Pillow where a model wants its bicubic filter.
+"""Convert an image to the network's input, and boxes back to the image. Uses NumPy and OpenCV, and
+Pillow for models that need its bicubic filter.
 
-The spec belongs to the model and travels with every checkpoint and exported file, so that training,
+The spec belongs to the model and is stored in every checkpoint and exported file, so that training,
 evaluation, prediction and the runners in ``deploy/`` cannot disagree.
 """
 
@@ -12,14 +12,14 @@ import numpy as np
 
 from mindyolo_ext.errors import MissingPackageError, UsageError
 
-# roundings whose boxes follow the sides after the cut
+# roundings for which boxes use the rounded sides
 OWN_FACTORS = ("down", "down_whole", "down_height")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a photo lies in the network input: ``network = photo * scale + pad`` (x and y apart,
-    pixels).
+    """Where a photo lies in the network input: ``network = photo * scale + pad``, in pixels,
+    separately for x and y.
     """
 
     scale_x: float
@@ -53,13 +53,13 @@ class InputSpec:
 
     Args:
         size: (height, width) of the network input in pixels.
-        color: ``bgr`` as OpenCV reads, or ``rgb``.
-        scale: factor on the 0..255 values; then ``mean`` is subtracted and ``std`` divided, per
-            channel in the order of ``color``.
+        color: ``bgr``, as OpenCV reads images, or ``rgb``.
+        scale: factor for values 0..255. Then ``mean`` is subtracted and the result divided by
+            ``std``, per channel in the order of ``color``.
         resize: ``stretch`` fills the input, ``letterbox`` keeps the aspect ratio and pads.
-        pad_value: grey level of the padding.
+        pad_value: gray level of the padding.
         pad_anchor: ``center`` or ``topleft``: where a letterboxed photo lies.
-        scale_up: whether a letterboxed photo may grow.
+        scale_up: whether a letterboxed photo may be enlarged.
         rounding: how a letterboxed photo's sides become whole pixels. ``nearest``: to the nearest
             number. ``down``: fractions are cut off, and boxes follow each side's own factor and the
             middle of the padding, as MindYOLO trains. ``down_whole``, ``down_height``: sides as
@@ -68,7 +68,7 @@ class InputSpec:
             everyday evaluation. ``down_twice``: cut off and, if that lost a pixel of the side that
             should fill the input, fitted a second time; boxes keep the factor before the cut, as
             YOLOX.
-        shrink: ``linear``, or ``area`` to average pixels where a letterboxed photo gets smaller.
+        shrink: ``linear``, or ``area`` to average pixels of letterboxed photos that get smaller.
         resample: ``linear``: OpenCV's two nearest pixels a side, or what ``shrink`` says.
             ``bicubic``: Pillow's cubic filter, which grows as a photo shrinks and so averages too;
             slower, needs Pillow.
@@ -130,7 +130,7 @@ class InputSpec:
             )
 
     def place(self, height: int, width: int) -> Placement:
-        """The placement of a photo of ``height`` x ``width`` pixels."""
+        """Return the placement of a photo of ``height`` x ``width`` pixels."""
         net_h, net_w = self.size
         if self.resize == "stretch":
             return Placement(net_w / width, net_h / height, 0.0, 0.0, width, height)
@@ -161,8 +161,8 @@ class InputSpec:
         )
 
     def in_frame(self, size: tuple[int, int]) -> "InputSpec":
-        """The spec for an input of ``size`` (height, width); with a ``border`` photos keep their
-        scale.
+        """Return the spec for an input of ``size`` (height, width); with a ``border``, photos keep
+        their scale.
         """
         return replace(
             self,
@@ -178,7 +178,9 @@ class InputSpec:
         return max(1, int(width * ratio)), max(1, int(height * ratio))
 
     def _ratio(self, height: int, width: int) -> float:
-        """The factor that brings a photo to the network's size with its shape kept."""
+        """Return the factor that fits a photo into the network's size and keeps its aspect
+        ratio.
+        """
         ratio = min(self.size[0] / height, self.size[1] / width)
         return ratio if self.scale_up and self.border is None else min(ratio, 1.0)
 
@@ -213,7 +215,9 @@ class InputSpec:
         return canvas, placement
 
     def fit_image(self, image: np.ndarray) -> np.ndarray:
-        """The photo scaled to the network's size with its shape kept, without padding."""
+        """Scale the photo to fit into the network's size, keeping its aspect ratio, without
+        padding.
+        """
         return _scaled(
             image,
             self._resized(*image.shape[:2]),
@@ -223,14 +227,14 @@ class InputSpec:
 
     @property
     def divides(self) -> bool:
-        """Whether pixels are divided by 255, as the originals do, not multiplied with 1 / 255,
-        which rounds otherwise.
+        """Whether pixels are divided by 255, as in the originals, instead of multiplied by 1 / 255,
+        which rounds differently.
         """
         return self.scale == 1.0 / 255.0
 
     @property
     def standardizes(self) -> bool:
-        """Whether mean and standard deviation change anything."""
+        """Whether mean or standard deviation have an effect."""
         return any(self.mean) or any(v != 1.0 for v in self.std)
 
     def to_tensor(self, image: np.ndarray) -> np.ndarray:
@@ -253,12 +257,12 @@ class InputSpec:
         return self.to_tensor(resized), placement
 
     def to_json(self) -> str:
-        """One line of JSON, as checkpoints and exported files carry it."""
+        """Return one line of JSON, as stored in checkpoints and exported files."""
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "InputSpec":
-        """The spec written by ``to_json``. Raises: ValueError for unknown keys."""
+        """Read the output of ``to_json``. Raises: ValueError for unknown keys."""
         values = json.loads(text)
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
@@ -267,10 +271,10 @@ class InputSpec:
 
 
 def _scaled(image: np.ndarray, shape: tuple[int, int], shrink: str, resample: str) -> np.ndarray:
-    """The image at ``shape`` (width, height); pixels are averaged where it shrinks and
+    """Resize the image to ``shape`` (width, height); pixels are averaged if it shrinks and
     ``shrink`` is ``area``.
     """
-    import cv2  # here, so that a model's facts are known without it
+    import cv2  # imported here, so that reading a model's facts does not need it
 
     height, width = image.shape[:2]
     if shape == (width, height):

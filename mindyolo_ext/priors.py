@@ -1,5 +1,5 @@
-"""Where each prediction of a network stands before anything is learned: its cell, level and
-anchor. NumPy only.
+"""Cell, level and anchor of each prediction of a network, which are fixed before training. Uses
+NumPy only.
 """
 
 import math
@@ -14,7 +14,7 @@ class Priors:
     """One entry per prediction, in the order of ``model.predict``.
 
     Args:
-        x, y: centre of the cell, pixels of the network input.
+        x, y: center of the cell, pixels of the network input.
         stride: side of the cell in pixels.
         level: number of the level, 0 for the first.
         width, height: of the anchor in pixels, 0 for a model without anchors.
@@ -53,7 +53,7 @@ class Priors:
         )
 
     def anchors(self) -> np.ndarray:
-        """The anchors around the centres of their cells, (A, 4) xyxy in pixels; without area
+        """The anchors around the centers of their cells, (A, 4) xyxy in pixels; without area
         where there is none.
         """
         half_width, half_height = self.width / 2, self.height / 2
@@ -98,14 +98,15 @@ def grid_priors(
     *,
     anchors_fastest: bool = True,
 ) -> Priors:
-    """Priors of a network whose predictions go level by level, cells row by row.
+    """Build the priors of a network whose predictions are ordered by level and then by row.
 
     Args:
         height, width: of the network input in pixels.
         strides: pixels per cell of each level.
         anchors: per level the (width, height) of its anchors in pixels; empty for one prediction
             per cell without anchor.
-        anchors_fastest: the anchors of a cell follow each other; False: all cells of an anchor do.
+        anchors_fastest: True: the anchors of a cell are adjacent. False: the cells of an anchor
+        are.
 
     Raises: ValueError if a stride does not divide the input, or levels and anchors differ in
     number.

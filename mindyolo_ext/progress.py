@@ -1,4 +1,4 @@
-"""What a person sees while they wait: bars with an ETA, and word that a graph is being compiled."""
+"""Progress bars with an ETA, and messages while a graph is compiled."""
 
 import logging
 import sys
@@ -20,11 +20,11 @@ def bar(
     show: bool = True,
     in_bytes: bool = False,
 ) -> tqdm:
-    """A progress bar with ETA; in a log file it writes a line every ten seconds instead of
+    """Create a progress bar with ETA; in a log file it writes a line every ten seconds instead of
     redrawing.
 
     Args:
-        in_bytes: count bytes, shown as kB, MB ...
+        in_bytes: count bytes, shown in kB, MB and so on.
     """
     terminal = sys.stderr.isatty()
     return tqdm(
@@ -43,8 +43,8 @@ def bar(
 
 @contextmanager
 def compiling(what: str, show: bool = True, *, done: str = "compiled") -> Iterator[None]:
-    """Say that ``what`` is being compiled, keep saying it, and say how long it took; ``done`` is
-    the word for it.
+    """Log that ``what`` is being compiled, repeat it while it takes long, and log how long it took;
+    ``done`` is the verb of the last message.
     """
     if not show:
         yield

@@ -1,4 +1,6 @@
-"""YAML from strangers: safe types only, within stated limits, and errors with file and line."""
+"""Read untrusted YAML: safe types only, within fixed limits, with errors that name file and
+line.
+"""
 
 from typing import Any
 
@@ -8,7 +10,7 @@ from mindyolo_ext.errors import DataError, UserError
 
 # 64 letters for each of the most classes that a data set may have
 MAX_BYTES = 2**20
-MAX_DEPTH = 50  # recipes and data sets nest 5 deep; each level is a level of Python's stack
+MAX_DEPTH = 50  # recipes and data sets nest 5 deep; each level needs a frame of Python's stack
 # Keys, values and lists with all aliases written out, so that a few lines of aliases of aliases
 # cannot stand for billions
 MAX_NODES = 80_000
@@ -18,7 +20,7 @@ MAX_INTEGER_BITS = 64
 def load_yaml(
     text: str, where: str, *, as_text: bool = False, error: type[UserError] = DataError
 ) -> Any:
-    """The value of a YAML document, None of an empty one.
+    """Return the value of a YAML document, or None if it is empty.
 
     ``yes``, ``no``, ``on`` and ``off`` are texts, as in YAML 1.2; only ``true`` and ``false`` are
     booleans.
@@ -26,12 +28,12 @@ def load_yaml(
     Args:
         text: the document.
         where: its file, for messages.
-        as_text: leave every scalar the text that is written, so class names such as ``null``,
-            ``1.50`` and ``true`` stay what they are.
-        error: what to raise.
+        as_text: keep every scalar as the text that was written, so that class names such as
+            ``null``, ``1.50`` and ``true`` stay text.
+        error: the exception to raise.
 
-    Raises: ``error`` with file and line for anything but one YAML document with different keys
-        and plain types within the limits of this module.
+    Raises: ``error`` with file and line for anything but a single YAML document with unique keys
+        and plain types, within the limits of this module.
     """
     return parse_yaml(text, where, as_text=as_text, error=error)[0]
 
@@ -39,7 +41,7 @@ def load_yaml(
 def parse_yaml(
     text: str, where: str, *, as_text: bool = False, error: type[UserError] = DataError
 ) -> tuple[Any, yaml.Node | None]:
-    """As ``load_yaml``, with the node that knows the line of every value."""
+    """Like ``load_yaml``, but also returns the node, which knows the line of every value."""
     if len(text) > MAX_BYTES:
         raise error(
             f"{where}: wanted YAML of at most {MAX_BYTES:,} characters, got {len(text):,}; is it "
@@ -58,7 +60,7 @@ def parse_yaml(
 
 
 def _message(problem: yaml.YAMLError, where: str) -> str:
-    """File, line and what PyYAML says, without the quotation of the document."""
+    """Return file, line and PyYAML's message, without its quotation of the document."""
     if not isinstance(problem, yaml.MarkedYAMLError):
         return f"{where}: wanted YAML, got {str(problem).splitlines()[0]}"
     mark = problem.problem_mark or problem.context_mark
@@ -68,13 +70,13 @@ def _message(problem: yaml.YAMLError, where: str) -> str:
 
 
 def _check_limits(text: str) -> None:
-    """Look at a document's events, of which none is kept, before anything is made of them.
+    """Check a document's events, without keeping any of them, before values are built.
 
-    Raises: yaml.YAMLError for what is nested too deep, too large with its aliases written out, or
-        has a tag.
+    Raises: yaml.YAMLError for a document that is nested too deep, is too large with aliases
+        expanded, or has a tag.
     """
-    nodes = 0  # with aliases written out
-    written_out: dict[str, int] = {}  # nodes of what each anchor stands for
+    nodes = 0  # with aliases expanded
+    written_out: dict[str, int] = {}  # nodes of the value of each anchor
     above: list[tuple[str | None, int]] = []  # anchor, and nodes before, of each open collection
     for event in yaml.parse(text, Loader=_TextLoader):
         if isinstance(event, yaml.AliasEvent):
@@ -99,7 +101,7 @@ def _check_limits(text: str) -> None:
 
 
 def _check_keys(root: yaml.Node | None) -> None:
-    """Raises: yaml.YAMLError for a key that is there twice."""
+    """Raises: yaml.YAMLError for a duplicate key."""
     waiting, known = [root], set()
     while waiting:
         node = waiting.pop()
@@ -122,7 +124,7 @@ def _refusal(text: str, place: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
     return yaml.composer.ComposerError(None, None, text, place.start_mark)
 
 
-# libyaml, where PyYAML was built with it, takes a twentieth of the time
+# libyaml, if PyYAML was built with it, takes a twentieth of the time
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BaseLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
@@ -144,7 +146,7 @@ class _TypedLoader(_SafeLoader):
 
 
 class _TextLoader(_BaseLoader):
-    """Every scalar as it is written."""
+    """Keeps every scalar as it is written."""
 
 
 _BOOLEAN = "tag:yaml.org,2002:bool"

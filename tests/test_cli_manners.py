@@ -83,10 +83,10 @@ def test_a_recipe_by_name_names_its_run(
     ("arguments", "message"),
     [
         ((), "wanted --config RECIPE .* or --model NAME"),
-        (("--model", "yolox-nani"), "--model yolox-nani: no model is called so, did you mean"),
+        (("--model", "yolox-nani"), "--model yolox-nani: no such model, did you mean"),
         (("--model", "yolox-s", "--config", "yolox-s"), "leave --config out"),
         (("--config", "yolox-q"), r"config yolox-q: no such file, did you mean yolox/yolox-[a-z]+"),
-        (("--config", "base"), "dynamicdet/base and gold_yolo/base .* are called so"),
+        (("--config", "base"), "fits dynamicdet/base and gold_yolo/base"),
     ],
 )
 def test_what_is_said_without_a_recipe(

@@ -323,5 +323,5 @@ def test_a_recipe_is_shown_without_control_characters(tmp_path):
 def test_a_recipe_of_many_files(tmp_path, parents):
     for number in range(30):
         write(tmp_path, f"{number}.yaml", f"__BASE__: {parents.format(number + 1)}")
-    with pytest.raises(ConfigError, match="0.yaml: is made of more than 20 files by __BASE__"):
+    with pytest.raises(ConfigError, match="0.yaml: __BASE__ leads to more than 20 files"):
         load_config(tmp_path / "0.yaml")

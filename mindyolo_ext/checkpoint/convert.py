@@ -148,7 +148,7 @@ def convert(
     Args:
         source: any file ``read_checkpoint`` reads; one of ours only changes its format.
         target: ``.ckpt`` or ``.safetensors`` to write.
-        model: registry name; by default it is recognised from the tensors' names and shapes.
+        model: registry name; by default it is recognized from the tensors' names and shapes.
         report: write the report there as JSON.
         anchors: width, height, width, height ... in pixels, for families whose checkpoints lack
             them.
@@ -160,7 +160,7 @@ def convert(
             (``NamesTable.input_styles``); by default what names and weights tell, or the family's
             usual one.
         model_keywords: for the model's builder, what the weights do not tell; they win over what
-            was recognised.
+            was recognized.
 
     Raises: FileNotFoundError; CheckpointError if the file is damaged, of an unknown family, or does
         not fit the model, and for an input style that the family does not have; ValueError for
@@ -213,7 +213,7 @@ class Plan:
     """What a conversion is going to write.
 
     Args:
-        found: what the file was recognised as.
+        found: what the file was recognized as.
         built: that model.
         mapped: tensors under our names.
         input: the input convention.
@@ -422,7 +422,7 @@ def _reported(result: ConversionReport, path: str | Path | None) -> ConversionRe
 
 
 def _outline(found: Recognition, given: Mapping[str, object]) -> Outline:
-    """The model that was recognised, with the keywords it was found to have and those given."""
+    """The model that was recognized, with the keywords it was found to have and those given."""
     classes = {} if found.num_classes is None else {"num_classes": found.num_classes}
     return outline(found.model, {**classes, **found.keywords, **given})
 

@@ -43,7 +43,7 @@ class FileInfo:
         entries, entry, used_ema: top-level entries, the one that holds the weights, and whether
             they are averaged.
         tensors, numbers: how many; ``dtypes``: element type in the file -> tensors.
-        family, model, num_classes, part: what was recognised; empty or None if nothing was.
+        family, model, num_classes, part: what was recognized; empty or None if nothing was.
         class_names, epoch: if the file tells them.
         metadata: of our own checkpoints and of ONNX files.
         prefix: what wrappers put before every name.

@@ -116,7 +116,7 @@ class Unfolded:
 
 
 class NamesTable(ABC):
-    """How a family's checkpoints are recognised and named.
+    """How a family's checkpoints are recognized and named.
 
     Names of MindSpore checkpoints pass through unchanged where they are parameter names already.
 
@@ -137,7 +137,7 @@ class NamesTable(ABC):
 
         Args:
             name: in the original's ``state_dict``, after ``renames``.
-            norms: names of the normalisation layers, see ``find_norms``.
+            norms: names of the normalization layers, see ``find_norms``.
         """
         return leaf_to_mindspore(name, norms)
 
@@ -232,7 +232,7 @@ class NamesTable(ABC):
 
 
 def weights_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The entries of a checkpoint without optimiser and other state of a training."""
+    """The entries of a checkpoint without optimizer and other state of a training."""
     return {name: array for name, array in arrays.items() if not name.startswith(STATE_PREFIX)}
 
 
@@ -262,7 +262,7 @@ def leaf_to_mindspore(name: str, norms: frozenset[str]) -> str | Ignored:
     if leaf == COUNTER:
         return Ignored("counts training batches; no batch norm here has such a counter")
     if name.startswith(_STATE_PREFIXES) or name in _STATE_NAMES:
-        return Ignored("state of an optimiser, not a weight")
+        return Ignored("state of an optimizer, not a weight")
     if leaf in TORCH_TO_MINDSPORE:
         return layer + dot + TORCH_TO_MINDSPORE[leaf]
     if layer in norms and leaf in NORM_LEAVES:

@@ -148,7 +148,7 @@ def verify(
             ``source``.
         torch_python: Python that has PyTorch.
         source: the original's checkpoint, loaded there strictly.
-        seed, size, batch: of the images for ``torch_repo``, which have the model's colours and
+        seed, size, batch: of the images for ``torch_repo``, which have the model's colors and
             range; ``size`` is (height, width), by default the model's.
         tolerance: largest allowed difference, as a share of the largest value of an array (at least
             1).

@@ -1,6 +1,6 @@
-"""Recipes: what can be set (``schema``), how a file is read (``read``) and shown (``describe``).
+"""Recipes: their settings (``schema``), how files are read (``read``) and shown (``describe``).
 
-No framework, no expressions, no class paths.
+Loads no framework. Recipes hold no expressions and no class paths.
 """
 
 from mindyolo_ext.config.read import config_from_mapping, load_config, override

@@ -1,4 +1,4 @@
-"""Recipes in words: every setting with its type, default and sentence, and a recipe with notes."""
+"""Describe recipes: every setting with its type, default and sentence, and a recipe with notes."""
 
 import functools
 import types
@@ -26,12 +26,12 @@ PLURALS = {int: "integers", float: "numbers", str: "texts"}
 
 @dataclass(frozen=True)
 class Setting:
-    """One line of the table.
+    """One row of the table of settings.
 
     Args:
         name: ``train.schedule.decay``; items of a list have ``[]``.
         kind: its type in words.
-        default: as YAML, with what it stands for if it is a placeholder.
+        default: as YAML; a placeholder with its meaning.
         sentence: what it does.
     """
 
@@ -43,12 +43,12 @@ class Setting:
 
 @functools.cache
 def settings() -> tuple[Setting, ...]:
-    """Every setting of a recipe, in the order of the file."""
+    """List every setting of a recipe, in the order of the file."""
     return tuple(_settings(Config, ""))
 
 
 def find_settings(name: str = "") -> list[Setting]:
-    """The setting called ``name``, or all below a section of that name.
+    """Find the setting called ``name``, or all settings of the section called ``name``.
 
     Raises: UsageError with the closest name.
     """
@@ -68,7 +68,9 @@ def find_settings(name: str = "") -> list[Setting]:
 
 
 def table(name: str = "") -> str:
-    """``find_settings`` as text: a line with name, type and default, and one with the sentence."""
+    """Format ``find_settings`` as text: a line with name, type and default, and one with the
+    sentence.
+    """
     lines: list[str] = []
     for setting in find_settings(name):
         lines += [
@@ -79,7 +81,7 @@ def table(name: str = "") -> str:
 
 
 def markdown() -> str:
-    """``docs/recipe.md``: every setting, a table per section."""
+    """Return the text of ``docs/recipe.md``: every setting, with a table per section."""
     lines = [
         "# Settings of a recipe",
         "",
@@ -104,11 +106,12 @@ def markdown() -> str:
 
 
 def recipe_text(config: Config, notes: Mapping[str, str] | None = None) -> str:
-    """A recipe as YAML with a comment on every placeholder; reading it gives the same recipe.
+    """Format a recipe as YAML with a comment on every placeholder; reading it gives the same
+    recipe.
 
     Args:
         config: what to show.
-        notes: further comments, by the name of a setting.
+        notes: further comments by the name of the setting.
     """
     return "\n".join(_yaml_lines(config, "", notes or {})) + "\n"
 
@@ -153,7 +156,7 @@ def _range(facts: Facts) -> str:
 
 
 def _default(item: Field, facts: Facts) -> str:
-    """The default as in a recipe, and what it stands for."""
+    """The default as a recipe writes it, with the meaning of a placeholder."""
     value = item.default if item.default_factory is MISSING else item.default_factory()
     shown = flow(value)
     return f"{shown} ({facts.empty})" if facts.empty else shown
@@ -182,7 +185,7 @@ def _yaml_lines(
 
 
 def _placeholder(item: Field, value: Any) -> str:
-    """What ``value`` stands for, if it is the setting's placeholder."""
+    """Return the meaning of ``value`` if it is the setting's placeholder."""
     default = item.default if item.default_factory is MISSING else item.default_factory()
     facts: Facts = item.metadata["facts"]
     return facts.empty if value == default else ""
@@ -198,7 +201,7 @@ def flow(value: Any) -> str:
         }
         return flow({key: entry for key, entry in kept.items() if entry != {}})
     text = _one_line(value, allow_unicode=True)
-    # letters of all languages stay, but nothing that could steer a terminal
+    # keeps letters of all languages, but no characters that control a terminal
     return text if text.isprintable() else _one_line(value, allow_unicode=False)
 
 

@@ -1,4 +1,4 @@
-"""One setting of a recipe: its default, its sentence, its range; and the base of all sections."""
+"""One setting of a recipe (default, sentence, range) and the base class of all sections."""
 
 import types
 import typing
@@ -11,12 +11,12 @@ from mindyolo_ext.errors import ConfigError, closest, shown
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a setting besides its name, type and default.
+    """Facts about a setting besides its name, type and default.
 
     Args:
-        sentence: what it does, with its unit; the only place that says so.
+        sentence: what the setting does, with its unit. All help texts and pages take it from here.
         least, most: the range of a number, both ends included.
-        empty: what the default stands for if it is a placeholder, such as 0 for "no limit".
+        empty: the meaning of a default that is a placeholder, such as 0 for "no limit".
     """
 
     sentence: str
@@ -33,7 +33,7 @@ def option(
     most: float | None = None,
     empty: str = "",
 ) -> Any:
-    """A field of a section; the arguments are described by ``Facts``."""
+    """Declare a field of a section; ``Facts`` describes the arguments."""
     metadata = {"facts": Facts(sentence, least, most, empty)}
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=metadata)
@@ -66,7 +66,7 @@ class Section:
             raise SettingError(key, problem)
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """(key, problem) for settings that do not go together; the first one is raised."""
+        """Yield (key, problem) for settings that contradict each other; the first one is raised."""
         yield from ()
 
 
@@ -76,7 +76,7 @@ def hints_of(kind: type) -> dict[str, Any]:
 
 
 def choices_of(hint: Any) -> tuple[str, ...]:
-    """The words that a setting, or an element of it, can be; empty if it is not a choice."""
+    """Return the words that a setting or its elements allow; empty if any word is allowed."""
     if get_origin(hint) is Literal:
         return get_args(hint)
     if get_origin(hint) in (list, types.UnionType, typing.Union):

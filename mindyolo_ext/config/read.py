@@ -1,8 +1,8 @@
-"""From a YAML file to a checked recipe.
+"""Read YAML files into a checked recipe.
 
 ``__BASE__`` names parent files, relative to the file that names them, or shipped recipes. Later
-files win, mappings merge, lists replace. Every error says in which file and line the value stands,
-which key it is, and what was wanted.
+files win, mappings merge, lists replace. Every error names the file and line of the value, its key,
+and what was wanted.
 """
 
 import os
@@ -23,22 +23,22 @@ from mindyolo_ext.errors import ConfigError, closest, shown
 from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml, parse_yaml
 
 LAST_PART = re.compile(r"(\.[^.\[\]]+|\[\d+\])$")
-MAX_FILES = 20  # of a recipe and its parents; those here have four
-# Words that are texts in YAML 1.2, and serve as true and false where nothing else is wanted
+MAX_FILES = 20  # of a recipe and its parents; shipped recipes have up to four
+# Words that YAML 1.2 reads as text; they mean true and false where a boolean is wanted
 SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
-# What messages call a type
+# Names of types in messages
 WORDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclass
 class _Values:
-    """Nested mappings as YAML gives them, and the place (file:line) of each ``section.key``."""
+    """Nested mappings as read from YAML, and the place (file:line) of each ``section.key``."""
 
     tree: dict[str, Any]
     places: dict[str, str] = field(default_factory=dict)
 
     def under(self, above: "_Values") -> "_Values":
-        """``above`` over these: mappings merge, anything else replaces."""
+        """Lay ``above`` over these values: mappings merge, anything else is replaced."""
         return _Values(_merge(self.tree, above.tree), {**self.places, **above.places})
 
 
@@ -49,7 +49,7 @@ def load_config(
 
     Args:
         path: YAML file, or the name of a shipped recipe.
-        overlays: further ones, laid over the recipe in their order.
+        overlays: further files, laid over the recipe in this order.
         overrides: ``section.key=value`` strings, the value in YAML.
 
     Raises: MissingFileError; ConfigError that names file, key and what was wanted.
@@ -70,12 +70,12 @@ def load_config(
 
 
 def config_from_mapping(values: Mapping[str, Any], where: str = "config") -> Config:
-    """Checked dataclasses from nested mappings; ``where`` names the source in errors."""
+    """Build checked dataclasses from nested mappings; ``where`` names the source in errors."""
     return _Reader({}, where).section(Config, values, "")
 
 
 def override(config: Config, texts: Sequence[str]) -> Config:
-    """``config`` with ``section.key=value`` strings applied."""
+    """Return ``config`` with ``section.key=value`` strings applied."""
     return _checked(_Values(asdict(config)).under(_read_overrides(texts)), "--set")
 
 
@@ -94,7 +94,7 @@ def parse_override(text: str) -> dict[str, Any]:
 
 
 def _read_overrides(texts: Sequence[str]) -> _Values:
-    """``section.key=value`` strings as one set of values; the last one wins."""
+    """Parse ``section.key=value`` strings into one set of values; the last one wins."""
     found = _Values({})
     for text in texts:
         key = text.partition("=")[0].strip()
@@ -103,15 +103,15 @@ def _read_overrides(texts: Sequence[str]) -> _Values:
 
 
 def _read_merged(path: Path, seen: tuple[Path, ...], read: list[Path]) -> _Values:
-    """The file with its ``__BASE__`` parents below it.
+    """Read a file and lay it over its ``__BASE__`` parents.
 
     Args:
-        seen: the files that led here, the recipe first.
-        read: all files that were read before; this adds to it.
+        seen: the chain of files that led here, the recipe first.
+        read: all files read so far; extended in place.
     """
     read.append(path)
     if len(read) > MAX_FILES:
-        raise ConfigError(f"config {read[0]}: is made of more than {MAX_FILES} files by __BASE__")
+        raise ConfigError(f"config {read[0]}: __BASE__ leads to more than {MAX_FILES} files")
     own = _read_own(path)
     if path.resolve() in seen:
         raise ConfigError(f"config {path}: __BASE__ names itself through {seen[-1]}")
@@ -130,7 +130,7 @@ def _read_merged(path: Path, seen: tuple[Path, ...], read: list[Path]) -> _Value
 
 
 def _read_own(path: Path) -> _Values:
-    """What the file itself says."""
+    """Read the values of the file itself, without its parents."""
     tree, node = parse_yaml(_text(path), f"config {path}", error=ConfigError)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
@@ -140,7 +140,7 @@ def _read_own(path: Path) -> _Values:
     train = tree.get("train")
     distill = train.get("distill") if isinstance(train, dict) else None
     if isinstance(distill, dict) and isinstance(distill.get("recipe"), str) and distill["recipe"]:
-        # absolute: the recipe that a run saves lies elsewhere
+        # absolute, because a run saves its recipe in another folder
         distill["recipe"] = os.path.abspath(
             find_beside(distill["recipe"], path) or path.parent / distill["recipe"]
         )
@@ -148,7 +148,7 @@ def _read_own(path: Path) -> _Values:
 
 
 def _text(path: Path) -> str:
-    """The text of a recipe. Raises: ConfigError if it cannot be read."""
+    """Read the text of a recipe. Raises: ConfigError if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(4 * MAX_BYTES + 1).decode("utf-8-sig")
@@ -177,9 +177,9 @@ def _places(node: yaml.Node, path: str, name: str) -> dict[str, str]:
 
 
 def _merge(below: Any, above: Any) -> Any:
-    """``above`` over ``below``: mappings merge, anything else replaces.
+    """Lay ``above`` over ``below``: mappings merge, anything else is replaced.
 
-    A data-set description with another ``format`` replaces, too: the old keys would mean nothing.
+    A data set with another ``format`` is replaced as a whole, because keys belong to a format.
     """
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
@@ -192,18 +192,18 @@ def _merge(below: Any, above: Any) -> Any:
 
 
 def _checked(values: _Values, where: str) -> Config:
-    """The recipe; ``where`` is named by errors of a key whose place is not known."""
+    """Build the recipe; errors name ``where`` if the place of a key is unknown."""
     return _Reader(values.places, where).section(Config, values.tree, "")
 
 
 class _Reader:
-    """Builds sections from mappings, every key and type checked."""
+    """Builds sections from mappings and checks every key and type."""
 
     def __init__(self, places: Mapping[str, str], where: str):
         self.places, self.where = places, where
 
     def section(self, kind: type[Section], values: Any, prefix: str) -> Any:
-        """An instance of ``kind``; ``prefix`` is its name with a dot, empty for the recipe."""
+        """Build a ``kind``; ``prefix`` is its name with a dot, empty for the recipe."""
         if not isinstance(values, Mapping):
             raise self.wrong(
                 prefix[:-1] or "top level", f"wanted a section, got {shown(repr(values))}"
@@ -226,8 +226,8 @@ class _Reader:
             raise self.wrong(prefix + error.key, error.problem) from error
 
     def value(self, kind: Any, value: Any, name: str) -> Any:
-        """``value`` as the type hint ``kind``; integers serve as numbers, and so does ``1e-3``,
-        which YAML takes for a text.
+        """Convert ``value`` to the type hint ``kind``. Integers count as numbers, and so does
+        ``1e-3``, which YAML reads as text.
         """
         if is_dataclass(kind):
             return self.section(kind, value, name + ".")  # type: ignore[arg-type]
@@ -235,7 +235,7 @@ class _Reader:
         if origin in (typing.Union, types.UnionType):
             return self.any_of(inner, value, name)
         if origin is typing.Literal or kind is typing.Any:
-            return value  # the section checks choices
+            return value  # choices are checked by the section
         if origin is list:
             if not isinstance(value, (list, tuple)):
                 raise self.wrong(name, f"wanted a list, got {shown(repr(value))}")
@@ -256,7 +256,7 @@ class _Reader:
         return value
 
     def any_of(self, kinds: Sequence[Any], value: Any, name: str) -> Any:
-        """``value`` as the first of ``kinds`` that fits."""
+        """Convert ``value`` to the first of ``kinds`` that fits."""
         if value is None and type(None) in kinds:
             return None
         kinds = sorted(  # a word takes anything, the section checks it
@@ -269,11 +269,11 @@ class _Reader:
         return self.value(kinds[-1], value, name)
 
     def wrong(self, name: str, problem: str) -> ConfigError:
-        """The error of a setting, with file and line."""
+        """Create the error of a setting, with file and line."""
         return ConfigError(f"{self.place(name)}: {name} {problem}")
 
     def place(self, name: str) -> str:
-        """Where a key stands, or the section that should have it."""
+        """Return the place of a key or, if it is missing, of the section that should have it."""
         while name:
             if name in self.places:
                 return self.places[name]

@@ -1,8 +1,8 @@
-"""Everything that a recipe can set: one dataclass per section, one sentence per setting.
+"""All settings of a recipe: one dataclass per section, one sentence per setting.
 
-``mindyolo-ext recipe`` prints this file as a table, and ``docs/recipe.md`` is that table. A setting
-that can be left out has a default that trains, or one that stands for "the model's own" (``empty``
-says what for).
+``mindyolo-ext recipe`` prints this file as a table, and ``docs/recipe.md`` is that table. Defaults
+work for training; some are placeholders, such as one for "the model's own", whose meaning ``empty``
+explains.
 """
 
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from mindyolo_ext.errors import shown
 
 AugmentStep: TypeAlias = str | dict[str, Any]  # a name, or a mapping with ``name`` and keywords
 OWN = "the model's own"
-# Settings that are gone, with the value that they always had: saved recipes of old runs name them
+# Settings that no longer exist, with the only value they had: saved recipes of old runs name them
 RETIRED = {"train.schedule.warmup_start_ratio": 0.0}
 
 
 def _unnamed_steps(steps: list[AugmentStep]) -> Iterator[tuple[str, str]]:
-    """Problems of augmentation steps that do not say which augmentation they are."""
+    """Yield the problems of augmentation steps without a name."""
     for number, step in enumerate(steps):
         if isinstance(step, dict) and not isinstance(step.get("name"), str):
             yield (
@@ -32,7 +32,7 @@ def _unnamed_steps(steps: list[AugmentStep]) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class ModelConfig(Section):
-    """Which network."""
+    """The network."""
 
     name: str = option("", "Name of the network, one of `mindyolo-ext models`.", empty="none")
     keywords: dict[str, Any] = option(
@@ -42,14 +42,14 @@ class ModelConfig(Section):
 
 @dataclass(frozen=True)
 class InputConfig(Section):
-    """How an image becomes the network's input. What is left out stays as the model has it."""
+    """How an image becomes the network's input. Settings that are left out stay the model's own."""
 
     size: list[int] = option(
         [], "Height and width of the network input, in pixels.", least=1, empty=OWN
     )
     color: Literal["", "bgr", "rgb"] = option("", "Order of the color channels.", empty=OWN)
     scale: float = option(
-        0.0, "Factor on the pixel values 0..255, before mean and std.", least=0, empty=OWN
+        0.0, "Factor for the pixel values 0..255, applied before mean and std.", least=0, empty=OWN
     )
     mean: list[float] = option(
         [], "Subtracted from each scaled channel, in the order of `color`.", empty=OWN
@@ -59,27 +59,27 @@ class InputConfig(Section):
     )
     resize: Literal["", "stretch", "letterbox"] = option(
         "",
-        "Whether an image fills the input, or keeps its aspect ratio and is padded.",
+        "Whether an image is stretched to the input, or keeps its aspect ratio and is padded.",
         empty=OWN,
     )
     rounding: Literal["", "nearest", "down", "down_whole", "down_height", "down_twice"] = option(
-        "", "How the sides of a letterboxed image become whole pixels.", empty=OWN
+        "", "How the sides of a letterboxed image are rounded to whole pixels.", empty=OWN
     )
     shrink: Literal["", "linear", "area"] = option(
-        "", "Interpolation of a letterboxed image that gets smaller.", empty=OWN
+        "", "Interpolation for letterboxed images that are made smaller.", empty=OWN
     )
     resample: Literal["", "linear", "bicubic"] = option(
         "", "Filter: OpenCV's linear one, or Pillow's bicubic one.", empty=OWN
     )
     border: int | None = option(
         None,
-        "Pixels by which an image's longer side stays short of the input's longer side.",
+        "Pixels by which an image's longer side stays shorter than the input's longer side.",
         least=0,
         empty=OWN,
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Lists have as many numbers as the input has sides or channels."""
+        """Require as many numbers in a list as the input has sides or channels."""
         for key, length in (("size", 2), ("mean", 3), ("std", 3)):
             found = asdict(self)[key]
             if len(found) not in (0, length):
@@ -88,11 +88,11 @@ class InputConfig(Section):
 
 @dataclass(frozen=True)
 class DataConfig(Section):
-    """Which images, and how they become batches."""
+    """The images, and how they become batches."""
 
     root: str = option(".", "Folder that the paths of `train` and `val` refer to.")
     class_names: list[str] = option(
-        [], "Names that the data set must have, in this order.", empty="whatever it has"
+        [], "Class names that the data set must have, in this order.", empty="whatever it has"
     )
     num_classes: int = option(
         0, "Number of classes that the data set must have.", least=0, empty="as many as it has"
@@ -109,7 +109,7 @@ class DataConfig(Section):
     )
     max_boxes: int = option(
         0,
-        "Padded boxes per image in a batch; boxes beyond that are dropped.",
+        "Boxes per image in a batch, padding included; further boxes are dropped.",
         least=0,
         empty="as many as the data set and the augmentations can give",
     )
@@ -141,19 +141,19 @@ class DataConfig(Section):
         super().__post_init__()
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Steps name their augmentation."""
+        """Require that steps name their augmentation."""
         yield from _unnamed_steps(self.augment)
 
 
 @dataclass(frozen=True)
 class OptimizerConfig(Section):
-    """The optimizer, and how many batches it sums for an update."""
+    """The optimizer, and how many batches are summed for an update."""
 
     name: Literal["sgd", "adam", "adamw"] = option(
         "sgd",
-        "Optimizer; adam adds the weight decay to the gradient, adamw takes it off the weight.",
+        "Optimizer. adam adds weight decay to the gradient, adamw subtracts it from the weight.",
     )
-    lr: float = option(0.01, "Base learning rate, which the warm-up ends with.", least=0)
+    lr: float = option(0.01, "Base learning rate, reached at the end of the warm-up.", least=0)
     lr_per_image: bool = option(
         False, "Multiply `lr` by the global batch size (images per step over all ranks)."
     )
@@ -163,11 +163,11 @@ class OptimizerConfig(Section):
     weight_decay: float = option(0.0, "L2 weight decay per update.", least=0)
     groups: Literal["single", "by_kind"] = option(
         "single",
-        "Whether all parameters decay, or only weights; norm scales and biases then do not.",
+        "Whether all parameters decay, or only weights, without norm scales and biases.",
     )
     clip_norm: float = option(
         0.0,
-        "Largest global norm of the gradient, over all ranks; longer gradients are scaled down.",
+        "Largest global norm of the gradient, over all ranks; larger gradients are scaled down.",
         least=0,
         empty="no clipping",
     )
@@ -175,21 +175,21 @@ class OptimizerConfig(Section):
         1, "Micro batches whose gradients are summed (not averaged) for an update.", least=1
     )
     accumulate_first_alone: bool = option(
-        False, "The first micro batch of a training is an update of its own."
+        False, "Make the first micro batch of a training an update of its own."
     )
     accumulate_within_epoch: bool = option(
-        False, "Drop gradients that the end of an epoch leaves without an update."
+        False, "Drop the gradients of micro batches that are left over at the end of an epoch."
     )
     nominal_batch: int = option(
         0,
-        "Images per update, instead of `accumulate`: as many micro batches are summed as come "
-        "closest, and `weight_decay` is meant for an update of so many images.",
+        "Images per update, instead of `accumulate`: sums the number of micro batches that comes "
+        "closest, and `weight_decay` refers to an update of this many images.",
         least=0,
         empty="off",
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Two betas, and one way to say how many batches make an update."""
+        """Require two betas, and only one of ``accumulate`` and ``nominal_batch``."""
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             yield "betas", f"wanted two numbers from 0 to below 1, got {self.betas}"
         if self.nominal_batch and self.accumulate != 1:
@@ -200,7 +200,7 @@ class OptimizerConfig(Section):
             )
 
 
-# What one cycle, whose warm-up has a form of its own, would have to ignore
+# Settings that one_cycle would ignore, because it has a warm-up of its own
 NOT_ONE_CYCLE = ("warmup_min_steps", "warmup_power", "warmup_bias_lr", "warmup_momentum")
 
 
@@ -209,41 +209,45 @@ class ScheduleConfig(Section):
     """Learning rate, momentum and micro batches over time."""
 
     decay: Literal["constant", "multistep", "step", "cosine", "linear", "one_cycle"] = option(
-        "constant", "Course of the learning rate after the warm-up."
+        "constant", "Curve of the learning rate after the warm-up."
     )
     milestones: list[int] = option(
-        [], "multistep: epochs from which `gamma` counts once more.", least=0
+        [], "multistep: epochs from which on `gamma` applies once more.", least=0
     )
     step_size: int = option(
-        0, "step: iterations after which `gamma` counts once more.", least=0, empty="not set"
+        0, "step: iterations after which `gamma` applies once more.", least=0, empty="not set"
     )
-    gamma: float = option(0.1, "multistep, step: factor on the learning rate.", least=0)
+    gamma: float = option(0.1, "multistep, step: factor for the learning rate.", least=0)
     anneal: Literal["cosine", "linear"] = option(
-        "cosine", "one_cycle: form of the way up and of the way down."
+        "cosine", "one_cycle: shape of the rise and the fall."
     )
     final_ratio: float = option(
-        0.05, "cosine, linear: last learning rate divided by the first.", least=0
+        0.05, "cosine, linear: final learning rate divided by the base learning rate.", least=0
     )
-    flat_epochs: int = option(0, "cosine: last epochs, all at the final learning rate.", least=0)
+    flat_epochs: int = option(
+        0, "cosine: number of last epochs that stay at the final learning rate.", least=0
+    )
     per_epoch: bool = option(
         False, "cosine: one learning rate per epoch, counted from epoch 0, warm-up included."
     )
     one_epoch_late: bool = option(
-        False, "per_epoch: after the warm-up, each epoch takes the rate of the one before."
+        False, "per_epoch: after the warm-up, each epoch uses the learning rate of the one before."
     )
     warmup_epochs: float = option(0.0, "Length of the warm-up, in epochs.", least=0)
     warmup_min_steps: int = option(0, "Shortest warm-up, in iterations.", least=0)
-    warmup_power: float = option(1.0, "Exponent of the way up: 1 is a line, 2 a parabola.", least=0)
+    warmup_power: float = option(
+        1.0, "Exponent of the warm-up: 1 is a line, 2 a parabola.", least=0
+    )
     warmup_bias_lr: float | None = option(
         None,
         "First learning rate of the biases, with `groups: by_kind`.",
         empty="0, as for all other parameters",
     )
     warmup_momentum: float | None = option(
-        None, "First momentum; it grows along the warm-up.", empty="no warm-up of the momentum"
+        None, "Initial momentum; it grows during the warm-up.", empty="no warm-up of the momentum"
     )
     warmup_accumulate: bool = option(
-        False, "Micro batches per update grow from 1 along the warm-up."
+        False, "Micro batches per update grow from 1 during the warm-up."
     )
     drops_lost_in_warmup: bool = option(
         False, "multistep: a milestone inside the warm-up has no effect, as in Yolo-FastestV2."
@@ -252,12 +256,12 @@ class ScheduleConfig(Section):
     def __post_init__(self) -> None:
         for key in ("warmup_bias_lr", "warmup_momentum"):
             value = asdict(self)[key]
-            if value is not None and value < 0:  # how recipes used to say "not set"
+            if value is not None and value < 0:  # older recipes' form of "not set"
                 object.__setattr__(self, key, None)
         super().__post_init__()
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """No key that the decay would ignore."""
+        """Reject settings that the chosen decay would ignore."""
         if self.per_epoch and self.decay != "cosine":
             yield "per_epoch", f"wanted decay cosine, got {self.decay}"
         if self.decay == "step" and self.step_size < 1:
@@ -275,33 +279,33 @@ class ScheduleConfig(Section):
 
 @dataclass(frozen=True)
 class StageConfig(Section):
-    """What changes from an epoch on. What a stage leaves out stays."""
+    """Changes from an epoch on. Settings that a stage leaves out stay as they were."""
 
     from_epoch: int = option(
-        0, "First epoch of the stage; -16 begins 16 epochs before the end, or at epoch 0."
+        0, "First epoch of the stage; -16 means 16 epochs before the end, or epoch 0."
     )
     loss: dict[str, Any] = option({}, "Keywords of the loss that change.")
     augment: list[AugmentStep] | None = option(
-        None, "Augmentations in place of those before.", empty="those before"
+        None, "Augmentations that replace the previous ones.", empty="those before"
     )
     eval_interval: int | None = option(
         None, "Epochs between evaluations.", least=1, empty="as before"
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Steps name their augmentation."""
+        """Require that steps name their augmentation."""
         yield from _unnamed_steps(self.augment or [])
 
 
 @dataclass(frozen=True)
 class DistillConfig(Section):
-    """A second network, trained before, that the loss learns from."""
+    """A trained second network that the loss learns from."""
 
     teacher: str = option("", "Checkpoint of the teacher, which stays frozen.", empty="none")
     recipe: str = option(
         "",
-        "Recipe whose own sections are laid over this one as soon as there is a teacher; a path "
-        "beside the file that names it.",
+        "Recipe whose own sections are laid over this one if there is a teacher; a path "
+        "relative to the file that names it.",
         empty="none",
     )
 
@@ -312,7 +316,7 @@ class TrainConfig(Section):
 
     backend: Literal["", "mindspore", "torch"] = option(
         "",
-        "Framework that trains. The recipe that a run saves names the one it ran on.",
+        "Framework to train with. A run saves the framework it used in its recipe.",
         empty="the one that `--backend` or the environment names, else what is installed",
     )
     epochs: int = option(300, "Passes over the training images.", least=1)
@@ -330,24 +334,27 @@ class TrainConfig(Section):
     )
     multi_scale: list[int] = option(
         [],
-        "Square input sizes to train at in turn, in pixels; the graph compiles once per size.",
+        "Square input sizes to train with in turn, in pixels; the graph is compiled once per size.",
         least=1,
         empty="the input size alone",
     )
-    multi_scale_interval: int = option(10, "Steps between two changes of the size.", least=1)
+    multi_scale_interval: int = option(10, "Steps between changes of the input size.", least=1)
     weight: str = option(
         "",
-        "Checkpoint to start from; tensors that fit are taken, the others start fresh.",
+        "Checkpoint to start from; tensors that fit are loaded, the others are initialized.",
         empty="fresh weights",
     )
     freeze: list[str] = option(
-        [], "Beginnings (`backbone`) or patterns (`*.alpha`) of parameter names that do not train."
+        [],
+        "Prefixes (`backbone`) or patterns (`*.alpha`) of parameters that are not trained.",
     )
-    freeze_bn: bool = option(False, "Batch norms use, and keep, their stored statistics.")
+    freeze_bn: bool = option(
+        False, "Batch norms use their stored statistics and do not update them."
+    )
     sync_bn: bool = option(False, "Batch norms use the statistics of all ranks' batches.")
     ema_decay: float = option(
         0.0,
-        "Decay of the moving average of the weights per update, once it has grown to its value.",
+        "Decay of the moving average of the weights per update, at its full value.",
         least=0,
         most=1,
         empty="no moving average",
@@ -356,24 +363,26 @@ class TrainConfig(Section):
         "exponential",
         "How the decay grows: as 1 - exp(-updates / ema_warmup), or evenly over the training.",
     )
-    ema_warmup: float = option(2000.0, "exponential: updates in which the decay grows to 63 %.")
+    ema_warmup: float = option(
+        2000.0, "exponential: updates until the decay has reached 63 % of its value."
+    )
     amp_level: Literal["O0", "O1", "O2", "O3"] = option(
         "O0",
-        "Mixed precision: O0 none; O1 convolutions in half precision; O2 and O3 maps too. Norms, "
-        "heads, losses and weights stay in float32.",
+        "Mixed precision: O0 none; O1 convolutions in half precision; O2 and O3 feature maps "
+        "too. Norms, heads, losses and weights stay in float32.",
     )
     amp_dtype: Literal["float16", "bfloat16"] = option(
         "float16", "The half precision of `amp_level`; bfloat16 needs no loss scaler."
     )
     channels_last: bool = option(
         False,
-        "PyTorch: maps lie in memory pixel by pixel, which GPUs like in half precision. MindSpore "
-        "chooses by itself.",
+        "PyTorch: store feature maps channels last, which is fast on GPUs in half precision. "
+        "MindSpore chooses the layout by itself.",
     )
     compile: bool = option(
         False,
-        "PyTorch: `torch.compile` the training step, which takes a C++ compiler and minutes. "
-        "MindSpore compiles always.",
+        "PyTorch: `torch.compile` the training step, which needs a C++ compiler and takes minutes. "
+        "MindSpore always compiles.",
     )
     jit_level: Literal["", "O0", "O1", "O2"] = option(
         "",
@@ -395,30 +404,36 @@ class TrainConfig(Section):
         "allow_mix_precision_bf16",
     ] = option(
         "",
-        "MindSpore on Ascend: what the compiler may compute in half precision by itself.",
+        "MindSpore on Ascend: what the compiler may convert to half precision by itself.",
         empty="MindSpore's own choice, must_keep_origin_dtype",
     )
     loss_scaler: Literal["auto", "none", "static", "dynamic"] = option(
         "auto",
-        "Scaling of the loss against underflow in float16; auto is dynamic where `amp_level` "
-        "computes in float16, else none.",
+        "Scaling of the loss against underflow in float16; auto means dynamic if `amp_level` "
+        "uses float16, else none.",
     )
-    loss_scale: float = option(1024.0, "Factor of the loss scaler, or its first one.")
+    loss_scale: float = option(
+        1024.0, "Factor of the loss scaler; for a dynamic one, the initial factor."
+    )
     seed: int = option(0, "Seed of initial weights, order and augmentation.", least=0)
     run_eval: bool = option(True, "Evaluate while training.")
-    eval_interval: int = option(1, "Epochs between evaluations; the last is evaluated.", least=1)
+    eval_interval: int = option(
+        1, "Epochs between evaluations; the last epoch is always evaluated.", least=1
+    )
     best_metric: Literal["AP", "AP50"] = option(
-        "AP", "Metric by which `best.ckpt` is the best epoch."
+        "AP", "Metric that decides which epoch becomes `best.ckpt`."
     )
     save_interval: int = option(
-        1, "Epochs between writing `last.ckpt`; the last is written.", least=1
+        1, "Epochs between writes of `last.ckpt`; the last epoch is always written.", least=1
     )
     checkpoint_format: Literal["ckpt", "safetensors"] = option(
-        "ckpt", "What `last` and `best` are written as."
+        "ckpt", "File format of `last` and `best`."
     )
     log_interval: int = option(10, "Steps between updates of the shown loss.", least=0)
     max_bad_steps: int = option(
-        20, "Steps in a row without a finite gradient before the training gives up.", least=0
+        20,
+        "Consecutive steps without a finite gradient after which the training stops with an error.",
+        least=0,
     )
 
 
@@ -434,28 +449,28 @@ class EvalConfig(Section):
     max_detections: int = option(300, "Most detections per image after NMS.", least=1)
     max_candidates: int = option(30000, "Most boxes per image that enter NMS.", least=1)
     multi_label: bool = option(
-        False, "A prediction may become several detections, one per class above `conf_thres`."
+        False, "Let a prediction become several detections, one per class above `conf_thres`."
     )
-    class_agnostic: bool = option(False, "NMS compares boxes of different classes, too.")
-    clip: bool = option(True, "Cut boxes at the border of the image.")
+    class_agnostic: bool = option(False, "Let NMS suppress boxes of different classes, too.")
+    clip: bool = option(True, "Clip boxes to the image.")
     rectangular: bool = option(
-        False, "Images of like shape share a batch that is as narrow as they allow."
+        False, "Batch images of similar shape together, with as little padding as possible."
     )
     rectangular_pad: float = option(
-        0.5, "Added to each side of such a batch, in units of the stride.", least=0
+        0.5, "Padding added to each side of such a batch, in units of the stride.", least=0
     )
     metrics: list[Literal["darknet", "voc"]] = option(
-        [], "Metrics beside COCO's: AP50 of PASCAL VOC, or Yolo-FastestV2's own."
+        [], "Further metrics besides COCO's: AP50 of PASCAL VOC, or Yolo-FastestV2's own."
     )
     backend: Literal["auto", "faster_coco_eval", "pycocotools"] = option(
         "auto",
-        "Package that computes COCO's metrics, with the same numbers; `auto` is the quicker "
-        "faster_coco_eval where it is installed.",
+        "Package that computes COCO's metrics; all give the same numbers. `auto` is the faster "
+        "faster_coco_eval if it is installed.",
     )
     report_conf: float = option(
-        0.3, "Score from which precision, recall and F1 count detections.", least=0, most=1
+        0.3, "Lowest score of detections that count for precision, recall and F1.", least=0, most=1
     )
-    fold: bool = option(True, "Evaluate the deploy form, with batch norms folded.")
+    fold: bool = option(True, "Evaluate the deploy form, with folded batch norms.")
     dy_thres: float | None = option(
         None,
         "Routed models: images whose easiness is below this take the second exit.",
@@ -467,7 +482,7 @@ class EvalConfig(Section):
 
 @dataclass(frozen=True)
 class Config(Section):
-    """One recipe: everything that a run needs besides the machine."""
+    """One recipe: everything that defines a run except the machine."""
 
     model: ModelConfig = option(ModelConfig(), "Which network.")
     input: InputConfig = option(InputConfig(), "How an image becomes the network's input.")
@@ -476,5 +491,5 @@ class Config(Section):
     eval: EvalConfig = option(EvalConfig(), "Evaluation.")
 
     def to_yaml(self) -> str:
-        """The merged recipe as YAML; reading it gives the same recipe."""
+        """Return the merged recipe as YAML; reading it gives the same recipe."""
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True, width=110)

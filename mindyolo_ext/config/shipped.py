@@ -1,4 +1,4 @@
-"""The recipes that come with the package: where they lie and how a name finds one.
+"""Find the recipes that come with the package, by name.
 
 A wheel holds them as ``mindyolo_ext/configs``; in a clone they lie beside the package.
 """
@@ -18,21 +18,21 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 @functools.cache
 def recipe_folder() -> Path:
-    """The folder of the shipped recipes."""
+    """Return the folder of the shipped recipes."""
     inside = _PACKAGE / "configs"
     return inside if inside.is_dir() else _PACKAGE.parent / "configs"
 
 
 @functools.cache
 def shipped_recipes() -> dict[str, Path]:
-    """Every shipped file by its name, ``yolox/yolox-s``, sorted."""
+    """Return every shipped file by its name, such as ``yolox/yolox-s``, sorted."""
     folder = recipe_folder()
     files = sorted(folder.glob("**/*.yaml"))
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def headline(name: str) -> str:
-    """The first sentence of the comment that a shipped recipe begins with."""
+    """Return the first sentence of a shipped recipe's leading comment."""
     lines = shipped_recipes()[name].read_text(encoding="utf-8").splitlines()
     comment = itertools.takewhile(lambda line: re.match(r"# *\S", line), lines)
     text = " ".join(line.removeprefix("#").strip() for line in comment)
@@ -40,8 +40,8 @@ def headline(name: str) -> str:
 
 
 def find_recipe(text: str | Path) -> Path:
-    """The file that ``text`` means: a path, with or without its suffix, or else the name of a
-    shipped recipe, with or without its folder, its suffix and ``configs/`` before it.
+    """Find the file that ``text`` names: a path with or without its suffix, or else a shipped
+    recipe by its name, with or without folder, suffix and a leading ``configs/``.
 
     Raises: MissingFileError with the closest name; UsageError for a name of several recipes.
     """
@@ -52,11 +52,12 @@ def find_recipe(text: str | Path) -> Path:
 
 
 def find_beside(text: str, namer: Path) -> Path | None:
-    """The file that a recipe names: beside the recipe, or else a shipped one; None without either.
+    """Find the file that a recipe names, beside the recipe or else among the shipped ones; None if
+    there is neither.
 
     Args:
-        text: as in the recipe.
-        namer: the recipe.
+        text: the name as written in the recipe.
+        namer: the recipe that names it.
 
     Raises: UsageError for a name of several shipped recipes.
     """
@@ -73,8 +74,8 @@ def find_parent(text: str, namer: Path) -> Path:
 
 
 def recipe_of_model(model: str, models: Iterable[str]) -> str:
-    """The name of the shipped recipe that trains a model: the one that is called like it, or else
-    the shortest name that begins so.
+    """Return the name of the shipped recipe that trains a model: the one with the model's name, or
+    else the shortest name that starts with it.
 
     Args:
         model: ``yolox_nano`` or ``yolox-nano``.
@@ -86,7 +87,7 @@ def recipe_of_model(model: str, models: Iterable[str]) -> str:
     if _plain(model) not in known:
         near = closest(_plain(model), known)
         hint = f", did you mean {known[near]}?" if near else "; `mindyolo-ext models` lists all"
-        raise UsageError(f"--model {shown(model)}: no model is called so{hint}")
+        raise UsageError(f"--model {shown(model)}: no such model{hint}")
     begin = _plain(model)
     longer = [other for other in known if other.startswith(begin) and other != begin]
     fitting = [
@@ -103,22 +104,22 @@ def recipe_of_model(model: str, models: Iterable[str]) -> str:
 
 
 def _on_disk(path: Path) -> Path | None:
-    """``path``, with a suffix if it needs one, where it is a file."""
+    """Return ``path``, with a suffix if it needs one, if it is a file."""
     places = [path, *(path.with_name(path.name + suffix) for suffix in SUFFIXES if path.name)]
     return next((place for place in places if os.path.isfile(place)), None)
 
 
 def _by_name(text: str, where: str) -> Path | None:
-    """The shipped recipe of a name. Raises: UsageError for a name of several."""
+    """Return the shipped recipe of a name. Raises: UsageError for a name of several."""
     wanted = _plain(text)
     fitting = [name for name in shipped_recipes() if wanted in (_plain(name), _last(name))]
     if len(fitting) > 1:
-        raise UsageError(f"{where}: {' and '.join(fitting)} are called so; write one of these")
+        raise UsageError(f"{where}: fits {' and '.join(fitting)}; write one of these")
     return shipped_recipes()[fitting[0]] if fitting else None
 
 
 def _plain(text: str) -> str:
-    """A name without what may be written in several ways."""
+    """Normalize a name, so that its spellings compare equal."""
     plain = text.replace("\\", "/").lower().replace("_", "-")
     return re.sub(r"^(\./)?(configs/)?|\.ya?ml$", "", plain)
 
@@ -128,10 +129,10 @@ def _last(name: str) -> str:
 
 
 def _hint(text: str) -> str:
-    """What may have been meant, for a message."""
+    """Suggest what may have been meant, for a message."""
     names = list(shipped_recipes())
     near = closest(_plain(text).rpartition("/")[2], map(_last, names))
     if near is None:
-        return "; `mindyolo-ext recipes` lists those that are shipped"
+        return "; `mindyolo-ext recipes` lists the shipped ones"
     meant = next(name for name in names if _last(name) == near)
-    return f", did you mean {meant}? (`mindyolo-ext recipes` lists those that are shipped)"
+    return f", did you mean {meant}? (`mindyolo-ext recipes` lists the shipped ones)"

@@ -69,9 +69,9 @@ def check_boxes(dataset: Dataset, *, evaluated: bool = False) -> list[Problem]:
         way_out = "; train.run_eval=false trains without evaluation" if evaluated else ""
         message = f"wanted at least one box, got none{_why(dataset)}{way_out}"
         return [_fault("no boxes", dataset, message)]
-    labelled = int((dataset.boxes_per_image() > 0).sum()) + counts["lost boxes"]
-    if counts["lost boxes"] > _MANY * labelled:
-        message = f"{counts['lost boxes']} of {labelled} images with labels lost all their boxes"
+    labeled = int((dataset.boxes_per_image() > 0).sum()) + counts["lost boxes"]
+    if counts["lost boxes"] > _MANY * labeled:
+        message = f"{counts['lost boxes']} of {labeled} images with labels lost all their boxes"
         return [_fault("most boxes lost", dataset, message + _units(dataset))]
     if counts["far box"] > _MANY * (boxes + counts["dropped box"]):
         message = f"{counts['far box']} boxes reach far outside their images"

@@ -1,4 +1,4 @@
-"""Whether detections look as if the network numbered its classes otherwise than the data set."""
+"""Detect that a network seems to number its classes differently from the data set."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,15 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 _IOU = 0.5
-_FOUND = 0.8  # share of the objects that another numbering has to explain
-_RIGHT = 0.1  # most of them that may have the right class as it is
+_FOUND = 0.8  # lowest share of the objects that another numbering must explain
+_RIGHT = 0.1  # highest share that may have the right class as it is
 
 
 def exchanged_classes(
     detections: Sequence[np.ndarray], truth: Sequence[np.ndarray], num_classes: int
 ) -> dict[int, int]:
-    """Label of the data set -> label that the network gives these objects, for the classes that
-    another numbering would set right; empty if the numbering is plausible.
+    """Map labels of the data set to the labels that the network gives these objects, for classes
+    that another numbering would correct; empty if the numbering is plausible.
 
     Only clear cases count: the network finds most objects, nearly all under a wrong class, and one
     permutation of the classes makes them right.
@@ -43,7 +43,7 @@ def exchanged_classes(
 
 
 def _overlaps(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU (N,) of one box with others (N, 4), xyxy."""
+    """Compute the IoU (N,) of one box with others (N, 4), xyxy."""
     sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     common = np.clip(sides, 0, None).prod(axis=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()

@@ -1,5 +1,5 @@
-"""Runs pycocotools or faster-coco-eval a few categories at a time, so that the dictionaries that
-both work on, and what pycocotools keeps of each image, never exist for all detections at once.
+"""Run pycocotools or faster-coco-eval for a few categories at a time, so that the dictionaries that
+both need, and the per-image results of pycocotools, never exist for all detections at once.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ _TOGETHER = 50_000  # detections in dictionaries at a time, if no category has m
 
 
 def chosen_backend(backend: str) -> str:
-    """The package that computes COCO's metrics: ``auto`` is faster-coco-eval where it is installed.
+    """Return the package that computes COCO's metrics: ``auto`` is faster-coco-eval if it is
+    installed.
 
     Raises: UsageError for a name not in ``BACKENDS``, DeviceError if it is not installed.
     """
@@ -43,7 +44,7 @@ def chosen_backend(backend: str) -> str:
 
 
 def check_backend(backend: str) -> None:
-    """Make sure that a program for COCO's metrics is there, and say so if it is not the usual one.
+    """Check that a package for COCO's metrics is installed, and log if it is not the usual one.
 
     Raises: as ``chosen_backend``.
     """
@@ -59,7 +60,7 @@ def _is_installed(package: str) -> bool:
 
 
 def run(backend: str, truth: Truth, found: Found) -> Any:
-    """The backend's own evaluation of all categories, accumulated and summarized.
+    """Run the backend's own evaluation of all categories, accumulated and summarized.
 
     Args:
         backend: from ``chosen_backend``.
@@ -86,7 +87,7 @@ def run(backend: str, truth: Truth, found: Found) -> Any:
 
 
 def _pieces(truth: Truth, found: Found) -> Iterator[range]:
-    """Ranges of category positions, each with few detections or of one category."""
+    """Yield ranges of category positions, each with few detections or of one category."""
     counts = np.bincount(found.category, minlength=len(truth.category_ids)).tolist()
     begin = total = 0
     for position, count in enumerate(counts):
@@ -98,7 +99,7 @@ def _pieces(truth: Truth, found: Found) -> Iterator[range]:
 
 
 def _evaluation(backend: str, truth: Truth, found: Found, categories: range) -> Any:
-    """The backend's evaluation of some categories, on the images where they occur."""
+    """Evaluate some categories on the images where they occur."""
     boxes = _entries(truth, categories, truth.category_ids, area=truth.area, iscrowd=truth.crowd)
     area = found.xywh[:, 2] * found.xywh[:, 3]
     no_crowd = np.zeros(len(area), bool)
@@ -118,15 +119,15 @@ def _evaluation(backend: str, truth: Truth, found: Found, categories: range) -> 
         *(_index(faster_coco_eval.COCO(), sections, one) for one in (boxes, records)),
         "bbox",
         print_function=print,
-        extra_calc=False,  # matches, which it writes into the dictionaries
+        extra_calc=False,  # no matches, which it would write into the dictionaries
     )
 
 
 def _entries(
     columns: Truth | Found, categories: range, category_ids: list[int], **values: np.ndarray
 ) -> list[dict]:
-    """Dictionaries of the boxes of some categories. Images and boxes are numbered from 1: both
-    programs take 0 for "no match".
+    """Build the dictionaries of the boxes of some categories. Images and boxes are numbered from 1,
+    because 0 means "no match" to both programs.
 
     Args:
         values: further columns by name.

@@ -1,4 +1,4 @@
-"""COCO's box metrics, and the files of detections in COCO's format. No framework."""
+"""COCO's box metrics, and files of detections in COCO's format. Loads no framework."""
 
 import json
 import math
@@ -57,21 +57,21 @@ class CocoClass:
 
 @dataclass(frozen=True)
 class CocoResult:
-    """What the COCO evaluation found.
+    """Results of COCO's evaluation.
 
     Args:
         stats: the twelve numbers by the names ``STAT_NAMES``, 0..1; -1, as in COCO, where the
             ground truth has no box of that size.
         per_class: by rising category id.
-        num_images, num_detections, num_ground_truth: what was counted; crowd regions are not in the
-            last.
+        num_images, num_detections, num_ground_truth: what was counted, ground truth without crowd
+            regions.
         recall: recall levels of the curves, (R,).
         precision50: precision at IoU 0.5 at those levels per category of ``per_class``, (R, K); -1
             without ground truth.
         scores50, hits50: per category the scores of its detections, falling, and whether each is a
             true positive at IoU 0.5; detections that COCO ignores (on crowd regions, beyond 100 per
             image) are left out.
-        matches: which detection finds which object at IoU 0.5.
+        matches: which detection matches which object at IoU 0.5.
     """
 
     stats: dict[str, float]
@@ -96,7 +96,7 @@ class CocoResult:
         return self.stats["AP50"]
 
     def table(self) -> str:
-        """The twelve numbers, in percent, as text."""
+        """Format the twelve numbers, in percent, as text."""
         head = (
             f"{self.num_images} images, {self.num_ground_truth} boxes, "
             f"{self.num_detections} detections"
@@ -107,7 +107,7 @@ class CocoResult:
         )
 
     def class_table(self) -> str:
-        """AP, AP50, and precision, recall and F1 at the class's best confidence, as text."""
+        """Format AP, AP50, and precision, recall and F1 at each class's best confidence as text."""
         rows = [
             [
                 c.name,
@@ -127,7 +127,7 @@ class CocoResult:
 
 
 def _percent(value: float) -> str:
-    """0.1234 -> 12.34, and a dash for a number that does not exist."""
+    """Format 0.1234 as 12.34, and a missing number as a dash."""
     return "-" if math.isnan(value) or value < 0 else f"{100 * value:.2f}"
 
 
@@ -138,15 +138,14 @@ def evaluate_coco(
     image_ids: Sequence[int | str] | None = None,
     backend: str = "auto",
 ) -> CocoResult:
-    """The COCO box metrics of detections.
+    """Compute COCO's box metrics of detections.
 
     Args:
         ground_truth: a data set in COCO's format, or the path of its JSON file. Ids of images may
             be numbers or texts; a missing ``iscrowd`` means 0, a missing ``area`` that of the box.
-        detections: ``CocoRecords``, whose arrays are used as they are, or records with
-            ``image_id``, ``category_id``, ``bbox`` (x, y, width, height in photo pixels) and
-            ``score``.
-        image_ids: count these images only; None counts all of the ground truth.
+        detections: ``CocoRecords``, whose arrays are used directly, or records with ``image_id``,
+            ``category_id``, ``bbox`` (x, y, width, height in photo pixels) and ``score``.
+        image_ids: evaluate these images only; None means all of the ground truth.
         backend: one of ``coco_backends.BACKENDS``. All give the same numbers.
 
     Raises:
@@ -164,7 +163,7 @@ def evaluate_coco(
 
 
 def _read_ground_truth(ground_truth: dict | str | Path) -> dict:
-    """The data set as a dictionary with the three sections of COCO's format."""
+    """Return the data set as a dictionary with the three sections of COCO's format."""
     where = "evaluate_coco: ground truth"
     if not isinstance(ground_truth, dict):
         where = str(ground_truth)
@@ -178,7 +177,7 @@ def _read_ground_truth(ground_truth: dict | str | Path) -> dict:
 
 
 def _read_json(path: str | Path) -> Any:
-    """The content of a JSON file. Raises: MissingFileError; DataError if it is not JSON."""
+    """Read a JSON file. Raises: MissingFileError; DataError if it is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -188,7 +187,7 @@ def _read_json(path: str | Path) -> Any:
 
 
 def _result(evaluation: Any, matches: Matches) -> CocoResult:
-    """The numbers of an accumulated evaluation by name, with the matches."""
+    """Collect the numbers of an accumulated evaluation, with the matches."""
     truth, found = matches.truth, matches.found
     kinds = len(truth.category_ids)
     boxes = np.bincount(truth.category[~truth.crowd & (truth.category >= 0)], minlength=kinds)
@@ -226,7 +225,7 @@ def _class(
     precision: np.ndarray,
     scores_hits: tuple[np.ndarray, np.ndarray],
 ) -> CocoClass:
-    """The scores of a category from its precision (IoU, R)."""
+    """Compute the scores of a category from its precision (IoU, R)."""
     has_truth = (precision > -1).any()
     best = best_point(*scores_hits, boxes if has_truth else 0)
     return CocoClass(
@@ -244,7 +243,7 @@ def _class(
 
 
 def write_detections(path: str | Path, detections: Iterable[dict]) -> None:
-    """Writes records in the COCO results format; the file appears whole or not at all.
+    """Write records in the COCO results format; the file appears complete or not at all.
 
     Raises: ValueError for a number that JSON cannot hold (NaN, infinity), WriteError if the
         disk refuses.
@@ -253,7 +252,7 @@ def write_detections(path: str | Path, detections: Iterable[dict]) -> None:
 
 
 def read_detections(path: str | Path) -> list[dict]:
-    """The records of a file in the COCO results format.
+    """Read records from a file in the COCO results format.
 
     Raises: MissingFileError; DataError if the file is not a list of such records.
     """

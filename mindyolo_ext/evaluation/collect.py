@@ -1,5 +1,5 @@
-"""Carries detections from the frame of the network to those of photos and of COCO files. NumPy
-only.
+"""Convert detections from the network's coordinates to those of photos and of COCO files. Uses
+NumPy only.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from mindyolo_ext.input_spec import Placement
 def detections_to_photo(
     detections: np.ndarray, placement: Placement, *, clip: bool = True
 ) -> np.ndarray:
-    """Detections in photo pixels.
+    """Convert detections to photo pixels.
 
     Args:
         detections: from ``nms``, pixels of the network input.
@@ -31,7 +31,7 @@ def detections_to_photo(
 def coco_records(
     detections: np.ndarray, image_id: int | str, category_ids: Sequence[int]
 ) -> list[dict]:
-    """Detections of one photo as records of the COCO results format.
+    """Convert detections of one photo to records of the COCO results format.
 
     Args:
         detections: photo pixels.
@@ -56,8 +56,8 @@ def coco_records(
 
 
 class CocoRecords:
-    """Detections of many photos as records of the COCO results format, which are made while they
-    are looked at: the arrays take 24 bytes each, the records several hundred.
+    """Detections of many photos as records of the COCO results format. Records are created during
+    iteration, because an array row takes 24 bytes and a record several hundred.
 
     Args:
         detections: per photo (N, 6) as in ``coco_records``.
@@ -82,7 +82,8 @@ class CocoRecords:
             yield from coco_records(found, image_id, self.category_ids)
 
     def stacked(self) -> tuple[np.ndarray, np.ndarray]:
-        """How many detections each photo has (photos,), and those of all in one array (N, 6).
+        """Return the number of detections of each photo (photos,), and all of them in one array (N,
+        6).
 
         Raises: ValueError for another shape or a class without category.
         """
@@ -102,7 +103,7 @@ class CocoRecords:
 
 
 def checked_detections(detections: np.ndarray) -> np.ndarray:
-    """The array as float32 (N, 6). Raises: ValueError for another shape."""
+    """Return the array as float32 (N, 6). Raises: ValueError for another shape."""
     detections = np.asarray(detections, np.float32)
     if detections.ndim != 2 or detections.shape[1] != 6:
         raise ValueError(

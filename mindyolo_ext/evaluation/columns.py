@@ -1,5 +1,5 @@
 """Ground truth and detections of a data set as columns: a few arrays instead of a dictionary per
-box. NumPy only.
+box. Uses NumPy only.
 """
 
 import math
@@ -13,20 +13,20 @@ from mindyolo_ext.errors import DataError, UsageError
 from mindyolo_ext.evaluation.collect import CocoRecords
 
 RECORD_KEYS = ("image_id", "category_id", "bbox", "score")
-_CHUNK = 65536  # records that wait as Python's numbers until they become an array
+_CHUNK = 65536  # records that are collected as Python numbers before they become an array
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Objects of the images that count.
+    """Objects of the evaluated images.
 
     Args:
         image_ids: ids of these images, rising.
         category_ids, names: the categories by rising id.
         image, category: (m,) positions in ``image_ids`` and ``category_ids``.
         xywh: (m, 4) float64 x, y, width, height in photo pixels.
-        area: (m,) float64, what COCO calls the object's area.
-        crowd: (m,) bool, regions that detections may lie on.
+        area: (m,) float64, the object's area as COCO defines it.
+        crowd: (m,) bool, whether it is a crowd region, on which detections are ignored.
     """
 
     image_ids: list
@@ -56,11 +56,11 @@ class Found:
 
 
 def truth_columns(truth: Mapping[str, Any], image_ids: Sequence[int | str] | None) -> Truth:
-    """The annotations of a data set in COCO's format.
+    """Read the annotations of a data set in COCO's format.
 
     Args:
         truth: with the sections images, annotations and categories.
-        image_ids: count these images only; None counts all.
+        image_ids: use these images only; None means all.
 
     Raises: UsageError for ``image_ids`` that the data set does not have.
     """
@@ -89,13 +89,13 @@ def truth_columns(truth: Mapping[str, Any], image_ids: Sequence[int | str] | Non
 def found_columns(
     detections: CocoRecords | Iterable[Mapping[str, Any]], truth: Truth, known_images: Iterable
 ) -> Found:
-    """The detections on the images of ``truth``.
+    """Read the detections on the images of ``truth``.
 
     Args:
         detections: arrays, or records of the COCO results format.
-        known_images: ids of all images of the ground truth, also of those that do not count.
+        known_images: ids of all images of the ground truth, including those that are not evaluated.
 
-    Raises: DataError for a wrong record, on whatever image.
+    Raises: DataError for an invalid record, on any image.
     """
     if isinstance(detections, CocoRecords):
         return _from_arrays(detections, truth, set(known_images))
@@ -103,7 +103,7 @@ def found_columns(
 
 
 def _from_arrays(detections: CocoRecords, truth: Truth, known: set) -> Found:
-    """Columns from the arrays (N, 6) of each photo."""
+    """Build columns from the arrays (N, 6) of each photo."""
     image_of, category_of = _positions(truth.image_ids), _positions(truth.category_ids)
     for image_id in detections.image_ids:
         _check_known("evaluate_coco", "image_id", image_id, known)
@@ -127,7 +127,7 @@ def _from_arrays(detections: CocoRecords, truth: Truth, known: set) -> Found:
 
 
 def _from_records(detections: Iterable[Mapping[str, Any]], truth: Truth, known: set) -> Found:
-    """Columns from records, which are looked at once and need not be in memory together."""
+    """Build columns from records, which are read once and need not fit into memory."""
     image_of, category_of = _positions(truth.image_ids), _positions(truth.category_ids)
     chunks: list[np.ndarray] = [np.zeros((0, 7))]
     waiting: list[list[float]] = []
@@ -147,7 +147,7 @@ def _from_records(detections: Iterable[Mapping[str, Any]], truth: Truth, known: 
 def _checked_numbers(
     number: int, record: Mapping[str, Any], known: set, category_of: Mapping
 ) -> tuple[list[float], float]:
-    """Box and score of a record. Raises: DataError for a wrong one."""
+    """Return box and score of a record. Raises: DataError for an invalid one."""
     where = f"evaluate_coco: detection {number}"
     missing = [key for key in RECORD_KEYS if key not in record]
     if missing:
@@ -177,5 +177,5 @@ def _positions(values: Sequence) -> dict:
 
 
 def some(values: Iterable) -> list:
-    """A few of the values, for an error."""
+    """List a few of the values, for an error message."""
     return sorted(values, key=str)[:5]

@@ -1,15 +1,17 @@
-"""Precision, recall and F1 at IoU 0.5 over the confidence threshold. NumPy only."""
+"""Precision, recall and F1 at IoU 0.5 over the confidence threshold. Uses NumPy only."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-GRID = np.arange(1000) / 1000  # thresholds that a user can type as they are printed
+GRID = (
+    np.arange(1000) / 1000
+)  # thresholds with three digits, so that a user can type what is printed
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a class reaches if only detections above ``confidence`` count; NaN without any."""
+    """Scores of a class if only detections above ``confidence`` count; NaN without any."""
 
     confidence: float
     precision: float
@@ -20,11 +22,11 @@ class OperatingPoint:
 def curves(
     scores: np.ndarray, hits: np.ndarray, objects: int, thresholds: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 of a class over thresholds.
+    """Compute precision, recall and F1 of a class over thresholds.
 
     Args:
-        scores, hits: of its detections by falling score, and whether each is a true positive.
-        objects: how many there are to find.
+        scores, hits: scores of its detections, falling, and whether each is a true positive.
+        objects: number of objects of the class.
         thresholds: a detection counts if its score is strictly greater.
 
     Shape: scores (N,), hits (N,), thresholds (T,) -> three arrays (T,); precision is NaN where no
@@ -39,7 +41,7 @@ def curves(
 
 
 def best_point(scores: np.ndarray, hits: np.ndarray, objects: int) -> OperatingPoint:
-    """The lowest of the thresholds 0, 0.001 ... 0.999 with the highest F1 of a class."""
+    """Find the lowest of the thresholds 0, 0.001 ... 0.999 with the highest F1 of a class."""
     precision, recall, f1 = curves(scores, hits, objects, GRID)
     if not objects or not len(scores):
         return OperatingPoint(

@@ -1,4 +1,6 @@
-"""The confusion matrix of an evaluation, by supervision (an optional package). No framework."""
+"""Compute the confusion matrix of an evaluation with supervision, an optional package. Loads no
+framework.
+"""
 
 import importlib.util
 
@@ -14,10 +16,10 @@ def has_supervision() -> bool:
 
 
 def confusion_matrix(matches: Matches, confidence: float) -> np.ndarray:
-    """How often each class was taken for each other one.
+    """Count how often each class was confused with each other one.
 
-    Detections of at least ``confidence`` and objects whose IoU is above 0.5 belong together, those
-    of one class first. Crowd regions, and detections that COCO ignores, are left out.
+    Detections with a score of at least ``confidence`` are paired with objects if their IoU is above
+    0.5, pairs of the same class first. Crowd regions and detections that COCO ignores are left out.
 
     Shape: (K + 1, K + 1) int64; rows are the true classes, columns the detected ones, in both the
         last is background.
@@ -51,6 +53,6 @@ def _corners(xywh: np.ndarray) -> np.ndarray:
 
 
 def _by_image(rows: np.ndarray, image: np.ndarray, count: int) -> list[np.ndarray]:
-    """The rows of each image."""
+    """Split the rows by image."""
     order = np.argsort(image, kind="stable")
     return np.split(rows[order], np.searchsorted(image[order], np.arange(1, count)))

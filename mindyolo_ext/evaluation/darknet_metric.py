@@ -1,8 +1,8 @@
-"""The accuracy measure of Yolo-FastestV2, under which its 24.1 % were published. NumPy only.
+"""Yolo-FastestV2's own metric, by which its 24.1 % were published. Uses NumPy only.
 
-It is kinder than PASCAL VOC's: a detection is matched with the best overlapping label whatever that
-label's class, as long as its own class occurs somewhere in the image. Use it to compare with
-numbers of that project only.
+It is more lenient than PASCAL VOC's: a detection is matched with the label that overlaps it most,
+whatever that label's class, as long as its own class occurs somewhere in the image. Use it only to
+compare with numbers of that project.
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,11 @@ class DarknetClass:
 
 @dataclass(frozen=True)
 class DarknetResult:
-    """Means over the classes that occur in the labels (0 if none), and what they are made of.
+    """Means over the classes that occur in the labels (0 if there are none), and their components.
 
     Args:
-        precision, recall, f1: at the last detection of each class, that is for all detections
-            handed in.
+        precision, recall, f1: at the last detection of each class, that is, for all given
+            detections.
         ap: area under the precision-recall curve.
         per_class: by rising class index.
         true_positives: per image a bool (N,) in the order of its detections.
@@ -48,7 +48,7 @@ class DarknetResult:
     true_positives: list[np.ndarray] = field(repr=False)
 
     def table(self, class_names: Sequence[str] | None = None) -> str:
-        """The scores in percent per class and on average, as text."""
+        """Format the scores in percent, per class and on average, as text."""
         rows = [
             [class_names[c.label] if class_names else str(c.label), c.num_targets, c.num_detections]
             + [100 * v for v in (c.precision, c.recall, c.ap, c.f1)]
@@ -73,12 +73,12 @@ class DarknetResult:
 def evaluate_darknet(
     detections: Sequence[np.ndarray], targets: Sequence[np.ndarray], *, iou_thres: float = 0.5
 ) -> DarknetResult:
-    """Mean precision, recall, AP and F1 of a set of images by the rules of Yolo-FastestV2.
+    """Compute mean precision, recall, AP and F1 of a set of images by the rules of Yolo-FastestV2.
 
     Args:
         detections: per image, x1, y1, x2, y2, score, class; by falling score as ``nms`` gives them.
         targets: per image, class, x1, y1, x2, y2 in the same frame.
-        iou_thres: least IoU of a true positive.
+        iou_thres: lowest IoU of a true positive.
 
     Shape: B arrays (N, 6), B arrays (n, 5).
     Raises: ValueError for other shapes or different numbers of images.
@@ -118,7 +118,7 @@ def _checked_targets(targets: np.ndarray) -> np.ndarray:
 
 
 def _true_positives(detections: np.ndarray, targets: np.ndarray, iou_thres: float) -> np.ndarray:
-    """Whether each detection (N, 6) of an image finds a target (n, 5) of its own: bool (N,)."""
+    """Decide whether each detection (N, 6) of an image matches a free target (n, 5): bool (N,)."""
     hits = np.zeros(len(detections), bool)
     if not len(detections) or not len(targets):
         return hits

@@ -1,4 +1,4 @@
-"""Which kinds of errors cost how much AP50: the kinds of TIDE. NumPy only."""
+"""How much AP50 each kind of error costs, by TIDE's definitions. Uses NumPy only."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _RECALL = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Bucket:
-    """Objects of one size or shape: how many, how many are found, the errors about them."""
+    """Objects of one size or shape: their number, how many are found, and the errors about them."""
 
     name: str
     objects: int
@@ -32,12 +32,12 @@ class Breakdown:
     """Errors of an evaluation at IoU 0.5.
 
     Args:
-        ap50: without any change.
-        gains: what AP50 would gain if all errors of a kind were mended, each kind alone: those of
-            ``KINDS``, ``missed``, and all false positives and all false negatives.
-        confidence: errors above it are counted; where the mean F1 of the classes is highest.
+        ap50: AP50 with all errors.
+        gains: what AP50 would gain if all errors of one kind were fixed: for each of ``KINDS``,
+            ``missed``, all false positives, and all false negatives.
+        confidence: the threshold with the highest mean F1; errors above it are counted.
         counts: errors by kind.
-        buckets: the same by size and shape of the object, of the detection if it is on background.
+        buckets: counts by size and shape of the object, or of the detection if it is on background.
     """
 
     ap50: float
@@ -47,7 +47,7 @@ class Breakdown:
     buckets: list[Bucket] = field(repr=False)
 
     def table(self) -> str:
-        """Both tables as text."""
+        """Format both tables as text."""
         kinds = [
             [name, str(self.counts[name]), f"{100 * self.gains[name]:.2f}"]
             for name in (*KINDS, "missed")
@@ -71,8 +71,8 @@ class Breakdown:
 
 @dataclass(frozen=True)
 class _Errors:
-    """Of each detection (n,) its kind, -1 for none, and the object it is about, -1 for none; of
-    each object (m,) whether it is found, and whether it is missed with no error about it.
+    """For each detection (n,): its kind of error and the object concerned, -1 for none. For each
+    object (m,): whether it is found, and whether it is missed without any error about it.
     """
 
     kind: np.ndarray
@@ -82,7 +82,7 @@ class _Errors:
 
 
 def break_down(matches: Matches) -> Breakdown:
-    """The errors of an evaluation.
+    """Classify the errors of an evaluation.
 
     A false positive is a localization error if it overlaps an object of its class by 0.1 to 0.5;
     else a classification error if it overlaps one of another class by 0.5; else a duplicate if it
@@ -90,10 +90,10 @@ def break_down(matches: Matches) -> Breakdown:
     nothing by 0.1; else both. An object is missed if no detection finds it and no localization or
     classification error is about it.
 
-    Source: TIDE, arXiv:2008.08115. Mended, the best error of the first two kinds about a free
-        object becomes a hit and the others vanish, as do all of the other kinds; missed objects are
-        no longer asked for. Unlike the original: a class whose objects are all missed leaves the
-        mean instead of counting as 0, and COCO's 100 detections per image are counted by class.
+    Source: TIDE, arXiv:2008.08115. Fixing errors of the first two kinds turns the best one about a
+        free object into a hit and removes the others; errors of other kinds are removed, and so are
+        missed objects. Unlike the original: a class whose objects are all missed leaves the mean
+        instead of counting as 0, and COCO's 100 detections per image are counted by class.
     """
     errors = _classified(matches, -math.inf)
     before = _ap50(matches, matches.found.category, matches.hit, matches.counted)
@@ -106,7 +106,7 @@ def break_down(matches: Matches) -> Breakdown:
 
 
 def best_confidence(matches: Matches) -> float:
-    """The lowest of the thresholds 0, 0.001 ... 0.999 with the highest F1, averaged over the
+    """Find the lowest of the thresholds 0, 0.001 ... 0.999 with the highest F1, averaged over the
     classes that have objects.
     """
     objects, hit = _objects(matches), matches.hit
@@ -121,14 +121,14 @@ def best_confidence(matches: Matches) -> float:
 
 
 def _objects(matches: Matches) -> np.ndarray:
-    """(K,) objects of each category that count."""
+    """Count the evaluated objects of each category, (K,)."""
     truth = matches.truth
     kept = truth.category[~truth.crowd & (truth.category >= 0)]
     return np.bincount(kept, minlength=len(truth.category_ids))
 
 
 def _classified(matches: Matches, above: float) -> _Errors:
-    """The kinds of all errors with a score above ``above``."""
+    """Classify all errors with a score above ``above``."""
     truth, shown = matches.truth, matches.found.score > above
     count = len(shown)
     wrong = shown & matches.counted & (matches.partner < 0)
@@ -158,7 +158,7 @@ def _classified(matches: Matches, above: float) -> _Errors:
 
 
 def _best(pairs: Pairs, chosen: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of each of ``count`` detections the largest IoU, 0 for none, and the object, -1 for none."""
+    """Find the largest IoU of each of ``count`` detections and its object; 0 and -1 for none."""
     rows = np.flatnonzero(chosen)
     rows = rows[np.lexsort((pairs.truth[rows], -pairs.iou[rows], pairs.found[rows]))]
     detections, first = np.unique(pairs.found[rows], return_index=True)
@@ -168,7 +168,7 @@ def _best(pairs: Pairs, chosen: np.ndarray, count: int) -> tuple[np.ndarray, np.
 
 
 def _mended(matches: Matches, errors: _Errors) -> Iterator[tuple[str, float]]:
-    """AP50 with each kind of error mended."""
+    """Compute AP50 with each kind of error fixed."""
     truth, category, hit = matches.truth, matches.found.category, matches.hit
     for kind, name in enumerate(KINDS):
         mine = errors.kind == kind
@@ -193,8 +193,8 @@ def _ap50(
     kept: np.ndarray,
     without: np.ndarray | None = None,
 ) -> float:
-    """COCO's AP at IoU 0.5 with other classes (n,), hits (n,) and detections (n,), and ``without``
-    some objects (m,); NaN if none is left.
+    """Compute COCO's AP at IoU 0.5 with changed classes (n,), hits (n,) and detections (n,), and
+    ``without`` some objects (m,); NaN if none is left.
     """
     objects = _objects(matches)
     if without is not None:
@@ -213,7 +213,7 @@ def _ap50(
 
 
 def _buckets(matches: Matches, errors: _Errors) -> Iterator[Bucket]:
-    """The errors by size and shape."""
+    """Count the errors by size and shape."""
     truth, found = matches.truth, matches.found
     objects = ~truth.crowd & (truth.category >= 0)
     of_objects = _memberships(truth.xywh, truth.area)
@@ -228,7 +228,7 @@ def _buckets(matches: Matches, errors: _Errors) -> Iterator[Bucket]:
 
 
 def _memberships(xywh: np.ndarray, area: np.ndarray) -> dict[str, np.ndarray]:
-    """Which boxes (N, 4) are of each size and each shape."""
+    """Determine which boxes (N, 4) belong to each size and shape."""
     width, height = xywh[:, 2], xywh[:, 3]
     small, large = area < _SMALL, area >= _LARGE
     wide, tall = width > _LONG * height, height > _LONG * width

@@ -1,5 +1,5 @@
-"""Which detection finds which object, by COCO's rule at one IoU, and what overlaps what. NumPy and
-pycocotools.
+"""Match detections with objects by COCO's rule at one IoU, and find overlapping pairs. Uses NumPy
+and pycocotools.
 """
 
 from dataclasses import dataclass, field
@@ -10,19 +10,19 @@ from pycocotools import mask
 from mindyolo_ext.evaluation.columns import Found, Truth
 
 MATCH_IOU = 0.5
-_LEAST_IOU = 0.1  # below it two boxes have nothing to do with each other
-_MOST = 100  # detections of a category that COCO looks at in an image
-_LARGEST = 1e10  # pixels; COCO's "all sizes" end there
+_LEAST_IOU = 0.1  # pairs below it are not considered
+_MOST = 100  # detections of a category that COCO evaluates per image
+_LARGEST = 1e10  # pixels; the limit of COCO's "all sizes"
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Detections and objects of the same image, of whatever category, that overlap.
+    """Overlapping detections and objects of the same image, of any categories.
 
     Args:
-        found, truth: (p,) rows of the two.
-        iou: (p,) at least 0.1; with a crowd region the share of the detection that lies on it.
-        same: (p,) whether both are of one category.
+        found, truth: (p,) row of the detection and of the object.
+        iou: (p,) at least 0.1; for a crowd region, the share of the detection that lies on it.
+        same: (p,) whether both have the same category.
     """
 
     found: np.ndarray
@@ -36,9 +36,9 @@ class Matches:
     """Ground truth and detections with COCO's matches at IoU 0.5, objects of all sizes.
 
     Args:
-        partner: (n,) the object that each detection finds, -1 for none.
+        partner: (n,) the object that each detection matches, -1 for none.
         counted: (n,) whether COCO counts the detection: not on a crowd region, not beyond 100 of
-            its category in its image, and of an area in 0..1e10 unless it finds something.
+            its category in its image, and with an area in 0..1e10 unless it matches an object.
         order: (n,) rows of the detections by falling score, those of equal score by image.
     """
 
@@ -51,20 +51,20 @@ class Matches:
 
     @property
     def hit(self) -> np.ndarray:
-        """(n,) whether each detection finds an object that counts."""
+        """(n,) whether each detection matches an object that counts."""
         return self.counted & (self.partner >= 0)
 
     def of_category(self, position: int) -> np.ndarray:
-        """Rows of the counted detections of a category, by falling score."""
+        """Return the rows of the counted detections of a category, by falling score."""
         rows = self.order[self.found.category[self.order] == position]
         return rows[self.counted[rows]]
 
 
 def match(truth: Truth, found: Found) -> Matches:
-    """COCO's matches at IoU 0.5.
+    """Compute COCO's matches at IoU 0.5.
 
-    Detections choose by falling score, each the free object of its category that it overlaps most,
-    or else a crowd region. Equal scores keep their order.
+    By falling score, each detection takes the free object of its category that it overlaps most, or
+    else a crowd region. Equal scores keep their order.
 
     Source: pycocotools ``cocoeval.py`` ``evaluateImg``; ``mask.iou`` is its own.
     """
@@ -89,7 +89,9 @@ def match(truth: Truth, found: Found) -> Matches:
 
 
 def _chosen(pairs: Pairs, rows: np.ndarray, crowd: np.ndarray, count: int) -> np.ndarray:
-    """The object of each of ``count`` detections, from the pairs in the order of choice."""
+    """Assign an object to each of ``count`` detections, from the pairs in the order of
+    preference.
+    """
     partner, taken = [-1] * count, [False] * len(crowd)
     is_crowd = crowd.tolist()
     for detection, target in zip(pairs.found[rows].tolist(), pairs.truth[rows].tolist()):
@@ -100,7 +102,7 @@ def _chosen(pairs: Pairs, rows: np.ndarray, crowd: np.ndarray, count: int) -> np
 
 
 def _ranks(found: Found, order: np.ndarray) -> np.ndarray:
-    """(n,) how many better detections of its category each has in its image."""
+    """Count, for each detection, the better ones of its category in its image, (n,)."""
     group = found.image * (int(found.category.max(initial=0)) + 1) + found.category
     rows = order[np.argsort(group[order], kind="stable")]
     groups = group[rows]
@@ -112,7 +114,7 @@ def _ranks(found: Found, order: np.ndarray) -> np.ndarray:
 
 
 def overlaps(truth: Truth, found: Found) -> Pairs:
-    """All pairs of a detection and an object of one image with an IoU of at least 0.1."""
+    """Find all pairs of a detection and an object of one image with an IoU of at least 0.1."""
     images = len(truth.image_ids)
     truth_rows, truth_ends = _by_image(truth.image, images)
     found_rows, found_ends = _by_image(found.image, images)
@@ -131,6 +133,6 @@ def overlaps(truth: Truth, found: Found) -> Pairs:
 
 
 def _by_image(image: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows in the order of their images, and where each image's begin (images + 1,)."""
+    """Sort rows by image, and return where each image's rows begin (images + 1,)."""
     rows = np.argsort(image, kind="stable")
     return rows, np.searchsorted(image[rows], np.arange(images + 1))

@@ -1,5 +1,5 @@
-"""Non-maximum suppression on NumPy arrays, with the result of the plain greedy rule and a
-fraction of its time.
+"""Non-maximum suppression on NumPy arrays: the result of the plain greedy rule in a fraction of its
+time.
 """
 
 from dataclasses import dataclass
@@ -8,21 +8,20 @@ import numpy as np
 
 from mindyolo_ext.errors import UsageError
 
-_BLOCK = 256  # candidates decided at once; fewer cost calls, more cost pairs that never matter
+_BLOCK = 256  # candidates per block; smaller ones need more calls, larger ones more pairs
 
 
 @dataclass(frozen=True)
 class NMSOptions:
-    """How overlapping boxes are thinned out, the last argument of ``nms`` and ``batched_nms``.
+    """Options of non-maximum suppression, for ``nms`` and ``batched_nms``.
 
     Args:
-        conf_thres: a score must be strictly greater, in 0..1.
-        iou_thres: a box is suppressed when its IoU with a better kept box is strictly greater, in
-            0..1.
+        conf_thres: scores must be strictly greater than this, in 0..1.
+        iou_thres: a box is suppressed if its IoU with a better kept box is strictly greater than
+            this, in 0..1.
         max_detections: at most this many boxes per image are kept.
-        max_candidates: at most this many of the best candidates enter.
-        multi_label: False lets a box stand for its best class only, True for each class above
-            ``conf_thres``.
+        max_candidates: at most this many of the best candidates enter NMS.
+        multi_label: False uses only the best class of a box, True every class above ``conf_thres``.
         class_agnostic: True lets boxes of different classes suppress one another.
 
     Raises: UsageError for a value outside these rules.
@@ -49,7 +48,7 @@ class NMSOptions:
 
 
 def nms(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions) -> np.ndarray:
-    """Detections of one image: the best boxes that do not overlap a better one of their class.
+    """Return the detections of one image: boxes that do not overlap a better one of their class.
 
     Equal scores keep the order of their rows (then of their classes). A candidate with a score or a
     coordinate that is not finite is dropped.
@@ -78,7 +77,7 @@ def nms(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions) -> np.ndarra
 
 
 def batched_nms(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions) -> list[np.ndarray]:
-    """``nms`` of every image of a batch.
+    """Apply ``nms`` to every image of a batch.
 
     Shape: boxes (B, A, 4), scores (B, A, K) -> B arrays (N, 6) float32 x1, y1, x2, y2, score,
         class.
@@ -94,7 +93,7 @@ def batched_nms(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions) -> l
 
 
 def _checked(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The two arrays as float32, or ValueError."""
+    """Return the two arrays as float32. Raises: ValueError for other shapes."""
     boxes, scores = np.asarray(boxes, np.float32), np.asarray(scores, np.float32)
     if (
         boxes.ndim != 2
@@ -112,7 +111,7 @@ def _checked(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _candidates(
     boxes: np.ndarray, scores: np.ndarray, options: NMSOptions
 ) -> tuple[np.ndarray, ...]:
-    """Row, class and score (n,) of each finite candidate above the threshold, by row, then
+    """Return row, class and score (n,) of each finite candidate above the threshold, by row, then
     class.
     """
     threshold = np.float32(options.conf_thres)
@@ -121,7 +120,7 @@ def _candidates(
         rows, classes = np.divmod(above, scores.shape[1])
         confidences = scores.ravel()[above]
     else:
-        best = scores.max(axis=1)  # NaN wins, infinity too: then look again
+        best = scores.max(axis=1)  # NaN and infinity win here; such rows are examined below
         if not np.isfinite(best).all():
             scores = np.where(np.isfinite(scores), scores, np.float32(-1))
             best = scores.max(axis=1)
@@ -134,8 +133,8 @@ def _candidates(
 
 
 def _best_first(confidences: np.ndarray, limit: int) -> np.ndarray:
-    """Indices of the ``limit`` highest positive scores (n,), falling, equal scores in their
-    order.
+    """Return the indices of the ``limit`` highest positive scores (n,), falling, equal scores in
+    their order.
     """
     # The bits of a positive float32 sort like the number. With the index below them every key is
     # unique, so the fast unstable sort gives the stable order.
@@ -148,11 +147,11 @@ def _best_first(confidences: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _greedy(boxes: np.ndarray, groups: np.ndarray, iou_thres: float, limit: int) -> np.ndarray:
-    """Indices of the first ``limit`` boxes (n, 4), best first, that no kept better box of their
-    group suppresses.
+    """Return the indices of the first ``limit`` boxes (n, 4), best first, that no kept better box
+    of their group suppresses.
 
-    Works through the boxes in blocks: first what is kept already suppresses, then the block is
-    settled within itself. Nothing behind the last box that can be kept is looked at.
+    Works in blocks: first the boxes kept so far suppress, then the boxes of the block suppress each
+    other. Stops at the last box that can be kept.
     """
     conflicts = _Conflicts(boxes, groups, iou_thres)
     kept = np.zeros(0, np.int64)
@@ -167,8 +166,8 @@ def _greedy(boxes: np.ndarray, groups: np.ndarray, iou_thres: float, limit: int)
 
 
 def _settle(conflict: np.ndarray) -> np.ndarray:
-    """Which boxes, best first, the greedy rule keeps, from who is in conflict with whom (n, n):
-    bool (n,).
+    """Decide which boxes, best first, the greedy rule keeps, given all conflicts (n, n): bool
+    (n,).
     """
     suppresses = np.triu(conflict, 1)  # row better than column
     # A box falls when a box that stands suppresses it. Repeating that from "all stand" fixes the
@@ -183,7 +182,7 @@ def _settle(conflict: np.ndarray) -> np.ndarray:
 
 
 class _Conflicts:
-    """Tells which of some boxes (n, 4) overlap too much and are of one group (n,)."""
+    """Finds pairs of boxes (n, 4) of one group (n,) that overlap too much."""
 
     def __init__(self, boxes: np.ndarray, groups: np.ndarray, iou_thres: float):
         self.x1, self.y1, self.x2, self.y2 = np.ascontiguousarray(boxes.T)
@@ -193,7 +192,9 @@ class _Conflicts:
             self.area = (self.x2 - self.x1) * (self.y2 - self.y1)
 
     def between(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Bool (len(i), len(j)); the IoU of two empty boxes is NaN, which is no conflict."""
+        """Return conflicts, bool (len(i), len(j)); the IoU of two empty boxes is NaN, which is no
+        conflict.
+        """
         left = i[:, None]
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             width = np.minimum(self.x2[left], self.x2[j]) - np.maximum(self.x1[left], self.x1[j])

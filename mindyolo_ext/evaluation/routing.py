@@ -1,5 +1,5 @@
-"""Which images of a routed model are hard, and which threshold makes how many of them so. NumPy
-only.
+"""Decide which images of a routed model are hard, and find the threshold for a share of them. Uses
+NumPy only.
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from mindyolo_ext.errors import UsageError
 
 
 def is_hard(easiness: np.ndarray, dy_thres: float) -> np.ndarray:
-    """Which images take the second exit, (B,) bool.
+    """Decide which images take the second exit, (B,) bool.
 
-    Unlike the original: a threshold of 1 sends all images there, also those whose easiness rounds
-    to 1.
+    Unlike the original: a threshold of 1 sends all images there, including those whose easiness
+    rounds to 1.
     """
     return (np.asarray(easiness, np.float64) < dy_thres) | (dy_thres >= 1)
 
 
 def checked_threshold(dy_thres: float) -> float:
-    """The threshold itself. Raises: UsageError outside 0..1."""
+    """Return the threshold. Raises: UsageError outside 0..1."""
     if not 0 <= dy_thres <= 1:
         raise UsageError(
             "dy_thres: wanted a threshold in 0..1 (images whose easiness is below it take the "
@@ -30,11 +30,12 @@ def checked_threshold(dy_thres: float) -> float:
 
 
 def threshold_for(easy: float, stored: Mapping[str, Any]) -> float:
-    """The threshold for a share of easy images, between stored percentiles in proportion.
+    """Return the threshold for a share of easy images, interpolated between stored percentiles.
 
     Args:
         easy: share of images that take the first exit, in 0..1.
-        stored: what ``mindyolo-ext thresholds`` measured; may be empty for the shares 0 and 1.
+        stored: percentiles measured by ``mindyolo-ext thresholds``; may be empty for shares 0 and
+        1.
 
     Raises: UsageError for another share.
     """
@@ -42,6 +43,6 @@ def threshold_for(easy: float, stored: Mapping[str, Any]) -> float:
         raise UsageError(f"easy: wanted the share of easy images in 0..1, got {easy}")
     if easy in (0, 1):
         return 1.0 - easy
-    # Towards the ends the smallest and the largest easiness stand for 0 and 1, which no picture has
+    # At the ends, 0 and 1 take the place of the smallest and largest easiness; no image has those
     values = np.array([stored["lowest"], *stored["values"][1:-1], stored["highest"]], np.float64)
     return float(np.interp(10 - 10 * easy, np.arange(11), values))

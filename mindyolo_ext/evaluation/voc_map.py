@@ -1,4 +1,4 @@
-"""Average precision at IoU 0.5 by the two rules of the PASCAL VOC challenges. NumPy only."""
+"""Average precision at IoU 0.5 by the two rules of the PASCAL VOC challenges. Uses NumPy only."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from mindyolo_ext.evaluation.collect import checked_detections
 
 @dataclass(frozen=True)
 class VocClass:
-    """Counts and scores of one class; scores in 0..1, NaN where no object of it counts.
+    """Counts and scores of one class; scores in 0..1, NaN if no object of it counts.
 
     Args:
-        num_ground_truth: objects that count, so without the difficult ones.
-        num_detections: detections that count, so without those on difficult objects.
+        num_ground_truth: objects that count, that is, without difficult ones.
+        num_detections: detections that count, that is, without those on difficult objects.
         ap07: mean precision at the recalls 0, 0.1, ... 1 (VOC 2007).
         ap: area under the precision envelope (VOC 2010 and later).
     """
@@ -32,7 +32,7 @@ class VocClass:
 
 @dataclass(frozen=True)
 class VocResult:
-    """Means over the classes that have ground truth, NaN if none has, and the classes by rising
+    """Means over the classes with ground truth, NaN if there are none, and the classes by rising
     label.
     """
 
@@ -42,7 +42,7 @@ class VocResult:
     per_class: list[VocClass]
 
     def table(self) -> str:
-        """AP50 by both rules per class and on average, in percent, as text."""
+        """Format AP50 by both rules, per class and on average, in percent, as text."""
         rows = [
             [
                 c.name,
@@ -70,7 +70,7 @@ class VocResult:
 
 
 def _percent(value: float) -> str:
-    """0.1234 -> 12.34, and a dash for a number that does not exist."""
+    """Format 0.1234 as 12.34, and a missing number as a dash."""
     return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
@@ -82,21 +82,21 @@ def evaluate_voc(
     difficult: Sequence[np.ndarray] | None = None,
     iou_thres: float = 0.5,
 ) -> VocResult:
-    """VOC's average precision of a set of images.
+    """Compute VOC's average precision of a set of images.
 
-    By falling score over all images each detection looks at the object of its class that it
-    overlaps most. Too
-    little overlap, or an object that a better detection has already taken: a false alarm. A
-    difficult object: the detection does not count at all.
+    By falling score over all images, each detection is compared with the object of its class that
+    it overlaps most. It is a false positive if the overlap is too small or a better detection has
+    taken the object. It is ignored if the object is difficult.
 
     Args:
         detections: per image x1, y1, x2, y2, score, class; equal scores keep the order of images
             and rows.
-        targets: per image class, x1, y1, x2, y2 in the same frame, whose pixel i reaches from i to
-            i + 1.
+        targets: per image, class, x1, y1, x2, y2 in the same coordinates, where pixel i reaches
+            from i to i + 1.
         class_names: a name per class.
-        difficult: per image which targets need not be found, bool; None: all targets count.
-        iou_thres: least IoU of a hit, above 0.
+        difficult: per image, which targets are difficult and do not count, bool; None: all targets
+        count.
+        iou_thres: lowest IoU of a true positive, above 0.
 
     Shape: B arrays (N, 6), B arrays (n, 5), B arrays (n,).
     Raises: ValueError for other shapes, different numbers of images, classes without a name,
@@ -147,7 +147,7 @@ def _checked(
     class_names: Sequence[str],
     difficult: Sequence[np.ndarray] | None,
 ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Detections (N, 6) and targets (n, 5) of each image, whether each of all targets is
+    """Return detections (N, 6) and targets (n, 5) of each image, and whether each target is
     difficult (sum of n,).
     """
     if not len(detections) == len(targets) == len(targets if difficult is None else difficult):
@@ -182,7 +182,7 @@ def _checked(
 def _nearest_objects(
     found: list[np.ndarray], truth: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of each detection of all images, the largest IoU with an object of its class and that
+    """Find, for each detection of all images, the largest IoU with an object of its class and that
     object's number.
     """
     overlaps, numbers, first = [np.zeros(0)], [np.zeros(0, np.int64)], 0
@@ -214,12 +214,14 @@ def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _average_precisions(hits: np.ndarray, count: int) -> tuple[float, float]:
-    """11-point mean and area, from the hits (N,) by falling score and the number of objects."""
+    """Compute 11-point mean and area from the hits (N,) by falling score and the number of
+    objects.
+    """
     if not count:
         return math.nan, math.nan
     true = np.cumsum(hits)
     precision = true / np.arange(1, len(hits) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]  # the best at this recall or more
-    # first with recall >= 0, 0.1, ... 1
+    # first position with recall >= 0, 0.1, ... 1
     reached = np.searchsorted(10 * true, np.arange(11) * count)
     return float(np.append(envelope, 0.0)[reached].mean()), float(envelope[hits].sum() / count)

@@ -1,6 +1,6 @@
 """Convolution followed by batch norm and activation, as every family here uses it.
 
-Weights start as PyTorch starts them: uniform within 1 / sqrt(fan_in), for biases too.
+Weights and biases are initialized as in PyTorch: uniform within 1 / sqrt(fan_in).
 """
 
 import math
@@ -21,7 +21,7 @@ def conv2d(
     has_bias: bool = False,
     draw: Callable[[tuple[int, ...]], Tensor] | None = None,
 ) -> nn.Conv2d:
-    """A convolution padded by ``kernel_size // 2`` on every side.
+    """Create a convolution padded by ``kernel_size // 2`` on every side.
 
     Args:
         in_channels, out_channels: channels before and after.
@@ -29,7 +29,7 @@ def conv2d(
         stride: 1 keeps the size, 2 halves it.
         group: groups of channels; equal to ``in_channels`` it is a depthwise convolution.
         has_bias: whether a bias is added.
-        draw: gives a weight of a shape its first values, None as the module says.
+        draw: initializes a weight of a given shape; None as the module says.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
     Raises: ValueError if ``kernel_size`` is even.
@@ -50,14 +50,13 @@ def conv2d(
         weight_init=uniform_of_fan(shape, fan_in) if draw is None else draw(shape),
         bias_init=uniform_of_fan((out_channels,), fan_in) if has_bias else None,
     )
-    # MindSpore's layer keeps what it was given: every weight would be in memory twice
+    # MindSpore's layer keeps the array it was given: every weight would be in memory twice
     conv.weight_init = conv.bias_init = None
     return conv
 
 
 class GivenConv(nn.Cell):
-    """A 1 x 1 convolution with the weight and bias that it is given, for instance some of
-    another's.
+    """Apply a 1 x 1 convolution with a given weight and bias, for example part of another layer's.
 
     Shape: (B, C, H, W), weight (out_channels, C, 1, 1), bias (out_channels,) -> (B, out_channels,
         H, W).
@@ -75,7 +74,7 @@ class GivenConv(nn.Cell):
 
 
 class Product(nn.Cell):
-    """Product of matrices. Shape: (..., n, m), (..., m, k) -> (..., n, k)."""
+    """Multiply matrices. Shape: (..., n, m), (..., m, k) -> (..., n, k)."""
 
     half_precision = True
 
@@ -91,8 +90,8 @@ class ConvBNAct(nn.Cell):
         kernel_size: side of the square kernel, odd.
         stride: 1 keeps the size, 2 halves it.
         group: groups of channels.
-        has_bias: whether the convolution has a bias, which the batch norm makes idle.
-        act: makes the activation, for example its class; ``nn.Identity`` makes the block linear.
+        has_bias: whether the convolution has a bias, which has no effect before a batch norm.
+        act: creates the activation, for example its class; ``nn.Identity`` makes the block linear.
         eps, momentum: of the batch norm; ``momentum`` is the share of the old statistics that is
             kept.
 

@@ -1,4 +1,4 @@
-"""What the deploy forms of all families share."""
+"""The common base of the deploy forms of all families."""
 
 from mindyolo_ext.backend import Tensor, nn
 from mindyolo_ext.layers.fold import copy_parameters, fold_batch_norms
@@ -10,7 +10,7 @@ class DeployForm(nn.Cell):
 
     Args:
         source: the detector in training form; it is not changed.
-        network: another of the same build, which takes over the weights and gets folded.
+        network: another instance of the same network; it receives the weights and is folded.
     """
 
     def __init__(self, source: nn.Cell, network: nn.Cell):

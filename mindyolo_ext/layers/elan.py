@@ -1,4 +1,4 @@
-"""The blocks of YOLOv7: ELAN, its halving of the size, and convolutions with implicit knowledge."""
+"""The blocks of YOLOv7: ELAN, downsampling, and convolutions with implicit knowledge."""
 
 import numpy as np
 
@@ -8,17 +8,18 @@ from mindyolo_ext.layers.fold import fold_implicit
 
 
 class ELAN(nn.Cell):
-    """Two 1 x 1 convolutions and a chain of 3 x 3 ones behind the second; a 1 x 1 convolution joins
+    """Two 1 x 1 convolutions and a chain of 3 x 3 ones after the second; a 1 x 1 convolution joins
     them.
 
     Args:
         in_channels, out_channels: before and after.
         width: channels of the two 1 x 1 convolutions.
         depth: length of the chain.
-        dense: join every convolution of the chain, of half the width, instead of every second one.
+        dense: join every convolution of the chain, each with half the width, instead of every
+        second one.
 
-    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W). Joined are the chain, last one first,
-        then ``cv2``, then ``cv1``.
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W). The chain is joined first, last
+        convolution first, then ``cv2``, then ``cv1``.
     Source: arXiv:2211.04800; YOLOv7, arXiv:2207.02696.
     """
 
@@ -44,8 +45,7 @@ class ELAN(nn.Cell):
 
 
 class Down(nn.Cell):
-    """Half the size, twice ``width`` channels: a 3 x 3 convolution beside a max-pool, both behind 1
-    x 1 convolutions.
+    """Halve the size by a 3 x 3 convolution beside a max-pool, both after 1 x 1 convolutions.
 
     Shape: (B, in_channels, H, W) -> (B, 2 width, H / 2, W / 2), the convolution's half first.
         ``beside``: what the convolution's branch reads instead of ``x``.
@@ -64,8 +64,8 @@ class Down(nn.Cell):
 
 
 class ImplicitConv(nn.Cell):
-    """The prediction of one level: a learned vector added, a 1 x 1 convolution, a learned vector
-    multiplied.
+    """Predict on one level: add a learned vector, convolve with 1 x 1, multiply by a learned
+    vector.
 
     Shape: (B, in_channels, h, w) -> (B, out_channels, h, w).
     Source: arXiv:2105.04206; YOLOv7, arXiv:2207.02696.

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it, for the deploy form of a model."""
+"""Fold batch norms into the convolutions before them, for the deploy form of a model."""
 
 from typing import Protocol, runtime_checkable
 
@@ -9,40 +9,39 @@ from mindyolo_ext.backend import Tensor, float32, nn
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A cell of several branches or factors that one cell without batch norm can replace."""
+    """A cell of several branches or factors that can be replaced by one cell without batch norm."""
 
     def folded(self) -> nn.Cell:
-        """A cell of the same function on running statistics."""
+        """Return a cell that computes the same, with running statistics."""
 
 
 def copy_parameters(source: nn.Cell, target: nn.Cell) -> None:
-    """Fill ``target``, a cell of the same build, with the parameter values of ``source``."""
+    """Copy the parameter values of ``source`` to ``target``, an instance of the same cell."""
     values = dict(source.parameters_and_names())
     for name, parameter in target.parameters_and_names():
         parameter.set_data(Tensor(values[name].asnumpy(), parameter.dtype))
 
 
 def fold_batch_norms(cell: nn.Cell) -> None:
-    """Replace, inside ``cell``, every batch norm that follows a convolution by a bias of that
+    """Replace every batch norm that follows a convolution inside ``cell`` by a bias of that
     convolution.
 
-    Convolution and batch norm must be neighbours among the children of one cell, in the order in
-    which they run. The batch norm's place is taken by ``nn.Identity``, so the other names stay. A
-    cell with a method ``folded``, which gives a cell of the same function without batch norm, is
-    replaced by what it gives.
+    Convolution and batch norm must be neighbors among the children of one cell, in the order in
+    which they run. ``nn.Identity`` takes the place of the batch norm, so the names of other cells
+    stay. A cell with a method ``folded`` is replaced by what that method returns.
 
-    Raises: ValueError if a batch norm remains, because no convolution stands before it.
+    Raises: ValueError if a batch norm remains because no convolution precedes it.
     """
     _fold_children(cell)
     for name, parameter in cell.parameters_and_names():
-        parameter.name = name  # a graph needs a name of its own for each
+        parameter.name = name  # names must be unique in a graph
     left = [name for name, child in cell.cells_and_names() if isinstance(child, nn.BatchNorm2d)]
     if left:
-        raise ValueError(f"fold_batch_norms: no convolution stands before {', '.join(left)}")
+        raise ValueError(f"fold_batch_norms: no convolution precedes {', '.join(left)}")
 
 
 def _fold_children(cell: nn.Cell) -> None:
-    """Fold the pairs among the children of ``cell``, then those further down."""
+    """Fold the pairs among the direct children of ``cell``, then those below."""
     previous = ""
     for name, child in list(cell.name_cells().items()):
         if isinstance(child, nn.BatchNorm2d) and isinstance(
@@ -58,8 +57,8 @@ def _fold_children(cell: nn.Cell) -> None:
 
 
 def folded_convolution(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """A convolution with bias that equals ``convolution`` followed by ``batch_norm`` on running
-    statistics.
+    """Return a convolution with bias that equals ``convolution`` followed by ``batch_norm``, with
+    running statistics.
     """
     scale, bias = norm_scale_and_shift(batch_norm)
     weight = convolution.weight.asnumpy() * scale[:, None, None, None]
@@ -82,8 +81,8 @@ def folded_convolution(convolution: nn.Conv2d, batch_norm: nn.BatchNorm2d) -> nn
 
 
 def fold_implicit(convolution: nn.Conv2d, added: np.ndarray, factor: np.ndarray) -> nn.Conv2d:
-    """A 1 x 1 convolution with bias that equals ``convolution`` of the input plus ``added``, times
-    ``factor``.
+    """Return a 1 x 1 convolution with bias that equals ``convolution`` of the input plus ``added``,
+    times ``factor``.
 
     Args:
         convolution: 1 x 1, with bias.
@@ -99,7 +98,7 @@ def fold_implicit(convolution: nn.Conv2d, added: np.ndarray, factor: np.ndarray)
 
 
 def norm_scale_and_shift(batch_norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.ndarray]:
-    """What ``batch_norm`` does on running statistics: x * scale + shift per channel, both (C,)
+    """Express ``batch_norm`` with running statistics as x * scale + shift per channel, both (C,)
     float64.
     """
     scale = batch_norm.gamma.asnumpy().astype(np.float64) / np.sqrt(
@@ -109,7 +108,7 @@ def norm_scale_and_shift(batch_norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.nda
 
 
 def _replace(parent: nn.Cell, name: str, child: nn.Cell) -> None:
-    """Put ``child`` in the place ``name`` of ``parent``."""
+    """Make ``child`` the child of ``parent`` called ``name``."""
     child.set_train(False)
     if isinstance(parent, (nn.SequentialCell, nn.CellList)):
         parent[int(name)] = child

@@ -1,4 +1,4 @@
-"""Where the cells of a map are, as constants of the graph."""
+"""Positions of the cells of a feature map, as constants of the graph."""
 
 from collections.abc import Sequence
 
@@ -23,12 +23,12 @@ def cell_positions(height: int, width: int) -> Tensor:
 def cell_grid(
     sizes: Sequence[tuple[int, int]], strides: Sequence[int], repeats: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Column and row of each prediction's cell, and its stride in pixels.
+    """Return column and row of each prediction's cell, and its stride in pixels.
 
     Args:
         sizes: (height, width) of each level in cells.
         strides: pixels per cell of each level.
-        repeats: predictions per cell; all cells of a level follow each other so many times.
+        repeats: predictions per cell; all cells of a level are repeated this many times.
 
     Shape: -> three times (A,) float32; levels in order, cells row by row.
     """

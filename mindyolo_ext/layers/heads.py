@@ -1,4 +1,4 @@
-"""Prediction heads that do not belong to one family."""
+"""Prediction heads that several families share."""
 
 import math
 
@@ -10,8 +10,8 @@ PRIOR_PROBABILITY = 0.01  # of a class before the first step
 
 
 def in_float32(maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The maps in float32: what a network gives is exact to its last digits, whatever precision
-    it computes in.
+    """Convert the maps to float32, so that outputs have full precision whatever the network
+    computes in.
     """
     found = ()
     for x in maps:
@@ -20,8 +20,8 @@ def in_float32(maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 class DistanceHead(nn.Cell):
-    """On each level a stem, a convolution towards the classes and one towards the box, and the
-    form's predictors.
+    """On each level: a stem, a convolution for the classes and one for the box, and the form's
+    predictors.
 
     Args:
         in_channels: of the three levels.

@@ -1,4 +1,4 @@
-"""Max-pooling whose cost on a CPU does not dominate a small backbone."""
+"""Max-pooling that is fast on a CPU, even in a small backbone."""
 
 from mindyolo_ext.backend import Tensor, nn, ops
 from mindyolo_ext.backend.pooling import HalvingMaxPool
@@ -7,9 +7,9 @@ __all__ = ["HalvingMaxPool", "MaxPoolPyramid"]
 
 
 class MaxPoolPyramid(nn.Cell):
-    """A map beside its maxima over 5 x 5, 9 x 9 and 13 x 13 windows.
+    """Concatenate a map with its maxima over 5 x 5, 9 x 9 and 13 x 13 windows.
 
-    The larger windows are chains of 5 x 5 ones, which give the same values for less work.
+    The larger windows are chains of 5 x 5 ones, which give the same values with less work.
 
     Shape: (B, C, H, W) -> (B, 4 C, H, W), the map first.
     Source: arXiv:1406.4729.

@@ -1,4 +1,4 @@
-"""RepVGG's block and the stages that YOLOv6 builds of it."""
+"""RepVGG's block and the stages that YOLOv6 builds from it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,13 +15,13 @@ Block = Callable[..., nn.Cell]
 
 
 class RepVGGBlock(nn.Cell):
-    """Sum of a 3 x 3 convolution, a 1 x 1 convolution and, where the shape stays, the input, each
-    with batch norm; then the activation.
+    """Sum a 3 x 3 convolution, a 1 x 1 convolution and, if the shape stays, the input, each with
+    batch norm; then activate.
 
     Args:
         in_channels, out_channels: channels before and after.
         stride: 1 keeps the size, 2 halves it.
-        act: makes the activation, for example its class.
+        act: creates the activation, for example its class.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
     Source: arXiv:2101.03697.
@@ -50,8 +50,8 @@ class RepVGGBlock(nn.Cell):
         return self.nonlinearity(y)
 
     def folded(self) -> nn.Cell:
-        """The same function on running statistics as one 3 x 3 convolution with bias, and the
-        activation.
+        """Return the same function, with running statistics, as one 3 x 3 convolution with bias and
+        the activation.
         """
         dense = folded_convolution(self.rbr_dense.conv, self.rbr_dense.bn)
         point = folded_convolution(self.rbr_1x1.conv, self.rbr_1x1.bn)
@@ -107,7 +107,7 @@ class BottleRep(nn.Cell):
 
 
 class RepBlock(nn.Cell):
-    """Blocks one after the other.
+    """A chain of blocks.
 
     Shape: (B, C, H, W) -> the same.
     Source: YOLOv6, arXiv:2209.02976.
@@ -123,8 +123,8 @@ class RepBlock(nn.Cell):
 
 
 class BepC3(nn.Cell):
-    """``hidden`` of the channels through ``repeats // 2`` bottlenecks, as many past them, and a 1 x
-    1 convolution.
+    """Pass ``hidden`` channels through ``repeats // 2`` bottlenecks and as many around them; a 1 x
+    1 convolution joins both.
 
     Shape: (B, C, H, W) -> the same.
     Source: YOLOv6, arXiv:2209.02976.

@@ -1,8 +1,8 @@
-"""Feature maps of other sizes.
+"""Resize feature maps.
 
-Bilinear enlargement and average pooling are linear along either axis, so both are two products with
-constant matrices. That serves any pair of sizes, exports to every format, and costs no more than
-the resize operators.
+Bilinear upsampling and average pooling are linear along each axis, so both are two products with
+constant matrices. This works for any pair of sizes, exports to every format, and is as fast as the
+resize operators.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from mindyolo_ext.backend import Tensor, float32, ops
 
 
 def double(x: Tensor) -> Tensor:
-    """Nearest-neighbour enlargement (B, C, h, w) -> (B, C, 2 h, 2 w).
+    """Upsample to nearest neighbors (B, C, h, w) -> (B, C, 2 h, 2 w).
 
-    Broadcasting costs less on a CPU than the resize operators, forward and backward.
+    On a CPU, broadcasting is faster than the resize operators, forward and backward.
     """
     batch, channels, height, width = x.shape
     x = ops.broadcast_to(
@@ -24,7 +24,7 @@ def double(x: Tensor) -> Tensor:
 
 
 def space_to_depth(image: Tensor) -> Tensor:
-    """The four pixels of each 2 x 2 square as channels, (B, C, 2 h, 2 w) -> (B, 4 C, h, w).
+    """Turn the four pixels of each 2 x 2 square into channels, (B, C, 2 h, 2 w) -> (B, 4 C, h, w).
 
     First all C of the upper left pixel, then of the lower left, the upper right, the lower right.
     """
@@ -36,7 +36,7 @@ def space_to_depth(image: Tensor) -> Tensor:
 
 
 def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear interpolation (B, C, h, w) -> (B, C, *size), corners not aligned.
+    """Interpolate bilinearly (B, C, h, w) -> (B, C, *size), corners not aligned.
 
     Source: ``torch.nn.functional.interpolate(mode="bilinear", align_corners=False)``.
     """
@@ -47,8 +47,8 @@ def bilinear(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def adaptive_average(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Means over bins (B, C, h, w) -> (B, C, *size); bin i covers floor(i n / m) to ceil((i + 1) n
-    / m).
+    """Average over bins (B, C, h, w) -> (B, C, *size); bin i covers floor(i n / m) to ceil((i + 1)
+    n / m).
 
     Source: ``torch.nn.functional.adaptive_avg_pool2d``.
     """
@@ -68,7 +68,7 @@ def _apply(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 @ops.constexpr
 def _bilinear_matrix(source: int, target: int) -> Tensor:
-    """(target, source): how much each old row counts in each new one."""
+    """Weights (target, source): how much each old row counts in each new one."""
     places = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
     weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(source)))
     return Tensor(np.asarray(weights, np.float32))
@@ -76,7 +76,7 @@ def _bilinear_matrix(source: int, target: int) -> Tensor:
 
 @ops.constexpr
 def _bin_matrix(source: int, target: int) -> Tensor:
-    """(target, source): each new row is the mean of a bin of old ones."""
+    """Weights (target, source) that make each new row the mean of a bin of old ones."""
     weights = np.zeros((target, source), np.float32)
     for i in range(target):
         begin, end = i * source // target, -(-(i + 1) * source // target)

@@ -1,4 +1,4 @@
-"""Spatial pyramid pooling inside blocks of convolutions."""
+"""Blocks of convolutions with spatial pyramid pooling."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,7 @@ from mindyolo_ext.layers.pool import MaxPoolPyramid
 
 
 class SPPF(nn.Cell):
-    """The map beside its maxima over 5 x 5, 9 x 9 and 13 x 13 windows, between two 1 x 1
+    """Concatenate a map with its maxima over 5 x 5, 9 x 9 and 13 x 13 windows, between two 1 x 1
     convolutions.
 
     Shape: (B, C, H, W) -> the same.
@@ -26,8 +26,8 @@ class SPPF(nn.Cell):
 
 
 class SimCSPSPPF(nn.Cell):
-    """The pooling of ``SPPF`` with three convolutions before it and two behind, and one convolution
-    past it all.
+    """The pooling of ``SPPF`` with three convolutions before and two after it, and one convolution
+    that bypasses them all.
 
     Shape: (B, C, H, W) -> the same.
     """

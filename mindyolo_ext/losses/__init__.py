@@ -1,1 +1,3 @@
-"""Loss terms, overlaps and assigners that families share; a family's own loss is in its folder."""
+"""Loss terms, box overlaps and label assigners that several families share. A family's own loss is
+in its folder.
+"""

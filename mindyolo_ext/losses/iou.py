@@ -1,4 +1,4 @@
-"""Overlap of boxes, pair by pair, on separate coordinate tensors.
+"""Compute the overlap of boxes, pair by pair, on separate coordinate tensors.
 
 A box argument is a tuple of four tensors x1, y1, x2, y2 (in ``center_iou`` cx, cy, w, h) that
 broadcast against those of the other box; slicing one (..., 4) tensor costs more than the overlap
@@ -13,7 +13,7 @@ Box = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def box_from_center(center_x: Tensor, center_y: Tensor, width: Tensor, height: Tensor) -> Box:
-    """Corners x1, y1, x2, y2 of boxes given by centre and size."""
+    """Convert center and size to the corners x1, y1, x2, y2."""
     half_width, half_height = width * 0.5, height * 0.5
     return (
         center_x - half_width,
@@ -29,8 +29,8 @@ def iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
 
 
 def center_iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
-    """Intersection over union of boxes given as cx, cy, w, h; their areas do not suffer from
-    large coordinates.
+    """Intersection over union of boxes given as cx, cy, w, h. Large coordinates do not make their
+    areas less exact.
     """
     x, y, width, height = first
     other_x, other_y, other_width, other_height = second
@@ -45,7 +45,7 @@ def center_iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
 
 
 def giou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
-    """IoU minus the share of the enclosing box that the union leaves empty, -1..1. Source:
+    """IoU minus the share of the enclosing box that the union does not cover, -1..1. Source:
     arXiv:1902.09630.
     """
     overlap, union = _iou_and_union(first, second, eps)
@@ -55,7 +55,7 @@ def giou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
 
 
 def diou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
-    """IoU minus the squared centre distance over the squared diagonal of the enclosing box.
+    """IoU minus the squared center distance over the squared diagonal of the enclosing box.
 
     Source: arXiv:1911.08287.
     """
@@ -66,9 +66,8 @@ def ciou(first: Box, second: Box, eps: float = 1e-16, *, added_height: float = 0
     """DIoU minus a penalty for different aspect ratios, whose weight carries no gradient.
 
     Args:
-        added_height: by how much areas and aspect ratios see the boxes higher than they are. The
-            detectors of the YOLOv7 kind add ``eps`` there, which tells for boxes that are hardly
-            higher.
+        added_height: added to the height of boxes in areas and aspect ratios. Detectors of the
+            YOLOv7 line add ``eps``, which matters for boxes of hardly any height.
 
     Source: arXiv:1911.08287. Unlike the originals, ``eps`` also guards the weight, which is 0 / 0
     for equal boxes there.
@@ -84,10 +83,10 @@ def ciou(first: Box, second: Box, eps: float = 1e-16, *, added_height: float = 0
 
 
 def siou(first: Box, second: Box, eps: float = 1e-10) -> Tensor:
-    """IoU minus half the sum of a distance cost, weighted by the angle between the centres, and a
+    """IoU minus half the sum of a distance cost, weighted by the angle between the centers, and a
     shape cost.
 
-    One box of each pair needs a positive width and height.
+    At least one box of each pair must have a positive width and height.
     Source: arXiv:2205.12740 as Gold-YOLO's ``yolov6/utils/figure_iou.py`` computes it. Its sine of
     twice the angle, ``cos(2 asin(a) - pi / 2)``, is ``2 |x| |y| / (x * x + y * y)`` here, which is
     the same and has no branch.
@@ -109,14 +108,14 @@ def siou(first: Box, second: Box, eps: float = 1e-10) -> Tensor:
 
 
 def pairwise_iou(rows: Box, columns: Box, eps: float = 1e-9) -> Tensor:
-    """IoU of every box of ``rows`` with every box of ``columns``; a box with its corners swapped
-    has no area.
+    """IoU of every box of ``rows`` with every box of ``columns``; a box with swapped corners has no
+    area.
 
     Shape: coordinates (B, M) and (B, A) -> (B, M, A).
     """
     count, others = rows[0].shape[1], columns[0].shape[1]
     area, other_area = _positive_area(rows), _positive_area(columns)
-    # Minimum and maximum of tiled tensors take a tenth of the time of broadcasting
+    # Minimum and maximum of tiled tensors take a tenth of the time that broadcasting takes
     x1, y1, x2, y2 = (ops.tile(ops.expand_dims(part, 2), (1, 1, others)) for part in rows)
     other_x1, other_y1, other_x2, other_y2 = (
         ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in columns
@@ -135,7 +134,7 @@ def _positive_area(box: Box) -> Tensor:
 def _iou_and_union(
     first: Box, second: Box, eps: float, added_height: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """IoU and area of the union, of boxes that count as higher by ``added_height`` in their
+    """Compute IoU and area of the union; ``added_height`` is added to the boxes' heights in their
     areas.
     """
     x1, y1, x2, y2 = first
@@ -159,7 +158,7 @@ def _enclosing_size(first: Box, second: Box) -> tuple[Tensor, Tensor]:
 
 
 def _center_distance(first: Box, second: Box, eps: float) -> Tensor:
-    """Squared distance of the centres over the squared diagonal of the enclosing box."""
+    """Squared distance of the centers over the squared diagonal of the enclosing box."""
     width, height = _enclosing_size(first, second)
     across = second[0] + second[2] - first[0] - first[2]
     down = second[1] + second[3] - first[1] - first[3]

@@ -1,16 +1,16 @@
-"""Terms that losses are made of, on probabilities, logits and matches."""
+"""Building blocks of losses, on probabilities, logits and matches."""
 
 from mindyolo_ext.backend import Tensor, float32, ops
 from mindyolo_ext.losses.assign.lookup import value_of_class
 
-BACKGROUND = 0.75  # weight of the varifocal term where the class is not wanted
+BACKGROUND = 0.75  # weight of the varifocal term for classes that are not the target's
 
 
 def focal_cross_entropy(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
     """Binary cross-entropy times ``(1 - exp(-cross-entropy)) ** gamma``, elementwise. Source:
     arXiv:1708.02002.
     """
-    # relu - logits * target is exact at target 1, so that the entropy is never below 0
+    # relu - logits * target is exact for target 1, so the entropy is never below 0
     entropy = ops.relu(logits) - logits * target + ops.softplus(-ops.abs(logits))
     if gamma == 0:
         return entropy
@@ -18,8 +18,8 @@ def focal_cross_entropy(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
 
 
 def varifocal(classes: Tensor, label: Tensor, matched: Tensor, score: Tensor) -> Tensor:
-    """Sum of the class term: cross-entropy times the score where the class is wanted, times 0.75
-    p^2 elsewhere.
+    """Sum the class term: cross-entropy, weighted by the target score for the target's class and by
+    0.75 p^2 elsewhere.
 
     Shape: probabilities (B, K, A); class, matched 0/1 and target score (B, A) -> ().
     Source: arXiv:2008.13367 in the form of YOLOv6 and Gold-YOLO. As in the original: the weight
@@ -28,7 +28,7 @@ def varifocal(classes: Tensor, label: Tensor, matched: Tensor, score: Tensor) ->
     own = value_of_class(classes, label)
     no = _clamped_log(1.0 - own)
     wanted = -(score * _clamped_log(own) + (1.0 - score) * no) * score
-    # the last axis costs least
+    # summing along the last axis is fastest
     everywhere = ops.sum(classes * classes * _clamped_log(1.0 - classes), 2)
     return ops.sum((wanted + BACKGROUND * own * own * no) * matched) - BACKGROUND * ops.sum(
         everywhere
@@ -36,7 +36,7 @@ def varifocal(classes: Tensor, label: Tensor, matched: Tensor, score: Tensor) ->
 
 
 def _clamped_log(probability: Tensor) -> Tensor:
-    """Logarithm, -100 and without gradient where the probability is 0, as PyTorch's
+    """Logarithm that is -100, without gradient, where the probability is 0, as PyTorch's
     cross-entropy limits it.
     """
     zero = ops.cast(probability < 1e-37, float32)
@@ -44,12 +44,12 @@ def _clamped_log(probability: Tensor) -> Tensor:
 
 
 def divergence(student: Tensor, teacher: Tensor, axis: int) -> Tensor:
-    """Kullback-Leibler divergence of softmax(student) from softmax(teacher) along ``axis``, which
-    goes.
+    """Kullback-Leibler divergence of softmax(student) from softmax(teacher), summed along ``axis``.
 
-    For logits that differ little, less than 80: log(1 + sum t (exp(d) - 1 - d)), with t the
-    teacher's softmax and d the difference less its mean under t, has no large terms that cancel.
-    Small arguments go through series, because ``ops.expm1`` and ``ops.log1p`` lose them on a CPU.
+    The logits must differ by less than 80. The form log(1 + sum t (exp(d) - 1 - d)), with t the
+    teacher's softmax and d the difference minus its mean under t, has no large terms that cancel.
+    Small arguments use series, because ``ops.expm1`` and ``ops.log1p`` are inexact for them on a
+    CPU.
     """
     logits = ops.exp(teacher - ops.expand_dims(ops.max(teacher, axis)[0], axis))
     weights = ops.stop_gradient(logits / ops.sum(logits, axis, True))
@@ -69,8 +69,8 @@ def divergence(student: Tensor, teacher: Tensor, axis: int) -> Tensor:
 
 
 def feature_divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Divergence of the spatial softmax of every channel, summed over channels and pictures: (B,
-    C, H, W) -> ().
+    """Divergence of the spatial softmax of every channel, summed over channels and images: (B, C,
+    H, W) -> ().
     """
     shape = student.shape[0] * student.shape[1], -1
     ours = ops.log_softmax(ops.reshape(ops.cast(student, float32), shape), -1)

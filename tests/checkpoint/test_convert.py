@@ -238,7 +238,7 @@ def test_mindspore_files_of_another_program(tmp_path):
     report = convert(tmp_path / "other.ckpt", tmp_path / "y.ckpt")
     assert report.source_format == "mindspore"
     assert report.ignored == {
-        "moments.output_cls_layers.bias": "state of an optimiser, not a weight"
+        "moments.output_cls_layers.bias": "state of an optimizer, not a weight"
     }
     assert_same(load_checkpoint(tmp_path / "y.ckpt")[0], parameters)
 

@@ -170,7 +170,7 @@ def test_no_code_runs(tmp_path, name, write):
 
 
 def test_the_attack_may_stand_anywhere_in_a_good_file(tmp_path):
-    """Also below the optimiser, which is not looked at otherwise, and where a tensor is rebuilt."""
+    """Also below the optimizer, which is not looked at otherwise, and where a tensor is rebuilt."""
     sentinel = tmp_path / "sentinel"
     attack = b"cos\nsystem\n(" + text(f"touch {sentinel}") + b"tR"
     good = tensor(numbers(4), numbers(1))[2:-1]

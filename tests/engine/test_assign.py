@@ -114,7 +114,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
 
 
 def expected_matches(boxes: np.ndarray, priors, threshold: float) -> np.ndarray:
-    """(N, A) by loops: similar sides, and the cell of the centre or its nearer neighbours in
+    """(N, A) by loops: similar sides, and the cell of the center or its nearer neighbors in
     each direction.
     """
     wanted = np.zeros((len(boxes), len(priors)), bool)

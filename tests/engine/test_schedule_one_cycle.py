@@ -17,7 +17,7 @@ from mindyolo_ext.engine.schedule.one_cycle import OneCycle
 from mindyolo_ext.engine.train import _Run
 
 ONE_CYCLE = {"decay": "one_cycle", "warmup_epochs": 3}
-# table: optimiser, learning rate of a batch of 24, epochs of 8 iterations, schedule
+# table: optimizer, learning rate of a batch of 24, epochs of 8 iterations, schedule
 RUNS = {
     "adam_cos": ("adam", 1e-3, 10, ONE_CYCLE),
     "sgd_cos": ("sgd", 1e-2, 10, ONE_CYCLE),

@@ -46,7 +46,7 @@ def test_folding_keeps_the_output_and_the_other_names():
 
 def test_a_batch_norm_without_a_convolution_is_refused():
     cell = nn.SequentialCell(nn.ReLU(), nn.BatchNorm2d(3))
-    with pytest.raises(ValueError, match="no convolution stands before 1"):
+    with pytest.raises(ValueError, match="no convolution precedes 1"):
         fold_batch_norms(cell)
 
 

@@ -58,7 +58,7 @@ def test_a_box_in_a_flat_image_takes_the_first_cells() -> None:
 
 
 def test_atss_takes_the_first_of_equally_near_cells() -> None:
-    """The centre of the box is a corner of cells: two of eight that are as near must do."""
+    """The center of the box is a corner of cells: two of eight that are as near must do."""
     cells, count = 6, 36
     row, column = np.divmod(np.arange(count), cells)
     points = tuple(Tensor((part * 8 + 4).astype(np.float32)) for part in (column, row))

@@ -102,7 +102,7 @@ def atss() -> tuple[Tensor, ...]:
 
 
 def simota(area: str) -> tuple[Tensor, ...]:
-    """Each prediction scales the box whose centre is nearest, those of one box all differently."""
+    """Each prediction scales the box whose center is nearest, those of one box all differently."""
     x, y, stride = points()
     boxes = boxes_apart()
     far = np.maximum(abs(x - boxes[0][:, None]), abs(y - boxes[1][:, None])) / stride

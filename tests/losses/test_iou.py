@@ -14,7 +14,7 @@ def tensors(*rows):
 
 
 # Squares of side 2 that share a quarter; apart; equal; one twice as wide and 1 high around the same
-# centre.
+# center.
 FIRST = tensors((0, 0, 2, 2), (0, 0, 1, 1), (3, 4, 5, 8), (0, 0, 2, 2))
 SECOND = tensors((1, 1, 3, 3), (2, 0, 3, 1), (3, 4, 5, 8), (-1, 0.5, 3, 1.5))
 IOU = np.array([1 / 7, 0, 1, 2 / 6])
@@ -52,7 +52,7 @@ def test_box_from_center():
 
 
 def test_the_weight_of_the_aspect_carries_no_gradient():
-    """Around a common centre only the overlap and the aspect term change with the width."""
+    """Around a common center only the overlap and the aspect term change with the width."""
 
     def value(width):
         half = width * 0.5
@@ -110,7 +110,7 @@ def test_siou_of_random_pairs():
 @pytest.mark.parametrize("function", [giou, diou, ciou, siou])
 @pytest.mark.parametrize("box", [(1, 1, 1, 1), (0, 0, 2, 0), (3, 3, 1, 1), (1, 0, 3, 2)])
 def test_gradients_of_degenerate_boxes_are_finite(function, box):
-    """A point, no height, swapped corners, and centres on one line, beside a real box."""
+    """A point, no height, swapped corners, and centers on one line, beside a real box."""
     other = tensors((0, 0, 4, 2))
 
     def value(*corners):

@@ -2,7 +2,7 @@
 
 One level of 4 x 4 cells of 8 pixels. In image 0 box 0 fills the upper left quarter and box 1 the
 lower right one; in image 1 box 0 lies in the middle. Around each box four cells predict it with the
-right centre and 1.0, 0.9, 0.8 and 0.7 of its sides: overlaps 1, 0.81, 0.64 and 0.49. The others
+right center and 1.0, 0.9, 0.8 and 0.7 of its sides: overlaps 1, 0.81, 0.64 and 0.49. The others
 predict specks of one pixel on themselves.
 """
 
@@ -187,7 +187,7 @@ def test_task_aligned(fault: str) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_atss(fault: str) -> None:
-    """The four cells around each centre, whose squares overlap the box by 144 of 368 pixels."""
+    """The four cells around each center, whose squares overlap the box by 144 of 368 pixels."""
     matched, index, score = atss(Scene(FAULTS[fault]))
     own = dict.fromkeys((0, 1, 4, 5), 0)
     if any(what == "box" and not np.isfinite(v) for (what, _), v in FAULTS[fault].items()):

@@ -19,7 +19,7 @@ PANEL, GAP, TITLE = assignment._PANEL, assignment._GAP, assignment._TITLE
 
 
 def picture(boxes, matched, *, anchors=ANCHORS, labels=None, names=("cat", "dog")):
-    """A grey picture; ``matched`` are pairs (box, prediction); every predicted box is its cell."""
+    """A gray picture; ``matched`` are pairs (box, prediction); every predicted box is its cell."""
     priors = grid_priors(SIDE, SIDE, (16, 32), anchors)
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     matches = np.zeros((len(boxes), len(priors)), bool)
@@ -46,7 +46,7 @@ def panel(sheet, number, columns=2):
 
 
 def share(pixels, color, tolerance=60):
-    """Share of the pixels that are near a colour, blue, green, red."""
+    """Share of the pixels that are near a color, blue, green, red."""
     return float((np.abs(pixels.astype(int) - color).max(2) < tolerance).mean())
 
 
@@ -61,7 +61,7 @@ def cell(sheet, level, row, column):
 
 
 def mixed(color, ground=60):
-    """The colour of a filled cell, which lets 0.4 of the ground through."""
+    """The color of a filled cell, which lets 0.4 of the ground through."""
     return 0.6 * np.array(color) + 0.4 * ground
 
 
@@ -85,7 +85,7 @@ def test_numbers_of_a_picture_by_hand():
 
 
 def test_centres_have_a_dot_and_anchors_a_sign_each():
-    box = [(4, 36, 60, 60)]  # its centre lies in row 3, column 2 of stride 16
+    box = [(4, 36, 60, 60)]  # its center lies in row 3, column 2 of stride 16
     one, other = (
         draw_assignment(
             picture(box, [(0, 3 * 16 + 4 + k)], anchors=[[(20, 30), (40, 10)], [(60, 60)]])
@@ -127,7 +127,7 @@ def test_a_cell_of_two_boxes_has_a_strip_for_each():
 
 @pytest.mark.parametrize(("anchors", "width", "height"), [(ANCHORS, 20, 30), ((), 16, 16)])
 def test_thin_lines_are_the_anchors_or_the_predicted_boxes(anchors, width, height):
-    """On the level's panel a line of the box's colour passes the middle of the left and the
+    """On the level's panel a line of the box's color passes the middle of the left and the
     upper side.
     """
     drawn = picture([(90, 90, 120, 120)], [(0, 3 * 8 + 3)], anchors=anchors)
@@ -152,7 +152,7 @@ def test_a_box_without_predictions_is_dashed_and_red():
     assert red(one[:TITLE]) > 0.002 and red(panel(one, 3)) > 5e-4  # title and list
 
     def side(sheet):
-        """Share of the right side of the second box that has its colour."""
+        """Share of the right side of the second box that has its color."""
         x, top, bottom = (round(v * PANEL / SIDE) for v in (120, 75, 105))
         line = (
             np.abs(panel(sheet, 0)[top:bottom, x - 1 : x + 2].astype(int) - class_color(1)).max(2)
@@ -183,7 +183,7 @@ def test_any_number_of_boxes_fits(count):
     sheet = draw_assignment(drawn)
     assert sheet.shape == draw_assignment(picture(boxes[:1], [(0, 3)])).shape
     listed = (panel(sheet, 3) < 250).any(2)
-    assert listed[:, :30].any(1).mean() > min(count, 40) / 80  # squares of the colours
+    assert listed[:, :30].any(1).mean() > min(count, 40) / 80  # squares of the colors
     below = TITLE + 2 * PANEL + TITLE + GAP
     assert (sheet[below : below + 6, GAP + PANEL + 3 :] > 250).all() and (
         sheet[:, -GAP + 2 :] > 250

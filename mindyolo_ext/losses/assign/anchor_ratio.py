@@ -1,5 +1,5 @@
-"""Boxes to anchors by the ratio of their sides, each box in its own cell and the nearest
-neighbours.
+"""Assign boxes to anchors by the ratio of their sides, in a box's own cell and the nearest
+neighbors.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ COPIES = 5  # own cell, left, up, right, down
 
 
 class Assignment(NamedTuple):
-    """Names of what ``AnchorRatioAssigner`` returns: candidates of one level, T = B * M boxes,
-    image slowest.
+    """Names for the results of ``AnchorRatioAssigner``: the candidates of one level for T = B * M
+    boxes, with the image as the slowest axis.
 
-    Graphs hand on plain tuples; outside, ``Assignment(*assigner(...))`` names the parts.
+    Graphs pass plain tuples; outside of them, ``Assignment(*assigner(...))`` names the parts.
 
     Shapes: ``matched`` (5, a, T) float 0/1, copies in the order own, left, up, right, down;
     ``image`` and ``label`` (T,) int; ``cell_x`` and ``cell_y`` (5, T) int, inside the grid;
-    ``offset_x`` and ``offset_y`` (5, T), box centre minus cell; ``width`` and ``height`` (T,).
+    ``offset_x`` and ``offset_y`` (5, T), box center minus cell; ``width`` and ``height`` (T,).
     Lengths are in cells.
     """
 
@@ -37,23 +37,23 @@ class Assignment(NamedTuple):
 
 
 class AnchorRatioAssigner(nn.Cell):
-    """Matches of one level.
+    """Match the boxes of a batch with the anchors of one level.
 
     A box and an anchor match if neither side differs by ``ratio_threshold`` or more. A match counts
-    in the cell of the box centre and in those horizontal and vertical neighbours whose border is
+    in the cell of the box center and in those horizontal and vertical neighbors whose border is
     less than half a cell away and that lie inside the grid. Several boxes may share a cell and an
-    anchor. A box that is not finite matches nothing.
+    anchor. A box with a coordinate that is not finite matches nothing.
 
     Args:
         anchors: (width, height) of the level's anchors in pixels.
         stride: pixels per cell.
-        ratio_threshold: largest ratio of two sides, exclusive.
+        ratio_threshold: a match needs ratios of both sides below this.
 
     Shape: targets (B, M, 5) class, cx, cy, w, h in 0..1; mask (B, M) 0/1; grid height and width in
         cells -> the parts of ``Assignment`` as a tuple; no tensor carries a gradient.
     Source: Yolo-FastestV2 ``utils/loss.py`` (after YOLOv5). Unlike the original, ratios are
-        compared in float32, not float64, and as products, so that a box without area divides
-        nothing.
+        compared in float32 instead of float64, and as products, which avoids a division by zero for
+        a box without area.
     """
 
     def __init__(self, anchors: Sequence[Sequence[float]], stride: int, ratio_threshold: float):

@@ -1,5 +1,5 @@
-"""ATSS: each box takes predictions near its centre whose anchor squares overlap it more than a
-threshold of its own.
+"""ATSS: each box takes the predictions near its center whose anchor squares overlap it by more than
+a threshold that is computed per box.
 """
 
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
@@ -14,15 +14,15 @@ Levels = tuple[Tensor, tuple[int, ...]]
 
 
 class ATSSAssigner(nn.Cell):
-    """Matches of all levels.
+    """Match the boxes of a batch with the predictions of all levels.
 
-    Candidates of a box are on each level the ``topk`` predictions whose points are nearest to its
-    centre, of equal ones the first. The threshold is mean plus standard deviation of the
-    overlaps between the box and the squares of five strides around the candidates' points;
-    candidates above it whose point lies inside the box are taken. A prediction that several boxes
-    take goes to the box of its image that its square overlaps most, of equal ones the first. The
-    target score of a match is the IoU of the box and the predicted box. A prediction whose box is
-    not finite matches nothing.
+    On each level, the candidates of a box are the ``topk`` predictions whose points are nearest to
+    its center. Squares with a side of five strides lie around these points, and the threshold is
+    the mean plus the standard deviation of their overlaps with the box. The box takes the
+    candidates above the threshold whose point lies inside it. A prediction that several boxes take
+    goes to the box of its image that its square overlaps most. Ties go to the first prediction and
+    the first box. The target score of a match is the IoU of the box and the predicted box. A
+    prediction whose box is not finite matches nothing.
 
     Args:
         topk: candidates per level.
@@ -32,7 +32,7 @@ class ATSSAssigner(nn.Cell):
         (B, M) 0/1 -> matched (B, A) float 0/1, number of the box (B, A) int, target score (B, A), 0
         where nothing matches. Lengths in pixels; no tensor carries a gradient.
     Source: arXiv:1912.02424; Gold-YOLO ``yolov6/assigners/atss_assigner.py``. Unlike the original,
-        boxes are float32, not float64.
+        boxes are float32 instead of float64.
     """
 
     def __init__(self, topk: int = 9):
@@ -71,7 +71,7 @@ class ATSSAssigner(nn.Cell):
     def _nearest(
         self, corners: Box, points: tuple[Tensor, Tensor], sizes: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        """Slots for the candidates of all levels: whether each is one, float 0/1, and its place,
+        """Find the candidates of all levels: whether each slot is filled, float 0/1, and its place,
         int, both (B, M, 2 * candidates).
         """
         center_x, center_y = (

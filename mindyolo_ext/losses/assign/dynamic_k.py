@@ -1,32 +1,32 @@
-"""The last steps that SimOTA and OTA share: how many predictions a box takes, and who gets one
-that several want.
+"""The last steps of SimOTA and OTA: how many predictions a box takes, and which box gets a
+prediction that several want.
 """
 
 from mindyolo_ext.backend import Tensor, float32, int32, ops
 from mindyolo_ext.losses.assign.robust import first_largest, largest
 
-MOST = 10  # overlaps that tell how many predictions a box takes, and the most it takes
+MOST = 10  # how many of the best overlaps are summed, and the most predictions that a box takes
 EXCLUDED = 1e9  # cost of a pair that cannot match, above every real one
 
 
 def dynamic_k(iou: Tensor, candidate: Tensor) -> Tensor:
-    """Whole part of the sum of a box's best overlaps, at least 1: (B, M, C) and 0/1 (B, C) ->
-    (B, M) int.
+    """Return how many predictions each box takes: the whole part of the sum of its best overlaps,
+    at least 1. Shape: (B, M, C) and 0/1 (B, C) -> (B, M) int.
     """
     overlaps, _ = largest(iou * ops.expand_dims(candidate, 1), min(MOST, iou.shape[2]))
     return ops.cast(ops.maximum(ops.sum(overlaps, 2), 1.0), int32)
 
 
 def cheapest(cost: Tensor, number: Tensor, *, first_of_equal: bool) -> tuple[Tensor, Tensor]:
-    """Every box takes its cheapest predictions; one that several take goes to the box for which it
-    is cheapest.
+    """Give every box its cheapest predictions; one that several boxes take goes to the box for
+    which it is cheapest.
 
     Pairs that cost half of ``EXCLUDED`` or more, or NaN, never match.
 
     Args:
         cost, number: see below.
-        first_of_equal: a box that may take only some of several equal costs takes the first ones;
-            otherwise the device chooses, which is cheaper.
+        first_of_equal: take the first of equal costs if a box cannot take them all; otherwise the
+            device chooses, which is faster.
 
     Shape: costs (B, M, C), how many a box takes (B, M) int, at most ``MOST`` -> matched (B, C)
         float 0/1 and number of the box (B, C) int, 0 where nothing is matched.

@@ -1,15 +1,16 @@
-"""Boxes to cells and anchors by IoU: the cell of the centre, the nine cells around it, or every
-cell of the level.
+"""Assign boxes to cells and anchors by IoU: in the cell of the box center, in the nine cells around
+it, or in every cell of the level.
 
-Several boxes may want the same cell and anchor. What happens then is the assigner's ``conflict``:
+Several boxes may want the same anchor of a cell. The assigner's ``conflict`` says which one gets
+it:
 
 ``last``: the last box of the image's list keeps it, with the classes of all.
-``random``: as ``last``, in an order that is drawn for every step.
+``random``: as ``last``, with the boxes in a random order that differs in every step.
 ``best``: the box with the largest IoU keeps it (of equal ones the last), with its class alone.
-``sorted``: what the original's filter of ``nearby_grid`` does. Wishes are sorted by falling IoU
-    over the whole batch, those that want the same cell as the one before them are dropped, and the
-    last one left keeps the cell, with the classes of all that are left. That is the box with the
-    LOWEST IoU.
+``sorted``: as the original's filter of ``nearby_grid``. Wishes are sorted by falling IoU over the
+    whole batch. A wish for the same cell as the wish right before it is dropped. The last remaining
+    wish keeps the cell, with the classes of all remaining ones, so the box with the LOWEST IoU
+    wins.
 """
 
 from collections.abc import Sequence
@@ -22,23 +23,23 @@ from mindyolo_ext.losses.assign.robust import finite_targets, modulo
 
 CONFLICTS = ("last", "random", "best", "sorted")
 EPS = 1e-6
-PRIME = 32749  # so many boxes of a batch get numbers of their own
+PRIME = 32749  # up to this many boxes of a batch get distinct numbers
 _MOST_WISHES = 46340  # its square is the largest that int32 holds
-_WHOLE = 2.0**30  # what float32 says of a value in 1/128..1 is a multiple of its inverse
+_WHOLE = 2.0**30  # float32 values in 1/128..1 are multiples of its inverse
 
 
 class CellAssigner(nn.Cell):
-    """Matches of one level by the shape of boxes and anchors: ``single_grid`` and ``nearby_grid``.
+    """Match boxes with the anchors of one level by shape: ``single_grid`` and ``nearby_grid``.
 
-    A box wants an anchor if the IoU of the two, laid on one centre, is at least ``threshold``: in
-    the cell of its centre, with ``nearby`` also in the eight cells around that. Cells outside the
-    grid count as those at its border. A box that is not finite wants nothing.
+    A box wants an anchor if their IoU, with both at the same center, is at least ``threshold``. It
+    wants it in the cell of its center and, with ``nearby``, in the eight cells around that. Cells
+    outside the grid are moved to its border. A box that is not finite wants nothing.
 
     Args:
         anchors: (width, height) of the level's anchors in pixels.
         stride: pixels per cell.
-        threshold: least IoU.
-        nearby: nine cells instead of one.
+        threshold: lowest IoU of a match.
+        nearby: use nine cells instead of one.
         conflict: see the module.
 
     Shape: targets (B, M, 5) class, cx, cy, w, h in 0..1; mask (B, M) 0/1; order (2,) int, the
@@ -46,9 +47,9 @@ class CellAssigner(nn.Cell):
         classes K -> matched (B, R) float 0/1, number of the box (B, R) int, its classes (B, K, R)
         float 0/1, all 0 where nothing matches. R = a * height * width, anchors slowest. No tensor
         carries a gradient.
-    Raises: ValueError for a batch with more wishes than the sort can number.
+    Raises: ValueError for a batch with more wishes than an exact sort supports.
     Source: ``single_grid_assignment`` and ``nearby_grid_assignment`` of the original's
-        ``core/loss.py``, with a stable sort. Unlike the original, a centre on the right or lower
+        ``core/loss.py``, with a stable sort. Unlike the original, a center on the right or lower
         border has a cell.
     """
 
@@ -108,7 +109,7 @@ class CellAssigner(nn.Cell):
             ops.reshape(places, (-1,)),
             batch * rows,
         )
-        last = ops.maximum(last, 0)  # where nobody wants the cell there is the least integer
+        last = ops.maximum(last, 0)  # a cell that no box wants holds the lowest integer
         matched = ops.cast(ops.reshape(last, (batch, rows)) > 0, float32)
         index = ops.reshape(modulo(ops.maximum(last, 1) - 1, boxes), (batch, rows))
         if self.conflict == "best":
@@ -127,7 +128,7 @@ class CellAssigner(nn.Cell):
         return ops.stop_gradient(matched), ops.stop_gradient(index), ops.stop_gradient(classes)
 
     def _shape_iou(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
-        """IoU of box and anchor on one centre, (B, M, a)."""
+        """IoU of box and anchor on one center, (B, M, a)."""
         normalised = self.sizes / np.array(
             [size[1] * self.stride, size[0] * self.stride], np.float32
         )
@@ -142,10 +143,10 @@ class CellAssigner(nn.Cell):
         return inter / (width * height + anchor_width * anchor_height - inter + EPS)
 
     def _places(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
-        """Number of the image's, anchor's cell of every wish, (B, M, a, s) int."""
+        """Number the cell of every wish over images, anchors and positions, (B, M, a, s) int."""
         batch, boxes = targets.shape[:2]
         x, y = (
-            # one cell beyond the border on either side; what an integer cannot hold has no cell
+            # clamp to one cell beyond the border, so that every value fits into an integer
             ops.expand_dims(ops.cast(ops.clamp(centre * cells, -2.0, cells + 1.0), int32), 2)
             for centre, cells in ((targets[:, :, 1], size[1]), (targets[:, :, 2], size[0]))
         )
@@ -159,23 +160,23 @@ class CellAssigner(nn.Cell):
         )
 
     def _unlike_the_one_before(self, places: Tensor) -> Tensor:
-        """1 where a wish (n, s) is not for the place of the wish before it, int."""
+        """1 where a wish (n, s) is for another place than the wish before it, int."""
         flat = ops.reshape(places, (-1,))
         same = ops.cast(flat[1:] == flat[:-1], int32)
         return ops.reshape(1 - ops.cat((ops.zeros((1,), int32), same), 0), places.shape)
 
 
 class AnchorBoxAssigner(nn.Cell):
-    """Matches of one level by the overlap of boxes with the anchors in every cell: ``all_grid``.
+    """Match boxes with the anchors in every cell of one level by overlap: ``all_grid``.
 
-    A box wants an anchor whose box, in the middle of its cell, has an IoU above ``threshold`` with
-    it.
+    A box wants every anchor that, centered in its cell, overlaps it with an IoU above
+    ``threshold``.
 
-    Args: as ``CellAssigner``; ``conflict`` is not ``sorted``.
+    Args: as for ``CellAssigner``, but ``conflict`` must not be ``sorted``.
 
     Shape: as ``CellAssigner``.
-    Source: ``all_grid_assignment`` of the original's ``core/loss.py``. Unlike the original, nothing
-    may match.
+    Source: ``all_grid_assignment`` of the original's ``core/loss.py``. Unlike the original, a batch
+    without any match is allowed.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class AnchorBoxAssigner(nn.Cell):
     ) -> tuple[Tensor, Tensor, Tensor]:
         boxes = mask.shape[1]
         targets, mask = finite_targets(targets, mask)
-        if self.conflict == "best":  # boxes in reverse: of equal maxima the first is found
+        if self.conflict == "best":  # boxes in reverse, because the first of equal maxima is found
             largest, place = ops.max(
                 self._iou(ops.flip(targets, (1,)), ops.flip(mask, (1,)), size), 1
             )
@@ -213,7 +214,7 @@ class AnchorBoxAssigner(nn.Cell):
         return ops.stop_gradient(matched), ops.stop_gradient(index), ops.stop_gradient(classes)
 
     def _iou(self, targets: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
-        """IoU of every box and every anchor in every cell, 0 where ``mask`` is, (B, M, R)."""
+        """IoU of every box with every anchor in every cell, 0 where ``mask`` is 0, (B, M, R)."""
         sides = [
             targets[:, :, 1] - targets[:, :, 3] / 2,
             targets[:, :, 2] - targets[:, :, 4] / 2,
@@ -229,7 +230,7 @@ class AnchorBoxAssigner(nn.Cell):
             mask, (batch, boxes, 1, 1)
         )
         down = self._overlap(sides[1], sides[3], top, bottom)
-        # Products of columns and rows as matrices take a third of the time of broadcasting
+        # Matrix products of columns and rows take a third of the time of broadcasting
         inter = ops.matmul(
             ops.reshape(down, (batch * boxes * anchors, size[0], 1)),
             ops.reshape(across, (batch * boxes * anchors, 1, size[1])),
@@ -248,9 +249,9 @@ class AnchorBoxAssigner(nn.Cell):
         return centre - half, centre + half
 
     def _overlap(self, low: Tensor, high: Tensor, first: np.ndarray, last: np.ndarray) -> Tensor:
-        """Common length of the boxes' sides (B, M) and the anchors' (a, n), (B, M, a, n)."""
+        """Length of the overlap of boxes (B, M) and anchors (a, n) along an axis, (B, M, a, n)."""
         batch, boxes = low.shape
-        # Minimum and maximum of tiled tensors take a tenth of the time of broadcasting
+        # Minimum and maximum of tiled tensors take a tenth of the time that broadcasting takes
         low, high = (
             ops.tile(ops.reshape(side, (batch, boxes, 1, 1)), (1, 1, *first.shape))
             for side in (low, high)
@@ -262,12 +263,12 @@ class AnchorBoxAssigner(nn.Cell):
 
 
 def falling_order(values: Tensor, valid: Tensor) -> Tensor:
-    """Places of the values (n,) in 0..1 by falling value, those of equal values rising; invalid
-    ones last.
+    """Return the places of the values (n,) in 0..1, sorted by falling value, equal values in their
+    order, invalid ones last.
 
-    Values are sorted as whole numbers, which are documented to sort exactly on every device, unlike
-    float32. They keep all bits of values above 1/128. A second sort makes the order stable, which
-    that of the first is not on every device.
+    Values are sorted as integers, which, unlike float32, are documented to sort exactly on every
+    device. The integers keep all bits of values above 1/128. A second sort makes the order stable,
+    because the first one is not stable on every device.
 
     Raises: ValueError for more than 46340 values.
     """
@@ -286,8 +287,8 @@ def falling_order(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def drawn_order(batch: int, boxes: int, order: Tensor) -> Tensor:
-    """A number for each box of the batch, (B, M, 1) int below ``PRIME``; ``order`` (2,) says
-    which.
+    """Number the boxes of a batch in a drawn order, (B, M, 1) int below ``PRIME``; ``order`` (2,)
+    is the factor and summand that define it.
     """
     box = ops.reshape(ops.arange(batch * boxes, dtype=int32), (batch, boxes, 1))
     return modulo(modulo(box, PRIME) * order[0] + order[1], PRIME)

@@ -1,12 +1,10 @@
-"""What assigners and losses look up of classes and matched boxes, without a loop over images or
-boxes.
-"""
+"""Look up values of classes and of matched boxes, without a loop over images or boxes."""
 
 from mindyolo_ext.backend import Tensor, float32, int32, ops
 
 
 def rows_of_classes(values: Tensor, label: Tensor) -> Tensor:
-    """The values of each box's class: (B, K, A) and class (B, M) -> (B, M, A)."""
+    """Select the values of each box's class: (B, K, A) and class (B, M) -> (B, M, A)."""
     batch, number, predictions = values.shape
     return ops.gather(
         ops.reshape(values, (batch * number, predictions)),
@@ -16,7 +14,7 @@ def rows_of_classes(values: Tensor, label: Tensor) -> Tensor:
 
 
 def value_of_class(values: Tensor, label: Tensor) -> Tensor:
-    """The value of each prediction's own class: (B, K, A) and class (B, A) -> (B, A)."""
+    """Select the value of each prediction's class: (B, K, A) and class (B, A) -> (B, A)."""
     batch, number, predictions = values.shape
     rows = _image_rows(batch, number) + ops.cast(label, int32)
     places = rows * predictions + ops.reshape(
@@ -26,8 +24,8 @@ def value_of_class(values: Tensor, label: Tensor) -> Tensor:
 
 
 def of_matched_box(columns: Tensor, index: Tensor) -> tuple[Tensor, ...]:
-    """The n numbers of each prediction's box: (n, B, M) and number of the box (B, A) int -> n
-    tensors (B, A).
+    """Select n numbers of each prediction's box: (n, B, M) and box index (B, A) int -> n tensors
+    (B, A).
     """
     number, batch, count = columns.shape
     flat = ops.reshape(columns, (number, batch * count))
@@ -35,13 +33,13 @@ def of_matched_box(columns: Tensor, index: Tensor) -> tuple[Tensor, ...]:
 
 
 def match_matrix(matched: Tensor, index: Tensor, count: int) -> Tensor:
-    """matched (B, A) 0/1 and number of the box (B, A) int -> which of ``count`` boxes it is, (B,
-    M, A) float 0/1.
+    """Encode matches as one-hot: matched (B, A) 0/1 and box index (B, A) int -> (B, M, A) float
+    0/1, with M = ``count``.
     """
     numbers = ops.reshape(ops.arange(count, dtype=int32), (1, -1, 1))
     return ops.cast(ops.expand_dims(index, 1) == numbers, float32) * ops.expand_dims(matched, 1)
 
 
 def _image_rows(batch: int, rows: int) -> Tensor:
-    """Number of the first of ``rows`` rows of every image, (B, 1) int."""
+    """Index of the first of ``rows`` rows of every image, (B, 1) int."""
     return ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * rows

@@ -1,4 +1,4 @@
-"""OTA on anchor-ratio candidates: first the anchors that fit a box, then of these the cheapest
+"""OTA on anchor-ratio candidates: find the anchors that fit a box, then choose the cheapest of them
 for every box.
 """
 
@@ -12,19 +12,19 @@ from mindyolo_ext.losses.assign.lookup import rows_of_classes
 from mindyolo_ext.losses.assign.robust import filled, finite
 from mindyolo_ext.losses.iou import Box, pairwise_iou
 
-_SMALLEST = 2.0**-24  # what is left to 1 from the float32 below it
+_SMALLEST = 2.0**-24  # distance from 1 to the next float32 below it
 _IOU_WEIGHT = 3.0
 
 
 class Candidates(NamedTuple):
-    """Names of what ``AnchorCandidates`` returns; C = L * 5 * a * M slots: level, copy, anchor, box
-    (fastest).
+    """Names for the results of ``AnchorCandidates``, in C = L * 5 * a * M slots: level, copy,
+    anchor, box (fastest).
 
     Shapes, all (B, C): ``valid`` 0/1; ``x``, ``y`` column and row of the cell; ``level``; ``box``
     that the slot belongs to; ``anchor_width``, ``anchor_height`` in cells; ``stride`` in pixels; as
     int ``row``, the prediction counted over all levels (level, anchor, y, x), ``place``, the
     prediction's first value in the flat vector of all maps, and ``step``, from one of its values to
-    the next. Slots that are not valid have a prediction too, of any cell.
+    the next. Slots that are not valid name an arbitrary prediction.
     """
 
     valid: Tensor
@@ -41,14 +41,14 @@ class Candidates(NamedTuple):
 
 
 class AnchorCandidates(nn.Cell):
-    """Predictions that may answer for a box, of all levels: its anchors of similar sides, in its
-    cell and beside it.
+    """Find the predictions of all levels that may match a box: those of anchors with similar sides,
+    in the cell of the box and beside it.
 
     Args:
-        anchors: of every level (width, height) of its anchors in pixels.
-        strides: of every level.
+        anchors: per level, (width, height) of its anchors in pixels.
+        strides: per level, pixels per cell.
         ratio_threshold: see ``AnchorRatioAssigner``.
-        values: of one prediction, 5 + K.
+        values: numbers per prediction, 5 + K.
 
     Shape: targets (B, M, 5) class, cx, cy, w, h in 0..1; mask (B, M); (height, width) of every
         level's map in cells -> the floats (8, B, C) and the ints (3, B, C) of ``Candidates``. The
@@ -137,13 +137,13 @@ class AnchorCandidates(nn.Cell):
 
 
 class OTAAssigner(nn.Cell):
-    """Which candidates are matched.
+    """Choose the matches among the candidates.
 
     The cost of a candidate for a box of its image is the class loss plus three times -log IoU. A
-    box takes as many of the cheapest candidates of ALL boxes as its ten best overlaps add up to, at
-    least one; one that several boxes take goes to the box of the image for which it is cheapest.
-    Between equal costs the choice is open in the original; here the first one wins. A candidate
-    whose box or logits are not finite is not valid.
+    box takes the cheapest candidates of ALL boxes, as many as the sum of its ten best overlaps
+    says, at least one. A candidate that several boxes take goes to the box of the image for which
+    it is cheapest. The original leaves the choice between equal costs open; here the first one
+    wins. A candidate whose box or logits are not finite is not valid.
 
     Shape: candidates' boxes x1, y1, x2, y2, each (B, C), valid (B, C) 0/1; logits of objectness (B,
         C) and of classes (B, K, C); boxes class, x1, y1, x2, y2, each (B, M), in pixels like the
@@ -172,8 +172,8 @@ class OTAAssigner(nn.Cell):
         wanted: tuple[Tensor, ...],
         mask: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Costs and overlaps of all pairs, both (B, M, C); a pair that cannot match costs
-        ``EXCLUDED`` and more.
+        """Compute cost and overlap of all pairs, both (B, M, C); a pair that cannot match costs
+        ``EXCLUDED`` or more.
         """
         boxes, valid = candidates
         objectness, classes = logits

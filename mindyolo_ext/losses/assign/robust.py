@@ -1,9 +1,9 @@
-"""What keeps matches the same on every device: predictions that are not finite are left out, of
-equal values the first one counts, and no sort key needs more bits than float16 has.
+"""Helpers that keep matches the same on every device: predictions that are not finite are left out,
+ties go to the first value, and no sort key needs more bits than float16 has.
 
 MindSpore documents that ``ops.sort`` of float32 may lose accuracy, and CANN's ``force_fp16`` takes
-float16 wherever an operator offers it. So numbers of places are split before they are sorted, and
-what ``topk`` finds is looked up in the values that it was given.
+float16 wherever an operator offers it. So indices are split into digits before they are sorted, and
+the values that ``topk`` finds are looked up again in its input.
 """
 
 from mindyolo_ext.backend import Tensor, float32, int32, ops
@@ -13,10 +13,10 @@ _LARGEST = 3e38
 
 
 def finite(*parts: Tensor) -> Tensor:
-    """1 where tensors of one shape are all finite, else 0, float.
+    """Return 1 where tensors of one shape are all finite, else 0, float.
 
-    Frameworks disagree on NaN: which of two numbers is the larger one, and which are the largest.
-    So assigners leave such predictions out before they compare anything.
+    Frameworks disagree on how NaN compares and where it ends up in ``topk``. So assigners leave
+    such predictions out before they compare anything.
     """
     total = parts[0]
     for part in parts[1:]:
@@ -25,12 +25,12 @@ def finite(*parts: Tensor) -> Tensor:
 
 
 def filled(usable: Tensor, parts: tuple[Tensor, ...], value: float) -> tuple[Tensor, ...]:
-    """Tensors that broadcast with ``usable`` 0/1, with ``value`` wherever that is 0."""
+    """Replace entries of tensors by ``value`` wherever ``usable`` is 0."""
     return tuple(ops.where(usable > 0.5, part, value) for part in parts)
 
 
 def finite_targets(targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Targets (B, M, 5) and mask (B, M), both 0 for a box that is not finite."""
+    """Return targets (B, M, 5) and mask (B, M), both set to 0 for a box that is not finite."""
     usable = finite(*ops.unbind(targets, 2))
     (rows,) = filled(ops.expand_dims(usable, 2), (targets,), 0.0)
     return rows, mask * usable
@@ -39,16 +39,16 @@ def finite_targets(targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def first_largest(
     values: Tensor, number: Tensor, most: int, *, above: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The largest values along the last axis, of equal ones the first.
+    """Find the largest values along the last axis; ties go to the first.
 
-    Which of equal values ``topk`` finds is up to the device, so those equal to the last one taken
-    are looked up by their place. A device that compares values in float16 takes as many, and none
-    that is more than a rounding below the right one.
+    The device decides which of several equal values ``topk`` finds, so values equal to the last one
+    taken are looked up by their place. A device that compares in float16 takes the same number of
+    values, and none that is more than a rounding below the right one.
 
     Args:
         values, number: see below; no value is NaN.
         most: the largest number, at most C.
-        above: values not above it are never taken.
+        above: only values above this are taken.
 
     Shape: values (B, M, C), how many to take (B, M, 1) int, at least 1 -> whether each of 2 *
         ``most`` slots is taken, float 0/1, and its place, int, both (B, M, 2 * ``most``). Slots
@@ -68,8 +68,8 @@ def first_largest(
 
 
 def largest(values: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The ``most`` largest values along the last axis, falling, unrounded, and their places, int:
-    (B, M, C) -> twice (B, M, most).
+    """Return the ``most`` largest values along the last axis, falling and unrounded, and their
+    places, int: (B, M, C) -> twice (B, M, most).
     """
     _, places = ops.topk(values, most, -1)
     places = ops.cast(places, int32)
@@ -77,9 +77,10 @@ def largest(values: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 def first_marked(marks: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The first ``most`` places along the last axis that are marked.
+    """Find the first ``most`` marked places along the last axis.
 
-    Long rows are searched in blocks of at most ``EXACT`` places, and then the finds of the blocks.
+    Long rows are searched in blocks of at most ``EXACT`` places, and then among the results of the
+    blocks.
 
     Shape: marks (B, M, C) float 0/1 -> whether each of ``most`` slots is filled, float 0/1, and its
         place, int, both (B, M, most). Slots that are not filled name some place.
@@ -111,9 +112,9 @@ def _first_of_block(marks: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 def modulo(number: Tensor, divisor: int) -> Tensor:
-    """Remainder of whole numbers from 0 to 2**30 that are less than 2**22 times ``divisor``, int.
+    """Compute the remainder of integers from 0 to 2**30 that are less than 2**22 times ``divisor``.
 
-    Exact on every device, which ``ops.floor_mod`` is documented not to be above 2048.
+    It is exact on every device; ``ops.floor_mod`` is documented not to be exact above 2048.
     """
     quotient = ops.cast(ops.floor(ops.cast(number, float32) / divisor), int32)
     rest = number - quotient * divisor  # the rounded quotient may be one off

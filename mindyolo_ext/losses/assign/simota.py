@@ -1,5 +1,5 @@
-"""SimOTA: predictions to boxes by cost, a number of predictions per box that follows from the
-overlaps.
+"""SimOTA: assign predictions to boxes by cost; the overlaps decide how many predictions a box
+takes.
 """
 
 from typing import NamedTuple
@@ -10,18 +10,21 @@ from mindyolo_ext.losses.assign.lookup import rows_of_classes
 from mindyolo_ext.losses.assign.robust import filled, finite
 from mindyolo_ext.losses.iou import center_iou
 
-# Which predictions may match: near the centre of a box, or (as the original up to tag 0.3.0) inside
-# a box or near.
+# Which predictions may match: those near the center of a box, or (original up to tag 0.3.0) inside
+# a box or near its center.
 AREAS = ("center", "box_or_center")
 _RADIUS = {"center": 1.5, "box_or_center": 2.5}  # in strides of the prediction
-_PENALTY = {"center": 1e6, "box_or_center": 1e5}  # of a pair that is not preferred
+_PENALTY = {
+    "center": 1e6,
+    "box_or_center": 1e5,
+}  # added to the cost of a pair that is not preferred
 
 Center = tuple[Tensor, Tensor, Tensor, Tensor]
 Levels = tuple[tuple[Tensor, Tensor, float], ...]  # columns (w,), rows (h,), stride in pixels
 
 
 class PairCosts(NamedTuple):
-    """Names of what ``SimOTAAssigner.pair_costs`` returns.
+    """Names for the results of ``SimOTAAssigner.pair_costs``.
 
     Shapes: ``cost``, ``iou`` (B, M, A); ``candidate`` (B, A) float 0/1.
     """
@@ -32,24 +35,24 @@ class PairCosts(NamedTuple):
 
 
 class SimOTAAssigner(nn.Cell):
-    """Matches of all levels.
+    """Match the boxes of a batch with the predictions of all levels.
 
     A prediction is a candidate if it lies in the area of some box of its image. Its cost for a box
     is the class loss plus three times -log IoU, and a penalty outside the box's own area. A box
-    takes as many of the cheapest candidates as its ten best overlaps add up to, at least one; a
-    prediction that several boxes take goes to the box of the image for which it is cheapest, of
-    equal ones the first. Between predictions of equal cost the choice is open, as in the original.
-    A prediction whose box or logits are not finite is no candidate.
+    takes its cheapest candidates, as many as the sum of its ten best overlaps says, at least one. A
+    prediction that several boxes take goes to the box of the image for which it is cheapest, and to
+    the first of equal ones. Which of several predictions with equal cost a box takes is undefined,
+    as in the original. A prediction whose box or logits are not finite is no candidate.
 
     Args:
-        area: ``center``: the prediction's cell centre lies less than 1.5 strides from the box
-            centre along both axes. ``box_or_center``: inside the box or less than 2.5 strides from
-            its centre; preferred are those that are both. The weights of tag 0.1.1rc0 were trained
-            with it.
+        area: ``center``: the prediction's cell center lies less than 1.5 strides from the box
+            center along both axes. ``box_or_center``: inside the box or less than 2.5 strides from
+            its center; preferred are those that are both. The weights of tag 0.1.1rc0 were trained
+            this way.
 
     Shape: predicted boxes cx, cy, w, h, each (B, A); logits of objectness (B, A) and classes (B, K,
-        A); wanted boxes class, cx, cy, w, h, each (B, M), and mask (B, M) 0/1; of every level the
-        numbers of its columns (w,) and rows (h,) and its stride -> matched (B, A) float 0/1, index
+        A); wanted boxes class, cx, cy, w, h, each (B, M), and mask (B, M) 0/1; per level, the
+        column indices (w,), the row indices (h,) and the stride -> matched (B, A) float 0/1, index
         of its box (B, A) int. Lengths in pixels; no tensor carries a gradient.
     Raises: ValueError for an unknown area.
     Source: arXiv:2107.08430 and 2103.14259; original ``yolox/models/yolo_head.py``. Unlike the
@@ -83,8 +86,8 @@ class SimOTAAssigner(nn.Cell):
         mask: Tensor,
         levels: Levels,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The parts of ``PairCosts`` as a tuple; a pair that cannot match costs ``EXCLUDED`` and
-        more.
+        """Compute the parts of ``PairCosts`` as a tuple; a pair that cannot match costs
+        ``EXCLUDED`` or more.
         """
         label, x, y, width, height = (ops.expand_dims(part, 2) for part in wanted)  # (B, M, 1)
         barrier, distance = self._barriers((x, y, width, height), ops.expand_dims(mask, 2), levels)
@@ -96,7 +99,7 @@ class SimOTAAssigner(nn.Cell):
             tuple(ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in boxes),
             tuple(ops.tile(part, (1, 1, predictions)) for part in (x, y, width, height)),
         )
-        # minimum and maximum of tiled tensors: a tenth of broadcasting
+        # minimum and maximum of tiled tensors take a tenth of the time that broadcasting takes
         iou = center_iou(*pairs, eps=0.0)
         change, common = self._class_costs(logits, label)
         cost = (
@@ -107,11 +110,11 @@ class SimOTAAssigner(nn.Cell):
         return cost + barrier, iou, candidate
 
     def _barriers(self, wanted: Center, present: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
-        """What a pair costs for lying badly, and 0 where a box makes the prediction a candidate,
-        both (B, M, A).
+        """Compute the penalty of each pair's position, and a distance that is 0 where a box makes
+        the prediction a candidate, both (B, M, A).
 
-        Being near or inside is a condition on the column and one on the row, so all but one
-        operation of each level are on vectors.
+        "Near" and "inside" are separate conditions on column and row, so all operations of a level
+        but one work on vectors.
         """
         x, y, width, height = wanted
         absent = (1.0 - present) * EXCLUDED
@@ -136,12 +139,12 @@ class SimOTAAssigner(nn.Cell):
         return barrier, ops.cat(distances, 2) if self.with_box else barrier
 
     def _unless(self, condition: Tensor) -> Tensor:
-        """The penalty where ``condition`` does not hold, else 0."""
+        """Return the penalty where ``condition`` does not hold, else 0."""
         return (1.0 - ops.cast(condition, float32)) * self.penalty
 
     def _crossed(self, along_x: Tensor, along_y: Tensor) -> Tensor:
-        """(B, M, w) and (B, M, h) -> (B, M, h * w): in every cell the larger of its column's and
-        its row's number.
+        """Take the larger of the column's and the row's number in every cell: (B, M, w) and (B, M,
+        h) -> (B, M, h * w).
         """
         batch, count, width = along_x.shape
         height = along_y.shape[2]
@@ -152,8 +155,8 @@ class SimOTAAssigner(nn.Cell):
         return ops.reshape(cells, (batch, count, height * width))
 
     def _class_costs(self, logits: tuple[Tensor, Tensor], label: Tensor) -> tuple[Tensor, Tensor]:
-        """Binary cross-entropy with a box's class, summed over the classes: the sum of (B, M, A)
-        and (B, A).
+        """Compute the binary cross-entropy with each box's class, summed over the classes, as two
+        summands (B, M, A) and (B, A).
         """
         objectness, classes = logits
         probability = ops.sqrt(ops.sigmoid(classes) * ops.sigmoid(ops.expand_dims(objectness, 1)))

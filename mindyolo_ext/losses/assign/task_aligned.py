@@ -1,5 +1,5 @@
-"""Task-aligned assignment: each box takes the predictions of best score and overlap among those
-inside it.
+"""Task-aligned assignment: each box takes the predictions inside it with the best product of score
+and overlap.
 """
 
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
@@ -13,14 +13,14 @@ Points = tuple[Tensor, Tensor]
 
 
 class TaskAlignedAssigner(nn.Cell):
-    """Matches of all levels.
+    """Match the boxes of a batch with the predictions of all levels.
 
     The metric of a pair is the score of the box's class times the sixth power of the IoU. A box
-    takes the ``topk`` predictions of largest metric whose point lies inside it, of equal ones the
-    first. A prediction that several boxes take goes to the box of its image that it overlaps most,
-    of equal ones the first, even if that one did not take it. The target score of a match is its
-    metric over the largest metric of its box, times the largest IoU of its box. A prediction that
-    is not finite matches nothing.
+    takes the ``topk`` predictions with the largest metric whose point lies inside it. A prediction
+    that several boxes take goes to the box of its image that it overlaps most, even if that box did
+    not take it. Ties go to the first prediction and the first box. The target score of a match is
+    its metric over the largest metric of its box, times the largest IoU of its box. A prediction
+    that is not finite matches nothing.
 
     Args:
         topk: predictions per box.
@@ -30,7 +30,7 @@ class TaskAlignedAssigner(nn.Cell):
         (B, A) float 0/1, number of the box (B, A) int, target score (B, A), 0 where nothing
         matches. Lengths in pixels; no tensor carries a gradient.
     Source: TOOD, arXiv:2108.07755; Gold-YOLO ``yolov6/assigners/tal_assigner.py`` with its
-        exponents 1 and 6. Unlike the original, boxes are float32, not float64.
+        exponents 1 and 6. Unlike the original, boxes are float32 instead of float64.
     """
 
     def __init__(self, topk: int):
@@ -64,7 +64,7 @@ class TaskAlignedAssigner(nn.Cell):
 
 
 def inside_box(corners: Box, points: Points) -> Tensor:
-    """Whether points lie inside boxes, float 0/1.
+    """Test whether points lie inside boxes, float 0/1.
 
     Shape: coordinates (B, M); points that broadcast with (B, M, 1) -> (B, M, ...).
     """
@@ -76,8 +76,8 @@ def inside_box(corners: Box, points: Points) -> Tensor:
 
 
 def settle(places: Tensor, taken: Tensor, iou: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """One box per prediction: the one that took it, of several the one of the image with the
-    largest overlap.
+    """Decide on one box per prediction: the box that took it or, if several did, the box of the
+    image with the largest overlap.
 
     Shape: places of candidates (B, M, k) int; taken (B, M, k) float 0/1; iou (B, M, A); mask (B, M)
         -> matched (B, A) float 0/1, number of the box (B, A) int, 0 where nothing matches.
@@ -98,12 +98,14 @@ def settle(places: Tensor, taken: Tensor, iou: Tensor, mask: Tensor) -> tuple[Te
 
 
 def at_box(pairs: Tensor, index: Tensor) -> Tensor:
-    """The entry of every prediction's own box: (B, M, A) and (B, A) int -> (B, A)."""
+    """Select the entry of every prediction's box: (B, M, A) and (B, A) int -> (B, A)."""
     return ops.squeeze(ops.gather_elements(pairs, 1, ops.expand_dims(index, 1)), 1)
 
 
 def _largest_of_box(values: Tensor, index: Tensor, count: int) -> Tensor:
-    """The largest value among the predictions of the same box, for every prediction, (B, A)."""
+    """Return, for every prediction, the largest value among the predictions of the same box, (B,
+    A).
+    """
     batch = values.shape[0]
     rows = ops.reshape(
         ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * count + index, (-1,)

@@ -76,7 +76,7 @@ class Stage(nn.Cell):
 
 
 def _stem(scale: Scale) -> nn.CellList:
-    """Full size, half the size, half the size; P6: the re-organised image has half the size
+    """Full size, half the size, half the size; P6: the re-organized image has half the size
     already.
     """
     if scale.p6:
@@ -186,7 +186,7 @@ class DualBackbone(nn.Cell):
         """Chunk ``place`` of the features from there on, enlarged to the size of the first of them
         and added up.
 
-        Neighbours differ by a factor of two, so the sum so far is enlarged step by step: most of
+        Neighbors differ by a factor of two, so the sum so far is enlarged step by step: most of
         the work is done on small maps.
         """
         total = self._chunk(features, LINKS - 1, place)

@@ -201,7 +201,7 @@ class GoldYOLOLoss(nn.Cell):
     def anchor_free_terms(
         self, flat: tuple[Tensor, ...], grid: Grid, wanted: Wanted, mask: Tensor
     ) -> Tensor:
-        """Terms IoU, DFL and class, weighted and normalised, (3,).
+        """Terms IoU, DFL and class, weighted and normalized, (3,).
 
         Args:
             flat: probabilities (B, K, A) and logits of the distance bins (B, 4 R, A), or distances
@@ -216,10 +216,10 @@ class GoldYOLOLoss(nn.Cell):
     def anchor_terms(
         self, flat: tuple[Tensor, Tensor], points: tuple[Tensor, ...], wanted: Wanted, mask: Tensor
     ) -> Tensor:
-        """Terms IoU and class of the anchor branch, weighted and normalised, (2,).
+        """Terms IoU and class of the anchor branch, weighted and normalized, (2,).
 
         Args:
-            flat: probabilities (B, K, 3 A) and boxes (B, 4, 3 A): centre minus point, width and
+            flat: probabilities (B, K, 3 A) and boxes (B, 4, 3 A): center minus point, width and
                 height, in cells.
         """
         x, y, width, height = ops.unbind(flat[1], 1)
@@ -402,7 +402,7 @@ class GoldYOLODistillLoss(GoldYOLOLoss):
         mask: Tensor,
     ) -> Tensor:
         """Terms IoU, DFL, class, DFL distillation and class distillation, weighted and
-        normalised, (5,).
+        normalized, (5,).
         """
         classes, reg = flat[0], flat[1]
         distances, log_sum = self.decode(reg)

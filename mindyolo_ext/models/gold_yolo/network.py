@@ -411,7 +411,7 @@ class GoldYOLO(nn.Cell):
 
     def flat_ab(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """The anchor-based branch of form ``fuse_ab``: class probabilities (B, K, 3 A) and boxes
-        (B, 4, 3 A), the offset x, y of the centre from the cell's and width and height, all in
+        (B, 4, 3 A), the offset x, y of the center from the cell's and width and height, all in
         cells.
 
         Rows: stride 8 first; inside a level anchor by anchor, each cell by cell.
@@ -423,7 +423,7 @@ class GoldYOLO(nn.Cell):
                 for x in heads[4 * level + 2 : 4 * level + 4]
             )
             classes = classes + ops.split(logits, self.num_classes, 1)
-            parts = ops.split(raw, 2, 1)  # of every anchor the centre, then the size
+            parts = ops.split(raw, 2, 1)  # of every anchor the center, then the size
             for anchor in range(3):
                 size = ops.sigmoid(parts[2 * anchor + 1]) * 2.0
                 anchor_size = Tensor([[side / stride] for side in ANCHORS[level][anchor]], float32)
@@ -459,7 +459,7 @@ class GoldYOLO(nn.Cell):
         )
 
     def _grid(self, heads: tuple[Tensor, ...], repeats: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Cell centres and strides, those of each level ``repeats`` times."""
+        """Cell centers and strides, those of each level ``repeats`` times."""
         sizes = tuple(level.shape[2:] for level in heads[:: self.outputs_per_level])
         column, row, stride = cell_grid(sizes, self.strides, repeats)
         return column + 0.5, row + 0.5, stride

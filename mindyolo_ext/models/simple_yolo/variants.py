@@ -76,7 +76,7 @@ def official_input(size: tuple[int, int] = (512, 512)) -> InputSpec:
 
     A photo's longer side gets the length of the input's side, enlarged too, the other side is
     rounded to the nearest pixel; Pillow's bicubic filter resizes. The photo lies in the middle on
-    black, which is normalised with it.
+    black, which is normalized with it.
 
     Args:
         size: (height, width) of the network input.

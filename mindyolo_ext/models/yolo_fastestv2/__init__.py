@@ -10,7 +10,7 @@ FAMILY = Family(
     losses=("yolo_fastestv2_loss",),
     augmentations=("contrast_brightness",),
     repository="https://github.com/dog-qiuqiu/Yolo-FastestV2",
-    terms="no licence given: ask the author before you use or pass on its weights",
+    terms="no license given: ask the author before you use or pass on its weights",
     verified="published weights: same AP and own metric; training",
     has_original=True,
 )

@@ -286,7 +286,7 @@ class YoloFastestV2Deploy(DeployForm):
 
     Shape: images (B, 3, H, W) -> (B, H / 16, W / 16, 5 a + K), (B, H / 32, W / 32, 5 a + K). The
         channels are 4 a sigmoids of the box logits (anchor slowest, then x, y, w, h), a objectness
-        sigmoids, K class probabilities. The caller decodes boxes: centre (2 v - 0.5 + cell) *
+        sigmoids, K class probabilities. The caller decodes boxes: center (2 v - 0.5 + cell) *
         stride, size (2 v)^2 * anchor.
     Source: export form of the original's ``model/detector.py``.
     """

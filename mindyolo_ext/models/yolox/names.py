@@ -107,10 +107,10 @@ MINDYOLO_NAMES = {
 }
 
 # Variance of a pixel by input style. First kernels of published weights on COCO photos give 3900 to
-# 4800 for 0..255, 1.2 to 1.4 after ImageNet's normalisation and 0.06 to 0.07 for 0..1; folded
+# 4800 for 0..255, 1.2 to 1.4 after ImageNet's normalization and 0.06 to 0.07 for 0..1; folded
 # weights 3100 and 4.3 for the first two.
 PIXEL_VARIANCES = {"official": (500.0, 30000.0), "legacy": (0.5, 15.0), "mindyolo": (0.01, 0.25)}
-PIXELS = {"official": "0..255", "legacy": "ImageNet-normalised", "mindyolo": "0..1"}
+PIXELS = {"official": "0..255", "legacy": "ImageNet-normalized", "mindyolo": "0..1"}
 
 
 class YOLOXNames(NamesTable):

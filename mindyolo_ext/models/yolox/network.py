@@ -480,7 +480,7 @@ class YOLOXDeploy(DeployForm):
     """The detector for inference.
 
     Shape: images (B, 3, H, W) -> (B, A, 5 + K): box logits x, y, w, h, objectness, class
-        probabilities. The caller decodes boxes: centre (v + cell) * stride, size exp(v) * stride.
+        probabilities. The caller decodes boxes: center (v + cell) * stride, size exp(v) * stride.
     Source: export form of the original, ``tools/export_onnx.py``.
     """
 

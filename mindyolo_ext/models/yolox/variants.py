@@ -120,7 +120,7 @@ VARIANTS = {
 
 
 def official_input(size: tuple[int, int]) -> InputSpec:
-    """Raw 0..255 BGR, the photo in the top left corner, grey right and below it.
+    """Raw 0..255 BGR, the photo in the top left corner, gray right and below it.
 
     Source: YOLOX ``data_augment.py`` (``preproc``), since version 0.1.1.
     """

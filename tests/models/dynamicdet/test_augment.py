@@ -137,7 +137,7 @@ def test_every_case_equals_the_original(stored: dict[str, np.ndarray], photos: D
             got.image[:, :, ::-1].transpose(2, 0, 1).astype(int) - stored[f"image_{number}"]
         )
         # equal with OpenCV 4.11; others round a resized pixel or draw an outline otherwise;
-        # 5.0 warps otherwise: at most 12 grey levels, 0.14 on average, 0.015 % of pixels above 8
+        # 5.0 warps otherwise: at most 12 gray levels, 0.14 on average, 0.015 % of pixels above 8
         far = difference > 8
         most_far, limit = (3e-4, 0.16) if OPENCV_5 else (0, 0.02)
         assert far.mean() <= (0.01 if case["kind"][2] else most_far), (number, case["kind"])

@@ -101,7 +101,7 @@ def test_bare_and_in_half_precision(tmp_path):
 
 @pytest.mark.parametrize("stripped", [True, False])
 def test_files_of_a_training(tmp_path, stripped, monkeypatch):
-    """A training's file holds raw weights, the moving average and the optimiser; afterwards only
+    """A training's file holds raw weights, the moving average and the optimizer; afterwards only
     the average stays.
     """
     state = seeded()

@@ -327,7 +327,7 @@ def test_trajectory(runs, name, rate, tolerances):
 
 
 class RouterRuns:
-    """One case's network in step 2, its iterations with either optimiser, and its losses in
+    """One case's network in step 2, its iterations with either optimizer, and its losses in
     evaluation mode.
     """
 

@@ -150,7 +150,7 @@ def test_the_numbers_of_like_layers():
         "backbone2.stages.4.down",
         "head.down.2",
     )
-    assert "model_b.0" not in MODULES["dy_yolov7_w6"]  # re-organises the image
+    assert "model_b.0" not in MODULES["dy_yolov7_w6"]  # re-organizes the image
 
 
 @pytest.mark.parametrize(

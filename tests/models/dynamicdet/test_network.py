@@ -223,7 +223,7 @@ def test_thresholds_equal_the_original(network, golden_case):
 @pytest.mark.parametrize("place, which", PLACES)
 @pytest.mark.parametrize("kind, iou, multi_label", [("post", 0.65, True), ("detect", 0.45, False)])
 def test_detections_equal_the_original(outputs, kind, iou, multi_label, place, which):
-    """As sets: scores of neighbours differ by less than the rounding."""
+    """As sets: scores of neighbors differ by less than the rounding."""
     rows, conf = (
         outputs["arrays"][f"{kind}_{which}"],
         float(outputs["arrays"][f"{kind}_{which}_conf"][0]),

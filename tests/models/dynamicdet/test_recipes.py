@@ -262,7 +262,7 @@ def test_step_two_trains_the_router_alone(router: bool) -> None:
 def test_step_two_starts_from_a_checkpoint_of_step_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its weights are the moving average; the raw weights beside them and the optimiser stay
+    """Its weights are the moving average; the raw weights beside them and the optimizer stay
     out.
     """
     cascade, detector = (

@@ -1,7 +1,7 @@
 """DynamicDet's rates, momentum and micro batches: rows that the original's own lines of code gave
 under PyTorch.
 
-Their text was taken from ``train_step1.py`` and ``train_step2.py`` (optimiser, scheduler, warm-up,
+Their text was taken from ``train_step1.py`` and ``train_step2.py`` (optimizer, scheduler, warm-up,
 the rule of updates) and run iteration by iteration without network and pictures.
 """
 

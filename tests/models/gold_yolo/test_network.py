@@ -172,7 +172,7 @@ def test_predict_gives_corners_and_probabilities(outputs, form):
 
 
 def test_detections_equal_the_original(outputs, golden_case):
-    """As sets: scores of neighbours differ by less than the rounding."""
+    """As sets: scores of neighbors differ by less than the rounding."""
     rows = stored(outputs["arrays"], "post_detections")
     beside = golden_case.path.parent / "post.json"
     own = json.loads(beside.read_text()) if beside.is_file() and not golden_case.default else {}

@@ -20,7 +20,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def numbers(shape: tuple[int, ...], index: int) -> np.ndarray:
-    """Numbers between 0 and 1 that differ from their neighbours and from those of tensors with
+    """Numbers between 0 and 1 that differ from their neighbors and from those of tensors with
     another index.
     """
     count = int(np.prod(shape))

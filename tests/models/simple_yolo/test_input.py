@@ -79,7 +79,7 @@ def test_bicubic_is_pillows_default_in_every_frame(height: int, width: int) -> N
 
 
 def test_bicubic_averages_where_a_photo_shrinks() -> None:
-    """A pattern of single black and white columns becomes grey, where linear sampling without it
+    """A pattern of single black and white columns becomes gray, where linear sampling without it
     keeps stripes.
     """
     stripes = np.zeros((288, 288, 3), np.uint8)

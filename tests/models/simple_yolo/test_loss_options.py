@@ -239,7 +239,7 @@ def test_the_sort_is_stable():
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_the_described_filter_gives_the_box_of_the_largest_overlap(assignment):
-    """Two boxes on one centre: the fitting one comes first, so that the last would be the wrong
+    """Two boxes on one center: the fitting one comes first, so that the last would be the wrong
     one.
     """
     targets = np.array(

@@ -91,7 +91,7 @@ def test_predict_gives_corners_inside_the_input_and_products(golden_case, output
 
 
 def test_detections_equal_the_original(outputs):
-    """As sets: scores of neighbours differ by less than the rounding, and boxes cut to nothing
+    """As sets: scores of neighbors differ by less than the rounding, and boxes cut to nothing
     may be alike.
     """
     arrays = outputs["arrays"]

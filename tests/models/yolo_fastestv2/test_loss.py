@@ -256,7 +256,7 @@ def test_padding_and_order_change_nothing(golden, synthetic):
 
 
 def test_one_box(synthetic):
-    """By hand: an untilted box of anchor 2 of stride 16 in cell (5, 5), centred there, with
+    """By hand: an untilted box of anchor 2 of stride 16 in cell (5, 5), centered there, with
     perfect logits.
     """
     heads = [
@@ -266,8 +266,8 @@ def test_one_box(synthetic):
     total, terms, _ = synthetic(
         *box(7, 5.5 / 12, 5.5 / 12, width / 192, height / 192), replaced=heads
     )
-    # Zero logits decode to the middle of the cell and to the anchor itself. Centre 5.5 has no near
-    # neighbour; at stride 32 the centre 2.75 has, but no anchor of that size.
+    # Zero logits decode to the middle of the cell and to the anchor itself. Center 5.5 has no near
+    # neighbor; at stride 32 the center 2.75 has, but no anchor of that size.
     np.testing.assert_allclose(terms[0], 0, atol=1e-4)
     np.testing.assert_allclose(terms[1], 64 * 20 / (2 * 3 * 144), rtol=1e-4)
     np.testing.assert_allclose(terms[2], 32 * np.log(80) / 80, rtol=1e-5)

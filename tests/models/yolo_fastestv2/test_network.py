@@ -221,7 +221,7 @@ def test_detections_agree_with_the_published_ncnn_model(published, photos, golde
     """Every box of its C++ sample (score 0.3, IoU 0.25, whole pixels) has one of ours on it, and
     the other way.
 
-    Half precision may let a neighbouring cell win with a score that is nearly equal, so boxes are
+    Half precision may let a neighboring cell win with a score that is nearly equal, so boxes are
     compared by overlap.
     """
     from mindyolo_ext.evaluation.collect import detections_to_photo

@@ -152,7 +152,7 @@ def test_every_case_equals_the_original(stored: dict[str, np.ndarray], photos: D
     for number, case in enumerate(cases):
         got, wanted = augmented(case, photos), stored[f"labels_{number}"]
         difference = np.abs(got.image.transpose(2, 0, 1).astype(int) - stored[f"image_{number}"])
-        # OpenCV 4.10 and 4.11 agree on every pixel; 5.0 warps with other roundings (at most 7 grey
+        # OpenCV 4.10 and 4.11 agree on every pixel; 5.0 warps with other roundings (at most 7 gray
         # levels, 0.040 on average), others may round a resized one the other way
         limit = 0.05 if OPENCV_5 else 0.02
         assert difference.max() <= 8 and difference.mean() < limit, (

@@ -84,7 +84,7 @@ def test_mindyolos_checkpoint(tmp_path, state, official):
     report = convert(tmp_path / "theirs.ckpt", tmp_path / "x.ckpt")
     assert (report.model, report.used_ema, report.warnings) == ("yolox_nano", False, [])
     assert report.ignored == dict.fromkeys(
-        ("moments.model.model.0.conv.conv.weight", "updates"), "state of an optimiser, not a weight"
+        ("moments.model.model.0.conv.conv.weight", "updates"), "state of an optimizer, not a weight"
     )
     assert report.input == "mindyolo: RGB 0..1, letterbox center, 416x416 (MindYOLO's names)"
     convert(official, tmp_path / "y.ckpt")
@@ -123,7 +123,7 @@ def test_the_input_is_recorded(tmp_path, state):
     assert report.warnings == []
     assert report.input == (
         "legacy: RGB 0..1, mean and deviation, letterbox topleft, 416x416 (the first layer fits "
-        "ImageNet-normalised pixels: variance 1)"
+        "ImageNet-normalized pixels: variance 1)"
     )
     assert report.input in report.table()
     spec = load_model(tmp_path / "x.ckpt")[0].input_spec
@@ -135,7 +135,7 @@ def test_the_input_is_recorded(tmp_path, state):
     report = convert(tmp_path / "x.pth", tmp_path / "x.ckpt", input_style="official")
     assert report.warnings == [
         "--input official contradicts the weights, which want legacy (the first layer fits "
-        "ImageNet-normalised pixels: variance 1)"
+        "ImageNet-normalized pixels: variance 1)"
     ]
     assert report.input == "official: BGR 0..255, letterbox topleft, 416x416 (as asked for)"
     assert load_model(tmp_path / "x.ckpt")[0].input_spec.color == "bgr"

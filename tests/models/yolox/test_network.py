@@ -99,7 +99,7 @@ def test_predict_gives_corners_and_products(outputs, form):
 
 
 def test_detections_equal_the_original(outputs):
-    """As sets: scores of neighbours differ by less than the rounding."""
+    """As sets: scores of neighbors differ by less than the rounding."""
     arrays = outputs["arrays"]
     for image, (boxes, scores) in enumerate(zip(*outputs["predicted"], strict=True)):
         found = nms(
@@ -184,7 +184,7 @@ def test_initial_weights():
 
 
 def test_focus_takes_the_columns_first():
-    """Upper left, lower left, upper right, lower right pixel, each with its three colours."""
+    """Upper left, lower left, upper right, lower right pixel, each with its three colors."""
     focus = create_model("yolox_nano").backbone.backbone.stem
     seen = []
 
