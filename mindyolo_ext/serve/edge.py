@@ -12,6 +12,7 @@ from mindyolo_ext.errors import shown
 from mindyolo_ext.serve.metrics import Metrics
 
 LINGER_SECONDS = 3.0
+TOO_SLOW = 408
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -51,7 +52,7 @@ class Edge:
             if message["type"] == "http.response.start":
                 self.metrics.count(scope["path"], message["status"])
                 message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
-                if has_more:
+                if has_more and message["status"] != TOO_SLOW:
                     await _drop_rest(receive)
             await send(message)
 
