@@ -168,5 +168,6 @@ def test_the_address_is_told_when_clients_can_connect(caplog: pytest.LogCaptureF
     assert run.allowed_hosts("127.0.0.1") == run.LOOPBACK and run.allowed_hosts("0.0.0.0") == ("*",)
     with run.open_address("127.0.0.1", 0) as opened:
         port = opened.getsockname()[1]
+        assert opened.proto == socket.IPPROTO_TCP  # or asyncio leaves out TCP_NODELAY
         assert run.address_of(opened, "127.0.0.1") == f"http://127.0.0.1:{port}"
         assert run.address_of(opened, "::1") == f"http://[::1]:{port}"
