@@ -92,21 +92,30 @@ def run_clients(port: int, bodies: Sequence[bytes], clients: int, seconds: float
     return load
 
 
-def watched(port: int) -> list[float]:
-    """``WATCHED`` of the server at this moment."""
+def metrics(port: int) -> str:
+    """What the server says about itself at this moment."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
     connection.close()
-    found = [re.search(rf"^{name} (\S+)$", text, re.MULTILINE) for name in WATCHED]
-    return [float(match[1]) if match else float("nan") for match in found]
+    return text
+
+
+def parts(port: int) -> str:
+    """Mean milliseconds that the server spent on each part of an image."""
+    name, text = r'mindyolo_ext_seconds_{}{{part="(\w+)"}} (\S+)', metrics(port)
+    sums, counts = (dict(re.findall(name.format(kind), text)) for kind in ("sum", "count"))
+    means = {part: 1000 * float(total) / float(counts[part]) for part, total in sums.items()}
+    return ", ".join(f"{part} {mean:.1f} ms" for part, mean in means.items())
 
 
 def watch(port: int, until: threading.Event, rows: list[list[str]]) -> None:
     """Note memory and open files every 10 seconds."""
     begin = time.monotonic()
     while True:
-        memory, files = watched(port)
+        text = metrics(port)
+        found = [re.search(rf"^{name} (\S+)$", text, re.MULTILINE) for name in WATCHED]
+        memory, files = (float(match[1]) if match else float("nan") for match in found)
         rows.append([f"{time.monotonic() - begin:.0f} s", f"{memory / 2**20:.1f}", f"{files:.0f}"])
         if until.wait(10):
             break
@@ -153,6 +162,7 @@ def main() -> int:
         time.sleep(1)
         end.set()
         watcher.join()
+        means = parts(port)
     finally:
         process.terminate()
         status = process.wait(20)
@@ -160,7 +170,8 @@ def main() -> int:
     print(tabulate([load.row() for load in loads], columns, tablefmt="github"))
     print()
     print(tabulate(memory, ["after", "RSS, MiB", "open files"], tablefmt="github"))
-    print(f"\nthe server ended with {status}")
+    print(f"\nmeans of both: {means}")
+    print(f"the server ended with {status}")
     return int(any(set(load.answers) != {200} for load in loads) or status != 0)
 
 

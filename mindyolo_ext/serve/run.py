@@ -31,8 +31,8 @@ def open_address(host: str, port: int) -> socket.socket:
         family, kind, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # asyncio sends small packets at once (TCP_NODELAY) only where the protocol is named: without
-        # it an answer waits 40 ms for the acknowledgment of its own head
+        # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits
+        # 40 ms for the acknowledgment of its own head
         opened = socket.socket(family, kind, socket.IPPROTO_TCP)
         try:
             if os.name == "posix":  # elsewhere the option lets two servers share a port
