@@ -104,7 +104,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
                 "model": service.detector.metadata.model,
                 "image": {"width": width, "height": height},
                 "detections": answer.found.to_list(),
-                "seconds": answer.seconds,
+                "seconds": {part: round(value, 4) for part, value in answer.seconds.items()},
             }
         )
 

@@ -1,6 +1,6 @@
 """Numbers about the server in the format of Prometheus."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -24,10 +24,10 @@ class Metrics:
         self._requests = Counter(
             prefix + "requests", "Answers", ("path", "status"), registry=self._registry
         )
-        self.boxes = Counter(prefix + "boxes", "Boxes found", ("name",), registry=self._registry)
-        self.seconds = Histogram(
+        self._boxes = Counter(prefix + "boxes", "Boxes found", ("name",), registry=self._registry)
+        self._seconds = Histogram(
             prefix + "seconds",
-            "Seconds of an image: waiting, decoding, network with NMS, drawing",
+            "Seconds of an image: waiting, decoding, network (with NMS), drawing",
             ("part",),
             buckets=SECONDS,
             registry=self._registry,
@@ -39,6 +39,13 @@ class Metrics:
     def count(self, path: str, status: int) -> None:
         """Count an answer."""
         self._requests.labels(path if path in self._paths else "other", status).inc()
+
+    def count_image(self, names: Iterable[str], seconds: Mapping[str, float]) -> None:
+        """Count the boxes of an image by their class, and the seconds of each part."""
+        for name in names:
+            self._boxes.labels(name).inc()
+        for part, value in seconds.items():
+            self._seconds.labels(part).observe(value)
 
     def page(self) -> tuple[bytes, str]:
         """The text for Prometheus, and its content type."""

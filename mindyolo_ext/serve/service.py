@@ -157,24 +157,24 @@ class Service:
     async def _work(
         self, data: bytes, detector: Detector, classes: list[int], format: str
     ) -> Answer:
-        clock = _Clock(self.metrics)
+        clock = _Clock()
         async with self._open:
             clock.lap("waiting")
             image = await self._in(self._images, decode, data, self.limits)
             clock.lap("decoding")
-            found = await self._in(self._network, self._predict, detector, image)
+            found = await self._in(self._network, self._predict, detector, image, clock)
             clock.lap("network")
             found = _only(found, classes)
             picture = b""
             if format in _SUFFIXES:
                 picture = await self._in(self._images, draw, found, _SUFFIXES[format])
                 clock.lap("drawing")
-        for name in found.names:
-            self.metrics.boxes.labels(name).inc()
+        self.metrics.count_image(found.names, clock.laps)
         return Answer(found, picture, clock.laps)
 
-    def _predict(self, detector: Detector, image: np.ndarray) -> Detections:
+    def _predict(self, detector: Detector, image: np.ndarray, clock: "_Clock") -> Detections:
         """Runs in the network's thread."""
+        clock.lap("waiting")
         self._began = began = time.monotonic()
         try:
             return detector.predict(image)
@@ -190,16 +190,14 @@ class Service:
 class _Clock:
     """Seconds of one part after the other."""
 
-    def __init__(self, metrics: Metrics):
+    def __init__(self) -> None:
         self.laps: dict[str, float] = {}
-        self._metrics = metrics
         self._last = time.monotonic()
 
     def lap(self, part: str) -> None:
-        """``part`` ends here."""
+        """``part`` ends here; a part may come several times."""
         before, self._last = self._last, time.monotonic()
-        self.laps[part] = round(self._last - before, 4)
-        self._metrics.seconds.labels(part).observe(self._last - before)
+        self.laps[part] = self.laps.get(part, 0.0) + self._last - before
 
 
 def decode(data: bytes, limits: Limits) -> np.ndarray:
