@@ -99,6 +99,7 @@ MAY_IMPORT = {
         "yaml_file",
     }
     | BASE,
+    "serve": {"data", "engine", "serve"} | BASE,
     "cli": {
         "backend",
         "checkpoint",
@@ -107,6 +108,7 @@ MAY_IMPORT = {
         "engine",
         "evaluation",
         "registry",
+        "serve",
         "visual",
         "yaml_file",
     }

@@ -40,6 +40,7 @@ VERBS = (
     "test",
     "compare",
     "predict",
+    "serve",
     "convert",
     "verify",
     "export",
@@ -211,7 +212,7 @@ def test_scripts_are_the_verbs(script: str):
     [
         ([], "the following arguments are required: VERB"),
         (["tarin"], "unknown verb tarin, did you mean train?"),
-        (["xyz"], "unknown verb xyz; verbs are train, test, compare, predict, convert"),
+        (["xyz"], "unknown verb xyz; verbs are train, test, compare, predict, serve"),
         (["train", "x.yaml"], "unexpected x.yaml"),
         (
             ["train", "--config", "x.yaml", "--device_target", "TPU"],

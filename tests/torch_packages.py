@@ -10,7 +10,7 @@ from importlib.metadata import requires
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("", "dev", "torch")
+EXTRAS = ("", "dev", "serve", "torch")
 WITHOUT_MINDSPORE = {"python_version": "3.13"}
 
 

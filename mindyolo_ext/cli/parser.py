@@ -4,7 +4,18 @@ import argparse
 from collections.abc import Sequence
 
 from mindyolo_ext import __version__
-from mindyolo_ext.cli import about, compare, convert, data, evaluate, migrate, new, predict, train
+from mindyolo_ext.cli import (
+    about,
+    compare,
+    convert,
+    data,
+    evaluate,
+    migrate,
+    new,
+    predict,
+    serve,
+    train,
+)
 from mindyolo_ext.cli.arguments import Verb
 from mindyolo_ext.cli.backend import add_backend
 from mindyolo_ext.cli.manners import Parser, VerbParser
@@ -29,6 +40,12 @@ VERBS = (
         predict.predict,
         predict.add_predict,
         "find objects in images, folders and videos",
+    ),
+    Verb(
+        "serve",
+        serve.serve,
+        serve.add_serve,
+        "find objects in images that come over HTTP, with a page to drop them on",
     ),
     Verb(
         "convert",

@@ -1,0 +1,109 @@
+"""``mindyolo-ext serve``."""
+
+import argparse
+import importlib.util
+import logging
+from pathlib import Path
+
+from mindyolo_ext.cli.arguments import add_device, add_route, add_size
+from mindyolo_ext.cli.recipe import input_size
+from mindyolo_ext.errors import MissingPackageError
+
+logger = logging.getLogger("mindyolo_ext")
+_PACKAGES = {
+    "fastapi": "fastapi",
+    "uvicorn": "uvicorn",
+    "python_multipart": "python-multipart",
+    "prometheus_client": "prometheus-client",
+}
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``serve``."""
+    parser.add_argument("--weight", type=Path, required=True, help="checkpoint of ours")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen at; 127.0.0.1 is this machine only, 0.0.0.0 is the whole network",
+    )
+    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
+    add_device(parser)
+    parser.add_argument(
+        "--conf_thres", type=float, default=0.3, help="lowest score of a box, unless a client asks"
+    )
+    parser.add_argument(
+        "--iou_thres", type=float, default=0.45, help="IoU of NMS, unless a client asks"
+    )
+    parser.add_argument(
+        "--class_agnostic", action="store_true", help="merge boxes of different classes too"
+    )
+    add_route(parser)
+    add_size(parser, "the checkpoint's")
+    parser.add_argument(
+        "--max_body", type=float, default=16.0, metavar="MIB", help="largest request, MiB"
+    )
+    parser.add_argument(
+        "--max_pixels",
+        type=float,
+        default=50.0,
+        metavar="MILLIONS",
+        help="largest image, millions of pixels",
+    )
+    parser.add_argument(
+        "--queue",
+        type=int,
+        default=64,
+        metavar="N",
+        help="images that arrive, wait or are worked on; one more is answered with 503",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="longest wait for an answer"
+    )
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Answer images over HTTP until Ctrl-C or SIGTERM."""
+    missing = [name for module, name in _PACKAGES.items() if not importlib.util.find_spec(module)]
+    if missing:
+        raise MissingPackageError(
+            f"serve: needs {', '.join(missing)}: pip install 'mindyolo_ext[serve]', or -e "
+            "'.[serve]' in a clone"
+        )
+    from mindyolo_ext.serve.limits import Limits
+    from mindyolo_ext.serve.run import address_of, open_address
+
+    limits = Limits(
+        body_mib=options.max_body,
+        megapixels=options.max_pixels,
+        queue=options.queue,
+        answer_seconds=options.timeout,
+    )
+    with open_address(options.host, options.port) as opened:  # a taken port is told at once
+        import numpy as np
+
+        from mindyolo_ext.engine.predict import Detector
+        from mindyolo_ext.serve.app import create_app
+        from mindyolo_ext.serve.run import LOOPBACK, allowed_hosts, run
+
+        detector = Detector(
+            options.weight,
+            device_target=options.device_target,
+            conf_thres=options.conf_thres,
+            iou_thres=options.iou_thres,
+            size=input_size(options),
+            class_agnostic=options.class_agnostic,
+            dy_thres=options.dy_thres,
+            easy=options.easy,
+        )
+        detector.predict(np.zeros((*detector.input_spec.size, 3), np.uint8))  # compile
+        who = (
+            "this machine only; --host 0.0.0.0 lets others in"
+            if options.host in LOOPBACK
+            else "without a password for all who reach this machine"
+        )
+        greeting = (
+            f"{detector.metadata.model}, {len(detector.class_names)} classes: "
+            f"{address_of(opened, options.host)} ({who}). Ctrl-C ends"
+        )
+        app = create_app(detector, limits, hosts=allowed_hosts(options.host))
+        run(app, opened, limits, greeting)

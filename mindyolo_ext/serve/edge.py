@@ -1,0 +1,98 @@
+"""What every request passes first and last."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mindyolo_ext.errors import shown
+from mindyolo_ext.serve.metrics import Metrics
+
+LINGER_SECONDS = 3.0
+TOO_SLOW = 408
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+
+
+class Edge:
+    """Counts answers, refuses foreign names of this machine, and lets a client finish sending
+    before an answer that did not need all of it: a connection closed on unread bytes is reset, and
+    the client never sees why.
+
+    Args:
+        app: of ASGI.
+        metrics: where answers are counted.
+        hosts: names under which clients may call; ``*`` is any.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Sequence[str] = ("*",)):
+        self.app = app
+        self.metrics = metrics
+        self.hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_more = _has_body(scope)
+
+        async def watched() -> Message:
+            nonlocal has_more
+            message = await receive()
+            has_more = message["type"] == "http.request" and message.get("more_body", False)
+            return message
+
+        async def answered(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.count(scope["path"], message["status"])
+                message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+                if has_more and message["status"] != TOO_SLOW:
+                    await _drop_rest(receive)
+            await send(message)
+
+        app = self.app if self._is_known(scope) else self._refused
+        await app(scope, watched, answered)
+
+    def _is_known(self, scope: Scope) -> bool:
+        return "*" in self.hosts or _host(scope) in self.hosts
+
+    async def _refused(self, scope: Scope, receive: Receive, send: Send) -> None:
+        text = (
+            f"Host: wanted one of {', '.join(self.hosts)}, got {shown(_host(scope))}; start the "
+            "server with --host 0.0.0.0, or let the proxy before it send one of these"
+        )
+        await JSONResponse({"error": text}, 421)(scope, receive, send)
+
+
+def _host(scope: Scope) -> str:
+    """The name in the address that the client called; empty if it makes no sense."""
+    text = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+    try:
+        return urlsplit(f"//{text}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _has_body(scope: Scope) -> bool:
+    """Whether a body is on its way. A client that waits for leave to send one gets the answer."""
+    names = dict(scope["headers"])
+    if b"expect" in names:
+        return False
+    return b"transfer-encoding" in names or names.get(b"content-length", b"0") != b"0"
+
+
+async def _drop_rest(receive: Receive) -> None:
+    """Read the rest of a body for some seconds, and keep nothing of it."""
+
+    async def rest() -> None:
+        while (await receive()).get("more_body", False):
+            pass
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), LINGER_SECONDS)

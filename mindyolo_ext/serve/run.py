@@ -1,0 +1,147 @@
+"""Opens the address, and runs uvicorn until Ctrl-C or SIGTERM."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mindyolo_ext.errors import UsageError
+from mindyolo_ext.serve.limits import Limits
+
+logger = logging.getLogger(__name__)
+HEADER_SECONDS = 10.0  # from the first byte of a request to the end of its head
+READ_SECONDS = 30.0  # for a client to read the end of an answer
+STOP_SECONDS = 5  # for requests under way when the server ends
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def open_address(host: str, port: int) -> socket.socket:
+    """A socket at an address; clients can connect when the server runs.
+
+    Raises: UsageError if the address cannot be had.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits
+        # 40 ms for the acknowledgment of its own head
+        opened = socket.socket(family, kind, socket.IPPROTO_TCP)
+        try:
+            if os.name == "posix":  # elsewhere the option lets two servers share a port
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            opened.bind(address)
+        except OSError:
+            opened.close()
+            raise
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"serve: cannot open port {port} of {host} ({error}); choose others with --port and "
+            "--host, --port 0 takes a free one"
+        ) from error
+    return opened
+
+
+def address_of(opened: socket.socket, host: str) -> str:
+    """The address for a browser."""
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{opened.getsockname()[1]}"
+
+
+def allowed_hosts(host: str) -> tuple[str, ...]:
+    """Names under which a server at ``host`` answers: its own ones if it is for this machine
+    only.
+    """
+    return LOOPBACK if host in LOOPBACK else ("*",)
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 that does not wait for ever: neither for the head of a request nor for a client
+    that does not read its answer.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Expect the head of a request."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; the time for a head counts until it is whole."""
+        super().data_received(data)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the timer, too."""
+        super().connection_lost(exc)
+        self._stop_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a silent connection, in the end without what is still to be sent."""
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def _expect_head(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._stop_timer()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        if self.conn.their_state is h11.IDLE:
+            self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """uvicorn with the limits of this server.
+
+    Args:
+        app: what ``create_app`` returns.
+        limits: its limits.
+        greeting: logged as soon as clients can connect.
+    """
+
+    def __init__(self, app: FastAPI, limits: Limits, greeting: str = ""):
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=PatientProtocol,
+                ws="none",
+                log_config=None,
+                server_header=False,
+                limit_concurrency=4 * limits.queue + 64,
+                timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )
+        self.greeting = greeting
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        if self.started and self.greeting:
+            logger.info("%s", self.greeting)
+
+
+def run(app: FastAPI, opened: socket.socket, limits: Limits, greeting: str) -> None:
+    """Serve until Ctrl-C or SIGTERM, which let the requests under way finish."""
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    server = Server(app, limits, greeting)
+    with contextlib.suppress(
+        KeyboardInterrupt
+    ):  # uvicorn raises the signal again when it has ended
+        server.run(sockets=[opened])
+    logger.info("stopped")

@@ -1,0 +1,254 @@
+"""Between requests and the network: a bounded queue, images decoded beside the one thread that
+runs the network.
+"""
+
+import asyncio
+import copy
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import cv2
+import numpy as np
+
+from mindyolo_ext.data.image_file import decode_image
+from mindyolo_ext.data.image_header import read_header
+from mindyolo_ext.engine.predict import Detections, Detector
+from mindyolo_ext.errors import DataError, closest, shown
+from mindyolo_ext.serve.limits import Limits
+from mindyolo_ext.serve.metrics import Metrics
+from mindyolo_ext.serve.refusal import Refusal
+
+Made = TypeVar("Made")
+PATHS = ("/", "/predict", "/health", "/metrics", "/model", "/openapi.json")
+_SUFFIXES = {"jpg": ".jpg", "png": ".png"}
+
+
+class Wishes(Protocol):
+    """What a client asks for beside the boxes: thresholds (None is the server's own), names or
+    numbers of classes (none is all).
+    """
+
+    conf: float | None
+    iou: float | None
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of an image.
+
+    Args:
+        found: the boxes that were asked for.
+        picture: the encoded image with its boxes; empty if none was asked for.
+        seconds: how long each part took.
+    """
+
+    found: Detections
+    picture: bytes
+    seconds: dict[str, float]
+
+
+class Service:
+    """A detector that several clients ask at the same time.
+
+    The network runs in one thread. ``limits.open_images`` images at a time are decoded, wait for it
+    or are drawn, so memory is bounded by these and by the bodies in the queue.
+
+    Args:
+        detector: a ``Detector``, or whatever has its ``predict``, ``options``, ``class_names``,
+            ``input_spec`` and ``metadata``.
+        limits: how much it takes on.
+    """
+
+    def __init__(self, detector: Detector, limits: Limits):
+        self.detector = detector
+        self.limits = limits
+        self.waiting = 0
+        self.metrics = Metrics(PATHS, lambda: self.waiting)
+        self._network = ThreadPoolExecutor(1, "network")
+        self._images = ThreadPoolExecutor(limits.open_images, "images")
+        self._open = asyncio.Semaphore(limits.open_images)
+        self._began: float | None = None  # the network's present image
+        self._usual = 0.1  # seconds of the network for an image, a moving average
+
+    def close(self) -> None:
+        """End the threads; what waits is dropped."""
+        for pool in (self._network, self._images):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """A place in the queue. Raises: Refusal if there is none."""
+        if self.waiting >= self.limits.queue:
+            seconds = max(1, math.ceil(self.waiting * self._usual))
+            raise Refusal(
+                503,
+                f"wanted at most {self.limits.queue} images at a time, got one more; try again in "
+                f"{seconds} s",
+                {"Retry-After": str(seconds)},
+            )
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+
+    def stuck_seconds(self) -> float:
+        """How long the network has worked on its present image, if that is longer than a client
+        waits for an answer; else 0.
+        """
+        began = self._began
+        seconds = 0.0 if began is None else time.monotonic() - began
+        return seconds if seconds > self.limits.answer_seconds else 0.0
+
+    def class_indices(self, wanted: Sequence[str]) -> list[int]:
+        """Indices of class names or numbers, or of several with commas between; none is all.
+
+        Raises: Refusal for a class that the model does not have.
+        """
+        names = list(self.detector.class_names)
+        words = [
+            word.strip()
+            for text in wanted
+            for word in ([text] if text in names else text.split(","))
+        ]
+        return sorted({_class_index(word, names) for word in words if word})
+
+    async def answer(self, data: bytes, wishes: Wishes, format: str = "json") -> Answer:
+        """Boxes of an encoded image.
+
+        Args:
+            data: the bytes of an image file.
+            wishes: thresholds and classes.
+            format: ``json``; ``jpg`` or ``png`` draws a picture, too.
+
+        Raises: Refusal if the image cannot be used, or if it takes too long.
+        """
+        classes = self.class_indices(wishes.classes)
+        try:
+            work = self._work(data, self._adjusted(wishes), classes, format)
+            return await asyncio.wait_for(work, self.limits.answer_seconds)
+        except asyncio.TimeoutError as error:
+            raise Refusal(
+                503,
+                f"no answer within {self.limits.answer_seconds:g} s; try again later",
+                {"Retry-After": str(max(1, math.ceil(self.waiting * self._usual)))},
+            ) from error
+        except MemoryError as error:
+            raise Refusal(503, "not enough memory for this image; send a smaller one") from error
+
+    def _adjusted(self, wishes: Wishes) -> Detector:
+        """The detector with a client's thresholds; the network is shared."""
+        detector = copy.copy(self.detector)
+        own = detector.options
+        detector.options = replace(
+            own,
+            conf_thres=own.conf_thres if wishes.conf is None else wishes.conf,
+            iou_thres=own.iou_thres if wishes.iou is None else wishes.iou,
+        )
+        return detector
+
+    async def _work(
+        self, data: bytes, detector: Detector, classes: list[int], format: str
+    ) -> Answer:
+        clock = _Clock()
+        async with self._open:
+            clock.lap("waiting")
+            image = await self._in(self._images, decode, data, self.limits)
+            clock.lap("decoding")
+            found = await self._in(self._network, self._predict, detector, image, clock)
+            clock.lap("network")
+            found = _only(found, classes)
+            picture = b""
+            if format in _SUFFIXES:
+                picture = await self._in(self._images, draw, found, _SUFFIXES[format])
+                clock.lap("drawing")
+        self.metrics.count_image(found.names, clock.laps)
+        return Answer(found, picture, clock.laps)
+
+    def _predict(self, detector: Detector, image: np.ndarray, clock: "_Clock") -> Detections:
+        """Runs in the network's thread."""
+        clock.lap("waiting")
+        self._began = began = time.monotonic()
+        try:
+            return detector.predict(image)
+        finally:
+            self._usual += 0.1 * (time.monotonic() - began - self._usual)
+            self._began = None
+
+    @staticmethod
+    async def _in(pool: ThreadPoolExecutor, call: Callable[..., Made], *arguments: Any) -> Made:
+        return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+
+
+class _Clock:
+    """Seconds of one part after the other."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, part: str) -> None:
+        """``part`` ends here; a part may come several times."""
+        before, self._last = self._last, time.monotonic()
+        self.laps[part] = self.laps.get(part, 0.0) + self._last - before
+
+
+def decode(data: bytes, limits: Limits) -> np.ndarray:
+    """The pixels of an image file, uint8 BGR (h, w, 3).
+
+    Raises: Refusal if it has too many, or cannot be read.
+    """
+    header = read_header(io.BytesIO(data))
+    if (
+        header is not None
+        and max(header.height * header.width, header.largest_part) > limits.pixels
+    ):
+        raise Refusal(
+            413,
+            f"wanted at most {limits.pixels} pixels, got {header.width}x{header.height}; send a "
+            "smaller image, or start the server with a larger --max_pixels",
+        )
+    try:
+        return decode_image(data, "image")
+    except DataError as error:
+        raise Refusal(422, str(error)) from error
+
+
+def draw(found: Detections, suffix: str) -> bytes:
+    """The encoded image with its boxes."""
+    done, picture = cv2.imencode(suffix, found.plot())
+    if not done:
+        height, width = found.image.shape[:2]
+        raise Refusal(422, f"cannot draw {width}x{height} pixels as {suffix}; ask for format=json")
+    return picture.tobytes()
+
+
+def _only(found: Detections, classes: Sequence[int]) -> Detections:
+    """The boxes of some classes; all without any."""
+    if not classes:
+        return found
+    kept = np.isin(found.labels, classes)
+    return replace(
+        found, boxes=found.boxes[kept], scores=found.scores[kept], labels=found.labels[kept]
+    )
+
+
+def _class_index(word: str, names: list[str]) -> int:
+    if word in names:
+        return names.index(word)
+    if word.isascii() and word.isdecimal() and int(word) < len(names):
+        return int(word)
+    near = closest(word, names)
+    hint = f", did you mean {near}?" if near else "; GET /model lists them"
+    raise Refusal(
+        422,
+        f"classes: wanted names or numbers of the model's {len(names)} classes, got {shown(word)}"
+        f"{hint}",
+    )
