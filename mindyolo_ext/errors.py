@@ -75,6 +75,10 @@ class ExportError(UserError, ValueError):
     """An exported file that does not give the network's numbers, and was not written."""
 
 
+class ReproductionError(UserError, ValueError):
+    """Weights that do not give the number that they are to give; the report is written."""
+
+
 class RunError(UserError, RuntimeError):
     """A command that another command started failed; its own message says why."""
 

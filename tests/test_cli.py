@@ -42,6 +42,7 @@ VERBS = (
     "predict",
     "convert",
     "verify",
+    "reproduce",
     "export",
     "anchors",
     "thresholds",

@@ -4,7 +4,18 @@ import argparse
 from collections.abc import Sequence
 
 from mindyolo_ext import __version__
-from mindyolo_ext.cli import about, compare, convert, data, evaluate, migrate, new, predict, train
+from mindyolo_ext.cli import (
+    about,
+    compare,
+    convert,
+    data,
+    evaluate,
+    migrate,
+    new,
+    predict,
+    reproduce,
+    train,
+)
 from mindyolo_ext.cli.arguments import Verb
 from mindyolo_ext.cli.backend import add_backend
 from mindyolo_ext.cli.manners import Parser, VerbParser
@@ -41,6 +52,12 @@ VERBS = (
         convert.verify,
         convert.add_verify,
         "compare a converted checkpoint with reference numbers",
+    ),
+    Verb(
+        "reproduce",
+        reproduce.reproduce,
+        reproduce.add_reproduce,
+        "check that published weights give the published number here, and write a report",
     ),
     Verb(
         "export",

@@ -1,7 +1,7 @@
 """DynamicDet: two detectors in a row and a router that sends easy images past the second."""
 
 from mindyolo_ext.contracts import Family
-from mindyolo_ext.models.dynamicdet.variants import VARIANTS
+from mindyolo_ext.models.dynamicdet.variants import PROTOCOLS, VARIANTS
 
 FAMILY = Family(
     name="dynamicdet",
@@ -13,4 +13,5 @@ FAMILY = Family(
     repository="https://github.com/VDIGPKU/DynamicDet",
     terms="academic use only",
     has_original=True,
+    protocols=PROTOCOLS,
 )

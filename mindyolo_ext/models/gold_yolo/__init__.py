@@ -1,7 +1,7 @@
 """Gold-YOLO: gather-and-distribute neck, two training steps; four scales."""
 
 from mindyolo_ext.contracts import Family
-from mindyolo_ext.models.gold_yolo.variants import VARIANTS
+from mindyolo_ext.models.gold_yolo.variants import PROTOCOLS, VARIANTS
 
 FAMILY = Family(
     name="gold_yolo",
@@ -14,4 +14,5 @@ FAMILY = Family(
     terms="GPL-3.0; no other terms are given for its weights",
     input_styles=("usual", "published"),
     has_original=True,
+    protocols=PROTOCOLS,
 )

@@ -1,7 +1,7 @@
 """Yolo-FastestV2: a ShuffleNetV2 of a quarter of a million parameters."""
 
 from mindyolo_ext.contracts import Family
-from mindyolo_ext.models.yolo_fastestv2.variants import VARIANTS
+from mindyolo_ext.models.yolo_fastestv2.variants import PROTOCOLS, VARIANTS
 
 FAMILY = Family(
     name="yolo_fastestv2",
@@ -12,4 +12,5 @@ FAMILY = Family(
     repository="https://github.com/dog-qiuqiu/Yolo-FastestV2",
     terms="no licence given: ask the author before you use or pass on its weights",
     has_original=True,
+    protocols=PROTOCOLS,
 )

@@ -1,7 +1,7 @@
 """YOLOX: anchor-free heads, SimOTA; seven scales."""
 
 from mindyolo_ext.contracts import Family
-from mindyolo_ext.models.yolox.variants import VARIANTS
+from mindyolo_ext.models.yolox.variants import PROTOCOLS, VARIANTS
 
 FAMILY = Family(
     name="yolox",
@@ -14,4 +14,5 @@ FAMILY = Family(
     terms="Apache-2.0",
     input_styles=("official", "legacy", "mindyolo"),
     has_original=True,
+    protocols=PROTOCOLS,
 )
