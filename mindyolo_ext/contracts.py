@@ -239,6 +239,31 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class EvaluationProtocol:
+    """How authors measured the accuracy that they publish; ``mindyolo-ext reproduce`` repeats it.
+
+    Args:
+        numbers: fact of ``Variant.published`` -> name of what is measured here: one of
+            ``EvalResult.values``, such as ``AP``; of a routed model one with a share behind it,
+            ``AP, 90 % easy``. Both are in percent.
+        data: what it was measured on, as people say it.
+        images: how many they are.
+        settings: what must be in force whatever a recipe says, by the recipe's keys.
+        input_style: name of the input convention of these weights; empty if there is only one.
+        architecture: keywords of the builder that these weights have.
+        remark: what the original does otherwise and what may move the last digit.
+    """
+
+    numbers: Mapping[str, str]
+    data: str
+    images: int
+    settings: Mapping[str, Any]
+    input_style: str = ""
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    remark: str = ""
+
+
+@dataclass(frozen=True)
 class Family:
     """The record of a family. Its folder in ``models`` has the same name and holds the rest.
 
@@ -255,6 +280,8 @@ class Family:
         input_styles: names of the input conventions that its weights exist with, the usual one
             first, as ``names`` describes them; empty if there is only one.
         has_original: whether ``original`` can run the original program beside this one.
+        protocols: how what ``variants`` publish was measured; the first that fits some weights
+            counts.
     """
 
     name: str
@@ -269,6 +296,7 @@ class Family:
     parents: tuple[str, ...] = ()
     input_styles: tuple[str, ...] = ()
     has_original: bool = False
+    protocols: tuple[EvaluationProtocol, ...] = ()
 
     @property
     def smallest(self) -> str:

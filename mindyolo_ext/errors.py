@@ -77,6 +77,10 @@ class ExportError(UserError, ValueError):
     """An exported file whose outputs differ from the network's; it was not written."""
 
 
+class ReproductionError(UserError, ValueError):
+    """Weights that do not give the number that they are to give; the report is written."""
+
+
 class RunError(UserError, RuntimeError):
     """A command that was started by another one failed; its own message says why."""
 

@@ -43,6 +43,7 @@ VERBS = (
     "serve",
     "convert",
     "verify",
+    "reproduce",
     "export",
     "anchors",
     "thresholds",

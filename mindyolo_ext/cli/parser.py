@@ -13,6 +13,7 @@ from mindyolo_ext.cli import (
     migrate,
     new,
     predict,
+    reproduce,
     serve,
     train,
 )
@@ -58,6 +59,12 @@ VERBS = (
         convert.verify,
         convert.add_verify,
         "compare a converted checkpoint with reference numbers",
+    ),
+    Verb(
+        "reproduce",
+        reproduce.reproduce,
+        reproduce.add_reproduce,
+        "check that published weights give the published number here, and write a report",
     ),
     Verb(
         "export",

@@ -1,7 +1,7 @@
 """DynamicDet: two detectors in a row and a router that sends easy images past the second."""
 
 from mindyolo_ext.contracts import Family
-from mindyolo_ext.models.dynamicdet.variants import VARIANTS
+from mindyolo_ext.models.dynamicdet.variants import PROTOCOLS, VARIANTS
 
 FAMILY = Family(
     name="dynamicdet",
@@ -14,4 +14,5 @@ FAMILY = Family(
     terms="academic use only",
     verified="3 networks with both exits, the router, both training steps",
     has_original=True,
+    protocols=PROTOCOLS,
 )

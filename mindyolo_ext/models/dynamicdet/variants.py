@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mindyolo_ext.contracts import Variant
+from mindyolo_ext.contracts import EvaluationProtocol, Variant
 from mindyolo_ext.input_spec import InputSpec
 
 # (width, height) in pixels, three per level, finest level first
@@ -136,6 +136,32 @@ VARIANTS = {
         f"{RELEASE}/dy-yolov7-w6.pt",
     ),
 }
+
+
+# `test.py --batch-size 1 --conf 0.001 --iou 0.65 --dy-thres T`, T by `get_dynamic_thres.py` on the
+# same images
+PROTOCOLS = (
+    EvaluationProtocol(
+        {f"AP val, {share} % easy": f"AP, {share} % easy" for share in SHARES},
+        "COCO val2017",
+        5000,
+        {
+            "eval.per_batch_size": 1,
+            "eval.conf_thres": 0.001,
+            "eval.iou_thres": 0.65,
+            "eval.max_detections": 300,
+            "eval.max_candidates": 30000,
+            "eval.multi_label": True,
+            "eval.class_agnostic": False,
+            "eval.clip": True,
+            "eval.rectangular": True,
+            "eval.rectangular_pad": 0.5,
+        },
+        architecture={"router": True},
+        remark="the original computes in half precision on a GPU, and tells classes apart in NMS "
+        "by adding 4096 per class; here classes are compared",
+    ),
+)
 
 
 def official_input(size: tuple[int, int], stride: int) -> InputSpec:

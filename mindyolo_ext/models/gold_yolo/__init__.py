@@ -1,7 +1,7 @@
 """Gold-YOLO: gather-and-distribute neck, two training steps; four scales."""
 
 from mindyolo_ext.contracts import Family
-from mindyolo_ext.models.gold_yolo.variants import VARIANTS
+from mindyolo_ext.models.gold_yolo.variants import PROTOCOLS, VARIANTS
 
 FAMILY = Family(
     name="gold_yolo",
@@ -15,4 +15,5 @@ FAMILY = Family(
     verified="4 scales in all forms of the head, both training steps",
     input_styles=("usual", "published"),
     has_original=True,
+    protocols=PROTOCOLS,
 )

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from mindyolo_ext.contracts import Variant
+from mindyolo_ext.contracts import EvaluationProtocol, Variant
 from mindyolo_ext.input_spec import InputSpec
 
 STRIDES = (8, 16, 32)
@@ -93,6 +93,28 @@ VARIANTS = {
         WEIGHTS,
     ),
 }
+
+
+# `tools/eval.py ... --reproduce_640_eval`; the input comes with the recipes and the weights
+PROTOCOLS = (
+    EvaluationProtocol(
+        {"AP val": "AP"},
+        "COCO val2017",
+        5000,
+        {
+            "eval.conf_thres": 0.03,
+            "eval.iou_thres": 0.65,
+            "eval.max_detections": 300,
+            "eval.max_candidates": 30000,
+            "eval.multi_label": True,
+            "eval.class_agnostic": False,
+            "eval.clip": True,
+            "eval.rectangular": False,
+        },
+        remark="the original tells classes apart in NMS by adding 4096 per class in float32, which "
+        "rounds boxes of the last classes to 1/32 pixel; here they are compared",
+    ),
+)
 
 
 def published_input(size: tuple[int, int], border: int | None = None) -> InputSpec:

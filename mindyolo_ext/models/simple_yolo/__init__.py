@@ -1,7 +1,7 @@
 """The simple YOLO: ResNet or Darknet backbones of any width, three label assignments."""
 
 from mindyolo_ext.contracts import Family
-from mindyolo_ext.models.simple_yolo.variants import VARIANTS
+from mindyolo_ext.models.simple_yolo.variants import PROTOCOLS, VARIANTS
 
 FAMILY = Family(
     name="simple_yolo",
@@ -18,4 +18,5 @@ FAMILY = Family(
     terms="Apache-2.0; torchvision's ImageNet weights have terms of their own",
     verified="12 networks, 3 label assignments",
     has_original=True,
+    protocols=PROTOCOLS,
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mindyolo_ext.contracts import Variant
+from mindyolo_ext.contracts import EvaluationProtocol, Variant
 from mindyolo_ext.input_spec import InputSpec
 
 STRIDES = (8, 16, 32)
@@ -69,6 +69,27 @@ VARIANTS = {
         {"AP50 VOC07 test": 73.7, "parameters, M": 28.68},
     ),
 }
+
+
+# The row "Default YOLO" and the backbones beside it: width 0.75, 300 detections
+PROTOCOLS = (
+    EvaluationProtocol(
+        {"AP50 VOC07 test": "AP50"},
+        "VOC 2007 test, difficult objects counted",
+        4952,
+        {
+            "eval.conf_thres": 0.001,
+            "eval.iou_thres": 0.6,
+            "eval.max_detections": 300,
+            "eval.multi_label": False,
+            "eval.class_agnostic": False,
+            "eval.clip": False,
+            "eval.rectangular": False,
+        },
+        architecture={"channel_sparsity": DEFAULT_WIDTH, "assignment": "nearby_grid"},
+        remark="the original measures in pixels of the network's input, this in those of the photo",
+    ),
+)
 
 
 def official_input(size: tuple[int, int] = (512, 512)) -> InputSpec:

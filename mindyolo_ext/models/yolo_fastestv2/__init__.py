@@ -1,7 +1,7 @@
 """Yolo-FastestV2: a ShuffleNetV2 of a quarter of a million parameters."""
 
 from mindyolo_ext.contracts import Family
-from mindyolo_ext.models.yolo_fastestv2.variants import VARIANTS
+from mindyolo_ext.models.yolo_fastestv2.variants import PROTOCOLS, VARIANTS
 
 FAMILY = Family(
     name="yolo_fastestv2",
@@ -13,4 +13,5 @@ FAMILY = Family(
     terms="no license given: ask the author before you use or pass on its weights",
     verified="published weights: same AP and own metric; training",
     has_original=True,
+    protocols=PROTOCOLS,
 )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mindyolo_ext.contracts import Variant
+from mindyolo_ext.contracts import EvaluationProtocol, Variant
 from mindyolo_ext.input_spec import InputSpec
 
 STRIDES = (16, 32)
@@ -39,6 +39,27 @@ VARIANTS = {
         "https://github.com/dog-qiuqiu/Yolo-FastestV2/tree/main/modelzoo",
     ),
 }
+
+
+# `evaluation.py` with its defaults for AP
+PROTOCOLS = (
+    EvaluationProtocol(
+        {"AP50 val, own metric": "own_AP50"},
+        "COCO val2017 without crowds",
+        5000,
+        {
+            "eval.conf_thres": 0.01,
+            "eval.iou_thres": 0.4,
+            "eval.max_detections": 300,
+            "eval.max_candidates": 30000,
+            "eval.multi_label": False,
+            "eval.class_agnostic": False,
+            "eval.clip": False,
+            "eval.rectangular": False,
+            "eval.metrics": ["darknet"],
+        },
+    ),
+)
 
 
 def official_input(size: tuple[int, int]) -> InputSpec:

@@ -1,7 +1,7 @@
 """YOLOX: anchor-free heads, SimOTA; seven scales."""
 
 from mindyolo_ext.contracts import Family
-from mindyolo_ext.models.yolox.variants import VARIANTS
+from mindyolo_ext.models.yolox.variants import PROTOCOLS, VARIANTS
 
 FAMILY = Family(
     name="yolox",
@@ -15,4 +15,5 @@ FAMILY = Family(
     verified="published Nano weights: same AP; training of all 7 scales",
     input_styles=("official", "legacy", "mindyolo"),
     has_original=True,
+    protocols=PROTOCOLS,
 )

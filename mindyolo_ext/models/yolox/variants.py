@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mindyolo_ext.contracts import Variant
+from mindyolo_ext.contracts import EvaluationProtocol, Variant
 from mindyolo_ext.input_spec import InputSpec
 
 STRIDES = (8, 16, 32)
@@ -117,6 +117,44 @@ VARIANTS = {
         f"{RELEASE}/yolox_darknet.pth",
     ),
 }
+
+
+COCO_VAL = ("COCO val2017", 5000)
+PROTOCOLS = (
+    # `tools/eval.py ... --conf 0.001`; one label per prediction, no limit on their number
+    EvaluationProtocol(
+        {"AP val": "AP"},
+        *COCO_VAL,
+        {
+            "eval.conf_thres": 0.001,
+            "eval.iou_thres": 0.65,
+            "eval.max_detections": 30000,
+            "eval.max_candidates": 30000,
+            "eval.multi_label": False,
+            "eval.class_agnostic": False,
+            "eval.clip": False,
+            "eval.rectangular": False,
+        },
+        input_style="official",
+    ),
+    # MindYOLO's `test.py`
+    EvaluationProtocol(
+        {"MindYOLO's AP val": "AP"},
+        *COCO_VAL,
+        {
+            "eval.conf_thres": 0.001,
+            "eval.iou_thres": 0.65,
+            "eval.max_detections": 300,
+            "eval.max_candidates": 30000,
+            "eval.multi_label": True,
+            "eval.class_agnostic": False,
+            "eval.clip": True,
+            "eval.rectangular": False,
+        },
+        input_style="mindyolo",
+        remark="MindYOLO divides x and y by the factor of the height; here each side has its own",
+    ),
+)
 
 
 def official_input(size: tuple[int, int]) -> InputSpec:

@@ -1,0 +1,423 @@
+"""Do whole trainings end where the original's end?
+
+    python benchmarks/training_truth.py yolo_fastestv2 --seeds 1 2 3 --torch-python PYTHON \\
+        --repo CLONE --data BCCD [--start WEIGHTS.pth] [--epochs 31] [--save_dir DIR]
+
+Trains the original, which stays as it is, and this project from the same weights on the same
+images with the same settings, evaluates both every few epochs by one program, and writes curves
+(picture and CSV) and a table with mean, standard deviation and a test of the difference. What is
+finished is kept: the same command goes on where another one was interrupted.
+"""
+
+import argparse
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+from tabulate import tabulate
+
+from mindyolo_ext.atomic import write_text
+from mindyolo_ext.backend import launch
+from mindyolo_ext.backend.parameters import parameter_values
+from mindyolo_ext.checkpoint.convert import convert, export_torch
+from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
+from mindyolo_ext.cli.evaluate import load_for_test
+from mindyolo_ext.config import Config, load_config
+from mindyolo_ext.engine.build import split_dataset, start_from
+from mindyolo_ext.engine.darknet import recipe_overrides
+from mindyolo_ext.engine.evaluate import evaluate
+from mindyolo_ext.models.registry import create_model
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+SIDES = ("original", "ours")
+METRICS = ("AP", "AP50")
+SPLITS = ("train", "val")
+BCCD_ANCHORS = (
+    22.16,
+    28.53,
+    46.53,
+    69.42,
+    57.75,
+    78.68,
+    60.01,
+    61.97,
+    69.96,
+    85.45,
+    118.75,
+    143.03,
+)
+ANCHOR_SIZE = 352  # that these are meant for
+ORIGINAL_TERMS = {"box": "box", "object": "object", "class": "class"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and where.
+
+    Args:
+        folder: for everything that is written.
+        size: side of the network input.
+        every: epochs between evaluations.
+        threads: of each program's framework.
+    """
+
+    family: str
+    folder: Path
+    data: Path
+    start: Path | None
+    epochs: int
+    size: int
+    batch: int
+    every: int
+    rate: float
+    threads: int
+    ours: tuple[str, ...] = ()
+
+    def place(self, side: str, seed: int) -> Path:
+        """The folder of a run."""
+        return self.folder / side / f"seed_{seed}"
+
+    @property
+    def evaluated(self) -> list[int]:
+        """Numbers of finished epochs after which there is an evaluation."""
+        last = [] if self.epochs % self.every == 0 else [self.epochs]
+        return [*range(self.every, self.epochs + 1, self.every), *last]
+
+    @property
+    def anchors(self) -> list[float]:
+        """For the input of this task."""
+        return [round(value * self.size / ANCHOR_SIZE, 2) for value in BCCD_ANCHORS]
+
+
+def main() -> None:
+    """Train, evaluate, compare."""
+    options = arguments()
+    task = Task(
+        options.family,
+        options.save_dir or Path("runs", "truth", options.family),
+        options.data,
+        options.start,
+        options.epochs,
+        options.size,
+        options.per_batch_size,
+        options.every,
+        options.rate,
+        options.threads,
+        tuple(options.set),
+    )
+    launch.start("CPU", seed=0)
+    names = lay_out(task)
+    for seed in options.seeds:
+        make_start(task, seed, names)
+        for side in options.sides:
+            if not (task.place(side, seed) / "finished").is_file():
+                print(f"{side}, seed {seed}: training", flush=True)
+                train(task, side, seed, options)
+    rows = []
+    for seed in options.seeds:
+        for side in options.sides:
+            rows += curve(task, side, seed)
+    results = options.results or task.folder
+    write_csv(results / f"truth_{task.family}.csv", rows)
+    text = report(task, rows, options.seeds)
+    write_text(results / f"truth_{task.family}.md", text)
+    draw(results / f"truth_{task.family}.png", rows, task)
+    print(text)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("family", choices=["yolo_fastestv2"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--torch-python", type=Path, required=True, help="of the original")
+    parser.add_argument("--repo", type=Path, required=True, help="clone of the original")
+    parser.add_argument("--data", type=Path, required=True, help="folder of BCCD")
+    parser.add_argument("--start", type=Path, help="weights of the original (default: fresh ones)")
+    parser.add_argument("--epochs", type=int, default=31)
+    parser.add_argument("--size", type=int, default=128, help="side of the input, pixels")
+    parser.add_argument("--per_batch_size", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=0.001, help="learning rate")
+    parser.add_argument("--every", type=int, default=10, help="epochs between evaluations")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--set", action="append", default=[], help="a setting of our training")
+    parser.add_argument("--save_dir", type=Path)
+    parser.add_argument("--results", type=Path, help="folder of CSV, table and picture")
+    return parser.parse_args()
+
+
+# ---- what both get -------------------------------------------------------------------------------
+
+
+def lay_out(task: Task) -> list[str]:
+    """Images with their label texts beside them, as the original wants them; the class names."""
+    for split in SPLITS:
+        folder = task.folder / "data" / split
+        folder.mkdir(parents=True, exist_ok=True)
+        for label in sorted((task.data / "yolo_labels" / split).glob("*.txt")):
+            for file in (label, task.data / "JPEGImages" / f"{label.stem}.jpg"):
+                if not (folder / file.name).exists():
+                    (folder / file.name).symlink_to(file.resolve())
+    return (task.data / "classes.names").read_text(encoding="utf-8").split()
+
+
+def make_start(task: Task, seed: int, names: Sequence[str]) -> None:
+    """The weights that both sides of a seed start from, in both formats."""
+    own = task.folder / "start" / f"seed_{seed}.ckpt"
+    if own.with_suffix(".pth").is_file():
+        return
+    launch.set_seed(seed)
+    pairs = np.reshape(task.anchors, (-1, 2)).tolist()
+    model = create_model(task.family, num_classes=len(names), anchors=pairs)
+    if task.start is not None:
+        given = own.with_name("given.ckpt")
+        convert(task.start, given)
+        start_from(model, given)
+    spec = replace(model.input_spec, size=(task.size, task.size))
+    metadata = CheckpointMetadata(
+        task.family, len(names), list(names), spec, dict(model.architecture)
+    )
+    save_checkpoint(own, parameter_values(model), metadata)
+    export_torch(own, own.with_suffix(".pth"))
+
+
+@contextmanager
+def plain_place(folder: Path) -> Iterator[Path]:
+    """``folder`` under a name without a dot: the original cuts paths at the first one."""
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place, "truth")
+        link.symlink_to(folder.resolve())
+        yield link
+
+
+def data_file(task: Task, place: Path, seed: int) -> Path:
+    """The original's settings, which our recipe takes too, with paths below ``place``."""
+    for split in SPLITS:
+        images = sorted((task.folder / "data" / split).glob("*.jpg"))
+        lines = [f"{place}/data/{split}/{image.name}\n" for image in images]
+        write_text(task.folder / f"{split}.txt", "".join(lines))
+    settings = {
+        "model_name": "truth",
+        "epochs": task.epochs,
+        "steps": f"{10 * task.epochs},{20 * task.epochs}",
+        "batch_size": task.batch,
+        "subdivisions": 1,
+        "learning_rate": task.rate,
+        "pre_weights": f"{place}/start/seed_{seed}.pth",
+        "classes": 3,
+        "width": task.size,
+        "height": task.size,
+        "anchor_num": 3,
+        "anchors": ",".join(map(str, task.anchors)),
+        "train": f"{place}/train.txt",
+        "val": f"{place}/val.txt",
+        "names": str((task.data / "classes.names").resolve()),
+    }
+    file = task.folder / f"seed_{seed}.data"
+    write_text(file, "".join(f"{key}={value}\n" for key, value in settings.items()))
+    return file
+
+
+# ---- trainings -----------------------------------------------------------------------------------
+
+
+def train(task: Task, side: str, seed: int, options: argparse.Namespace) -> None:
+    """Run one training to its end. Raises: SystemExit with the end of its log if it fails."""
+    folder = task.place(side, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with plain_place(task.folder) as place:
+        file = data_file(task, place, seed)
+        command = (
+            our_command(task, folder, file, seed)
+            if side == "ours"
+            else original_command(task, folder, place / file.name, seed, options)
+        )
+        environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
+        environment["PYTHONPATH"] = str(ROOT if side == "ours" else HERE)
+        with (folder / "log.txt").open("w", encoding="utf-8") as log:
+            done = subprocess.run(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
+            )
+    if done.returncode:
+        tail = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
+        raise SystemExit(f"{side}, seed {seed}: exit status {done.returncode}\n{tail}")
+    (folder / "finished").touch()
+
+
+def original_command(
+    task: Task, folder: Path, file: Path, seed: int, options: argparse.Namespace
+) -> list[str]:
+    """The original's training."""
+    job = {
+        "folder": str(folder.resolve()),
+        "every": task.every,
+        "epochs": task.epochs,
+        "workers": 0,
+        "threads": task.threads,
+        "seed": seed,
+        "data": str(file),
+    }
+    write_text(folder / "job.json", json.dumps(job, indent=1))
+    program = [str(HERE / "truth_theirs.py"), task.family, str(options.repo.resolve())]
+    return [str(options.torch_python), *program, str((folder / "job.json").resolve())]
+
+
+def our_command(task: Task, folder: Path, file: Path, seed: int) -> list[str]:
+    """Our training of the shipped recipe with the settings of the ``.data`` file."""
+    run = folder / "run"
+    resume = ["--resume"] if (run / "weights" / "last.ckpt").is_file() else []
+    texts = [
+        f"train.seed={seed}",
+        "data.workers=0",
+        f"train.eval_interval={task.every}",
+        *task.ours,
+    ]
+    return [
+        *(sys.executable, str(ROOT / "train.py"), "--config", "yolo-fastestv2"),
+        *("--data", str(file), "--save_dir", str(run), "--device_target", "CPU"),
+        *("--weight", str(task.folder / "start" / f"seed_{seed}.ckpt")),
+        *(part for text in texts for part in ("--set", text)),
+        *resume,
+    ]
+
+
+# ---- evaluation ----------------------------------------------------------------------------------
+
+
+def curve(task: Task, side: str, seed: int) -> list[dict]:
+    """A row per evaluated epoch: metrics in percent, mean losses of the epochs since."""
+    folder = task.place(side, seed)
+    if side == "ours":
+        with (folder / "run" / "results.csv").open(encoding="utf-8") as file:
+            table = list(csv.DictReader(file))
+        found = {int(row["epoch"]) + 1: row for row in table if row.get("AP")}
+        values = {e: {m: 100 * float(found[e][m]) for m in METRICS} for e in task.evaluated}
+        losses = {int(row["epoch"]) + 1: float(row["loss"]) for row in table}
+    else:
+        values = {epoch: original_metrics(task, folder, seed, epoch) for epoch in task.evaluated}
+        losses = original_losses(folder, task.epochs)
+    rows = []
+    for epoch in task.evaluated:
+        mean = np.mean([losses[e] for e in range(max(1, epoch - task.every + 1), epoch + 1)])
+        row = {"side": side, "seed": seed, "epoch": epoch, "loss": float(mean)}
+        rows.append({**row, **values[epoch]})
+    return rows
+
+
+def original_losses(folder: Path, epochs: int) -> dict[int, float]:
+    """Mean total loss of each epoch."""
+    with (folder / "losses.csv").open(encoding="utf-8") as file:
+        totals = np.array([float(row["total"]) for row in csv.DictReader(file)])
+    return {epoch + 1: float(its.mean()) for epoch, its in enumerate(np.split(totals, epochs))}
+
+
+def original_metrics(task: Task, folder: Path, seed: int, epoch: int) -> dict[str, float]:
+    """COCO's metrics of the original's weights after ``epoch`` epochs; kept beside them."""
+    kept = folder / f"epoch_{epoch:03d}.json"
+    if kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
+    weights = folder / f"epoch_{epoch:03d}.pth"
+    with plain_place(task.folder) as place:
+        file = data_file(task, place, seed)
+        convert(weights, weights.with_suffix(".ckpt"), data=file)
+        config = load_config("yolo-fastestv2", [*recipe_overrides(file), *task.ours])
+        found = metrics_of(weights.with_suffix(".ckpt"), config)
+    write_text(kept, json.dumps(found))
+    return found
+
+
+def metrics_of(checkpoint: Path, config: Config) -> dict[str, float]:
+    """COCO's metrics of a checkpoint in percent, as ``test.py`` measures them."""
+    load_checkpoint(checkpoint)
+    loaded = load_for_test(checkpoint, config, split_dataset(config, "val"), split="val")
+    result = evaluate(
+        loaded.predictor, loaded.dataset, config.eval, workers=0, class_names=loaded.class_names
+    )
+    return {name: 100 * result.values()[name] for name in METRICS}
+
+
+# ---- results -------------------------------------------------------------------------------------
+
+
+def write_csv(path: Path, rows: Sequence[dict]) -> None:
+    """The curves, a row per side, seed and epoch."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+        for row in rows
+    )
+    write_text(path, text.getvalue())
+
+
+def picked(rows: Sequence[dict], side: str, epoch: int, name: str) -> np.ndarray:
+    """The values of all seeds."""
+    return np.array([r[name] for r in rows if (r["side"], r["epoch"]) == (side, epoch)])
+
+
+def report(task: Task, rows: Sequence[dict], seeds: Sequence[int]) -> str:
+    """Mean, standard deviation and Welch's t-test of the two sides, by epoch."""
+    lines = []
+    for epoch in task.evaluated:
+        for name in (*METRICS, "loss"):
+            both = [picked(rows, side, epoch, name) for side in SIDES]
+            if min(map(len, both)) == 0:
+                continue
+            means = [
+                f"{its.mean():.2f} +- {its.std(ddof=1) if len(its) > 1 else 0:.2f}" for its in both
+            ]
+            p = stats.ttest_ind(*both, equal_var=False).pvalue if min(map(len, both)) > 1 else 1.0
+            gap = both[1].mean() - both[0].mean()
+            lines.append((epoch, name, *means, f"{gap:+.2f}", f"{p:.3f}"))
+    columns = ("epochs", "", "original", "ours", "difference", "p (Welch)")
+    head = (
+        f"{task.family}, {task.size} x {task.size}, batch {task.batch}, rate {task.rate:g}, "
+        f"{'given' if task.start else 'fresh'} start weights, seeds {', '.join(map(str, seeds))}"
+        + (f"; ours with {', '.join(task.ours)}" if task.ours else "")
+    )
+    table = tabulate(lines, columns, tablefmt="github", disable_numparse=True)
+    return f"{head}\n\n{table}\n"
+
+
+def draw(path: Path, rows: Sequence[dict], task: Task) -> None:
+    """Mean and band of both sides over the epochs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4))
+    for axis, name in zip(axes, (*METRICS, "loss")):
+        for side, color in zip(SIDES, ("tab:orange", "tab:blue")):
+            found = [picked(rows, side, epoch, name) for epoch in task.evaluated]
+            if min(map(len, found)) == 0:
+                continue
+            mean = np.array([its.mean() for its in found])
+            spread = np.array([its.std(ddof=1) if len(its) > 1 else 0.0 for its in found])
+            axis.plot(task.evaluated, mean, color=color, label=side, marker="o")
+            axis.fill_between(task.evaluated, mean - spread, mean + spread, color=color, alpha=0.2)
+        axis.set_title(name if name == "loss" else f"{name}, %")
+        axis.set_xlabel("epochs")
+        axis.legend()
+    figure.suptitle(f"{task.family}: mean and standard deviation over the seeds")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()
