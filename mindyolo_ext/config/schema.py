@@ -392,10 +392,33 @@ class TrainConfig(Section):
     save_interval: int = option(
         1, "Epochs between writing `last.ckpt`; the last is written.", least=1
     )
+    keep_checkpoint_max: int = option(
+        0,
+        "Newest epochs, of those at which `last.ckpt` is written, whose weights are kept as "
+        "`epoch12.ckpt`.",
+        least=0,
+        empty="none beside `last.ckpt` and `best.ckpt`",
+    )
+    keep_best: int = option(
+        1,
+        "Best epochs whose weights are kept; more than one as `epoch12_AP0.4321.ckpt`, beside "
+        "`best.ckpt`.",
+        least=1,
+    )
+    patience: int = option(
+        0,
+        "Epochs without a better `best_metric` after which the training ends; they count from its "
+        "first value above 0.",
+        least=0,
+        empty="off",
+    )
     checkpoint_format: Literal["ckpt", "safetensors"] = option(
-        "ckpt", "What `last` and `best` are written as."
+        "ckpt", "What the checkpoints are written as."
     )
     log_interval: int = option(10, "Steps between updates of the shown loss.", least=0)
+    loggers: list[Literal["tensorboard", "mlflow", "wandb", "swanlab"]] = option(
+        [], "Programs that the numbers of a run go to, beside its own files."
+    )
     max_bad_steps: int = option(
         20, "Steps in a row without a finite gradient before the training gives up.", least=0
     )
