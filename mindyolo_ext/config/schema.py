@@ -386,6 +386,10 @@ class TrainConfig(Section):
     seed: int = option(0, "Seed of initial weights, order and augmentation.", least=0)
     run_eval: bool = option(True, "Evaluate while training.")
     eval_interval: int = option(1, "Epochs between evaluations; the last is evaluated.", least=1)
+    val_loss: bool = option(
+        False,
+        "Compute the loss on `data.val` with each evaluation, too, which takes a pass of its own.",
+    )
     best_metric: Literal["AP", "AP50"] = option(
         "AP", "Metric by which `best.ckpt` is the best epoch."
     )
@@ -419,9 +423,18 @@ class TrainConfig(Section):
     loggers: list[Literal["tensorboard", "mlflow", "wandb", "swanlab"]] = option(
         [], "Programs that the numbers of a run go to, beside its own files."
     )
+    pictures: bool = option(
+        True,
+        "Draw the labels, first batches, and what the evaluations find beside the truth.",
+    )
     max_bad_steps: int = option(
         20, "Steps in a row without a finite gradient before the training gives up.", least=0
     )
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """The loss on other images is that of the network alone."""
+        if self.val_loss and self.distill.teacher:
+            yield "val_loss", "wanted false beside distill.teacher, got true"
 
 
 @dataclass(frozen=True)

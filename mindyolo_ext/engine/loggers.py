@@ -222,8 +222,12 @@ class _Logging(Callback):
         self._send("val", result.values(), (epoch + 1) * self._steps_per_epoch)
 
     def on_epoch_end(self, epoch: int, row: dict[str, float]) -> None:
-        values = {name: value for name, value in row.items() if not _is_metric(name)}
-        self._send("epoch", {**values, "epoch": epoch + 1}, (epoch + 1) * self._steps_per_epoch)
+        step = (epoch + 1) * self._steps_per_epoch
+        losses = {k[4:]: value for k, value in row.items() if k.startswith("val_")}
+        if losses:
+            self._send("val", losses, step)
+        values = {k: v for k, v in row.items() if not _is_metric(k) and not k.startswith("val_")}
+        self._send("epoch", {**values, "epoch": epoch + 1}, step)
 
     def on_train_end(self, result: Any) -> None:
         for name in PICTURES:

@@ -68,7 +68,8 @@ def run_log(*, wanted: bool = True) -> Iterator[RunLog]:
         yield log
     except BaseException as error:
         text = str(error) or type(error).__name__
-        log.emit(logging.makeLogRecord({"levelname": "ERROR", "msg": f"the run ended: {text}"}))
+        record = {"levelname": "ERROR", "levelno": logging.ERROR, "msg": f"the run ended: {text}"}
+        log.emit(logging.makeLogRecord(record))
         raise
     finally:
         for handler in handlers:

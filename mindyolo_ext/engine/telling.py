@@ -57,7 +57,7 @@ def tell_epoch(
 ) -> None:
     """The line on the training of an epoch."""
     logger.info(
-        "epoch %d/%d: %s, took %s%s",
+        "epoch %d/%d: %s, %s%s",
         epoch + 1,
         settings.epochs,
         in_words(values),

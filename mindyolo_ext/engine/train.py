@@ -46,6 +46,7 @@ from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.readiness import require_ready
 from mindyolo_ext.data.targets import padded_count
 from mindyolo_ext.data.types import Batch
+from mindyolo_ext.engine.advice import advise
 from mindyolo_ext.engine.build import (
     has_folded_norms,
     load_teacher,
@@ -68,6 +69,7 @@ from mindyolo_ext.engine.resume import PreviousRun
 from mindyolo_ext.engine.routing import new_predictor
 from mindyolo_ext.engine.run_folder import locked
 from mindyolo_ext.engine.run_log import RunLog, run_log
+from mindyolo_ext.engine.run_pictures import RunPictures
 from mindyolo_ext.engine.schedule import Schedule, ema_decay, weight_decay
 from mindyolo_ext.engine.stages import all_augmentations, all_losses, is_evaluated, stage_at
 from mindyolo_ext.engine.telling import (
@@ -77,6 +79,7 @@ from mindyolo_ext.engine.telling import (
     tell_epoch,
     tell_evaluation,
 )
+from mindyolo_ext.engine.validation_loss import ValidationLoss
 from mindyolo_ext.errors import (
     ConfigError,
     ExistingFileError,
@@ -84,7 +87,6 @@ from mindyolo_ext.errors import (
     TrainingError,
 )
 from mindyolo_ext.evaluation.coco_backends import check_backend
-from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
 
 logger = logging.getLogger(__name__)
@@ -129,9 +131,9 @@ def train(
         with run.watched(callbacks):
             for epoch in range(run.first_epoch, config.train.epochs):
                 run.enter_stage(epoch)
-                losses = run.train_epoch(epoch)
+                run.train_epoch(epoch)
                 evaluation = run.evaluate_epoch(epoch)
-                run.finish_epoch(epoch, losses, evaluation)
+                run.finish_epoch(epoch, evaluation)
                 if run.stops_after(epoch):
                     break
             return run.close()
@@ -169,11 +171,17 @@ class _Run:
         self.first_epoch, self.best_epoch, self.best_fitness = 0, -1, -1.0
         self.updates, self.bad_steps = 0, 0
         self.callbacks = Callbacks()
+        self.pictures = RunPictures(folder, self.dataset, wanted=config.train.pictures)
+        self.validation_loss: ValidationLoss | None = None
+        if config.train.val_loss and self.validation is not None:
+            self.validation_loss = ValidationLoss(self.config, self.validation)
         self.kept = KeptCheckpoints(self.last_path.parent, config.train)
         self.pace = Pace(config.train.per_batch_size * self.world.size)
         self.evaluation_seconds: float | None = None
         self.stop_reason, self.saved_epoch = "", -1
-        self.metrics: dict[str, float] = {}  # of the last epoch
+        self.losses: dict[str, float] = {}  # of the last epoch, as its metrics
+        self.metrics: dict[str, float] = {}
+        self.last_evaluation: EvalResult | None = None
         self.last_row: dict[str, float] = {}
         self.compiled_shapes: set[tuple[int, ...]] = set()
         self.pending_state: dict[str, np.ndarray] = {}
@@ -201,6 +209,8 @@ class _Run:
             self.callbacks = Callbacks([*callbacks, *loggers])
         try:
             self.enter_stage(self.first_epoch)
+            if self.world.is_main:
+                self._announce()
             self.callbacks.on_train_start(
                 TrainStart(
                     self.folder,
@@ -329,6 +339,18 @@ class _Run:
         )
         return padded_count(most)
 
+    def _announce(self) -> None:
+        """What is to be known before the first step."""
+        advise(
+            self.config,
+            self.schedule,
+            images=len(self.dataset),
+            steps_per_epoch=self.loader.steps_per_epoch,
+            world_size=self.world.size,
+        )
+        if not self.first_epoch:
+            self.pictures.labels()
+
     def _check_losses(self) -> None:
         """Validate every stage's loss up front. Raises: ConfigError."""
         for loss in all_losses(self.config):
@@ -355,6 +377,8 @@ class _Run:
             if self.loader is not None:
                 self.loader.close()
             self.loader, self.stage_augment = self._build_loader(augment), augment
+            if epoch == 0 or stage_at(self.config, epoch - 1)[1] != augment:
+                self.pictures.expect_batches(epoch)
         if loss != self.stage_loss:
             if self.step is not None:
                 self.pending_state = self.step.state()
@@ -475,8 +499,8 @@ class _Run:
 
     # ---- one epoch -------------------------------------------------------------------------------
 
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Every batch once; returns the means of the epoch."""
+    def train_epoch(self, epoch: int) -> None:
+        """Every batch once; ``losses`` are the means of the epoch."""
         settings, steps = self.config.train, self.loader.steps_per_epoch
         first_step = epoch * steps
         self.callbacks.on_epoch_start(epoch)
@@ -487,8 +511,8 @@ class _Run:
         self.pace = Pace(settings.per_batch_size * self.world.size)
         with progress.bar(total=steps, title=title, show=self.world.is_main) as shown:
             for k, batch in enumerate(self.pace.waiting_for(self._batches(epoch))):
-                if epoch == 0 and k == 0 and self.world.is_main:
-                    self._draw(batch)
+                if self.world.is_main:
+                    self.pictures.batch(batch, self.model.input_spec)
                 compiled = self._take_step(batch, first_step + k)
                 if compiled:
                     shown.unpause()
@@ -507,12 +531,7 @@ class _Run:
         row = {name: float(value) for name, value in zip(names, means)}
         row["lr"] = float(self.schedule.rates(first_step + steps - 1)[0])
         row["seconds"], row["seconds_waiting_for_data"] = self.pace.seconds, self.pace.waited
-        return row
-
-    def _draw(self, batch: Batch) -> None:
-        """Write what the network sees first."""
-        with replacing(self.folder / "train_batch.jpg") as unfinished:
-            draw_batch(batch, self.model.input_spec, self.dataset.class_names, unfinished)
+        self.losses = row
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         settings = self.config.train
@@ -607,6 +626,9 @@ class _Run:
             worker_kind=self.config.data.worker_kind,
             class_names=self.validation.class_names,  # in the order of the training
         )
+        if self.validation_loss is not None:
+            weights, loss = parameter_values(probe), self.stage_loss
+            self.losses |= self.validation_loss.compute(weights, loss, epoch=epoch)
         self.evaluation_seconds = time.perf_counter() - begin
         self.callbacks.on_evaluate_end(epoch, result)
         return result
@@ -618,23 +640,25 @@ class _Run:
         own = {p.name: name for name, p in self.model.parameters_and_names()}
         return values | {own[n]: v for n, v in averages.items() if n in own}
 
-    def finish_epoch(
-        self, epoch: int, losses: dict[str, float], evaluation: EvalResult | None
-    ) -> None:
-        """Write the row, the curves and the checkpoints (rank 0)."""
+    def finish_epoch(self, epoch: int, evaluation: EvalResult | None) -> None:
+        """Write the row, the curves, the pictures and the checkpoints (rank 0)."""
         settings = self.config.train
         self.metrics = values = {} if evaluation is None else evaluation.values()
         fitness = values.get(settings.best_metric)
         better = fitness is not None and (self.best_epoch < 0 or fitness > self.best_fitness)
         if better:
             self.best_epoch, self.best_fitness = epoch, fitness
-        self.last_row = {"epoch": epoch, **losses, **values}
+        self.last_row = {"epoch": epoch, **self.losses, **values}
         if not self.world.is_main:
             return
         self.results.add(self.last_row)
         with replacing(self.folder / "results.png") as unfinished:
             plot_results(self.results.path, unfinished)
-        self._tell(epoch, losses, values)
+        self._tell(epoch, values)
+        if evaluation is not None:
+            self.last_evaluation = evaluation
+            if better or epoch + 1 == settings.epochs:
+                self.pictures.predictions(epoch, evaluation, self.validation)
         if self._is_out_of_patience(epoch):
             self.stop_reason = f"no better {settings.best_metric} in {settings.patience} epochs"
         weights = self._evaluation_weights()
@@ -652,7 +676,7 @@ class _Run:
         if is_due or epoch + 1 == settings.epochs or self.stop_reason:
             self._save_last(weights, metadata)
 
-    def _tell(self, epoch: int, losses: dict[str, float], values: dict[str, float]) -> None:
+    def _tell(self, epoch: int, values: dict[str, float]) -> None:
         """The line on an epoch, and one on its evaluation."""
         settings, names = self.config.train, ("loss", *self.trainable.term_names, "lr")
         left = seconds_left(
@@ -662,8 +686,8 @@ class _Run:
             steps_per_epoch=self.loader.steps_per_epoch,
             seconds_per_evaluation=self.evaluation_seconds,
         )
-        shown = {name: losses[name] for name in names} | self._speed()
-        tell_epoch(settings, epoch, shown, seconds=losses["seconds"], left=left)
+        shown = {name: self.losses[name] for name in names} | self._speed()
+        tell_epoch(settings, epoch, shown, seconds=self.losses["seconds"], left=left)
         if values:
             tell_evaluation(settings, epoch, values, (self.best_epoch, self.best_fitness))
 
@@ -728,6 +752,7 @@ class _Run:
             self.loader.close()
         barrier()
         if self.world.is_main:
+            self.pictures.confusion(self.last_evaluation)
             metric = self.config.train.best_metric
             best = (
                 f", best {metric} {self.best_fitness:.4f} in epoch {self.best_epoch + 1}"
