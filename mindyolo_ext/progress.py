@@ -6,10 +6,26 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
+
+
+class _Lines:
+    """A stream that gets a line for each state of a bar, where nothing can be drawn over."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        state = text.strip("\r\n ")
+        if state:
+            self.stream.write(f"{state}\n")
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def bar(
@@ -21,7 +37,7 @@ def bar(
     in_bytes: bool = False,
 ) -> tqdm:
     """Create a progress bar with ETA; in a log file it writes a line every ten seconds instead of
-    redrawing.
+    redrawing. Time in which it is not to run, such as a compilation, ends with its ``unpause()``.
 
     Args:
         in_bytes: count bytes, shown in kB, MB and so on.
@@ -31,6 +47,7 @@ def bar(
         steps,
         total=total,
         desc=title,
+        file=None if terminal else _Lines(sys.stderr),
         disable=not show,
         dynamic_ncols=terminal,
         leave=True,

@@ -37,7 +37,7 @@ TRAIN = [
     ("log_interval", "5", "train.log_interval=5"),
     ("single_cls", "True", "error: give it one name"),
     ("sync_bn", "True", "train.sync_bn=true"),
-    ("keep_checkpoint_max", "10", "note: weights/last.ckpt"),
+    ("keep_checkpoint_max", "10", "train.keep_checkpoint_max=10"),
     ("run_eval", "False", "train.run_eval=false"),
     ("run_eval_interval", "4", "train.eval_interval=4"),
     ("conf_thres", "0.2", "eval.conf_thres=0.2"),

@@ -76,9 +76,21 @@ class _Printable(logging.Formatter):
         return printable(super().format(record), keep="\n\t")
 
 
+class _AboveBars(logging.StreamHandler):
+    """Writes a message above a progress bar instead of behind it on its line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm = sys.modules.get("tqdm")  # not before a bar is needed
+        if tqdm is None or not sys.stderr.isatty():
+            super().emit(record)
+            return
+        with tqdm.tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
+
+
 def set_up_logging(level: str) -> None:
     """Log messages to standard output, without times."""
-    logging.basicConfig(level=level, stream=sys.stdout, force=True)
+    logging.basicConfig(level=level, handlers=[_AboveBars(sys.stdout)], force=True)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Printable())
     logging.getLogger("matplotlib").setLevel(logging.WARNING)

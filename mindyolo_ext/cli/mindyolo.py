@@ -172,13 +172,7 @@ FLAGS = (
         "the classes are those of the data set: give it one name, and 0 in every label",
         usual=(False,),
     ),
-    Flag(
-        "keep_checkpoint_max",
-        _TRAIN,
-        int,
-        "weights/last.ckpt and weights/best.ckpt are what a run keeps",
-        refused=False,
-    ),
+    Flag("keep_checkpoint_max", _TRAIN, int, setting="train.keep_checkpoint_max"),
     Flag(
         "rect",
         _TRAIN,

@@ -594,7 +594,7 @@ def _evaluations(made: Translation, stages: _Stages, place: str, words: dict[str
     made.put(place, intervals, {}, "train.eval_interval, and that of train.stages")
     reasons = {
         "isolated_epochs": "evaluations come at even intervals, and after the last epoch",
-        "keep_checkpoint_max": "weights/best.ckpt is the one best",
+        "keep_checkpoint_max": "train.keep_best says how many of the best epochs stay",
         "eval_last_epoch": "the last epoch is always evaluated",
     }
     for word, value in words.items():

@@ -420,21 +420,57 @@ class TrainConfig(Section):
     eval_interval: int = option(
         1, "Epochs between evaluations; the last epoch is always evaluated.", least=1
     )
+    val_loss: bool = option(
+        False,
+        "Also compute the loss on `data.val` at each evaluation, which takes a pass of its own.",
+    )
     best_metric: Literal["AP", "AP50"] = option(
         "AP", "Metric that decides which epoch becomes `best.ckpt`."
     )
     save_interval: int = option(
         1, "Epochs between writes of `last.ckpt`; the last epoch is always written.", least=1
     )
+    keep_checkpoint_max: int = option(
+        0,
+        "Newest epochs, of those at which `last.ckpt` is written, whose weights are kept as "
+        "`epoch12.ckpt`.",
+        least=0,
+        empty="none beside `last.ckpt` and `best.ckpt`",
+    )
+    keep_best: int = option(
+        1,
+        "Best epochs whose weights are kept; more than one as `epoch12_AP0.4321.ckpt`, beside "
+        "`best.ckpt`.",
+        least=1,
+    )
+    patience: int = option(
+        0,
+        "Epochs without a better `best_metric` after which the training ends; they count from its "
+        "first value above 0.",
+        least=0,
+        empty="off",
+    )
     checkpoint_format: Literal["ckpt", "safetensors"] = option(
         "ckpt", "File format of `last` and `best`."
     )
     log_interval: int = option(10, "Steps between updates of the shown loss.", least=0)
+    loggers: list[Literal["tensorboard", "mlflow", "wandb", "swanlab"]] = option(
+        [], "Programs that the numbers of a run go to, beside its own files."
+    )
+    pictures: bool = option(
+        True,
+        "Draw the labels, first batches, and what the evaluations find beside the truth.",
+    )
     max_bad_steps: int = option(
         20,
         "Consecutive steps without a finite gradient after which the training stops with an error.",
         least=0,
     )
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """The loss on other images is that of the network alone."""
+        if self.val_loss and self.distill.teacher:
+            yield "val_loss", "wanted false beside distill.teacher, got true"
 
 
 @dataclass(frozen=True)

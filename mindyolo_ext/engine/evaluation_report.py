@@ -50,7 +50,7 @@ def write_report(folder: Path, result: EvalResult) -> tuple[str, list[str]]:
     plot_errors(errors, folder / "errors.png")
     files.append("errors.png")
     if has_supervision():
-        parts.append(_write_confusion(folder, result.coco, errors.confidence))
+        parts.append(write_confusion(folder, result.coco, errors.confidence))
         files += ["confusion.png", "confusion.csv"]
     else:
         logger.info("no confusion matrix: `pip install supervision` brings what draws it up")
@@ -59,7 +59,7 @@ def write_report(folder: Path, result: EvalResult) -> tuple[str, list[str]]:
     return text, files
 
 
-def _write_confusion(folder: Path, coco: CocoResult, confidence: float) -> str:
+def write_confusion(folder: Path, coco: CocoResult, confidence: float) -> str:
     """Write the confusion matrix as a picture and a table; a text on the worst confusions."""
     names = coco.matches.truth.names
     matrix = confusion_matrix(coco.matches, confidence)

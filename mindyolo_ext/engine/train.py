@@ -7,8 +7,8 @@ only weights, optimiser state and the epoch for a resumed run to equal an uninte
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,9 +21,11 @@ from mindyolo_ext.backend.distributed import (
     barrier,
     check_same_weights,
     freeze_batch_norm,
+    sum_over_ranks,
     synchronise_batch_norm,
 )
 from mindyolo_ext.backend.launch import world
+from mindyolo_ext.backend.memory import peak_memory
 from mindyolo_ext.backend.parameters import (
     freeze,
     load_parameters,
@@ -44,6 +46,7 @@ from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.readiness import require_ready
 from mindyolo_ext.data.targets import padded_count
 from mindyolo_ext.data.types import Batch
+from mindyolo_ext.engine.advice import advise
 from mindyolo_ext.engine.build import (
     has_folded_norms,
     load_teacher,
@@ -54,16 +57,30 @@ from mindyolo_ext.engine.build import (
     training_pipeline,
     worker_count,
 )
+from mindyolo_ext.engine.callbacks import Callback, Callbacks, StepEnd, TrainStart
 from mindyolo_ext.engine.check import check_recipe, on_this_backend
 from mindyolo_ext.engine.classes import as_in_training, start_order
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.in_force import loss_scaler_in_force, text_in_force
+from mindyolo_ext.engine.keeping import KeptCheckpoints, is_out_of_patience
+from mindyolo_ext.engine.loggers import check_loggers, logger_callbacks
+from mindyolo_ext.engine.pace import Pace
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.resume import PreviousRun
 from mindyolo_ext.engine.routing import new_predictor
 from mindyolo_ext.engine.run_folder import locked
+from mindyolo_ext.engine.run_log import RunLog, run_log
+from mindyolo_ext.engine.run_pictures import RunPictures
 from mindyolo_ext.engine.schedule import Schedule, ema_decay, weight_decay
 from mindyolo_ext.engine.stages import all_augmentations, all_losses, is_evaluated, stage_at
+from mindyolo_ext.engine.telling import (
+    doubt_best,
+    in_words,
+    seconds_left,
+    tell_epoch,
+    tell_evaluation,
+)
+from mindyolo_ext.engine.validation_loss import ValidationLoss
 from mindyolo_ext.errors import (
     ConfigError,
     ExistingFileError,
@@ -71,7 +88,6 @@ from mindyolo_ext.errors import (
     TrainingError,
 )
 from mindyolo_ext.evaluation.coco_backends import check_backend
-from mindyolo_ext.visual.batch import draw_batch
 from mindyolo_ext.visual.curves import plot_results
 
 logger = logging.getLogger(__name__)
@@ -89,34 +105,46 @@ class TrainResult:
     last: dict[str, float]
 
 
-def train(config: Config, save_dir: Path, *, resume: bool = False) -> TrainResult:
+def train(
+    config: Config,
+    save_dir: Path,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> TrainResult:
     """Train a recipe in this process's world; ``backend.launch.start`` comes first.
 
     Args:
-        save_dir: folder of the run: weights/, results.csv, results.png, config.yaml, in_force.yaml.
+        save_dir: folder of the run: weights/, results.csv, results.png, config.yaml, in_force.yaml,
+            train.log.
         resume: go on from ``save_dir/weights/last.ckpt``, or ``.safetensors`` as the recipe says.
+        callbacks: programs that watch, see ``engine.callbacks``; those of ``train.loggers`` come
+            after them.
 
     Raises: ConfigError for a recipe that does not fit its data, ExistingFileError if ``save_dir``
         holds a run and ``resume`` is False, TrainingError if the gradients stay not finite.
     """
-    with locked(save_dir) if world().is_main else nullcontext():
-        run = _Run(config, save_dir, resume)
+    is_main = world().is_main
+    with locked(save_dir) if is_main else nullcontext(), run_log(wanted=is_main) as log:
+        run = _Run(config, save_dir, resume, log)
         if run.is_over:
             return TrainResult(save_dir, run.best_epoch, run.best_fitness, {})
-        for epoch in range(run.first_epoch, config.train.epochs):
-            run.enter_stage(epoch)
-            losses = run.train_epoch(epoch)
-            evaluation = run.evaluate_epoch(epoch)
-            run.finish_epoch(epoch, losses, evaluation)
-        run.close()
-    return TrainResult(save_dir, run.best_epoch, run.best_fitness, run.last_row)
+        with run.watched(callbacks):
+            for epoch in range(run.first_epoch, config.train.epochs):
+                run.enter_stage(epoch)
+                run.train_epoch(epoch)
+                evaluation = run.evaluate_epoch(epoch)
+                run.finish_epoch(epoch, evaluation)
+                if run.stops_after(epoch):
+                    break
+            return run.close()
 
 
 class _Run:
     """State of a training run; one method per part of an epoch."""
 
-    def __init__(self, config: Config, folder: Path, resume: bool):
-        self.folder, self.world = folder, world()
+    def __init__(self, config: Config, folder: Path, resume: bool, log: RunLog):
+        self.folder, self.world, self.log = folder, world(), log
         suffix = "." + config.train.checkpoint_format
         self.last_path = folder / "weights" / f"last{suffix}"
         self.best_path = folder / "weights" / f"best{suffix}"
@@ -130,6 +158,7 @@ class _Run:
         self._read_data(start and start[1])
         if config.train.run_eval:
             check_backend(config.eval.backend)
+        check_loggers(config.train.loggers)
         self.model = self._build_model(start and start[0])
         self.names = {id(p): name for name, p in self.model.parameters_and_names()}
         self.teacher = self._load_teacher()
@@ -142,6 +171,18 @@ class _Run:
         self.stage_augment: list | None = None
         self.first_epoch, self.best_epoch, self.best_fitness = 0, -1, -1.0
         self.updates, self.bad_steps = 0, 0
+        self.callbacks = Callbacks()
+        self.pictures = RunPictures(folder, self.dataset, wanted=config.train.pictures)
+        self.validation_loss: ValidationLoss | None = None
+        if config.train.val_loss and self.validation is not None:
+            self.validation_loss = ValidationLoss(self.config, self.validation)
+        self.kept = KeptCheckpoints(self.last_path.parent, config.train)
+        self.pace = Pace(config.train.per_batch_size * self.world.size)
+        self.evaluation_seconds: float | None = None
+        self.stop_reason, self.saved_epoch = "", -1
+        self.losses: dict[str, float] = {}  # of the last epoch, as its metrics
+        self.metrics: dict[str, float] = {}
+        self.last_evaluation: EvalResult | None = None
         self.last_row: dict[str, float] = {}
         self.compiled_shapes: set[tuple[int, ...]] = set()
         self.pending_state: dict[str, np.ndarray] = {}
@@ -155,7 +196,36 @@ class _Run:
     @property
     def is_over(self) -> bool:
         """Whether the checkpoint that the run goes on from is its last one."""
-        return self.first_epoch >= self.config.train.epochs
+        last = self.first_epoch - 1
+        return self.first_epoch >= self.config.train.epochs or self._is_out_of_patience(last)
+
+    def _is_out_of_patience(self, epoch: int) -> bool:
+        return is_out_of_patience(self.config.train, epoch, self.best_epoch, self.best_fitness)
+
+    @contextmanager
+    def watched(self, callbacks: Sequence[Callback]) -> Iterator[None]:
+        """Tell ``callbacks``, and those of the recipe's loggers, what happens in the block."""
+        if self.world.is_main:
+            loggers = logger_callbacks(self.config.train.loggers)
+            self.callbacks = Callbacks([*callbacks, *loggers])
+        try:
+            self.enter_stage(self.first_epoch)
+            if self.world.is_main:
+                self._announce()
+            self.callbacks.on_train_start(
+                TrainStart(
+                    self.folder,
+                    self.config,
+                    tuple(self.dataset.class_names),
+                    self.first_epoch,
+                    self.loader.steps_per_epoch,
+                )
+            )
+            yield
+        except BaseException as error:
+            self.callbacks.close(error)
+            raise
+        self.callbacks.close(None)
 
     # ---- beginning -------------------------------------------------------------------------------
 
@@ -202,7 +272,8 @@ class _Run:
         require_ready(self.dataset, self.validation)
 
     def _open_files(self) -> None:
-        """Write the recipe, and read or begin the table of results."""
+        """Write the recipe, and read or begin the table of results and the log."""
+        self.log.open(self.folder)
         write_text(self.folder / "config.yaml", self.config.to_yaml())
         shown = text_in_force(
             self.config,
@@ -214,6 +285,7 @@ class _Run:
         write_text(self.folder / "in_force.yaml", shown)
         logger.info("recipe, with the values in force:\n%s", shown)
         self.results = ResultsFile(self.folder / "results.csv", self.first_epoch)
+        self.kept.remove_later(self.first_epoch)
         logger.info("%s", self._summary())
 
     # ---- building --------------------------------------------------------------------------------
@@ -268,6 +340,18 @@ class _Run:
         )
         return padded_count(most)
 
+    def _announce(self) -> None:
+        """What is to be known before the first step."""
+        advise(
+            self.config,
+            self.schedule,
+            images=len(self.dataset),
+            steps_per_epoch=self.loader.steps_per_epoch,
+            world_size=self.world.size,
+        )
+        if not self.first_epoch:
+            self.pictures.labels()
+
     def _check_losses(self) -> None:
         """Validate every stage's loss up front. Raises: ConfigError."""
         for loss in all_losses(self.config):
@@ -281,7 +365,7 @@ class _Run:
             f"{self.config.model.name}: {count:,} trainable parameters, {self.num_classes} "
             f"classes, input {size[0]}x{size[1]}; {len(self.dataset)} training pictures, up to "
             f"{self.max_boxes} boxes; {BACKEND}, {self.world.size} rank(s) ({self.world.launcher}) "
-            f"x batch {settings.per_batch_size}; epochs {self.first_epoch}..{settings.epochs - 1}; "
+            f"x batch {settings.per_batch_size}; epochs {self.first_epoch + 1}..{settings.epochs}; "
             f"writing to {self.folder}"
         )
 
@@ -294,6 +378,8 @@ class _Run:
             if self.loader is not None:
                 self.loader.close()
             self.loader, self.stage_augment = self._build_loader(augment), augment
+            if epoch == 0 or stage_at(self.config, epoch - 1)[1] != augment:
+                self.pictures.expect_batches(epoch)
         if loss != self.stage_loss:
             if self.step is not None:
                 self.pending_state = self.step.state()
@@ -373,6 +459,9 @@ class _Run:
         }
         self.first_epoch, self.updates = metadata.epoch + 1, state["updates"]
         self.best_epoch, self.best_fitness = state["best_epoch"], state["best_fitness"]
+        self.kept = KeptCheckpoints(
+            self.last_path.parent, self.config.train, state.get("kept_checkpoints")
+        )
         if (
             state["world_size"] != self.world.size
             or state["per_batch_size"] != self.config.train.per_batch_size
@@ -390,7 +479,7 @@ class _Run:
             logger.warning(
                 "resuming on %s, the run was on %s: it goes on, but not bit for bit", here, before
             )
-        if self.is_over:
+        if self.first_epoch >= self.config.train.epochs:
             logger.info(
                 "%s: all epochs are done (%d, and train.epochs is %d); nothing is left to do. To "
                 "train on, start a new run from it: --weight %s and another --save_dir",
@@ -399,45 +488,52 @@ class _Run:
                 self.config.train.epochs,
                 self.last_path,
             )
+        elif self.is_over:
+            logger.info(
+                "%s: stopped early after epoch %d, train.patience (%d) epochs after the best one; "
+                "nothing is left to do. To train on: --resume --set train.patience=0, or more",
+                self.folder,
+                self.first_epoch,
+                self.config.train.patience,
+            )
         else:
-            logger.info("resuming after epoch %d of %s", metadata.epoch, self.last_path)
+            logger.info("resuming after epoch %d of %s", self.first_epoch, self.last_path)
 
     # ---- one epoch -------------------------------------------------------------------------------
 
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Every batch once; returns the means of the epoch."""
-        settings, begin = self.config.train, time.perf_counter()
-        steps = self.loader.steps_per_epoch
-        first_step, waited = epoch * steps, 0.0
-        title = f"epoch {epoch}/{settings.epochs - 1}"
+    def train_epoch(self, epoch: int) -> None:
+        """Every batch once; ``losses`` are the means of the epoch."""
+        settings, steps = self.config.train, self.loader.steps_per_epoch
+        first_step = epoch * steps
+        self.callbacks.on_epoch_start(epoch)
+        title = f"epoch {epoch + 1}/{settings.epochs}"
         if settings.optimizer.accumulate_within_epoch:
             self.step.drop_accumulated()
         self.step.begin_tally(self.bad_steps)
+        self.pace = Pace(settings.per_batch_size * self.world.size)
         with progress.bar(total=steps, title=title, show=self.world.is_main) as shown:
-            mark = time.perf_counter()
-            for k, batch in enumerate(self._batches(epoch)):
-                waited += time.perf_counter() - mark
-                if epoch == 0 and k == 0 and self.world.is_main:
-                    self._draw(batch)
-                self._take_step(batch, first_step + k)
+            for k, batch in enumerate(self.pace.waiting_for(self._batches(epoch))):
+                if self.world.is_main:
+                    self.pictures.batch(batch, self.model.input_spec)
+                compiled = self._take_step(batch, first_step + k)
+                if compiled:
+                    shown.unpause()
                 shown.update()
-                if k % max(settings.log_interval, 1) == 0 or k + 1 == steps:
+                reads = k % max(settings.log_interval, 1) == 0 or k + 1 == steps
+                if reads:
                     tally = self._read_tally(batch, first_step + k)
-                    text = self._postfix(tally.report, first_step + k)
-                    shown.set_postfix_str(text, refresh=False)
-                mark = time.perf_counter()
+                self.pace.step_taken(compiled=compiled)
+                if reads:
+                    values = self._step_values(tally.report, first_step + k)
+                    shown.set_postfix_str(in_words(values), refresh=False)
+                    self.callbacks.on_step_end(StepEnd(epoch, first_step + k + 1, values))
         self.step.share_statistics()
         means = tally.sums / steps
         names = ("loss", "gradient_norm", "finite", "loss_scale", *self.trainable.term_names)
         row = {name: float(value) for name, value in zip(names, means)}
         row["lr"] = float(self.schedule.rates(first_step + steps - 1)[0])
-        row["seconds"], row["seconds_waiting_for_data"] = time.perf_counter() - begin, waited
-        return row
-
-    def _draw(self, batch: Batch) -> None:
-        """Write what the network sees first."""
-        with replacing(self.folder / "train_batch.jpg") as unfinished:
-            draw_batch(batch, self.model.input_spec, self.dataset.class_names, unfinished)
+        row["seconds"], row["seconds_waiting_for_data"] = self.pace.seconds, self.pace.waited
+        self.losses = row
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         settings = self.config.train
@@ -447,9 +543,10 @@ class _Run:
             epoch, lambda k: multi_scale_size(settings, epoch * self.loader.steps_per_epoch + k)
         )
 
-    def _take_step(self, batch: Batch, iteration: int) -> None:
-        """Have the compiled step run. Nothing is read from the device, so that it works on while
-        the host gets the next batch and puts it into the queue.
+    def _take_step(self, batch: Batch, iteration: int) -> bool:
+        """Have the compiled step run; returns whether it had to be compiled. Nothing is read from
+        the device, so that it works on while the host gets the next batch and puts it into the
+        queue.
         """
         settings = self.config.train
         update = self.schedule.updates_at(iteration)
@@ -478,6 +575,7 @@ class _Run:
             self.step.take(batch.images, batch.targets, batch.mask, rates, controls)
         self.compiled_shapes.add(batch.images.shape)
         self.updates += int(update)
+        return first
 
     def _read_tally(self, batch: Batch, iteration: int) -> Tally:
         """What came of the epoch's steps so far. Raises: TrainingError if too many in a row were
@@ -495,9 +593,18 @@ class _Run:
             )
         return tally
 
-    def _postfix(self, report: np.ndarray, iteration: int) -> str:
-        terms = " ".join(f"{n} {v:.4g}" for n, v in zip(self.trainable.term_names, report[4:]))
-        return f"loss {report[0]:.4g} {terms} lr {self.schedule.rates(iteration)[0]:.3g}"
+    def _step_values(self, report: np.ndarray, iteration: int) -> dict[str, float]:
+        """What people and callbacks see of a step."""
+        values = {"loss": float(report[0])}
+        values |= {n: float(v) for n, v in zip(self.trainable.term_names, report[4:])}
+        values["lr"] = float(self.schedule.rates(iteration)[0])
+        return values | self._speed()
+
+    def _speed(self) -> dict[str, float]:
+        """Images per second, share of waiting and, where the framework tells it, memory."""
+        peak = peak_memory()
+        memory = {} if peak is None else {"device_memory_gib": peak / 2**30}
+        return self.pace.values() | memory
 
     # ---- evaluation and files --------------------------------------------------------------------
 
@@ -513,7 +620,8 @@ class _Run:
             self.predictor = new_predictor(probe, fold=settings.fold, dy_thres=settings.dy_thres)
         else:
             self.predictor.update(probe)
-        return evaluate(
+        begin = time.perf_counter()
+        result = evaluate(
             self.predictor,
             self.validation,
             self.config.eval,
@@ -521,6 +629,12 @@ class _Run:
             worker_kind=self.config.data.worker_kind,
             class_names=self.validation.class_names,  # in the order of the training
         )
+        if self.validation_loss is not None:
+            weights, loss = parameter_values(probe), self.stage_loss
+            self.losses |= self.validation_loss.compute(weights, loss, epoch=epoch)
+        self.evaluation_seconds = time.perf_counter() - begin
+        self.callbacks.on_evaluate_end(epoch, result)
+        return result
 
     def _evaluation_weights(self) -> dict[str, np.ndarray]:
         """Moving average where there is one, else the weights, by the model's names."""
@@ -529,58 +643,98 @@ class _Run:
         own = {p.name: name for name, p in self.model.parameters_and_names()}
         return values | {own[n]: v for n, v in averages.items() if n in own}
 
-    def finish_epoch(
-        self, epoch: int, losses: dict[str, float], evaluation: EvalResult | None
-    ) -> None:
-        """Write the row, the curves and the checkpoints (rank 0)."""
+    def finish_epoch(self, epoch: int, evaluation: EvalResult | None) -> None:
+        """Write the row, the curves, the pictures and the checkpoints (rank 0)."""
         settings = self.config.train
-        values = {} if evaluation is None else evaluation.values()
-        fitness = self.config.train.best_metric
-        better = bool(values) and values[fitness] > self.best_fitness
+        self.metrics = values = {} if evaluation is None else evaluation.values()
+        fitness = values.get(settings.best_metric)
+        better = fitness is not None and (self.best_epoch < 0 or fitness > self.best_fitness)
         if better:
-            self.best_epoch, self.best_fitness = epoch, values[fitness]
-        self.last_row = {"epoch": epoch, **losses, **values}
+            self.best_epoch, self.best_fitness = epoch, fitness
+        self.last_row = {"epoch": epoch, **self.losses, **values}
         if not self.world.is_main:
             return
         self.results.add(self.last_row)
         with replacing(self.folder / "results.png") as unfinished:
             plot_results(self.results.path, unfinished)
-        if values:
-            logger.info(
-                "epoch %d: AP %.4f AP50 %.4f (best %s %.4f in epoch %d)",
-                epoch,
-                values["AP"],
-                values["AP50"],
-                fitness,
-                self.best_fitness,
-                self.best_epoch,
-            )
+        self._tell(epoch, values)
+        if evaluation is not None:
+            self.last_evaluation = evaluation
+            if better or epoch + 1 == settings.epochs:
+                self.pictures.predictions(epoch, evaluation, self.validation)
+        if self._is_out_of_patience(epoch):
+            self.stop_reason = f"no better {settings.best_metric} in {settings.patience} epochs"
         weights = self._evaluation_weights()
+        metadata = self._metadata(epoch, values)
         if better:
-            save_checkpoint(self.best_path, weights, self._metadata(epoch, values))
-        if (epoch + 1) % settings.save_interval == 0 or epoch + 1 == settings.epochs:
-            state = {OPTIMIZER + n: v for n, v in self.step.state().items()}
-            raw = (
-                {WEIGHTS + n: v for n, v in parameter_values(self.model).items()}
-                if settings.ema_decay > 0
-                else {}
-            )
-            training = {
-                "updates": self.updates,
-                "best_epoch": self.best_epoch,
-                "best_fitness": self.best_fitness,
-                "world_size": self.world.size,
-                "per_batch_size": settings.per_batch_size,
-                "seed": settings.seed,
-                "backend": BACKEND,
-                "config": self.config.to_yaml(),
-            }
-            metadata = self._metadata(epoch, values)
-            save_checkpoint(
-                self.last_path,
-                {**weights, **raw, **state},
-                replace(metadata, extra={**metadata.extra, "training": training}),
-            )
+            save_checkpoint(self.best_path, weights, metadata)
+            doubt_best(settings, self.best_path, epoch, fitness)
+        is_due = (epoch + 1) % settings.save_interval == 0
+        self.kept.add(
+            epoch,
+            fitness,
+            is_due=is_due,
+            save=lambda path: save_checkpoint(path, weights, metadata),
+        )
+        if is_due or epoch + 1 == settings.epochs or self.stop_reason:
+            self._save_last(weights, metadata)
+
+    def _tell(self, epoch: int, values: dict[str, float]) -> None:
+        """The line on an epoch, and one on its evaluation."""
+        settings, names = self.config.train, ("loss", *self.trainable.term_names, "lr")
+        left = seconds_left(
+            settings,
+            epoch,
+            seconds_per_step=self.pace.seconds_per_step,
+            steps_per_epoch=self.loader.steps_per_epoch,
+            seconds_per_evaluation=self.evaluation_seconds,
+        )
+        shown = {name: self.losses[name] for name in names} | self._speed()
+        tell_epoch(settings, epoch, shown, seconds=self.losses["seconds"], left=left)
+        if values:
+            tell_evaluation(settings, epoch, values, (self.best_epoch, self.best_fitness))
+
+    def _save_last(self, weights: dict[str, np.ndarray], metadata: CheckpointMetadata) -> None:
+        """Write everything that a resume needs."""
+        settings = self.config.train
+        state = {OPTIMIZER + n: v for n, v in self.step.state().items()}
+        raw = (
+            {WEIGHTS + n: v for n, v in parameter_values(self.model).items()}
+            if settings.ema_decay > 0
+            else {}
+        )
+        training = {
+            "updates": self.updates,
+            "best_epoch": self.best_epoch,
+            "best_fitness": self.best_fitness,
+            "world_size": self.world.size,
+            "per_batch_size": settings.per_batch_size,
+            "seed": settings.seed,
+            "backend": BACKEND,
+            "config": self.config.to_yaml(),
+            "kept_checkpoints": self.kept.state(),
+        }
+        save_checkpoint(
+            self.last_path,
+            {**weights, **raw, **state},
+            replace(metadata, extra={**metadata.extra, "training": training}),
+        )
+        self.saved_epoch = metadata.epoch
+
+    def stops_after(self, epoch: int) -> bool:
+        """Whether patience is over or a callback wants to stop, the same on every rank."""
+        wish = self.callbacks.on_epoch_end(epoch, {**self.last_row, **self._speed()})
+        if self.world.is_main and wish and not self.stop_reason:
+            self.stop_reason = "a callback asked for it"
+            if self.saved_epoch != epoch:
+                self._save_last(self._evaluation_weights(), self._metadata(epoch, self.metrics))
+        stops = np.array([bool(self.stop_reason)], np.float32)
+        is_last = epoch + 1 == self.config.train.epochs
+        if is_last or not (sum_over_ranks(stops) if self.world.size > 1 else stops)[0]:
+            return False
+        if self.world.is_main:
+            logger.info("stopped early after epoch %d: %s", epoch + 1, self.stop_reason)
+        return True
 
     def _metadata(self, epoch: int, metrics: dict[str, float]) -> CheckpointMetadata:
         return CheckpointMetadata(
@@ -595,15 +749,16 @@ class _Run:
             extra={COUNTER: self.updates},
         )
 
-    def close(self) -> None:
+    def close(self) -> TrainResult:
         """Stop the workers and wait for the other ranks."""
         if self.loader is not None:
             self.loader.close()
         barrier()
         if self.world.is_main:
+            self.pictures.confusion(self.last_evaluation)
             metric = self.config.train.best_metric
             best = (
-                f", best {metric} {self.best_fitness:.4f} in epoch {self.best_epoch}"
+                f", best {metric} {self.best_fitness:.4f} in epoch {self.best_epoch + 1}"
                 if self.best_epoch >= 0
                 else ""
             )
@@ -614,6 +769,9 @@ class _Run:
                 self.folder / "config.yaml",
                 self.best_path if self.best_epoch >= 0 else self.last_path,
             )
+        result = TrainResult(self.folder, self.best_epoch, self.best_fitness, self.last_row)
+        self.callbacks.on_train_end(result)
+        return result
 
 
 def multi_scale_size(settings: TrainConfig, iteration: int) -> tuple[int, int]:

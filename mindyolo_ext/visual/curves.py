@@ -4,10 +4,12 @@ import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mindyolo_ext.evaluation.coco_map import CocoClass, CocoResult
 from mindyolo_ext.evaluation.confidence import curves
@@ -22,6 +24,7 @@ _BOOKKEEPING = (
     "seconds_waiting_for_data",
 )
 _MAIN_METRICS = ("AP", "AP50", "AP75", "own_AP50", "voc07_AP50", "voc_AP50")
+_VALIDATION = "val_"
 _METRICS = (
     "AP_small",
     "AP_medium",
@@ -47,16 +50,17 @@ def plot_results(results_csv: str | Path, out_png: str | Path) -> None:
         results_csv: a row per epoch with the columns ``epoch``, ``loss``, ``lr``, the terms of the
             loss and, in epochs with an evaluation, metrics in 0..1. Empty cells and numbers that
             are not finite are left out.
-        out_png: the picture.
+            A column ``val_X`` is drawn as a dashed line beside that of ``X``.
+        out_png: the picture, whose epochs count from 1.
 
     Raises: FileNotFoundError; ValueError if the file has no row or no column ``epoch``.
     """
     columns = _read_columns(Path(results_csv))
-    epochs = columns["epoch"]
+    epochs = columns["epoch"] + 1
     known = {*_BOOKKEEPING, *_MAIN_METRICS, *_METRICS, "loss", "lr"}
-    terms = [name for name in columns if name not in known]
+    terms = [n for n in columns if n not in known and not n.startswith(_VALIDATION)]
     figure = Figure(figsize=(11, 7.5), layout="constrained")
-    (loss, parts), (rate, accuracy) = figure.subplots(2, 2)
+    (loss, parts), (rate, accuracy) = figure.subplots(2, 2, sharex=True)
     _lines(loss, epochs, columns, ["loss"], title="Loss")
     _lines(parts, epochs, columns, terms, title="Terms of the loss")
     _lines(rate, epochs, columns, ["lr"], title="Learning rate")
@@ -104,20 +108,15 @@ def _lines(
 ) -> None:
     """A line per named column that has numbers, through the epochs that have them."""
     for name in names:
-        there = np.isfinite(columns[name]) if name in columns else np.zeros(0, bool)
-        if there.any():
-            axes.plot(
-                epochs[there],
-                columns[name][there],
-                marker="o" if there.sum() <= 40 else None,
-                markersize=3.5,
-                linewidth=1.6,
-                label=name.replace("own_", "own "),
-            )
+        drawn = _line(axes, epochs, columns.get(name), name.replace("own_", "own "))
+        if drawn is not None:
+            other = _VALIDATION + name
+            _line(axes, epochs, columns.get(other), other, color=drawn, linestyle="--")
     axes.set_title(title, fontsize=12)
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.3)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_tick_params(labelbottom=True)  # also where a shared axis would hide them
     if len(axes.lines) > 1:
         axes.legend(fontsize=9)
     if not axes.lines:
@@ -130,6 +129,18 @@ def _lines(
             transform=axes.transAxes,
             color="0.5",
         )
+
+
+def _line(
+    axes: Axes, epochs: np.ndarray, values: np.ndarray | None, label: str, **style: Any
+) -> Any:
+    """A line through the epochs that have a number; its color, None if there is none."""
+    there = np.zeros(0, bool) if values is None else np.isfinite(values)
+    if values is None or not there.any():
+        return None
+    marker = "o" if there.sum() <= 40 else None
+    style = {"marker": marker, "markersize": 3.5, "linewidth": 1.6, "label": label, **style}
+    return axes.plot(epochs[there], values[there], **style)[0].get_color()
 
 
 def _logarithmic_if_wide(axes: Axes) -> None:

@@ -67,10 +67,22 @@ def test_the_curves_of_a_run(tmp_path, drawn):
     plot_results(tmp_path / "results.csv", tmp_path / "results.png")
     assert cv2.imread(str(tmp_path / "results.png")).shape[:2] > (500, 800)
     loss, terms, rate, accuracy = lines_of(drawn[0])
-    assert loss == {"loss": [[0, 3.5], [2, 1.5]]}  # a loss that is not a number is left out
-    assert terms == {"box": [[0, 1.5], [2, 0.5]], "class": [[0, 2], [1, 1], [2, 1]]}
-    assert rate == {"lr": [[0, 0.01], [1, 0.02], [2, 0.03]]}
-    assert set(accuracy) == {"AP", "AP50", "own AP50"} and accuracy["AP"] == [[1, 10], [2, 20]]
+    assert loss == {"loss": [[1, 3.5], [3, 1.5]]}  # a loss that is not a number is left out
+    assert terms == {"box": [[1, 1.5], [3, 0.5]], "class": [[1, 2], [2, 1], [3, 1]]}
+    assert rate == {"lr": [[1, 0.01], [2, 0.02], [3, 0.03]]}
+    assert set(accuracy) == {"AP", "AP50", "own AP50"} and accuracy["AP"] == [[2, 10], [3, 20]]
+    ticks = [axes.get_xticks().tolist() for axes in drawn[0].axes]
+    assert all(ticks[0] == its and all(t == int(t) for t in its) for its in ticks)
+
+
+def test_losses_on_other_images_are_drawn_beside_their_own(tmp_path, drawn):
+    (tmp_path / "results.csv").write_text(
+        "epoch,loss,box,lr,val_loss,val_box\n0,3,1,0.1,4,2\n1,2,1,0.1,,\n"
+    )
+    plot_results(tmp_path / "results.csv", tmp_path / "results.png")
+    loss, terms, _, _ = lines_of(drawn[0])
+    assert loss == {"loss": [[1, 3], [2, 2]], "val_loss": [[1, 4]]}
+    assert terms == {"box": [[1, 1], [2, 1]], "val_box": [[1, 2]]}
 
 
 def test_metrics_of_voc_are_accuracies(tmp_path, drawn):
@@ -79,7 +91,7 @@ def test_metrics_of_voc_are_accuracies(tmp_path, drawn):
     )
     plot_results(tmp_path / "results.csv", tmp_path / "results.png")
     _, terms, _, accuracy = lines_of(drawn[0])
-    assert set(terms) == {"box"} and accuracy == {"voc07_AP50": [[0, 25]], "voc_AP50": [[0, 50]]}
+    assert set(terms) == {"box"} and accuracy == {"voc07_AP50": [[1, 25]], "voc_AP50": [[1, 50]]}
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,13 @@
-"""Memory of the process, which PyTorch takes from the C library on a CPU."""
+"""Memory of the device, and of the process, which PyTorch takes from the C library on a CPU."""
 
 import ctypes
 import os
 import sys
 from collections.abc import Mapping
+
+import torch
+
+from mindyolo_ext.backend.on_torch.device import device
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # numbers of glibc's ``mallopt``
 LARGEST_KEPT = 1 << 30  # bytes; a larger block goes back at once
@@ -30,3 +34,15 @@ def _is_told(environ: Mapping[str, str]) -> bool:
     return any(name.startswith("MALLOC_") for name in environ) or "glibc.malloc" in environ.get(
         "GLIBC_TUNABLES", ""
     )
+
+
+def peak_memory() -> int | None:
+    """Bytes of the device that tensors have taken at most so far; None on a CPU."""
+    place = device()
+    return torch.cuda.max_memory_allocated(place) if place.type == "cuda" else None
+
+
+def device_memory() -> int | None:
+    """Bytes that the device has; None on a CPU."""
+    place = device()
+    return torch.cuda.get_device_properties(place).total_memory if place.type == "cuda" else None

@@ -1,0 +1,97 @@
+"""How much memory a training step will take, before it is taken: an estimate by shapes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mindyolo_ext.backend import Tensor
+from mindyolo_ext.backend.mode import eager
+from mindyolo_ext.backend.observe import watched_layers
+from mindyolo_ext.config import Config
+from mindyolo_ext.contracts import Model
+
+_FLOAT32 = 4  # bytes
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of a rank.
+
+    Args:
+        weights: parameters and statistics.
+        training: gradient, optimizer state, sums of micro batches and moving average.
+        activations: outputs of the layers for a batch, kept for the way back.
+    """
+
+    weights: int
+    training: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All three."""
+        return self.weights + self.training + self.activations
+
+    def __str__(self) -> str:
+        return (
+            f"about {self.total / _GIB:.1f} GiB for a step: {self.weights / _GIB:.2f} weights, "
+            f"{self.training / _GIB:.2f} gradient, optimizer and moving average, "
+            f"{self.activations / _GIB:.2f} outputs of the layers for {{}} images. Estimated by "
+            "shapes, without the loss and what the framework itself needs"
+        )
+
+
+def estimate_memory(
+    config: Config, model: Model, *, accumulate: int, size: Sequence[int]
+) -> MemoryEstimate:
+    """What a step of ``config`` takes.
+
+    Outputs of layers are counted on two small images, and grow with the area. The network should be
+    one of its own, because layers are watched while it runs.
+
+    Args:
+        model: a network of the recipe, in inference mode.
+        accumulate: micro batches per update.
+        size: (height, width) of the largest input.
+    """
+    settings = config.train
+    trained = sum(int(np.prod(p.shape)) for p in model.trainable_params())
+    every = sum(int(np.prod(p.shape)) for p in model.get_parameters())
+    copies = 1 + (1 if settings.optimizer.name == "sgd" else 2) + (accumulate > 1)
+    training = copies * trained + (every if settings.ema_decay > 0 else 0)
+    per_image = _outputs(model, size)
+    halves = 2 if settings.amp_level in ("O2", "O3") else 1
+    return MemoryEstimate(
+        _FLOAT32 * every,
+        _FLOAT32 * training,
+        round(_FLOAT32 * per_image * settings.per_batch_size / halves),
+    )
+
+
+def _outputs(model: Model, size: Sequence[int]) -> float:
+    """Numbers in the outputs of all layers for one image of ``size``."""
+    small = max(model.strides)
+    with eager():
+        counts = [_count(model, side) for side in (small, 2 * small)]
+    per_pixel = (counts[1] - counts[0]) / (3 * small**2)
+    fixed = counts[0] - per_pixel * small**2
+    return fixed + per_pixel * size[0] * size[1]
+
+
+def _count(model: Model, side: int) -> int:
+    """Numbers in the outputs of the layers without layers of their own."""
+    leaves = {name for name, cell in model.cells_and_names() if not cell.name_cells()}
+    total = 0
+
+    def add(name: str, _: Any, output: Any) -> None:
+        nonlocal total
+        if name in leaves:
+            outputs = output if isinstance(output, (tuple, list)) else (output,)
+            total += sum(int(np.prod(one.shape)) for one in outputs)
+
+    with watched_layers(model, add):
+        model(Tensor(np.zeros((1, 3, side, side), np.float32)))
+    return total

@@ -1,0 +1,78 @@
+"""``train.log``: what a run says, in its folder."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+from mindyolo_ext.errors import printable
+
+NAME = "train.log"
+_PACKAGE = logging.getLogger("mindyolo_ext")
+_MOST_HELD = 100_000  # records until the file is opened
+_NEVER = logging.CRITICAL + 1
+
+
+class RunLog(MemoryHandler):
+    """Keeps messages until ``open`` says which file they go to; those of a run that never begins
+    leave no file.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_MOST_HELD, flushLevel=_NEVER, flushOnClose=False)
+
+    def open(self, folder: Path) -> None:
+        """Write to the file in ``folder`` from now on, behind what it holds."""
+        file = logging.FileHandler(folder / NAME, encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(_WithTime("%(asctime)s %(levelname)s %(message)s"))
+        self.setTarget(file)
+        self.flush()
+        self.capacity = 1
+
+    def close(self) -> None:
+        target = self.target
+        super().close()
+        if target is not None:
+            target.close()
+
+
+class _WithTime(logging.Formatter):
+    """Control characters, which may come from a stranger's file, are written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
+
+
+@contextmanager
+def run_log(*, wanted: bool = True) -> Iterator[RunLog]:
+    """Take down what this package logs, and what ends the block if that is an exception.
+
+    A program that has set up no logging sees what it saw before, warnings on standard error; the
+    file gets all messages then.
+
+    Args:
+        wanted: False takes nothing down, for ranks other than 0.
+    """
+    log, level = RunLog(), _PACKAGE.level
+    if not wanted:
+        yield log
+        return
+    handlers: list[logging.Handler] = [log]
+    if not logging.getLogger().handlers and level == logging.NOTSET and not _PACKAGE.handlers:
+        _PACKAGE.setLevel(logging.INFO)
+        handlers += [logging.lastResort] if logging.lastResort else []
+    for handler in handlers:
+        _PACKAGE.addHandler(handler)
+    try:
+        yield log
+    except BaseException as error:
+        text = str(error) or type(error).__name__
+        record = {"levelname": "ERROR", "levelno": logging.ERROR, "msg": f"the run ended: {text}"}
+        log.emit(logging.makeLogRecord(record))
+        raise
+    finally:
+        for handler in handlers:
+            _PACKAGE.removeHandler(handler)
+        _PACKAGE.setLevel(level)
+        log.close()
