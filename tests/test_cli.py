@@ -43,6 +43,7 @@ VERBS = (
     "convert",
     "verify",
     "export",
+    "benchmark",
     "anchors",
     "thresholds",
     "check-data",

@@ -4,7 +4,18 @@ import argparse
 from collections.abc import Sequence
 
 from mindyolo_ext import __version__
-from mindyolo_ext.cli import about, compare, convert, data, evaluate, migrate, new, predict, train
+from mindyolo_ext.cli import (
+    about,
+    benchmark,
+    compare,
+    convert,
+    data,
+    evaluate,
+    migrate,
+    new,
+    predict,
+    train,
+)
 from mindyolo_ext.cli.arguments import Verb
 from mindyolo_ext.cli.backend import add_backend
 from mindyolo_ext.cli.manners import Parser, VerbParser
@@ -47,6 +58,12 @@ VERBS = (
         convert.export,
         convert.add_export,
         "write MindIR, ONNX or AIR, with a parity check",
+    ),
+    Verb(
+        "benchmark",
+        benchmark.benchmark,
+        benchmark.add_benchmark,
+        "compare a network in several runtimes: AP, speed, size, memory, start-up",
     ),
     Verb("anchors", data.anchors, data.add_anchors, "compute anchors for a data set"),
     Verb(
