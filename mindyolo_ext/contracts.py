@@ -191,16 +191,14 @@ class SteppedTrainable(Trainable, Stepped, Protocol):
 
 
 class Predictor(Protocol):
-    """Compiled inference: the only path from images to boxes.
+    """The only path from images to boxes, whatever runs the network.
 
     Attributes:
         input_spec, num_classes: of the network.
-        network: the network that is run, in training or deploy form.
     """
 
     input_spec: InputSpec
     num_classes: int
-    network: Inference
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Predict: images (B, 3, H, W) float32 in the convention of ``input_spec``, or uint8 BGR
@@ -208,10 +206,59 @@ class Predictor(Protocol):
         """
 
     def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
-        """Compile for inputs of ``shape`` without running; returns False if already compiled."""
+        """Prepare for inputs of ``shape`` without running; returns False if nothing had to be
+        done.
+        """
+
+
+class NetworkPredictor(Predictor, Protocol):
+    """A predictor that runs a network of this project on the framework.
+
+    Attributes:
+        network: the network that is run, in training or deploy form.
+    """
+
+    network: Inference
 
     def update(self, model: Model) -> None:
         """Copy the weights of ``model`` without compiling again."""
+
+
+class Meter(Protocol):
+    """Time that a part of a network has taken, and the images that it worked on."""
+
+    images: int
+    seconds: float
+
+    @property
+    def milliseconds(self) -> float:
+        """Per image; 0 before the first."""
+
+
+@runtime_checkable
+class RoutingPredictor(Predictor, Protocol):
+    """What a predictor of a routed model has besides.
+
+    Attributes:
+        dy_thres: images whose easiness is below it take the second exit.
+        easiness: (B,) of the last call.
+        meters: by part, ``glance``, ``first`` and ``second``, since ``reset``.
+    """
+
+    dy_thres: float
+    easiness: np.ndarray
+    meters: Mapping[str, Meter]
+
+    def __call__(
+        self, images: np.ndarray, valid: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As ``Predictor``; images behind the first ``valid`` are padding, whose rows are 0."""
+
+    def glance(self, images: np.ndarray) -> Any:
+        """Set ``easiness`` and decide nothing; what it returns is the predictor's own."""
+
+    def reset(self) -> None:
+        """Let the meters begin anew."""
 
 
 Builder: TypeAlias = Callable[..., Any]

@@ -45,6 +45,7 @@ VERBS = (
     "verify",
     "reproduce",
     "export",
+    "benchmark",
     "anchors",
     "thresholds",
     "check-data",

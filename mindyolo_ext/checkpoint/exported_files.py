@@ -24,7 +24,9 @@ from mindyolo_ext.errors import CheckpointError
 MINDIR_USER_INFO = 14
 # numbers of ONNX's fields
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
-_GRAPH_WEIGHT, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
+_GRAPH_NODE, _GRAPH_WEIGHT, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_NODE_OPERATOR = 4
+_TENSOR_ELSEWHERE = 13  # where the numbers of a tensor are, if not in the file
 _TYPES = [
     "undefined",
     "float",
@@ -51,12 +53,18 @@ class ExportedFacts:
     """What an exported file says.
 
     Args:
-        metadata: texts by name.
+        metadata: texts by name, and what the graph tells.
+        written: the texts alone, as the program that made the file wrote them.
         tensors, numbers: how many are in it.
         dtypes: element type -> tensors.
+        operators: kind -> how many; of ONNX files.
+        elsewhere: tensors whose numbers are in other files.
     """
 
     metadata: dict[str, str] = field(default_factory=dict)
+    written: dict[str, str] = field(default_factory=dict)
+    operators: Counter[str] = field(default_factory=Counter)
+    elsewhere: int = 0
     tensors: int = 0
     numbers: int = 0
     dtypes: Counter[str] = field(default_factory=Counter)
@@ -137,6 +145,7 @@ def _onnx(message: _Message, size: int) -> ExportedFacts:
             opsets += [str(v) for n, k, v, _ in message.fields(begin, end) if (n, k) == (2, VARINT)]
     if len(graphs) != 1:
         raise ValueError(f"it holds {len(graphs)} graphs")
+    facts.written = dict(facts.metadata)
     _add_graph(facts, message, *graphs[0])
     facts.metadata["opset"] = ", ".join(opsets)
     return facts
@@ -150,6 +159,8 @@ def _add_graph(facts: ExportedFacts, message: _Message, begin: int, end: int) ->
             continue
         if number == _GRAPH_WEIGHT:
             _add_weight(facts, message, first, second)
+        elif number == _GRAPH_NODE:
+            facts.operators[message.text(first, second, _NODE_OPERATOR)] += 1
         elif number in ends:
             shape = "x".join(_axes(message, first, second))
             ends[number].append(f"{message.text(first, second, 1)} {shape}")
@@ -168,6 +179,8 @@ def _add_weight(facts: ExportedFacts, message: _Message, begin: int, end: int) -
             sizes.append(value)
         elif kind == VARINT and number == 2:
             dtype = value
+        elif number == _TENSOR_ELSEWHERE:
+            facts.elsewhere += 1
     facts.tensors += 1
     facts.numbers += prod(sizes)
     facts.dtypes[_TYPES[dtype] if dtype < len(_TYPES) else f"type {dtype}"] += 1
@@ -193,4 +206,5 @@ def _mindir(message: _Message, size: int) -> ExportedFacts:
             facts.metadata[key] = value
         elif number > MINDIR_USER_INFO:
             raise ValueError(f"field {number} is unknown")
+    facts.written = dict(facts.metadata)
     return facts

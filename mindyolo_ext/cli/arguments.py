@@ -99,6 +99,21 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """``--runtime``."""
+    from mindyolo_ext.runtimes.names import RUNTIMES
+
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        metavar="NAME",
+        help=f"what runs the network: {', '.join(RUNTIMES)}; a checkpoint is exported for it where "
+        "needed (default: the usual one of the file: onnxruntime for .onnx, openvino for .xml, "
+        "ncnn for .param, mindir for .mindir, tensorrt for .engine, the --backend for a "
+        "checkpoint)",
+    )
+
+
 def add_size(parser: argparse.ArgumentParser, default: str = "the recipe's input.size") -> None:
     """``--img_size``; ``default`` says what counts without it."""
     parser.add_argument(

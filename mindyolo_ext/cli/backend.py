@@ -37,6 +37,19 @@ def choose(name: str | None) -> None:
     os.environ[VARIABLE] = name
 
 
+def asked(options: argparse.Namespace) -> str | None:
+    """The framework of ``--backend``, or of ``--runtime`` if that is one; None for neither.
+
+    Raises: UsageError if they name two.
+    """
+    runtime = vars(options).get("runtime")
+    if runtime not in BACKENDS or options.backend in (None, runtime):
+        return options.backend or (runtime if runtime in BACKENDS else None)
+    raise UsageError(
+        f"--backend {options.backend} and --runtime {runtime} are two frameworks; leave one out"
+    )
+
+
 def follow(recipe: str) -> None:
     """Let this process run on the backend that a recipe names, if nothing else has chosen one:
     neither ``--backend`` nor the environment, nor an import. The training checks what came of it.

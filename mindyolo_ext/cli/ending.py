@@ -24,7 +24,7 @@ def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
     Raises: with ``--debug``, whatever the verb raises.
     """
     try:
-        backend.choose(options.backend)
+        backend.choose(backend.asked(options))
         options.run(options)
     except KeyboardInterrupt:
         return _failed(interrupts.MESSAGE, interrupts.STOPPED)

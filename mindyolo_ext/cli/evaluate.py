@@ -12,12 +12,14 @@ from mindyolo_ext.cli.arguments import (
     add_machine,
     add_recipe,
     add_route,
+    add_runtime,
     add_seed,
     add_setting,
     add_switch,
 )
 from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
 from mindyolo_ext.cli.recipe import digest, given, read_recipe, start
+from mindyolo_ext.errors import UsageError
 
 if TYPE_CHECKING:
     from mindyolo_ext.config import Config
@@ -36,8 +38,9 @@ def add_test(parser: argparse.ArgumentParser) -> None:
         "--weight",
         type=Path,
         required=True,
-        help="checkpoint of train.py or `mindyolo-ext convert`",
+        help="checkpoint of train.py or `mindyolo-ext convert`, or a file of `mindyolo-ext export`",
     )
+    add_runtime(parser)
     add_setting(parser, "--per_batch_size", "eval.per_batch_size", type=int)
     add_switch(parser, "--rectangular", "eval.rectangular")
     add_setting(
@@ -92,6 +95,7 @@ def test(options: argparse.Namespace) -> None:
         ],
         weight=options.weight,
     )
+    device = framework_beside(options)
     this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.engine.build import split_dataset
     from mindyolo_ext.engine.check import check_recipe
@@ -105,6 +109,8 @@ def test(options: argparse.Namespace) -> None:
         split=options.split,
         easy=options.easy,
         needs_router=options.curve,
+        runtime=options.runtime,
+        device=device,
     )
     if this.is_main:
         size = loaded.predictor.input_spec.size
@@ -116,15 +122,35 @@ def test(options: argparse.Namespace) -> None:
         _write_metrics(loaded, config, options)
 
 
+def framework_beside(options: argparse.Namespace) -> str:
+    """Where ``--weight`` runs; a framework beside another runtime, which only gathers what the
+    ranks find, is sent to the CPU.
+
+    Raises: UsageError for an option that an exported file cannot follow.
+    """
+    from mindyolo_ext.runtimes.names import EXPORTED, runtime_of
+
+    device = options.device_target or "CPU"
+    runtime = runtime_of(options.weight, options.runtime)
+    if runtime in EXPORTED:
+        if options.ms_amp_level not in (None, "O0"):
+            raise UsageError(
+                f"--ms_amp_level {options.ms_amp_level}: {runtime} runs the file in the precision "
+                "that it was exported in; leave it out"
+            )
+        options.device_target = "CPU"
+    return device
+
+
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint ready to be evaluated.
+    """A checkpoint or exported file ready to be evaluated.
 
     Args:
-        predictor: its network, in the recipe's precision.
+        predictor: its network; a checkpoint's in the recipe's precision.
         dataset: with the classes in the order of the checkpoint.
-        class_names: names of the classes where the checkpoint knows them; else None.
-        title: model, number of images, device.
+        class_names: names of the classes where the file knows them; else None.
+        title: model, number of images, what runs it.
     """
 
     predictor: "Predictor"
@@ -141,31 +167,29 @@ def load_for_test(
     split: str,
     easy: float | None = None,
     needs_router: bool = False,
+    runtime: str | None = None,
+    device: str = "CPU",
 ) -> Loaded:
-    """A checkpoint for an evaluation on ``dataset``.
+    """A checkpoint or exported file for an evaluation on ``dataset``.
 
     Args:
         split: of the data set, for messages.
         easy: share of easy images to aim at, of a routed model.
         needs_router: whether a model without a router is refused.
+        runtime: what runs it, of ``runtimes.names.RUNTIMES``; None takes the usual one.
+        device: of a runtime that is no framework.
 
-    Raises: UsageError if the data set has another number of classes; as ``load_model``,
-        ``check_router``, ``choose_threshold`` and ``in_order_of``.
+    Raises: UsageError if the data set has another number of classes; as ``network_for_test`` and
+        ``in_order_of``.
     """
-    from mindyolo_ext.backend import precision
-    from mindyolo_ext.backend.launch import device
     from mindyolo_ext.class_match import are_known
-    from mindyolo_ext.engine.build import load_model
     from mindyolo_ext.engine.classes import in_order_of
-    from mindyolo_ext.engine.routing import new_predictor
-    from mindyolo_ext.engine.thresholds import check_router, choose_threshold
-    from mindyolo_ext.errors import UsageError
+    from mindyolo_ext.engine.network import network_for_test
 
-    model, metadata = load_model(weight, config)
-    if needs_router:
-        check_router(model, weight)
-    dy_thres = config.eval.dy_thres if easy is None else None
-    threshold = choose_threshold(model, metadata, where=weight, easy=easy, dy_thres=dy_thres)
+    network = network_for_test(
+        weight, config, runtime=runtime, device=device, easy=easy, needs_router=needs_router
+    )
+    metadata = network.metadata
     if len(dataset.class_names) != metadata.num_classes:
         raise UsageError(
             f"{weight}: has {metadata.num_classes} classes, but data.{split} has "
@@ -173,11 +197,9 @@ def load_for_test(
             f"{', ...' if len(dataset.class_names) > 5 else ''})"
         )
     dataset = in_order_of(metadata.class_names, dataset, owner=weight, data=f"data.{split}")
-    predictor = new_predictor(model, fold=config.eval.fold, dy_thres=threshold)
-    precision.apply(predictor.network, config.train.amp_level, config.train.amp_dtype)
     known = dataset.class_names if are_known(metadata.class_names) else None
-    title = f"{metadata.model}, {len(dataset)} images, {device()}"
-    return Loaded(predictor, dataset, known, title)
+    title = f"{metadata.model}, {len(dataset)} images, {network.place}"
+    return Loaded(network.predictor, dataset, known, title)
 
 
 def _write_metrics(loaded: Loaded, config: "Config", options: argparse.Namespace) -> None:
@@ -202,7 +224,9 @@ def _write_metrics(loaded: Loaded, config: "Config", options: argparse.Namespace
     if not world().is_main:
         return
     if result.routing is not None:
-        result.routing.count_gflops(predictor.network, predictor.input_spec.size)
+        network = vars(predictor).get("network")  # an exported file has none to count
+        if network is not None:
+            result.routing.count_gflops(network, predictor.input_spec.size)
     written = ["detections.json"] if options.save_json else []
     if options.save_txt:
         write_labels(folder / "labels", result.detections, loaded.dataset)
@@ -239,6 +263,7 @@ def add_thresholds(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weight", type=Path, required=True, help="checkpoint of a routed model with its router"
     )
+    add_runtime(parser)
     parser.add_argument(
         "--split", default="val", choices=["train", "val"], help="images that are measured"
     )
@@ -250,6 +275,7 @@ def add_thresholds(parser: argparse.ArgumentParser) -> None:
 
 def thresholds(options: argparse.Namespace) -> None:
     """Measure the easiness of a data set and store the thresholds in a checkpoint."""
+    _refuse_exported(options.weight)
     config = read_recipe(
         options,
         extra=[
@@ -258,12 +284,20 @@ def thresholds(options: argparse.Namespace) -> None:
         ],
         weight=options.weight,
     )
+    device = framework_beside(options)
     this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.engine.check import check_recipe
     from mindyolo_ext.engine.thresholds import find_thresholds
 
     check_recipe(config)
-    found = find_thresholds(config, options.weight, split=options.split, output=options.output)
+    found = find_thresholds(
+        config,
+        options.weight,
+        split=options.split,
+        output=options.output,
+        runtime=options.runtime,
+        device=device,
+    )
     if this.is_main:
         logger.info(
             "\n%s\n\nthresholds: %s, histogram: %s. Next: test.py or predict with --weight %s "
@@ -272,4 +306,16 @@ def thresholds(options: argparse.Namespace) -> None:
             found.checkpoint,
             found.picture,
             found.checkpoint,
+        )
+
+
+def _refuse_exported(weight: Path) -> None:
+    """Raises: UsageError for a file that cannot keep thresholds."""
+    from mindyolo_ext.runtimes.names import is_exported
+
+    if is_exported(weight):
+        raise UsageError(
+            f"{weight}: thresholds are kept in a checkpoint, and exported files take them from "
+            "there; give the checkpoint (with --runtime if another runtime is to measure), then "
+            "export it again"
         )

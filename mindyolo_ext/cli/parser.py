@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mindyolo_ext import __version__
 from mindyolo_ext.cli import (
     about,
+    benchmark,
     compare,
     convert,
     data,
@@ -71,6 +72,12 @@ VERBS = (
         convert.export,
         convert.add_export,
         "write MindIR, ONNX or AIR, with a parity check",
+    ),
+    Verb(
+        "benchmark",
+        benchmark.benchmark,
+        benchmark.add_benchmark,
+        "compare a network in several runtimes: AP, speed, size, memory, start-up",
     ),
     Verb("anchors", data.anchors, data.add_anchors, "compute anchors for a data set"),
     Verb(

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mindyolo_ext.cli.arguments import add_device, add_route, add_size
+from mindyolo_ext.cli.arguments import add_device, add_route, add_runtime, add_size
 from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
 from mindyolo_ext.cli.recipe import input_size
 from mindyolo_ext.errors import UsageError
@@ -17,7 +17,8 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         help="images, videos, folders (without their sub-folders), or patterns in quotes such as "
         "'photos/**/*.jpg'",
     )
-    parser.add_argument("--weight", type=Path, required=True, help="checkpoint of ours")
+    parser.add_argument("--weight", type=Path, required=True, help="checkpoint or exported file")
+    add_runtime(parser)
     add_device(parser)
     parser.add_argument("--conf_thres", type=float, default=0.3, help="lowest score of a box")
     parser.add_argument("--iou_thres", type=float, default=0.45, help="IoU of NMS")
@@ -47,6 +48,7 @@ def predict(options: argparse.Namespace) -> None:
     detector = Detector(
         options.weight,
         device_target=options.device_target,
+        runtime=options.runtime,
         conf_thres=options.conf_thres,
         iou_thres=options.iou_thres,
         size=input_size(options),

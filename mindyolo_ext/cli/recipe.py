@@ -72,12 +72,12 @@ def recipe_path(options: argparse.Namespace) -> Path | None:
 
 
 def _recipe_of_weight(weight: Path) -> Path:
-    """The shipped recipe for the model of a checkpoint of ours."""
-    from mindyolo_ext.checkpoint.store import load_checkpoint
+    """The shipped recipe for the model of a checkpoint of ours or an exported file."""
     from mindyolo_ext.config.shipped import recipe_of_model
+    from mindyolo_ext.engine.network import read_metadata
     from mindyolo_ext.models.registry import list_models
 
-    return Path(recipe_of_model(load_checkpoint(weight)[1].model, list_models()))
+    return Path(recipe_of_model(read_metadata(weight).model, list_models()))
 
 
 def _flags(options: argparse.Namespace) -> list[str]:

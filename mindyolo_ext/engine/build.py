@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from mindyolo_ext.backend.parameters import load_parameters, parameter_values
 from mindyolo_ext.backend.processes import world
 from mindyolo_ext.checkpoint.names import weights_only
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
-from mindyolo_ext.config import Config, InputConfig
+from mindyolo_ext.config import Config
 from mindyolo_ext.contracts import Model, Trainable
-from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.cores import own_cores
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.pipeline import Pipeline, build_pipeline
-from mindyolo_ext.engine.classes import check_teacher, in_recipe_order
+from mindyolo_ext.engine.classes import check_teacher
+from mindyolo_ext.engine.datasets import split_dataset, with_input
 from mindyolo_ext.errors import CheckpointError, ConfigError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import (
@@ -30,26 +29,20 @@ from mindyolo_ext.models.registry import (
     loss_keywords,
 )
 
+__all__ = [
+    "has_folded_norms",
+    "load_model",
+    "load_teacher",
+    "model_from",
+    "new_model",
+    "new_trainable",
+    "split_dataset",
+    "start_from",
+    "training_pipeline",
+    "with_input",
+]
+
 logger = logging.getLogger(__name__)
-
-
-def split_dataset(config: Config, split: str) -> Dataset:
-    """The ``train``, ``val`` or ``test`` data set of a recipe, its classes in the order of
-    ``data.class_names`` if the recipe has any.
-
-    Raises: ConfigError if the recipe has no such data set, or its classes are not
-        ``data.class_names``.
-    """
-    sections = {"train": config.data.train, "val": config.data.val, "test": config.data.test}
-    description = sections[split]
-    if not description:
-        raise ConfigError(
-            f"config: data.{split} is empty; describe it, for example "
-            f"--set data.{split}='{{format: yolo, images: images/{split}, labels: labels/{split}}}'"
-        )
-    dataset = build_dataset({"cache": config.data.cache, **description}, config.data.root)
-    names = config.data.class_names
-    return in_recipe_order(names, dataset, data=f"data.{split}") if names else dataset
 
 
 def worker_count(config: Config) -> int:
@@ -68,14 +61,6 @@ def training_pipeline(
     """``build_pipeline`` with the augmentations of all families. Raises: as it does."""
     load_augmentations()
     return build_pipeline(steps, input_spec, dataset, seed=seed)
-
-
-def with_input(spec: InputSpec, changes: InputConfig) -> InputSpec:
-    """``spec`` with the fields that the recipe's ``input`` section sets."""
-    untouched = asdict(InputConfig())
-    return replace(
-        spec, **{name: value for name, value in asdict(changes).items() if value != untouched[name]}
-    )
 
 
 def new_model(config: Config, num_classes: int) -> Model:

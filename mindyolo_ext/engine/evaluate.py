@@ -14,13 +14,14 @@ from mindyolo_ext.backend.distributed import gather_rows
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.class_match import are_known, listed
 from mindyolo_ext.config import EvalConfig
-from mindyolo_ext.contracts import Predictor
+from mindyolo_ext.contracts import Predictor, RoutingPredictor
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.rectangles import rectangular_batches
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.classes import in_order_of
-from mindyolo_ext.engine.routing import RoutedPredictor, Routing
+from mindyolo_ext.engine.datasets import nms_options
+from mindyolo_ext.engine.routing import Routing
 from mindyolo_ext.errors import DataError, UsageError
 from mindyolo_ext.evaluation.class_order import exchanged_classes
 from mindyolo_ext.evaluation.coco_backends import chosen_backend
@@ -96,18 +97,6 @@ class EvalResult:
         if self.routing is not None:
             parts.append(self.routing.table())
         return "\n\n".join(parts)
-
-
-def nms_options(config: EvalConfig) -> NMSOptions:
-    """The recipe's NMS settings."""
-    return NMSOptions(
-        conf_thres=config.conf_thres,
-        iou_thres=config.iou_thres,
-        max_detections=config.max_detections,
-        max_candidates=config.max_candidates,
-        multi_label=config.multi_label,
-        class_agnostic=config.class_agnostic,
-    )
 
 
 def evaluate(
@@ -280,7 +269,7 @@ class _Run:
 
     def __init__(self, predictor: Predictor, config: EvalConfig):
         self.predictor, self.options = predictor, nms_options(config)
-        self.routed = predictor if isinstance(predictor, RoutedPredictor) else None
+        self.routed = predictor if isinstance(predictor, RoutingPredictor) else None
         self.seconds, self.pictures = {"network": 0.0, "nms": 0.0}, 0
         self.detections, self.easiness = (
             [np.zeros((0, 7), np.float32)],
@@ -342,7 +331,7 @@ def detection_rows(
     return np.concatenate([np.zeros((0, 7), np.float32), *rows]).astype(np.float32)
 
 
-def easiness_rows(batch: Batch, predictor: RoutedPredictor) -> np.ndarray:
+def easiness_rows(batch: Batch, predictor: RoutingPredictor) -> np.ndarray:
     """Rows (n, 2) float32 picture, easiness of the batch that ``predictor`` has just seen."""
     if not batch.valid:
         return np.zeros((0, 2), np.float32)

@@ -120,7 +120,7 @@ def export(
             weight,
             "" if raw else " that gives the second detector's boxes",
         )
-    description = describe(metadata, raw)
+    description = describe(metadata, raw, batch_size=batch_size, strides=model.strides)
     if len(pieces) > 1:
         description |= describe_route(metadata, model.dy_thres)
         key = file_sha256(weight) + json.dumps(description, sort_keys=True) + str(len(pieces))
@@ -134,8 +134,16 @@ def export(
     return report
 
 
-def describe(metadata: CheckpointMetadata, raw: bool) -> dict[str, str]:
-    """What travels inside an exported file, text by key."""
+def describe(
+    metadata: CheckpointMetadata, raw: bool, *, batch_size: int = 1, strides: Sequence[int] = ()
+) -> dict[str, str]:
+    """What travels inside an exported file, text by key.
+
+    Args:
+        raw: whether its outputs are the network's own.
+        batch_size: images per run.
+        strides: pixels per cell of each level, finest first.
+    """
     return {
         "mindyolo_ext": __version__,
         "model": metadata.model,
@@ -143,6 +151,8 @@ def describe(metadata: CheckpointMetadata, raw: bool) -> dict[str, str]:
         "class_names": json.dumps(metadata.class_names),
         "input_spec": metadata.input_spec.to_json(),
         "architecture": json.dumps(metadata.architecture),
+        "strides": json.dumps(list(strides)),
+        "batch_size": str(batch_size),
         "outputs": "raw" if raw else "boxes,scores",
     }
 
@@ -205,6 +215,7 @@ def _export_format(
                 else {
                     "part": part.name,
                     "holds": part.holds,
+                    **({} if part.is_entry else {"batch_size": "1"}),
                     "files": json.dumps({n: p.name for n, p in paths.items()}),
                 }
             )

@@ -9,20 +9,17 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from mindyolo_ext import atomic, progress
-from mindyolo_ext.backend import launch
-from mindyolo_ext.backend.choice import check_backend
-from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.class_names import default_names
+from mindyolo_ext.contracts import RoutingPredictor
 from mindyolo_ext.data.image_file import read_image, write_image
-from mindyolo_ext.engine.build import load_model
-from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
+from mindyolo_ext.engine.network import load_network
 from mindyolo_ext.engine.sources import (
     PREDICTIONS,
     VIDEO_SUFFIXES,
@@ -33,7 +30,6 @@ from mindyolo_ext.engine.sources import (
     name_outputs,
     survey,
 )
-from mindyolo_ext.engine.thresholds import choose_threshold
 from mindyolo_ext.engine.video import VideoReader, copying
 from mindyolo_ext.errors import DataError, UsageError, WriteError, shown
 from mindyolo_ext.evaluation.collect import detections_to_photo
@@ -111,11 +107,14 @@ class Detector:
     """A checkpoint ready to look at pictures. Threads may share one, or have one each.
 
     Args:
-        checkpoint: ``.ckpt`` of ``train.py`` or ``mindyolo-ext convert``.
+        checkpoint: ``.ckpt`` of ``train.py`` or ``mindyolo-ext convert``, or a file of
+            ``mindyolo-ext export``.
         device_target: ``CPU``, ``GPU`` or ``Ascend``; None takes the device that this process has,
             else the best that is there.
         backend: ``mindspore`` or ``torch``, to make sure of it; ``MINDYOLO_EXT_BACKEND`` chooses it
             before the first import.
+        runtime: what runs the network, of ``runtimes.names.RUNTIMES``; None takes the usual one of
+            the file, for a checkpoint the backend.
         conf_thres, iou_thres: score below which boxes are dropped, overlap above which they are
             merged.
         class_agnostic: whether boxes of different classes are merged too.
@@ -134,6 +133,7 @@ class Detector:
         *,
         device_target: str | None = None,
         backend: str | None = None,
+        runtime: str | None = None,
         conf_thres: float = 0.3,
         iou_thres: float = 0.45,
         size: tuple[int, int] | None = None,
@@ -142,25 +142,24 @@ class Detector:
         dy_thres: float | None = None,
         easy: float | None = None,
     ):
-        check_backend(backend)
-        with framework_lock:
-            launch.start(device_target)
-            model, self.metadata = load_model(checkpoint)
-        if size is not None:
-            model.input_spec = replace(model.input_spec, size=size)
+        network = load_network(
+            checkpoint,
+            runtime=runtime,
+            device_target=device_target,
+            backend=backend,
+            size=size,
+            dy_thres=dy_thres,
+            easy=easy,
+        )
+        self.metadata, self._predictor = network.metadata, network.predictor
         self.options = NMSOptions(
             conf_thres=conf_thres,
             iou_thres=iou_thres,
             max_detections=max_detections,
             class_agnostic=class_agnostic,
         )
-        self.input_spec = model.input_spec
+        self.input_spec = self._predictor.input_spec
         self.class_names = self.metadata.class_names or default_names(self.metadata.num_classes)
-        threshold = choose_threshold(
-            model, self.metadata, where=checkpoint, dy_thres=dy_thres, easy=easy
-        )
-        with framework_lock:
-            self._predictor = new_predictor(model, dy_thres=threshold)
 
     def predict(self, image: str | Path | np.ndarray) -> Detections:
         """Boxes of one picture: a file name, or a uint8 BGR array (h, w, 3) as OpenCV reads it.
@@ -179,7 +178,7 @@ class Detector:
         """How many pictures took which exit so far, one sentence; empty for a model that is not
         routed.
         """
-        if not isinstance(self._predictor, RoutedPredictor):
+        if not isinstance(self._predictor, RoutingPredictor):
             return ""
         first, second = (self._predictor.meters[part].images for part in ("first", "second"))
         return f"{first} easy, {second} hard at threshold {self._predictor.dy_thres:.6f}"

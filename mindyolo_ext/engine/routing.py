@@ -22,7 +22,7 @@ from mindyolo_ext.contracts import Model, Routed, RoutedInference, RoutedModel
 from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.errors import UsageError
-from mindyolo_ext.evaluation.routing import checked_threshold, is_hard
+from mindyolo_ext.evaluation.routing import PartMeter, checked_threshold, is_hard
 
 PARTS = {
     "glance": "the first backbone and the router",
@@ -83,21 +83,6 @@ class ExitOfRows(nn.Cell):
         for feature in features:
             picked = picked + (ops.gather(feature, rows, 0),)
         return self.exit(ops.gather(images, rows, 0), *picked)
-
-
-@dataclass
-class PartMeter:
-    """Time that one part has taken, without compilation and first run, and the images that it
-    worked on.
-    """
-
-    images: int = 0
-    seconds: float = 0.0
-
-    @property
-    def milliseconds(self) -> float:
-        """Per image; 0 before the first."""
-        return 1e3 * self.seconds / max(self.images, 1)
 
 
 class RoutedPredictor(Predictor):

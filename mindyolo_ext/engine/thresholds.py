@@ -18,15 +18,17 @@ from mindyolo_ext.checkpoint.store import (
     save_checkpoint,
 )
 from mindyolo_ext.config import Config, EvalConfig
-from mindyolo_ext.contracts import Model, Routed
+from mindyolo_ext.contracts import Model, Routed, RoutingPredictor
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.build import load_model, split_dataset, worker_count
 from mindyolo_ext.engine.classes import in_order_of
 from mindyolo_ext.engine.evaluate import EvaluationBatches, by_picture, easiness_rows
 from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
+from mindyolo_ext.engine.network import network_for_test
 from mindyolo_ext.engine.routing import RoutedPredictor
 from mindyolo_ext.errors import DataError, UsageError
 from mindyolo_ext.evaluation.routing import checked_threshold, is_hard, threshold_for
+from mindyolo_ext.runtimes.names import EXPORTED
 from mindyolo_ext.visual.tradeoff import plot_easiness
 
 logger = logging.getLogger(__name__)
@@ -165,7 +167,7 @@ def check_router(model: Model, where: str | Path) -> None:
 
 
 def measure_easiness(
-    predictor: RoutedPredictor,
+    predictor: RoutingPredictor,
     dataset: Dataset,
     config: EvalConfig,
     *,
@@ -199,7 +201,13 @@ def store_thresholds(weight: str | Path, output: str | Path, stored: Mapping[str
 
 
 def find_thresholds(
-    config: Config, weight: str | Path, *, split: str = "val", output: str | Path | None = None
+    config: Config,
+    weight: str | Path,
+    *,
+    split: str = "val",
+    output: str | Path | None = None,
+    runtime: str | None = None,
+    device: str = "CPU",
 ) -> Thresholds:
     """Measure the easiness of a whole data set and write the thresholds into a checkpoint.
 
@@ -208,6 +216,7 @@ def find_thresholds(
         weight: checkpoint of a routed model with its router.
         split: ``train`` or ``val``.
         output: checkpoint to write, default ``weight`` itself. A histogram comes to lie beside it.
+        runtime, device: what measures, as in ``network_for_test``.
 
     Raises: FileNotFoundError; ValueError if the model has no router.
     """
@@ -218,7 +227,10 @@ def find_thresholds(
     dataset = in_order_of(
         metadata.class_names, split_dataset(config, split), owner=weight, data=f"data.{split}"
     )
-    predictor = RoutedPredictor(model, fold=config.eval.fold)
+    if runtime in EXPORTED:
+        predictor = network_for_test(Path(weight), config, runtime=runtime, device=device).predictor
+    else:
+        predictor = RoutedPredictor(model, fold=config.eval.fold)
     easiness = measure_easiness(
         predictor,
         dataset,
@@ -231,7 +243,7 @@ def find_thresholds(
         easiness,
         thresholds_of(easiness),
         size,
-        routed_gflops(predictor.network, size),
+        routed_gflops(model, size),
         target.with_name(f"{target.stem}-easiness.png"),
         target,
     )

@@ -41,7 +41,7 @@ from mindyolo_ext.checkpoint.store import (
     save_checkpoint,
 )
 from mindyolo_ext.config import Config, TrainConfig
-from mindyolo_ext.contracts import Model, Predictor, StepClock, Stepped
+from mindyolo_ext.contracts import Model, NetworkPredictor, StepClock, Stepped
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.readiness import require_ready
 from mindyolo_ext.data.targets import padded_count
@@ -164,7 +164,7 @@ class _Run:
         self.teacher = self._load_teacher()
         self._check_losses()
         self.max_boxes = config.data.max_boxes or self._largest_sample()
-        self.predictor: Predictor | None = None
+        self.predictor: NetworkPredictor | None = None
         self.loader: Loader | None = None
         self.step: TrainStep | None = None
         self.stage_loss: dict | None = None

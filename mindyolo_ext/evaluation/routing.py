@@ -3,11 +3,27 @@ NumPy only.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mindyolo_ext.errors import UsageError
+
+
+@dataclass
+class PartMeter:
+    """Time that one part has taken, without compilation and first run, and the images that it
+    worked on.
+    """
+
+    images: int = 0
+    seconds: float = 0.0
+
+    @property
+    def milliseconds(self) -> float:
+        """Per image; 0 before the first."""
+        return 1e3 * self.seconds / max(self.images, 1)
 
 
 def is_hard(easiness: np.ndarray, dy_thres: float) -> np.ndarray:

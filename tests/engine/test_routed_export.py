@@ -558,3 +558,79 @@ def test_parts_of_other_models_and_numbers_are_refused():
     for model in (create_model("yolo_fastestv2", 1), RoutedToy(router=False)):
         with pytest.raises(ValueError, match="parts=2: .* without a router is one network"):
             parts_of(model, raw=False, count=2)
+
+
+# ---- the same files behind the detector ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_part_brings_the_others_along_and_routes(
+    runtime: str, weight: Path, report: ExportReport, photos: list[np.ndarray]
+):
+    """Any file of the export will do; exits, easiness and boxes are the checkpoint's."""
+    pytest.importorskip(runtime)
+    theirs = Detector(report.files["onnx second"], runtime=runtime, conf_thres=0.2)
+    ours = Detector(weight, conf_thres=0.2)
+    easiness = []
+    for photo in photos[:2]:
+        ours.predict(photo)
+        easiness.append(float(ours._predictor.easiness[0]))
+    theirs._predictor.dy_thres = ours._predictor.dy_thres = float(np.mean(easiness))
+    theirs._predictor.reset()
+    ours._predictor.reset()
+    for photo in photos[:2]:
+        tensors = theirs.input_spec.prepare(photo)[0][None]
+        for mine, wanted in zip(theirs._predictor(tensors), ours._predictor(tensors), strict=True):
+            np.testing.assert_allclose(mine, wanted, rtol=1e-3, atol=1e-2)
+        np.testing.assert_allclose(theirs._predictor.easiness, ours._predictor.easiness, atol=1e-5)
+    assert theirs.routing() == ours.routing()
+    assert theirs.routing().startswith("1 easy, 1 hard")
+    both = np.stack([theirs.input_spec.prepare(photo)[0] for photo in photos])
+    boxes, scores = theirs._predictor(both, valid=2)
+    assert boxes.shape == (3, ROWS, 4) and not boxes[2].any() and not scores[2].any()
+    assert boxes[:2].any((1, 2)).all()
+
+
+def test_three_files_route_behind_the_detector_too(toy: list[Path], three: list[Path]):
+    both = [Detector(paths[0], conf_thres=0.01) for paths in (toy, three)]
+    for easiness in (0.3, 0.7):
+        first, second = (detector.predict(grey(easiness)) for detector in both)
+        assert len(first) and np.array_equal(first.boxes, second.boxes)
+    assert both[0].routing() == both[1].routing() == "1 easy, 1 hard at threshold 0.500000"
+
+
+def test_easy_shares_come_from_the_files(toy: list[Path], three: list[Path]):
+    assert Detector(three[0], easy=0.5)._predictor.dy_thres == pytest.approx(0.5)
+    assert Detector(toy[0], easy=1)._predictor.dy_thres == 0
+    with pytest.raises(ValueError, match="holds no thresholds, so nobody knows"):
+        Detector(toy[0], easy=0.5)
+    with pytest.raises(ValueError, match="wanted a threshold in 0..1"):
+        Detector(toy[0], dy_thres=2)
+    with pytest.raises(ValueError, match="say the same in two ways"):
+        Detector(toy[0], dy_thres=0.5, easy=0.5)
+
+
+def test_parts_of_two_exports_do_not_mix_behind_the_detector(
+    toy: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    other = toy_files(monkeypatch, tmp_path / "toy", seed=3)
+    with pytest.raises(FileNotFoundError, match="toy-second.onnx: no such file"):
+        other[1].unlink()
+        Detector(other[0])
+    other[1].write_bytes(toy[1].read_bytes())
+    with pytest.raises(ValueError, match="do not belong together; wanted second of the same"):
+        Detector(other[0])
+
+
+def test_a_share_of_easy_images_is_measured_in_another_runtime(weight: Path):
+    """What ``thresholds --runtime`` does between the command and the checkpoint."""
+    from mindyolo_ext.config import Config, override
+    from mindyolo_ext.engine.network import network_for_test
+
+    config = override(Config(), ["model.name=dy_yolov7_w0125", "input.size=[]"])
+    predictor = network_for_test(weight, config, runtime="onnxruntime").predictor
+    images = np.random.RandomState(1).randint(0, 255, (2, *SIZE, 3)).astype(np.uint8)
+    predictor.glance(images)
+    ours = Detector(weight)._predictor
+    ours.glance(images)
+    np.testing.assert_allclose(predictor.easiness, ours.easiness, atol=1e-5)

@@ -1,0 +1,50 @@
+"""From a recipe to its data sets, its input and its NMS. No framework."""
+
+from dataclasses import asdict, replace
+
+from mindyolo_ext.config import Config, EvalConfig, InputConfig
+from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.engine.classes import in_recipe_order
+from mindyolo_ext.errors import ConfigError
+from mindyolo_ext.evaluation.nms import NMSOptions
+from mindyolo_ext.input_spec import InputSpec
+
+
+def split_dataset(config: Config, split: str) -> Dataset:
+    """The ``train``, ``val`` or ``test`` data set of a recipe, its classes in the order of
+    ``data.class_names`` if the recipe has any.
+
+    Raises: ConfigError if the recipe has no such data set, or its classes are not
+        ``data.class_names``.
+    """
+    sections = {"train": config.data.train, "val": config.data.val, "test": config.data.test}
+    description = sections[split]
+    if not description:
+        raise ConfigError(
+            f"config: data.{split} is empty; describe it, for example "
+            f"--set data.{split}='{{format: yolo, images: images/{split}, labels: labels/{split}}}'"
+        )
+    dataset = build_dataset({"cache": config.data.cache, **description}, config.data.root)
+    names = config.data.class_names
+    return in_recipe_order(names, dataset, data=f"data.{split}") if names else dataset
+
+
+def with_input(spec: InputSpec, changes: InputConfig) -> InputSpec:
+    """``spec`` with the fields that the recipe's ``input`` section sets."""
+    untouched = asdict(InputConfig())
+    return replace(
+        spec, **{name: value for name, value in asdict(changes).items() if value != untouched[name]}
+    )
+
+
+def nms_options(config: EvalConfig) -> NMSOptions:
+    """The recipe's NMS settings."""
+    return NMSOptions(
+        conf_thres=config.conf_thres,
+        iou_thres=config.iou_thres,
+        max_detections=config.max_detections,
+        max_candidates=config.max_candidates,
+        multi_label=config.multi_label,
+        class_agnostic=config.class_agnostic,
+    )

@@ -1,0 +1,59 @@
+"""ONNX files and OpenVINO's own (``.xml`` beside ``.bin``) in OpenVINO."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from mindyolo_ext.errors import DeviceError
+from mindyolo_ext.runtimes.session import Arrays, Shape, missing, unreadable
+
+
+class OpenVinoSession:
+    """A ``Session`` of OpenVINO, in float32 on every processor.
+
+    Args:
+        path: ``.onnx``, or ``.xml`` with its ``.bin`` beside it.
+        device: ``CPU`` or ``GPU``, which is Intel's.
+        threads: 0 leaves it to OpenVINO.
+
+    Raises: MissingPackageError; DeviceError for a device that OpenVINO does not find;
+        CheckpointError for a file that it refuses.
+    """
+
+    def __init__(self, path: Path, *, device: str = "CPU", threads: int = 0):
+        try:
+            import openvino
+        except ImportError as error:
+            raise missing("openvino", error) from error
+        core = openvino.Core()
+        if device not in {name.partition(".")[0] for name in core.available_devices}:
+            raise DeviceError(
+                f"--device_target {device}: OpenVINO finds {', '.join(core.available_devices)} "
+                "here; take CPU"
+            )
+        # Processors with bfloat16 would use it unasked, which changes the boxes
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        try:
+            self._model = core.compile_model(core.read_model(str(path)), device, settings)
+        except RuntimeError as error:
+            raise unreadable(path, "openvino", error) from error
+        self.device = device
+        self.inputs: dict[str, Shape] = {
+            port.any_name: tuple(
+                side.get_length() if side.is_static else None for side in port.partial_shape
+            )
+            for port in self._model.inputs
+        }
+        self.outputs = tuple(port.any_name for port in self._model.outputs)
+
+    def run(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        """As ``Session.run``; each call has a request of its own, so threads do not meet."""
+        request = self._model.create_infer_request()
+        request.infer({name: arrays[name] for name in self.inputs}, share_inputs=True)
+        return {
+            name: np.array(request.get_tensor(port).data)
+            for name, port in zip(self.outputs, self._model.outputs, strict=True)
+        }

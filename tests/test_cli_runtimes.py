@@ -1,0 +1,163 @@
+"""``predict``, ``test``, ``thresholds`` and ``benchmark`` with exported files, as commands."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import Command, original_name
+from seeded import seeded_tensor
+from test_architecture import loaded_frameworks
+
+from mindyolo_ext import Detector
+from mindyolo_ext.backend import BACKEND
+from mindyolo_ext.backend.parameters import parameter_values
+from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
+from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
+from mindyolo_ext.engine.export import export
+from mindyolo_ext.models.registry import create_model
+
+SIZE, CONFIDENCE = (64, 96), "0.05"
+pytestmark = pytest.mark.usefixtures("quiet_logging")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn images: 1 to train, 4 to evaluate."""
+    folder = tmp_path_factory.mktemp("shapes")
+    return make_shapes_dataset(folder, train_images=1, val_images=4, size=(96, 128), progress=False)
+
+
+@pytest.fixture(scope="module")
+def weight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seeded weights of yolo_fastestv2."""
+    model = create_model("yolo_fastestv2", len(SHAPE_NAMES))
+    values = {
+        name: seeded_tensor(original_name(name), array.shape, 0, 1.2)
+        for name, array in parameter_values(model).items()
+    }
+    spec = type(model.input_spec)(**{**vars(model.input_spec), "size": SIZE})
+    path = tmp_path_factory.mktemp("weight") / "seeded.ckpt"
+    metadata = CheckpointMetadata(
+        "yolo_fastestv2", len(SHAPE_NAMES), list(SHAPE_NAMES), spec, model.architecture
+    )
+    save_checkpoint(path, values, metadata)
+    return path
+
+
+@pytest.fixture(scope="module")
+def onnx_file(weight: Path) -> Path:
+    return export(weight, ["onnx"]).files["onnx"]
+
+
+@pytest.fixture
+def on_data(data: Path) -> list[str]:
+    described = "{format: coco, images: images/val, annotations: annotations/val.json}"
+    return [
+        *("--data_root", str(data), "--set", f"data.val={described}", "--workers", "0"),
+        *("--conf_thres", CONFIDENCE, "--set", "data.class_names=[]"),
+    ]
+
+
+def test_predict_finds_the_same_boxes_and_starts_no_framework(
+    weight: Path, onnx_file: Path, data: Path, tmp_path: Path
+):
+    arguments = ["predict", str(data / "images" / "val"), "--conf_thres", CONFIDENCE]
+    arguments += ["--weight", str(onnx_file), "--save_dir", str(tmp_path / "out")]
+    code = f"from mindyolo_ext.cli import main\nassert main({arguments!r}) == 0"
+    assert loaded_frameworks(code) == set()
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))
+    detector = Detector(weight, conf_thres=float(CONFIDENCE))
+    assert len(written) == 4
+    for name, rows in written.items():
+        found = detector.predict(data / "images" / "val" / name)
+        assert [row["class"] for row in rows] == found.labels.tolist() and len(rows) > 3
+        np.testing.assert_allclose([row["box"] for row in rows], found.boxes, atol=0.02)
+        np.testing.assert_allclose([row["score"] for row in rows], found.scores, atol=1e-4)
+
+
+def test_both_backends_are_refused_beside_another_runtime(onnx_file: Path):
+    with pytest.raises(ValueError, match=f"backend {BACKEND}: onnxruntime runs the file"):
+        Detector(onnx_file, backend=BACKEND)
+
+
+def test_metrics_of_an_exported_file_are_the_checkpoints(
+    command: Command, weight: Path, onnx_file: Path, on_data: list[str], tmp_path: Path
+):
+    found = []
+    for name, file in (("ckpt", weight), ("onnx", onnx_file)):
+        folder = tmp_path / name
+        status, output = command("test", "--weight", file, "--save_dir", folder, *on_data)
+        assert status == 0, output
+        found.append(json.loads((folder / "detections.json").read_text(encoding="utf-8")))
+    assert "yolo_fastestv2, 4 images, onnxruntime on CPU" in output
+    ours, theirs = found
+    assert len(ours) == len(theirs) > 10
+    assert [r["category_id"] for r in ours] == [r["category_id"] for r in theirs]
+    np.testing.assert_allclose(
+        [r["bbox"] for r in ours], [r["bbox"] for r in theirs], atol=0.02, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--runtime", "ncnn"], "ncnn runs .param, not .onnx files"),
+        (["--img_size", "96"], "takes images of 64x96 pixels alone, got 96x96"),
+        (["--rectangular", "True"], "takes images of 64x96 pixels alone"),
+        (["--ms_amp_level", "O2"], "onnxruntime runs the file in the precision"),
+        (["--curve", "True"], "--curve runs both exits on every image"),
+        (["--dy_thres", "0.5"], "is not routed"),
+        (["--model", "yolox-nano"], "holds yolo_fastestv2, but the config wants yolox_nano"),
+    ],
+)
+def test_what_an_exported_file_cannot_do_is_said(
+    command: Command,
+    onnx_file: Path,
+    on_data: list[str],
+    tmp_path: Path,
+    arguments: list[str],
+    wanted: str,
+):
+    more = ["--set", "input.size=[]"] if "--model" in arguments else []
+    status, output = command(
+        *("test", "--weight", onnx_file, "--save_dir", tmp_path, *on_data, *arguments, *more)
+    )
+    assert status == 1, output
+    assert wanted in output and output.count("error:") == 1
+
+
+def test_thresholds_want_a_checkpoint(command: Command, onnx_file: Path, on_data: list[str]):
+    status, output = command("thresholds", "--weight", onnx_file, *on_data)
+    assert status == 1
+    assert "thresholds are kept in a checkpoint" in output
+
+
+def test_two_frameworks_are_refused(command: Command, weight: Path):
+    status, output = command(
+        *("predict", "x.jpg", "--weight", weight, "--backend", "torch", "--runtime", "mindspore")
+    )
+    assert status == 1
+    assert "--backend torch and --runtime mindspore are two frameworks" in output
+
+
+def test_benchmark_measures_what_runs_and_says_what_does_not(
+    command: Command, onnx_file: Path, on_data: list[str], tmp_path: Path, monkeypatch
+):
+    """Each runtime has a process of its own; a package that breaks there is told as it is."""
+    broken = tmp_path / "broken" / "openvino.py"
+    broken.parent.mkdir()
+    broken.write_text("raise ImportError('broken here')\n", encoding="utf-8")
+    root = Path(__file__).resolve().parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{broken.parent}:{root}")
+    arguments = ["benchmark", "--weight", onnx_file, "--save_dir", tmp_path, *on_data]
+    status, output = command(*arguments, "--runtimes", "onnxruntime", "openvino")
+    assert status == 0, output
+    assert "openvino: --runtime openvino: OpenVINO is not installed (broken here)" in output
+    stored = json.loads((tmp_path / "benchmark.json").read_text(encoding="utf-8"))
+    row = stored["rows"]["onnxruntime"]
+    assert row["bytes"] == onnx_file.stat().st_size and row["images"] == 4
+    assert min(row["ms"], row["memory"], row["start_up"]) > 0 and 0 <= row["AP"] <= 100
+    status, output = command(*arguments, "--runtimes", "openvino")
+    assert status == 1
+    assert "no runtime could be measured" in output
