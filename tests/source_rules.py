@@ -479,6 +479,8 @@ def _inherits_docstring(
 ) -> bool:
     if method.name in ("__init__", "construct"):
         return True
+    if any(ast.unparse(decorator) == "overload" for decorator in method.decorator_list):
+        return True  # the method itself has it
     for base in (classes.get(ast.unparse(b).split(".")[-1]) for b in owner.bases):
         if base is not None and (
             any(

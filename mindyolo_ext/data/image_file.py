@@ -5,6 +5,7 @@ more pixels than ``MAX_PIXELS`` or numbers that are no photo are refused before 
 The orientation is the header's too, so ``image_size`` and ``read_image`` agree for every format.
 """
 
+import io
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -54,14 +55,26 @@ def read_image(path: str | Path) -> np.ndarray:
         has more than ``MAX_PIXELS`` pixels (half as many of 16 bits), holds floating-point or
         other numbers that are not 8 or 16 bits, or 16 bits of which only the lower 12 are used.
     """
-    name = shown(str(path), 300)
     with _opened(path) as file:
-        header = _checked_header(file, name)
-        try:
-            file.seek(0)
-            data = file.read()
-        except (OSError, MemoryError) as error:
-            raise DataError(f"{name}: cannot be read ({_reason(error)})") from error
+        return _read(file, shown(str(path), 300))
+
+
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """What ``read_image`` gives for a file of these bytes; ``name`` stands in messages.
+
+    Raises: DataError as ``read_image``.
+    """
+    return _read(io.BytesIO(data), name)
+
+
+def _read(file: BinaryIO, name: str) -> np.ndarray:
+    """The image of an open file, upright."""
+    header = _checked_header(file, name)
+    try:
+        file.seek(0)
+        data = file.read()
+    except (OSError, MemoryError) as error:
+        raise DataError(f"{name}: cannot be read ({_reason(error)})") from error
     if header.kind == "JPEG":
         _check_jpeg(data, header, name)
     elif header.kind == "PNG":
@@ -139,7 +152,7 @@ def _checked_header(file: BinaryIO, name: str) -> ImageHeader:
     """The header of an image that may be decoded. Raises: DataError."""
     try:
         header = read_header(file)
-        size = os.fstat(file.fileno()).st_size
+        size = file.seek(0, os.SEEK_END)
         file.seek(0)
         kind = foreign_kind(file.read(32))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which pictures and videos a source means, and where the results of each go."""
+"""Which images and videos a source means, and where the results of each go."""
 
 import os
 from collections import Counter
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
+from mindyolo_ext.engine.remote import SCHEMES, STANDARD_INPUT, Remote
 from mindyolo_ext.errors import (
     DataError,
     ExistingFileError,
@@ -20,6 +21,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 PREDICTIONS = "predictions.json"
 _WANTED = f"a picture ({', '.join(IMAGE_SUFFIXES)}) or a video ({', '.join(VIDEO_SUFFIXES)})"
+LIST_SUFFIX = ".txt"  # a file that names a source per line
 _SIGNS = "*?["  # what makes a part of a path a pattern
 _MOST_NAMED = 5  # names of one kind in a message
 
@@ -34,13 +36,15 @@ class Sources:
     """What a source means.
 
     Args:
-        paths: pictures and videos, sorted.
+        paths: images and videos, sorted.
+        remotes: addresses, cameras and standard input.
         other_files: files beside them that have another suffix.
         folders: folders beside them, and links to folders, that were not looked into.
         problems: of several sources, why some mean nothing.
     """
 
     paths: list[Path]
+    remotes: list[Remote] = field(default_factory=list)
     other_files: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -60,7 +64,7 @@ class Sources:
             )
         if self.folders:
             parts.append(
-                f"{counted(self.folders, 'sub-folder')}, which only a pattern with ** looks into: "
+                f"{counted(self.folders, 'sub-folder')}, which --recursive looks into: "
                 f"{_named(self.folders)}"
             )
         return "; ".join(parts)
@@ -68,77 +72,103 @@ class Sources:
 
 @dataclass(frozen=True)
 class Output:
-    """Where the results of one picture or video go.
+    """Where the results of one image or video go.
 
     Args:
-        path: the picture or video.
+        path: the image or video, or what is not a file here.
         name: its key in ``predictions.json``: the file name where all are different, otherwise the
             path below the folder that all are in.
         target: of the annotated copy, below the folder of the results.
     """
 
-    path: Path
+    path: Path | Remote
     name: str
     target: str
 
     @property
     def is_video(self) -> bool:
-        """Whether its suffix is that of a video."""
-        return self.path.suffix.lower() in VIDEO_SUFFIXES
+        """Whether it is the file of a video, by its suffix."""
+        return isinstance(self.path, Path) and self.path.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def stem(self) -> str:
+        """``name`` without its suffix."""
+        return os.path.splitext(self.name)[0]
 
 
 def find_sources(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Pictures and videos that ``source`` means, sorted; of several sources one after the other,
-    each file once.
-
-    Args:
-        source: a file, a folder (its own files only), or a pattern: ``*``, ``?`` and ``[...]`` in
-            any part, ``**`` for any folders in between. What exists under that very name is never
-            taken as a pattern.
-
-    Raises: MissingFileError if there is none; UsageError for a file of another kind, a pattern that
-        makes no sense or an address of the network. Of several sources, only if none means
-        anything.
-    """
+    """The files among what ``survey`` finds. Raises: as ``survey``."""
     return survey(source).paths
 
 
-def survey(source: str | Path | Sequence[str | Path]) -> Sources:
-    """``find_sources``, with what was not looked at. Raises: as ``find_sources``."""
+def survey(source: str | Path | Sequence[str | Path], *, recursive: bool = False) -> Sources:
+    """Images and videos that ``source`` means, sorted; of several sources one after the other,
+    each once.
+
+    Args:
+        source: a file; a folder; a pattern with ``*``, ``?`` and ``[...]`` in any part and ``**``
+            for any folders in between; a ``.txt`` file with a source per line, relative to its
+            folder; an address (``http://``, ``rtsp://`` ...); the number of a camera; or ``-`` for
+            an image on standard input. What exists under that very name is nothing else.
+        recursive: look into the folders below a folder as well; links to folders are not followed.
+
+    Raises: MissingFileError if there is none; UsageError for a file of another kind, a pattern that
+        makes no sense or an address of another kind. Of several sources, only if none means
+        anything.
+    """
     if isinstance(source, (str, Path)):
-        return _survey_one(source)
+        return _survey_one(source, recursive)
+    return _survey_all(source, recursive)
+
+
+def _survey_all(sources: Iterable[str | Path], recursive: bool) -> Sources:
     found, errors = [], []
-    for one in source:
+    for one in sources:
         try:
-            found.append(_survey_one(one))
+            found.append(_survey_one(one, recursive))
         except (DataError, MissingFileError, UsageError) as error:
             errors.append(error)
     if not found:
         raise errors[0] if errors else UsageError("predict: wanted a source, got none")
     return Sources(
         list(dict.fromkeys(path for one in found for path in one.paths)),
+        list(dict.fromkeys(remote for one in found for remote in one.remotes)),
         list(dict.fromkeys(path for one in found for path in one.other_files)),
         list(dict.fromkeys(path for one in found for path in one.folders)),
-        [str(error) for error in errors],
+        [problem for one in found for problem in one.problems] + [str(error) for error in errors],
     )
 
 
-def _survey_one(source: str | Path) -> Sources:
+def _survey_one(source: str | Path, recursive: bool) -> Sources:
+    if isinstance(source, str) and not os.path.lexists(source) and _is_remote(source):
+        return Sources([], [Remote(source)])
     path, name = Path(source), shown(str(source), 300)
     if path.parts and not os.path.lexists(path.parts[0]):  # a folder may be called ~
         path = Path(os.path.expanduser(path))
     if os.path.isfile(path):
+        if path.suffix.lower() == LIST_SUFFIX:
+            return _survey_list(path, recursive)
         if path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{name}: wanted {_WANTED}")
         return Sources([path])
     try:
-        found = _sorted_out(path.iterdir() if os.path.isdir(path) else _matches(path))
+        found = _sorted_out(
+            _matches(path)
+            if not os.path.isdir(path)
+            else path.rglob("*")
+            if recursive
+            else path.iterdir(),
+            recursive,
+        )
     except OSError as error:
         raise DataError(f"predict {name}: cannot be listed ({error.strerror})") from error
     if found.paths:
         return found
     if "://" in str(source):
-        raise UsageError(f"predict {name}: wanted a file, folder or pattern; download it first")
+        raise UsageError(
+            f"predict {name}: wanted a file, folder or pattern, or an address that begins with one "
+            f"of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
+        )
     if not os.path.exists(path) and not any(sign in str(path) for sign in _SIGNS):
         raise MissingFileError(f"predict {name}: no picture or video there, no such file or folder")
     others = found.not_looked_at()
@@ -147,8 +177,32 @@ def _survey_one(source: str | Path) -> Sources:
     )
 
 
-def name_outputs(paths: Sequence[Path]) -> list[Output]:
-    """A name and a target of its own for each path."""
+def _is_remote(source: str) -> bool:
+    scheme, mark, _ = source.partition("://")
+    return source == STANDARD_INPUT or source.isdecimal() or (bool(mark) and scheme in SCHEMES)
+
+
+def _survey_list(path: Path, recursive: bool) -> Sources:
+    """The sources that the lines of a text file name. Raises: DataError; as ``survey``."""
+    name = shown(str(path), 300)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name}: wanted a text file of sources ({error})") from error
+    named = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not named:
+        raise MissingFileError(f"{name}: names no source; wanted one per line")
+    nested = [line for line in named if line.lower().endswith(LIST_SUFFIX)]
+    if nested:
+        raise UsageError(f"{name}: names another list, {shown(nested[0], 100)}; name its lines")
+    return _survey_all(
+        [line if _is_remote(line) else path.parent / os.path.expanduser(line) for line in named],
+        recursive,
+    )
+
+
+def name_outputs(paths: Sequence[Path], remotes: Sequence[Remote] = ()) -> list[Output]:
+    """A name and a target of its own for each path and remote."""
     names = [path.name for path in paths]
     if len({name.casefold() for name in names}) < len(names):
         top = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
@@ -165,6 +219,16 @@ def name_outputs(paths: Sequence[Path]) -> list[Output]:
                 target += ".mp4"
             taken.add(target.casefold())
         outputs.append(Output(path, name, target))
+    taken |= {name.casefold() for name in names}
+    for remote in remotes:
+        stem, suffix = os.path.splitext(remote.name)
+        suffix = suffix if suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+        name, number = f"{stem}{suffix}", 1
+        while {name.casefold(), f"{os.path.splitext(name)[0]}.mp4".casefold()} & taken:
+            number += 1
+            name = f"{stem}{number}{suffix}"
+        taken |= {name.casefold(), f"{os.path.splitext(name)[0]}.mp4".casefold()}
+        outputs.append(Output(remote, name, name))
     return outputs
 
 
@@ -179,7 +243,9 @@ def claim_folder(wanted: Path, outputs: Sequence[Output], *, must_be_new: bool) 
         if ``wanted`` is a file, or holds results and has no name to number; WriteError.
     """
     name = shown(str(wanted), 300)
-    if wanted.resolve() in {output.path.resolve().parent for output in outputs}:
+    if wanted.resolve() in {
+        output.path.resolve().parent for output in outputs if isinstance(output.path, Path)
+    }:
         raise UsageError(
             f"predict: the results would overwrite the pictures in {name}; choose another "
             "--save_dir"
@@ -235,14 +301,16 @@ def _matches(path: Path) -> list[Path]:
         raise UsageError(f"predict {shown(str(path), 300)}: no such pattern ({error})") from error
 
 
-def _sorted_out(candidates: Iterable[Path]) -> Sources:
+def _sorted_out(candidates: Iterable[Path], recursive: bool) -> Sources:
     paths, other_files, folders = [], [], []
     for path in sorted(set(candidates)):
         if os.path.isdir(path):
+            if recursive and not path.is_symlink():
+                continue  # its files are among the candidates
             folders.append(path)
         else:
             (paths if path.suffix.lower() in SUFFIXES else other_files).append(path)
-    return Sources(paths, other_files, folders)
+    return Sources(paths, [], other_files, folders)
 
 
 def _as_mp4(name: str) -> str:
