@@ -99,9 +99,8 @@ def predict(options: argparse.Namespace) -> None:
     apply_mindyolo(options)
     if not options.source:
         raise UsageError("predict: wanted images, videos or folders: predict photos/ --weight FILE")
-        from mindyolo_ext.engine.predict import Detector, PredictOptions, predict_sources
-    from mindyolo_ext.engine.sources import survey
-    from mindyolo_ext.evaluation.tiles import Tiling
+    from mindyolo_ext.engine.predict import Detector, PredictOptions, predict_sources
+    from mindyolo_ext.engine.predict_job import checked_sources
 
     wanted = PredictOptions(
         save_images=not options.nosave,
@@ -114,7 +113,7 @@ def predict(options: argparse.Namespace) -> None:
         batch=options.batch,
         show=options.show,
     )
-    survey(options.source, recursive=options.recursive)  # a wrong path is told at once
+    checked_sources(options.source, wanted)  # a wrong path is told at once
     detector = Detector(
         options.weight,
         device_target=options.device_target,
@@ -125,7 +124,8 @@ def predict(options: argparse.Namespace) -> None:
         classes=options.classes,
         max_detections=options.max_det,
         batch=options.batch,
-        tiling=None if options.tile is None else Tiling(options.tile, options.overlap),
+        tile=options.tile,
+        overlap=options.overlap,
         dy_thres=options.dy_thres,
         easy=options.easy,
     )

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import cv2
 import numpy as np
@@ -10,7 +10,10 @@ import numpy as np
 from mindyolo_ext.data.image_file import decode_image, read_image
 from mindyolo_ext.errors import UsageError
 
-AnyImage: TypeAlias = str | Path | bytes | np.ndarray | Any  # Any: an image of Pillow
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+AnyImage: TypeAlias = Union[str, Path, bytes, bytearray, memoryview, np.ndarray, "Image"]
 _PILLOW_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 _TO_BGR = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}  # by channels
 
@@ -47,7 +50,7 @@ def _bgr_of_array(image: np.ndarray) -> np.ndarray:
     if channels not in (1, 3, 4) or not image.size or not (is_float or image.dtype == np.uint8):
         raise UsageError(
             "predict: wanted an array (h, w), (h, w, 3) BGR or (h, w, 4) BGRA of uint8, or of "
-            f"floats in 0..1, got {image.dtype} {image.shape}"
+            f"floats in 0..1, got {image.dtype} {image.shape}; several images come as a list"
         )
     if is_float:
         image = _bytes_of_floats(image)
@@ -65,7 +68,7 @@ def _bytes_of_floats(image: np.ndarray) -> np.ndarray:
     return np.rint(image.astype(np.float32) * 255.0).astype(np.uint8)
 
 
-def _bgr_of_pillow(image: Any) -> np.ndarray:
+def _bgr_of_pillow(image: "Image") -> np.ndarray:
     from PIL import ImageOps
 
     if image.mode not in _PILLOW_MODES:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.errors import MissingPackageError
-from mindyolo_ext.evaluation.collect import coco_records
+from mindyolo_ext.evaluation.collect import coco_records, yolo_lines
 from mindyolo_ext.visual.detections import draw_detections
 
 if TYPE_CHECKING:
@@ -93,25 +93,22 @@ class Detections:
         """``to_list`` as text."""
         return json.dumps(self.to_list(), allow_nan=False)
 
-    def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict]:
+    def to_coco(
+        self, image_id: int | str = 0, category_ids: Sequence[int] | None = None
+    ) -> list[dict]:
         """Records of the COCO results format.
 
         Args:
-            image_id: the image's id in the ground truth.
+            image_id: the image's id in the ground truth; of a single image any will do.
             category_ids: the id there of each class index; by default the index itself.
         """
         return coco_records(self.rows, image_id, category_ids or range(len(self.class_names)))
 
     def to_yolo(self, *, scores: bool = True) -> str:
-        """Lines of a YOLO label file, ``class cx cy w h [score]`` in 0..1 of the image."""
-        height, width = self.image.shape[:2]
-        boxes = self.boxes / np.array([width, height, width, height], np.float32)
-        centers, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        numbers = np.concatenate([centers, sizes, self.scores[:, None]], axis=1)
-        return "".join(
-            f"{label} " + " ".join(f"{value:.6f}" for value in row[: 5 if scores else 4]) + "\n"
-            for label, row in zip(self.labels.tolist(), numbers.tolist(), strict=True)
-        )
+        """Lines of a YOLO label file, ``class cx cy width height score``, sides in 0..1 of the
+        image; a file of ground truth has no ``scores``.
+        """
+        return yolo_lines(self.rows, *self.image.shape[:2], scores=scores)
 
     def to_supervision(self) -> "supervision.Detections":
         """The same boxes for the tools of the package supervision, which annotates, counts and

@@ -63,7 +63,9 @@ class Detector:
         class_agnostic: whether boxes of different classes are merged too.
         classes: names or indices of the classes that are wanted; None is all.
         batch: images that the network takes at once where ``predict`` is given several.
-        tiling: look at large images in tiles too; None looks at each as a whole.
+        tile: look at images that are larger than this side, in pixels, in tiles of it, too; None
+            looks at each as a whole.
+        overlap: share of a tile that its neighbor sees as well, in 0..0.9.
         dy_thres: of a routed model: images whose easiness is below it take the second exit.
         easy: of a routed model: share of easy images to aim at, instead of ``dy_thres``; the
             checkpoint's thresholds tell which threshold that is.
@@ -85,12 +87,15 @@ class Detector:
         class_agnostic: bool = False,
         classes: Sequence[str | int] | None = None,
         batch: int = 1,
-        tiling: Tiling | None = None,
+        tile: int | None = None,
+        overlap: float = 0.2,
         dy_thres: float | None = None,
         easy: float | None = None,
     ):
         if batch < 1:
             raise UsageError(f"Detector: batch must be at least 1, got {batch}")
+        self.batch = batch
+        self.tiling = None if tile is None else Tiling(tile, overlap)
         check_backend(backend)
         with framework_lock:
             launch.start(device_target)
@@ -106,7 +111,6 @@ class Detector:
             class_agnostic=class_agnostic,
             classes=None if classes is None else indices_of(classes, self.class_names),
         )
-        self.batch, self.tiling = batch, tiling
         threshold = choose_threshold(
             model, self.metadata, where=checkpoint, dy_thres=dy_thres, easy=easy
         )
@@ -114,20 +118,20 @@ class Detector:
             self._predictor = new_predictor(model, dy_thres=threshold)
 
     @overload
-    def predict(self, image: Sequence[AnyImage]) -> list[Detections]: ...
+    def predict(self, image: list[AnyImage] | tuple[AnyImage, ...]) -> list[Detections]: ...
     @overload
     def predict(self, image: Iterator[AnyImage]) -> Iterator[Detections]: ...
     @overload
     def predict(self, image: AnyImage) -> Detections: ...
     def predict(
-        self, image: AnyImage | Sequence[AnyImage] | Iterator[AnyImage]
+        self, image: AnyImage | list[AnyImage] | tuple[AnyImage, ...] | Iterator[AnyImage]
     ) -> Detections | list[Detections] | Iterator[Detections]:
         """Boxes of an image, or of several.
 
         Args:
             image: a file name, an array, an image of Pillow or the bytes of an image file, see
-                ``as_image``; a list or tuple of them; or an iterator, which is read while its
-                results are taken.
+                ``as_image``; a list or tuple of them; or an iterator over them, which is read
+                ``batch`` by ``batch`` as results are taken.
 
         Returns: ``Detections``, a list of them, or an iterator over them.
         Raises: as ``as_image``.

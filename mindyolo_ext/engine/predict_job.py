@@ -1,40 +1,41 @@
-"""The work of ``mindyolo-ext predict``: sources in; annotated copies, boxes and crops out."""
+"""The work of ``mindyolo-ext predict``: sources in, files out, whatever single sources do."""
 
 import json
 import logging
-import os
-import re
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import cv2
 import numpy as np
 
-from mindyolo_ext import atomic, progress
-from mindyolo_ext.data.image_file import read_image, write_image
+from mindyolo_ext import progress
+from mindyolo_ext.data.image_file import read_image
 from mindyolo_ext.engine.detections import Detections
+from mindyolo_ext.engine.predict_files import ResultFiles, WantedFiles, with_name
+from mindyolo_ext.engine.remote import Remote
 from mindyolo_ext.engine.sources import (
-    PREDICTIONS,
+    VIDEO_SUFFIXES,
     Output,
+    Sources,
     claim_folder,
-    counted,
     name_outputs,
     survey,
 )
 from mindyolo_ext.engine.streams import open_remote
-from mindyolo_ext.engine.tracking import new_tracker
-from mindyolo_ext.engine.video import VideoReader, copying
+from mindyolo_ext.engine.tracking import Tracker, new_tracker
+from mindyolo_ext.engine.video import VideoCopy, VideoReader, copying
 from mindyolo_ext.engine.window import Window
 from mindyolo_ext.errors import DataError, UsageError, WriteError, shown
 
 logger = logging.getLogger(__name__)
 DEFAULT_FOLDER = Path("runs/predict")
-COCO_FILE = "coco.json"
 # What is wrong with one image or video. A DeviceError is not: it ends the job.
 _ITEM_ERRORS = (ValueError, OSError, MemoryError, cv2.error)
+Numbered = tuple[int, Detections]  # a frame's number and what is in it
 
 
 class Finder(Protocol):
@@ -52,15 +53,14 @@ class PredictOptions:
     """What is written, and how sources are read.
 
     Args:
-        save_images: annotated copies of images and videos.
-        save_txt: labels/NAME.txt as YOLO reads them, with scores.
-        save_crop: crops/CLASS/NAME_K.jpg, the part of the image in each box.
-        save_json: a COCO data set of the boxes found in images, ``coco.json``.
+        save_images, save_txt, save_crop, save_json: see ``WantedFiles``.
         recursive: look into folders below folders.
         vid_stride: look at every so many-th frame of a video.
         track: follow objects through videos, see ``new_tracker``.
-        batch: images that are given to the detector at once.
+        batch: images or frames that are given to the detector at once; of streams always one.
         show: open a window with the annotated images.
+
+    Raises: UsageError for a number below 1.
     """
 
     save_images: bool = True
@@ -74,9 +74,14 @@ class PredictOptions:
     show: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("vid_stride", "batch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name}: wanted at least 1, got {getattr(self, name)}")
+        for name, value in (("vid_stride", self.vid_stride), ("batch", self.batch)):
+            if value < 1:
+                raise UsageError(f"--{name}: wanted at least 1, got {value}")
+
+    @property
+    def files(self) -> WantedFiles:
+        """What is written."""
+        return WantedFiles(self.save_images, self.save_txt, self.save_crop, self.save_json)
 
 
 def predict_sources(
@@ -100,38 +105,205 @@ def predict_sources(
         list with the rows of each frame, None for a frame that could not be read; for a stream an
         empty list, as its rows are lines of a file.
     Raises: MissingFileError or UsageError for a source that means nothing; DataError if none of the
-        files could be read; UsageError if ``save_dir`` is the folder they come from; WriteError.
+        files could be read; UsageError if ``save_dir`` is the folder they come from, or ``track``
+        is given images only; DeviceError for ``show`` without a display; MissingPackageError for
+        ``track`` without a package that can; WriteError.
     """
     options = options or PredictOptions()
-    sources = survey(source, recursive=options.recursive)
+    sources = checked_sources(source, options)
     outputs = name_outputs(sources.paths, sources.remotes)
-    if options.track and not sources.remotes and not any(output.is_video for output in outputs):
-        raise UsageError("--track: follows objects through videos and streams, got images only")
     window = Window() if options.show else None
     wanted = DEFAULT_FOLDER if save_dir is None else Path(save_dir)
     folder = claim_folder(wanted, outputs, must_be_new=save_dir is None)
     if folder != wanted:
         logger.info("%s is left as it is; these results go to %s", wanted, folder)
-    results = _Results(folder, options, window)
+    files = ResultFiles(folder, options.files)
     for problem in sources.problems:
-        results.leave_out(problem)
+        files.leave_out(problem)
     try:
-        with progress.bar(total=len(outputs), title="predict") as shown_bar:
-            for group in _groups(outputs, options.batch):
-                results.add(detector, group)
-                shown_bar.update(len(group))
+        _Job(detector, options, files, window).run(outputs)
     finally:
-        results.write(len(outputs) + len(sources.problems))
-    if not results.rows:
+        if window is not None:
+            window.close()
+        files.close(len(outputs) + len(sources.problems))
+    if not files.rows:
         raise DataError(
-            f"predict: none of {len(outputs)} files could be read; the first: {results.left_out[0]}"
+            f"predict: none of {len(outputs)} files could be read; the first: {files.left_out[0]}"
         )
     if detector.routing():
         logger.info("%s", detector.routing())
     if sources.not_looked_at():
         logger.info("not looked at: %s", sources.not_looked_at())
-    logger.info("%s", results.summary())
-    return results.rows
+    logger.info("%s", files.summary())
+    return files.rows
+
+
+def checked_sources(source: str | Path | Sequence[str | Path], options: PredictOptions) -> Sources:
+    """``survey``, and whether the options fit what is found: quick, before a network is loaded.
+
+    Raises: as ``survey``; UsageError if ``track`` is given images only or is no tracker;
+        MissingPackageError for ``track`` without the package.
+    """
+    found = survey(source, recursive=options.recursive)
+    if options.track:
+        videos = any(path.suffix.lower() in VIDEO_SUFFIXES for path in found.paths)
+        if not videos and not found.remotes:
+            raise UsageError("--track: follows objects through videos and streams, got images only")
+        new_tracker(options.track, 25.0)
+    return found
+
+
+@dataclass
+class _Job:
+    """One run of ``predict_sources``.
+
+    Args:
+        detector: what finds.
+        options: how sources are read.
+        files: where results go.
+        window: where they are shown.
+    """
+
+    detector: Finder
+    options: PredictOptions
+    files: ResultFiles
+    window: Window | None = None
+
+    def run(self, outputs: Sequence[Output]) -> None:
+        """Look at everything; what cannot be read is left out."""
+        unit = "files" if any(output.is_video for output in outputs) else "images"
+        with progress.bar(total=len(outputs), title="predict", unit=f" {unit}") as bar:
+            for group in _groups(outputs, self.options.batch):
+                if len(group) > 1:
+                    self._take_images(group)
+                else:
+                    self._take(group[0])
+                self.files.lap()
+                bar.update(len(group))
+
+    def _take(self, output: Output) -> None:
+        """Predict one source, or report why not."""
+        try:
+            if isinstance(output.path, Remote):
+                self._take_remote(output, output.path)
+            elif output.is_video:
+                with VideoReader(output.path, stride=self.options.vid_stride) as video:
+                    self._take_video(output, video)
+            else:
+                self._keep(output, self.detector.predict(output.path))
+        except _ITEM_ERRORS as error:
+            self._leave_out(output, error)
+
+    def _take_images(self, outputs: Sequence[Output]) -> None:
+        """Predict several images at once; if that fails, one after the other."""
+        images, readable = [], []
+        for output in outputs:
+            try:
+                images.append(read_image(str(output.path)))
+                readable.append(output)
+            except _ITEM_ERRORS as error:
+                self._leave_out(output, error)
+        try:
+            found = self.detector.predict(images) if images else []
+        except _ITEM_ERRORS:
+            for output in readable:
+                self._take(output)
+            return
+        for output, one in zip(readable, found, strict=True):
+            try:
+                self._keep(output, one)
+            except _ITEM_ERRORS as error:
+                self._leave_out(output, error)
+
+    def _leave_out(self, output: Output, error: BaseException) -> None:
+        self.files.rows.pop(output.name, None)
+        self.files.leave_out(with_name(error, output.path))
+
+    def _keep(self, output: Output, found: Detections) -> None:
+        self.files.keep_image(output, found)
+        self._show(output, found, waits=True)
+
+    def _show(self, output: Output, found: Detections, *, waits: bool) -> None:
+        if self.window is not None:
+            self.window.show(shown(output.name, 100), found.plot(), waits=waits)
+
+    # ---- videos and streams ----------------------------------------------------------------------
+
+    def _take_remote(self, output: Output, remote: Remote) -> None:
+        """An image or a stream that is no file here."""
+        opened = open_remote(remote, stride=self.options.vid_stride)
+        if isinstance(opened, np.ndarray):
+            self._keep(output, self.detector.predict(opened))
+            return
+        lines = self.files.folder / f"{output.stem}.jsonl"
+        logger.info("%s: Ctrl-C ends it; rows go to %s", remote, lines)
+        with opened, open(lines, "w", encoding="utf-8") as file:
+            self._take_stream(output, opened, file)
+        if not opened.read:
+            lines.unlink()
+            raise DataError(f"stream {opened.name}: gave no frame")
+        self.files.rows[output.name] = []
+        logger.info("%s: %d frames", remote, opened.read)
+
+    def _take_stream(self, output: Output, video: VideoReader, file: TextIO) -> None:
+        """A line of ``file`` for each frame, until the stream ends or Ctrl-C."""
+        target = self.files.folder / output.video_target
+        try:
+            with copying(target, video.rate, self.options.save_images) as copy:
+                try:
+                    for number, found in self._frames(video, output):
+                        row = {"frame": number, "found": self.files.rows_of(found)}
+                        file.write(json.dumps(row, allow_nan=False) + "\n")
+                        file.flush()
+                        _add(copy, found)
+                except KeyboardInterrupt:
+                    if not video.read:
+                        raise
+        except WriteError as error:
+            self.files.keep_unwritten(error, target)
+
+    def _take_video(self, output: Output, video: VideoReader) -> None:
+        """Rows of each frame; the copy shows the next frame in place of one that is unreadable.
+
+        Raises: KeyboardInterrupt after what was found until then was kept.
+        """
+        rows: list[list[dict] | None] = []
+        target, begin, stopped = self.files.folder / output.target, time.perf_counter(), False
+        try:
+            with copying(target, video.rate, self.options.save_images) as copy:
+                try:
+                    for number, found in self._frames(video, output):
+                        _add(copy, found, times=number + 1 - len(rows))
+                        rows += [None] * (number - len(rows))
+                        rows.append(self.files.rows_of(found))
+                except KeyboardInterrupt:
+                    stopped = True
+                if not rows and not stopped:
+                    raise DataError(f"video {video.name}: holds no frame that OpenCV can read")
+        except WriteError as error:
+            if not rows:
+                raise
+            self.files.keep_unwritten(error, target)
+        if rows:
+            self.files.rows[output.name] = rows
+        if stopped:
+            logger.warning("video %s: stopped after %d frames", video.name, len(rows))
+            raise KeyboardInterrupt
+        if video.shortfall():
+            logger.warning("%s", video.shortfall())
+        rate = video.read / (time.perf_counter() - begin)
+        logger.info("%s: %d frames, %.1f frames/s", shown(output.name, 100), video.read, rate)
+
+    def _frames(self, video: VideoReader, output: Output) -> Iterator[Numbered]:
+        """Number and detections of each frame, shown and with its labels and crops written."""
+        follow = new_tracker(self.options.track, video.rate) if self.options.track else None
+        title, total = shown(output.name, 40), video.announced or None
+        frames = progress.bar(iter(video), total=total, title=title, unit=" frames")
+        batch = 1 if video.is_live else self.options.batch
+        for number, found in _found(self.detector, frames, batch, follow):
+            self.files.write_parts(found, f"{output.video_target}/{number}")
+            self._show(output, found, waits=False)
+            yield number, found
 
 
 def _groups(outputs: Sequence[Output], batch: int) -> Iterator[list[Output]]:
@@ -150,255 +322,25 @@ def _groups(outputs: Sequence[Output], batch: int) -> Iterator[list[Output]]:
         yield waiting
 
 
-@dataclass
-class _Results:
-    """What became of each file.
-
-    Args:
-        folder: where everything is written.
-        options: what is written.
-        window: where results are shown.
-        rows: by name.
-        left_out: why, of each file that could not be read.
-        not_drawn: why, of each file whose boxes are in ``rows`` but whose copy could not be
-            written.
-    """
-
-    folder: Path
-    options: PredictOptions = field(default_factory=PredictOptions)
-    window: Window | None = None
-    rows: dict[str, list] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    not_drawn: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._coco = _CocoFile()
-        self._images, self._since = 0, 0.0  # looked at, since the first was done
-
-    def add(self, detector: Finder, outputs: list[Output]) -> None:
-        """Predict one image or video, or several images, or report why not."""
-        if len(outputs) > 1:
-            self._add_batch(detector, outputs)
-            return
-        output = outputs[0]
-        try:
-            if output.is_video:
-                rows = self._annotate_video(detector, output)
-            elif isinstance(output.path, Path):
-                rows = self._keep(output, detector.predict(output.path))
-            else:
-                rows = self._annotate_remote(detector, output)
-        except _ITEM_ERRORS as error:
-            self.leave_out(_named(error, output.path))
+def _found(
+    detector: Finder,
+    frames: Iterable[tuple[int, np.ndarray]],
+    batch: int,
+    follow: Tracker | None,
+) -> Iterator[Numbered]:
+    """Number and detections of each frame; ``batch`` of them are looked at together."""
+    waiting = iter(frames)
+    while group := list(islice(waiting, batch)):
+        numbers, images = zip(*group)
+        if batch > 1:
+            several = detector.predict(list(images))
         else:
-            self.rows[output.name] = rows
-
-    def _add_batch(self, detector: Finder, outputs: list[Output]) -> None:
-        """Predict several images; if that fails, one after the other."""
-        images, readable = [], []
-        for output in outputs:
-            try:
-                images.append(read_image(str(output.path)))
-                readable.append(output)
-            except _ITEM_ERRORS as error:
-                self.leave_out(_named(error, output.path))
-        try:
-            found = detector.predict(images)
-        except _ITEM_ERRORS:
-            for output in readable:
-                self.add(detector, [output])
-            return
-        for output, one in zip(readable, found, strict=True):
-            try:
-                self.rows[output.name] = self._keep(output, one)
-            except _ITEM_ERRORS as error:
-                self.leave_out(_named(error, output.path))
-
-    def leave_out(self, why: str) -> None:
-        """Report and count a file or source that could not be read."""
-        self.left_out.append(why)
-        logger.error("left out: %s", why)
-
-    def write(self, wanted: int) -> None:
-        """Write the rows; without any, take the empty folder away. ``wanted``: files to look at."""
-        if self.window is not None:
-            self.window.close()
-        if self.rows:
-            atomic.write_json(self.folder / PREDICTIONS, self.rows, indent=1)
-            if self.options.save_json:
-                atomic.write_json(self.folder / COCO_FILE, self._coco.content())
-        elif not any(self.folder.iterdir()):
-            self.folder.rmdir()
-        done = len(self.rows) + len(self.left_out)
-        if done < wanted:
-            logger.warning("stopped after %d of %d files: %s", done, wanted, self.summary())
-
-    def summary(self) -> str:
-        """One line for the end."""
-        not_drawn = f", {len(self.not_drawn)} without a copy" if self.not_drawn else ""
-        seconds = time.perf_counter() - self._since
-        rate = f", {(self._images - 1) / seconds:.1f} images/s" if self._images > 1 else ""
-        return (
-            f"{counted(self.rows, 'file')}, "
-            f"{counted([row for rows in self.rows.values() for row in rows], 'row')}, "
-            f"{len(self.left_out)} left out{not_drawn}{rate}. Results and "
-            f"{PREDICTIONS}: {self.folder}"
-        )
-
-    # ---- what is written of one image ------------------------------------------------------------
-
-    def _keep(self, output: Output, found: Detections) -> list[dict]:
-        """Write what the options want of an image; returns its rows."""
-        rows = self._rows_of(found)
-        target = self.folder / output.target
-        try:
-            if self.options.save_images:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                found.save(target)
-            self._write_parts(found, output.stem)
-            self._show(output, found, waits=True)
-        except (OSError, UsageError) as error:
-            self._keep_undrawn(error, target)
-        self._coco.add(output.name, found)
-        return rows
-
-    def _rows_of(self, found: Detections) -> list[dict]:
-        """JSON-ready rows. Raises: ValueError for a number that is not finite: one such box must
-        not spoil the file of all.
-        """
-        rows = found.to_list()
-        json.dumps(rows, allow_nan=False)
-        self._images += 1
-        if self._images == 1:
-            self._since = time.perf_counter()  # without the compilation
-        return rows
-
-    def _write_parts(self, found: Detections, stem: str) -> None:
-        """Labels and crops, as the options want."""
-        if self.options.save_txt:
-            path = self.folder / "labels" / f"{stem}.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_text(path, found.to_yolo())
-        if self.options.save_crop:
-            for number, (name, crop) in enumerate(zip(found.names, found.crops(), strict=True)):
-                path = self.folder / "crops" / _as_folder(name) / f"{stem}_{number}.jpg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_image(path, crop)
-
-    def _show(self, output: Output, found: Detections, *, waits: bool) -> None:
-        if self.window is not None:
-            self.window.show(shown(output.name, 100), found.plot(), waits=waits)
-
-    # ---- videos and streams ----------------------------------------------------------------------
-
-    def _annotate_remote(self, detector: Finder, output: Output) -> list:
-        """An image or a stream that is no file here."""
-        opened = open_remote(output.path)
-        if isinstance(opened, np.ndarray):
-            return self._keep(output, detector.predict(opened))
-        target = f"{output.stem}.mp4"
-        lines = self.folder / f"{output.stem}.jsonl"
-        logger.info("%s: Ctrl-C ends it; rows go to %s", output.path, lines)
-        with opened, open(lines, "w", encoding="utf-8") as file:
-            number = -1
-            try:
-                with copying(self.folder / target, opened.rate, self.options.save_images) as copy:
-                    for number, found in self._frames(detector, opened, output):
-                        row = {"frame": number, "found": self._rows_of(found)}
-                        file.write(json.dumps(row, allow_nan=False) + "\n")
-                        file.flush()
-                        if not copy.problem:
-                            copy.add(found.plot())
-            except WriteError as error:
-                self._keep_undrawn(error, self.folder / target)
-        if not opened.read:
-            lines.unlink()
-            raise DataError(f"stream {opened.name}: gave no frame")
-        logger.info("%s: %d frames", output.path, opened.read)
-        return []
-
-    def _annotate_video(self, detector: Finder, output: Output) -> list:
-        """Rows of each frame; the copy shows the next frame in place of one that is unreadable."""
-        rows: list[list[dict] | None] = []
-        target, begin = self.folder / output.target, time.perf_counter()
-        with VideoReader(output.path, stride=self.options.vid_stride) as video:
-            try:
-                with copying(target, video.rate, self.options.save_images) as copy:
-                    for number, found in self._frames(detector, video, output):
-                        if not copy.problem:
-                            copy.add(found.plot(), times=number + 1 - len(rows))
-                        rows += [None] * (number - len(rows))
-                        rows.append(self._rows_of(found))
-                    if not rows:
-                        raise DataError(f"video {video.name}: holds no frame that OpenCV can read")
-            except WriteError as error:
-                if not rows:
-                    raise
-                self._keep_undrawn(error, target)
-        if video.shortfall():
-            logger.warning("%s", video.shortfall())
-        rate = video.read / (time.perf_counter() - begin)
-        logger.info("%s: %d frames, %.1f frames/s", shown(output.name, 100), video.read, rate)
-        return rows
-
-    def _frames(
-        self, detector: Finder, video: VideoReader, output: Output
-    ) -> Iterator[tuple[int, Detections]]:
-        """Number and detections of each frame; of a stream until Ctrl-C."""
-        track = self.options.track
-        follow = new_tracker(track, video.rate) if track else lambda found: found
-        title, total = shown(output.name, 40), video.announced or None
-        try:
-            for number, frame in progress.bar(iter(video), total=total, title=title):
-                found = follow(detector.predict(frame))
-                self._write_parts(found, f"{output.stem}_{number}")
-                self._show(output, found, waits=False)
-                yield number, found
-        except KeyboardInterrupt:
-            if not video.is_live:
-                raise
-
-    def _keep_undrawn(self, error: BaseException, target: Path) -> None:
-        self.not_drawn.append(_named(error, target))
-        logger.error("boxes kept, but no annotated copy: %s", self.not_drawn[-1])
+            several = [detector.predict(images[0])]
+        for number, found in zip(numbers, several, strict=True):
+            yield number, found if follow is None else follow(found)
 
 
-class _CocoFile:
-    """The boxes found in images as a COCO data set."""
-
-    def __init__(self) -> None:
-        self._images: list[dict] = []
-        self._annotations: list[dict] = []
-        self._names: Sequence[str] = ()
-
-    def add(self, name: str, found: Detections) -> None:
-        """The next image, known by its number from 1 and ``name``."""
-        number, self._names = len(self._images) + 1, found.class_names
-        height, width = found.image.shape[:2]
-        self._images.append({"id": number, "file_name": name, "width": width, "height": height})
-        for record in found.to_coco(number):
-            area = record["bbox"][2] * record["bbox"][3]
-            more = {"id": len(self._annotations) + 1, "area": area, "iscrowd": 0}
-            self._annotations.append({**record, **more})
-
-    def content(self) -> dict:
-        """The whole data set; a category's id is the class index."""
-        categories = [{"id": k, "name": name} for k, name in enumerate(self._names)]
-        return {
-            "images": self._images,
-            "annotations": self._annotations,
-            "categories": categories,
-        }
-
-
-def _as_folder(class_name: str) -> str:
-    """A class's name as that of a folder."""
-    plain = re.sub(r"[\x00-\x1f/\\:*?\"<>|]+", "_", class_name).strip(" .")
-    return plain[:100] or "class"
-
-
-def _named(error: BaseException, path: object) -> str:
-    """The message of an error, with the file in it."""
-    text = str(error) or type(error).__name__
-    name = shown(os.fspath(path) if isinstance(path, Path) else str(path), 300)
-    return text if name in text else f"{name}: {shown(text, 500)}"
+def _add(copy: VideoCopy, found: Detections, *, times: int = 1) -> None:
+    """Draw a frame into the copy, unless it is lost anyway."""
+    if not copy.problem:
+        copy.add(found.plot(), times=times)

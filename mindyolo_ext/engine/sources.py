@@ -7,19 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
-from mindyolo_ext.engine.remote import SCHEMES, STANDARD_INPUT, Remote
+from mindyolo_ext.data.text import read_lines
+from mindyolo_ext.engine.remote import SCHEMES, Remote, is_remote
 from mindyolo_ext.errors import (
     DataError,
     ExistingFileError,
     MissingFileError,
     UsageError,
+    UserError,
     WriteError,
     shown,
 )
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
-PREDICTIONS = "predictions.json"
+PREDICTIONS, COCO_FILE = "predictions.json", "coco.json"
+LABELS, CROPS = "labels", "crops"  # folders
 _WANTED = f"a picture ({', '.join(IMAGE_SUFFIXES)}) or a video ({', '.join(VIDEO_SUFFIXES)})"
 LIST_SUFFIX = ".txt"  # a file that names a source per line
 _SIGNS = "*?["  # what makes a part of a path a pattern
@@ -79,11 +82,13 @@ class Output:
         name: its key in ``predictions.json``: the file name where all are different, otherwise the
             path below the folder that all are in.
         target: of the annotated copy, below the folder of the results.
+        stem: of label files and crops; no other output has it.
     """
 
     path: Path | Remote
     name: str
     target: str
+    stem: str
 
     @property
     def is_video(self) -> bool:
@@ -91,9 +96,9 @@ class Output:
         return isinstance(self.path, Path) and self.path.suffix.lower() in VIDEO_SUFFIXES
 
     @property
-    def stem(self) -> str:
-        """``name`` without its suffix."""
-        return os.path.splitext(self.name)[0]
+    def video_target(self) -> str:
+        """Of the annotated copy if it is a video."""
+        return self.target if self.is_video else f"{os.path.splitext(self.name)[0]}.mp4"
 
 
 def find_sources(source: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -140,7 +145,7 @@ def _survey_all(sources: Iterable[str | Path], recursive: bool) -> Sources:
 
 
 def _survey_one(source: str | Path, recursive: bool) -> Sources:
-    if isinstance(source, str) and not os.path.lexists(source) and _is_remote(source):
+    if isinstance(source, str) and not os.path.lexists(source) and is_remote(source):
         return Sources([], [Remote(source)])
     path, name = Path(source), shown(str(source), 300)
     if path.parts and not os.path.lexists(path.parts[0]):  # a folder may be called ~
@@ -152,65 +157,75 @@ def _survey_one(source: str | Path, recursive: bool) -> Sources:
             raise UsageError(f"{name}: wanted {_WANTED}")
         return Sources([path])
     try:
-        found = _sorted_out(
-            _matches(path)
-            if not os.path.isdir(path)
-            else path.rglob("*")
-            if recursive
-            else path.iterdir(),
-            recursive,
-        )
+        found = _sorted_out(_candidates(path, recursive), recursive)
     except OSError as error:
         raise DataError(f"predict {name}: cannot be listed ({error.strerror})") from error
-    if found.paths:
-        return found
-    if "://" in str(source):
-        raise UsageError(
+    if not found.paths:
+        raise _nothing_there(str(source), path, found)
+    return found
+
+
+def _candidates(path: Path, recursive: bool) -> Iterable[Path]:
+    """What is in a folder, or what a pattern means."""
+    if not os.path.isdir(path):
+        return _matches(path)
+    return path.rglob("*") if recursive else path.iterdir()
+
+
+def _nothing_there(source: str, path: Path, found: Sources) -> UserError:
+    """Why ``source`` means no image or video."""
+    name = shown(source, 300)
+    if "://" in source:
+        return UsageError(
             f"predict {name}: wanted a file, folder or pattern, or an address that begins with one "
             f"of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
         )
     if not os.path.exists(path) and not any(sign in str(path) for sign in _SIGNS):
-        raise MissingFileError(f"predict {name}: no picture or video there, no such file or folder")
+        return MissingFileError(
+            f"predict {name}: no picture or video there, no such file or folder"
+        )
     others = found.not_looked_at()
-    raise MissingFileError(
+    return MissingFileError(
         f"predict {name}: no picture or video there" + (f", only {others}" if others else "")
     )
-
-
-def _is_remote(source: str) -> bool:
-    scheme, mark, _ = source.partition("://")
-    return source == STANDARD_INPUT or source.isdecimal() or (bool(mark) and scheme in SCHEMES)
 
 
 def _survey_list(path: Path, recursive: bool) -> Sources:
     """The sources that the lines of a text file name. Raises: DataError; as ``survey``."""
     name = shown(str(path), 300)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{name}: wanted a text file of sources ({error})") from error
-    named = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    named = [line for _, line in read_lines(path) if not line.startswith("#")]
     if not named:
         raise MissingFileError(f"{name}: names no source; wanted one per line")
     nested = [line for line in named if line.lower().endswith(LIST_SUFFIX)]
     if nested:
         raise UsageError(f"{name}: names another list, {shown(nested[0], 100)}; name its lines")
     return _survey_all(
-        [line if _is_remote(line) else path.parent / os.path.expanduser(line) for line in named],
+        [line if is_remote(line) else path.parent / os.path.expanduser(line) for line in named],
         recursive,
     )
 
 
 def name_outputs(paths: Sequence[Path], remotes: Sequence[Remote] = ()) -> list[Output]:
-    """A name and a target of its own for each path and remote."""
+    """A name, a target and a stem of its own for each path and remote."""
     names = [path.name for path in paths]
     if len({name.casefold() for name in names}) < len(names):
         top = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
         names = [Path(os.path.relpath(path, top)).as_posix() for path in paths]
+    targets = _copies(names)
+    taken = {name.casefold() for name in (*names, *targets)}
+    for remote in remotes:
+        names.append(_name_remote(remote, taken))
+        targets.append(names[-1])
+    sources = (*paths, *remotes)
+    return [Output(*parts) for parts in zip(sources, names, targets, _stems(names), strict=True)]
+
+
+def _copies(names: Sequence[str]) -> list[str]:
+    """Names of the annotated copies; a video's ends in .mp4 and takes no other file's place."""
     videos = Counter(_as_mp4(name).casefold() for name in names if name != _as_mp4(name))
     taken = {name.casefold() for name in names if name == _as_mp4(name)}
-    outputs = []
-    for path, name in zip(paths, names, strict=True):
+    targets = []
+    for name in names:
         target = _as_mp4(name)
         if target != name:
             if target.casefold() in taken or videos[target.casefold()] > 1:
@@ -218,18 +233,36 @@ def name_outputs(paths: Sequence[Path], remotes: Sequence[Remote] = ()) -> list[
             while target.casefold() in taken:
                 target += ".mp4"
             taken.add(target.casefold())
-        outputs.append(Output(path, name, target))
-    taken |= {name.casefold() for name in names}
-    for remote in remotes:
-        stem, suffix = os.path.splitext(remote.name)
-        suffix = suffix if suffix.lower() in IMAGE_SUFFIXES else ".jpg"
-        name, number = f"{stem}{suffix}", 1
-        while {name.casefold(), f"{os.path.splitext(name)[0]}.mp4".casefold()} & taken:
-            number += 1
-            name = f"{stem}{number}{suffix}"
-        taken |= {name.casefold(), f"{os.path.splitext(name)[0]}.mp4".casefold()}
-        outputs.append(Output(remote, name, name))
-    return outputs
+        targets.append(target)
+    return targets
+
+
+def _name_remote(remote: Remote, taken: set[str]) -> str:
+    """A name for an image from there, so that a video from there could have the same stem; added to
+    ``taken``.
+    """
+    stem, suffix = os.path.splitext(remote.name)
+    suffix = suffix if suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+    number, numbered = 1, stem
+    while {f"{numbered}{suffix}".casefold(), f"{numbered}.mp4".casefold()} & taken:
+        number += 1
+        numbered = f"{stem}{number}"
+    taken |= {f"{numbered}{suffix}".casefold(), f"{numbered}.mp4".casefold()}
+    return f"{numbered}{suffix}"
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+    """The names without their suffixes, or with them where two would be equal."""
+    stems = [os.path.splitext(name)[0] for name in names]
+    while True:
+        counts = Counter(stem.casefold() for stem in stems)
+        longer = [
+            name if counts[stem.casefold()] > 1 else stem
+            for name, stem in zip(names, stems, strict=True)
+        ]
+        if longer == stems:
+            return stems
+        stems = longer
 
 
 def claim_folder(wanted: Path, outputs: Sequence[Output], *, must_be_new: bool) -> Path:
@@ -279,7 +312,8 @@ def _first_free(wanted: Path) -> Path:
 
 
 def _holds_results(folder: Path, outputs: Iterable[Output]) -> bool:
-    names = (PREDICTIONS, *(output.target for output in outputs))
+    targets = (output.target for output in outputs)
+    names = (PREDICTIONS, COCO_FILE, LABELS, CROPS, *targets)
     return any(os.path.lexists(folder / name) for name in names)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 logger = logging.getLogger(__name__)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -37,6 +36,8 @@ class Text:
 
     def _set(self, height: float) -> None:
         if self.font:
+            from PIL import ImageFont  # here, as most names are ASCII
+
             self._letters = ImageFont.truetype(self.font, max(round(height * 1.35), 1))
             left, top, right, bottom = self._letters.getbbox(self.text)
             self._corner = left, top
@@ -52,6 +53,8 @@ class Text:
             spot = left, top + self.height
             cv2.putText(canvas, self.text, spot, _FONT, self.scale, ink, self.stroke, cv2.LINE_AA)
             return
+        from PIL import Image, ImageDraw
+
         part = canvas[top : top + self.height, left : left + self.width]
         cover = Image.new("L", part.shape[1::-1])
         place = -self._corner[0], -self._corner[1]

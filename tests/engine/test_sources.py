@@ -238,7 +238,7 @@ def test_list_of_sources(tmp_path: Path):
     with pytest.raises(MissingFileError, match="list.txt: names no source; wanted one per line"):
         survey(listed)
     listed.write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(DataError, match="wanted a text file of sources"):
+    with pytest.raises(DataError, match="list.txt: wanted UTF-8 text"):
         survey(listed)
 
 
