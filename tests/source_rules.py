@@ -37,7 +37,8 @@ FAMILY_PARTS = {
 }
 # part of the package, see ``part_of`` -> the parts it may import; "__init__" is the version number
 MAY_IMPORT = {
-    "__init__": {"engine", "former_names", "registry"},  # inside __getattr__ only
+    "__init__": {"api", "engine", "former_names", "registry"},  # inside __getattr__ only
+    "api": {"backend", "cli", "config", "engine", "errors"},
     "atomic": {"errors"},
     "class_match": {"errors"},
     "class_names": set(),

@@ -171,8 +171,8 @@ class _Job:
 
     def run(self, outputs: Sequence[Output]) -> None:
         """Look at everything; what cannot be read is left out."""
-        unit = "files" if any(output.is_video for output in outputs) else "images"
-        with progress.bar(total=len(outputs), title="predict", unit=f" {unit}") as bar:
+        unit = "file" if any(output.is_video for output in outputs) else "image"
+        with progress.bar(total=len(outputs), title="predict", unit=unit) as bar:
             for group in _groups(outputs, self.options.batch):
                 if len(group) > 1:
                     self._take_images(group)
@@ -298,7 +298,7 @@ class _Job:
         """Number and detections of each frame, shown and with its labels and crops written."""
         follow = new_tracker(self.options.track, video.rate) if self.options.track else None
         title, total = shown(output.name, 40), video.announced or None
-        frames = progress.bar(iter(video), total=total, title=title, unit=" frames")
+        frames = progress.bar(iter(video), total=total, title=title, unit="frame")
         batch = 1 if video.is_live else self.options.batch
         for number, found in _found(self.detector, frames, batch, follow):
             self.files.write_parts(found, f"{output.video_target}/{number}")

@@ -216,7 +216,7 @@ def name_outputs(paths: Sequence[Path], remotes: Sequence[Remote] = ()) -> list[
     for remote in remotes:
         names.append(_name_remote(remote, taken))
         targets.append(names[-1])
-    sources = (*paths, *remotes)
+    sources: list[Path | Remote] = [*paths, *remotes]
     return [Output(*parts) for parts in zip(sources, names, targets, _stems(names), strict=True)]
 
 
@@ -336,7 +336,9 @@ def _matches(path: Path) -> list[Path]:
 
 
 def _sorted_out(candidates: Iterable[Path], recursive: bool) -> Sources:
-    paths, other_files, folders = [], [], []
+    paths: list[Path] = []
+    other_files: list[Path] = []
+    folders: list[Path] = []
     for path in sorted(set(candidates)):
         if os.path.isdir(path):
             if recursive and not path.is_symlink():

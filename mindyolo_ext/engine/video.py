@@ -23,6 +23,8 @@ MOST_BAD_LIVE_FRAMES = 3  # of a stream, each after its time-out
 _TIMEOUT = 10_000  # milliseconds for a stream to answer
 _USUAL_RATE = 25.0  # frames per second of a file that does not say a sensible number
 _HIGHEST_RATE = 1000.0
+_TEXT_BYTES = 64  # a container of video has others among its first ones
+_TEXT = frozenset((*b"\t\n\r", *range(0x20, 0x7F), 0xEF, 0xBB, 0xBF))  # and the mark of UTF-8
 
 
 class VideoReader:
@@ -166,7 +168,7 @@ class VideoCopy:
             return
         with _plain(self.path) as name:
             self._writer = cv2.VideoWriter(
-                name, cv2.VideoWriter_fourcc(*"mp4v"), self.rate, self._size
+                name, cv2.VideoWriter.fourcc(*"mp4v"), self.rate, self._size
             )
         if not self._writer.isOpened():
             self.problem = f"OpenCV writes no MP4 of {width}x{height} pixels here"
@@ -241,6 +243,16 @@ def _live(address: str) -> cv2.VideoCapture:
 def _opened(path: str | Path, name: str) -> cv2.VideoCapture:
     if not os.path.isfile(path):
         raise MissingFileError(f"video {name}: no such file")
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(_TEXT_BYTES)
+    except OSError as error:
+        raise DataError(f"video {name}: cannot be read ({error.strerror})") from error
+    if begin and all(byte in _TEXT for byte in begin):
+        raise DataError(
+            f"video {name}: wanted one of {', '.join(VIDEO_SUFFIXES)}, got text; a playlist is not "
+            "followed, as it may name any file of this machine"
+        )
     with _plain(Path(path)) as plain:
         return cv2.VideoCapture(plain)
 
