@@ -35,12 +35,14 @@ def bar(
     title: str = "",
     show: bool = True,
     in_bytes: bool = False,
+    unit: str = "it",
 ) -> tqdm:
     """Create a progress bar with ETA; in a log file it writes a line every ten seconds instead of
     redrawing. Time in which it is not to run, such as a compilation, ends with its ``unpause()``.
 
     Args:
         in_bytes: count bytes, shown in kB, MB and so on.
+        unit: what is counted, as the speed names it: ``12.3it/s``.
     """
     terminal = sys.stderr.isatty()
     return tqdm(
@@ -51,7 +53,7 @@ def bar(
         disable=not show,
         dynamic_ncols=terminal,
         leave=True,
-        unit="B" if in_bytes else "it",
+        unit="B" if in_bytes else unit,
         unit_scale=in_bytes,
         mininterval=0.1 if terminal else 10.0,
         ascii=None if terminal else True,

@@ -3,16 +3,25 @@
 import json
 import logging
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from mindyolo_ext.data.image_file import read_image, write_image
-from mindyolo_ext.engine import predict
-from mindyolo_ext.engine.predict import Detections, predict_sources
-from mindyolo_ext.errors import DataError, DeviceError, UsageError, WriteError
+from mindyolo_ext.engine.predict import Detections, PredictOptions, predict_sources
+from mindyolo_ext.engine.tracking import new_tracker
+from mindyolo_ext.errors import (
+    DataError,
+    DeviceError,
+    MissingPackageError,
+    UsageError,
+    WriteError,
+)
 
 HEIGHT, WIDTH = 48, 64
 
@@ -138,23 +147,23 @@ def test_boxes_stay_when_the_copy_cannot_be_written(
     def refuse(path: Path, _: np.ndarray) -> None:
         raise WriteError(f"{path}: cannot be written (No space left on device)")
 
-    monkeypatch.setattr(predict, "write_image", refuse)
+    monkeypatch.setattr("mindyolo_ext.engine.detections.write_image", refuse)
     monkeypatch.setattr("mindyolo_ext.engine.video._count_frames", lambda _: 0)
     rows = predict_sources(OneBox(), tmp_path / "in", tmp_path / "out")
     assert {name: len(value) for name, value in rows.items()} == {"a.png": 1, "b.avi": 3}
     assert os.listdir(tmp_path / "out") == ["predictions.json"]
-    assert caplog.text.count("boxes kept, but no annotated copy: ") == 2
-    assert "0 left out, 2 without a copy" in caplog.text
+    assert caplog.text.count("boxes kept, but not written: ") == 2
+    assert "0 left out, 2 files not written" in caplog.text
 
 
 def test_source_that_means_nothing_does_not_end_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     draw(tmp_path / "a.png")
-    (tmp_path / "notes.txt").touch()
+    (tmp_path / "notes.md").touch()
     rows = predict_sources(OneBox(), sorted(tmp_path.iterdir()), tmp_path / "out")
     assert list(rows) == ["a.png"]
-    assert f"left out: {tmp_path / 'notes.txt'}: wanted a picture" in caplog.text
+    assert f"left out: {tmp_path / 'notes.md'}: wanted a picture" in caplog.text
     assert "1 file, 1 row, 1 left out" in caplog.text
 
 
@@ -218,16 +227,109 @@ def test_name_that_is_no_utf8_and_one_with_control_characters(
     assert r"c\nd.png: wanted a readable image" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros((0, 4, 3), np.uint8),
-        [[1, 2, 3]],
-    ],
-)
-def test_array_that_is_no_picture(image: object) -> None:
-    with pytest.raises(UsageError, match="predict: wanted "):
-        predict.Detector.predict(None, image)
+def test_batches_and_what_one_broken_image_does_to_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw(*(tmp_path / "in" / f"{name}.png" for name in "abcd"))
+    (tmp_path / "in" / "bb.png").write_bytes(b"no image")
+    make_video(tmp_path / "in" / "c.avi", "MJPG", 2)
+    sizes = []
+
+    class Batched(OneBox):
+        def predict(self, image: Any) -> Any:
+            if isinstance(image, list):
+                sizes.append(len(image))
+                return [super(Batched, self).predict(one) for one in image]
+            return super().predict(image)
+
+    rows = predict_sources(Batched(), tmp_path / "in", tmp_path / "out", PredictOptions(batch=3))
+    assert list(rows) == ["a.png", "b.png", "c.avi", "c.png", "d.png"]
+    assert sizes == [2, 2, 2]  # of the video, too
+    assert f"left out: {tmp_path / 'in' / 'bb.png'}: wanted a readable image" in caplog.text
+
+
+def test_batch_that_fails_is_tried_one_by_one(tmp_path: Path) -> None:
+    draw(*(tmp_path / "in" / f"{name}.png" for name in "ab"))
+
+    class NoLists(OneBox):
+        def predict(self, image: Any) -> Any:
+            if isinstance(image, list):
+                raise MemoryError
+            return super().predict(image)
+
+    options = PredictOptions(batch=2)
+    rows = predict_sources(NoLists(), tmp_path / "in", tmp_path / "out", options)
+    assert list(rows) == ["a.png", "b.png"]
+
+
+def test_labels_crops_and_coco(tmp_path: Path) -> None:
+    draw(tmp_path / "in" / "p" / "a.png", tmp_path / "in" / "a.png")
+    make_video(tmp_path / "in" / "v.avi", "MJPG", 2)
+    wanted = PredictOptions(
+        save_images=False, save_txt=True, save_crop=True, save_json=True, recursive=True
+    )
+    out = tmp_path / "out"
+    predict_sources(OneBox(), tmp_path / "in", out, wanted)
+    made = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    stems = ("a", "p/a", "v.mp4/0", "v.mp4/1")
+    crops = [f"crops/cat/{stem}_0.jpg" for stem in stems]
+    labels = [f"labels/{stem}.txt" for stem in stems]
+    assert made == sorted([*crops, *labels, "coco.json", "predictions.json"])
+    line = "0 0.25 0.25 0.5 0.5 0.9\n"
+    assert (out / "labels" / "p" / "a.txt").read_text() == line
+    assert read_image(out / crops[0]).shape == (HEIGHT // 2, WIDTH // 2, 3)
+    truth = COCO(str(out / "coco.json"))
+    assert [image["file_name"] for image in truth.dataset["images"]] == ["a.png", "p/a.png"]
+    assert truth.getAnnIds(imgIds=[2]) == [2] and truth.cats[0]["name"] == "cat"
+    assert truth.anns[2]["bbox"] == [0, 0, WIDTH / 2, HEIGHT / 2]
+
+
+def test_every_third_frame(tmp_path: Path) -> None:
+    make_video(tmp_path / "a.avi", "MJPG", 8)
+    rows = predict_sources(
+        OneBox(), tmp_path / "a.avi", tmp_path / "out", PredictOptions(vid_stride=3)
+    )
+    assert len(rows["a.avi"]) == 3
+    copy = cv2.VideoCapture(str(tmp_path / "out" / "a.mp4"))
+    assert copy.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert copy.get(cv2.CAP_PROP_FPS) == pytest.approx(25 / 3, abs=0.01)
+
+
+def test_options_that_make_no_sense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ({"vid_stride": 0}, {"batch": 0}):
+        with pytest.raises(UsageError, match=f"--{next(iter(wrong))}: wanted at least 1, got 0"):
+            PredictOptions(**wrong)
+    draw(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="--track: follows objects through videos and streams"):
+        predict_sources(OneBox(), tmp_path / "a.png", None, PredictOptions(track="bytetrack"))
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(DeviceError, match="--show: no display here"):
+        predict_sources(OneBox(), tmp_path / "a.png", tmp_path / "out", PredictOptions(show=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_tracker_that_is_not_installed_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trackers", None)
+    with pytest.raises(MissingPackageError, match="pip install --no-deps trackers"):
+        new_tracker("bytetrack", 25.0)
+    with pytest.raises(UsageError, match="wanted one of bytetrack, ocsort, sort, got 'best'"):
+        new_tracker("best", 25.0)
+
+
+def test_an_object_keeps_its_number() -> None:
+    pytest.importorskip("trackers")
+    follow = new_tracker("bytetrack", 25.0)
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    known = []
+    for step in range(5):
+        boxes = np.array([[30, 30, 44, 44], [step, 2, 12 + step, 14], [50, 2, 53, 5]], np.float32)
+        scores = np.array([0.9, 0.8, 0.15], np.float32)
+        found = Detections(image, boxes, scores, np.array([1, 0, 0]), ["cat", "dog"])
+        known.append(follow(found))
+    assert len(known[0]) == 0
+    for frame, step in zip(known[1:], range(1, 5)):
+        assert frame.names == ["dog", "cat"] and frame.boxes[1, 0] == step
+        assert frame.track_ids.tolist() == known[1].track_ids.tolist()
+        assert [row["track"] for row in frame.to_list()] == frame.track_ids.tolist()
