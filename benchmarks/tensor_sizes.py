@@ -86,7 +86,14 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _held_on_torch(trainable: Trainable, size: tuple[int, int], batch: int, boxes: int) -> Held:
+def held_by_step(trainable: Trainable, size: tuple[int, int], batch: int, boxes: int) -> Held:
+    """As ``held``, of network and loss together; on PyTorch alone."""
+    return _held_on_torch(trainable.set_train(True), size, batch, boxes, network=True)
+
+
+def _held_on_torch(
+    trainable: Trainable, size: tuple[int, int], batch: int, boxes: int, *, network: bool = False
+) -> Held:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -128,10 +135,15 @@ def _held_on_torch(trainable: Trainable, size: tuple[int, int], batch: int, boxe
 
     with FakeTensorMode(allow_non_fake_inputs=True), recording():
         images = torch.empty(batch, 3, *size)
-        heads = tuple(head.detach().requires_grad_() for head in trainable.model(images))
         targets, mask = torch.empty(batch, boxes, 5), torch.empty(batch, boxes)
+        heads = ()
+        if not network:
+            heads = tuple(head.detach().requires_grad_() for head in trainable.model(images))
         with Meter() as meter:
-            total, _ = trainable.loss(heads, targets, mask)
+            if network:
+                total, _ = trainable(images, targets, mask)
+            else:
+                total, _ = trainable.loss(heads, targets, mask)
             kept = meter.live
             total.backward()
     return Held(meter.sizes, meter.peak, kept)

@@ -108,7 +108,7 @@ def test_a_flag_that_asks_for_what_is_not_there(
     ("flag", "value", "message"),
     [
         ("--nbs", 64, "--nbs 64: take --set train.optimizer.nominal_batch=64"),
-        ("--recompute_layers", 5, "--recompute_layers 5: MindSpore runs the batch norms"),
+        ("--recompute_layers", 5, "--recompute_layers 5: here all of backbone and neck is"),
     ],
 )
 def test_a_flag_with_a_number(

@@ -14,11 +14,6 @@ _SWITCHES = {
         "a step whose gradient is not finite changes nothing here, and is counted; leave it out "
         "(train.max_bad_steps says when a run gives up)",
     ),
-    "recompute": (
-        False,
-        "MindSpore runs the batch norms of a recomputed part twice, which updates their statistics "
-        "twice; to save memory take a smaller --per_batch_size with --accumulate",
-    ),
     "ms_jit": (True, "operators run one by one with --ms_mode 1"),
     "ms_datasink": (
         False,
@@ -47,8 +42,10 @@ def check_mindyolo(options: argparse.Namespace) -> None:
         if values[flag] not in (None, usual):
             raise UsageError(f"--{flag} {values[flag]}: {problem}")
     if options.recompute_layers:
-        problem = _SWITCHES["recompute"][1]
-        raise UsageError(f"--recompute_layers {options.recompute_layers}: {problem}")
+        raise UsageError(
+            f"--recompute_layers {options.recompute_layers}: here all of backbone and neck is "
+            "computed again, or nothing; take --recompute True"
+        )
     if options.nbs is not None:
         raise UsageError(
             f"--nbs {options.nbs}: take --set train.optimizer.nominal_batch={options.nbs}"

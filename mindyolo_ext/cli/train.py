@@ -41,6 +41,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--accumulate", type=int, help="micro batches per update")
     add_bool(parser, "--sync_bn", "batch norm over all ranks")
     add_bool(parser, "--compile", "PyTorch: torch.compile the training step (train.compile)")
+    add_bool(parser, "--recompute", "save memory, take more time (train.recompute)")
     add_bool(parser, "--channels_last", "PyTorch on GPUs: layout of maps (train.channels_last)")
     add_bool(
         parser,
@@ -97,6 +98,7 @@ def _recipe(options: argparse.Namespace) -> "Config":
         sync_bn="train.sync_bn",
         compile="train.compile",
         channels_last="train.channels_last",
+        recompute="train.recompute",
         weight="train.weight",
         clip_grad_value="train.optimizer.clip_norm",
         ms_loss_scaler="train.loss_scaler",
