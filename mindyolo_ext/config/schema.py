@@ -375,6 +375,11 @@ class TrainConfig(Section):
         "PyTorch: `torch.compile` the training step, which takes a C++ compiler and minutes. "
         "MindSpore compiles always.",
     )
+    recompute: bool = option(
+        False,
+        "Save memory: the backward pass computes backbone and neck again, stage by stage, instead "
+        "of keeping their maps.",
+    )
     jit_level: Literal["", "O0", "O1", "O2"] = option(
         "",
         "MindSpore's compiler: O0 kernel by kernel, O1 with fused kernels, O2 whole graphs.",
@@ -420,6 +425,11 @@ class TrainConfig(Section):
     max_bad_steps: int = option(
         20, "Steps in a row without a finite gradient before the training gives up.", least=0
     )
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """What PyTorch compiles is not computed again."""
+        if self.recompute and self.compile:
+            yield "recompute", "wanted false beside compile true, got true"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ that several want.
 
 from mindyolo_ext.backend import Tensor, float32, int32, ops
 from mindyolo_ext.losses.assign.robust import first_largest, largest
+from mindyolo_ext.losses.pairs import of_predictions
 
 MOST = 10  # overlaps that tell how many predictions a box takes, and the most it takes
 EXCLUDED = 1e9  # cost of a pair that cannot match, above every real one
@@ -13,7 +14,8 @@ def dynamic_k(iou: Tensor, candidate: Tensor) -> Tensor:
     """Whole part of the sum of a box's best overlaps, at least 1: (B, M, C) and 0/1 (B, C) ->
     (B, M) int.
     """
-    overlaps, _ = largest(iou * ops.expand_dims(candidate, 1), min(MOST, iou.shape[2]))
+    _, count, predictions = iou.shape
+    overlaps, _ = largest(iou * of_predictions(candidate, count), min(MOST, predictions))
     return ops.cast(ops.maximum(ops.sum(overlaps, 2), 1.0), int32)
 
 
