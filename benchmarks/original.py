@@ -38,6 +38,7 @@ class Original(Tasks):
         """Methods by the name of the job."""
         return {
             "measure": self.measure,
+            "most_memory": self.most_memory,
             "about": self.about,
             "forward": self.forward,
             "train_step": self.train_step,

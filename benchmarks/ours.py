@@ -6,7 +6,6 @@ import importlib.metadata
 import itertools
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import numpy as np
 from plain_nms import plain_nms
 from serving import Tasks, serve
 
-from mindyolo_ext.backend import BACKEND, Tensor, launch, precision
+from mindyolo_ext.backend import BACKEND, Tensor, launch, precision, recompute
 from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.parameters import load_parameters, parameter_groups, parameter_values
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
@@ -227,10 +226,6 @@ class Ours(Tasks):
             self.tasks[name] = route(part)
             np.savez(file, *self.tasks[name]())
 
-    def most_memory(self) -> float:
-        """The most that this process ever held, in GB."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
     def train_step(
         self,
         task: str,
@@ -240,9 +235,10 @@ class Ours(Tasks):
         rate: float,
         teacher: str = "",
         half: str = "",
+        computes_again: bool = False,
     ) -> dict:
-        """Prepare the recipe's training step; ``teacher`` is a checkpoint, too, and ``half`` the
-        type of half precision, if it is wanted.
+        """Prepare the recipe's training step; ``teacher`` is a checkpoint, too, ``half`` the type
+        of half precision, if it is wanted, and ``computes_again`` the recipe's ``recompute``.
 
         Returns: total and terms of the first call, and its seconds, in which the graph is compiled.
         """
@@ -255,6 +251,8 @@ class Ours(Tasks):
         groups = parameter_groups(trainable, optimizer.groups, optimizer.weight_decay)
         if half:
             precision.apply(model, "O2", half)
+        if computes_again:
+            recompute.apply(model)
         step = TrainStep(
             trainable,
             groups,

@@ -95,6 +95,8 @@ def printable(text: str, *, keep: str = "") -> str:
     Args:
         keep: control characters that are not escaped.
     """
+    if text.isprintable():  # nearly always, and every file that is opened is asked
+        return text
     return "".join(
         sign if sign.isprintable() or sign in keep else sign.encode("unicode_escape").decode()
         for sign in text

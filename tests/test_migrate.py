@@ -126,6 +126,11 @@ def test_a_recipe_and_its_parent_become_ours(theirs: Path, command: Command):
     assert "Next: mindyolo-ext check-data --config yolox-s-migrated.yaml" in output
 
 
+def test_keys_of_the_command_that_a_recipe_has_here():
+    settings = translate(merged(recompute=True, opencv_threads_num=2), "x").settings
+    assert settings["train.recompute"] is True and settings["data.opencv_threads"] == 2
+
+
 def test_every_key_is_told(theirs: Path, command: Command):
     recipe = merged()
     rows = " ".join(row[0] for row in translate(recipe, "x").rows)
@@ -142,7 +147,6 @@ def test_every_key_is_told(theirs: Path, command: Command):
     [
         ({"overflow_still_update": True}, "overflow_still_update", "is not finite"),
         ({"device_target": "Ascend"}, "device_target", "no part of a recipe: give --device_target"),
-        ({"recompute": True}, "recompute", "MindSpore runs the batch norms"),
         ({"strategy": 1}, "strategy", "no key of MindYOLO's YOLOX recipes"),
         ({"callback": [{"name": "Mine"}]}, "callback: Mine", "results.csv"),
         ({"loss": {"name": "YOLOv7Loss"}}, "loss.name", "its own loss"),

@@ -78,20 +78,12 @@ FLAGS = (
         usual=(False,),
     ),
     Flag(
-        "recompute",
-        _TRAIN,
-        true_or_false,
-        "MindSpore runs the batch norms of a recomputed part twice, which updates their statistics "
-        "twice; to save memory take a smaller --per_batch_size with --accumulate",
-        usual=(False,),
-    ),
-    Flag(
         "recompute_layers",
         _TRAIN,
         int,
-        "MindSpore runs the batch norms of a recomputed part twice, which updates their statistics "
-        "twice; to save memory take a smaller --per_batch_size with --accumulate",
+        "--recompute True computes every stage of backbone and neck again",
         usual=(0,),
+        refused=False,
     ),
     Flag(
         "ms_jit",

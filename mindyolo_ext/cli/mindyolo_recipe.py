@@ -83,11 +83,11 @@ _PLAIN = {
     "loss.use_l1": "train.loss.l1",
     "data.nc": "data.num_classes",
     "data.num_parallel_workers": "data.workers",
+    "opencv_threads_num": "data.opencv_threads",
+    "recompute": "train.recompute",
 }
 # Keys that are flags of the command here, and no part of a recipe
-_COMMAND = (
-    *("device_target", "is_parallel", "ms_mode", "save_dir", "log_level", "opencv_threads_num"),
-)
+_COMMAND = ("device_target", "is_parallel", "ms_mode", "save_dir", "log_level")
 # Keys whose value means nothing to MindYOLO's YOLOX
 _IDLE = {
     "data.dataset_name": "a name that MindYOLO does not read",

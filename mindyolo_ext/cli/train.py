@@ -52,6 +52,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     add_setting(parser, "--accumulate", "train.optimizer.accumulate", type=int)
     add_switch(parser, "--sync_bn", "train.sync_bn")
     add_switch(parser, "--compile", "train.compile")
+    add_switch(parser, "--recompute", "train.recompute")
     add_switch(parser, "--channels_last", "train.channels_last")
     add_bool(
         parser,
@@ -101,6 +102,7 @@ def _recipe(options: argparse.Namespace, translated: Sequence[str]) -> "Config":
         sync_bn="train.sync_bn",
         compile="train.compile",
         channels_last="train.channels_last",
+        recompute="train.recompute",
         weight="train.weight",
         clip_grad_value="train.optimizer.clip_norm",
         ms_loss_scaler="train.loss_scaler",

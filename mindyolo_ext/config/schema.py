@@ -384,6 +384,11 @@ class TrainConfig(Section):
         "PyTorch: `torch.compile` the training step, which needs a C++ compiler and takes minutes. "
         "MindSpore always compiles.",
     )
+    recompute: bool = option(
+        False,
+        "Save memory: the backward pass computes backbone and neck again, stage by stage, instead "
+        "of keeping their maps.",
+    )
     jit_level: Literal["", "O0", "O1", "O2"] = option(
         "",
         "MindSpore's compiler: O0 kernel by kernel, O1 with fused kernels, O2 whole graphs.",
@@ -471,6 +476,11 @@ class TrainConfig(Section):
         """The loss on other images is that of the network alone."""
         if self.val_loss and self.distill.teacher:
             yield "val_loss", "wanted false beside distill.teacher, got true"
+
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """What PyTorch compiles is not computed again."""
+        if self.recompute and self.compile:
+            yield "recompute", "wanted false beside compile true, got true"
 
 
 @dataclass(frozen=True)

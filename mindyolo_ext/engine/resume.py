@@ -50,6 +50,7 @@ _MAY_CHANGE = (
     "train.loss_scale",
     "train.channels_last",
     "train.compile",
+    "train.recompute",
     "train.jit_level",
     "train.graph_kernel",
     "train.precision_mode",

@@ -16,7 +16,7 @@ import numpy as np
 
 from mindyolo_ext import progress
 from mindyolo_ext.atomic import replacing, write_text
-from mindyolo_ext.backend import BACKEND, precision, tuning
+from mindyolo_ext.backend import BACKEND, precision, recompute, tuning
 from mindyolo_ext.backend.distributed import (
     barrier,
     check_same_weights,
@@ -325,6 +325,8 @@ class _Run:
         precision.apply(model, settings.amp_level, settings.amp_dtype)
         if settings.channels_last:
             tuning.use_channels_last(model)
+        if settings.recompute:
+            logger.info("%d stages are computed again in backward passes", recompute.apply(model))
         return model
 
     def _load_teacher(self) -> Model | None:

@@ -8,6 +8,7 @@ itself. Coordinates may be pixels or grid units. ``eps`` is added to every denom
 import math
 
 from mindyolo_ext.backend import Tensor, ops
+from mindyolo_ext.losses.pairs import of_boxes, of_predictions
 
 Box = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -114,16 +115,15 @@ def pairwise_iou(rows: Box, columns: Box, eps: float = 1e-9) -> Tensor:
     Shape: coordinates (B, M) and (B, A) -> (B, M, A).
     """
     count, others = rows[0].shape[1], columns[0].shape[1]
-    area, other_area = _positive_area(rows), _positive_area(columns)
     # Minimum and maximum of tiled tensors take a tenth of the time that broadcasting takes
-    x1, y1, x2, y2 = (ops.tile(ops.expand_dims(part, 2), (1, 1, others)) for part in rows)
-    other_x1, other_y1, other_x2, other_y2 = (
-        ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in columns
-    )
+    x1, y1, x2, y2 = (of_boxes(part, others) for part in rows)
+    other_x1, other_y1, other_x2, other_y2 = (of_predictions(part, count) for part in columns)
     inter = ops.relu(ops.minimum(x2, other_x2) - ops.maximum(x1, other_x1)) * ops.relu(
         ops.minimum(y2, other_y2) - ops.maximum(y1, other_y1)
     )
-    return inter / (ops.expand_dims(area, 2) + ops.expand_dims(other_area, 1) - inter + eps)
+    area = of_boxes(_positive_area(rows), others)
+    other_area = of_predictions(_positive_area(columns), count)
+    return inter / (area + other_area - inter + eps)
 
 
 def _positive_area(box: Box) -> Tensor:

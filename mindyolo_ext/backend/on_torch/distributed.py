@@ -53,6 +53,7 @@ class SyncBatchNorm2d(nn.Cell):
         # nn.BatchNorm2d stores 1 - momentum
         self.eps, self.momentum = source.eps, 1.0 - source.momentum
         self.size = world().size
+        self.updates_statistics = True
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
@@ -63,13 +64,18 @@ class SyncBatchNorm2d(nn.Cell):
         x = x.float()  # float16 cannot hold a sum over a map
         count = x.shape[0] * x.shape[2] * x.shape[3] * self.size
         mean, variance = self._statistics(x)
-        with torch.no_grad():
-            unbiased = variance * (count / max(count - 1, 1))
-            self.moving_mean.mul_(self.momentum).add_(mean, alpha=1.0 - self.momentum)
-            self.moving_variance.mul_(self.momentum).add_(unbiased, alpha=1.0 - self.momentum)
+        if self.updates_statistics:
+            self._update_statistics(mean.detach(), variance.detach(), count)
         scale = self.gamma * torch.rsqrt(variance + self.eps)
         y = (x - mean.reshape(shape)) * scale.reshape(shape) + self.beta.reshape(shape)
         return y.to(dtype)
+
+    def _update_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
+        """Move the stored statistics towards those of ``count`` values."""
+        unbiased = variance * (count / max(count - 1, 1))
+        with torch.no_grad():
+            self.moving_mean.mul_(self.momentum).add_(mean, alpha=1.0 - self.momentum)
+            self.moving_variance.mul_(self.momentum).add_(unbiased, alpha=1.0 - self.momentum)
 
     def _statistics(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and variance (C,) of all ranks' values, with one all-reduce: each rank

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from mindyolo_ext.backend.on_torch.device import device
 from mindyolo_ext.backend.on_torch.recording import is_recording, is_traced
@@ -36,8 +38,18 @@ class Cell(torch.nn.Module):
         object.__setattr__(self, "_auto_prefix", auto_prefix)
         self.training = False
         self.own_dtype: torch.dtype | None = None
+        # of the first and the second time, if derivatives compute the cell again
+        self.recompute_contexts: Callable[[], tuple[AbstractContextManager, ...]] | None = None
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+        if is_recording() and self.recompute_contexts is not None and torch.is_grad_enabled():
+            return checkpoint(
+                super().__call__,
+                *inputs,
+                use_reentrant=False,
+                context_fn=self.recompute_contexts,
+                **keywords,
+            )
         if is_recording() or not torch.is_grad_enabled():
             return super().__call__(*inputs, **keywords)
         with torch.no_grad():
@@ -234,7 +246,7 @@ class BatchNorm2d(Cell):
             name holds the other share.
 
     ``use_batch_statistics`` None follows training and inference, False always takes the stored
-    statistics.
+    statistics. Without ``updates_statistics`` those of the batch are used and not remembered.
 
     Raises: ConfigError, when called, for a batch of one value per channel: its variance is none.
     """
@@ -243,6 +255,7 @@ class BatchNorm2d(Cell):
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, 1.0 - momentum
         self.use_batch_statistics: bool | None = None
+        self.updates_statistics = True
         zeros = torch.zeros(num_features, device=device())
         ones = torch.ones(num_features, device=device())
         self.moving_mean = Parameter(zeros, requires_grad=False)
@@ -258,15 +271,11 @@ class BatchNorm2d(Cell):
                 f"batch norm: one value per channel, of shape {tuple(x.shape)}, has no variance; "
                 "take a larger train.per_batch_size or input.size, or set train.freeze_bn"
             )
+        stored = (self.moving_mean, self.moving_variance)
+        if of_batch and not self.updates_statistics:
+            stored = tuple(values.clone() for values in stored)
         return functional.batch_norm(
-            x,
-            self.moving_mean,
-            self.moving_variance,
-            self.gamma,
-            self.beta,
-            of_batch,
-            self.momentum,
-            self.eps,
+            x, *stored, self.gamma, self.beta, of_batch, self.momentum, self.eps
         )
 
 

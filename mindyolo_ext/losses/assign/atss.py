@@ -6,6 +6,7 @@ from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
 from mindyolo_ext.losses.assign.robust import filled, finite, first_largest
 from mindyolo_ext.losses.assign.task_aligned import at_box, inside_box, settle
 from mindyolo_ext.losses.iou import Box, pairwise_iou
+from mindyolo_ext.losses.pairs import of_boxes
 
 SIDE = 5.0  # of the anchor squares, in strides
 
@@ -53,7 +54,7 @@ class ATSSAssigner(nn.Cell):
             ops.tile(ops.expand_dims(part, 0), shape)
             for part in (x - half, y - half, x + half, y + half)
         )
-        iou = pairwise_iou(corners, squares) * ops.expand_dims(mask, 2)  # (B, M, A)
+        iou = pairwise_iou(corners, squares) * of_boxes(mask, x.shape[0])  # (B, M, A)
         chosen, places = self._nearest(corners, points, sizes)  # (B, M, 2 * candidates)
         overlap = ops.gather_elements(iou, 2, places)
         candidates = places.shape[2] // 2
@@ -74,15 +75,16 @@ class ATSSAssigner(nn.Cell):
         """Find the candidates of all levels: whether each slot is filled, float 0/1, and its place,
         int, both (B, M, 2 * candidates).
         """
-        center_x, center_y = (
-            ops.expand_dims((corners[i] + corners[i + 2]) * 0.5, 2) for i in range(2)
-        )
+        center_x, center_y = ((corners[i] + corners[i + 2]) * 0.5 for i in range(2))
         chosen, places, begin = (), (), 0
         for size in sizes:
-            across = points[0][begin : begin + size] - center_x  # (B, M, size)
-            down = points[1][begin : begin + size] - center_y
+            x, y = (
+                ops.tile(ops.reshape(way[begin : begin + size], (1, 1, -1)), (*center_x.shape, 1))
+                for way in points
+            )
+            across, down = x - of_boxes(center_x, size), y - of_boxes(center_y, size)
             most = min(self.topk, size)
-            number = ops.full(center_x.shape, most, dtype=int32)
+            number = ops.full((*center_x.shape, 1), most, dtype=int32)
             own, nearest = first_largest(-(across * across + down * down), number, most)
             chosen, places = chosen + (own,), places + (nearest + begin,)
             begin += size

@@ -4,6 +4,7 @@ prediction that several want.
 
 from mindyolo_ext.backend import Tensor, float32, int32, ops
 from mindyolo_ext.losses.assign.robust import first_largest, largest
+from mindyolo_ext.losses.pairs import of_predictions
 
 MOST = 10  # how many of the best overlaps are summed, and the most predictions that a box takes
 EXCLUDED = 1e9  # cost of a pair that cannot match, above every real one
@@ -13,7 +14,8 @@ def dynamic_k(iou: Tensor, candidate: Tensor) -> Tensor:
     """Return how many predictions each box takes: the whole part of the sum of its best overlaps,
     at least 1. Shape: (B, M, C) and 0/1 (B, C) -> (B, M) int.
     """
-    overlaps, _ = largest(iou * ops.expand_dims(candidate, 1), min(MOST, iou.shape[2]))
+    _, count, predictions = iou.shape
+    overlaps, _ = largest(iou * of_predictions(candidate, count), min(MOST, predictions))
     return ops.cast(ops.maximum(ops.sum(overlaps, 2), 1.0), int32)
 
 

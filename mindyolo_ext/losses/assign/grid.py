@@ -20,6 +20,7 @@ import numpy as np
 from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
 from mindyolo_ext.losses.assign.lookup import of_matched_box
 from mindyolo_ext.losses.assign.robust import finite_targets, modulo
+from mindyolo_ext.losses.pairs import of_boxes
 
 CONFLICTS = ("last", "random", "best", "sorted")
 EPS = 1e-6
@@ -237,8 +238,9 @@ class AnchorBoxAssigner(nn.Cell):
         )
         inter = ops.reshape(inter, (batch, boxes, anchors * size[0] * size[1]))
         area = (right - left)[:, None, :] * (bottom - top)[:, :, None]  # (a, H, W)
-        own = ops.reshape((sides[2] - sides[0]) * (sides[3] - sides[1]), (batch, boxes, 1))
-        return inter / (own + Tensor(np.reshape(area, (1, 1, -1))) - inter + EPS)
+        own = of_boxes((sides[2] - sides[0]) * (sides[3] - sides[1]), inter.shape[2])
+        area = ops.tile(Tensor(np.reshape(area, (1, 1, -1))), (batch, boxes, 1))
+        return inter / (own + area - inter + EPS)
 
     def _anchor_sides(self, cells: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
         """First and last coordinate of the anchors in every cell along an axis, each (a, cells),

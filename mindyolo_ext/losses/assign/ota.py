@@ -11,6 +11,7 @@ from mindyolo_ext.losses.assign.dynamic_k import EXCLUDED, cheapest, dynamic_k
 from mindyolo_ext.losses.assign.lookup import rows_of_classes
 from mindyolo_ext.losses.assign.robust import filled, finite
 from mindyolo_ext.losses.iou import Box, pairwise_iou
+from mindyolo_ext.losses.pairs import of_boxes, of_predictions
 
 _SMALLEST = 2.0**-24  # distance from 1 to the next float32 below it
 _IOU_WEIGHT = 3.0
@@ -180,13 +181,14 @@ class OTAAssigner(nn.Cell):
         usable = finite(*boxes, objectness, ops.sum(classes, 1))
         # a box without area overlaps nothing
         iou = pairwise_iou(wanted[1:], filled(usable, boxes, 0.0), 1e-16)
-        probability = ops.sqrt(ops.sigmoid(classes) * ops.sigmoid(ops.expand_dims(objectness, 1)))
+        object_probability = of_predictions(ops.sigmoid(objectness), classes.shape[1])
+        probability = ops.sqrt(ops.sigmoid(classes) * object_probability)
         yes = ops.log(ops.maximum(probability, 1e-30))
         no = ops.log(ops.maximum(1.0 - probability, _SMALLEST))  # (B, K, C)
         common = (1.0 - valid * usable) * EXCLUDED - ops.sum(no, 1)
         cost = (
             rows_of_classes(no - yes, wanted[0])
-            + ops.expand_dims(common, 1)
+            + of_predictions(common, iou.shape[1])
             - _IOU_WEIGHT * ops.log(iou + 1e-8)
         )
-        return cost + ops.expand_dims((1.0 - mask) * EXCLUDED, 2), iou
+        return cost + of_boxes((1.0 - mask) * EXCLUDED, iou.shape[2]), iou

@@ -105,8 +105,9 @@ def first_marked(marks: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 def _first_of_block(marks: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """``first_marked`` for at most ``EXACT`` places."""
-    size = marks.shape[2]
+    batch, count, size = marks.shape
     later = ops.reshape(ops.cast(ops.arange(size, 0, -1), float32), (1, 1, -1))
+    later = ops.tile(later, (batch, count, 1))
     keys, _ = ops.topk(marks * later, most, -1)
     return ops.cast(keys > 0.5, float32), size - ops.cast(ops.maximum(keys, 1.0), int32)
 

@@ -9,6 +9,7 @@ from mindyolo_ext.losses.assign.dynamic_k import EXCLUDED, cheapest, dynamic_k
 from mindyolo_ext.losses.assign.lookup import rows_of_classes
 from mindyolo_ext.losses.assign.robust import filled, finite
 from mindyolo_ext.losses.iou import center_iou
+from mindyolo_ext.losses.pairs import of_predictions
 
 # Which predictions may match: those near the center of a box, or (original up to tag 0.3.0) inside
 # a box or near its center.
@@ -96,7 +97,7 @@ class SimOTAAssigner(nn.Cell):
         boxes = filled(candidate, boxes, 1.0)
         _, count, predictions = barrier.shape
         pairs = (
-            tuple(ops.tile(ops.expand_dims(part, 1), (1, count, 1)) for part in boxes),
+            tuple(of_predictions(part, count) for part in boxes),
             tuple(ops.tile(part, (1, 1, predictions)) for part in (x, y, width, height)),
         )
         # minimum and maximum of tiled tensors take a tenth of the time that broadcasting takes
@@ -104,7 +105,7 @@ class SimOTAAssigner(nn.Cell):
         change, common = self._class_costs(logits, label)
         cost = (
             change
-            + ops.expand_dims(common + (1.0 - candidate) * EXCLUDED, 1)
+            + of_predictions(common + (1.0 - candidate) * EXCLUDED, count)
             - 3.0 * ops.log(iou + 1e-8)
         )
         return cost + barrier, iou, candidate
@@ -132,7 +133,7 @@ class SimOTAAssigner(nn.Cell):
                     self._unless(offset_y < height * 0.5),
                 )
                 away = ops.minimum(self._crossed(far_x, far_y), self._crossed(out_x, out_y))
-                distances = distances + (away + absent,)
+                distances = distances + (away + ops.tile(absent, (1, 1, away.shape[2])),)
                 far_x, far_y = ops.maximum(far_x, out_x), ops.maximum(far_y, out_y)
             barriers = barriers + (self._crossed(far_x + absent, far_y + absent),)
         barrier = ops.cat(barriers, 2)
@@ -159,7 +160,8 @@ class SimOTAAssigner(nn.Cell):
         summands (B, M, A) and (B, A).
         """
         objectness, classes = logits
-        probability = ops.sqrt(ops.sigmoid(classes) * ops.sigmoid(ops.expand_dims(objectness, 1)))
+        object_probability = of_predictions(ops.sigmoid(objectness), classes.shape[1])
+        probability = ops.sqrt(ops.sigmoid(classes) * object_probability)
         yes = ops.maximum(ops.log(probability), -100.0)  # as PyTorch limits it
         no = ops.maximum(ops.log(1.0 - probability), -100.0)
         return rows_of_classes(no - yes, ops.squeeze(label, 2)), -ops.sum(no, 1)

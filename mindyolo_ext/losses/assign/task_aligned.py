@@ -6,6 +6,7 @@ from mindyolo_ext.backend import Tensor, float32, int32, nn, ops
 from mindyolo_ext.losses.assign.lookup import rows_of_classes
 from mindyolo_ext.losses.assign.robust import filled, finite, first_largest
 from mindyolo_ext.losses.iou import Box, pairwise_iou
+from mindyolo_ext.losses.pairs import of_boxes, of_predictions
 
 EPS = 1e-9
 
@@ -44,20 +45,21 @@ class TaskAlignedAssigner(nn.Cell):
         usable = finite(*boxes, ops.sum(scores, 1))
         # a box without area overlaps nothing
         boxes = filled(usable, boxes, 0.0)
-        iou = pairwise_iou(corners, boxes) * ops.expand_dims(mask, 2)  # (B, M, A)
+        count, predictions = mask.shape[1], usable.shape[1]
+        iou = pairwise_iou(corners, boxes) * of_boxes(mask, predictions)  # (B, M, A)
         squared = iou * iou
         metric = rows_of_classes(scores, wanted[0]) * (squared * squared * squared)
-        inside = inside_box(corners, tuple(ops.reshape(way, (1, 1, -1)) for way in points))
-        inside = inside * ops.expand_dims(usable, 1)
-        ranked = ops.where(inside > 0.5, metric, 0.0)
-        most = min(self.topk, metric.shape[2])
+        ways = [ops.tile(ops.reshape(way, (1, 1, -1)), (*mask.shape, 1)) for way in points]
+        inside = inside_box(corners, tuple(ways)) * of_predictions(usable, count)
+        ranked = ops.where(inside > 0.5, metric, ops.full_like(metric, 0.0))
+        most = min(self.topk, predictions)
         number = ops.full((*mask.shape, 1), most, dtype=int32)
         taken, places = first_largest(ranked, number, most)  # (B, M, 2 * topk)
         taken = taken * ops.gather_elements(inside, 2, places) * ops.expand_dims(mask, 2)
         matched, index = settle(places, taken, iou, mask)
         own_metric, own_iou = filled(matched, (at_box(metric, index), at_box(iou, index)), 0.0)
         best_metric, best_iou = (
-            _largest_of_box(own, index, mask.shape[1]) for own in (own_metric, own_iou)
+            _largest_of_box(own, index, count) for own in (own_metric, own_iou)
         )
         score = own_metric * best_iou / (best_metric + EPS)
         return ops.stop_gradient(matched), ops.stop_gradient(index), ops.stop_gradient(score)
@@ -66,10 +68,10 @@ class TaskAlignedAssigner(nn.Cell):
 def inside_box(corners: Box, points: Points) -> Tensor:
     """Test whether points lie inside boxes, float 0/1.
 
-    Shape: coordinates (B, M); points that broadcast with (B, M, 1) -> (B, M, ...).
+    Shape: coordinates (B, M); of points (B, M, k) -> (B, M, k).
     """
-    x1, y1, x2, y2 = (ops.expand_dims(part, 2) for part in corners)
     x, y = points
+    x1, y1, x2, y2 = (of_boxes(part, x.shape[2]) for part in corners)
     return ops.cast(
         ops.minimum(ops.minimum(x - x1, x2 - x), ops.minimum(y - y1, y2 - y)) > EPS, float32
     )
@@ -88,7 +90,7 @@ def settle(places: Tensor, taken: Tensor, iou: Tensor, mask: Tensor) -> tuple[Te
     numbers = ops.cast(ops.reshape(ops.arange(count, dtype=int32), (1, count, 1)), float32)
     takers = ops.unsorted_segment_sum(ops.reshape(taken, (-1,)), flat, batch * predictions)
     taker = ops.unsorted_segment_sum(ops.reshape(taken * numbers, (-1,)), flat, batch * predictions)
-    nearest = ops.argmax(iou + ops.expand_dims(mask - 1.0, 2), 1)  # never a padded box
+    nearest = ops.argmax(iou + of_boxes(mask - 1.0, predictions), 1)  # never a padded box
     several = ops.cast(takers > 1.5, float32)
     box = taker * (1.0 - several) + ops.cast(ops.reshape(nearest, (-1,)), float32) * several
     matched = ops.cast(takers > 0.5, float32)

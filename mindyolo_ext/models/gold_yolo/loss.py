@@ -12,6 +12,7 @@ from mindyolo_ext.backend.launch import world
 from mindyolo_ext.contracts import StepClock
 from mindyolo_ext.layers.distances import DistanceBins
 from mindyolo_ext.losses.assign.atss import ATSSAssigner
+from mindyolo_ext.losses.assign.chunks import MOST_PAIRS, chunks
 from mindyolo_ext.losses.assign.lookup import match_matrix, of_matched_box
 from mindyolo_ext.losses.assign.task_aligned import TaskAlignedAssigner
 from mindyolo_ext.losses.iou import Box, ciou, diou, giou, siou
@@ -50,6 +51,7 @@ class BranchSums(nn.Cell):
         self.atss = assigner == "atss"
         self.assigner = ATSSAssigner() if self.atss else TaskAlignedAssigner(topk)
         self.overlap = IOUS[iou]
+        self.most_pairs = MOST_PAIRS
 
     def construct(
         self, classes: Tensor, distances: Tensor, grid: Grid, wanted: Wanted, mask: Tensor
@@ -69,20 +71,34 @@ class BranchSums(nn.Cell):
         self, classes: Tensor, distances: Tensor, grid: Grid, wanted: Wanted, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """matched (B, A) 0/1, number of the box (B, A) int and target score (B, A), without
-        gradient.
+        gradient; a few images at a time.
         """
+        distances, classes = ops.stop_gradient(distances), ops.stop_gradient(classes)
+        boxes, found = ops.stack(wanted, 1), ()
+        for begin, end in chunks(*mask.shape, distances.shape[2], self.most_pairs):
+            parts = (distances[begin:end], classes[begin:end], boxes[begin:end], mask[begin:end])
+            if begin > 0:  # not before the chunk before it is done with its memory
+                parts = ops.depend(parts, found[-1])
+            found = found + (self._assign_chunk(parts, grid),)
+        if len(found) == 1:
+            return found[0]
+        return tuple(ops.cat([chunk[part] for chunk in found], 0) for part in range(3))
+
+    def _assign_chunk(self, parts: tuple[Tensor, ...], grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+        """``assign`` for distances, probabilities, ``wanted`` (B, 5, M) and mask of some images."""
+        distances, classes, boxes, mask = parts
         x, y, stride, sizes = grid
-        left, top, right, bottom = ops.unbind(ops.stop_gradient(distances), 1)
-        boxes = (
+        left, top, right, bottom = ops.unbind(distances, 1)
+        predicted = (
             (x - left) * stride,
             (y - top) * stride,
             (x + right) * stride,
             (y + bottom) * stride,
         )
-        points = x * stride, y * stride
+        points, wanted = (x * stride, y * stride), ops.unbind(boxes, 1)
         if self.atss:
-            return self.assigner(boxes, points, (stride, sizes), wanted, mask)
-        return self.assigner(ops.stop_gradient(classes), boxes, points, wanted, mask)
+            return self.assigner(predicted, points, (stride, sizes), wanted, mask)
+        return self.assigner(classes, predicted, points, wanted, mask)
 
     def iou_sum(self, distances: Tensor, target: Tensor, matched: Tensor, score: Tensor) -> Tensor:
         """Sum of 1 - IoU over the matches, times their scores; boxes relative to their points,

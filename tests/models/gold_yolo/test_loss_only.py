@@ -368,6 +368,24 @@ def test_a_batch_without_boxes_in_the_distill_form(case):
     assert np.abs(gradients[1]).max() == np.abs(gradients[2]).max() == 0
 
 
+@pytest.mark.parametrize("assigner, kind", [("tal", "plain"), ("atss", "plain"), ("tal", "ab")])
+def test_images_are_assigned_in_chunks(case, assigner, kind):
+    """As many at once as fit, with the same result to the last bit."""
+    loss = anchor_loss() if kind == "ab" else plain_loss(assigner)
+    flat = case.anchors if kind == "ab" else case.plain
+    chunked = create_trainable(
+        "gold_yolo_loss", Predictions("fuse_ab" if kind == "ab" else "plain"), assigner=assigner
+    )
+    for branch in filter(None, (chunked.branch, chunked.anchor_branch)):
+        branch.most_pairs = 2 * case.mask.shape[1] * flat[0].shape[2]
+    batch = case.mask.shape[0]
+    assert batch == 3, "else there are no chunks of different sizes"
+    wanted, found = (case.assigned(each, kind, flat) for each in (loss, chunked))
+    assert wanted[0].sum() > 0
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 # ---- by definition -------------------------------------------------------------------------------
 
 
