@@ -1,8 +1,8 @@
-"""The columns of a large COCO file, kept in a file of their own beside it or in a cache folder.
+"""Cache the columns of a large COCO file in an index file beside it or in a cache folder.
 
-The first process that reads the annotations writes this index; all others, and all later starts,
-map it. It belongs to the file's contents (their SHA-256), not to its name or date, and is checked
-byte by byte before use. What does not pass is made again.
+The first process that reads the annotations writes the index; all others, and all later starts, map
+it. It is identified by the file's content (SHA-256), not its name or date, and is checked byte by
+byte before use. An index that fails the check is rebuilt.
 """
 
 import contextlib
@@ -35,9 +35,11 @@ except ImportError:  # not on Windows
 
 logger = logging.getLogger(__name__)
 BOX_TOLERANCE = 0.5  # pixels; COCO rounds its boxes
-LEAST_BYTES = 16 * 2**20  # of a file; a smaller one is read in less than a second or two
-_VERSION = 1  # of the columns and how they are made
-_MOST_GROWTH = 4  # bytes of an index for each of the file; the shortest annotations take half of it
+LEAST_BYTES = 16 * 2**20  # of a file; smaller ones are read within a second or two
+_VERSION = 1  # version of the columns and their computation
+_MOST_GROWTH = (
+    4  # bytes of an index per byte of the file; the shortest annotations need half of this
+)
 _PATIENCE = 900.0  # seconds to wait for another process that reads the same file
 _PAUSE = 0.1
 _SCHEMA = {
@@ -69,17 +71,17 @@ _OPTIONAL = {"points", "first_points"}
 
 
 def indexed_table(file: Path, *, polygons: bool, index: Path | bool = True) -> CocoTable:
-    """The table of a COCO file, with the columns of ``grouped`` too if it came from an index.
+    """Return the table of a COCO file, with the columns of ``grouped`` if it comes from an index.
 
-    A file without faults whose images all have their sizes is kept as an index if it has at least
-    ``LEAST_BYTES``.
+    An index is written for a file of at least ``LEAST_BYTES`` without faults, all of whose images
+    have sizes.
 
     Args:
         polygons: keep the outlines.
-        index: the folder of the index; True means the file's own, or a cache folder where that
-            cannot be written; False reads the file itself.
+        index: folder of the index; True means the file's own folder, or a cache folder if that is
+            not writable; False reads the file itself.
 
-    Raises: DataError where the file as a whole or its categories cannot be used.
+    Raises: DataError if the file as a whole or its categories cannot be used.
     """
     size = file.stat().st_size if file.is_file() else 0
     if index is False or not LEAST_BYTES <= size <= MAX_BYTES:
@@ -97,7 +99,7 @@ def indexed_table(file: Path, *, polygons: bool, index: Path | bool = True) -> C
 
 
 def _places(file: Path, polygons: bool, index: Path | bool) -> list[Path]:
-    """Where the index may lie, in the order to try."""
+    """Return possible places of the index, in the order to try."""
     kind = "outlines" if polygons else "boxes"
     ending = f".{kind}.index"
     name = hashlib.sha256(str(file.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -111,15 +113,15 @@ def _places(file: Path, polygons: bool, index: Path | bool) -> list[Path]:
 
 
 def _cache_folder() -> Path | None:
-    """The folder of indices among the user's caches, None for a user without a home."""
+    """Return the folder for indices in the user's cache; None for a user without a home folder."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # as the standard says
+    if not os.path.isabs(base):  # as the XDG standard requires
         base = os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "mindyolo_ext" / "annotations" if os.path.isabs(base) else None
 
 
 def _opened(place: Path, file: Path, polygons: bool) -> CocoTable | None:
-    """The table of a sound index of the file's contents, None without."""
+    """Return the table of a valid index of the file's content; None if there is none."""
     try:
         if not place.is_file():
             return None
@@ -141,7 +143,7 @@ def _opened(place: Path, file: Path, polygons: bool) -> CocoTable | None:
 
 
 def _about(size: int, digest: str, polygons: bool) -> dict[str, Any]:
-    """What an index says of itself."""
+    """Return the description that identifies an index."""
     return {"version": _VERSION, "bytes": size, "sha256": digest, "outlines": polygons}
 
 
@@ -155,7 +157,7 @@ def _digest(file: Path) -> str:
 
 
 def _bounds(lengths: Mapping[str, int]) -> dict[str, tuple[float, float]]:
-    """The least and the largest value of the columns."""
+    """Return the lowest and highest value of the columns."""
     images, rows, boxes, classes, points = (
         lengths.get(name, 0) for name in ("image_ids", "row_ids", "boxes", "category_ids", "points")
     )
@@ -182,7 +184,7 @@ def _bounds(lengths: Mapping[str, int]) -> dict[str, tuple[float, float]]:
 
 
 def _fits(arrays: Arrays) -> bool:
-    """Whether the columns of an index have the lengths that they must have."""
+    """Whether the columns of an index have consistent lengths."""
     images, rows, boxes = (len(arrays[name]) for name in ("image_ids", "row_ids", "boxes"))
     lengths = (
         (images, ("image_sizes", "sizes")),
@@ -212,7 +214,9 @@ def _fits(arrays: Arrays) -> bool:
 
 
 def _made(place: Path, file: Path, polygons: bool) -> CocoTable:
-    """The table of the file, read from an index that is written at ``place`` if it is worth it."""
+    """Read the table of the file; if it is large enough, write an index at ``place`` and map
+    that.
+    """
     table = read_table(file, polygons=polygons)
     sizes = table.arrays["image_sizes"]
     is_sound = table.digest and not table.problems and table.categories
@@ -234,7 +238,7 @@ def _made(place: Path, file: Path, polygons: bool) -> CocoTable:
 
 
 def rows_of(arrays: Arrays, polygons: bool) -> Rows:
-    """The annotations of a table for ``grouped``."""
+    """Return the annotations of a table as input of ``grouped``."""
     outlines = None
     if polygons:
         outlines = (
@@ -252,15 +256,15 @@ def rows_of(arrays: Arrays, polygons: bool) -> Rows:
 
 
 def corners(boxes: np.ndarray) -> np.ndarray:
-    """Boxes (N, 4) x, y, width, height as xyxy."""
+    """Convert boxes (N, 4) x, y, width, height to xyxy."""
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 @contextlib.contextmanager
 def _alone(place: Path, file: Path) -> Iterator[bool]:
-    """Keep other processes from making the same index; after ``_PATIENCE`` go on beside them.
+    """Prevent other processes from writing the same index; give up waiting after ``_PATIENCE``.
 
-    Yields: False where no file can be made.
+    Yields: False if no file can be created.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     try:
@@ -284,7 +288,7 @@ def _alone(place: Path, file: Path) -> Iterator[bool]:
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open file; False if another process has the lock. Without locks all go on alone."""
+    """Lock an open file; False if another process holds the lock. True on systems without locks."""
     if fcntl is None:
         return True
     try:
