@@ -157,8 +157,8 @@ def convert(
             contain them.
         data: darknet ``.data`` file with anchors, class names and input size.
         names: file of class names, one per line.
-        prefer_ema: take averaged weights if the file has both. entry: take exactly this top-level
-        entry of the file.
+        prefer_ema: take averaged weights if the file has both.
+        entry: take exactly this top-level entry of the file.
         input_style: the input convention the weights were trained with
             (``NamesTable.input_styles``); by default it is inferred from names and weights, or the
             family's usual one.
