@@ -149,7 +149,7 @@ def convert(
 
     Args:
         source: any file that ``read_checkpoint`` reads; for a checkpoint of ours, only the format
-        changes.
+            changes.
         target: ``.ckpt`` or ``.safetensors`` file to write.
         model: registry name; by default, the model is recognized by the tensors' names and shapes.
         report: write the report there as JSON.

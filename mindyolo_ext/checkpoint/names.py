@@ -168,7 +168,7 @@ class NamesTable(ABC):
 
         Args:
             architecture: builder keywords; without them, only entries that never differ are
-            returned.
+                returned.
         """
         return {}
 
@@ -181,7 +181,7 @@ class NamesTable(ABC):
         in pixels.
 
         Raises: CheckpointError if the family has no anchors, or the file needs them and none were
-        given.
+            given.
         """
         if anchors is not None:
             raise CheckpointError(f"{self.family}: anchors were given, but its models have none")

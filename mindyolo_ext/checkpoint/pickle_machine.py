@@ -101,7 +101,7 @@ def read_pickle(
         storage: converts a persistent id to a record; without it, such ids are refused.
 
     Raises: UnsafeCheckpointError for names and opcodes that weights do not need, CheckpointError
-    for anything broken or beyond ``limits``.
+        for anything broken or beyond ``limits``.
     """
     machine = _Machine(where, budget, storage)
     try:

@@ -49,7 +49,7 @@ def write_torch_checkpoint(
         half: store floating-point numbers in half precision.
 
     Raises: CheckpointError for an element type PyTorch has no storage for; ValueError for
-    ``beside`` without ``wrap``.
+        ``beside`` without ``wrap``.
     """
     if beside and not wrap:
         raise ValueError(

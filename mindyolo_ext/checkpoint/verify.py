@@ -152,7 +152,7 @@ def verify(
             1).
 
     Raises: FileNotFoundError; CheckpointError if the arguments do not fit together or the original
-    fails.
+        fails.
     """
     if (arrays is None) == (torch_repo is None):
         raise CheckpointError(

@@ -155,7 +155,7 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
 
     Raises: MissingFileError for a missing list or label file; DataError that names file and line.
     Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: any white space separates, any
-    image suffix goes.
+        image suffix goes.
     """
     sizes, without_area = [], []
     for image in list_images(Path(path), data_root):

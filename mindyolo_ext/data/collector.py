@@ -31,7 +31,7 @@ class Collector:
         name: name of the data set in messages.
         class_names: one name per label.
         relative: whether boxes are fractions of width and height, so the image's size is not
-        needed.
+            needed.
         tolerance: how far a box may reach outside before it is counted as clipped, in the units of
             the boxes.
     """

@@ -532,7 +532,7 @@ def dynamicdet_loss(
         label_smoothing: half of it is the target of every other class, and 1 minus half of it the
             target of the box's own class.
         assigner: ``ota``, or ``all``, which matches every candidate, as in the original's
-        validation.
+            validation.
         heads: ``both`` detectors, the ``first`` or the ``second``.
 
     Raises: ValueError for a model of another family or a setting out of range.
@@ -568,9 +568,9 @@ def dynamicdet_router_loss(
 
     Args:
         model: a ``dynamicdet`` model with router, in training form. Everything but the router is
-        frozen.
+            frozen.
         box, objectness, classes, anchor_threshold, level_weights, label_smoothing: as in
-        ``dynamicdet_loss``.
+            ``dynamicdet_loss``.
         history: number of images, over all epochs, whose loss difference is stored, 4 bytes each.
 
     Raises: ValueError for a model of another family or without a router, or a setting out of range.

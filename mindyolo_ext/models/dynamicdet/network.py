@@ -146,7 +146,7 @@ class DualBackbone(nn.Cell):
     Shape: images (B, 3, H, W) and the last five maps of ``Backbone`` -> one map per level of the
         head, stride 8 first.
     Source: original ``cfg/*.yaml``, ``CBLinear`` and ``CBFuse`` of ``models/common.py``;
-    arXiv:2107.00420.
+        arXiv:2107.00420.
     """
 
     def __init__(self, scale: Scale):

@@ -159,7 +159,7 @@ def simple_yolo_scale_crop(
         probability: probability of scaling; the window is always cropped.
 
     Source: ``RandomScale``, ``PadIfNeeded`` and ``RandomCrop`` of albumentations, linear
-    interpolation.
+        interpolation.
     """
     rng = context.rng
     if rng.random() < probability:
@@ -262,7 +262,7 @@ def color_jitter(
 
     Raises: ConfigError for a negative change or a hue beyond 0.5.
     Source: ``ColorJitter`` of torchvision, in the form that albumentations gives it for uint8
-    images.
+        images.
     """
     if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
         raise ConfigError(

@@ -227,7 +227,7 @@ def simple_yolo_loss(
     Args:
         model: a model of the family ``simple_yolo`` in training form.
         match_iou_thres: lowest IoU at which box and anchor match; with ``all_grid`` they match
-        above it.
+            above it.
         filter_by_max_iou: whether the IoU decides which of several boxes gets an anchor of a cell.
         filter_rule: how it decides. ``original``: as in the original's code, see
             ``losses.assign.grid``: with ``nearby_grid`` the box of the lowest IoU keeps the cell,

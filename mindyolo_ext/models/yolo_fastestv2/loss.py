@@ -237,10 +237,10 @@ def yolo_fastestv2_loss(
         box_weight, object_weight, class_weight: factors of the three terms.
         balance: factor of each level's objectness, stride 16 first.
         ratio_threshold: a box and an anchor do not match if their sides differ by this factor or
-        more.
+            more.
 
     Raises: ValueError for a model of another family, other than two balances, or a threshold that
-    matches nothing.
+        matches nothing.
     """
     if model.family != "yolo_fastestv2":
         raise ValueError(

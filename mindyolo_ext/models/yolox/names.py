@@ -118,7 +118,7 @@ class YOLOXNames(NamesTable):
     depthwise convolutions.
 
     Source: ``yolox/models`` of the original; MindYOLO's ``configs/yolox`` for the numbers of its
-    modules.
+        modules.
     """
 
     family = "yolox"

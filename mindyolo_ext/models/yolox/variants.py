@@ -133,7 +133,7 @@ def legacy_input(size: tuple[int, int]) -> InputSpec:
     mean and standard deviation, including the padding.
 
     Source: YOLOX ``data_augment.py`` (``ValTransform`` with ``legacy``), for weights of version
-    0.1.0.
+        0.1.0.
     """
     return InputSpec(
         size=size,
