@@ -12,6 +12,6 @@ RUN source "${SET_ENV}" \
 
 # CANN's variables are those of its script, so every command starts through it
 ENV SET_ENV=${SET_ENV}
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["/bin/bash", "-c", "source \"${SET_ENV}\" && exec mindyolo-ext \"$@\"", "mindyolo-ext"]
 CMD ["doctor"]

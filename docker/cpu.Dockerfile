@@ -9,11 +9,11 @@ RUN apt-get update \
 
 COPY . /opt/mindyolo_ext
 RUN pip install --no-cache-dir /opt/mindyolo_ext \
-    && install --directory --owner=1000 --group=1000 /work
+    && install --directory --owner=1000 --group=1000 /data
 
 # any user may run it, known to the image or not; caches go to /tmp
 ENV HOME=/tmp USER=user
 USER 1000:1000
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["mindyolo-ext"]
 CMD ["doctor"]

@@ -11,11 +11,11 @@ RUN pip install --no-cache-dir --no-deps . packaging==26.* \
     && python tests/torch_packages.py torch > /tmp/packages.txt \
     && pip install --no-cache-dir --no-deps --index-url "${TORCH_INDEX}" "torch==${TORCH_VERSION}" \
     && pip install --no-cache-dir "torch==${TORCH_VERSION}" --requirement /tmp/packages.txt \
-    && install --directory --owner=1000 --group=1000 /work
+    && install --directory --owner=1000 --group=1000 /data
 
 # any user may run it, known to the image or not; caches go to /tmp
 ENV HOME=/tmp USER=user MINDYOLO_EXT_BACKEND=torch NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 1000:1000
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["mindyolo-ext"]
 CMD ["doctor"]

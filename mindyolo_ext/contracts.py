@@ -316,8 +316,9 @@ class Family:
 
     Args:
         name: registry name, as in ``model.family``.
-        title: the usual spelling. variants: by the name of the builder in ``network``; the first is
-        the smallest.
+        title: the usual spelling.
+        variants: by the name of the builder in ``network``; the first is the
+            smallest.
         losses: names of the trainables in ``loss``; the first is the default of recipes.
         augmentations: names of the steps in the module ``augment``, if there is one.
         paper, repository: of the original.

@@ -106,10 +106,10 @@ def grid_priors(
         anchors: per level the (width, height) of its anchors in pixels; empty for one prediction
             per cell without anchor.
         anchors_fastest: True: the anchors of a cell are adjacent. False: the cells of an anchor
-        are.
+            are.
 
     Raises: ValueError if a stride does not divide the input, or levels and anchors differ in
-    number.
+        number.
     """
     if any(height % stride or width % stride for stride in strides):
         raise ValueError(

@@ -142,7 +142,7 @@ def test_commands_are_understood(page: Path, capsys: pytest.CaptureFixture[str])
         ("python train.py --config a.yaml | tee log", ["train", "--config", "a.yaml"]),
         ("A=1 mpirun -n 2 python test.py --weight b", ["test", "--weight", "b"]),
         ("mpirun -n 2 mindyolo-ext doctor", ["doctor"]),
-        ("docker run --rm -v .:/work mindyolo_ext:cpu demo", ["demo"]),
+        ("docker run --rm -v .:/data mindyolo_ext:cpu demo", ["demo"]),
         ("docker build -t mindyolo_ext:cpu .", None),
         ("pip install mindyolo-ext", None),
         ("train.py test.py", None),

@@ -1,1 +1,1 @@
-"""Reading, converting and writing checkpoints. No framework."""
+"""Read, convert and write checkpoints. Loads no framework."""

@@ -1,4 +1,4 @@
-"""Which part of a saved object holds the weights, and what its tensors are called."""
+"""Find the part of a saved object that holds the weights, and the names of its tensors."""
 
 from dataclasses import dataclass, field
 from itertools import islice
@@ -56,41 +56,41 @@ STATE_ENTRIES = (
     "loops",
 )
 _NAMES = {TensorRecord: "single tensor", ArrayRecord: "single array", StorageRecord: "storage"}
-MAX_WRAPPED = 6  # entries around each other, as ``checkpoint`` around ``state_dict`` around ``ema``
+MAX_WRAPPED = 6  # nested entries, such as ``checkpoint`` around ``state_dict`` around ``ema``
 _SEARCHED_DEPTH = 2  # levels below an entry that are searched for tensors
 _SEARCHED_ITEMS = 64  # of each of them
 
 
 def kind_of(value: Any) -> str:
-    """A short name of what ``value`` is."""
+    """Return a short name for the kind of ``value``."""
     if isinstance(value, (GlobalName, Record)):
         return shown(value.qualified)
     return _NAMES.get(type(value), type(value).__name__)
 
 
 def label(key: Any) -> str:
-    """A key of the file as a short text; objects give the name of their class."""
+    """Format a key of the file as a short text; an object becomes the name of its class."""
     if isinstance(key, str):
         return shown(key)
     return str(key) if isinstance(key, (bool, int, float, type(None))) else kind_of(key)
 
 
 def labels(root: dict[Any, Any], most: int = 12) -> str:
-    """The first keys of ``root`` and how many more there are, for messages."""
+    """List the first keys of ``root`` and how many more there are, for messages."""
     more = f" and {len(root) - most} more" if len(root) > most else ""
     return (", ".join(label(key) for key in islice(root, most)) + more) or "none"
 
 
 def choose(root: Any, path: Path, *, prefer_ema: bool, entry: str | None) -> tuple[str, Any]:
-    """(name of the entry, what holds the weights) of the saved object.
+    """Return the entry of a saved object that holds the weights: its name and its value.
 
     Args:
         root: the saved object.
         path: file, for messages.
-        prefer_ema: take averaged weights where the file holds both.
-        entry: take this entry and no other.
+        prefer_ema: take averaged weights if the file has both.
+        entry: take exactly this entry.
 
-    Raises: CheckpointError if nothing, or several things, may be the weights.
+    Raises: CheckpointError if no entry, or more than one, may hold the weights.
     """
     search = _Search((EMA_ENTRIES, WEIGHT_ENTRIES) if prefer_ema else (WEIGHT_ENTRIES, EMA_ENTRIES))
     if isinstance(root, Record) and root.dict_items and not root.is_module:
@@ -131,7 +131,7 @@ def choose(root: Any, path: Path, *, prefer_ema: bool, entry: str | None) -> tup
 
 
 class _Search:
-    """Looks for tensors; each container is looked at once.
+    """Searches for tensors; each container is visited once.
 
     Args:
         order: names of entries, by preference.
@@ -142,7 +142,7 @@ class _Search:
         self._known: dict[tuple[int, int], bool] = {}
 
     def has_weights(self, value: Any, depth: int = 0) -> bool:
-        """Whether ``value`` is a module or a mapping with tensors, also some levels down."""
+        """Whether ``value`` is a module or a mapping with tensors, possibly some levels down."""
         if isinstance(value, Record):
             if value.is_module:
                 return True
@@ -151,7 +151,7 @@ class _Search:
             return False
         place = (id(value), depth)
         if place not in self._known:
-            self._known[place] = False  # of a container that holds itself
+            self._known[place] = False  # for a container that contains itself
             self._known[place] = any(
                 isinstance(item, TensorRecord)
                 for key, item in value.items()
@@ -167,7 +167,7 @@ class _Search:
         return self._known[place]
 
     def inner(self, name: str, value: Any) -> tuple[str, Any]:
-        """Look deeper where an entry wraps the weights again, as in ``ema -> module``."""
+        """Descend while an entry wraps the weights again, as in ``ema -> module``."""
         for _ in range(MAX_WRAPPED):
             if isinstance(value, Record):
                 items = {} if value.is_module else value.dict_items or value.state
@@ -184,12 +184,12 @@ class _Search:
 
 @dataclass
 class Flat:
-    """What ``flatten`` found.
+    """The result of ``flatten``.
 
     Args:
         where: file, for messages.
         tensors: name -> record.
-        left_out: how many parts are no tensors; ``samples`` names the first.
+        left_out: number of parts that are not tensors; ``samples`` names the first.
     """
 
     where: str
@@ -199,7 +199,7 @@ class Flat:
     visited: int = 0
 
     def add(self, prefix: str, key: Any, item: Any) -> None:
-        """Note one part that is not looked into."""
+        """Add one part that is not a container."""
         is_tensor = isinstance(item, TensorRecord) or (
             isinstance(item, ArrayRecord) and item.value is not None
         )
@@ -217,13 +217,15 @@ class Flat:
         self.tensors[name] = item
 
     def joined(self, prefix: str, key: Any) -> str:
-        """The name of a part. Raises: CheckpointError if ``key`` is no text or too long."""
+        """Return the name of a part. Raises: CheckpointError if ``key`` is not text or is too
+        long.
+        """
         if not isinstance(key, str):
             raise CheckpointError(f"{self.where}: a tensor's name is a {kind_of(key)}, wanted text")
         return check_name(prefix + key, "a tensor", where=self.where)
 
     def walk(self, prefix: str, item: Any, depth: int) -> None:
-        """Note all parts of a module or mapping, in PyTorch's order."""
+        """Add all parts of a module or mapping, in PyTorch's order."""
         if depth > MAX_DEPTH:
             raise self.too_much()
         if isinstance(item, Record) and item.is_module:
@@ -248,7 +250,7 @@ class Flat:
                 self.add(prefix, key, part)
 
     def too_much(self) -> CheckpointError:
-        """The error for an object without an end in sight."""
+        """Create the error for an object that is too large or contains itself."""
         return CheckpointError(
             f"{self.where}: the object is nested deeper than {MAX_DEPTH} or has more than "
             f"{MAX_NODES} parts (does it contain itself?)"
@@ -256,13 +258,12 @@ class Flat:
 
 
 def flatten(value: Any, *, where: str) -> Flat:
-    """State-dict names of a module, a state dict or nested dicts of them.
+    """Collect the tensors of a module, a state dict or nested dicts of them, by state-dict name.
 
-    A module gives its parameters, its buffers except the non-persistent ones, then its children, as
-    PyTorch does.
+    As in PyTorch, a module yields its parameters, its persistent buffers, then its children.
 
-    Raises: CheckpointError for names that are no text or too long, twice the same name, and more
-        parts than ``limits`` allows.
+    Raises: CheckpointError for names that are not text, too long or duplicate, and for more parts
+        than ``limits`` allows.
     """
     result = Flat(where)
     if isinstance(value, (dict, Record)):
@@ -271,7 +272,7 @@ def flatten(value: Any, *, where: str) -> Flat:
 
 
 def _is_container(part: Any) -> bool:
-    """Whether tensors may stand inside ``part``."""
+    """Whether ``part`` may contain tensors."""
     return isinstance(part, dict) or (
         isinstance(part, Record) and (part.is_module or bool(part.dict_items))
     )

@@ -1,8 +1,8 @@
-"""MindSpore's ``.ckpt`` files as NumPy arrays by name, read and written without MindSpore.
+"""Read and write MindSpore's ``.ckpt`` files as NumPy arrays by name, without MindSpore.
 
 A file is a protocol buffer: one entry per parameter with its name, axes, element type and numbers.
-MindSpore's own reader trusts these against each other; here every length is checked before memory
-is taken.
+MindSpore's own reader does not check these against each other; here every length is checked before
+memory is allocated.
 
 Source: ``mindspore/train/serialization.py`` and ``checkpoint.proto`` of MindSpore 2.8 to 2.10.
 """
@@ -60,12 +60,12 @@ _CRC_MARK, _CRC_BYTES = b"crc_num", 17  # mark and a number of ten bytes, at the
 
 @dataclass
 class CkptContent:
-    """What a ``.ckpt`` holds.
+    """The content of a ``.ckpt`` file.
 
     Args:
-        arrays: name -> array, in the order of the file; bfloat16 is float32 here.
+        arrays: name -> array, in the order of the file; bfloat16 is converted to float32.
         stored_dtypes: name -> element type in the file.
-        texts: name -> text, for entries that are no numbers.
+        texts: name -> text, for entries that do not hold numbers.
     """
 
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class CkptContent:
 
 @dataclass
 class _Tensor:
-    """One entry, or several that share the numbers of one parameter."""
+    """One entry, or several that hold parts of one parameter."""
 
     name: str
     dims: tuple[int, ...]
@@ -84,18 +84,18 @@ class _Tensor:
 
     @property
     def size(self) -> int:
-        """Bytes of numbers in the file."""
+        """Number of data bytes in the file."""
         return sum(end - begin for begin, end in self.pieces)
 
 
 def read_ckpt(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> CkptContent:
-    """All parameters of a ``.ckpt``.
+    """Read all parameters of a ``.ckpt``.
 
     Args:
         max_bytes: refuse files that are larger.
 
-    Raises: FileNotFoundError; CheckpointError for a file that is damaged, or that declares what its
-        bytes do not hold.
+    Raises: FileNotFoundError; CheckpointError for a file that is damaged or declares more than it
+        holds.
     """
     path = Path(path)
     if not path.is_file():
@@ -116,9 +116,9 @@ def read_ckpt(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> CkptConte
 
 
 def write_ckpt(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write ``arrays`` as ``mindspore.load_checkpoint`` reads them.
+    """Write ``arrays`` in the format that ``mindspore.load_checkpoint`` reads.
 
-    Raises: ValueError for an element type or a shape that the format lacks.
+    Raises: ValueError for an element type or a shape that the format does not support.
     """
     with Path(path).open("wb") as stream:
         for name, array in arrays.items():
@@ -145,7 +145,7 @@ def _write_entry(stream: BinaryIO, name: str, array: np.ndarray) -> None:
 
 
 def _checked_end(content: mmap.mmap) -> int:
-    """Where the entries end. Raises: ValueError if the file carries a checksum that differs."""
+    """Return where the entries end. Raises: ValueError if the file has a checksum that differs."""
     end = len(content) - _CRC_BYTES
     if end < 0 or content[end : end + len(_CRC_MARK)] != _CRC_MARK:
         return len(content)
@@ -158,7 +158,7 @@ def _checked_end(content: mmap.mmap) -> int:
 
 
 def _content(content: mmap.mmap, end: int) -> CkptContent:
-    """The parameters in ``content[:end]``."""
+    """Read the parameters in ``content[:end]``."""
     tensors: dict[str, _Tensor] = {}
     latest = ""
     for count, (number, wire_type, begin, stop) in enumerate(fields(content, 0, end)):
@@ -188,7 +188,7 @@ def _content(content: mmap.mmap, end: int) -> CkptContent:
 
 
 def _entry(content: mmap.mmap, begin: int, end: int) -> _Tensor:
-    """The entry in ``content[begin:end]``: a name and a tensor."""
+    """Read the entry in ``content[begin:end]``: a name and a tensor."""
     found = _once(content, begin, end, {1: "name", 2: "tensor"})
     if found.keys() != {1, 2}:
         raise ValueError("a parameter lacks its name or its numbers")
@@ -209,8 +209,8 @@ def _entry(content: mmap.mmap, begin: int, end: int) -> _Tensor:
 def _once(
     content: Buffer, begin: int, end: int, names: dict[int, str], dims: list[int] | None = None
 ) -> dict[int, tuple[int, int]]:
-    """Field number -> (begin, end) of its content, for the fields in ``names``, each at most once;
-    numbers of field 1 go to ``dims`` if it is given.
+    """Map field numbers to (begin, end) of their content, for the fields in ``names``, each at most
+    once. Numbers of field 1 are added to ``dims`` if it is given.
     """
     found: dict[int, tuple[int, int]] = {}
     for number, wire_type, first, second in fields(content, begin, end):
@@ -230,13 +230,13 @@ def _once(
 
 
 def _as_array(content: mmap.mmap, tensor: _Tensor) -> np.ndarray:
-    """The numbers of ``tensor``, a copy. Raises: ValueError if they are not as many as its axes
-    say.
+    """Return a copy of the numbers of ``tensor``. Raises: ValueError if their count does not fit
+    its axes.
     """
     stored = ELEMENT_TYPES[tensor.kind]
     dtype = np.dtype("uint16" if stored == "bfloat16" else stored).newbyteorder("<")
     shape = tensor.dims
-    if shape == (0,) and tensor.size == dtype.itemsize:  # so older programs write a lone number
+    if shape == (0,) and tensor.size == dtype.itemsize:  # how older programs write a scalar
         shape = ()
     wanted = math.prod(shape) * dtype.itemsize
     if tensor.size != wanted:
@@ -256,7 +256,7 @@ def _as_array(content: mmap.mmap, tensor: _Tensor) -> np.ndarray:
 
 
 def _as_text(content: mmap.mmap, tensor: _Tensor) -> str:
-    """The text that stands where the numbers would be."""
+    """Return the text that an entry holds in place of numbers."""
     if len(tensor.pieces) > 1:
         raise ValueError(f"two parameters are called {tensor.name!r}")
     begin, end = tensor.pieces[0]
@@ -271,5 +271,5 @@ def _as_text(content: mmap.mmap, tensor: _Tensor) -> str:
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """bfloat16 numbers, given as uint16, in float32."""
+    """Convert bfloat16 numbers, given as uint16, to float32."""
     return np.asarray(bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -1,4 +1,4 @@
-"""From an original's checkpoint to ours and back, with a report of what became what."""
+"""Convert an original's checkpoint to ours and back, with a report of every tensor."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -44,22 +44,22 @@ ASSUMED = "assumed"  # in a checkpoint's ``extra``: what its source did not tell
 
 @dataclass
 class ConversionReport:
-    """What became what.
+    """Report of a conversion: what happened to every tensor.
 
     Args:
-        source, target: the files; ``source_sha256``, ``target_sha256`` their contents.
-        source_format: see ``ForeignCheckpoint``; ``entry`` and ``used_ema`` say which weights were
+        source, target: the files; ``source_sha256``, ``target_sha256``: their checksums.
+        source_format: see ``ForeignCheckpoint``; ``entry`` and ``used_ema``: which weights were
             taken.
-        model, num_classes, class_names_from: registry name, classes, and where the class names come
-            from.
-        part: ``backbone`` for a file that holds only that, else empty.
-        input: the input convention that was written into the checkpoint, and what told it.
+        model, num_classes, class_names_from: registry name, number of classes, and the source of
+            the class names.
+        part: ``backbone`` for a file that holds only a backbone, else empty.
+        input: the input convention that was written into the checkpoint, and how it was determined.
         mapped: source name -> target name; ``ignored``: source name -> reason; ``supplied``: target
             name -> why the file has no tensor for it; ``unfilled``: target names that a part of a
-            model leaves as they are.
-        numbers: how many single numbers were taken over.
+            model does not contain.
+        numbers: how many numbers were copied.
         warnings: what a careful reader should know.
-        prefix: what stood before every name, put there by a wrapper, and was taken off.
+        prefix: the prefix that a wrapper had added to every name, and that was removed.
     """
 
     source: str
@@ -83,11 +83,11 @@ class ConversionReport:
     prefix: str = ""
 
     def to_json(self) -> str:
-        """The report as JSON, one key a line."""
+        """Format the report as JSON, one key per line."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
 
     def table(self) -> str:
-        """A short table for people."""
+        """Format the report as a short table."""
         rows = [
             (
                 "from",
@@ -153,22 +153,22 @@ def convert(
             takes ``report`` alone.
         model: registry name; by default it is recognized from the tensors' names and shapes.
         report: write the report there as JSON.
-        anchors: width, height, width, height ... in pixels, for families whose checkpoints lack
-            them.
-        data: darknet ``.data`` file that gives anchors, class names and input size.
-        names: file of class names, one a line.
-        prefer_ema: take averaged weights where the file holds both.
-        entry: take this top-level entry of the file and no other.
+        anchors: width, height, width, height ... in pixels, for families whose checkpoints do not
+            contain them.
+        data: darknet ``.data`` file with anchors, class names and input size.
+        names: file of class names, one per line.
+        prefer_ema: take averaged weights if the file has both.
+        entry: take exactly this top-level entry of the file.
         input_style: the input convention the weights were trained with
-            (``NamesTable.input_styles``); by default what names and weights tell, or the family's
-            usual one.
-        model_keywords: for the model's builder, what the weights do not tell; they win over what
-            was recognized.
+            (``NamesTable.input_styles``); by default it is inferred from names and weights, or the
+            family's usual one.
+        model_keywords: keywords for the model's builder that the weights do not determine; they
+            override what was recognized.
 
     Raises: FileNotFoundError; CheckpointError if the file is damaged, of an unknown family, or does
         not fit the model, and for an input style that the family does not have; ValueError for
-        ``model_keywords`` that it does not take; ExistingFileError if the target or the report is
-        one of the files that are read.
+        ``model_keywords`` that the builder does not accept; ExistingFileError if the target or the
+        report would overwrite a file that is read.
     """
     if Path(target).suffix in _TORCH_SUFFIXES:
         given = {
@@ -226,17 +226,17 @@ def convert(
 
 @dataclass
 class Plan:
-    """What a conversion is going to write.
+    """What a conversion will write.
 
     Args:
-        found: what the file was recognized as.
-        built: that model.
+        found: the model that was recognized.
+        built: the outline of that model.
         mapped: tensors under our names.
         input: the input convention.
         used_ema: whether the weights are averaged.
-        prefix: what was taken off every name.
-        remarks: what the file does not tell and was taken for granted.
-        warnings: those, and everything else that a careful reader should know.
+        prefix: the prefix that was removed from every name.
+        remarks: assumptions about facts that the file does not state.
+        warnings: the remarks, and everything else that a careful reader should know.
     """
 
     found: Recognition
@@ -259,12 +259,12 @@ def plan_conversion(
     input_style: str | None = None,
     model_keywords: Mapping[str, object] | None = None,
 ) -> Plan:
-    """Everything that ``convert`` does but the writing.
+    """Do everything that ``convert`` does except writing.
 
     Args:
         foreign: the file, not one of ours.
-        size: height and width of the input, None where nobody tells.
-        model, anchors, prefer_ema, input_style, model_keywords: as ``convert`` has them.
+        size: height and width of the input, None if unknown.
+        model, anchors, prefer_ema, input_style, model_keywords: as in ``convert``.
 
     Raises: as ``convert``.
     """
@@ -308,7 +308,7 @@ def plan_conversion(
 
 
 def _metadata(foreign: ForeignCheckpoint, plan: Plan, class_names: list[str]) -> CheckpointMetadata:
-    """What the converted checkpoint says about itself."""
+    """Build the metadata of the converted checkpoint."""
     return CheckpointMetadata(
         model=plan.found.model,
         num_classes=plan.built.num_classes,
@@ -335,16 +335,16 @@ def export_torch(
     wrap: str | None = None,
     half: bool = False,
 ) -> ConversionReport:
-    """Write one of our checkpoints as a PyTorch file with the original's names, ready for its
-    strict loader.
+    """Write one of our checkpoints as a PyTorch file with the original's names, which its strict
+    loader accepts.
 
     Args:
         source: our ``.ckpt`` or ``.safetensors``.
-        target: ``.pth`` or ``.pt`` to write.
+        target: ``.pth`` or ``.pt`` file to write.
         report: write the report there as JSON.
-        wrap: put the state dict under this entry; None takes the family's usual one (none for a
-            part of a model), empty none.
-        half: store half precision.
+        wrap: put the state dict under this entry. None: the family's usual entry, or none for a
+            part of a model. Empty: no entry.
+        half: store the weights in half precision.
 
     Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program;
         ExistingFileError if the target or the report is the source.
@@ -411,7 +411,7 @@ def _refuse_unused(target: str | Path, unused: Sequence[str]) -> None:
 
 
 def _in_other_format(source: Path, target: Path) -> ConversionReport:
-    """Write a checkpoint of ours in our other format, with everything that it holds.
+    """Write a checkpoint of ours, with all its content, in our other format.
 
     Raises: CheckpointError if both files have the same format.
     """
@@ -440,20 +440,20 @@ def _in_other_format(source: Path, target: Path) -> ConversionReport:
 
 
 def _reported(result: ConversionReport, path: str | Path | None) -> ConversionReport:
-    """``result``, after writing it to ``path`` if there is one."""
+    """Write ``result`` to ``path`` if one is given, and return it."""
     if path is not None:
         write_text(Path(path), result.to_json() + "\n")
     return result
 
 
 def _outline(found: Recognition, given: Mapping[str, object]) -> Outline:
-    """The model that was recognized, with the keywords it was found to have and those given."""
+    """Build the outline of the recognized model, with recognized and given keywords."""
     classes = {} if found.num_classes is None else {"num_classes": found.num_classes}
     return outline(found.model, {**classes, **found.keywords, **given})
 
 
 def _family_name(model: str, *, where: str) -> str:
-    """The family of a model. Raises: CheckpointError if this package has no such model."""
+    """Return the family of a model. Raises: CheckpointError if this package has no such model."""
     try:
         return family_of(model).name
     except ValueError as error:
@@ -461,8 +461,8 @@ def _family_name(model: str, *, where: str) -> str:
 
 
 def _extra(plan: Plan) -> dict[str, Any]:
-    """What the way back needs (batch counters, and which part of a model the file holds), and what
-    was taken for granted.
+    """Collect what the reverse conversion needs (batch counters, and which part of a model the file
+    holds), and the assumptions.
     """
     seen = plan.mapped.counters
     counters: dict[str, Any] | int = seen
@@ -479,8 +479,8 @@ def _extra(plan: Plan) -> dict[str, Any]:
 def _keep_sources(
     written: Mapping[str, str | Path | None], read: Sequence[str | Path | None]
 ) -> None:
-    """Raises: ExistingFileError if a file that will be written is one that is read, under whatever
-    spelling, by links too; or if two of them are one file.
+    """Check that no output file is an input file or another output file, even through links or
+    another spelling. Raises: ExistingFileError.
     """
     sources = [Path(path) for path in read if path is not None]
     before: dict[Path, str] = {}
@@ -500,7 +500,7 @@ def _keep_sources(
 
 
 def _is_same_file(path: Path, other: Path) -> bool:
-    """Whether both names mean one file."""
+    """Whether both names refer to the same file."""
     try:
         return path.samefile(other)
     except OSError:  # one of them does not exist
@@ -509,8 +509,8 @@ def _is_same_file(path: Path, other: Path) -> bool:
 
 @dataclass
 class _Input:
-    """The input convention of converted weights: ``spec``, ``text`` for people (empty if there
-    is but one).
+    """The input convention of converted weights: ``spec``, and ``text`` that describes it (empty if
+    the family has only one).
     """
 
     spec: InputSpec
@@ -525,7 +525,8 @@ def _choose_input(
     usual: InputSpec,
     wanted: str | None,
 ) -> _Input:
-    """What the user wants, else what the weights tell, else the family's usual input.
+    """Choose the input that the user asked for, else the one the weights indicate, else the
+    family's usual one.
 
     Raises: CheckpointError if the family has no style called ``wanted``.
     """
@@ -555,7 +556,7 @@ def _choose_input(
 
 
 def _in_words(spec: InputSpec) -> str:
-    """A few words for people: ``BGR 0..255, letterbox topleft, 640x640``."""
+    """Describe an input in a few words: ``BGR 0..255, letterbox topleft, 640x640``."""
     top = 255 * spec.scale
     values = f"0..{top:g}" + (
         ", mean and deviation" if any(spec.mean) or set(spec.std) != {1.0} else ""
@@ -574,7 +575,7 @@ def _class_names(
     data: str | Path | None,
     names: str | Path | None,
 ) -> tuple[list[str], str]:
-    """(class names, where they come from): the names file, the ``.data`` file, the checkpoint, COCO
+    """Return class names and their source: the names file, the ``.data`` file, the checkpoint, COCO
     or VOC, or numbers.
 
     Raises: CheckpointError if a named file has another number of classes than the head.

@@ -1,6 +1,6 @@
-"""What ONNX and MindIR files say about themselves, read without their libraries.
+"""Read what ONNX and MindIR files say about themselves, without their libraries.
 
-Only the fields that are wanted are looked at; nodes and numbers are stepped over.
+Only the required fields are read; nodes and numbers are skipped.
 """
 
 import mmap
@@ -22,7 +22,7 @@ from mindyolo_ext.checkpoint.protobuf import BYTES, VARINT, Buffer, Field, field
 from mindyolo_ext.errors import CheckpointError
 
 MINDIR_USER_INFO = 14
-# numbers of ONNX's fields
+# field numbers of ONNX
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
 _GRAPH_NODE, _GRAPH_WEIGHT, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _NODE_OPERATOR = 4
@@ -50,7 +50,7 @@ _TYPES = [
 
 @dataclass
 class ExportedFacts:
-    """What an exported file says.
+    """Facts stated in an exported file.
 
     Args:
         metadata: texts by name, and what the graph tells.
@@ -71,14 +71,16 @@ class ExportedFacts:
 
 
 class _Message:
-    """A file taken apart, with a count of its fields."""
+    """A parsed file, with a count of its fields."""
 
     def __init__(self, content: Buffer):
         self.content = content
         self.left = MAX_EXPORTED_FIELDS
 
     def fields(self, begin: int, end: int) -> Iterator[Field]:
-        """The fields between two bytes. Raises: ValueError for a broken one, or too many."""
+        """Yield the fields between two bytes. Raises: ValueError for a broken field, or too
+        many.
+        """
         for found in fields(self.content, begin, end):
             self.left -= 1
             if self.left < 0:
@@ -86,23 +88,23 @@ class _Message:
             yield found
 
     def parts(self, begin: int, end: int, number: int) -> Iterator[tuple[int, int]]:
-        """(begin, end) of each message ``number``."""
+        """Yield (begin, end) of each message ``number``."""
         for found, kind, first, second in self.fields(begin, end):
             if (found, kind) == (number, BYTES):
                 yield first, second
 
     def text(self, begin: int, end: int, number: int, most: int = MAX_NAME_CHARACTERS) -> str:
-        """The text ``number``, empty if there is none."""
+        """Return the text ``number``, empty if there is none."""
         found = [text(self.content, *place, most=most) for place in self.parts(begin, end, number)]
         return found[-1] if found else ""
 
     def pair(self, begin: int, end: int) -> tuple[str, str]:
-        """A key and its value, as maps are written."""
+        """Read an entry of a map: a key and its value."""
         return self.text(begin, end, 1), self.text(begin, end, 2, MAX_METADATA_BYTES)
 
 
 def onnx_facts(path: Path) -> ExportedFacts:
-    """Weights, inputs, outputs and metadata of an ONNX file.
+    """Read weights, inputs, outputs and metadata of an ONNX file.
 
     Raises: CheckpointError for another file, or a damaged one.
     """
@@ -110,7 +112,7 @@ def onnx_facts(path: Path) -> ExportedFacts:
 
 
 def mindir_facts(path: Path) -> ExportedFacts:
-    """The map ``user_info`` of a MindIR file.
+    """Read the map ``user_info`` of a MindIR file.
 
     Raises: CheckpointError for another file, or a damaged one.
     """
@@ -118,7 +120,7 @@ def mindir_facts(path: Path) -> ExportedFacts:
 
 
 def _facts(path: Path, kind: str, read: Callable[[_Message, int], ExportedFacts]) -> ExportedFacts:
-    """What ``read`` finds in the file."""
+    """Apply ``read`` to the file."""
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise CheckpointError(f"{path}: the file has {size} bytes, the limit is {MAX_FILE_BYTES}")
@@ -133,7 +135,7 @@ def _facts(path: Path, kind: str, read: Callable[[_Message, int], ExportedFacts]
 
 
 def _onnx(message: _Message, size: int) -> ExportedFacts:
-    """The facts of an ONNX model of ``size`` bytes."""
+    """Read the facts of an ONNX model of ``size`` bytes."""
     facts, graphs, opsets = ExportedFacts(), [], []
     for number, kind, begin, end in message.fields(0, size):
         if kind == BYTES and number == _MODEL_METADATA:
@@ -152,7 +154,7 @@ def _onnx(message: _Message, size: int) -> ExportedFacts:
 
 
 def _add_graph(facts: ExportedFacts, message: _Message, begin: int, end: int) -> None:
-    """Weights, inputs and outputs of a graph."""
+    """Add weights, inputs and outputs of a graph."""
     ends: dict[int, list[str]] = {_GRAPH_INPUT: [], _GRAPH_OUTPUT: []}
     for number, kind, first, second in message.fields(begin, end):
         if kind != BYTES:
@@ -169,7 +171,7 @@ def _add_graph(facts: ExportedFacts, message: _Message, begin: int, end: int) ->
 
 
 def _add_weight(facts: ExportedFacts, message: _Message, begin: int, end: int) -> None:
-    """One tensor of a graph."""
+    """Add one tensor of a graph."""
     sizes: list[int] = []
     dtype = 0
     for number, kind, value, _ in message.fields(begin, end):
@@ -187,7 +189,7 @@ def _add_weight(facts: ExportedFacts, message: _Message, begin: int, end: int) -
 
 
 def _axes(message: _Message, begin: int, end: int) -> Iterator[str]:
-    """The axes of an input or output, numbers or names."""
+    """Read the axes of an input or output, numbers or names."""
     for kind in message.parts(begin, end, 2):
         for tensor in message.parts(*kind, 1):
             for shape in message.parts(*tensor, 2):
@@ -198,7 +200,7 @@ def _axes(message: _Message, begin: int, end: int) -> Iterator[str]:
 
 
 def _mindir(message: _Message, size: int) -> ExportedFacts:
-    """The facts of a MindIR model of ``size`` bytes."""
+    """Read the facts of a MindIR model of ``size`` bytes."""
     facts = ExportedFacts()
     for number, kind, begin, end in message.fields(0, size):
         if number == MINDIR_USER_INFO and kind == BYTES:

@@ -1,7 +1,7 @@
-"""Which kind of file stands under a path: a checkpoint of whatever program, or something else that
-is named for what it is.
+"""Determine the kind of a file: a checkpoint of any program, or something else, which messages then
+name.
 
-Only the first bytes, and the names inside an archive, are looked at.
+Only the first bytes and the names inside an archive are examined.
 """
 
 import io
@@ -42,7 +42,7 @@ ZIP_ERRORS = (
     ValueError,
 )
 EXPORTED = "an exported network; convert the checkpoint that it was exported from"
-# beginning of a file -> (what it is, what to do)
+# first bytes of a file -> (what it is, what to do)
 _BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"version https://git-lfs": ("a Git LFS pointer", "run git lfs pull"),
     b"\x1f\x8b": ("a gzip file", "unpack it first: gunzip -c {file} > {unpacked}"),
@@ -76,9 +76,9 @@ _WEIGHTS = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".safetensors", ".onnx", ".t
 
 
 def sniff_format(path: Path) -> str:
-    """The format of ``path``, one of ``FORMATS``.
+    """Return the format of ``path``, one of ``FORMATS``.
 
-    Raises: MissingFileError; CheckpointError naming what the file seems to be instead.
+    Raises: MissingFileError; CheckpointError that names what the file seems to be instead.
     """
     if not path.exists():
         raise MissingFileError(f"{path}: no such file, wanted a checkpoint")
@@ -110,7 +110,7 @@ def sniff_format(path: Path) -> str:
 
 
 def convert_command(path: Path) -> str:
-    """The command that makes one of our checkpoints of ``path``, ready to be typed."""
+    """Return the command that converts ``path`` to one of our checkpoints, ready to be typed."""
     target = path.with_suffix(".ckpt")
     if target == path or target.exists():
         target = path.with_name(f"{path.stem}_converted.ckpt")
@@ -118,7 +118,7 @@ def convert_command(path: Path) -> str:
 
 
 def is_onnx(head: bytes) -> bool:
-    """Whether a file begins as an ONNX model does: a version, then a producer or a graph."""
+    """Whether a file begins like an ONNX model: a version, then a producer or a graph."""
     return head[:1] == b"\x08" and head[1:2] < b"\x20" and head[2:3] in _ONNX_FIELDS
 
 
@@ -134,7 +134,7 @@ def is_mindir(head: bytes) -> bool:
 
 
 class Directory(io.BufferedReader):
-    """A file whose zip directory is being read: no piece may be larger than a directory.
+    """A file whose zip directory is being read; refuses reads larger than a directory may be.
 
     Args:
         path: the file.
@@ -146,7 +146,7 @@ class Directory(io.BufferedReader):
         self.most: int | None = MAX_ZIP_DIRECTORY_BYTES
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any file. Raises: CheckpointError for a larger piece."""
+        """Read like any file. Raises: CheckpointError if ``size`` is larger than allowed."""
         if self.most is not None and size is not None and size > self.most:
             raise CheckpointError(
                 f"{self.path}: the directory of the zip archive has {size} bytes, the limit is "
@@ -156,10 +156,10 @@ class Directory(io.BufferedReader):
 
 
 def open_zip(path: Path) -> tuple[zipfile.ZipFile, Directory]:
-    """The archive ``path``, and the file to close after it. Its directory, which the library takes
-    apart as a whole, is not larger than ``MAX_ZIP_DIRECTORY_BYTES``.
+    """Open the archive ``path``, and return it with the file to close afterwards. Its directory,
+    which the library reads as a whole, is limited to ``MAX_ZIP_DIRECTORY_BYTES``.
 
-    Raises: CheckpointError for a file that is no zip archive, or ends too early.
+    Raises: CheckpointError for a file that is not a zip archive, or is truncated.
     """
     stream = Directory(path)
     try:
@@ -205,7 +205,7 @@ def _refuse_known_kinds(path: Path, head: bytes) -> None:
 
 
 def _unpacked(path: Path) -> Path:
-    """What to call the content of a packed file."""
+    """Return a name for the content of a packed file."""
     if path.suffix in _PACKED:
         return path.with_suffix("")
     return path.with_name(f"{path.stem}_unpacked{path.suffix}")
@@ -262,13 +262,13 @@ def _refuse_other_tars(path: Path) -> None:
     try:
         names = [part.name for part in tar_parts(path)]
     except (ValueError, OSError):
-        return  # told by the reader
+        return  # the reader reports it
     if not {"storages", "tensors", "pickle"} & set(names):
         _refuse_wrapped(path, names, "tar archive", "tar -xf")
 
 
 def _refuse_wrapped(path: Path, names: Sequence[str], kind: str, command: str) -> None:
-    """Raises: CheckpointError naming the files in an archive around others."""
+    """Raises: CheckpointError that names the files in an archive of other files."""
     weights = [name for name in names if name.lower().endswith(_WEIGHTS)]
     sample = ", ".join(shown(name, 60) for name in (weights or names)[:4])
     more = f" and {len(names) - 4} more" if len(names) > 4 and not weights else ""
@@ -284,7 +284,7 @@ def _refuse_wrapped(path: Path, names: Sequence[str], kind: str, command: str) -
 
 
 def _unknown(head: bytes) -> str:
-    """What can be said of a file that begins with ``head``."""
+    """Describe a file of unknown kind that begins with ``head``."""
     start = head.lstrip()
     if start.startswith(_TEXT_PICKLES):
         return "is a pickle of protocol 0, not written by torch.save"

@@ -1,4 +1,4 @@
-"""What a file of weights holds, without loading it into a network."""
+"""Describe the content of a file of weights without loading it into a network."""
 
 import json
 from collections.abc import Sequence
@@ -36,18 +36,18 @@ _SHOWN_ELSEWHERE = (
 
 @dataclass
 class FileInfo:
-    """What ``describe`` found.
+    """The result of ``describe``.
 
     Args:
         path, format, sha256, bytes: of the file.
         entries, entry, used_ema: top-level entries, the one that holds the weights, and whether
             they are averaged.
-        tensors, numbers: how many; ``dtypes``: element type in the file -> tensors.
+        tensors, numbers: how many; ``dtypes``: element type in the file -> number of tensors.
         family, model, num_classes, part: what was recognized; empty or None if nothing was.
-        class_names, epoch: if the file tells them.
+        class_names, epoch: if the file states them.
         metadata: of our own checkpoints and of ONNX files.
-        prefix: what wrappers put before every name.
-        convert: the command that makes a checkpoint of ours of it; empty if there is none.
+        prefix: the prefix that wrappers added to every name.
+        convert: the command that converts it to a checkpoint of ours; empty if there is none.
         warnings: such as weights that are not finite.
     """
 
@@ -73,11 +73,11 @@ class FileInfo:
     convert: str = ""
 
     def to_json(self) -> str:
-        """The description as JSON."""
+        """Format the description as JSON."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
 
     def table(self) -> str:
-        """The description as a table for people."""
+        """Format the description as a table."""
         rows = [
             ("file", self.path),
             ("format", self.format),
@@ -115,7 +115,7 @@ class FileInfo:
         return tabulate(shown_rows, tablefmt="plain", disable_numparse=True)
 
     def _thresholds(self) -> list[tuple[str, str]]:
-        """The row of a routed model whose thresholds were measured."""
+        """Format the row with the measured thresholds of a routed model."""
         stored = (self.metadata.get("extra") or {}).get("thresholds")
         if "holds" in self.metadata:  # a part of a routed model
             stored = json.loads(self.metadata.get("thresholds", "null"))
@@ -132,8 +132,8 @@ class FileInfo:
 
 
 def describe(path: str | Path) -> FileInfo:
-    """What ``path`` holds: a checkpoint of any kind that ``read_checkpoint`` knows, an ONNX or a
-    MindIR file.
+    """Describe the content of ``path``: any checkpoint that ``read_checkpoint`` reads, an ONNX file
+    or a MindIR file.
 
     Raises: FileNotFoundError; CheckpointError for a damaged or unknown file.
     """
@@ -165,7 +165,7 @@ def describe(path: str | Path) -> FileInfo:
 
 
 def _describe_exported(path: Path) -> FileInfo | None:
-    """An ONNX or MindIR file, told by its content, or by its name if the content is not known."""
+    """Describe an ONNX or MindIR file by its content, or by its name if the content is unknown."""
     with path.open("rb") as stream:
         head = stream.read(512)
     kind = {".onnx": "onnx", ".mindir": "mindir"}.get(path.suffix, "")
@@ -184,7 +184,7 @@ def _describe_exported(path: Path) -> FileInfo | None:
 
 
 def _add_own(info: FileInfo, metadata: CheckpointMetadata) -> None:
-    """What the metadata of one of our checkpoints says."""
+    """Add the metadata of one of our checkpoints."""
     info.format = "mindyolo_ext"
     info.model, info.num_classes = metadata.model, metadata.num_classes
     info.class_names, info.epoch = metadata.class_names, metadata.epoch
@@ -194,8 +194,8 @@ def _add_own(info: FileInfo, metadata: CheckpointMetadata) -> None:
 
 
 def _add_recognised(info: FileInfo, foreign: ForeignCheckpoint) -> None:
-    """The model that ``convert`` makes of the file and how to start it, or why it refuses to;
-    that is a warning here, not an error.
+    """Add the model that ``convert`` recognizes and the command to type, or why it refuses the
+    file, which is a warning here and not an error.
     """
     try:
         plan = plan_conversion(foreign)
@@ -211,7 +211,7 @@ def _add_recognised(info: FileInfo, foreign: ForeignCheckpoint) -> None:
 
 
 def _described(path: Path, kind: str, facts: ExportedFacts) -> FileInfo:
-    """The description of an exported file."""
+    """Describe an exported file."""
     info = FileInfo(
         str(path),
         kind,
@@ -227,7 +227,7 @@ def _described(path: Path, kind: str, facts: ExportedFacts) -> FileInfo:
 
 
 def _add_exported(info: FileInfo) -> None:
-    """What ``mindyolo-ext export`` wrote into the file."""
+    """Add what ``mindyolo-ext export`` wrote into the file."""
     info.model = info.metadata.get("model", "")
     classes, names = info.metadata.get("num_classes", ""), info.metadata.get("class_names", "")
     try:
@@ -241,6 +241,6 @@ def _add_exported(info: FileInfo) -> None:
 
 
 def _some(names: Sequence[str], most: int = 20) -> str:
-    """The first of ``names`` and how many there are."""
+    """List the first of ``names`` and how many there are."""
     more = f", ... ({len(names)})" if len(names) > most else ""
     return ", ".join(shown(name, 60) for name in names[:most]) + more

@@ -1,4 +1,4 @@
-"""What our checkpoints say about themselves, and the seal that ties it to their numbers."""
+"""Metadata of our checkpoints, and the seal that ties it to their numbers."""
 
 import hashlib
 import json
@@ -22,25 +22,27 @@ from mindyolo_ext.errors import CheckpointError, shown
 from mindyolo_ext.input_spec import InputSpec
 
 FORMAT_VERSION = 1
-COUNTER = "num_batches_tracked"  # in ``extra``: batches that PyTorch's batch norms have seen
-DIGEST = "sha256"  # of the metadata's own text and of all arrays
-_SEALED = ("count", "order")  # what a seal adds beside the digest
+COUNTER = (
+    "num_batches_tracked"  # in ``extra``: number of batches that PyTorch's batch norms have counted
+)
+DIGEST = "sha256"  # digest of the metadata's text and all arrays
+_SEALED = ("count", "order")  # further keys that a seal adds
 
 
 @dataclass
 class CheckpointMetadata:
-    """What a checkpoint says about itself.
+    """Metadata of a checkpoint.
 
     Args:
         model: registry name of the model.
         num_classes: classes of its head.
         class_names: in class order.
-        input_spec: how a picture becomes its input.
-        architecture: further keywords of the builder, for example ``anchors``.
-        epoch: finished epochs, None if unknown.
-        metrics: name -> number of the last evaluation.
+        input_spec: how an image becomes the network's input.
+        architecture: further builder keywords, for example ``anchors``.
+        epoch: number of finished epochs, None if unknown.
+        metrics: name -> value of the last evaluation.
         source: where converted weights come from: file, sha256, format, ema.
-        extra: anything else that is JSON, for example thresholds.
+        extra: any other JSON, for example thresholds.
         version: of the package that wrote the file.
     """
 
@@ -63,14 +65,14 @@ class CheckpointMetadata:
             )
 
     def to_json(self, **more: object) -> str:
-        """One line of JSON. Raises: TypeError for values that JSON does not have."""
+        """Return one line of JSON. Raises: TypeError for values that JSON does not support."""
         return json.dumps({**asdict(self), "format": FORMAT_VERSION, **more}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "CheckpointMetadata":
-        """The metadata written by ``to_json``.
+        """Read the output of ``to_json``.
 
-        Raises: ValueError for unknown or missing keys, and values of another type.
+        Raises: ValueError for unknown or missing keys, and values of the wrong type.
         """
         values = _mapping(text)
         known = {f.name for f in fields(cls)}
@@ -97,12 +99,12 @@ class CheckpointMetadata:
 def seal(
     metadata: CheckpointMetadata, arrays: Mapping[str, np.ndarray], *, with_order: bool = False
 ) -> str:
-    """``metadata`` as JSON with the number of ``arrays`` and a digest of it all.
+    """Return ``metadata`` as JSON with the number of ``arrays`` and a digest of everything.
 
     Args:
-        with_order: write down the names too, for a format that sorts them.
+        with_order: also store the order of the names, for a format that sorts them.
 
-    Raises: TypeError for values that JSON does not have.
+    Raises: TypeError for values that JSON does not support.
     """
     more = {"order": list(arrays)} if with_order else {}
     values = json.loads(metadata.to_json(count=len(arrays), **more))
@@ -112,14 +114,15 @@ def seal(
 def unseal(
     text: str | bytes, arrays: Mapping[str, np.ndarray], *, where: str
 ) -> tuple[dict[str, np.ndarray], CheckpointMetadata]:
-    """``arrays`` in their order and the metadata in ``text``, after checking one against the other.
+    """Check ``arrays`` against the sealed metadata in ``text``, and return both, arrays in their
+    original order.
 
-    A checkpoint from before there were digests is taken as it is.
+    A checkpoint of an old version without digest is accepted as it is.
 
     Args:
         where: file, for messages.
 
-    Raises: CheckpointError for broken metadata, and for arrays that are not those that were sealed.
+    Raises: CheckpointError for broken metadata, and for arrays that differ from the sealed ones.
     """
     try:
         values = _mapping(text)
@@ -157,7 +160,7 @@ def _is_order(order: object, arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def _mapping(text: str | bytes) -> dict[str, Any]:
-    """The JSON mapping in ``text``. Raises: ValueError if it is anything else."""
+    """Parse a JSON mapping. Raises: ValueError if ``text`` is anything else."""
     if len(text) > MAX_METADATA_BYTES:
         raise ValueError(
             f"CheckpointMetadata: {len(text)} bytes, the limit is {MAX_METADATA_BYTES}"
@@ -170,12 +173,12 @@ def _mapping(text: str | bytes) -> dict[str, Any]:
         raise ValueError(f"CheckpointMetadata: a {type(values).__name__}, wanted a mapping")
     if not _is_shallow(values):
         raise ValueError(f"CheckpointMetadata: nested deeper than {MAX_METADATA_DEPTH}")
-    json.dumps(values, ensure_ascii=False).encode()  # refuses half characters
+    json.dumps(values, ensure_ascii=False).encode()  # refuses lone surrogates
     return values
 
 
 def _is_shallow(values: object) -> bool:
-    """Whether no container stands more than ``MAX_METADATA_DEPTH`` deep."""
+    """Whether containers are nested at most ``MAX_METADATA_DEPTH`` deep."""
     level = [values]
     for _ in range(MAX_METADATA_DEPTH):
         level = [part for value in level for part in _parts(value)]
@@ -185,21 +188,21 @@ def _is_shallow(values: object) -> bool:
 
 
 def _parts(value: object) -> list[Any]:
-    """What stands in a container of JSON; nothing in anything else."""
+    """Return the values of a JSON container; empty for anything else."""
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else []
 
 
 def _leaves(value: object) -> int:
-    """How many values stand in JSON, containers left out."""
+    """Count the values in JSON, without containers."""
     parts = _parts(value)
     return sum(map(_leaves, parts)) if isinstance(value, (dict, list)) else 1
 
 
 def _digest(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over ``values`` and, in the order of their names, over all arrays with their names,
-    types and shapes.
+    """Compute SHA-256 over ``values`` and, sorted by name, all arrays with their names, types and
+    shapes.
     """
     total = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for name in sorted(arrays):
@@ -210,7 +213,7 @@ def _digest(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def check_types(values: Mapping[str, Any]) -> None:
-    """Raises: ValueError naming the first value of ``values`` that has another type."""
+    """Raises: ValueError that names the first of ``values`` with a wrong type."""
     for key, kinds, what in (
         ("model", str, "a text"),
         ("num_classes", int, "a whole number"),
@@ -243,8 +246,8 @@ def check_types(values: Mapping[str, Any]) -> None:
 
 
 def _check_input(spec: Mapping[str, Any]) -> None:
-    """Raises: ValueError for a value of the input convention that has another type than usual, or
-    a size that no network takes.
+    """Check the input convention. Raises: ValueError for a value of a wrong type, or a size that no
+    network accepts.
     """
     for key, usual in asdict(InputSpec()).items():
         found = spec.get(key, usual)
@@ -263,14 +266,14 @@ def _check_input(spec: Mapping[str, Any]) -> None:
 
 
 def _is_number(value: object) -> bool:
-    """Whether ``value`` is a number that counts or measures, of at most 64 bits."""
+    """Whether ``value`` is a number, not a boolean, of at most 64 bits."""
     if isinstance(value, float):
         return True
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SIZE
 
 
 def _check_extra(extra: Mapping[str, Any]) -> None:
-    """Raises: ValueError for an entry of ``extra`` that this package writes otherwise."""
+    """Raises: ValueError for an entry of ``extra`` that this package would not write."""
     part = extra.get("part", {})
     texts = isinstance(part, dict) and all(isinstance(value, str) for value in part.values())
     _check("extra.part", part, texts, "a mapping of texts")

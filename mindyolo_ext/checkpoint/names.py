@@ -1,7 +1,7 @@
-"""Parameter names of PyTorch and MindSpore, and the table each family supplies.
+"""Map parameter names between PyTorch and MindSpore, by a table that each family supplies.
 
 A table is total in both directions: every tensor of the source is used or ignored with a reason,
-and every parameter of the target is filled exactly once. ``map_tensors`` checks it, with the
+and every parameter of the target is filled exactly once. ``map_tensors`` checks this, and the
 shapes.
 """
 
@@ -26,7 +26,7 @@ MINDSPORE_TO_TORCH = {
     "beta": "bias",
     "embedding_table": "weight",
 }
-STATE_PREFIX = "state."  # of entries that only a resumed training needs
+STATE_PREFIX = "state."  # prefix of entries that only a resumed training needs
 FOLDED = "was folded into a kernel; the norm changes nothing but adds the kernel's bias"
 DEPLOYED = (
     "deployed weights: {layers} folded layers became their training form, with norms that change "
@@ -58,17 +58,16 @@ class Ignored:
 
 @dataclass(frozen=True)
 class Recognition:
-    """What a table sees in a file.
+    """A model that a table recognizes in a file.
 
     Args:
         model: registry name.
         num_classes: of the head; None if the file has none.
-        keywords: further builder keywords that the shapes tell.
-        prefix: what stands before the names in the whole model, for a file that holds only a part
-            of it.
+        keywords: further builder keywords that follow from the shapes.
+        prefix: the names' prefix in the whole model, for a file that holds only a part of it.
         part: name of that part, empty for a whole model.
-        renames: beginning of a name in the file -> beginning of the name that
-            ``NamesTable.to_target`` takes, where modules are called otherwise; see ``renamed``.
+        renames: prefix of a name in the file -> prefix of the name that ``NamesTable.to_target``
+            takes, for modules with other names; see ``renamed``.
     """
 
     model: str
@@ -79,7 +78,7 @@ class Recognition:
     renames: Mapping[str, str] = field(default_factory=dict)
 
     def original_name(self, name: str) -> str:
-        """The name in the whole model of the tensor ``name`` of the file, as
+        """Return the name in the whole model of the file's tensor ``name``, as
         ``NamesTable.to_target`` takes it.
         """
         return renamed(self.prefix + name, self.renames)
@@ -87,11 +86,11 @@ class Recognition:
 
 @dataclass(frozen=True)
 class InputEvidence:
-    """Which input the weights of a file were trained with.
+    """Evidence of the input convention that weights were trained with.
 
     Args:
-        style: a key of ``NamesTable.input_styles``; empty if nothing tells.
-        reason: what tells it, or why nothing does.
+        style: a key of ``NamesTable.input_styles``; empty without evidence.
+        reason: the evidence, or why there is none.
     """
 
     style: str
@@ -100,11 +99,11 @@ class InputEvidence:
 
 @dataclass(frozen=True)
 class Unfolded:
-    """Tensors in the form the network is trained in, see ``NamesTable.unfolded``.
+    """Tensors in training form, see ``NamesTable.unfolded``.
 
     Args:
         tensors: name in the original's training form -> array.
-        origins: such a name -> the name in the file, where they differ.
+        origins: such a name -> the name in the file, if they differ.
         supplied: such a name -> why the file has no tensor for it.
         warnings: what a careful reader should know.
     """
@@ -116,12 +115,13 @@ class Unfolded:
 
 
 class NamesTable(ABC):
-    """How a family's checkpoints are recognized and named.
+    """Recognizes a family's checkpoints and maps their names.
 
-    Names of MindSpore checkpoints pass through unchanged where they are parameter names already.
+    Names of MindSpore checkpoints that are already parameter names pass through unchanged.
 
-    ``entry`` names what holds the weights in the original's files, empty for a bare state dict;
-    ``beside`` is what else stands there, so that its programs read a file written here.
+    ``entry`` is the entry with the weights in the original's files, empty for a bare state dict;
+    ``beside`` holds the further entries that the original's programs need to read a file written
+    here.
     """
 
     family: str
@@ -130,24 +130,26 @@ class NamesTable(ABC):
 
     @abstractmethod
     def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
-        """The models these names and shapes may be; empty if they are of another family."""
+        """Return the models that fit these names and shapes; empty if they are of another
+        family.
+        """
 
     def to_target(self, name: str, norms: frozenset[str]) -> str | Ignored:
-        """Our parameter name, or why the tensor is not needed.
+        """Return our parameter name, or why the tensor is not needed.
 
         Args:
-            name: in the original's ``state_dict``, after ``renames``.
+            name: name in the original's ``state_dict``, after ``renames``.
             norms: names of the normalization layers, see ``find_norms``.
         """
         return leaf_to_mindspore(name, norms)
 
     def to_source(self, name: str) -> str:
-        """The original's name of our parameter ``name``, before ``renames`` are undone."""
+        """Return the original's name of our parameter ``name``, before ``renames`` are undone."""
         return leaf_to_torch(name)
 
     def renames(self, model: str) -> Mapping[str, str]:
-        """Beginning of a name in the original -> of ours, in its order, where it calls modules
-        otherwise.
+        """Map prefixes of names in the original to ours, in the original's order, for modules with
+        other names.
 
         Args:
             model: registry name.
@@ -155,17 +157,18 @@ class NamesTable(ABC):
         return {}
 
     def unfolded(self, tensors: Mapping[str, np.ndarray]) -> Unfolded:
-        """``tensors`` as the original names them in training; deployed weights, folded into
-        fewer, are taken apart.
+        """Return ``tensors`` in the original's training form; folded weights of a deployed model
+        are unfolded.
         """
         return Unfolded(tensors)
 
     def constants(self, architecture: Mapping[str, Any] | None = None) -> Mapping[str, np.ndarray]:
-        """Entries of the original's state dict that are no parameters of ours, under names that
-        ``renames`` gives.
+        """Return entries of the original's state dict that are not parameters of ours, by the names
+        that ``renames`` gives.
 
         Args:
-            architecture: keywords of the builder; without them only what is always the same.
+            architecture: builder keywords; without them, only entries that never differ are
+                returned.
         """
         return {}
 
@@ -174,11 +177,11 @@ class NamesTable(ABC):
         tensors: Mapping[str, np.ndarray],
         anchors: tuple[float, ...] | None,
     ) -> dict[str, object]:
-        """Keywords for the builder from anchors the user gave: width, height, width, height ... in
-        pixels.
+        """Return builder keywords for anchors that the user gave: width, height, width, height ...
+        in pixels.
 
-        Raises: CheckpointError if the family has no anchors, or the file needs them and there are
-        none.
+        Raises: CheckpointError if the family has no anchors, or the file needs them and none were
+            given.
         """
         if anchors is not None:
             raise CheckpointError(f"{self.family}: anchors were given, but its models have none")
@@ -190,10 +193,10 @@ class NamesTable(ABC):
         recognition: Recognition,
         keywords: Mapping[str, object],
     ) -> Mapping[str, np.ndarray]:
-        """``tensors`` as narrow as the model that ``keywords`` build, for files from which narrower
-        models start.
+        """Cut ``tensors`` to the width of the model that ``keywords`` define, for files that
+        narrower models start from.
 
-        Raises: CheckpointError if that cannot be made of them.
+        Raises: CheckpointError if that is not possible.
         """
         return tensors
 
@@ -204,60 +207,60 @@ class NamesTable(ABC):
         *,
         size_given: bool = False,
     ) -> list[str]:
-        """What the weights do not tell and was taken for granted; warned of, and kept in the
-        checkpoint.
+        """Return assumptions about facts that the weights do not state. They are reported as
+        warnings and stored in the checkpoint.
 
         Args:
             recognition: of the weights.
-            given: keywords of the builder that the user named.
-            size_given: whether the user named the size of the input.
+            given: builder keywords that the user named.
+            size_given: whether the user named the input size.
         """
         return []
 
     def input_styles(self, recognition: Recognition, usual: InputSpec) -> dict[str, InputSpec]:
-        """The input conventions this family's weights exist with, the usual one first; empty if
-        there is one only.
+        """Return the input conventions of this family's weights, the usual one first; empty if
+        there is only one.
 
         Args:
             recognition: of the weights.
-            usual: the input of a fresh model, in the size that is wanted.
+            usual: the input of a new model, in the requested size.
         """
         return {}
 
     def input_evidence(
         self, recognition: Recognition, tensors: Mapping[str, np.ndarray]
     ) -> InputEvidence:
-        """Which of ``input_styles`` the weights were trained with, as far as they tell."""
+        """Determine which of ``input_styles`` the weights were trained with, if possible."""
         return InputEvidence("", "the weights do not tell")
 
 
 def weights_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The entries of a checkpoint without optimizer and other state of a training."""
+    """Return the entries of a checkpoint without optimizer state and other state of a training."""
     return {name: array for name, array in arrays.items() if not name.startswith(STATE_PREFIX)}
 
 
 def renamed(name: str, renames: Mapping[str, str]) -> str:
-    """``name`` with the longest beginning that ``renames`` knows (up to a dot) replaced."""
+    """Replace the longest prefix of ``name`` (up to a dot) that ``renames`` contains."""
     known = _known_beginning(name, renames)
     return renames[known] + name[len(known) :] if known else name
 
 
 def _known_beginning(name: str, known: Container[str]) -> str:
-    """The longest beginning of ``name`` (up to a dot) that is ``known``; empty if none is."""
-    name = ".".join(name.split(".", _DEEPEST)[:_DEEPEST])  # no table goes further down
+    """Return the longest prefix of ``name`` (up to a dot) that is ``known``; empty if none is."""
+    name = ".".join(name.split(".", _DEEPEST)[:_DEEPEST])  # no table has deeper names
     while name and name not in known:
         name = name.rpartition(".")[0]
     return name
 
 
 def find_norms(names: Iterable[str]) -> frozenset[str]:
-    """Names of the layers that hold running statistics, under either framework's leaf names."""
+    """Return the names of the layers with running statistics, by either framework's leaf names."""
     leaves = ("running_mean", "moving_mean")
     return frozenset(name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in leaves)
 
 
 def leaf_to_mindspore(name: str, norms: frozenset[str]) -> str | Ignored:
-    """``name`` with MindSpore's leaf; convolutions and dense layers keep theirs."""
+    """Convert the leaf of ``name`` to MindSpore's; convolutions and dense layers keep theirs."""
     layer, dot, leaf = name.rpartition(".")
     if leaf == COUNTER:
         return Ignored("counts training batches; no batch norm here has such a counter")
@@ -271,14 +274,14 @@ def leaf_to_mindspore(name: str, norms: frozenset[str]) -> str | Ignored:
 
 
 def leaf_to_torch(name: str) -> str:
-    """``name`` with PyTorch's leaf."""
+    """Convert the leaf of ``name`` to PyTorch's."""
     layer, dot, leaf = name.rpartition(".")
     return layer + dot + MINDSPORE_TO_TORCH.get(leaf, leaf)
 
 
 @dataclass
 class Mapped:
-    """The outcome of ``map_tensors``.
+    """The result of ``map_tensors``.
 
     Args:
         values: our parameter name -> array of the parameter's type.
@@ -286,7 +289,7 @@ class Mapped:
         ignored: source name -> reason.
         supplied: our name -> why the file has no tensor for it.
         unfilled: our parameters that the file does not hold (only for a part of a model).
-        counters: layer -> number of batches its statistics have seen.
+        counters: layer -> number of batches in its statistics.
         warnings: numbers that changed their type.
     """
 
@@ -308,17 +311,17 @@ def map_tensors(
     where: str,
     epsilons: Mapping[str, float] | None = None,
 ) -> Mapped:
-    """Bring ``tensors`` under our names, completely.
+    """Map ``tensors`` to our names, completely.
 
     Args:
         targets: our parameters with their shapes and types.
         where: file, for messages.
-        epsilons: our batch norm -> what it adds to the variance; with them, norms that were folded
-            into the convolution before them are taken apart again.
+        epsilons: our batch norm -> its epsilon; with them, norms that were folded into the
+            preceding convolution are unfolded.
 
-    Raises: CheckpointError listing batch norms without statistics, the first tensors that fit
-        nowhere, parameters filled twice or not at all, shapes that differ, and constants that are
-        not the family's.
+    Raises: CheckpointError that lists batch norms without statistics, the first tensors without a
+        target, parameters filled twice or not at all, wrong shapes, and constants that differ from
+        the family's.
     """
     form, constants = table.unfolded(tensors), table.constants()
     form = _unfold_norms(form, table, recognition, targets, epsilons or {})
@@ -383,7 +386,7 @@ def _all_norms(
     recognition: Recognition,
     targets: Mapping[str, np.ndarray],
 ) -> frozenset[str]:
-    """Normalisation layers of the file and of the model, under the original's names."""
+    """Return the normalization layers of the file and of the model, by the original's names."""
     return find_norms(map(recognition.original_name, names)) | frozenset(
         table.to_source(f"{layer}.gamma").rpartition(".")[0] for layer in find_norms(targets)
     )
@@ -396,8 +399,8 @@ def _unfold_norms(
     targets: Mapping[str, np.ndarray],
     epsilons: Mapping[str, float],
 ) -> Unfolded:
-    """``form`` with the batch norms that were folded into a convolution as norms that change
-    nothing but add the bias that the convolution got.
+    """Add to ``form`` the batch norms that were folded into a convolution, as norms that only add
+    the bias that the convolution received.
     """
     norms = _all_norms(form.tensors, table, recognition, targets)
     ours = {
@@ -431,7 +434,7 @@ def _unfold_norms(
 
 
 def _identity_norm(bias: np.ndarray, epsilon: float) -> dict[str, np.ndarray]:
-    """A norm that adds ``bias`` and changes nothing else, by leaf."""
+    """Build a norm that only adds ``bias``, by leaf name."""
     return {
         "gamma": np.ones_like(bias),
         "beta": bias,
@@ -441,7 +444,9 @@ def _identity_norm(bias: np.ndarray, epsilon: float) -> dict[str, np.ndarray]:
 
 
 def _biases_of_norms(targets: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Bias that the convolution before a batch norm would have -> the batch norm, both ours."""
+    """Map the bias that the convolution before a batch norm would have to that norm, by our
+    names.
+    """
     result, before = {}, ""
     for name, array in targets.items():
         layer, _, leaf = name.rpartition(".")
@@ -479,11 +484,11 @@ def to_source_tensors(
     model: str = "",
     architecture: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Our parameters under the original's names, with its constants and the batch counters
-    PyTorch's BatchNorm wants.
+    """Map our parameters to the original's names, with its constants and the batch counters of
+    PyTorch's BatchNorm.
 
     Args:
-        counters: layer -> batches seen, one number for all, or None for 0.
+        counters: layer -> batches counted, one number for all, or None for 0.
         model: registry name, for families whose names depend on it.
         architecture: keywords of the builder, for families whose constants depend on them.
 
@@ -494,7 +499,7 @@ def to_source_tensors(
     for name, array in parameters.items():
         source = table.to_source(name)
         for constant in [c for c in constants if c.split(".")[0] == source.split(".")[0]]:
-            result[constant] = constants.pop(constant)  # they stand first in their module
+            result[constant] = constants.pop(constant)  # constants come first in their module
         if source in result:
             raise CheckpointError(f"{table.family}: two parameters would be called {source!r}")
         result[source] = np.asarray(array)
@@ -506,7 +511,7 @@ def to_source_tensors(
 
 
 def source_names(table: NamesTable, names: Iterable[str], model: str) -> dict[str, str]:
-    """Our name -> the original's, of the parameters of ``model``."""
+    """Map our names of the parameters of ``model`` to the original's."""
     backwards = {ours: theirs for theirs, ours in table.renames(model).items()}
     return {name: renamed(table.to_source(name), backwards) for name in names}
 
@@ -514,8 +519,8 @@ def source_names(table: NamesTable, names: Iterable[str], model: str) -> dict[st
 def _as_the_original(
     tensors: dict[str, np.ndarray], renames: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    """``tensors`` with the names and in the order of the original; what ``renames`` does not
-    know comes first.
+    """Return ``tensors`` with the original's names, in its order; names that ``renames`` does not
+    contain come first.
     """
     if not renames:
         return tensors
@@ -526,7 +531,7 @@ def _as_the_original(
 
 
 def _numbers(array: np.ndarray) -> str:
-    """Shape and the first numbers, for messages."""
+    """Format shape and first numbers, for messages."""
     flat = np.asarray(array).reshape(-1)
     return (
         f"{tuple(np.shape(array))}: "

@@ -1,8 +1,8 @@
-"""What a converter must know of a model, without building it on a framework.
+"""Determine what a converter must know about a model, without building it with a framework.
 
-The network is built on the backend ``on_shapes`` in a process of its own, because a process has one
-backend. A process that has loaded a backend already uses that one, and so does a model with layers
-that ``on_shapes`` lacks.
+The network is built with the backend ``on_shapes`` in a separate process, because a process has
+only one backend. If this process has already loaded a backend, or ``on_shapes`` lacks a layer of
+the model, this process's backend is used.
 """
 
 import functools
@@ -32,14 +32,14 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Outline:
-    """A model as its checkpoint sees it.
+    """The facts about a model that its checkpoint depends on.
 
     Args:
-        family, num_classes, architecture, input_spec: as ``contracts.Model`` has them.
-        parameters: name -> array of zeros that takes no memory, of the parameter's shape and type,
-            in the network's order.
+        family, num_classes, architecture, input_spec: as in ``contracts.Model``.
+        parameters: name -> array of zeros without memory, with the parameter's shape and type, in
+            the network's order.
         trainable: names of the parameters that training changes.
-        epsilons: batch norm -> what it adds to the variance.
+        epsilons: batch norm -> its epsilon.
     """
 
     family: str
@@ -52,13 +52,13 @@ class Outline:
 
 
 def outline(model: str, keywords: Mapping[str, Any]) -> Outline:
-    """The outline of ``model``.
+    """Determine the outline of ``model``.
 
     Args:
         model: registry name.
-        keywords: for its builder, ``num_classes`` among them; plain JSON.
+        keywords: builder keywords, including ``num_classes``; plain JSON.
 
-    Raises: ValueError for an unknown model; what the builder raises for its keywords.
+    Raises: ValueError for an unknown model, and whatever the builder raises for its keywords.
     """
     wanted = json.dumps(dict(keywords), sort_keys=True)
     values = {} if "mindyolo_ext.backend" in sys.modules else json.loads(_ask(model, wanted))
@@ -83,7 +83,7 @@ def outline(model: str, keywords: Mapping[str, Any]) -> Outline:
 
 @functools.lru_cache(maxsize=32)
 def _ask(model: str, keywords: str) -> str:
-    """``_described`` as JSON, from a process of its own. Raises: what the builder raised there."""
+    """Run ``_described`` in a separate process. Raises: whatever the builder raised there."""
     done = subprocess.run(
         [sys.executable, "-m", "mindyolo_ext.checkpoint.outline", model],
         input=keywords,
@@ -104,7 +104,7 @@ def _ask(model: str, keywords: str) -> str:
 
 
 def _described(model: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """The network's facts as plain JSON, from whatever backend this process has."""
+    """Describe the network as plain JSON, with the backend of this process."""
     from mindyolo_ext.models.registry import create_model
 
     cell = create_model(model, **keywords)
@@ -126,7 +126,7 @@ def _described(model: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the outline of the model that is named, with the keywords on stdin, to stdout."""
+    """Write the outline of the named model, with keywords from stdin, to stdout."""
     try:
         answer = _described(sys.argv[1], json.load(sys.stdin))
     except (TypeError, ValueError) as error:

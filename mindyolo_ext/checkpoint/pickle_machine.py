@@ -1,9 +1,10 @@
-"""A pickle reader that runs nothing: an interpreter of its own for the pickle opcodes.
+"""A pickle reader that runs nothing: a separate interpreter for the pickle opcodes.
 
-Python's unpickler calls what the file names. This one never holds a callable of the file: a name
-becomes a ``GlobalName``, an object of an unknown class a ``Record``, and the few constructors that
-weights need (tensors, ordered dicts, NumPy arrays) are rebuilt here from their checked arguments.
-Opcodes are decoded by the standard library's ``pickletools``, which executes nothing either.
+Python's unpickler calls what the file names. This one never resolves a callable that a file names:
+a name becomes a ``GlobalName``, an object of an unknown class becomes a ``Record``, and the few
+objects that weights need (tensors, ordered dicts, NumPy arrays) are rebuilt here from checked
+arguments. The standard library's ``pickletools``, which executes nothing either, decodes the
+opcodes.
 """
 
 import pickletools
@@ -61,7 +62,7 @@ _PUSH_ARGUMENT = {
 }
 # How bound methods are pickled, such as the ``forward`` of a fused layer; see ``_Machine.method``
 _BINDER = GlobalName("builtins", "getattr", "method")
-# what may be a key, alone or in a tuple; records are told apart by what they are, not by content
+# types of keys, alone or in a tuple; records compare by identity, not by content
 _KEYS = (
     str,
     int,
@@ -91,16 +92,16 @@ def read_pickle(
     budget: Budget,
     storage: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """The next object of ``stream`` as plain containers, primitives and records.
+    """Read the next object of ``stream`` as plain containers, primitives and records.
 
     Args:
-        stream: binary file; afterwards it stands behind the pickle.
+        stream: binary file; afterwards it is positioned after the pickle.
         where: file (and part) for error messages.
-        budget: what the file has cost so far.
-        storage: turns a persistent id into a record; without it such ids are refused.
+        budget: the cost of the file so far.
+        storage: converts a persistent id to a record; without it, such ids are refused.
 
     Raises: UnsafeCheckpointError for names and opcodes that weights do not need, CheckpointError
-    for anything broken or beyond ``limits``.
+        for anything broken or beyond ``limits``.
     """
     machine = _Machine(where, budget, storage)
     try:
@@ -161,7 +162,7 @@ class _Machine:
             else:
                 _STEPS[name](self, argument)
         if self.binds == {"named"}:
-            # raises: it bound no method
+            # raises, because no method was bound
             resolve_global(_BINDER.module, _BINDER.name, where=self.where)
         if len(self.stack) != 1 or self.stack[0] is _MARK:
             raise CheckpointError(
@@ -170,7 +171,7 @@ class _Machine:
         return self.stack.pop()
 
     def value(self, argument: Any) -> Any:
-        """A text, run of bytes or number of the file. Raises: CheckpointError beyond its limit."""
+        """Return a text, bytes or number of the file. Raises: CheckpointError beyond its limit."""
         if isinstance(argument, int):
             if argument.bit_length() > MAX_INTEGER_BITS:
                 raise CheckpointError(
@@ -183,7 +184,7 @@ class _Machine:
         return argument
 
     def pop(self) -> Any:
-        """The top object."""
+        """Remove and return the top object."""
         value = self.stack.pop()
         if value is _MARK:
             raise CheckpointError(
@@ -192,13 +193,13 @@ class _Machine:
         return value
 
     def top(self) -> Any:
-        """The top object, left where it is."""
+        """Return the top object without removing it."""
         if not self.stack or self.stack[-1] is _MARK:
             raise CheckpointError(f"{self.where}: broken pickle, no object where one was wanted")
         return self.stack[-1]
 
     def pop_to_mark(self) -> list[Any]:
-        """The objects above the last mark, which goes too."""
+        """Remove and return the objects above the last mark, and remove the mark."""
         items: list[Any] = []
         while True:
             value = self.stack.pop()
@@ -233,8 +234,8 @@ class _Machine:
         target.update(map(self.key, items))
 
     def key(self, key: Any) -> Any:
-        """``key`` if it may stand in a dict or set: hashing a deep tuple could exhaust the C
-        stack.
+        """Return ``key`` if it is allowed in a dict or set: hashing a deep tuple could exhaust the
+        C stack.
         """
         if isinstance(key, str):
             return key
@@ -246,13 +247,13 @@ class _Machine:
         return key
 
     def dict_of(self, items: list[Any]) -> dict:
-        """A dict from key, value, key, value ..."""
+        """Build a dict from key, value, key, value ..."""
         self.stack.append({})
         self.set_items(items)
         return self.stack.pop()
 
     def global_name(self, module: Any, name: Any) -> GlobalName:
-        """The stand-in of ``module.name``."""
+        """Return the stand-in for ``module.name``."""
         if not isinstance(module, str) or not isinstance(name, str):
             raise UnsafeCheckpointError(
                 f"{self.where}: refused, a name is built from {_kind(module)} and {_kind(name)}"
@@ -272,8 +273,8 @@ class _Machine:
         return known
 
     def instance(self, cls: Any, args: Any, keywords: Any = None) -> Any:
-        """What stands for ``cls(*args, **keywords)``; nothing is called but our own rebuild
-        functions.
+        """Return the stand-in for ``cls(*args, **keywords)``; only our own rebuild functions are
+        called.
         """
         if not isinstance(cls, GlobalName):
             raise UnsafeCheckpointError(
@@ -300,7 +301,7 @@ class _Machine:
         )
 
     def method(self, *args: Any) -> GlobalName:
-        """The name of a method of an inert object; looking up anything else is refused."""
+        """Return the name of a method of an inert object; any other lookup is refused."""
         if (
             len(args) != 2
             or not isinstance(args[0], Record)
@@ -314,7 +315,7 @@ class _Machine:
         return GlobalName(args[0].cls.module, f"{args[0].cls.name}.{args[1]}", "mention")
 
     def persistent(self, key: Any) -> Any:
-        """The record behind a persistent id."""
+        """Return the record of a persistent id."""
         if self.storage is None:
             raise UnsafeCheckpointError(
                 f"{self.where}: refused, a persistent id stands where none belongs"
@@ -322,7 +323,7 @@ class _Machine:
         return self.storage(key)
 
     def build(self) -> None:
-        """Give the object below its state."""
+        """Apply the top object as the state of the object below it."""
         state = self.pop()
         target = self.top()
         if isinstance(target, Record):
@@ -358,7 +359,7 @@ class _Machine:
     def array(
         self, content: Any, dtype: DtypeRecord, shape: Any, fortran: bool
     ) -> np.ndarray | None:
-        """The array of these bytes; None if it holds Python objects, which stay unread."""
+        """Build an array from bytes; None if it holds Python objects, which are not read."""
         resolved = dtype.resolve()
         if resolved is None:
             return None
@@ -374,7 +375,7 @@ class _Machine:
         return np.frombuffer(bytes(content), resolved).reshape(shape, order="F" if fortran else "C")
 
     def sizes(self, value: Any, what: str) -> tuple[int, ...]:
-        """``value`` as a tuple of sizes >= 0."""
+        """Check that ``value`` is a tuple of sizes >= 0."""
         if (
             not isinstance(value, (tuple, list))
             or len(value) > MAX_AXES
@@ -389,7 +390,7 @@ class _Machine:
     def tensor(
         self, storage: Any, offset: Any, shape: Any, stride: Any, *, dtype: str | None = None
     ) -> TensorRecord:
-        """A checked view of ``storage``."""
+        """Build a checked view of ``storage``."""
         if not isinstance(storage, StorageRecord):
             raise CheckpointError(
                 f"{self.where}: a tensor rests on a {_kind(storage)}, wanted a storage"
@@ -420,12 +421,12 @@ class _Machine:
 
 
 def item_size(dtype: str | None) -> int:
-    """Bytes of one element; None is a byte."""
+    """Return the bytes per element; None means bytes."""
     return 2 if dtype == "bfloat16" else np.dtype(dtype or "uint8").itemsize
 
 
 def storage_bytes(storage: StorageRecord) -> int:
-    """Bytes that the storage claims."""
+    """Return the bytes that the storage declares."""
     return storage.count * item_size(storage.dtype)
 
 
@@ -437,12 +438,12 @@ def _product(sizes: tuple[int, ...]) -> int:
 
 
 def _kind(value: Any) -> str:
-    """A short name of what ``value`` is."""
+    """Return a short name for the kind of ``value``."""
     return value.qualified if isinstance(value, (GlobalName, Record)) else type(value).__name__
 
 
 def _nothing(_machine: _Machine, _: Any) -> None:
-    """Version and framing carry no object."""
+    """Ignore version and framing, which carry no object."""
 
 
 def _memoize(machine: _Machine, index: int | None) -> None:
@@ -454,7 +455,7 @@ def _recall(machine: _Machine, index: int) -> None:
 
 
 def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
-    """The step of TUPLE1, TUPLE2, TUPLE3."""
+    """Create the handler of TUPLE1, TUPLE2 and TUPLE3."""
 
     def step(machine: _Machine, _: Any) -> None:
         items = [machine.pop() for _ in range(count)]
@@ -553,7 +554,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
 
 
 def _arguments(machine: _Machine, args: tuple, low: int, high: int, what: str) -> tuple:
-    """``args`` if their number is right."""
+    """Return ``args`` if their number is right."""
     if not low <= len(args) <= high:
         raise CheckpointError(
             f"{machine.where}: {what} came with {len(args)} arguments, wanted {low} to {high}"
@@ -562,7 +563,7 @@ def _arguments(machine: _Machine, args: tuple, low: int, high: int, what: str) -
 
 
 def _mapping(machine: _Machine, args: tuple) -> dict:
-    """OrderedDict and its relatives: from nothing, a dict or pairs."""
+    """Build an OrderedDict or a similar mapping from nothing, a dict or pairs."""
     items = (
         args[-1] if args and not isinstance(args[-1], GlobalName) and args[-1] is not None else []
     )
@@ -579,7 +580,9 @@ def _mapping(machine: _Machine, args: tuple) -> dict:
 
 
 def _sequence(kind: type) -> Callable[[_Machine, tuple], Any]:
-    """list, tuple, set, frozenset: from nothing or from a container of the file."""
+    """Create a builder of list, tuple, set or frozenset, from nothing or a container of the
+    file.
+    """
 
     def build(machine: _Machine, args: tuple) -> Any:
         _arguments(machine, args, 0, 2, kind.__name__)  # deque has a length limit too
@@ -598,7 +601,9 @@ def _sequence(kind: type) -> Callable[[_Machine, tuple], Any]:
 
 
 def _encode(machine: _Machine, args: tuple) -> bytes:
-    """``_codecs.encode(text, "latin1")``: how Python 2 compatible pickles write bytes."""
+    """Rebuild ``_codecs.encode(text, "latin1")``, by which Python 2 compatible pickles write
+    bytes.
+    """
     text, *codec = _arguments(machine, args, 1, 2, "_codecs.encode")
     if not isinstance(text, str) or (codec or ["utf-8"])[0] not in ("latin1", "latin-1", "utf-8"):
         raise UnsafeCheckpointError(
@@ -609,7 +614,7 @@ def _encode(machine: _Machine, args: tuple) -> bytes:
 
 
 def _bytearray(machine: _Machine, args: tuple) -> bytes:
-    """A bytearray of given bytes (never of a given length)."""
+    """Build a bytearray of given bytes (never of a given length)."""
     _arguments(machine, args, 0, 2, "bytearray")
     content = args[0] if args else b""
     if isinstance(content, str) and len(args) == 2:
@@ -623,7 +628,7 @@ def _bytearray(machine: _Machine, args: tuple) -> bytes:
 
 
 def _numbers(what: str) -> Callable[[_Machine, tuple], Any]:
-    """range, slice, complex and object: kept as a record."""
+    """Create a builder that keeps range, slice, complex and object as a record."""
 
     def build(machine: _Machine, args: tuple) -> Record:
         machine.budget.take_steps(RECORD_STEPS)
@@ -633,7 +638,7 @@ def _numbers(what: str) -> Callable[[_Machine, tuple], Any]:
 
 
 def _reconstructor(machine: _Machine, args: tuple) -> Any:
-    """An instance the way protocols 0 and 1 write it: (class, base, base's value)."""
+    """Rebuild an instance as protocols 0 and 1 write it: (class, base, base's value)."""
     cls, base, value = _arguments(machine, args, 3, 3, "copyreg._reconstructor")
     if not isinstance(base, GlobalName) or base.module != "builtins":
         raise UnsafeCheckpointError(
@@ -683,7 +688,7 @@ def _dtype(machine: _Machine, args: tuple) -> DtypeRecord:
 
 
 def _numpy_array(_machine: _Machine, _args: tuple) -> ArrayRecord:
-    """An array whose content comes with its state."""
+    """Build an array whose content comes with its state."""
     return ArrayRecord()
 
 
@@ -744,7 +749,7 @@ def _parameter(machine: _Machine, args: tuple) -> Any:
 
 
 def _from_type(machine: _Machine, args: tuple) -> Any:
-    """A tensor with Python attributes or of a tensor subclass: the tensor alone."""
+    """Rebuild a tensor with Python attributes or of a tensor subclass as a plain tensor."""
     function, _, inner, _ = _arguments(machine, args, 4, 4, "_rebuild_from_type_v2")
     if not isinstance(function, GlobalName) or not function.module.startswith("torch"):
         raise UnsafeCheckpointError(

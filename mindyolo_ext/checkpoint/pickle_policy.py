@@ -1,8 +1,8 @@
-"""Which names a checkpoint may mention, and what stands in for them.
+"""Decide which names a checkpoint may mention, and what stands in for them.
 
-Four answers: rebuilt by our own code (``safe``), an inert class, a mere mention, or refused by
-name. Nothing is ever imported or called on the file's behalf, so the refusals are not what keeps
-the reader safe; they tell the user that a file of weights carries something else.
+There are four cases: rebuilt by our own code (``safe``), an inert class, a mere mention, or
+refused. Nothing is ever imported or called on behalf of the file, so safety does not depend on the
+refusals; they tell the user that a file contains more than weights.
 """
 
 import _compat_pickle
@@ -113,7 +113,7 @@ INERT_CLASSES = {
     "random": {"Random"},
     "torch._C": {"Generator"},
     "torch": {"_TorchCompileInductorWrapper"},
-    # tensors without plain numbers: kept as what they are called, and left out
+    # tensors without plain numbers: kept as names only, and left out
     "torch._utils": {
         "_rebuild_sparse_tensor",
         "_rebuild_sparse_csr_tensor",
@@ -160,7 +160,7 @@ INERT_TORCH = (
     "torch.utils.data",
     "torch._dynamo",
 )
-HINTS = {  # beginning of a refused name -> what it is, and what to do
+HINTS = {  # prefix of a refused name -> what it is, and what to do
     "torch.fx.": "a program traced by torch.fx: save its state_dict() instead",
     "torch.storage._load_from_bytes": "tensors written by pickle.dump: save them with torch.save",
     "torch.Q": "quantized weights: take those from before they were quantized",
@@ -200,9 +200,9 @@ _IDENTIFIERS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
 
 
 def resolve_global(module: str, name: str, *, where: str) -> GlobalName:
-    """What stands in for ``module.name``.
+    """Return the stand-in for ``module.name``.
 
-    Raises: UnsafeCheckpointError for a name that has no place in a file of weights.
+    Raises: UnsafeCheckpointError for a name that does not belong in a file of weights.
     """
     original = f"{module}.{name}"
     module, name = _in_python_3(module, name)
@@ -242,7 +242,7 @@ def resolve_global(module: str, name: str, *, where: str) -> GlobalName:
 
 
 def _in_python_3(module: str, name: str) -> tuple[str, str]:
-    """The present name of what Python 2, and the pickle protocols up to 2, call otherwise."""
+    """Return the Python 3 name of what Python 2, and pickle protocols up to 2, name differently."""
     module, name = _compat_pickle.NAME_MAPPING.get((module, name), (module, name))
     module = _compat_pickle.IMPORT_MAPPING.get(module, module)
     if module == "torch._utils" and name.startswith("torch."):  # memory formats
@@ -251,7 +251,7 @@ def _in_python_3(module: str, name: str) -> tuple[str, str]:
 
 
 def _torch_value(module: str, name: str) -> GlobalName | None:
-    """The storage type or dtype called ``module.name``, if it is one."""
+    """Return the storage type or dtype called ``module.name``, if there is one."""
     if module in ("torch", "torch.cuda", "torch.storage") and name in STORAGE_DTYPES:
         return GlobalName(module, name, "storage", STORAGE_DTYPES[name])
     if module == "torch" and name in TORCH_DTYPES:

@@ -1,7 +1,7 @@
-"""The wire format of protocol buffers, read and written without the library and without a schema.
+"""Read and write the wire format of protocol buffers without the library or a schema.
 
-Only what files of weights need: varints and length-delimited fields. Nothing is copied before its
-length is checked.
+Supports only what files of weights need: varints and length-delimited fields. Nothing is copied
+before its length is checked.
 """
 
 import mmap
@@ -15,10 +15,10 @@ Field: TypeAlias = tuple[int, int, int, int]
 
 
 def fields(buffer: Buffer, begin: int, end: int) -> Iterator[Field]:
-    """The fields of the message in ``buffer[begin:end]`` in the order of the file.
+    """Yield the fields of the message in ``buffer[begin:end]`` in the order of the file.
 
-    Yields: field number, wire type, and two numbers: for a varint its value and where it ends, for
-        any other field where its content begins and ends.
+    Yields: field number, wire type, and two numbers: value and end of a varint, or begin and end of
+        any other field's content.
     Raises: ValueError for a field that is cut off, runs past ``end``, or has an unknown wire type.
     """
     place = begin
@@ -44,8 +44,8 @@ def fields(buffer: Buffer, begin: int, end: int) -> Iterator[Field]:
 
 
 def text(buffer: Buffer, begin: int, end: int, *, most: int) -> str:
-    """``buffer[begin:end]`` as text. Raises: ValueError if it is no UTF-8 or longer than ``most``
-    bytes.
+    """Decode ``buffer[begin:end]`` as text. Raises: ValueError if it is not UTF-8 or longer than
+    ``most`` bytes.
     """
     if end - begin > most:
         raise ValueError(f"a text of {end - begin} bytes, at most {most} are wanted")
@@ -56,22 +56,22 @@ def text(buffer: Buffer, begin: int, end: int, *, most: int) -> str:
 
 
 def varint_field(number: int, value: int) -> bytes:
-    """A field with a whole number >= 0."""
+    """Encode a field with an integer >= 0."""
     return _as_varint(number << 3 | VARINT) + _as_varint(value)
 
 
 def bytes_field(number: int, content: bytes) -> bytes:
-    """A length-delimited field."""
+    """Encode a length-delimited field."""
     return bytes_head(number, len(content)) + content
 
 
 def bytes_head(number: int, size: int) -> bytes:
-    """What stands before the ``size`` bytes of a length-delimited field."""
+    """Encode the head of a length-delimited field of ``size`` bytes."""
     return _as_varint(number << 3 | BYTES) + _as_varint(size)
 
 
 def _varint(buffer: Buffer, place: int, end: int) -> tuple[int, int]:
-    """(value, where it ends) of the varint at ``place``; at most 64 bits."""
+    """Return value and end of the varint at ``place``; at most 64 bits."""
     value = 0
     for shift in range(0, 70, 7):
         if place >= end:
@@ -87,7 +87,7 @@ def _varint(buffer: Buffer, place: int, end: int) -> tuple[int, int]:
 
 
 def _as_varint(value: int) -> bytes:
-    """``value`` >= 0, seven bits a byte, the lowest first."""
+    """Encode ``value`` >= 0 with seven bits per byte, the lowest first."""
     result = bytearray()
     while value >= 0x80:
         result.append(value & 0x7F | 0x80)

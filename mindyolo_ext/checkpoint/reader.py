@@ -1,9 +1,8 @@
-"""Reads checkpoints of other programs as NumPy arrays, without their code and without their
-framework.
+"""Read checkpoints of other programs as NumPy arrays, without their code or framework.
 
-PyTorch files of every format (state dicts, training checkpoints, whole pickled models of classes
-that are not installed), safetensors, and MindSpore ``.ckpt`` files. Nothing in a file is ever run,
-see ``pickle_machine``.
+Supports PyTorch files of every format (state dicts, training checkpoints, whole pickled models
+whose classes are not installed), safetensors, and MindSpore ``.ckpt`` files. Nothing in a file is
+ever run, see ``pickle_machine``.
 """
 
 import hashlib
@@ -43,27 +42,27 @@ from mindyolo_ext.errors import CheckpointError
 
 PREFIXES = ("module.", "_orig_mod.")
 INNER_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-EMA_PREFIX = "ema."  # of names in a MindSpore file
-LONGEST_EXTRA = 10_000  # characters of a text kept from beside the weights
+EMA_PREFIX = "ema."  # prefix of names in a MindSpore file
+LONGEST_EXTRA = 10_000  # characters of a text besides the weights that is kept
 
 
 @dataclass
 class ForeignCheckpoint:
-    """A file's weights and what it says beside them.
+    """A file's weights and the other data in it.
 
     Args:
         path: the file.
-        tensors: name -> array, names as the original program's ``state_dict`` gives them; half
-            precision and bfloat16 are float32 here, integers stay integers.
+        tensors: name -> array, by the names of the original program's ``state_dict``; half
+            precision and bfloat16 are converted to float32, integers stay integers.
         source_format: ``torch-zip``, ``torch-legacy``, ``torch-legacy-tar``, ``safetensors`` or
             ``mindspore``.
         sha256: of the file.
         entries: the top-level entries of the file, for example ``model``, ``ema``, ``optimizer``.
-        entry: the entry the tensors come from; empty if the file is the state dict itself.
+        entry: the entry that the tensors come from; empty if the file is the state dict itself.
         used_ema: whether that entry holds averaged weights.
         stored_dtypes: element types in the file -> number of tensors.
-        extras: plain data found beside the weights (epoch, best score, arguments).
-        class_names: in class order, when the file tells them.
+        extras: plain data besides the weights (epoch, best score, arguments).
+        class_names: in class order, if the file contains them.
         own: the metadata, if the file is a checkpoint of ours.
         warnings: what a careful reader should know, such as weights that are not finite.
     """
@@ -83,7 +82,7 @@ class ForeignCheckpoint:
 
     @property
     def epoch(self) -> int | None:
-        """The epoch the file tells, if any; -1 marks a file whose training is over."""
+        """The epoch that the file states, if any; -1 marks a finished training."""
         for key in ("epoch", "start_epoch", "cur_epoch", "epoch_num"):
             value = self.extras.get(key)
             if isinstance(value, int) and not isinstance(value, bool):
@@ -98,17 +97,17 @@ def read_checkpoint(
     prefer_ema: bool = True,
     entry: str | None = None,
 ) -> ForeignCheckpoint:
-    """The weights in ``path``, whatever program wrote them.
+    """Read the weights in ``path``, whatever program wrote them.
 
     Args:
         path: PyTorch file of any format, safetensors, or MindSpore ``.ckpt``.
         max_bytes: refuse files that declare more than this.
-        prefer_ema: take averaged weights where the file holds both.
-        entry: take this top-level entry and no other, or what stands under names that begin with
-            it and a dot.
+        prefer_ema: take averaged weights if the file has both.
+        entry: take exactly this top-level entry, or the tensors whose names begin with it and a
+            dot.
 
-    Raises: FileNotFoundError; CheckpointError for a file that is no checkpoint or is damaged;
-        UnsafeCheckpointError for one that carries more than weights.
+    Raises: FileNotFoundError; CheckpointError for a file that is not a checkpoint or is damaged;
+        UnsafeCheckpointError for one that contains more than weights.
     """
     path = Path(path)
     kind = sniff_format(path)
@@ -144,7 +143,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def _read_torch(file: TorchFile, *, prefer_ema: bool, entry: str | None) -> ForeignCheckpoint:
-    """Pick the weights out of a PyTorch file and read their numbers."""
+    """Find the weights in a PyTorch file and read their numbers."""
     root = file.read()
     name, weights = choose(root, file.path, prefer_ema=prefer_ema, entry=entry)
     flat = flatten(weights, where=str(file.path))
@@ -174,7 +173,7 @@ def _read_torch(file: TorchFile, *, prefer_ema: bool, entry: str | None) -> Fore
 
 
 def _warnings(file: TorchFile, flat: Flat) -> list[str]:
-    """What is odd about a file that can be read."""
+    """List what is unusual about a readable file."""
     warnings = []
     if flat.left_out:
         warnings.append(
@@ -190,9 +189,9 @@ def _warnings(file: TorchFile, flat: Flat) -> list[str]:
 
 
 def _numbers(file: TorchFile, flat: Flat) -> dict[str, np.ndarray]:
-    """The arrays of all tensors, in their order; each storage is read once.
+    """Read the arrays of all tensors, in their order; each storage is read once.
 
-    Raises: CheckpointError if they need more memory than the file accounts for.
+    Raises: CheckpointError if they need more memory than a file of this size justifies.
     """
     records, own = flat.tensors, 0
     storages: dict[str, int] = {}
@@ -212,18 +211,18 @@ def _numbers(file: TorchFile, flat: Flat) -> dict[str, np.ndarray]:
         if isinstance(record, TensorRecord):
             arrays[name] = file.tensor(record)
         else:
-            assert record.value is not None  # flatten leaves the others out
+            assert record.value is not None  # guaranteed by flatten
             arrays[name] = _from_numpy(record.value)
     return {name: arrays[name] for name in records}
 
 
 def _storage_key(record: TensorRecord | ArrayRecord) -> str:
-    """Where the numbers of ``record`` stand."""
+    """Return the location of the numbers of ``record``."""
     return record.storage.key if isinstance(record, TensorRecord) else ""
 
 
 def _memory(record: TensorRecord | ArrayRecord) -> int:
-    """Bytes that the array of ``record`` takes; half precision is widened."""
+    """Return the bytes that the array of ``record`` takes; half precision is widened."""
     if isinstance(record, TensorRecord):
         short = record.dtype in ("float16", "bfloat16")
         return record.count * (4 if short else item_size(record.dtype))
@@ -231,24 +230,24 @@ def _memory(record: TensorRecord | ArrayRecord) -> int:
 
 
 def _dtype_name(record: TensorRecord | ArrayRecord) -> str:
-    """The element type in the file."""
+    """Return the element type in the file."""
     return record.dtype if isinstance(record, TensorRecord) else str(_value(record).dtype)
 
 
 def _value(record: ArrayRecord) -> np.ndarray:
-    """The array of a record that ``flatten`` took."""
+    """Read the array of a record from ``flatten``."""
     assert record.value is not None
     return record.value
 
 
 def _from_numpy(array: np.ndarray) -> np.ndarray:
-    """A native, contiguous copy; float16 widened."""
+    """Return a native, contiguous copy, with float16 widened."""
     dtype = array.dtype.newbyteorder("=")
     return np.array(array, dtype=np.float32 if dtype == np.float16 else dtype, order="C")
 
 
 class _Plain:
-    """Turns extras into plain Python data; what is large, deep or unknown becomes a short text."""
+    """Converts extras to plain Python data; large, deep or unknown values become short texts."""
 
     def __init__(self, file: TorchFile):
         self.file = file
@@ -285,7 +284,7 @@ class _Plain:
 
 
 def _class_names(root: Any, weights: Any, file: TorchFile) -> list[str] | None:
-    """The class names a file tells: an entry or a model attribute called ``names`` or alike."""
+    """Find the class names in a file: an entry or a model attribute with a name like ``names``."""
     holders = [
         holder
         for holder in ((root, root.get("meta")) if isinstance(root, dict) else ())
@@ -309,10 +308,9 @@ def _class_names(root: Any, weights: Any, file: TorchFile) -> list[str] | None:
 
 
 def _read_mindspore(path: Path, max_bytes: int, *, prefer_ema: bool) -> ForeignCheckpoint:
-    """A MindSpore ``.ckpt``.
+    """Read a MindSpore ``.ckpt``.
 
-    MindYOLO writes its moving average with ``ema.`` before each name, alone or beside the raw
-    weights.
+    MindYOLO writes its moving average with the prefix ``ema.``, alone or beside the raw weights.
     """
     content = read_ckpt(path, max_bytes=max_bytes)
     arrays, stored = content.arrays, content.stored_dtypes
@@ -342,7 +340,7 @@ def _read_mindspore(path: Path, max_bytes: int, *, prefer_ema: bool) -> ForeignC
 
 
 def _read_safetensors(path: Path, max_bytes: int) -> ForeignCheckpoint:
-    """A safetensors file of any program."""
+    """Read a safetensors file of any program."""
     content = read_safetensors(path, max_bytes=max_bytes)
     arrays, texts, own = content.arrays, content.metadata, None
     if METADATA_KEY in texts:
@@ -359,8 +357,8 @@ def _read_safetensors(path: Path, max_bytes: int) -> ForeignCheckpoint:
 
 
 def _without_prefixes(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors without what wrappers for several devices, sharding and compilation put before
-    every name or inside some.
+    """Remove the prefixes and infixes that wrappers for several devices, sharding and compilation
+    add to names.
     """
     result = dict(tensors)
     inner = {

@@ -1,6 +1,6 @@
-"""What the reader puts in place of a foreign file's objects: plain data that does nothing.
+"""Stand-ins for the objects of a foreign file: plain data without behavior.
 
-None of these classes calls, imports or looks up anything; they hold what the file said.
+None of these classes calls, imports or looks up anything; they only store what the file says.
 """
 
 from dataclasses import dataclass, field
@@ -11,12 +11,13 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class GlobalName:
-    """A class or function the file mentions by name. It is never imported and cannot be called.
+    """A class or function that the file mentions by name. It is never imported and cannot be
+    called.
 
     Args:
-        module, name: as the file writes them, Python 2 spellings made modern.
-        kind: ``safe`` (rebuilt by our own code), ``class`` (its instances become ``Record``),
-            ``storage``, ``dtype`` or ``mention`` (may stand as a value, never be instantiated).
+        module, name: as in the file, with Python 2 names converted to Python 3.
+        kind: ``safe`` (rebuilt by our own code), ``class`` (instances become ``Record``),
+            ``storage``, ``dtype`` or ``mention`` (allowed as a value, never instantiated).
         value: element type of a ``storage`` or ``dtype`` (NumPy name, ``bfloat16`` or None for
             bytes).
     """
@@ -34,7 +35,7 @@ class GlobalName:
 
 @dataclass(eq=False)
 class Record:
-    """An instance of a class that is not here: its arguments, its state, and items if it was a
+    """An instance of an unknown class: its arguments, its state, and its items if it is a
     container.
     """
 
@@ -60,7 +61,9 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class StorageRecord:
-    """A run of numbers in the file: ``count`` elements of ``dtype`` (None: bytes) under ``key``."""
+    """A block of numbers in the file: ``count`` elements of ``dtype`` (None: bytes) under
+    ``key``.
+    """
 
     key: str
     dtype: str | None
@@ -95,7 +98,7 @@ class DtypeRecord:
     order: str = "="
 
     def resolve(self) -> np.dtype | None:
-        """The dtype, or None for Python objects and structures, which stay unread."""
+        """Return the dtype, or None for Python objects and structures, which are not read."""
         if self.code[:1] not in "biufcSU" or self.code[:1] == "":
             return None
         return np.dtype(self.code if self.order in "=|" else self.order + self.code)
@@ -103,7 +106,7 @@ class DtypeRecord:
 
 @dataclass(eq=False)
 class ArrayRecord:
-    """A NumPy array or scalar under construction; ``value`` is None until its state has come."""
+    """A NumPy array or scalar under construction; ``value`` is None until its state is read."""
 
     value: np.ndarray | None = None
     scalar: bool = False

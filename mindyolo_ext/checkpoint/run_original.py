@@ -1,8 +1,8 @@
-"""Runs an original program for ``verify``: ``PYTHON run_original.py JOB.json``.
+"""Run an original program for ``verify``: ``PYTHON run_original.py JOB.json``.
 
-This file is started with the user's own Python, which has PyTorch but not necessarily this package,
-so it imports nothing of it. The job names the clone, the checkpoint, the images and the file for
-the results.
+This file runs in the user's own Python, which has PyTorch but not necessarily this package, so it
+imports nothing from it. The job names the clone, the checkpoint, the images and the file for the
+results.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# our files shadow no package
+# so that our files shadow no package
 sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]
 
 import numpy as np  # noqa: E402
@@ -30,7 +30,7 @@ def main(job_path):
     sys.path.insert(0, job["repo"])
     torch.set_num_threads(job["threads"])
     model = hook.build(job)
-    if hasattr(hook, "load"):  # files that are no plain state dict
+    if hasattr(hook, "load"):  # for files that are not a plain state dict
         hook.load(model, job)
     else:
         with _numpy_numbers():
@@ -55,8 +55,8 @@ def main(job_path):
 
 
 def _numpy_numbers():
-    """Lets torch read the NumPy numbers and arrays (as the best score) that checkpoints hold
-    beside the tensors.
+    """Allow torch to read NumPy numbers and arrays, such as the best score, that checkpoints hold
+    besides tensors.
     """
     if not hasattr(torch.serialization, "safe_globals"):  # an older torch refuses such files
         return contextlib.nullcontext()
@@ -78,13 +78,15 @@ def _numpy_numbers():
 
 
 def load_hook(path):
-    """The family's ``original.py``, a module that builds the network; it may use ``stand_ins``."""
+    """Load the family's ``original.py``, a module that builds the network; it may use
+    ``stand_ins``.
+    """
     sys.modules["stand_ins"] = _loaded("stand_ins", HERE / "stand_ins.py")
     return _loaded(f"original_{path.parent.name}", path)
 
 
 def _loaded(name, path):
-    """The file ``path`` as a module."""
+    """Load the file ``path`` as a module."""
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -92,7 +94,7 @@ def _loaded(name, path):
 
 
 def _keeper(name, layers):
-    """A forward hook that keeps a copy of the module's output, if it is one tensor."""
+    """Create a forward hook that keeps a copy of the module's output if it is one tensor."""
 
     def keep(_module, _arguments, output):
         if isinstance(output, torch.Tensor):

@@ -1,7 +1,7 @@
-"""``.safetensors`` files as NumPy arrays by name.
+"""Read and write ``.safetensors`` files as NumPy arrays by name.
 
-Reading is done here, because the library's NumPy form lacks bfloat16 and cannot be told how much
-memory it may take; writing is the library's.
+Reading is implemented here, because the library's NumPy interface lacks bfloat16 and has no memory
+limit; the library writes the files.
 
 Source: https://huggingface.co/docs/safetensors.
 """
@@ -47,10 +47,10 @@ ELEMENT_TYPES = {
 
 @dataclass
 class SafetensorsContent:
-    """What a ``.safetensors`` file holds.
+    """The content of a ``.safetensors`` file.
 
     Args:
-        arrays: name -> array, in the order of the header; bfloat16 is float32 here.
+        arrays: name -> array, in the order of the header; bfloat16 is converted to float32.
         stored_dtypes: name -> element type in the file.
         metadata: texts by name.
     """
@@ -61,13 +61,13 @@ class SafetensorsContent:
 
 
 def read_safetensors(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> SafetensorsContent:
-    """All tensors of a ``.safetensors`` file.
+    """Read all tensors of a ``.safetensors`` file.
 
     Args:
         max_bytes: refuse files that are larger.
 
-    Raises: FileNotFoundError; CheckpointError for a file that is damaged, or that declares what its
-        bytes do not hold.
+    Raises: FileNotFoundError; CheckpointError for a file that is damaged or declares more than it
+        holds.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,19 +90,19 @@ def read_safetensors(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Sa
 def write_safetensors(
     path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Write ``arrays`` and ``metadata``; the file sorts the names in its own way.
+    """Write ``arrays`` and ``metadata``; the format defines the order of the names.
 
     Raises: OSError if the disk refuses.
     """
     from safetensors.numpy import save
 
     ordered = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    # ``save_file`` would write a file of its own beside ``path``, which a kill leaves there
+    # ``save_file`` would write a temporary file beside ``path`` that stays if the process is killed
     Path(path).write_bytes(save(ordered, metadata=dict(metadata)))
 
 
 def _content(content: mmap.mmap) -> SafetensorsContent:
-    """The tensors and the texts of a whole file."""
+    """Read the tensors and the metadata of a file."""
     (length,) = struct.unpack_from("<Q", content)
     if length > min(len(content) - 8, MAX_HEADER_BYTES):
         raise ValueError(
@@ -117,7 +117,7 @@ def _content(content: mmap.mmap) -> SafetensorsContent:
     if len(header) > MAX_TENSORS:
         raise ValueError(f"{len(header)} tensors, the limit is {MAX_TENSORS}")
     for part in (*header, *texts, *texts.values()):
-        part.encode()  # refuses half characters
+        part.encode()  # refuses lone surrogates
     result = SafetensorsContent(metadata=texts)
     places = {name: _place(name, item) for name, item in header.items()}
     _check_places(places, len(content) - 8 - length)
@@ -129,7 +129,7 @@ def _content(content: mmap.mmap) -> SafetensorsContent:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping of ``pairs``. Raises: ValueError for a key that comes twice."""
+    """Build a mapping from ``pairs``. Raises: ValueError for a duplicate key."""
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
@@ -139,7 +139,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _place(name: str, item: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """(element type, shape, begin, end) of a tensor, from its entry in the header."""
+    """Read (element type, shape, begin, end) of a tensor from its entry in the header."""
     if len(name) > MAX_NAME_CHARACTERS:
         raise ValueError(f"a name of {len(name)} characters, the limit is {MAX_NAME_CHARACTERS}")
     if not isinstance(item, dict) or item.keys() != {"dtype", "shape", "data_offsets"}:
@@ -168,8 +168,8 @@ def _place(name: str, item: Any) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _check_places(places: Mapping[str, tuple[str, tuple[int, ...], int, int]], size: int) -> None:
-    """Raises: ValueError unless the tensors fill the ``size`` bytes after the header, each byte
-    once.
+    """Check that the tensors cover each of the ``size`` bytes after the header exactly once.
+    Raises: ValueError.
     """
     filled = 0
     for name, (_, _, begin, end) in sorted(places.items(), key=lambda item: item[1][2:]):
@@ -183,7 +183,7 @@ def _check_places(places: Mapping[str, tuple[str, tuple[int, ...], int, int]], s
 
 
 def _as_array(name: str, raw: bytes, stored: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor's numbers as an array of its own."""
+    """Copy a tensor's numbers to an array."""
     code = np.dtype("uint16" if stored == "bfloat16" else stored).newbyteorder("<")
     array = np.frombuffer(raw, code).reshape(shape)
     if stored == "bfloat16":

@@ -1,7 +1,7 @@
-"""Empty modules in place of packages that an original program imports and does not need.
+"""Provide empty modules for packages that an original program imports but does not need.
 
 Families' ``original.py`` scripts run in the user's own Python, without this package:
-``run_original`` gives them this file as the module ``stand_ins``.
+``run_original`` provides this file to them as the module ``stand_ins``.
 """
 
 import importlib.machinery
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class StandIn(types.ModuleType):
-    """A module that has every name; each of them is another one, and can be called."""
+    """A module that has every attribute; each is another stand-in and can be called."""
 
     __path__: list[str] = []
 
@@ -31,10 +31,10 @@ class StandIn(types.ModuleType):
 
 
 def replace_missing(packages: Mapping[str, Sequence[str]]) -> None:
-    """Enter a stand-in for each package that is not installed.
+    """Register a stand-in for each package that is not installed.
 
     Args:
-        packages: name -> modules inside it that the original names.
+        packages: name -> submodules that the original imports.
     """
     for package, inside in packages.items():
         if importlib.util.find_spec(package) is None:

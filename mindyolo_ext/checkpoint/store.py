@@ -1,8 +1,9 @@
-"""Our own checkpoints: plain parameter names and numbers with metadata beside them.
+"""Read and write our own checkpoints: plain parameter names and numbers, with metadata.
 
-``mindspore.load_checkpoint`` and ``load_param_into_net`` read a ``.ckpt`` like any other; its
-metadata is JSON in one uint8 tensor called ``__metadata__``. A ``.safetensors`` holds the same and
-keeps the metadata in its header. Files appear whole or not at all, and a changed bit is noticed.
+``mindspore.load_checkpoint`` and ``load_param_into_net`` read our ``.ckpt`` files like any other;
+the metadata is JSON in a uint8 tensor called ``__metadata__``. A ``.safetensors`` file holds the
+same, with the metadata in its header. Files appear complete or not at all, and any changed bit is
+detected.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from mindyolo_ext.checkpoint.safetensors_file import read_safetensors, write_saf
 from mindyolo_ext.errors import CheckpointError
 
 SUFFIXES = (".ckpt", ".safetensors")
-OWN_KINDS = ("mindspore", "safetensors")  # what our checkpoints are, see ``file_kinds``
+OWN_KINDS = ("mindspore", "safetensors")  # formats of our checkpoints, see ``file_kinds``
 METADATA_NAME = "__metadata__"  # of a tensor in a .ckpt
 METADATA_KEY = "mindyolo_ext"  # in the header of a .safetensors
 _DTYPES = {"float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"}
@@ -27,15 +28,15 @@ _DTYPES = {"float64", "float32", "float16", "int64", "int32", "int16", "int8", "
 def save_checkpoint(
     path: str | Path, parameters: Mapping[str, np.ndarray], metadata: CheckpointMetadata
 ) -> None:
-    """Write ``parameters`` and ``metadata`` to ``path``, whole or not at all.
+    """Write ``parameters`` and ``metadata`` to ``path``, complete or not at all.
 
     Args:
-        path: ends in ``.ckpt`` or ``.safetensors``; its folder is made if it is missing.
-        parameters: name -> array (also 0-dim); names are kept as they are.
-        metadata: what the file says about itself.
+        path: ends in ``.ckpt`` or ``.safetensors``; its folder is created if needed.
+        parameters: name -> array (0-dimensional ones included); names are not changed.
+        metadata: the file's metadata.
 
     Raises: CheckpointError for another suffix, a reserved name, an element type or shape that the
-        format lacks, or a disk that refuses.
+        format does not support, or a file that cannot be written.
     """
     path = Path(path)
     check_suffix(path)
@@ -58,7 +59,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], CheckpointMetadata]:
-    """Parameters and metadata of one of our checkpoints.
+    """Read parameters and metadata of one of our checkpoints.
 
     Raises: FileNotFoundError; CheckpointError for a damaged file or one of another program.
     """
@@ -74,7 +75,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], Checkpoint
 
 
 def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays of a ``.ckpt`` or ``.safetensors`` by name, whichever program wrote it.
+    """Read the arrays of a ``.ckpt`` or ``.safetensors`` by name, whatever program wrote it.
 
     Raises: FileNotFoundError; CheckpointError for a damaged file.
     """
@@ -83,13 +84,13 @@ def read_parameters(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def check_suffix(path: Path) -> None:
-    """Raises: CheckpointError if no format of ours ends like ``path``."""
+    """Raises: CheckpointError if ``path`` does not have the suffix of one of our formats."""
     if path.suffix not in SUFFIXES:
         raise CheckpointError(f"{path}: our checkpoints end in {' or '.join(SUFFIXES)}")
 
 
 def read_own(path: Path, kind: str) -> tuple[dict[str, np.ndarray], str | bytes | None]:
-    """Arrays as they are stored, and the text of our metadata if the file has it.
+    """Read the arrays as they are stored, and the text of our metadata if the file has it.
 
     Args:
         kind: one of ``OWN_KINDS``.
@@ -107,7 +108,7 @@ def read_own(path: Path, kind: str) -> tuple[dict[str, np.ndarray], str | bytes 
 def _write(
     path: Path, suffix: str, arrays: Mapping[str, np.ndarray], metadata: CheckpointMetadata
 ) -> None:
-    """Write the format whose files end in ``suffix``."""
+    """Write the format that ``suffix`` names."""
     if suffix == ".safetensors":
         sealed = seal(metadata, arrays, with_order=True)
         write_safetensors(path, arrays, {"format": "np", METADATA_KEY: sealed})

@@ -1,4 +1,4 @@
-"""The names tables of all families, and which of them some weights belong to. No framework."""
+"""The names tables of all families, and the one that weights belong to. Loads no framework."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -12,22 +12,22 @@ from mindyolo_ext.models.registry import families, part
 
 
 def tables() -> dict[str, NamesTable]:
-    """The names table of every family, by the family's name."""
+    """Return the names table of every family, by the family's name."""
     return {name: table_of(name) for name in families()}
 
 
 def table_of(family: str) -> NamesTable:
-    """The table of ``family``. Raises: ValueError for an unknown family."""
+    """Return the table of ``family``. Raises: ValueError for an unknown family."""
     return part(family, "names").TABLE
 
 
 def is_known(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether a family knows these names, or at least the names that mark its networks."""
+    """Whether a family knows these names, or at least the characteristic names of its networks."""
     for table in tables().values():
         try:
             if table.recognise(tensors):
                 return True
-        except CheckpointError:  # of this family, but of no size that it has
+        except CheckpointError:  # of this family, but of an unknown size
             return True
     return False
 
@@ -35,12 +35,12 @@ def is_known(tensors: Mapping[str, np.ndarray]) -> bool:
 def recognise(
     tensors: Mapping[str, np.ndarray], *, where: str, model: str | None = None
 ) -> tuple[NamesTable, Recognition]:
-    """The table and the model these tensors belong to.
+    """Find the table and the model that these tensors belong to.
 
     Args:
-        tensors: as the reader gives them.
+        tensors: as returned by the reader.
         where: file, for messages.
-        model: registry name, when the user names it.
+        model: registry name, if the user names it.
 
     Raises: CheckpointError if no family knows the names, or several models fit and none is named.
     """
@@ -59,7 +59,7 @@ def recognise(
 
 
 def _hints(tensors: Mapping[str, np.ndarray]) -> str:
-    """What may help whoever brought weights that no family knows."""
+    """Return a hint for the user of weights that no family knows."""
     sample = ", ".join(
         f"{shown(name)} {tuple(array.shape)}" for name, array in islice(tensors.items(), 4)
     )

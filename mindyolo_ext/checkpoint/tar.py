@@ -1,5 +1,5 @@
-"""The parts of a tar file. Python's own reader can be sent in circles by a negative size
-(CVE-2025-8194), and knows many things that a checkpoint has no use for.
+"""Read the parts of a tar file. Python's own reader can loop forever on a negative size
+(CVE-2025-8194), and supports many features that no checkpoint uses.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class TarPart:
-    """A part: its name, whether it is a plain file, and where its bytes lie."""
+    """A part: its name, whether it is a plain file, and the position of its bytes."""
 
     name: str
     is_file: bool
@@ -21,7 +21,9 @@ class TarPart:
 
 
 def tar_parts(path: Path) -> list[TarPart]:
-    """The parts of a tar file in order. Raises: ValueError if it is none, or is cut off."""
+    """List the parts of a tar file in order. Raises: ValueError if it is not one, or is
+    truncated.
+    """
     total = path.stat().st_size
     parts: list[TarPart] = []
     place = 0
@@ -47,7 +49,7 @@ def tar_parts(path: Path) -> list[TarPart]:
 
 
 def _octal(digits: bytes) -> int:
-    """A number of a header. Raises: ValueError for anything but octal digits."""
+    """Parse a number of a header. Raises: ValueError for anything but octal digits."""
     text = digits.strip(b" \0")
     if not text or not set(text) <= set(b"01234567"):
         raise ValueError(f"a number {digits!r}, wanted octal digits")

@@ -1,8 +1,8 @@
-"""The three containers of ``torch.save``: zip (since 1.6), a stream of pickles, and tar (before
+"""Read the three formats of ``torch.save``: zip (since 1.6), a stream of pickles, and tar (before
 0.1.10).
 
 Each class opens a file, checks what it declares before anything is allocated, reads the object
-description through ``pickle_machine`` and hands out the numbers of one storage at a time.
+through ``pickle_machine``, and returns the numbers of one storage at a time.
 """
 
 import io
@@ -37,11 +37,11 @@ LEGACY_PROTOCOL = 1001
 
 
 class TorchFile:
-    """What the containers share: persistent ids, the register of storages, and strided reading.
+    """The common base of the formats: persistent ids, the table of storages, and strided reading.
 
     Args:
         path: the file.
-        max_bytes: upper limit of what may be read out of it.
+        max_bytes: limit of the bytes that may be read from it.
     """
 
     source_format = ""
@@ -56,14 +56,16 @@ class TorchFile:
         self._cache: tuple[str, bytes] | None = None
 
     def storage_record(self, pid: Any, *, length: tuple[int, ...]) -> Any:
-        """The record of a persistent id ``("storage", type, key, location, count[, view])``."""
+        """Return the record of a persistent id ``("storage", type, key, location, count[,
+        view])``.
+        """
         if not isinstance(pid, tuple) or not pid or not isinstance(pid[0], str):
             raise UnsafeCheckpointError(
                 f"{self.path}: refused, a persistent id of type {type(pid).__name__}, wanted a "
                 "tuple that names a storage"
             )
         if pid[0] == "module" and len(pid) == 4 and isinstance(pid[1], GlobalName) and 6 in length:
-            return pid[1]  # a class with its source text, which is not looked at
+            return pid[1]  # a class with its source text, which is ignored
         if pid[0] != "storage" or len(pid) not in length:
             raise UnsafeCheckpointError(
                 f"{self.path}: refused, a persistent id {shown(pid[0], 40)!r} with {len(pid)} "
@@ -102,26 +104,24 @@ class TorchFile:
         return record
 
     def check_storage(self, record: StorageRecord) -> None:
-        """Compare a declared storage with what the file holds, where that is known already."""
+        """Compare a declared storage with the content of the file, if that is already known."""
 
     def __enter__(self) -> "TorchFile":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close what is open."""
+        """Close the file."""
 
     def read(self) -> Any:
         """The saved object."""
         raise NotImplementedError
 
     def storage_content(self, key: str) -> bytes:
-        """The bytes of storage ``key``."""
+        """Return the bytes of storage ``key``."""
         raise NotImplementedError
 
     def tensor(self, record: TensorRecord) -> np.ndarray:
-        """The numbers of ``record``: half and bfloat16 become float32, everything else stays; a
-        fresh array.
-        """
+        """Return the numbers of ``record`` as a new array; half and bfloat16 become float32."""
         key = record.storage.key
         if self._cache is None or self._cache[0] != key:
             self._cache = (key, self.storage_content(key))
@@ -143,14 +143,16 @@ class TorchFile:
             view = np.lib.stride_tricks.as_strided(
                 flat[record.offset :],
                 record.shape,
-                # along an axis of one, the stride may be anything
+                # along an axis of length one, any stride is valid
                 [0 if size == 1 else stride * step for size, stride in steps],
                 writeable=False,
             )
         return _native(view, record.dtype)
 
     def _empty(self, record: TensorRecord, dtype: np.dtype) -> np.ndarray:
-        """An array without numbers. Raises: CheckpointError for axes beyond NumPy's."""
+        """Return an array without elements. Raises: CheckpointError for more axes than NumPy
+        supports.
+        """
         try:
             return np.zeros(record.shape, dtype)
         except ValueError as error:
@@ -160,7 +162,7 @@ class TorchFile:
 
 
 def _native(view: np.ndarray, dtype: str) -> np.ndarray:
-    """A contiguous copy in the machine's byte order, half precision widened to float32."""
+    """Return a contiguous copy in native byte order, with half precision widened to float32."""
     if dtype == "bfloat16":
         return from_bfloat16(view)
     if dtype == "bool":
@@ -192,7 +194,7 @@ class TorchZip(TorchFile):
         self.stream.close()
 
     def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
-        """The entries by name, after checks of their names and declared sizes."""
+        """Return the entries by name, after checks of their names and declared sizes."""
         entries: dict[str, zipfile.ZipInfo] = {}
         infos = self.archive.infolist()
         # PyTorch writes none after torch.serialization.set_crc32_options(False)
@@ -205,7 +207,7 @@ class TorchZip(TorchFile):
                 )
             self._check_declared(info, name)
             if not self.has_checksums:
-                del info.CRC  # what the library does not compare
+                del info.CRC  # so the library does not compare it
             entries[name] = info
         size = self.path.stat().st_size
         packed, unpacked = (
@@ -221,7 +223,9 @@ class TorchZip(TorchFile):
         return entries
 
     def _checked_name(self, info: zipfile.ZipInfo) -> str:
-        """The name of an entry. Raises: UnsafeCheckpointError if it leaves the archive."""
+        """Return the name of an entry. Raises: UnsafeCheckpointError if it points outside the
+        archive.
+        """
         name = check_name(info.orig_filename, "an entry", where=str(self.path))
         parts = name.replace("\\", "/").split("/")
         if name.startswith(("/", "\\")) or ".." in parts or "\0" in name or ":" in parts[0]:
@@ -232,8 +236,8 @@ class TorchZip(TorchFile):
         return name
 
     def _check_declared(self, info: zipfile.ZipInfo, name: str) -> None:
-        """Raises: CheckpointError for an entry that is encrypted, packed otherwise, or larger than
-        its bytes.
+        """Raises: CheckpointError for an entry that is encrypted, compressed in an unknown way, or
+        larger than its data.
         """
         if info.flag_bits & 0x1:
             raise CheckpointError(
@@ -252,7 +256,7 @@ class TorchZip(TorchFile):
             )
 
     def _find_root(self) -> str:
-        """The folder that holds ``data.pkl``."""
+        """Return the folder that contains ``data.pkl``."""
         roots = [
             name[: -len("data.pkl")]
             for name in self.entries
@@ -266,7 +270,7 @@ class TorchZip(TorchFile):
         return roots[0]
 
     def _byte_order(self) -> str:
-        """``<`` or ``>``; files without the record are little-endian."""
+        """Return ``<`` or ``>``; files without this record are little-endian."""
         name = self.root + "byteorder"
         text = self._read(name, 16).decode("latin-1").strip() if name in self.entries else "little"
         if text not in ("little", "big"):
@@ -276,7 +280,7 @@ class TorchZip(TorchFile):
         return "<" if text == "little" else ">"
 
     def _read(self, name: str, limit: int) -> bytes:
-        """The content of an entry, at most ``limit`` bytes."""
+        """Read the content of an entry, at most ``limit`` bytes."""
         info = self.entries[name]
         if info.file_size > limit:
             raise CheckpointError(
@@ -351,7 +355,7 @@ class TorchStream(TorchFile):
     def read(self) -> Any:
         """The saved object."""
         where, budget = str(self.path), self.budget
-        stream = io.BytesIO(self.map[:MAX_PICKLE_BYTES])  # the numbers come behind all pickles
+        stream = io.BytesIO(self.map[:MAX_PICKLE_BYTES])  # the numbers follow after all pickles
         magic = read_pickle(stream, where=where, budget=budget)
         if magic != LEGACY_MAGIC or isinstance(magic, bool):
             raise CheckpointError(
@@ -366,7 +370,7 @@ class TorchStream(TorchFile):
                 f"{protocol if isinstance(protocol, int) else type(protocol).__name__}, wanted "
                 f"{LEGACY_PROTOCOL}"
             )
-        # facts of the writing machine; storages are little-endian
+        # facts about the machine that wrote it; storages are little-endian
         read_pickle(stream, where=where, budget=budget)
         result = read_pickle(stream, where=where, budget=budget, storage=self._storage)
         keys = read_pickle(stream, where=where, budget=budget)
@@ -379,7 +383,9 @@ class TorchStream(TorchFile):
         return result
 
     def _storage(self, pid: Any) -> Any:
-        """The record of a persistent id; a storage that is a view of another is read through it."""
+        """Return the record of a persistent id; a storage that is a view of another is read through
+        it.
+        """
         record = self.storage_record(pid, length=(5, 6))
         if not isinstance(record, StorageRecord) or len(pid) == 5 or pid[5] is None:
             return record
@@ -398,10 +404,10 @@ class TorchStream(TorchFile):
         return StorageRecord(record.key, record.dtype, view[2], offset=view[1])
 
     def _locate(self, keys: list[str], position: int) -> None:
-        """Remember where each storage's numbers begin: an int64 count, then the numbers.
+        """Record where each storage's numbers begin: an int64 count, then the numbers.
 
         Args:
-            position: byte where the first one stands.
+            position: byte position of the first one.
         """
         end = len(self.map)
         for key in keys:
@@ -458,7 +464,7 @@ class TorchTar(TorchFile):
         self.contents.clear()
 
     def _part(self, parts: list[TarPart], name: str) -> bytes:
-        """The content of one part."""
+        """Read the content of one part."""
         found = [part for part in parts if part.name == name]
         if len(found) != 1 or not found[0].is_file:
             raise CheckpointError(
@@ -485,7 +491,7 @@ class TorchTar(TorchFile):
         )
 
     def _find(self, pid: Any) -> Any:
-        """The object of a persistent id: a number, or a class with its source text."""
+        """Return the object of a persistent id: a number, or a class with its source text."""
         if (
             isinstance(pid, tuple)
             and len(pid) == 4
@@ -565,7 +571,7 @@ class TorchTar(TorchFile):
             self.objects[key] = record
 
     def _pickle(self, stream: io.BytesIO, where: str) -> Any:
-        """The next object of a part: a number, a short tuple or list."""
+        """Read the next object of a part: a number, a short tuple or list."""
         return read_pickle(stream, where=where, budget=self.budget)
 
     def _count(self, value: Any, where: str) -> int:

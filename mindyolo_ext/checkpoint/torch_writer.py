@@ -1,8 +1,7 @@
-"""Writes checkpoints that PyTorch loads, without PyTorch.
+"""Write checkpoints that PyTorch loads, without PyTorch.
 
-The zip layout of ``torch.save`` since 1.6, with nothing in it but an ordered dict of tensors and
-plain values, so that ``torch.load(..., weights_only=True)`` accepts it. The same input gives the
-same bytes.
+Uses the zip layout of ``torch.save`` since 1.6, with only an ordered dict of tensors and plain
+values, so that ``torch.load(..., weights_only=True)`` accepts it. Equal input gives equal bytes.
 """
 
 import struct
@@ -39,18 +38,18 @@ def write_torch_checkpoint(
     beside: Mapping[str, Any] | None = None,
     half: bool = False,
 ) -> None:
-    """Write ``tensors`` as a PyTorch checkpoint, whole or not at all.
+    """Write ``tensors`` as a PyTorch checkpoint, complete or not at all.
 
     Args:
-        path: usually ends in ``.pth`` or ``.pt``; its folder is made if it is missing.
-        tensors: name -> array (also 0-dim), in state-dict order.
+        path: usually ends in ``.pth`` or ``.pt``; its folder is created if needed.
+        tensors: name -> array (0-dimensional ones included), in state-dict order.
         wrap: put the state dict under this entry (``model``, ``state_dict``, ``ema``) instead of at
-            the top.
-        beside: further entries (None, numbers, text), for a state dict under an entry.
+            the top level.
+        beside: further top-level entries (None, numbers, text); requires ``wrap``.
         half: store floating-point numbers in half precision.
 
     Raises: CheckpointError for an element type PyTorch has no storage for; ValueError for
-    ``beside`` without ``wrap``.
+        ``beside`` without ``wrap``.
     """
     if beside and not wrap:
         raise ValueError(
@@ -79,12 +78,12 @@ def write_torch_checkpoint(
 
 
 def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """One uncompressed entry with a fixed date."""
+    """Write one uncompressed entry with a fixed date."""
     archive.writestr(zipfile.ZipInfo(f"{_ROOT}/{name}", _DATE), content)
 
 
 def _object(arrays: Mapping[str, np.ndarray], wrap: str | None, beside: Mapping[str, Any]) -> bytes:
-    """The pickle (protocol 2) of an ordered dict of tensors, written opcode by opcode."""
+    """Write the pickle (protocol 2) of an ordered dict of tensors, opcode by opcode."""
     parts = [b"\x80\x02"]
     if wrap:
         parts += [b"}"]
@@ -99,7 +98,7 @@ def _object(arrays: Mapping[str, np.ndarray], wrap: str | None, beside: Mapping[
 
 
 def _tensor(key: str, array: np.ndarray) -> bytes:
-    """``_rebuild_tensor_v2(storage, 0, shape, stride, False, OrderedDict())``."""
+    """Write ``_rebuild_tensor_v2(storage, 0, shape, stride, False, OrderedDict())``."""
     storage = b"".join(
         [
             b"(",
@@ -127,7 +126,7 @@ def _tensor(key: str, array: np.ndarray) -> bytes:
 
 
 def _plain(value: None | bool | int | float | str) -> bytes:
-    """NONE, NEWTRUE, NEWFALSE, a whole number, BINFLOAT or text."""
+    """Write NONE, NEWTRUE, NEWFALSE, an integer, BINFLOAT or text."""
     if value is None or isinstance(value, bool):
         return {None: b"N", True: b"\x88", False: b"\x89"}[value]
     if isinstance(value, float):
@@ -136,13 +135,13 @@ def _plain(value: None | bool | int | float | str) -> bytes:
 
 
 def _text(value: str) -> bytes:
-    """BINUNICODE."""
+    """Write BINUNICODE."""
     content = value.encode("utf-8")
     return b"X" + struct.pack("<I", len(content)) + content
 
 
 def _integer(value: int) -> bytes:
-    """BININT, or LONG1 beyond 31 bits."""
+    """Write BININT, or LONG1 beyond 31 bits."""
     if value < 1 << 31:
         return b"J" + struct.pack("<i", value)
     content = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
@@ -150,5 +149,5 @@ def _integer(value: int) -> bytes:
 
 
 def _integers(values: tuple[int, ...] | list[int]) -> bytes:
-    """A tuple of whole numbers."""
+    """Write a tuple of integers."""
     return b"(" + b"".join(_integer(value) for value in values) + b"t"

@@ -1,8 +1,8 @@
-"""Compares a converted checkpoint's numbers with the original's.
+"""Compare the outputs of a converted checkpoint with the original's.
 
-Either with arrays that were stored from the original, or with the original itself, run beside ours
-by the user's own PyTorch in a process of its own. The second way runs the code of the clone the
-user names.
+The reference is either arrays that were stored from the original, or the original itself, run in a
+separate process with the user's own PyTorch. The latter runs the code of the clone that the user
+names.
 """
 
 import json
@@ -31,11 +31,11 @@ TIMEOUT_SECONDS = 600
 
 @dataclass
 class Difference:
-    """How far one array is from the original's.
+    """The difference between one array and the original's.
 
     Args:
         kind: ``input``, ``output`` or ``layer``.
-        name: of the output or layer; ``#1`` marks its second call.
+        name: name of the output or layer; ``#1`` marks its second call.
         shape: of the array.
         largest: largest absolute difference; ``scale``: largest absolute value of the original's
             array.
@@ -49,19 +49,19 @@ class Difference:
 
     @property
     def relative(self) -> float:
-        """``largest`` over ``scale``, which counts at least as 1."""
+        """``largest`` divided by ``scale``, or by 1 if that is larger."""
         return self.largest / max(self.scale, 1.0)
 
 
 @dataclass
 class VerifyReport:
-    """The differences between a checkpoint here and the original.
+    """The differences between a checkpoint of ours and the original.
 
     Args:
-        checkpoint, against: what was compared with what.
+        checkpoint, against: the two sides of the comparison.
         tolerance: limit of ``Difference.relative`` for inputs and outputs.
         rows: one per array.
-        skipped: names that only one side has.
+        skipped: names that exist on one side only.
         warnings: what a careful reader should know.
     """
 
@@ -74,26 +74,24 @@ class VerifyReport:
 
     @property
     def passed(self) -> bool:
-        """Whether there were outputs and all of them are within the tolerance."""
+        """Whether there were outputs and all are within the tolerance."""
         judged = [row for row in self.rows if row.kind != "layer"]
         return any(row.kind == "output" for row in judged) and all(
             row.relative <= self.tolerance for row in judged
         )
 
     def largest(self, kind: str, count: int) -> list[Difference]:
-        """The ``count`` rows of ``kind`` that differ most."""
+        """Return the ``count`` rows of ``kind`` that differ most."""
         return sorted((row for row in self.rows if row.kind == kind), key=lambda row: -_order(row))[
             :count
         ]
 
     def to_json(self) -> str:
-        """The report as JSON."""
+        """Format the report as JSON."""
         return json.dumps({**asdict(self), "passed": self.passed}, indent=1)
 
     def table(self, layers: int = 12) -> str:
-        """All inputs and outputs and the ``layers`` layers that differ most, as a table for
-        people.
-        """
+        """Format all inputs and outputs, and the ``layers`` layers that differ most, as a table."""
         rows = [
             row
             for kind, count in (("input", 99), ("output", 99), ("layer", layers))
@@ -137,24 +135,24 @@ def verify(
     batch: int = 1,
     tolerance: float = 1e-4,
 ) -> VerifyReport:
-    """Compare the numbers of one of our checkpoints with the original's.
+    """Compare the outputs of one of our checkpoints with the original's.
 
     Args:
         checkpoint: our ``.ckpt``.
         arrays: ``.npz`` stored from the original: ``case_seedN*.npz`` (images of seed N),
             ``official_format_*.npz`` (seed 0) or one with ``images`` (photos).
         images: folder of the photos that ``arrays`` names.
-        torch_repo: clone of the original program, whose code will run; needs ``torch_python`` and
-            ``source``.
+        torch_repo: clone of the original program, whose code will be run; needs ``torch_python``
+            and ``source``.
         torch_python: Python that has PyTorch.
-        source: the original's checkpoint, loaded there strictly.
+        source: the original's checkpoint, which the clone loads strictly.
         seed, size, batch: of the images for ``torch_repo``, which have the model's colors and
             range; ``size`` is (height, width), by default the model's.
         tolerance: largest allowed difference, as a share of the largest value of an array (at least
             1).
 
-    Raises: FileNotFoundError; CheckpointError if the arguments do not belong together or the
-    original fails.
+    Raises: FileNotFoundError; CheckpointError if the arguments do not fit together or the original
+        fails.
     """
     if (arrays is None) == (torch_repo is None):
         raise CheckpointError(
@@ -196,8 +194,8 @@ def verify(
 
 
 def seeded_images(seed: int, batch: int, height: int, width: int) -> np.ndarray:
-    """Images (batch, 3, height, width), float32 in [0, 1), the same everywhere: coarse squares of 8
-    pixels and noise.
+    """Create images (batch, 3, height, width), float32 in [0, 1), equal on every machine: coarse
+    squares of 8 pixels and noise.
 
     The stored arrays were made from these.
     """
@@ -210,7 +208,7 @@ def seeded_images(seed: int, batch: int, height: int, width: int) -> np.ndarray:
 
 
 def _load(path: str | Path) -> tuple[Any, CheckpointMetadata]:
-    """The network with its weights, in inference mode."""
+    """Load the network with its weights, in inference mode."""
     parameters, metadata = load_checkpoint(path)
     from mindyolo_ext.backend.parameters import load_parameters
     from mindyolo_ext.models.registry import create_model
@@ -267,7 +265,9 @@ def _photos(
     path: Path,
     folder: str | Path | None,
 ) -> np.ndarray:
-    """The photos that ``arrays`` names as a batch; the sums of their pixels are compared first."""
+    """Load the photos that ``arrays`` names as a batch, after comparing the sums of their
+    pixels.
+    """
     if folder is None:
         raise CheckpointError(
             f"{path}: was made from photos ({', '.join(arrays['images'].tolist())}), say in which "
@@ -302,7 +302,7 @@ def _run_original(
     python: str | Path | None,
     source: Path,
 ) -> dict[str, np.ndarray]:
-    """Outputs and layers of the original, from a process of the user's Python."""
+    """Compute outputs and layers of the original in a process of the user's Python."""
     hook = Path(__file__).parents[1] / "models" / cell.family / "original.py"
     if not hook.is_file():
         raise CheckpointError(f"verify: no hook runs the original of {cell.family} yet")
@@ -346,7 +346,7 @@ def _run_original(
 
 
 def _run_ours(cell: Any, pictures: np.ndarray) -> dict[str, np.ndarray]:
-    """Outputs and layers of our network, under the names ``_run_original`` uses."""
+    """Compute outputs and layers of our network, by the names that ``_run_original`` uses."""
     from mindyolo_ext.backend import Tensor
     from mindyolo_ext.backend.mode import eager
     from mindyolo_ext.backend.observe import watched_layers
@@ -372,7 +372,7 @@ def _run_ours(cell: Any, pictures: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _our_layer(name: str, renames: Mapping[str, str]) -> str:
-    """``layer/module#call`` of the original with the module as we call it; outputs keep their
+    """Convert ``layer/module#call`` of the original to our name of the module; outputs keep their
     names.
     """
     kind, _, rest = name.partition("/")
@@ -383,7 +383,7 @@ def _our_layer(name: str, renames: Mapping[str, str]) -> str:
 def _compare_all(
     report: VerifyReport, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]
 ) -> None:
-    """Compare what both sides have; calls of a shared layer are paired by their shapes, in
+    """Compare what both sides have. Calls of a shared layer are paired by their shapes, in
     order.
     """
     left = dict(ours)
@@ -415,7 +415,7 @@ def _compare_all(
 def _difference(
     kind: str, name: str, ours: np.ndarray, theirs: np.ndarray, *, where: str
 ) -> Difference:
-    """One row. Raises: CheckpointError if the shapes differ."""
+    """Build one row. Raises: CheckpointError if the shapes differ."""
     if ours.shape != theirs.shape:
         raise CheckpointError(f"{where}: {name} is {theirs.shape} there and {ours.shape} here")
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)

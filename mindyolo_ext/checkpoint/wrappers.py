@@ -1,8 +1,7 @@
-"""What wrappers put before every name: training programs, averages and parallel training.
+"""Remove the prefixes that wrappers add to names: training programs, averages, parallel training.
 
-A family's table says whether it knows some names. Where it does not, they are tried again without
-what stands before them: ``model.`` of Lightning, ``module.`` of an ``AveragedModel``, both, or
-whatever all of them begin with.
+If no family's table knows the names, they are tried again without a prefix: ``model.`` of
+Lightning, ``module.`` of an ``AveragedModel``, both, or the common prefix of all names.
 """
 
 from collections import Counter
@@ -29,19 +28,19 @@ WRAPPERS = (
 )
 AVERAGES = ("ema", "ema_model", "model_ema", "ema_net", "averaged_model")
 AVERAGE_MARK = "n_averaged"  # beside the weights of PyTorch's AveragedModel
-MAX_NESTING = 5  # wrappers around each other
-MAX_TRIED = 64  # beginnings that are tried for a message
+MAX_NESTING = 5  # nested wrappers
+MAX_TRIED = 64  # prefixes that are tried for a message
 Tensors = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """Tensors without what stood before their names.
+    """Tensors without the prefix of their names.
 
     Args:
         tensors: name -> array.
-        prefix: what was taken off, with its dot; empty if nothing was.
-        left_out: names of tensors that stand outside.
+        prefix: the prefix that was removed, with its dot; empty if there was none.
+        left_out: names of tensors outside of the prefix.
         is_average: whether the weights are averaged.
     """
 
@@ -54,13 +53,14 @@ class Unwrapped:
 def unwrapped(
     tensors: Tensors, is_known: Callable[[Tensors], bool], *, where: str, prefer_ema: bool = True
 ) -> Unwrapped:
-    """``tensors`` under names that ``is_known``; as they are if there is no way to get there.
+    """Remove prefixes from ``tensors`` until ``is_known`` accepts their names; return them
+    unchanged if it never does.
 
     Args:
         where: file, for messages.
-        prefer_ema: take an average where the file holds raw weights as well.
+        prefer_ema: take averaged weights if the file has both.
 
-    Raises: CheckpointError if several networks are in it.
+    Raises: CheckpointError if the file contains several networks.
     """
     if is_known(tensors):
         return Unwrapped(tensors)
@@ -77,8 +77,8 @@ def unwrapped(
 
 
 def hidden_weights(tensors: Tensors, is_known: Callable[[Tensors], bool]) -> str:
-    """The beginning of names behind which a known network stands, whatever it is called; empty if
-    there is none.
+    """Find a prefix, whatever its name, after which the names are those of a known network; empty
+    if there is none.
     """
     level: list[tuple[str, Tensors]] = [("", tensors)]
     tried = 0
@@ -96,12 +96,14 @@ def hidden_weights(tensors: Tensors, is_known: Callable[[Tensors], bool]) -> str
 
 
 def beginnings(tensors: Tensors) -> str:
-    """How the names begin, for messages: ``backbone. (300), head. (20)``."""
+    """List the first parts of the names, for messages: ``backbone. (300), head. (20)``."""
     return ", ".join(f"{shown(word)}. ({n})" for word, n in _first_words(tensors).most_common(4))
 
 
 def _inside(prefix: str, group: Tensors) -> Iterator[tuple[str, Tensors]]:
-    """(prefix, tensors) behind each wrapper of a group, and behind what all names begin with."""
+    """Yield (prefix, tensors) for each wrapper of a group, and for the common prefix of all
+    names.
+    """
     words = _first_words(group)
     whole = sum(array.size > 1 for array in group.values())
     common = max(words, key=lambda word: words[word], default="")
@@ -116,7 +118,7 @@ def _inside(prefix: str, group: Tensors) -> Iterator[tuple[str, Tensors]]:
 def _picked(
     known: list[tuple[str, Tensors]], *, where: str, prefer_ema: bool
 ) -> tuple[str, Tensors]:
-    """The one of several known groups that is wanted."""
+    """Choose one of several known groups."""
     averages = [pair for pair in known if _is_average(pair[0])]
     others = [pair for pair in known if not _is_average(pair[0])]
     chosen = averages if averages and (prefer_ema or not others) else others
@@ -134,10 +136,10 @@ def _is_average(prefix: str) -> bool:
 
 
 def _first_words(group: Tensors) -> Counter[str]:
-    """What stands before the first dot of names -> how many names."""
+    """Count names by their part before the first dot."""
     return Counter(name.partition(".")[0] for name in group if "." in name)
 
 
 def _behind(group: Tensors, begin: str) -> Tensors:
-    """The tensors whose names begin so, without it."""
+    """Return the tensors whose names have this prefix, without it."""
     return {name[len(begin) :]: a for name, a in group.items() if name.startswith(begin)}

@@ -1,4 +1,4 @@
-"""Anchor boxes for a data set by k-means, for ``mindyolo-ext anchors``."""
+"""Compute anchor boxes for a data set by k-means, for ``mindyolo-ext anchors``."""
 
 import logging
 import os
@@ -17,9 +17,9 @@ from mindyolo_ext.errors import DataError, MissingFileError, UsageError
 
 logger = logging.getLogger(__name__)
 _ITERATIONS = 50
-_SAMPLE = 20000  # boxes of a restart; the last one takes all
+_SAMPLE = 20000  # boxes per restart; the last run uses all
 _Map: TypeAlias = Callable[[Any], np.ndarray]
-# What k-means clusters, and the way back to sizes
+# The forms of sizes that k-means clusters, and their inverses
 _FORMS: tuple[tuple[_Map, _Map], ...] = (
     (np.asarray, np.asarray),
     (np.sqrt, np.square),
@@ -33,8 +33,7 @@ class AnchorResult:
 
     Args:
         anchors: (k, 2) width and height in pixels of the network input, by rising width.
-        mean_iou: mean over the boxes of the IoU with the best anchor, both with one corner in
-            common.
+        mean_iou: mean over the boxes of the IoU with the best anchor, with one corner in common.
     """
 
     anchors: np.ndarray
@@ -42,7 +41,9 @@ class AnchorResult:
 
     @property
     def text(self) -> str:
-        """The file ``anchors<k>.txt`` of Yolo-FastestV2: pairs on one line, then the mean IoU."""
+        """Format as Yolo-FastestV2's file ``anchors<k>.txt``: pairs on one line, then the mean
+        IoU.
+        """
         return (
             ", ".join(f"{width:.2f},{height:.2f}" for width, height in self.anchors)
             + f"\n{self.mean_iou:.6f}\n"
@@ -57,15 +58,15 @@ def generate_anchors(
     seed: int = 0,
     restarts: int = 20,
 ) -> AnchorResult:
-    """Find the best anchors of several seeded k-means runs.
+    """Compute the best anchors of several seeded k-means runs.
 
     Args:
         source: data set (ignored boxes are left out), or box sizes (N, 2) width, height as
             fractions of the image.
         num_anchors: k.
         input_size: (height, width) of the network input, to which images are stretched.
-        seed: of the starts.
-        restarts: runs in each of three forms of the sizes (as they are, square root, logarithm).
+        seed: seed of the starting points.
+        restarts: runs in each of three forms of the sizes (unchanged, square root, logarithm).
 
     Raises: UsageError for too few different boxes or sizes outside 0..1.
     Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: its distance is 1 - IoU and its
@@ -106,7 +107,7 @@ def generate_anchors(
             "boxes; take fewer anchors"
         )
     best_iou = mean_best_iou(sizes, best)
-    if part is not sizes:  # go on with all boxes
+    if part is not sizes:  # continue with all boxes
         form, back = best_form
         centers = _cluster(form(sizes), form(best))
         if centers is not None and mean_best_iou(sizes, back(centers)) > best_iou:
@@ -117,8 +118,8 @@ def generate_anchors(
 
 
 def mean_best_iou(sizes: np.ndarray, anchors: np.ndarray) -> float:
-    """Mean over boxes ``sizes`` (N, 2) of the highest IoU with one of ``anchors`` (k, 2),
-    corners aligned.
+    """Compute the mean over boxes ``sizes`` (N, 2) of the highest IoU with one of ``anchors`` (k,
+    2), corners aligned.
     """
     best = np.zeros(len(sizes))
     for anchor in anchors:  # k is small; (N,) arrays stay small as well
@@ -128,8 +129,8 @@ def mean_best_iou(sizes: np.ndarray, anchors: np.ndarray) -> float:
 
 
 def box_fractions(dataset: Dataset) -> np.ndarray:
-    """(N, 2) float64 width and height of all boxes as fractions of their image, ignored boxes
-    left out.
+    """Return width and height of all boxes as fractions of their image, (N, 2) float64, without
+    ignored boxes.
     """
     rows = [np.zeros((0, 2))]
     for index in range(len(dataset)):
@@ -140,21 +141,21 @@ def box_fractions(dataset: Dataset) -> np.ndarray:
 
 
 def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray:
-    """(N, 2) float64 width and height, as fractions, of all boxes in the label files of an image
-    list.
+    """Read width and height of all boxes in the label files of an image list, as fractions, (N, 2)
+    float64.
 
     The label file lies beside the image, or in the folder ``labels`` where the image's is
-    ``JPEGImages`` or ``images``. As in training boxes are cut at the image's border, outlines give
-    their frame, and boxes without area are left out with a warning.
+    ``JPEGImages`` or ``images``. As in training, boxes are clipped to the image, outlines become
+    their bounding boxes, and boxes without area are left out with a warning.
 
     Args:
         path: text file with one image per line.
-        data_root: folder to which the lines refer; where there is no such image, they refer to
-            the list's folder.
+        data_root: folder that the lines refer to; an image that does not exist there is looked up
+            in the list's folder.
 
     Raises: MissingFileError for a missing list or label file; DataError that names file and line.
     Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: any white space separates, any
-    image suffix goes.
+        image suffix goes.
     """
     sizes, without_area = [], []
     for image in list_images(Path(path), data_root):
@@ -166,7 +167,7 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
                 raise DataError(f"{label}:{number}: {error}") from None
             box = np.clip(found.box, 0, 1)
             size = found.sides if tuple(box) == found.box else tuple(box[2:] - box[:2])
-            if all(side > 0 for side in size):  # false for what is not a number
+            if all(side > 0 for side in size):  # False for NaN
                 sizes.append(size)
             else:
                 without_area.append(f"{label}:{number}")
@@ -183,7 +184,7 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
 
 
 def _label_of(image: str, source: str | Path) -> str:
-    """The label file of an image. Raises: MissingFileError."""
+    """Find the label file of an image. Raises: MissingFileError."""
     beside = os.path.splitext(image)[0] + ".txt"
     places = dict.fromkeys(
         [beside.replace("JPEGImages", "labels"), label_path(image, None, None), beside]
@@ -197,7 +198,7 @@ def _label_of(image: str, source: str | Path) -> str:
 
 
 def _cluster(values: np.ndarray, start: np.ndarray) -> np.ndarray | None:
-    """Centers (k, 2) of k-means from ``start``, None if a cluster ran empty."""
+    """Return the k-means centers (k, 2) from ``start``, None if a cluster became empty."""
     try:
         return kmeans2(values, start, iter=_ITERATIONS, minit="matrix", missing="raise")[0]
     except ClusterError:

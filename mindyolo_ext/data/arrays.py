@@ -1,7 +1,7 @@
-"""Named arrays, in memory or mapped from one file that several processes share.
+"""Store named arrays in memory, or map them from one file that several processes share.
 
-The file holds numbers only: a line that names the form, a short header in JSON, and the arrays one
-after another. Nothing in it is ever run, and every size is compared with the file's before use.
+The file holds only numbers: a line that names the format, a short JSON header, and the arrays one
+after another. Nothing in it is ever run, and every size is checked against the file's before use.
 """
 
 import json
@@ -29,17 +29,17 @@ Bounds = Callable[[Mapping[str, int]], Mapping[str, tuple[float, float]]]
 
 
 class DamagedArrays(Exception):
-    """A file of arrays that is damaged, of another form or about something else."""
+    """A file of arrays that is damaged, in another format, or about something else."""
 
 
 class Arrays(Mapping[str, np.ndarray]):
-    """Arrays by name. Those of a file travel to another process as the file's name, and are mapped
-    there too: all processes share one copy, which is read-only.
+    """Arrays by name. Arrays of a file are sent to another process as the file's name and mapped
+    there again, so all processes share one read-only copy.
 
     Args:
         arrays: by name.
-        file: where some of them are mapped from.
-        about: what that file must say of itself.
+        file: the file that some of them are mapped from.
+        about: the description that the file must contain.
         mapped: names of those arrays.
     """
 
@@ -68,7 +68,7 @@ class Arrays(Mapping[str, np.ndarray]):
         return _mapped_again, (here, self._file, self._about, self.mapped)
 
     def changed(self, **arrays: np.ndarray) -> "Arrays":
-        """These arrays with others in the place of some."""
+        """Return these arrays with some of them replaced."""
         return Arrays(
             {**self._arrays, **arrays},
             file=self._file,
@@ -77,7 +77,7 @@ class Arrays(Mapping[str, np.ndarray]):
         )
 
     def only(self, *names: str) -> "Arrays":
-        """The arrays ``names``."""
+        """Return only the arrays called ``names``."""
         return Arrays(
             {name: self._arrays[name] for name in names},
             file=self._file,
@@ -92,7 +92,7 @@ def _mapped_again(
     about: dict[str, Any],
     mapped: Collection[str],
 ) -> Arrays:
-    """``Arrays`` in another process. Raises: DataError if the file is not the same any longer."""
+    """Map ``Arrays`` in another process. Raises: DataError if the file has changed."""
     if path is None or not mapped:
         return Arrays(arrays)
     try:
@@ -111,16 +111,16 @@ def _mapped_again(
 
 
 def write_arrays(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays into a file, whole or not at all.
+    """Write arrays to a file, complete or not at all.
 
     Args:
-        about: what the file says of itself, for ``json``.
+        about: a description of the content that ``json`` can store.
 
     Raises: WriteError if the disk refuses.
     """
     ready = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     check = 0
-    for array in ready.values():  # each with the bytes behind it, to the next
+    for array in ready.values():  # each with the padding up to the next
         check = zlib.crc32(bytes(-array.nbytes % _ALIGNMENT), zlib.crc32(_bytes_of(array), check))
     kinds = {name: [array.dtype.str, *array.shape] for name, array in ready.items()}
     text = json.dumps({"about": dict(about), "check": check, "arrays": kinds}).encode()
@@ -133,18 +133,18 @@ def write_arrays(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.n
 
 
 def _bytes_of(array: np.ndarray) -> memoryview:
-    """The memory of an array."""
+    """Return the bytes of an array."""
     return array.reshape(-1).view(np.uint8).data
 
 
 def open_arrays(path: Path, about: Mapping[str, Any], schema: Schema, bounds: Bounds) -> Arrays:
-    """Map the arrays of a file after a check of every byte.
+    """Map the arrays of a file after checking every byte.
 
     Args:
-        about: what the file must say of itself.
-        schema: the dtype of each array and its columns (0: it has one axis); an array may be
+        about: the description that the file must contain.
+        schema: dtype and number of columns of each array (0: it has one axis); an array may be
             missing.
-        bounds: given the length of each array, the least and the largest value of some.
+        bounds: computes the lowest and highest value of some arrays from the lengths of all.
 
     Raises: DamagedArrays; OSError if the file cannot be read.
     """
@@ -162,7 +162,7 @@ def open_arrays(path: Path, about: Mapping[str, Any], schema: Schema, bounds: Bo
 
 
 class _Header:
-    """What a file of arrays says; ``starts`` are the first bytes of its arrays."""
+    """The header of a file of arrays; ``starts`` are the positions of its arrays."""
 
     def __init__(self, about: Any, check: int, kinds: dict[str, list], begin: int):
         self.about, self.kinds, self._check = about, kinds, check
@@ -174,7 +174,7 @@ class _Header:
         self.end = begin
 
     def _size(self, name: str) -> int:
-        """Bytes of an array."""
+        """Return the size of an array in bytes."""
         dtype, *shape = self.kinds[name]
         count = np.dtype(dtype).itemsize
         for side in shape:
@@ -182,7 +182,7 @@ class _Header:
         return count
 
     def check(self, file: BinaryIO, bounds: Mapping[str, tuple[float, float]]) -> None:
-        """Compare all numbers with their sum and their bounds. Raises: DamagedArrays."""
+        """Check all numbers against their checksum and bounds. Raises: DamagedArrays."""
         check = 0
         for name, start in self.starts.items():
             file.seek(start)
@@ -196,14 +196,14 @@ class _Header:
                 check = zlib.crc32(block, check)
                 if low is not None:
                     values = np.frombuffer(block, self.kinds[name][0])
-                    if not (values.min() >= low and values.max() <= high):  # nor is NaN
+                    if not (values.min() >= low and values.max() <= high):  # False for NaN
                         raise DamagedArrays(f"{name}: values out of range")
             check = zlib.crc32(file.read(-file.tell() % _ALIGNMENT), check)
         if check != self._check:
             raise DamagedArrays("its sum is another")
 
     def map(self, file: BinaryIO) -> dict[str, np.ndarray]:
-        """The arrays, read-only, in memory that all processes share."""
+        """Map the arrays, read-only, in memory that all processes share."""
         memory = mmap.mmap(file.fileno(), self.end, access=mmap.ACCESS_READ)
         found = {}
         for name, (dtype, *shape) in self.kinds.items():
@@ -214,7 +214,7 @@ class _Header:
 
 
 def _read_header(file: BinaryIO) -> _Header:
-    """The header of an open file, whose size fits it. Raises: DamagedArrays."""
+    """Read the header of an open file and check the file's size. Raises: DamagedArrays."""
     start = file.read(len(_MAGIC) + _LENGTH.size)
     if len(start) < len(_MAGIC) + _LENGTH.size or not start.startswith(_MAGIC):
         raise DamagedArrays("of another form")
@@ -241,14 +241,14 @@ def _read_header(file: BinaryIO) -> _Header:
 
 
 def packed(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Texts as one array of bytes, and where each ends (n + 1,), the first at 0."""
+    """Pack texts into one array of bytes, and the ends of each (n + 1,), beginning with 0."""
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     ends = np.concatenate([[0], np.cumsum([len(one) for one in encoded])]).astype(np.int64)
     return np.frombuffer(b"".join(encoded), np.uint8), ends
 
 
 def unpacked(text: np.ndarray, ends: np.ndarray) -> list[str]:
-    """The texts that ``packed`` got. Raises: UnicodeDecodeError for other bytes."""
+    """Unpack the output of ``packed``. Raises: UnicodeDecodeError for other bytes."""
     whole, places = text.tobytes(), ends.tolist()
     return [
         whole[begin:end].decode("utf-8", "surrogatepass")

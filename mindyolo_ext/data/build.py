@@ -1,4 +1,4 @@
-"""From the description of a data set in a recipe to the data set."""
+"""Build a data set from its description in a recipe."""
 
 import inspect
 import types
@@ -30,7 +30,7 @@ def build_dataset(
 
     Args:
         config: ``format``, a key of ``READERS``, and the keywords of that reader.
-        data_root: folder to which relative paths refer.
+        data_root: folder that relative paths refer to.
         strict: see ``Collector.finish``.
 
     Raises: ConfigError for an unknown format or key, DataError for faulty labels, MissingFileError
@@ -82,7 +82,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _wanted(hint: Any) -> str:
-    """The words for a type."""
+    """Describe a type in words."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_wanted(one) for one in inner if one is not type(None))

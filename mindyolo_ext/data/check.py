@@ -1,4 +1,4 @@
-"""Reports what is in a data set and what is wrong with it, for ``mindyolo-ext check-data``."""
+"""Report the content of a data set and its problems, for ``mindyolo-ext check-data``."""
 
 import os
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from mindyolo_ext.errors import MissingFileError, UserError, shown
 from mindyolo_ext.progress import bar
 
 _SMALL, _LARGE = 32**2, 96**2  # box areas that COCO calls small and large
-_SLIVER = 20.0  # a box this many times longer than wide is odd
+_SLIVER = 20.0  # a box with this aspect ratio or more is suspicious
 _LONGEST = 400  # characters of a file or message
-_AHEAD = 1000  # images that are given to the threads at a time
+_AHEAD = 1000  # images that are submitted to the threads at a time
 
 
 @dataclass
@@ -29,14 +29,14 @@ class DatasetReport:
     Args:
         name: of the data set.
         class_names: as in the data set.
-        images, boxes, ignored: how many; ``boxes`` leaves the ignored ones out.
+        images, boxes, ignored: how many; ``boxes`` does not count ignored ones.
         images_without_boxes: files.
         class_counts: (K,) boxes per class; ``class_images`` (K,) images per class.
         box_sizes: (N, 2) width and height of the boxes in photo pixels; ``box_fractions`` (N,)
             their share of the image's area.
         image_sizes: (n, 2) height and width of the readable images.
         boxes_per_image: (n,) for every image.
-        problems: everything odd; those with ``fatal`` must be repaired before training.
+        problems: everything suspicious; problems with ``fatal`` must be fixed before training.
     """
 
     name: str
@@ -59,7 +59,9 @@ class DatasetReport:
         return not any(problem.fatal for problem in self.problems)
 
     def table(self, max_rows: int = 20) -> str:
-        """The report as text; at most ``max_rows`` classes and problems of each kind are listed."""
+        """Format the report as text, with at most ``max_rows`` classes and problems of each
+        kind.
+        """
         parts = [tabulate(self._summary(), tablefmt="simple", disable_numparse=True)]
         order = np.argsort(-self.class_counts, kind="stable")
         rows = [
@@ -93,7 +95,7 @@ class DatasetReport:
         return "\n\n".join(parts)
 
     def _problem_lists(self, max_rows: int) -> list[str]:
-        """A text for each kind of problem, faults last, next to the verdict."""
+        """Format each kind of problem, faults last, next to the verdict."""
         kinds: dict[str, list[Problem]] = {}
         for problem in self.problems:
             kinds.setdefault(problem.kind, []).append(problem)
@@ -112,7 +114,7 @@ class DatasetReport:
         return parts
 
     def _summary(self) -> list[tuple[str, str]]:
-        """Rows of the first table."""
+        """Return the rows of the first table."""
         areas = self.box_sizes.prod(1)
         small, large = int((areas < _SMALL).sum()), int((areas >= _LARGE).sum())
         sides = (
@@ -138,7 +140,7 @@ class DatasetReport:
         ]
 
     def _size_rows(self) -> list[tuple[str, float, float, float, float, float]]:
-        """Rows of the table of box sizes."""
+        """Return the rows of the table of box sizes."""
         steps = (0, 5, 50, 95, 100)
         values = (
             ("width", self.box_sizes[:, 0]),
@@ -149,13 +151,13 @@ class DatasetReport:
 
 
 def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
-    """Load every image of a data set, on all processors, and check every box.
+    """Load every image of a data set, using all processors, and check every box.
 
     Build the data set with ``strict=False``, so faulty labels are reported instead of raised.
 
     Args:
-        dataset: to check.
-        progress: show a bar.
+        dataset: the data set to check.
+        progress: show a progress bar.
     """
     count = len(dataset.class_names)
     report = DatasetReport(
@@ -206,7 +208,7 @@ Finding = tuple[tuple[int, int] | None, list[Problem]]
 
 
 def _findings(dataset: Dataset) -> Iterator[Finding]:
-    """What is found in each image, in their order; as many are decoded side by side as there are
+    """Yield the findings of each image, in order; images are decoded in parallel on all
     processors.
     """
     with ThreadPoolExecutor(_processors()) as pool:  # OpenCV releases Python's lock
@@ -219,14 +221,16 @@ def _findings(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _processors() -> int:
-    """How many processors this process may use."""
+    """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _finding(dataset: Dataset, index: int) -> Finding:
-    """(height, width) of an image and what is odd about it; None and why for an unreadable one."""
+    """Return (height, width) of an image and its problems; None and the reason for an unreadable
+    one.
+    """
     path = dataset.paths[index]
     try:
         size = dataset.load(index).size
@@ -239,7 +243,9 @@ def _finding(dataset: Dataset, index: int) -> Finding:
 
 
 def _turned(path: str, relative: bool) -> list[Problem]:
-    """A doubt where EXIF turns or mirrors an image and no size tells which pixels were labeled."""
+    """Return a warning if EXIF rotates or mirrors an image and the labels do not state which size
+    they refer to.
+    """
     found = image_orientation(path)
     if found == 1 or (found > 4 and not relative):
         return []
@@ -251,7 +257,7 @@ def _turned(path: str, relative: bool) -> list[Problem]:
 
 
 def _odd_boxes(path: str, found: Annotations, class_names: list[str]) -> list[Problem]:
-    """Boxes that are there twice, thinner than a pixel or extremely long."""
+    """Find boxes that are duplicate, thinner than a pixel or extremely long."""
     boxes = found.boxes.astype(float)
     sides = boxes[:, 2:] - boxes[:, :2]
     short, long = sides.min(1), sides.max(1)
@@ -263,7 +269,7 @@ def _odd_boxes(path: str, found: Annotations, class_names: list[str]) -> list[Pr
         numbers = ", ".join(f"{value:.1f}" for value in boxes[row])
         text = f"{class_names[found.labels[row]]} ({numbers}) xyxy"
         if not is_first[row]:
-            problems.append(Problem("duplicate box", path, f"{text} is there twice"))
+            problems.append(Problem("duplicate box", path, f"{text} is a duplicate"))
         elif short[row] < 1:
             problems.append(Problem("odd box", path, f"{text} is thinner than a pixel"))
         else:

@@ -1,4 +1,4 @@
-"""Gathers what a reader finds, repairs odd boxes and reports all faults at once. NumPy only."""
+"""Collect what a reader finds, repair boxes and report all faults at once. Uses NumPy only."""
 
 import logging
 import os
@@ -17,20 +17,21 @@ from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 logger = logging.getLogger(__name__)
 SIZE_FAULTS = ("other size", "turned labels")  # kinds of problems
-LARGEST = 1e9  # pixels; what a box is cut to where the image's size is not known
+LARGEST = 1e9  # pixels; boxes are clipped to this if the image's size is unknown
 _LONGEST = 400  # characters of a file or message in a report
 
 
 class Collector:
-    """Gathers images and boxes while a reader goes through its files, and repairs odd boxes.
+    """Collects images and boxes while a reader goes through its files, and repairs boxes.
 
-    Boxes that reach out of the image are clipped and boxes without area are dropped; ``finish``
-    logs the counts. Faults are collected too, so one run reports them all.
+    Boxes that extend beyond the image are clipped and boxes without area are dropped; ``finish``
+    logs the counts. Faults are collected too, so one run reports all of them.
 
     Args:
-        name: what messages call the data set.
+        name: name of the data set in messages.
         class_names: one name per label.
-        relative: boxes are fractions of width and height, so the image's size is not needed.
+        relative: whether boxes are fractions of width and height, so the image's size is not
+            needed.
         tolerance: how far a box may reach outside before it is counted as clipped, in the units of
             the boxes.
     """
@@ -55,30 +56,31 @@ class Collector:
             )
 
     def report(self, kind: str, where: str, message: str) -> None:
-        """Note a problem."""
+        """Add a problem."""
         self.problems.append(Problem(kind, where, message))
 
     def checked_size(
         self, path: str, written: tuple[int, int] | None, where: str, *, must_fit: bool
     ) -> tuple[int, int] | None:
-        """(height, width) of an image, after a look whether its labels were made for that size.
+        """Return (height, width) of an image, after checking that its labels were made for that
+        size.
 
-        Labels of a photo as it is stored, where EXIF says that it is shown turned, and those of a
-        copy in another size are faults, because their boxes would lie elsewhere.
+        Labels of the stored pixels of a photo that EXIF rotates, and labels of a copy of another
+        size, are faults, because their boxes would be misplaced.
 
         Args:
-            written: (height, width) that the labels tell, None if they do not.
-            where: file and place that tell it.
-            must_fit: whether any other size is a fault too; otherwise it is a warning.
+            written: (height, width) according to the labels, None if they do not state it.
+            where: file and place that state it.
+            must_fit: whether any other size is a fault; otherwise it is a warning.
 
-        Returns: the image's own size; that of the labels where they do not fit, or without a
-            readable image.
+        Returns: the image's own size, or the labels' if they do not fit or the image is not
+            readable.
         """
         try:
             size = image_size(path)
             is_turned = written != size and image_orientation(path) > 4  # rarely looked at
         except MissingFileError:
-            return written  # ``add`` notes it
+            return written  # ``add`` reports it
         except DataError as error:
             self.report("broken image", path, str(error).removeprefix(f"{path}: "))
             return written
@@ -121,10 +123,10 @@ class Collector:
         """Add an image with its boxes.
 
         Args:
-            size: (height, width), or None to look into the file when needed.
+            size: (height, width), or None to read it from the file when needed.
             where: file and line of each box.
             polygons: the outline (points, 2) of each box in the boxes' units, None for a box
-                without; they are clipped like the boxes.
+                without; outlines are clipped like boxes.
         """
         if not os.path.isfile(path):
             self.report("missing image", path, "no such image")
@@ -163,13 +165,13 @@ class Collector:
         box: Callable[[int], tuple[np.ndarray, str]],
         noted: Mapping[int, Sequence[Problem]],
     ) -> None:
-        """Add all images at once, with boxes in pixels that are arranged already.
+        """Add all images at once, with boxes in pixels that are already grouped by image.
 
         Args:
-            columns: as ``grouped`` gives them; ``sizes`` are 0 where an image cannot be read.
-            box: (4,) xyxy as the labels have it, and the file and place, of a box by its place in
-                ``order``.
-            noted: problems of images, found before.
+            columns: as returned by ``grouped``; ``sizes`` are 0 for images that cannot be read.
+            box: returns (4,) xyxy as in the labels, with file and place, of a box by its position
+                in ``order``.
+            noted: problems of images that were found before.
         """
         self._paths, self._ids, self._columns = list(paths), list(image_ids), columns
         rows, kept = np.diff(columns["row_offsets"]), np.diff(columns["offsets"])
@@ -185,7 +187,7 @@ class Collector:
             if index in missing:
                 self.report("missing image", path, "no such image")
             if index in unknown:
-                self._size_of(path)  # notes why
+                self._size_of(path)  # reports why
             first, last = np.searchsorted(owners, [index, index + 1])
             for row in doubts[first:last]:
                 its, where = box(int(row))
@@ -202,14 +204,14 @@ class Collector:
         strict: bool = True,
         dataset_class: type[Dataset] = Dataset,
     ) -> Dataset:
-        """Make the data set and log how many boxes were repaired.
+        """Create the data set and log how many boxes were repaired.
 
         Args:
             cache: as in ``Dataset``.
-            strict: raise if there are faults; otherwise list them in ``Dataset.problems``.
-            dataset_class: the class to make.
+            strict: raise an error if there are faults; otherwise list them in ``Dataset.problems``.
+            dataset_class: the class to create.
 
-        Raises: MissingFileError or DataError that lists the first faults; DataError without any
+        Raises: MissingFileError or DataError that lists the first faults; DataError if there is no
             image.
         """
         counts = Counter(problem.kind for problem in self.problems if not problem.fatal)
@@ -245,7 +247,9 @@ class Collector:
     def _well_formed(
         self, boxes: np.ndarray, labels: np.ndarray, where: Sequence[str]
     ) -> np.ndarray:
-        """(N,) bool: which boxes have a known class and finite numbers; reports the others."""
+        """Return which boxes have a known class and finite numbers, (N,) bool; report the
+        others.
+        """
         keep = np.ones(len(boxes), bool)
         last = len(self.class_names) - 1
         for row, (box, label, place) in enumerate(zip(boxes, labels, where, strict=True)):
@@ -261,11 +265,11 @@ class Collector:
         return keep
 
     def _size_of(self, path: str) -> tuple[int, int] | None:
-        """(height, width) from the file, None with a note where it cannot be read."""
+        """Return (height, width) from the file; None, with a report, if it cannot be read."""
         try:
             return image_size(path)
         except MissingFileError:
-            return None  # already noted
+            return None  # already reported
         except DataError as error:
             self.report("broken image", path, str(error))
             return None
@@ -273,7 +277,7 @@ class Collector:
     def _repair(
         self, boxes: np.ndarray, limit: np.ndarray, keep: np.ndarray, where: Sequence[str]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (N, 4) clipped to 0..``limit``, and (N,) bool: which still have an area."""
+        """Clip boxes (N, 4) to 0..``limit``, and return which still have an area, (N,) bool."""
         finite = np.nan_to_num(boxes)
         clipped, inside, outside, far = clipped_boxes(finite, limit, self._tolerance)
         for row in np.flatnonzero(keep & (~inside | outside)):
@@ -281,7 +285,7 @@ class Collector:
         return clipped, inside
 
     def _report_odd(self, box: np.ndarray, where: str, *, is_inside: bool, is_far: bool) -> None:
-        """Note that a box (4,) was clipped or dropped."""
+        """Report that a box (4,) was clipped or dropped."""
         text = "(" + ", ".join(f"{value:g}" for value in box) + ")"
         if not is_inside:
             self.report("dropped box", where, f"box {text} xyxy has no area inside the image")
@@ -294,9 +298,9 @@ class Collector:
 def clipped_boxes(
     boxes: np.ndarray, limits: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (N, 4) clipped to 0..``limits`` ((4,) or (N, 4)), and three times (N,) bool: which
-    still have an area, which reached outside by more than ``tolerance``, and which by more than the
-    limit itself.
+    """Clip boxes (N, 4) to 0..``limits`` ((4,) or (N, 4)). Also returns three times (N,) bool:
+    which still have an area, which extended outside by more than ``tolerance``, and which by more
+    than the limit itself.
     """
     clipped = np.clip(boxes, 0, limits)
     inside = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
@@ -305,14 +309,16 @@ def clipped_boxes(
 
 
 def _is_scaled(size: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether both sizes have one shape, so that one image may be a scaled copy of the other."""
+    """Whether both sizes have the same aspect ratio, so that one may be a scaled copy of the
+    other.
+    """
     return abs(size[0] * other[1] - size[1] * other[0]) <= max(*size, *other)
 
 
 def raise_faults(name: str, problems: Iterable[Problem]) -> None:
-    """Raise an error that lists the first fatal problems, if there are any.
+    """Raise an error with the first fatal problems, if there are any.
 
-    Raises: MissingFileError if files are missing and nothing else is wrong, otherwise DataError.
+    Raises: MissingFileError if missing files are the only problem, otherwise DataError.
     """
     faults = [problem for problem in problems if problem.fatal]
     if not faults:

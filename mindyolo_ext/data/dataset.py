@@ -1,4 +1,4 @@
-"""Photos with boxes, whatever the files they come from. NumPy and OpenCV only."""
+"""Data sets of photos with boxes, independent of file formats. Uses NumPy and OpenCV only."""
 
 import contextlib
 import copy
@@ -21,15 +21,15 @@ _UNPACKED = ("_sizes", "_offsets", "_boxes", "_labels", "_ignore", "_points", "_
 
 
 class Dataset:
-    """Photos with boxes, indexed from 0. ``Collector`` makes one; the readers use it.
+    """Photos with boxes, indexed from 0. Readers create one through ``Collector``.
 
     Args:
-        name: what messages call the data set.
+        name: name of the data set in messages.
         class_names: one name per label.
         paths: image files.
-        image_ids: one integer per image, all different.
+        image_ids: one unique integer per image.
         annotations: per image (boxes (N, 4) xyxy, labels (N,), ignore (N,)).
-        sizes: per image (height, width), or None to look into the file when needed.
+        sizes: per image (height, width), or None to read it from the file when needed.
         relative: whether the boxes are fractions of the image's width and height instead of
             pixels.
         cache: keep decoded images (3 bytes a pixel) in memory (``ram``, or True) or in a file
@@ -92,7 +92,7 @@ class Dataset:
         self._first_points = columns.get("first_points")
 
     def __getstate__(self) -> dict[str, Any]:
-        """What travels to a worker process; columns of a file are mapped there again."""
+        """Return the state for a worker process, which maps columns of a file again."""
         return {name: its for name, its in self.__dict__.items() if name not in _UNPACKED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -100,15 +100,16 @@ class Dataset:
         self._unpack()
 
     def with_classes(self, class_names: Sequence[str]) -> "Dataset":
-        """The same images with labels that follow ``class_names``; this data set if they do.
+        """Return the same images with labels in the order of ``class_names``; this data set if it
+        already has that order.
 
         ``category_ids`` follow too, so ``coco_ground_truth`` keeps its ids and label i is
-        ``class_names[i]`` everywhere. Images, sizes and decoded images are shared.
+        ``class_names[i]`` everywhere. Paths, sizes and decoded images are shared.
 
         Args:
-            class_names: the names of this data set in another order, such as that of a network.
+            class_names: the names of this data set in another order, such as a network's.
 
-        Raises: DataError unless the names are the same, which says which ones are not.
+        Raises: DataError that lists the difference unless the names are the same.
         """
         wanted = list(class_names)
         if wanted == self.class_names:
@@ -135,7 +136,9 @@ class Dataset:
         )
 
     def size(self, index: int) -> tuple[int, int]:
-        """(height, width) of image ``index``, from its header where the labels do not say."""
+        """Return (height, width) of image ``index``, from its header if the labels do not state
+        it.
+        """
         if not self._sizes[index].any():
             self._sizes[index] = image_size(self.paths[index])
         return int(self._sizes[index, 0]), int(self._sizes[index, 1])
@@ -148,7 +151,7 @@ class Dataset:
         return self._sizes
 
     def annotations(self, index: int) -> Annotations:
-        """The boxes of image ``index`` in photo pixels, without decoding the image."""
+        """Return the boxes of image ``index`` in photo pixels, without decoding the image."""
         height, width = self.size(index)
         rows = slice(self._offsets[index], self._offsets[index + 1])
         boxes = self._boxes[rows].copy()
@@ -159,7 +162,9 @@ class Dataset:
         )
 
     def labels(self, index: int) -> np.ndarray:
-        """(N,) int64 labels of image ``index``, ignored boxes included; opens no file."""
+        """Return the labels of image ``index``, (N,) int64, including ignored boxes; opens no
+        file.
+        """
         return self._labels[self._offsets[index] : self._offsets[index + 1]].copy()
 
     @property
@@ -168,8 +173,9 @@ class Dataset:
         return self._points is not None
 
     def polygons(self, index: int) -> list[np.ndarray | None]:
-        """The outlines of the boxes of image ``index``, (points, 2) float32 fractions of width
-        and height, without a line back to the first point; None for a box without. Opens no file.
+        """Return the outlines of the boxes of image ``index``, (points, 2) float32 fractions of
+        width and height, without repeating the first point; None for a box without outline. Opens
+        no file.
         """
         first, last = self._offsets[index], self._offsets[index + 1]
         if self._points is None or self._first_points is None:
@@ -181,7 +187,7 @@ class Dataset:
         ]
 
     def max_boxes(self) -> int:
-        """The largest number of boxes in one image, ignored ones left out; opens no file."""
+        """Return the largest number of boxes in an image, without ignored ones; opens no file."""
         return int(self.boxes_per_image().max(initial=0))
 
     @property
@@ -190,23 +196,23 @@ class Dataset:
         return self._relative
 
     def boxes_per_image(self) -> np.ndarray:
-        """(n,) number of boxes in each image, ignored ones left out; opens no file."""
+        """Return the number of boxes in each image, (n,), without ignored ones; opens no file."""
         kept = np.concatenate([[0], np.cumsum(~self._ignore)])[self._offsets]
         return np.diff(kept)
 
     def class_counts(self) -> np.ndarray:
-        """(K,) number of boxes of each class, ignored ones left out; opens no file."""
+        """Return the number of boxes of each class, (K,), without ignored ones; opens no file."""
         return np.bincount(self._labels[~self._ignore], minlength=len(self.class_names))
 
     def problem_counts(self) -> Counter[str]:
-        """How many problems of each kind there are."""
+        """Count the problems of each kind."""
         return Counter(problem.kind for problem in self.problems)
 
     def load(self, index: int) -> Sample:
         """Load image ``index`` with its boxes. A cached image is read-only.
 
-        Raises: MissingFileError for a missing image, DataError for a broken one or one whose size
-            is not the one its labels were made for.
+        Raises: MissingFileError for a missing image, DataError for a broken one, or one of another
+            size than its labels were made for.
         """
         path = self.paths[index]
         image = None if self._images is None else self._images.get(index, path)
@@ -241,7 +247,7 @@ class Dataset:
         )
 
     def coco_ground_truth(self) -> dict[str, list[dict[str, Any]]]:
-        """The boxes as pycocotools wants them, ignored ones as crowds."""
+        """Return the boxes as pycocotools needs them, ignored ones as crowds."""
         images: list[dict[str, Any]] = []
         rows: list[dict[str, Any]] = []
         for index, image_id in enumerate(self.image_ids):
@@ -276,7 +282,7 @@ class Dataset:
 
 
 def _difference(wanted: Sequence[str], got: Sequence[str]) -> str:
-    """Why the names ``got`` cannot be brought into the order ``wanted``, empty if they can."""
+    """Explain why the names ``got`` cannot be reordered to ``wanted``; empty if they can."""
     known, named = set(got), set(wanted)
     missing = [name for name in wanted if name not in known]
     more = [name for name in got if name not in named]
@@ -294,7 +300,7 @@ def _difference(wanted: Sequence[str], got: Sequence[str]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first names, for a message."""
+    """List the first names, for a message."""
     return ", ".join(shown(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
 
 
@@ -304,7 +310,8 @@ def _columns(
     sizes: Sequence[tuple[int, int] | None],
     polygons: Sequence[Sequence[np.ndarray | None]] | None,
 ) -> Arrays:
-    """The columns of a ``Dataset``: flat arrays are small and quick to send to worker processes.
+    """Build the columns of a ``Dataset``: flat arrays are small and fast to send to worker
+    processes.
 
     Raises: ValueError if there are not as many outlines as boxes.
     """
@@ -329,12 +336,12 @@ def _columns(
 
 
 def _ends(counts: Sequence[int]) -> np.ndarray:
-    """0 and the sums of the first, the first two ... of ``counts``."""
+    """Return the cumulative sums of ``counts``, beginning with 0."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _joined(
     arrays: Sequence[np.ndarray], empty: tuple[int, ...], dtype: type[np.generic] | type[bool]
 ) -> np.ndarray:
-    """The arrays as one; one of shape ``empty`` if there are none."""
+    """Concatenate the arrays; return one of shape ``empty`` if there are none."""
     return np.concatenate([np.zeros(empty, dtype), *arrays]).astype(dtype)

@@ -1,4 +1,4 @@
-"""The boxes of many images at once: what ``Collector.add`` does for each image, in columns."""
+"""Process the boxes of many images at once, in columns, as ``Collector.add`` does per image."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from mindyolo_ext.data.collector import LARGEST, clipped_boxes
 
-LARGEST_SIDE = 2**31 - 1  # pixels; no image has more, whatever labels say
-_CHUNK = 20_000  # outlines that are worked on together
+LARGEST_SIDE = 2**31 - 1  # pixels; no image is larger, whatever its labels say
+_CHUNK = 20_000  # outlines that are processed together
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Rows:
 
     Args:
         boxes: (N, 4) float64 xyxy in pixels.
-        images: (N,) number of the image of each box.
+        images: (N,) image index of each box.
         labels, crowds: (N,).
-        outlines: ``points`` (P, 2) float64 pixels, and of each box the first and their number (N,),
-            0 for a box without; None if outlines are not wanted.
+        outlines: ``points`` (P, 2) float64 pixels, and per box the start and number of its points
+            (N,), 0 for a box without; None if outlines are not kept.
     """
 
     boxes: np.ndarray
@@ -30,16 +30,16 @@ class Rows:
 
 
 def grouped(rows: Rows, sizes: np.ndarray, tolerance: float) -> dict[str, np.ndarray]:
-    """The columns of a ``Dataset``: boxes by image, clipped to it, without those that have no area
-    in it.
+    """Build the columns of a ``Dataset``: boxes grouped by image and clipped, without boxes that
+    have no area left.
 
     Args:
-        sizes: (n, 2) height and width of each image; 0 where unknown, so that its boxes stay as
-            they are and lose their outlines.
+        sizes: (n, 2) height and width of each image; 0 if unknown, so that its boxes are not
+            clipped and lose their outlines.
         tolerance: as in ``Collector``.
 
-    Returns: the columns, and beside them ``order`` (N,), the boxes by image; ``row_offsets``
-        (n + 1,), where in it each image begins; and ``doubts``, the places in it of what was
+    Returns: the columns; ``order`` (N,), the boxes by image; ``row_offsets`` (n + 1,), where each
+        image begins in ``order``; and ``doubts``, the positions in ``order`` of boxes that were
         clipped or dropped.
     """
     order = np.argsort(rows.images, kind="stable")
@@ -70,19 +70,23 @@ def grouped(rows: Rows, sizes: np.ndarray, tolerance: float) -> dict[str, np.nda
 
 
 def _offsets(images: np.ndarray, count: int) -> np.ndarray:
-    """(count + 1,) where the boxes of each image begin, of their rising image numbers."""
+    """Return where the boxes of each image begin, (count + 1,), given their sorted image
+    indices.
+    """
     return _ends(np.bincount(images, minlength=count))
 
 
 def _ends(counts: np.ndarray) -> np.ndarray:
-    """0 and the sums of the first, the first two ... of ``counts``."""
+    """Return the cumulative sums of ``counts``, beginning with 0."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _fractions(
     points: np.ndarray, starts: np.ndarray, counts: np.ndarray, limits: np.ndarray
 ) -> np.ndarray:
-    """(sum of counts, 2) float32: the points of each box, as fractions of its ``limits`` (N, 2)."""
+    """Return the points of each box as fractions of its ``limits`` (N, 2): (sum of counts, 2)
+    float32.
+    """
     result = np.empty((int(counts.sum()), 2), np.float32)
     done = 0
     for begin in range(0, len(counts), _CHUNK):

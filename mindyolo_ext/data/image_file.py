@@ -1,8 +1,8 @@
-"""Images from files: the pixels, and the size alone without decoding.
+"""Read images from files: the pixels, or only the size without decoding.
 
-The header is read first, by ``image_header``, and decides what happens: a format that is not read,
-more pixels than ``MAX_PIXELS`` or numbers that are no photo are refused before anything is decoded.
-The orientation is the header's too, so ``image_size`` and ``read_image`` agree for every format.
+The header is read first, by ``image_header``. Unsupported formats, images of more than
+``MAX_PIXELS`` pixels, and numbers that are not a photo are refused before anything is decoded. The
+orientation also comes from the header, so ``image_size`` and ``read_image`` agree for every format.
 """
 
 import io
@@ -35,12 +35,12 @@ IMAGE_SUFFIXES = (
     ".tiff",
     ".webp",
 )
-MAX_PIXELS = 200_000_000  # of one picture: a telephone of 200 megapixels makes fewer
-MAX_OTHER_BYTES = 1 << 28  # of a file, beside 8 bytes for each of its pixels
+MAX_PIXELS = 200_000_000  # per image: phones with 200 megapixels produce fewer
+MAX_OTHER_BYTES = 1 << 28  # of a file, in addition to 8 bytes per pixel
 MAX_JPEG_SCANS = 500  # a progressive JPEG has about ten
-LEAST_16_BIT_PEAK = 1 << 12  # a 16-bit picture that stays below uses 12 bits or fewer: nearly black
+LEAST_16_BIT_PEAK = 1 << 12  # a 16-bit image below this uses 12 bits or fewer and is nearly black
 
-_JPEG_SUFFIXES = (".jfif", ".mpo")  # OpenCV knows .jpg, .jpeg and .jpe
+_JPEG_SUFFIXES = (".jfif", ".mpo")  # in addition to OpenCV's .jpg, .jpeg and .jpe
 _END_OF_JPEG = b"\xff\xd9"
 _JPEG_SCAN = b"\xff\xda"
 
@@ -48,12 +48,12 @@ _JPEG_SCAN = b"\xff\xda"
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image file as uint8 BGR (h, w, 3), upright by its EXIF orientation.
 
-    Transparency is left out, gray becomes three equal channels, and of 16 bits the upper 8 are
-    kept. The file is decoded from memory, so paths with any letters work on every system.
+    Transparency is dropped, gray becomes three equal channels, and the upper 8 of 16 bits are kept.
+    The file is decoded from memory, so paths with any characters work on every system.
 
-    Raises: MissingFileError without such a file; DataError if it cannot be decoded, breaks off,
-        has more than ``MAX_PIXELS`` pixels (half as many of 16 bits), holds floating-point or
-        other numbers that are not 8 or 16 bits, or 16 bits of which only the lower 12 are used.
+    Raises: MissingFileError if the file does not exist; DataError if it cannot be decoded, is
+        truncated, has more than ``MAX_PIXELS`` pixels (half as many with 16 bits), holds
+        floating-point or other numbers than 8 or 16 bits, or uses only the lower 12 of 16 bits.
     """
     with _opened(path) as file:
         return _read(file, shown(str(path), 300))
@@ -80,7 +80,7 @@ def _read(file: BinaryIO, name: str) -> np.ndarray:
     elif header.kind == "PNG":
         data = still_png(data)
     image = _decode(data, header, name)
-    if header.kind != "TIFF":  # OpenCV always turns these itself
+    if header.kind != "TIFF":  # OpenCV always rotates these itself
         image = _turned(image, header.orientation)
     if image.shape[:2] != header.upright_size:
         height, width = header.upright_size
@@ -92,8 +92,8 @@ def _read(file: BinaryIO, name: str) -> np.ndarray:
 
 
 def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
-    """Write uint8 BGR (h, w, 3), whole or not at all; the suffix chooses the format, ``quality`` is
-    for JPEG.
+    """Write uint8 BGR (h, w, 3), complete or not at all. The suffix selects the format; ``quality``
+    is for JPEG.
 
     Raises: UsageError if OpenCV has no encoder for the suffix; WriteError if the disk refuses.
     """
@@ -114,9 +114,9 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) as ``read_image`` returns it, from the file's header.
+    """Return (height, width) as ``read_image`` would, from the file's header.
 
-    Raises: MissingFileError without such a file; DataError where the header already shows that
+    Raises: MissingFileError if the file does not exist; DataError if the header already shows that
         ``read_image`` will refuse the file.
     """
     with _opened(path) as file:
@@ -124,7 +124,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def image_orientation(path: str | Path) -> int:
-    """EXIF's orientation 1..8 from the file's header, 1 (as stored) where it cannot be read."""
+    """Return EXIF's orientation 1..8 from the file's header, 1 (as stored) if it cannot be read."""
     try:
         with _opened(path) as file:
             header = read_header(file)
@@ -134,12 +134,12 @@ def image_orientation(path: str | Path) -> int:
 
 
 def _opened(path: str | Path) -> BinaryIO:
-    """The open file. Raises: MissingFileError; DataError if it is no file or may not be read."""
+    """Open the file. Raises: MissingFileError; DataError if it is not a file or not readable."""
     name = shown(str(path), 300)
     if not os.path.exists(path):
         link = os.path.islink(path)
         raise MissingFileError(f"{name}: no such image" + (", a link to nowhere" if link else ""))
-    if not os.path.isfile(path):  # opening a pipe would wait forever
+    if not os.path.isfile(path):  # opening a pipe could wait forever
         kind = "a folder" if os.path.isdir(path) else "a pipe, socket or device"
         raise MissingFileError(f"{name}: no such image, it is {kind}")
     try:
@@ -149,7 +149,7 @@ def _opened(path: str | Path) -> BinaryIO:
 
 
 def _checked_header(file: BinaryIO, name: str) -> ImageHeader:
-    """The header of an image that may be decoded. Raises: DataError."""
+    """Read the header and check that the image may be decoded. Raises: DataError."""
     try:
         header = read_header(file)
         size = file.seek(0, os.SEEK_END)
@@ -190,8 +190,8 @@ def _broken_off(header: ImageHeader, size: int, name: str) -> str:
 
 
 def _check_jpeg(data: bytes, header: ImageHeader, name: str) -> None:
-    """Refuse a JPEG that breaks off, which some versions of OpenCV fill with gray, and one of so
-    many scans that decoding it takes minutes. Raises: DataError.
+    """Refuse a truncated JPEG, which some versions of OpenCV fill with gray, and one with so many
+    scans that decoding takes minutes. Raises: DataError.
     """
     first = data.find(_JPEG_SCAN, header.frame)
     if first < 0 or data.rfind(_END_OF_JPEG, first) < 0:
@@ -206,7 +206,7 @@ def _check_jpeg(data: bytes, header: ImageHeader, name: str) -> None:
 
 
 def _decode(data: bytes, header: ImageHeader, name: str) -> np.ndarray:
-    """The pixels, uint8 BGR (h, w, 3), as stored. Raises: DataError."""
+    """Decode the pixels as stored, uint8 BGR (h, w, 3). Raises: DataError."""
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     if header.bits > 8:
         flags |= cv2.IMREAD_ANYDEPTH
@@ -226,7 +226,7 @@ def _decode(data: bytes, header: ImageHeader, name: str) -> np.ndarray:
 
 
 def _upper_bits(image: np.ndarray, name: str) -> np.ndarray:
-    """The upper 8 of 16 bits. Raises: DataError if only the lower 12 are used."""
+    """Keep the upper 8 of 16 bits. Raises: DataError if only the lower 12 are used."""
     peak = int(image.max())
     if 0 < peak < LEAST_16_BIT_PEAK:
         raise DataError(
@@ -237,7 +237,7 @@ def _upper_bits(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
-    """The stored pixels upright, by EXIF's ``orientation`` 1..8."""
+    """Rotate the stored pixels upright, by EXIF's ``orientation`` 1..8."""
     if orientation >= 5:
         image = cv2.transpose(image)
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
@@ -245,8 +245,10 @@ def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _reason(error: BaseException) -> str:
-    """One line that says why."""
+    """Return the reason in one line."""
     if isinstance(error, MemoryError):
         return "not enough memory"
-    text = str(getattr(error, "strerror", None) or error).split("error: ")[-1]  # of OpenCV's, too
+    text = str(getattr(error, "strerror", None) or error).split("error: ")[
+        -1
+    ]  # for OpenCV's errors, too
     return shown(" ".join(text.split()), 200)

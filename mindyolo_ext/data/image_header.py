@@ -1,7 +1,7 @@
-"""Size, orientation and depth of a picture from its first bytes, without decoding anything.
+"""Read size, orientation and bit depth of an image from its header, without decoding anything.
 
-BMP, JPEG, PNG, TIFF and WebP. Every number of the file is checked before it is used. The work is
-bounded: at most ``_MOST_PARTS`` segments, chunks or stray bytes are looked at, and of them only the
+Supports BMP, JPEG, PNG, TIFF and WebP. Every number of the file is checked before it is used. The
+work is bounded: at most ``_MOST_PARTS`` segments, chunks or stray bytes are visited, and only the
 EXIF block is read as a whole.
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 FORMATS = "BMP, JPEG, PNG, TIFF or WebP"
-TIFF_CODE = {1: "B", 3: "H", 4: "I", 16: "Q"}  # struct codes of the whole numbers in a TIFF
+TIFF_CODE = {1: "B", 3: "H", 4: "I", 16: "Q"}  # struct codes of the integers in a TIFF
 _MOST_PARTS = 100_000
 _LONGEST_EXIF = 1 << 16
 _ORIENTATION = 0x0112
 _START_OF_FRAME = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG markers that carry the size
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # JPEG markers without a body
-_LOGARITHMIC = (32844, 32845)  # values of a TIFF's tag for the meaning of its numbers
+_LOGARITHMIC = (32844, 32845)  # values of TIFF's tag for the color space
 _STILL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # chunks of a PNG
 _FOREIGN = (
     (0, b"GIF8", "a GIF"),
@@ -38,17 +38,17 @@ _FOREIGN = (
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the head of a picture file says.
+    """The header of an image file.
 
     Args:
         kind: ``BMP``, ``JPEG``, ``PNG``, ``TIFF`` or ``WebP``.
         height, width: in pixels, as stored.
         orientation: EXIF's 1..8; 5 to 8 swap height and width.
-        bits: of one channel of one pixel.
-        problem: why the pixels cannot stand for a photo of 8 or 16 bits; empty if they can.
-        largest_part: pixels of the largest piece that a decoder has to hold beside the picture.
-        frame: byte at which a JPEG's own frame begins, behind any preview.
-        breaks_off: whether a PNG has no end, or a part that reaches beyond the end of the file.
+        bits: per channel.
+        problem: why the pixels are not a photo of 8 or 16 bits; empty if they are.
+        largest_part: pixels of the largest block that a decoder holds in addition to the image.
+        frame: byte at which a JPEG's own frame begins, after any preview.
+        breaks_off: whether a PNG has no end, or a chunk that extends beyond the end of the file.
     """
 
     kind: str
@@ -63,13 +63,13 @@ class ImageHeader:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(height, width) after the orientation is applied."""
+        """(height, width) after applying the orientation."""
         size = self.height, self.width
         return size[::-1] if self.orientation >= 5 else size
 
 
 def read_header(file: BinaryIO) -> ImageHeader | None:
-    """The header of an open picture file, None where it makes no sense or is of another format."""
+    """Read the header of an open image file; None if it is invalid or of another format."""
     file.seek(0)
     start = file.read(32)
     file.seek(0)
@@ -86,13 +86,13 @@ def read_header(file: BinaryIO) -> ImageHeader | None:
             header = _read_bmp(file)
         else:
             return None
-    except (struct.error, OverflowError, ValueError):  # a place beyond the end or beyond 64 bits
+    except (struct.error, OverflowError, ValueError):  # a position beyond the end or beyond 64 bits
         return None
     return header if header is not None and min(header.height, header.width) > 0 else None
 
 
 def foreign_kind(start: bytes) -> str:
-    """What a file that is none of ``FORMATS`` seems to be by its first bytes; empty if unknown."""
+    """Guess what a file of none of ``FORMATS`` is, by its first bytes; empty if unknown."""
     for offset, sign, kind in _FOREIGN:
         if start[offset:].startswith(sign):
             return kind
@@ -119,9 +119,10 @@ def _read_jpeg(file: BinaryIO) -> ImageHeader | None:
 
 
 def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """(marker, bytes of the body) of the segments before the pixels; the file stands at the body.
+    """Yield (marker, bytes of the body) of the segments before the pixels, with the file positioned
+    at the body.
 
-    As every decoder, it passes over stray bytes between segments.
+    Like every decoder, skips stray bytes between segments.
     """
     file.seek(2)
     before = b""
@@ -142,7 +143,9 @@ def _read_png(file: BinaryIO) -> ImageHeader | None:
     size = file.seek(0, os.SEEK_END)
     shape, orientation, breaks_off, name = None, 1, False, b""
     for name, begin, length in _png_chunks(file):
-        breaks_off |= begin + length + 4 > size  # OpenCV reserves what a chunk says before reading
+        breaks_off |= (
+            begin + length + 4 > size
+        )  # OpenCV allocates the declared length before reading
         if name == b"IHDR" and shape is None:
             shape = _unpack(file, ">IIB")
         elif name == b"eXIf":
@@ -155,7 +158,7 @@ def _read_png(file: BinaryIO) -> ImageHeader | None:
 
 
 def still_png(data: bytes) -> bytes:
-    """A PNG without anything but the chunks of a still picture: OpenCV 4.11 crashes on damaged
+    """Remove all chunks of a PNG except those of a still image: OpenCV 4.11 crashes on damaged
     animations.
     """
     parts = [
@@ -167,7 +170,7 @@ def still_png(data: bytes) -> bytes:
 
 
 def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte and length of the chunks to the last; the file stands at that byte."""
+    """Yield name, first byte and length of all chunks, with the file positioned at that byte."""
     place = 8
     for _ in range(_MOST_PARTS):
         file.seek(place)
@@ -200,7 +203,7 @@ def _read_webp(file: BinaryIO) -> ImageHeader | None:
 
 
 def _webp_size(file: BinaryIO, name: bytes) -> tuple[int, int] | None:
-    """(height, width) in a chunk that carries them, at whose body the file stands."""
+    """Read (height, width) from the body of a chunk, at which the file is positioned."""
     if name == b"VP8X":
         _, low_w, high_w, low_h, high_h = _unpack(file, "<IHBHB")
         return (low_h | high_h << 16) + 1, (low_w | high_w << 16) + 1
@@ -243,7 +246,7 @@ def _read_tiff(file: BinaryIO) -> ImageHeader | None:
 
 
 def exif_orientation(block: bytes) -> int:
-    """The orientation in an EXIF block, 1 without one or with one that is none of 1..8."""
+    """Return the orientation in an EXIF block; 1 if there is none or it is not in 1..8."""
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None or len(block) < 8:
         return 1
@@ -260,7 +263,7 @@ def exif_orientation(block: bytes) -> int:
 
 
 def _tiff_tags(file: BinaryIO) -> dict[int, int]:
-    """The first whole number of each tag in the first directory of a TIFF or BigTIFF."""
+    """Return the first integer of each tag in the first directory of a TIFF or BigTIFF."""
     file.seek(0)
     order = "<" if file.read(2) == b"II" else ">"
     is_big = _unpack(file, order + "H")[0] == 43

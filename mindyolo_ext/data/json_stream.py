@@ -1,5 +1,5 @@
-"""The lists of a large JSON object, read piece by piece: never more than a few hundred entries of
-them are in memory.
+"""Read the lists of a large JSON object piece by piece, with at most a few hundred entries in
+memory.
 """
 
 import codecs
@@ -14,16 +14,25 @@ from typing import Any, BinaryIO
 
 BLOCK = 2**20  # bytes read at a time
 _LONGEST = 16 * 2**20  # characters of one entry
-_CHUNK = 200  # entries given at a time; so few that their memory is in the processor's cache
+_CHUNK = 200  # entries returned at a time; few enough to fit into the processor's cache
 _SPACE = re.compile(r"[ \t\n\r]*")
 _COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
-_ENDS = (",", "]", "}", ":", " ", "\n", "\r", "\t")  # of a value, which "1." is not yet
+_ENDS = (
+    ",",
+    "]",
+    "}",
+    ":",
+    " ",
+    "\n",
+    "\r",
+    "\t",
+)  # characters that end a value; "1." alone is incomplete
 _MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 _decode = json.JSONDecoder().raw_decode
 
 
 class NotStreamable(Exception):
-    """The file has to be read as a whole: it is damaged, or of an unusual kind."""
+    """The file must be read as a whole because it is damaged or unusual."""
 
 
 def read_lists(
@@ -35,16 +44,16 @@ def read_lists(
     progress: Callable[[int], object] | None = None,
 ) -> Iterator[tuple[str, list[Any]]]:
     """Yield the entries of the lists ``names`` of the object in a JSON file, in the file's order,
-    as (name, some of its entries). Whatever else is in the object is checked and left out.
+    as (name, some of its entries). Other parts of the object are checked and skipped.
 
     Args:
-        most: bytes that the file may have.
-        digest: an object of ``hashlib`` that is fed with the whole file.
+        most: limit of the file's size in bytes.
+        digest: a ``hashlib`` object that is updated with the whole file.
         progress: called with the number of bytes after each block.
 
-    Raises: NotStreamable, perhaps after some entries: for what ``json.loads`` refuses, for a file
-        that is not there, for another encoding than UTF-8, for a list that is missing or not a
-        list, for a key that is there twice and for an entry of more than 16 MB.
+    Raises: NotStreamable, possibly after some entries: for invalid JSON, a missing file, another
+        encoding than UTF-8, a list that is missing or not a list, a duplicate key, or an entry of
+        more than 16 MB.
     """
     try:
         found = os.stat(path)
@@ -58,7 +67,7 @@ def read_lists(
 
 
 def _lists(window: "_Window", names: Collection[str]) -> Iterator[tuple[str, list[Any]]]:
-    """As ``read_lists``, of an open file."""
+    """Like ``read_lists``, for an open file."""
     seen: set[str] = set()
     window.take("{")
     while True:
@@ -111,7 +120,7 @@ class _Window:
         return True
 
     def peek(self) -> str:
-        """The next character that is no space, where ``at`` then stands; empty at the end."""
+        """Return the next character that is not a space and move ``at`` to it; empty at the end."""
         while True:
             match = _SPACE.match(self.text, self.at)
             assert match is not None  # it may match nothing
@@ -122,7 +131,7 @@ class _Window:
                 return ""
 
     def take(self, signs: str) -> str:
-        """Pass over one of ``signs``, and return it."""
+        """Skip one of ``signs``, and return it."""
         sign = self.peek()
         if not sign or sign not in signs:
             raise NotStreamable(f"wanted one of {signs}")
@@ -130,7 +139,9 @@ class _Window:
         return sign
 
     def value(self) -> Any:
-        """The value that begins here. The text goes on behind it, so that no number is cut off."""
+        """Return the value that begins here. More text must follow, so that no number is cut
+        off.
+        """
         while True:
             try:
                 value, end = _decode(self.text, self.at)
@@ -143,7 +154,7 @@ class _Window:
                 raise NotStreamable("damaged, or a very long entry")
 
     def entries(self) -> Iterator[list[Any]]:
-        """The entries of the list that begins here, some at a time."""
+        """Yield the entries of the list that begins here, some at a time."""
         self.take("[")
         chunk: list[Any] = []
         if self.peek() == "]":

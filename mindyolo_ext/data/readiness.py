@@ -1,5 +1,5 @@
-"""Whether data sets can be trained on and evaluated: what needs no pixels, for training and for
-``check-data`` alike.
+"""Check whether data sets are ready for training and evaluation, without reading pixels. Used by
+training and by ``check-data``.
 """
 
 import logging
@@ -15,12 +15,12 @@ from mindyolo_ext.data.types import Problem
 from mindyolo_ext.errors import shown
 
 logger = logging.getLogger(__name__)
-_CROWDED = 2000  # boxes of one image, far more than photos have
-_MANY = 0.5  # the share of images or boxes above which a fault is the set's, not a box's
+_CROWDED = 2000  # boxes per image, far more than usual
+_MANY = 0.5  # share of images or boxes above which a problem concerns the whole set
 
 
 def require_ready(train: Dataset, val: Dataset | None = None) -> None:
-    """Log the doubts of ``check_before_training``. Raises: DataError that lists its faults."""
+    """Log the warnings of ``check_before_training``. Raises: DataError that lists its faults."""
     problems = check_before_training(train, val)
     for problem in problems:
         if not problem.fatal:
@@ -29,16 +29,17 @@ def require_ready(train: Dataset, val: Dataset | None = None) -> None:
 
 
 def check_before_training(train: Dataset, val: Dataset | None = None) -> list[Problem]:
-    """What a training on ``train`` with evaluations on ``val`` would stop at or learn wrongly.
+    """Find what would stop a training on ``train`` with evaluations on ``val``, or make it learn
+    the wrong thing.
 
-    The labels have been read; no image is opened. Faults of single files and boxes are not here
-    but in ``Dataset.problems``.
+    Uses the labels only and opens no image. Faults of single files and boxes are in
+    ``Dataset.problems`` instead.
 
     Args:
         train: images to train on.
         val: images to evaluate on, None without evaluation.
 
-    Returns: faults of the set as a whole (``Problem.fatal``), and doubts.
+    Returns: faults of the set as a whole (``Problem.fatal``), and warnings.
     """
     problems = check_boxes(train) + _unused_classes(train) + _crowded(train)
     if val is not None:
@@ -47,8 +48,8 @@ def check_before_training(train: Dataset, val: Dataset | None = None) -> list[Pr
 
 
 def check_before_evaluation(val: Dataset, train: Dataset | None = None) -> list[Problem]:
-    """What an evaluation on ``val`` of a network that learns from ``train`` would stop at or
-    measure wrongly; likewise.
+    """Find what would stop an evaluation on ``val`` of a network trained on ``train``, or distort
+    its result.
     """
     problems = check_boxes(val, evaluated=True)
     if train is not None:
@@ -57,8 +58,7 @@ def check_before_evaluation(val: Dataset, train: Dataset | None = None) -> list[
 
 
 def check_boxes(dataset: Dataset, *, evaluated: bool = False) -> list[Problem]:
-    """Whether enough boxes came through: without one, or where most were lost, nothing is learnt
-    or measured.
+    """Check that the set has boxes and that most were not lost.
 
     Args:
         evaluated: whether the set is for evaluation instead of training.
@@ -86,7 +86,7 @@ def check_boxes(dataset: Dataset, *, evaluated: bool = False) -> list[Problem]:
 
 
 def check_classes(wanted: Sequence[str], dataset: Dataset, owner: str) -> list[Problem]:
-    """Whether the classes of ``dataset`` are the ``wanted`` ones, those of ``owner``."""
+    """Check that the classes of ``dataset`` are ``wanted``, the classes of ``owner``."""
     match = match_classes(wanted, dataset.class_names)
     its = f"{owner} has {len(wanted)} ({listed(wanted)}), this {len(dataset.class_names)} "
     its += f"({listed(dataset.class_names)})"
@@ -104,7 +104,7 @@ def check_classes(wanted: Sequence[str], dataset: Dataset, owner: str) -> list[P
 def check_recipe_classes(
     dataset: Dataset, class_names: Sequence[str], num_classes: int | None
 ) -> list[Problem]:
-    """Whether the classes are those of the recipe's ``data`` section, where it says any."""
+    """Check the classes against the recipe's ``data`` section, if it names any."""
     own = len(dataset.class_names)
     if class_names:
         return check_classes(class_names, dataset, "data.class_names")
@@ -115,7 +115,7 @@ def check_recipe_classes(
 
 
 def _why(dataset: Dataset) -> str:
-    """A reason why no box is there."""
+    """Explain why there is no box."""
     counts = dataset.problem_counts()
     if not len(dataset):
         return f", for there is no image ({', '.join(IMAGE_SUFFIXES)})"
@@ -132,7 +132,7 @@ def _why(dataset: Dataset) -> str:
 
 
 def _units(dataset: Dataset) -> str:
-    """What the units of the boxes may be instead, with the first such box."""
+    """Suggest other units of the boxes, with the first suspicious box."""
     kind = "far box" if dataset.problem_counts()["far box"] else "dropped box"
     first = _first(dataset, kind, "the first:")
     if dataset.relative:
@@ -144,13 +144,13 @@ def _units(dataset: Dataset) -> str:
 
 
 def _first(dataset: Dataset, kind: str, words: str) -> str:
-    """``; WORDS PLACE`` of the first problem of a kind, empty if there is none."""
+    """Return ``; WORDS PLACE`` for the first problem of a kind, empty if there is none."""
     found = next((p for p in dataset.problems if p.kind == kind), None)
     return "" if found is None else f"; {words} {found.where}"
 
 
 def _unused_classes(dataset: Dataset) -> list[Problem]:
-    """Classes that nothing can be learnt about."""
+    """Find classes without a box to learn from."""
     counts = dataset.class_counts()
     unused = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]
     if not unused or not counts.any():
@@ -160,7 +160,9 @@ def _unused_classes(dataset: Dataset) -> list[Problem]:
 
 
 def _crowded(dataset: Dataset) -> list[Problem]:
-    """An image of so many boxes that every batch, which is padded to the most, takes long."""
+    """Find an image with so many boxes that every batch, which is padded to the maximum, is
+    slow.
+    """
     counts = dataset.boxes_per_image()
     if counts.max(initial=0) <= _CROWDED:
         return []
@@ -172,7 +174,7 @@ def _crowded(dataset: Dataset) -> list[Problem]:
 
 
 def _shared_images(train: Dataset, val: Dataset) -> list[Problem]:
-    """Images that are trained on and evaluated: the result will flatter."""
+    """Find images that are in both sets, which makes results look too good."""
     shared = set(train.paths) & set(val.paths)
     if not shared:
         return []

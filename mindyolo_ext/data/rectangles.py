@@ -1,4 +1,4 @@
-"""Batches as narrow as their images allow, for evaluation. NumPy only."""
+"""Form batches with as little padding as possible, for evaluation. Uses NumPy only."""
 
 import numpy as np
 
@@ -8,18 +8,17 @@ from mindyolo_ext.input_spec import InputSpec
 def rectangular_batches(
     sizes: np.ndarray, batch_size: int, input_spec: InputSpec, pad: float = 0.5
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Which images share a batch, sorted by their shape, and how large its input is.
+    """Group images into batches by their aspect ratio, and compute the input size of each batch.
 
-    An input keeps the longer side of the spec where images are long, and the shorter follows the
-    most nearly square image of the batch; where a batch has both upright and lying images it is
-    square.
+    The longer side of an input is the spec's; the shorter side follows the image of the batch that
+    is closest to a square. A batch with both portrait and landscape images is square.
 
     Args:
         sizes: height and width of every image.
         batch_size: images per batch.
         input_spec: of the model.
-        pad: added to each side in units of the stride before it is rounded up. 0.5 makes even the
-            longer side grow where it is a multiple of the stride: 640 becomes 672.
+        pad: padding added to each side, in units of the stride, before rounding up. With 0.5, even
+            a longer side that is a multiple of the stride grows: 640 becomes 672.
 
     Shape: sizes (N, 2) -> order (N,) int64, and (height, width) of each of the ceil(N / batch_size)
         inputs.

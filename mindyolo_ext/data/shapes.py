@@ -1,4 +1,4 @@
-"""A small made-up data set of circles, squares and triangles, for demonstration and tests."""
+"""Generate a small data set of circles, squares and triangles, for demonstrations and tests."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def make_shapes_dataset(
     image_format: str = "jpg",
     progress: bool = True,
 ) -> Path:
-    """Write seeded images with 1 to 4 shapes each and their boxes in three forms.
+    """Write seeded images with 1 to 4 shapes each and their boxes in three formats.
 
     The folder then holds ``images/{train,val}``, label files beside the images (darknet) and in
     ``labels`` (YOLO text, ``shapes.yaml``), ``annotations/{train,val}.json`` (COCO), ``train.txt``,
@@ -35,12 +35,12 @@ def make_shapes_dataset(
     The same arguments give the same pixels and the same label files.
 
     Args:
-        folder: where to write; made if missing.
+        folder: where to write; created if needed.
         train_images, val_images: how many images.
         size: (height, width) of the images.
-        seed: of the drawings.
-        image_format: ``jpg`` or ``png`` (without loss, larger).
-        progress: show a bar.
+        seed: seed of the drawings.
+        image_format: ``jpg`` or ``png`` (lossless, larger).
+        progress: show a progress bar.
 
     Raises: UsageError for another format, a count below 0 or a side below 64 pixels.
     """
@@ -84,14 +84,14 @@ def make_shapes_dataset(
 def draw_shapes(
     rng: np.random.Generator, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An image of 1 to 4 shapes on a noisy, textured ground.
+    """Draw an image of 1 to 4 shapes on a noisy, textured background.
 
     Args:
         rng: random numbers.
         size: (height, width).
 
-    Returns: image uint8 BGR (height, width, 3), boxes (N, 4) float32 xyxy of the whole shapes (also
-        where another one lies on top), labels (N,) int64 into ``SHAPE_NAMES``.
+    Returns: image uint8 BGR (height, width, 3), boxes (N, 4) float32 xyxy of the whole shapes
+        (including hidden parts), labels (N,) int64 into ``SHAPE_NAMES``.
     """
     image = _background(rng, size)
     wanted = int(rng.integers(1, 5))
@@ -125,8 +125,8 @@ def draw_shapes(
 
 
 def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Float (height, width, 3): a two-colored gradient with cloudy texture and a few faint
-    lines.
+    """Draw a gradient of two colors with cloudy texture and a few faint lines, float (height,
+    width, 3).
     """
     height, width = size
     y, x = np.mgrid[0:height, 0:width] / max(size)
@@ -157,7 +157,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _outline(rng: np.random.Generator, label: int, size: tuple[int, int]) -> np.ndarray:
-    """(points, 2) int32 corners of a slightly turned shape that lies inside the image."""
+    """Return the corners of a slightly rotated shape inside the image, (points, 2) int32."""
     height, width = size
     radius = rng.uniform(*_RADIUS) * min(size)
     if label == 0:
@@ -174,9 +174,7 @@ def _outline(rng: np.random.Generator, label: int, size: tuple[int, int]) -> np.
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image with the shape of ``mask`` painted in a color that stands out, shaded, with a
-    darker rim.
-    """
+    """Paint the shape of ``mask`` in a color that stands out, shaded, with a darker rim."""
     ground = image[mask > 0].mean(0)
     color = rng.uniform(0, 255, 3)
     while np.abs(color - ground).sum() < 150:

@@ -1,4 +1,4 @@
-"""Paths, lines and names in the text files of a data set, and values of messages."""
+"""Read paths, lines and names from the text files of a data set."""
 
 import glob
 import io
@@ -14,12 +14,12 @@ from typing import Any
 from mindyolo_ext.class_names import MAX_CLASSES
 from mindyolo_ext.errors import DataError, MissingFileError, shown
 
-MAX_TEXT_BYTES = 64 * 2**20  # of a list; that of the 118,287 training images of COCO has 4 MB
-MAX_LABEL_BYTES = 4 * 2**20  # of one image; a thousand outlines of a hundred points have 2 MB
+MAX_TEXT_BYTES = 64 * 2**20  # of a list; COCO's 118,287 training images take 4 MB
+MAX_LABEL_BYTES = 4 * 2**20  # of one image; a thousand outlines of a hundred points take 2 MB
 MAX_NAMES_BYTES = 2 * 2**20  # 128 letters for each of MAX_CLASSES
-MAX_FAULTS = 10_000  # in one file; one with more is of another kind, and the rest is not read
-MAX_INTEGER = 2**53  # beyond it a JSON reader that knows only floats changes the number
-_ENCODINGS = (  # by the mark that a file begins with; UTF-32's begins with UTF-16's
+MAX_FAULTS = 10_000  # per file; a file with more is of another kind, and the rest is not read
+MAX_INTEGER = 2**53  # a JSON reader that uses only floats would change larger numbers
+_ENCODINGS = (  # by byte order mark; UTF-32's begins with UTF-16's
     (b"\xff\xfe\0\0", "utf-32"),
     (b"\0\0\xfe\xff", "utf-32"),
     (b"\xff\xfe", "utf-16"),
@@ -29,8 +29,8 @@ _NOT_NAMES = (".json", ".xml", ".yaml", ".yml")
 
 
 def whole(value: Any) -> int | None:
-    """The integer that ``value`` is or stands for (``7``, ``7.0``, ``"7"``), None if it is none or
-    beyond ``MAX_INTEGER``.
+    """Return the integer that ``value`` represents (``7``, ``7.0``, ``"7"``); None if it does not,
+    or is beyond ``MAX_INTEGER``.
     """
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,16}(\.0*)?\s*", value):
         value = int(float(value)) if "." in value else int(value)
@@ -42,15 +42,16 @@ def whole(value: Any) -> int | None:
 
 
 def find_path(text: str | Path | Sequence[str], *folders: str | Path, key: str = "") -> Path:
-    """Find the file or folder ``text``, if it is relative in the first of ``folders`` that has it.
+    """Find the file or folder ``text``; a relative path refers to the first of ``folders`` that
+    contains it.
 
-    Of a list, the first that exists is taken. A name with ``*`` means the one file it matches.
+    For a list, the first existing path is taken. A name with ``*`` must match exactly one file.
 
     Args:
-        key: of the recipe, for messages.
+        key: key in the recipe, for messages.
 
     Raises: MissingFileError that lists the places tried; DataError if a pattern matches several
-        files, or for something else than text.
+        files, or ``text`` is not text.
     """
     texts = [text] if isinstance(text, (str, Path)) else text
     if not isinstance(texts, Sequence) or not all(isinstance(one, (str, Path)) for one in texts):
@@ -73,15 +74,15 @@ def find_path(text: str | Path | Sequence[str], *folders: str | Path, key: str =
 
 
 def _head(key: str) -> str:
-    """``KEY: `` for a message, empty without a key."""
+    """Return ``KEY: `` for a message, empty without a key."""
     return f"{key}: " if key else ""
 
 
 def read_bytes(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> bytes:
-    """The content of a regular file of at most ``most`` bytes.
+    """Read a regular file of at most ``most`` bytes.
 
-    Raises: MissingFileError without such a file; DataError if it is a folder or no regular file,
-        larger, or cannot be read.
+    Raises: MissingFileError if it does not exist; DataError if it is not a regular file, is larger,
+        or cannot be read.
     """
     where = shown(str(path), 300)
     try:
@@ -95,7 +96,7 @@ def read_bytes(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> bytes:
                 f"{found.st_size / 2**20:,.0f} MB; is it another kind of file?"
             )
         with open(path, "rb") as file:
-            return file.read(found.st_size)  # Python sets aside as many bytes as may be read
+            return file.read(found.st_size)  # Python allocates as many bytes as may be read
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"{where}: no such file") from None
     except (OSError, ValueError) as error:
@@ -106,9 +107,9 @@ def read_bytes(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> bytes:
 
 
 def read_text(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> str:
-    """The content of a text file: UTF-8, or UTF-16 and UTF-32 where a byte order mark says so.
+    """Read a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
-    Raises: as ``read_bytes``; DataError that names the place if it is not such text.
+    Raises: as ``read_bytes``; DataError that names the position if it is not such text.
     """
     content = read_bytes(path, most=most)
     encoding = next((name for mark, name in _ENCODINGS if content.startswith(mark)), "utf-8-sig")
@@ -124,8 +125,8 @@ def read_text(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> str:
 
 
 def _remedy(content: bytes, where: str) -> str:
-    """What to do with a file that is not UTF-8."""
-    if b"\0" in content:  # text in no encoding of one or several bytes has it
+    """Suggest what to do with a file that is not UTF-8."""
+    if b"\0" in content:  # no text in an 8-bit or multi-byte encoding contains it
         return "is it a text file at all?"
     return (
         "convert it, for example from GBK: iconv -f GBK -t UTF-8 "
@@ -134,7 +135,7 @@ def _remedy(content: bytes, where: str) -> str:
 
 
 def read_lines(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> Iterator[tuple[int, str]]:
-    """(line number from 1, stripped text) of the lines that are not blank. The file is read at
+    """Return (line number from 1, stripped text) of all lines that are not blank. Reads the file at
     once.
 
     Raises: as ``read_text``.
@@ -146,13 +147,13 @@ def read_lines(path: str | Path, *, most: int = MAX_TEXT_BYTES) -> Iterator[tupl
 def read_names(
     names: str | Path | Sequence[str], *folders: str | Path, where: str = "names"
 ) -> list[str]:
-    """Class names from a list, or from a file in one of ``folders`` with a name per line.
+    """Read class names from a list, or from a file with one name per line in one of ``folders``.
 
     Args:
-        where: what messages call the list.
+        where: name of the list in messages.
 
-    Raises: MissingFileError; DataError without names, with a name twice, something that is not a
-        text, or more than ``MAX_CLASSES``.
+    Raises: MissingFileError; DataError if there are no names, duplicates, values that are not text,
+        or more than ``MAX_CLASSES``.
     """
     if isinstance(names, (str, Path)):
         file = _names_file(names, *folders, where=where)
@@ -171,7 +172,7 @@ def read_names(
 
 
 def _names_file(names: str | Path, *folders: str | Path, where: str) -> Path:
-    """The text file of names."""
+    """Find the text file of names."""
     if os.path.splitext(names)[1].lower() in _NOT_NAMES:
         raise DataError(
             f"{where}: wanted a text file with one class name per line, got {shown(str(names))}; "
@@ -188,7 +189,7 @@ def _names_file(names: str | Path, *folders: str | Path, where: str) -> Path:
 
 
 def _listed_names(names: Any, where: str) -> list[str]:
-    """The names of a list."""
+    """Check the names of a list."""
     if not isinstance(names, Sequence):
         raise DataError(f"{where}: wanted a list of class names, got {shown(names)}")
     found = []
@@ -203,8 +204,8 @@ def _listed_names(names: Any, where: str) -> list[str]:
 
 
 def ids_from_names(paths: Sequence[str]) -> list[int]:
-    """Image ids: the numbers in the file names where all are different numbers (as in COCO),
-    otherwise 1, 2, 3 ...
+    """Return image ids: the file names if all are unique numbers (as in COCO), otherwise 1, 2, 3
+    ...
     """
     stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     if all(stem.isascii() and stem.isdigit() and len(stem) <= 16 for stem in stems):

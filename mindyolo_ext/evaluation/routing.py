@@ -51,7 +51,7 @@ def threshold_for(easy: float, stored: Mapping[str, Any]) -> float:
     Args:
         easy: share of images that take the first exit, in 0..1.
         stored: percentiles measured by ``mindyolo-ext thresholds``; may be empty for shares 0 and
-        1.
+            1.
 
     Raises: UsageError for another share.
     """

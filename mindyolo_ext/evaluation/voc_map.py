@@ -95,7 +95,7 @@ def evaluate_voc(
             from i to i + 1.
         class_names: a name per class.
         difficult: per image, which targets are difficult and do not count, bool; None: all targets
-        count.
+            count.
         iou_thres: lowest IoU of a true positive, above 0.
 
     Shape: B arrays (N, 6), B arrays (n, 5), B arrays (n,).

@@ -16,7 +16,7 @@ class ELAN(nn.Cell):
         width: channels of the two 1 x 1 convolutions.
         depth: length of the chain.
         dense: join every convolution of the chain, each with half the width, instead of every
-        second one.
+            second one.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, H, W). The chain is joined first, last
         convolution first, then ``cv2``, then ``cv1``.

@@ -1,1 +1,3 @@
-"""Detector families, a folder each; ``registry`` finds them. Importing this loads no framework."""
+"""Detector families, one folder each; ``registry`` finds them. Importing this loads no
+framework.
+"""

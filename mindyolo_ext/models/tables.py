@@ -1,7 +1,7 @@
-"""Tables of the documentation that repeat the families' records.
+"""Generate the tables of the documentation that repeat the families' records.
 
-``make tables`` writes them into the pages, between ``<!-- table: ... -->`` and
-``<!-- /table -->``; a test fails where a page is out of date. No framework.
+``make tables`` writes them into the pages, between ``<!-- table: ... -->`` and ``<!-- /table -->``;
+a test fails if a page is out of date. Loads no framework.
 """
 
 import re
@@ -20,7 +20,7 @@ _BLOCK = re.compile(r"(<!-- table: (?P<what>[^>]*?) -->\n).*?(<!-- /table -->)",
 
 
 def markdown(what: str) -> str:
-    """The table called ``families``, ``families zh``, ``terms`` or ``variants FAMILY``.
+    """Return the table called ``families``, ``families zh``, ``terms`` or ``variants FAMILY``.
 
     Raises: ValueError for another name.
     """
@@ -40,12 +40,14 @@ def markdown(what: str) -> str:
 
 
 def updated(text: str) -> str:
-    """``text`` of a page with every table as the records say."""
+    """Return the text of a page with every table up to date."""
     return _BLOCK.sub(lambda block: f"{block[1]}{markdown(block['what'])}{block[3]}", text)
 
 
 def _families(head: Sequence[str]) -> str:
-    """A row per family; ``head`` names the columns, and leaves out the last by naming fewer."""
+    """Build a row per family; ``head`` names the columns, and a shorter head drops the last
+    ones.
+    """
     rows = []
     for name, record in families().items():
         models = ", ".join(f"`{model}`" for model in record.variants)
@@ -55,7 +57,7 @@ def _families(head: Sequence[str]) -> str:
 
 
 def _published(record: Family) -> str:
-    """The range of the accuracy that its authors publish, as ``39.9–53.3 AP val``."""
+    """Format the range of the published accuracy, as ``39.9–53.3 AP val``."""
     published = [
         (what.partition(",")[0], value)
         for variant in record.variants.values()
@@ -70,7 +72,7 @@ def _published(record: Family) -> str:
 
 
 def _variants(record: Family) -> str:
-    """A column per model; what was counted here and what is published never share a row."""
+    """Build a column per model; numbers counted here and published ones never share a row."""
     variants = record.variants
     rows = [
         ("input", *(f"{v.input_size[0]} x {v.input_size[1]}" for v in variants.values())),
@@ -88,7 +90,7 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main(pages: Sequence[str]) -> None:
-    """Bring the tables of these pages up to date."""
+    """Update the tables of the pages named on the command line."""
     for page in map(Path, pages):
         page.write_text(updated(page.read_text(encoding="utf-8")), encoding="utf-8")
 

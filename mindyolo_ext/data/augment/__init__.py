@@ -1,7 +1,7 @@
-"""Augmentations that several families share; importing this package registers them.
+"""Augmentations that several families share. Importing this package registers them.
 
-A family's own ones stand in ``models/<family>/augment.py``; ``models.registry.load_augmentations``
-registers those.
+A family's own augmentations are in ``models/<family>/augment.py``;
+``models.registry.load_augmentations`` registers them.
 """
 
 from mindyolo_ext.data.augment import color, combine, geometry

@@ -1,4 +1,4 @@
-"""Which boxes a sample keeps. NumPy only."""
+"""Select the boxes that a sample keeps. Uses NumPy only."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ from mindyolo_ext.data.types import Sample
 
 
 def keep_boxes(sample: Sample, wanted: np.ndarray | slice) -> Sample:
-    """The sample with these of its boxes."""
+    """Return the sample with a selection of its boxes."""
     return replace(
         sample,
         boxes=sample.boxes[wanted],
@@ -18,18 +18,18 @@ def keep_boxes(sample: Sample, wanted: np.ndarray | slice) -> Sample:
 
 
 def with_boxes(sample: Sample, image: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> Sample:
-    """The sample with another image and other boxes, none of them ignored."""
+    """Return the sample with another image and other boxes, none of them ignored."""
     return replace(
         sample, image=image, boxes=boxes, labels=labels, ignore=np.zeros(len(labels), bool)
     )
 
 
 def keep_visible(sample: Sample, min_visible: float, min_side: float) -> Sample:
-    """The sample with its boxes clipped to the image, without those that lost too much.
+    """Clip the sample's boxes to the image, and drop those that lost too much area.
 
     Args:
-        min_visible: share of the area before the clipping that must be left.
-        min_side: pixels of both sides that must be left.
+        min_visible: share of the area before clipping that must remain.
+        min_side: length of both sides that must remain, in pixels.
     """
     height, width = sample.size
     clipped = np.clip(sample.boxes, 0, np.array([width, height] * 2))

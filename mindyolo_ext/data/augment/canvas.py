@@ -1,6 +1,7 @@
-"""Photos on a canvas that is then moved into an image: what mosaics share. NumPy and OpenCV only.
+"""Place photos on a canvas and transform it into an image, as mosaics do. Uses NumPy and OpenCV
+only.
 
-Plain functions without random numbers. Boxes are float64 until a step is done with them.
+These are plain functions without random numbers. Boxes are float64 within a step.
 
 Source: YOLOv5's ``utils/datasets.py``, from which Gold-YOLO's and DynamicDet's loaders descend.
 """
@@ -16,8 +17,8 @@ from mindyolo_ext.data.augment.boxes import keep_boxes, with_boxes
 from mindyolo_ext.data.augment.registry import AugmentContext
 from mindyolo_ext.data.types import Sample, unseen
 
-# A box stays if its sides have more pixels than this, if more than this share of its scaled area is
-# left, and if it is not this many times as long as wide.
+# A box stays if its sides are longer than this in pixels, if more than this share of its scaled
+# area remains, and if its aspect ratio is below this.
 MIN_SIDE, MIN_AREA, MAX_ASPECT = 2.0, 0.1, 20.0
 MIN_AREA_OUTLINED = 0.01  # of a box that follows its outline
 _OUTLINE_POINTS = 1000
@@ -26,15 +27,14 @@ _MARGIN = 4.0  # pixels beside the image that its interpolation may reach
 
 @dataclass(frozen=True)
 class Movement:
-    """A turn, scaling, shear and shift of a canvas into an image.
+    """A rotation, scaling, shear and shift of a canvas into an image.
 
     Args:
         angle: degrees.
         factor: of the scaling.
         shear: degrees along x and y.
-        target: where the canvas's center comes to lie, as fractions (x, y) of the image.
-        perspective: how fast things become smaller along x and y, per pixel from the canvas's
-            center.
+        target: where the center of the canvas ends up, as fractions (x, y) of the image.
+        perspective: how fast sizes decrease along x and y, per pixel from the center of the canvas.
     """
 
     angle: float
@@ -44,8 +44,8 @@ class Movement:
     perspective: tuple[float, float] = (0.0, 0.0)
 
     def matrix(self, canvas: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-        """(2, 3) matrix from pixels of ``canvas`` (height, width) to pixels of the image ``size``
-        (height, width), without perspective.
+        """Return the (2, 3) matrix from pixels of ``canvas`` (height, width) to pixels of the image
+        ``size`` (height, width), without perspective.
         """
         turn = cv2.getRotationMatrix2D((0, 0), self.angle, self.factor)[:, :2]
         shear_x, shear_y = (math.tan(math.radians(degrees)) for degrees in self.shear)
@@ -56,7 +56,7 @@ class Movement:
         )
 
     def projection(self, canvas: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-        """(3, 3) matrix that does the same to points (x, y, 1), with perspective."""
+        """Return the (3, 3) matrix that does the same to points (x, y, 1), with perspective."""
         matrix = np.vstack([self.matrix(canvas, size), (0.0, 0.0, 1.0)])
         if not any(self.perspective):
             return matrix
@@ -67,8 +67,8 @@ class Movement:
 
 
 def fitted(sample: Sample, context: AugmentContext) -> Sample:
-    """The sample scaled to fit into the network's size, sides cut to whole pixels; without
-    crowds.
+    """Scale the sample to fit into the network's size, with sides rounded down to whole pixels;
+    drop crowds.
     """
     height, width = sample.size
     new_h, new_w = fitted_size((height, width), context)
@@ -180,15 +180,15 @@ def _meet(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def fitted_size(photo: tuple[int, int], context: AugmentContext) -> tuple[int, int]:
-    """(height, width) that ``fitted`` gives a photo of (height, width)."""
+    """Return the (height, width) of a photo of (height, width) after ``fitted``."""
     size = context.input_spec.size
     ratio = min(size[0] / photo[0], size[1] / photo[1])
     return max(1, int(photo[0] * ratio)), max(1, int(photo[1] * ratio))
 
 
 def letterboxed(sample: Sample, context: AugmentContext) -> Sample:
-    """A fitted sample in the middle of an image of the network's size, which the cut may have
-    made a pixel larger.
+    """Place a fitted sample in the middle of an image of the network's size, which rounding may
+    have made a pixel larger.
     """
     spec = replace(
         context.input_spec,
@@ -205,16 +205,16 @@ def letterboxed(sample: Sample, context: AugmentContext) -> Sample:
         spec.size[1] - round(width * placement.scale_x),
         spec.size[0] - round(height * placement.scale_y),
     ]
-    # As in the original: the boxes lie in the true middle, the photo half a pixel beside it where
-    # the rest is odd
+    # As in the original: boxes are centered exactly, while the photo is off by half a pixel if the
+    # remainder is odd
     return replace(
         sample, image=image, boxes=sample.boxes * placement.scale_x + np.array(free * 2) / 2
     )
 
 
 def around(center: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(left, top) of four photos that touch the point ``center`` (x, y): upper left, upper right,
-    lower left, lower right.
+    """Return (left, top) of four photos that touch the point ``center`` (x, y): upper left, upper
+    right, lower left, lower right.
 
     Args:
         sizes: (height, width) of each.
@@ -235,11 +235,11 @@ def join(
     pad_value: int,
     window: tuple[int, int, int, int] | None = None,
 ) -> Sample:
-    """Photos on a gray canvas, later ones over earlier ones; boxes are cut at the canvas's border,
-    none dropped.
+    """Paint photos on a gray canvas, later ones over earlier ones. Boxes are clipped to the canvas;
+    none is dropped.
 
     Args:
-        corners: (left, top) of each photo on the canvas; it may lie outside in part.
+        corners: (left, top) of each photo on the canvas; photos may lie partly outside.
         canvas: (height, width).
         pad_value: the gray.
         window: left, top, right, bottom of what will be seen; the rest is left to chance.
@@ -264,7 +264,7 @@ def join(
 
 
 def paint(canvas: np.ndarray, image: np.ndarray, corner: tuple[int, int]) -> None:
-    """Write ``image`` (h, w, 3) onto ``canvas`` in place, cut at the canvas's border.
+    """Paint ``image`` (h, w, 3) on ``canvas`` in place, cropped to the canvas.
 
     Args:
         corner: (left, top) of the image on the canvas.
@@ -282,14 +282,14 @@ def move(
     context: AugmentContext,
     outlines: Sequence[np.ndarray | None] | None = None,
 ) -> Sample:
-    """The sample moved into an image of the network's size; boxes become the upright frames of
-    their moved corners, or of what is seen of their moved outlines.
+    """Transform the sample into an image of the network's size. Boxes become the bounding boxes of
+    their transformed corners, or of the visible part of their transformed outlines.
 
-    A box stays if both sides have more than 2 pixels, a tenth of its scaled area is left (a
-    hundredth where it follows an outline) and it is not 20 times as long as wide.
+    A box stays if both sides are longer than 2 pixels, more than a tenth of its scaled area remains
+    (a hundredth if it follows an outline), and its aspect ratio is below 20.
 
     Args:
-        outlines: (points, 2) pixels for every box, None for a box without.
+        outlines: (points, 2) in pixels per box, None for a box without outline.
     """
     height, width = context.input_spec.size
     projection = movement.projection(sample.size, (height, width))
@@ -321,7 +321,7 @@ def move(
 
 
 def moved_points(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
-    """Points (..., 2) moved by ``projection`` (3, 3)."""
+    """Transform points (..., 2) by ``projection`` (3, 3)."""
     moved = points @ projection[:2, :2].T + projection[:2, 2]
     if projection[2, :2].any():
         moved = moved / (points @ projection[2, :2] + projection[2, 2])[..., None]
@@ -331,11 +331,11 @@ def moved_points(points: np.ndarray, projection: np.ndarray) -> np.ndarray:
 def outline_frames(
     outlines: Sequence[np.ndarray], projection: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """(N, 4) upright frames of what is inside an image of the moved outlines; zeros where nothing
-    is.
+    """Return bounding boxes (N, 4) of the parts of transformed outlines that are inside an image;
+    zeros if there are none.
 
-    As in the original: an outline is looked at in 1000 points, as many on each of its edges, so
-    corners may lie between two of them.
+    As in the original: an outline is sampled at 1000 points, equally many on each edge, so corners
+    may lie between two of them.
 
     Args:
         outlines: (points, 2) each, closed by an edge from the last point to the first.
@@ -345,7 +345,7 @@ def outline_frames(
     counts = np.array([len(outline) for outline in outlines])
     points = np.concatenate(outlines).astype(np.float64)
     first = np.cumsum(counts) - counts
-    place = np.linspace(0, counts, _OUTLINE_POINTS, axis=1)  # (N, 1000), whole numbers are corners
+    place = np.linspace(0, counts, _OUTLINE_POINTS, axis=1)  # (N, 1000), integers are corners
     edge = np.minimum(place.astype(np.int64), counts[:, None] - 1)
     start = points[first[:, None] + edge]
     end = points[first[:, None] + (edge + 1) % counts[:, None]]
@@ -359,8 +359,8 @@ def outline_frames(
 
 
 def blend(sample: Sample, other: Sample, share: float) -> Sample:
-    """``share`` of the sample and the rest of the other, gray levels cut to whole numbers; the
-    boxes of both.
+    """Blend ``share`` of the sample with the rest of the other, rounded down to integers, and keep
+    the boxes of both.
     """
     image = sample.image * share
     image += other.image * (1 - share)

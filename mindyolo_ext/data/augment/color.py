@@ -1,4 +1,4 @@
-"""Augmentations that change colors and leave boxes alone. NumPy and OpenCV only."""
+"""Augmentations that change colors and keep boxes. Uses NumPy and OpenCV only."""
 
 from dataclasses import replace
 
@@ -19,10 +19,10 @@ def hsv(
     value: float = 0.36,
     probability: float = 1.0,
 ) -> Sample:
-    """The image with hue, saturation and value multiplied by random factors.
+    """Multiply hue, saturation and value by random factors.
 
     Args:
-        hue, saturation, value: largest change of the factor from 1.
+        hue, saturation, value: largest deviation of the factor from 1.
 
     Source: YOLOv5 ``augment_hsv``, as in Gold-YOLO's and DynamicDet's loaders.
     """

@@ -1,4 +1,4 @@
-"""Augmentations that make one image of several. NumPy and OpenCV only."""
+"""Augmentations that combine several images. Uses NumPy and OpenCV only."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from mindyolo_ext.data.types import Sample
 
 
 def load_other(context: AugmentContext) -> Sample:
-    """A random image of the data set."""
+    """Load a random image of the data set."""
     return context.dataset.load(int(context.rng.integers(len(context.dataset))))
 
 
@@ -26,10 +26,10 @@ def mosaic(
     min_side: float = 2.0,
     probability: float = 1.0,
 ) -> Sample:
-    """Four photos around a random point, of the network's size.
+    """Combine four photos around a random point into an image of the network's size.
 
-    Each is scaled to fit into the network's size with its shape kept, and touches the point with
-    one corner; what it leaves empty gets the padding's gray. Boxes are cut, see ``random_affine``.
+    Each photo is scaled to fit into the network's size with its aspect ratio, and touches the point
+    with one corner; empty areas get the padding's gray. Boxes are clipped, see ``random_affine``.
 
     Args:
         center: range of the point, as a fraction of width and height.
@@ -60,7 +60,7 @@ def mosaic(
 
 
 def _fitted(sample: Sample, size: tuple[int, int]) -> Sample:
-    """The sample scaled to fit into ``size`` (height, width), sides rounded to whole pixels."""
+    """Scale the sample to fit into ``size`` (height, width), with sides rounded to whole pixels."""
     height, width = sample.size
     factor = min(size[0] / height, size[1] / width)
     new_h, new_w = (max(1, round(side * factor)) for side in (height, width))
@@ -74,13 +74,13 @@ def _fitted(sample: Sample, size: tuple[int, int]) -> Sample:
 def mixup(
     sample: Sample, context: AugmentContext, *, alpha: float = 8.0, probability: float = 0.5
 ) -> Sample:
-    """The image blended with another one, which is scaled to fit into it; the boxes of both.
+    """Blend the image with another one, which is scaled to fit into it, and keep the boxes of both.
 
     Args:
-        alpha: of the symmetric beta distribution that gives the share of the first image; the
-            larger, the closer to one half.
+        alpha: parameter of the symmetric beta distribution of the first image's share; larger
+            values give shares closer to one half.
 
-    Source: mixup, arXiv:1710.09412. Labels are not weighted with the share, as detectors do it.
+    Source: mixup, arXiv:1710.09412. As usual for detectors, labels are not weighted by the share.
     """
     if context.rng.random() >= probability:
         return sample

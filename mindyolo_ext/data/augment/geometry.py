@@ -1,4 +1,4 @@
-"""Augmentations that move pixels and boxes of one image. NumPy and OpenCV only."""
+"""Augmentations that move pixels and boxes of one image. Uses NumPy and OpenCV only."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from mindyolo_ext.data.types import Sample
 
 @register_augmentation
 def resize(sample: Sample, context: AugmentContext) -> Sample:
-    """The image brought to the size of the network input, as the model's ``InputSpec`` says."""
+    """Resize the image to the network input, as the model's ``InputSpec`` says."""
     image, placement = context.input_spec.resize_image(sample.image)
     return replace(
         sample, image=image, boxes=placement.to_network(sample.boxes), placement=placement
@@ -20,7 +20,7 @@ def resize(sample: Sample, context: AugmentContext) -> Sample:
 
 
 def mirror(sample: Sample) -> Sample:
-    """The sample mirrored left to right."""
+    """Mirror the sample left to right."""
     x1, y1, x2, y2 = sample.boxes.T
     width = sample.image.shape[1]
     return replace(
@@ -30,7 +30,7 @@ def mirror(sample: Sample) -> Sample:
 
 @register_augmentation
 def horizontal_flip(sample: Sample, context: AugmentContext, *, probability: float = 0.5) -> Sample:
-    """The image mirrored left to right."""
+    """Mirror the image left to right."""
     if context.rng.random() >= probability:
         return sample
     return mirror(sample)
@@ -38,7 +38,7 @@ def horizontal_flip(sample: Sample, context: AugmentContext, *, probability: flo
 
 @register_augmentation
 def vertical_flip(sample: Sample, context: AugmentContext, *, probability: float = 0.5) -> Sample:
-    """The image mirrored top to bottom."""
+    """Mirror the image top to bottom."""
     if context.rng.random() >= probability:
         return sample
     x1, y1, x2, y2 = sample.boxes.T
@@ -63,14 +63,15 @@ def random_affine(
     min_side: float = 2.0,
     probability: float = 1.0,
 ) -> Sample:
-    """The image rotated, scaled, sheared and moved about its center; what becomes empty gets the
+    """Rotate, scale and shear the image about its center, and shift it; empty areas get the
     padding's gray.
 
-    Boxes become the upright frames of their moved corners. A box goes if less than ``min_visible``
-    of its frame stays in the image, or if a side is left with less than ``min_side`` pixels.
+    Boxes become the bounding boxes of their transformed corners. A box is dropped if less than
+    ``min_visible`` of it stays in the image, or if one of its sides becomes shorter than
+    ``min_side`` pixels.
 
     Args:
-        degrees: largest rotation to either side.
+        degrees: largest rotation in either direction.
         translate: largest shift as a fraction of width and height.
         scale: range of the factor.
         shear: largest shear angle in degrees along x and y.

@@ -1,9 +1,9 @@
-"""Augmentations by name, and what each of them is given. NumPy only.
+"""The registry of augmentations, and the context that each receives. Uses NumPy only.
 
 An augmentation is a function ``f(sample, context, *, keywords) -> sample`` decorated with
 ``@register_augmentation``; its name is the step's name in a recipe. It returns a new sample and
-never writes into the one it got, draws every random number from ``context.rng``, and may load
-further photos through ``context.dataset``.
+never modifies its input, takes every random number from ``context.rng``, and may load further
+photos through ``context.dataset``.
 """
 
 import inspect
@@ -24,10 +24,10 @@ class AugmentContext:
     """What an augmentation may use besides its sample.
 
     Args:
-        rng: random numbers of this (seed, epoch, index), whatever worker or rank asks.
+        rng: random numbers of this (seed, epoch, index), the same for any worker and rank.
         dataset: for augmentations that combine photos.
-        input_spec: of the model, with the size of this step.
-        epoch, index: which epoch, and which photo of the data set.
+        input_spec: the model's, with the size of this step.
+        epoch, index: the epoch, and the photo's index in the data set.
     """
 
     rng: np.random.Generator
@@ -39,14 +39,13 @@ class AugmentContext:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A registered function and what ``build_pipeline`` must know about it.
+    """A registered function and the facts that ``build_pipeline`` needs.
 
     Args:
         function: takes a sample, a context and keywords.
-        images: of so many images it may return the boxes.
-        from_photo: it looks up outlines in the data set, so no other step may come before.
-        wants_polygons: it does nothing where the data set has no outlines, which is worth a
-            warning.
+        images: the number of images whose boxes it may return.
+        from_photo: it looks up outlines in the data set, so it must be the first step.
+        wants_polygons: it has no effect if the data set has no outlines, which causes a warning.
     """
 
     function: Callable[..., Sample]
@@ -61,7 +60,7 @@ class Augmentation:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The keywords with their defaults."""
+        """Return the keywords with their defaults."""
         return {
             key: parameter.default
             for key, parameter in inspect.signature(self.function).parameters.items()
@@ -79,13 +78,13 @@ def register_augmentation(
     from_photo: bool = False,
     wants_polygons: bool = False,
 ) -> Any:
-    """Decorator: make a function known under its name.
+    """Register a function under its name (decorator).
 
     A keyword ``max_boxes`` is a promise: the function returns no more boxes than that. The other
     arguments are those of ``Augmentation``.
 
-    Raises: ValueError for a name that is taken; TypeError if a keyword is not keyword-only with a
-        default.
+    Raises: ValueError for a name that is taken; TypeError for a keyword that is not keyword-only or
+        has no default.
     """
     if function is None:
         return lambda later: register_augmentation(
@@ -105,12 +104,14 @@ def register_augmentation(
 
 
 def list_augmentations() -> list[str]:
-    """The names that a recipe may use as steps."""
+    """Return the names that a recipe may use as steps."""
     return sorted(_AUGMENTATIONS)
 
 
 def find_augmentation(name: object) -> Augmentation:
-    """The augmentation called ``name``. Raises: ConfigError that lists near or all names."""
+    """Return the augmentation called ``name``. Raises: ConfigError with the closest or all
+    names.
+    """
     if not isinstance(name, str) or name not in _AUGMENTATIONS:
         raise ConfigError(f"unknown name {name!r}{did_you_mean(name, _AUGMENTATIONS)}")
     return _AUGMENTATIONS[name]

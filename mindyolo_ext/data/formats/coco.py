@@ -1,4 +1,4 @@
-"""Data sets in COCO's JSON form."""
+"""Read data sets in COCO's JSON format."""
 
 import os
 import re
@@ -20,18 +20,18 @@ from mindyolo_ext.data.types import Problem
 from mindyolo_ext.progress import bar
 
 _UNUSUAL = re.compile(r"[/\\:]")  # in the name of a file
-_HEADERS = 2000  # looked at before a training; the others are when they are loaded
+_HEADERS = 2000  # headers read before training; the others are read when their images are loaded
 
 
 class CocoDataset(Dataset):
-    """A data set whose ground truth is the JSON file itself, with its ids, areas, crowds and
-    unclipped boxes.
+    """A data set whose ground truth is the JSON file itself, with its ids, areas, crowds and boxes
+    before clipping.
     """
 
     annotation_file: Path
 
     def coco_ground_truth(self) -> dict[str, list[dict[str, Any]]]:
-        """The file's images, boxes and categories; segmentations and faulty rows are left out."""
+        """Return the file's images, boxes and categories, without segmentations and faulty rows."""
         columns = self._columns
         names = unpacked(columns["names"], columns["name_ends"])
         images = []
@@ -75,22 +75,21 @@ def read_coco(
 ) -> CocoDataset:
     """Read a COCO JSON file and its folder of images.
 
-    Labels are contiguous in the order of the sorted category ids; ``category_ids[label]`` leads
-    back. Crowds are kept with ``ignore``. Images without boxes are kept. ``null`` counts as
-    missing: an area then is that of the box, a crowd is none, ids of annotations are their numbers.
-    Whole numbers may be written as floats or texts. Sizes are compared with the images' headers:
-    with ``strict`` those of some 2,000 images all over the set, because a training does not want
-    to open every file before it begins; otherwise all.
+    Labels are contiguous in the order of the sorted category ids; ``category_ids[label]`` is the
+    inverse. Crowds are kept with ``ignore``. Images without boxes are kept. ``null`` counts as
+    missing: the area is then the box's, ``iscrowd`` is 0, and the id of an annotation is its index.
+    Integers may be written as floats or texts. Sizes are compared with the images' headers: with
+    ``strict`` those of some 2,000 images all over the set, so that training does not have to open
+    every file before it begins; otherwise all.
 
     Args:
         images: folder of the images (``file_name`` is relative to it), or a list of places to
             look for it.
-        annotations: json file, likewise; ``*`` may stand in its name.
-        data_root: folder to which both refer.
-        polygons: keep the objects' outlines (8 bytes a point), for augmentations that follow them
-            or cut them out.
+        annotations: JSON file, likewise; its name may contain ``*``.
+        data_root: folder that both refer to.
+        polygons: keep the objects' outlines (8 bytes per point), for augmentations that use them.
         cache, strict: see ``Collector.finish``.
-        index: where the labels of a large file are kept for the next start and other processes:
+        index: where to cache the labels of a large file for the next start and other processes:
             True (beside the file, or in the user's cache folder), a folder, or False.
 
     Raises: MissingFileError, or DataError that names the file and the annotation.
@@ -127,8 +126,8 @@ def read_coco(
 def _looked_at(
     collector: Collector, table: CocoTable, paths: list[str], strict: bool
 ) -> tuple[np.ndarray, dict[int, list[Problem]]]:
-    """(n, 2) height and width of all images after a look at the headers of some, 0 where they
-    cannot be known, and what is wrong by image.
+    """Return height and width of all images, (n, 2), after checking the headers of some, 0 if
+    unknown, and the problems by image.
     """
     sizes, ids = np.array(table.arrays["image_sizes"]), table.arrays["image_ids"]
     apart = max(len(paths) // _HEADERS, 1) if strict else 1
@@ -149,8 +148,8 @@ def _looked_at(
 
 
 def _image_paths(folder: Path, names: list[str]) -> list[str]:
-    """The files of images."""
-    start = str(folder / "x")[:-1]  # pathlib takes its time for each
+    """Return the files of images."""
+    start = str(folder / "x")[:-1]  # pathlib would be slow
     return [
         _image_path(folder, name) if _UNUSUAL.search(name) or name == "." else start + name
         for name in names
@@ -158,7 +157,7 @@ def _image_paths(folder: Path, names: list[str]) -> list[str]:
 
 
 def _image_path(folder: Path, name: str) -> str:
-    """The file of an image; a name that was written on Windows is found too."""
+    """Return the file of an image, also for a name that was written on Windows."""
     path = str(folder / name)
     if "\\" in name and not os.path.isfile(path):
         return str(folder / name.replace("\\", "/"))

@@ -1,4 +1,4 @@
-"""The parts of a COCO file, checked one by one."""
+"""Check the entries of a COCO file one by one."""
 
 import math
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ import numpy as np
 from mindyolo_ext.data.text import whole
 from mindyolo_ext.errors import DataError, shown
 
-MAX_NUMBER = 1e9  # pixels; a coordinate beyond it is a mistake
+MAX_NUMBER = 1e9  # pixels; a coordinate beyond this is a mistake
 _CROWD: dict[Any, int] = {
     0: 0,
     1: 1,
     "0": 0,
     "1": 1,
-}  # also 0.0, 1.0, false and true, which equal them
+}  # also 0.0, 1.0, false and true, which are equal to them
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image of the file, ``size`` (height, width) if it says so."""
+    """An image of the file; ``size`` is (height, width) if the file states it."""
 
     id: int
     file_name: str
@@ -29,13 +29,13 @@ class Image:
 
 
 def place_of(what: str, entry: Any, number: int) -> str:
-    """``annotation 17``, or its number in the list where it has no sound id."""
+    """Return ``annotation 17``, or its index in the list if it has no valid id."""
     id_ = whole(entry.get("id")) if isinstance(entry, dict) else None
     return f"{what} number {number}" if id_ is None else f"{what} {id_}"
 
 
 def checked_categories(entries: list, file: Path) -> list[dict[str, Any]]:
-    """``id`` and ``name`` of the categories, by rising id. Raises: DataError."""
+    """Return ``id`` and ``name`` of the categories, sorted by id. Raises: DataError."""
     found: dict[int, str] = {}
     for number, entry in enumerate(entries, 1):
         where = f"{file}: category number {number}"
@@ -53,7 +53,7 @@ def checked_categories(entries: list, file: Path) -> list[dict[str, Any]]:
 
 
 def checked_image(entry: Any, seen: set[int]) -> tuple[Image | None, str]:
-    """An image of the file, or None and what is wrong with it."""
+    """Check an image entry; return None and the problem if it is invalid."""
     if not isinstance(entry, dict):
         return None, f"wanted an id and a file_name, got {shown(entry)}"
     id_, name = whole(entry.get("id")), entry.get("file_name")
@@ -73,7 +73,7 @@ def checked_image(entry: Any, seen: set[int]) -> tuple[Image | None, str]:
 def checked_annotation(
     entry: Any, image_ids: set[int], category_ids: set[int]
 ) -> tuple[dict[str, Any] | None, str]:
-    """An annotation with every value in its type, or None and what is wrong with it."""
+    """Check an annotation and convert its values; return None and the problem if it is invalid."""
     if not isinstance(entry, dict):
         return None, f"wanted bbox, image_id and category_id, got {shown(entry)}"
     box = entry.get("bbox")
@@ -100,18 +100,17 @@ def checked_annotation(
 
 
 def _is_number(value: Any, most: float = MAX_NUMBER) -> bool:
-    """Whether it is a finite number within reason, of type int or float."""
+    """Whether it is an int or float that is finite and not too large."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return (isinstance(value, int) or math.isfinite(value)) and abs(value) <= most
 
 
 def outline(segmentation: Any) -> np.ndarray | None:
-    """(points, 2) float64 pixels of COCO's lists of x, y, x, y ..., None for a mask in another form
-    or without area.
+    """Convert COCO's lists of x, y, x, y ... to (points, 2) float64 pixels; None for a mask in
+    another format or without area.
 
-    The parts of an object that is seen in pieces are joined by lines there and back, which hold no
-    area.
+    Separate parts of an object are joined by lines back and forth, which enclose no area.
     """
     if not isinstance(segmentation, list) or not all(
         isinstance(part, list) and len(part) % 2 == 0 for part in segmentation
@@ -130,7 +129,7 @@ def outline(segmentation: Any) -> np.ndarray | None:
 
 
 def finite_numbers(values: list) -> np.ndarray | None:
-    """(n,) float64, None where one is no finite number within reason, of type int or float."""
+    """Convert to (n,) float64; None if a value is not an int or float, not finite, or too large."""
     if not {*map(type, values)} <= {int, float}:
         return None
     try:

@@ -1,8 +1,8 @@
-"""The columns of a large COCO file, kept in a file of their own beside it or in a cache folder.
+"""Cache the columns of a large COCO file in an index file beside it or in a cache folder.
 
-The first process that reads the annotations writes this index; all others, and all later starts,
-map it. It belongs to the file's contents (their SHA-256), not to its name or date, and is checked
-byte by byte before use. What does not pass is made again.
+The first process that reads the annotations writes the index; all others, and all later starts, map
+it. It is identified by the file's content (SHA-256), not its name or date, and is checked byte by
+byte before use. An index that fails the check is rebuilt.
 """
 
 import hashlib
@@ -61,17 +61,17 @@ _OPTIONAL = {"points", "first_points"}
 
 
 def indexed_table(file: Path, *, polygons: bool, index: Path | bool = True) -> CocoTable:
-    """The table of a COCO file, with the columns of ``grouped`` too if it came from an index.
+    """Return the table of a COCO file, with the columns of ``grouped`` if it comes from an index.
 
-    A file without faults whose images all have their sizes is kept as an index if it has at least
-    ``LEAST_BYTES``.
+    An index is written for a file of at least ``LEAST_BYTES`` without faults, all of whose images
+    have sizes.
 
     Args:
         polygons: keep the outlines.
-        index: the folder of the index; True means the file's own, or a cache folder where that
-            cannot be written; False reads the file itself.
+        index: folder of the index; True means the file's own folder, or a cache folder if that is
+            not writable; False reads the file itself.
 
-    Raises: DataError where the file as a whole or its categories cannot be used.
+    Raises: DataError if the file as a whole or its categories cannot be used.
     """
     size = file.stat().st_size if file.is_file() else 0
     if index is False or not LEAST_BYTES <= size <= MAX_BYTES:
@@ -89,7 +89,7 @@ def indexed_table(file: Path, *, polygons: bool, index: Path | bool = True) -> C
 
 
 def _places(file: Path, polygons: bool, index: Path | bool) -> list[Path]:
-    """Where the index may lie, in the order to try."""
+    """Return possible places of the index, in the order to try."""
     kind = "outlines" if polygons else "boxes"
     ending = f".{kind}.index"
     name = hashlib.sha256(str(file.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -103,7 +103,7 @@ def _places(file: Path, polygons: bool, index: Path | bool) -> list[Path]:
 
 
 def _opened(place: Path, file: Path, polygons: bool) -> CocoTable | None:
-    """The table of a sound index of the file's contents, None without."""
+    """Return the table of a valid index of the file's content; None if there is none."""
     try:
         if not place.is_file():
             return None
@@ -125,7 +125,7 @@ def _opened(place: Path, file: Path, polygons: bool) -> CocoTable | None:
 
 
 def _about(size: int, digest: str, polygons: bool) -> dict[str, Any]:
-    """What an index says of itself."""
+    """Return the description that identifies an index."""
     return {"version": _VERSION, "bytes": size, "sha256": digest, "outlines": polygons}
 
 
@@ -139,7 +139,7 @@ def _digest(file: Path) -> str:
 
 
 def _bounds(lengths: Mapping[str, int]) -> dict[str, tuple[float, float]]:
-    """The least and the largest value of the columns."""
+    """Return the lowest and highest value of the columns."""
     images, rows, boxes, classes, points = (
         lengths.get(name, 0) for name in ("image_ids", "row_ids", "boxes", "category_ids", "points")
     )
@@ -166,7 +166,7 @@ def _bounds(lengths: Mapping[str, int]) -> dict[str, tuple[float, float]]:
 
 
 def _fits(arrays: Arrays) -> bool:
-    """Whether the columns of an index have the lengths that they must have."""
+    """Whether the columns of an index have consistent lengths."""
     images, rows, boxes = (len(arrays[name]) for name in ("image_ids", "row_ids", "boxes"))
     lengths = (
         (images, ("image_sizes", "sizes")),
@@ -196,7 +196,9 @@ def _fits(arrays: Arrays) -> bool:
 
 
 def _made(place: Path, file: Path, polygons: bool) -> CocoTable:
-    """The table of the file, read from an index that is written at ``place`` if it is worth it."""
+    """Read the table of the file; if it is large enough, write an index at ``place`` and map
+    that.
+    """
     table = read_table(file, polygons=polygons)
     sizes = table.arrays["image_sizes"]
     is_sound = table.digest and not table.problems and table.categories
@@ -218,7 +220,7 @@ def _made(place: Path, file: Path, polygons: bool) -> CocoTable:
 
 
 def rows_of(arrays: Arrays, polygons: bool) -> Rows:
-    """The annotations of a table for ``grouped``."""
+    """Return the annotations of a table as input of ``grouped``."""
     outlines = None
     if polygons:
         outlines = (
@@ -236,5 +238,5 @@ def rows_of(arrays: Arrays, polygons: bool) -> Rows:
 
 
 def corners(boxes: np.ndarray) -> np.ndarray:
-    """Boxes (N, 4) x, y, width, height as xyxy."""
+    """Convert boxes (N, 4) x, y, width, height to xyxy."""
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)

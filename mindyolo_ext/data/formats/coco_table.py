@@ -1,4 +1,4 @@
-"""The content of a COCO JSON file as columns of numbers, and what is wrong with it."""
+"""Read a COCO JSON file into columns of numbers, with its problems."""
 
 import hashlib
 import json
@@ -31,26 +31,25 @@ from mindyolo_ext.progress import bar
 
 MAX_BYTES = 8 * 2**30  # Objects365, the largest known, has 5 GB
 _LISTS = ("images", "annotations", "categories")
-_CHUNK = 2000  # annotations that become columns together
-_FEW = 16  # so many annotations, of which one is unusual, are looked at one by one
+_CHUNK = 2000  # annotations that are converted to columns together
+_FEW = 16  # groups of this size with an unusual annotation are checked one by one
 _NONE = type(None)
 
 
 @dataclass
 class CocoTable:
-    """What is sound in a COCO file, in columns, and what is not.
+    """The valid content of a COCO file as columns, and its problems.
 
     Args:
-        arrays: n images, N annotations and K categories, each in the file's order but for the
-            categories, which have rising ids:
-            ``image_ids`` (n,), ``image_sizes`` (n, 2) height and width, 0 where they are not told,
-            ``names`` and ``name_ends``, their packed file names;
+        arrays: n images, N annotations and K categories, in the file's order except for categories,
+            which are sorted by id: ``image_ids`` (n,), ``image_sizes`` (n, 2) height and width, 0
+            where they are not told, ``names`` and ``name_ends``, their packed file names;
             ``row_ids`` (N,), ``row_images`` and ``row_labels``, the places of an annotation's image
             and category in ``image_ids`` and ``category_ids``, ``row_boxes`` (N, 4) float64 x, y,
-            width, height, ``row_areas``, ``row_crowds``;
-            where outlines are kept, ``outline_points`` (P, 2) float64 pixels, and of each
-            annotation the first in ``outline_starts`` and their number in ``outline_counts``;
-            ``category_ids`` (K,), ``category_names`` and ``category_name_ends``.
+            width, height, ``row_areas``, ``row_crowds``; where outlines are kept,
+            ``outline_points`` (P, 2) float64 pixels, and of each annotation the first in
+            ``outline_starts`` and their number in ``outline_counts``; ``category_ids`` (K,),
+            ``category_names`` and ``category_name_ends``.
         file_names: of the images.
         categories: ``id`` and ``name``.
         problems: of images and annotations that are left out.
@@ -90,7 +89,7 @@ def read_table(file: Path, *, polygons: bool = False) -> CocoTable:
 
 
 class _Reader:
-    """Gathers the entries of a file."""
+    """Collects the entries of a file."""
 
     def __init__(self, file: Path, polygons: bool):
         self._file = file
@@ -102,7 +101,9 @@ class _Reader:
         self._problems: list[Problem] = []
 
     def table(self, parts: Iterable[tuple[str, list]]) -> CocoTable:
-        """The table of all ``parts`` of a file. Raises: DataError for its categories."""
+        """Build the table from all ``parts`` of a file. Raises: DataError for invalid
+        categories.
+        """
         add = {
             "images": self._add_images,
             "annotations": self._rows.add,
@@ -146,8 +147,8 @@ class _Reader:
 
 
 class _Rows:
-    """Gathers annotations as columns; those in no plain form are kept as they are until images and
-    categories are known.
+    """Collects annotations as columns; unusual ones are kept unchanged until images and categories
+    are known.
 
     Args:
         polygons: keep the outlines.
@@ -157,7 +158,7 @@ class _Rows:
         self._polygons = polygons
         self._count = 0  # annotations so far
         self._chunks: list[dict[str, np.ndarray]] = []
-        self._points = array("d")  # it grows without a second copy
+        self._points = array("d")  # grows without a second copy
         self._unusual: list[tuple[int, Any]] = []
 
     def add(self, entries: list) -> None:
@@ -168,7 +169,7 @@ class _Rows:
             self._count += len(some)
 
     def _add(self, entries: list, before: int) -> None:
-        """Add annotations that come after ``before`` others."""
+        """Add annotations that follow ``before`` others."""
         columns = _plain(entries, before)
         if columns is not None:
             self._add_columns(columns, entries)
@@ -194,10 +195,10 @@ class _Rows:
     def finish(
         self, image_ids: np.ndarray, category_ids: np.ndarray
     ) -> tuple[dict[str, np.ndarray], list[tuple[int, Any, str]]]:
-        """The columns of the sound annotations, and number, entry and fault of the others.
+        """Return the columns of the valid annotations, and index, entry and problem of the others.
 
         Args:
-            image_ids: (n,) all different.
+            image_ids: (n,), unique.
             category_ids: (K,) rising.
         """
         known = set(image_ids.tolist()), set(category_ids.tolist())
@@ -230,7 +231,7 @@ class _Rows:
     def _add_unusual(
         self, image_ids: set[int], category_ids: set[int]
     ) -> list[tuple[int, Any, str]]:
-        """Add what is sound of the unusual annotations; return the others as ``finish`` does."""
+        """Add the valid ones of the unusual annotations; return the others as ``finish`` does."""
         faults, numbers, sound = [], [], []
         for number, entry in self._unusual:
             row, problem = checked_annotation(entry, image_ids, category_ids)
@@ -247,8 +248,8 @@ class _Rows:
 
 
 def _plain(entries: list, before: int) -> dict[str, np.ndarray] | None:
-    """Columns of annotations, None unless each has the plainest form: numbers that are numbers, and
-    either all of them have an id, an area or a crowd, or none.
+    """Convert annotations to columns; None unless all are plain: numbers have number types, and id,
+    area and crowd are present in all of them or in none.
     """
     try:
         values = {
@@ -274,7 +275,7 @@ def _plain(entries: list, before: int) -> dict[str, np.ndarray] | None:
     except OverflowError:
         return None
     columns["has_id"] = np.full(len(entries), has_id)
-    is_plain = (  # NaN is not
+    is_plain = (  # False for NaN
         (np.abs(columns["row_boxes"]) <= MAX_NUMBER).all()
         and (np.abs(columns["row_areas"]) <= MAX_NUMBER**2).all()
         and -MAX_INTEGER <= columns["row_ids"].min() <= columns["row_ids"].max() <= MAX_INTEGER
@@ -283,7 +284,7 @@ def _plain(entries: list, before: int) -> dict[str, np.ndarray] | None:
 
 
 def _has_plain_types(values: dict[str, list]) -> bool:
-    """Whether the values of annotations, by key, have the types of the plainest form."""
+    """Whether the values of annotations, by key, have the plain types."""
     kinds = {key: {*map(type, column)} for key, column in values.items()}
     return (
         kinds["bbox"] == {list}
@@ -306,7 +307,7 @@ def _columns(
     areas: Sequence[float],
     crowds: Sequence[int],
 ) -> dict[str, np.ndarray]:
-    """Lists as columns. Raises: OverflowError for an integer of more than 64 bits."""
+    """Convert lists to columns. Raises: OverflowError for an integer of more than 64 bits."""
     sides = list(chain.from_iterable(boxes))
     return {
         "number": np.array(numbers, np.int64),
@@ -321,8 +322,8 @@ def _columns(
 
 
 def _places(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) int32 place of each value among the ``known`` ones, which differ, and whether it is one
-    of them.
+    """Return the position of each value in ``known``, whose values are unique, (N,) int32, and
+    whether it is one of them.
     """
     if not len(known):
         return np.zeros(len(values), np.int32), np.zeros(len(values), bool)
@@ -333,13 +334,15 @@ def _places(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _outlines(segmentations: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The points (P, 2) of outlines, and of each the first and their number, 0 for None."""
+    """Return the points (P, 2) of outlines, and the start and number of each one's points, 0 for
+    None.
+    """
     starts, counts = np.zeros((2, len(segmentations)), np.int64)
     single = [number for number, its in enumerate(segmentations) if _is_single(its)]
     parts = [segmentations[number][0] for number in single]
     numbers = finite_numbers(list(chain.from_iterable(parts)))
     blocks = [np.zeros(0) if numbers is None else numbers]
-    if numbers is None:  # one of them holds something else
+    if numbers is None:  # one of them contains something else
         single = []
     else:
         counts[single] = [len(part) // 2 for part in parts]
@@ -355,7 +358,7 @@ def _outlines(segmentations: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _is_single(segmentation: Any) -> bool:
-    """Whether it may be an outline of one part."""
+    """Whether it may be an outline with a single part."""
     if type(segmentation) is not list or len(segmentation) != 1:
         return False
     part = segmentation[0]
@@ -363,7 +366,7 @@ def _is_single(segmentation: Any) -> bool:
 
 
 def _read_json(file: Path) -> dict[str, list]:
-    """The three lists of a COCO file."""
+    """Read the three lists of a COCO file."""
     try:
         content = json.loads(read_text(file, most=MAX_BYTES))
     except json.JSONDecodeError as error:

@@ -1,5 +1,5 @@
-"""Data sets and settings in the ``.data`` form of Yolo-FastestV2: ``key=value`` lines and
-image lists.
+"""Read data sets and settings in Yolo-FastestV2's ``.data`` format: ``key=value`` lines and image
+lists.
 """
 
 import logging
@@ -35,12 +35,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DataFile:
-    """The settings of a ``.data`` file; None where the file says nothing.
+    """The settings of a ``.data`` file; None for settings that it does not contain.
 
     Args:
         model_name: prefix of the files that training writes.
-        epochs, batch_size, subdivisions, learning_rate: of the training; ``steps`` are the epochs
-            of its milestones.
+        epochs, batch_size, subdivisions, learning_rate: training settings; ``steps`` are the epochs
+            of milestones.
         pre_weights: checkpoint to start from; the text ``None`` means none.
         classes: number of classes.
         width, height: of the network input in pixels.
@@ -76,16 +76,16 @@ _KINDS = {
 }
 _MOST = {"classes": MAX_CLASSES}
 _OF_DARKNET = {"valid": "val"}
-# What darknet and CVAT write for programs of darknet's own
+# Keys that darknet and CVAT write for darknet's own programs
 _NOT_USED = ("backup", "eval", "labels", "map", "results", "test", "top")
 
 
 def parse_data_file(path: str | Path) -> DataFile:
-    """Parse a ``.data`` file. Lines that start with ``[`` or ``#``, blank lines and what follows
-    `` #`` are skipped.
+    """Parse a ``.data`` file. Lines that start with ``[`` or ``#``, blank lines, and text after ``
+    #`` are skipped.
 
     Raises: MissingFileError; DataError that names file and line for an unknown or repeated key,
-        or a value of the wrong kind.
+        or a value of the wrong type.
     Source: Yolo-FastestV2 ``utils/utils.py``. Unlike the original, an unknown key is an error,
         spaces may surround ``=``, a value may contain ``=``, comments are allowed, and darknet's
         keys too: ``valid`` is ``val``, those of its own programs are left out with a word.
@@ -125,12 +125,12 @@ def parse_data_file(path: str | Path) -> DataFile:
 
 
 def _without_comment(line: str) -> str:
-    """The line up to a ``#`` or ``;`` after a space; one inside a word belongs to a path."""
+    """Remove a comment, a ``#`` or ``;`` after a space; inside a word it belongs to a path."""
     return re.split(r"\s[#;]", line, maxsplit=1)[0]
 
 
 def _value(key: str, text: str, where: str) -> str | int | float | tuple[float, ...] | None:
-    """The value of ``key`` in its type."""
+    """Convert the value of ``key`` to its type."""
     if key not in _KINDS:
         return None if text in ("", "None") else text
     words = [word for word in text.split(",") if word.strip()] if key in _LISTS else [text]
@@ -159,8 +159,8 @@ def read_darknet(
     cache: bool | str = False,
     strict: bool = True,
 ) -> Dataset:
-    """Read the images of one list of a ``.data`` file, with the label file beside each image or,
-    where there is none, in the folder ``labels`` for ``images``.
+    """Read the images of one list of a ``.data`` file. The label file lies beside the image or else
+    in the folder ``labels`` instead of ``images``.
 
     Args:
         data: the ``.data`` file.
@@ -208,8 +208,8 @@ def read_darknet(
 
 
 def _find(text: str, file: Path, key: str, data_root: str | Path) -> Path:
-    """The file that a ``.data`` file names: as it is written, or without its first folder beside
-    the ``.data`` file, as CVAT packs it.
+    """Find a file that a ``.data`` file names: as written, or without its first folder beside the
+    ``.data`` file, as CVAT packs it.
 
     Raises: MissingFileError that names the ``.data`` file and the key.
     """

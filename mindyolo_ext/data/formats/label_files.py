@@ -1,4 +1,4 @@
-"""Text files of boxes, one per photo, which the formats ``yolo`` and ``darknet`` share."""
+"""Read text files of boxes, one per photo, for the formats ``yolo`` and ``darknet``."""
 
 import os
 from collections import Counter
@@ -14,24 +14,24 @@ from mindyolo_ext.data.text import MAX_FAULTS, MAX_INTEGER, MAX_LABEL_BYTES, rea
 from mindyolo_ext.data.types import Problem
 from mindyolo_ext.errors import DataError, MissingFileError, shown
 
-BOX_TOLERANCE = 1e-3  # of the photo; label files round
-_BESIDE_IMAGES = (".txt", ".xml", ".json")  # labels; every other file there is reported
+BOX_TOLERANCE = 1e-3  # fraction of the photo; label files contain rounded numbers
+_BESIDE_IMAGES = (".txt", ".xml", ".json")  # labels; any other file there is reported
 _OF_MAC = "._"  # macOS packs one such file of attributes per image into its zip files
 
 
 @dataclass
 class ImageList:
-    """The images of a folder or list, and what was not taken or is odd."""
+    """The images of a folder or list, and the files that were skipped or are suspicious."""
 
     paths: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
 def find_images(source: Path, data_root: str | Path) -> ImageList:
-    """Image files of a folder (sorted, with the folders below) or of a list file (in its order).
+    """Find the image files of a folder (sorted, with subfolders) or of a list file (in its order).
 
-    A relative line of a list refers to ``data_root``, to the list's folder, or to that folder
-    without the line's first part, as CVAT packs its lists.
+    A relative path in a list refers to ``data_root`` or to the list's folder, or to the latter
+    without the path's first folder, as CVAT packs its lists.
 
     Raises: MissingFileError or DataError for a list that cannot be read.
     """
@@ -41,14 +41,16 @@ def find_images(source: Path, data_root: str | Path) -> ImageList:
 
 
 def list_images(source: Path, data_root: str | Path) -> list[str]:
-    """``find_images`` alone. Raises: DataError for a line that does not name an image."""
+    """Return only the files of ``find_images``. Raises: DataError for a line that does not name an
+    image.
+    """
     found = find_images(source, data_root)
     raise_faults(str(source), found.problems)
     return found.paths
 
 
 def _in_folder(source: Path) -> ImageList:
-    """The images of a folder and of those below; links to folders are not followed."""
+    """Find the images of a folder and its subfolders; links to folders are not followed."""
     result = ImageList()
     left_out: dict[str, list[str]] = {}  # files by suffix
 
@@ -101,13 +103,13 @@ def _in_list(source: Path, data_root: str | Path) -> ImageList:
 
 
 def too_many_faults(where: str) -> Problem:
-    """Says that the rest of a file is not read."""
+    """Report that the rest of a file is not read."""
     message = f"is not read on: {MAX_FAULTS:,} faults; is it another kind of file?"
     return Problem("malformed file", where, message)
 
 
 def label_path(path: str, image_folder: Path | None, label_folder: Path | None) -> str:
-    """The label file of an image; see ``read_yolo``."""
+    """Return the label file of an image; see ``read_yolo``."""
     stem = os.path.splitext(path)[0]
     if label_folder is not None:
         inside = (
@@ -131,9 +133,9 @@ class LabelLine:
     Args:
         label: class index, not yet compared with the number of classes.
         box: x1, y1, x2, y2 as fractions of the image.
-        sides: width and height, as they are written.
+        sides: width and height as written.
         outline: (points, 2) fractions, None for a plain box.
-        numbers: how many stand in the line.
+        numbers: how many numbers the line contains.
     """
 
     label: int
@@ -147,9 +149,9 @@ def parse_label(line: str, key_point_numbers: int = 0) -> LabelLine:
     """Parse ``class cx cy w h``, or an outline ``class x y x y x y ...``.
 
     Args:
-        key_point_numbers: of a pose: how many numbers follow the box; outlines are then refused.
+        key_point_numbers: how many numbers of a pose follow the box; outlines are then refused.
 
-    Raises: DataError that says what is wrong with the line, without file and number.
+    Raises: DataError that describes the problem, without file and line number.
     """
     words = line.split()  # Unlike the original: any white space separates
     try:
@@ -178,12 +180,12 @@ def parse_label(line: str, key_point_numbers: int = 0) -> LabelLine:
 
 
 def _is_class(value: float) -> bool:
-    """Whether it can be a class index; the collector compares it with the classes."""
+    """Whether it can be a class index; the collector checks it against the classes."""
     return value.is_integer() and abs(value) <= MAX_INTEGER
 
 
 def _guess(words: Sequence[str], values: Sequence[float]) -> str:
-    """What a malformed line looks like, for the message; empty if it looks like nothing known."""
+    """Guess what a malformed line is, for the message; empty if unknown."""
     if len(values) == 6:
         return "; a sixth number may be a score or an angle, which label files have not"
     if len(values) > 7:
@@ -199,8 +201,8 @@ class LabelReader:
     """Reads label files into a collector, file by file.
 
     Args:
-        collector: gets the images, their boxes and all faults.
-        missing_allowed: whether an image without a label file is one without boxes.
+        collector: receives the images, their boxes and all faults.
+        missing_allowed: whether an image without a label file counts as one without boxes.
         polygons: whether to keep outlines.
         key_point_numbers: as in ``parse_label``.
     """
@@ -218,7 +220,7 @@ class LabelReader:
         self._polygons = polygons
         self._key_point_numbers = key_point_numbers
         self._image_of: dict[str, str] = {}  # by label file
-        self._lengths: Counter[int] = Counter()  # lines by how many numbers they hold
+        self._lengths: Counter[int] = Counter()  # number of lines by how many numbers they contain
         self._first_long = ""
 
     def add(self, path: str, image_id: int, label: str) -> None:
@@ -254,11 +256,11 @@ class LabelReader:
         )
 
     def _lines(self, path: str, label: str) -> Iterator[tuple[int, str]]:
-        """The lines of a label file, none with a note where it cannot be read."""
+        """Return the lines of a label file; none, with a report, if it cannot be read."""
         try:
             lines = read_lines(label, most=MAX_LABEL_BYTES)
         except MissingFileError:
-            if os.path.isfile(path):  # a missing image is noted by the collector
+            if os.path.isfile(path):  # the collector reports a missing image
                 kind = "no label file" if self._missing_allowed else "missing label"
                 message = f"no such label file, wanted one for {path}"
                 self._collector.report(kind, label, message)
@@ -273,7 +275,7 @@ class LabelReader:
         return lines
 
     def report_doubts(self) -> None:
-        """Note, once all files are read, where all of them can be understood in another way."""
+        """Report, after all files are read, if all of them could be interpreted differently."""
         if len(self._lengths) != 1 or not self._first_long:
             return
         numbers, count = next(iter(self._lengths.items()))

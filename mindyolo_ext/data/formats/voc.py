@@ -1,4 +1,4 @@
-"""Data sets in the Pascal VOC layout: ``JPEGImages``, ``Annotations/*.xml``,
+"""Read data sets in the Pascal VOC layout: ``JPEGImages``, ``Annotations/*.xml``,
 ``ImageSets/Main/<split>.txt``.
 """
 
@@ -28,13 +28,13 @@ from mindyolo_ext.data.text import (
 from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, shown
 from mindyolo_ext.progress import bar
 
-_BOX_TOLERANCE = 1.0  # pixels; programs disagree where counting starts
+_BOX_TOLERANCE = 1.0  # pixels; programs disagree about the number of the first pixel
 _DIFFICULT = ("ignore", "keep", "drop")
 _YES = ("1", "true", "yes")
 _NO = ("", "0", "false", "no", "unspecified")
 _MAX_XML_BYTES = 4 * 2**20  # an annotation of a thousand objects has 0.3 MB
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
-# Programs that declare the smaller one write letters of the larger one, which contains it
+# Programs that declare the smaller encoding write characters of the larger one, which contains it
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}
 _OF_TEXT = re.compile("(ascii|big5|cp|euc|gb|hz|iso|johab|koi8|mac|shift|utf)[a-z0-9_-]*")
 _MARKS = (
@@ -60,7 +60,8 @@ def read_voc(
 ) -> Dataset:
     """Read one or more image sets of VOC folders as one data set.
 
-    Objects are the direct ``object`` children of an annotation; their ``part`` boxes are none.
+    Objects are the direct ``object`` children of an annotation; boxes of their ``part`` children
+    are ignored.
 
     Args:
         names: class names in the order of the labels, or a file with one per line.
@@ -70,11 +71,11 @@ def read_voc(
         sets: several pairs of ``root`` and ``split`` instead of one.
         first_pixel: coordinate of the first pixel: 1 as in Pascal VOC (a box then is xmin - 1, ymin
             - 1, xmax, ymax), 0 for programs that write plain coordinates.
-        difficult: what becomes of objects that say so: ``ignore`` (neither trained on nor counted
-            as missed), ``keep`` (like all others) or ``drop``.
+        difficult: what to do with difficult objects: ``ignore`` (neither train on them nor count
+            them as missed), ``keep`` (like others) or ``drop``.
         min_area: objects of this area or less (square pixels of the photo) are dropped; 0 keeps
             all.
-        data_root: folder to which ``root`` and ``names`` refer.
+        data_root: folder that ``root`` and ``names`` refer to.
         cache, strict: see ``Collector.finish``.
 
     Raises: MissingFileError; ConfigError that names the key; DataError that names file and object.
@@ -128,7 +129,7 @@ def read_voc(
 
 @dataclass(frozen=True)
 class _Object:
-    """One box, xyxy in photo pixels, and where it was read."""
+    """One box, xyxy in photo pixels, and the place where it was read."""
 
     box: tuple[float, float, float, float]
     label: int
@@ -138,7 +139,7 @@ class _Object:
 
 @dataclass(frozen=True)
 class _Rules:
-    """How objects are read: the arguments of ``read_voc``, checked."""
+    """The checked arguments of ``read_voc`` that define how objects are read."""
 
     first_pixel: int
     difficult: str
@@ -171,7 +172,7 @@ def _image_sets(
     sets: Sequence[Mapping[str, str]] | None,
     data_root: str | Path,
 ) -> list[tuple[Path, Path]]:
-    """(folder, list file) of every image set."""
+    """Return (folder, list file) of every image set."""
     if (root is None or split is None) if sets is None else (root is not None or split is not None):
         raise ConfigError(
             f"data (format voc): wanted the keys root and split, or sets alone, got root {root!r}, "
@@ -206,10 +207,10 @@ def _image_sets(
 
 
 def _listed(collector: Collector, folder: Path, list_file: Path) -> list[tuple[str, Path]]:
-    """(image file, annotation file) of every line of an image set's list.
+    """Yield (image file, annotation file) of every line of an image set's list.
 
-    A line is the image's name without suffix, which may hold spaces; in VOC's lists of one class
-    -1, 0 or 1 follows.
+    A line is the image's name without suffix, which may contain spaces; in VOC's lists of one
+    class, -1, 0 or 1 follows.
     """
     home = find_path("JPEGImages", folder, key="root")
     images: dict[str, list[str]] = {}  # by name without suffix
@@ -229,7 +230,7 @@ def _listed(collector: Collector, folder: Path, list_file: Path) -> list[tuple[s
 
 
 def _stem(line: str, known: Mapping[str, object]) -> str:
-    """The name of the image in a line of a list; ``known`` are those that are there."""
+    """Return the image name in a line of a list; ``known`` are the existing names."""
     of_class = _CLASS_LIST.fullmatch(line)
     stems = [line] + ([of_class[1]] if of_class else [])
     stems += [os.path.splitext(stem)[0] for stem in stems if stem.lower().endswith(IMAGE_SUFFIXES)]
@@ -237,9 +238,9 @@ def _stem(line: str, known: Mapping[str, object]) -> str:
 
 
 def _parsed(file: Path) -> ElementTree.Element:
-    """The annotation in an XML file, its tags without namespaces.
+    """Parse the annotation in an XML file, with tags without namespaces.
 
-    Raises: DataError if it is no sound XML or something else.
+    Raises: DataError if it is not valid XML or not an annotation.
     """
     text = _decoded(read_bytes(file, most=_MAX_XML_BYTES))
     if "<!ENTITY" in text:
@@ -256,13 +257,15 @@ def _parsed(file: Path) -> ElementTree.Element:
 
 
 def _decoded(content: bytes) -> str:
-    """XML as text, in the encoding that it declares, UTF-8 without one."""
+    """Decode XML with the encoding that it declares, or UTF-8."""
     marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
     declared = _DECLARED.match(content.removeprefix(codecs.BOM_UTF8).lstrip())
     name = marked or (declared[1].decode("ascii") if declared else "utf-8")
     try:
         encoding = codecs.lookup(name).name
-        if not _OF_TEXT.fullmatch(encoding):  # Python knows others, for instance of domain names
+        if not _OF_TEXT.fullmatch(
+            encoding
+        ):  # Python has other codecs, for example for domain names
             raise LookupError(f"no encoding of texts is called {name}")
         text = content.decode(_WIDER.get(encoding, encoding))
     except (LookupError, UnicodeError) as error:
@@ -276,7 +279,7 @@ def _decoded(content: bytes) -> str:
 def _read_objects(
     collector: Collector, file: Path, label_of: Mapping[str, int], rules: _Rules
 ) -> tuple[list[_Object], tuple[int, int] | None]:
-    """Every object, and (height, width) as the file says, if it does."""
+    """Read every object, and (height, width) if the file states it."""
     try:
         root = _parsed(file)
     except DataError as error:
@@ -301,7 +304,7 @@ def _read_objects(
 
 
 class _Refused(Exception):
-    """An object that does not become a box; ``kind`` as in ``Problem``."""
+    """An object that is not used as a box; ``kind`` as in ``Problem``."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -311,7 +314,7 @@ class _Refused(Exception):
 def _object(
     item: ElementTree.Element, where: str, label_of: Mapping[str, int], rules: _Rules
 ) -> _Object:
-    """The box of an object. Raises: _Refused with the reason if there is none."""
+    """Read the box of an object. Raises: _Refused with the reason if there is none."""
     name = (item.findtext("name") or "").strip()
     texts = [item.findtext(f"bndbox/{key}") or "" for key in ("xmin", "ymin", "xmax", "ymax")]
     try:
@@ -341,7 +344,7 @@ def _object(
 
 
 def _truth(text: str | None) -> bool:
-    """What ``difficult`` says."""
+    """Parse the value of ``difficult``."""
     word = (text or "").strip().lower()
     if word not in _YES + _NO:
         raise _Refused("malformed label", f"wanted difficult 0 or 1, got {shown(text)}")

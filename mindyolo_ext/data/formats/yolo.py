@@ -1,5 +1,5 @@
-"""Data sets with one text file of boxes per image: ``class cx cy w h``, as fractions of the
-image, or of outlines: ``class x y x y x y ...``.
+"""Read data sets with one text file per image, with boxes ``class cx cy w h`` as fractions of the
+image, or outlines ``class x y x y x y ...``.
 """
 
 import logging
@@ -25,8 +25,8 @@ from mindyolo_ext.progress import bar
 from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml
 
 logger = logging.getLogger(__name__)
-_NULL = ("", "~", "null", "Null", "NULL")  # what YAML writes for nothing
-_MOST_KEY_POINTS = 1000  # COCO's whole bodies have 133
+_NULL = ("", "~", "null", "Null", "NULL")  # how YAML writes null
+_MOST_KEY_POINTS = 1000  # COCO-WholeBody has 133
 
 
 def read_yolo(
@@ -43,7 +43,7 @@ def read_yolo(
     cache: bool | str = False,
     strict: bool = True,
 ) -> Dataset:
-    """Read images and label files that a YAML file describes (``data`` and ``split``), or
+    """Read images and label files, described by a YAML file (``data`` and ``split``) or by
     ``images`` and ``names``.
 
     The label file of ``a/images/b/c.jpg`` is ``a/labels/b/c.txt`` (the last folder named
@@ -51,27 +51,25 @@ def read_yolo(
     without boxes.
 
     Args:
-        data: yaml file with ``path``, ``train``, ``val``, ``names`` and ``kpt_shape``, as
-            ultralytics writes it, or with ``train_set`` and ``val_set``, as MindYOLO does. See
-            ``_Description`` for where its paths lie.
+        data: YAML file with ``path``, ``train``, ``val``, ``names`` and ``kpt_shape``, as for
+            ultralytics, or with ``train_set`` and ``val_set``, as for MindYOLO. ``_Description``
+            explains how its paths are resolved.
         split: key in the yaml file, such as ``train``.
-        images: folder of images (searched with its folders below), or a text file with one
-            image per line.
-        labels: folder of label files, where they do not lie in the usual place. Those of a list lie
-            there as the images lie below the folder that all of them share, or below ``images``, or
-            side by side.
+        images: folder of images (with subfolders), or a text file with one image per line.
+        labels: folder of label files, if they are not in the usual place. For a list, its layout
+            follows the images below their common folder, or below ``images``, or is flat.
         names: class names, or a file with one per line.
-        missing_labels: what an image without a label file is: ``empty`` (no boxes, with a counted
-            warning), an ``error``, or to ``skip``.
-        kpt_shape: of pose labels, the number of key points and of the values of each, 2 or 3; they
-            follow the box and are left out.
-        polygons: keep the outlines of lines that have them, for augmentations that follow or cut
-            them out; their frames are the boxes in any case.
-        data_root: folder to which relative paths refer; lines of a list file may also refer to the
+        missing_labels: how to treat an image without a label file: ``empty`` (no boxes, counted in
+            a warning), ``error``, or ``skip``.
+        kpt_shape: for pose labels, the number of key points and of values per point, 2 or 3; they
+            follow the box and are ignored.
+        polygons: keep outlines, for augmentations that use them; their bounding boxes are the boxes
+            in any case.
+        data_root: folder that relative paths refer to; lines of a list file may also refer to the
             file's folder.
         cache, strict: see ``Collector.finish``.
 
-    Raises: MissingFileError; ConfigError for keys that do not go together; DataError that names
+    Raises: MissingFileError; ConfigError for keys that exclude each other; DataError that names
         file and line.
     """
     if missing_labels not in ("error", "empty", "skip"):
@@ -109,7 +107,7 @@ def read_yolo(
 def _pairs(
     collector: Collector, sources: Sequence[Path], data_root: str | Path, label_folder: Path | None
 ) -> list[tuple[str, str]]:
-    """(image, label file) of every image; notes what was left out."""
+    """Return (image, label file) of every image; report what was skipped."""
     pairs = []
     for source in sources:
         images = find_images(source, data_root)
@@ -123,7 +121,7 @@ def _pairs(
 
 
 def _pairs_of_list(images: ImageList, label_folder: Path) -> list[tuple[str, str]]:
-    """(image, label file) of the images of a list, whose labels lie in a folder of their own."""
+    """Return (image, label file) of the images of a list with labels in a separate folder."""
     folders = {os.path.dirname(path) for path in images.paths}
     shared = os.path.commonpath(folders) if len({*map(os.path.isabs, folders)}) == 1 else ""
     pairs = []
@@ -137,7 +135,7 @@ def _pairs_of_list(images: ImageList, label_folder: Path) -> list[tuple[str, str
 
 
 def _with_labels(collector: Collector, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The pairs whose label file is there; notes how many images are left out."""
+    """Return the pairs whose label file exists; report how many images are skipped."""
     kept = [(path, label) for path, label in pairs if os.path.isfile(label)]
     if len(kept) < len(pairs):
         path, label = next((path, label) for path, label in pairs if not os.path.isfile(label))
@@ -148,15 +146,15 @@ def _with_labels(collector: Collector, pairs: Sequence[tuple[str, str]]) -> list
 
 @dataclass
 class _Description:
-    """One split of a yaml file.
+    """One split of a YAML file.
 
-    Its ``path`` refers to the yaml file's folder or to ``data_root``. Where that leads nowhere, as
-    with the ``path`` of another machine or the ``../train/images`` of Roboflow, the yaml file's
-    folder and ``data_root`` are tried themselves, with and without the leading ``../``.
+    Its ``path`` refers to the YAML file's folder or to ``data_root``. If that does not exist, such
+    as the ``path`` of another machine or Roboflow's ``../train/images``, the YAML file's folder and
+    ``data_root`` themselves are tried, with and without the leading ``../``.
 
     Args:
-        name: what messages call the data set.
-        names: of the classes.
+        name: name of the data set in messages.
+        names: class names.
         sources: folders of images or list files.
         kpt_shape: as in the file.
     """
@@ -168,7 +166,7 @@ class _Description:
 
 
 def _described(data: str, split: str, data_root: str | Path) -> _Description:
-    """What a yaml file says of one split."""
+    """Read the description of one split from a YAML file."""
     file = find_path(data, data_root, key="data")
     content: Any = load_yaml(read_text(file, most=4 * MAX_BYTES), str(file), as_text=True)
     if not isinstance(content, dict):
@@ -197,7 +195,7 @@ def _described(data: str, split: str, data_root: str | Path) -> _Description:
 
 
 def _base_folders(file: Path, path: Any, data_root: str | Path) -> list[Path]:
-    """The folders to which the paths of a yaml file may refer, the likeliest first."""
+    """Return the folders that the paths of a YAML file may refer to, the most likely first."""
     homes = [file.parent, Path(data_root)]
     if path is None:
         return homes
@@ -207,7 +205,7 @@ def _base_folders(file: Path, path: Any, data_root: str | Path) -> list[Path]:
 
 
 def _source(text: Any, folders: Sequence[Path], where: str) -> Path:
-    """The folder or list file of a split."""
+    """Find the folder or list file of a split."""
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{where} must be a folder of images or a list file, got {shown(text)}")
     plain = text.replace("\\", "/")
@@ -231,7 +229,7 @@ def _source(text: Any, folders: Sequence[Path], where: str) -> Path:
 
 
 def _names(names: Any, file: Path, folders: Sequence[Path]) -> list[str]:
-    """The class names of a yaml file: a list, a mapping from 0, 1, 2 ..., or a file."""
+    """Read the class names of a YAML file: a list, a mapping from 0, 1, 2 ..., or a file."""
     where = f"{file}: names"
     if isinstance(names, Mapping):
         labels = {whole(key): name for key, name in names.items()}
@@ -245,7 +243,7 @@ def _names(names: Any, file: Path, folders: Sequence[Path]) -> list[str]:
 
 
 def _key_point_numbers(shape: Any, where: str) -> int:
-    """How many numbers follow a box in pose labels of ``kpt_shape``; 0 without one."""
+    """Return how many numbers follow a box in pose labels of ``kpt_shape``; 0 without it."""
     if shape is None or shape == []:
         return 0
     numbers = [whole(value) for value in shape] if isinstance(shape, Sequence) else []

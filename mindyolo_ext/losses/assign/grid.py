@@ -177,7 +177,7 @@ class AnchorBoxAssigner(nn.Cell):
 
     Shape: as ``CellAssigner``.
     Source: ``all_grid_assignment`` of the original's ``core/loss.py``. Unlike the original, a batch
-    without any match is allowed.
+        without any match is allowed.
     """
 
     def __init__(

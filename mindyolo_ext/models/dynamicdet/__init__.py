@@ -1,4 +1,4 @@
-"""DynamicDet: two detectors in a row and a router that sends easy images past the second."""
+"""DynamicDet: two cascaded detectors and a router that lets easy images skip the second."""
 
 from mindyolo_ext.contracts import Family
 from mindyolo_ext.models.dynamicdet.variants import PROTOCOLS, VARIANTS

@@ -1,20 +1,20 @@
-"""DynamicDet's augmentations. NumPy and OpenCV only.
+"""DynamicDet's augmentations. Uses NumPy and OpenCV only.
 
-A training image takes, in this order:
+A training image passes these steps in order:
 
     dynamicdet_mosaic     four or nine photos on a canvas (or one photo, letterboxed)
                           -> scaled and moved -> perhaps blended with a second such mosaic
     hsv
-    dynamicdet_paste_in   perhaps objects of other photos, cut out along their outlines
+    dynamicdet_paste_in   possibly objects of other photos, cut out along their outlines
     horizontal_flip
 
-Outlines come with the data set (``polygons: true``); boxes of moved photos follow them. Each step
-draws its random numbers and passes them to plain functions.
+Outlines come from the data set (``polygons: true``); boxes of transformed photos follow them. Each
+step draws its random numbers and passes them to plain functions.
 
-Source: DynamicDet, arXiv:2304.05552 (a fork of YOLOv7), ``utils/datasets.py``. Left out:
+Source: DynamicDet, arXiv:2304.05552 (a fork of YOLOv7), ``utils/datasets.py``. Omitted:
     ``copy_paste``, which is 0 in all its recipes. Unlike the original: an image keeps at most
     ``max_boxes`` boxes, because arrays have a fixed shape here; a mosaic may have boxes with and
-    without outlines, which the original mixes up.
+    without outlines, which the original confuses.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,8 +45,8 @@ _CUTOUTS = 30  # objects to choose from, at least
 _MOSAICS = 30  # looked through for them, at most
 # Largest sides of the places that objects are pasted to, as fractions of the image
 _PLACES = (0.75,) * 2 + (0.5,) * 4 + (0.25,) * 4 + (0.125,) * 4 + (0.0625,) * 6
-_MAX_COVERED = 0.3  # share of a box that a place may hide
-# pixels a side; values of three channels to paste
+_MAX_COVERED = 0.3  # share of a box that an area may hide
+# smallest side in pixels; smallest number of values in three channels
 _MIN_PLACE, _MIN_OBJECT, _MIN_VALUES = 20, 10, 60
 
 
@@ -65,21 +65,21 @@ def dynamicdet_mosaic(
     mixup_probability: float = 0.15,
     max_boxes: float = 160,
 ) -> Sample:
-    """Four or nine photos as one image of the network's size, or the photo letterboxed.
+    """Combine four or nine photos into one image of the network's size, or letterbox the photo.
 
-    The result is scaled, turned, sheared and moved at random, and a mosaic is perhaps blended with
-    a second one. Boxes of which too little is left are dropped.
+    The result is scaled, rotated, sheared and shifted at random, and a mosaic is possibly blended
+    with a second one. Boxes of which too little remains are dropped.
 
     Args:
-        probability: of the mosaic; otherwise the photo alone.
-        nine_probability: that a mosaic has nine photos.
+        probability: probability of the mosaic; otherwise the photo alone is used.
+        nine_probability: probability that a mosaic has nine photos.
         scale: the factor lies in 1 - ``scale`` .. 1.1 + ``scale``.
-        translate: largest shift from the middle as a fraction of the network's width and height.
-        degrees: largest rotation to either side.
+        translate: largest shift from the center as a fraction of the network's width and height.
+        degrees: largest rotation in either direction.
         shear: largest shear angle in degrees along x and y.
-        perspective: largest loss of size per pixel along x and y.
-        mixup_probability: of the second mosaic, once there is a first.
-        max_boxes: further boxes of an image are left out.
+        perspective: largest decrease of size per pixel along x and y.
+        mixup_probability: probability of a second mosaic, if there is a first.
+        max_boxes: further boxes of an image are dropped.
     """
     rng, dataset = context.rng, context.dataset
 
@@ -108,7 +108,7 @@ def dynamicdet_mosaic(
             other = mosaic(dataset.load(index), index)
             result = blend(result, other, float(rng.beta(8.0, 8.0)))
     else:
-        # As in the original: boxes of a photo alone do not follow outlines
+        # As in the original: boxes of a single photo do not follow outlines
         result = move(letterboxed(fitted(sample, context), context), movement(), context)
     return keep_boxes(replace(result, boxes=result.boxes.astype(np.float32)), slice(int(max_boxes)))
 
@@ -116,8 +116,8 @@ def dynamicdet_mosaic(
 def join_four(
     first: Sample, index: int, context: AugmentContext
 ) -> tuple[Sample, list[np.ndarray | None]]:
-    """Four photos on a canvas of twice the network's size, touching a random point of its inner
-    half; outlines.
+    """Place four photos on a canvas of twice the network's size around a random point of its inner
+    half; return outlines, too.
 
     Args:
         first: the upper left photo, image ``index`` of the data set; the others are drawn.
@@ -174,8 +174,8 @@ def place_nine(index: int, context: AugmentContext) -> tuple[list[int], Place]:
 
 
 def draw_four(index: int, context: AugmentContext) -> tuple[tuple[int, int], list[int]]:
-    """The point (x, y) where four photos touch, and their indices, of which ``index`` is the
-    first.
+    """Draw the point (x, y) where four photos touch, and their indices, beginning with
+    ``index``.
     """
     height, width = context.input_spec.size
     center_y = int(context.rng.uniform(height // 2, 3 * height // 2))
@@ -189,20 +189,21 @@ def draw_four(index: int, context: AugmentContext) -> tuple[tuple[int, int], lis
 def join_nine(
     first: Sample, index: int, context: AugmentContext
 ) -> tuple[Sample, list[np.ndarray | None]]:
-    """A photo with eight others around it, of which a random window of twice the network's size is
-    seen; outlines.
+    """Place eight photos around a photo, and crop a random window of twice the network's size;
+    return outlines, too.
 
     Args:
-        first: the photo in the middle, image ``index`` of the data set; the others are drawn.
+        first: the center photo, image ``index`` of the data set; the others are drawn.
     """
     return join_placed(first, *place_nine(index, context), context)
 
 
 def ring(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(left, top) of nine photos: one at (0, 0) and eight clockwise around it, from the one above.
+    """Return (left, top) of nine photos: one at (0, 0) and eight clockwise around it, starting
+    above.
 
-    Each leans on the one in the middle and on the one before. As in the original: nothing makes the
-    ring close, so there may be gaps, and later photos may hide earlier ones.
+    Each touches the center photo and the previous one. As in the original, nothing closes the ring,
+    so there may be gaps, and later photos may hide earlier ones.
 
     Args:
         sizes: (height, width) of each.
@@ -227,8 +228,8 @@ def outlines_on_canvas(
     corners: Sequence[tuple[int, int]],
     context: AugmentContext,
 ) -> list[np.ndarray | None]:
-    """The outline of every box of a mosaic in its pixels, cut at the border; None for a box
-    without.
+    """Return the outline of every box of a mosaic in its pixels, clipped to it; None for a box
+    without outline.
     """
     height, width = context.input_spec.size
     found: list[np.ndarray | None] = []
@@ -247,7 +248,7 @@ def outlines_on_canvas(
 
 
 def trained_outlines(dataset: Dataset, index: int) -> list[np.ndarray | None]:
-    """The outlines of image ``index`` as fractions, of the boxes that are not ignored."""
+    """Return the outlines of the boxes of image ``index`` that are not ignored, as fractions."""
     ignore = dataset.annotations(index).ignore
     return [
         outline
@@ -261,9 +262,9 @@ class Cutout:
     """An object of a photo that can be pasted.
 
     Args:
-        index: of the photo.
-        label: of the object.
-        frame: x1, y1, x2, y2 of what is taken, in whole pixels of a mosaic.
+        index: index of the photo.
+        label: label of the object.
+        frame: x1, y1, x2, y2 of the cutout, in whole pixels of a mosaic.
         outline: (points, 2) int32 in pixels of the mosaic.
         corner: (left, top) of the photo in the mosaic.
     """
@@ -279,16 +280,15 @@ class Cutout:
 def dynamicdet_paste_in(
     sample: Sample, context: AugmentContext, *, probability: float = 0.15, max_boxes: float = 160
 ) -> Sample:
-    """The image with up to 20 objects of other photos, where they hide less than a third of every
-    box.
+    """Paste up to 20 objects of other photos where they hide less than 30 % of every box.
 
-    At least 30 objects are chosen, half of those of random mosaics. Each of 20 random places, from
-    large to small, gets one of them, scaled to fit into its upper left corner. Needs a data set
-    with outlines.
+    At least 30 objects are chosen, half of the objects of random mosaics. Each of 20 random areas,
+    from large to small, receives one of them, scaled to fit into its upper left corner. The data
+    set must have outlines.
 
     Args:
-        probability: of the step.
-        max_boxes: no more objects than that make are pasted.
+        probability: probability of the step.
+        max_boxes: objects are pasted until the image has this many boxes.
     """
     rng = context.rng
     if rng.random() >= probability or not context.dataset.has_polygons:
@@ -320,11 +320,11 @@ def dynamicdet_paste_in(
 
 
 def draw_cutouts(context: AugmentContext) -> list[Cutout]:
-    """At least 30 objects with outlines, half of those of random mosaics of four; none if the first
-    mosaic has none.
+    """Draw at least 30 objects with outlines, half of the objects of random mosaics of four photos;
+    none if the first mosaic has none.
 
-    Unlike the original: 30 mosaics are enough, also without 30 objects, and no mosaic is painted to
-    be cut up.
+    Unlike the original: the search ends after 30 mosaics, even without 30 objects, and no mosaic is
+    painted only to be cut up.
     """
     found: list[Cutout] = []
     for _ in range(_MOSAICS):
@@ -350,7 +350,9 @@ def draw_cutouts(context: AugmentContext) -> list[Cutout]:
 def mosaic_objects(
     center: tuple[int, int], indices: Sequence[int], context: AugmentContext
 ) -> list[Cutout]:
-    """The outlined objects of a mosaic of four photos that touch ``center``; opens no image."""
+    """Return the outlined objects of a mosaic of four photos that touch ``center``; opens no
+    image.
+    """
     height, width = context.input_spec.size
     notes = [context.dataset.annotations(index) for index in indices]
     sizes = [fitted_size((note.height, note.width), context) for note in notes]
@@ -379,10 +381,10 @@ def mosaic_objects(
 def draw_place(
     largest: float, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 of a random place in an image of ``size`` (height, width), cut at its border.
+    """Draw x1, y1, x2, y2 of a random area in an image of ``size`` (height, width), clipped to it.
 
     Args:
-        largest: its largest sides as a fraction of the image's.
+        largest: its largest sides as fractions of the image's.
     """
     height, width = size
     side_y, side_x = (int(rng.integers(1, int(side * largest), endpoint=True)) for side in size)
@@ -392,7 +394,7 @@ def draw_place(
 
 
 def covered(place: tuple[int, int, int, int], boxes: np.ndarray) -> np.ndarray:
-    """(N,) which share of each box (N, 4) lies in ``place`` xyxy."""
+    """Compute the share of each box (N, 4) that lies in ``place`` xyxy, (N,)."""
     common = np.minimum(boxes[:, 2:], place[2:]) - np.maximum(boxes[:, :2], place[:2])
     return common.clip(0).prod(1) / ((boxes[:, 2:] - boxes[:, :2]).prod(1) + 1e-16)
 
@@ -400,7 +402,7 @@ def covered(place: tuple[int, int, int, int], boxes: np.ndarray) -> np.ndarray:
 def paste(
     image: np.ndarray, cutout: Cutout, place: tuple[int, int, int, int], context: AugmentContext
 ) -> tuple[int, int, int, int] | None:
-    """Paints the object into the upper left corner of ``place``; its frame, or None where it
+    """Paste the object into the upper left corner of ``place``. Returns its box, or None if it
     would be too small.
     """
     x1, y1, x2, y2 = place
@@ -418,14 +420,14 @@ def paste(
 
 
 def cut_out(cutout: Cutout, context: AugmentContext) -> np.ndarray:
-    """(height, width, 3) uint8 of the object's frame; 0 outside the outline.
+    """Cut out the object's frame, (height, width, 3) uint8, with 0 outside the outline.
 
-    As in the original: values of 0 inside the outline are 255, so that they are not taken for
+    As in the original: values of 0 inside the outline become 255, so that they do not count as
     outside.
     """
     photo = fitted(context.dataset.load(cutout.index), context).image
-    # drawn as on the whole mosaic and cut afterwards, because OpenCV draws lines otherwise that a
-    # border cuts
+    # drawn as on the whole mosaic and cropped afterwards, because OpenCV draws lines differently if
+    # a border cuts
     height, width = context.input_spec.size
     low, high = (
         cutout.outline.min(0),
@@ -441,7 +443,7 @@ def cut_out(cutout: Cutout, context: AugmentContext) -> np.ndarray:
 def _window(
     image: np.ndarray, corner: tuple[int, int], frame: tuple[int, int, int, int]
 ) -> np.ndarray:
-    """What ``frame`` xyxy shows of an image whose (left, top) is ``corner``; 0 beside it."""
+    """Crop ``frame`` xyxy of an image whose (left, top) is ``corner``; 0 outside of the image."""
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (
         frame[0] - corner[0],

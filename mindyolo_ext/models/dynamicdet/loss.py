@@ -17,24 +17,23 @@ from mindyolo_ext.models.registry import register_trainable
 ASSIGNERS = ("ota", "all")
 HEADS = {"both": (0, 1), "first": (0,), "second": (1,)}
 LEVEL_WEIGHTS = {3: (4.0, 1.0, 0.4), 4: (4.0, 1.0, 0.25, 0.06)}
-ROUTER = "router."  # begins the names of the router's parameters
+ROUTER = "router."  # prefix of the names of the router's parameters
 IOU_EPS = 1e-7
-MEDIAN_OF_ALL = 10_000  # differences up to which their median is new in every step,
-MEDIAN_EVERY = 1_000  # and then after every so many
+MEDIAN_OF_ALL = 10_000  # up to this many differences, the median is updated in every step,
+MEDIAN_EVERY = 1_000  # and later once per this many
 
 Maps = tuple[Tensor, ...]
 Sums = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Rows(nn.Cell):
-    """Matched predictions of one detector's maps with their boxes, in the original's order.
+    """Match the predictions of one detector's maps with boxes, in the original's order.
 
     Args:
-        anchors: of every level (width, height) of its anchors in pixels.
-        strides, num_classes: of the network.
-        anchor_threshold: a box and an anchor whose sides differ by this factor do not match.
-        ota: choose among the candidates; otherwise every candidate is matched, with the box that it
-            belongs to.
+        anchors: per level, (width, height) of its anchors in pixels.
+        strides, num_classes: the network's.
+        anchor_threshold: sides that differ by this factor or more do not match.
+        ota: choose among the candidates; otherwise every candidate is matched with its box.
 
     Shape: maps (B, a * (5 + K), h, w) level by level, targets (B, M, 5) class, cx, cy, w, h in
         0..1, mask (B, M) 0/1 -> matched (B, N) 0/1, matched rows first; box (B, N) int; the floats
@@ -85,8 +84,8 @@ class Rows(nn.Cell):
     def assigner_input(
         self, maps: Maps, flat: Tensor, floats: Tensor, integers: Tensor, targets: Tensor
     ) -> tuple[tuple, tuple, tuple]:
-        """The first three arguments of the assigner; predictions without their gradient, lengths
-        in pixels.
+        """Compute the first three arguments of the assigner, without gradient, lengths in
+        pixels.
         """
         values = self.predictions(ops.stop_gradient(flat), integers)  # (B, 5 + K, C)
         valid, cell_x, cell_y, _, _, anchor_width, anchor_height, stride = ops.unbind(floats, 0)
@@ -103,17 +102,17 @@ class Rows(nn.Cell):
         return (boxes, valid), (values[:, 4], values[:, 5:]), (label, *wanted)
 
     def predictions(self, flat: Tensor, integers: Tensor) -> Tensor:
-        """Logits x, y, w, h, objectness, classes of the rows, (B, 5 + K, N)."""
+        """Return the logits x, y, w, h, objectness, classes of the rows, (B, 5 + K, N)."""
         index = ops.expand_dims(integers[1], 1) + self.numbers * ops.expand_dims(integers[2], 1)
         return ops.gather(flat, index, 0)
 
 
 def _matched_first(matched: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The matched slots in their order, at most ``most``: (B, C) float 0/1 -> whether there are so
-    many, float 0/1, and the slot, int, 0 if not, both (B, most).
+    """Return the first ``most`` matched slots in order: (B, C) float 0/1 -> whether each exists,
+    float 0/1, and its index, int, 0 if not, both (B, most).
 
-    Counted, not sorted: the number of a slot has more bits than a device that sorts in float16
-    would keep.
+    It counts instead of sorting, because a slot's index has more bits than a device that sorts in
+    float16 keeps.
     """
     batch, slots = matched.shape
     rank = ops.cast(ops.cumsum(matched, 1) * matched, int32)  # 0: not matched
@@ -128,7 +127,7 @@ def _matched_first(matched: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 class DynamicDetLoss(nn.Cell):
-    """Trainable around a ``dynamicdet`` model: both detectors, without the router.
+    """Trainable of a ``dynamicdet`` model: both detectors, without the router.
 
     Args: as ``dynamicdet_loss``.
 
@@ -138,7 +137,7 @@ class DynamicDetLoss(nn.Cell):
     Source: original ``utils/loss.py``, ``ComputeLossOTADual`` and ``ComputeLoss``. Box and class
         terms are means over a level's matches, the objectness term over a level's map; levels are
         summed. As in the original, a prediction that is matched twice counts twice, and the later
-        match gives its wanted objectness. Unlike the original, a batch without any box is allowed,
+        match sets its target objectness. Unlike the original, a batch without any box is allowed,
         and matches and images are counted over all ranks.
     """
 
@@ -180,7 +179,7 @@ class DynamicDetLoss(nn.Cell):
         return self.loss(self.model(images), targets, mask)
 
     def loss(self, outputs: Maps, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Total and terms from the model's raw maps."""
+        """Compute total and terms from the model's raw maps."""
         box, objectness, classes, counts = self.sums(outputs, targets, mask)  # (D, B, L)
         here = ops.cat(
             (
@@ -203,7 +202,7 @@ class DynamicDetLoss(nn.Cell):
         return ops.sum(terms) * batch, terms
 
     def image_losses(self, outputs: Maps, targets: Tensor, mask: Tensor) -> Tensor:
-        """Loss of each detector on each image, as if it were a batch of its own: (D, B)."""
+        """Compute the loss of each detector on each image, as if each were a batch: (D, B)."""
         box, objectness, classes, counts = self.sums(outputs, targets, mask)
         matches = ops.maximum(counts, 1.0)
         return (
@@ -213,17 +212,19 @@ class DynamicDetLoss(nn.Cell):
         )
 
     def sums(self, outputs: Maps, targets: Tensor, mask: Tensor) -> Sums:
-        """Parts of the loss of each detector, image and level, without gains, all (D, B, L).
+        """Compute the parts of the loss per detector, image and level, without gains, all (D, B,
+        L).
 
-        1 - CIoU summed over the matches; objectness as a mean over the map, times the level's
-        weight; class term as a mean over the classes, summed over the matches; number of matches.
+        These are 1 - CIoU, summed over the matches; objectness, as a mean over the map times the
+        level's weight; the class term, as a mean over the classes summed over the matches; and the
+        number of matches.
         """
         maps = self.maps_of(outputs)
         targets, mask = self.for_detectors(targets), self.for_detectors(mask)
         matched, box, floats, integers, flat = self.rows(maps, targets, mask)
         values = self.rows.predictions(flat, integers)
-        # Zero logits where nothing is matched: a box that overflows there must not turn 0 * inf
-        # into NaN
+        # Zero logits where nothing is matched: a box that overflows there must not yield 0 * inf =
+        # NaN
         values = ops.where(ops.expand_dims(matched, 1) > 0.5, values, ops.zeros_like(values))
         label, *wanted = of_matched_box(ops.transpose(targets, (2, 0, 1)), box)
         iou = self._overlap(values, wanted, floats, (matched, maps))
@@ -249,7 +250,7 @@ class DynamicDetLoss(nn.Cell):
         return tuple(ops.reshape(part, shape) for part in (boxes, objectness, classes, counts))
 
     def maps_of(self, outputs: Maps) -> Maps:
-        """The maps of the detectors in use, of each level one (D * B, a * (5 + K), h, w),
+        """Return the maps of the active detectors, one per level, (D * B, a * (5 + K), h, w),
         detectors slowest.
         """
         return tuple(
@@ -258,12 +259,12 @@ class DynamicDetLoss(nn.Cell):
         )
 
     def for_detectors(self, values: Tensor) -> Tensor:
-        """(B, ...) -> (D * B, ...)."""
+        """Repeat for each detector: (B, ...) -> (D * B, ...)."""
         return ops.cat([values for _ in self.detectors], 0)
 
     def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """Which prediction of the last detector in use answers for which box, (B, M, A) float
-        0/1; no gradient.
+        """Return which prediction of the last active detector is matched with which box, (B, M, A)
+        float 0/1, without gradient.
         """
         outputs = self.model(images)
         first = self.detectors[-1] * self.levels
@@ -280,7 +281,7 @@ class DynamicDetLoss(nn.Cell):
         return ops.stop_gradient(ops.reshape(ops.minimum(hits, 1.0), (batch, boxes, predictions)))
 
     def _predictions(self, maps: Maps) -> int:
-        """A, of all levels."""
+        """Return A, the number of predictions of all levels."""
         total = 0
         for level in maps:
             total += level.shape[2] * level.shape[3] * self.per_level
@@ -293,7 +294,9 @@ class DynamicDetLoss(nn.Cell):
         floats: Tensor,
         matched_and_maps: tuple[Tensor, Maps],
     ) -> Tensor:
-        """CIoU of the rows with their boxes, relative to their cells and in cells, (B, N)."""
+        """Compute the CIoU of the rows with their boxes, relative to their cells and in cells, (B,
+        N).
+        """
         matched, maps = matched_and_maps
         _, cell_x, cell_y, _, _, anchor_width, anchor_height, stride = ops.unbind(floats, 0)
         x, y, width, height = ops.unbind(2.0 * ops.sigmoid(values[:, :4]), 1)
@@ -303,7 +306,7 @@ class DynamicDetLoss(nn.Cell):
         columns = float(maps[0].shape[3] * self.model.strides[0]) / stride
         lines = float(maps[0].shape[2] * self.model.strides[0]) / stride
         x, y, width, height = wanted
-        unmatched = 1.0 - matched  # sides of 1 there, for the ratio of the sides
+        unmatched = 1.0 - matched  # sides of 1 there, so that their ratio is finite
         target = box_from_center(
             x * columns - cell_x,
             y * lines - cell_y,
@@ -313,7 +316,7 @@ class DynamicDetLoss(nn.Cell):
         return ciou(predicted, target, IOU_EPS, added_height=IOU_EPS)
 
     def _last_of_cell(self, matched: Tensor, row: Tensor, maps: Maps) -> Tensor:
-        """1 for the last matched row of every prediction, else 0, (B, N)."""
+        """Return 1 for the last matched row of every prediction, else 0, (B, N)."""
         batch, count = matched.shape
         predictions = self._predictions(maps)
         row = row + ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * predictions
@@ -326,8 +329,8 @@ class DynamicDetLoss(nn.Cell):
         )
 
     def _class_entropy(self, values: Tensor, label: Tensor) -> Tensor:
-        """Binary cross-entropy with the label, mean over the classes, (B, N); 0 for a single
-        class.
+        """Compute the binary cross-entropy with the label, averaged over the classes, (B, N); 0 for
+        a single class.
         """
         if self.num_classes == 1:
             return ops.zeros_like(label)
@@ -340,7 +343,7 @@ class DynamicDetLoss(nn.Cell):
         return entropy / self.num_classes
 
     def _by_level(self, parts: Tensor, level: Tensor) -> Tensor:
-        """Sums of the rows of each level: (n, B, N) and level (B, N) -> (n, B, L)."""
+        """Sum the rows of each level: (n, B, N) and level (B, N) -> (n, B, L)."""
         return ops.stack(
             [
                 ops.sum(parts * ops.expand_dims(ops.cast(level == float(i), float32), 0), 2)
@@ -350,7 +353,7 @@ class DynamicDetLoss(nn.Cell):
         )
 
     def _softplus_sums(self, maps: Maps) -> Tensor:
-        """Cross-entropy of objectness with 0, summed over each level's map, (B, L)."""
+        """Compute the cross-entropy of objectness with 0, summed over each level's map, (B, L)."""
         sums = ()
         for level in maps:
             batch, _, height, width = level.shape
@@ -360,19 +363,19 @@ class DynamicDetLoss(nn.Cell):
 
 
 class DynamicDetRouterLoss(DynamicDetLoss):
-    """Trainable of the router; it freezes both detectors, and their norms keep to their running
-    statistics.
+    """Trainable of the router. Both detectors are frozen, and their norms use running statistics.
 
     Args: as ``dynamicdet_router_loss``.
 
     Shape: as ``DynamicDetLoss``; terms (4,) are means over the images: loss of the first detector
         minus that of the second one, easiness, 1 - easiness, and the loss that is trained. The
         total is the latter's sum over the images.
-    Source: arXiv:2304.05552; original ``utils/loss.py``, ``ComputeLossOTADy``. With the difference
-        d of an image, the median D of all differences so far, that of this step included, and the
-        easiness s its loss is s (L1 - D / 2) + (1 - s) (L2 + D / 2). As in the original, D is the
-        median of all up to 10000 differences, and later of the first full thousands. Unlike the
-        original, a step may hold several images, and a full thousand counts from the next step on.
+    Source: arXiv:2304.05552; original ``utils/loss.py``, ``ComputeLossOTADy``. With the losses L1
+        and L2 of both detectors on an image, the median D of all differences L1 - L2 so far, this
+        step included, and the easiness s, its loss is s (L1 - D / 2) + (1 - s) (L2 + D / 2). As in
+        the original, D is the median of all differences while there are up to 10000, and later of
+        the first full thousands. Unlike the original, a step may have several images, and a full
+        thousand counts from the next step on.
     """
 
     term_names = ("difference", "easy", "hard", "adaptive")
@@ -415,10 +418,9 @@ class DynamicDetRouterLoss(DynamicDetLoss):
         self.counted: int | None = None  # differences before the next step, as far as is known
 
     def begin_step(self, clock: StepClock) -> None:
-        """Set the median once there are so many differences that it is no longer a matter of every
-        step.
+        """Set the median once there are so many differences that it is not updated in every step.
 
-        Raises: ValueError if the history has no room for a further difference.
+        Raises: ValueError if the history is full.
         """
         count = self._count_before(clock)
         if count >= self.capacity:
@@ -461,18 +463,19 @@ class DynamicDetRouterLoss(DynamicDetLoss):
         return ops.sum(adaptive), means
 
     def track(self, difference: Tensor) -> Tensor:
-        """Enter the differences (B,) of all ranks into the history -> the median that counts
-        now, (1,).
+        """Add the differences (B,) of all ranks to the history, and return the current median,
+        (1,).
         """
         batch = difference.shape[0] * self.ranks
         new = ops.reshape(self.global_sum(self.own_rank * ops.expand_dims(difference, 0)), (-1,))
-        # A copy: a view of the parameter would see the writes below. The sum alone is an int64
+        # A copy, because a view of the parameter would see the writes below; the sum alone is an
+        # int64
         before = ops.cast(ops.sum(self.count), int32)
-        ages = self.places - before  # 0 is the first of the new ones
+        ages = self.places - before  # 0 is the first of the new differences
         added = ops.gather(new, ops.clamp(ages, 0, batch - 1), 0)
         known = ops.where(ages < 0, self.history[: self.window], added)
         total = ops.minimum(before + batch, self.window)
-        # From the largest down, what is not there yet at the end; values as they were, not rounded
+        # In falling order, with missing entries at the end; values are not rounded
         _, order = ops.topk(
             ops.where(self.places < total, known, ops.full_like(known, -1e30)), self.window
         )
@@ -487,7 +490,7 @@ class DynamicDetRouterLoss(DynamicDetLoss):
 
 
 def _state(name: str, values: np.ndarray) -> Parameter:
-    """A parameter that nobody trains and that a resumed run continues with."""
+    """Create a parameter that is not trained and that a resumed run continues with."""
     return Parameter(Tensor(values), name=name, requires_grad=False)
 
 
@@ -498,7 +501,7 @@ def _checked(
     level_weights: Sequence[float] | None,
     label_smoothing: float,
 ) -> tuple[float, ...]:
-    """The level weights, after a look at what the builders have in common."""
+    """Check the arguments that both builders share, and return the level weights."""
     if model.family != "dynamicdet":
         raise ValueError(f"{name}: wanted a dynamicdet model, got family {model.family!r}")
     if not anchor_threshold > 1:
@@ -526,18 +529,21 @@ def dynamicdet_loss(
     assigner: str = "ota",
     heads: str = "both",
 ) -> DynamicDetLoss:
-    """The trainable of DynamicDet's step 1, the cascade of both detectors.
+    """Build the trainable of DynamicDet's step 1, the cascade of both detectors.
 
     Args:
         model: a ``dynamicdet`` model in training form, with or without router.
         box, objectness, classes: factors of the three terms. The defaults are the original's for 3
-            levels, inputs of 640 pixels and 80 classes. It multiplies all by 3 / levels, objectness
-            by (input / 640)^2 and classes by K / 80.
-        anchor_threshold: a box and an anchor whose sides differ by this factor do not match.
-        level_weights: factor of each level's objectness, stride 8 first; the original's by default.
-        label_smoothing: half of it is wanted of every other class, and what is left of the box's
-            own.
-        assigner: ``ota``, or ``all``: every candidate is matched, as the original validates.
+            levels, inputs of 640 pixels and 80 classes. The original multiplies all by 3 / levels,
+            objectness also by (input / 640)^2, and classes also by K / 80.
+        anchor_threshold: a box and an anchor do not match if their sides differ by this factor or
+            more.
+        level_weights: factor of each level's objectness, stride 8 first; the original's by
+            default.
+        label_smoothing: half of it is the target of every other class, and 1 minus half of it the
+            target of the box's own class.
+        assigner: ``ota``, or ``all``, which matches every candidate, as in the original's
+            validation.
         heads: ``both`` detectors, the ``first`` or the ``second``.
 
     Raises: ValueError for a model of another family or a setting out of range.
@@ -569,15 +575,16 @@ def dynamicdet_router_loss(
     label_smoothing: float = 0.0,
     history: int = 500_000,
 ) -> DynamicDetRouterLoss:
-    """The trainable of DynamicDet's step 2, the router between two trained detectors.
+    """Build the trainable of DynamicDet's step 2, the router between two trained detectors.
 
     Args:
-        model: a ``dynamicdet`` model with router, in training form. All but the router is frozen.
+        model: a ``dynamicdet`` model with router, in training form. Everything but the router is
+            frozen.
         box, objectness, classes, anchor_threshold, level_weights, label_smoothing: as in
-        ``dynamicdet_loss``.
-        history: images of all epochs whose loss difference is kept, 4 bytes each.
+            ``dynamicdet_loss``.
+        history: number of images, over all epochs, whose loss difference is stored, 4 bytes each.
 
-    Raises: ValueError for a model of another family or without router, or a setting out of range.
+    Raises: ValueError for a model of another family or without a router, or a setting out of range.
     """
     weights = _checked(
         "dynamicdet_router_loss", model, anchor_threshold, level_weights, label_smoothing

@@ -1,5 +1,5 @@
-"""DynamicDet: the original numbers its modules, one sequence per part; ``MODULES`` says what
-each number is.
+"""Names of DynamicDet: the original numbers its modules, with one sequence per part; ``MODULES``
+lists the module of each number.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.models.dynamicdet.variants import ANCHORS_PER_LEVEL, VARIANTS, Scale
 
 FINEST_STRIDE = 8
-NUMBERLESS = ""  # a module without weights: pooling, joining, enlarging, sum
+NUMBERLESS = ""  # a module without weights: pooling, concatenation, upsampling, sum
 BY_CHANNELS = {facts.scale.first_channels: name for name, facts in VARIANTS.items()}
 STEMS = (
     ("model_b.0.conv.weight", "model_b.1.conv.weight"),
@@ -38,12 +38,12 @@ def _elan(place: str, depth: int) -> list[str]:
 
 
 def _down(place: str) -> list[str]:
-    """Max-pool, the 1 x 1 convolution behind it, the other branch, the join."""
+    """Max-pool, the 1 x 1 convolution after it, the other branch, the join."""
     return [NUMBERLESS, f"{place}.pooled", f"{place}.narrow", f"{place}.conv", NUMBERLESS]
 
 
 def _stage(i: int, depth: int, *, p6: bool, fused: bool) -> list[str]:
-    """One stage of a backbone; ``fused``: maps of the other backbone are added before the ELAN
+    """One stage of a backbone. ``fused``: maps of the other backbone are added before the ELAN
     block.
     """
     place = f"stages.{i}"
@@ -83,7 +83,7 @@ def _head(depth: int, *, p6: bool) -> list[str]:
 def _inside(
     theirs: str, ours: str, levels: int, *, reparameterised: bool
 ) -> Iterator[tuple[str, str]]:
-    """(original's name, ours) of one numbered module and of what is called otherwise inside it,
+    """Yield (original's name, ours) of a numbered module and of parts inside it with other names,
     in its order.
     """
     kind = ours.split(".")[1]
@@ -104,8 +104,8 @@ def _inside(
 
 
 def _modules(scale: Scale) -> dict[str, str]:
-    """Beginning of a name in the original -> of ours, for everything but the router, in the
-    original's order.
+    """Map name prefixes of the original to ours, for everything but the router, in the original's
+    order.
     """
     depth, p6 = scale.depth, scale.p6
     head = _head(depth, p6=p6)
@@ -133,7 +133,7 @@ MODULES = {name: _modules(facts.scale) for name, facts in VARIANTS.items()}
 
 
 class DynamicDetNames(NamesTable):
-    """Three scales and a narrow one, of training step 1 (no router) or 2.
+    """Names of three scales and a narrow one, of training step 1 (no router) or 2.
 
     Source: ``cfg/*.yaml``, ``models/yolo.py``, ``models/common.py``, and ``strip_optimizer`` in
         ``utils/general.py`` of the original.
@@ -254,12 +254,14 @@ LINKS = {
 
 
 def _strides(levels: int) -> np.ndarray:
-    """Pixels per cell, (levels, 1, 1)."""
+    """Return the pixels per cell, (levels, 1, 1)."""
     return FINEST_STRIDE * 2.0 ** np.arange(levels, dtype=np.float32).reshape(-1, 1, 1)
 
 
 def _anchors(tensors: Mapping[str, np.ndarray], head: str) -> np.ndarray | None:
-    """Widths and heights in pixels (levels, 3, 2) of a head; None if the file has none."""
+    """Return widths and heights of a head's anchors in pixels (levels, 3, 2); None if the file has
+    none.
+    """
     grid = next(
         (name for name in tensors if name.startswith(head) and name.endswith(".anchor_grid")), None
     )

@@ -1,10 +1,9 @@
-"""DynamicDet: two cascaded YOLOv7-type detectors and a router that tells the images which the first
-one is enough for.
+"""DynamicDet: two cascaded detectors of the YOLOv7 type, and a router that detects the images for
+which the first one suffices.
 
-The first detector is backbone and head; the second one is backbone2, which reads the image and all
-maps of backbone, and head2. The router looks at the maps of backbone. Names of a few layers per
-block follow YOLOv7's drawings; the original numbers its layers instead,
-``checkpoint/dynamicdet.py`` translates.
+The first detector consists of backbone and head; the second one of backbone2, which reads the image
+and all maps of backbone, and head2. The router reads the maps of backbone. Layer names follow
+YOLOv7's drawings; the original numbers its layers, and ``names.py`` translates.
 """
 
 import math
@@ -37,13 +36,13 @@ Maps = tuple[Tensor, ...]
 
 
 class Stage(nn.Cell):
-    """One halving of the size and one ELAN block.
+    """Downsampling by two, followed by an ELAN block.
 
     Args:
-        in_channels: before.
+        in_channels: channels of the input.
         width, out_channels: of the ELAN block.
         depth: of the ELAN block.
-        pooled: halve with ``Down`` instead of one convolution of ``halved`` channels.
+        pooled: downsample with ``Down`` instead of one convolution of ``halved`` channels.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, H / 2, W / 2). ``fused`` (B, halved, H / 2, W
         / 2) is added before the ELAN block; ``beside`` as in ``Down``.
@@ -88,7 +87,7 @@ def _stem(scale: Scale) -> nn.CellList:
 
 
 def _stages(scale: Scale) -> nn.CellList:
-    """The stages of a backbone, stride 4 first."""
+    """Build the stages of a backbone, stride 4 first."""
     stages, channels = [], scale.stem[-1]
     for i, (width, out_channels) in enumerate(scale.stages):
         pooled = i > 0 and not scale.p6
@@ -107,7 +106,7 @@ def _stages(scale: Scale) -> nn.CellList:
 
 
 def _halved(scale: Scale, stage: int) -> int:
-    """Channels behind the halving of a stage."""
+    """Return the channels after the downsampling of a stage."""
     if scale.p6:
         return scale.stages[stage][1]
     return 2 * scale.stem[-1] if stage == 0 else scale.stages[stage - 1][1]
@@ -138,16 +137,16 @@ class Backbone(nn.Cell):
 
 
 class DualBackbone(nn.Cell):
-    """The second backbone: as the first, and before each ELAN block it adds the first one's maps of
-    that stride and of all larger ones, through 1 x 1 convolutions.
+    """The second backbone: like the first, but before each ELAN block it adds the first backbone's
+    maps of that stride and all larger ones, through 1 x 1 convolutions.
 
     Args:
-        scale: which variant.
+        scale: the variant.
 
     Shape: images (B, 3, H, W) and the last five maps of ``Backbone`` -> one map per level of the
         head, stride 8 first.
     Source: original ``cfg/*.yaml``, ``CBLinear`` and ``CBFuse`` of ``models/common.py``;
-    arXiv:2107.00420.
+        arXiv:2107.00420.
     """
 
     def __init__(self, scale: Scale):
@@ -158,7 +157,7 @@ class DualBackbone(nn.Cell):
         chunks = [_halved(scale, i) for i in range(len(outs))]
         chunks = chunks if scale.p6 else [scale.stem[1], *chunks]
         self.bounds = tuple(int(n) for n in np.cumsum([0, *chunks]))
-        # Of map i the first i + 1 chunks of channels, one for each place where it is added
+        # Map i has i + 1 chunks of channels, one for each place where it is added
         self.links = nn.CellList(
             [
                 conv2d(source, self.bounds[i + 1], 1, has_bias=True)
@@ -183,11 +182,11 @@ class DualBackbone(nn.Cell):
         return maps[-self.levels :]
 
     def _fused(self, features: Maps, place: int) -> Tensor:
-        """Chunk ``place`` of the features from there on, enlarged to the size of the first of them
-        and added up.
+        """Sum chunk ``place`` of the features from there on, upsampled to the size of the first of
+        them.
 
-        Neighbors differ by a factor of two, so the sum so far is enlarged step by step: most of
-        the work is done on small maps.
+        Neighbors differ by a factor of two, so the partial sum is upsampled step by step, and most
+        of the work is done on small maps.
         """
         total = self._chunk(features, LINKS - 1, place)
         for i in range(LINKS - 2, place - 1, -1):
@@ -195,19 +194,19 @@ class DualBackbone(nn.Cell):
         return total
 
     def _chunk(self, features: Maps, i: int, place: int) -> Tensor:
-        """The channels of link ``i`` that are added at ``place``; convolving them alone saves
-        cutting up a map.
+        """Compute the channels of link ``i`` that are added at ``place``; convolving only them
+        saves splitting a map.
         """
         begin, end, link = self.bounds[place], self.bounds[place + 1], self.links[i]
         return self.chunks[place](features[i], link.weight[begin:end], link.bias[begin:end])
 
 
 class Head(nn.Cell):
-    """Spatial pyramid, a top-down and a bottom-up path of ELAN blocks, and one prediction layer per
+    """A spatial pyramid, top-down and bottom-up paths of ELAN blocks, and one prediction layer per
     level.
 
     Args:
-        scale: which variant.
+        scale: the variant.
         num_classes: K.
 
     Shape: maps of a backbone, stride 8 first -> per level (B, 3 (5 + K), h, w): anchor slowest,
@@ -269,10 +268,10 @@ def _rep_conv(in_channels: int, out_channels: int) -> RepVGGBlock:
 
 
 class AdaptiveRouter(nn.Cell):
-    """How easy an image is, from the means of the first backbone's maps.
+    """Predict how easy an image is, from the means of the first backbone's maps.
 
-    Shape: maps (B, c_i, ., .) -> logits (B,); their sigmoid is near 1 for an image that the first
-        detector is enough for.
+    Shape: maps (B, c_i, ., .) -> logits (B,); their sigmoid is near 1 for an image for which the
+        first detector suffices.
     Source: arXiv:2304.05552; original ``models/common.py``.
     """
 
@@ -286,7 +285,7 @@ class AdaptiveRouter(nn.Cell):
         return ops.cast(ops.reshape(self.layer2(hidden), (-1,)), float32)
 
     def pooled(self, maps: Maps) -> Tensor:
-        """What the two layers read, (B, sum of c_i, 1, 1)."""
+        """Compute the input of the two layers, (B, sum of c_i, 1, 1)."""
         means = ()
         for x in maps:
             batch, channels, height, width = x.shape
@@ -300,9 +299,9 @@ class DynamicDet(nn.Cell):
     """The detector in training form.
 
     Args:
-        scale: which variant.
+        scale: the variant.
         num_classes: K.
-        router: with the router (training step 2, inference); without it the cascade of training
+        router: include the router (training step 2, inference); without it, the cascade of training
             step 1.
         anchors: (width, height) in pixels, three per level, finest level first.
         input_size: default (height, width) of the input, multiples of the largest stride.
@@ -312,10 +311,10 @@ class DynamicDet(nn.Cell):
     Raises: ValueError for anchors that are not three positive pairs per level.
     Source: arXiv:2304.05552; original ``models/yolo.py``.
 
-    It is a ROUTED model: ``glance`` tells for each image whether ``first`` is enough or ``second``
-    is needed, and what they need, so that a program can run one of them alone. ``predict`` runs
-    both and chooses. Images whose easiness is below ``dy_thres`` take the second exit. Without a
-    router every image has easiness 0: the cascade is evaluated by its second detector, unless
+    It is a ROUTED model: ``glance`` tells for each image whether ``first`` suffices or ``second``
+    is needed, and computes their inputs, so that a program can run only one of them. ``predict``
+    runs both and chooses. Images with an easiness below ``dy_thres`` take the second exit. Without
+    a router every image has easiness 0, so the cascade is evaluated by its second detector, unless
     ``dy_thres`` is 0.
     """
 
@@ -359,7 +358,7 @@ class DynamicDet(nn.Cell):
         return heads + (ops.sigmoid(self.router(maps)),) if self.has_router else heads
 
     def glance(self, images: Tensor) -> tuple[Tensor, Maps]:
-        """easiness (B,), and the maps that the two exits read."""
+        """Compute the easiness (B,), and the maps that the two exits read."""
         maps = self.backbone(images)
         easiness = (
             ops.sigmoid(self.router(maps))
@@ -369,24 +368,24 @@ class DynamicDet(nn.Cell):
         return easiness, maps[-LINKS:]
 
     def first_heads(self, features: Maps) -> Maps:
-        """Logits of the first detector, level by level."""
+        """Compute the logits of the first detector, level by level."""
         return self.head(features[-len(self.strides) :])
 
     def second_heads(self, images: Tensor, features: Maps) -> Maps:
-        """Logits of the second detector, level by level."""
+        """Compute the logits of the second detector, level by level."""
         return self.head2(self.backbone2(images, features))
 
     def first(self, features: Maps) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) and scores (B, A, K) of the first detector."""
+        """Compute boxes (B, A, 4) and scores (B, A, K) of the first detector."""
         return self.boxes_and_scores(self.first_heads(features))
 
     def second(self, images: Tensor, features: Maps) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) and scores (B, A, K) of the second detector."""
+        """Compute boxes (B, A, 4) and scores (B, A, K) of the second detector."""
         return self.boxes_and_scores(self.second_heads(images, features))
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K) = objectness * class, of
-        each image's exit.
+        """Return boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K) = objectness *
+        class, from each image's exit.
 
         Rows: stride 8 first; inside a level anchor by anchor, cells row by row.
         """
@@ -398,7 +397,7 @@ class DynamicDet(nn.Cell):
         return tuple(ops.where(hard, second, first) for second, first in pairs)
 
     def boxes_and_scores(self, heads: Maps) -> tuple[Tensor, Tensor]:
-        """What ``predict`` returns, from the logits of one detector."""
+        """Compute the result of ``predict`` from the logits of one detector."""
         boxes, scores = (), ()
         for level in range(len(self.strides)):
             center, size, probabilities = self._decoded_level(heads[level], level)
@@ -410,8 +409,8 @@ class DynamicDet(nn.Cell):
         return ops.cat(boxes, 1), ops.cat(scores, 1)
 
     def decoded(self, heads: Maps) -> Tensor:
-        """Logits of one detector -> (B, A, 5 + K): cx, cy, w, h in pixels, objectness and class
-        probabilities.
+        """Decode the logits of one detector to (B, A, 5 + K): cx, cy, w, h in pixels, objectness
+        and class probabilities.
         """
         rows = ()
         for level in range(len(self.strides)):
@@ -419,19 +418,21 @@ class DynamicDet(nn.Cell):
         return ops.cat(rows, 1)
 
     def priors(self, height: int, width: int) -> Priors:
-        """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x
+        """Return cell, level and anchor of each row of ``predict`` for an input of ``height`` x
         ``width`` pixels.
         """
         sizes = np.array(self.anchors, np.float32).reshape(len(self.strides), -1, 2)
         return grid_priors(height, width, self.strides, sizes, anchors_fastest=False)
 
     def to_deploy(self) -> "DynamicDetDeploy":
-        """A new cell for inference: batch norms folded, RepConv and implicit layers merged."""
+        """Return a new cell for inference, with folded batch norms and merged RepConv and implicit
+        layers.
+        """
         return DynamicDetDeploy(self)
 
     def _decoded_level(self, logits: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Centres (B, 2, 3, cells), sizes (B, 2, 3, cells) in pixels and probabilities (B, 1 +
-        K, 3, cells).
+        """Return centers (B, 2, 3, cells), sizes (B, 2, 3, cells) in pixels and probabilities (B, 1
+        + K, 3, cells).
         """
         batch, _, height, width = logits.shape
         values = ops.reshape(
@@ -450,7 +451,7 @@ class DynamicDet(nn.Cell):
 
 
 class DynamicDetDeploy(DeployForm):
-    """The detector for inference, routed as the training form is.
+    """The detector for inference, routed like the training form.
 
     Shape: images (B, 3, H, W) -> as the training form.
     """
@@ -471,28 +472,28 @@ class DynamicDetDeploy(DeployForm):
         return self.network(images)
 
     def glance(self, images: Tensor) -> tuple[Tensor, Maps]:
-        """As ``DynamicDet.glance``."""
+        """See ``DynamicDet.glance``."""
         return self.network.glance(images)
 
     def first(self, features: Maps) -> tuple[Tensor, Tensor]:
-        """As ``DynamicDet.first``."""
+        """See ``DynamicDet.first``."""
         return self.network.first(features)
 
     def second(self, images: Tensor, features: Maps) -> tuple[Tensor, Tensor]:
-        """As ``DynamicDet.second``."""
+        """See ``DynamicDet.second``."""
         return self.network.second(images, features)
 
     def first_heads(self, features: Maps) -> Maps:
-        """As ``DynamicDet.first_heads``."""
+        """See ``DynamicDet.first_heads``."""
         return self.network.first_heads(features)
 
     def second_heads(self, images: Tensor, features: Maps) -> Maps:
-        """As ``DynamicDet.second_heads``."""
+        """See ``DynamicDet.second_heads``."""
         return self.network.second_heads(images, features)
 
 
 def _prior_biases(conv: nn.Conv2d, stride: int, num_classes: int) -> None:
-    """Start from about eight objects per 640 x 640 image, and all classes alike."""
+    """Initialize biases for about eight objects per 640 x 640 image and equally likely classes."""
     bias = conv.bias.asnumpy().reshape(ANCHORS_PER_LEVEL, 5 + num_classes).copy()
     bias[:, 4] += math.log(8 / (640 / stride) ** 2)
     bias[:, 5:] += math.log(0.6 / (num_classes - 0.99))
@@ -506,7 +507,7 @@ def _built(
     anchors: Sequence[Sequence[float]] | None,
     input_size: tuple[int, int] | None,
 ) -> DynamicDet:
-    """A checked model. Raises: ValueError if there is no class."""
+    """Build a model after checks. Raises: ValueError if there is no class."""
     if num_classes < 1:
         raise ValueError(f"dynamicdet: num_classes must be at least 1, got {num_classes}")
     facts = VARIANTS[name]
@@ -527,15 +528,15 @@ def dy_yolov7(
     anchors: Sequence[Sequence[float]] | None = None,
     input_size: tuple[int, int] | None = None,
 ) -> DynamicDet:
-    """Dy-YOLOv7; facts of all scales in ``variants``.
+    """Dy-YOLOv7; ``variants`` has the facts about all scales.
 
     Args:
         num_classes: classes of the heads.
-        router: with the router, as training step 2 and inference want it; False is the cascade of
-            training step 1.
-        anchors: (width, height) pairs in pixels, three per level, finest level first; None takes
+        router: include the router, as needed for training step 2 and inference; False builds the
+            cascade of training step 1.
+        anchors: (width, height) pairs in pixels, three per level, finest level first; None means
             the original's.
-        input_size: default (height, width) of the input; None takes the published one.
+        input_size: default (height, width) of the input; None means the published one.
     """
     return _built("dy_yolov7", num_classes, router, anchors, input_size)
 

@@ -1,5 +1,5 @@
-"""Builds the original DynamicDet for ``verify``; runs in the user's own PyTorch, inside the
-user's clone.
+"""Build the original DynamicDet for ``verify``; runs in the user's own PyTorch, inside the user's
+clone.
 """
 
 import ast
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stand_ins import StandIn, replace_missing
 
-# What the clone imports and its network does not use, with the modules inside that it names.
+# Packages that the clone imports but its network does not use, with the submodules it names.
 UNUSED = {
     "cv2": (),
     "matplotlib": ("pyplot",),
@@ -25,12 +25,12 @@ CONFIGS = {
     "dy_yolov7_w6": "dy-yolov7-w6",
     "dy_yolov7_w0125": "dy-yolov7",
 }
-NARROW = {"dy_yolov7_w0125": 8}  # by how much fewer channels than the config says
+NARROW = {"dy_yolov7_w0125": 8}  # divisor of the channels in the config
 EXITS = ("easy", "hard")
 
 
 def build(settings):
-    """The original's network without weights; ``settings`` holds model, num_classes and
+    """Build the original's network without weights; ``settings`` holds model, num_classes and
     architecture (router).
     """
     replace_missing(UNUSED)
@@ -45,8 +45,8 @@ def build(settings):
     whole = model.forward
 
     def both_exits(images):
-        """What training runs, every part once, by layers in evaluation mode."""
-        model.training = True  # of the network alone, not of what it holds
+        """Run every part once, as training does, with layers in evaluation mode."""
+        model.training = True  # for the network only, not its layers
         result = whole(images)
         model.training = False
         return result
@@ -56,36 +56,36 @@ def build(settings):
 
 
 def outputs(result):
-    """Boxes cxcywh and probabilities of both exits, and the router's score if there is one."""
+    """Return boxes cxcywh and probabilities of both exits, and the router's score if there is
+    one.
+    """
     exits, score = result if isinstance(result, tuple) else (result, None)
     named = {} if score is None else {"score": score}
-    for name, decoded in zip(EXITS, exits[::2]):  # each head gives its rows, then its levels
+    for name, decoded in zip(EXITS, exits[::2]):  # each head returns its rows, then its levels
         named[f"{name}_boxes"], named[f"{name}_probabilities"] = decoded[..., :4], decoded[..., 4:]
     return named
 
 
 def _read_config(path):
-    """The mapping in one of the clone's network configs; PyYAML is not needed for what they use
-    of the language.
-    """
+    """Read one of the clone's network configs, whose simple syntax does not need PyYAML."""
     text = re.sub(r"#.*", "", path.read_text(encoding="utf-8"))
     config = {}
     for key, body in re.findall(r"^(\w+):(.*?)(?=^\w+:|\Z)", text, re.MULTILINE | re.DOTALL):
         body = body.strip()
-        if body.startswith("-"):  # one list a line
+        if body.startswith("-"):  # one list per line
             body = "[" + ",".join(line.strip().lstrip("-") for line in body.splitlines()) + "]"
         config[key] = ast.literal_eval(re.sub(r"'?\b([A-Za-z_][\w.]*)\b'?", _quoted, body))
     return config
 
 
 def _quoted(match):
-    """A bare word as Python text; truth values stay."""
+    """Quote a bare word as Python text; booleans stay."""
     return match.group(1) if match.group(1) in ("True", "False") else repr(match.group(1))
 
 
 def _narrowed(config, divisor):
-    """The config of a network with fewer channels, also where the original does not scale them
-    itself.
+    """Return the config of a network with fewer channels, including those that the original does
+    not scale.
     """
     if divisor > 1:
         config["width_multiple"] /= divisor

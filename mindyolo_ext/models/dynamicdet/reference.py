@@ -1,4 +1,4 @@
-"""The outputs of DynamicDet as stored arrays and the original name them; for ``verify``."""
+"""The outputs of DynamicDet by the names of stored arrays and the original, for ``verify``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ THINNING = 13  # of flattened stored arrays
 
 
 def outputs(model: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-    """The network's outputs under the names that stored arrays and the original's hook use.
+    """Compute the network's outputs by the names that stored arrays and the original's hook use.
 
     Args:
         model: in inference mode.
@@ -30,7 +30,7 @@ def outputs(model: Any, images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def case_input(arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
-    """(batch, height, width) of the input that stored arrays belong to.
+    """Return (batch, height, width) of the input that stored arrays belong to.
 
     Raises: CheckpointError if they are not of this family.
     """
@@ -53,8 +53,8 @@ def case_input(arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
 
 
 def _exits(network: Any, batch: Any) -> dict[str, np.ndarray]:
-    """Score and both exits of a training or deploy network, as stored arrays and the original's
-    hook call them.
+    """Compute score and both exits of a training or deploy network, by the names of stored arrays
+    and the original's hook.
     """
     easiness, features = network.glance(batch)
     result = {"score": easiness.asnumpy().reshape(-1, 1)} if network.has_router else {}

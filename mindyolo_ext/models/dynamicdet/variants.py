@@ -1,4 +1,4 @@
-"""The scales of DynamicDet, and its input convention. No framework."""
+"""The scales of DynamicDet, and its input convention. Loads no framework."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ ANCHORS_PER_LEVEL = 3
 
 @dataclass(frozen=True)
 class Scale:
-    """What tells the variants apart.
+    """The differences between the variants.
 
     Args:
         stem: channels of the first convolutions.
@@ -32,10 +32,10 @@ class Scale:
         depth: 3 x 3 convolutions of an ELAN block.
         dense: the heads' ELAN blocks join all their convolutions, which have half the width.
         reparameterised: the last convolution of each level is a RepConv.
-        p6: a fourth level of stride 64, stages that begin with a plain convolution, an image whose
-            2 x 2 squares become channels first.
+        p6: a fourth level of stride 64, stages that begin with a plain convolution, and an image
+            whose 2 x 2 squares first become channels.
         beside: stage of the second backbone whose strided convolution reads the first backbone, as
-            the published weights of X were trained; None for none.
+            in the published weights of X; None for none.
     """
 
     stem: tuple[int, ...]
@@ -50,7 +50,7 @@ class Scale:
 
     @property
     def first_channels(self) -> tuple[int, int]:
-        """Channels of the first two convolutions, which tell the scales apart."""
+        """Channels of the first two convolutions, which identify the scale."""
         return self.stem[0], self.stages[0][1] if self.p6 else self.stem[1]
 
     @property
@@ -59,7 +59,7 @@ class Scale:
         return len(self.neck)
 
 
-# Of easy images, in the order in which the original publishes AP val, AP test-dev and GFLOPs
+# Shares of easy images, in the order in which the original publishes AP val, AP test-dev and GFLOPs
 SHARES = (90, 50, 10, 0)
 
 
@@ -165,21 +165,21 @@ PROTOCOLS = (
 
 
 def official_input(size: tuple[int, int], stride: int) -> InputSpec:
-    """The input of the original's evaluation.
+    """Return the input of the original's evaluation.
 
-    A photo's longer side gets the length of the input's longer side, enlarged too, and fractions of
-    a pixel are cut off; shrinking averages pixels. Boxes go back by the height's factor on both
-    sides and the middle of the padding.
+    A photo is scaled so that its longer side has the length of the input's longer side, enlarging
+    small photos too, and sizes are rounded down; shrinking averages pixels. Boxes are mapped back
+    by the height's factor on both sides and the exact center of the padding.
 
     Args:
         size: (height, width) of the network input.
-        stride: of the coarsest level; ``size`` is a multiple of it.
+        stride: stride of the coarsest level; ``size`` must be a multiple of it.
 
-    Raises: ValueError for a size that is no multiple of ``stride``.
+    Raises: ValueError for a size that is not a multiple of ``stride``.
     Source: DynamicDet ``utils/datasets.py`` (``load_image``, ``letterbox``) and
-        ``utils/general.py`` (``scale_coords``). The original evaluates batches as narrow as their
-        pictures, half a stride wider than needed (``eval.rectangular``); a square input is this
-        spec as it stands.
+        ``utils/general.py`` (``scale_coords``). The original evaluates batches that are as narrow
+        as their images allow plus half a stride (``eval.rectangular``); this spec is the one for a
+        square input.
     """
     return InputSpec(
         size=size, color="rgb", rounding="down_height", shrink="area", border=0, stride=stride

@@ -1,6 +1,6 @@
-"""Gold-YOLO's augmentations. NumPy and OpenCV only.
+"""Gold-YOLO's augmentations. Uses NumPy and OpenCV only.
 
-A training image takes a step of its own, then shared ones:
+A training image passes one step of this family, then shared ones:
 
     gold_yolo_mosaic    four photos around a point (or one photo, letterboxed)
                         -> scaled and moved -> perhaps blended with a second such mosaic
@@ -47,19 +47,19 @@ def gold_yolo_mosaic(
     mixup_probability: float = 0.0,
     max_boxes: float = 160,
 ) -> Sample:
-    """Four photos as one image of the network's size, or the photo letterboxed.
+    """Combine four photos into one image of the network's size, or letterbox the photo.
 
-    The result is scaled, turned, sheared and moved at random, and a mosaic is perhaps blended with
-    a second one. Boxes of which too little is left are dropped.
+    The result is scaled, rotated, sheared and shifted at random, and a mosaic is possibly blended
+    with a second one. Boxes of which too little remains are dropped.
 
     Args:
-        probability: of the mosaic; otherwise the photo alone.
-        scale: largest change of the factor from 1.
-        translate: largest shift from the middle as a fraction of the network's width and height.
-        degrees: largest rotation to either side.
+        probability: probability of the mosaic; otherwise the photo alone is used.
+        scale: largest deviation of the factor from 1.
+        translate: largest shift from the center as a fraction of the network's width and height.
+        degrees: largest rotation in either direction.
         shear: largest shear angle in degrees along x and y.
-        mixup_probability: of the second mosaic, once there is a first.
-        max_boxes: further boxes of an image are left out.
+        mixup_probability: probability of a second mosaic, if there is a first.
+        max_boxes: further boxes of an image are dropped.
     """
     rng, dataset = context.rng, context.dataset
 

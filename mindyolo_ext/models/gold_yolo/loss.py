@@ -22,11 +22,11 @@ from mindyolo_ext.models.registry import register_trainable
 IOUS = {"giou": giou, "siou": siou, "ciou": ciou, "diou": diou}
 ASSIGNERS = ("tal", "atss")
 NORMALISERS = ("global", "rank")
-LARGEST_BATCH = 512  # pictures of one rank for which drop-path factors are kept
-TEACHER_PREFIX = "teacher."  # before the names of a teacher's parameters
+LARGEST_BATCH = 512  # images per rank for which drop-path factors are stored
+TEACHER_PREFIX = "teacher."  # prefix of the names of a teacher's parameters
 ANCHOR_FREE_TOPK, ANCHOR_TOPK = 13, 26
 IOU_EPS = 1e-10
-LAST_WEIGHT = 0.01  # of the distillation after the last epoch
+LAST_WEIGHT = 0.01  # weight of the distillation after the last epoch
 
 # point x, y in cells, stride, predictions per level
 Grid = tuple[Tensor, Tensor, Tensor, tuple[int, ...]]
@@ -34,7 +34,8 @@ Wanted = tuple[Tensor, ...]  # class, x1, y1, x2, y2 in pixels, each (B, M)
 
 
 class BranchSums(nn.Cell):
-    """Assignment of one branch and its class and IoU terms, before weights and normaliser.
+    """Assign the predictions of one branch, and compute its class and IoU terms without weights and
+    normaliser.
 
     Args:
         assigner: ``tal`` or ``atss``.
@@ -43,7 +44,7 @@ class BranchSums(nn.Cell):
 
     Shape: probabilities (B, K, A); distances (B, 4, A) of left, top, right and bottom side from the
         point, in cells; ``Grid``; ``Wanted``; mask (B, M) -> sums of the class and the IoU term ();
-        matched (B, A); score (B, A); wanted distances (B, 4, A), 1 where nothing matches.
+        matched (B, A); score (B, A); target distances (B, 4, A), 1 where nothing matches.
     """
 
     def __init__(self, assigner: str, topk: int, iou: str):
@@ -101,10 +102,10 @@ class BranchSums(nn.Cell):
         return self.assigner(classes, predicted, points, wanted, mask)
 
     def iou_sum(self, distances: Tensor, target: Tensor, matched: Tensor, score: Tensor) -> Tensor:
-        """Sum of 1 - IoU over the matches, times their scores; boxes relative to their points,
-        in cells.
+        """Sum 1 - IoU over the matches, times their scores; boxes are relative to their points, in
+        cells.
         """
-        # Unit boxes where nothing matches: a degenerate box there must not turn 0 * inf into NaN
+        # Unit boxes where nothing matches: a degenerate box there must not yield 0 * inf = NaN
         distances = ops.where(
             ops.expand_dims(matched, 1) > 0.5, distances, ops.ones_like(distances)
         )
@@ -113,7 +114,7 @@ class BranchSums(nn.Cell):
         )
 
     def _matched_targets(self, grid: Grid, wanted: Wanted, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Class (B, A) and distances in cells (B, 4, A) of the box of every prediction."""
+        """Return class (B, A) and distances in cells (B, 4, A) of the box of every prediction."""
         x, y, stride, _ = grid
         label, x1, y1, x2, y2 = of_matched_box(ops.stack(wanted, 0), index)
         return label, ops.stack(
@@ -122,13 +123,15 @@ class BranchSums(nn.Cell):
 
 
 def _around_zero(distances: Tensor) -> Box:
-    """Corners of boxes around the origin, from the distances (B, 4, A) of their sides."""
+    """Compute the corners of boxes around the origin from the distances (B, 4, A) of their
+    sides.
+    """
     left, top, right, bottom = ops.unbind(distances, 1)
     return -left, -top, right, bottom
 
 
 class GoldYOLOLoss(nn.Cell):
-    """Trainable around a ``gold_yolo`` model of the form ``plain`` or ``fuse_ab``.
+    """Trainable of a ``gold_yolo`` model of the form ``plain`` or ``fuse_ab``.
 
     Args: as ``gold_yolo_loss``.
 
@@ -160,7 +163,7 @@ class GoldYOLOLoss(nn.Cell):
         )
         self.bins = Tensor(np.arange(model.reg_max + 1, dtype=np.float32).reshape((1, 1, -1, 1)))
         self.expected = DistanceBins(model.reg_max)
-        self.longest = model.reg_max - 0.01  # distance that the bins can express
+        self.longest = model.reg_max - 0.01  # longest distance that the bins can represent
         self.global_sum = GlobalSum()
         self.parts = float(world().size) if normaliser == "rank" else 1.0
         rates = model.drop_rates if drop_path else ()
@@ -175,7 +178,7 @@ class GoldYOLOLoss(nn.Cell):
         return self.loss(self.heads_of(images), targets, mask)
 
     def begin_step(self, clock: StepClock) -> None:
-        """Draw the drop-path factors of a step: 0, or 1 / (1 - rate) for a residual that is
+        """Draw the drop-path factors of a step: 0, or 1 / (1 - rate) for residuals that are
         kept.
         """
         if self.with_drop_path:
@@ -185,8 +188,8 @@ class GoldYOLOLoss(nn.Cell):
             self.drop_factors.set_data(Tensor(kept / (1.0 - self.drop_rates)))
 
     def drop_path_factors(self, images: Tensor) -> Tensor | None:
-        """Factors of the residuals, (calls, B), or None without drop-path. Raises: ValueError
-        for a batch too large.
+        """Return the factors of the residuals, (calls, B), or None without drop-path. Raises:
+        ValueError for a batch that is too large.
         """
         if not self.with_drop_path:
             return None
@@ -198,13 +201,13 @@ class GoldYOLOLoss(nn.Cell):
         return self.drop_factors[:, : images.shape[0]]
 
     def heads_of(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Raw heads of the network, with the drop-path of this step."""
+        """Compute the raw heads of the network, with this step's drop-path."""
         return self.model(images, self.drop_path_factors(images))
 
     def loss(
         self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Total and terms from the raw heads."""
+        """Compute total and terms from the raw heads."""
         wanted = self.wanted(heads, targets, mask)
         terms = self.anchor_free_terms(self.model.flat(heads), self.grid(heads), wanted, mask)
         if self.with_anchors:
@@ -217,7 +220,7 @@ class GoldYOLOLoss(nn.Cell):
     def anchor_free_terms(
         self, flat: tuple[Tensor, ...], grid: Grid, wanted: Wanted, mask: Tensor
     ) -> Tensor:
-        """Terms IoU, DFL and class, weighted and normalized, (3,).
+        """Compute the terms IoU, DFL and class, weighted and normalized, (3,).
 
         Args:
             flat: probabilities (B, K, A) and logits of the distance bins (B, 4 R, A), or distances
@@ -232,7 +235,7 @@ class GoldYOLOLoss(nn.Cell):
     def anchor_terms(
         self, flat: tuple[Tensor, Tensor], points: tuple[Tensor, ...], wanted: Wanted, mask: Tensor
     ) -> Tensor:
-        """Terms IoU and class of the anchor branch, weighted and normalized, (2,).
+        """Compute the terms IoU and class of the anchor branch, weighted and normalized, (2,).
 
         Args:
             flat: probabilities (B, K, 3 A) and boxes (B, 4, 3 A): center minus point, width and
@@ -249,26 +252,28 @@ class GoldYOLOLoss(nn.Cell):
     def weighted(
         self, iou_sum: Tensor, dfl_sum: Tensor | None, class_sum: Tensor, score: Tensor
     ) -> Tensor:
-        """The sums with their weights, divided by the normaliser, stacked."""
+        """Weight the sums, divide them by the normaliser, and stack them."""
         terms = (iou_sum * self.iou_weight,) + (
             () if dfl_sum is None else (dfl_sum * self.dfl_weight,)
         )
         return ops.stack(terms + (class_sum * self.class_weight,), 0) / self.normaliser(score)
 
     def normaliser(self, values: Tensor) -> Tensor:
-        """Sum of ``values`` over all ranks (over the ranks' number for ``rank``), 1 where it is
-        0; no gradient.
+        """Sum ``values`` over all ranks, divided by the number of ranks for ``rank``; 1 if the sum
+        is 0. No gradient.
         """
         total = self.global_sum(ops.sum(values)) / self.parts
         return total + ops.cast(total <= 0.0, float32)
 
     def decode(self, reg: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances in cells and log of the summed exponentials of their bins, both (B, 4, A)."""
+        """Compute distances in cells and the log of the summed exponentials of their bins, both (B,
+        4, A).
+        """
         return (reg, reg) if reg.shape[1] == 4 else self.expected(reg)
 
     def dfl_sum(self, reg: Tensor, log_sum: Tensor, target: Tensor, score: Tensor) -> Tensor:
-        """Cross-entropy of the two bins around every wanted distance, mean over the sides, times
-        the score, summed.
+        """Compute the cross-entropy of the two bins around every target distance, averaged over the
+        sides, times the score, summed.
         """
         if reg.shape[1] == 4:
             return ops.zeros_like(ops.sum(score))
@@ -282,7 +287,7 @@ class GoldYOLOLoss(nn.Cell):
         return ops.reshape(reg, (reg.shape[0], 4, -1, reg.shape[2]))
 
     def grid(self, heads: tuple[Tensor, ...]) -> Grid:
-        """Points, strides and sizes of the anchor-free predictions."""
+        """Return points, strides and sizes of the anchor-free predictions."""
         levels = len(self.model.strides)
         first = heads[:: len(heads) // levels]
         return (
@@ -291,14 +296,14 @@ class GoldYOLOLoss(nn.Cell):
         )
 
     def wanted(self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor) -> Wanted:
-        """Classes and corners in pixels, each (B, M); class 0 where ``mask`` is 0."""
+        """Return classes and corners in pixels, each (B, M); class 0 where ``mask`` is 0."""
         height, width = (float(side * self.model.strides[0]) for side in heads[0].shape[2:])
         return corners_in_pixels(targets, mask, height, width)
 
     def assign(
         self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """matched (B, A) 0/1, number of the box (B, A) int and target score (B, A) of the
+        """Return matched (B, A) 0/1, box index (B, A) int and target score (B, A) of the
         anchor-free branch.
         """
         flat = self.model.flat(heads)
@@ -311,26 +316,25 @@ class GoldYOLOLoss(nn.Cell):
         )
 
     def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """Which prediction answers for which box, (B, M, A) float 0/1; no gradient, no
-        drop-path.
+        """Return which prediction is matched with which box, (B, M, A) float 0/1, without gradient
+        or drop-path.
         """
         matched, index, _ = self.assign(self.model(images), targets, mask)
         return match_matrix(matched, index, mask.shape[1])
 
 
 class GoldYOLODistillLoss(GoldYOLOLoss):
-    """Trainable around a student of the form ``distill`` or ``plain`` and a teacher that is not
-    trained.
+    """Trainable of a student of the form ``distill`` or ``plain`` with a frozen teacher.
 
     Args: as ``gold_yolo_distill_loss``.
 
     Shape: as ``GoldYOLOLoss``. The terms ``distill_dfl``, ``distill_class`` and ``feature`` compare
-        with the teacher; ``iou`` includes the distances that the ``distill`` form predicts beside
-        the bins.
+        with the teacher; ``iou`` includes the distances that the ``distill`` form predicts in
+        addition to the bins.
     Source: original ``loss_distill_ns.py`` and ``loss_distill.py``. Unlike the original, a batch
         without boxes is allowed in the ``distill`` form, and the teacher's drop-path is off. As in
-        the original, the teacher runs on the statistics of the batch, and the class distillation,
-        of probabilities as if they were logits, is a sum over all predictions without normaliser.
+        the original, the teacher uses the batch's statistics, and the class distillation, which
+        treats probabilities as logits, is a sum over all predictions without normaliser.
     """
 
     def __init__(
@@ -371,8 +375,8 @@ class GoldYOLODistillLoss(GoldYOLOLoss):
         self.distill_weight = _state("trainable.distill_weight", np.ones(1, np.float32))
 
     def begin_step(self, clock: StepClock) -> None:
-        """Draw the drop-path factors and set the distillation's weight: half a cosine from 1 to
-        0.01.
+        """Draw the drop-path factors and set the distillation's weight, which falls along half a
+        cosine from 1 to 0.01.
         """
         super().begin_step(clock)
         done = (1.0 - math.cos(math.pi * clock.epoch / clock.epochs)) / 2.0
@@ -395,8 +399,8 @@ class GoldYOLODistillLoss(GoldYOLOLoss):
         teacher_heads: tuple[Tensor, ...],
         features: tuple = (),
     ) -> tuple[Tensor, Tensor]:
-        """Total and terms from the raw heads of student and teacher (and the neck outputs of
-        both).
+        """Compute total and terms from the raw heads of student and teacher (and the neck outputs
+        of both).
         """
         terms = self.distill_terms(
             self.model.flat(heads),
@@ -417,7 +421,7 @@ class GoldYOLODistillLoss(GoldYOLOLoss):
         wanted: Wanted,
         mask: Tensor,
     ) -> Tensor:
-        """Terms IoU, DFL, class, DFL distillation and class distillation, weighted and
+        """Compute the terms IoU, DFL, class, DFL distillation and class distillation, weighted and
         normalized, (5,).
         """
         classes, reg = flat[0], flat[1]
@@ -437,13 +441,13 @@ class GoldYOLODistillLoss(GoldYOLOLoss):
         return ops.cat((terms, ops.stack(distilled, 0) * self.distill_weight), 0)
 
     def class_distance(self, classes: Tensor, teacher: Tensor) -> Tensor:
-        """Divergence of the class probabilities, summed over all predictions."""
+        """Compute the divergence of the class probabilities, summed over all predictions."""
         heat = 1.0 / self.temperature
         return ops.sum(divergence(classes * heat, teacher * heat, 1)) * self.temperature**2
 
     def dfl_distance(self, reg: Tensor, teacher: Tensor, matched: Tensor, score: Tensor) -> Tensor:
-        """Divergence of the distance bins, mean over the matches and sides of the batch; 0 where no
-        score is above 0.
+        """Compute the divergence of the distance bins, averaged over the matches and sides of the
+        batch; 0 if no score is above 0.
 
         The original multiplies the mean by the sum of the scores over their normaliser, which is 1
         or 0.
@@ -461,8 +465,8 @@ class GoldYOLODistillLoss(GoldYOLOLoss):
         )
 
     def feature_term(self, ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> Tensor:
-        """Weighted divergence of the neck outputs, mean over channels and pictures, levels
-        summed, (1,).
+        """Compute the weighted divergence of the neck outputs, averaged over channels and images,
+        summed over levels, (1,).
         """
         apart = 0.0
         for student, teacher in zip(ours, theirs):
@@ -473,8 +477,8 @@ class GoldYOLODistillLoss(GoldYOLOLoss):
 
 
 def corners_in_pixels(targets: Tensor, mask: Tensor, height: float, width: float) -> Wanted:
-    """Targets (B, M, 5) class, cx, cy, w, h in 0..1 -> class, x1, y1, x2, y2 in pixels, each (B,
-    M), 0 without mask.
+    """Convert targets (B, M, 5) class, cx, cy, w, h in 0..1 to class, x1, y1, x2, y2 in pixels,
+    each (B, M), 0 where the mask is 0.
     """
     label, x, y, wide, high = ops.unbind(targets * ops.expand_dims(mask, 2), 2)
     x, y, wide, high = x * width, y * height, wide * width, high * height
@@ -483,7 +487,7 @@ def corners_in_pixels(targets: Tensor, mask: Tensor, height: float, width: float
 
 
 def _state(name: str, values: np.ndarray) -> Parameter:
-    """A parameter of a trainable that the host sets and nobody trains."""
+    """Create a parameter of a trainable that the host sets and that is not trained."""
     return Parameter(Tensor(values), name=name, requires_grad=False)
 
 
@@ -493,7 +497,7 @@ def _check(
     forms: tuple[str, ...],
     choices: dict[str, tuple[str, tuple[str, ...]]],
 ) -> None:
-    """Refuse a model of another family or form and unknown choices."""
+    """Check family and form of the model, and choices. Raises: ValueError."""
     if model.family != "gold_yolo":
         raise ValueError(f"{name}: wanted a gold_yolo model, got family {model.family!r}")
     if model.form not in forms:
@@ -515,7 +519,7 @@ def gold_yolo_loss(
     normaliser: str = "global",
     drop_path: bool = True,
 ) -> GoldYOLOLoss:
-    """The trainable of Gold-YOLO's base training with the original's weights.
+    """Build the trainable of Gold-YOLO's base training with the original's loss weights.
 
     Args:
         model: a model of the family ``gold_yolo``, of the form ``fuse_ab`` or ``plain``.
@@ -523,9 +527,9 @@ def gold_yolo_loss(
             ``tal``.
         iou: ``giou``, ``siou`` (the original for n), ``ciou`` or ``diou``.
         class_weight, iou_weight, dfl_weight: factors of the terms.
-        normaliser: terms are divided by the sum of the target scores, ``global``: of all ranks, or
-            ``rank``: of all ranks over their number, because the original adds up the losses of its
-            processes, each with its own sum.
+        normaliser: terms are divided by the sum of the target scores. ``global``: of all ranks.
+            ``rank``: of all ranks, divided by their number, because the original adds the losses of
+            its processes, each with its own sum.
         drop_path: whether residuals of the transformer are dropped at the model's rates, see
             ``begin_step``.
 
@@ -568,17 +572,17 @@ def gold_yolo_distill_loss(
     normaliser: str = "global",
     drop_path: bool = True,
 ) -> GoldYOLODistillLoss:
-    """The trainable of Gold-YOLO's self-distillation with the original's weights.
+    """Build the trainable of Gold-YOLO's self-distillation with the original's loss weights.
 
     Args:
         model: the student, of the form ``distill`` (n and s) or ``plain`` (m and l).
-        teacher: a ``gold_yolo`` model of any form and the same classes. Its parameters are frozen,
+        teacher: a ``gold_yolo`` model of any form with the same classes. Its parameters are frozen,
             and their names get the prefix ``teacher.``.
         iou, class_weight, iou_weight, dfl_weight, normaliser, drop_path: as in ``gold_yolo_loss``.
-        distill_class, distill_dfl: factors of the distillation before those of the terms.
-        temperature: divides both sides' logits.
-        features: also compare the neck outputs, with ``feature_weight``; student and teacher then
-            need the same widths.
+        distill_class, distill_dfl: additional factors of the distillation terms.
+        temperature: divisor of both sides' logits.
+        features: also compare the neck outputs, weighted by ``feature_weight``; student and teacher
+            must then have the same widths.
 
     Raises: ValueError for models that do not fit, or an unknown choice.
     """

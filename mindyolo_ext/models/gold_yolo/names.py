@@ -1,4 +1,4 @@
-"""Gold-YOLO: its parameters carry the original's names; deployed weights are taken apart into
+"""Names of Gold-YOLO: parameters have the original's names; deployed weights are converted back to
 the training form.
 """
 
@@ -20,13 +20,13 @@ from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.gold_yolo.variants import REG_MAX, VARIANTS
 
-MARK = "neck.low_IFM.0.conv.weight"  # YOLOv6, whose other names are the same, has no such layer
+MARK = "neck.low_IFM.0.conv.weight"  # YOLOv6, whose other names are equal, does not have this layer
 STEMS = {
     "backbone.stem.rbr_dense.conv.weight": "RepVGG",
     "backbone.stem.rbr_reparam.weight": "RepVGG",
     "backbone.stem.block.conv.weight": "convolution",
 }
-# channels and kind of the stem -> registry name
+# (channels, kind) of the stem -> registry name
 BY_STEM = {
     (facts.scale.channels(64), "convolution" if facts.scale.silu else "RepVGG"): name
     for name, facts in VARIANTS.items()
@@ -34,14 +34,14 @@ BY_STEM = {
 CLASS_HEADS = {"detect.cls_preds_af.0.weight": "fuse_ab", "detect.cls_preds.0.weight": "plain"}
 BOX_HEADS = {"fuse_ab": "detect.reg_preds_af.0.weight", "plain": "detect.reg_preds.0.weight"}
 DISTILL_HEAD = "detect.reg_preds_lrtb.0.weight"
-BINS = REG_MAX + 1  # of each distance's distribution
-EPSILON = 1e-3  # of the norms that deployment folds
+BINS = REG_MAX + 1  # bins of each distance's distribution
+EPSILON = 1e-3  # epsilon of the norms that deployment folds
 BRANCH = "was folded into its block's 3x3 kernel; zero"
 CONV_BIAS = "was folded into its norm's beta; zero"
 
 
 class GoldYOLONames(NamesTable):
-    """Four scales in three forms, as trained or as deployed.
+    """Names of four scales in three forms, as trained or as deployed.
 
     Source: ``yolov6/models/yolo.py``, ``yolov6/utils/torch_utils.py`` (``fuse_model``),
         ``gold_yolo/switch_tool.py`` (``switch_to_deploy``) and
@@ -125,8 +125,8 @@ class GoldYOLONames(NamesTable):
 def _taken_apart(
     name: str, tensors: Mapping[str, np.ndarray]
 ) -> list[tuple[str, np.ndarray, str]] | None:
-    """(training name, array, reason if the file lacks it) in place of a folded ``name``; None if
-    it is not folded.
+    """Return (training name, array, reason if the file lacks it) in place of a folded ``name``;
+    None if it is not folded.
     """
     layer, _, leaf = name.rpartition(".")
     block, _, last = layer.rpartition(".")
@@ -144,32 +144,32 @@ def _taken_apart(
     if leaf == "weight":
         return [(name, array, "")]
     parts = list(_identity_norm(f"{block}.bn", array))
-    if block.endswith(".block"):  # the convolution has a bias in training, too
+    if block.endswith(".block"):  # the convolution has a bias in training form, too
         parts.append((name, np.zeros_like(array), CONV_BIAS))
     return parts
 
 
 def _identity_norm(layer: str, bias: np.ndarray) -> Iterator[tuple[str, np.ndarray, str]]:
-    """A norm whose only effect is to add ``bias``, the one of its numbers that is in the file."""
+    """Build a norm that only adds ``bias``, the one of its arrays that is in the file."""
     yield f"{layer}.weight", np.ones_like(bias), FOLDED
     yield f"{layer}.bias", bias, ""
     yield from _statistics(layer, bias, FOLDED)
 
 
 def _statistics(layer: str, like: np.ndarray, reason: str) -> Iterator[tuple[str, np.ndarray, str]]:
-    """Mean 0, and the variance that is 1 once the norm has added its epsilon."""
+    """Return mean 0, and the variance that becomes 1 when the norm adds its epsilon."""
     yield f"{layer}.running_mean", np.zeros_like(like), reason
     yield f"{layer}.running_var", np.full_like(like, 1 - EPSILON), reason
 
 
 def _branches(block: str, kernel: np.ndarray) -> Iterator[tuple[str, np.ndarray, str]]:
-    """A RepVGG block whose 3x3 branch holds ``kernel`` (O, I, 3, 3) and whose other branches are
+    """Build a RepVGG block whose 3x3 branch is ``kernel`` (O, I, 3, 3) and whose other branches are
     zero.
     """
     yield f"{block}.rbr_dense.conv.weight", kernel, ""
     yield f"{block}.rbr_1x1.conv.weight", np.zeros_like(kernel[:, :, :1, :1]), BRANCH
     layers = [f"{block}.rbr_1x1.bn"]
-    if kernel.shape[0] == kernel.shape[1]:  # blocks that halve the size also widen
+    if kernel.shape[0] == kernel.shape[1]:  # blocks that downsample also widen
         layers.append(f"{block}.rbr_identity")
     zeros = np.zeros_like(kernel[:, 0, 0, 0])
     for layer in layers:

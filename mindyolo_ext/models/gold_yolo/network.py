@@ -1,7 +1,7 @@
-"""Gold-YOLO: a RepVGG or CSP backbone, gather-and-distribute instead of a feature pyramid, an
+"""Gold-YOLO: a RepVGG or CSP backbone, gather-and-distribute in place of a feature pyramid, and an
 anchor-free head.
 
-Modules carry the names of the original, so a checkpoint's tensors find their place by themselves.
+Modules have the original's names, so a checkpoint's tensors need no mapping.
 """
 
 from functools import partial
@@ -39,18 +39,18 @@ ANCHORS = (
 
 Features = tuple[Tensor, Tensor, Tensor]
 
-# The transformer and the injections keep PyTorch's own constants of batch norm
+# Transformer and injections use PyTorch's default constants of batch norm
 TorchNormConv = partial(ConvBNAct, act=nn.Identity, eps=1e-5, momentum=0.9)
 SimConv = partial(ConvBNAct, act=nn.ReLU)
 
 
 def _block(scale: Scale) -> Block:
-    """The maker of a scale's 3 x 3 building blocks."""
+    """Return the builder of a scale's 3 x 3 blocks."""
     return ConvWrapper if scale.silu else RepVGGBlock
 
 
 def _stage(scale: Scale, channels: int, repeats: int) -> nn.Cell:
-    """``repeats`` blocks at equal width, as a chain or inside a CSP stage."""
+    """Build ``repeats`` blocks of equal width, as a chain or inside a CSP stage."""
     if scale.csp:
         act = nn.SiLU if scale.silu else nn.ReLU
         hidden = int(channels * scale.csp)
@@ -98,7 +98,7 @@ class Backbone(nn.Cell):
 
 
 class LocalFusion(nn.Cell):
-    """The level below, the level itself and the level above at the size of the level (LAF).
+    """Fuse the level below, the level itself and the level above at the size of the level (LAF).
 
     Shape: below (B, C, 2 h, 2 w), level (B, in_channels, h, w), above (B, C, h / 2, w / 2) -> (B,
         C, h, w).
@@ -118,7 +118,7 @@ class LocalFusion(nn.Cell):
 
 
 class Injection(nn.Cell):
-    """Global information distributed to a level: it gates the local map, and it is added to it.
+    """Inject global information into a level: it gates the local map and is added to it.
 
     Shape: local (B, C, H, W), shared (B, C, h, w) -> (B, C, H, W).
     Source: original ``gold_yolo/transformer.py``, InjectionMultiSum_Auto_pool.
@@ -135,7 +135,7 @@ class Injection(nn.Cell):
     def construct(self, local: Tensor, shared: Tensor) -> Tensor:
         size = local.shape[2:]
         gate, value = self.global_act(shared), self.global_embedding(shared)
-        if size[0] < shared.shape[2]:  # as the original, which leaves the gate as it is here
+        if size[0] < shared.shape[2]:  # as in the original, which does not resize the gate here
             gate, value = adaptive_average(gate, size), adaptive_average(value, size)
         else:
             gate, value = (
@@ -161,7 +161,7 @@ class LinearConv(nn.Cell):
 
 
 class Attention(nn.Cell):
-    """Multi-head self-attention over the cells, with 1 x 1 convolutions and without scaling of the
+    """Multi-head self-attention over the cells, with 1 x 1 convolutions and without scaled
     products.
 
     Shape: (B, C, H, W) -> the same.
@@ -230,10 +230,10 @@ class TransformerBlock(nn.Cell):
 
 
 class HighFusion(nn.Cell):
-    """Transformer blocks over the coarse map.
+    """Transformer blocks on the coarsest map.
 
     Args:
-        channels: of the map.
+        channels: channels of the map.
         blocks, heads: of the transformer.
 
     Shape: x (B, C, H, W), keep (2 * (blocks - 1), B) or None, see ``GoldYOLO`` -> (B, C, H, W).
@@ -257,7 +257,7 @@ class HighFusion(nn.Cell):
 
 
 class GatherDistribute(nn.Cell):
-    """The neck: all levels are gathered and fused, and the result is distributed to each; once low,
+    """The neck: gathers and fuses all levels and distributes the result to each of them, once low,
     once high.
 
     Shape: C2..C5 of the backbone -> P3 (B, 128 w, H / 8, .), N4 (B, 256 w, H / 16, .), N5 (B, 512
@@ -325,9 +325,9 @@ class GoldYOLO(nn.Cell):
     """The detector in training form.
 
     Args:
-        scale: which variant.
+        scale: the variant.
         num_classes: K.
-        form: of ``FORMS``: what the head predicts.
+        form: one of ``FORMS``; it decides what the head predicts.
         input_size: default (height, width) of the input, multiples of 32.
 
     Shape: images (B, 3, H, W), optional keep -> raw maps of stride 8, then 16, then 32, before any
@@ -367,12 +367,12 @@ class GoldYOLO(nn.Cell):
     def neck_and_heads(
         self, images: Tensor, keep: Tensor | None = None
     ) -> tuple[Features, tuple[Tensor, ...]]:
-        """The three maps that enter the head, and what ``construct`` gives."""
+        """Compute the three maps that enter the head, and the result of ``construct``."""
         features = self.neck(self.backbone(images), keep)
         return in_float32(features), self.detect(*features)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K).
+        """Return boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K).
 
         Rows: stride 8 first; inside a level cells row by row.
         """
@@ -380,14 +380,14 @@ class GoldYOLO(nn.Cell):
         return ops.stack(self.boxes(heads), 2), ops.transpose(self.flat(heads)[0], (0, 2, 1))
 
     def decode(self, heads: tuple[Tensor, ...]) -> Tensor:
-        """Raw heads -> (B, A, 5 + K): cx, cy, w, h in pixels, 1, class probabilities."""
+        """Decode raw heads to (B, A, 5 + K): cx, cy, w, h in pixels, 1, class probabilities."""
         x1, y1, x2, y2 = self.boxes(heads)
         classes = self.flat(heads)[0]
         box = ops.stack(((x1 + x2) * 0.5, (y1 + y2) * 0.5, x2 - x1, y2 - y1, ops.ones_like(x1)), 1)
         return ops.transpose(ops.cat((box, classes), 1), (0, 2, 1))
 
     def boxes(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x1, y1, x2, y2 of all predictions in pixels of the input, each (B, A)."""
+        """Compute x1, y1, x2, y2 of all predictions in pixels of the input, each (B, A)."""
         flat = self.flat(heads)
         distances = flat[2] if self.form == "distill" else self.bins(flat[1])[0]
         x, y, stride = self.points(heads)
@@ -400,8 +400,8 @@ class GoldYOLO(nn.Cell):
         return (x - left) * stride, (y - top) * stride, (x + right) * stride, (y + bottom) * stride
 
     def flat(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The anchor-free branch of all levels side by side, float32: class probabilities (B, K,
-        A), logits of the distances (B, 4 * 17, A) and, in form ``distill``, distances (B, 4, A) in
+        """Concatenate the anchor-free branch of all levels, float32: class probabilities (B, K, A),
+        logits of the distances (B, 4 * 17, A) and, in form ``distill``, distances (B, 4, A) in
         cells.
         """
         found = (ops.sigmoid(self._side_by_side(heads, 0)), self._side_by_side(heads, 1))
@@ -410,9 +410,8 @@ class GoldYOLO(nn.Cell):
         return found
 
     def flat_ab(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """The anchor-based branch of form ``fuse_ab``: class probabilities (B, K, 3 A) and boxes
-        (B, 4, 3 A), the offset x, y of the center from the cell's and width and height, all in
-        cells.
+        """Concatenate the anchor-based branch of form ``fuse_ab``: class probabilities (B, K, 3 A)
+        and boxes (B, 4, 3 A) as offset x, y from the cell's center, width and height, all in cells.
 
         Rows: stride 8 first; inside a level anchor by anchor, each cell by cell.
         """
@@ -423,7 +422,7 @@ class GoldYOLO(nn.Cell):
                 for x in heads[4 * level + 2 : 4 * level + 4]
             )
             classes = classes + ops.split(logits, self.num_classes, 1)
-            parts = ops.split(raw, 2, 1)  # of every anchor the center, then the size
+            parts = ops.split(raw, 2, 1)  # for every anchor the center, then the size
             for anchor in range(3):
                 size = ops.sigmoid(parts[2 * anchor + 1]) * 2.0
                 anchor_size = Tensor([[side / stride] for side in ANCHORS[level][anchor]], float32)
@@ -431,25 +430,29 @@ class GoldYOLO(nn.Cell):
         return ops.sigmoid(ops.cat(classes, 2)), ops.cat(boxes, 2)
 
     def points(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Centre x and y of every prediction's cell in cells of its level, and its stride in
-        pixels, each (A,).
+        """Return center x and y of every prediction's cell, in cells of its level, and its stride
+        in pixels, each (A,).
         """
         return self._grid(heads, 1)
 
     def points_ab(self, heads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """``points`` of the predictions of ``flat_ab``, each (3 A,)."""
+        """Return ``points`` of the predictions of ``flat_ab``, each (3 A,)."""
         return self._grid(heads, 3)
 
     def priors(self, height: int, width: int) -> Priors:
-        """The cells of all predictions for an input of this size, in the order of ``predict``."""
+        """Return the cells of all predictions for an input of this size, in the order of
+        ``predict``.
+        """
         return grid_priors(height, width, self.strides)
 
     def to_deploy(self) -> "GoldYOLODeploy":
-        """A new cell for inference: RepVGG blocks are single convolutions, batch norms folded."""
+        """Return a new cell for inference, with RepVGG blocks as single convolutions and folded
+        batch norms.
+        """
         return GoldYOLODeploy(self)
 
     def _side_by_side(self, heads: tuple[Tensor, ...], kind: int) -> Tensor:
-        """Output ``kind`` of all levels, (B, C, A) float32."""
+        """Concatenate output ``kind`` of all levels, (B, C, A) float32."""
         return ops.cat(
             [
                 ops.reshape(ops.cast(level, float32), (level.shape[0], level.shape[1], -1))
@@ -459,7 +462,7 @@ class GoldYOLO(nn.Cell):
         )
 
     def _grid(self, heads: tuple[Tensor, ...], repeats: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Cell centers and strides, those of each level ``repeats`` times."""
+        """Return cell centers and strides, repeated ``repeats`` times per level."""
         sizes = tuple(level.shape[2:] for level in heads[:: self.outputs_per_level])
         column, row, stride = cell_grid(sizes, self.strides, repeats)
         return column + 0.5, row + 0.5, stride
@@ -482,7 +485,7 @@ class GoldYOLODeploy(DeployForm):
 
 
 def _built(name: str, num_classes: int, form: str, input_size: tuple[int, int] | None) -> GoldYOLO:
-    """A checked model. Raises: ValueError if there is no class, or no such form."""
+    """Build a model after checks. Raises: ValueError if there is no class or no such form."""
     if num_classes < 1:
         raise ValueError(f"gold_yolo: num_classes must be at least 1, got {num_classes}")
     if form not in FORMS:
@@ -495,13 +498,13 @@ def _built(name: str, num_classes: int, form: str, input_size: tuple[int, int] |
 def gold_yolo_n(
     num_classes: int = 80, *, form: str = "plain", input_size: tuple[int, int] | None = None
 ) -> GoldYOLO:
-    """Gold-YOLO-N; facts of all scales in ``variants``.
+    """Gold-YOLO-N; ``variants`` has the facts about all scales.
 
     Args:
         num_classes: classes of the head.
         form: ``fuse_ab`` for training step 1, ``distill`` for step 2 (n and s; the published
             weights), or ``plain`` (training without either; the published weights of m and l).
-        input_size: default (height, width) of the input; None takes the published one.
+        input_size: default (height, width) of the input; None means the published one.
     """
     return _built("gold_yolo_n", num_classes, form, input_size)
 

@@ -1,8 +1,8 @@
-"""Builds the original Gold-YOLO for ``verify``; runs in the user's own PyTorch, inside the user's
+"""Build the original Gold-YOLO for ``verify``; runs in the user's own PyTorch, inside the user's
 clone.
 
-The original needs mmcv, addict and YAML; where they are not installed, what its network uses of
-them stands here.
+The original needs mmcv, addict and YAML; this file contains substitutes for the parts that its
+network uses, in case they are not installed.
 """
 
 import collections
@@ -15,7 +15,7 @@ import types
 
 import torch
 
-# The functions that rebuild tensors; everything else in a file becomes an ``_Inert`` object.
+# The functions that rebuild tensors; anything else in a file becomes an ``_Inert`` object.
 REBUILDERS = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch", "Size"): torch.Size,
@@ -30,7 +30,7 @@ REBUILDERS.update(
 
 
 def build(settings):
-    """The original's network without weights; ``settings`` holds model, num_classes and
+    """Build the original's network without weights; ``settings`` holds model, num_classes and
     architecture (form).
     """
     if importlib.util.find_spec("mmcv") is None:
@@ -50,7 +50,7 @@ def build(settings):
         {name: value for name, value in config.items() if not name.startswith("__")}
     )
     config.setdefault("training_mode", "repvgg")  # as the trainer does
-    # as the README asks for; the file of n has neither
+    # as the README requires; the file of n has neither
     config.model.head.update(use_dfl=True, reg_max=16)
     form = settings["architecture"]["form"]
     return build_model(
@@ -63,9 +63,7 @@ def build(settings):
 
 
 def load(model, settings):
-    """Fill ``model`` strictly from a state dict or a pickled network, whose classes are not
-    looked at.
-    """
+    """Load ``model`` strictly from a state dict or a pickled network, whose classes are ignored."""
     inert = types.ModuleType("inert")
     inert.Unpickler, inert.load = _Unpickler, lambda file, **_: _Unpickler(file).load()
     content = torch.load(
@@ -92,13 +90,13 @@ def load(model, settings):
 
 
 def outputs(result):
-    """The network's result: boxes cxcywh, scores, and the sum of each row's scores."""
+    """Return the network's result: boxes cxcywh, scores, and the sum of each row's scores."""
     rows = result[0]
     return {"boxes": rows[..., :4], "scores": rows[..., 5:], "score_sum": rows[..., 5:].sum(-1)}
 
 
 class _Inert:
-    """What stands for an object of a file: it keeps its state and does nothing."""
+    """A stand-in for an object of a file: stores its state and does nothing."""
 
     def __init__(self, *_, **__):
         pass
@@ -114,18 +112,18 @@ class _Inert:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Rebuilds tensors and containers and nothing else."""
+    """Rebuilds only tensors and containers."""
 
     def find_class(self, module, name):
         return REBUILDERS.get((module, name), _Inert)
 
 
 def _tensors(module, prefix=""):
-    """(name, tensor) of the parameters and buffers below an inert module."""
+    """Yield (name, tensor) of the parameters and buffers of an inert module and its children."""
     content = vars(module)
     for kind in ("_parameters", "_buffers"):
         for name, value in content[kind].items():
-            if value is not None:  # none of the network's buffers is left out of its state
+            if value is not None:  # all buffers of the network are part of its state
                 yield prefix + name, value
     for name, child in content["_modules"].items():
         if child is not None:
@@ -133,7 +131,7 @@ def _tensors(module, prefix=""):
 
 
 class _Attributes(dict):
-    """A mapping whose keys are attributes, too."""
+    """A mapping whose keys are also attributes."""
 
     def __getattr__(self, name):
         if name in self:
@@ -142,14 +140,14 @@ class _Attributes(dict):
 
 
 def _attributes(value):
-    """``value`` with every mapping in it made an ``_Attributes``."""
+    """Convert every mapping in ``value`` to ``_Attributes``."""
     if isinstance(value, dict):
         return _Attributes({key: _attributes(item) for key, item in value.items()})
     return [_attributes(item) for item in value] if isinstance(value, list) else value
 
 
 def _module(name, **content):
-    """A module of this name and content, entered where imports look."""
+    """Create and register a module with this name and content."""
     module = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)  # so that a second build finds it
     vars(module).update(content)
@@ -158,18 +156,18 @@ def _module(name, **content):
 
 
 class _SyncNorm(torch.nn.BatchNorm2d):
-    """A synchronised batch norm on one process. No ``BatchNorm2d`` by exact class, so it keeps
-    epsilon 1e-5.
+    """A synchronized batch norm on one process. Its class is not exactly ``BatchNorm2d``, so it
+    keeps epsilon 1e-5.
     """
 
 
 def _build_norm_layer(_config, channels):
-    """(name, layer) of a norm; the original configures synchronised ones everywhere."""
+    """Return (name, layer) of a norm; the original uses synchronized ones everywhere."""
     return "bn", _SyncNorm(channels)
 
 
 class _ConvModule(torch.nn.Module):
-    """Convolution without bias and norm, no activation."""
+    """Convolution without bias, norm, no activation."""
 
     def __init__(self, in_channels, out_channels, kernel_size, norm_cfg, act_cfg):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The scales of Gold-YOLO, and its input convention. No framework."""
+"""The scales of Gold-YOLO, and its input convention. Loads no framework."""
 
 import math
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ REG_MAX = 16  # last bin of a distance's distribution
 
 @dataclass(frozen=True)
 class Scale:
-    """What tells the variants apart.
+    """The differences between the variants.
 
     Args:
-        depth: factor on the number of blocks.
-        width: factor on the channels.
+        depth: factor for the number of blocks.
+        width: factor for the number of channels.
         csp: share of the channels inside a CSP stage; 0 for stages that are plain chains of blocks,
-            with a CSP layer for the pooling at the end of the backbone instead.
+            with a CSP layer for the pooling at the end of the backbone.
         silu: blocks are convolutions with SiLU instead of RepVGG blocks with ReLU; P4 instead of N4
             feeds N5.
         gather: channels of the low-level fusion.
         transformer: number of blocks and of heads of the high-level fusion.
-        published_form: of ``FORMS``, which the published weights have.
-        published_border: pixels by which photos stay short of the input in the evaluation of the
-            published weights: 636, or 634, in 640.
+        published_form: the form of the published weights, one of ``FORMS``.
+        published_border: pixels by which photos are smaller than the input in the evaluation of the
+            published weights: 636 or 634 in 640.
     """
 
     depth: float
@@ -41,15 +41,15 @@ class Scale:
     published_border: int = 4
 
     def channels(self, base: int) -> int:
-        """``base`` times the width, rounded up to a multiple of 8."""
+        """Return ``base`` times the width, rounded up to a multiple of 8."""
         return math.ceil(base * self.width / 8) * 8
 
     def repeats(self, base: int) -> int:
-        """``base`` times the depth, at least 1."""
+        """Return ``base`` times the depth, at least 1."""
         return max(round(base * self.depth), 1)
 
 
-# One folder with the files of all scales, as the original's README names it
+# One folder with the files of all scales, according to the original's README
 WEIGHTS = "https://drive.google.com/drive/folders/1dd2KJjYfHrXwKasfjDeL1eLX0Vp6UaLG"
 T4 = "images/s on a T4 with TensorRT 7, float16, batch 1"
 
@@ -118,12 +118,12 @@ PROTOCOLS = (
 
 
 def published_input(size: tuple[int, int], border: int | None = None) -> InputSpec:
-    """The input that the published numbers were measured with (``--reproduce_640_eval`` of the
-    original).
+    """Return the input that the published numbers were measured with (``--reproduce_640_eval`` of
+    the original).
 
     Args:
         size: (height, width) of the network input.
-        border: by how many pixels the longer side of a photo stays below it; at 640 the published
-            weights want 4, and 6 for s. None leaves no border.
+        border: pixels by which the longer side of a photo is shorter than the input; at 640 it is 4
+            for the published weights, and 6 for s. None means no border.
     """
     return InputSpec(size=size, color="rgb", rounding="down_whole", shrink="area", border=border)

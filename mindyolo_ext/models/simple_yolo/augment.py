@@ -1,6 +1,6 @@
-"""The simple YOLO's augmentations. NumPy and OpenCV; Pillow through the model's input.
+"""The simple YOLO's augmentations. Uses NumPy, OpenCV, and Pillow through the model's input.
 
-A training image takes, in this order:
+A training image passes these steps in order:
 
     simple_yolo_mosaic        four photos that meet in the middle of a canvas, or one photo,
                               letterboxed
@@ -13,10 +13,10 @@ A training image takes, in this order:
 Each step draws its random numbers and passes them to plain functions.
 
 Source: simple-yolo-pytorch, ``datasets/base_dataset.py`` (``load_data``) and ``datasets/voc.py``,
-    with its list of albumentations steps written out: ``RandomScale``, ``PadIfNeeded`` and
-    ``RandomCrop`` are one step here. Unlike the original: an image keeps at most ``max_boxes``
-    boxes, because arrays have a fixed shape here; perspective and rotation (``random_affine``) come
-    before the scaling, which only adds one resampling.
+    with its albumentations steps implemented here; ``RandomScale``, ``PadIfNeeded`` and
+    ``RandomCrop`` are one step. Unlike the original: an image keeps at most ``max_boxes`` boxes,
+    because arrays have a fixed shape here; perspective and rotation (``random_affine``) come before
+    the scaling, which only adds one resampling.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,20 +33,20 @@ from mindyolo_ext.data.types import Sample
 from mindyolo_ext.errors import ConfigError
 from mindyolo_ext.input_spec import InputSpec
 
-_LARGEST_JITTER = 0.32  # of a side, of a corner that perspective moves
+_LARGEST_JITTER = 0.32  # largest share of a side by which perspective moves a corner
 
 
 @register_augmentation(images=4)
 def simple_yolo_mosaic(
     sample: Sample, context: AugmentContext, *, probability: float = 1.0
 ) -> Sample:
-    """The photo and three others around the middle of a canvas of twice the network's size; or the
-    photo letterboxed.
+    """Combine the photo and three others around the center of a canvas of twice the network's size,
+    or letterbox the photo.
 
-    The others are different ones; a data set of fewer than four images leaves quarters empty.
+    All four are different; a data set of fewer than four images leaves quarters empty.
 
     Args:
-        probability: of the mosaic.
+        probability: probability of the mosaic.
     """
     frame = _letterbox(context)
     if context.rng.random() >= probability:
@@ -59,12 +59,12 @@ def simple_yolo_mosaic(
 
 
 def join_centered(parts: Sequence[Sample], frame: InputSpec) -> Sample:
-    """Up to four photos, each fitted into a quarter of a canvas of twice ``frame``'s size, touching
-    its middle.
+    """Place up to four photos on a canvas of twice ``frame``'s size, each fitted into a quarter and
+    touching the center.
 
     Args:
         parts: upper left, upper right, lower left, lower right.
-        frame: how a photo is fitted and what is behind it.
+        frame: how a photo is fitted, and the background.
     """
     fit = []
     for part in parts:
@@ -82,7 +82,7 @@ def join_centered(parts: Sequence[Sample], frame: InputSpec) -> Sample:
 
 
 def _letterbox(context: AugmentContext) -> InputSpec:
-    """The model's input as the original's loader fits photos, at the size of this step."""
+    """Return the input convention of the original's loader, at the size of this step."""
     return replace(
         context.input_spec,
         resize="letterbox",
@@ -103,10 +103,10 @@ def simple_yolo_perspective(
     min_visible: float = 0.01,
     probability: float = 0.5,
 ) -> Sample:
-    """The image seen from another side: four points near its corners become its corners; the size
+    """Change the perspective: four points near the image's corners become its corners; the size
     stays.
 
-    Boxes become the upright frames of their moved corners, see ``simple_yolo_scale_crop``.
+    Boxes become the bounding boxes of their transformed corners, see ``simple_yolo_scale_crop``.
 
     Args:
         scale: range of the deviation of the points from the corners, as a fraction of width and
@@ -146,20 +146,20 @@ def simple_yolo_scale_crop(
     max_boxes: float = 160,
     probability: float = 0.5,
 ) -> Sample:
-    """A random window of the network's size of the image, which may have been scaled before.
+    """Scale the image at random, and crop a random window of the network's size.
 
-    Where the image is smaller than the window it is padded on both sides with the model's
-    padding. Boxes are cut; a box goes if less than ``min_area`` is left of it, or less than the
-    share ``min_visible``.
+    An image that is smaller than the window is padded on both sides with the model's padding. Boxes
+    are clipped; a box is dropped if less than ``min_area`` or less than the share ``min_visible``
+    of it remains.
 
     Args:
         scale: range of the factor.
         min_area: square pixels.
-        max_boxes: further boxes of an image are left out.
-        probability: of the scaling; the window is always taken.
+        max_boxes: further boxes of an image are dropped.
+        probability: probability of scaling; the window is always cropped.
 
     Source: ``RandomScale``, ``PadIfNeeded`` and ``RandomCrop`` of albumentations, linear
-    interpolation.
+        interpolation.
     """
     rng = context.rng
     if rng.random() < probability:
@@ -175,7 +175,9 @@ def simple_yolo_scale_crop(
 
 
 def scaled(sample: Sample, factor: float) -> Sample:
-    """The sample scaled, sides cut to whole pixels; boxes follow each side's own factor."""
+    """Scale the sample, with sides rounded down to whole pixels; boxes use each side's own
+    factor.
+    """
     height, width = sample.size
     new_h, new_w = max(1, int(height * factor)), max(1, int(width * factor))
     return replace(
@@ -186,8 +188,8 @@ def scaled(sample: Sample, factor: float) -> Sample:
 
 
 def padded(sample: Sample, size: tuple[int, int], pad_value: int) -> Sample:
-    """The sample in the middle of an image of at least ``size`` (height, width); an odd rest
-    goes below and right.
+    """Center the sample in an image of at least ``size`` (height, width); an odd remainder goes to
+    the bottom and right.
     """
     (height, width), (least_h, least_w) = sample.size, size
     free_y, free_x = max(least_h - height, 0), max(least_w - width, 0)
@@ -209,12 +211,12 @@ def padded(sample: Sample, size: tuple[int, int], pad_value: int) -> Sample:
 def window(
     sample: Sample, corner: tuple[int, int], size: tuple[int, int], least: tuple[float, float]
 ) -> Sample:
-    """What is seen of the sample in a window.
+    """Crop a window of the sample.
 
     Args:
         corner: (left, top) of the window.
         size: its (height, width).
-        least: area in pixels and share of a box that must be left.
+        least: area in pixels and share of a box that must remain.
     """
     (left, top), (height, width) = corner, size
     image = np.ascontiguousarray(sample.image[top : top + height, left : left + width])
@@ -225,11 +227,11 @@ def window(
 
 
 def keep_seen(sample: Sample, min_area: float, min_visible: float) -> Sample:
-    """The sample with boxes cut at the image's border, without those of which too little is left.
+    """Clip the sample's boxes to the image, and drop those of which too little remains.
 
     Args:
         min_area: square pixels.
-        min_visible: share of the area before the cut.
+        min_visible: share of the area before clipping.
     """
     height, width = sample.size
     before = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(1)
@@ -251,17 +253,16 @@ def color_jitter(
     hue: float = 0.0,
     probability: float = 0.5,
 ) -> Sample:
-    """The image with other brightness, contrast, saturation and hue, changed one after the other
-    in a random order.
+    """Change brightness, contrast, saturation and hue one after the other, in random order.
 
     Args:
-        brightness, contrast, saturation: largest change of the factor from 1; factors are not below
-            0.
-        hue: largest shift to either side as a fraction of the color circle, up to 0.5.
+        brightness, contrast, saturation: largest deviation of the factor from 1; factors are at
+            least 0.
+        hue: largest shift in either direction as a fraction of the color circle, up to 0.5.
 
     Raises: ConfigError for a negative change or a hue beyond 0.5.
     Source: ``ColorJitter`` of torchvision, in the form that albumentations gives it for uint8
-    images.
+        images.
     """
     if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
         raise ConfigError(
@@ -287,27 +288,27 @@ def color_jitter(
 
 
 def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """``factor * image``, cut to 0..255 and to whole gray levels."""
+    """Return ``factor * image``, clipped to 0..255 and rounded down."""
     return cv2.LUT(image, _table(factor, 0.0))
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """The distance of every value from the mean gray level, times ``factor``; cut like
-    brightness.
+    """Multiply the distance of every value from the mean gray level by ``factor``; clipped and
+    rounded like brightness.
     """
     mean = float(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean())
     return cv2.LUT(image, _table(factor, mean * (1 - factor)))
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """The distance of every pixel from its own gray level, times ``factor``; rounded."""
+    """Multiply the distance of every pixel from its own gray level by ``factor``; rounded."""
     gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.addWeighted(image, factor, gray, 1 - factor, 0.0)
 
 
 def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
-    """Every color moved by ``shift`` of the color circle, in OpenCV's steps of 2 degrees, cut
-    to whole ones.
+    """Shift every color by ``shift`` of the color circle, in OpenCV's steps of 2 degrees, rounded
+    down.
     """
     if shift == 0:
         return image
@@ -318,8 +319,8 @@ def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
 
 
 def _table(factor: float, offset: float) -> np.ndarray:
-    """(256,) uint8: ``factor * level + offset`` of every gray level, as whole numbers within
-    0..255.
+    """Return ``factor * level + offset`` for every gray level, as integers within 0..255, (256,)
+    uint8.
     """
     return np.clip(
         np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset), 0, 255

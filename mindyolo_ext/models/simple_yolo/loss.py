@@ -15,22 +15,22 @@ from mindyolo_ext.losses.terms import focal_cross_entropy
 from mindyolo_ext.models.registry import register_trainable
 
 BOX_LOSSES = ("iou", "giou", "diou", "ciou", "siou")
-# what the original's filter does
+# as in the original's filter
 FILTERS = {"single_grid": "last", "nearby_grid": "sorted", "all_grid": "best"}
 EPS = 1e-6
 
 
 class SimpleYOLOLoss(nn.Cell):
-    """Trainable around a ``simple_yolo`` model.
+    """Trainable of a ``simple_yolo`` model.
 
-    Args: as ``simple_yolo_loss``; ``conflict`` as ``losses.assign.grid`` says.
+    Args: as for ``simple_yolo_loss``; ``conflict`` as in ``losses.assign.grid``.
 
     Shape: images (B, 3, H, W), targets (B, M, 5) class, cx, cy, w, h in 0..1, mask (B, M) 0/1
         -> total (), terms (3,) in the order of ``term_names``, weighted, so that they sum to the
         total.
     Source: original ``core/loss.py``. Per level the box and class terms are means over the matches,
         the objectness term is a mean over the level. Unlike the original, a level without matches
-        counts 0, where the original's loss is not a number, and matches are counted over all ranks.
+        counts 0, where the original's loss is NaN, and matches are counted over all ranks.
     """
 
     term_names = ("box", "object", "class")
@@ -78,7 +78,7 @@ class SimpleYOLOLoss(nn.Cell):
         self.global_sum = GlobalSum()
 
     def begin_step(self, clock: StepClock) -> None:
-        """Draw the order in which boxes take a cell that several want."""
+        """Draw the order in which boxes take a cell that several of them want."""
         if self.drawn:
             random = np.random.default_rng((clock.seed, clock.iteration, clock.rank))
             self.order.set_data(Tensor(random.integers((1, 0), PRIME).astype(np.int32)))
@@ -89,15 +89,15 @@ class SimpleYOLOLoss(nn.Cell):
     def loss(
         self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Total and terms from the raw heads."""
+        """Compute total and terms from the raw heads."""
         levels = self.level_terms(heads, targets, mask)  # (3, L)
         weights = Tensor([[self.box_weight], [self.object_weight], [1.0]], float32)
         terms = ops.sum(levels * weights * self.level_weights, 1)
         return ops.sum(terms), terms
 
     def level_terms(self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor) -> Tensor:
-        """Box, objectness and class term of every level, unweighted, (3, L); this rank's share
-        of them.
+        """Compute this rank's share of box, objectness and class term of every level, unweighted,
+        (3, L).
         """
         size = (
             heads[0].shape[2] * self.model.strides[0],
@@ -137,8 +137,8 @@ class SimpleYOLOLoss(nn.Cell):
     def assign(
         self, size: tuple[int, int], targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Matches of an input of ``size`` (height, width): matched (B, A) float 0/1, number of the
-        box (B, A) int and its classes (B, K, A) float 0/1; A as the rows of the model's
+        """Assign boxes for an input of ``size`` (height, width): matched (B, A) float 0/1, box
+        index (B, A) int and its classes (B, K, A) float 0/1, with A in the order of the model's
         ``predict``.
         """
         found = ()
@@ -156,8 +156,8 @@ class SimpleYOLOLoss(nn.Cell):
         return tuple(ops.cat((found[0][i], found[1][i], found[2][i]), -1) for i in (0, 1, 2))
 
     def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """Which prediction is trained on which box, (B, M, A) 0/1; it depends on boxes and
-        anchors only.
+        """Return which prediction is trained on which box, (B, M, A) 0/1; it depends only on boxes
+        and anchors.
         """
         matched, index, _ = self.assign(images.shape[2:], targets, mask)
         return match_matrix(matched, index, mask.shape[1])
@@ -165,13 +165,13 @@ class SimpleYOLOLoss(nn.Cell):
     def _overlap(
         self, logits: Tensor, size: tuple[int, int], targets: Tensor, matched: Tensor, index: Tensor
     ) -> Tensor:
-        """The measure of ``box_loss`` between predictions and their boxes in coordinates of 0..1,
-        (B, A); without meaning where nothing matches.
+        """Compute the measure of ``box_loss`` between predictions and their boxes in coordinates of
+        0..1, (B, A); undefined where nothing matches.
         """
         x, y, width, height = self.model.boxes_of(logits, size)
         wanted = of_matched_box(ops.transpose(targets, (2, 0, 1))[1:], index)
-        # Where nothing matches both are the same box: a box that overflows there must not turn 0 *
-        # inf into NaN
+        # Where nothing matches, both are the same box: a box that overflows there must not yield 0
+        # * inf = NaN
         hit, free = matched > 0.5, 1.0 - matched
         wanted = tuple(value * matched + free * 0.5 for value in wanted)
         predicted = tuple(
@@ -183,12 +183,12 @@ class SimpleYOLOLoss(nn.Cell):
         return overlap(self.box_loss, box_from_center(*predicted), box_from_center(*wanted))
 
     def _sums(self, values: Tensor, counts: Sequence[int]) -> tuple[Tensor, ...]:
-        """Sum over the rows of each level of values (B, A), L tensors ()."""
+        """Sum values (B, A) over the rows of each level, L tensors ()."""
         return tuple(ops.sum(part) for part in ops.split(values, counts, 1))
 
 
 def overlap(kind: str, first: Box, second: Box) -> Tensor:
-    """The measure whose distance from 1 is the box loss, with the original's constants.
+    """Compute the measure whose distance from 1 is the box loss, with the original's constants.
 
     ``ciou`` and ``siou`` lower DIoU and IoU by the squared difference of the angles whose tangents
     are width over height, divided by (2 pi)^2. Neither is the published measure.
@@ -203,7 +203,7 @@ def overlap(kind: str, first: Box, second: Box) -> Tensor:
 
 
 def _angle(box: Box) -> Tensor:
-    """Angle whose tangent is width over height; sides count as EPS at least."""
+    """Return the angle whose tangent is width over height; sides count as at least EPS."""
     return ops.atan(ops.maximum(box[2] - box[0], EPS) / ops.maximum(box[3] - box[1], EPS))
 
 
@@ -223,21 +223,23 @@ def simple_yolo_loss(
     focal_gamma: float = 3.5,
     confidence_target: str = "iou",
 ) -> SimpleYOLOLoss:
-    """The trainable of the simple YOLO with the values of the original's recipe. The assignment is
-    the model's.
+    """Build the trainable of the simple YOLO with the values of the original's recipe. The model
+    defines the assignment.
 
     Args:
         model: a model of the family ``simple_yolo`` in training form.
-        match_iou_thres: IoU from which box and anchor match; with ``all_grid`` they match above it.
-        filter_by_max_iou: whether IoU decides about a cell and anchor that several boxes want.
-        filter_rule: how. ``original``: as the original's code does, see ``losses.assign.grid``:
-            with ``nearby_grid`` the box of the lowest IoU keeps the cell, with ``single_grid`` the
-            last one. ``best``: as it is described, the box of the highest IoU with its class alone.
-        tie_rule: without the filter, ``last`` box of the list, or ``random``, drawn anew for every
-            step from the seed.
-        box_weight, object_weight: factors of the box and objectness terms; the class term counts as
-            it is.
-        noobj_weight: additional weight of objectness where nothing is, times 1 - target.
+        match_iou_thres: lowest IoU at which box and anchor match; with ``all_grid`` they match
+            above it.
+        filter_by_max_iou: whether the IoU decides which of several boxes gets an anchor of a cell.
+        filter_rule: how it decides. ``original``: as in the original's code, see
+            ``losses.assign.grid``: with ``nearby_grid`` the box of the lowest IoU keeps the cell,
+            with ``single_grid`` the last one. ``best``: as in the original's description, the box
+            of the highest IoU, with its class alone.
+        tie_rule: without the filter, the ``last`` box of the list, or a ``random`` one, drawn in
+            every step from the seed.
+        box_weight, object_weight: factors of the box and objectness terms; the class term has
+            factor 1.
+        noobj_weight: additional weight of objectness in empty places, times 1 - target.
         level_weights: factors of strides 8, 16 and 32.
         box_loss: ``iou``, ``giou``, ``diou``, ``ciou`` or ``siou``, see ``overlap``.
         focal_gamma: exponent of the focal loss, 0 for plain cross-entropy.

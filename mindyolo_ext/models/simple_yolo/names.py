@@ -1,4 +1,4 @@
-"""Simple YOLO: its parameters carry the original's names, its ResNets torchvision's, so only
+"""Names of simple YOLO: parameters have the original's names, its ResNets torchvision's, so only
 leaves are translated.
 """
 
@@ -25,10 +25,10 @@ BACKBONES = {facts.scale.name: facts.scale for facts in VARIANTS.values()}
 
 
 class SimpleYOLONames(NamesTable):
-    """Five backbones of any width; a torchvision ResNet is the start of a backbone.
+    """Names of five backbones of any width; a torchvision ResNet can initialize a backbone.
 
     Source: ``models/yolo.py``, ``models/darknet.py``, ``models/mresnet.py`` (which channels a
-        narrow ResNet keeps) and ``core/base_trainer.py`` (what stands beside the weights) of the
+        narrow ResNet keeps) and ``core/base_trainer.py`` (what is stored beside the weights) of the
         original; torchvision ``resnet.py``.
     """
 
@@ -157,8 +157,8 @@ class SimpleYOLONames(NamesTable):
 
 
 def _resnet(tensors: Mapping[str, np.ndarray]) -> str:
-    """Name of the ResNet whose state dict this is. Raises: CheckpointError for other numbers of
-    blocks.
+    """Return the name of the ResNet with this state dict. Raises: CheckpointError for other numbers
+    of blocks.
     """
     blocks = tuple(
         len({name.split(".")[1] for name in tensors if name.startswith(f"{layer}.")})
@@ -180,27 +180,27 @@ def _resnet(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def _sparsity(channels: int, full: int) -> float:
-    """The factor that ``int(full * factor)`` makes ``channels`` of: two decimals if that many do,
-    else the exact one.
+    """Return the factor for which ``int(full * factor)`` is ``channels``: with two decimals if
+    possible, else the exact one.
 
-    All widths are ``full`` over a power of two, times the factor and cut, so the widest one decides
-    about the others.
+    All widths are ``full`` divided by a power of two, times the factor, rounded down, so the widest
+    one determines the others.
     """
     rounded = -(-100 * channels // full) / 100
     return rounded if int(full * rounded) == channels else channels / full
 
 
 def _classes(tensors: Mapping[str, np.ndarray], per_level: int) -> int | None:
-    """Classes of the head with so many anchors per level; None if its channels do not give a
-    number.
+    """Return the number of classes of a head with this many anchors per level; None if its channels
+    do not fit.
     """
     values, rest = divmod(int(tensors[HEAD].shape[0]), per_level)
     return values - 5 if not rest and values > 5 else None
 
 
 def _narrow(name: str, array: np.ndarray, share: float) -> np.ndarray:
-    """The first outputs and inputs of a kernel, the first entries of a norm; the first kernel
-    keeps its inputs.
+    """Take the first outputs and inputs of a kernel, or the first entries of a norm; the first
+    kernel keeps its inputs.
     """
     if name.startswith("fc.") or array.ndim == 0:
         return array

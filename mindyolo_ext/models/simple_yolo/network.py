@@ -1,7 +1,7 @@
-"""Simple YOLO: a ResNet or Darknet backbone, spatial pyramid pooling, a path aggregation neck,
+"""Simple YOLO: a ResNet or Darknet backbone, spatial pyramid pooling, a path aggregation neck, and
 three levels of anchors.
 
-The parameters keep the original's names, those of the ResNets torchvision's.
+Parameters have the original's names, those of the ResNets torchvision's.
 """
 
 from collections.abc import Sequence
@@ -49,14 +49,14 @@ class LearnedLeak(nn.Cell):
 
 
 class _Slope(nn.Cell):
-    """Holds the slope under the original's name."""
+    """Holds the slope by the original's name."""
 
     def __init__(self):
         super().__init__()
         self.weight = Parameter(Tensor(np.full((1,), 0.25, np.float32)), name="weight")
 
 
-WIDEST_DARKNET = 4  # twice that is 400 million parameters
+WIDEST_DARKNET = 4  # twice this would have 400 million parameters
 ACTIVATIONS = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
@@ -90,7 +90,7 @@ def conv_bn_act(
     group: int = 1,
     has_bias: bool = False,
 ) -> nn.SequentialCell:
-    """Convolution, batch norm and activation as entries 0, 1 and 2 of a sequence."""
+    """Build convolution, batch norm and activation as entries 0, 1 and 2 of a sequence."""
     convolution = conv2d(
         in_channels, out_channels, kernel_size, stride=stride, group=group, has_bias=has_bias
     )
@@ -98,7 +98,7 @@ def conv_bn_act(
 
 
 class ResidualBlock(nn.Cell):
-    """Two 3 x 3 convolutions beside a shortcut.
+    """Two 3 x 3 convolutions with a shortcut.
 
     Shape: (B, in_channels, H, W) -> (B, channels, H / stride, W / stride).
     Source: arXiv:1512.03385; torchvision ``BasicBlock``.
@@ -119,7 +119,7 @@ class ResidualBlock(nn.Cell):
 
 
 class Bottleneck(nn.Cell):
-    """1 x 1, 3 x 3 and 1 x 1 convolutions beside a shortcut; the 3 x 3 one has the stride.
+    """1 x 1, 3 x 3 and 1 x 1 convolutions with a shortcut; the 3 x 3 one has the stride.
 
     Shape: (B, in_channels, H, W) -> (B, channels, H / stride, W / stride); the first two
         convolutions have ``width``.
@@ -144,7 +144,9 @@ class Bottleneck(nn.Cell):
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that starts as torchvision's: normal, scaled by the number of outputs."""
+    """Create a convolution with torchvision's initialization: normal, scaled by the number of
+    outputs.
+    """
     return conv2d(
         in_channels,
         out_channels,
@@ -155,14 +157,14 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1
 
 
 def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Cell:
-    """What the shortcut needs to fit: nothing, or a 1 x 1 convolution."""
+    """Create the projection of a shortcut: none, or a 1 x 1 convolution."""
     if in_channels == channels and stride == 1:
         return nn.Identity()
     return nn.SequentialCell(_conv(in_channels, channels, 1, stride), _norm(channels))
 
 
 class ResNet(nn.Cell):
-    """ResNet without pooling and classifier, every width times ``sparsity`` and cut to an integer.
+    """ResNet without pooling and classifier, with every width times ``sparsity``, rounded down.
 
     Shape: image (B, 3, H, W) -> maps of strides 8, 16 and 32; the last has ``channels`` channels,
         each before it half.
@@ -204,8 +206,8 @@ class ResNet(nn.Cell):
 
 
 class DarknetBlock(nn.Cell):
-    """1 x 1 and 3 x 3 convolutions beside a shortcut, no activation behind the sum. Shape: (B,
-    C, H, W) -> the same.
+    """1 x 1 and 3 x 3 convolutions with a shortcut, without activation after the sum. Shape: (B, C,
+    H, W) -> the same.
     """
 
     def __init__(self, channels: int, act: str):
@@ -220,8 +222,7 @@ class DarknetBlock(nn.Cell):
 
 
 class Darknet(nn.Cell):
-    """Darknet-53 without its classifier, of ``int(32 * sparsity)`` channels in the first
-    convolution.
+    """Darknet-53 without classifier, with ``int(32 * sparsity)`` channels in the first convolution.
 
     Shape: image (B, 3, H, W) -> maps of strides 8, 16 and 32; the last has ``channels`` channels,
         each before it half.
@@ -251,8 +252,8 @@ class Darknet(nn.Cell):
 
 
 class SPP(nn.Cell):
-    """Maxima over 5 x 5, 9 x 9 and 13 x 13 windows beside the map. Shape: (B, C, H, W) -> the
-    same.
+    """Concatenate a map with its maxima over 5 x 5, 9 x 9 and 13 x 13 windows. Shape: (B, C, H, W)
+    -> the same.
     """
 
     def __init__(self, channels: int, act: str):
@@ -296,7 +297,7 @@ class PAN(nn.Cell):
 
     @staticmethod
     def _separable(channels: int, act: str) -> nn.SequentialCell:
-        """Depthwise 3 x 3, pointwise with a bias, pointwise."""
+        """Build depthwise 3 x 3, pointwise with bias, and pointwise convolutions."""
         return nn.SequentialCell(
             nn.SequentialCell(
                 conv_bn_act(channels, channels, 3, act, group=channels),
@@ -323,14 +324,14 @@ class SimpleYOLO(nn.Cell):
     """The detector in training form.
 
     Args:
-        backbone: which of ``variants``.
+        backbone: one of ``variants``.
         num_classes: classes of the head.
-        channel_sparsity: factor of all widths, above 0; at most 1 for a ResNet, 4 for a darknet.
-        assignment: ``single_grid``, ``nearby_grid`` or ``all_grid``; it says how far from its cell
-            a box may lie, so decoding depends on it and a checkpoint works with its own alone.
+        channel_sparsity: factor for all widths, above 0; at most 1 for a ResNet, 4 for a darknet.
+        assignment: ``single_grid``, ``nearby_grid`` or ``all_grid``; it defines how far from its
+            cell a box may lie, so decoding depends on it, and a checkpoint only works with its own
+            assignment.
         act: activation, a key of ``ACTIVATIONS``.
-        anchors: (width, height) in pixels, the same number for each of strides 8, 16 and 32, in
-            that order.
+        anchors: (width, height) in pixels, equally many for strides 8, 16 and 32, in that order.
         input_size: default (height, width) of the input, multiples of 32.
 
     Shape: images (B, 3, H, W) -> logits of strides 8, 16 and 32, each (B, a * (5 + K), h, w).
@@ -383,9 +384,9 @@ class SimpleYOLO(nn.Cell):
         return self.det_head(p3, p4, p5)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input, cut at its border, corners swapped where a
-        side is negative, and scores (B, A, K) = objectness * class; with one class the objectness
-        alone.
+        """Return boxes (B, A, 4) xyxy in pixels of the input, clipped to it, with corners swapped
+        if a side is negative, and scores (B, A, K) = objectness * class; with one class, only the
+        objectness.
 
         Rows: stride 8 first; inside a level anchors slowest, then cells row by row.
         """
@@ -407,7 +408,9 @@ class SimpleYOLO(nn.Cell):
         return boxes, ops.transpose(scores, (0, 2, 1))
 
     def decode(self, heads: Heads) -> Tensor:
-        """Raw heads -> (B, A, 5 + K): objectness, cx, cy, w, h in pixels, class probabilities."""
+        """Decode raw heads to (B, A, 5 + K): objectness, cx, cy, w, h in pixels, class
+        probabilities.
+        """
         rows = self.flat(heads)
         size = (heads[0].shape[2] * self.strides[0], heads[0].shape[3] * self.strides[0])
         boxes = ops.stack(self.boxes_of(rows[:, 1:5], size), 1)
@@ -415,7 +418,7 @@ class SimpleYOLO(nn.Cell):
         return ops.transpose(decoded, (0, 2, 1))
 
     def flat(self, heads: Heads) -> Tensor:
-        """Raw heads as (B, 5 + K, A) logits, A in the order of ``predict``."""
+        """Reshape raw heads to (B, 5 + K, A) logits, with A in the order of ``predict``."""
         parts = ()
         for logits in heads:
             batch, _, height, width = logits.shape
@@ -429,8 +432,8 @@ class SimpleYOLO(nn.Cell):
     def boxes_of(
         self, logits: Tensor, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits x, y, w, h (B, 4, A) -> cx, cy, w, h in pixels of an input of ``size`` (height,
-        width), each (B, A).
+        """Decode logits x, y, w, h (B, 4, A) to cx, cy, w, h in pixels of an input of ``size``
+        (height, width), each (B, A).
 
         Sides are linear in their logits and may be negative.
         """
@@ -450,27 +453,27 @@ class SimpleYOLO(nn.Cell):
         )
 
     def _grid(self, size: tuple[int, int]) -> tuple[Tensor, ...]:
-        """Column, row and stride of every row's cell, width and height of its anchor, cells
-        across and down; (A,) or (1, A).
+        """Return column, row and stride of every prediction's cell, width and height of its anchor,
+        and the number of cells across and down; (A,) or (1, A).
         """
         sizes = tuple((size[0] // stride, size[1] // stride) for stride in self.strides)
         cells = cell_grid(sizes, self.strides, self.anchors_per_level)
         return cells + ops.split(_anchor_rows(self.anchors, sizes), 1, 0)
 
     def priors(self, height: int, width: int) -> Priors:
-        """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x
+        """Return cell, level and anchor of each row of ``predict`` for an input of ``height`` x
         ``width`` pixels.
         """
         sizes = np.array(self.anchors, np.float32).reshape(len(self.strides), -1, 2)
         return grid_priors(height, width, self.strides, sizes, anchors_fastest=False)
 
     def to_deploy(self) -> "SimpleYOLODeploy":
-        """A new cell for inference with the batch norms folded into the convolutions."""
+        """Return a new cell for inference with folded batch norms."""
         return SimpleYOLODeploy(self)
 
 
 class SimpleYOLODeploy(DeployForm):
-    """The detector for inference; ``construct`` gives the raw heads as the training form does."""
+    """The detector for inference; ``construct`` returns the raw heads like the training form."""
 
     def __init__(self, source: SimpleYOLO):
         super().__init__(
@@ -492,7 +495,9 @@ class SimpleYOLODeploy(DeployForm):
 def _anchor_rows(
     anchors: tuple[tuple[float, float], ...], sizes: tuple[tuple[int, int], ...]
 ) -> Tensor:
-    """Width and height of every row's anchor, cells across and down its level, (4, A)."""
+    """Return width and height of every prediction's anchor, and the cells across and down its
+    level, (4, A).
+    """
     per_level, parts = len(anchors) // len(sizes), []
     for level, (height, width) in enumerate(sizes):
         own = np.array(anchors[level * per_level : (level + 1) * per_level], np.float64)
@@ -502,14 +507,14 @@ def _anchor_rows(
 
 
 def _tanh(x: Tensor) -> Tensor:
-    """Hyperbolic tangent; ``ops.tanh`` on a CPU is up to 1e-4 off, which tells when it spans a
-    whole picture.
+    """Hyperbolic tangent; ``ops.tanh`` on a CPU has errors up to 1e-4, which matter if it spans a
+    whole image.
     """
     return 2.0 * ops.sigmoid(2.0 * x) - 1.0
 
 
 def _check(backbone: str, num_classes: int, sparsity: float, assignment: str, act: str) -> None:
-    """Raises: ValueError as ``SimpleYOLO`` says."""
+    """Check the arguments of ``SimpleYOLO``. Raises: ValueError."""
     if num_classes < 1:
         raise ValueError(f"simple_yolo: num_classes must be at least 1, got {num_classes}")
     if not 0 < sparsity <= (WIDEST_DARKNET if backbone == "darknet" else 1):
@@ -535,7 +540,7 @@ def _built(
     anchors: Sequence[Sequence[float]] | None,
     input_size: tuple[int, int] | None,
 ) -> SimpleYOLO:
-    """The model of a variant, with its defaults."""
+    """Build the model of a variant, with its defaults."""
     facts = VARIANTS[name]
     return SimpleYOLO(
         facts.scale,
@@ -558,13 +563,13 @@ def simple_yolo_resnet18(
     anchors: Sequence[Sequence[float]] | None = None,
     input_size: tuple[int, int] | None = None,
 ) -> SimpleYOLO:
-    """ResNet-18 backbone; facts of all backbones in ``variants``.
+    """ResNet-18 backbone; ``variants`` has the facts about all backbones.
 
     Args:
         num_classes: classes of the head.
-        channel_sparsity, assignment, act: as ``SimpleYOLO``.
-        anchors: (width, height) pairs in pixels, those of stride 8 first; None takes COCO's.
-        input_size: default (height, width) of the input; None takes the published one.
+        channel_sparsity, assignment, act: as in ``SimpleYOLO``.
+        anchors: (width, height) pairs in pixels, those of stride 8 first; None means COCO's.
+        input_size: default (height, width) of the input; None means the published one.
     """
     return _built(
         "simple_yolo_resnet18",

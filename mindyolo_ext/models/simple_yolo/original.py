@@ -1,5 +1,5 @@
-"""Builds the original simple YOLO for ``verify``; runs in the user's own PyTorch, inside the
-user's clone.
+"""Build the original simple YOLO for ``verify``; runs in the user's own PyTorch, inside the user's
+clone.
 """
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
@@ -7,10 +7,10 @@ LEVELS = 3
 
 
 def build(settings):
-    """The original's network without weights; ``settings`` holds model, num_classes and
+    """Build the original's network without weights; ``settings`` holds model, num_classes and
     architecture.
 
-    Its result is what it decodes and the maps of its heads, both from one pass.
+    It returns the decoded predictions and the maps of its heads, both from one pass.
     """
     from models.yolo import YOLO
 
@@ -30,7 +30,7 @@ def build(settings):
         channel_sparsity=architecture["channel_sparsity"],
     )
     maps = []
-    for head in model.det_head.heads:  # decoding may write into what they give
+    for head in model.det_head.heads:  # decoding may modify their output
         head.register_forward_hook(lambda _module, _arguments, output: maps.append(output.clone()))
     whole = model.forward
 
@@ -44,22 +44,22 @@ def build(settings):
 
 
 def keep_from_downloading(package):
-    """Make the ResNets of ``torchvision.models`` start from fresh weights, whatever the original
-    asks for.
+    """Make the ResNets of ``torchvision.models`` use random weights, whatever the original
+    requests.
     """
     for name in RESNETS:
         vars(package)[name] = _fresh(vars(package)[name])
 
 
 def _fresh(builder):
-    """``builder`` without its keywords; by default torchvision loads no weights, in old and new
+    """Wrap ``builder`` to ignore keywords; by default torchvision loads no weights, in old and new
     versions.
     """
     return lambda **_: builder()
 
 
 def _by_anchor(output, per_level):
-    """A map (B, a * (5 + K), H, W) as (B, a, H, W, 5 + K)."""
+    """Reshape a map (B, a * (5 + K), H, W) to (B, a, H, W, 5 + K)."""
     batch, channels, height, width = output.shape
     return output.reshape(batch, per_level, channels // per_level, height, width).permute(
         0, 1, 3, 4, 2
@@ -67,8 +67,8 @@ def _by_anchor(output, per_level):
 
 
 def outputs(result):
-    """Raw maps by level; boxes cxcywh and probabilities apart, because pixels and probabilities
-    differ in size.
+    """Return raw maps by level, and boxes cxcywh and probabilities separately, because their
+    magnitudes differ.
     """
     rows, maps = result
     named = {f"l{level}": output for level, output in enumerate(maps)}

@@ -1,4 +1,4 @@
-"""The backbones of the simple YOLO, and its input convention. No framework."""
+"""The backbones of the simple YOLO, and its input convention. Loads no framework."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from mindyolo_ext.input_spec import InputSpec
 
 STRIDES = (8, 16, 32)
 ASSIGNMENTS = ("single_grid", "nearby_grid", "all_grid")
-# (width, height) in pixels, three per level; they do not follow the size of the input.
+# (width, height) in pixels, three per level; they do not scale with the input size.
 COCO_ANCHORS = (
     (10, 13), (16, 30), (33, 23),
     (30, 61), (62, 45), (59, 119),
@@ -20,10 +20,10 @@ class Backbone:
     """A backbone at full width.
 
     Args:
-        name: as the original calls it.
-        blocks: residual blocks of each layer.
+        name: the original's name.
+        blocks: number of residual blocks of each layer.
         bottleneck: whether a ResNet's blocks are bottlenecks.
-        channels: of its last map.
+        channels: channels of its last map.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Backbone:
     channels: int
 
 
-DEFAULT_WIDTH = 0.75  # of the published comparison, and of the parameters counted here
+DEFAULT_WIDTH = 0.75  # width of the published comparison, and of the parameters counted here
 
 # Published: README of the original at width 0.75, VOC 2007 test (COCO's AP50, difficult objects
 # counted); parameters were counted there with two classes
@@ -93,20 +93,20 @@ PROTOCOLS = (
 
 
 def official_input(size: tuple[int, int] = (512, 512)) -> InputSpec:
-    """The input of the original's training and validation.
+    """Return the input of the original's training and validation.
 
-    A photo's longer side gets the length of the input's side, enlarged too, the other side is
-    rounded to the nearest pixel; Pillow's bicubic filter resizes. The photo lies in the middle on
-    black, which is normalized with it.
+    A photo is scaled so that its longer side has the length of the input's side, enlarging small
+    photos too; the other side is rounded to the nearest pixel. Pillow's bicubic filter resizes. The
+    photo is centered on black, which is normalized with it.
 
     Args:
         size: (height, width) of the network input.
 
-    Raises: ValueError for a size that is no multiple of 32.
+    Raises: ValueError for a size that is not a multiple of 32.
     Source: simple-yolo-pytorch ``datasets/base_dataset.py`` (``load_data``, ``load_one_img_lbl``).
         Unlike the original: a photo always fits into an input that is not square, where the
-        original looks at the longer side alone; and prediction takes this input too, where the
-        original's (``datasets/test_dataset.py``) resizes linearly and pads nothing.
+        original considers only the longer side; and prediction uses this input too, where the
+        original's (``datasets/test_dataset.py``) resizes linearly without padding.
     """
     return InputSpec(
         size=size,

@@ -1,4 +1,4 @@
-"""Yolo-FastestV2: a ShuffleNetV2 of a quarter of a million parameters."""
+"""Yolo-FastestV2: a detector on ShuffleNetV2 with a quarter of a million parameters."""
 
 from mindyolo_ext.contracts import Family
 from mindyolo_ext.models.yolo_fastestv2.variants import PROTOCOLS, VARIANTS

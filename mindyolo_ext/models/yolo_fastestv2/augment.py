@@ -1,7 +1,7 @@
-"""Yolo-FastestV2's augmentation, on the resized image. NumPy and OpenCV only.
+"""Yolo-FastestV2's augmentation, applied to the resized image. Uses NumPy and OpenCV only.
 
-Source: Yolo-FastestV2 ``utils/datasets.py``. Left out: motion blur, HSV gains and resizing back and
-    forth, which are switched off there.
+Source: Yolo-FastestV2 ``utils/datasets.py``. Omitted: motion blur, HSV gains and resizing back and
+    forth, which are disabled there.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from mindyolo_ext.data.types import Sample
 
 
 def adjust_contrast(image: np.ndarray, alpha: float, beta: float) -> np.ndarray:
-    """``alpha * image + beta``, rounded and saturated to uint8; ``beta`` is in gray levels."""
+    """Return ``alpha * image + beta``, rounded and clipped to uint8; ``beta`` is in gray levels."""
     return cv2.addWeighted(image, alpha, image, 0.0, beta)
 
 
@@ -27,7 +27,7 @@ def contrast_brightness(
     beta: tuple[float, float] = (0.25, 1.75),
     probability: float = 1.0,
 ) -> Sample:
-    """The image with another contrast (factor ``alpha``) and brightness (``beta`` gray levels).
+    """Change contrast (factor ``alpha``) and brightness (``beta`` gray levels).
 
     Source: Yolo-FastestV2 ``utils/datasets.py``. As in the original: ``beta`` is added in gray
         levels, so its default hardly changes the brightness.

@@ -10,7 +10,7 @@ from mindyolo_ext.models.registry import register_trainable
 
 
 class YoloFastestV2Loss(nn.Cell):
-    """Trainable around a ``yolo_fastestv2`` model.
+    """Trainable of a ``yolo_fastestv2`` model.
 
     Args: as ``yolo_fastestv2_loss``.
 
@@ -19,8 +19,8 @@ class YoloFastestV2Loss(nn.Cell):
         total.
     Source: original ``utils/loss.py``. Each level's box and class terms are means over its matches,
         the objectness term is a mean over its map; nothing is multiplied by the batch size. Unlike
-        the original, all of it is float32 (there the matching and the box term are float64), and a
-        batch without any box is allowed.
+        the original, everything is float32 (there, the matching and the box term are float64), and
+        a batch without any box is allowed.
     """
 
     term_names = ("box", "object", "class")
@@ -80,7 +80,7 @@ class YoloFastestV2Loss(nn.Cell):
         return self.loss(self.model(images), targets, mask)
 
     def loss(self, heads: Sequence[Tensor], targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Total and terms from the six raw heads."""
+        """Compute total and terms from the six raw heads."""
         found = (self.assign(heads, targets, mask, 0), self.assign(heads, targets, mask, 1))
         matched = ops.stack((found[0][0], found[1][0]), 0)  # (L, 5, a, T)
         batch = ops.full((1,), float(mask.shape[0]), dtype=float32)
@@ -99,7 +99,7 @@ class YoloFastestV2Loss(nn.Cell):
     def assign(
         self, heads: Sequence[Tensor], targets: Tensor, mask: Tensor, level: int
     ) -> tuple[Tensor, ...]:
-        """Matches of one level (0 is stride 16), the parts of
+        """Compute the matches of one level (0 is stride 16), the parts of
         ``assign.anchor_ratio.Assignment``.
         """
         return self.assigners[level](
@@ -107,10 +107,10 @@ class YoloFastestV2Loss(nn.Cell):
         )
 
     def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """Which prediction is trained on which box, (B, M, A) 0/1; A as the rows of the model's
-        ``predict``.
+        """Return which prediction is trained on which box, (B, M, A) 0/1, with A in the order of
+        the model's ``predict``.
 
-        The matching looks at boxes and anchors only, not at what the network predicts.
+        The matching depends only on boxes and anchors, not on predictions.
         """
         return ops.cat(
             (
@@ -121,7 +121,9 @@ class YoloFastestV2Loss(nn.Cell):
         )
 
     def _level_matches(self, images: Tensor, targets: Tensor, mask: Tensor, level: int) -> Tensor:
-        """``matches`` of one level, (B, M, h * w * a), cells row by row, anchors fastest."""
+        """Compute ``matches`` of one level, (B, M, h * w * a), cells row by row, anchors
+        fastest.
+        """
         stride = self.model.strides[level]
         height, width = images.shape[2] // stride, images.shape[3] // stride
         found = self.assigners[level](targets, mask, height, width)
@@ -137,15 +139,15 @@ class YoloFastestV2Loss(nn.Cell):
         return ops.stop_gradient(ops.reshape(ops.minimum(hits, 1.0), (batch, boxes, predictions)))
 
     def _positions(self, found: Sequence[Tensor], width: int) -> tuple[Tensor, Tensor]:
-        """Map (image and anchor) of the candidates (a, T) and cell in the map (5, T), both
-        counted from 0.
+        """Return the map (image and anchor) of the candidates (a, T) and the cell in it (5, T),
+        both counted from 0.
         """
         maps = ops.expand_dims(found[1], 0) * self.anchors_per_level + self.anchor_numbers
         return maps, found[4] * width + found[3]
 
     def _box_logits(self, reg: Tensor, found: Sequence[Tensor]) -> Tensor:
-        """Logits x, y, w, h of the candidates of one level, (4, 5, a, T); 0 where there is no
-        match.
+        """Return the logits x, y, w, h of the candidates of one level, (4, 5, a, T); 0 where there
+        is no match.
         """
         _, _, height, width = reg.shape
         maps, cells = self._positions(found, width)
@@ -156,7 +158,7 @@ class YoloFastestV2Loss(nn.Cell):
     def _box_sums(
         self, heads: Sequence[Tensor], found: Sequence[Sequence[Tensor]], matched: Tensor
     ) -> Tensor:
-        """Sum of 1 - CIoU over the matches of each level, (L,)."""
+        """Sum 1 - CIoU over the matches of each level, (L,)."""
         logits = ops.stack(
             (self._box_logits(heads[0], found[0]), self._box_logits(heads[3], found[1])), 1
         )
@@ -171,13 +173,13 @@ class YoloFastestV2Loss(nn.Cell):
         y = ops.expand_dims(ops.stack((found[0][6], found[1][6]), 0), 2)
         sizes = ops.stack((found[0][7], found[1][7], found[0][8], found[1][8]), 0)
         width, height = ops.split(ops.reshape(sizes, (4, 1, 1, -1)), 2, 0)  # (L, 1, 1, T)
-        unmatched = 1.0 - matched  # sides of 1 there, for the ratio of the sides
+        unmatched = 1.0 - matched  # sides of 1 there, so that their ratio is finite
         wanted = box_from_center(x, y, width * matched + unmatched, height * matched + unmatched)
         return ops.sum((1.0 - ciou(predicted, wanted)) * matched, (1, 2, 3))
 
     def _object_term(self, heads: Sequence[Tensor], found: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Balanced sum over the levels of the mean cross-entropy per image, times the batch
-        size, ().
+        """Sum the mean cross-entropy per image over the levels, weighted by ``balance``, times the
+        batch size, ().
         """
         return (
             self._object_sum(heads[1], found[0]) * self.balance[0]
@@ -185,8 +187,8 @@ class YoloFastestV2Loss(nn.Cell):
         )
 
     def _object_sum(self, obj: Tensor, found: Sequence[Tensor]) -> Tensor:
-        """Binary cross-entropy summed over the images and averaged over an image's map of one
-        level, ().
+        """Compute the binary cross-entropy of one level, summed over the images and averaged over
+        an image's map, ().
         """
         _, anchors, height, width = obj.shape
         logits = ops.reshape(obj, (-1,))
@@ -199,18 +201,18 @@ class YoloFastestV2Loss(nn.Cell):
         return ops.sum(ops.softplus(logits) - logits * wanted) / (anchors * height * width)
 
     def _class_sums(self, heads: Sequence[Tensor], found: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Sum of the softmax cross-entropy over the matches of each level, (L,)."""
+        """Sum the softmax cross-entropy over the matches of each level, (L,)."""
         return ops.stack(
             (self._class_sum(heads[2], found[0]), self._class_sum(heads[5], found[1])), 0
         )
 
     def _class_sum(self, cls: Tensor, found: Sequence[Tensor]) -> Tensor:
-        """Softmax cross-entropy of the candidates' cells with their labels, summed over one
-        level, ().
+        """Sum the softmax cross-entropy of the candidates' cells with their labels over one level,
+        ().
         """
         batch, classes, height, width = cls.shape
         rows = ops.transpose(ops.reshape(cls, (batch, classes, height * width)), (0, 2, 1))
-        # over axis 1 the gradient is 6 times slower
+        # along axis 1, the gradient is 6 times slower
         log_probabilities = ops.reshape(ops.log_softmax(rows, -1), (-1,))
         _, cells = self._positions(found, width)
         index = (ops.expand_dims(found[1], 0) * (height * width) + cells) * classes + found[2]
@@ -228,16 +230,17 @@ def yolo_fastestv2_loss(
     balance: Sequence[float] = (1.0, 0.4),
     ratio_threshold: float = 2.0,
 ) -> YoloFastestV2Loss:
-    """The trainable of Yolo-FastestV2 with the original's weights.
+    """Build the trainable of Yolo-FastestV2 with the original's loss weights.
 
     Args:
         model: a model of the family ``yolo_fastestv2`` in training form.
         box_weight, object_weight, class_weight: factors of the three terms.
         balance: factor of each level's objectness, stride 16 first.
-        ratio_threshold: a box and an anchor whose sides differ by this factor do not match.
+        ratio_threshold: a box and an anchor do not match if their sides differ by this factor or
+            more.
 
-    Raises: ValueError for a model of another family, two balances not given, or a threshold that
-    matches nothing.
+    Raises: ValueError for a model of another family, other than two balances, or a threshold that
+        matches nothing.
     """
     if model.family != "yolo_fastestv2":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Yolo-FastestV2: its parameters carry the original's names, so only the leaves are translated."""
+"""Names of Yolo-FastestV2: parameters have the original's names, so only leaves are translated."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ _BACKBONE_ONLY = {
     "stage3.7.branch_main.0.weight",
     "stage4.3.branch_main.5.weight",
 }
-_COCO_CLASSES = 80  # published weights; their anchors and size are the family's
+_COCO_CLASSES = 80  # classes of the published weights, whose anchors and size are the family's
 _WHOLE = {"backbone." + name for name in _BACKBONE_ONLY} | {
     "fpn.conv1x1_2.0.weight",
     "fpn.cls_head_3.block.0.weight",
@@ -27,7 +27,8 @@ _WHOLE = {"backbone." + name for name in _BACKBONE_ONLY} | {
 
 
 class YoloFastestV2Names(NamesTable):
-    """One architecture, told by its heads; a file of the backbone alone is its ImageNet start.
+    """Names of the one architecture, recognized by its heads; a file with only a backbone holds
+    ImageNet weights.
 
     Source: ``model/detector.py`` and ``model/backbone/shufflenetv2.py`` of the original.
     """

@@ -1,5 +1,5 @@
-"""Yolo-FastestV2: ShuffleNetV2 backbone, light feature pyramid, decoupled heads on strides 16
-and 32.
+"""Yolo-FastestV2: a ShuffleNetV2 backbone, a light feature pyramid, and decoupled heads on strides
+16 and 32.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ Heads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 def _conv_bn(
     in_channels: int, out_channels: int, kernel_size: int = 1, *, stride: int = 1, group: int = 1
 ) -> list[nn.Cell]:
-    """Bias-free convolution and batch norm, as two entries of a sequence."""
+    """Build a convolution without bias and a batch norm, as two entries of a sequence."""
     return [
         conv2d(in_channels, out_channels, kernel_size, stride=stride, group=group),
         nn.BatchNorm2d(out_channels, eps=1e-5, momentum=0.9),
@@ -38,7 +38,7 @@ def _conv_bn(
 
 
 def _main_branch(channels: int, stride: int) -> nn.SequentialCell:
-    """Pointwise, depthwise, pointwise; all of ``channels`` channels."""
+    """Build pointwise, depthwise and pointwise convolutions of ``channels`` channels."""
     return nn.SequentialCell(
         *_conv_bn(channels, channels),
         sole_reader(nn.ReLU()),
@@ -49,7 +49,8 @@ def _main_branch(channels: int, stride: int) -> nn.SequentialCell:
 
 
 class DownBlock(nn.Cell):
-    """First block of a stage: both branches read the whole input, channels double, the size halves.
+    """First block of a stage: both branches read the whole input, channels double, and the size
+    halves.
 
     Shape: (B, C, H, W) -> (B, 2 C, H / 2, W / 2), projection branch first.
     """
@@ -70,8 +71,8 @@ class DownBlock(nn.Cell):
 class ShuffleBlock(nn.Cell):
     """Even channels pass, odd channels go through the main branch and come second.
 
-    The de-interleaving at the entrance is ShuffleNetV2's channel shuffle, moved from the end of the
-    block before.
+    The de-interleaving at the input is ShuffleNetV2's channel shuffle, moved from the end of the
+    previous block.
 
     Shape: (B, C, H, W) -> the same.
     """
@@ -88,7 +89,7 @@ class ShuffleBlock(nn.Cell):
 
 
 def _stage(out_channels: int, blocks: int) -> nn.SequentialCell:
-    """One stage that halves the size and doubles the channels to ``out_channels``."""
+    """Build a stage that halves the size and doubles the channels to ``out_channels``."""
     return nn.SequentialCell(
         DownBlock(out_channels // 2), *[ShuffleBlock(out_channels) for _ in range(blocks - 1)]
     )
@@ -117,7 +118,7 @@ class ShuffleNetV2(nn.Cell):
 
 
 class HeadTower(nn.Cell):
-    """Two depthwise 5 x 5 and pointwise pairs; linear at the end.
+    """Two pairs of depthwise 5 x 5 and pointwise convolutions; the last is linear.
 
     Shape: (B, 72, h, w) -> the same.
     """
@@ -179,7 +180,7 @@ class YoloFastestV2(nn.Cell):
         anchor slowest, then x, y, w, h. One class vector per cell serves all its anchors.
     Raises: ValueError for anchors that are not an even number of positive pairs.
     Source: original ``model/detector.py``; decode after ``utils/utils.py``. Unlike the original,
-        the number of anchors follows from ``anchors`` in every part.
+        ``anchors`` defines the number of anchors in every part.
     """
 
     family = "yolo_fastestv2"
@@ -221,7 +222,8 @@ class YoloFastestV2(nn.Cell):
         return in_float32(heads)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K) = objectness * class.
+        """Return boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K) = objectness *
+        class.
 
         Rows: stride 16 first; inside a level cells row by row, anchors fastest.
         """
@@ -230,24 +232,26 @@ class YoloFastestV2(nn.Cell):
         return boxes, objectness * classes
 
     def decode(self, heads: Heads) -> Tensor:
-        """Raw heads -> (B, A, 5 + K): cx, cy, w, h in pixels, objectness, class probabilities."""
+        """Decode raw heads to (B, A, 5 + K): cx, cy, w, h in pixels, objectness, class
+        probabilities.
+        """
         centers, sizes, objectness, classes = self._decoded(heads)
         return ops.cat((centers, sizes, objectness, classes), 2)
 
     def priors(self, height: int, width: int) -> Priors:
-        """Cell, level and anchor of each row of ``predict`` for an input of ``height`` x
+        """Return cell, level and anchor of each row of ``predict`` for an input of ``height`` x
         ``width`` pixels.
         """
         sizes = np.array(self.anchors, np.float32).reshape(len(self.strides), -1, 2)
         return grid_priors(height, width, self.strides, sizes)
 
     def to_deploy(self) -> "YoloFastestV2Deploy":
-        """A new cell for inference with the batch norms folded into the convolutions."""
+        """Return a new cell for inference with folded batch norms."""
         return YoloFastestV2Deploy(self)
 
     def _decoded(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Centres (B, A, 2), sizes (B, A, 2), objectness (B, A, 1), class probabilities (B, A,
-        K).
+        """Return centers (B, A, 2), sizes (B, A, 2), objectness (B, A, 1) and class probabilities
+        (B, A, K).
         """
         fine = self._decoded_level(heads[:3], 0)
         coarse = self._decoded_level(heads[3:], 1)
@@ -261,7 +265,7 @@ class YoloFastestV2(nn.Cell):
     def _decoded_level(
         self, heads: tuple[Tensor, Tensor, Tensor], level: int
     ) -> tuple[Tensor, ...]:
-        """The four parts of ``_decoded`` for one level, A = h * w * a."""
+        """Compute the four parts of ``_decoded`` for one level, A = h * w * a."""
         reg, obj, cls = heads
         batch, _, height, width = reg.shape
         anchors, cells, stride = self.anchors_per_level, height * width, self.strides[level]
@@ -303,7 +307,7 @@ class YoloFastestV2Deploy(DeployForm):
         return self._merged(heads[:3]), self._merged(heads[3:])
 
     def _merged(self, heads: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """reg, obj, cls of one level -> (B, h, w, 5 a + K) probabilities."""
+        """Merge reg, obj, cls of one level to (B, h, w, 5 a + K) probabilities."""
         reg, obj, cls = heads
         merged = ops.cat((ops.sigmoid(ops.cat((reg, obj), 1)), ops.softmax(cls, 1)), 1)
         return ops.transpose(merged, (0, 2, 3, 1))
@@ -316,13 +320,13 @@ def yolo_fastestv2(
     anchors: Sequence[Sequence[float]] | None = None,
     input_size: tuple[int, int] | None = None,
 ) -> YoloFastestV2:
-    """Yolo-FastestV2; its facts are in ``variants``.
+    """Yolo-FastestV2; ``variants`` has its facts.
 
     Args:
         num_classes: classes of the head.
-        anchors: (width, height) pairs in pixels, first those of stride 16; None takes the
+        anchors: (width, height) pairs in pixels, first those of stride 16; None means the
             original's for COCO.
-        input_size: default (height, width) of the input; None takes the published one.
+        input_size: default (height, width) of the input; None means the published one.
     """
     if num_classes < 1:
         raise ValueError(f"yolo_fastestv2: num_classes must be at least 1, got {num_classes}")

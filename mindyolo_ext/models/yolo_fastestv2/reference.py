@@ -1,4 +1,4 @@
-"""The outputs of Yolo-FastestV2 as stored arrays and the original name them; for ``verify``."""
+"""The outputs of Yolo-FastestV2 by the names of stored arrays and the original, for ``verify``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ HEADS = ("reg_s16", "obj_s16", "cls_s16", "reg_s32", "obj_s32", "cls_s32")
 
 
 def outputs(model: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-    """The network's outputs under the names that stored arrays and the original's hook use.
+    """Compute the network's outputs by the names that stored arrays and the original's hook use.
 
     Args:
         model: in inference mode.
@@ -29,7 +29,7 @@ def outputs(model: Any, images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def case_input(arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
-    """(batch, height, width) of the input that stored arrays belong to.
+    """Return (batch, height, width) of the input that stored arrays belong to.
 
     Raises: CheckpointError if they are not of this family.
     """

@@ -1,4 +1,4 @@
-"""The one scale of Yolo-FastestV2, and its input convention. No framework."""
+"""The one scale of Yolo-FastestV2, and its input convention. Loads no framework."""
 
 from dataclasses import dataclass
 
@@ -63,7 +63,7 @@ PROTOCOLS = (
 
 
 def official_input(size: tuple[int, int]) -> InputSpec:
-    """BGR in 0..1, the photo stretched to ``size`` (height, width) without keeping its shape.
+    """Return the original's input: BGR in 0..1, the photo stretched to ``size`` (height, width).
 
     Source: Yolo-FastestV2 ``utils/datasets.py``.
     """

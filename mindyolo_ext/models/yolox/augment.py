@@ -1,6 +1,6 @@
-"""YOLOX's augmentations. NumPy and OpenCV only.
+"""YOLOX's augmentations. Uses NumPy and OpenCV only.
 
-A training image takes two steps, then ``resize`` pads it to the network's size:
+A training image passes two steps, then ``resize`` pads it to the network's size:
 
     yolox_mosaic      four photos around a point -> turned, scaled, sheared and moved
                       -> perhaps half of another photo
@@ -41,19 +41,19 @@ def yolox_mosaic(
     mixup_probability: float = 0.0,
     mixup_scale: tuple[float, float] = (0.5, 1.5),
 ) -> Sample:
-    """Four photos as one image of the network's size, perhaps with half of a fifth; or the photo
-    as it came.
+    """Combine four photos into one image of the network's size, possibly blended with a fifth, or
+    return the photo unchanged.
 
-    Boxes are cut at the border but all kept, even without area: ``yolox_hsv_flip`` sorts them out.
+    Boxes are clipped but all kept, even without area; ``yolox_hsv_flip`` drops tiny ones.
 
     Args:
-        probability: of the mosaic, and with it of everything else here.
-        scale: range of the factor on the mosaic, which is twice the network's size.
-        degrees: largest rotation to either side.
+        probability: probability of the mosaic, and with it of everything else here.
+        scale: range of the factor for the mosaic, which has twice the network's size.
+        degrees: largest rotation in either direction.
         translate: largest shift as a fraction of the network's width and height.
         shear: largest shear angle in degrees along x and y.
-        mixup_probability: of the fifth photo, once there is a mosaic with boxes.
-        mixup_scale: range of the factor on the fifth photo.
+        mixup_probability: probability of the fifth photo, if there is a mosaic with boxes.
+        mixup_scale: range of the factor for the fifth photo.
     """
     rng, size = context.rng, context.input_spec.size
     if rng.random() >= probability:
@@ -120,20 +120,20 @@ def yolox_hsv_flip(
     min_side: float = 1.0,
     max_boxes: float = 120,
 ) -> Sample:
-    """The image scaled to fit into the network's size, with shifted colors, perhaps mirrored;
-    without tiny boxes.
+    """Scale the image to fit into the network's size, shift its colors, possibly mirror it, and
+    drop tiny boxes.
 
-    Boxes with a side of ``min_side`` network pixels or less go. As in the original: where none is
-    left, all stay and the image is neither shifted in color nor mirrored, and so is an image
-    that had none to begin with.
+    Boxes with a side of ``min_side`` network pixels or less are dropped. As in the original: if
+    none would remain, all stay, and neither colors nor direction change; the same holds for an
+    image without boxes.
 
     Args:
-        probability: of the color shift.
-        hue: largest shift to either side in OpenCV's units of 2 degrees; each of the three shifts
-            has an even chance.
+        probability: probability of the color shift.
+        hue: largest shift in either direction in OpenCV's units of 2 degrees; each of the three
+            shifts has a probability of one half.
         saturation, value: the same in steps of 1 / 255.
-        flip_probability: of the mirror image.
-        max_boxes: further boxes of an image are left out.
+        flip_probability: probability of mirroring.
+        max_boxes: further boxes of an image are dropped.
     """
     rng, size = context.rng, context.input_spec.size
     shifts = rng.uniform(-1, 1, 3) * (hue, saturation, value) * rng.integers(0, 2, 3)
@@ -147,13 +147,13 @@ def yolox_hsv_flip(
 
 
 def trained_on(sample: Sample) -> Sample:
-    """The sample without crowds and difficult objects."""
+    """Remove crowds and difficult objects."""
     return _rows(sample, ~sample.ignore) if sample.ignore.any() else sample
 
 
 def fit(sample: Sample, size: tuple[int, int]) -> Sample:
-    """The sample scaled to fit into ``size`` (height, width), sides cut to whole pixels, boxes
-    by the uncut factor.
+    """Scale the sample to fit into ``size`` (height, width), with sides rounded down to whole
+    pixels and boxes scaled by the exact factor.
     """
     height, width = sample.size
     ratio = min(size[0] / height, size[1] / width)
@@ -171,14 +171,14 @@ def fit_whole(sample: Sample, size: tuple[int, int]) -> Sample:
 def join_four(
     parts: Sequence[Sample], center: tuple[int, int], size: tuple[int, int], pad_value: int
 ) -> Sample:
-    """Four photos on a canvas of twice the network's size, touching one point.
+    """Place four photos on a canvas of twice the network's size around one point.
 
     Args:
         parts: upper left, upper right, lower left, lower right; each is scaled to fit into
             ``size``.
         center: the point (x, y) in pixels of the canvas.
         size: (height, width) of the network input.
-        pad_value: gray level of what stays empty.
+        pad_value: gray level of empty areas.
     """
     return join_fitted([fit_whole(part, size) for part in parts], center, size, pad_value)
 
@@ -198,22 +198,23 @@ def join_fitted(
 def affine_matrix(
     angle: float, factor: float, *, shear: Sequence[float], shift: Sequence[float]
 ) -> np.ndarray:
-    """(2, 3) matrix that turns, scales and shears about the ORIGIN, not the center, and then moves.
+    """Return the (2, 3) matrix that rotates, scales and shears about the ORIGIN, not the center,
+    and then shifts.
 
     Args:
         angle, shear: degrees; ``shear`` along x and y.
-        factor: of the scaling.
+        factor: scale factor.
         shift: pixels along x and y.
     """
     turn = cv2.getRotationMatrix2D((0, 0), angle, factor)[:, :2]
     shear_x, shear_y = (math.tan(math.radians(degrees)) for degrees in shear)
-    # As in the original: each row gets a share of the other, named the other way round
+    # As in the original: each row gets a share of the other, with x and y exchanged
     return np.column_stack([[turn[0] + shear_y * turn[1], turn[1] + shear_x * turn[0]], shift])
 
 
 def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int], pad_value: int) -> Sample:
-    """The window ``size`` (height, width) of the sample moved by ``matrix`` (2, 3); boxes become
-    the upright frames of their moved corners, cut at the border, none dropped.
+    """Transform the sample by ``matrix`` (2, 3) and crop to ``size`` (height, width). Boxes become
+    the bounding boxes of their transformed corners, clipped; none is dropped.
     """
     height, width = size
     image = cv2.warpAffine(sample.image, matrix, (width, height), borderValue=(pad_value,) * 3)
@@ -226,8 +227,8 @@ def warp(sample: Sample, matrix: np.ndarray, size: tuple[int, int], pad_value: i
 def scale_and_flip(
     sample: Sample, factor: float, flip: bool, size: tuple[int, int], *, pad_value: int
 ) -> Sample:
-    """The photo in the top left of an image of ``size`` (height, width), which is then scaled
-    and perhaps mirrored.
+    """Place the photo in the top left corner of an image of ``size`` (height, width), then scale
+    and possibly mirror that.
     """
     fitted = fit_whole(sample, size)
     canvas = np.full((*size, 3), pad_value, np.uint8)
@@ -240,10 +241,10 @@ def scale_and_flip(
 
 
 def blend(sample: Sample, other: Sample, offset: tuple[int, int]) -> Sample:
-    """Half the sample, half a window of the other; the boxes of both.
+    """Blend the sample with a window of the other, half each, and keep the boxes of both.
 
     Args:
-        other: what it does not cover of the window counts as black.
+        other: parts of the window outside of it count as black.
         offset: left and top of the window in ``other``.
     """
     height, width = sample.size
@@ -265,10 +266,8 @@ def blend(sample: Sample, other: Sample, offset: tuple[int, int]) -> Sample:
 
 
 def shift_hsv(image: np.ndarray, shifts: Sequence[float]) -> np.ndarray:
-    """The image with hue (turning), saturation and value (cut at 0 and 255) shifted by whole
-    steps.
-    """
-    hue, saturation, value = (int(shift) for shift in shifts)  # cut towards zero
+    """Shift hue (cyclic), saturation and value (clipped to 0..255) by whole steps."""
+    hue, saturation, value = (int(shift) for shift in shifts)  # rounded towards zero
     levels = np.arange(256)
     table = np.stack(
         [
@@ -283,8 +282,8 @@ def shift_hsv(image: np.ndarray, shifts: Sequence[float]) -> np.ndarray:
 
 
 def drop_tiny(sample: Sample, size: tuple[int, int], min_side: float) -> Sample:
-    """The sample without boxes whose shorter side is ``min_side`` pixels or less once it fits
-    into ``size``.
+    """Drop boxes whose shorter side is ``min_side`` pixels or less after fitting the sample into
+    ``size``.
     """
     ratio = min(size[0] / sample.image.shape[0], size[1] / sample.image.shape[1])
     sides = (sample.boxes[:, 2:] - sample.boxes[:, :2]) * ratio
@@ -292,7 +291,7 @@ def drop_tiny(sample: Sample, size: tuple[int, int], min_side: float) -> Sample:
 
 
 def _photo_with_boxes(context: AugmentContext, tries: int = 1000) -> Sample | None:
-    """A random photo that has boxes to train on; None if ``tries`` draws found none."""
+    """Load a random photo with boxes to train on; None if ``tries`` draws find none."""
     for _ in range(tries):
         index = int(context.rng.integers(len(context.dataset)))
         if not context.dataset.annotations(index).ignore.all():
@@ -301,6 +300,6 @@ def _photo_with_boxes(context: AugmentContext, tries: int = 1000) -> Sample | No
 
 
 def _rows(sample: Sample, wanted: np.ndarray | slice) -> Sample:
-    """The sample with these of its boxes, as float32."""
+    """Return the sample with a selection of its boxes, as float32."""
     kept = keep_boxes(sample, wanted)
     return replace(kept, boxes=kept.boxes.astype(np.float32))

@@ -9,7 +9,7 @@ from mindyolo_ext.models.registry import register_trainable
 
 
 class YOLOXLoss(nn.Cell):
-    """Trainable around a ``yolox`` model.
+    """Trainable of a ``yolox`` model.
 
     Args: as ``yolox_loss``.
 
@@ -37,14 +37,13 @@ class YOLOXLoss(nn.Cell):
     def loss(
         self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Total and terms from the nine raw heads."""
+        """Compute total and terms from the nine raw heads."""
         reg, objectness, classes = self.model.flat(heads)
         matched, index = self.assign(heads, targets, mask)
         label, x, y, width, height = self._matched_targets(heads, targets, index)
         column, row, stride = grid = self.model.grid(heads)
         hit = ops.expand_dims(matched, 1)
-        # Zero logits where nothing matches: a box that overflows there must not turn 0 * inf into
-        # NaN
+        # Zero logits where nothing matches: a box that overflows there must not yield 0 * inf = NaN
         reg = ops.where(hit > 0.5, reg, ops.zeros_like(reg))
         iou = center_iou(self.model.boxes_of(reg, grid), (x, y, width, height))
         count = ops.maximum(self.global_sum(ops.sum(matched)), 1.0)
@@ -69,13 +68,13 @@ class YOLOXLoss(nn.Cell):
     def assign(
         self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """matched (B, A) float 0/1 and the number of the matched box (B, A) int, see
+        """Return matched (B, A) float 0/1 and the matched box index (B, A) int, see
         ``SimOTAAssigner``.
         """
         return self.assigner(*self.assigner_input(heads, targets, mask))
 
     def assigner_input(self, heads: tuple[Tensor, ...], targets: Tensor, mask: Tensor) -> tuple:
-        """Arguments of the assigner; predictions without their gradient."""
+        """Compute the arguments of the assigner, predictions without gradient."""
         reg, objectness, classes = (ops.stop_gradient(part) for part in self.model.flat(heads))
         return (
             self.model.boxes_of(reg, self.model.grid(heads)),
@@ -86,19 +85,21 @@ class YOLOXLoss(nn.Cell):
         )
 
     def matches(self, images: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-        """Which prediction answers for which box, (B, M, A) float 0/1; no gradient."""
+        """Return which prediction is matched with which box, (B, M, A) float 0/1, without
+        gradient.
+        """
         matched, index = self.assign(self.model(images), targets, mask)
         return match_matrix(matched, index, mask.shape[1])
 
     def _in_pixels(self, heads: tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        """Targets (B, M, 5) with boxes in pixels of the input."""
+        """Convert the boxes of targets (B, M, 5) to pixels of the input."""
         height, width = (float(side * self.model.strides[0]) for side in heads[0].shape[2:])
         return targets * Tensor([1.0, width, height, width, height], float32)
 
     def _matched_targets(
         self, heads: tuple[Tensor, ...], targets: Tensor, index: Tensor
     ) -> tuple[Tensor, ...]:
-        """class, cx, cy, w, h in pixels of the box of every prediction, each (B, A)."""
+        """Return class, cx, cy, w, h of the box of every prediction, in pixels, each (B, A)."""
         return of_matched_box(ops.transpose(self._in_pixels(heads, targets), (2, 0, 1)), index)
 
 
@@ -106,12 +107,12 @@ class YOLOXLoss(nn.Cell):
 def yolox_loss(
     model: nn.Cell, *, box_weight: float = 5.0, l1: bool = False, area: str = "center"
 ) -> YOLOXLoss:
-    """The trainable of YOLOX with the original's weights.
+    """Build the trainable of YOLOX with the original's loss weights.
 
     Args:
         model: a model of the family ``yolox`` in training form.
-        box_weight: factor of the IoU term; the others count as they are.
-        l1: add the L1 distance of the undecoded boxes, as in the last epochs of the recipe.
+        box_weight: factor of the IoU term; the others have factor 1.
+        l1: add the L1 distance of the box logits, as in the last epochs of the recipe.
         area: which predictions may match, ``center`` or ``box_or_center``, see
             ``losses.assign.simota``.
 

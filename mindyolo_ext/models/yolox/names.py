@@ -1,4 +1,4 @@
-"""YOLOX: its parameters carry the original's names; MindYOLO numbers the modules instead, see
+"""Names of YOLOX: parameters have the original's names; MindYOLO numbers the modules instead, see
 ``MINDYOLO_NAMES``.
 """
 
@@ -16,7 +16,7 @@ from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.yolox.variants import VARIANTS, YOLOX_INPUTS
 
-# channels of the stem, bottlenecks of dark3, depthwise convolutions -> registry name
+# (channels of the stem, bottlenecks of dark3, depthwise convolutions) -> registry name
 CSP_VARIANTS = {
     (facts.scale.stem_channels, 3 * facts.scale.backbone_repeats, facts.scale.depthwise): name
     for name, facts in VARIANTS.items()
@@ -27,20 +27,20 @@ CLASS_HEAD = "head.cls_preds.0.weight"
 
 
 def _numbered(*modules: tuple[int | str, str]) -> dict[str, str]:
-    """MindYOLO's name -> the original's, from the place in MindYOLO's list and the original's
+    """Map MindYOLO's name to the original's, given the index in MindYOLO's list and the original's
     module.
     """
     return {f"model.model.{place}": module for place, module in modules}
 
 
 def _residual(place: int | str, module: str) -> tuple[tuple[str, str], tuple[str, str]]:
-    """A residual block, whose two layers MindYOLO calls conv1 and conv2."""
+    """Map a residual block, whose two layers MindYOLO calls conv1 and conv2."""
     return (f"{place}.conv1", f"{module}.layer1"), (f"{place}.conv2", f"{module}.layer2")
 
 
 def _residuals(place: int, module: str, count: int) -> list[tuple[str, str]]:
-    """``count`` residual blocks: MindYOLO numbers them from 0 in a list of their own, the
-    original from 1.
+    """Map ``count`` residual blocks: MindYOLO numbers them from 0 in a separate list, the original
+    from 1.
     """
     return [
         row
@@ -49,7 +49,7 @@ def _residuals(place: int, module: str, count: int) -> list[tuple[str, str]]:
     ]
 
 
-# Beginnings of names; what follows them is the same on both sides. Missing numbers have no
+# Prefixes of names; the rest of a name is the same on both sides. Missing numbers have no
 # parameters.
 MINDYOLO_NAMES = {
     "csp": _numbered(
@@ -114,11 +114,11 @@ PIXELS = {"official": "0..255", "legacy": "ImageNet-normalized", "mindyolo": "0.
 
 
 class YOLOXNames(NamesTable):
-    """Seven scales, told by the stem, the repeated blocks and the depthwise convolutions, in two
-    programs' names.
+    """Names of seven scales in two programs, recognized by the stem, the repeated blocks and the
+    depthwise convolutions.
 
     Source: ``yolox/models`` of the original; MindYOLO's ``configs/yolox`` for the numbers of its
-    modules.
+        modules.
     """
 
     family = "yolox"
@@ -155,7 +155,7 @@ class YOLOXNames(NamesTable):
 
 
 def _csp_variant(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The registry name. Raises: CheckpointError if the sizes are those of no scale."""
+    """Return the registry name. Raises: CheckpointError if the sizes fit no scale."""
     channels = shapes[f"{STEMS['csp']}.conv.weight"][0]
     repeats = sum(
         name.startswith("backbone.backbone.dark3.1.m.") and name.endswith(".conv1.conv.weight")
@@ -176,11 +176,11 @@ def _csp_variant(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _pixel_variance(stem: str, tensors: Mapping[str, np.ndarray]) -> float | None:
-    """Median over the stem's kernels of output variance over squared norm; None before any
-    training.
+    """Return the median, over the stem's kernels, of output variance divided by squared norm; None
+    for untrained weights.
 
-    The ratio does not depend on how large a kernel is, only on the input. Where a batch norm was
-    folded into the kernels its variance is 1, so the ratio also carries the squared scale of the
+    The ratio does not depend on the magnitude of a kernel, only on the input. If a batch norm was
+    folded into the kernels, its variance is 1, so the ratio also contains the squared scale of the
     norm, which is a few units.
     """
     leaves = (
@@ -201,7 +201,9 @@ def _pixel_variance(stem: str, tensors: Mapping[str, np.ndarray]) -> float | Non
 
 
 def _variance_over_squares(kernels: np.ndarray, variance: np.ndarray | float) -> float | None:
-    """Median of the variances over the squared norms of the kernels; None if all are zero."""
+    """Return the median of variance divided by squared norm of the kernels; None if all are
+    zero.
+    """
     kernels = np.asarray(kernels, np.float64)
     squares = (kernels**2).sum(tuple(range(1, kernels.ndim)))
     used = squares > 0

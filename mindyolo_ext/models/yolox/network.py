@@ -1,7 +1,7 @@
-"""YOLOX: CSPDarknet or Darknet-53, a feature pyramid, and an anchor-free decoupled head on strides
-8, 16 and 32.
+"""YOLOX: a CSPDarknet or Darknet-53 backbone, a feature pyramid, and an anchor-free decoupled head
+on strides 8, 16 and 32.
 
-Modules carry the names of the original, so a checkpoint's tensors find their place by themselves.
+Modules have the original's names, so a checkpoint's tensors need no mapping.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from mindyolo_ext.models.registry import register_model
 from mindyolo_ext.models.yolox.variants import STRIDES, VARIANTS, Scale, official_input
 from mindyolo_ext.priors import Priors, grid_priors
 
-PRIOR_PROBABILITY = 0.01  # of an object and of a class before the first step
+PRIOR_PROBABILITY = 0.01  # initial probability of an object and of a class
 
 Features = tuple[Tensor, Tensor, Tensor]
 Heads = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -44,7 +44,7 @@ class DWConv(nn.Cell):
 
 
 class Bottleneck(nn.Cell):
-    """1 x 1 and 3 x 3 convolution of equal width, with or without the input added.
+    """1 x 1 and 3 x 3 convolutions of equal width, with or without a shortcut.
 
     Shape: (B, C, H, W) -> the same.
     """
@@ -61,7 +61,7 @@ class Bottleneck(nn.Cell):
 
 
 class CSPLayer(nn.Cell):
-    """Half of the channels through ``repeats`` bottlenecks, the other half past them; the first
+    """Pass half of the channels through ``repeats`` bottlenecks and half around them; the processed
     half comes first.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, H, W).
@@ -91,7 +91,7 @@ class CSPLayer(nn.Cell):
 
 
 class SPPBottleneck(nn.Cell):
-    """The map beside its maxima over 5 x 5, 9 x 9 and 13 x 13 windows, between two 1 x 1
+    """Concatenate a map with its maxima over 5 x 5, 9 x 9 and 13 x 13 windows, between two 1 x 1
     convolutions.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, H, W).
@@ -108,7 +108,7 @@ class SPPBottleneck(nn.Cell):
 
 
 class Focus(nn.Cell):
-    """The four pixels of each 2 x 2 square become channels, then a 3 x 3 convolution.
+    """Turn the four pixels of each 2 x 2 square into channels, then apply a 3 x 3 convolution.
 
     Shape: image (B, 3, H, W) -> (B, out_channels, H / 2, W / 2). The twelve channels are those of
         the upper left pixel, the lower left, the upper right, the lower right.
@@ -123,11 +123,11 @@ class Focus(nn.Cell):
 
 
 class CSPDarknet(nn.Cell):
-    """The backbone of all scales but darknet53.
+    """The backbone of all scales except darknet53.
 
     Args:
-        channels: of the stem; the stages double it.
-        base_depth: bottlenecks of the first and last stage; the middle ones have three times as
+        channels: channels of the stem; each stage doubles them.
+        base_depth: bottlenecks of the first and last stage; the middle stages have three times as
             many.
         conv: makes the 3 x 3 convolutions.
 
@@ -201,7 +201,7 @@ class PAFPN(nn.Cell):
 
 
 class ResLayer(nn.Cell):
-    """1 x 1 convolution to half the channels, 3 x 3 back, and the input added.
+    """1 x 1 convolution to half the channels and 3 x 3 back, with a shortcut.
 
     Shape: (B, C, H, W) -> the same.
     """
@@ -288,12 +288,11 @@ class YOLOFPN(nn.Cell):
 
 
 class DecoupledHead(nn.Cell):
-    """On each level a stem, two convolutions towards the classes and two towards box and
-    objectness.
+    """On each level: a stem, two convolutions for the classes, and two for box and objectness.
 
     Args:
         in_channels: of the three levels.
-        channels: inside the head.
+        channels: channels inside the head.
         num_classes: K.
         conv: makes the 3 x 3 convolutions.
         act: activation of the stems.
@@ -352,7 +351,7 @@ class YOLOX(nn.Cell):
     """The detector in training form.
 
     Args:
-        scale: which variant.
+        scale: the variant.
         num_classes: K.
         input_size: default (height, width) of the input, multiples of 32.
 
@@ -388,7 +387,8 @@ class YOLOX(nn.Cell):
         return self.head(*self.backbone(images))
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K) = objectness * class.
+        """Return boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K) = objectness *
+        class.
 
         Rows: stride 8 first; inside a level cells row by row.
         """
@@ -407,11 +407,11 @@ class YOLOX(nn.Cell):
         return self._rows(ops.stack(self.boxes(heads), 1), heads)
 
     def undecoded(self, heads: Heads) -> Tensor:
-        """As ``decode`` with the box logits as they are."""
+        """Like ``decode``, but with box logits."""
         return self._rows(self.flat(heads)[0], heads)
 
     def flat(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
-        """The logits of all levels side by side: reg (B, 4, A), obj (B, A), cls (B, K, A),
+        """Concatenate the logits of all levels: reg (B, 4, A), obj (B, A), cls (B, K, A),
         float32.
         """
         batch = heads[0].shape[0]
@@ -428,13 +428,13 @@ class YOLOX(nn.Cell):
         return reg, ops.reshape(obj, (batch, -1)), cls
 
     def boxes(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """cx, cy, w, h of all predictions in pixels of the input, each (B, A)."""
+        """Compute cx, cy, w, h of all predictions in pixels of the input, each (B, A)."""
         return self.boxes_of(self.flat(heads)[0], self.grid(heads))
 
     def boxes_of(
         self, reg: Tensor, grid: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``boxes`` from the logits (B, 4, A) that ``flat`` gives and the ``grid``."""
+        """Compute ``boxes`` from the logits (B, 4, A) of ``flat`` and the ``grid``."""
         # the ONNX export has no unbind
         x, y, width, height = reg[:, 0], reg[:, 1], reg[:, 2], reg[:, 3]
         column, row, stride = grid
@@ -446,7 +446,7 @@ class YOLOX(nn.Cell):
         )
 
     def levels(self, heads: Heads) -> tuple[tuple[Tensor, Tensor, float], ...]:
-        """Of every level the numbers of its columns (w,) and rows (h,), and its stride in
+        """Return, per level, the indices of its columns (w,) and rows (h,), and its stride in
         pixels.
         """
         found = ()
@@ -456,21 +456,23 @@ class YOLOX(nn.Cell):
         return found
 
     def grid(self, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
-        """Column and row of every prediction's cell, and its stride in pixels, each (A,)
+        """Return column and row of every prediction's cell, and its stride in pixels, each (A,)
         float32.
         """
         return cell_grid(tuple(level.shape[2:] for level in heads[::3]), self.strides)
 
     def priors(self, height: int, width: int) -> Priors:
-        """The cells of all predictions for an input of this size, in the order of ``predict``."""
+        """Return the cells of all predictions for an input of this size, in the order of
+        ``predict``.
+        """
         return grid_priors(height, width, self.strides)
 
     def to_deploy(self) -> "YOLOXDeploy":
-        """A new cell for inference with the batch norms folded into the convolutions."""
+        """Return a new cell for inference with folded batch norms."""
         return YOLOXDeploy(self)
 
     def _rows(self, boxes: Tensor, heads: Heads) -> Tensor:
-        """(B, 4, A) and the probabilities as (B, A, 5 + K)."""
+        """Combine boxes (B, 4, A) and probabilities to (B, A, 5 + K)."""
         _, objectness, classes = self.flat(heads)
         probabilities = ops.sigmoid(ops.cat((ops.expand_dims(objectness, 1), classes), 1))
         return ops.transpose(ops.cat((boxes, probabilities), 1), (0, 2, 1))
@@ -496,7 +498,7 @@ class YOLOXDeploy(DeployForm):
 
 
 def _built(name: str, num_classes: int, input_size: tuple[int, int] | None) -> YOLOX:
-    """A checked model. Raises: ValueError if there is no class."""
+    """Build a model after checks. Raises: ValueError if there is no class."""
     if num_classes < 1:
         raise ValueError(f"yolox: num_classes must be at least 1, got {num_classes}")
     facts = VARIANTS[name]
@@ -505,11 +507,11 @@ def _built(name: str, num_classes: int, input_size: tuple[int, int] | None) -> Y
 
 @register_model
 def yolox_nano(num_classes: int = 80, *, input_size: tuple[int, int] | None = None) -> YOLOX:
-    """YOLOX-Nano with depthwise convolutions; facts of all scales in ``variants``.
+    """YOLOX-Nano, with depthwise convolutions; ``variants`` has the facts about all scales.
 
     Args:
         num_classes: classes of the head.
-        input_size: default (height, width) of the input; None takes the published one.
+        input_size: default (height, width) of the input; None means the published one.
     """
     return _built("yolox_nano", num_classes, input_size)
 

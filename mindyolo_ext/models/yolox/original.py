@@ -1,4 +1,4 @@
-"""Builds the original YOLOX for ``verify``; runs in the user's own PyTorch, inside the user's
+"""Build the original YOLOX for ``verify``; runs in the user's own PyTorch, inside the user's
 clone.
 """
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stand_ins import replace_missing
 
-EXPERIMENTS = {"yolox_darknet53": "yolov3"}  # the others are called as their models
-# What the clone imports and its network does not use, with the modules inside that it names.
+EXPERIMENTS = {"yolox_darknet53": "yolov3"}  # other experiments have the names of their models
+# Packages that the clone imports but its network does not use, with the submodules it names.
 UNUSED = {
     "cv2": (),
     "loguru": (),
@@ -22,7 +22,7 @@ UNUSED = {
 
 
 def build(settings):
-    """The original's network without weights; ``settings`` holds model and num_classes."""
+    """Build the original's network without weights; ``settings`` holds model and num_classes."""
     replace_missing(UNUSED)
     model = settings["model"]
     path = Path("exps", "default", EXPERIMENTS.get(model, model) + ".py").resolve()
@@ -35,5 +35,7 @@ def build(settings):
 
 
 def outputs(result):
-    """The network's result in two parts, because pixels and probabilities differ in size."""
+    """Return the network's result in two parts, because pixels and probabilities differ in
+    magnitude.
+    """
     return {"boxes": result[..., :4], "probabilities": result[..., 4:]}

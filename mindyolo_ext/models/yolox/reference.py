@@ -1,4 +1,4 @@
-"""The outputs of YOLOX as stored arrays and the original name them; for ``verify``."""
+"""The outputs of YOLOX by the names of stored arrays and the original, for ``verify``."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from mindyolo_ext.models.yolox.variants import STRIDES
 
 
 def outputs(model: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-    """The network's outputs under the names that stored arrays and the original's hook use.
+    """Compute the network's outputs by the names that stored arrays and the original's hook use.
 
     Args:
         model: in inference mode.
@@ -36,7 +36,7 @@ def outputs(model: Any, images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def case_input(arrays: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
-    """(batch, height, width) of the input that stored arrays belong to.
+    """Return (batch, height, width) of the input that stored arrays belong to.
 
     Raises: CheckpointError if they are not of this family.
     """

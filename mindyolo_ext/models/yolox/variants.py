@@ -1,4 +1,4 @@
-"""The scales of YOLOX, and the input conventions its weights were trained with. No framework."""
+"""The scales of YOLOX, and the input conventions of its weights. Loads no framework."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ STRIDES = (8, 16, 32)
 
 @dataclass(frozen=True)
 class Scale:
-    """What tells the variants apart.
+    """The differences between the variants.
 
     Args:
-        depth: factor on the number of bottlenecks.
-        width: factor on the channels.
-        depthwise: 3 x 3 convolutions are depthwise ones.
-        darknet: Darknet-53 with leaky ReLU instead of CSPDarknet with SiLU; the two factors are 1.
+        depth: factor for the number of bottlenecks.
+        width: factor for the number of channels.
+        depthwise: whether 3 x 3 convolutions are depthwise.
+        darknet: Darknet-53 with leaky ReLU instead of CSPDarknet with SiLU; both factors are 1.
     """
 
     depth: float = 1.0
@@ -58,7 +58,7 @@ def _published(
 
 
 # Published: README of the original, COCO val2017 and test-dev; README of MindYOLO 0.5's
-# configs/yolox, which trained the same networks anew (Ascend 910)
+# configs/yolox, where the same networks were trained again (Ascend 910)
 VARIANTS = {
     "yolox_nano": Variant(
         "YOLOX-Nano",
@@ -158,7 +158,8 @@ PROTOCOLS = (
 
 
 def official_input(size: tuple[int, int]) -> InputSpec:
-    """Raw 0..255 BGR, the photo in the top left corner, gray right and below it.
+    """Return the official input: BGR 0..255, the photo in the top left corner, gray to the right
+    and below.
 
     Source: YOLOX ``data_augment.py`` (``preproc``), since version 0.1.1.
     """
@@ -166,11 +167,11 @@ def official_input(size: tuple[int, int]) -> InputSpec:
 
 
 def legacy_input(size: tuple[int, int]) -> InputSpec:
-    """Placed as ``official_input``, but RGB with ImageNet's mean and deviation, the padding
-    included.
+    """Return the legacy input: placed like ``official_input``, but RGB normalized by ImageNet's
+    mean and standard deviation, including the padding.
 
     Source: YOLOX ``data_augment.py`` (``ValTransform`` with ``legacy``), for weights of version
-    0.1.0.
+        0.1.0.
     """
     return InputSpec(
         size=size,
@@ -183,12 +184,12 @@ def legacy_input(size: tuple[int, int]) -> InputSpec:
 
 
 def mindyolo_input(size: tuple[int, int]) -> InputSpec:
-    """RGB in 0..1, the photo in the middle, averaged where it gets smaller.
+    """Return MindYOLO's input: RGB in 0..1, the photo centered, with pixels averaged if it shrinks.
 
-    Source: MindYOLO ``data/dataset.py`` (``get_sample``, ``letterbox``). Despite its ``scaleup:
-        False`` a small photo grows: the reader scales the longest side to the input size before the
-        letterbox step sees it. Unlike the original, whose evaluation divides x and y by the factor
-        of the height, boxes go back by each side's own factor, as they went into its training.
+    Source: MindYOLO ``data/dataset.py`` (``get_sample``, ``letterbox``). Despite ``scaleup: False``
+        small photos are enlarged: the reader scales the longest side to the input size before the
+        letterbox step. Unlike MindYOLO's evaluation, which divides x and y by the factor of the
+        height, boxes are mapped back by each side's own factor, as in its training.
     """
     return InputSpec(size=size, color="rgb", pad_anchor="center", rounding="down", shrink="area")
 
