@@ -10,6 +10,7 @@ from mindyolo_ext import former_names
 
 __version__ = "0.1.0"
 __all__ = [
+    "Detections",
     "Detector",
     "__version__",
     "convert",
@@ -21,21 +22,21 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from mindyolo_ext.api import evaluate, train
     from mindyolo_ext.checkpoint.convert import convert
-    from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.engine.export import export
-    from mindyolo_ext.engine.predict import Detector
-    from mindyolo_ext.engine.train import train
+    from mindyolo_ext.engine.predict import Detections, Detector
     from mindyolo_ext.models.registry import create_model, list_models
 
 _HOMES = {
+    "Detections": "engine.detections",
     "Detector": "engine.predict",
     "convert": "checkpoint.convert",
     "create_model": "models.registry",
-    "evaluate": "engine.evaluate",
+    "evaluate": "api",
     "export": "engine.export",
     "list_models": "models.registry",
-    "train": "engine.train",
+    "train": "api",
 }
 
 former_names.install()

@@ -19,12 +19,14 @@ def bar(
     title: str = "",
     show: bool = True,
     in_bytes: bool = False,
+    unit: str = "it",
 ) -> tqdm:
     """A progress bar with ETA; in a log file it writes a line every ten seconds instead of
     redrawing.
 
     Args:
         in_bytes: count bytes, shown as kB, MB ...
+        unit: what is counted, as the speed names it: ``12.3it/s``.
     """
     terminal = sys.stderr.isatty()
     return tqdm(
@@ -34,7 +36,7 @@ def bar(
         disable=not show,
         dynamic_ncols=terminal,
         leave=True,
-        unit="B" if in_bytes else "it",
+        unit="B" if in_bytes else unit,
         unit_scale=in_bytes,
         mininterval=0.1 if terminal else 10.0,
         ascii=None if terminal else True,

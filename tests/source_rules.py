@@ -37,7 +37,8 @@ FAMILY_PARTS = {
 }
 # part of the package, see ``part_of`` -> the parts it may import; "__init__" is the version number
 MAY_IMPORT = {
-    "__init__": {"engine", "former_names", "registry"},  # inside __getattr__ only
+    "__init__": {"api", "engine", "former_names", "registry"},  # inside __getattr__ only
+    "api": {"backend", "cli", "config", "engine", "errors"},
     "atomic": {"errors"},
     "class_match": {"errors"},
     "class_names": set(),
@@ -481,6 +482,8 @@ def _inherits_docstring(
 ) -> bool:
     if method.name in ("__init__", "construct"):
         return True
+    if any(ast.unparse(decorator) == "overload" for decorator in method.decorator_list):
+        return True  # the method itself has it
     for base in (classes.get(ast.unparse(b).split(".")[-1]) for b in owner.bases):
         if base is not None and (
             any(

@@ -34,10 +34,11 @@ from mindyolo_ext.checkpoint.wrappers import unwrapped
 from mindyolo_ext.class_names import KNOWN_NAMES, default_names
 from mindyolo_ext.data.formats.darknet import DataFile, parse_data_file
 from mindyolo_ext.data.text import read_names
-from mindyolo_ext.errors import CheckpointError, ExistingFileError, printable
+from mindyolo_ext.errors import CheckpointError, ExistingFileError, UsageError, printable
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import family_of
 
+_TORCH_SUFFIXES = (".pt", ".pth")
 ASSUMED = "assumed"  # in a checkpoint's ``extra``: what its source did not tell
 
 
@@ -143,11 +144,13 @@ def convert(
     input_style: str | None = None,
     model_keywords: Mapping[str, object] | None = None,
 ) -> ConversionReport:
-    """Convert an original's checkpoint to ours; see ``export_torch`` for the way back.
+    """Convert an original's checkpoint to ours, or one of ours back to a PyTorch file with the
+    original's names, which ``export_torch`` does with more options.
 
     Args:
         source: any file ``read_checkpoint`` reads; one of ours only changes its format.
-        target: ``.ckpt`` or ``.safetensors`` to write.
+        target: ``.ckpt`` or ``.safetensors`` to write; ``.pth`` or ``.pt`` for the way back, which
+            takes ``report`` alone.
         model: registry name; by default it is recognised from the tensors' names and shapes.
         report: write the report there as JSON.
         anchors: width, height, width, height ... in pixels, for families whose checkpoints lack
@@ -167,6 +170,19 @@ def convert(
         ``model_keywords`` that it does not take; ExistingFileError if the target or the report is
         one of the files that are read.
     """
+    if Path(target).suffix in _TORCH_SUFFIXES:
+        given = {
+            "--model": model,
+            "--data": data,
+            "--anchors": anchors,
+            "--names": names,
+            "--input": input_style,
+            "--model_keyword": model_keywords,
+            "--entry": entry,
+            "--no_ema": not prefer_ema,
+        }
+        _refuse_unused(target, [name for name, value in given.items() if value])
+        return export_torch(source, target, report=report)
     check_suffix(Path(target))
     _keep_sources({"target": target, "--report": report}, [source, data, names])
     foreign = read_checkpoint(source, prefer_ema=prefer_ema, entry=entry)
@@ -383,6 +399,15 @@ def export_torch(
         dict.fromkeys(sorted(added), "a constant of the architecture"),
     )
     return _reported(result, report)
+
+
+def _refuse_unused(target: str | Path, unused: Sequence[str]) -> None:
+    """Raises: UsageError for options that mean nothing on the way back to PyTorch."""
+    if unused:
+        raise UsageError(
+            f"{target}: a checkpoint of ours goes back to PyTorch as it is, without "
+            f"{', '.join(unused)}; for the other direction name a target that ends in .ckpt"
+        )
 
 
 def _in_other_format(source: Path, target: Path) -> ConversionReport:

@@ -8,7 +8,6 @@ from pathlib import Path
 from mindyolo_ext.cli.arguments import add_size, keyword, numbers
 from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
 from mindyolo_ext.cli.recipe import input_size
-from mindyolo_ext.errors import UsageError
 
 logger = logging.getLogger("mindyolo_ext")
 
@@ -84,13 +83,7 @@ def _input_styles() -> str:
 def convert(options: argparse.Namespace) -> None:
     """Convert ``source`` to ``target``."""
     from mindyolo_ext.checkpoint.convert import convert as run
-    from mindyolo_ext.checkpoint.convert import export_torch
 
-    if options.target.suffix in (".pt", ".pth"):
-        _refuse_unused(options)
-        report = export_torch(options.source, options.target, report=options.report)
-        logger.info("\n%s", report.table())
-        return
     report = run(
         options.source,
         options.target,
@@ -105,26 +98,6 @@ def convert(options: argparse.Namespace) -> None:
         model_keywords=dict(options.model_keyword),
     )
     logger.info("\n%s", report.table())
-
-
-def _refuse_unused(options: argparse.Namespace) -> None:
-    """Raises: UsageError for options that mean nothing on the way back to PyTorch."""
-    given = {
-        "--model": options.model,
-        "--data": options.data,
-        "--anchors": options.anchors,
-        "--names": options.names,
-        "--input": options.input,
-        "--model_keyword": options.model_keyword,
-        "--entry": options.entry,
-        "--no_ema": options.no_ema,
-    }
-    unused = [name for name, value in given.items() if value]
-    if unused:
-        raise UsageError(
-            f"{options.target}: a checkpoint of ours goes back to PyTorch as it is, without "
-            f"{', '.join(unused)}; for the other direction name a target that ends in .ckpt"
-        )
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:

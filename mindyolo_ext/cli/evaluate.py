@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mindyolo_ext.config import Config
     from mindyolo_ext.contracts import Predictor
     from mindyolo_ext.data.dataset import Dataset
+    from mindyolo_ext.engine.evaluate import EvalResult
     from mindyolo_ext.engine.routing import RoutedPredictor
 
 logger = logging.getLogger("mindyolo_ext")
@@ -182,33 +183,56 @@ def load_for_test(
 
 def _write_metrics(loaded: Loaded, config: "Config", options: argparse.Namespace) -> None:
     """Evaluate on all ranks; rank 0 writes and logs the tables and curves."""
+    run_test(
+        loaded, config, options.save_dir, save_json=options.save_json, save_txt=options.save_txt
+    )
+
+
+def run_test(
+    loaded: Loaded,
+    config: "Config",
+    folder: Path | None,
+    *,
+    save_json: bool = True,
+    save_txt: bool = False,
+) -> "EvalResult":
+    """Evaluate on all ranks; rank 0 writes and logs the tables and curves, if there is a
+    ``folder``.
+
+    Args:
+        save_json: write ``detections.json``, too.
+        save_txt: write a file of labels for each image, too.
+    """
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.engine.evaluation_report import write_labels, write_report
     from mindyolo_ext.evaluation.coco_backends import check_backend
 
     check_backend(config.eval.backend)
-    folder, predictor = options.save_dir, loaded.predictor
+    if folder is not None and world().is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+    predictor = loaded.predictor
     result = evaluate(
         predictor,
         loaded.dataset,
         config.eval,
-        save_dir=folder if options.save_json else None,
+        save_dir=folder if save_json else None,
         workers=config.data.workers,
         worker_kind=config.data.worker_kind,
         class_names=loaded.class_names,
     )
-    if not world().is_main:
-        return
+    if not world().is_main or folder is None:
+        return result
     if result.routing is not None:
         result.routing.count_gflops(predictor.network, predictor.input_spec.size)
-    written = ["detections.json"] if options.save_json else []
-    if options.save_txt:
+    written = ["detections.json"] if save_json else []
+    if save_txt:
         write_labels(folder / "labels", result.detections, loaded.dataset)
         written.append("labels")
     text, files = write_report(folder, result)
     logger.info("\n%s", text)
     logger.info("%s: %s", ", ".join([*written, *files]), folder)
+    return result
 
 
 def _draw_tradeoff(

@@ -37,7 +37,7 @@ def read_recipe(
     path = recipe_path(options)
     own: list[str] = []
     if path is None and weight is not None:
-        path, own = _recipe_of_weight(weight), ["input.size=[]"]
+        path, own = recipe_of_weight(weight), ["input.size=[]"]
     if path is None and not (instead and options.data):
         raise UsageError(
             "wanted --config RECIPE (`mindyolo-ext recipes`) or --model NAME (`mindyolo-ext "
@@ -71,7 +71,7 @@ def recipe_path(options: argparse.Namespace) -> Path | None:
     return Path(recipe_of_model(options.model, list_models()))
 
 
-def _recipe_of_weight(weight: Path) -> Path:
+def recipe_of_weight(weight: Path) -> Path:
     """The shipped recipe for the model of a checkpoint of ours."""
     from mindyolo_ext.checkpoint.store import load_checkpoint
     from mindyolo_ext.config.shipped import recipe_of_model

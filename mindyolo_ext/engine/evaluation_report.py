@@ -16,6 +16,7 @@ from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.evaluate import EvalResult
 from mindyolo_ext.errors import UsageError
 from mindyolo_ext.evaluation.coco_map import CocoResult
+from mindyolo_ext.evaluation.collect import yolo_lines
 from mindyolo_ext.evaluation.confusion import confusion_matrix, has_supervision
 from mindyolo_ext.evaluation.error_kinds import break_down
 from mindyolo_ext.visual.curves import plot_f1_curves, plot_over_confidence, plot_pr_curves
@@ -94,16 +95,8 @@ def write_labels(folder: Path, detections: Sequence[np.ndarray], dataset: Datase
     Raises: WriteError if the disk refuses.
     """
     for index, (name, found) in enumerate(zip(label_names(dataset.paths), detections)):
-        height, width = dataset.size(index)
-        corners = found[:, :4].astype(np.float64) / [width, height, width, height]
-        center, sides = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
-        rows = np.concatenate([center, sides, found[:, 4:5]], axis=1).tolist()
-        labels = found[:, 5].astype(int).tolist()
-        lines = [
-            f"{label} " + " ".join(f"{value:.6g}" for value in row) + "\n"
-            for label, row in zip(labels, rows)
-        ]
-        write_bytes(folder / name, "".join(lines).encode(), flush=False)
+        lines = yolo_lines(found, *dataset.size(index))
+        write_bytes(folder / name, lines.encode(), flush=False)
 
 
 def label_names(paths: Sequence[str]) -> list[Path]:

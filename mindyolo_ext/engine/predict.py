@@ -1,114 +1,54 @@
-"""Pictures and videos in, boxes and annotated pictures out.
+"""Images in, boxes out, in Python.
 
 from mindyolo_ext import Detector
-found = Detector("yolo-fastestv2.ckpt").predict("street.jpg")
+detector = Detector("yolo-fastestv2.ckpt")
+found = detector.predict("street.jpg")
 found.save("street_boxes.jpg")
 """
 
-import json
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import overload
 
-import cv2
 import numpy as np
 
-from mindyolo_ext import atomic, progress
 from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.choice import check_backend
 from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.class_names import default_names
-from mindyolo_ext.data.image_file import read_image, write_image
+from mindyolo_ext.data.any_image import AnyImage, as_image
+from mindyolo_ext.data.image_file import read_image
 from mindyolo_ext.engine.build import load_model
+from mindyolo_ext.engine.detections import Detections
+from mindyolo_ext.engine.predict_job import PredictOptions, predict_sources
 from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
-from mindyolo_ext.engine.sources import (
-    PREDICTIONS,
-    VIDEO_SUFFIXES,
-    Output,
-    claim_folder,
-    counted,
-    find_sources,
-    name_outputs,
-    survey,
-)
+from mindyolo_ext.engine.sources import VIDEO_SUFFIXES, find_sources
 from mindyolo_ext.engine.thresholds import choose_threshold
-from mindyolo_ext.engine.video import VideoReader, copying
-from mindyolo_ext.errors import DataError, UsageError, WriteError, shown
+from mindyolo_ext.engine.tracking import new_tracker, weakest
+from mindyolo_ext.engine.video import VideoReader
+from mindyolo_ext.errors import UsageError
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
-from mindyolo_ext.visual.detections import draw_detections
+from mindyolo_ext.evaluation.tiles import Tiling, merge
 
 __all__ = [
     "VIDEO_SUFFIXES",
     "Detections",
     "Detector",
+    "PredictOptions",
     "find_sources",
     "predict_sources",
     "read_image",
 ]
 
 logger = logging.getLogger(__name__)
-DEFAULT_FOLDER = Path("runs/predict")
-# What is wrong with one picture or video. A DeviceError is not: it ends the job.
-_ITEM_ERRORS = (ValueError, OSError, MemoryError, cv2.error)
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Boxes found in one picture, falling score.
-
-    Args:
-        image: the picture, uint8 BGR (h, w, 3).
-        boxes: (N, 4) float32 xyxy in pixels of ``image``.
-        scores: (N,) float32 in 0..1.
-        labels: (N,) int64 class index.
-        class_names: name per class index.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    class_names: Sequence[str]
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    @property
-    def names(self) -> list[str]:
-        """Class name of each box."""
-        return [self.class_names[k] for k in self.labels]
-
-    def plot(self) -> np.ndarray:
-        """A copy of the picture with its boxes, uint8 BGR."""
-        rows = np.concatenate(
-            [self.boxes, self.scores[:, None], self.labels[:, None]], axis=1
-        ).astype(np.float32)
-        return draw_detections(self.image, rows, self.class_names)
-
-    def save(self, path: str | Path) -> None:
-        """Write the annotated picture, whole or not at all. Raises: UsageError for a suffix without
-        an encoder; WriteError if the disk refuses.
-        """
-        write_image(path, self.plot())
-
-    def to_list(self) -> list[dict]:
-        """JSON-ready rows: name, class, score, box (xyxy pixels)."""
-        return [
-            {
-                "name": n,
-                "class": int(k),
-                "score": round(float(s), 5),
-                "box": [round(float(v), 2) for v in b],
-            }
-            for n, k, s, b in zip(self.names, self.labels, self.scores, self.boxes)
-        ]
 
 
 class Detector:
-    """A checkpoint ready to look at pictures. Threads may share one, or have one each.
+    """A checkpoint ready to look at images. Threads may share one, or have one each.
 
     Args:
         checkpoint: ``.ckpt`` of ``train.py`` or ``mindyolo-ext convert``.
@@ -118,14 +58,20 @@ class Detector:
             before the first import.
         conf_thres, iou_thres: score below which boxes are dropped, overlap above which they are
             merged.
-        class_agnostic: whether boxes of different classes are merged too.
         size: (height, width) of the network input, default as trained.
-        dy_thres: of a routed model: pictures whose easiness is below it take the second exit.
-        easy: of a routed model: share of easy pictures to aim at, instead of ``dy_thres``; the
+        max_detections: most boxes per image.
+        class_agnostic: whether boxes of different classes are merged too.
+        classes: names or indices of the classes that are wanted; None is all.
+        batch: images that the network takes at once where ``predict`` is given several.
+        tile: look at images that are larger than this side, in pixels, in tiles of it, too; None
+            looks at each as a whole.
+        overlap: share of a tile that its neighbor sees as well, in 0..0.9.
+        dy_thres: of a routed model: images whose easiness is below it take the second exit.
+        easy: of a routed model: share of easy images to aim at, instead of ``dy_thres``; the
             checkpoint's thresholds tell which threshold that is.
 
-    Raises: FileNotFoundError; ValueError for a file that is not such a checkpoint, a threshold
-        that it does not have, or another backend than this process has.
+    Raises: FileNotFoundError; ValueError for a file that is not such a checkpoint, a threshold or a
+        class that it does not have, or another backend than this process has.
     """
 
     def __init__(
@@ -139,44 +85,95 @@ class Detector:
         size: tuple[int, int] | None = None,
         max_detections: int = 300,
         class_agnostic: bool = False,
+        classes: Sequence[str | int] | None = None,
+        batch: int = 1,
+        tile: int | None = None,
+        overlap: float = 0.2,
         dy_thres: float | None = None,
         easy: float | None = None,
     ):
+        if batch < 1:
+            raise UsageError(f"Detector: batch must be at least 1, got {batch}")
+        self.batch = batch
+        self.tiling = None if tile is None else Tiling(tile, overlap)
         check_backend(backend)
         with framework_lock:
             launch.start(device_target)
             model, self.metadata = load_model(checkpoint)
         if size is not None:
             model.input_spec = replace(model.input_spec, size=size)
+        self.input_spec = model.input_spec
+        self.class_names = self.metadata.class_names or default_names(self.metadata.num_classes)
         self.options = NMSOptions(
             conf_thres=conf_thres,
             iou_thres=iou_thres,
             max_detections=max_detections,
             class_agnostic=class_agnostic,
+            classes=None if classes is None else indices_of(classes, self.class_names),
         )
-        self.input_spec = model.input_spec
-        self.class_names = self.metadata.class_names or default_names(self.metadata.num_classes)
         threshold = choose_threshold(
             model, self.metadata, where=checkpoint, dy_thres=dy_thres, easy=easy
         )
         with framework_lock:
             self._predictor = new_predictor(model, dy_thres=threshold)
 
-    def predict(self, image: str | Path | np.ndarray) -> Detections:
-        """Boxes of one picture: a file name, or a uint8 BGR array (h, w, 3) as OpenCV reads it.
+    @overload
+    def predict(
+        self, image: list[AnyImage] | tuple[AnyImage, ...], *, conf_thres: float | None = None
+    ) -> list[Detections]: ...
+    @overload
+    def predict(
+        self, image: Iterator[AnyImage], *, conf_thres: float | None = None
+    ) -> Iterator[Detections]: ...
+    @overload
+    def predict(self, image: AnyImage, *, conf_thres: float | None = None) -> Detections: ...
+    def predict(
+        self,
+        image: AnyImage | list[AnyImage] | tuple[AnyImage, ...] | Iterator[AnyImage],
+        *,
+        conf_thres: float | None = None,
+    ) -> Detections | list[Detections] | Iterator[Detections]:
+        """Boxes of an image, or of several.
 
-        Raises: as ``read_image``; UsageError for another array.
+        Args:
+            image: a file name, an array, an image of Pillow or the bytes of an image file, see
+                ``as_image``; a list or tuple of them; or an iterator over them, which is read
+                ``batch`` by ``batch`` as results are taken.
+            conf_thres: in place of the detector's, for this call.
+
+        Returns: ``Detections``, a list of them, or an iterator over them.
+        Raises: as ``as_image``; UsageError for a threshold outside 0..1.
         """
-        picture = read_image(image) if isinstance(image, (str, Path)) else _checked(image)
-        resized, placement = self.input_spec.resize_image(picture)
-        boxes, scores = self._predictor(resized[None])
-        found = detections_to_photo(nms(boxes[0], scores[0], self.options), placement, clip=True)
-        return Detections(
-            picture, found[:, :4], found[:, 4], found[:, 5].astype(np.int64), self.class_names
-        )
+        options = self.options
+        if conf_thres is not None:
+            options = replace(options, conf_thres=conf_thres)
+        if isinstance(image, (list, tuple)):
+            return list(self._in_batches(image, options))
+        if isinstance(image, Iterator):
+            return self._in_batches(image, options)
+        return self._found([as_image(image)], 1, options)[0]
+
+    def predict_video(self, path: str | Path, *, track: str = "") -> Iterator[Detections]:
+        """Boxes of every frame of a video file that can be read; how many cannot is logged.
+
+        Args:
+            path: the file, or the address of a stream.
+            track: ``bytetrack``, ``ocsort`` or ``sort`` follows objects from frame to frame and
+                sets ``Detections.track_ids``.
+
+        Raises: FileNotFoundError; ValueError if it cannot be read at all; MissingPackageError for
+            ``track`` without the package that does it.
+        """
+        lowest = self.options.conf_thres
+        with VideoReader(path) as video:
+            follow = new_tracker(track, video.rate, lowest) if track else lambda found: found
+            for _, frame in video:
+                yield follow(self.predict(frame, conf_thres=weakest(track, lowest)))
+            if video.shortfall():
+                logger.warning("%s", video.shortfall())
 
     def routing(self) -> str:
-        """How many pictures took which exit so far, one sentence; empty for a model that is not
+        """How many images took which exit so far, one sentence; empty for a model that is not
         routed.
         """
         if not isinstance(self._predictor, RoutedPredictor):
@@ -184,173 +181,65 @@ class Detector:
         first, second = (self._predictor.meters[part].images for part in ("first", "second"))
         return f"{first} easy, {second} hard at threshold {self._predictor.dy_thres:.6f}"
 
-    def predict_video(self, path: str | Path) -> Iterator[Detections]:
-        """Boxes of every frame of a video file that can be read; how many cannot is logged.
+    def _in_batches(self, images: Iterable[AnyImage], options: NMSOptions) -> Iterator[Detections]:
+        waiting = iter(images)
+        while several := [as_image(image) for image in islice(waiting, self.batch)]:
+            yield from self._found(several, self.batch, options)
 
-        Raises: FileNotFoundError; ValueError if it cannot be read at all.
-        """
-        with VideoReader(path) as video:
-            for _, frame in video:
-                yield self.predict(frame)
-            if video.shortfall():
-                logger.warning("%s", video.shortfall())
-
-
-def predict_sources(
-    detector: Detector,
-    source: str | Path | Sequence[str | Path],
-    save_dir: str | Path | None = None,
-) -> dict[str, list]:
-    """Annotate everything ``source`` means and write ``predictions.json`` beside the copies.
-
-    A file that cannot be read is reported and left out; the others go on. What was found until an
-    interruption is written, too.
-
-    Args:
-        detector: a ``Detector``, or whatever has its ``predict`` and ``routing``.
-        source: as in ``find_sources``.
-        save_dir: folder for the results. If it already holds results, or by default if
-            ``runs/predict`` is there at all, the first of save_dir2, save_dir3 ... that is new.
-
-    Returns: rows by file name, or by path below the common folder where names repeat; for a video a
-        list with the rows of each frame, None for a frame that could not be read.
-    Raises: MissingFileError or UsageError for a source that means nothing; DataError if none of the
-        files could be read; UsageError if ``save_dir`` is the folder they come from; WriteError.
-    """
-    sources = survey(source)
-    outputs = name_outputs(sources.paths)
-    wanted = DEFAULT_FOLDER if save_dir is None else Path(save_dir)
-    folder = claim_folder(wanted, outputs, must_be_new=save_dir is None)
-    if folder != wanted:
-        logger.info("%s is left as it is; these results go to %s", wanted, folder)
-    results = _Results(folder)
-    for problem in sources.problems:
-        results.leave_out(problem)
-    try:
-        for output in progress.bar(outputs, title="predict"):
-            results.add(detector, output)
-    finally:
-        results.write(len(outputs) + len(sources.problems))
-    if not results.rows:
-        raise DataError(
-            f"predict: none of {len(outputs)} files could be read; the first: {results.left_out[0]}"
-        )
-    if detector.routing():
-        logger.info("%s", detector.routing())
-    if sources.not_looked_at():
-        logger.info("not looked at: %s", sources.not_looked_at())
-    logger.info("%s", results.summary())
-    return results.rows
-
-
-@dataclass
-class _Results:
-    """What became of each file.
-
-    Args:
-        folder: where everything is written.
-        rows: by name.
-        left_out: why, of each file that could not be read.
-        not_drawn: why, of each file whose boxes are in ``rows`` but whose copy could not be
-            written.
-    """
-
-    folder: Path
-    rows: dict[str, list] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-    not_drawn: list[str] = field(default_factory=list)
-
-    def add(self, detector: Detector, output: Output) -> None:
-        """Predict one picture or video, or report why not."""
-        try:
-            annotate = self._annotate_video if output.is_video else self._annotate_picture
-            rows = annotate(detector, output.path, self.folder / output.target)
-            json.dumps(rows, allow_nan=False)  # one box that is not finite must not spoil the rest
-        except _ITEM_ERRORS as error:
-            self.leave_out(_named(error, output.path))
+    def _found(self, images: list[np.ndarray], batch: int, options: NMSOptions) -> list[Detections]:
+        """Detections of uint8 BGR images; the network always takes ``batch`` of them."""
+        if self.tiling is None:
+            rows = self._rows(images, batch, options)
         else:
-            self.rows[output.name] = rows
+            rows = [self._rows_of_tiles(image, self.tiling, options) for image in images]
+        return [
+            Detections(
+                image, found[:, :4], found[:, 4], found[:, 5].astype(np.int64), self.class_names
+            )
+            for image, found in zip(images, rows, strict=True)
+        ]
 
-    def leave_out(self, why: str) -> None:
-        """Report and count a file or source that could not be read."""
-        self.left_out.append(why)
-        logger.error("left out: %s", why)
+    def _rows_of_tiles(self, image: np.ndarray, tiling: Tiling, options: NMSOptions) -> np.ndarray:
+        """(N, 6) of an image that is looked at in tiles."""
+        windows = tiling.windows(*image.shape[:2])
+        tiles = [image[top:bottom, left:right] for left, top, right, bottom in windows.tolist()]
+        found = []
+        for start in range(0, len(tiles), self.batch):
+            found += self._rows(tiles[start : start + self.batch], self.batch, options)
+        for rows, window in zip(found, windows, strict=True):
+            rows[:, :4] += np.tile(window[:2], 2)
+        return merge(found, windows, options)
 
-    def write(self, wanted: int) -> None:
-        """Write the rows; without any, take the empty folder away. ``wanted``: files to look at."""
-        if self.rows:
-            atomic.write_json(self.folder / PREDICTIONS, self.rows, indent=1)
-        elif not any(self.folder.iterdir()):
-            self.folder.rmdir()
-        done = len(self.rows) + len(self.left_out)
-        if done < wanted:
-            logger.warning("stopped after %d of %d files: %s", done, wanted, self.summary())
-
-    def summary(self) -> str:
-        """One line for the end."""
-        not_drawn = f", {len(self.not_drawn)} without a copy" if self.not_drawn else ""
-        return (
-            f"{counted(self.rows, 'file')}, "
-            f"{counted([row for rows in self.rows.values() for row in rows], 'row')}, "
-            f"{len(self.left_out)} left out{not_drawn}. Annotated pictures and {PREDICTIONS}: "
-            f"{self.folder}"
-        )
-
-    def _annotate_picture(self, detector: Detector, path: Path, target: Path) -> list[dict]:
-        found = detector.predict(path)
-        rows = found.to_list()
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            found.save(target)
-        except (OSError, UsageError) as error:
-            self._keep_undrawn(error, target)
-        return rows
-
-    def _annotate_video(self, detector: Detector, path: Path, target: Path) -> list:
-        """Rows of each frame; the copy shows the next frame in place of one that is unreadable."""
-        rows: list[list[dict] | None] = []
-        begin = time.perf_counter()
-        with VideoReader(path) as video:
-            try:
-                with copying(target, video.rate) as copy:
-                    total = video.announced or None
-                    title = shown(path.name, 40)
-                    for number, frame in progress.bar(iter(video), total=total, title=title):
-                        found = detector.predict(frame)
-                        copy.add(found.plot(), times=number + 1 - len(rows))
-                        rows += [None] * (number - len(rows))
-                        rows.append(found.to_list())
-                    if not rows:
-                        raise DataError(f"video {video.name}: holds no frame that OpenCV can read")
-            except WriteError as error:
-                if not rows:
-                    raise
-                self._keep_undrawn(error, target)
-        if video.shortfall():
-            logger.warning("%s", video.shortfall())
-        rate = video.read / (time.perf_counter() - begin)
-        logger.info("%s: %d frames, %.1f frames/s", shown(path.name, 100), video.read, rate)
-        return rows
-
-    def _keep_undrawn(self, error: BaseException, target: Path) -> None:
-        self.not_drawn.append(_named(error, target))
-        logger.error("boxes kept, but no annotated copy: %s", self.not_drawn[-1])
+    def _rows(self, images: list[np.ndarray], batch: int, options: NMSOptions) -> list[np.ndarray]:
+        """Per image (N, 6) x1, y1, x2, y2, score, class in its pixels. At most ``batch`` images;
+        the rest of the batch is filled with the last one.
+        """
+        resized = [self.input_spec.resize_image(image) for image in images]
+        pixels = [network_pixels for network_pixels, _ in resized]
+        stacked = np.stack(pixels + pixels[-1:] * (batch - len(pixels)))
+        if isinstance(self._predictor, RoutedPredictor):
+            boxes, scores = self._predictor(stacked, valid=len(images))
+        else:
+            boxes, scores = self._predictor(stacked)
+        return [
+            detections_to_photo(nms(boxes[k], scores[k], options), placement, clip=True)
+            for k, (_, placement) in enumerate(resized)
+        ]
 
 
-def _named(error: BaseException, path: Path) -> str:
-    """The message of an error, with the file in it."""
-    text = str(error) or type(error).__name__
-    name = shown(str(path), 300)
-    return text if name in text else f"{name}: {shown(text, 500)}"
-
-
-def _checked(image: np.ndarray) -> np.ndarray:
-    """The picture itself. Raises: UsageError if it is not uint8 (h, w, 3) with a pixel."""
-    if not isinstance(image, np.ndarray):
-        raise UsageError(f"predict: wanted a file name or an array, got {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise UsageError(
-            f"predict: wanted a uint8 BGR array (h, w, 3), got {image.dtype} {image.shape}; "
-            "cv2.cvtColor turns gray or transparent pictures into BGR"
-        )
-    return image
+def indices_of(wanted: Sequence[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
+    """Class indices of names or indices. Raises: UsageError for one that is not there."""
+    found = []
+    for one in wanted:
+        text = str(one)
+        if text in class_names:
+            found.append(list(class_names).index(text))
+        elif text.isdecimal() and int(text) < len(class_names):
+            found.append(int(text))
+        else:
+            raise UsageError(
+                f"classes: the model has no class {text!r}; wanted names or indices of its "
+                f"{len(class_names)} classes: {', '.join(class_names[:20])}"
+                + (" ..." if len(class_names) > 20 else "")
+            )
+    return tuple(sorted(set(found)))

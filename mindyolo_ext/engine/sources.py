@@ -1,4 +1,4 @@
-"""Which pictures and videos a source means, and where the results of each go."""
+"""Which images and videos a source means, and where the results of each go."""
 
 import os
 from collections import Counter
@@ -7,19 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
+from mindyolo_ext.data.text import read_lines
+from mindyolo_ext.engine.remote import SCHEMES, Remote, is_remote
 from mindyolo_ext.errors import (
     DataError,
     ExistingFileError,
     MissingFileError,
     UsageError,
+    UserError,
     WriteError,
     shown,
 )
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v")
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
-PREDICTIONS = "predictions.json"
+PREDICTIONS, COCO_FILE = "predictions.json", "coco.json"
+LABELS, CROPS = "labels", "crops"  # folders
 _WANTED = f"a picture ({', '.join(IMAGE_SUFFIXES)}) or a video ({', '.join(VIDEO_SUFFIXES)})"
+LIST_SUFFIX = ".txt"  # a file that names a source per line
 _SIGNS = "*?["  # what makes a part of a path a pattern
 _MOST_NAMED = 5  # names of one kind in a message
 
@@ -34,13 +39,15 @@ class Sources:
     """What a source means.
 
     Args:
-        paths: pictures and videos, sorted.
+        paths: images and videos, sorted.
+        remotes: addresses, cameras and standard input.
         other_files: files beside them that have another suffix.
         folders: folders beside them, and links to folders, that were not looked into.
         problems: of several sources, why some mean nothing.
     """
 
     paths: list[Path]
+    remotes: list[Remote] = field(default_factory=list)
     other_files: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -60,7 +67,7 @@ class Sources:
             )
         if self.folders:
             parts.append(
-                f"{counted(self.folders, 'sub-folder')}, which only a pattern with ** looks into: "
+                f"{counted(self.folders, 'sub-folder')}, which --recursive looks into: "
                 f"{_named(self.folders)}"
             )
         return "; ".join(parts)
@@ -68,95 +75,157 @@ class Sources:
 
 @dataclass(frozen=True)
 class Output:
-    """Where the results of one picture or video go.
+    """Where the results of one image or video go.
 
     Args:
-        path: the picture or video.
+        path: the image or video, or what is not a file here.
         name: its key in ``predictions.json``: the file name where all are different, otherwise the
             path below the folder that all are in.
         target: of the annotated copy, below the folder of the results.
+        stem: of label files and crops; no other output has it.
     """
 
-    path: Path
+    path: Path | Remote
     name: str
     target: str
+    stem: str
 
     @property
     def is_video(self) -> bool:
-        """Whether its suffix is that of a video."""
-        return self.path.suffix.lower() in VIDEO_SUFFIXES
+        """Whether it is the file of a video, by its suffix."""
+        return isinstance(self.path, Path) and self.path.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def video_target(self) -> str:
+        """Of the annotated copy if it is a video."""
+        return self.target if self.is_video else f"{os.path.splitext(self.name)[0]}.mp4"
 
 
 def find_sources(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Pictures and videos that ``source`` means, sorted; of several sources one after the other,
-    each file once.
-
-    Args:
-        source: a file, a folder (its own files only), or a pattern: ``*``, ``?`` and ``[...]`` in
-            any part, ``**`` for any folders in between. What exists under that very name is never
-            taken as a pattern.
-
-    Raises: MissingFileError if there is none; UsageError for a file of another kind, a pattern that
-        makes no sense or an address of the network. Of several sources, only if none means
-        anything.
-    """
+    """The files among what ``survey`` finds. Raises: as ``survey``."""
     return survey(source).paths
 
 
-def survey(source: str | Path | Sequence[str | Path]) -> Sources:
-    """``find_sources``, with what was not looked at. Raises: as ``find_sources``."""
+def survey(source: str | Path | Sequence[str | Path], *, recursive: bool = False) -> Sources:
+    """Images and videos that ``source`` means, sorted; of several sources one after the other,
+    each once.
+
+    Args:
+        source: a file; a folder; a pattern with ``*``, ``?`` and ``[...]`` in any part and ``**``
+            for any folders in between; a ``.txt`` file with a source per line, relative to its
+            folder; an address (``http://``, ``rtsp://`` ...); the number of a camera; or ``-`` for
+            an image on standard input. What exists under that very name is nothing else.
+        recursive: look into the folders below a folder as well; links to folders are not followed.
+
+    Raises: MissingFileError if there is none; UsageError for a file of another kind, a pattern that
+        makes no sense or an address of another kind. Of several sources, only if none means
+        anything.
+    """
     if isinstance(source, (str, Path)):
-        return _survey_one(source)
+        return _survey_one(source, recursive)
+    return _survey_all(source, recursive)
+
+
+def _survey_all(sources: Iterable[str | Path], recursive: bool) -> Sources:
     found, errors = [], []
-    for one in source:
+    for one in sources:
         try:
-            found.append(_survey_one(one))
+            found.append(_survey_one(one, recursive))
         except (DataError, MissingFileError, UsageError) as error:
             errors.append(error)
     if not found:
         raise errors[0] if errors else UsageError("predict: wanted a source, got none")
     return Sources(
         list(dict.fromkeys(path for one in found for path in one.paths)),
+        list(dict.fromkeys(remote for one in found for remote in one.remotes)),
         list(dict.fromkeys(path for one in found for path in one.other_files)),
         list(dict.fromkeys(path for one in found for path in one.folders)),
-        [str(error) for error in errors],
+        [problem for one in found for problem in one.problems] + [str(error) for error in errors],
     )
 
 
-def _survey_one(source: str | Path) -> Sources:
+def _survey_one(source: str | Path, recursive: bool) -> Sources:
+    if isinstance(source, str) and not os.path.lexists(source) and is_remote(source):
+        return Sources([], [Remote(source)])
     path, name = Path(source), shown(str(source), 300)
     if path.parts and not os.path.lexists(path.parts[0]):  # a folder may be called ~
         path = Path(os.path.expanduser(path))
     if os.path.isfile(path):
+        if path.suffix.lower() == LIST_SUFFIX:
+            return _survey_list(path, recursive)
         if path.suffix.lower() not in SUFFIXES:
             raise UsageError(f"{name}: wanted {_WANTED}")
         return Sources([path])
     try:
-        found = _sorted_out(path.iterdir() if os.path.isdir(path) else _matches(path))
+        found = _sorted_out(_candidates(path, recursive), recursive)
     except OSError as error:
         raise DataError(f"predict {name}: cannot be listed ({error.strerror})") from error
-    if found.paths:
-        return found
-    if "://" in str(source):
-        raise UsageError(f"predict {name}: wanted a file, folder or pattern; download it first")
+    if not found.paths:
+        raise _nothing_there(str(source), path, found)
+    return found
+
+
+def _candidates(path: Path, recursive: bool) -> Iterable[Path]:
+    """What is in a folder, or what a pattern means."""
+    if not os.path.isdir(path):
+        return _matches(path)
+    return path.rglob("*") if recursive else path.iterdir()
+
+
+def _nothing_there(source: str, path: Path, found: Sources) -> UserError:
+    """Why ``source`` means no image or video."""
+    name = shown(source, 300)
+    if "://" in source:
+        return UsageError(
+            f"predict {name}: wanted a file, folder or pattern, or an address that begins with one "
+            f"of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
+        )
     if not os.path.exists(path) and not any(sign in str(path) for sign in _SIGNS):
-        raise MissingFileError(f"predict {name}: no picture or video there, no such file or folder")
+        return MissingFileError(
+            f"predict {name}: no picture or video there, no such file or folder"
+        )
     others = found.not_looked_at()
-    raise MissingFileError(
+    return MissingFileError(
         f"predict {name}: no picture or video there" + (f", only {others}" if others else "")
     )
 
 
-def name_outputs(paths: Sequence[Path]) -> list[Output]:
-    """A name and a target of its own for each path."""
+def _survey_list(path: Path, recursive: bool) -> Sources:
+    """The sources that the lines of a text file name. Raises: DataError; as ``survey``."""
+    name = shown(str(path), 300)
+    named = [line for _, line in read_lines(path) if not line.startswith("#")]
+    if not named:
+        raise MissingFileError(f"{name}: names no source; wanted one per line")
+    nested = [line for line in named if line.lower().endswith(LIST_SUFFIX)]
+    if nested:
+        raise UsageError(f"{name}: names another list, {shown(nested[0], 100)}; name its lines")
+    return _survey_all(
+        [line if is_remote(line) else path.parent / os.path.expanduser(line) for line in named],
+        recursive,
+    )
+
+
+def name_outputs(paths: Sequence[Path], remotes: Sequence[Remote] = ()) -> list[Output]:
+    """A name, a target and a stem of its own for each path and remote."""
     names = [path.name for path in paths]
     if len({name.casefold() for name in names}) < len(names):
         top = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
         names = [Path(os.path.relpath(path, top)).as_posix() for path in paths]
+    targets = _copies(names)
+    taken = {name.casefold() for name in (*names, *targets)}
+    for remote in remotes:
+        names.append(_name_remote(remote, taken))
+        targets.append(names[-1])
+    sources: list[Path | Remote] = [*paths, *remotes]
+    return [Output(*parts) for parts in zip(sources, names, targets, _stems(names), strict=True)]
+
+
+def _copies(names: Sequence[str]) -> list[str]:
+    """Names of the annotated copies; a video's ends in .mp4 and takes no other file's place."""
     videos = Counter(_as_mp4(name).casefold() for name in names if name != _as_mp4(name))
     taken = {name.casefold() for name in names if name == _as_mp4(name)}
-    outputs = []
-    for path, name in zip(paths, names, strict=True):
+    targets = []
+    for name in names:
         target = _as_mp4(name)
         if target != name:
             if target.casefold() in taken or videos[target.casefold()] > 1:
@@ -164,8 +233,36 @@ def name_outputs(paths: Sequence[Path]) -> list[Output]:
             while target.casefold() in taken:
                 target += ".mp4"
             taken.add(target.casefold())
-        outputs.append(Output(path, name, target))
-    return outputs
+        targets.append(target)
+    return targets
+
+
+def _name_remote(remote: Remote, taken: set[str]) -> str:
+    """A name for an image from there, so that a video from there could have the same stem; added to
+    ``taken``.
+    """
+    stem, suffix = os.path.splitext(remote.name)
+    suffix = suffix if suffix.lower() in IMAGE_SUFFIXES else ".jpg"
+    number, numbered = 1, stem
+    while {f"{numbered}{suffix}".casefold(), f"{numbered}.mp4".casefold()} & taken:
+        number += 1
+        numbered = f"{stem}{number}"
+    taken |= {f"{numbered}{suffix}".casefold(), f"{numbered}.mp4".casefold()}
+    return f"{numbered}{suffix}"
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+    """The names without their suffixes, or with them where two would be equal."""
+    stems = [os.path.splitext(name)[0] for name in names]
+    while True:
+        counts = Counter(stem.casefold() for stem in stems)
+        longer = [
+            name if counts[stem.casefold()] > 1 else stem
+            for name, stem in zip(names, stems, strict=True)
+        ]
+        if longer == stems:
+            return stems
+        stems = longer
 
 
 def claim_folder(wanted: Path, outputs: Sequence[Output], *, must_be_new: bool) -> Path:
@@ -179,7 +276,9 @@ def claim_folder(wanted: Path, outputs: Sequence[Output], *, must_be_new: bool) 
         if ``wanted`` is a file, or holds results and has no name to number; WriteError.
     """
     name = shown(str(wanted), 300)
-    if wanted.resolve() in {output.path.resolve().parent for output in outputs}:
+    if wanted.resolve() in {
+        output.path.resolve().parent for output in outputs if isinstance(output.path, Path)
+    }:
         raise UsageError(
             f"predict: the results would overwrite the pictures in {name}; choose another "
             "--save_dir"
@@ -213,7 +312,8 @@ def _first_free(wanted: Path) -> Path:
 
 
 def _holds_results(folder: Path, outputs: Iterable[Output]) -> bool:
-    names = (PREDICTIONS, *(output.target for output in outputs))
+    targets = (output.target for output in outputs)
+    names = (PREDICTIONS, COCO_FILE, LABELS, CROPS, *targets)
     return any(os.path.lexists(folder / name) for name in names)
 
 
@@ -235,14 +335,18 @@ def _matches(path: Path) -> list[Path]:
         raise UsageError(f"predict {shown(str(path), 300)}: no such pattern ({error})") from error
 
 
-def _sorted_out(candidates: Iterable[Path]) -> Sources:
-    paths, other_files, folders = [], [], []
+def _sorted_out(candidates: Iterable[Path], recursive: bool) -> Sources:
+    paths: list[Path] = []
+    other_files: list[Path] = []
+    folders: list[Path] = []
     for path in sorted(set(candidates)):
         if os.path.isdir(path):
+            if recursive and not path.is_symlink():
+                continue  # its files are among the candidates
             folders.append(path)
         else:
             (paths if path.suffix.lower() in SUFFIXES else other_files).append(path)
-    return Sources(paths, other_files, folders)
+    return Sources(paths, [], other_files, folders)
 
 
 def _as_mp4(name: str) -> str:

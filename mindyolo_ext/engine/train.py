@@ -87,6 +87,16 @@ class TrainResult:
     best_fitness: float
     last: dict[str, float]
 
+    @property
+    def best(self) -> Path:
+        """The best checkpoint, or the last one if none was evaluated. Raises: MissingFileError."""
+        weights = self.folder / "weights"
+        for name in ("best", "last"):
+            for suffix in SUFFIXES:
+                if (weights / f"{name}{suffix}").is_file():
+                    return weights / f"{name}{suffix}"
+        raise MissingFileError(f"{weights}: holds no checkpoint; was the folder moved?")
+
 
 def train(config: Config, save_dir: Path, *, resume: bool = False) -> TrainResult:
     """Train a recipe in this process's world; ``backend.launch.start`` comes first.

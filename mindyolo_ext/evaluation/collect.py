@@ -101,6 +101,28 @@ class CocoRecords:
         return np.array([len(its) for its in found], np.int64), rows
 
 
+def yolo_lines(detections: np.ndarray, height: int, width: int, *, scores: bool = True) -> str:
+    """Detections of one photo as lines ``class cx cy width height score`` of a YOLO label file.
+
+    Args:
+        detections: photo pixels.
+        height, width: of the photo; sides are written in 0..1 of it.
+        scores: whether a line ends with the score; files of ground truth have none.
+
+    Shape: (N, 6) x1, y1, x2, y2, score, class -> N lines.
+    Raises: ValueError for another shape.
+    """
+    detections = checked_detections(detections)
+    corners = detections[:, :4].astype(np.float64) / [width, height, width, height]
+    center, sides = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    rows = np.concatenate([center, sides, detections[:, 4:5]], axis=1)[:, : 5 if scores else 4]
+    labels = detections[:, 5].astype(int).tolist()
+    return "".join(
+        f"{label} " + " ".join(f"{value:.6g}" for value in row) + "\n"
+        for label, row in zip(labels, rows.tolist())
+    )
+
+
 def checked_detections(detections: np.ndarray) -> np.ndarray:
     """The array as float32 (N, 6). Raises: ValueError for another shape."""
     detections = np.asarray(detections, np.float32)

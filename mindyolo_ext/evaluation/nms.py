@@ -24,6 +24,8 @@ class NMSOptions:
         multi_label: False lets a box stand for its best class only, True for each class above
             ``conf_thres``.
         class_agnostic: True lets boxes of different classes suppress one another.
+        classes: indices of the classes that are kept; None keeps all. A box whose best class is
+            another one is dropped, it does not change its class.
 
     Raises: UsageError for a value outside these rules.
     Source: the defaults are those of the Yolo-FastestV2 evaluation (conf 0.01, IoU 0.4).
@@ -35,6 +37,7 @@ class NMSOptions:
     max_candidates: int = 30000
     multi_label: bool = False
     class_agnostic: bool = False
+    classes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("conf_thres", self.conf_thres), ("iou_thres", self.iou_thres)):
@@ -127,9 +130,11 @@ def _candidates(
             best = scores.max(axis=1)
         rows = np.flatnonzero(best > threshold)
         classes, confidences = scores[rows].argmax(axis=1), best[rows]
-    finite = np.isfinite(confidences) & np.isfinite(boxes).all(axis=1)[rows]
-    if not finite.all():
-        rows, classes, confidences = rows[finite], classes[finite], confidences[finite]
+    fit = np.isfinite(confidences) & np.isfinite(boxes).all(axis=1)[rows]
+    if options.classes is not None:
+        fit &= np.isin(classes, options.classes)
+    if not fit.all():
+        rows, classes, confidences = rows[fit], classes[fit], confidences[fit]
     return rows, classes, confidences
 
 

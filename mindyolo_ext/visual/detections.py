@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_HEIGHT = 22  # pixels of a capital letter of that font at scale 1
+from mindyolo_ext.visual.letters import Text, printable
 
 
 def class_color(label: int) -> tuple[int, int, int]:
@@ -24,17 +23,20 @@ def draw_detections(
     class_names: Sequence[str],
     *,
     show_scores: bool = True,
+    track_ids: np.ndarray | None = None,
 ) -> np.ndarray:
     """A copy of the picture with a labelled box per detection, the best on top.
 
-    Lines and letters grow with the picture. A name with letters that the font lacks (it has ASCII
-    only) is replaced by ``class <index>``.
+    Lines and letters grow with the picture. A name with letters that no font here has is replaced
+    by ``class <index>``.
 
     Args:
         image: the photo.
         detections: photo pixels, any order.
         class_names: name per class index.
         show_scores: whether the label holds the score beside the name.
+        track_ids: (N,) number of the object each box belongs to, written before its name; the
+            color is then the object's.
 
     Shape: image uint8 BGR (h, w, 3), detections (N, 6) x1, y1, x2, y2, score, class -> uint8 BGR
         (h, w, 3).
@@ -51,6 +53,7 @@ def draw_detections(
             f"draw_detections: wanted finite detections (N, 6), got {detections.shape}"
         )
     labels = detections[:, 5].astype(int)
+    colors = [class_color(one) for one in (labels if track_ids is None else track_ids)]
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
         raise ValueError(
             f"draw_detections: classes {labels.min()}..{labels.max()}, but {len(class_names)} names"
@@ -62,23 +65,20 @@ def draw_detections(
     thickness = max(1, round((height * width) ** 0.5 / 330))
     for index in order:
         x1, y1, x2, y2 = corners[index].tolist()
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), class_color(labels[index]), thickness)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colors[index], thickness)
     taken: list[np.ndarray] = []
     strips = []
     for index in order[::-1]:  # the best choose their place first
-        text = _printable(class_names[labels[index]], labels[index])
+        text = printable(class_names[labels[index]], labels[index])
+        if track_ids is not None:
+            text = f"#{track_ids[index]} {text}"
         if show_scores:
             text += f" {detections[index, 4]:.2f}"
         strips.append(_Label(text, canvas.shape, corners[index], taken))
         taken.append(strips[-1].rectangle)
     for label, index in zip(reversed(strips), order):
-        label.draw(canvas, class_color(labels[index]))
+        label.draw(canvas, colors[index])
     return canvas
-
-
-def _printable(name: str, label: int) -> str:
-    """The name if the font can write it."""
-    return name if name.isascii() and name.isprintable() else f"class {label}"
 
 
 class _Label:
@@ -95,16 +95,10 @@ class _Label:
         self, text: str, shape: tuple[int, ...], corners: np.ndarray, taken: list[np.ndarray]
     ):
         height, width = shape[:2]
-        self.text = text
-        self.scale = min(max((height * width) ** 0.5 * 0.015, 7.5) / _FONT_HEIGHT, 2.5)
-        self.stroke = max(1, round(self.scale * 1.6))
-        (text_width, text_height), _ = cv2.getTextSize(text, _FONT, self.scale, self.stroke)
-        if text_width + 4 > width:  # a very small picture
-            self.scale, self.stroke = max(self.scale * (width - 4) / text_width, 0.05), 1
-            (text_width, text_height), _ = cv2.getTextSize(text, _FONT, self.scale, self.stroke)
-        self.margin = max(2, round(text_height * 0.25))
-        self.text_height = text_height
-        size = np.array([text_width + 2 * self.margin, text_height + 2 * self.margin])
+        letters = min(max((height * width) ** 0.5 * 0.015, 7.5), 55.0)
+        self.text = Text(text, letters, room=width - 4)
+        self.margin = max(2, round(self.text.height * 0.25))
+        size = np.array([self.text.width, self.text.height]) + 2 * self.margin
         self.rectangle = self._place(corners, size, np.array([width, height]), taken)
 
     @staticmethod
@@ -135,13 +129,4 @@ class _Label:
         cv2.rectangle(canvas, (left, top), (right, bottom), color, -1)
         blue, green, red = color
         ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
-        cv2.putText(
-            canvas,
-            self.text,
-            (left + self.margin, top + self.margin + self.text_height),
-            _FONT,
-            self.scale,
-            ink,
-            self.stroke,
-            cv2.LINE_AA,
-        )
+        self.text.draw(canvas, left + self.margin, top + self.margin, ink)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mindyolo_ext.data.image_file import IMAGE_SUFFIXES
+from mindyolo_ext.engine.remote import Remote
 from mindyolo_ext.engine.sources import (
     VIDEO_SUFFIXES,
     claim_folder,
@@ -13,7 +14,13 @@ from mindyolo_ext.engine.sources import (
     name_outputs,
     survey,
 )
-from mindyolo_ext.errors import ExistingFileError, MissingFileError, UsageError, WriteError
+from mindyolo_ext.errors import (
+    DataError,
+    ExistingFileError,
+    MissingFileError,
+    UsageError,
+    WriteError,
+)
 
 
 def touch(*paths: Path) -> list[Path]:
@@ -40,7 +47,7 @@ def test_folder_gives_its_own_pictures_and_videos_sorted(tmp_path: Path):
     assert found.paths == sorted(wanted)
     assert found.not_looked_at() == (
         "3 files of other suffixes (2 with .heic, 1 with none): a.heic, b.HEIC, notes; "
-        "3 sub-folders, which only a pattern with ** looks into: folder.jpg, link, sub"
+        "3 sub-folders, which --recursive looks into: folder.jpg, link, sub"
     )
 
 
@@ -112,8 +119,8 @@ def test_name_that_exists_is_no_pattern(
         ("other", MissingFileError, "there, only 1 file .*: a.heic; 1 sub-folder, .*: deep$"),
         ("other/a.heic", UsageError, r"a.heic: wanted a picture \(.bmp, "),
         ("p**/a", UsageError, "no such pattern"),
-        ("https://example.org/a.jpg", UsageError, "download it first"),
-        ("rtsp://camera/1", UsageError, "download it first"),
+        ("ftp://example.org/a.jpg", UsageError, "begins with one of http://, https://, rtsp://"),
+        ("file:///etc/passwd", UsageError, "begins with one of http://"),
     ],
 )
 def test_source_that_means_nothing(
@@ -200,3 +207,50 @@ def test_folders_that_cannot_take_results(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ExistingFileError, match="holds results; choose another"):
         claim_folder(Path("."), outputs, must_be_new=False)
     assert sorted(os.listdir(tmp_path)) == ["file", "in", "predictions.json"]
+
+
+# ---- beside single files -------------------------------------------------------------------------
+
+
+def test_folders_below_folders(tmp_path: Path):
+    touch(*(tmp_path / "p" / name for name in ("a.jpg", "q/b.jpg", "q/r/c.png", "q/notes.md")))
+    (tmp_path / "p" / "loop").symlink_to("..")
+    found = survey(tmp_path / "p", recursive=True)
+    assert names(found.paths, tmp_path) == ["p/a.jpg", "p/q/b.jpg", "p/q/r/c.png"]
+    assert found.not_looked_at() == (
+        "1 file of other suffixes (1 with .md): notes.md; "
+        "1 sub-folder, which --recursive looks into: loop"
+    )
+
+
+def test_list_of_sources(tmp_path: Path):
+    touch(*(tmp_path / name for name in ("x/a.jpg", "x/b.jpg", "c.png")))
+    listed = tmp_path / "x" / "list.txt"
+    listed.write_text("# mine\nb.jpg\n\n../c.png\nhttp://example.org/d.jpg\nnone.jpg\n")
+    found = survey(listed)
+    assert [path.name for path in found.paths] == ["b.jpg", "c.png"]
+    assert found.remotes == [Remote("http://example.org/d.jpg")]
+    assert len(found.problems) == 1 and "none.jpg: no picture or video there" in found.problems[0]
+    listed.write_text("other.txt\n")
+    with pytest.raises(UsageError, match="names another list, other.txt"):
+        survey(listed)
+    listed.write_text("\n# nothing\n")
+    with pytest.raises(MissingFileError, match="list.txt: names no source; wanted one per line"):
+        survey(listed)
+    listed.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(DataError, match="list.txt: wanted UTF-8 text"):
+        survey(listed)
+
+
+def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    addresses = ("-", "0", "rtsp://me:secret@host/1", "https://host/p/street.jpg?x=1", "http://h/")
+    found = survey(addresses)
+    assert [remote.address for remote in found.remotes] == list(addresses) and not found.paths
+    assert [remote.is_stream for remote in found.remotes] == [False, True, True, False, False]
+    assert str(found.remotes[2]) == "rtsp://host/1"
+    wanted = ["stdin.jpg", "camera0.jpg", "1.jpg", "street2.jpg", "h.jpg"]
+    assert [o.name for o in name_outputs([Path("street.jpg")], found.remotes)][1:] == wanted
+    touch(Path("0"))
+    with pytest.raises(UsageError, match="0: wanted a picture"):
+        survey("0")  # what exists under that name is a file

@@ -70,6 +70,15 @@ def test_damaged_frames_are_passed_over_and_the_others_keep_their_numbers(
     assert f"a.avi: {10 - len(bad)} of 10 announced frames could be read" in shortfall
 
 
+@pytest.mark.parametrize("text", ["#EXTM3U\n#EXTINF:1,\n{}\n", "ffconcat version 1.0\nfile {}\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_playlist_opens_no_other_file(tmp_path: Path, text: str, mark: bytes) -> None:
+    path = make_video(tmp_path / "a.avi")
+    (tmp_path / "b.mp4").write_bytes(mark + text.format(path.name).encode())
+    with pytest.raises(DataError, match="b.mp4: wanted one of .*, got text; a playlist is not"):
+        VideoReader(tmp_path / "b.mp4")
+
+
 def test_video_that_breaks_off(tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.avi")
     content = path.read_bytes()
@@ -118,7 +127,7 @@ def test_frames_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"this is no video")
+    (tmp_path / "a.mp4").write_bytes(b"this is no video\0")
     with pytest.raises(DataError, match="a.mp4: OpenCV cannot read it; wanted one of .mp4, "):
         VideoReader(tmp_path / "a.mp4")
     with pytest.raises(MissingFileError, match="video .*b.mp4: no such file"):

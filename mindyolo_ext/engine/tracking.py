@@ -1,0 +1,74 @@
+"""Objects through the frames of a video, by the trackers of the package trackers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mindyolo_ext.engine.detections import Detections
+from mindyolo_ext.errors import MissingPackageError, UsageError
+
+TRACKERS = ("bytetrack", "ocsort", "sort")
+# trackers declares NumPy 2, which MindSpore's wheels are not built for, but runs with NumPy 1.26;
+# and opencv-python, which lies in the same folder as opencv-python-headless
+INSTALL = "pip install 'mindyolo_ext[track]', then pip install --no-deps trackers"
+_WEAK_SHARE = 1 / 3  # of the lowest score: boxes from there on may continue an object of ByteTrack
+Tracker = Callable[[Detections], Detections]
+
+
+def new_tracker(name: str, rate: float, lowest: float) -> Tracker:
+    """A function that numbers the objects of one frame after the other.
+
+    It keeps the detections that belong to an object it follows; an object gets its number when it
+    was seen in two frames in a row, with ``ocsort`` and ``sort`` in three.
+
+    Args:
+        name: one of ``TRACKERS``.
+        rate: frames per second.
+        lowest: score from which an object is followed.
+
+    Raises: UsageError for another name; MissingPackageError.
+    """
+    if name not in TRACKERS:
+        raise UsageError(f"--track: wanted one of {', '.join(TRACKERS)}, got {name!r}")
+    try:
+        import trackers
+    except ImportError as error:
+        raise MissingPackageError(
+            f"--track {name}: the package trackers is not installed ({error}): {INSTALL}"
+        ) from error
+    tracker: Any
+    if name == "bytetrack":
+        tracker = trackers.ByteTrackTracker(
+            frame_rate=rate, track_activation_threshold=lowest, high_conf_det_threshold=lowest
+        )
+    elif name == "ocsort":
+        tracker = trackers.OCSORTTracker(frame_rate=rate, high_conf_det_threshold=lowest)
+    else:
+        tracker = trackers.SORTTracker(frame_rate=rate, track_activation_threshold=lowest)
+    return lambda found: _followed(tracker, found)
+
+
+def weakest(name: str, lowest: float) -> float | None:
+    """The score from which a tracker wants boxes where that is below ``lowest``: ByteTrack holds on
+    to an object in frames where it is hard to see. None for the others.
+    """
+    return lowest * _WEAK_SHARE if name == "bytetrack" else None
+
+
+def _followed(tracker: Any, found: Detections) -> Detections:
+    boxes = found.to_supervision()
+    boxes.data["row"] = np.arange(len(found))
+    known = tracker.update(boxes)
+    known = known[known.tracker_id >= 0]
+    rows = np.asarray(known.data.get("row", ()), np.int64)
+    order = np.argsort(rows, kind="stable")  # by falling score again
+    rows = rows[order]
+    return replace(
+        found,
+        boxes=found.boxes[rows],
+        scores=found.scores[rows],
+        labels=found.labels[rows],
+        track_ids=np.asarray(known.tracker_id, np.int64)[order],
+    )

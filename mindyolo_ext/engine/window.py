@@ -1,0 +1,43 @@
+"""A window that shows annotated images, where there is a display."""
+
+import os
+import sys
+
+import cv2
+import numpy as np
+
+from mindyolo_ext.errors import DeviceError
+
+_QUIT = (ord("q"), 27)  # 27: escape
+
+
+class Window:
+    """One window. Raises: DeviceError without a display or with an OpenCV that has no windows."""
+
+    def __init__(self) -> None:
+        # without a display OpenCV's toolkit ends the process instead of raising
+        if sys.platform.startswith("linux") and not (
+            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        ):
+            raise DeviceError("--show: no display here (DISPLAY is not set); look at the copies")
+        try:
+            cv2.namedWindow("mindyolo_ext", cv2.WINDOW_NORMAL)
+        except cv2.error as error:
+            raise DeviceError(
+                "--show: this build of OpenCV has no windows: pip uninstall "
+                "opencv-python-headless; pip install opencv-python"
+            ) from error
+
+    def show(self, title: str, image: np.ndarray, *, waits: bool) -> None:
+        """Show uint8 BGR (h, w, 3); ``waits`` for a key.
+
+        Raises: KeyboardInterrupt if it is q or escape.
+        """
+        cv2.setWindowTitle("mindyolo_ext", title)
+        cv2.imshow("mindyolo_ext", image)
+        if cv2.waitKey(0 if waits else 1) & 0xFF in _QUIT:
+            raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Close it."""
+        cv2.destroyWindow("mindyolo_ext")
