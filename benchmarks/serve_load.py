@@ -121,9 +121,9 @@ def watch(port: int, until: threading.Event, rows: list[list[str]]) -> None:
             break
 
 
-def start_server(weight: Path) -> tuple[subprocess.Popen, int]:
+def start_server(weight: Path, extra: Sequence[str]) -> tuple[subprocess.Popen, int]:
     """The server's process and port, as soon as clients can connect."""
-    command = ["-m", "mindyolo_ext.cli", "serve", "--weight", str(weight), "--port", "0"]
+    command = ["-m", "mindyolo_ext.cli", "serve", "--weight", str(weight), "--port", "0", *extra]
     process = subprocess.Popen(
         [sys.executable, *command, "--log_level", "INFO"], stdout=subprocess.PIPE, text=True
     )
@@ -147,11 +147,12 @@ def main() -> int:
     parser.add_argument("--images", type=Path, required=True, help="folder of .jpg files")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--batch", type=int, default=1, help="of the server")
     options = parser.parse_args()
     bodies = [path.read_bytes() for path in sorted(options.images.glob("*.jpg"))]
     if not bodies:
         parser.error(f"--images {options.images}: no .jpg file in it")
-    process, port = start_server(options.weight)
+    process, port = start_server(options.weight, ["--batch", str(options.batch)])
     memory: list[list[str]] = []
     try:
         loads = [run_clients(port, bodies, 1, min(10.0, options.seconds))]

@@ -110,7 +110,7 @@ PREDICT = [  # demo/predict.py, and mindir_path and result_folder of deploy/msli
     ("log_level", "INFO", "own"),
     ("save_dir", "runs/x", "own"),
     ("image_path", "photo.jpg", "option: source=['photo.jpg']"),
-    ("save_result", "False", "error: always written"),
+    ("save_result", "False", "error: --nosave leaves"),
     ("result_folder", "out", "option: save_dir=out"),
     ("mindir_path", "a.mindir", "error: deploy/onnx_runtime.py"),
 ]

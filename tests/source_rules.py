@@ -110,7 +110,7 @@ MAY_IMPORT = {
         "yaml_file",
     }
     | BASE,
-    "serve": {"data", "engine", "serve"} | BASE,
+    "serve": {"data", "engine", "evaluation", "serve"} | BASE,
     "cli": {
         "backend",
         "checkpoint",

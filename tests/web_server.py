@@ -17,6 +17,7 @@ from mindyolo_ext.evaluation.nms import NMSOptions
 from mindyolo_ext.serve.app import create_app
 from mindyolo_ext.serve.limits import Limits
 from mindyolo_ext.serve.run import Server, open_address
+from mindyolo_ext.serve.service import Service
 
 NAMES = ("cat", "dog", "traffic light")
 SCORES = (0.9, 0.6, 0.35, 0.2)
@@ -29,10 +30,13 @@ class StandIn:
 
     Attributes:
         calls: (thread, options, image) of each image; ``entered`` is released at each.
+        batches: sizes of the lists.
         fails: raised instead of an answer, if set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int = 1) -> None:
+        self.batch = batch
+        self.batches: list[int] = []
         self.options = NMSOptions(conf_thres=0.3, iou_thres=0.45)
         self.class_names = NAMES
         self.input_spec = SimpleNamespace(size=(32, 64))
@@ -43,16 +47,23 @@ class StandIn:
         self.entered = threading.Semaphore(0)
         self.fails: list[BaseException] = []
 
-    def predict(self, image: np.ndarray) -> Detections:
-        """Four boxes, less those below the threshold."""
+    def predict(self, image: np.ndarray | list[np.ndarray]) -> Detections | list[Detections]:
+        """Four boxes, less those that the options leave out; of each image of a list."""
+        if isinstance(image, list):
+            self.batches.append(len(image))
+            return [self._found(one) for one in image]
+        return self._found(image)
+
+    def _found(self, image: np.ndarray) -> Detections:
         self.calls.append((threading.get_ident(), self.options, image))
         self.entered.release()
         assert self.gate.wait(PATIENCE)
         if self.fails:
             raise self.fails[0]
-        kept = np.array(SCORES) > self.options.conf_thres
         boxes = np.array([[k, 1, 10 + k, 20] for k in range(4)], np.float32)
-        labels = np.array([0, 1, 2, 0])
+        labels, classes = np.array([0, 1, 2, 0]), self.options.classes
+        kept = np.array(SCORES) > self.options.conf_thres
+        kept &= classes is None or np.isin(labels, classes)
         scores = np.array(SCORES, np.float32)
         return Detections(image, boxes[kept], scores[kept], labels[kept], self.class_names)
 
@@ -74,6 +85,7 @@ class Running:
     """A server and its network."""
 
     server: Server
+    service: Service
     port: int
     detector: StandIn
 
@@ -107,7 +119,8 @@ def running(
     """
     detector, limits = detector or StandIn(), limits or Limits()
     with open_address("127.0.0.1", 0) as opened:
-        server = Server(create_app(detector, limits, **keywords), limits)
+        app = create_app(detector, limits, **keywords)
+        server = Server(app, limits)
         listens = threading.Event()
         startup = server.startup
 
@@ -120,7 +133,7 @@ def running(
         thread.start()
         try:
             assert listens.wait(PATIENCE)
-            yield Running(server, opened.getsockname()[1], detector)
+            yield Running(server, app.state.service, opened.getsockname()[1], detector)
         finally:
             server.should_exit = True
             if isinstance(detector, StandIn):

@@ -235,7 +235,7 @@ FLAGS = (
         "save_result",
         ("predict",),
         true_or_false,
-        "pictures and predictions.json are always written; --save_dir says where",
+        "predictions.json is always written; --nosave leaves the annotated copies out",
         usual=(True,),
     ),
     Flag("result_folder", ("predict",), Path, option="save_dir"),

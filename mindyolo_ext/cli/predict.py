@@ -46,20 +46,25 @@ def _add_boxes(parser: argparse.ArgumentParser) -> None:
         "--tile",
         type=int,
         metavar="PIXELS",
-        help="look at larger images in tiles of this side as well, for small objects",
+        help="look at larger images in tiles of this side as well, for small objects (default: as "
+        "a whole only)",
     )
     parser.add_argument(
-        "--overlap", type=float, default=0.2, help="share of a tile that the next one sees, too"
+        "--overlap", type=float, default=0.2, help="share of a tile that the next one sees as well"
     )
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     """How sources are read."""
     parser.add_argument(
-        "--recursive", action="store_true", help="look into the folders below folders, too"
+        "--recursive", action="store_true", help="look into the folders inside folders as well"
     )
     parser.add_argument(
-        "--batch", type=int, default=1, help="images that the network takes at once"
+        "--batch",
+        "--per_batch_size",
+        type=int,
+        default=1,
+        help="images or frames that the network takes at once; of streams always one",
     )
     parser.add_argument(
         "--vid_stride", type=int, default=1, help="look at every so many-th frame of a video"
@@ -68,7 +73,8 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         "--track",
         choices=("bytetrack", "ocsort", "sort"),
         default="",
-        help="follow objects through videos and number them (package trackers)",
+        help="follow objects through videos and number them, with the package trackers (default: "
+        "no)",
     )
 
 
@@ -84,7 +90,11 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_json", action="store_true", help="coco.json: the boxes as a COCO data set"
     )
-    parser.add_argument("--show", action="store_true", help="open a window; q ends")
+    parser.add_argument(
+        "--show",
+        action="store_true",
+        help="open a window; a key goes on to the next image, q ends",
+    )
     parser.add_argument(
         "--save_dir",
         type=Path,
@@ -111,6 +121,7 @@ def predict(options: argparse.Namespace) -> None:
         recursive=options.recursive,
         vid_stride=options.vid_stride,
         track=options.track,
+        track_conf=options.conf_thres,
         batch=options.batch,
         show=options.show,
     )

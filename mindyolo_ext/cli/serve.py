@@ -57,6 +57,13 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
         help="images that arrive, wait or are worked on; one more is answered with 503",
     )
     parser.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="most images that the network takes at once where several wait",
+    )
+    parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="longest wait for an answer"
     )
 
@@ -77,6 +84,7 @@ def serve(options: argparse.Namespace) -> None:
         megapixels=options.max_pixels,
         queue=options.queue,
         answer_seconds=options.timeout,
+        open_images=max(Limits.open_images, 2 * options.batch),
     )
     with open_address(options.host, options.port) as opened:  # a taken port is told at once
         import numpy as np
@@ -92,10 +100,14 @@ def serve(options: argparse.Namespace) -> None:
             iou_thres=options.iou_thres,
             size=input_size(options),
             class_agnostic=options.class_agnostic,
+            batch=options.batch,
             dy_thres=options.dy_thres,
             easy=options.easy,
         )
-        detector.predict(np.zeros((*detector.input_spec.size, 3), np.uint8))  # compile
+        blank = np.zeros((*detector.input_spec.size, 3), np.uint8)
+        detector.predict(blank)  # compile
+        if options.batch > 1:
+            detector.predict([blank] * options.batch)
         who = (
             "this machine only; --host 0.0.0.0 lets others in"
             if options.host in LOOPBACK

@@ -473,12 +473,9 @@ class TrainConfig(Section):
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """The loss on other images is that of the network alone."""
+        """Refuse the loss on other images beside a teacher, and recomputing what is compiled."""
         if self.val_loss and self.distill.teacher:
             yield "val_loss", "wanted false beside distill.teacher, got true"
-
-    def rules(self) -> Iterator[tuple[str, str]]:
-        """What PyTorch compiles is not computed again."""
         if self.recompute and self.compile:
             yield "recompute", "wanted false beside compile true, got true"
 

@@ -22,7 +22,7 @@ from mindyolo_ext.engine.detections import Detections
 from mindyolo_ext.engine.network import load_network
 from mindyolo_ext.engine.predict_job import PredictOptions, predict_sources
 from mindyolo_ext.engine.sources import VIDEO_SUFFIXES, find_sources
-from mindyolo_ext.engine.tracking import new_tracker
+from mindyolo_ext.engine.tracking import new_tracker, weakest
 from mindyolo_ext.engine.video import VideoReader
 from mindyolo_ext.errors import UsageError
 from mindyolo_ext.evaluation.collect import detections_to_photo
@@ -116,13 +116,20 @@ class Detector:
         )
 
     @overload
-    def predict(self, image: list[AnyImage] | tuple[AnyImage, ...]) -> list[Detections]: ...
-    @overload
-    def predict(self, image: Iterator[AnyImage]) -> Iterator[Detections]: ...
-    @overload
-    def predict(self, image: AnyImage) -> Detections: ...
     def predict(
-        self, image: AnyImage | list[AnyImage] | tuple[AnyImage, ...] | Iterator[AnyImage]
+        self, image: list[AnyImage] | tuple[AnyImage, ...], *, conf_thres: float | None = None
+    ) -> list[Detections]: ...
+    @overload
+    def predict(
+        self, image: Iterator[AnyImage], *, conf_thres: float | None = None
+    ) -> Iterator[Detections]: ...
+    @overload
+    def predict(self, image: AnyImage, *, conf_thres: float | None = None) -> Detections: ...
+    def predict(
+        self,
+        image: AnyImage | list[AnyImage] | tuple[AnyImage, ...] | Iterator[AnyImage],
+        *,
+        conf_thres: float | None = None,
     ) -> Detections | list[Detections] | Iterator[Detections]:
         """Boxes of an image, or of several.
 
@@ -130,15 +137,19 @@ class Detector:
             image: a file name, an array, an image of Pillow or the bytes of an image file, see
                 ``as_image``; a list or tuple of them; or an iterator over them, which is read
                 ``batch`` by ``batch`` as results are taken.
+            conf_thres: in place of the detector's, for this call.
 
         Returns: ``Detections``, a list of them, or an iterator over them.
-        Raises: as ``as_image``.
+        Raises: as ``as_image``; UsageError for a threshold outside 0..1.
         """
+        options = self.options
+        if conf_thres is not None:
+            options = replace(options, conf_thres=conf_thres)
         if isinstance(image, (list, tuple)):
-            return list(self._in_batches(image))
+            return list(self._in_batches(image, options))
         if isinstance(image, Iterator):
-            return self._in_batches(image)
-        return self._found([as_image(image)], 1)[0]
+            return self._in_batches(image, options)
+        return self._found([as_image(image)], 1, options)[0]
 
     def predict_video(self, path: str | Path, *, track: str = "") -> Iterator[Detections]:
         """Boxes of every frame of a video file that can be read; how many cannot is logged.
@@ -148,12 +159,14 @@ class Detector:
             track: ``bytetrack``, ``ocsort`` or ``sort`` follows objects from frame to frame and
                 sets ``Detections.track_ids``.
 
-        Raises: FileNotFoundError; ValueError if it cannot be read at all.
+        Raises: FileNotFoundError; ValueError if it cannot be read at all; MissingPackageError for
+            ``track`` without the package that does it.
         """
+        lowest = self.options.conf_thres
         with VideoReader(path) as video:
-            follow = new_tracker(track, video.rate) if track else lambda found: found
+            follow = new_tracker(track, video.rate, lowest) if track else lambda found: found
             for _, frame in video:
-                yield follow(self.predict(frame))
+                yield follow(self.predict(frame, conf_thres=weakest(track, lowest)))
             if video.shortfall():
                 logger.warning("%s", video.shortfall())
 
@@ -166,17 +179,17 @@ class Detector:
         first, second = (self._predictor.meters[part].images for part in ("first", "second"))
         return f"{first} easy, {second} hard at threshold {self._predictor.dy_thres:.6f}"
 
-    def _in_batches(self, images: Iterable[AnyImage]) -> Iterator[Detections]:
+    def _in_batches(self, images: Iterable[AnyImage], options: NMSOptions) -> Iterator[Detections]:
         waiting = iter(images)
         while several := [as_image(image) for image in islice(waiting, self.batch)]:
-            yield from self._found(several, self.batch)
+            yield from self._found(several, self.batch, options)
 
-    def _found(self, images: list[np.ndarray], batch: int) -> list[Detections]:
+    def _found(self, images: list[np.ndarray], batch: int, options: NMSOptions) -> list[Detections]:
         """Detections of uint8 BGR images; the network always takes ``batch`` of them."""
         if self.tiling is None:
-            rows = self._rows(images, batch)
+            rows = self._rows(images, batch, options)
         else:
-            rows = [self._rows_of_tiles(image, self.tiling) for image in images]
+            rows = [self._rows_of_tiles(image, self.tiling, options) for image in images]
         return [
             Detections(
                 image, found[:, :4], found[:, 4], found[:, 5].astype(np.int64), self.class_names
@@ -184,18 +197,18 @@ class Detector:
             for image, found in zip(images, rows, strict=True)
         ]
 
-    def _rows_of_tiles(self, image: np.ndarray, tiling: Tiling) -> np.ndarray:
+    def _rows_of_tiles(self, image: np.ndarray, tiling: Tiling, options: NMSOptions) -> np.ndarray:
         """(N, 6) of an image that is looked at in tiles."""
         windows = tiling.windows(*image.shape[:2])
         tiles = [image[top:bottom, left:right] for left, top, right, bottom in windows.tolist()]
         found = []
         for start in range(0, len(tiles), self.batch):
-            found += self._rows(tiles[start : start + self.batch], self.batch)
+            found += self._rows(tiles[start : start + self.batch], self.batch, options)
         for rows, window in zip(found, windows, strict=True):
             rows[:, :4] += np.tile(window[:2], 2)
-        return merge(found, windows, self.options)
+        return merge(found, windows, options)
 
-    def _rows(self, images: list[np.ndarray], batch: int) -> list[np.ndarray]:
+    def _rows(self, images: list[np.ndarray], batch: int, options: NMSOptions) -> list[np.ndarray]:
         """Per image (N, 6) x1, y1, x2, y2, score, class in its pixels. At most ``batch`` images;
         the rest of the batch is filled with the last one.
         """
@@ -207,7 +220,7 @@ class Detector:
         else:
             boxes, scores = self._predictor(stacked)
         return [
-            detections_to_photo(nms(boxes[k], scores[k], self.options), placement, clip=True)
+            detections_to_photo(nms(boxes[k], scores[k], options), placement, clip=True)
             for k, (_, placement) in enumerate(resized)
         ]
 

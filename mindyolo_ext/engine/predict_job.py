@@ -26,7 +26,7 @@ from mindyolo_ext.engine.sources import (
     survey,
 )
 from mindyolo_ext.engine.streams import open_remote
-from mindyolo_ext.engine.tracking import Tracker, new_tracker
+from mindyolo_ext.engine.tracking import new_tracker, weakest
 from mindyolo_ext.engine.video import VideoCopy, VideoReader, copying
 from mindyolo_ext.engine.window import Window
 from mindyolo_ext.errors import DataError, UsageError, WriteError, shown
@@ -41,8 +41,10 @@ Numbered = tuple[int, Detections]  # a frame's number and what is in it
 class Finder(Protocol):
     """What the job uses of a ``Detector``."""
 
-    def predict(self, image: Any) -> Any:
-        """Detections of an image, or a list of them for a list."""
+    def predict(self, image: Any, *, conf_thres: float | None = None) -> Any:
+        """Detections of an image, or a list of them for a list; only a tracker asks for another
+        threshold than the usual one.
+        """
 
     def routing(self) -> str:
         """A sentence about exits, or nothing."""
@@ -57,6 +59,7 @@ class PredictOptions:
         recursive: look into folders below folders.
         vid_stride: look at every so many-th frame of a video.
         track: follow objects through videos, see ``new_tracker``.
+        track_conf: score from which an object is followed.
         batch: images or frames that are given to the detector at once; of streams always one.
         show: open a window with the annotated images.
 
@@ -70,6 +73,7 @@ class PredictOptions:
     recursive: bool = False
     vid_stride: int = 1
     track: str = ""
+    track_conf: float = 0.3
     batch: int = 1
     show: bool = False
 
@@ -149,7 +153,7 @@ def checked_sources(source: str | Path | Sequence[str | Path], options: PredictO
         videos = any(path.suffix.lower() in VIDEO_SUFFIXES for path in found.paths)
         if not videos and not found.remotes:
             raise UsageError("--track: follows objects through videos and streams, got images only")
-        new_tracker(options.track, 25.0)
+        new_tracker(options.track, 25.0, options.track_conf)
     return found
 
 
@@ -296,11 +300,13 @@ class _Job:
 
     def _frames(self, video: VideoReader, output: Output) -> Iterator[Numbered]:
         """Number and detections of each frame, shown and with its labels and crops written."""
-        follow = new_tracker(self.options.track, video.rate) if self.options.track else None
+        track, lowest = self.options.track, self.options.track_conf
+        follow = new_tracker(track, video.rate, lowest) if track else lambda found: found
         title, total = shown(output.name, 40), video.announced or None
         frames = progress.bar(iter(video), total=total, title=title, unit="frame")
         batch = 1 if video.is_live else self.options.batch
-        for number, found in _found(self.detector, frames, batch, follow):
+        for number, seen in _found(self.detector, frames, batch, weakest(track, lowest)):
+            found = follow(seen)
             self.files.write_parts(found, f"{output.video_target}/{number}")
             self._show(output, found, waits=False)
             yield number, found
@@ -326,18 +332,17 @@ def _found(
     detector: Finder,
     frames: Iterable[tuple[int, np.ndarray]],
     batch: int,
-    follow: Tracker | None,
+    conf_thres: float | None,
 ) -> Iterator[Numbered]:
     """Number and detections of each frame; ``batch`` of them are looked at together."""
-    waiting = iter(frames)
+    waiting, options = iter(frames), {} if conf_thres is None else {"conf_thres": conf_thres}
     while group := list(islice(waiting, batch)):
         numbers, images = zip(*group)
         if batch > 1:
-            several = detector.predict(list(images))
+            several = detector.predict(list(images), **options)
         else:
-            several = [detector.predict(images[0])]
-        for number, found in zip(numbers, several, strict=True):
-            yield number, found if follow is None else follow(found)
+            several = [detector.predict(images[0], **options)]
+        yield from zip(numbers, several, strict=True)
 
 
 def _add(copy: VideoCopy, found: Detections, *, times: int = 1) -> None:

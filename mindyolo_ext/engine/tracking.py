@@ -9,25 +9,24 @@ import numpy as np
 from mindyolo_ext.engine.detections import Detections
 from mindyolo_ext.errors import MissingPackageError, UsageError
 
-TRACKERS = {"bytetrack": "ByteTrackTracker", "ocsort": "OCSORTTracker", "sort": "SORTTracker"}
-# without what they declare: opencv-python beside opencv-python-headless, and NumPy 2, which
-# MindSpore's wheels are not built for; they run with NumPy 1.26
-INSTALL = (
-    "pip install --no-deps trackers supervision pydeprecate defusedxml av requests rich "
-    "markdown-it-py mdurl pygments"
-)
+TRACKERS = ("bytetrack", "ocsort", "sort")
+# trackers declares NumPy 2, which MindSpore's wheels are not built for, but runs with NumPy 1.26;
+# and opencv-python, which lies in the same folder as opencv-python-headless
+INSTALL = "pip install 'mindyolo_ext[track]', then pip install --no-deps trackers"
+_WEAK_SHARE = 1 / 3  # of the lowest score: boxes from there on may continue an object of ByteTrack
 Tracker = Callable[[Detections], Detections]
 
 
-def new_tracker(name: str, rate: float) -> Tracker:
+def new_tracker(name: str, rate: float, lowest: float) -> Tracker:
     """A function that numbers the objects of one frame after the other.
 
     It keeps the detections that belong to an object it follows; an object gets its number when it
-    is seen in the second frame.
+    was seen in two frames in a row, with ``ocsort`` and ``sort`` in three.
 
     Args:
-        name: a key of ``TRACKERS``.
+        name: one of ``TRACKERS``.
         rate: frames per second.
+        lowest: score from which an object is followed.
 
     Raises: UsageError for another name; MissingPackageError.
     """
@@ -39,8 +38,23 @@ def new_tracker(name: str, rate: float) -> Tracker:
         raise MissingPackageError(
             f"--track {name}: the package trackers is not installed ({error}): {INSTALL}"
         ) from error
-    tracker = getattr(trackers, TRACKERS[name])(frame_rate=rate)
+    tracker: Any
+    if name == "bytetrack":
+        tracker = trackers.ByteTrackTracker(
+            frame_rate=rate, track_activation_threshold=lowest, high_conf_det_threshold=lowest
+        )
+    elif name == "ocsort":
+        tracker = trackers.OCSORTTracker(frame_rate=rate, high_conf_det_threshold=lowest)
+    else:
+        tracker = trackers.SORTTracker(frame_rate=rate, track_activation_threshold=lowest)
     return lambda found: _followed(tracker, found)
+
+
+def weakest(name: str, lowest: float) -> float | None:
+    """The score from which a tracker wants boxes where that is below ``lowest``: ByteTrack holds on
+    to an object in frames where it is hard to see. None for the others.
+    """
+    return lowest * _WEAK_SHARE if name == "bytetrack" else None
 
 
 def _followed(tracker: Any, found: Detections) -> Detections:

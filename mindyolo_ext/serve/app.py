@@ -80,6 +80,7 @@ def create_app(
     app = FastAPI(
         title="mindyolo_ext", version=__version__, lifespan=life, docs_url=None, redoc_url=None
     )
+    app.state.service = service
     _add_predict(app, service)
     _add_about(app, service)
     _add_page(app)

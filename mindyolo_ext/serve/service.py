@@ -3,7 +3,6 @@ runs the network.
 """
 
 import asyncio
-import copy
 import io
 import math
 import time
@@ -20,8 +19,10 @@ from mindyolo_ext.data.image_file import decode_image
 from mindyolo_ext.data.image_header import read_header
 from mindyolo_ext.engine.predict import Detections, Detector
 from mindyolo_ext.errors import DataError, closest, shown
+from mindyolo_ext.evaluation.nms import NMSOptions
 from mindyolo_ext.serve.limits import Limits
 from mindyolo_ext.serve.metrics import Metrics
+from mindyolo_ext.serve.network import Network
 from mindyolo_ext.serve.refusal import Refusal
 
 Made = TypeVar("Made")
@@ -57,12 +58,12 @@ class Answer:
 class Service:
     """A detector that several clients ask at the same time.
 
-    The network runs in one thread. ``limits.open_images`` images at a time are decoded, wait for it
-    or are drawn, so memory is bounded by these and by the bodies in the queue.
+    ``limits.open_images`` images at a time are decoded, wait for the network or are drawn, so
+    memory is bounded by these and by the bodies in the queue.
 
     Args:
-        detector: a ``Detector``, or whatever has its ``predict``, ``options``, ``class_names``,
-            ``input_spec`` and ``metadata``.
+        detector: a ``Detector``, or whatever has its ``predict``, ``options``, ``batch``,
+            ``class_names``, ``input_spec`` and ``metadata``.
         limits: how much it takes on.
     """
 
@@ -71,22 +72,20 @@ class Service:
         self.limits = limits
         self.waiting = 0
         self.metrics = Metrics(PATHS, lambda: self.waiting)
-        self._network = ThreadPoolExecutor(1, "network")
+        self.network = Network(detector)
         self._images = ThreadPoolExecutor(limits.open_images, "images")
         self._open = asyncio.Semaphore(limits.open_images)
-        self._began: float | None = None  # the network's present image
-        self._usual = 0.1  # seconds of the network for an image, a moving average
 
     def close(self) -> None:
         """End the threads; what waits is dropped."""
-        for pool in (self._network, self._images):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self.network.close()
+        self._images.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """A place in the queue. Raises: Refusal if there is none."""
         if self.waiting >= self.limits.queue:
-            seconds = max(1, math.ceil(self.waiting * self._usual))
+            seconds = self._expected_seconds()
             raise Refusal(
                 503,
                 f"wanted at most {self.limits.queue} images at a time, got one more; try again in "
@@ -103,11 +102,14 @@ class Service:
         """How long the network has worked on its present image, if that is longer than a client
         waits for an answer; else 0.
         """
-        began = self._began
-        seconds = 0.0 if began is None else time.monotonic() - began
+        seconds = self.network.busy_seconds()
         return seconds if seconds > self.limits.answer_seconds else 0.0
 
-    def class_indices(self, wanted: Sequence[str]) -> list[int]:
+    def _expected_seconds(self) -> int:
+        """How long the queue will take."""
+        return max(1, math.ceil(self.waiting * self.network.usual_seconds))
+
+    def class_indices(self, wanted: Sequence[str]) -> tuple[int, ...]:
         """Indices of class names or numbers, or of several with commas between; none is all.
 
         Raises: Refusal for a class that the model does not have.
@@ -118,7 +120,7 @@ class Service:
             for text in wanted
             for word in ([text] if text in names else text.split(","))
         ]
-        return sorted({_class_index(word, names) for word in words if word})
+        return tuple(sorted({_class_index(word, names) for word in words if word}))
 
     async def answer(self, data: bytes, wishes: Wishes, format: str = "json") -> Answer:
         """Boxes of an encoded image.
@@ -130,61 +132,46 @@ class Service:
 
         Raises: Refusal if the image cannot be used, or if it takes too long.
         """
-        classes = self.class_indices(wishes.classes)
+        options = self._options(wishes)
         try:
-            work = self._work(data, self._adjusted(wishes), classes, format)
+            work = self._work(data, options, format)
             return await asyncio.wait_for(work, self.limits.answer_seconds)
         except asyncio.TimeoutError as error:
             raise Refusal(
                 503,
                 f"no answer within {self.limits.answer_seconds:g} s; try again later",
-                {"Retry-After": str(max(1, math.ceil(self.waiting * self._usual)))},
+                {"Retry-After": str(self._expected_seconds())},
             ) from error
         except MemoryError as error:
             raise Refusal(503, "not enough memory for this image; send a smaller one") from error
 
-    def _adjusted(self, wishes: Wishes) -> Detector:
-        """The detector with a client's thresholds; the network is shared."""
-        detector = copy.copy(self.detector)
-        own = detector.options
-        detector.options = replace(
+    def _options(self, wishes: Wishes) -> NMSOptions:
+        """The detector's options with a client's wishes."""
+        own, classes = self.detector.options, self.class_indices(wishes.classes)
+        return replace(
             own,
             conf_thres=own.conf_thres if wishes.conf is None else wishes.conf,
             iou_thres=own.iou_thres if wishes.iou is None else wishes.iou,
+            classes=classes or own.classes,
         )
-        return detector
 
-    async def _work(
-        self, data: bytes, detector: Detector, classes: list[int], format: str
-    ) -> Answer:
+    async def _work(self, data: bytes, options: NMSOptions, format: str) -> Answer:
         clock = _Clock()
         async with self._open:
             clock.lap("waiting")
-            image = await self._in(self._images, decode, data, self.limits)
+            image = await self._in_threads(decode, data, self.limits)
             clock.lap("decoding")
-            found = await self._in(self._network, self._predict, detector, image, clock)
+            found = await self.network.find(image, options, lambda: clock.lap("waiting"))
             clock.lap("network")
-            found = _only(found, classes)
             picture = b""
             if format in _SUFFIXES:
-                picture = await self._in(self._images, draw, found, _SUFFIXES[format])
+                picture = await self._in_threads(draw, found, _SUFFIXES[format])
                 clock.lap("drawing")
         self.metrics.count_image(found.names, clock.laps)
         return Answer(found, picture, clock.laps)
 
-    def _predict(self, detector: Detector, image: np.ndarray, clock: "_Clock") -> Detections:
-        """Runs in the network's thread."""
-        clock.lap("waiting")
-        self._began = began = time.monotonic()
-        try:
-            return detector.predict(image)
-        finally:
-            self._usual += 0.1 * (time.monotonic() - began - self._usual)
-            self._began = None
-
-    @staticmethod
-    async def _in(pool: ThreadPoolExecutor, call: Callable[..., Made], *arguments: Any) -> Made:
-        return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+    async def _in_threads(self, call: Callable[..., Made], *arguments: Any) -> Made:
+        return await asyncio.get_running_loop().run_in_executor(self._images, call, *arguments)
 
 
 class _Clock:
@@ -228,16 +215,6 @@ def draw(found: Detections, suffix: str) -> bytes:
         height, width = found.image.shape[:2]
         raise Refusal(422, f"cannot draw {width}x{height} pixels as {suffix}; ask for format=json")
     return picture.tobytes()
-
-
-def _only(found: Detections, classes: Sequence[int]) -> Detections:
-    """The boxes of some classes; all without any."""
-    if not classes:
-        return found
-    kept = np.isin(found.labels, classes)
-    return replace(
-        found, boxes=found.boxes[kept], scores=found.scores[kept], labels=found.labels[kept]
-    )
 
 
 def _class_index(word: str, names: list[str]) -> int:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from pycocotools.coco import COCO
 
 from mindyolo_ext.data.image_file import read_image, write_image
 from mindyolo_ext.engine.predict import Detections, PredictOptions, predict_sources
-from mindyolo_ext.engine.tracking import new_tracker
+from mindyolo_ext.engine.predict_files import as_folder
+from mindyolo_ext.engine.tracking import TRACKERS, Tracker, new_tracker
 from mindyolo_ext.errors import (
     DataError,
     DeviceError,
@@ -313,23 +315,136 @@ def test_options_that_make_no_sense(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_tracker_that_is_not_installed_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trackers", None)
     with pytest.raises(MissingPackageError, match="pip install --no-deps trackers"):
-        new_tracker("bytetrack", 25.0)
+        new_tracker("bytetrack", 25.0, 0.3)
     with pytest.raises(UsageError, match="wanted one of bytetrack, ocsort, sort, got 'best'"):
-        new_tracker("best", 25.0)
+        new_tracker("best", 25.0, 0.3)
 
 
-def test_an_object_keeps_its_number() -> None:
+@pytest.mark.parametrize("name", TRACKERS)
+def test_an_object_keeps_its_number(name: str) -> None:
     pytest.importorskip("trackers")
-    follow = new_tracker("bytetrack", 25.0)
+    follow = new_tracker(name, 25.0, 0.3)
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     known = []
-    for step in range(5):
-        boxes = np.array([[30, 30, 44, 44], [step, 2, 12 + step, 14], [50, 2, 53, 5]], np.float32)
-        scores = np.array([0.9, 0.8, 0.15], np.float32)
-        found = Detections(image, boxes, scores, np.array([1, 0, 0]), ["cat", "dog"])
+    for step in range(6):
+        boxes = np.array([[30, 30, 44, 44], [step, 2, 12 + step, 14]], np.float32)
+        dog = 0.2 if step == 4 and name == "bytetrack" else 0.5  # is hard to see for a moment
+        found = Detections(
+            image, boxes, np.array([0.9, dog], np.float32), np.array([1, 0]), ["dog", "cat"]
+        )
         known.append(follow(found))
     assert len(known[0]) == 0
-    for frame, step in zip(known[1:], range(1, 5)):
-        assert frame.names == ["dog", "cat"] and frame.boxes[1, 0] == step
-        assert frame.track_ids.tolist() == known[1].track_ids.tolist()
+    for frame, step in zip(known[3:], range(3, 6)):
+        assert frame.names == ["cat", "dog"] and frame.boxes[1, 0] == step
+        assert frame.track_ids.tolist() == known[3].track_ids.tolist()
         assert [row["track"] for row in frame.to_list()] == frame.track_ids.tolist()
+
+
+@pytest.mark.parametrize(("name", "asked"), [("bytetrack", pytest.approx(0.2)), ("sort", None)])
+def test_only_videos_are_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, asked: float | None
+) -> None:
+    draw(tmp_path / "in" / "a.png")
+    make_video(tmp_path / "in" / "b.avi", "MJPG", 3)
+    thresholds = []
+
+    class Asked(OneBox):
+        def predict(self, image: Any, *, conf_thres: float | None = None) -> Detections:
+            thresholds.append(conf_thres)
+            return super().predict(image)
+
+    def numbering(*given: object) -> Tracker:
+        assert given == (name, 25.0, 0.6)
+        return lambda found: replace(found, track_ids=np.array([7]))
+
+    monkeypatch.setattr("mindyolo_ext.engine.predict_job.new_tracker", numbering)
+    options = PredictOptions(track=name, track_conf=0.6)
+    rows = predict_sources(Asked(), tmp_path / "in", tmp_path / "out", options)
+    assert "track" not in rows["a.png"][0]
+    assert [frame[0]["track"] for frame in rows["b.avi"]] == [7, 7, 7]
+    assert thresholds == [None, asked, asked, asked]
+
+
+def test_window_shows_what_was_found_and_q_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw(*(tmp_path / "in" / f"{name}.png" for name in "ab"))
+    make_video(tmp_path / "in" / "c.avi", "MJPG", 3)
+    keys, calls = iter([ord("x"), -1, -1, -1]), []
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "setWindowTitle", lambda _, title: calls.append(title))
+    monkeypatch.setattr(cv2, "imshow", lambda _, image: calls.append(image.shape))
+    monkeypatch.setattr(cv2, "waitKey", lambda time: [calls.append(time), next(keys, ord("q"))][1])
+    monkeypatch.setattr(cv2, "destroyWindow", lambda _: calls.append("closed"))
+    with pytest.raises(KeyboardInterrupt):
+        options = PredictOptions(show=True)
+        predict_sources(OneBox(), tmp_path / "in", tmp_path / "out", options)
+    shape = (HEIGHT, WIDTH, 3)
+    images, frames = (["a.png", shape, 0, "b.png", shape, 0], ["c.avi", shape, 1] * 3)
+    assert calls == [*images, *frames, "closed"]
+    assert list(written(tmp_path / "out")) == ["a.png", "b.png", "c.avi"]
+    assert len(written(tmp_path / "out")["c.avi"]) == 2  # q came with the third frame
+    assert "c.avi: stopped after 2 frames" in caplog.text
+
+
+def test_opencv_without_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise cv2.error("not implemented")
+
+    draw(tmp_path / "a.png")
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(cv2, "namedWindow", refuse)
+    with pytest.raises(DeviceError, match="pip install opencv-python"):
+        predict_sources(OneBox(), tmp_path / "a.png", tmp_path / "out", PredictOptions(show=True))
+
+
+def test_files_of_one_stem_do_not_share_labels(tmp_path: Path) -> None:
+    draw(*(tmp_path / "in" / name for name in ("a.png", "a.jpg", "a.jpg.png", "b.png")))
+    options = PredictOptions(save_images=False, save_txt=True, save_crop=True)
+    predict_sources(OneBox(), tmp_path / "in", tmp_path / "out", options)
+    names = {path.name for path in (tmp_path / "out" / "labels").iterdir()}
+    assert names == {"a.png.txt", "a.jpg.txt", "a.jpg.png.txt", "b.txt"}
+    assert len(list((tmp_path / "out" / "crops" / "cat").iterdir())) == 4
+
+
+def test_labels_of_others_are_never_overwritten(tmp_path: Path) -> None:
+    draw(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("truth")
+    options = PredictOptions(save_txt=True)
+    predict_sources(OneBox(), tmp_path / "images", tmp_path, options)
+    assert (tmp_path / "labels" / "a.txt").read_text() == "truth"
+    assert (tmp_path.with_name(f"{tmp_path.name}2") / "labels" / "a.txt").is_file()
+
+
+def test_disk_that_takes_no_labels_does_not_end_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_video(tmp_path / "a.avi", "MJPG", 30)
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise WriteError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr("mindyolo_ext.engine.predict_files.atomic.write_bytes", refuse)
+    monkeypatch.setattr("mindyolo_ext.engine.predict_files.atomic.write_json", lambda *_, **__: 0)
+    options = PredictOptions(save_txt=True)
+    rows = predict_sources(OneBox(), tmp_path / "a.avi", tmp_path / "out", options)
+    assert len(rows["a.avi"]) == 30
+    assert caplog.text.count("boxes kept, but not written: ") == 20
+    assert "30 files not written" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("cat", "cat"),
+        ("../x", "_x"),
+        ("a/b:c", "a_b_c"),
+        ("..", "class"),
+        ("猫", "猫"),
+        (" ", "class"),
+    ],
+)
+def test_folder_of_a_class(name: str, folder: str) -> None:
+    assert as_folder(name) == folder

@@ -227,9 +227,9 @@ def test_a_server_for_this_machine_answers_under_its_names_only():
 
 def test_names_with_commas_are_classes_too(service: Service):
     service.detector.class_names = ("cup, mug", "cup", "mug")
-    assert service.class_indices(["cup, mug"]) == [0]
-    assert service.class_indices(["mug,cup"]) == [1, 2]
-    assert service.class_indices([]) == service.class_indices([""]) == []
+    assert service.class_indices(["cup, mug"]) == (0,)
+    assert service.class_indices(["mug,cup"]) == (1, 2)
+    assert service.class_indices([]) == service.class_indices([""]) == ()
 
 
 def test_limits_are_positive():

@@ -13,21 +13,29 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
-from web_server import PATIENCE, Reply, Running, photo, running
+from web_server import PATIENCE, Reply, Running, StandIn, photo, running
 
 from mindyolo_ext.serve import run
 from mindyolo_ext.serve.limits import Limits
 
 
 @contextlib.contextmanager
-def busy(server: Running, clients: int) -> Iterator[list["Future[Reply]"]]:
-    """Clients that wait for the network, which comes back at the end."""
+def busy(
+    server: Running, clients: int, *, already: int = 0, query: str = ""
+) -> Iterator[list["Future[Reply]"]]:
+    """Clients that wait for the network, which comes back at the end; ``already``: others that
+    do.
+    """
     server.detector.gate.clear()
     with ThreadPoolExecutor(clients) as pool:
         try:
-            asked = [pool.submit(server.ask, body=photo()) for _ in range(clients)]
-            assert server.detector.entered.acquire(timeout=PATIENCE)
-            wait_until(server, clients)
+            asked = [pool.submit(server.ask, f"/predict{query}", photo()) for _ in range(clients)]
+            assert already or server.detector.entered.acquire(timeout=PATIENCE)
+            wait_until(server, already + clients)
+            behind = min(server.service.limits.open_images, already + clients) - 1
+            pause = threading.Event()
+            while server.service.network.waiting < behind:  # the others are being decoded
+                pause.wait(PATIENCE / 1000)
             yield asked
         finally:
             server.detector.gate.set()
@@ -83,6 +91,40 @@ def test_few_images_are_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch):
         with busy(server, 6) as asked:
             assert len(decoded) <= 2
         assert {one.result().status for one in asked} == {200} and len(decoded) == 6
+
+
+@pytest.mark.parametrize(("clients", "batches"), [(6, [4]), (3, [2]), (2, []), (9, [4, 4])])
+def test_images_that_wait_share_a_run_that_is_half_full(clients: int, batches: list[int]):
+    with running(StandIn(batch=4), Limits(open_images=16)) as server:
+        with busy(server, 1) as first, busy(server, clients - 1, already=1) as others:
+            pass
+        assert {one.result().status for one in [*first, *others]} == {200}
+        assert server.detector.batches == batches
+
+
+def test_images_with_other_thresholds_have_runs_of_their_own():
+    with running(StandIn(batch=2), Limits(open_images=16)) as server:
+        with (
+            busy(server, 1) as first,
+            busy(server, 2, already=1, query="?conf=0.5") as strict,
+            busy(server, 2, already=3) as usual,
+        ):
+            pass
+        found = [len(one.result().json()["detections"]) for one in [*first, *strict, *usual]]
+        assert found == [3, 2, 2, 3, 3] and server.detector.batches == [2, 2]
+
+
+def test_a_fault_of_a_shared_run_is_not_everyones():
+    class Small(StandIn):
+        def predict(self, image):
+            if isinstance(image, list):
+                raise MemoryError
+            return super().predict(image)
+
+    with running(Small(batch=2), Limits(open_images=16)) as server:
+        with busy(server, 1) as first, busy(server, 2, already=1) as others:
+            pass
+        assert [one.result().status for one in [*first, *others]] == [200] * 3
 
 
 def test_a_network_that_does_not_come_back_is_told():
