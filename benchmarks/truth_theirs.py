@@ -51,16 +51,15 @@ def seed_all(seed):
     torch.manual_seed(seed)
 
 
-def watch_network(record, module, name):
-    """Let ``module.name``, a class of networks, note what is built of it."""
-    kind = getattr(module, name)
+def watch_network(record, kind):
+    """Let ``kind``, a class of networks, note what is built of it."""
+    build = kind.__init__
 
-    class Watched(kind):
-        def __init__(self, *arguments, **keywords):
-            super().__init__(*arguments, **keywords)
-            record.network = self
+    def noted(network, *arguments, **keywords):
+        build(network, *arguments, **keywords)
+        record.network = network
 
-    setattr(module, name, Watched)
+    kind.__init__ = noted
 
 
 def set_workers(workers):
@@ -83,7 +82,7 @@ def yolo_fastestv2(record, job):
     import model.detector
     import utils.loss
 
-    watch_network(record, model.detector, "Detector")
+    watch_network(record, model.detector.Detector)
     compute = utils.loss.compute_loss
 
     def noted(*arguments):

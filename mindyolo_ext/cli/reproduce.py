@@ -232,7 +232,7 @@ def _measured(
 def _evaluated(
     loaded: Loaded, goal: "Goal", config: "Config", this: _Task
 ) -> dict[str, float] | None:
-    """All numbers in percent, with the files that `test` writes; None on ranks other than 0."""
+    """All numbers in percent, with the detections in a file; None on ranks other than 0."""
     from mindyolo_ext.engine.reproduce import (
         numbers_of_evaluation,
         numbers_of_tradeoff,
@@ -250,8 +250,8 @@ def _evaluated(
             return None
         curve.save(this.folder, loaded.title)
         return numbers_of_tradeoff(curve)
+    from mindyolo_ext.atomic import write_text
     from mindyolo_ext.engine.evaluate import evaluate
-    from mindyolo_ext.engine.evaluation_report import write_report
 
     result = evaluate(
         loaded.predictor,
@@ -263,8 +263,7 @@ def _evaluated(
     )
     if result.coco is None:
         return None
-    files = write_report(this.folder, result)[1]
-    logger.info("detections.json, %s: %s", ", ".join(files), this.folder)
+    write_text(this.folder / "metrics.txt", result.table() + "\n")
     return numbers_of_evaluation(result)
 
 

@@ -1,0 +1,109 @@
+"""benchmarks/training_truth.py: what both programs get, and what is said of their curves."""
+
+import csv
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from launching import ROOT
+
+from mindyolo_ext.data.formats.darknet import parse_data_file
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module."""
+    pytest.importorskip("scipy")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("training_truth")
+
+
+def task_of(program: ModuleType, folder: Path, **changes: object) -> object:
+    """A task of 31 epochs on a folder of BCCD's kind with two images per split."""
+    data = folder / "bccd"
+    for split in ("train", "val"):
+        (data / "yolo_labels" / split).mkdir(parents=True)
+        for name in ("a", "b"):
+            (data / "yolo_labels" / split / f"{name}_{split}.txt").write_text("0 .5 .5 .1 .1\n")
+            (data / "JPEGImages").mkdir(exist_ok=True)
+            (data / "JPEGImages" / f"{name}_{split}.jpg").write_bytes(b"")
+    (data / "classes.names").write_text("RBC\nWBC\nPlatelets\n")
+    values = {
+        "family": "yolo_fastestv2",
+        "folder": folder / "v1.5" / "truth",
+        "data": data,
+        "start": None,
+        "epochs": 31,
+        "size": 176,
+        "batch": 8,
+        "every": 10,
+        "rate": 0.002,
+        "threads": 1,
+    }
+    return program.Task(**{**values, **changes})
+
+
+def test_epochs_of_evaluations(program: ModuleType, tmp_path: Path):
+    assert task_of(program, tmp_path / "1").evaluated == [10, 20, 30, 31]
+    assert task_of(program, tmp_path / "2", epochs=20).evaluated == [10, 20]
+
+
+def test_both_programs_get_the_same_settings(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path)
+    assert program.lay_out(task) == ["RBC", "WBC", "Platelets"]
+    with program.plain_place(task.folder) as place:
+        assert "." not in str(place)  # the original cuts a path at its first dot
+        file = parse_data_file(program.data_file(task, place, 3))
+        assert (file.epochs, file.batch_size, file.learning_rate) == (31, 8, 0.002)
+        assert (file.width, file.height, file.subdivisions) == (176, 176, 1)
+        assert file.anchors[:2] == pytest.approx((11.08, 14.27), abs=0.01)  # half of 352's
+        images = Path(file.train).read_text().split()
+        assert [Path(its).name for its in images] == ["a_train.jpg", "b_train.jpg"]
+        assert all(Path(its).with_suffix(".txt").is_file() for its in images)
+        assert min(file.steps) > file.epochs  # one rate after the warm-up
+
+
+def test_losses_of_the_original_are_means_of_epochs(program: ModuleType, tmp_path: Path):
+    with (tmp_path / "losses.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["step", "total"], [0, 4.0], [1, 2.0], [2, 1.0], [3, 0.0]])
+    assert program.original_losses(tmp_path, 2) == {1: 3.0, 2: 0.5}
+
+
+def rows_of(values: dict[str, list[float]]) -> list[dict]:
+    """Curves of one epoch, 31."""
+    return [
+        {"side": side, "seed": seed, "epoch": 31, "loss": value, "AP": value, "AP50": 2 * value}
+        for side, its in values.items()
+        for seed, value in enumerate(its)
+    ]
+
+
+def test_the_table_says_whether_seeds_explain_the_difference(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path, every=31)
+    apart = rows_of({"original": [10.0, 11.0, 12.0], "ours": [20.0, 21.0, 22.0]})
+    line = next(x for x in program.report(task, apart, [0, 1, 2]).splitlines() if "| AP " in x)
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells[:5] == ["31", "AP", "11.00 +- 1.00", "21.00 +- 1.00", "+10.00"]
+    assert float(cells[5]) < 0.001  # t = 12.2 with 4 degrees of freedom
+    alike = rows_of({"original": [10.0, 11.0, 12.0], "ours": [12.0, 10.0, 11.5]})
+    line = next(x for x in program.report(task, alike, [0, 1, 2]).splitlines() if "| AP " in x)
+    assert float(line.split("|")[-2]) > 0.5
+    program.write_csv(tmp_path / "rows.csv", apart)
+    program.draw(tmp_path / "rows.png", apart, task)
+    with (tmp_path / "rows.csv").open() as file:
+        found = [float(row["AP"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(found, [10, 11, 12, 20, 21, 22])
+    assert (tmp_path / "rows.png").stat().st_size > 1000
+
+
+def test_a_job_of_the_original_names_what_is_to_be_kept(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path)
+    options = type("Options", (), {"repo": tmp_path, "torch_python": Path("python3")})
+    command = program.original_command(task, tmp_path, Path("s.data"), 7, options)
+    job = json.loads(Path(command[-1]).read_text())
+    assert (job["seed"], job["every"], job["epochs"], job["data"]) == (7, 10, 31, "s.data")
+    assert Path(command[1]).is_file() and command[2] == "yolo_fastestv2"
