@@ -132,6 +132,9 @@ def test_the_moments_come_in_order_and_a_callback_can_end_the_run(shapes, tmp_pa
     assert result.best_epoch == 1 and result.last["epoch"] == 1
     assert "stopped early after epoch 2: a callback asked for it" in caplog.text
     assert load_checkpoint(tmp_path / "run" / "weights" / "last.ckpt")[1].epoch == 1
+    pictures = {path.name for path in (tmp_path / "run").glob("*.*g")} - {"train.log"}
+    batches = {"train_batch.jpg", "train_batch_2.jpg", "train_batch_3.jpg"}
+    assert pictures == {"labels.png", "results.png", *batches}
     text = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
     assert "epoch 1/6: loss" in text and "finished, best AP 0.2000 in epoch 2" in text
 
