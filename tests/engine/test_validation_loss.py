@@ -73,7 +73,7 @@ def test_it_is_the_mean_over_whole_batches_in_inference_mode(shapes):
     assert list(found) == ["val_loss", *(f"val_{name}" for name in trainable.term_names)]
     for name, value in parameter_values(model).items():
         np.testing.assert_array_equal(value, weights[name], err_msg=name)
-    head = next(name for name in weights if name.startswith("output_cls_layers"))
+    head = next(name for name in weights if name.startswith("output_obj_layers"))
     other = measure.compute({**weights, head: weights[head] + 1}, loss, epoch=1)
     assert other["val_loss"] != found["val_loss"], "the weights are those that were given"
 
