@@ -63,6 +63,7 @@ from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.in_force import loss_scaler_in_force, text_in_force
 from mindyolo_ext.engine.keeping import KeptCheckpoints, is_out_of_patience
 from mindyolo_ext.engine.loggers import check_loggers, logger_callbacks
+from mindyolo_ext.engine.memory_estimate import tell_memory
 from mindyolo_ext.engine.pace import Pace
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.resume import PreviousRun
@@ -348,6 +349,7 @@ class _Run:
             steps_per_epoch=self.loader.steps_per_epoch,
             world_size=self.world.size,
         )
+        tell_memory(self.config, self.num_classes)
         if not self.first_epoch:
             self.pictures.labels()
 

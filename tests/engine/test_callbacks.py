@@ -106,7 +106,13 @@ def recipe(shapes, **section) -> Config:
                 "augment": ["resize"],
                 "workers": 0,
             },
-            "train": {"epochs": 6, "per_batch_size": 1, "log_interval": 2, **section},
+            "train": {
+                "epochs": 6,
+                "per_batch_size": 1,
+                "log_interval": 2,
+                "pictures": False,
+                **section,
+            },
         }
     )
 
@@ -118,7 +124,9 @@ def weights(folder):
 def test_the_moments_come_in_order_and_a_callback_can_end_the_run(shapes, tmp_path, caplog):
     seen = Recorder(last=1)
     with caplog.at_level(logging.INFO):
-        result = train(recipe(shapes, save_interval=6), tmp_path / "run", callbacks=[seen])
+        result = train(
+            recipe(shapes, save_interval=6, pictures=True), tmp_path / "run", callbacks=[seen]
+        )
     epochs = [
         [("epoch", 0), ("step", 1), ("step", 3), ("evaluated", 0, 0.0), ("row", 0)],
         [("epoch", 1), ("step", 4), ("step", 6), ("evaluated", 1, 0.2), ("row", 1)],
@@ -152,6 +160,7 @@ def test_an_error_ends_the_run_and_closes_its_callbacks(shapes, tmp_path):
 def test_patience_ends_a_run_and_survives_a_kill(shapes, tmp_path, caplog, given_metrics):
     """Epoch 3 of 6 is the best, and the two after it are worse."""
     settings = {"patience": 2, "keep_best": 2, "keep_checkpoint_max": 1, "ema_decay": 0.9}
+    launch.set_seed(0)
     with caplog.at_level(logging.INFO):
         result = train(recipe(shapes, **settings), tmp_path / "whole")
     assert result.best_epoch == 2 and result.last["epoch"] == 4
@@ -161,6 +170,7 @@ def test_patience_ends_a_run_and_survives_a_kill(shapes, tmp_path, caplog, given
     assert weights(tmp_path / "whole") == kept
 
     given_metrics["next"] = 0
+    launch.set_seed(0)
     with pytest.raises(RuntimeError, match="killed"):
         train(recipe(shapes, **settings), tmp_path / "broken", callbacks=[Recorder(crash=3)])
     seen = Recorder()

@@ -86,7 +86,9 @@ def test_a_set_smaller_than_a_batch_is_one(shapes):
 
 
 def test_a_training_with_it_learns_the_same(shapes, tmp_path):
+    launch.set_seed(0)
     train(recipe(shapes), tmp_path / "without")
+    launch.set_seed(0)
     train(recipe(shapes, val_loss=True), tmp_path / "with")
     with (tmp_path / "with" / "results.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
