@@ -116,7 +116,7 @@ def train(
 
     Args:
         save_dir: folder of the run: weights/, results.csv, results.png, config.yaml, in_force.yaml,
-            train.log.
+            run.log.
         resume: go on from ``save_dir/weights/last.ckpt``, or ``.safetensors`` as the recipe says.
         callbacks: programs that watch, see ``engine.callbacks``; those of ``train.loggers`` come
             after them.

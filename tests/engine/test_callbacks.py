@@ -140,10 +140,10 @@ def test_the_moments_come_in_order_and_a_callback_can_end_the_run(shapes, tmp_pa
     assert result.best_epoch == 1 and result.last["epoch"] == 1
     assert "stopped early after epoch 2: a callback asked for it" in caplog.text
     assert load_checkpoint(tmp_path / "run" / "weights" / "last.ckpt")[1].epoch == 1
-    pictures = {path.name for path in (tmp_path / "run").glob("*.*g")} - {"train.log"}
+    pictures = {path.name for path in (tmp_path / "run").glob("*.*g")} - {"run.log"}
     batches = {"train_batch.jpg", "train_batch_2.jpg", "train_batch_3.jpg"}
     assert pictures == {"labels.png", "results.png", *batches}
-    text = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    text = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
     assert "epoch 1/6: loss" in text and "finished, best AP 0.2000 in epoch 2" in text
 
 
@@ -153,7 +153,7 @@ def test_an_error_ends_the_run_and_closes_its_callbacks(shapes, tmp_path):
         train(recipe(shapes), tmp_path / "run", callbacks=[seen])
     assert seen.moments[-2:] == [("row", 0), ("close",)]
     assert isinstance(seen.error, RuntimeError)
-    text = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    text = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
     assert text.splitlines()[-1].endswith("ERROR the run ended: killed")
 
 

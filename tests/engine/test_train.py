@@ -107,7 +107,7 @@ def test_the_loss_falls_and_the_files_are_there(finished):
         f"train_batch_epoch{EPOCHS}.jpg",
         "labels.png",
         "val_predictions.jpg",
-        "train.log",
+        "run.log",
         "config.yaml",
         "in_force.yaml",
         "weights/last.ckpt",
