@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext.backend import Tensor
-from mindyolo_ext.backend.launch import world
+from mindyolo_ext.backend.launch import device, world
 from mindyolo_ext.backend.memory import device_memory
 from mindyolo_ext.backend.mode import eager
 from mindyolo_ext.backend.observe import watched_layers
@@ -56,7 +56,12 @@ def _gib(count: int) -> str:
 
 
 def tell_memory(config: Config, num_classes: int) -> None:
-    """Log the estimate for a recipe, and warn if the device has less."""
+    """Log the estimate for a recipe, and warn if the device has less.
+
+    Nothing on Ascend, where running layers one by one would compile each of them first.
+    """
+    if device() == "Ascend":
+        return
     settings = config.train
     model = new_model(config, num_classes).set_train(False)
     accumulate = micro_batches(settings.optimizer, settings.per_batch_size * world().size)

@@ -31,6 +31,7 @@ class RunLog(MemoryHandler):
         self.capacity = 1
 
     def close(self) -> None:
+        """Close the file."""
         target = self.target
         super().close()
         if target is not None:
