@@ -1,5 +1,6 @@
 """How much memory a training step will take, before it is taken: an estimate by shapes."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +8,16 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext.backend import Tensor
+from mindyolo_ext.backend.launch import device, world
+from mindyolo_ext.backend.memory import device_memory
 from mindyolo_ext.backend.mode import eager
 from mindyolo_ext.backend.observe import watched_layers
 from mindyolo_ext.config import Config
 from mindyolo_ext.contracts import Model
+from mindyolo_ext.engine.build import new_model
+from mindyolo_ext.engine.schedule import micro_batches
 
+logger = logging.getLogger(__name__)
 _FLOAT32 = 4  # bytes
 _GIB = 2**30
 
@@ -35,12 +41,39 @@ class MemoryEstimate:
         """All three."""
         return self.weights + self.training + self.activations
 
-    def __str__(self) -> str:
+    def in_words(self, images: int) -> str:
+        """For people; ``images``: of a batch."""
         return (
-            f"about {self.total / _GIB:.1f} GiB for a step: {self.weights / _GIB:.2f} weights, "
-            f"{self.training / _GIB:.2f} gradient, optimizer and moving average, "
-            f"{self.activations / _GIB:.2f} outputs of the layers for {{}} images. Estimated by "
+            f"about {_gib(self.total)} for a step: {_gib(self.weights)} weights, "
+            f"{_gib(self.training)} gradient, optimizer and moving average, "
+            f"{_gib(self.activations)} outputs of the layers for {images} image(s); estimated by "
             "shapes, without the loss and what the framework itself needs"
+        )
+
+
+def _gib(count: int) -> str:
+    return f"{count / _GIB:.2f} GiB"
+
+
+def tell_memory(config: Config, num_classes: int) -> None:
+    """Log the estimate for a recipe, and warn if the device has less.
+
+    Nothing on Ascend, where running layers one by one would compile each of them first.
+    """
+    if device() == "Ascend":
+        return
+    settings = config.train
+    model = new_model(config, num_classes).set_train(False)
+    accumulate = micro_batches(settings.optimizer, settings.per_batch_size * world().size)
+    largest = [max(settings.multi_scale)] * 2 if settings.multi_scale else model.input_spec.size
+    estimate = estimate_memory(config, model, accumulate=accumulate, size=largest)
+    logger.info("memory: %s", estimate.in_words(settings.per_batch_size))
+    there = device_memory()
+    if there is not None and estimate.total > there:
+        logger.warning(
+            "memory: the device has %s, so the first step may fail; take a smaller "
+            "train.per_batch_size, with train.optimizer.accumulate for the same batch per update",
+            _gib(there),
         )
 
 

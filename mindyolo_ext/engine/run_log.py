@@ -1,4 +1,4 @@
-"""``train.log``: what a run says, in its folder."""
+"""``run.log``: what a run says, in its folder."""
 
 import logging
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mindyolo_ext.errors import printable
 
-NAME = "train.log"
+NAME = "run.log"
 _PACKAGE = logging.getLogger("mindyolo_ext")
 _MOST_HELD = 100_000  # records until the file is opened
 _NEVER = logging.CRITICAL + 1
@@ -31,6 +31,7 @@ class RunLog(MemoryHandler):
         self.capacity = 1
 
     def close(self) -> None:
+        """Close the file."""
         target = self.target
         super().close()
         if target is not None:

@@ -64,6 +64,7 @@ from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.in_force import loss_scaler_in_force, text_in_force
 from mindyolo_ext.engine.keeping import KeptCheckpoints, is_out_of_patience
 from mindyolo_ext.engine.loggers import check_loggers, logger_callbacks
+from mindyolo_ext.engine.memory_estimate import tell_memory
 from mindyolo_ext.engine.pace import Pace
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.resume import PreviousRun
@@ -126,7 +127,7 @@ def train(
 
     Args:
         save_dir: folder of the run: weights/, results.csv, results.png, config.yaml, in_force.yaml,
-            train.log.
+            run.log.
         resume: go on from ``save_dir/weights/last.ckpt``, or ``.safetensors`` as the recipe says.
         callbacks: programs that watch, see ``engine.callbacks``; those of ``train.loggers`` come
             after them.
@@ -361,6 +362,7 @@ class _Run:
             steps_per_epoch=self.loader.steps_per_epoch,
             world_size=self.world.size,
         )
+        tell_memory(self.config, self.num_classes)
         if not self.first_epoch:
             self.pictures.labels()
 

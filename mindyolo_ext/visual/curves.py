@@ -115,7 +115,7 @@ def _lines(
     axes.set_title(title, fontsize=12)
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.xaxis.set_tick_params(labelbottom=True)  # also where a shared axis would hide them
     if len(axes.lines) > 1:
         axes.legend(fontsize=9)

@@ -37,7 +37,7 @@ def plot_labels(dataset: Dataset, out_png: str | Path) -> None:
     numbers.hist(per_image, bins=_whole_bins(per_image), color="tab:blue")
     numbers.set(title=f"Boxes per image ({len(dataset)} images)", xlabel="boxes", ylabel="images")
     for axis in (numbers.xaxis, numbers.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     of = "" if len(chosen) == len(dataset) else f" (of {len(chosen)} images)"
     corner, far = boxes[:, :2], boxes[:, 2:]
     _density(sizes, far - corner, title=f"Sizes{of}", labels=("width", "height"))
@@ -67,7 +67,7 @@ def _bars(axes: Axes, names: Sequence[str], counts: np.ndarray) -> None:
         axes.invert_yaxis()
         axes.margins(x=0.15)
         axes.set_xlabel("boxes")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     else:
         axes.bar(range(len(shown)), shown, width=1.0, color="tab:blue")
         first, last = names[order[0]], names[order[-1]]

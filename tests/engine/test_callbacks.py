@@ -106,7 +106,13 @@ def recipe(shapes, **section) -> Config:
                 "augment": ["resize"],
                 "workers": 0,
             },
-            "train": {"epochs": 6, "per_batch_size": 1, "log_interval": 2, **section},
+            "train": {
+                "epochs": 6,
+                "per_batch_size": 1,
+                "log_interval": 2,
+                "pictures": False,
+                **section,
+            },
         }
     )
 
@@ -118,7 +124,9 @@ def weights(folder):
 def test_the_moments_come_in_order_and_a_callback_can_end_the_run(shapes, tmp_path, caplog):
     seen = Recorder(last=1)
     with caplog.at_level(logging.INFO):
-        result = train(recipe(shapes, save_interval=6), tmp_path / "run", callbacks=[seen])
+        result = train(
+            recipe(shapes, save_interval=6, pictures=True), tmp_path / "run", callbacks=[seen]
+        )
     epochs = [
         [("epoch", 0), ("step", 1), ("step", 3), ("evaluated", 0, 0.0), ("row", 0)],
         [("epoch", 1), ("step", 4), ("step", 6), ("evaluated", 1, 0.2), ("row", 1)],
@@ -132,7 +140,10 @@ def test_the_moments_come_in_order_and_a_callback_can_end_the_run(shapes, tmp_pa
     assert result.best_epoch == 1 and result.last["epoch"] == 1
     assert "stopped early after epoch 2: a callback asked for it" in caplog.text
     assert load_checkpoint(tmp_path / "run" / "weights" / "last.ckpt")[1].epoch == 1
-    text = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    pictures = {path.name for path in (tmp_path / "run").glob("*.*g")} - {"run.log"}
+    batches = {"train_batch.jpg", "train_batch_2.jpg", "train_batch_3.jpg"}
+    assert pictures == {"labels.png", "results.png", *batches}
+    text = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
     assert "epoch 1/6: loss" in text and "finished, best AP 0.2000 in epoch 2" in text
 
 
@@ -142,13 +153,14 @@ def test_an_error_ends_the_run_and_closes_its_callbacks(shapes, tmp_path):
         train(recipe(shapes), tmp_path / "run", callbacks=[seen])
     assert seen.moments[-2:] == [("row", 0), ("close",)]
     assert isinstance(seen.error, RuntimeError)
-    text = (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
+    text = (tmp_path / "run" / "run.log").read_text(encoding="utf-8")
     assert text.splitlines()[-1].endswith("ERROR the run ended: killed")
 
 
 def test_patience_ends_a_run_and_survives_a_kill(shapes, tmp_path, caplog, given_metrics):
     """Epoch 3 of 6 is the best, and the two after it are worse."""
     settings = {"patience": 2, "keep_best": 2, "keep_checkpoint_max": 1, "ema_decay": 0.9}
+    launch.set_seed(0)
     with caplog.at_level(logging.INFO):
         result = train(recipe(shapes, **settings), tmp_path / "whole")
     assert result.best_epoch == 2 and result.last["epoch"] == 4
@@ -158,6 +170,7 @@ def test_patience_ends_a_run_and_survives_a_kill(shapes, tmp_path, caplog, given
     assert weights(tmp_path / "whole") == kept
 
     given_metrics["next"] = 0
+    launch.set_seed(0)
     with pytest.raises(RuntimeError, match="killed"):
         train(recipe(shapes, **settings), tmp_path / "broken", callbacks=[Recorder(crash=3)])
     seen = Recorder()

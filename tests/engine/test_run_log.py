@@ -1,4 +1,4 @@
-"""``train.log``: which messages it gets, and what logging is like afterwards."""
+"""``run.log``: which messages it gets, and what logging is like afterwards."""
 
 import logging
 

@@ -50,6 +50,7 @@ def recipe(shapes, **train_section) -> Config:
         "epochs": EPOCHS,
         "per_batch_size": 4,
         "optimizer": {"name": "adamw", "lr": 0.003},
+        "pictures": False,
         **train_section,
     }
     return config_from_mapping(
@@ -83,6 +84,7 @@ def finished(shapes, tmp_path_factory):
         eval_interval=EPOCHS,
         ema_decay=0.9,
         ema_warmup=1,
+        pictures=True,
         stages=[{"from_epoch": EPOCHS - 1, "augment": ["resize", "horizontal_flip"]}],
     )
     return train(config, folder), folder, config
@@ -102,6 +104,10 @@ def test_the_loss_falls_and_the_files_are_there(finished):
     for name in (
         "results.png",
         "train_batch.jpg",
+        f"train_batch_epoch{EPOCHS}.jpg",
+        "labels.png",
+        "val_predictions.jpg",
+        "run.log",
         "config.yaml",
         "in_force.yaml",
         "weights/last.ckpt",

@@ -158,3 +158,14 @@ def test_no_display_and_no_framework_is_needed():
         "set(sys.modules), 'imported too much'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 300])
+def test_epochs_are_whole_numbers_from_1(tmp_path, drawn, epochs):
+    rows = "".join(f"{epoch},3,1,0.1\n" for epoch in range(epochs))
+    (tmp_path / "results.csv").write_text("epoch,loss,box,lr\n" + rows)
+    plot_results(tmp_path / "results.csv", tmp_path / "results.png")
+    low, high = drawn[0].axes[0].get_xlim()
+    ticks = [tick for tick in drawn[0].axes[3].get_xticks() if low <= tick <= high]
+    assert ticks and all(tick == int(tick) for tick in ticks)
+    assert drawn[0].axes[0].lines[0].get_xdata().tolist() == list(range(1, epochs + 1))
