@@ -4,7 +4,18 @@ import argparse
 from collections.abc import Sequence
 
 from mindyolo_ext import __version__
-from mindyolo_ext.cli import about, compare, convert, data, evaluate, migrate, new, predict, train
+from mindyolo_ext.cli import (
+    about,
+    compare,
+    convert,
+    data,
+    evaluate,
+    migrate,
+    new,
+    predict,
+    split,
+    train,
+)
 from mindyolo_ext.cli.arguments import Verb
 from mindyolo_ext.cli.backend import add_backend
 from mindyolo_ext.cli.manners import Parser, VerbParser
@@ -62,6 +73,7 @@ VERBS = (
         data.add_check_data,
         "read a whole data set and report faults",
     ),
+    Verb("split", split.split, split.add_split, "cut a data set into folds for cross-validation"),
     Verb("assign", data.assign, data.add_assign, "draw which predictions are trained on which box"),
     Verb(
         "models",

@@ -24,6 +24,11 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class_agnostic", action="store_true", help="merge boxes of different classes too"
     )
+    parser.add_argument(
+        "--augment",
+        action="store_true",
+        help="look at every image at three sizes and merge the boxes; takes about twice the time",
+    )
     add_route(parser)
     add_size(parser, "the checkpoint's")
     parser.add_argument(
@@ -53,5 +58,6 @@ def predict(options: argparse.Namespace) -> None:
         class_agnostic=options.class_agnostic,
         dy_thres=options.dy_thres,
         easy=options.easy,
+        augment=options.augment,
     )
     predict_sources(detector, options.source, options.save_dir)

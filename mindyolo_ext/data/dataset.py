@@ -120,6 +120,58 @@ class Dataset:
         other._unpack()
         return other
 
+    def relabeled(
+        self, label_of: np.ndarray, class_names: Sequence[str], category_ids: Sequence[int]
+    ) -> "Dataset":
+        """The same images with other classes.
+
+        Args:
+            label_of: the new label of each old one, -1 where its boxes go.
+            class_names: one name per new label.
+            category_ids: of the new labels, for ``coco_ground_truth``.
+
+        Shape: label_of (K,) int64.
+        """
+        other = copy.copy(self)
+        other.class_names, other.category_ids = list(class_names), list(category_ids)
+        labels = label_of[self._labels]
+        other._columns = self._picked_boxes(labels >= 0).changed(labels=labels[labels >= 0])
+        other._unpack()
+        return other
+
+    def only_images(self, indices: np.ndarray) -> "Dataset":
+        """The data set of these of its images.
+
+        Args:
+            indices: of different images, in the order in which they are to come.
+        """
+        other = copy.copy(self)
+        other.paths = [self.paths[index] for index in indices]
+        other.image_ids = [self.image_ids[index] for index in indices]
+        other._images = None if self._images is None else {}
+        counts = np.diff(self._offsets)[indices]
+        ends = _ends(counts)
+        rows = np.repeat(self._offsets[:-1][indices] - ends[:-1], counts) + np.arange(ends[-1])
+        other._columns = self._picked_boxes(rows).changed(sizes=self._sizes[indices], offsets=ends)
+        other._unpack()
+        return other
+
+    def _picked_boxes(self, rows: np.ndarray) -> Arrays:
+        """The columns with some of the boxes: bool of all, which keeps the images, or int64
+        numbers of boxes, for which the caller sets ``offsets``.
+        """
+        columns = {name: self._columns[name][rows] for name in ("boxes", "labels", "ignore")}
+        if rows.dtype == bool:
+            columns["offsets"] = _ends(rows)[self._offsets]
+            rows = np.flatnonzero(rows)
+        if self._points is not None and self._first_points is not None:
+            counts = np.diff(self._first_points)[rows]
+            ends = _ends(counts)
+            first = np.repeat(self._first_points[:-1][rows] - ends[:-1], counts)
+            columns["points"] = self._points[first + np.arange(ends[-1])]
+            columns["first_points"] = ends
+        return self._columns.changed(**columns)
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -303,7 +355,7 @@ def _columns(
     return Arrays(columns)
 
 
-def _ends(counts: Sequence[int]) -> np.ndarray:
+def _ends(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """0 and the sums of the first, the first two ... of ``counts``."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 

@@ -21,6 +21,7 @@ from mindyolo_ext.backend.choice import check_backend
 from mindyolo_ext.backend.lock import framework_lock
 from mindyolo_ext.class_names import default_names
 from mindyolo_ext.data.image_file import read_image, write_image
+from mindyolo_ext.engine.augmented import AugmentedPredictor
 from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.routing import RoutedPredictor, new_predictor
 from mindyolo_ext.engine.sources import (
@@ -123,6 +124,7 @@ class Detector:
         dy_thres: of a routed model: pictures whose easiness is below it take the second exit.
         easy: of a routed model: share of easy pictures to aim at, instead of ``dy_thres``; the
             checkpoint's thresholds tell which threshold that is.
+        augment: look at every picture at three sizes, see ``AugmentedPredictor``.
 
     Raises: FileNotFoundError; ValueError for a file that is not such a checkpoint, a threshold
         that it does not have, or another backend than this process has.
@@ -141,6 +143,7 @@ class Detector:
         class_agnostic: bool = False,
         dy_thres: float | None = None,
         easy: float | None = None,
+        augment: bool = False,
     ):
         check_backend(backend)
         with framework_lock:
@@ -161,6 +164,8 @@ class Detector:
         )
         with framework_lock:
             self._predictor = new_predictor(model, dy_thres=threshold)
+        if augment:
+            self._predictor = AugmentedPredictor(self._predictor)
 
     def predict(self, image: str | Path | np.ndarray) -> Detections:
         """Boxes of one picture: a file name, or a uint8 BGR array (h, w, 3) as OpenCV reads it.

@@ -7,7 +7,7 @@ further photos through ``context.dataset``.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +47,19 @@ class Augmentation:
         from_photo: it looks up outlines in the data set, so no other step may come before.
         wants_polygons: it does nothing where the data set has no outlines, which is worth a
             warning.
+        needs_polygons: it is refused where the data set has no outlines.
+        is_mosaic: it arranges images on one of its own shape, unless its ``probability`` is 0.
+        check: given the keywords of a recipe, raises ConfigError for what cannot be; for keywords
+            that are no numbers.
     """
 
     function: Callable[..., Sample]
     images: int = 1
     from_photo: bool = False
     wants_polygons: bool = False
+    needs_polygons: bool = False
+    is_mosaic: bool = False
+    check: Callable[[Mapping[str, Any]], None] | None = None
 
     @property
     def name(self) -> str:
@@ -72,26 +79,20 @@ class Augmentation:
 _AUGMENTATIONS: dict[str, Augmentation] = {}
 
 
-def register_augmentation(
-    function: Callable[..., Sample] | None = None,
-    *,
-    images: int = 1,
-    from_photo: bool = False,
-    wants_polygons: bool = False,
-) -> Any:
+def register_augmentation(function: Callable[..., Sample] | None = None, **facts: Any) -> Any:
     """Decorator: make a function known under its name.
 
-    A keyword ``max_boxes`` is a promise: the function returns no more boxes than that. The other
-    arguments are those of ``Augmentation``.
+    A keyword ``max_boxes`` is a promise: the function returns no more boxes than that.
+
+    Args:
+        facts: arguments of ``Augmentation``.
 
     Raises: ValueError for a name that is taken; TypeError if a keyword is not keyword-only with a
         default.
     """
     if function is None:
-        return lambda later: register_augmentation(
-            later, images=images, from_photo=from_photo, wants_polygons=wants_polygons
-        )
-    entry = Augmentation(function, images, from_photo, wants_polygons)
+        return lambda later: register_augmentation(later, **facts)
+    entry = Augmentation(function, **facts)
     if entry.name in _AUGMENTATIONS:
         raise ValueError(f"register_augmentation: there is already a step {entry.name}")
     for key, parameter in list(inspect.signature(function).parameters.items())[2:]:
