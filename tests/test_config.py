@@ -241,7 +241,7 @@ def test_every_recipe_loads_and_its_steps_exist(path):
 
 def test_every_step_is_in_a_recipe():
     load_augmentations()
-    used = {"resize"}
+    used = {"resize", "copy_paste", "albumentations"}  # of outlines, and of an optional package
     for path in RECIPES.rglob("*.yaml"):
         config = load_config(path)
         for steps in (config.data.augment, *(stage.augment or [] for stage in config.train.stages)):

@@ -92,13 +92,6 @@ def test_usual_values_are_taken_in_silence(caplog: pytest.LogCaptureFixture, fla
     assert not caplog.records
 
 
-def test_nbs_counts_with_auto_accumulate(caplog: pytest.LogCaptureFixture):
-    caplog.set_level(logging.INFO)
-    options = parsed("train", "--nbs", "128", "--auto_accumulate", "True")
-    assert apply_mindyolo(options) == ["train.optimizer.nominal_batch=128"]
-    assert len(caplog.records) == 1 and "nominal_batch" in caplog.records[0].getMessage()
-
-
 def test_one_thing_is_not_said_twice():
     with pytest.raises(UsageError, match="--image_path: says the same as the images themselves"):
         apply_mindyolo(parsed("predict", "a.jpg", "--image_path", "b.jpg"))

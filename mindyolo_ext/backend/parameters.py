@@ -122,17 +122,40 @@ def parameter_groups(
     return groups
 
 
-def freeze(cell: Cell, names: Sequence[str]) -> int:
+def layers_of(cell: Cell) -> list[str]:
+    """The places of a network's layers, in order, those of the backbone first.
+
+    A layer lies two below the network (``backbone.stem``); below a backbone in a backbone, and
+    where its place is that of a list, one further (``backbone.backbone.dark2.0``). So the first ten
+    layers of YOLOX are its backbone, as in MindYOLO and ultralytics.
+    """
+    found: dict[str, None] = {}
+    for name in named_parameters(cell):
+        parts = name.split(".")[:-1]
+        depth = 3 if parts[1:2] == ["backbone"] else 2
+        depth += bool(parts[depth : depth + 1] and parts[depth].isdecimal())
+        found[".".join(parts[:depth])] = None
+    return sorted(found, key=lambda place: not place.startswith("backbone"))
+
+
+def freeze(cell: Cell, names: Sequence[str | int]) -> int:
     """Exclude parameters from training; returns how many.
 
     Args:
-        names: what a parameter's name starts with (``backbone.stem``), or a pattern of the whole
-            name (``*.alpha``).
+        names: what a parameter's name starts with (``backbone.stem``), a pattern of the whole
+            name (``*.alpha``), or the number of one of ``layers_of``.
 
-    Raises: ConfigError for a name that matches nothing.
+    Raises: ConfigError for a name that matches nothing, or a number that no layer has.
     """
-    own = named_parameters(cell)
+    own, layers = named_parameters(cell), layers_of(cell)
     for name in names:
+        if isinstance(name, int):
+            if not 0 <= name < len(layers):
+                raise ConfigError(
+                    f"train.freeze: wanted layers from 0 to {len(layers) - 1}, got {name}; layer 0 "
+                    f"is {layers[0]}, the last {layers[-1]}"
+                )
+            name = f"{layers[name]}."
         is_pattern = any(sign in name for sign in "*?[")
         hits = [
             p

@@ -47,7 +47,7 @@ def anchors(options: argparse.Namespace) -> None:
         from mindyolo_ext.data.build import build_dataset
 
         config = read_recipe(options, extra=options.set, instead="--data FILE or --traintxt FILE")
-        source = build_dataset(config.data.train, config.data.root)
+        source = _selected(build_dataset(config.data.train, config.data.root), config, "train")
     size = input_size(options) or (options.input_height, options.input_width)
     for count in [options.num_clusters] if options.num_clusters else range(1, 11):
         result = generate_anchors(source, num_anchors=count, input_size=size, seed=options.seed)
@@ -60,6 +60,19 @@ def anchors(options: argparse.Namespace) -> None:
             path,
             result.text.splitlines()[0],
         )
+
+
+def _selected(dataset: "Dataset", config: "Config", split: str) -> "Dataset":
+    """The part of a data set that the recipe selects."""
+    from mindyolo_ext.data.selection import selected
+
+    return selected(
+        dataset,
+        classes=config.data.classes,
+        single_cls=config.data.single_cls,
+        fraction=config.data.fraction if split == "train" else 1.0,
+        seed=config.train.seed,
+    )
 
 
 def add_check_data(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +102,8 @@ def check_data(options: argparse.Namespace) -> None:
 
 
 def _read_splits(config: "Config", chosen: str) -> tuple[dict[str, "Dataset"], list["Problem"]]:
-    """The chosen data set and the other one, where training reads it too, with its faults in one.
+    """The chosen data set and the other one, where training reads it too, with its faults in one,
+    both as the recipe selects them.
 
     Training wants both; who evaluates only may have no training images.
 
@@ -103,14 +117,19 @@ def _read_splits(config: "Config", chosen: str) -> tuple[dict[str, "Dataset"], l
     described = {"train": config.data.train, "val": config.data.val}
     if not described[chosen]:
         raise ConfigError(f"config: data.{chosen} is empty; nothing to check")
-    sets = {chosen: build_dataset(described[chosen], config.data.root, strict=False)}
+
+    def read(split: str) -> "Dataset":
+        found = build_dataset(described[split], config.data.root, strict=False)
+        return _selected(found, config, split)
+
+    sets = {chosen: read(chosen)}
     other = "val" if chosen == "train" else "train"
     if not described[other] or (other == "val" and not config.train.run_eval):
         return sets, []
     if described[other] == described[chosen]:
         return {**sets, other: sets[chosen]}, []
     try:
-        sets[other] = build_dataset(described[other], config.data.root, strict=False)
+        sets[other] = read(other)
         name = f"{sets[other].name}, see `check-data --split {other}`"
         raise_faults(name, sets[other].problems)
     except UserError as error:

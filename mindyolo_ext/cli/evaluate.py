@@ -18,6 +18,7 @@ from mindyolo_ext.cli.arguments import (
     add_switch,
 )
 from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
+from mindyolo_ext.cli.options import add_flag, add_selection, option_settings
 from mindyolo_ext.cli.recipe import digest, given, read_recipe, start
 from mindyolo_ext.errors import UsageError
 
@@ -44,6 +45,8 @@ def add_test(parser: argparse.ArgumentParser) -> None:
     add_runtime(parser)
     add_setting(parser, "--per_batch_size", "eval.per_batch_size", type=int)
     add_switch(parser, "--rectangular", "eval.rectangular")
+    add_flag(parser, "--augment", "eval.augment")
+    add_selection(parser, fraction=False)
     add_setting(
         parser,
         "--coco_backend",
@@ -89,8 +92,10 @@ def test(options: argparse.Namespace) -> None:
                 per_batch_size="eval.per_batch_size",
                 coco_backend="eval.backend",
                 rectangular="eval.rectangular",
+                augment="eval.augment",
                 dy_thres="eval.dy_thres",
             ),
+            *option_settings(options),
             *translated,
             *options.set,
         ],
@@ -196,6 +201,7 @@ def load_for_test(
             f"{weight}: has {metadata.num_classes} classes, but data.{split} has "
             f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:5])}"
             f"{', ...' if len(dataset.class_names) > 5 else ''})"
+            + ("; was it trained with --single_cls True?" if metadata.num_classes == 1 else "")
         )
     dataset = in_order_of(metadata.class_names, dataset, owner=weight, data=f"data.{split}")
     known = dataset.class_names if are_known(metadata.class_names) else None

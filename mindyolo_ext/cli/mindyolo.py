@@ -116,13 +116,6 @@ FLAGS = (
         refused=False,
     ),
     Flag(
-        "nbs",
-        _TRAIN,
-        int,
-        "counts with --auto_accumulate True only, as in MindYOLO",
-        refused=False,
-    ),
-    Flag(
         "max_call_depth",
         _TRAIN,
         int,
@@ -151,27 +144,14 @@ FLAGS = (
         usual=("",),
     ),
     Flag(
-        "freeze",
-        _TRAIN,
-        str,
-        "layers have names here instead of numbers: take --set 'train.freeze=[backbone]'",
-        usual=("", "[]"),
-    ),
-    Flag(
         "single_cls",
-        ALL,
+        ALL[2:],
         true_or_false,
-        "the classes are those of the data set: give it one name, and 0 in every label",
+        "the checkpoint knows its classes; training and test take the flag",
         usual=(False,),
+        refused=False,
     ),
     Flag("keep_checkpoint_max", _TRAIN, int, setting="train.keep_checkpoint_max"),
-    Flag(
-        "rect",
-        _TRAIN,
-        true_or_false,
-        "images are padded to the input size in training; test has --rectangular True",
-        usual=(False,),
-    ),
     Flag("rect", _TEST, true_or_false, setting="eval.rectangular"),
     Flag(
         "exec_nms",
@@ -299,12 +279,20 @@ def apply_mindyolo(options: argparse.Namespace) -> list[str]:
             _set_option(options, flag, value)
         elif flag.refused:
             raise UsageError(f"--{flag.name} {value}: {flag.sentence}")
-        elif flag.name != "nbs" or not values.get("auto_accumulate"):
+        else:
             logger.info("--%s %s: %s", flag.name, value, flag.sentence)
-    if values.get("auto_accumulate"):
-        batch = NOMINAL_BATCH if values.get("nbs") is None else values["nbs"]
-        settings.append(f"train.optimizer.nominal_batch={batch}")
-    return settings
+    return settings + _nominal_batch(options, values.get("auto_accumulate"))
+
+
+def _nominal_batch(options: argparse.Namespace, auto_accumulate: bool | None) -> list[str]:
+    """What ``--auto_accumulate`` makes of ``--nbs``: its own default, or nothing at all."""
+    given = vars(options).get("nbs")
+    if auto_accumulate and given is None:
+        return [f"train.optimizer.nominal_batch={NOMINAL_BATCH}"]
+    if auto_accumulate is False and given is not None:
+        logger.info("--nbs %s: has no effect with --auto_accumulate False, as in MindYOLO", given)
+        options.nbs = None
+    return []
 
 
 def _set_option(options: argparse.Namespace, flag: Flag, value: Any) -> None:

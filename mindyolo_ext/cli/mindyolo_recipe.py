@@ -88,6 +88,7 @@ _PLAIN = {
 }
 # Keys that are flags of the command here, and no part of a recipe
 _COMMAND = ("device_target", "is_parallel", "ms_mode", "save_dir", "log_level")
+_SAME_LAYERS = 10  # the first ones, which have the same numbers in both programs
 # Keys whose value means nothing to MindYOLO's YOLOX
 _IDLE = {
     "data.dataset_name": "a name that MindYOLO does not read",
@@ -291,6 +292,37 @@ def _nbs(made: Translation, _s: "_Stages", recipe: Mapping, value: Any) -> None:
     counts = recipe.get("auto_accumulate")
     known = "auto_accumulate says it" if counts else "counts with auto_accumulate alone"
     made.idle("nbs", value, known)
+
+
+def _single_cls(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
+    _if_wanted(made, "single_cls", value, "data.single_cls")
+
+
+def _rect(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
+    _if_wanted(made, "rect", value, "train.rectangular")
+
+
+def _if_wanted(made: Translation, key: str, value: Any, ours: str) -> None:
+    """A key that is off unless somebody wants it."""
+    if value:
+        made.put(key, value, {ours: True})
+    else:
+        made.same(key, value, "")
+
+
+def _freeze(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
+    if not value:
+        made.same("freeze", value, "")
+    elif (
+        made.model != "yolox_darknet53"
+        and isinstance(value, list)
+        and all(isinstance(layer, int) and 0 <= layer < _SAME_LAYERS for layer in value)
+    ):
+        made.put("freeze", value, {"train.freeze": value})
+    else:
+        made.leave(
+            "freeze", value, "layers behind the backbone have other numbers here: give names"
+        )
 
 
 def _optimizer(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
@@ -610,6 +642,9 @@ _HANDLERS: dict[str, Callable[[Translation, _Stages, Mapping, Any], None]] = {
     "clip_grad_value": _clip_value,
     "auto_accumulate": _auto_accumulate,
     "nbs": _nbs,
+    "freeze": _freeze,
+    "single_cls": _single_cls,
+    "rect": _rect,
     "callback": _callbacks,
     "optimizer.optimizer": _optimizer,
     "optimizer.loss_scale": _loss_scale,

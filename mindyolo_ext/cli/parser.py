@@ -16,6 +16,7 @@ from mindyolo_ext.cli import (
     predict,
     reproduce,
     serve,
+    split,
     train,
 )
 from mindyolo_ext.cli.arguments import Verb
@@ -93,6 +94,7 @@ VERBS = (
         data.add_check_data,
         "read a whole data set and report faults",
     ),
+    Verb("split", split.split, split.add_split, "cut a data set into folds for cross-validation"),
     Verb("assign", data.assign, data.add_assign, "draw which predictions are trained on which box"),
     Verb(
         "models",

@@ -41,6 +41,11 @@ def _add_boxes(parser: argparse.ArgumentParser) -> None:
         help="names or numbers of the classes that are wanted (default: all)",
     )
     parser.add_argument("--max_det", type=int, default=300, help="most boxes per image")
+    parser.add_argument(
+        "--augment",
+        action="store_true",
+        help="look at every image at three sizes and merge the boxes; takes about twice the time",
+    )
     add_route(parser)
     parser.add_argument(
         "--tile",
@@ -141,5 +146,6 @@ def predict(options: argparse.Namespace) -> None:
         overlap=options.overlap,
         dy_thres=options.dy_thres,
         easy=options.easy,
+        augment=options.augment,
     )
     predict_sources(detector, options.source, options.save_dir, wanted)

@@ -16,6 +16,7 @@ from mindyolo_ext.cli.arguments import (
 )
 from mindyolo_ext.cli.data_file import check_validation
 from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
+from mindyolo_ext.cli.options import add_training_options, option_settings
 from mindyolo_ext.cli.recipe import given, read_recipe, recipe_path, start
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     add_setting(parser, "--log_interval", "train.log_interval", type=int)
     add_setting(parser, "--seed", "train.seed", type=int)
     add_setting(parser, "--accumulate", "train.optimizer.accumulate", type=int)
+    add_training_options(parser)
     add_switch(parser, "--sync_bn", "train.sync_bn")
     add_switch(parser, "--compile", "train.compile")
     add_switch(parser, "--recompute", "train.recompute")
@@ -113,7 +115,7 @@ def _recipe(options: argparse.Namespace, translated: Sequence[str]) -> "Config":
         flags.append("train.ema_decay=0")
     if options.clip_grad is False:
         flags.append("train.optimizer.clip_norm=0")
-    flags += translated
+    flags += [*option_settings(options), *translated]
     config = read_recipe(options, [*flags, *options.set])
     if options.data and config.train.run_eval:
         check_validation(options.data)

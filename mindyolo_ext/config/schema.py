@@ -92,10 +92,32 @@ class DataConfig(Section):
 
     root: str = option(".", "Folder that the paths of `train` and `val` refer to.")
     class_names: list[str] = option(
-        [], "Class names that the data set must have, in this order.", empty="whatever it has"
+        [],
+        "Class names that the data set must have, in this order, once `classes` and `single_cls` "
+        "are applied.",
+        empty="whatever it has",
     )
     num_classes: int = option(
-        0, "Number of classes that the data set must have.", least=0, empty="as many as it has"
+        0,
+        "Number of classes that the data set must have, likewise.",
+        least=0,
+        empty="as many as it has",
+    )
+    classes: list[int | str] = option(
+        [],
+        "Names or numbers (in the order of the data set) of the classes to keep, in this order; "
+        "images without a box of them stay as background.",
+        least=0,
+        empty="all",
+    )
+    single_cls: bool = option(
+        False, "All classes are one, called `object`: objects are found, not told apart."
+    )
+    fraction: float = option(
+        1.0,
+        "Share of the training images to train on, chosen by `train.seed`; one image at least.",
+        least=0,
+        most=1,
     )
     train: dict[str, Any] = option(
         {}, "Training images: `format` (coco, yolo, voc, darknet) and what that format needs."
@@ -141,8 +163,10 @@ class DataConfig(Section):
         super().__post_init__()
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Require that steps name their augmentation."""
+        """Require that steps name their augmentation and that some images are left."""
         yield from _unnamed_steps(self.augment)
+        if self.fraction == 0:
+            yield "fraction", "wanted a share above 0, got 0"
 
 
 @dataclass(frozen=True)
@@ -339,14 +363,27 @@ class TrainConfig(Section):
         empty="the input size alone",
     )
     multi_scale_interval: int = option(10, "Steps between changes of the input size.", least=1)
+    rectangular: bool = option(
+        False,
+        "Images of like shape share a batch whose input is as narrow as they allow; mosaics are "
+        "off.",
+    )
+    rectangular_sizes: int = option(
+        4,
+        "rectangular: most sizes of the input, 0 for as many as come; the graph compiles once per "
+        "size.",
+        least=0,
+    )
     weight: str = option(
         "",
         "Checkpoint to start from; tensors that fit are loaded, the others are initialized.",
         empty="fresh weights",
     )
-    freeze: list[str] = option(
+    freeze: list[str | int] = option(
         [],
-        "Prefixes (`backbone`) or patterns (`*.alpha`) of parameters that are not trained.",
+        "Prefixes (`backbone`) or patterns (`*.alpha`) of parameters that are not trained, or "
+        "numbers of layers, from 0.",
+        least=0,
     )
     freeze_bn: bool = option(
         False, "Batch norms use their stored statistics and do not update them."
@@ -473,11 +510,17 @@ class TrainConfig(Section):
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Refuse the loss on other images beside a teacher, and recomputing what is compiled."""
+        """Refuse settings that exclude each other."""
         if self.val_loss and self.distill.teacher:
             yield "val_loss", "wanted false beside distill.teacher, got true"
         if self.recompute and self.compile:
             yield "recompute", "wanted false beside compile true, got true"
+        if self.rectangular and self.multi_scale:
+            yield (
+                "rectangular",
+                f"wanted false beside multi_scale {self.multi_scale}, got true; --rect True sets "
+                "multi_scale to []",
+            )
 
 
 @dataclass(frozen=True)
@@ -501,6 +544,11 @@ class EvalConfig(Section):
     )
     rectangular_pad: float = option(
         0.5, "Padding added to each side of such a batch, in units of the stride.", least=0
+    )
+    augment: bool = option(
+        False,
+        "Look at every image three times, plain, mirrored at 0.83 and at 0.67 of its size, and "
+        "merge the boxes in one NMS; takes about twice the time.",
     )
     metrics: list[Literal["darknet", "voc"]] = option(
         [], "Further metrics besides COCO's: AP50 of PASCAL VOC, or Yolo-FastestV2's own."

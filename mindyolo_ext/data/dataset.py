@@ -11,7 +11,7 @@ import numpy as np
 
 from mindyolo_ext import former_names
 from mindyolo_ext.data.arrays import Arrays
-from mindyolo_ext.data.image_cache import open_cache
+from mindyolo_ext.data.image_cache import ImageCache, open_cache
 from mindyolo_ext.data.image_file import image_size, read_image
 from mindyolo_ext.data.types import Annotations, Problem, Sample, unseen
 from mindyolo_ext.errors import DataError, UserError, shown
@@ -78,9 +78,11 @@ class Dataset:
         self._relative = relative
         self._columns = _columns(name, annotations, sizes, polygons) if columns is None else columns
         self._unpack()
-        wants_cache = cache not in (False, "none")
-        known = self._known_sizes() if wants_cache else self._sizes
-        self._images = open_cache(cache, name, self.paths, known)
+        self._images = self._open_cache(cache)
+
+    def _open_cache(self, kind: str | bool) -> ImageCache | None:
+        known = self._sizes if kind in (False, "none") else self._known_sizes()
+        return open_cache(kind, self.name, self.paths, known)
 
     def _unpack(self) -> None:
         """Name the columns."""
@@ -125,6 +127,66 @@ class Dataset:
         other._columns = self._columns.changed(labels=np.argsort(old_label)[self._labels])
         other._unpack()
         return other
+
+    def relabeled(
+        self, label_of: np.ndarray, class_names: Sequence[str], category_ids: Sequence[int]
+    ) -> "Dataset":
+        """The same images with other classes.
+
+        Args:
+            label_of: the new label of each old one, -1 where its boxes go.
+            class_names: one name per new label.
+            category_ids: of the new labels, for ``coco_ground_truth``.
+
+        Shape: label_of (K,) int64.
+        """
+        other = copy.copy(self)
+        other.class_names, other.category_ids = list(class_names), list(category_ids)
+        labels = label_of[self._labels]
+        other._columns = self._picked_boxes(labels >= 0).changed(labels=labels[labels >= 0])
+        other._unpack()
+        return other
+
+    def only_images(self, indices: np.ndarray) -> "Dataset":
+        """The data set of these of its images, without a cache.
+
+        Args:
+            indices: of different images, in the order in which they are to come.
+        """
+        other = copy.copy(self)
+        other.paths = [self.paths[index] for index in indices]
+        other.image_ids = [self.image_ids[index] for index in indices]
+        other._images = None
+        counts = np.diff(self._offsets)[indices]
+        ends = _ends(counts)
+        rows = np.repeat(self._offsets[:-1][indices] - ends[:-1], counts) + np.arange(ends[-1])
+        other._columns = self._picked_boxes(rows).changed(sizes=self._sizes[indices], offsets=ends)
+        other._unpack()
+        return other
+
+    def with_cache(self, kind: str | bool) -> "Dataset":
+        """The same data set with a cache of decoded images of its own, ``kind`` as in
+        ``open_cache``.
+        """
+        other = copy.copy(self)
+        other._images = other._open_cache(kind)
+        return other
+
+    def _picked_boxes(self, rows: np.ndarray) -> Arrays:
+        """The columns with some of the boxes: bool of all, which keeps the images, or int64
+        numbers of boxes, for which the caller sets ``offsets``.
+        """
+        columns = {name: self._columns[name][rows] for name in ("boxes", "labels", "ignore")}
+        if rows.dtype == bool:
+            columns["offsets"] = _ends(rows)[self._offsets]
+            rows = np.flatnonzero(rows)
+        if self._points is not None and self._first_points is not None:
+            counts = np.diff(self._first_points)[rows]
+            ends = _ends(counts)
+            first = np.repeat(self._first_points[:-1][rows] - ends[:-1], counts)
+            columns["points"] = self._points[first + np.arange(ends[-1])]
+            columns["first_points"] = ends
+        return self._columns.changed(**columns)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -335,7 +397,7 @@ def _columns(
     return Arrays(columns)
 
 
-def _ends(counts: Sequence[int]) -> np.ndarray:
+def _ends(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return the cumulative sums of ``counts``, beginning with 0."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 

@@ -38,7 +38,8 @@ class Loader:
         max_boxes: M, boxes per image after padding. None: the most that can occur, as a multiple
             of 8.
         shuffle: another order in every epoch.
-        order: indices of all images in the order of every epoch, where it is not the data set's.
+        order: indices of all images in the order of every epoch, where it is not the data set's;
+            or a function that gives those of an epoch, of whole batches.
         drop_last: leave out the images that fill no whole global batch. Otherwise the last batch
             is padded to the same shape and ``Batch.valid`` tells; a rank may then get a batch
             without any image.
@@ -74,7 +75,7 @@ class Loader:
         workers: int = 2,
         worker_kind: str = "thread",
         prefetch: int = 2,
-        order: np.ndarray | None = None,
+        order: np.ndarray | Callable[[int], np.ndarray] | None = None,
         patience: float = PATIENCE,
         pixels: str = "float32",
         opencv_threads: int = 1,
@@ -103,7 +104,7 @@ class Loader:
                 f"Loader: wanted at least one whole batch, {batch_size} images on {world_size} "
                 f"ranks, got {len(self.pipeline.dataset)} images: take a smaller batch_size"
             )
-        if order is not None and (
+        if isinstance(order, np.ndarray) and (
             shuffle or sorted(order) != list(range(len(self.pipeline.dataset)))
         ):
             raise UsageError(
@@ -139,8 +140,10 @@ class Loader:
         return whole if self.drop_last or not rest else whole + 1
 
     def order(self, epoch: int) -> np.ndarray:
-        """Indices (N,) of all images as ``epoch`` takes them, over all ranks."""
+        """Indices of the images as ``epoch`` takes them, over all ranks; (N,) for all of them."""
         count = len(self.dataset)
+        if callable(self._order):
+            return self._order(epoch)
         if not self.shuffle:
             return np.arange(count) if self._order is None else self._order
         # apart from every image's stream

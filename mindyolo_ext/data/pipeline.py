@@ -157,15 +157,27 @@ def _step(where: str, description: Mapping[str, Any] | str) -> Step:
         if key not in defaults:
             raise ConfigError(f"{where}: unknown keyword {key}{did_you_mean(key, defaults)}")
         keywords[key] = _checked(f"{where}: {key}", key, value, defaults[key])
+    if augmentation.check is not None:
+        try:
+            augmentation.check(keywords)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from error
     return Step(augmentation, keywords)
 
 
 def _check_place(where: str, step: Step, before: Sequence[Step], dataset: Dataset) -> None:
-    """Refuse a step in the wrong place; warn of one that the data set leaves without work."""
+    """Refuse a step in the wrong place or without the outlines that it needs; warn of one that the
+    data set leaves without work.
+    """
     if step.augmentation.from_photo and before:
         raise ConfigError(
             f"{where}: wanted it first, where images are as the data set has them, got "
             f"{before[-1].augmentation.name} before it"
+        )
+    if step.augmentation.needs_polygons and not dataset.has_polygons:
+        raise ConfigError(
+            f"{where}: wanted outlines of the objects, {dataset.name} has none; COCO json and YOLO "
+            "text files that hold some are read with polygons: true in data.train"
         )
     if step.augmentation.wants_polygons and not dataset.has_polygons:
         logger.warning(
@@ -177,9 +189,13 @@ def _check_place(where: str, step: Step, before: Sequence[Step], dataset: Datase
 
 
 def _checked(where: str, key: str, value: Any, default: Any) -> Any:
-    """``value`` as the kind of ``default``: a range (low, high) or a number; a probability lies
-    in 0..1.
+    """``value`` as the kind of ``default``: a list (the default is an empty one), a range (low,
+    high) or a number; a probability lies in 0..1.
     """
+    if default == ():
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} must be a list, got {value!r}")
+        return value
     if isinstance(default, tuple):
         if not (
             isinstance(value, (list, tuple))

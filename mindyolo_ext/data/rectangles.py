@@ -1,8 +1,13 @@
-"""Form batches with as little padding as possible, for evaluation. Uses NumPy only."""
+"""Form batches with as little padding as possible. Uses NumPy only."""
+
+from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 
 from mindyolo_ext.input_spec import InputSpec
+
+_STREAM = 4  # of random numbers, apart from those of the loader, the images and the selection
 
 
 def rectangular_batches(
@@ -34,3 +39,90 @@ def rectangular_batches(
         units = np.ceil(sides * max(input_spec.size) / input_spec.stride + pad).astype(int)
         frames.append((int(units[0]) * input_spec.stride, int(units[1]) * input_spec.stride))
     return order, frames
+
+
+class RectangularEpochs:
+    """Batches of images of like shape, for training: those of an epoch are the same whatever the
+    number of ranks, and no input has a size that no epoch before had a chance of.
+
+    In every epoch other images are left over, which fill no whole batch; the others are sorted by
+    their shape, and their batches come in a random order.
+
+    Args:
+        sizes: height and width of every image.
+        batch_size: images per step, over all ranks.
+        input_spec: of the model.
+        most_sizes: of the input, each of which is compiled once; 0 for as many as come.
+        seed: of what is left over, and of the order.
+
+    Shape: sizes (N, 2).
+    Source: DynamicDet (a fork of YOLOv7) ``utils/datasets.py`` with ``--rect``, for the sizes of
+        sorted batches. Unlike the original: the order of the batches is random, and sizes are few.
+    """
+
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        batch_size: int,
+        input_spec: InputSpec,
+        *,
+        most_sizes: int,
+        seed: int,
+    ):
+        self._sizes, self._batch_size, self._spec = sizes, batch_size, input_spec
+        self._seed = seed
+        _, frames = rectangular_batches(sizes, batch_size, input_spec, pad=0.0)
+        self.frames = fewest(frames, most_sizes, longest(input_spec)) if most_sizes else None
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Indices of the images of an epoch, (batches * batch_size,) int64."""
+        return self._plan(epoch)[0]
+
+    def inputs(self, epoch: int) -> list[tuple[int, int]]:
+        """(height, width) of the input of each batch of an epoch."""
+        return self._plan(epoch)[1]
+
+    def _plan(self, epoch: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """``order`` and ``inputs``."""
+        rng = np.random.default_rng([self._seed, epoch, 0, _STREAM])
+        batches = len(self._sizes) // self._batch_size
+        kept = np.sort(rng.permutation(len(self._sizes))[: batches * self._batch_size])
+        order, frames = rectangular_batches(self._sizes[kept], self._batch_size, self._spec, 0.0)
+        place = rng.permutation(batches)
+        order = kept[order].reshape(batches, self._batch_size)[place].reshape(-1)
+        return order, [self._fitting(frames[batch]) for batch in place]
+
+    def _fitting(self, frame: tuple[int, int]) -> tuple[int, int]:
+        """The smallest size that holds ``frame``."""
+        if self.frames is None:
+            return frame
+        holding = [its for its in self.frames if its[0] >= frame[0] and its[1] >= frame[1]]
+        return min(holding, key=lambda its: (its[0] * its[1], its))
+
+
+def longest(input_spec: InputSpec) -> tuple[int, int]:
+    """The square of the longer side, which holds every image."""
+    return max(input_spec.size), max(input_spec.size)
+
+
+def fewest(
+    frames: list[tuple[int, int]], most: int, square: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """At most ``most`` sizes, (height, width), of which each of ``frames`` fits into one.
+
+    Neighbors, in the order of their shapes, are joined to a size that holds both, those first that
+    this makes least larger, counted over all batches; ``square`` is always one of the result.
+    """
+    counts = {square: 0, **Counter(frames)}
+    found = sorted(counts, key=lambda its: (its[0] / its[1], its))
+    while len(found) > most:
+        joined = [(max(a[0], b[0]), max(a[1], b[1])) for a, b in pairwise(found)]
+        costs = [
+            sum(counts[its] * (size[0] * size[1] - its[0] * its[1]) for its in pair)
+            for pair, size in zip(pairwise(found), joined)
+        ]
+        place = int(np.argmin(costs))
+        total = counts[found[place]] + counts[found[place + 1]]
+        found[place : place + 2] = [joined[place]]
+        counts[joined[place]] = total
+    return found

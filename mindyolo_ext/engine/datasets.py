@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from mindyolo_ext.config import Config, EvalConfig, InputConfig
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.selection import selected
 from mindyolo_ext.engine.classes import in_recipe_order
 from mindyolo_ext.errors import ConfigError
 from mindyolo_ext.evaluation.nms import NMSOptions
@@ -12,11 +13,11 @@ from mindyolo_ext.input_spec import InputSpec
 
 
 def split_dataset(config: Config, split: str) -> Dataset:
-    """The ``train``, ``val`` or ``test`` data set of a recipe, its classes in the order of
-    ``data.class_names`` if the recipe has any.
+    """The ``train``, ``val`` or ``test`` data set of a recipe, the part of it that the recipe
+    selects, its classes in the order of ``data.class_names`` if the recipe has any.
 
     Raises: ConfigError if the recipe has no such data set, or its classes are not
-        ``data.class_names``.
+        ``data.class_names``; as ``selected``.
     """
     sections = {"train": config.data.train, "val": config.data.val, "test": config.data.test}
     description = sections[split]
@@ -25,7 +26,13 @@ def split_dataset(config: Config, split: str) -> Dataset:
             f"config: data.{split} is empty; describe it, for example "
             f"--set data.{split}='{{format: yolo, images: images/{split}, labels: labels/{split}}}'"
         )
-    dataset = build_dataset({"cache": config.data.cache, **description}, config.data.root)
+    dataset = selected(
+        build_dataset({**description, "cache": "none"}, config.data.root),
+        classes=config.data.classes,
+        single_cls=config.data.single_cls,
+        fraction=config.data.fraction if split == "train" else 1.0,
+        seed=config.train.seed,
+    ).with_cache(description.get("cache", config.data.cache))
     names = config.data.class_names
     return in_recipe_order(names, dataset, data=f"data.{split}") if names else dataset
 

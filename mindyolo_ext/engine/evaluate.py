@@ -19,6 +19,7 @@ from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.rectangles import rectangular_batches
 from mindyolo_ext.data.types import Batch
+from mindyolo_ext.engine.augmented import AugmentedPredictor
 from mindyolo_ext.engine.classes import in_order_of
 from mindyolo_ext.engine.datasets import nms_options
 from mindyolo_ext.engine.routing import Routing
@@ -125,6 +126,8 @@ def evaluate(
     check_evaluation(predictor, dataset, config)
     if class_names is not None:
         dataset = in_order_of(class_names, dataset, owner="the network", data=dataset.name)
+    if config.augment:
+        predictor = AugmentedPredictor(predictor)
     batches = EvaluationBatches(dataset, config, predictor.input_spec)
     run = _Run(predictor, config)
     for batch in batches.epoch("evaluate", workers=workers, worker_kind=worker_kind):

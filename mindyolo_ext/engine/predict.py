@@ -8,6 +8,7 @@ found.save("street_boxes.jpg")
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -18,6 +19,7 @@ from mindyolo_ext.class_names import default_names
 from mindyolo_ext.contracts import RoutingPredictor
 from mindyolo_ext.data.any_image import AnyImage, as_image
 from mindyolo_ext.data.image_file import read_image
+from mindyolo_ext.engine.augmented import AugmentedPredictor
 from mindyolo_ext.engine.detections import Detections
 from mindyolo_ext.engine.network import load_network
 from mindyolo_ext.engine.predict_job import PredictOptions, predict_sources
@@ -67,6 +69,7 @@ class Detector:
         dy_thres: of a routed model: images whose easiness is below it take the second exit.
         easy: of a routed model: share of easy images to aim at, instead of ``dy_thres``; the
             checkpoint's thresholds tell which threshold that is.
+        augment: look at every picture at three sizes, see ``AugmentedPredictor``.
 
     Raises: FileNotFoundError; ValueError for a file that is not such a checkpoint, a threshold or a
         class that it does not have, or another backend than this process has.
@@ -90,6 +93,7 @@ class Detector:
         overlap: float = 0.2,
         dy_thres: float | None = None,
         easy: float | None = None,
+        augment: bool = False,
     ):
         if batch < 1:
             raise UsageError(f"Detector: batch must be at least 1, got {batch}")
@@ -114,6 +118,8 @@ class Detector:
             class_agnostic=class_agnostic,
             classes=None if classes is None else indices_of(classes, self.class_names),
         )
+        if augment:
+            self._predictor = AugmentedPredictor(self._predictor)
 
     @overload
     def predict(

@@ -61,7 +61,9 @@ _COMPARED_ELSEWHERE = (
     "model.",
     "input.",
     "data.class_names",
+    "data.classes",
     "data.num_classes",
+    "data.single_cls",
     "train.backend",
     "train.per_batch_size",
 )

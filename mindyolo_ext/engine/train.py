@@ -44,6 +44,7 @@ from mindyolo_ext.config import Config, TrainConfig
 from mindyolo_ext.contracts import Model, NetworkPredictor, StepClock, Stepped
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.readiness import require_ready
+from mindyolo_ext.data.rectangles import RectangularEpochs
 from mindyolo_ext.data.targets import padded_count
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.advice import advise
@@ -66,6 +67,7 @@ from mindyolo_ext.engine.keeping import KeptCheckpoints, is_out_of_patience
 from mindyolo_ext.engine.loggers import check_loggers, logger_callbacks
 from mindyolo_ext.engine.memory_estimate import tell_memory
 from mindyolo_ext.engine.pace import Pace
+from mindyolo_ext.engine.rectangular import rectangular_epochs, without_mosaics
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.resume import PreviousRun
 from mindyolo_ext.engine.routing import new_predictor
@@ -175,6 +177,7 @@ class _Run:
         self.teacher = self._load_teacher()
         self._check_losses()
         self.max_boxes = config.data.max_boxes or self._largest_sample()
+        self.rectangles = self._rectangles()
         self.predictor: NetworkPredictor | None = None
         self.loader: Loader | None = None
         self.step: TrainStep | None = None
@@ -366,6 +369,14 @@ class _Run:
         if not self.first_epoch:
             self.pictures.labels()
 
+    def _rectangles(self) -> RectangularEpochs | None:
+        """The batches of a rectangular training."""
+        settings = self.config.train
+        if not settings.rectangular:
+            return None
+        batch = settings.per_batch_size * self.world.size
+        return rectangular_epochs(self.dataset, settings, self.model.input_spec, batch)
+
     def _check_losses(self) -> None:
         """Validate every stage's loss up front. Raises: ConfigError."""
         for loss in all_losses(self.config):
@@ -401,6 +412,8 @@ class _Run:
 
     def _build_loader(self, augment: list) -> Loader:
         settings, data = self.config.train, self.config.data
+        if settings.rectangular:
+            augment = without_mosaics(augment)
         pipeline = training_pipeline(
             augment, self.model.input_spec, self.dataset, seed=settings.seed
         )
@@ -408,7 +421,8 @@ class _Run:
             pipeline,
             batch_size=settings.per_batch_size,
             max_boxes=self.max_boxes,
-            shuffle=True,
+            shuffle=self.rectangles is None,
+            order=None if self.rectangles is None else self.rectangles.order,
             drop_last=True,
             seed=settings.seed,
             rank=self.world.rank,
@@ -551,6 +565,8 @@ class _Run:
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         settings = self.config.train
+        if self.rectangles is not None:
+            return self.loader.epoch(epoch, self.rectangles.inputs(epoch).__getitem__)
         if not settings.multi_scale:
             return self.loader.epoch(epoch)
         return self.loader.epoch(

@@ -3,8 +3,9 @@
 import pytest
 
 from mindyolo_ext.backend import nn
-from mindyolo_ext.backend.parameters import freeze, named_parameters, parameter_groups
+from mindyolo_ext.backend.parameters import freeze, layers_of, named_parameters, parameter_groups
 from mindyolo_ext.models.registry import create_model
+from mindyolo_ext.models.yolox.names import MINDYOLO_NAMES
 
 
 def frozen(cell: nn.Cell) -> set[str]:
@@ -56,3 +57,39 @@ def test_gold_yolo_m_has_24_scalars_that_the_original_never_trains() -> None:
         sum(len(group.parameters) for group in parameter_groups(model, "by_kind", 0.1))
         == trained - 24
     )
+
+
+def test_the_first_ten_layers_of_yolox_are_its_backbone() -> None:
+    """As MindYOLO and ultralytics number them; names.py has MindYOLO's numbers."""
+    numbered = list(MINDYOLO_NAMES["csp"].values())[:10]
+    for name in ("yolox_nano", "yolox_s"):
+        layers = layers_of(create_model(name, num_classes=2))
+        assert layers[:10] == numbered and layers[9] == "backbone.backbone.dark5.2"
+        assert not layers[10].startswith("backbone.backbone")
+
+
+def test_a_number_is_a_layer_and_not_a_beginning() -> None:
+    model = create_model("yolo_fastestv2", num_classes=2)
+    layers, before = layers_of(model), frozen(model)
+    assert layers[:2] == ["backbone.first_conv.0", "backbone.first_conv.1"]
+    freeze(model, [layers.index("backbone.stage3.1"), "output_cls_layers"])
+    names = frozen(model) - before
+    assert {name.split(".")[0] for name in names} == {"backbone", "output_cls_layers"}
+    assert {name for name in names if "backbone" in name} == {
+        name
+        for name in named_parameters(model)
+        if name.startswith("backbone.stage3.1.") and name not in before
+    }
+
+
+def test_layers_of_the_backbone_come_first() -> None:
+    layers = layers_of(create_model("dy_yolov7", num_classes=2))
+    assert layers[0] == "backbone.stem.0" and "router.layer1" in layers
+    assert layers.index("backbone2.stem.0") < layers.index("router.layer1")
+
+
+def test_a_layer_that_is_not_there() -> None:
+    with pytest.raises(
+        ValueError, match=r"wanted layers from 0 to 2, got 3; layer 0 is 0, the last 2"
+    ):
+        freeze(small(), [3])

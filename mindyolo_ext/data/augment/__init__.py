@@ -4,6 +4,6 @@ A family's own augmentations are in ``models/<family>/augment.py``;
 ``models.registry.load_augmentations`` registers them.
 """
 
-from mindyolo_ext.data.augment import color, combine, geometry
+from mindyolo_ext.data.augment import color, combine, external, geometry, outlines
 
-__all__ = ["color", "combine", "geometry"]
+__all__ = ["color", "combine", "external", "geometry", "outlines"]

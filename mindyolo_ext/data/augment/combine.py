@@ -16,7 +16,7 @@ def load_other(context: AugmentContext) -> Sample:
     return context.dataset.load(int(context.rng.integers(len(context.dataset))))
 
 
-@register_augmentation(images=4)
+@register_augmentation(images=4, is_mosaic=True)
 def mosaic(
     sample: Sample,
     context: AugmentContext,

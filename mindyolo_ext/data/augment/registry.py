@@ -7,7 +7,7 @@ photos through ``context.dataset``.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +46,19 @@ class Augmentation:
         images: the number of images whose boxes it may return.
         from_photo: it looks up outlines in the data set, so it must be the first step.
         wants_polygons: it has no effect if the data set has no outlines, which causes a warning.
+        needs_polygons: it is refused if the data set has no outlines.
+        is_mosaic: it arranges images on one of its own shape, unless its ``probability`` is 0.
+        check: given the keywords of a recipe, raises ConfigError for what cannot be; for keywords
+            that are not numbers.
     """
 
     function: Callable[..., Sample]
     images: int = 1
     from_photo: bool = False
     wants_polygons: bool = False
+    needs_polygons: bool = False
+    is_mosaic: bool = False
+    check: Callable[[Mapping[str, Any]], None] | None = None
 
     @property
     def name(self) -> str:
@@ -71,26 +78,20 @@ class Augmentation:
 _AUGMENTATIONS: dict[str, Augmentation] = {}
 
 
-def register_augmentation(
-    function: Callable[..., Sample] | None = None,
-    *,
-    images: int = 1,
-    from_photo: bool = False,
-    wants_polygons: bool = False,
-) -> Any:
+def register_augmentation(function: Callable[..., Sample] | None = None, **facts: Any) -> Any:
     """Register a function under its name (decorator).
 
-    A keyword ``max_boxes`` is a promise: the function returns no more boxes than that. The other
-    arguments are those of ``Augmentation``.
+    A keyword ``max_boxes`` is a promise: the function returns no more boxes than that.
+
+    Args:
+        facts: arguments of ``Augmentation``.
 
     Raises: ValueError for a name that is taken; TypeError for a keyword that is not keyword-only or
         has no default.
     """
     if function is None:
-        return lambda later: register_augmentation(
-            later, images=images, from_photo=from_photo, wants_polygons=wants_polygons
-        )
-    entry = Augmentation(function, images, from_photo, wants_polygons)
+        return lambda later: register_augmentation(later, **facts)
+    entry = Augmentation(function, **facts)
     if entry.name in _AUGMENTATIONS:
         raise ValueError(f"register_augmentation: there is already a step {entry.name}")
     for key, parameter in list(inspect.signature(function).parameters.items())[2:]:

@@ -50,7 +50,7 @@ _MAX_COVERED = 0.3  # share of a box that an area may hide
 _MIN_PLACE, _MIN_OBJECT, _MIN_VALUES = 20, 10, 60
 
 
-@register_augmentation(images=18, from_photo=True)
+@register_augmentation(images=18, from_photo=True, is_mosaic=True)
 def dynamicdet_mosaic(
     sample: Sample,
     context: AugmentContext,

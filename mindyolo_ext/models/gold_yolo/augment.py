@@ -34,7 +34,7 @@ from mindyolo_ext.data.augment.registry import AugmentContext, register_augmenta
 from mindyolo_ext.data.types import Sample
 
 
-@register_augmentation(images=8)
+@register_augmentation(images=8, is_mosaic=True)
 def gold_yolo_mosaic(
     sample: Sample,
     context: AugmentContext,

@@ -36,7 +36,7 @@ from mindyolo_ext.input_spec import InputSpec
 _LARGEST_JITTER = 0.32  # largest share of a side by which perspective moves a corner
 
 
-@register_augmentation(images=4)
+@register_augmentation(images=4, is_mosaic=True)
 def simple_yolo_mosaic(
     sample: Sample, context: AugmentContext, *, probability: float = 1.0
 ) -> Sample:

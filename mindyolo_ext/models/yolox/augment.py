@@ -28,7 +28,7 @@ from mindyolo_ext.data.augment.registry import AugmentContext, register_augmenta
 from mindyolo_ext.data.types import Sample
 
 
-@register_augmentation(images=5)
+@register_augmentation(images=5, is_mosaic=True)
 def yolox_mosaic(
     sample: Sample,
     context: AugmentContext,

@@ -1,0 +1,89 @@
+"""Flags of ``train`` and ``test`` that choose a part of the data, frozen layers, images per update
+and rectangular inputs, as ultralytics and MindYOLO call them.
+"""
+
+import argparse
+import json
+
+from mindyolo_ext.cli.arguments import add_setting, true_or_false
+
+
+def class_word(text: str) -> str | int:
+    """A class by name, or by number where the word is one."""
+    return int(text) if text.isdecimal() else text
+
+
+def layers(text: str) -> list[str | int]:
+    """What ``--freeze`` means by a word: names and numbers, in brackets or with commas between."""
+    if text.isdecimal() and text.startswith("0"):
+        return [int(digit) for digit in text]  # as MindYOLO reads 012
+    words = text.strip("[]() ").replace(",", " ").split()
+    return [int(word) if word.isdecimal() else word.strip("'\"") for word in words]
+
+
+def add_selection(parser: argparse.ArgumentParser, *, fraction: bool) -> None:
+    """``--classes`` and ``--single_cls``, and ``--fraction`` if wanted."""
+    add_setting(parser, "--classes", "data.classes", nargs="+", type=class_word, metavar="CLASS")
+    add_flag(parser, "--single_cls", "data.single_cls")
+    if fraction:
+        add_setting(parser, "--fraction", "data.fraction", type=float)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Flags of ``train`` alone."""
+    add_selection(parser, fraction=True)
+    add_setting(
+        parser,
+        "--freeze",
+        "train.freeze",
+        "Layers that do not train: N for the first N, '[0,1,2]' or 0 1 2 for those, or beginnings "
+        "(backbone) and patterns of parameter names",
+        nargs="+",
+        type=layers,
+        metavar="LAYER",
+    )
+    add_setting(parser, "--nbs", "train.optimizer.nominal_batch", type=int)
+    add_flag(
+        parser,
+        "--rect",
+        "train.rectangular",
+        "Batches of images of like shape, in inputs as narrow as they allow; mosaics and "
+        "train.multi_scale are off then",
+    )
+
+
+def add_flag(parser: argparse.ArgumentParser, flag: str, key: str, text: str = "") -> None:
+    """A flag of a setting that takes ``True`` or ``False``; alone it means True."""
+    add_setting(
+        parser, flag, key, text, type=true_or_false, nargs="?", const=True, metavar="True|False"
+    )
+
+
+def option_settings(options: argparse.Namespace) -> list[str]:
+    """``section.key=value`` of those flags of this module that were given."""
+    values = vars(options)
+    texts = []
+    for flag, key in (
+        ("classes", "data.classes"),
+        ("single_cls", "data.single_cls"),
+        ("fraction", "data.fraction"),
+        ("nbs", "train.optimizer.nominal_batch"),
+        ("rect", "train.rectangular"),
+    ):
+        if values.get(flag) is not None:
+            texts.append(f"{key}={json.dumps(values[flag], ensure_ascii=False)}")
+    if values.get("rect"):
+        texts.append("train.multi_scale=[]")
+    if values.get("freeze") is not None:
+        frozen = frozen_layers(values["freeze"])
+        texts.append(f"train.freeze={json.dumps(frozen, ensure_ascii=False)}")
+    return texts
+
+
+def frozen_layers(words: list[list[str | int]]) -> list[str | int]:
+    """``train.freeze`` for the words of ``--freeze``: one number alone stands for the first layers,
+    as in ultralytics and YOLOv7.
+    """
+    found = [layer for word in words for layer in word]
+    is_count = len(found) == 1 and isinstance(found[0], int)
+    return list(range(int(found[0]))) if is_count else found

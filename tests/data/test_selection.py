@@ -1,0 +1,145 @@
+"""Parts of a data set: classes, one class, a share of the images."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mindyolo_ext.data.dataset import Dataset
+from mindyolo_ext.data.selection import ONE_CLASS, as_one_class, only_classes, selected, share_of
+from mindyolo_ext.errors import ConfigError, DataError
+
+NAMES = ("cat", "dog", "owl")
+# per image: label, and where its box begins
+ROWS = [[(0, 1), (1, 2)], [], [(2, 3), (0, 4), (2, 5)], [(1, 6)]]
+
+
+def triangle(start: float) -> np.ndarray:
+    return np.array([[start, 0], [start + 1, 0], [start, 1]], np.float32)
+
+
+def small(*, cache: bool = False) -> Dataset:
+    """Four images; boxes and outlines tell where they come from, the last box is ignored."""
+    annotations = [
+        (
+            np.array([[x, 0, x + 1, 1] for _, x in rows], np.float32).reshape(-1, 4),
+            np.array([label for label, _ in rows], np.int64),
+            np.array([x == 6 for _, x in rows], bool),
+        )
+        for rows in ROWS
+    ]
+    return Dataset(
+        "pets",
+        NAMES,
+        [f"{number}.png" for number in range(4)],
+        [10, 20, 30, 40],
+        annotations=annotations,
+        sizes=[(100, 100 + number) for number in range(4)],
+        polygons=[[triangle(x) if x % 2 else None for _, x in rows] for rows in ROWS],
+        cache=cache,
+    )
+
+
+def starts(dataset: Dataset) -> list[list[tuple[int, float]]]:
+    """As ``ROWS``, from the boxes."""
+    found = [dataset.annotations(index) for index in range(len(dataset))]
+    return [list(zip(its.labels.tolist(), its.boxes[:, 0].tolist(), strict=True)) for its in found]
+
+
+def check_outlines(dataset: Dataset) -> None:
+    """Every outline belongs to its box."""
+    for index in range(len(dataset)):
+        for (_, x), outline in zip(starts(dataset)[index], dataset.polygons(index), strict=True):
+            assert (outline is None) == (x % 2 == 0)
+            if outline is not None:
+                np.testing.assert_array_equal(outline, triangle(x))
+
+
+@pytest.mark.parametrize("classes", [["owl", "cat"], [2, 0], ["owl", 0]])
+def test_classes_that_stay_are_numbered_anew(classes: list, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    before = small()
+    found = selected(before, classes=classes)
+    assert found.class_names == ["owl", "cat"] and found.category_ids == [3, 1]
+    assert starts(found) == [[(1, 1)], [], [(0, 3), (1, 4), (0, 5)], []]
+    assert len(found) == 4 and found.image_ids == before.image_ids and found.size(3) == (100, 103)
+    check_outlines(found)
+    assert starts(before) == ROWS  # untouched
+    truth = found.coco_ground_truth()
+    assert [row["category_id"] for row in truth["annotations"]] == [1, 3, 1, 3]
+    assert caplog.messages == [
+        "pets: data.classes keeps owl, cat: 4 of 5 boxes; 2 image(s) have none of them and stay "
+        "as background"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("classes", "problem"),
+    [
+        (["ow"], "data.classes: pets has no class ow, did you mean owl?"),
+        ([3], "data.classes: wanted a number from 0 to 2, for the classes of pets, got 3"),
+        (["cat", 0], "data.classes: names cat twice"),
+    ],
+)
+def test_classes_that_are_not_there(classes: list, problem: str):
+    with pytest.raises(ConfigError) as caught:
+        only_classes(small(), classes)
+    assert str(caught.value) == problem
+
+
+def test_a_choice_without_a_box_is_told():
+    cat_and_owls = small().only_images(np.array([2]))
+    with pytest.raises(DataError) as caught:
+        only_classes(cat_and_owls, ["dog"])
+    assert str(caught.value) == (
+        "pets: none of its 3 boxes is of data.classes dog; it has boxes of cat, owl"
+    )
+
+
+def test_all_classes_as_one():
+    found = as_one_class(small())
+    assert found.class_names == [ONE_CLASS] and found.category_ids == [1]
+    assert starts(found) == [[(0, x) for _, x in rows] for rows in ROWS]
+    check_outlines(found)
+    assert found.boxes_per_image().tolist() == [2, 0, 3, 0]  # crowds are still ignored
+    one = only_classes(small(), ["cat"])
+    assert as_one_class(one) is one
+    both = selected(small(), classes=["cat", "dog"], single_cls=True)
+    assert starts(both) == [[(0, 1), (0, 2)], [], [(0, 4)], [(0, 6)]]
+
+
+def test_a_share_of_the_images():
+    dataset = small(cache=True)
+    shares = [share_of(dataset, fraction, seed=3) for fraction in (0.01, 0.25, 0.5, 0.75)]
+    assert [len(share) for share in shares] == [1, 1, 2, 3]
+    for small_one, larger in zip(shares, shares[1:]):
+        assert set(small_one.paths) <= set(larger.paths)
+    for share in shares:
+        index = [dataset.paths.index(path) for path in share.paths]
+        assert index == sorted(index)
+        assert starts(share) == [ROWS[i] for i in index]
+        assert share.image_ids == [dataset.image_ids[i] for i in index]
+        check_outlines(share)
+    assert share_of(dataset, 0.5, seed=3).paths == shares[2].paths
+    others = {tuple(share_of(dataset, 0.5, seed=seed).paths) for seed in range(9)}
+    assert len(others) > 2
+    assert selected(dataset) is dataset
+
+
+def test_a_share_of_mapped_columns(tmp_path: Path):
+    """An index of annotations is read-only and shared; a part of it is neither."""
+    import pickle
+
+    from label_sets import coco
+
+    from mindyolo_ext.data.build import build_dataset
+
+    description = coco(tmp_path)
+    content = json.loads((tmp_path / "ann.json").read_text(encoding="utf-8"))
+    content["annotations"][0]["segmentation"] = [[30, 10, 50, 10, 30, 30]]
+    (tmp_path / "ann.json").write_text(json.dumps(content), encoding="utf-8")
+    dataset = build_dataset({**description, "polygons": True}, tmp_path)
+    found = pickle.loads(pickle.dumps(only_classes(dataset, ["cat"])))
+    assert starts(found) == [[(0, 30.0)]] and found.category_ids == [1]
+    assert found.polygons(0)[0].shape == (3, 2)
