@@ -235,9 +235,12 @@ def test_ctrl_c_ends_a_stream_and_keeps_what_came(site: Site, tmp_path: Path) ->
 
 
 def test_stream_without_a_frame_leaves_nothing(site: Site, tmp_path: Path) -> None:
-    for address in (site.add("/a.mp4", b"no video"), "rtsp://127.0.0.1:1/none"):
-        with pytest.raises(DataError, match="none of 1 files could be read; .*does not answer"):
+    for address in (site.add("/a.mp4", b"no video"), "rtsp://me:secret@127.0.0.1:1/none"):
+        with pytest.raises(
+            DataError, match="none of 1 files could be read; .*does not answer"
+        ) as e:
             predict_sources(OneBox(), address, tmp_path / "out")
+        assert "secret" not in str(e.value)
         assert not (tmp_path / "out").exists()
 
 
