@@ -241,12 +241,15 @@ class _Job:
         if isinstance(opened, np.ndarray):
             self._keep(output, self.detector.predict(opened))
             return
-        lines = self.files.folder / f"{output.stem}.jsonl"
+        lines = self.files.folder / output.lines_target
         logger.info("%s: Ctrl-C ends it; rows go to %s", remote, lines)
-        with opened, open(lines, "w", encoding="utf-8") as file:
-            self._take_stream(output, opened, file)
+        try:
+            with opened, open(lines, "x", encoding="utf-8") as file:
+                self._take_stream(output, opened, file)
+        finally:
+            if not opened.read:
+                lines.unlink(missing_ok=True)
         if not opened.read:
-            lines.unlink()
             raise DataError(f"{remote}: gave no frame")
         self.files.rows[output.name] = []
         logger.info("%s: %d frames", remote, opened.read)
