@@ -15,6 +15,7 @@ import numpy as np
 
 from mindyolo_ext import atomic
 from mindyolo_ext.data.image_file import MAX_PIXELS
+from mindyolo_ext.engine.remote import without_login
 from mindyolo_ext.engine.sources import VIDEO_SUFFIXES
 from mindyolo_ext.errors import DataError, MissingFileError, WriteError, shown
 
@@ -43,15 +44,15 @@ class VideoReader:
     """
 
     def __init__(self, path: str | Path, *, stride: int = 1):
-        self.name, self.stride = shown(str(path), 300), stride
+        self.name, self.stride = shown(without_login(str(path)), 300), stride
         self.is_live = not os.path.isfile(path) and _is_live(path)
         self.read = 0
         self._capture = _live(str(path)) if self.is_live else _opened(path, self.name)
         if not self._capture.isOpened():
             raise DataError(
-                f"stream {self.name}: does not answer, or OpenCV cannot read it"
+                f"{self._kind} {self.name}: does not answer, or OpenCV cannot read it"
                 if self.is_live
-                else f"video {self.name}: OpenCV cannot read it; wanted one of "
+                else f"{self._kind} {self.name}: OpenCV cannot read it; wanted one of "
                 f"{', '.join(VIDEO_SUFFIXES)}, whole"
             )
         announced = 0 if self.is_live else int(max(self._number(cv2.CAP_PROP_FRAME_COUNT), 0))
@@ -64,9 +65,16 @@ class VideoReader:
         if width * height > MAX_PIXELS:
             self._capture.release()
             raise DataError(
-                f"video {self.name}: wanted frames of at most {MAX_PIXELS} pixels, got "
+                f"{self._kind} {self.name}: wanted frames of at most {MAX_PIXELS} pixels, got "
                 f"{width:.0f}x{height:.0f}"
             )
+
+    @property
+    def _kind(self) -> str:
+        """What messages call it."""
+        if not self.is_live:
+            return "video"
+        return "camera" if self.name.isdecimal() else "stream"
 
     def __enter__(self) -> "VideoReader":
         return self
