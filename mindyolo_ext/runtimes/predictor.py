@@ -63,7 +63,7 @@ class ExportedPredictor:
             raise UsageError(
                 f"{self._path}: takes images of {'x'.join(map(str, self._size))} pixels alone, got "
                 f"{'x'.join(map(str, size))}; use --img_size {own_size} (and --rectangular False), "
-                f"or export it with --img_size {size[0]} {size[1]} or --dynamic size"
+                f"or export it with --img_size {size[0]} {size[1]}"
             )
         return False
 
