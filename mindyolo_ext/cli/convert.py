@@ -178,14 +178,67 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         help="of a routed model: files it is cut into; 3 puts the head of the first detector into "
         "one of its own (default: 2)",
     )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="pictures whose boxes are compared before a file gets its name, eight of them at most "
+        "(default: two drawn ones)",
+    )
+    _add_onnx(parser)
     add_mindyolo(parser, "export")
+
+
+def _add_onnx(parser: argparse.ArgumentParser) -> None:
+    """How an ONNX file differs from the plain one."""
+    onnx = parser.add_argument_group("ONNX files")
+    onnx.add_argument("--dynamic_batch", action="store_true", help="any number of images per run")
+    onnx.add_argument(
+        "--nms",
+        nargs="?",
+        const="onnx",
+        default="",
+        choices=["onnx", "tensorrt"],
+        help="NMS in the graph: NonMaxSuppression, or TensorRT's EfficientNMS (default: none; "
+        "without a value onnx)",
+    )
+    onnx.add_argument("--conf_thres", type=float, default=0.25, help="lowest score of that NMS")
+    onnx.add_argument("--iou_thres", type=float, default=0.45, help="IoU of that NMS")
+    onnx.add_argument(
+        "--max_detections", type=int, default=300, help="most boxes of that NMS per class"
+    )
+    onnx.add_argument(
+        "--with_preprocess",
+        action="store_true",
+        help="preprocessing in the graph: takes one uint8 image of any size, gives boxes in its "
+        "pixels",
+    )
+    onnx.add_argument(
+        "--simplify", action="store_true", help="take out nodes that change nothing, with onnxslim"
+    )
+    onnx.add_argument(
+        "--opset", type=int, help="version of the operators, 13 to 20 (default: 17 with PyTorch)"
+    )
+    onnx.add_argument("--half", action="store_true", help="convolutions in float16")
 
 
 def export(options: argparse.Namespace) -> None:
     """Write ``--weight`` in other formats and compare them with the network."""
     apply_mindyolo(options)
     from mindyolo_ext.engine.export import export as run
+    from mindyolo_ext.engine.onnx_graph import OnnxOptions
 
+    onnx = OnnxOptions(
+        dynamic_batch=options.dynamic_batch,
+        nms=options.nms,
+        conf_thres=options.conf_thres,
+        iou_thres=options.iou_thres,
+        max_detections=options.max_detections,
+        with_preprocess=options.with_preprocess,
+        simplify=options.simplify,
+        opset=options.opset,
+        half=options.half,
+    )
     report = run(
         options.weight,
         options.format,
@@ -194,5 +247,7 @@ def export(options: argparse.Namespace) -> None:
         batch_size=options.per_batch_size,
         raw=options.raw,
         parts=options.parts,
+        onnx=onnx,
+        images=options.images,
     )
     logger.info("\n%s", report.table())

@@ -317,16 +317,22 @@ def thresholds(options: argparse.Namespace) -> None:
     device = framework_beside(options)
     this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.engine.check import check_recipe
+    from mindyolo_ext.engine.network import network_for_test
     from mindyolo_ext.engine.thresholds import find_thresholds
+    from mindyolo_ext.runtimes.names import EXPORTED
 
     check_recipe(config)
+    network = (
+        network_for_test(options.weight, config, runtime=options.runtime, device=device)
+        if options.runtime in EXPORTED
+        else None
+    )
     found = find_thresholds(
         config,
         options.weight,
         split=options.split,
         output=options.output,
-        runtime=options.runtime,
-        device=device,
+        predictor=network and network.predictor,
     )
     if this.is_main:
         logger.info(

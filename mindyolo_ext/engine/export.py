@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
@@ -17,14 +18,32 @@ from mindyolo_ext.backend.compiled import Compiled
 from mindyolo_ext.backend.export import FORMATS, check_formats, load_mindir, write_graph
 from mindyolo_ext.checkpoint.reader import file_sha256
 from mindyolo_ext.checkpoint.store import CheckpointMetadata
-from mindyolo_ext.contracts import Routed
+from mindyolo_ext.contracts import Predictor, Routed
 from mindyolo_ext.engine.build import load_model
+from mindyolo_ext.engine.export_check import (
+    EXACT,
+    HALF,
+    PREPARED,
+    ArraySession,
+    BoxCheck,
+    Finder,
+    check_pictures,
+    compare_boxes,
+    confidence_for,
+    finder,
+)
+from mindyolo_ext.engine.onnx_graph import OnnxOptions
 from mindyolo_ext.engine.parts import Part, parts_of
-from mindyolo_ext.errors import DeviceError, ExportError
+from mindyolo_ext.errors import DeviceError, ExportError, UsageError
+from mindyolo_ext.evaluation.collect import detections_to_photo
+from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.runtimes.file import DETECTIONS, ExportedFile, read_exported
+from mindyolo_ext.runtimes.predictor import ExportedPredictor, RoutedExportedPredictor
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # on scores and other outputs, and relative to the size of a box coordinate
+HALF_TOLERANCE = 0.1  # of float16: 10 bits, through a hundred layers
 Arrays = dict[str, np.ndarray]  # by name of an input or output
 
 
@@ -38,6 +57,8 @@ class ExportReport:
     files: dict[str, Path] = field(default_factory=dict)
     differences: dict[str, list[float]] = field(default_factory=dict)
     milliseconds: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, BoxCheck] = field(default_factory=dict)  # by format
+    tolerance: float = TOLERANCE
 
     def table(self) -> str:
         """One row per file."""
@@ -52,18 +73,27 @@ class ExportReport:
             )
             for kind, path in self.files.items()
         ]
-        return tabulate(
+        table = tabulate(
             rows, ("format", "file", "MB", "largest difference per output", "ms per run here")
         )
+        checks = [f"{kind}: {check}" for kind, check in self.pictures.items()]
+        return "\n\n".join([table, "\n".join(checks)] if checks else [table])
 
 
 @dataclass(frozen=True)
 class Job:
-    """A part with what goes in and what the source network makes of it."""
+    """A part with what goes in and what the source network makes of it.
+
+    Args:
+        run: the source network.
+        exported: by format, what runs the file that was written.
+    """
 
     part: Part
     inputs: Arrays
     expected: Arrays
+    run: Callable[..., Sequence[np.ndarray]]
+    exported: dict[str, Callable[[Arrays], Sequence[np.ndarray]]] = field(default_factory=dict)
 
 
 def export(
@@ -75,6 +105,8 @@ def export(
     batch_size: int = 1,
     raw: bool = False,
     parts: int | None = None,
+    onnx: OnnxOptions | None = None,
+    images: Path | None = None,
 ) -> ExportReport:
     """Write the deploy form of a checkpoint (BatchNorm folded) with its metadata inside.
 
@@ -92,6 +124,8 @@ def export(
             K).
         parts: of a routed model: 2 files, or 3, with the head of the first detector apart, see
             ``parts_of``.
+        onnx: how ONNX files differ from the plain form.
+        images: folder of pictures to check the files with; None draws two.
 
     Raises: DeviceError for AIR without Ascend, or a format that another backend writes; ValueError
         for an unknown format, ``parts`` for another model, or if an exported file does not give the
@@ -100,6 +134,8 @@ def export(
     if formats is None:
         formats = [name for name in FORMATS if name != "air"]
     check_formats(formats)
+    onnx = onnx or OnnxOptions()
+    pictures = check_pictures(images)
     try:
         launch.start("Ascend" if "air" in formats else "CPU")
     except DeviceError as error:
@@ -114,6 +150,7 @@ def export(
     metadata = replace(metadata, input_spec=model.input_spec)
     deploy = model.to_deploy()
     pieces = parts_of(deploy, raw=raw, count=parts)
+    _check_options(onnx, formats, raw=raw, is_cut=len(pieces) > 1, batch_size=batch_size)
     if isinstance(model, Routed) and len(pieces) == 1:
         logger.info(
             "%s: has no router yet, so all images are hard; exporting it as one file%s",
@@ -128,10 +165,31 @@ def export(
     jobs = run_parts(pieces, example_input(batch_size, model.input_spec))
     stem = Path(output) if output else Path(weight).with_suffix("")
     stem.parent.mkdir(parents=True, exist_ok=True)
-    report = ExportReport()
+    report = ExportReport(tolerance=HALF_TOLERANCE if onnx.half else TOLERANCE)
     for kind in formats:
-        _export_format(jobs, kind, stem, description, report)
+        _export_format(jobs, kind, stem, description, report, onnx, pictures)
     return report
+
+
+def _check_options(
+    onnx: OnnxOptions, formats: Sequence[str], *, raw: bool, is_cut: bool, batch_size: int
+) -> None:
+    """Raises: UsageError for options that do not fit each other or the model."""
+    if onnx.changes and list(formats) != ["onnx"]:
+        raise UsageError(
+            "export: options of ONNX files change no other format; give --format onnx alone"
+        )
+    if onnx.wraps and raw:
+        raise UsageError("export: --nms and --with_preprocess want boxes; leave --raw out")
+    if onnx.wraps and is_cut:
+        raise UsageError(
+            "export: a routed model has its boxes in two files, and which of them counts is "
+            "decided between them; leave --nms and --with_preprocess out"
+        )
+    if onnx.with_preprocess and batch_size != 1:
+        raise UsageError(
+            f"export: --with_preprocess takes one image, got --per_batch_size {batch_size}"
+        )
 
 
 def describe(
@@ -180,8 +238,9 @@ def run_parts(parts: Sequence[Part], images: np.ndarray) -> list[Job]:
     known, jobs = {"images": images}, []
     for part in parts:
         inputs = _inputs(part, known)
-        outputs = Compiled(part.network)(*inputs.values())
-        jobs.append(Job(part, inputs, dict(zip(part.output_names(len(outputs)), outputs))))
+        run = Compiled(part.network)
+        outputs = run(*inputs.values())
+        jobs.append(Job(part, inputs, dict(zip(part.output_names(len(outputs)), outputs)), run))
         known = {**known, **jobs[-1].expected}
     return jobs
 
@@ -195,7 +254,13 @@ def _inputs(part: Part, known: Arrays) -> Arrays:
 
 
 def _export_format(
-    jobs: Sequence[Job], kind: str, stem: Path, description: dict[str, str], report: ExportReport
+    jobs: Sequence[Job],
+    kind: str,
+    stem: Path,
+    description: dict[str, str],
+    report: ExportReport,
+    onnx: OnnxOptions,
+    pictures: Sequence[np.ndarray],
 ) -> None:
     """All files of one format; none of them gets its name before all were compared with the
     network.
@@ -219,9 +284,13 @@ def _export_format(
                     "files": json.dumps({n: p.name for n, p in paths.items()}),
                 }
             )
-            _write(job, kind, temporary[part.name], {**description, **own})
+            _write(job, kind, temporary[part.name], {**description, **own}, onnx)
             if kind != "air":
                 known |= _check(job, kind, temporary[part.name], known, report)
+            if onnx.dynamic_batch and part.is_entry:
+                _check_batches(job, kind, report)
+        if kind != "air" and description["outputs"] != "raw":
+            report.pictures[kind] = _look(jobs, kind, temporary, onnx, pictures)
         for name, path in paths.items():
             temporary[name].replace(path)
             report.files[_label(kind, name)] = path
@@ -250,18 +319,38 @@ def example_input(batch_size: int, spec: InputSpec) -> np.ndarray:
     return np.stack([spec.to_tensor(photo) for photo in photos])
 
 
-def _write(job: Job, kind: str, path: Path, description: dict[str, str]) -> None:
-    """One exported file with its metadata."""
-    write_graph(job.part.network, list(job.inputs.values()), path, description=description)
-    if kind == "onnx":
-        _finish_onnx(path, description, list(job.inputs), list(job.expected))
+def _write(
+    job: Job, kind: str, path: Path, description: dict[str, str], options: OnnxOptions
+) -> None:
+    """One exported file with its metadata, without what is wrapped around the network."""
+    inputs = list(job.inputs.values())
+    if kind != "onnx":
+        write_graph(job.part.network, inputs, path, description=description)
+        return
+    is_dynamic = options.dynamic_batch and job.part.is_entry
+    write_graph(
+        job.part.network,
+        inputs,
+        path,
+        description=description,
+        dynamic_batch=is_dynamic,
+        opset=options.opset,
+    )
+    batch = {"batch_size": "any"} if is_dynamic else {}
+    _finish_onnx(path, {**description, **batch}, list(job.inputs), list(job.expected), options)
 
 
 def _finish_onnx(
-    path: Path, description: dict[str, str], inputs: Sequence[str], outputs: Sequence[str]
+    path: Path,
+    description: dict[str, str],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    options: OnnxOptions,
 ) -> None:
     """Give inputs and outputs their names, and put the metadata in."""
     import onnx
+
+    from mindyolo_ext.engine.onnx_graph import in_half, simplified
 
     model = onnx.load(str(path))
     values = [*model.graph.input, *model.graph.output]
@@ -272,11 +361,135 @@ def _finish_onnx(
         for ends in (node.input, node.output):
             for i, name in enumerate(ends):
                 ends[i] = new.get(name, name)
-    for key, value in description.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, value
+    if options.simplify:
+        model = simplified(model)
+    if options.half:
+        model = in_half(model)
+    onnx.helper.set_model_props(model, description)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+def _look(
+    jobs: Sequence[Job],
+    kind: str,
+    paths: Mapping[str, Path],
+    options: OnnxOptions,
+    pictures: Sequence[np.ndarray],
+) -> BoxCheck:
+    """Compare the boxes of ``pictures`` in the files and in the network; then wrap around an ONNX
+    file what was asked for, and compare again.
+
+    Raises: ExportError if they differ.
+    """
+    files = {job.part.name: read_exported(paths[job.part.name]) for job in jobs}
+    spec = next(iter(files.values())).metadata.input_spec
+    source, exported = (
+        _predictor(jobs, files, [run(job) for job in jobs])
+        for run in (lambda job: lambda own: job.run(*own.values()), lambda job: job.exported[kind])
+    )
+    confidence = confidence_for(
+        [source(spec.resize_image(picture)[0][None]) for picture in pictures]
+    )
+    thresholds = NMSOptions(confidence, options.iou_thres, options.max_detections)
+    wanted = finder(source, spec, thresholds)
+    limits = HALF if options.half else EXACT
+    found = finder(exported, spec, thresholds)
+    check = compare_boxes(wanted, found, pictures, limits, name=f"the {kind} file")
+    if kind == "onnx" and options.wraps:
+        path = paths[""]
+        find = _wrap(path, options, confidence)
+        if find is not None:
+            limits = PREPARED if options.with_preprocess else limits
+            check = compare_boxes(wanted, find, pictures, limits, name="the wrapped ONNX file")
+    return check
+
+
+def _predictor(
+    jobs: Sequence[Job],
+    files: Mapping[str, ExportedFile],
+    runs: Sequence[Callable[[Arrays], Sequence[np.ndarray]]],
+) -> Predictor:
+    """The parts as one predictor; ``runs`` computes them."""
+    sessions = {
+        job.part.name: ArraySession(
+            {name: array.shape for name, array in job.inputs.items()}, tuple(job.expected), run
+        )
+        for job, run in zip(jobs, runs, strict=True)
+    }
+    spec = next(iter(files.values())).metadata.input_spec
+    if "" in files:
+        return ExportedPredictor(files[""], sessions[""], spec)
+    return RoutedExportedPredictor(files, sessions, spec)
+
+
+def _wrap(path: Path, options: OnnxOptions, confidence: float) -> Finder | None:
+    """Put NMS and preprocessing into the file ``path``.
+
+    Args:
+        confidence: of the finder; the file itself gets that of the options.
+
+    Returns: the file with the other confidence as a finder; None for a form that ONNX Runtime does
+        not run.
+    """
+    import onnx
+
+    from mindyolo_ext.engine.onnx_graph import add_nms, add_preprocess
+
+    file = read_exported(path)
+    made = []
+    for threshold in (confidence, options.conf_thres):
+        model = onnx.load(str(path))
+        if options.nms:
+            add_nms(model, options, file.metadata.num_classes, conf_thres=threshold)
+        if options.with_preprocess:
+            add_preprocess(model, file.metadata.input_spec)
+        texts = {entry.key: entry.value for entry in model.metadata_props}
+        if options.nms:
+            texts |= {"outputs": DETECTIONS if options.nms == "onnx" else "tensorrt"}
+        if options.with_preprocess:
+            texts |= {"preprocess": "inside"}
+        del model.metadata_props[:]
+        onnx.helper.set_model_props(model, texts)
+        made.append(model)
+    runs = None
+    if options.nms != "tensorrt":
+        for model in made:
+            onnx.checker.check_model(model)
+        runs = _wrapped_finder(made[0], options, file, confidence)
+    onnx.save(made[1], str(path))
+    return runs
+
+
+def _wrapped_finder(
+    model: Any, options: OnnxOptions, file: ExportedFile, confidence: float
+) -> Finder:
+    """A file with NMS or preprocessing inside as a finder, as a program without this package would
+    run it.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    spec = file.metadata.input_spec
+    thresholds = NMSOptions(confidence, options.iou_thres, options.max_detections)
+
+    def find(picture: np.ndarray) -> np.ndarray:
+        if options.with_preprocess:
+            arrays, placement = {"image": picture}, None
+        else:
+            tensor, placement = spec.prepare(picture)
+            count = session.get_inputs()[0].shape[0]
+            arrays = {"images": tensor[None].repeat(count if isinstance(count, int) else 1, 0)}
+        found = session.run(None, arrays)
+        if options.nms:
+            rows = found[0][found[0][:, 0] == 0, 1:][: options.max_detections]
+        else:
+            rows = nms(found[0][0], found[1][0], thresholds)
+        return rows if placement is None else detections_to_photo(rows, placement, clip=True)
+
+    return find
 
 
 def _check(
@@ -291,6 +504,7 @@ def _check(
     Raises: ValueError where a difference is above the tolerance.
     """
     run = _onnx_runner(path) if kind == "onnx" else _mindir_runner(path)
+    job.exported[kind] = run
     label, names = _label(kind, job.part.name), list(job.expected)
     found, report.differences[label] = run(job.inputs), [0.0] * len(names)
     begin = time.perf_counter()
@@ -302,6 +516,19 @@ def _check(
         found = run(_inputs(job.part, dict(known)))
         _compare(job, label, found, report)
     return dict(zip(names, found))
+
+
+def _check_batches(job: Job, kind: str, report: ExportReport) -> None:
+    """Run a file of any batch with three times as many images, and compare all of them.
+
+    Raises: ExportError above the tolerance.
+    """
+    label = _label(kind, job.part.name)
+    count = len(next(iter(job.inputs.values())))
+    found = job.exported[kind]({name: array.repeat(3, 0) for name, array in job.inputs.items()})
+    for first in range(3):
+        rows = slice(first, 3 * count, 3)
+        _compare(job, label, [array[rows] for array in found], report)
 
 
 def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportReport) -> None:
@@ -321,11 +548,11 @@ def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportRe
         differences[i] = max(differences[i], float(np.abs(mine - source).max()))
         # A box is as exact as its largest coordinate allows, also where an edge lies near 0
         size = np.abs(source).max(-1, keepdims=True) if name == "boxes" else np.abs(source)
-        excess = np.abs(mine - source) - TOLERANCE * np.maximum(size, 1.0)
+        excess = np.abs(mine - source) - report.tolerance * np.maximum(size, 1.0)
         if not (excess <= 0).all():
             raise ExportError(
                 f"export: {name} of the {label} file differs by {differences[i]:.3g} from the "
-                f"network, allowed is {TOLERANCE}"
+                f"network, allowed is {report.tolerance}"
             )
 
 

@@ -24,11 +24,9 @@ from mindyolo_ext.engine.build import load_model, split_dataset, worker_count
 from mindyolo_ext.engine.classes import in_order_of
 from mindyolo_ext.engine.evaluate import EvaluationBatches, by_picture, easiness_rows
 from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
-from mindyolo_ext.engine.network import network_for_test
 from mindyolo_ext.engine.routing import RoutedPredictor
 from mindyolo_ext.errors import DataError, UsageError
 from mindyolo_ext.evaluation.routing import checked_threshold, is_hard, threshold_for
-from mindyolo_ext.runtimes.names import EXPORTED
 from mindyolo_ext.visual.tradeoff import plot_easiness
 
 logger = logging.getLogger(__name__)
@@ -206,8 +204,7 @@ def find_thresholds(
     *,
     split: str = "val",
     output: str | Path | None = None,
-    runtime: str | None = None,
-    device: str = "CPU",
+    predictor: RoutingPredictor | None = None,
 ) -> Thresholds:
     """Measure the easiness of a whole data set and write the thresholds into a checkpoint.
 
@@ -216,7 +213,7 @@ def find_thresholds(
         weight: checkpoint of a routed model with its router.
         split: ``train`` or ``val``.
         output: checkpoint to write, default ``weight`` itself. A histogram comes to lie beside it.
-        runtime, device: what measures, as in ``network_for_test``.
+        predictor: what measures; None: the checkpoint's network on the framework.
 
     Raises: FileNotFoundError; ValueError if the model has no router.
     """
@@ -227,12 +224,8 @@ def find_thresholds(
     dataset = in_order_of(
         metadata.class_names, split_dataset(config, split), owner=weight, data=f"data.{split}"
     )
-    if runtime in EXPORTED:
-        predictor = network_for_test(Path(weight), config, runtime=runtime, device=device).predictor
-    else:
-        predictor = RoutedPredictor(model, fold=config.eval.fold)
     easiness = measure_easiness(
-        predictor,
+        predictor or RoutedPredictor(model, fold=config.eval.fold),
         dataset,
         config.eval,
         workers=worker_count(config),

@@ -47,13 +47,15 @@ class OpenVinoSession:
             )
             for port in self._model.inputs
         }
-        self.outputs = tuple(port.any_name for port in self._model.outputs)
+        # An output that OpenVINO merged with another tensor has the names of both
+        self._names = [sorted(port.get_names()) for port in self._model.outputs]
+        self.outputs = tuple(name for names in self._names for name in names)
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
         """As ``Session.run``; each call has a request of its own, so threads do not meet."""
         request = self._model.create_infer_request()
         request.infer({name: arrays[name] for name in self.inputs}, share_inputs=True)
+        arrays = [np.array(request.get_tensor(port).data) for port in self._model.outputs]
         return {
-            name: np.array(request.get_tensor(port).data)
-            for name, port in zip(self.outputs, self._model.outputs, strict=True)
+            name: array for names, array in zip(self._names, arrays, strict=True) for name in names
         }

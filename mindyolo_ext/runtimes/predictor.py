@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -49,7 +49,7 @@ class ExportedPredictor:
         ]
         if not found:
             return np.zeros((0, 0, 4), np.float32), np.zeros((0, 0, self.num_classes), np.float32)
-        boxes, scores = (np.concatenate(arrays)[: len(tensors)] for arrays in zip(*found))
+        boxes, scores = (joined(arrays)[: len(tensors)] for arrays in zip(*found))
         return boxes, scores
 
     def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
@@ -63,7 +63,7 @@ class ExportedPredictor:
             raise UsageError(
                 f"{self._path}: takes images of {'x'.join(map(str, self._size))} pixels alone, got "
                 f"{'x'.join(map(str, size))}; use --img_size {own_size} (and --rectangular False), "
-                f"or export it with --img_size {size[0]} {size[1]} or --dynamic size"
+                f"or export it with --img_size {size[0]} {size[1]}"
             )
         return False
 
@@ -71,7 +71,7 @@ class ExportedPredictor:
         """Boxes and scores of as many images as the file takes."""
         arrays = self._session.run({"images": tensors})
         if self._has_nms:
-            return spread(arrays["detections"], self.num_classes)
+            return spread(arrays["detections"], len(tensors), self.num_classes, self._path)
         return checked_outputs(arrays, len(tensors), self.num_classes, self._path)
 
 
@@ -188,15 +188,42 @@ def filled(arrays: np.ndarray, count: int, *, blank: bool = False) -> np.ndarray
     return np.concatenate([arrays, np.zeros_like(more) if blank else more])
 
 
-def spread(detections: np.ndarray, num_classes: int) -> Found:
+def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays (b, n, ...) one behind the other; those with fewer rows are filled up with zeros."""
+    most = max(array.shape[1] for array in arrays)
+    return np.concatenate(
+        [
+            np.pad(array, ((0, 0), (0, most - array.shape[1]), (0, 0)))
+            if array.shape[1] < most
+            else array
+            for array in arrays
+        ]
+    )
+
+
+def spread(detections: np.ndarray, batch: int, num_classes: int, path: object) -> Found:
     """Rows after NMS as boxes and scores, which another NMS leaves as they are.
 
-    Shape: (B, N, 6) x1, y1, x2, y2, score, class; rows without a box have score 0 -> (B, N, 4),
-        (B, N, K).
+    Shape: (n, 7) number of the image, x1, y1, x2, y2, score, class -> (batch, N, 4), (batch, N,
+        K); rows behind the last one of an image have score 0.
+    Raises: CheckpointError if they are no such rows.
     """
-    labels = detections[..., 5].astype(np.int64)
-    scores = np.where(np.arange(num_classes) == labels[..., None], detections[..., 4:5], 0)
-    return detections[..., :4].astype(np.float32), scores.astype(np.float32)
+    numbers = detections[:, [0, -1]] if detections.ndim == 2 and detections.shape[1] == 7 else None
+    if numbers is None or ((numbers < 0) | (numbers >= (batch, num_classes))).any():
+        raise CheckpointError(
+            f"{path}: gives detections {detections.shape}, wanted rows of 7 for {batch} images and "
+            f"{num_classes} classes. Export the checkpoint again"
+        )
+    images, labels = numbers.astype(np.int64).T
+    most = int(np.bincount(images, minlength=1).max())
+    boxes = np.zeros((batch, most, 4), np.float32)
+    scores = np.zeros((batch, most, num_classes), np.float32)
+    for image in range(batch):
+        own = images == image
+        rows = np.arange(own.sum())
+        boxes[image, rows] = detections[own, 1:5]
+        scores[image, rows, labels[own]] = detections[own, 5]
+    return boxes, scores
 
 
 def checked_outputs(arrays: Arrays, batch: int, num_classes: int, path: object) -> Found:

@@ -137,7 +137,14 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path, runtime: str):
 
 
 def test_rows_after_nms_pass_another_nms_unchanged():
-    rows = np.array([[[0, 0, 9, 9, 0.9, 1], [0, 0, 5, 5, 0.4, 0], [0, 0, 0, 0, 0, 0]]], np.float32)
-    boxes, scores = spread(rows, 3)
-    assert np.array_equal(boxes, rows[..., :4])
-    np.testing.assert_allclose(scores[0], [[0, 0.9, 0], [0.4, 0, 0], [0, 0, 0]])
+    rows = np.array(
+        [[1, 0, 0, 9, 9, 0.9, 1], [0, 0, 0, 5, 5, 0.4, 0], [1, 2, 2, 4, 4, 0.3, 2]], np.float32
+    )
+    boxes, scores = spread(rows, 3, 3, "a.onnx")
+    assert boxes.shape == (3, 2, 4) and not scores[2].any() and not boxes[0, 1].any()
+    np.testing.assert_allclose(scores[1], [[0, 0.9, 0], [0, 0, 0.3]])
+    np.testing.assert_allclose(boxes[1], rows[[0, 2], 1:5])
+    assert [array.shape for array in spread(rows[:0], 2, 3, "")] == [(2, 0, 4), (2, 0, 3)]
+    for wrong in (rows[:, :6], rows + 9, rows * [-1, 1, 1, 1, 1, 1, 1]):
+        with pytest.raises(CheckpointError, match="a.onnx: gives detections"):
+            spread(wrong, 3, 3, "a.onnx")

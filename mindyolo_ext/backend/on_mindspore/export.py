@@ -11,13 +11,19 @@ from mindspore import Tensor, nn
 from mindyolo_ext.backend.on_mindspore.compiled import Compiled
 from mindyolo_ext.backend.on_mindspore.errors import without_call_stack
 from mindyolo_ext.contracts import Cell
-from mindyolo_ext.errors import CheckpointError, MissingFileError
+from mindyolo_ext.errors import CheckpointError, DeviceError, MissingFileError
 
 FORMATS = ("onnx", "mindir", "air")  # AIR needs an Ascend device
 
 
 def write_graph(
-    cell: Cell, inputs: Sequence[np.ndarray], path: Path, *, description: Mapping[str, str]
+    cell: Cell,
+    inputs: Sequence[np.ndarray],
+    path: Path,
+    *,
+    description: Mapping[str, str],
+    dynamic_batch: bool = False,
+    opset: int | None = None,
 ) -> None:
     """Write ``cell`` as a file in the format that the suffix of ``path`` names.
 
@@ -26,7 +32,13 @@ def write_graph(
         inputs: examples, which fix the shapes.
         path: its suffix is one of ``FORMATS``.
         description: text that travels inside a MindIR file; other formats leave it out.
+        dynamic_batch, opset: PyTorch's exporter alone has them.
+
+    Raises: DeviceError for either of them.
     """
+    if dynamic_batch or opset is not None:
+        flag = "--dynamic_batch" if dynamic_batch else "--opset"
+        raise DeviceError(f"export: PyTorch alone writes files with {flag}: `--backend torch`")
     kind = path.suffix.removeprefix(".")
     keywords = {}
     if kind == "mindir":

@@ -23,6 +23,8 @@ def write_graph(
     path: Path,
     *,
     description: Mapping[str, str],  # noqa: ARG001
+    dynamic_batch: bool = False,
+    opset: int | None = None,
 ) -> None:
     """Write ``cell`` as an ONNX file.
 
@@ -31,8 +33,11 @@ def write_graph(
         inputs: examples, which fix the shapes.
         path: its suffix is ``.onnx``.
         description: left out of ONNX files.
+        dynamic_batch: whether the first axis of inputs and outputs may have any size.
+        opset: version of the operators; None takes the usual one.
     """
     names = [f"input{i}" for i in range(len(inputs))]
+    outputs = [f"result{i}" for i in range(_count_outputs(cell, inputs))] if dynamic_batch else []
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that are constants for these shapes
         torch.onnx.export(
@@ -40,10 +45,18 @@ def write_graph(
             tuple(Tensor(array) for array in inputs),
             str(path),
             input_names=names,
-            opset_version=_OPSET,
+            output_names=outputs or None,
+            dynamic_axes={name: {0: "B"} for name in (*names, *outputs)} if outputs else None,
+            opset_version=opset or _OPSET,
             dynamo=False,
         )
     _restore_inputs(path, dict(zip(names, inputs, strict=True)))
+
+
+def _count_outputs(cell: Cell, inputs: Sequence[np.ndarray]) -> int:
+    """How many outputs ``cell`` has."""
+    outputs = cell(*(Tensor(array) for array in inputs))
+    return len(outputs) if isinstance(outputs, (tuple, list)) else 1
 
 
 def _restore_inputs(path: Path, inputs: Mapping[str, np.ndarray]) -> None:

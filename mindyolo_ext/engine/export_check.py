@@ -1,0 +1,169 @@
+"""Exported files looked at with pictures: they find the boxes that the network finds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mindyolo_ext.data.image_file import read_image
+from mindyolo_ext.data.shapes import draw_shapes
+from mindyolo_ext.engine.sources import find_sources, name_outputs
+from mindyolo_ext.errors import ExportError, UsageError
+from mindyolo_ext.evaluation.collect import detections_to_photo
+from mindyolo_ext.evaluation.nms import NMSOptions, nms
+from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.runtimes.session import Arrays, Shape
+
+MOST_BOXES = 200  # per picture, before NMS, that the confidence of the comparison lets through
+DRAWN = ((240, 320), (333, 250))  # (height, width) of pictures where the user names none
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the boxes of a file may differ.
+
+    Args:
+        scores: largest difference of a score.
+        overlap: least IoU of a box with that of the network.
+        missing: largest share of boxes without a partner; NMS decides near ties anew.
+    """
+
+    scores: float = 2e-3
+    overlap: float = 0.98
+    missing: float = 0.01
+
+
+EXACT = Limits()
+HALF = Limits(scores=0.02, overlap=0.9, missing=0.05)
+# The graph interpolates to one gray level, as OpenCV does within its own rounding
+PREPARED = Limits(scores=0.05, overlap=0.9, missing=0.08)
+
+
+@dataclass
+class BoxCheck:
+    """What the comparison found.
+
+    Args:
+        pictures, boxes: how many were compared.
+        missing: boxes without a partner, of either side.
+        pixels, scores: largest differences of partners.
+    """
+
+    pictures: int = 0
+    boxes: int = 0
+    missing: int = 0
+    pixels: float = 0.0
+    scores: float = 0.0
+
+    def __str__(self) -> str:
+        lost = f", {self.missing} without a partner" if self.missing else ""
+        return (
+            f"{self.boxes} boxes of {self.pictures} pictures within {self.pixels:.2g} pixels and "
+            f"{self.scores:.1e} of the score{lost}"
+        )
+
+
+Finder = Callable[[np.ndarray], np.ndarray]  # picture -> rows (N, 6) in its pixels
+Found = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ArraySession:
+    """A function of arrays as a ``Session``."""
+
+    inputs: Mapping[str, Shape]
+    outputs: tuple[str, ...]
+    call: Callable[[Arrays], Sequence[np.ndarray]]
+    device: str = "CPU"
+
+    def run(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        """As ``Session.run``."""
+        own = {name: arrays[name] for name in self.inputs}
+        return dict(zip(self.outputs, self.call(own), strict=True))
+
+
+def check_pictures(folder: Path | None) -> list[np.ndarray]:
+    """Pictures for the check: up to eight of ``folder``, or two drawn ones.
+
+    Raises: as ``find_sources``; UsageError for a place without pictures.
+    """
+    if folder is None:
+        rng = np.random.default_rng(0)
+        return [draw_shapes(rng, size)[0] for size in DRAWN]
+    paths = [output.path for output in name_outputs(find_sources(folder)) if not output.is_video]
+    if not paths:
+        raise UsageError(f"{folder}: no picture there to check the exported files with")
+    return [read_image(path) for path in paths[:8]]
+
+
+def confidence_for(found: Sequence[Found]) -> float:
+    """A confidence for the comparison: in the widest gap of the best scores of all pictures, so
+    that rounding moves no box across it.
+    """
+    best = np.sort(np.concatenate([scores.max(-1).ravel() for _, scores in found]))[::-1]
+    most = MOST_BOXES * len(found)
+    candidates = best[most // 2 : most + 1]
+    if len(candidates) < 2:
+        return 0.0
+    place = int((candidates[:-1] - candidates[1:]).argmax())
+    return float(candidates[place] + candidates[place + 1]) / 2
+
+
+def finder(predict: Callable[[np.ndarray], Found], spec: InputSpec, options: NMSOptions) -> Finder:
+    """A network as a ``Finder``; ``predict``: pictures (1, H, W, 3) uint8 -> boxes, scores."""
+
+    def find(picture: np.ndarray) -> np.ndarray:
+        resized, placement = spec.resize_image(picture)
+        boxes, scores = predict(resized[None])
+        return detections_to_photo(nms(boxes[0], scores[0], options), placement, clip=True)
+
+    return find
+
+
+def compare_boxes(
+    source: Finder, exported: Finder, pictures: Sequence[np.ndarray], limits: Limits, *, name: str
+) -> BoxCheck:
+    """Compare what two networks find.
+
+    Args:
+        name: of the exported file, for messages.
+
+    Raises: ExportError beyond ``limits``.
+    """
+    check = BoxCheck(len(pictures))
+    for picture in pictures:
+        _compare(source(picture), exported(picture), limits.overlap, check)
+    allowed = max(limits.missing * check.boxes, 1.0)
+    if check.missing > allowed or check.scores > limits.scores:
+        raise ExportError(
+            f"export: {name} does not find the network's boxes: {check}; allowed are "
+            f"{limits.scores:g} of the score and {allowed:.0f} boxes without a partner"
+        )
+    return check
+
+
+def _compare(wanted: np.ndarray, found: np.ndarray, overlap: float, check: BoxCheck) -> None:
+    """Pair boxes of one class with the partner that overlaps most, best scores first."""
+    check.boxes += len(wanted)
+    free = np.ones(len(found), bool)
+    for row in wanted:
+        same = np.flatnonzero(free & (found[:, 5] == row[5]))
+        overlaps = _overlaps(row[:4], found[same, :4])
+        if not len(same) or overlaps.max() < overlap:
+            check.missing += 1
+            continue
+        partner = same[overlaps.argmax()]
+        free[partner] = False
+        check.pixels = max(check.pixels, float(np.abs(found[partner, :4] - row[:4]).max()))
+        check.scores = max(check.scores, float(abs(found[partner, 4] - row[4])))
+    check.missing += int(free.sum())
+
+
+def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """IoU (n,) of ``box`` (4,) with ``others`` (n, 4); of two equal boxes without area 1."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    common = np.clip(high - low, 0, None).prod(1)
+    areas = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1)
+    same = (others == box).all(1)
+    return np.where(same, 1.0, common / np.maximum(areas - common, 1e-9))
