@@ -14,6 +14,8 @@ DOCS_VENV := .venv-docs
 DOCS_BIN := $(DOCS_VENV)/bin
 DOCS_STAMP := $(DOCS_VENV)/.installed
 SEED ?= 0
+# What the tests use, pnnx of `ncnn` aside, which brings PyTorch along
+EXTRAS := dev,serve,supervision,video,onnx,openvino
 
 .PHONY: demo test test-torch test-all fuzz lint tables docs test-wheel clean
 
@@ -61,7 +63,7 @@ lint: $(STAMP)
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 or later found; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,serve]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	touch $@
 
 # TORCH_INDEX has builds for CPUs; PyPI's for Linux bring gigabytes of CUDA along, and come only

@@ -1,7 +1,7 @@
 """Print what the PyTorch backend needs where MindSpore has no wheels, one requirement a line.
 
 For `make test-torch`, which runs without MindSpore, and with NumPy 2, on any machine. Arguments
-name the extras to include; without any, these are `dev` and `torch`.
+name the extras to include; without any, these are `EXTRAS`.
 """
 
 import sys
@@ -10,7 +10,7 @@ from importlib.metadata import requires
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("", "dev", "serve", "torch")
+EXTRAS = ("", "dev", "serve", "supervision", "video", "onnx", "openvino", "ncnn", "torch")
 WITHOUT_MINDSPORE = {"python_version": "3.13"}
 
 
