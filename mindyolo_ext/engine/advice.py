@@ -100,8 +100,8 @@ def _stages(settings: TrainConfig) -> Iterator[str]:
             if changes:
                 yield (
                     f"train.stages[{number}]: is meant for the last {-stage.from_epoch} epochs, "
-                    f"and the training has {settings.epochs}, so its {changes} holds from the "
-                    "first epoch on. Take more epochs, or a later from_epoch"
+                    f"and the training has {settings.epochs}, so what it says of {changes} holds "
+                    "from the first epoch on. Take more epochs, or a later from_epoch"
                 )
         elif stage.from_epoch >= settings.epochs:
             yield (

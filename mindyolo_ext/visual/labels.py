@@ -74,7 +74,8 @@ def _bars(axes: Axes, names: Sequence[str], counts: np.ndarray) -> None:
         axes.set(xlabel=f"classes, from {first} to {last}", ylabel="boxes")
         axes.set_yscale("symlog", linthresh=1)
     without = int((counts == 0).sum())
-    axes.set_title(f"{counts.sum()} boxes" + (f", {without} classes without" if without else ""))
+    rest = f", {without} class{'' if without == 1 else 'es'} without" if without else ""
+    axes.set_title(f"{counts.sum()} boxes{rest}")
 
 
 def _whole_bins(values: np.ndarray) -> np.ndarray:

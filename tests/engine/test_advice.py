@@ -68,7 +68,7 @@ def test_stages_that_never_come_or_always_hold():
     (doubt,) = of(epochs=8, stages=[{"from_epoch": 8, "loss": {"l1": True}}])
     assert "stages[0]: begins at epoch 8" in doubt and "never comes" in doubt
     (doubt,) = of(epochs=8, stages=[{"from_epoch": -8, "augment": []}])
-    assert "so its augment holds from the first epoch on" in doubt
+    assert "so what it says of augment holds from the first epoch on" in doubt
     assert of(epochs=8, stages=[{"from_epoch": -8, "eval_interval": 1}]) == []
     assert of(epochs=9, stages=[{"from_epoch": -8, "augment": []}, {"from_epoch": 8}]) == []
 
