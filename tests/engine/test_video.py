@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mindyolo_ext.engine import video as video_module
-from mindyolo_ext.engine.video import MOST_BAD_FRAMES, VideoReader, copying
+from mindyolo_ext.engine import video_copy
+from mindyolo_ext.engine.video import MOST_BAD_FRAMES, VideoReader
+from mindyolo_ext.engine.video_copy import copying
 from mindyolo_ext.errors import DataError, MissingFileError, WriteError
 
 SIZE = (48, 64)
@@ -121,7 +122,7 @@ def test_announced_frames_that_never_come(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_frames_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_video(tmp_path / "a.avi")
-    monkeypatch.setattr(video_module, "MAX_PIXELS", SIZE[0] * SIZE[1] - 1)
+    monkeypatch.setattr("mindyolo_ext.engine.video.MAX_PIXELS", SIZE[0] * SIZE[1] - 1)
     with pytest.raises(DataError, match="a.avi: wanted frames of at most .* got 64x48"):
         VideoReader(path)
 
@@ -169,7 +170,7 @@ def test_copy_that_fails_leaves_the_old_file(
     def of_a_full_disk() -> None:
         with copying(target, 25.0) as copy:
             copy.add(frame)
-            monkeypatch.setattr(video_module, "_count_frames", lambda _: 0)
+            monkeypatch.setattr(video_copy, "_count_frames", lambda _: 0)
 
     def of_no_size() -> None:
         with copying(target, 25.0) as copy:
@@ -203,7 +204,7 @@ def test_copy_in_h264(tmp_path: Path, size: tuple[int, int]) -> None:
 
 
 def test_copy_without_the_package_for_h264(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video_module, "_has_h264", lambda: False)
+    monkeypatch.setattr(video_copy, "_has_h264", lambda: False)
     with copying(tmp_path / "a.mp4", 12.0) as copy:
         copy.add(np.full((*SIZE, 3), GRAYS[3], np.uint8))
     capture = cv2.VideoCapture(str(tmp_path / "a.mp4"))
@@ -214,7 +215,7 @@ def test_copy_without_the_package_for_h264(tmp_path: Path, monkeypatch: pytest.M
 def test_h264_on_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("av")
     monkeypatch.setattr(
-        video_module._H264Writer, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+        video_copy._H264Writer, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
     )
     with pytest.raises(WriteError, match="a.mp4: cannot be written, .*full"):  # noqa: SIM117
         with copying(tmp_path / "a.mp4", 12.0) as copy:
