@@ -27,7 +27,8 @@ from mindyolo_ext.engine.sources import (
 )
 from mindyolo_ext.engine.streams import open_remote
 from mindyolo_ext.engine.tracking import new_tracker, weakest
-from mindyolo_ext.engine.video import VideoCopy, VideoReader, copying
+from mindyolo_ext.engine.video import VideoReader
+from mindyolo_ext.engine.video_copy import VideoCopy, copying
 from mindyolo_ext.engine.window import Window, check_display
 from mindyolo_ext.errors import DataError, UsageError, WriteError, shown
 
