@@ -1,7 +1,8 @@
 """Do whole trainings end where the original's end?
 
     python benchmarks/training_truth.py yolo_fastestv2 --seeds 1 2 3 --torch-python PYTHON \\
-        --repo CLONE --data BCCD [--start WEIGHTS.pth] [--epochs 31] [--save_dir DIR]
+        --repo CLONE --data BCCD [--start WEIGHTS.pth] [--epochs 31] [--save_dir DIR] \\
+        [--backend mindspore=PYTHON]
 
 Trains the original, which stays as it is, and this project from the same weights on the same
 images with the same settings, evaluates both every few epochs by one program, and writes curves
@@ -40,7 +41,8 @@ from mindyolo_ext.models.registry import create_model
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-SIDES = ("original", "ours")
+FIRST = ("original", "ours")  # what the table compares first
+COLORS = ("tab:orange", "tab:blue", "tab:green")
 METRICS = ("AP", "AP50")
 SPLITS = ("train", "val")
 BCCD_ANCHORS = (
@@ -70,6 +72,8 @@ class Task:
         size: side of the network input.
         every: epochs between evaluations.
         threads: of each program's framework.
+        ours: settings of our recipe, ``section.key=value``.
+        pythons: further backends of ours, and the Python of each.
     """
 
     family: str
@@ -83,10 +87,16 @@ class Task:
     rate: float
     threads: int
     ours: tuple[str, ...] = ()
+    pythons: tuple[tuple[str, str], ...] = ()
 
     def place(self, side: str, seed: int) -> Path:
         """The folder of a run."""
         return self.folder / side / f"seed_{seed}"
+
+    @property
+    def sides(self) -> list[str]:
+        """The original, this process's backend, and further ones."""
+        return [*FIRST, *(name for name, _ in self.pythons)]
 
     @property
     def evaluated(self) -> list[int]:
@@ -115,18 +125,21 @@ def main() -> None:
         options.rate,
         options.threads,
         tuple(options.set),
+        tuple(tuple(text.split("=", 1)) for text in options.backend),
     )
+    sides = options.sides or task.sides
+    keep_settings(task)
     launch.start("CPU", seed=0)
     names = lay_out(task)
     for seed in options.seeds:
         make_start(task, seed, names)
-        for side in options.sides:
+        for side in sides:
             if not (task.place(side, seed) / "finished").is_file():
                 print(f"{side}, seed {seed}: training", flush=True)
                 train(task, side, seed, options)
     rows = []
     for seed in options.seeds:
-        for side in options.sides:
+        for side in sides:
             rows += curve(task, side, seed)
     results = options.results or task.folder
     write_csv(results / f"truth_{task.family}.csv", rows)
@@ -151,11 +164,40 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=0.001, help="learning rate")
     parser.add_argument("--every", type=int, default=10, help="epochs between evaluations")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--sides", nargs="+", help="train only these (default: all)")
+    parser.add_argument(
+        "--backend",
+        action="append",
+        default=[],
+        metavar="NAME=PYTHON",
+        help="train ours on this backend too",
+    )
     parser.add_argument("--set", action="append", default=[], help="a setting of our training")
     parser.add_argument("--save_dir", type=Path)
     parser.add_argument("--results", type=Path, help="folder of CSV, table and picture")
     return parser.parse_args()
+
+
+def keep_settings(task: Task) -> None:
+    """Note what the folder's runs were made with. Raises: SystemExit if that was something else."""
+    settings = {
+        name: str(value)
+        for name, value in vars(task).items()
+        if name not in ("folder", "data", "pythons", "threads")
+    }
+    file = task.folder / "settings.json"
+    if not file.is_file():
+        write_text(file, json.dumps(settings, indent=1))
+    found = json.loads(file.read_text(encoding="utf-8"))
+    other = [
+        f"{key} {found.get(key)}, not {value}"
+        for key, value in settings.items()
+        if found.get(key) != value
+    ]
+    if other:
+        raise SystemExit(
+            f"{task.folder}: holds runs with {'; '.join(other)}; take another --save_dir"
+        )
 
 
 # ---- what both get -------------------------------------------------------------------------------
@@ -240,12 +282,14 @@ def train(task: Task, side: str, seed: int, options: argparse.Namespace) -> None
     with plain_place(task.folder) as place:
         file = data_file(task, place, seed)
         command = (
-            our_command(task, folder, file, seed)
-            if side == "ours"
-            else original_command(task, folder, place / file.name, seed, options)
+            original_command(task, folder, place / file.name, seed, options)
+            if side == "original"
+            else our_command(task, folder, file, seed, dict(task.pythons).get(side))
         )
         environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
-        environment["PYTHONPATH"] = str(ROOT if side == "ours" else HERE)
+        environment["PYTHONPATH"] = str(HERE if side == "original" else ROOT)
+        if side not in FIRST:
+            environment["MINDYOLO_EXT_BACKEND"] = side
         with (folder / "log.txt").open("w", encoding="utf-8") as log:
             done = subprocess.run(
                 command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
@@ -274,7 +318,9 @@ def original_command(
     return [str(options.torch_python), *program, str((folder / "job.json").resolve())]
 
 
-def our_command(task: Task, folder: Path, file: Path, seed: int) -> list[str]:
+def our_command(
+    task: Task, folder: Path, file: Path, seed: int, python: str | None = None
+) -> list[str]:
     """Our training of the shipped recipe with the settings of the ``.data`` file."""
     run = folder / "run"
     resume = ["--resume"] if (run / "weights" / "last.ckpt").is_file() else []
@@ -285,7 +331,7 @@ def our_command(task: Task, folder: Path, file: Path, seed: int) -> list[str]:
         *task.ours,
     ]
     return [
-        *(sys.executable, str(ROOT / "train.py"), "--config", "yolo-fastestv2"),
+        *(python or sys.executable, str(ROOT / "train.py"), "--config", "yolo-fastestv2"),
         *("--data", str(file), "--save_dir", str(run), "--device_target", "CPU"),
         *("--weight", str(task.folder / "start" / f"seed_{seed}.ckpt")),
         *(part for text in texts for part in ("--set", text)),
@@ -299,7 +345,7 @@ def our_command(task: Task, folder: Path, file: Path, seed: int) -> list[str]:
 def curve(task: Task, side: str, seed: int) -> list[dict]:
     """A row per evaluated epoch: metrics in percent, mean losses of the epochs since."""
     folder = task.place(side, seed)
-    if side == "ours":
+    if side != "original":
         with (folder / "run" / "results.csv").open(encoding="utf-8") as file:
             table = list(csv.DictReader(file))
         found = {int(row["epoch"]) + 1: row for row in table if row.get("AP")}
@@ -370,19 +416,16 @@ def picked(rows: Sequence[dict], side: str, epoch: int, name: str) -> np.ndarray
 
 def report(task: Task, rows: Sequence[dict], seeds: Sequence[int]) -> str:
     """Mean, standard deviation and Welch's t-test of the two sides, by epoch."""
+    others = [side for side in task.sides[1:] if any(row["side"] == side for row in rows)]
     lines = []
     for epoch in task.evaluated:
         for name in (*METRICS, "loss"):
-            both = [picked(rows, side, epoch, name) for side in SIDES]
-            if min(map(len, both)) == 0:
-                continue
-            means = [
-                f"{its.mean():.2f} +- {its.std(ddof=1) if len(its) > 1 else 0:.2f}" for its in both
-            ]
-            p = stats.ttest_ind(*both, equal_var=False).pvalue if min(map(len, both)) > 1 else 1.0
-            gap = both[1].mean() - both[0].mean()
-            lines.append((epoch, name, *means, f"{gap:+.2f}", f"{p:.3f}"))
-    columns = ("epochs", "", "original", "ours", "difference", "p (Welch)")
+            first = picked(rows, "original", epoch, name)
+            for side in others:
+                values = picked(rows, side, epoch, name)
+                if min(len(first), len(values)) > 1:
+                    lines.append((epoch, name, side, *compared(first, values)))
+    columns = ("epochs", "", "beside", "original", "here", "difference", "p (Welch)")
     head = (
         f"{task.family}, {task.size} x {task.size}, batch {task.batch}, rate {task.rate:g}, "
         f"{'given' if task.start else 'fresh'} start weights, seeds {', '.join(map(str, seeds))}"
@@ -390,6 +433,13 @@ def report(task: Task, rows: Sequence[dict], seeds: Sequence[int]) -> str:
     )
     table = tabulate(lines, columns, tablefmt="github", disable_numparse=True)
     return f"{head}\n\n{table}\n"
+
+
+def compared(first: np.ndarray, second: np.ndarray) -> tuple[str, ...]:
+    """Mean and deviation of both, their difference, and p of Welch's test that they are alike."""
+    spread = [f"{its.mean():.2f} +- {its.std(ddof=1):.2f}" for its in (first, second)]
+    p = stats.ttest_ind(first, second, equal_var=False).pvalue
+    return *spread, f"{second.mean() - first.mean():+.2f}", f"{p:.3f}"
 
 
 def draw(path: Path, rows: Sequence[dict], task: Task) -> None:
@@ -401,7 +451,7 @@ def draw(path: Path, rows: Sequence[dict], task: Task) -> None:
 
     figure, axes = pyplot.subplots(1, 3, figsize=(13, 4))
     for axis, name in zip(axes, (*METRICS, "loss")):
-        for side, color in zip(SIDES, ("tab:orange", "tab:blue")):
+        for side, color in zip(task.sides, COLORS):
             found = [picked(rows, side, epoch, name) for epoch in task.evaluated]
             if min(map(len, found)) == 0:
                 continue

@@ -1,6 +1,7 @@
 """benchmarks/training_truth.py: what both programs get, and what is said of their curves."""
 
 import csv
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -87,8 +88,8 @@ def test_the_table_says_whether_seeds_explain_the_difference(program: ModuleType
     apart = rows_of({"original": [10.0, 11.0, 12.0], "ours": [20.0, 21.0, 22.0]})
     line = next(x for x in program.report(task, apart, [0, 1, 2]).splitlines() if "| AP " in x)
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
-    assert cells[:5] == ["31", "AP", "11.00 +- 1.00", "21.00 +- 1.00", "+10.00"]
-    assert float(cells[5]) < 0.001  # t = 12.2 with 4 degrees of freedom
+    assert cells[:6] == ["31", "AP", "ours", "11.00 +- 1.00", "21.00 +- 1.00", "+10.00"]
+    assert float(cells[6]) < 0.001  # t = 12.2 with 4 degrees of freedom
     alike = rows_of({"original": [10.0, 11.0, 12.0], "ours": [12.0, 10.0, 11.5]})
     line = next(x for x in program.report(task, alike, [0, 1, 2]).splitlines() if "| AP " in x)
     assert float(line.split("|")[-2]) > 0.5
@@ -107,3 +108,11 @@ def test_a_job_of_the_original_names_what_is_to_be_kept(program: ModuleType, tmp
     job = json.loads(Path(command[-1]).read_text())
     assert (job["seed"], job["every"], job["epochs"], job["data"]) == (7, 10, 31, "s.data")
     assert Path(command[1]).is_file() and command[2] == "yolo_fastestv2"
+
+
+def test_runs_of_other_settings_are_not_mixed(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path)
+    program.keep_settings(task)
+    program.keep_settings(task)
+    with pytest.raises(SystemExit, match="holds runs with batch 8, not 16; take another"):
+        program.keep_settings(dataclasses.replace(task, batch=16))
