@@ -103,7 +103,7 @@ def test_images_that_wait_share_a_run_that_is_half_full(clients: int, batches: l
 
 
 def test_images_with_other_thresholds_have_runs_of_their_own():
-    with running(StandIn(batch=2), Limits(open_images=16)) as server:
+    with running(StandIn(batch=4), Limits(open_images=16)) as server:
         with (
             busy(server, 1) as first,
             busy(server, 2, already=1, query="?conf=0.5") as strict,
@@ -144,8 +144,9 @@ def busy_and_given_up(server: Running) -> Iterator[Reply]:
     server.detector.gate.set()
 
 
-def test_the_image_of_a_client_that_left_is_not_looked_at():
-    with running(limits=Limits(open_images=1)) as server:
+@pytest.mark.parametrize("open_images", [1, 3])
+def test_the_image_of_a_client_that_left_is_not_looked_at(open_images: int):
+    with running(limits=Limits(open_images=open_images)) as server:
         with busy(server, 1) as asked:
             data = photo()
             head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
@@ -179,7 +180,7 @@ def test_a_slow_upload_is_ended():
 
 @pytest.mark.parametrize("text", [b"", b"POST /predict HTTP/1.1\r\nHos"])
 def test_a_head_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, text: bytes):
-    monkeypatch.setattr(run, "HEADER_SECONDS", 0.05)
+    monkeypatch.setattr(run, "PATIENCE_SECONDS", 0.05)
     with running() as server:
         with connect(server, text) as connection:
             assert rest_of(connection) == b""
@@ -187,13 +188,25 @@ def test_a_head_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_second_head_on_a_connection_is_not_waited_for_either(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run, "HEADER_SECONDS", 0.05)
+    monkeypatch.setattr(run, "PATIENCE_SECONDS", 0.05)
     head = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     with running() as server, connect(server, head) as connection:
         answer = connection.recv(65536)
         while not answer.endswith(b"}"):
             answer += connection.recv(65536)
         connection.sendall(b"GET /he")
+        assert rest_of(connection) == b""
+
+
+def test_the_rest_of_a_refused_request_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run, "PATIENCE_SECONDS", 0.05)
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99000000\r\n\r\n"
+    with running() as server, connect(server, head) as connection:
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413")
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65536)
+        connection.sendall(b"x")
         assert rest_of(connection) == b""
 
 
