@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+_SINGLE = (str, bytes, bytearray, memoryview)  # sequences that are one image
 
 
 class Detector:
@@ -117,19 +118,22 @@ class Detector:
         with framework_lock:
             self._predictor = new_predictor(model, dy_thres=threshold)
 
+    # text is a sequence of texts to a type checker; the first signature decides
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, image: AnyImage, *, conf_thres: float | None = None
+    ) -> Detections: ...
     @overload
     def predict(
-        self, image: list[AnyImage] | tuple[AnyImage, ...], *, conf_thres: float | None = None
+        self, image: Sequence[AnyImage], *, conf_thres: float | None = None
     ) -> list[Detections]: ...
     @overload
     def predict(
         self, image: Iterator[AnyImage], *, conf_thres: float | None = None
     ) -> Iterator[Detections]: ...
-    @overload
-    def predict(self, image: AnyImage, *, conf_thres: float | None = None) -> Detections: ...
     def predict(
         self,
-        image: AnyImage | list[AnyImage] | tuple[AnyImage, ...] | Iterator[AnyImage],
+        image: AnyImage | Sequence[AnyImage] | Iterator[AnyImage],
         *,
         conf_thres: float | None = None,
     ) -> Detections | list[Detections] | Iterator[Detections]:
@@ -137,8 +141,8 @@ class Detector:
 
         Args:
             image: a file name, an array, an image of Pillow or the bytes of an image file, see
-                ``as_image``; a list or tuple of them; or an iterator over them, which is read
-                ``batch`` by ``batch`` as results are taken.
+                ``as_image``; a sequence of them; or an iterator over them, which is read ``batch``
+                by ``batch`` as results are taken.
             conf_thres: in place of the detector's, for this call.
 
         Returns: ``Detections``, a list of them, or an iterator over them.
@@ -147,10 +151,10 @@ class Detector:
         options = self.options
         if conf_thres is not None:
             options = replace(options, conf_thres=conf_thres)
-        if isinstance(image, (list, tuple)):
-            return list(self._in_batches(image, options))
         if isinstance(image, Iterator):
             return self._in_batches(image, options)
+        if isinstance(image, Sequence) and not isinstance(image, _SINGLE):
+            return list(self._in_batches(image, options))
         return self._found([as_image(image)], 1, options)[0]
 
     def predict_video(self, path: str | Path, *, track: str = "") -> Iterator[Detections]:

@@ -27,8 +27,9 @@ from mindyolo_ext.engine.sources import (
 )
 from mindyolo_ext.engine.streams import open_remote
 from mindyolo_ext.engine.tracking import new_tracker, weakest
-from mindyolo_ext.engine.video import VideoCopy, VideoReader, copying
-from mindyolo_ext.engine.window import Window
+from mindyolo_ext.engine.video import VideoReader
+from mindyolo_ext.engine.video_copy import VideoCopy, copying
+from mindyolo_ext.engine.window import Window, check_display
 from mindyolo_ext.errors import DataError, UsageError, WriteError, shown
 
 logger = logging.getLogger(__name__)
@@ -145,8 +146,8 @@ def predict_sources(
 def checked_sources(source: str | Path | Sequence[str | Path], options: PredictOptions) -> Sources:
     """``survey``, and whether the options fit what is found: quick, before a network is loaded.
 
-    Raises: as ``survey``; UsageError if ``track`` is given images only or is no tracker;
-        MissingPackageError for ``track`` without the package.
+    Raises: as ``survey`` and ``check_display``; UsageError if ``track`` is given images only or is
+        no tracker; MissingPackageError for ``track`` without the package.
     """
     found = survey(source, recursive=options.recursive)
     if options.track:
@@ -154,6 +155,8 @@ def checked_sources(source: str | Path | Sequence[str | Path], options: PredictO
         if not videos and not found.remotes:
             raise UsageError("--track: follows objects through videos and streams, got images only")
         new_tracker(options.track, 25.0, options.track_conf)
+    if options.show:
+        check_display()
     return found
 
 
@@ -239,13 +242,16 @@ class _Job:
         if isinstance(opened, np.ndarray):
             self._keep(output, self.detector.predict(opened))
             return
-        lines = self.files.folder / f"{output.stem}.jsonl"
+        lines = self.files.folder / output.lines_target
         logger.info("%s: Ctrl-C ends it; rows go to %s", remote, lines)
-        with opened, open(lines, "w", encoding="utf-8") as file:
-            self._take_stream(output, opened, file)
+        try:
+            with opened, open(lines, "x", encoding="utf-8") as file:
+                self._take_stream(output, opened, file)
+        finally:
+            if not opened.read:
+                lines.unlink(missing_ok=True)
         if not opened.read:
-            lines.unlink()
-            raise DataError(f"stream {opened.name}: gave no frame")
+            raise DataError(f"{remote}: gave no frame")
         self.files.rows[output.name] = []
         logger.info("%s: %d frames", remote, opened.read)
 

@@ -59,5 +59,10 @@ class Remote:
         return _UNFIT.sub("_", last or parts.hostname or "stream").strip(".")[-100:] or "stream"
 
     def __str__(self) -> str:
-        """The address without name and password."""
-        return re.sub(r"//[^/]*@", "//", self.address)
+        """The address as messages show it."""
+        return without_login(self.address)
+
+
+def without_login(address: str) -> str:
+    """An address without name and password."""
+    return re.sub(r"//[^/]*@", "//", address)

@@ -100,6 +100,11 @@ class Output:
         """Of the annotated copy if it is a video."""
         return self.target if self.is_video else f"{os.path.splitext(self.name)[0]}.mp4"
 
+    @property
+    def lines_target(self) -> str:
+        """Of the rows of a stream."""
+        return f"{os.path.splitext(self.name)[0]}.jsonl"
+
 
 def find_sources(source: str | Path | Sequence[str | Path]) -> list[Path]:
     """The files among what ``survey`` finds. Raises: as ``survey``."""
@@ -312,8 +317,13 @@ def _first_free(wanted: Path) -> Path:
 
 
 def _holds_results(folder: Path, outputs: Iterable[Output]) -> bool:
-    targets = (output.target for output in outputs)
-    names = (PREDICTIONS, COCO_FILE, LABELS, CROPS, *targets)
+    streams = [output for output in outputs if isinstance(output.path, Remote)]
+    names = (
+        *(PREDICTIONS, COCO_FILE, LABELS, CROPS),
+        *(output.target for output in outputs),
+        *(output.video_target for output in streams),
+        *(output.lines_target for output in streams),
+    )
     return any(os.path.lexists(folder / name) for name in names)
 
 

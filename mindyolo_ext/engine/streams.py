@@ -17,8 +17,8 @@ from mindyolo_ext.engine.video import VideoReader
 from mindyolo_ext.errors import DataError, UsageError, shown
 
 MAX_BYTES = 1 << 26  # of an image from an address or standard input
-PATIENCE_SECONDS = 20.0  # for a server to say something
-MAX_SECONDS = 120.0  # for the whole image
+PATIENCE_SECONDS = 20  # for a server to say something
+MAX_SECONDS = 120  # for the whole image
 _PLAYLIST_SUFFIX = ".m3u8"
 _STREAM_TYPES = (
     "video/",

@@ -21,7 +21,7 @@ def new_tracker(name: str, rate: float, lowest: float) -> Tracker:
     """A function that numbers the objects of one frame after the other.
 
     It keeps the detections that belong to an object it follows; an object gets its number when it
-    was seen in two frames in a row, with ``ocsort`` and ``sort`` in three.
+    was seen in two or three frames in a row, which is the tracker's choice.
 
     Args:
         name: one of ``TRACKERS``.

@@ -11,15 +11,19 @@ from mindyolo_ext.errors import DeviceError
 _QUIT = (ord("q"), 27)  # 27: escape
 
 
+def check_display() -> None:
+    """Raises: DeviceError without a display: OpenCV's toolkit would end the process."""
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        raise DeviceError("--show: no display here (DISPLAY is not set); look at the copies")
+
+
 class Window:
     """One window. Raises: DeviceError without a display or with an OpenCV that has no windows."""
 
     def __init__(self) -> None:
-        # without a display OpenCV's toolkit ends the process instead of raising
-        if sys.platform.startswith("linux") and not (
-            os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        ):
-            raise DeviceError("--show: no display here (DISPLAY is not set); look at the copies")
+        check_display()
         try:
             cv2.namedWindow("mindyolo_ext", cv2.WINDOW_NORMAL)
         except cv2.error as error:

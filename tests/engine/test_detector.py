@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from helpers import original_name
 from PIL import Image
+from routed_toy import RoutedToy
 from seeded import seeded_tensor
 
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.engine.predict import Detections, Detector
+from mindyolo_ext.engine.routing import RoutedPredictor
 from mindyolo_ext.errors import UsageError
 from mindyolo_ext.models.registry import create_model
 
@@ -121,6 +123,24 @@ def test_limits(weight: Path, detector: Detector):
     for wrong in ({"batch": 0}, {"tile": 8}, {"tile": 64, "overlap": 1.0}, {"max_detections": 0}):
         with pytest.raises(UsageError):
             Detector(weight, **wrong)
+
+
+def test_routed_images_of_a_batch_take_their_own_exits(
+    weight: Path, monkeypatch: pytest.MonkeyPatch
+):
+    images = [np.full((40, 50, 3), gray, np.uint8) + IMAGES[0][:40, :50] // 8 for gray in (30, 210)]
+    images.append(images[0][:, ::-1])
+    found = []
+    for batch in (1, 4):
+        detector = Detector(weight, conf_thres=0.02, batch=batch)
+        toy = RoutedToy(len(NAMES))
+        monkeypatch.setattr(detector, "input_spec", toy.input_spec)
+        monkeypatch.setattr(detector, "_predictor", RoutedPredictor(toy))
+        found.append(detector.predict(images))
+        assert detector.routing() == "1 easy, 2 hard at threshold 0.500000"
+    assert len(found[0][0]) and len(found[0][1])
+    for one, other in zip(*found, strict=True):
+        assert_same(one, other)
 
 
 class Bright:

@@ -150,7 +150,7 @@ def test_boxes_stay_when_the_copy_cannot_be_written(
         raise WriteError(f"{path}: cannot be written (No space left on device)")
 
     monkeypatch.setattr("mindyolo_ext.engine.detections.write_image", refuse)
-    monkeypatch.setattr("mindyolo_ext.engine.video._count_frames", lambda _: 0)
+    monkeypatch.setattr("mindyolo_ext.engine.video_copy._count_frames", lambda _: 0)
     rows = predict_sources(OneBox(), tmp_path / "in", tmp_path / "out")
     assert {name: len(value) for name, value in rows.items()} == {"a.png": 1, "b.avi": 3}
     assert os.listdir(tmp_path / "out") == ["predictions.json"]

@@ -234,10 +234,22 @@ def test_ctrl_c_ends_a_stream_and_keeps_what_came(site: Site, tmp_path: Path) ->
     assert copy.get(cv2.CAP_PROP_FRAME_COUNT) == 2
 
 
+def test_rows_of_a_stream_are_never_overwritten(site: Site, tmp_path: Path) -> None:
+    address = site.add("/a.mp4", video(tmp_path / "a.mp4"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.jsonl").write_text("of a run that was killed")
+    predict_sources(OneBox(), address, tmp_path / "out")
+    assert (tmp_path / "out" / "a.jsonl").read_text() == "of a run that was killed"
+    assert len((tmp_path / "out2" / "a.jsonl").read_text().splitlines()) == 4
+
+
 def test_stream_without_a_frame_leaves_nothing(site: Site, tmp_path: Path) -> None:
-    for address in (site.add("/a.mp4", b"no video"), "rtsp://127.0.0.1:1/none"):
-        with pytest.raises(DataError, match="none of 1 files could be read; .*does not answer"):
+    for address in (site.add("/a.mp4", b"no video"), "rtsp://me:secret@127.0.0.1:1/none"):
+        with pytest.raises(
+            DataError, match="none of 1 files could be read; .*does not answer"
+        ) as e:
             predict_sources(OneBox(), address, tmp_path / "out")
+        assert "secret" not in str(e.value)
         assert not (tmp_path / "out").exists()
 
 

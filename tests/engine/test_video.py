@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mindyolo_ext.engine import video as video_module
-from mindyolo_ext.engine.video import MOST_BAD_FRAMES, VideoReader, copying
+from mindyolo_ext.engine import video_copy
+from mindyolo_ext.engine.video import MOST_BAD_FRAMES, VideoReader
+from mindyolo_ext.engine.video_copy import copying
 from mindyolo_ext.errors import DataError, MissingFileError, WriteError
 
 SIZE = (48, 64)
@@ -121,7 +122,7 @@ def test_announced_frames_that_never_come(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_frames_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_video(tmp_path / "a.avi")
-    monkeypatch.setattr(video_module, "MAX_PIXELS", SIZE[0] * SIZE[1] - 1)
+    monkeypatch.setattr("mindyolo_ext.engine.video.MAX_PIXELS", SIZE[0] * SIZE[1] - 1)
     with pytest.raises(DataError, match="a.avi: wanted frames of at most .* got 64x48"):
         VideoReader(path)
 
@@ -169,7 +170,7 @@ def test_copy_that_fails_leaves_the_old_file(
     def of_a_full_disk() -> None:
         with copying(target, 25.0) as copy:
             copy.add(frame)
-            monkeypatch.setattr(video_module, "_count_frames", lambda _: 0)
+            monkeypatch.setattr(video_copy, "_count_frames", lambda _: 0)
 
     def of_no_size() -> None:
         with copying(target, 25.0) as copy:
@@ -184,3 +185,48 @@ def test_copy_that_fails_leaves_the_old_file(
         of_a_full_disk()
     assert target.read_bytes() == b"the old one"
     assert os.listdir(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.parametrize("size", [SIZE, (49, 65), (2, 2)])
+def test_copy_in_h264(tmp_path: Path, size: tuple[int, int]) -> None:
+    pytest.importorskip("av")
+    with copying(tmp_path / "a.mp4", 12.5) as copy:
+        for gray in GRAYS:
+            copy.add(np.full((*size, 3), gray, np.uint8))
+    assert read(tmp_path / "a.mp4") == ({k: k for k in range(10)}, "")
+    capture = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little")
+    assert code in (b"h264", b"avc1") and capture.get(cv2.CAP_PROP_FPS) == 12.5
+    frame = capture.read()[1]
+    assert frame.shape[:2] == (size[0] // 2 * 2, size[1] // 2 * 2)
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")  # plays while it is loaded
+
+
+def test_copy_without_the_package_for_h264(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_copy, "_has_h264", lambda: False)
+    with copying(tmp_path / "a.mp4", 12.0) as copy:
+        copy.add(np.full((*SIZE, 3), GRAYS[3], np.uint8))
+    capture = cv2.VideoCapture(str(tmp_path / "a.mp4"))
+    assert int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little") in (b"mp4v", b"FMP4")
+    assert capture.read()[0]
+
+
+def test_h264_on_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    monkeypatch.setattr(
+        video_copy._H264Writer, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+    )
+    with pytest.raises(WriteError, match="a.mp4: cannot be written, .*full"):  # noqa: SIM117
+        with copying(tmp_path / "a.mp4", 12.0) as copy:
+            copy.add(np.full((*SIZE, 3), GRAYS[3], np.uint8))
+            copy.add(np.full((*SIZE, 3), GRAYS[3], np.uint8))
+    assert os.listdir(tmp_path) == []
+
+
+def test_every_third_frame(tmp_path: Path) -> None:
+    path = make_video(tmp_path / "a.avi")
+    with VideoReader(path, stride=3) as video:
+        assert (video.announced, video.rate) == (4, pytest.approx(25 / 3))
+        found = {number: int(round(frame.mean() / 20)) - 1 for number, frame in video}
+    assert found == {0: 0, 1: 3, 2: 6, 3: 9} and video.shortfall() == ""

@@ -32,10 +32,7 @@ def busy(
             asked = [pool.submit(server.ask, f"/predict{query}", photo()) for _ in range(clients)]
             assert already or server.detector.entered.acquire(timeout=PATIENCE)
             wait_until(server, already + clients)
-            behind = min(server.service.limits.open_images, already + clients) - 1
-            pause = threading.Event()
-            while server.service.network.waiting < behind:  # the others are being decoded
-                pause.wait(PATIENCE / 1000)
+            wait_for_decoded(server, already + clients)
             yield asked
         finally:
             server.detector.gate.set()
@@ -50,6 +47,14 @@ def wait_until(server: Running, queue: int, status: int = 200) -> dict:
             return answer.json()
         pause.wait(PATIENCE / 1000)
     pytest.fail(f"wanted a queue of {queue} and {status}, got {answer}")
+
+
+def wait_for_decoded(server: Running, clients: int) -> None:
+    """Wait until the images of ``clients`` are decoded, as many as may be at a time."""
+    behind = min(server.service.limits.open_images, clients) - 1  # one is in the network
+    pause = threading.Event()
+    while server.service.network.waiting < behind:
+        pause.wait(PATIENCE / 1000)
 
 
 def connect(server: Running, text: bytes) -> socket.socket:
@@ -152,6 +157,7 @@ def test_the_image_of_a_client_that_left_is_not_looked_at(open_images: int):
             head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
             connection = connect(server, head.encode() + data)
             wait_until(server, 2)
+            wait_for_decoded(server, 2)
             connection.close()
             wait_until(server, 1)
         assert asked[0].result().status == 200
