@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 10.0  # for the head of a request, and for the rest of one that was answered
 READ_SECONDS = 30.0  # for a client to read the end of an answer
 STOP_SECONDS = 5  # for requests under way when the server ends
+EVERYWHERE = ("0.0.0.0", "::", "")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -50,7 +51,8 @@ def open_address(host: str, port: int) -> socket.socket:
 
 
 def address_of(opened: socket.socket, host: str) -> str:
-    """The address for a browser."""
+    """The address for a browser; of a whole network, by this machine's name."""
+    host = socket.gethostname() if host in EVERYWHERE else host
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{opened.getsockname()[1]}"
 

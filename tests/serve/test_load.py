@@ -231,4 +231,5 @@ def test_the_address_is_told_when_clients_can_connect(caplog: pytest.LogCaptureF
         port = opened.getsockname()[1]
         assert opened.proto == socket.IPPROTO_TCP  # or asyncio leaves out TCP_NODELAY
         assert run.address_of(opened, "127.0.0.1") == f"http://127.0.0.1:{port}"
+        assert run.address_of(opened, "0.0.0.0") == f"http://{socket.gethostname()}:{port}"
         assert run.address_of(opened, "::1") == f"http://[::1]:{port}"
