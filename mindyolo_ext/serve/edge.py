@@ -1,7 +1,5 @@
 """What every request passes first and last."""
 
-import asyncio
-import contextlib
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -11,8 +9,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mindyolo_ext.errors import shown
 from mindyolo_ext.serve.metrics import Metrics
 
-LINGER_SECONDS = 3.0
-TOO_SLOW = 408
 HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -21,9 +17,7 @@ HEADERS = (
 
 
 class Edge:
-    """Counts answers, refuses foreign names of this machine, and lets a client finish sending
-    before an answer that did not need all of it: a connection closed on unread bytes is reset, and
-    the client never sees why.
+    """Counts answers, adds headers to them, and refuses foreign names of this machine.
 
     Args:
         app: of ASGI.
@@ -40,24 +34,15 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        has_more = _has_body(scope)
-
-        async def watched() -> Message:
-            nonlocal has_more
-            message = await receive()
-            has_more = message["type"] == "http.request" and message.get("more_body", False)
-            return message
 
         async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.metrics.count(scope["path"], message["status"])
                 message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
-                if has_more and message["status"] != TOO_SLOW:
-                    await _drop_rest(receive)
             await send(message)
 
         app = self.app if self._is_known(scope) else self._refused
-        await app(scope, watched, answered)
+        await app(scope, receive, answered)
 
     def _is_known(self, scope: Scope) -> bool:
         return "*" in self.hosts or _host(scope) in self.hosts
@@ -77,22 +62,3 @@ def _host(scope: Scope) -> str:
         return urlsplit(f"//{text}").hostname or ""
     except ValueError:
         return ""
-
-
-def _has_body(scope: Scope) -> bool:
-    """Whether a body is on its way. A client that waits for leave to send one gets the answer."""
-    names = dict(scope["headers"])
-    if b"expect" in names:
-        return False
-    return b"transfer-encoding" in names or names.get(b"content-length", b"0") != b"0"
-
-
-async def _drop_rest(receive: Receive) -> None:
-    """Read the rest of a body for some seconds, and keep nothing of it."""
-
-    async def rest() -> None:
-        while (await receive()).get("more_body", False):
-            pass
-
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(rest(), LINGER_SECONDS)

@@ -16,9 +16,10 @@ from mindyolo_ext.errors import UsageError
 from mindyolo_ext.serve.limits import Limits
 
 logger = logging.getLogger(__name__)
-HEADER_SECONDS = 10.0  # from the first byte of a request to the end of its head
+PATIENCE_SECONDS = 10.0  # for the head of a request, and for the rest of one that was answered
 READ_SECONDS = 30.0  # for a client to read the end of an answer
 STOP_SECONDS = 5  # for requests under way when the server ends
+EVERYWHERE = ("0.0.0.0", "::", "")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -50,7 +51,8 @@ def open_address(host: str, port: int) -> socket.socket:
 
 
 def address_of(opened: socket.socket, host: str) -> str:
-    """The address for a browser."""
+    """The address for a browser; of a whole network, by this machine's name."""
+    host = socket.gethostname() if host in EVERYWHERE else host
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{opened.getsockname()[1]}"
 
@@ -63,21 +65,21 @@ def allowed_hosts(host: str) -> tuple[str, ...]:
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that does not wait for ever: neither for the head of a request nor for a client
-    that does not read its answer.
+    """HTTP/1.1 that does not wait for ever: for the head of a request, for the rest of a request
+    that was refused in the middle, or for a client that does not read its answer.
     """
 
-    _head_timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Expect the head of a request."""
         super().connection_made(transport)
-        self._expect_head()
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; the time for a head counts until it is whole."""
+        """Take bytes; the time counts until they make the connection move on."""
         super().data_received(data)
-        self._expect_head()
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the timer, too."""
@@ -89,20 +91,26 @@ class PatientProtocol(H11Protocol):
         super().timeout_keep_alive_handler()
         self.loop.call_later(READ_SECONDS, self.transport.abort)
 
-    def _expect_head(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
+    def _is_waiting(self) -> bool:
+        """Whether all depends on the client: its head, or the rest of what was answered."""
+        theirs = self.conn.their_state
+        answered = self.conn.our_state is not h11.SEND_RESPONSE
+        return theirs is h11.IDLE or (theirs is h11.SEND_BODY and answered)
+
+    def _watch(self) -> None:
+        if not self._is_waiting():
             self._stop_timer()
-        elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEADER_SECONDS, self._give_up)
+        elif self._timer is None:
+            self._timer = self.loop.call_later(PATIENCE_SECONDS, self._give_up)
 
     def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _give_up(self) -> None:
-        self._head_timer = None
-        if self.conn.their_state is h11.IDLE:
+        self._timer = None
+        if self._is_waiting():
             self.transport.abort()
 
 

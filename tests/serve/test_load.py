@@ -32,10 +32,7 @@ def busy(
             asked = [pool.submit(server.ask, f"/predict{query}", photo()) for _ in range(clients)]
             assert already or server.detector.entered.acquire(timeout=PATIENCE)
             wait_until(server, already + clients)
-            behind = min(server.service.limits.open_images, already + clients) - 1
-            pause = threading.Event()
-            while server.service.network.waiting < behind:  # the others are being decoded
-                pause.wait(PATIENCE / 1000)
+            wait_for_decoded(server, already + clients)
             yield asked
         finally:
             server.detector.gate.set()
@@ -50,6 +47,14 @@ def wait_until(server: Running, queue: int, status: int = 200) -> dict:
             return answer.json()
         pause.wait(PATIENCE / 1000)
     pytest.fail(f"wanted a queue of {queue} and {status}, got {answer}")
+
+
+def wait_for_decoded(server: Running, clients: int) -> None:
+    """Wait until the images of ``clients`` are decoded, as many as may be at a time."""
+    behind = min(server.service.limits.open_images, clients) - 1  # one is in the network
+    pause = threading.Event()
+    while server.service.network.waiting < behind:
+        pause.wait(PATIENCE / 1000)
 
 
 def connect(server: Running, text: bytes) -> socket.socket:
@@ -103,7 +108,7 @@ def test_images_that_wait_share_a_run_that_is_half_full(clients: int, batches: l
 
 
 def test_images_with_other_thresholds_have_runs_of_their_own():
-    with running(StandIn(batch=2), Limits(open_images=16)) as server:
+    with running(StandIn(batch=4), Limits(open_images=16)) as server:
         with (
             busy(server, 1) as first,
             busy(server, 2, already=1, query="?conf=0.5") as strict,
@@ -144,13 +149,15 @@ def busy_and_given_up(server: Running) -> Iterator[Reply]:
     server.detector.gate.set()
 
 
-def test_the_image_of_a_client_that_left_is_not_looked_at():
-    with running(limits=Limits(open_images=1)) as server:
+@pytest.mark.parametrize("open_images", [1, 3])
+def test_the_image_of_a_client_that_left_is_not_looked_at(open_images: int):
+    with running(limits=Limits(open_images=open_images)) as server:
         with busy(server, 1) as asked:
             data = photo()
             head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
             connection = connect(server, head.encode() + data)
             wait_until(server, 2)
+            wait_for_decoded(server, 2)
             connection.close()
             wait_until(server, 1)
         assert asked[0].result().status == 200
@@ -179,7 +186,7 @@ def test_a_slow_upload_is_ended():
 
 @pytest.mark.parametrize("text", [b"", b"POST /predict HTTP/1.1\r\nHos"])
 def test_a_head_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, text: bytes):
-    monkeypatch.setattr(run, "HEADER_SECONDS", 0.05)
+    monkeypatch.setattr(run, "PATIENCE_SECONDS", 0.05)
     with running() as server:
         with connect(server, text) as connection:
             assert rest_of(connection) == b""
@@ -187,13 +194,25 @@ def test_a_head_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_second_head_on_a_connection_is_not_waited_for_either(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(run, "HEADER_SECONDS", 0.05)
+    monkeypatch.setattr(run, "PATIENCE_SECONDS", 0.05)
     head = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     with running() as server, connect(server, head) as connection:
         answer = connection.recv(65536)
         while not answer.endswith(b"}"):
             answer += connection.recv(65536)
         connection.sendall(b"GET /he")
+        assert rest_of(connection) == b""
+
+
+def test_the_rest_of_a_refused_request_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run, "PATIENCE_SECONDS", 0.05)
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99000000\r\n\r\n"
+    with running() as server, connect(server, head) as connection:
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413")
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65536)
+        connection.sendall(b"x")
         assert rest_of(connection) == b""
 
 
@@ -212,4 +231,5 @@ def test_the_address_is_told_when_clients_can_connect(caplog: pytest.LogCaptureF
         port = opened.getsockname()[1]
         assert opened.proto == socket.IPPROTO_TCP  # or asyncio leaves out TCP_NODELAY
         assert run.address_of(opened, "127.0.0.1") == f"http://127.0.0.1:{port}"
+        assert run.address_of(opened, "0.0.0.0") == f"http://{socket.gethostname()}:{port}"
         assert run.address_of(opened, "::1") == f"http://[::1]:{port}"
