@@ -10,8 +10,9 @@ if BACKEND == "mindspore":
 elif BACKEND == "torch":
     from mindyolo_ext.backend.on_torch.export import FORMATS, load_mindir, write_graph
 
-__all__ = ["FORMATS", "KNOWN_FORMATS", "check_formats", "load_mindir", "write_graph"]
-KNOWN_FORMATS = ("onnx", "mindir", "air")
+__all__ = ["DERIVED", "FORMATS", "KNOWN_FORMATS", "check_formats", "load_mindir", "write_graph"]
+DERIVED = ("openvino", "ncnn")  # made from an ONNX file, whoever wrote it
+KNOWN_FORMATS = ("onnx", *DERIVED, "mindir", "air")
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -22,9 +23,9 @@ def check_formats(formats: Sequence[str]) -> None:
     unknown = [name for name in formats if name not in KNOWN_FORMATS]
     if unknown:
         raise UsageError(f"export: unknown formats {unknown}, known are {', '.join(KNOWN_FORMATS)}")
-    absent = [name for name in formats if name not in FORMATS]
+    absent = [name for name in formats if name not in (*FORMATS, *DERIVED)]
     if absent:
         raise DeviceError(
             f"export: {' and '.join(absent)} can only be written by MindSpore: `--backend "
-            f"mindspore`; here {', '.join(FORMATS)} can"
+            f"mindspore`; here {', '.join((*FORMATS, *DERIVED))} can"
         )

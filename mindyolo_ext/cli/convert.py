@@ -158,7 +158,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         nargs="+",
-        choices=["onnx", "mindir", "air"],
+        choices=["onnx", "openvino", "ncnn", "mindir", "air"],
         help="formats to write (default: onnx, and with MindSpore mindir)",
     )
     parser.add_argument(

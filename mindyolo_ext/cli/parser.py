@@ -72,7 +72,7 @@ VERBS = (
         "export",
         convert.export,
         convert.add_export,
-        "write MindIR, ONNX or AIR, with a parity check",
+        "write ONNX, OpenVINO, ncnn, MindIR or AIR, with a parity check",
     ),
     Verb(
         "benchmark",

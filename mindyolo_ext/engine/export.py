@@ -12,10 +12,16 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from mindyolo_ext import __version__
+from mindyolo_ext import __version__, atomic
 from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.compiled import Compiled
-from mindyolo_ext.backend.export import FORMATS, check_formats, load_mindir, write_graph
+from mindyolo_ext.backend.export import (
+    DERIVED,
+    FORMATS,
+    check_formats,
+    load_mindir,
+    write_graph,
+)
 from mindyolo_ext.checkpoint.reader import file_sha256
 from mindyolo_ext.checkpoint.store import CheckpointMetadata
 from mindyolo_ext.contracts import Predictor, Routed
@@ -32,19 +38,25 @@ from mindyolo_ext.engine.export_check import (
     confidence_for,
     finder,
 )
+from mindyolo_ext.engine.ncnn_file import check_for_ncnn, write_ncnn
 from mindyolo_ext.engine.onnx_graph import OnnxOptions
+from mindyolo_ext.engine.openvino_file import write_openvino
 from mindyolo_ext.engine.parts import Part, parts_of
 from mindyolo_ext.errors import DeviceError, ExportError, UsageError
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.runtimes.file import DETECTIONS, ExportedFile, read_exported
+from mindyolo_ext.runtimes.load import open_session
 from mindyolo_ext.runtimes.predictor import ExportedPredictor, RoutedExportedPredictor
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # on scores and other outputs, and relative to the size of a box coordinate
 HALF_TOLERANCE = 0.1  # of float16: 10 bits, through a hundred layers
 Arrays = dict[str, np.ndarray]  # by name of an input or output
+# Formats whose file ends otherwise than they are called, and files that belong to it
+_ENDINGS = {"ncnn": "ncnn.param", "openvino": "xml"}
+_COMPANIONS = {"ncnn": (".bin", ".json"), "openvino": (".bin",)}
 
 
 @dataclass
@@ -60,13 +72,18 @@ class ExportReport:
     pictures: dict[str, BoxCheck] = field(default_factory=dict)  # by format
     tolerance: float = TOLERANCE
 
+    def _bytes(self, label: str, path: Path) -> int:
+        """Size of a file with those that belong to it."""
+        ends = _COMPANIONS.get(label.partition(" ")[0], ())
+        return sum(file.stat().st_size for file in (path, *map(path.with_suffix, ends)))
+
     def table(self) -> str:
         """One row per file."""
         rows = [
             (
                 kind,
                 str(path),
-                f"{path.stat().st_size / 2**20:.2f}",
+                f"{self._bytes(kind, path) / 2**20:.2f}",
                 ", ".join(f"{d:.1e}" for d in self.differences.get(kind, []))
                 or "not checked (needs Ascend)",
                 f"{self.milliseconds[kind]:.1f}" if kind in self.milliseconds else "",
@@ -179,6 +196,8 @@ def _check_options(
         raise UsageError(
             "export: options of ONNX files change no other format; give --format onnx alone"
         )
+    if "ncnn" in formats:
+        check_for_ncnn(batch_size=batch_size, is_cut=is_cut, raw=raw)
     if onnx.wraps and raw:
         raise UsageError("export: --nms and --with_preprocess want boxes; leave --raw out")
     if onnx.wraps and is_cut:
@@ -266,9 +285,10 @@ def _export_format(
     network.
     """
     ends = {job.part.name: f"-{job.part.name}" if job.part.name else "" for job in jobs}
-    paths = {name: stem.with_name(f"{stem.name}{end}.{kind}") for name, end in ends.items()}
+    suffix, companions = _ENDINGS.get(kind, kind), _COMPANIONS.get(kind, ())
+    paths = {name: stem.with_name(f"{stem.name}{end}.{suffix}") for name, end in ends.items()}
     temporary = {
-        name: stem.with_name(f".{stem.name}{end}.part.{kind}") for name, end in ends.items()
+        name: stem.with_name(f".{stem.name}{end}.part.{suffix}") for name, end in ends.items()
     }
     known = dict(jobs[0].inputs)
     try:
@@ -292,11 +312,14 @@ def _export_format(
         if kind != "air" and description["outputs"] != "raw":
             report.pictures[kind] = _look(jobs, kind, temporary, onnx, pictures)
         for name, path in paths.items():
+            for end in companions:
+                temporary[name].with_suffix(end).replace(path.with_suffix(end))
             temporary[name].replace(path)
             report.files[_label(kind, name)] = path
     finally:
         for path in temporary.values():
-            path.unlink(missing_ok=True)
+            for end in (path.suffix, *companions):
+                path.with_suffix(end).unlink(missing_ok=True)
 
 
 def _label(kind: str, part: str) -> str:
@@ -324,6 +347,9 @@ def _write(
 ) -> None:
     """One exported file with its metadata, without what is wrapped around the network."""
     inputs = list(job.inputs.values())
+    if kind in DERIVED:
+        _write_derived(job, kind, path, description)
+        return
     if kind != "onnx":
         write_graph(job.part.network, inputs, path, description=description)
         return
@@ -338,6 +364,23 @@ def _write(
     )
     batch = {"batch_size": "any"} if is_dynamic else {}
     _finish_onnx(path, {**description, **batch}, list(job.inputs), list(job.expected), options)
+
+
+def _write_derived(job: Job, kind: str, path: Path, description: dict[str, str]) -> None:
+    """A file that is made from an ONNX file."""
+    source = path.with_suffix(".onnx")
+    try:
+        _write(job, "onnx", source, description, OnnxOptions())
+        if kind == "openvino":
+            write_openvino(source, path, description)
+        else:
+            write_ncnn(source, path)
+            digests = {
+                f"sha256{end}": file_sha256(path.with_suffix(end)) for end in (".param", ".bin")
+            }
+            atomic.write_json(path.with_suffix(".json"), {**description, **digests}, indent=1)
+    finally:
+        source.unlink(missing_ok=True)
 
 
 def _finish_onnx(
@@ -503,7 +546,7 @@ def _check(
     Returns: its outputs for ``known``.
     Raises: ValueError where a difference is above the tolerance.
     """
-    run = _onnx_runner(path) if kind == "onnx" else _mindir_runner(path)
+    run = _runner(kind, path)
     job.exported[kind] = run
     label, names = _label(kind, job.part.name), list(job.expected)
     found, report.differences[label] = run(job.inputs), [0.0] * len(names)
@@ -554,6 +597,17 @@ def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportRe
                 f"export: {name} of the {label} file differs by {differences[i]:.3g} from the "
                 f"network, allowed is {report.tolerance}"
             )
+
+
+def _runner(kind: str, path: Path) -> Callable[[Arrays], list[np.ndarray]]:
+    """What runs a file of this format."""
+    if kind == "onnx":
+        return _onnx_runner(path)
+    if kind == "mindir":
+        return _mindir_runner(path)
+    session = open_session(read_exported(path), kind)
+    names = [name for name in session.outputs if not name.startswith("/")]
+    return lambda inputs: [session.run(inputs)[name] for name in names]
 
 
 def _onnx_runner(path: Path) -> Callable[[Arrays], list[np.ndarray]]:

@@ -65,6 +65,11 @@ def open_session(
         from mindyolo_ext.runtimes.on_openvino import OpenVinoSession
 
         return OpenVinoSession(file.path, device=device, threads=threads)
+    if runtime == "ncnn":
+        from mindyolo_ext.runtimes.on_ncnn import NcnnSession
+
+        size = file.metadata.input_spec.size
+        return NcnnSession(file.path, size=size, device=device, threads=threads)
     if runtime == "mindir":
         from mindyolo_ext.runtimes.on_mindir import MindIRSession
 

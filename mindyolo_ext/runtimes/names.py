@@ -34,7 +34,7 @@ EXPORTED = {
     "openvino": Runtime(
         "OpenVINO",
         (".xml", ".onnx"),
-        "onnx",
+        "openvino",
         "pip install 'mindyolo_ext[openvino]'",
         routes=True,
     ),
