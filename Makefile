@@ -15,7 +15,7 @@ DOCS_BIN := $(DOCS_VENV)/bin
 DOCS_STAMP := $(DOCS_VENV)/.installed
 SEED ?= 0
 # What the tests use, pnnx of `ncnn` aside, which brings PyTorch along
-EXTRAS := dev,serve,supervision,video,onnx,openvino
+EXTRAS := dev,serve,supervision,video,onnx,openvino,albumentations
 
 .PHONY: demo test test-torch test-all fuzz lint tables docs test-wheel clean
 

@@ -183,9 +183,10 @@ class _Writer:
 
 
 def folds_table(dataset: Dataset, fold_of: np.ndarray, most_classes: int = 8) -> str:
-    """Images and boxes of each fold, by class for the rarest classes."""
+    """Images and boxes of each fold, by class for the rarest classes that have any."""
     counts = dataset.class_counts()
-    rarest = np.argsort(counts, kind="stable")[:most_classes]
+    order = np.argsort(counts, kind="stable")
+    rarest = order[counts[order] > 0][:most_classes]
     rows = []
     for fold in range(int(fold_of.max()) + 1):
         part = dataset.only_images(np.flatnonzero(fold_of == fold))
