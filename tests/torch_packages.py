@@ -10,7 +10,18 @@ from importlib.metadata import requires
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("", "dev", "serve", "supervision", "video", "onnx", "openvino", "ncnn", "albumentations", "torch")
+EXTRAS = (
+    "",
+    "dev",
+    "serve",
+    "supervision",
+    "video",
+    "onnx",
+    "openvino",
+    "ncnn",
+    "albumentations",
+    "torch",
+)
 WITHOUT_MINDSPORE = {"python_version": "3.13"}
 
 
