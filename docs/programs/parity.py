@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
+from style import WIDTH
 
 from mindyolo_ext import Detector, convert
 from mindyolo_ext.class_names import COCO_NAMES
@@ -25,8 +26,7 @@ HERE = Path(__file__).resolve().parent
 IMAGES = HERE.parent / "images"
 PHOTOS = ("coffee", "cat", "astronaut")
 CONFIDENCE, OVERLAP = 0.3, 0.45
-COLORS = ("#56B4E9", "#E69F00", "#009E73", "#F0E442")  # Okabe and Ito: told apart by every eye
-WIDTH = 13.0  # inches; 1690 pixels, twice the width of a README
+COLORS = ("#56B4E9", "#E69F00", "#009E73", "#F0E442")  # the light ones of style.COLORS
 
 
 def main() -> None:
