@@ -15,8 +15,10 @@ import logging
 import os
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from measuring import Bench
 from run import RATE, ROOT, Training, made_up_batch
@@ -24,7 +26,11 @@ from run import RATE, ROOT, Training, made_up_batch
 from mindyolo_ext.backend.choice import BACKEND
 from mindyolo_ext.models.registry import families
 
+if TYPE_CHECKING:
+    from tensor_sizes import Held
+
 CONFIGS = ROOT / "configs"
+FEWEST_PREDICTIONS = 200  # a box's own row has five numbers
 
 
 @dataclass(frozen=True)
@@ -102,19 +108,33 @@ def print_shapes(cases: list[Case]) -> None:
         whole = tensor_sizes.held_by_step(trainable, size, batch, boxes)
         recompute.apply(trainable.model)
         again = tensor_sizes.held_by_step(trainable, size, batch, boxes)
-        pairs = [row for row in loss.largest() if len(row[1]) == 3 and row[1][1] == boxes]
-        predictions = max(row[1][2] for row in pairs) if pairs else 0
+        pairs, predictions = pairs_of(loss, boxes)
         cells = (
             Path(case.recipe).stem,
             f"{batch}, {boxes}, {predictions or '-'}",
             _megabytes(batch * boxes * predictions * 4),
-            _megabytes(pairs[0][0] if pairs else 0),
+            _megabytes(pairs),
             f"{_megabytes(loss.largest_bytes())} {loss.largest()[0][1]}",
             _megabytes(loss.peak),
             _megabytes(whole.peak),
             _megabytes(again.peak),
         )
         print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def pairs_of(loss: "Held", boxes: int) -> tuple[int, int]:
+    """Bytes of the largest tensor that compares boxes with predictions, and A; 0 without such."""
+    rows = [
+        row
+        for row in loss.largest()
+        if len(row[1]) == 3 and row[1][1] == boxes and row[1][2] >= FEWEST_PREDICTIONS
+    ]
+    often: Counter[int] = Counter()
+    for _, shape, _, _, count in rows:
+        often[shape[2]] += count
+    # the search for the largest pads its rows, in a few tensors
+    predictions = max((number for number, count in often.items() if count >= 5), default=0)
+    return max((row[0] for row in rows), default=0), predictions
 
 
 def _megabytes(count: int) -> str:
