@@ -101,6 +101,12 @@ def test_one_thing_is_not_said_twice():
         parsed("export", "--file_format", "OM")
 
 
+def test_predict_takes_its_images_with_a_flag_too(command: Command):
+    for given in (["none.jpg"], ["--source", "none.jpg"], ["none.jpg", "--source", "no.jpg"]):
+        status, output = command("predict", *given, "--weight", "w.ckpt")
+        assert status == 1 and "none.jpg: no picture or video there" in output
+
+
 def test_predict_wants_images(command: Command):
     status, output = command("predict", "--weight", "w.ckpt")
     assert status == 1 and "wanted images, videos or folders" in output

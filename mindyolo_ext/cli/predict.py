@@ -18,6 +18,14 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         "with a source per line, addresses (http://, https://, rtsp:// ...), the number of a "
         "camera, or - for an image on standard input",
     )
+    parser.add_argument(
+        "--source",
+        dest="named_source",
+        nargs="+",
+        default=[],
+        metavar="SOURCE",
+        help="the same, as YOLOv5 and its successors have it (default: none)",
+    )
     parser.add_argument("--weight", type=Path, required=True, help="checkpoint or exported file")
     add_runtime(parser)
     add_device(parser)
@@ -113,7 +121,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def predict(options: argparse.Namespace) -> None:
     """Draw what ``--weight`` finds in the images of ``source``, and write it as JSON."""
     apply_mindyolo(options)
-    if not options.source:
+    sources = [*options.source, *options.named_source]
+    if not sources:
         raise UsageError("predict: wanted images, videos or folders: predict photos/ --weight FILE")
     from mindyolo_ext.engine.predict import Detector, PredictOptions, predict_sources
     from mindyolo_ext.engine.predict_job import checked_sources
@@ -130,7 +139,7 @@ def predict(options: argparse.Namespace) -> None:
         batch=options.batch,
         show=options.show,
     )
-    checked_sources(options.source, wanted)  # a wrong path is told at once
+    checked_sources(sources, wanted)  # a wrong path is told at once
     detector = Detector(
         options.weight,
         device_target=options.device_target,
@@ -148,4 +157,4 @@ def predict(options: argparse.Namespace) -> None:
         easy=options.easy,
         augment=options.augment,
     )
-    predict_sources(detector, options.source, options.save_dir, wanted)
+    predict_sources(detector, sources, options.save_dir, wanted)
