@@ -20,94 +20,30 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 from tabulate import tabulate
+from truth_families import FAMILIES, Task
 
 from mindyolo_ext.atomic import write_text
 from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.convert import convert, export_torch
-from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
+from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.cli.evaluate import load_for_test
 from mindyolo_ext.config import Config, load_config
 from mindyolo_ext.engine.build import split_dataset, start_from
-from mindyolo_ext.engine.darknet import recipe_overrides
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.models.registry import create_model
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-FIRST = ("original", "ours")  # what the table compares first
+FIRST = ("original", "ours")  # the other sides are further backends
 COLORS = ("tab:orange", "tab:blue", "tab:green")
 METRICS = ("AP", "AP50")
-SPLITS = ("train", "val")
-BCCD_ANCHORS = (
-    22.16,
-    28.53,
-    46.53,
-    69.42,
-    57.75,
-    78.68,
-    60.01,
-    61.97,
-    69.96,
-    85.45,
-    118.75,
-    143.03,
-)
-ANCHOR_SIZE = 352  # that these are meant for
-ORIGINAL_TERMS = {"box": "box", "object": "object", "class": "class"}
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained, and where.
-
-    Args:
-        folder: for everything that is written.
-        size: side of the network input.
-        every: epochs between evaluations.
-        threads: of each program's framework.
-        ours: settings of our recipe, ``section.key=value``.
-        pythons: further backends of ours, and the Python of each.
-    """
-
-    family: str
-    folder: Path
-    data: Path
-    start: Path | None
-    epochs: int
-    size: int
-    batch: int
-    every: int
-    rate: float
-    threads: int
-    ours: tuple[str, ...] = ()
-    pythons: tuple[tuple[str, str], ...] = ()
-
-    def place(self, side: str, seed: int) -> Path:
-        """The folder of a run."""
-        return self.folder / side / f"seed_{seed}"
-
-    @property
-    def sides(self) -> list[str]:
-        """The original, this process's backend, and further ones."""
-        return [*FIRST, *(name for name, _ in self.pythons)]
-
-    @property
-    def evaluated(self) -> list[int]:
-        """Numbers of finished epochs after which there is an evaluation."""
-        last = [] if self.epochs % self.every == 0 else [self.epochs]
-        return [*range(self.every, self.epochs + 1, self.every), *last]
-
-    @property
-    def anchors(self) -> list[float]:
-        """For the input of this task."""
-        return [round(value * self.size / ANCHOR_SIZE, 2) for value in BCCD_ANCHORS]
 
 
 def main() -> None:
@@ -122,7 +58,7 @@ def main() -> None:
         options.size,
         options.per_batch_size,
         options.every,
-        options.rate,
+        FAMILIES[options.family].rate if options.rate is None else options.rate,
         options.threads,
         tuple(options.set),
         tuple(tuple(text.split("=", 1)) for text in options.backend),
@@ -130,9 +66,9 @@ def main() -> None:
     sides = options.sides or task.sides
     keep_settings(task)
     launch.start("CPU", seed=0)
-    names = lay_out(task)
+    FAMILIES[task.family].lay_out(task)
     for seed in options.seeds:
-        make_start(task, seed, names)
+        make_start(task, seed)
         for side in sides:
             if not (task.place(side, seed) / "finished").is_file():
                 print(f"{side}, seed {seed}: training", flush=True)
@@ -152,7 +88,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("family", choices=["yolo_fastestv2"])
+    parser.add_argument("family", choices=list(FAMILIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--torch-python", type=Path, required=True, help="of the original")
     parser.add_argument("--repo", type=Path, required=True, help="clone of the original")
@@ -161,7 +97,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=31)
     parser.add_argument("--size", type=int, default=128, help="side of the input, pixels")
     parser.add_argument("--per_batch_size", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=0.001, help="learning rate")
+    parser.add_argument("--rate", type=float, help="learning rate (default: the family's)")
     parser.add_argument("--every", type=int, default=10, help="epochs between evaluations")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sides", nargs="+", help="train only these (default: all)")
@@ -203,33 +139,21 @@ def keep_settings(task: Task) -> None:
 # ---- what both get -------------------------------------------------------------------------------
 
 
-def lay_out(task: Task) -> list[str]:
-    """Images with their label texts beside them, as the original wants them; the class names."""
-    for split in SPLITS:
-        folder = task.folder / "data" / split
-        folder.mkdir(parents=True, exist_ok=True)
-        for label in sorted((task.data / "yolo_labels" / split).glob("*.txt")):
-            for file in (label, task.data / "JPEGImages" / f"{label.stem}.jpg"):
-                if not (folder / file.name).exists():
-                    (folder / file.name).symlink_to(file.resolve())
-    return (task.data / "classes.names").read_text(encoding="utf-8").split()
-
-
-def make_start(task: Task, seed: int, names: Sequence[str]) -> None:
+def make_start(task: Task, seed: int) -> None:
     """The weights that both sides of a seed start from, in both formats."""
     own = task.folder / "start" / f"seed_{seed}.ckpt"
     if own.with_suffix(".pth").is_file():
         return
     launch.set_seed(seed)
-    pairs = np.reshape(task.anchors, (-1, 2)).tolist()
-    model = create_model(task.family, num_classes=len(names), anchors=pairs)
+    family = FAMILIES[task.family]
+    model = create_model(family.model, num_classes=len(task.names), **family.keywords(task))
     if task.start is not None:
         given = own.with_name("given.ckpt")
         convert(task.start, given)
         start_from(model, given)
     spec = replace(model.input_spec, size=(task.size, task.size))
     metadata = CheckpointMetadata(
-        task.family, len(names), list(names), spec, dict(model.architecture)
+        family.model, len(task.names), task.names, spec, dict(model.architecture)
     )
     save_checkpoint(own, parameter_values(model), metadata)
     export_torch(own, own.with_suffix(".pth"))
@@ -244,34 +168,6 @@ def plain_place(folder: Path) -> Iterator[Path]:
         yield link
 
 
-def data_file(task: Task, place: Path, seed: int) -> Path:
-    """The original's settings, which our recipe takes too, with paths below ``place``."""
-    for split in SPLITS:
-        images = sorted((task.folder / "data" / split).glob("*.jpg"))
-        lines = [f"{place}/data/{split}/{image.name}\n" for image in images]
-        write_text(task.folder / f"{split}.txt", "".join(lines))
-    settings = {
-        "model_name": "truth",
-        "epochs": task.epochs,
-        "steps": f"{10 * task.epochs},{20 * task.epochs}",
-        "batch_size": task.batch,
-        "subdivisions": 1,
-        "learning_rate": task.rate,
-        "pre_weights": f"{place}/start/seed_{seed}.pth",
-        "classes": 3,
-        "width": task.size,
-        "height": task.size,
-        "anchor_num": 3,
-        "anchors": ",".join(map(str, task.anchors)),
-        "train": f"{place}/train.txt",
-        "val": f"{place}/val.txt",
-        "names": str((task.data / "classes.names").resolve()),
-    }
-    file = task.folder / f"seed_{seed}.data"
-    write_text(file, "".join(f"{key}={value}\n" for key, value in settings.items()))
-    return file
-
-
 # ---- trainings -----------------------------------------------------------------------------------
 
 
@@ -280,11 +176,10 @@ def train(task: Task, side: str, seed: int, options: argparse.Namespace) -> None
     folder = task.place(side, seed)
     folder.mkdir(parents=True, exist_ok=True)
     with plain_place(task.folder) as place:
-        file = data_file(task, place, seed)
         command = (
-            original_command(task, folder, place / file.name, seed, options)
+            original_command(task, place, seed, options)
             if side == "original"
-            else our_command(task, folder, file, seed, dict(task.pythons).get(side))
+            else our_command(task, place, side, seed)
         )
         environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
         environment["PYTHONPATH"] = str(HERE if side == "original" else ROOT)
@@ -300,40 +195,38 @@ def train(task: Task, side: str, seed: int, options: argparse.Namespace) -> None
     (folder / "finished").touch()
 
 
-def original_command(
-    task: Task, folder: Path, file: Path, seed: int, options: argparse.Namespace
-) -> list[str]:
+def original_command(task: Task, place: Path, seed: int, options: argparse.Namespace) -> list[str]:
     """The original's training."""
+    folder = task.place("original", seed).resolve()
     job = {
-        "folder": str(folder.resolve()),
+        "folder": str(folder),
         "every": task.every,
         "epochs": task.epochs,
         "workers": 0,
         "threads": task.threads,
         "seed": seed,
-        "data": str(file),
+        **FAMILIES[task.family].job(task, place, seed),
     }
     write_text(folder / "job.json", json.dumps(job, indent=1))
     program = [str(HERE / "truth_theirs.py"), task.family, str(options.repo.resolve())]
-    return [str(options.torch_python), *program, str((folder / "job.json").resolve())]
+    return [str(options.torch_python), *program, str(folder / "job.json")]
 
 
-def our_command(
-    task: Task, folder: Path, file: Path, seed: int, python: str | None = None
-) -> list[str]:
-    """Our training of the shipped recipe with the settings of the ``.data`` file."""
-    run = folder / "run"
+def our_command(task: Task, place: Path, side: str, seed: int) -> list[str]:
+    """Our training of the shipped recipe with the original's settings; goes on where it ended."""
+    family, run = FAMILIES[task.family], task.place(side, seed) / "run"
     resume = ["--resume"] if (run / "weights" / "last.ckpt").is_file() else []
     texts = [
+        *family.settings(task, place, seed),
         f"train.seed={seed}",
-        "data.workers=0",
+        f"train.weight={place}/start/seed_{seed}.ckpt",
         f"train.eval_interval={task.every}",
+        "data.workers=0",
         *task.ours,
     ]
     return [
-        *(python or sys.executable, str(ROOT / "train.py"), "--config", "yolo-fastestv2"),
-        *("--data", str(file), "--save_dir", str(run), "--device_target", "CPU"),
-        *("--weight", str(task.folder / "start" / f"seed_{seed}.ckpt")),
+        *(dict(task.pythons).get(side, sys.executable), str(ROOT / "train.py")),
+        *("--config", family.recipe, "--save_dir", str(run), "--device_target", "CPU"),
         *(part for text in texts for part in ("--set", text)),
         *resume,
     ]
@@ -375,18 +268,21 @@ def original_metrics(task: Task, folder: Path, seed: int, epoch: int) -> dict[st
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     weights = folder / f"epoch_{epoch:03d}.pth"
+    family = FAMILIES[task.family]
+    keywords = family.keywords(task)
+    names = task.folder / "names.txt"
+    write_text(names, "\n".join(task.names) + "\n")
+    anchors = np.ravel(keywords["anchors"]).tolist() if "anchors" in keywords else None
+    convert(weights, weights.with_suffix(".ckpt"), names=names, anchors=anchors)
     with plain_place(task.folder) as place:
-        file = data_file(task, place, seed)
-        convert(weights, weights.with_suffix(".ckpt"), data=file)
-        config = load_config("yolo-fastestv2", [*recipe_overrides(file), *task.ours])
-        found = metrics_of(weights.with_suffix(".ckpt"), config)
+        texts = [*family.settings(task, place, seed), *task.ours]
+        found = metrics_of(weights.with_suffix(".ckpt"), load_config(family.recipe, texts))
     write_text(kept, json.dumps(found))
     return found
 
 
 def metrics_of(checkpoint: Path, config: Config) -> dict[str, float]:
     """COCO's metrics of a checkpoint in percent, as ``test.py`` measures them."""
-    load_checkpoint(checkpoint)
     loaded = load_for_test(checkpoint, config, split_dataset(config, "val"), split="val")
     result = evaluate(
         loaded.predictor, loaded.dataset, config.eval, workers=0, class_names=loaded.class_names

@@ -5,7 +5,9 @@
 epochs, and the loss of every step is noted.
 """
 
+import argparse
 import csv
+import importlib.util
 import json
 import os
 import random
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import original_yolo_fastestv2
 import torch
+from original import builder
 
 
 class Record:
@@ -103,10 +106,76 @@ def yolo_fastestv2(record, job):
     torch.optim.lr_scheduler.MultiStepLR.step = stepped
     os.makedirs("weights", exist_ok=True)
     sys.argv = ["train.py", "--data", job["data"]]
-    return "train.py", ("box", "object", "class", "total")
+
+    def run():
+        runpy.run_path("train.py", run_name="__main__")
+
+    return run, ("box", "object", "class", "total")
 
 
-PROGRAMS = {"yolo_fastestv2": yolo_fastestv2}
+class HostPrefetcher:
+    """YOLOX's prefetcher without a GPU: batches as the loader gives them."""
+
+    def __init__(self, loader):
+        self.loader = iter(loader)
+
+    def next(self):
+        images, targets, _, _ = next(self.loader)
+        return images, targets
+
+
+def yolox(record, job):
+    """YOLOX's ``Trainer`` on the CPU, at one size, with the weights of its moving average."""
+    hook = builder("yolox")
+    hook.replace_missing({**hook.UNUSED, "tensorboard": (), "torch.utils.tensorboard": ()})
+    import yolox.core.trainer as module
+
+    module.DataPrefetcher = HostPrefetcher
+    module.get_model_info = module.setup_logger = lambda *_, **__: ""
+    torch.cuda.set_device = lambda *_: None
+    experiment = experiment_of(job)
+    arguments = argparse.Namespace(
+        fp16=False,
+        experiment_name="run",
+        ckpt=job["start"],
+        resume=False,
+        start_epoch=None,
+        batch_size=job["batch"],
+        cache=None,
+        occupy=False,
+        logger="tensorboard",
+    )
+    trainer = module.Trainer(experiment, arguments)
+    trainer.device = "cpu"
+    update, names = trainer.meter.update, ("total", "iou", "l1", "conf", "cls")
+
+    def noted(**values):
+        record.losses.append([float(values[f"{name}_loss"]) for name in names])
+        update(**values)
+
+    def after_epoch():
+        record.network = trainer.ema_model.ema
+        record.end_epoch()
+
+    trainer.meter.update, trainer.after_epoch = noted, after_epoch
+    trainer.save_ckpt = lambda *_, **__: None
+    return trainer.train, names
+
+
+def experiment_of(job):
+    """The experiment of a file, with the job's settings, one input size and no evaluation."""
+    spec = importlib.util.spec_from_file_location("experiment", job["exp"])
+    file = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(file)
+    experiment = file.Exp()
+    for name, value in job["settings"].items():
+        setattr(experiment, name, tuple(value) if isinstance(value, list) else value)
+    experiment.random_resize = lambda *_: experiment.input_size
+    experiment.get_evaluator = lambda **_: None
+    return experiment
+
+
+PROGRAMS = {"yolo_fastestv2": yolo_fastestv2, "yolox": yolox}
 
 
 def main(family, clone, job_path):
@@ -116,9 +185,9 @@ def main(family, clone, job_path):
     os.chdir(clone)
     torch.set_num_threads(job["threads"])
     record = Record(job)
-    program, names = PROGRAMS[family](record, job)
+    run, names = PROGRAMS[family](record, job)
     seed_all(job["seed"])
-    runpy.run_path(program, run_name="__main__")
+    run()
     record.save(names)
 
 

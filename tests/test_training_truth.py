@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from launching import ROOT
 
+from mindyolo_ext.config import load_config
 from mindyolo_ext.data.formats.darknet import parse_data_file
+from mindyolo_ext.data.image_file import write_image
 
 
 @pytest.fixture
@@ -54,10 +56,11 @@ def test_epochs_of_evaluations(program: ModuleType, tmp_path: Path):
 
 def test_both_programs_get_the_same_settings(program: ModuleType, tmp_path: Path):
     task = task_of(program, tmp_path)
-    assert program.lay_out(task) == ["RBC", "WBC", "Platelets"]
+    family = program.FAMILIES["yolo_fastestv2"]
+    family.lay_out(task)
     with program.plain_place(task.folder) as place:
         assert "." not in str(place)  # the original cuts a path at its first dot
-        file = parse_data_file(program.data_file(task, place, 3))
+        file = parse_data_file(family.data_file(task, place, 3))
         assert (file.epochs, file.batch_size, file.learning_rate) == (31, 8, 0.002)
         assert (file.width, file.height, file.subdivisions) == (176, 176, 1)
         assert file.anchors[:2] == pytest.approx((11.08, 14.27), abs=0.01)  # half of 352's
@@ -104,9 +107,10 @@ def test_the_table_says_whether_seeds_explain_the_difference(program: ModuleType
 def test_a_job_of_the_original_names_what_is_to_be_kept(program: ModuleType, tmp_path: Path):
     task = task_of(program, tmp_path)
     options = type("Options", (), {"repo": tmp_path, "torch_python": Path("python3")})
-    command = program.original_command(task, tmp_path, Path("s.data"), 7, options)
+    command = program.original_command(task, Path("/truth"), 7, options)
     job = json.loads(Path(command[-1]).read_text())
-    assert (job["seed"], job["every"], job["epochs"], job["data"]) == (7, 10, 31, "s.data")
+    assert (job["seed"], job["every"], job["epochs"]) == (7, 10, 31)
+    assert job["data"] == "/truth/seed_7.data"
     assert Path(command[1]).is_file() and command[2] == "yolo_fastestv2"
 
 
@@ -116,3 +120,23 @@ def test_runs_of_other_settings_are_not_mixed(program: ModuleType, tmp_path: Pat
     program.keep_settings(task)
     with pytest.raises(SystemExit, match="holds runs with batch 8, not 16; take another"):
         program.keep_settings(dataclasses.replace(task, batch=16))
+
+
+def test_yolox_gets_the_same_data_and_schedule(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path, family="yolox", epochs=20, rate=0.02)
+    for image in (task.data / "JPEGImages").iterdir():
+        write_image(image, np.zeros((8, 12, 3), np.uint8))
+    family = program.FAMILIES["yolox"]
+    family.lay_out(task)
+    truth = json.loads((task.folder / "data" / "annotations" / "val.json").read_text())
+    assert [its["file_name"] for its in truth["images"]] == ["a_val.jpg", "b_val.jpg"]
+    assert truth["annotations"][0]["bbox"] == pytest.approx([5.4, 3.6, 1.2, 0.8])
+    job = family.job(task, task.folder, 1)["settings"]
+    config = load_config(family.recipe, family.settings(task, task.folder, 1))
+    assert config.train.epochs == job["max_epoch"] == 20
+    assert (
+        config.train.optimizer.lr == job["basic_lr_per_img"] and config.train.optimizer.lr_per_image
+    )
+    assert config.train.schedule.flat_epochs == job["no_aug_epochs"] == 4
+    assert config.train.stages[0].from_epoch == -5  # one more, as in the original
+    assert (config.input.size, config.train.multi_scale) == ([176, 176], [])

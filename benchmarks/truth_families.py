@@ -1,0 +1,238 @@
+"""What tells the families apart in ``training_truth.py``: how images are laid out, and what the
+original program and our recipe are given so that both train the same.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mindyolo_ext.atomic import write_json, write_text
+from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.engine.darknet import recipe_overrides
+
+SPLITS = ("train", "val")
+BCCD_ANCHORS = (
+    (22.16, 28.53),
+    (46.53, 69.42),
+    (57.75, 78.68),
+    (60.01, 61.97),
+    (69.96, 85.45),
+    (118.75, 143.03),
+)
+ANCHOR_SIZE = 352  # that these are meant for
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, and where.
+
+    Args:
+        folder: for everything that is written.
+        data: BCCD.
+        start: weights of the original to start from; None for fresh ones.
+        size: side of the network input.
+        every: epochs between evaluations.
+        rate: learning rate, as the family's recipe counts it.
+        threads: of each program's framework.
+        ours: settings of our recipe, ``section.key=value``.
+        pythons: further backends of ours, and the Python of each.
+    """
+
+    family: str
+    folder: Path
+    data: Path
+    start: Path | None
+    epochs: int
+    size: int
+    batch: int
+    every: int
+    rate: float
+    threads: int
+    ours: tuple[str, ...] = ()
+    pythons: tuple[tuple[str, str], ...] = ()
+
+    def place(self, side: str, seed: int) -> Path:
+        """The folder of a run."""
+        return self.folder / side / f"seed_{seed}"
+
+    @property
+    def sides(self) -> list[str]:
+        """The original, this process's backend, and further ones."""
+        return ["original", "ours", *(name for name, _ in self.pythons)]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the classes."""
+        return (self.data / "classes.names").read_text(encoding="utf-8").split()
+
+    @property
+    def evaluated(self) -> list[int]:
+        """Numbers of finished epochs after which there is an evaluation."""
+        last = [] if self.epochs % self.every == 0 else [self.epochs]
+        return [*range(self.every, self.epochs + 1, self.every), *last]
+
+
+class YoloFastestV2:
+    """``train.py`` with a ``.data`` file, which our recipe takes too."""
+
+    model, recipe, rate = "yolo_fastestv2", "yolo-fastestv2", 0.001
+
+    def keywords(self, task: Task) -> dict[str, object]:
+        """Of the model's builder."""
+        scale = task.size / ANCHOR_SIZE
+        return {"anchors": np.round(np.multiply(BCCD_ANCHORS, scale), 2).tolist()}
+
+    def lay_out(self, task: Task) -> None:
+        """Images with their label texts beside them."""
+        for split in SPLITS:
+            folder = task.folder / "data" / split
+            for label in labels_of(task, split):
+                link(folder / label.name, label)
+                link(folder / f"{label.stem}.jpg", image_of(task, label))
+
+    def job(self, task: Task, place: Path, seed: int) -> dict[str, object]:
+        """For the original, which cuts paths at their first dot: ``place`` has none."""
+        return {"data": str(place / self.data_file(task, place, seed).name)}
+
+    def settings(self, task: Task, place: Path, seed: int) -> list[str]:
+        """For our recipe."""
+        return [
+            text
+            for text in recipe_overrides(self.data_file(task, place, seed))
+            if not text.startswith("train.weight=")
+        ]
+
+    def data_file(self, task: Task, place: Path, seed: int) -> Path:
+        """The settings of both, with paths below ``place``."""
+        for split in SPLITS:
+            images = sorted((task.folder / "data" / split).glob("*.jpg"))
+            lines = [f"{place}/data/{split}/{image.name}\n" for image in images]
+            write_text(task.folder / f"{split}.txt", "".join(lines))
+        anchors = np.ravel(self.keywords(task)["anchors"]).tolist()
+        settings = {
+            "model_name": "truth",
+            "epochs": task.epochs,
+            "steps": f"{10 * task.epochs},{20 * task.epochs}",
+            "batch_size": task.batch,
+            "subdivisions": 1,
+            "learning_rate": task.rate,
+            "pre_weights": f"{place}/start/seed_{seed}.pth",
+            "classes": len(task.names),
+            "width": task.size,
+            "height": task.size,
+            "anchor_num": 3,
+            "anchors": ",".join(map(str, anchors)),
+            "train": f"{place}/train.txt",
+            "val": f"{place}/val.txt",
+            "names": str((task.data / "classes.names").resolve()),
+        }
+        file = task.folder / f"seed_{seed}.data"
+        write_text(file, "".join(f"{key}={value}\n" for key, value in settings.items()))
+        return file
+
+
+class YOLOXNano:
+    """The original's ``Trainer`` with ``exps/default/yolox_nano.py``, at one input size."""
+
+    model, recipe, rate = "yolox_nano", "yolox-nano", 0.01
+
+    def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
+        """Of the model's builder."""
+        return {}
+
+    def lay_out(self, task: Task) -> None:
+        """Images and COCO's json."""
+        data = task.folder / "data"
+        for split in SPLITS:
+            for label in labels_of(task, split):
+                link(data / f"{split}2017" / f"{label.stem}.jpg", image_of(task, label))
+                link(data / "labels" / split / label.name, label)
+            file = data / "annotations" / f"{split}.json"
+            if not file.is_file():
+                labels = f"labels/{split}"
+                reader = {"format": "yolo", "images": f"{split}2017", "labels": labels}
+                dataset = build_dataset({**reader, "names": task.names}, data)
+                write_json(file, dataset.coco_ground_truth())
+
+    def job(self, task: Task, place: Path, seed: int) -> dict[str, object]:
+        """For the original: what its experiment is to say, and the start."""
+        settings = {
+            "num_classes": len(task.names),
+            "data_dir": str(place / "data"),
+            "train_ann": "train.json",
+            "val_ann": "val.json",
+            "input_size": [task.size] * 2,
+            "test_size": [task.size] * 2,
+            "data_num_workers": 0,
+            "max_epoch": task.epochs,
+            "warmup_epochs": 1,
+            "no_aug_epochs": quiet_end(task),
+            "basic_lr_per_img": task.rate / 64,
+            "print_interval": 10**9,
+            "output_dir": str(task.place("original", seed).resolve()),
+            "seed": seed,
+        }
+        start = str(place / "start" / f"seed_{seed}.pth")
+        return {
+            "exp": "exps/default/yolox_nano.py",
+            "settings": settings,
+            "start": start,
+            "batch": task.batch,
+        }
+
+    def settings(self, task: Task, place: Path, seed: int) -> list[str]:  # noqa: ARG002
+        """For our recipe."""
+        stage = {
+            "from_epoch": -(quiet_end(task) + 1),
+            "loss": {"l1": True},
+            "augment": ["yolox_hsv_flip"],
+            "eval_interval": task.every,
+        }
+        values = {
+            "input.size": [task.size, task.size],
+            "data.root": str(place / "data"),
+            "data.train": coco("train"),
+            "data.val": coco("val"),
+            "train.epochs": task.epochs,
+            "train.per_batch_size": task.batch,
+            "train.optimizer.lr": task.rate / 64,
+            "train.schedule.warmup_epochs": 1,
+            "train.schedule.flat_epochs": quiet_end(task),
+            "train.stages": [stage],
+            "train.multi_scale": [],
+        }
+        return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+FAMILIES = {"yolo_fastestv2": YoloFastestV2(), "yolox": YOLOXNano()}
+
+
+def labels_of(task: Task, split: str) -> Sequence[Path]:
+    """The label texts of a split."""
+    return sorted((task.data / "yolo_labels" / split).glob("*.txt"))
+
+
+def image_of(task: Task, label: Path) -> Path:
+    """The image of a label text."""
+    return task.data / "JPEGImages" / f"{label.stem}.jpg"
+
+
+def link(place: Path, file: Path) -> None:
+    """Let ``place`` be ``file``."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        place.symlink_to(file.resolve())
+
+
+def quiet_end(task: Task) -> int:
+    """YOLOX's epochs without mosaic at the end: a fifth."""
+    return max(1, task.epochs // 5)
+
+
+def coco(split: str) -> dict[str, str]:
+    """A data set of COCO's form."""
+    annotations = f"annotations/{split}.json"
+    return {"format": "coco", "images": f"{split}2017", "annotations": annotations}
