@@ -444,6 +444,7 @@ def _look(
         find = _wrap(path, options, confidence)
         if find is not None:
             limits = PREPARED if options.with_preprocess else limits
+            wanted = finder(source, spec, thresholds, digits=None)
             check = compare_boxes(wanted, find, pictures, limits, name="the wrapped ONNX file")
     return check
 
