@@ -13,6 +13,7 @@ from mindyolo_ext import Detector
 from mindyolo_ext.backend import BACKEND
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
+from mindyolo_ext.data.image_file import read_image
 from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.engine import export as exporting
 from mindyolo_ext.engine.export import export
@@ -196,6 +197,23 @@ def test_nms_inside_and_any_batch_behind_the_detector(
     same_boxes(weight, tmp_path / "nms.onnx", data)
 
 
+def test_eight_bits_are_calibrated_and_smaller(
+    command: Command, weight: Path, onnx_file: Path, data: Path, tmp_path: Path
+):
+    pictures = data / "images" / "val"
+    status, output = command(
+        *("export", "--weight", weight, "--format", "onnx", "--output", tmp_path / "small"),
+        *("--int8", "--images", pictures),
+    )
+    assert status == 0, output
+    file = tmp_path / "small.onnx"
+    assert file.stat().st_size < 0.7 * onnx_file.stat().st_size
+    ours, theirs = Detector(onnx_file), Detector(file)
+    image = theirs.input_spec.resize_image(read_image(next(pictures.glob("*.jpg"))))[0][None]
+    different = np.abs(ours._predictor(image)[1] - theirs._predictor(image)[1])
+    assert 1e-4 < different.max() < 0.5
+
+
 @pytest.mark.parametrize(("kind", "name"), [("openvino", "a.xml"), ("ncnn", "a.ncnn.param")])
 def test_further_formats_behind_the_detector(
     command: Command, weight: Path, data: Path, tmp_path: Path, kind: str, name: str
@@ -255,6 +273,8 @@ def test_descriptions_that_ncnn_would_crash_on_are_refused(tmp_path: Path):
         (["--format", "onnx", "--opset", "40"], "--opset: wanted 13 to 20, got 40"),
         (["--format", "onnx", "--img_size", "50"], "positive multiples of 32"),
         (["--format", "onnx", "--images", "nowhere"], "nowhere"),
+        (["--format", "onnx", "--int8"], "--int8 calibrates on pictures: --images DIR"),
+        (["--format", "onnx", "--int8", "--half"], "two precisions; leave one out"),
     ],
 )
 def test_exports_that_cannot_be_are_refused(

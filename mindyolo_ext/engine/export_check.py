@@ -37,6 +37,8 @@ class Limits:
 
 EXACT = Limits()
 HALF = Limits(scores=0.02, overlap=0.9, missing=0.05)
+# Of 8 bits it is the AP that counts; this only finds a file in which nothing is left
+INT8 = Limits(scores=0.6, overlap=0.4, missing=1.0)
 # The graph interpolates to one gray level, as OpenCV does within its own rounding
 PREPARED = Limits(scores=0.05, overlap=0.9, missing=0.08)
 
@@ -84,8 +86,8 @@ class ArraySession:
         return dict(zip(self.outputs, self.call(own), strict=True))
 
 
-def check_pictures(folder: Path | None) -> list[np.ndarray]:
-    """Pictures for the check: up to eight of ``folder``, or two drawn ones.
+def check_pictures(folder: Path | None, most: int = 8) -> list[np.ndarray]:
+    """Pictures for the check: up to ``most`` of ``folder``, or two drawn ones.
 
     Raises: as ``find_sources``; UsageError for a place without pictures.
     """
@@ -95,7 +97,7 @@ def check_pictures(folder: Path | None) -> list[np.ndarray]:
     paths = [output.path for output in name_outputs(find_sources(folder)) if not output.is_video]
     if not paths:
         raise UsageError(f"{folder}: no picture there to check the exported files with")
-    return [read_image(path) for path in paths[:8]]
+    return [read_image(path) for path in paths[:most]]
 
 
 def confidence_for(found: Sequence[Found]) -> float:
