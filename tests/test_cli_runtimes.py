@@ -13,8 +13,11 @@ from mindyolo_ext import Detector
 from mindyolo_ext.backend import BACKEND
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
+from mindyolo_ext.data.image_file import read_image
 from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
+from mindyolo_ext.engine import export as exporting
 from mindyolo_ext.engine.export import export
+from mindyolo_ext.errors import CheckpointError, DeviceError
 from mindyolo_ext.models.registry import create_model
 
 SIZE, CONFIDENCE = (64, 96), "0.05"
@@ -161,3 +164,141 @@ def test_benchmark_measures_what_runs_and_says_what_does_not(
     status, output = command(*arguments, "--runtimes", "openvino")
     assert status == 1
     assert "no runtime could be measured" in output
+
+
+# ---- other forms of files ------------------------------------------------------------------------
+
+
+def same_boxes(weight: Path, file: Path, data: Path, *, tolerance: float = 0.02) -> None:
+    """A file finds what the checkpoint finds, at a confidence that NMS in the file has too."""
+    ours, theirs = (Detector(path, conf_thres=0.1, iou_thres=0.45) for path in (weight, file))
+    count = 0
+    for path in sorted((data / "images" / "val").glob("*.jpg")):
+        wanted, found = ours.predict(path), theirs.predict(path)
+        assert found.labels.tolist() == wanted.labels.tolist()
+        np.testing.assert_allclose(found.boxes, wanted.boxes, atol=tolerance)
+        count += len(wanted)
+    assert count > 8
+
+
+@pytest.mark.needs_torch
+def test_nms_inside_and_any_batch_behind_the_detector(
+    command: Command, weight: Path, data: Path, tmp_path: Path
+):
+    status, output = command(
+        *("export", "--weight", weight, "--format", "onnx", "--output", tmp_path / "nms"),
+        *("--nms", "--conf_thres", "0.1", "--dynamic_batch", "--simplify", "--opset", "18"),
+        *("--images", data / "images" / "val"),
+    )
+    if "onnxslim is not installed" in output:
+        pytest.skip("onnxslim is not installed")
+    assert status == 0, output
+    assert "boxes of 4 pictures within" in output
+    same_boxes(weight, tmp_path / "nms.onnx", data)
+
+
+def test_eight_bits_are_calibrated_and_smaller(
+    command: Command, weight: Path, onnx_file: Path, data: Path, tmp_path: Path
+):
+    pictures = data / "images" / "val"
+    status, output = command(
+        *("export", "--weight", weight, "--format", "onnx", "--output", tmp_path / "small"),
+        *("--int8", "--images", pictures),
+    )
+    assert status == 0, output
+    file = tmp_path / "small.onnx"
+    assert file.stat().st_size < 0.7 * onnx_file.stat().st_size
+    ours, theirs = Detector(onnx_file), Detector(file)
+    image = theirs.input_spec.resize_image(read_image(next(pictures.glob("*.jpg"))))[0][None]
+    different = np.abs(ours._predictor(image)[1] - theirs._predictor(image)[1])
+    assert 1e-4 < different.max() < 0.5
+
+
+@pytest.mark.parametrize(("kind", "name"), [("openvino", "a.xml"), ("ncnn", "a.ncnn.param")])
+def test_further_formats_behind_the_detector(
+    command: Command, weight: Path, data: Path, tmp_path: Path, kind: str, name: str
+):
+    pytest.importorskip({"ncnn": "pnnx"}.get(kind, kind))
+    pytest.importorskip(kind)
+    status, output = command(
+        "export", "--weight", weight, "--format", kind, "--output", tmp_path / "a"
+    )
+    assert status == 0, output
+    file = tmp_path / name
+    companions = {"ncnn": ["a.ncnn.bin", "a.ncnn.json"], "openvino": ["a.bin"]}[kind]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *companions])
+    same_boxes(weight, file, data)
+    weights = file.with_suffix(".bin")
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"a\.(ncnn\.bin|xml)"):
+        Detector(file)
+    weights.unlink()
+    with pytest.raises((CheckpointError, FileNotFoundError), match=r"a\.(ncnn\.bin|xml)"):
+        Detector(file)
+
+
+def test_descriptions_that_ncnn_would_crash_on_are_refused(tmp_path: Path):
+    pytest.importorskip("ncnn")
+    from mindyolo_ext.runtimes.on_ncnn import NcnnSession
+
+    good = "7767517\n1 1\nInput in0 0 1 in0\n"
+    for text in (
+        "",
+        "7767517\n",
+        good.replace("7767517", "1"),
+        good.replace("1 1", "2 1"),
+        "x\ny\nz",
+    ):
+        (tmp_path / "a.param").write_text(text, encoding="utf-8")
+        (tmp_path / "a.bin").touch()
+        with pytest.raises(CheckpointError, match="a.param: is no description of an ncnn network"):
+            NcnnSession(tmp_path / "a.param", size=(32, 32))
+    (tmp_path / "a.param").write_text(good, encoding="utf-8")
+    with pytest.raises(DeviceError, match="ncnn runs on the CPU here"):
+        NcnnSession(tmp_path / "a.param", size=(32, 32), device="GPU")
+    session = NcnnSession(tmp_path / "a.param", size=(32, 32))
+    with pytest.raises(CheckpointError, match="ncnn cannot compute boxes"):
+        session.run({"images": np.zeros((1, 3, 32, 32), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--format", "ncnn", "--per_batch_size", "2"], "leave --per_batch_size 2 out"),
+        (["--format", "ncnn", "--raw"], "leave --raw out"),
+        (["--format", "onnx", "openvino", "--nms"], "give --format onnx alone"),
+        (["--format", "onnx", "--nms", "--raw"], "want boxes; leave --raw out"),
+        (["--format", "onnx", "--with_preprocess", "--per_batch_size", "2"], "takes one image"),
+        (["--format", "onnx", "--opset", "40"], "--opset: wanted 13 to 20, got 40"),
+        (["--format", "onnx", "--img_size", "50"], "positive multiples of 32"),
+        (["--format", "onnx", "--images", "nowhere"], "nowhere"),
+        (["--format", "onnx", "--int8"], "--int8 calibrates on pictures: --images DIR"),
+        (["--format", "onnx", "--int8", "--half"], "two precisions; leave one out"),
+    ],
+)
+def test_exports_that_cannot_be_are_refused(
+    command: Command, weight: Path, tmp_path: Path, arguments: list[str], wanted: str
+):
+    status, output = command("export", "--weight", weight, "--output", tmp_path / "a", *arguments)
+    assert status == 1
+    assert wanted in output and not list(tmp_path.iterdir())
+
+
+def test_a_file_with_other_boxes_is_not_written(
+    command: Command, weight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plain = exporting.finder
+    made = iter((False, True))
+
+    def lossy(*arguments: object, **keywords: object):
+        find, drops = plain(*arguments, **keywords), next(made)
+        return lambda picture: find(picture)[5 * drops :]
+
+    monkeypatch.setattr(exporting, "finder", lossy)
+    status, output = command(
+        "export", "--weight", weight, "--format", "onnx", "--output", tmp_path / "a"
+    )
+    assert status == 1
+    assert "the onnx file does not find the network's boxes" in output
+    assert not list(tmp_path.iterdir())

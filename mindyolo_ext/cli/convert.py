@@ -220,6 +220,11 @@ def _add_onnx(parser: argparse.ArgumentParser) -> None:
         "--opset", type=int, help="version of the operators, 13 to 20 (default: 17 with PyTorch)"
     )
     onnx.add_argument("--half", action="store_true", help="convolutions in float16")
+    onnx.add_argument(
+        "--int8",
+        action="store_true",
+        help="convolutions in 8 bits, calibrated on up to 128 pictures of --images",
+    )
 
 
 def export(options: argparse.Namespace) -> None:
@@ -238,6 +243,7 @@ def export(options: argparse.Namespace) -> None:
         simplify=options.simplify,
         opset=options.opset,
         half=options.half,
+        int8=options.int8,
     )
     report = run(
         options.weight,

@@ -29,6 +29,7 @@ from mindyolo_ext.engine.build import load_model
 from mindyolo_ext.engine.export_check import (
     EXACT,
     HALF,
+    INT8,
     PREPARED,
     ArraySession,
     BoxCheck,
@@ -52,6 +53,7 @@ from mindyolo_ext.runtimes.predictor import ExportedPredictor, RoutedExportedPre
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # on scores and other outputs, and relative to the size of a box coordinate
+CALIBRATION = 128  # pictures at most; further ones change the ranges of activations little
 HALF_TOLERANCE = 0.1  # of float16: 10 bits, through a hundred layers
 Arrays = dict[str, np.ndarray]  # by name of an input or output
 # Formats whose file ends otherwise than they are called, and files that belong to it
@@ -152,7 +154,7 @@ def export(
         formats = [name for name in FORMATS if name != "air"]
     check_formats(formats)
     onnx = onnx or OnnxOptions()
-    pictures = check_pictures(images)
+    pictures = check_pictures(images, CALIBRATION if onnx.int8 else 8)
     try:
         launch.start("Ascend" if "air" in formats else "CPU")
     except DeviceError as error:
@@ -167,7 +169,14 @@ def export(
     metadata = replace(metadata, input_spec=model.input_spec)
     deploy = model.to_deploy()
     pieces = parts_of(deploy, raw=raw, count=parts)
-    _check_options(onnx, formats, raw=raw, is_cut=len(pieces) > 1, batch_size=batch_size)
+    _check_options(
+        onnx,
+        formats,
+        raw=raw,
+        is_cut=len(pieces) > 1,
+        batch_size=batch_size,
+        images=images,
+    )
     if isinstance(model, Routed) and len(pieces) == 1:
         logger.info(
             "%s: has no router yet, so all images are hard; exporting it as one file%s",
@@ -189,7 +198,13 @@ def export(
 
 
 def _check_options(
-    onnx: OnnxOptions, formats: Sequence[str], *, raw: bool, is_cut: bool, batch_size: int
+    onnx: OnnxOptions,
+    formats: Sequence[str],
+    *,
+    raw: bool,
+    is_cut: bool,
+    batch_size: int,
+    images: Path | None,
 ) -> None:
     """Raises: UsageError for options that do not fit each other or the model."""
     if onnx.changes and list(formats) != ["onnx"]:
@@ -198,6 +213,17 @@ def _check_options(
         )
     if "ncnn" in formats:
         check_for_ncnn(batch_size=batch_size, is_cut=is_cut, raw=raw)
+    if onnx.int8 and (is_cut or raw):
+        raise UsageError(
+            "export: --int8 is for whole models with boxes; leave --raw out"
+            if raw
+            else "export: --int8 is for models that are not routed"
+        )
+    if onnx.int8 and images is None:
+        raise UsageError(
+            "export: --int8 calibrates on pictures: --images DIR, some hundred of the kind that "
+            "the network will see"
+        )
     if onnx.wraps and raw:
         raise UsageError("export: --nms and --with_preprocess want boxes; leave --raw out")
     if onnx.wraps and is_cut:
@@ -309,8 +335,10 @@ def _export_format(
                 known |= _check(job, kind, temporary[part.name], known, report)
             if onnx.dynamic_batch and part.is_entry:
                 _check_batches(job, kind, report)
+        if onnx.int8:
+            _quantize(jobs[0], temporary[""], pictures, report)
         if kind != "air" and description["outputs"] != "raw":
-            report.pictures[kind] = _look(jobs, kind, temporary, onnx, pictures)
+            report.pictures[kind] = _look(jobs, kind, temporary, onnx, pictures[:8])
         for name, path in paths.items():
             for end in companions:
                 temporary[name].with_suffix(end).replace(path.with_suffix(end))
@@ -436,16 +464,36 @@ def _look(
     )
     thresholds = NMSOptions(confidence, options.iou_thres, options.max_detections)
     wanted = finder(source, spec, thresholds)
-    limits = HALF if options.half else EXACT
+    limits = INT8 if options.int8 else HALF if options.half else EXACT
     found = finder(exported, spec, thresholds)
     check = compare_boxes(wanted, found, pictures, limits, name=f"the {kind} file")
     if kind == "onnx" and options.wraps:
         path = paths[""]
         find = _wrap(path, options, confidence)
         if find is not None:
-            limits = PREPARED if options.with_preprocess else limits
+            limits = PREPARED if options.with_preprocess and limits is not INT8 else limits
+            wanted = finder(source, spec, thresholds, digits=None)
             check = compare_boxes(wanted, find, pictures, limits, name="the wrapped ONNX file")
     return check
+
+
+def _quantize(job: Job, path: Path, pictures: Sequence[np.ndarray], report: ExportReport) -> None:
+    """Turn a file that was checked in float32 into 8 bits, and say so if that made it slower."""
+    from mindyolo_ext.engine.quantize import quantize
+
+    spec = read_exported(path).metadata.input_spec
+    quantize(path, pictures, spec, batch=len(job.inputs["images"]))
+    run = job.exported["onnx"] = _onnx_runner(path)
+    before, after = report.milliseconds["onnx"], _milliseconds(run, job.inputs)
+    report.milliseconds["onnx"] = after
+    if after > before:
+        logger.warning(
+            "8 bits are %.2f times slower than float32 on this processor (%.1f and %.1f ms); they "
+            "are made for processors with instructions for them (VNNI, AMX, Arm's dot product)",
+            after / before,
+            after,
+            before,
+        )
 
 
 def _predictor(
@@ -550,15 +598,20 @@ def _check(
     job.exported[kind] = run
     label, names = _label(kind, job.part.name), list(job.expected)
     found, report.differences[label] = run(job.inputs), [0.0] * len(names)
-    begin = time.perf_counter()
-    for _ in range(3):
-        run(job.inputs)
-    report.milliseconds[label] = (time.perf_counter() - begin) / 3 * 1e3
+    report.milliseconds[label] = _milliseconds(run, job.inputs)
     _compare(job, label, found, report)
     if not job.part.is_entry:
         found = run(_inputs(job.part, dict(known)))
         _compare(job, label, found, report)
     return dict(zip(names, found))
+
+
+def _milliseconds(run: Callable[[Arrays], Sequence[np.ndarray]], inputs: Arrays) -> float:
+    """Of a run, on average of three."""
+    begin = time.perf_counter()
+    for _ in range(3):
+        run(inputs)
+    return (time.perf_counter() - begin) / 3 * 1e3
 
 
 def _check_batches(job: Job, kind: str, report: ExportReport) -> None:

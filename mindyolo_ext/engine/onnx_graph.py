@@ -39,6 +39,7 @@ class OnnxOptions:
         simplify: let onnxslim take out nodes that change nothing.
         opset: version of the operators; None for the exporter's.
         half: convolutions in float16; inputs, outputs and the decoding of boxes stay float32.
+        int8: convolutions in 8 bits, calibrated on pictures, likewise.
 
     Raises: UsageError for values that do not fit each other.
     """
@@ -52,6 +53,7 @@ class OnnxOptions:
     simplify: bool = False
     opset: int | None = None
     half: bool = False
+    int8: bool = False
 
     def __post_init__(self) -> None:
         NMSOptions(self.conf_thres, self.iou_thres, self.max_detections)
@@ -59,6 +61,8 @@ class OnnxOptions:
             raise UsageError(f"--nms: wanted one of {', '.join(NMS_FORMS)}, got {self.nms!r}")
         if self.opset is not None and not OPSETS[0] <= self.opset <= OPSETS[1]:
             raise UsageError(f"--opset: wanted {OPSETS[0]} to {OPSETS[1]}, got {self.opset}")
+        if self.half and self.int8:
+            raise UsageError("--half and --int8 are two precisions; leave one out")
         if self.with_preprocess and (self.dynamic_batch or self.nms == "tensorrt"):
             other = "--dynamic_batch" if self.dynamic_batch else "--nms tensorrt"
             raise UsageError(
@@ -99,13 +103,13 @@ def in_half(model: "ModelProto") -> "ModelProto":
         model,
         keep_io_types=True,
         op_block_list=list(DEFAULT_OP_BLOCK_LIST),
-        node_block_list=[node.name for node in _behind_convolutions(model)],
+        node_block_list=[node.name for node in behind_convolutions(model)],
     )
     OnnxModel(half).topological_sort()  # the converter leaves its casts at the end
     return half
 
 
-def _behind_convolutions(model: "ModelProto") -> list["NodeProto"]:
+def behind_convolutions(model: "ModelProto") -> list["NodeProto"]:
     """The nodes that lead to no convolution; every node gets a name."""
     readers: dict[str, list[int]] = {}
     nodes = list(model.graph.node)

@@ -1,0 +1,70 @@
+"""Exported networks in 8-bit whole numbers, calibrated on the user's pictures."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from mindyolo_ext.engine.onnx_graph import behind_convolutions
+from mindyolo_ext.input_spec import InputSpec
+
+
+def quantize(
+    path: Path, pictures: Sequence[np.ndarray], spec: InputSpec, *, batch: int = 1
+) -> None:
+    """Turn the convolutions of an ONNX file into 8 bits: weights per channel, activations by the
+    smallest and largest value that ``pictures`` give. What decodes boxes stays float32.
+
+    Args:
+        path: an ONNX file in float32; it is replaced.
+        pictures: uint8 BGR; some hundred of the kind that the network will see.
+        spec: how they become the input.
+        batch: of the file.
+    """
+    import onnx
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Pictures(CalibrationDataReader):
+        """The pictures, prepared one after the other."""
+
+        def __init__(self) -> None:
+            self._waiting = _prepared(pictures, spec, batch)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._waiting, None)
+
+    model = onnx.load(str(path))
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    tail = [node.name for node in behind_convolutions(model)]
+    with TemporaryDirectory(prefix="mindyolo_ext-", ignore_cleanup_errors=True) as folder:
+        source, target = (Path(folder) / name for name in ("float.onnx", "int8.onnx"))
+        onnx.save(model, str(source))
+        quantize_static(
+            str(source),
+            str(target),
+            Pictures(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=tail,
+        )
+        model = onnx.load(str(target))
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, texts)
+    onnx.save(model, str(path))
+
+
+def _prepared(
+    pictures: Sequence[np.ndarray], spec: InputSpec, batch: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Inputs of the network; a batch repeats its picture."""
+    for picture in pictures:
+        yield {"images": spec.prepare(picture)[0][None].repeat(batch, 0)}
