@@ -147,7 +147,8 @@ def load_for_test(
     easy: float | None = None,
     needs_router: bool = False,
 ) -> Loaded:
-    """A checkpoint for an evaluation on ``dataset``.
+    """A checkpoint for an evaluation on ``dataset``; of a network with more classes than the
+    recipe's ``data.classes``, those alone.
 
     Args:
         split: of the data set, for messages.
@@ -162,6 +163,7 @@ def load_for_test(
     from mindyolo_ext.class_match import are_known
     from mindyolo_ext.engine.build import load_model
     from mindyolo_ext.engine.classes import in_order_of
+    from mindyolo_ext.engine.part_of_classes import PartOfClasses, columns_of
     from mindyolo_ext.engine.routing import new_predictor
     from mindyolo_ext.engine.thresholds import check_router, choose_threshold
     from mindyolo_ext.errors import UsageError
@@ -171,17 +173,25 @@ def load_for_test(
         check_router(model, weight)
     dy_thres = config.eval.dy_thres if easy is None else None
     threshold = choose_threshold(model, metadata, where=weight, easy=easy, dy_thres=dy_thres)
-    if len(dataset.class_names) != metadata.num_classes:
+    names = metadata.class_names
+    part = None
+    if config.data.classes and not needs_router:
+        part = columns_of(dataset.class_names, names)
+    if part is not None:
+        names = dataset.class_names
+    elif len(dataset.class_names) != metadata.num_classes:
         raise UsageError(
             f"{weight}: has {metadata.num_classes} classes, but data.{split} has "
             f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:5])}"
             f"{', ...' if len(dataset.class_names) > 5 else ''})"
             + ("; was it trained with --single_cls True?" if metadata.num_classes == 1 else "")
         )
-    dataset = in_order_of(metadata.class_names, dataset, owner=weight, data=f"data.{split}")
-    predictor = new_predictor(model, fold=config.eval.fold, dy_thres=threshold)
+    dataset = in_order_of(names, dataset, owner=weight, data=f"data.{split}")
+    predictor: Predictor = new_predictor(model, fold=config.eval.fold, dy_thres=threshold)
     precision.apply(predictor.network, config.train.amp_level, config.train.amp_dtype)
-    known = dataset.class_names if are_known(metadata.class_names) else None
+    if part is not None:
+        predictor = PartOfClasses(predictor, part)
+    known = dataset.class_names if are_known(names) else None
     title = f"{metadata.model}, {len(dataset)} images, {device()}"
     return Loaded(predictor, dataset, known, title)
 
