@@ -1,11 +1,14 @@
 """Parts of a data set: classes, one class, a share of the images."""
 
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from label_sets import HEIGHT, WIDTH, image, put
 
+from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.selection import ONE_CLASS, as_one_class, only_classes, selected, share_of
 from mindyolo_ext.errors import ConfigError, DataError
@@ -127,19 +130,70 @@ def test_a_share_of_the_images():
     assert selected(dataset) is dataset
 
 
-def test_a_share_of_mapped_columns(tmp_path: Path):
-    """An index of annotations is read-only and shared; a part of it is neither."""
-    import pickle
+@pytest.fixture
+def coco_set(tmp_path: Path) -> Dataset:
+    """Three images of format coco; ids, areas and crowds are none that boxes would tell."""
+    content = {
+        "images": [
+            {"id": 70 + n, "file_name": f"{n}.jpg", "height": HEIGHT, "width": WIDTH}
+            for n in range(3)
+        ],
+        "categories": [
+            {"id": 5, "name": "owl"},
+            {"id": 2, "name": "cat"},
+            {"id": 3, "name": "dog"},
+        ],
+        "annotations": [
+            {
+                "id": 100 + number,
+                "image_id": 70 + image_number,
+                "category_id": category,
+                "bbox": [number, 10, 20, 20],
+                "area": 7 + number,
+                "iscrowd": int(number == 3),
+                "segmentation": [[number, 10, number + 20, 10, number, 30]],
+            }
+            for number, (image_number, category) in enumerate(
+                [(2, 2), (0, 5), (0, 2), (1, 5), (2, 3)]
+            )
+        ],
+    }
+    for row in content["annotations"]:
+        if row["iscrowd"]:
+            del row["segmentation"]
+    for number in range(3):
+        image(tmp_path / f"img/{number}.jpg")
+    put(tmp_path / "ann.json", json.dumps(content))
+    description = {"format": "coco", "images": "img", "annotations": "ann.json", "polygons": True}
+    return build_dataset(description, tmp_path)
 
-    from label_sets import coco
 
-    from mindyolo_ext.data.build import build_dataset
+def truth_of(dataset: Dataset) -> tuple:
+    """(image ids, annotations as (id, image, category, area, crowd), categories)."""
+    truth = dataset.coco_ground_truth()
+    keys = ("id", "image_id", "category_id", "area", "iscrowd")
+    names = {image["id"]: image["file_name"] for image in truth["images"]}
+    rows = {tuple(row[key] for key in keys) for row in truth["annotations"]}
+    return names, rows, {its["id"]: its["name"] for its in truth["categories"]}
 
-    description = coco(tmp_path)
-    content = json.loads((tmp_path / "ann.json").read_text(encoding="utf-8"))
-    content["annotations"][0]["segmentation"] = [[30, 10, 50, 10, 30, 30]]
-    (tmp_path / "ann.json").write_text(json.dumps(content), encoding="utf-8")
-    dataset = build_dataset({**description, "polygons": True}, tmp_path)
-    found = pickle.loads(pickle.dumps(only_classes(dataset, ["cat"])))
-    assert starts(found) == [[(0, 30.0)]] and found.category_ids == [1]
-    assert found.polygons(0)[0].shape == (3, 2)
+
+def test_the_ground_truth_of_a_coco_file_follows(coco_set: Dataset):
+    every = {70: "0.jpg", 71: "1.jpg", 72: "2.jpg"}
+    found = only_classes(coco_set.with_classes(["dog", "owl", "cat"]), ["owl", "cat"])
+    assert found.category_ids == [5, 2]
+    rows = {(100, 72, 2, 7, 0), (101, 70, 5, 8, 0), (102, 70, 2, 9, 0), (103, 71, 5, 10, 1)}
+    assert truth_of(found) == (every, rows, {5: "owl", 2: "cat"})
+    one = as_one_class(found)
+    assert truth_of(one) == (every, {(*row[:2], 1, *row[3:]) for row in rows}, {1: ONE_CLASS})
+    part = found.only_images(np.array([1, 2]))
+    assert truth_of(part) == (
+        {71: "1.jpg", 72: "2.jpg"},
+        {row for row in rows if row[1] != 70},
+        {5: "owl", 2: "cat"},
+    )
+    assert [its.labels.tolist() for its in map(part.annotations, range(2))] == [[0], [1]]
+    assert part.annotations(0).ignore.all() and part.polygons(0) == [None]
+    np.testing.assert_allclose(part.polygons(1)[0] * (WIDTH, HEIGHT), [(0, 10), (20, 10), (0, 30)])
+    assert truth_of(coco_set)[1] == rows | {(104, 72, 3, 11, 0)}  # untouched
+    again = pickle.loads(pickle.dumps(part))  # as in a worker process
+    assert truth_of(again) == truth_of(part)

@@ -15,6 +15,8 @@ from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.engine.build import new_model
 from mindyolo_ext.engine.train import train
 
+# MindSpore compiles the step for every size of the input, for minutes
+pytestmark = pytest.mark.needs_torch
 FROZEN = ("backbone.first_conv.", "backbone.stage2.0.")  # the first three layers
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mindyolo_ext.data.arrays import Arrays, unpacked
+from mindyolo_ext.data.arrays import Arrays, packed, unpacked
 from mindyolo_ext.data.collector import Collector
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.formats.coco_index import BOX_TOLERANCE, corners, indexed_table, rows_of
@@ -61,6 +61,58 @@ class CocoDataset(Dataset):
                 for id_, name in zip(category_ids, category_names, strict=True)
             ],
         }
+
+    def relabeled(
+        self, label_of: np.ndarray, class_names: Sequence[str], category_ids: Sequence[int]
+    ) -> "CocoDataset":
+        """As of any data set; the ground truth loses the rows of other classes, too."""
+        found = super().relabeled(label_of, class_names, category_ids)
+        assert isinstance(found, CocoDataset)  # a copy of this one
+        ids = self._columns["category_ids"].tolist()
+        labels = label_of[[self.category_ids.index(id_) for id_ in ids]]
+        labels = labels[self._columns["row_labels"]]
+        text, ends = packed(list(class_names))
+        return found._with_rows(
+            labels >= 0,
+            row_labels=labels[labels >= 0],
+            category_ids=np.array(category_ids, np.int64),
+            category_names=text,
+            category_name_ends=ends,
+        )
+
+    def only_images(self, indices: np.ndarray) -> "CocoDataset":
+        """As of any data set; the ground truth has these images alone, too."""
+        found = super().only_images(indices)
+        assert isinstance(found, CocoDataset)  # a copy of this one
+        place_of = np.full(len(self), -1)
+        place_of[indices] = np.arange(len(indices))
+        places = place_of[self._columns["row_images"]]
+        names = unpacked(self._columns["names"], self._columns["name_ends"])
+        text, ends = packed([names[index] for index in indices])
+        return found._with_rows(
+            places >= 0,
+            row_images=places[places >= 0],
+            names=text,
+            name_ends=ends,
+            image_sizes=self._columns["image_sizes"][indices],
+        )
+
+    def _with_rows(self, kept: np.ndarray, **changes: np.ndarray) -> "CocoDataset":
+        """This data set, which is new, with some rows of the file and further columns changed."""
+        rows = {
+            name: self._columns[name][kept]
+            for name in (
+                "row_ids",
+                "row_images",
+                "row_labels",
+                "row_boxes",
+                "row_areas",
+                "row_crowds",
+            )
+        }
+        self._columns = self._columns.changed(**{**rows, **changes})
+        self._unpack()
+        return self
 
 
 def read_coco(
