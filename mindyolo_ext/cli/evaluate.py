@@ -176,12 +176,8 @@ def load_for_test(
     runtime: str | None = None,
     device: str = "CPU",
 ) -> Loaded:
-<<<<<<< HEAD
-    """A checkpoint or exported file for an evaluation on ``dataset``.
-=======
-    """A checkpoint for an evaluation on ``dataset``; of a network with more classes than the
-    recipe's ``data.classes``, those alone.
->>>>>>> 5d03c2306b067842e7aca2a2b8ecb352c8ef77f2
+    """A checkpoint or exported file for an evaluation on ``dataset``; of a network with more
+    classes than the recipe's ``data.classes``, those alone.
 
     Args:
         split: of the data set, for messages.
@@ -195,54 +191,30 @@ def load_for_test(
     """
     from mindyolo_ext.class_match import are_known
     from mindyolo_ext.engine.classes import in_order_of
-<<<<<<< HEAD
     from mindyolo_ext.engine.network import network_for_test
+    from mindyolo_ext.engine.part_of_classes import PartOfClasses, columns_of
 
     network = network_for_test(
         weight, config, runtime=runtime, device=device, easy=easy, needs_router=needs_router
     )
-    metadata = network.metadata
-    if len(dataset.class_names) != metadata.num_classes:
-=======
-    from mindyolo_ext.engine.part_of_classes import PartOfClasses, columns_of
-    from mindyolo_ext.engine.routing import new_predictor
-    from mindyolo_ext.engine.thresholds import check_router, choose_threshold
-    from mindyolo_ext.errors import UsageError
-
-    model, metadata = load_model(weight, config)
-    if needs_router:
-        check_router(model, weight)
-    dy_thres = config.eval.dy_thres if easy is None else None
-    threshold = choose_threshold(model, metadata, where=weight, easy=easy, dy_thres=dy_thres)
+    predictor, metadata = network.predictor, network.metadata
     names = metadata.class_names
     part = None
     if config.data.classes and not needs_router:
         part = columns_of(dataset.class_names, names)
     if part is not None:
-        names = dataset.class_names
+        predictor, names = PartOfClasses(predictor, part), dataset.class_names
     elif len(dataset.class_names) != metadata.num_classes:
->>>>>>> 5d03c2306b067842e7aca2a2b8ecb352c8ef77f2
         raise UsageError(
             f"{weight}: has {metadata.num_classes} classes, but data.{split} has "
             f"{len(dataset.class_names)} ({', '.join(dataset.class_names[:5])}"
             f"{', ...' if len(dataset.class_names) > 5 else ''})"
             + ("; was it trained with --single_cls True?" if metadata.num_classes == 1 else "")
         )
-<<<<<<< HEAD
-    dataset = in_order_of(metadata.class_names, dataset, owner=weight, data=f"data.{split}")
-    known = dataset.class_names if are_known(metadata.class_names) else None
-    title = f"{metadata.model}, {len(dataset)} images, {network.place}"
-    return Loaded(network.predictor, dataset, known, title)
-=======
     dataset = in_order_of(names, dataset, owner=weight, data=f"data.{split}")
-    predictor: Predictor = new_predictor(model, fold=config.eval.fold, dy_thres=threshold)
-    precision.apply(predictor.network, config.train.amp_level, config.train.amp_dtype)
-    if part is not None:
-        predictor = PartOfClasses(predictor, part)
     known = dataset.class_names if are_known(names) else None
-    title = f"{metadata.model}, {len(dataset)} images, {device()}"
+    title = f"{metadata.model}, {len(dataset)} images, {network.place}"
     return Loaded(predictor, dataset, known, title)
->>>>>>> 5d03c2306b067842e7aca2a2b8ecb352c8ef77f2
 
 
 def _write_metrics(loaded: Loaded, config: "Config", options: argparse.Namespace) -> None:

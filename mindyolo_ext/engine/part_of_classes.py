@@ -27,7 +27,7 @@ class PartOfClasses:
 
     def __init__(self, predictor: Predictor, columns: Sequence[int]):
         self._predictor, self._columns = predictor, list(columns)
-        self.input_spec, self.network = predictor.input_spec, predictor.network
+        self.input_spec = predictor.input_spec
         self.num_classes = len(self._columns)
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
