@@ -110,5 +110,5 @@ def _is_launcher(words: list[str]) -> bool:
 
 def _until_next(words: list[str]) -> list[str]:
     """The words before a pipe, a redirection or a second command."""
-    ends = [i for i, word in enumerate(words) if word in ("|", "&&", ";", ">", "2>&1")]
+    ends = [i for i, word in enumerate(words) if word in ("|", "&&", ";", "<", ">", "2>&1")]
     return words[: ends[0]] if ends else words

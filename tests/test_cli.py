@@ -49,6 +49,7 @@ VERBS = (
     "anchors",
     "thresholds",
     "check-data",
+    "split",
     "assign",
     "models",
     "recipes",
@@ -790,7 +791,8 @@ def test_formats_of_mindspore_are_told(command: Command, weight: Path, tmp_path:
         *command("export", "--weight", weight, "--format", "mindir", "--output", tmp_path / "x")
     )
     assert (
-        "mindir can only be written by MindSpore: `--backend mindspore`; here onnx can" in message
+        "mindir can only be written by MindSpore: `--backend mindspore`; here onnx, openvino, ncnn can"
+        in message
     )
     assert not list(tmp_path.iterdir())
 
@@ -1098,7 +1100,7 @@ def test_settings_and_recipes_are_printed(command: Command, recipe: Path):
     assert status == 0 and "model.name: text" in output and "eval.dy_thres: number" in output
     status, output = command("recipe", "train.schedule.decay")
     assert status == 0 and len(output.splitlines()) == 2
-    assert output.splitlines()[1] == "    Course of the learning rate after the warm-up."
+    assert output.splitlines()[1] == "    Curve of the learning rate after the warm-up."
     message = one_line_error(*command("recipe", "train.schedul"))
     assert "did you mean train.schedule?" in message
     status, output = command("recipe", "--config", recipe, "--set", "train.epochs=9")

@@ -133,6 +133,6 @@ def _hint(text: str) -> str:
     names = list(shipped_recipes())
     near = closest(_plain(text).rpartition("/")[2], map(_last, names))
     if near is None:
-        return "; `mindyolo-ext recipes` lists the shipped ones"
+        return "; `mindyolo-ext recipes` lists those that are shipped"
     meant = next(name for name in names if _last(name) == near)
-    return f", did you mean {meant}? (`mindyolo-ext recipes` lists the shipped ones)"
+    return f", did you mean {meant}? (`mindyolo-ext recipes` lists those that are shipped)"

@@ -287,8 +287,8 @@ class _Run:
 
     def _open_files(self) -> None:
         """Write the recipe, and read or begin the table of results and the log."""
-        self.log.open(self.folder)
         write_text(self.folder / "config.yaml", self.config.to_yaml())
+        self.log.open(self.folder)
         shown = text_in_force(
             self.config,
             self.model,

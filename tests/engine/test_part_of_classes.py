@@ -9,7 +9,7 @@ from mindyolo_ext.input_spec import InputSpec
 class Numbers:
     """Stands for a predictor of four classes, whose scores tell class and box."""
 
-    num_classes, input_spec, network = 4, InputSpec(), "network"
+    num_classes, input_spec = 4, InputSpec()
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scores = np.arange(3)[:, None] / 100 + np.arange(4) / 10
@@ -28,7 +28,7 @@ def test_classes_by_name():
 
 def test_scores_of_some_classes():
     part = PartOfClasses(Numbers(), [3, 0])
-    assert part.num_classes == 2 and part.network == "network"
+    assert part.num_classes == 2
     boxes, scores = part(np.zeros((2, 64, 64, 3), np.uint8))
     assert boxes.shape == (2, 3, 4) and scores.shape == (2, 3, 2)
     np.testing.assert_allclose(scores[1], [[0.3, 0.0], [0.31, 0.01], [0.32, 0.02]])

@@ -14,6 +14,7 @@ from mindyolo_ext.config import OptimizerConfig, ScheduleConfig, TrainConfig, co
 from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.schedule import Schedule, ema_decay
 from mindyolo_ext.engine.schedule.one_cycle import OneCycle
+from mindyolo_ext.engine.run_log import RunLog
 from mindyolo_ext.engine.train import _Run
 
 ONE_CYCLE = {"decay": "one_cycle", "warmup_epochs": 3}
@@ -229,6 +230,7 @@ def test_the_engine_hands_the_cycle_and_the_ramp_to_the_step(
             "epochs": 4,
             "per_batch_size": 2,
             "run_eval": False,
+            "pictures": False,
             "ema_decay": 1.0,
             "ema_ramp": "linear",
             "optimizer": {"name": "adam", "lr": 0.01},
@@ -237,16 +239,17 @@ def test_the_engine_hands_the_cycle_and_the_ramp_to_the_step(
     }
     config = config_from_mapping(recipe)
     monkeypatch.setattr("mindyolo_ext.engine.train.TrainStep", Recorder)
-    for drawing in ("draw_batch", "plot_results"):
-        monkeypatch.setattr(f"mindyolo_ext.engine.train.{drawing}", lambda *_: None)
+    monkeypatch.setattr("mindyolo_ext.engine.train.plot_results", lambda *_: None)
 
     def rows(folder: str, *, resume: bool = False, until: int = 4) -> list[tuple]:
         Recorder.rows = []
-        run = _Run(config, tmp_path / folder, resume)
-        for epoch in range(run.first_epoch, until):
-            run.enter_stage(epoch)
-            run.finish_epoch(epoch, run.train_epoch(epoch), None)
-        run.close()
+        run = _Run(config, tmp_path / folder, resume, RunLog())
+        with run.watched(()):
+            for epoch in range(run.first_epoch, until):
+                run.enter_stage(epoch)
+                run.train_epoch(epoch)
+                run.finish_epoch(epoch, None)
+            run.close()
         return Recorder.rows
 
     whole = rows("whole")
