@@ -12,9 +12,9 @@ from mindyolo_ext.backend import nn
 from mindyolo_ext.backend.train_step import OptimizerOptions, Tally
 from mindyolo_ext.config import OptimizerConfig, ScheduleConfig, TrainConfig, config_from_mapping
 from mindyolo_ext.data.shapes import make_shapes_dataset
+from mindyolo_ext.engine.run_log import RunLog
 from mindyolo_ext.engine.schedule import Schedule, ema_decay
 from mindyolo_ext.engine.schedule.one_cycle import OneCycle
-from mindyolo_ext.engine.run_log import RunLog
 from mindyolo_ext.engine.train import _Run
 
 ONE_CYCLE = {"decay": "one_cycle", "warmup_epochs": 3}
