@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mindyolo_ext.config import TrainConfig
+from mindyolo_ext.engine.stages import is_evaluated
 
 _NAME = re.compile(r"epoch(\d+)(_\w+-?\d+\.\d+)?")
 
@@ -44,7 +45,7 @@ class KeptCheckpoints:
         Args:
             epoch: counted from 0.
             value: of ``train.best_metric``, None without an evaluation.
-            is_due: whether ``train.save_interval`` names this epoch.
+            is_due: whether ``last`` is written after this epoch.
             save: writes the epoch's weights.
         """
         settings, before = self.settings, self._paths()
@@ -80,7 +81,9 @@ class KeptCheckpoints:
 def is_out_of_patience(
     settings: TrainConfig, epoch: int, best_epoch: int, best_fitness: float
 ) -> bool:
-    """Whether ``train.patience`` epochs up to ``epoch`` brought nothing better. While the metric
-    is 0 a network has not begun to find anything, and the epochs do not count.
+    """Whether the evaluation of ``epoch`` is the first after ``train.patience`` epochs without a
+    better one. While the metric is 0 a network has not begun to find anything, and the epochs do
+    not count.
     """
-    return 0 < settings.patience <= epoch - best_epoch and best_fitness > 0
+    is_over = 0 < settings.patience <= epoch - best_epoch and best_fitness > 0
+    return is_over and is_evaluated(settings, epoch)

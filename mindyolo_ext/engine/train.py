@@ -699,14 +699,15 @@ class _Run:
         if better:
             save_checkpoint(self.best_path, weights, metadata)
             doubt_best(settings, self.best_path, epoch, fitness)
-        is_due = (epoch + 1) % settings.save_interval == 0
+        is_last = epoch + 1 == settings.epochs or bool(self.stop_reason)
+        is_due = is_last or (epoch + 1) % settings.save_interval == 0
         self.kept.add(
             epoch,
             fitness,
             is_due=is_due,
             save=lambda path: save_checkpoint(path, weights, metadata),
         )
-        if is_due or epoch + 1 == settings.epochs or self.stop_reason:
+        if is_due:
             self._save_last(weights, metadata)
 
     def _tell(self, epoch: int, values: dict[str, float]) -> None:

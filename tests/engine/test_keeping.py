@@ -99,3 +99,9 @@ def test_another_metric_begins_a_new_order(tmp_path):
 def test_patience(patience, epoch, best_epoch, fitness, over):
     settings = TrainConfig(patience=patience)
     assert is_out_of_patience(settings, epoch, best_epoch, fitness) is over
+
+
+def test_patience_waits_for_the_next_evaluation():
+    settings = TrainConfig(patience=3, eval_interval=10)
+    over = [epoch for epoch in range(40) if is_out_of_patience(settings, epoch, 9, 0.5)]
+    assert over == [19, 29, 39]
