@@ -102,7 +102,8 @@ class Detections:
             image_id: the image's id in the ground truth; of a single image any will do.
             category_ids: the id there of each class index; by default the index itself.
         """
-        return coco_records(self.rows, image_id, category_ids or range(len(self.class_names)))
+        ids = range(len(self.class_names)) if category_ids is None else category_ids
+        return coco_records(self.rows, image_id, ids)
 
     def to_yolo(self, *, scores: bool = True) -> str:
         """Lines of a YOLO label file, ``class cx cy width height score``, sides in 0..1 of the
