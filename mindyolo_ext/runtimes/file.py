@@ -128,6 +128,8 @@ def _onnx_texts(path: Path) -> dict[str, str]:
     """Raises: CheckpointError for a graph that no export writes."""
     facts = onnx_facts(path)
     strange = sorted(set(facts.operators) & set(_CONTROL_FLOW))
+    if facts.functions:
+        strange.append("of its own")
     if strange:
         raise CheckpointError(
             f"{path}: its graph has the operators {', '.join(strange)}, which may run anything and "
