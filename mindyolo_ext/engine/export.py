@@ -421,6 +421,7 @@ def _finish_onnx(
     """Give inputs and outputs their names, and put the metadata in."""
     import onnx
 
+    from mindyolo_ext.engine.onnx_axes import four_axes
     from mindyolo_ext.engine.onnx_graph import in_half, simplified
 
     model = onnx.load(str(path))
@@ -432,6 +433,7 @@ def _finish_onnx(
         for ends in (node.input, node.output):
             for i, name in enumerate(ends):
                 ends[i] = new.get(name, name)
+    model = four_axes(model)
     if options.simplify:
         model = simplified(model)
     if options.half:
