@@ -23,7 +23,7 @@ from mindyolo_ext.errors import CheckpointError
 
 MINDIR_USER_INFO = 14
 # field numbers of ONNX
-_MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
+_MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA, _MODEL_FUNCTION = 7, 8, 14, 25
 _GRAPH_NODE, _GRAPH_WEIGHT, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _NODE_OPERATOR = 4
 _TENSOR_ELSEWHERE = 13  # where the numbers of a tensor are, if not in the file
@@ -58,12 +58,14 @@ class ExportedFacts:
         tensors, numbers: how many are in it.
         dtypes: element type -> tensors.
         operators: kind -> how many; of ONNX files.
+        functions: operators that the file defines itself.
         elsewhere: tensors whose numbers are in other files.
     """
 
     metadata: dict[str, str] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)
     operators: Counter[str] = field(default_factory=Counter)
+    functions: int = 0
     elsewhere: int = 0
     tensors: int = 0
     numbers: int = 0
@@ -143,6 +145,8 @@ def _onnx(message: _Message, size: int) -> ExportedFacts:
             facts.metadata[key] = value
         elif kind == BYTES and number == _MODEL_GRAPH:
             graphs.append((begin, end))
+        elif kind == BYTES and number == _MODEL_FUNCTION:
+            facts.functions += 1
         elif kind == BYTES and number == _MODEL_OPSET:
             opsets += [str(v) for n, k, v, _ in message.fields(begin, end) if (n, k) == (2, VARINT)]
     if len(graphs) != 1:

@@ -152,6 +152,8 @@ class _Copies:
         if is_exported(self.weight) or runtime in FRAMEWORKS:
             return self.weight
         kind = EXPORTED[runtime].format
+        if not kind:
+            raise RunError("give the .engine of deploy/build_tensorrt.py")
         if kind not in self.made:
             self.made[kind] = self._export(kind)
         return self.made[kind]

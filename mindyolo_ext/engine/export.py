@@ -47,7 +47,7 @@ from mindyolo_ext.errors import DeviceError, ExportError, UsageError
 from mindyolo_ext.evaluation.collect import detections_to_photo
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.runtimes.file import DETECTIONS, ExportedFile, read_exported
+from mindyolo_ext.runtimes.file import DETECTIONS, PLUGIN, ExportedFile, read_exported
 from mindyolo_ext.runtimes.load import open_session
 from mindyolo_ext.runtimes.predictor import ExportedPredictor, RoutedExportedPredictor
 
@@ -421,6 +421,7 @@ def _finish_onnx(
     """Give inputs and outputs their names, and put the metadata in."""
     import onnx
 
+    from mindyolo_ext.engine.onnx_axes import four_axes
     from mindyolo_ext.engine.onnx_graph import in_half, simplified
 
     model = onnx.load(str(path))
@@ -432,6 +433,7 @@ def _finish_onnx(
         for ends in (node.input, node.output):
             for i, name in enumerate(ends):
                 ends[i] = new.get(name, name)
+    model = four_axes(model)
     if options.simplify:
         model = simplified(model)
     if options.half:
@@ -537,7 +539,7 @@ def _wrap(path: Path, options: OnnxOptions, confidence: float) -> Finder | None:
             add_preprocess(model, file.metadata.input_spec)
         texts = {entry.key: entry.value for entry in model.metadata_props}
         if options.nms:
-            texts |= {"outputs": DETECTIONS if options.nms == "onnx" else "tensorrt"}
+            texts |= {"outputs": DETECTIONS if options.nms == "onnx" else PLUGIN}
         if options.with_preprocess:
             texts |= {"preprocess": "inside"}
         del model.metadata_props[:]

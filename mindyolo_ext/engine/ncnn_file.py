@@ -3,19 +3,10 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from mindyolo_ext.errors import ExportError, MissingPackageError, UsageError, shown
-
-if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
-
-Shapes = Mapping[str, list[int]]
 
 
 def write_ncnn(onnx_file: Path, target: Path) -> None:
@@ -33,7 +24,7 @@ def write_ncnn(onnx_file: Path, target: Path) -> None:
     with TemporaryDirectory(prefix="mindyolo_ext-", ignore_cleanup_errors=True) as folder:
         model = onnx.load(str(onnx_file))
         shape = [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
-        onnx.save(four_axes(model), str(Path(folder) / "network.onnx"))
+        onnx.save(model, str(Path(folder) / "network.onnx"))
         done = subprocess.run(
             [program, "network.onnx", f"inputshape={shape}f32".replace(" ", ""), "fp16=0"],
             cwd=folder,
@@ -67,94 +58,3 @@ def check_for_ncnn(*, batch_size: int, is_cut: bool, raw: bool) -> None:
     if batch_size != 1 or raw:
         what = "--raw" if raw else f"--per_batch_size {batch_size}"
         raise UsageError(f"export: ncnn files take one image and give boxes; leave {what} out")
-
-
-def four_axes(model: "ModelProto") -> "ModelProto":
-    """The model with the steps through six axes, which ncnn does not have, as single operators:
-    doubling a map is a Resize, and squares into channels is a convolution of zeros and ones.
-    """
-    from onnx import helper, shape_inference
-
-    model = shape_inference.infer_shapes(model)
-    graph = model.graph
-    shapes = {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in (*graph.value_info, *graph.input, *graph.output)
-    }
-    makers = {name: node for node in graph.node for name in node.output}
-    for index, node in enumerate(list(graph.node)):
-        chain = _chain(node, makers)
-        replaced = chain and (_doubling(chain, shapes) or _squares(chain, shapes))
-        if replaced:
-            kind, weight, attributes = replaced
-            name = f"four_axes{index}"
-            _constant(model, name, weight)
-            inputs = [chain[0].input[0], *([""] if kind == "Resize" else []), name]
-            graph.node.remove(node)
-            graph.node.insert(
-                index, helper.make_node(kind, inputs, [node.output[0]], name=name, **attributes)
-            )
-    _drop_unread(model)
-    return model
-
-
-def _chain(node: "NodeProto", makers: Mapping[str, "NodeProto"]) -> list["NodeProto"]:
-    """The three nodes that end with ``node`` if they are Reshape, something, Reshape."""
-    middle = makers.get(node.input[0]) if node.op_type == "Reshape" else None
-    first = makers.get(middle.input[0]) if middle is not None else None
-    if first is None or first.op_type != "Reshape":
-        return []
-    return [first, middle, node]
-
-
-Replaced = tuple[str, np.ndarray, dict[str, Any]]
-
-
-def _doubling(chain: list["NodeProto"], shapes: Shapes) -> Replaced | None:
-    """``layers.resize.double``: every pixel four times."""
-    before, after = (shapes.get(name, []) for name in (chain[0].input[0], chain[2].output[0]))
-    if chain[1].op_type not in ("Expand", "Tile") or len(before) != 4 or len(after) != 4:
-        return None
-    batch, channels, height, width = before
-    if after != [batch, channels, 2 * height, 2 * width]:
-        return None
-    if shapes.get(chain[0].output[0]) != [batch, channels, height, 1, width, 1]:
-        return None
-    nearest = {
-        "mode": "nearest",
-        "coordinate_transformation_mode": "asymmetric",
-        "nearest_mode": "floor",
-    }
-    return "Resize", np.array([1, 1, 2, 2], np.float32), nearest
-
-
-def _squares(chain: list["NodeProto"], shapes: Shapes) -> Replaced | None:
-    """``layers.resize.space_to_depth``: the pixels of each 2 x 2 square as channels."""
-    orders = [list(a.ints) for a in chain[1].attribute if a.name == "perm"]
-    before = shapes.get(chain[0].input[0], [])
-    if chain[1].op_type != "Transpose" or orders != [[0, 5, 3, 1, 2, 4]] or len(before) != 4:
-        return None
-    batch, colors, height, width = before
-    if shapes.get(chain[0].output[0]) != [batch, colors, height // 2, 2, width // 2, 2]:
-        return None
-    weight = np.zeros((2, 2, colors, colors, 2, 2), np.float32)
-    for column in range(2):
-        for row in range(2):
-            weight[column, row, :, :, row, column] = np.eye(colors)
-    return "Conv", weight.reshape(4 * colors, colors, 2, 2), {"strides": [2, 2]}
-
-
-def _constant(model: "ModelProto", name: str, array: np.ndarray) -> None:
-    from onnx import numpy_helper
-
-    model.graph.initializer.append(numpy_helper.from_array(array, name))
-
-
-def _drop_unread(model: "ModelProto") -> None:
-    """Take out the nodes whose outputs nobody reads."""
-    read = {value.name for value in model.graph.output}
-    for node in reversed(list(model.graph.node)):
-        if read.isdisjoint(node.output):
-            model.graph.node.remove(node)
-        else:
-            read.update(node.input)

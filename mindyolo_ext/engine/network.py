@@ -131,6 +131,11 @@ def exported_copy(
     from mindyolo_ext.engine.export import export
 
     kind = EXPORTED[runtime].format
+    if not kind:
+        raise UsageError(
+            f"{weight}: TensorRT builds its engine on the machine that runs it: `mindyolo-ext "
+            "export --format onnx`, then deploy/build_tensorrt.py, and give the .engine"
+        )
     logger.info(
         "%s: exporting a copy for %s; `mindyolo-ext export --weight %s --format %s` keeps one, "
         "which starts faster",

@@ -13,7 +13,7 @@ from mindyolo_ext.checkpoint.limits import MAX_METADATA_BYTES
 from mindyolo_ext.checkpoint.metadata import CheckpointMetadata
 from mindyolo_ext.errors import CheckpointError, MissingFileError, shown
 
-RAW, BOXES, DETECTIONS = "raw", "boxes,scores", "detections"
+RAW, BOXES, DETECTIONS, PLUGIN = "raw", "boxes,scores", "detections", "tensorrt"
 NEEDED = ("model", "num_classes", "class_names", "input_spec", "outputs")
 PARTS = ("first", "second", "router")
 # They hold graphs of their own, which may run forever; no network here has one
@@ -27,7 +27,7 @@ class ExportedFile:
     Args:
         path: of the file.
         metadata: as of the checkpoint that it was exported from.
-        outputs: ``RAW``, ``BOXES`` or ``DETECTIONS``.
+        outputs: ``RAW``, ``BOXES``, ``DETECTIONS``, or ``PLUGIN`` for those of TensorRT's NMS.
         batch: images per run; None for any number.
         has_preprocess: whether it takes images of any size and gives boxes in their pixels.
         part: of a routed model, one of ``PARTS``; empty for a whole model.
@@ -77,7 +77,7 @@ def read_exported(path: str | Path) -> ExportedFile:
 def _understood(path: Path, texts: Mapping[str, str]) -> ExportedFile:
     """The file that ``texts`` describe. Raises: ValueError, TypeError or KeyError."""
     outputs, part = texts["outputs"], texts.get("part", "")
-    if outputs not in (RAW, BOXES, DETECTIONS):
+    if outputs not in (RAW, BOXES, DETECTIONS, PLUGIN):
         raise ValueError(f"outputs is {shown(outputs, 40)!r}")
     if part and part not in PARTS:
         raise ValueError(f"part is {shown(part, 40)!r}, wanted one of {', '.join(PARTS)}")
@@ -128,6 +128,8 @@ def _onnx_texts(path: Path) -> dict[str, str]:
     """Raises: CheckpointError for a graph that no export writes."""
     facts = onnx_facts(path)
     strange = sorted(set(facts.operators) & set(_CONTROL_FLOW))
+    if facts.functions:
+        strange.append("of its own")
     if strange:
         raise CheckpointError(
             f"{path}: its graph has the operators {', '.join(strange)}, which may run anything and "

@@ -7,7 +7,7 @@ from mindyolo_ext.contracts import Predictor
 from mindyolo_ext.errors import CheckpointError, UsageError
 from mindyolo_ext.evaluation.routing import checked_threshold, threshold_for
 from mindyolo_ext.input_spec import InputSpec
-from mindyolo_ext.runtimes.file import RAW, ExportedFile, read_exported
+from mindyolo_ext.runtimes.file import PLUGIN, RAW, ExportedFile, read_exported
 from mindyolo_ext.runtimes.names import EXPORTED
 from mindyolo_ext.runtimes.predictor import ExportedPredictor, RoutedExportedPredictor
 from mindyolo_ext.runtimes.session import Session
@@ -75,6 +75,10 @@ def open_session(
 
         shape = (file.batch, 3, *file.metadata.input_spec.size)
         return MindIRSession(file.path, shape=shape, device=device)
+    if runtime == "tensorrt":
+        from mindyolo_ext.runtimes.on_tensorrt import TensorRTSession
+
+        return TensorRTSession(file.path, device=device)
     raise UsageError(f"{file.path}: {runtime} is not among {', '.join(EXPORTED)}")
 
 
@@ -84,6 +88,11 @@ def _check_usable(file: ExportedFile, runtime: str) -> None:
         raise UsageError(
             f"{file.path}: was exported with --raw; wanted decoded boxes and scores, which "
             "`mindyolo-ext export` writes without that flag"
+        )
+    if file.outputs == PLUGIN:
+        raise UsageError(
+            f"{file.path}: holds TensorRT's NMS, for programs of your own; export it without "
+            "--nms tensorrt"
         )
     if file.has_preprocess:
         raise UsageError(

@@ -15,7 +15,7 @@ class Runtime:
     Args:
         title: as its makers write it.
         suffixes: of files that it runs, its own format first.
-        format: of ``mindyolo-ext export``, which makes its files.
+        format: of ``mindyolo-ext export``, which makes its files; empty if another program does.
         install: what to type where its package is missing.
         routes: whether it runs the parts of a routed model.
     """
@@ -40,7 +40,7 @@ EXPORTED = {
     ),
     "ncnn": Runtime("ncnn", (".param",), "ncnn", "pip install 'mindyolo_ext[ncnn]'"),
     "mindir": Runtime("MindSpore", (".mindir",), "mindir", "pip install mindspore"),
-    "tensorrt": Runtime("TensorRT", (".engine",), "engine", "pip install tensorrt"),
+    "tensorrt": Runtime("TensorRT", (".engine",), "", "pip install tensorrt cuda-python"),
 }
 RUNTIMES = (*FRAMEWORKS, *EXPORTED)
 # suffix -> runtimes that run such files, the usual one first

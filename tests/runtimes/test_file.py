@@ -82,6 +82,18 @@ def test_a_graph_that_may_run_forever_is_refused(tmp_path: Path):
         read_exported(path)
 
 
+def test_operators_that_the_file_defines_itself_are_refused(tmp_path: Path):
+    path = draw_onnx(tmp_path / "a.onnx", texts())
+    model = onnx.load(str(path))
+    hidden = helper.make_node("Loop", ["", ""], [], body=helper.make_graph([], "body", [], []))
+    model.functions.append(
+        helper.make_function("own", "Innocent", [], [], [hidden], [helper.make_opsetid("", 18)])
+    )
+    onnx.save(model, str(path))
+    with pytest.raises(CheckpointError, match="operators of its own, which may run anything"):
+        read_exported(path)
+
+
 def test_numbers_in_other_files_are_refused(tmp_path: Path):
     path = draw_onnx(tmp_path / "a.onnx", texts())
     model = onnx.load(str(path))
