@@ -46,6 +46,7 @@ VERBS = (
     "anchors",
     "thresholds",
     "check-data",
+    "split",
     "assign",
     "models",
     "recipes",
