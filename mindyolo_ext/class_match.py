@@ -86,6 +86,16 @@ def match_classes(first: Sequence[str], second: Sequence[str]) -> ClassMatch:
     return ClassMatch(Relation.RESPELLED if order == plain else Relation.REORDERED, order)
 
 
+def place_of(name: str, names: Sequence[str]) -> int | None:
+    """Where a class stands among ``names``: the name itself, or else the only one that means the
+    same; None if there is none.
+    """
+    if name in names:
+        return list(names).index(name)
+    (key,), keys = _keys([name]), _keys(names)
+    return keys.index(key) if keys.count(key) == 1 else None
+
+
 def are_known(names: Sequence[str]) -> bool:
     """Whether ``names`` describe classes: there are some, and they are not all numbers or
     placeholders such as ``class0``.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mindyolo_ext.class_match import Relation, are_known, listed, match_classes
+from mindyolo_ext.class_match import Relation, are_known, listed, match_classes, place_of
 from mindyolo_ext.class_names import COCO_NAMES, default_names
 
 # COCO's own spelling, as in instances_val2017.json
@@ -79,3 +79,11 @@ def test_known():
 def test_the_largest_lists_take_no_time() -> None:
     names = [f"a{index}" for index in range(32_768)]  # each with each would be a billion
     assert match_classes(names, names[::-1]).order == tuple(range(32_768))[::-1]
+
+
+def test_the_place_of_one_class():
+    names = ["TV", "tv", "potted plant", "motorcycle"]
+    assert place_of("tv", names) == 1 and place_of("TV", names) == 0
+    assert place_of("Tv", names) is None  # both mean it
+    assert place_of("pottedplant", names) == 2 and place_of("motorbike", names) == 3
+    assert place_of("plant", names) is None

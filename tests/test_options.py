@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("quiet_logging")
         (["--freeze", "backbone", "*.alpha"], ["backbone", "*.alpha"]),
         (["--freeze", "['backbone.', 24]"], ["backbone.", 24]),
         (["--freeze", "[]"], []),
+        (["--freeze", "[hb]*.bn.*"], ["[hb]*.bn.*"]),
     ],
 )
 def test_forms_of_freeze(command: Command, runs: list, words: list, wanted: list):

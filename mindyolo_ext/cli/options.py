@@ -17,7 +17,8 @@ def layers(text: str) -> list[str | int]:
     """What ``--freeze`` means by a word: names and numbers, in brackets or with commas between."""
     if text.isdecimal() and text.startswith("0"):
         return [int(digit) for digit in text]  # as MindYOLO reads 012
-    words = text.strip("[]() ").replace(",", " ").split()
+    inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
+    words = inner.replace(",", " ").split()
     return [int(word) if word.isdecimal() else word.strip("'\"") for word in words]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mindyolo_ext.class_match import listed
+from mindyolo_ext.class_match import listed, place_of
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.errors import ConfigError, DataError, did_you_mean, shown
 
@@ -102,17 +102,18 @@ def share_of(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 
 def _labels_of(dataset: Dataset, classes: Sequence[str | int]) -> list[int]:
     """The label of each class that ``classes`` names or numbers."""
-    names, found = dataset.class_names, []
+    names = dataset.class_names
+    found: list[int] = []
     for wanted in classes:
-        if isinstance(wanted, str) and wanted not in names:
+        label = place_of(wanted, names) if isinstance(wanted, str) else wanted
+        if label is None:
             hint = did_you_mean(wanted, names)
             raise ConfigError(f"data.classes: {dataset.name} has no class {shown(wanted)}{hint}")
-        if not isinstance(wanted, str) and not 0 <= wanted < len(names):
+        if not 0 <= label < len(names):
             raise ConfigError(
                 f"data.classes: wanted a number from 0 to {len(names) - 1}, for the classes of "
-                f"{dataset.name}, got {wanted}"
+                f"{dataset.name}, got {label}"
             )
-        label = names.index(wanted) if isinstance(wanted, str) else wanted
         if label in found:
             raise ConfigError(f"data.classes: names {shown(names[label])} twice")
         found.append(label)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import DTypeLike
 
+from mindyolo_ext.class_match import place_of
 from mindyolo_ext.contracts import Model, Predictor
 
 
@@ -12,9 +13,11 @@ def columns_of(wanted: Sequence[str], class_names: Sequence[str]) -> list[int] |
     """Which classes of a network, by name, the ``wanted`` ones are; None if it has not all of them,
     or no others.
     """
-    place_of = {name: place for place, name in enumerate(class_names)}
-    is_part = len(wanted) < len(class_names) and all(name in place_of for name in wanted)
-    return [place_of[name] for name in wanted] if is_part else None
+    if not len(wanted) < len(class_names):
+        return None
+    found = [place_of(name, class_names) for name in wanted]
+    places = [place for place in found if place is not None]
+    return places if len(places) == len(found) else None
 
 
 class PartOfClasses:

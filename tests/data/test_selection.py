@@ -59,7 +59,7 @@ def check_outlines(dataset: Dataset) -> None:
                 np.testing.assert_array_equal(outline, triangle(x))
 
 
-@pytest.mark.parametrize("classes", [["owl", "cat"], [2, 0], ["owl", 0]])
+@pytest.mark.parametrize("classes", [["owl", "cat"], [2, 0], ["owl", 0], ["OWL", "cat "]])
 def test_classes_that_stay_are_numbered_anew(classes: list, caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
     before = small()

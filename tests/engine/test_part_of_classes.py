@@ -23,6 +23,7 @@ def test_classes_by_name():
     names = ["cat", "dog", "owl", "bee"]
     assert columns_of(["bee", "cat"], names) == [3, 0]
     assert columns_of(["bee", "ant"], names) is None
+    assert columns_of(["airplane"], [*names, "aeroplane"]) == [4]
     assert columns_of(names, names) is None  # the order of all is no choice
 
 
