@@ -68,7 +68,7 @@ def _types(text: str) -> str:
 
 
 def compiled(case: str) -> dict[str, list[str]]:
-    """The primitives of the step of ``case``, compiled in a process of its own."""
+    """The primitives of the step of ``case``, compiled in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         saving = {
             "MS_DEV_SAVE_GRAPHS": "1",

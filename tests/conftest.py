@@ -155,7 +155,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef) -> None:
-    """Cells refer to each other, so a case's network would still be there beside the next one's."""
+    """Cells refer to each other, so a case's network would stay in memory with the next one's."""
     if fixturedef.argname == "golden_case":
         give_memory_back()
 
@@ -247,7 +247,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def quiet_logging() -> Iterator[None]:
-    """Put the root logger back as it was; every call of ``cli.main`` sets it up anew."""
+    """Restore the root logger, which every call of ``cli.main`` sets up again."""
     root, package = logging.getLogger(), logging.getLogger("matplotlib")
     handlers, level, other = root.handlers[:], root.level, package.level
     yield

@@ -144,7 +144,7 @@ def checks() -> dict[Entry, tuple[str, ...]]:
 
 @cache
 def statements(module: str) -> tuple[ast.stmt, ...]:
-    """What stands at the top level of a test module."""
+    """The statements at the top level of a test module."""
     return tuple(ast.parse((TESTS / module).read_text(encoding="utf-8")).body)
 
 

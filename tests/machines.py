@@ -111,7 +111,7 @@ class TwoMachines:
         return {**environment(), "TMPDIR": self.temporary[machine]}
 
     def processes(self, machine: int) -> list[int]:
-        """Numbers of the processes there, without those that keep the machine in being."""
+        """Numbers of the processes there, without those that keep the machine running."""
         network, found = os.readlink(f"/proc/{self.first[machine]}/ns/net"), []
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""benchmarks/cuda_check.py, on the CPU and small: all of its parts run, and what fails is told."""
+"""benchmarks/cuda_check.py, small and on the CPU: all parts run, and failures are reported."""
 
 import importlib
 import json
@@ -27,7 +27,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
 
 
 def run(*arguments: object, path: Path = ROOT) -> subprocess.CompletedProcess:
-    """The script in a process of its own, with the modules below ``path``."""
+    """Run the script in a separate process, with the modules below ``path``."""
     return subprocess.run(
         [sys.executable, str(CHECK), *map(str, arguments)],
         env={**environment(), "PYTHONPATH": str(path)},

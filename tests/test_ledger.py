@@ -1,4 +1,4 @@
-"""The ledger of tests/golden: every array has one check, and every check that it names is there."""
+"""The ledger of tests/golden: every array has one check, and every check that it names exists."""
 
 import ast
 from types import SimpleNamespace

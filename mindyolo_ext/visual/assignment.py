@@ -34,8 +34,8 @@ class AssignedPicture:
     """A network input with its boxes and the predictions that are trained on them.
 
     Args:
-        name: what the picture is called in the title.
-        image: uint8 BGR (H, W, 3), the network input as a picture.
+        name: of the image, for the title.
+        image: uint8 BGR (H, W, 3), the network input.
         boxes: (N, 4) float32 xyxy in pixels of ``image``.
         labels: (N,) class indices.
         class_names: name per class index.
@@ -89,7 +89,7 @@ class AssignedPicture:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """(N, L) predictions that each box got on each level."""
+        """(N, L) number of predictions that each box got on each level."""
         levels = range(len(self.priors.strides))
         return np.stack([self.matches[:, self.priors.level == level].sum(1) for level in levels], 1)
 
@@ -138,11 +138,11 @@ class AssignedPicture:
 
 
 def draw_assignment(picture: AssignedPicture, path: str | Path | None = None) -> np.ndarray:
-    """A sheet: all boxes with the number of their predictions, then a panel per level, and a list
+    """Draw a sheet: all boxes with the number of their predictions, a panel per level, and a list
     of the boxes.
 
-    Every box has a colour. On a level's panel the cells whose predictions are trained on a box are
-    filled with its colour, a cell of several boxes in strips; thin lines of that colour show the
+    Every box has a color. On a level's panel, cells whose predictions are trained on a box are
+    filled with its color, in strips if there are several boxes. Thin lines of that color show the
     anchors, or the predicted boxes of a network without anchors. A box without any prediction is
     dashed and has a red label.
 
@@ -193,7 +193,7 @@ def draw_assignment(picture: AssignedPicture, path: str | Path | None = None) ->
 
 
 def _draw_overview(axes: Axes, picture: AssignedPicture) -> None:
-    """The picture with every box, and what it got."""
+    """Draw the image with every box and the number of its predictions."""
     _show(axes, picture.image, brightness=0.8)
     totals = picture.counts.sum(1)
     for index in range(len(totals)):
@@ -222,7 +222,7 @@ def _draw_overview(axes: Axes, picture: AssignedPicture) -> None:
 
 
 def _draw_level(axes: Axes, picture: AssignedPicture, level: int) -> None:
-    """The grid of one level with the cells that each box got."""
+    """Draw the grid of one level with the cells that each box got."""
     priors, here = picture.priors, picture.priors.level == level
     stride, matches = priors.strides[level], picture.matches[:, here]
     _show(axes, picture.image, brightness=0.5)
@@ -241,7 +241,7 @@ def _draw_level(axes: Axes, picture: AssignedPicture, level: int) -> None:
     _fill_cells(axes, priors.cells()[here], matches)
     if picture.has_anchors:
         _mark_anchors(axes, priors, here, matches)
-    _draw_centres(axes, picture.boxes[found], [_color(index) for index in found])
+    _draw_centers(axes, picture.boxes[found], [_color(index) for index in found])
     shapes = (priors.anchors() if picture.has_anchors else picture.predicted)[here]
     for box, prediction in _outlined(matches, _iou(picture.boxes, shapes)):
         _outline(axes, shapes[prediction], _color(box), 0.7, alpha=0.9)
@@ -260,7 +260,7 @@ def _draw_level(axes: Axes, picture: AssignedPicture, level: int) -> None:
 
 
 def _show(axes: Axes, image: np.ndarray, brightness: float) -> None:
-    """The picture as ground, darker and paler, in pixels of the network input."""
+    """Show the image darker and paler as a background, in pixels of the network input."""
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
     pale = (0.5 * grey + 0.5 * image[:, :, ::-1]) if brightness < 0.7 else image[:, :, ::-1]
     height, width = image.shape[:2]
@@ -296,8 +296,8 @@ def _fill_cells(axes: Axes, cells: np.ndarray, matches: np.ndarray) -> None:
 
 
 def _mark_anchors(axes: Axes, priors: Priors, here: np.ndarray, matches: np.ndarray) -> None:
-    """A sign per matched anchor in its cell, in the colour of the box; the legend says which
-    anchor has which sign.
+    """Draw a marker per matched anchor in its cell, in the color of the box; the legend explains
+    the markers.
     """
     sizes = np.stack([priors.width[here], priors.height[here]], 1)
     kinds = list(dict.fromkeys(map(tuple, sizes.tolist())))
@@ -331,11 +331,11 @@ def _mark_anchors(axes: Axes, priors: Priors, here: np.ndarray, matches: np.ndar
         handle.set(facecolor="white", sizes=[_points(9) ** 2])
 
 
-def _draw_centres(axes: Axes, boxes: np.ndarray, colors: Sequence[object]) -> None:
-    """A dot in the middle of each box."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+def _draw_centers(axes: Axes, boxes: np.ndarray, colors: Sequence[object]) -> None:
+    """Draw a dot at the center of each box."""
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     axes.scatter(
-        *centres.T,
+        *centers.T,
         s=_points(11) ** 2,
         c=list(colors) or None,
         edgecolors="white",
@@ -345,8 +345,8 @@ def _draw_centres(axes: Axes, boxes: np.ndarray, colors: Sequence[object]) -> No
 
 
 def _outlined(matches: np.ndarray, overlaps: np.ndarray) -> list[tuple[int, int]]:
-    """(box, prediction) pairs whose shape is drawn: all where they are few, else the best of
-    each box.
+    """Return the (box, prediction) pairs whose shape is drawn: all if they are few, else the best
+    of each box.
     """
     pairs = [(int(box), int(prediction)) for box, prediction in np.argwhere(matches)]
     if len(pairs) <= _OUTLINES:
@@ -364,7 +364,7 @@ def _outline(
     dashed: bool = False,
     alpha: float = 1.0,
 ) -> None:
-    """The border of a box, ``line`` points wide."""
+    """Draw the border of a box, ``line`` points wide."""
     left, top, right, bottom = np.asarray(box, np.float64)
     axes.add_patch(
         Rectangle(
@@ -384,7 +384,7 @@ def _outline(
 
 
 def _label(axes: Axes, boxes: np.ndarray, texts: Sequence[str], colors: Sequence[object]) -> None:
-    """A strip of text at a corner of each box, beside the strips before it where there is room."""
+    """Write a strip of text at a corner of each box, beside earlier strips if there is room."""
     right, bottom = axes.get_xlim()[1], axes.get_ylim()[0]
     pixel = max(right, bottom) / _PANEL
     size = 15 if len(boxes) <= _NAMED_BOXES else 11
@@ -443,7 +443,7 @@ def _list_lines(picture: AssignedPicture, most: int) -> list[str]:
 
 
 def _draw_list(axes: Axes, picture: AssignedPicture) -> None:
-    """Writes the list with a square of its colour before each box; boxes without predictions in
+    """Writes the list with a square of its color before each box; boxes without predictions in
     red.
 
     It has one column or two, whichever allows the larger letters.
@@ -494,13 +494,13 @@ def _draw_list(axes: Axes, picture: AssignedPicture) -> None:
 
 
 def _caption(picture: AssignedPicture) -> str:
-    """What the signs mean."""
+    """The explanation of the drawing."""
     shapes = "anchors" if picture.has_anchors else "predicted boxes"
     crowded = max(picture.counts.sum(0)) > _OUTLINES
     signs = "; small signs: which of their anchors" if picture.has_anchors else ""
     return (
-        f"Filled cells: their predictions are trained on the box of that colour{signs}. Dots: "
-        "centres of boxes.\n"
+        f"Filled cells: their predictions are trained on the box of that color{signs}. Dots: "
+        "centers of boxes.\n"
         "Thin lines: their "
         f"{shapes}{' (the best of each box where there are many)' if crowded else ''}. "
         "Dashed: a box that gets nothing there.\n"
@@ -513,7 +513,7 @@ def _plural(count: int, one: str, many: str = "") -> str:
 
 
 def _printable(picture: AssignedPicture, index: int) -> str:
-    """The class name of a box if the font can write it."""
+    """The class name of a box if the font has its letters, else ``class`` and its number."""
     label = int(picture.labels[index])
     name = str(picture.class_names[label])
     return name if name.isascii() and name.isprintable() else f"class {label}"
@@ -525,13 +525,13 @@ def _points(pixels: float) -> float:
 
 
 def _color(index: int) -> tuple[float, float, float]:
-    """The colour of a box, red, green, blue in 0..1."""
+    """The color of a box, red, green, blue in 0..1."""
     blue, green, red = class_color(index)
     return red / 255, green / 255, blue / 255
 
 
 def _ink_on(color: object) -> str:
-    """Black or white, whichever is easier to read there."""
+    """Black or white, whichever is easier to read on ``color``."""
     if color == _RED:
         return "white"
     red, green, blue = color

@@ -1,6 +1,4 @@
-"""Pictures of a training batch as the network sees them, with their boxes: shows what the
-augmentation does.
-"""
+"""Draw a training batch as the network gets it, with its boxes, to check the augmentation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +23,11 @@ def draw_batch(
     *,
     max_images: int = 16,
 ) -> np.ndarray:
-    """A sheet of the first pictures of a batch, each with its boxes, classes and file name.
+    """Draw a sheet of the first images of a batch, each with its boxes, classes and file name.
 
     Args:
         batch: from the loader.
-        input_spec: the convention of float32 ``batch.images``, to turn them into pictures again.
+        input_spec: the convention of float32 ``batch.images``.
         class_names: name per class index.
         path: where the sheet is written; None writes nothing.
         max_images: at most this many pictures.
@@ -69,7 +67,7 @@ def draw_batch(
 
 
 def image_of_tensor(tensor: np.ndarray, input_spec: InputSpec) -> np.ndarray:
-    """The picture of a network input, the inverse of ``InputSpec.to_tensor``.
+    """Return the image of a network input, the inverse of ``InputSpec.to_tensor``.
 
     Shape: float32 (3, H, W) in the model's convention -> uint8 BGR (H, W, 3).
     """
@@ -89,8 +87,8 @@ def _tile(
     class_names: Sequence[str],
     size: tuple[int, int],
 ) -> np.ndarray:
-    """One picture of ``size`` (height, width) with its boxes, and its file name on a strip
-    above.
+    """Draw one image of ``size`` (height, width) with its boxes, below a strip with its file
+    name.
     """
     height, width = size
     image = batch.images[index]

@@ -1,4 +1,4 @@
-"""Pictures of what an evaluation got wrong: the confusion matrix and the kinds of errors."""
+"""Plot the errors of an evaluation: the confusion matrix and the kinds of errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ _WITH_NUMBERS = 20  # classes of a matrix whose cells have room for their counts
 def plot_confusion(
     matrix: np.ndarray, class_names: Sequence[str], out_png: str | Path, *, confidence: float
 ) -> None:
-    """The confusion matrix, each row in shares of its true class.
+    """Plot the confusion matrix, each row in shares of its true class.
 
     Args:
         matrix: (K + 1, K + 1) counts, rows true classes, columns detected ones, background last.
@@ -44,7 +44,7 @@ def plot_confusion(
 
 
 def plot_errors(errors: Breakdown, out_png: str | Path) -> None:
-    """What each kind of error costs, and the errors by size and shape."""
+    """Plot what each kind of error costs, and the errors by size and shape."""
     figure = Figure(figsize=(12.5, 4.8), layout="constrained")
     costs, shapes = figure.subplots(1, 2, width_ratios=(1, 1.5))
     names = [*KINDS, "missed"]
@@ -60,7 +60,7 @@ def plot_errors(errors: Breakdown, out_png: str | Path) -> None:
 
 
 def _stacked(axes: Axes, errors: Breakdown) -> None:
-    """A bar of found objects and errors by size and by shape."""
+    """Draw a bar of found objects and errors per size and per shape."""
     names = [bucket.name for bucket in errors.buckets]
     left = np.zeros(len(names))
     values = {"found": [bucket.found for bucket in errors.buckets]}

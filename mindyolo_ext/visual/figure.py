@@ -1,4 +1,4 @@
-"""Figures as files."""
+"""Save figures as files."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _DPI = 130
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure, whole or not at all; the suffix chooses the format.
+    """Write a figure so that it appears complete or not at all; the suffix chooses the format.
 
     Raises: WriteError if the disk refuses.
     """

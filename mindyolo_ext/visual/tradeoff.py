@@ -13,7 +13,7 @@ from mindyolo_ext.visual.figure import save_figure
 def plot_tradeoff(
     rows: Sequence[Mapping[str, float]], out_png: str | Path, *, title: str = ""
 ) -> None:
-    """AP over GFLOPs and over images per second, a point per threshold.
+    """Plot AP over GFLOPs and over images per second, a point per threshold.
 
     Args:
         rows: per threshold ``easy`` (share in 0..1), ``gflops``, ``images_per_second`` and ``AP``
@@ -34,7 +34,7 @@ def plot_tradeoff(
 
 
 def _points(axes: Axes, rows: Sequence[Mapping[str, float]], column: str, label: str) -> None:
-    """AP over ``column``, each point with its share of easy images."""
+    """Plot AP over ``column``, each point with its share of easy images."""
     x, y = [row[column] for row in rows], [100 * row["AP"] for row in rows]
     axes.plot(x, y, marker="o", markersize=4, linewidth=1.6)
     for row, place in zip(rows, zip(x, y)):
@@ -52,7 +52,8 @@ def _points(axes: Axes, rows: Sequence[Mapping[str, float]], column: str, label:
 
 
 def plot_easiness(easiness: np.ndarray, thresholds: np.ndarray, out_png: str | Path) -> None:
-    """Histogram of the easiness of a data set, with the thresholds for 90, 50 and 10 % easy images.
+    """Plot a histogram of the easiness of a data set, with the thresholds for 90, 50 and 10 % easy
+    images.
 
     Args:
         easiness: (N,) of each picture.

@@ -1,4 +1,4 @@
-"""A training that one backend has begun goes on in another one: the state has the same names,
+"""A training that one backend has begun continues on another one: the state has the same names,
 shapes and meaning.
 
 ``state_of_<backend>.npz`` holds, of a small network, weights and state after three steps, and the

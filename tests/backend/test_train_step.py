@@ -125,7 +125,7 @@ def with_inf(x):
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_an_overflow_after_good_steps_changes_weights_and_moments_nowhere(name):
-    """The moving average goes on towards the weights that stay, as in the originals."""
+    """The moving average continues to approach frozen weights, as in the originals."""
     model, step = build(name=name, loss_scaler="dynamic", loss_scale=64.0, ema=True)
     for _ in range(2):
         run(step, decay=0.5)

@@ -339,9 +339,7 @@ def test_nothing_else_is_looked_up(tmp_path, asked):
 
 @pytest.mark.parametrize("opcode", [b"\x82\xf0", b"\x83\xf0\x00", b"\x84\xf0\x00\x00\x00"])
 def test_extension_codes(tmp_path, opcode):
-    """An extension code may stand for anything that another library has registered in this
-    process.
-    """
+    """An extension code may mean anything that another library has registered in this process."""
     copyreg.add_extension("os", "system", 0xF0)
     try:
         sentinel = tmp_path / "sentinel"

@@ -1,4 +1,4 @@
-"""Files damaged at random give a data set or an error that a user can mend, and no other."""
+"""Files damaged at random give a data set or an error that a user can fix, and no other."""
 
 import copy
 import json

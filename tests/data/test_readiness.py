@@ -1,4 +1,4 @@
-"""What is told of a data set before the first step of a training."""
+"""What is reported about a data set before the first step of a training."""
 
 import logging
 from pathlib import Path

@@ -184,7 +184,7 @@ def test_keywords_that_make_no_sense(tmp_path: Path, keywords: dict, message: st
 
 
 def write_set(root: Path, split: str, stems: list[str], label: str) -> None:
-    """An image set of images with one object each, whose width tells the images apart."""
+    """An image set of images with one object each, of a different width in each image."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (root / name).mkdir(parents=True, exist_ok=True)
     for number, stem in enumerate(stems):

@@ -16,7 +16,7 @@ BOXES = [(8, 8, 24, 24), (30, 30, 60, 60)]  # of a dog and a cat
 
 
 class Finds:
-    """Stands for a predictor: both boxes of every image, as the classes of its own numbering."""
+    """A fake predictor: both boxes of every image, as classes in its own numbering."""
 
     num_classes = 2
 

@@ -103,7 +103,7 @@ def assert_gone(processes: Callable[[], str]) -> None:
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the watch needs Linux 5.3 or later")
 @pytest.mark.parametrize("joined", [True, pytest.param(False, marks=pytest.mark.all_cases)])
 def test_msrun_names_the_rank_that_fails_and_ends_the_others(joined, tmp_path):
-    """Without --join nobody but the watch beside the scheduler could end them."""
+    """Without --join only the watch next to the scheduler can end them."""
     log = tmp_path / "log"
     command = [part for part in msrun(2, log) if joined or not part.startswith("--join")]
     # the port is in every process's environment, for the heartbeats' own sake

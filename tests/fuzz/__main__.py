@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _put(text: str, page: Path) -> None:
-    """Replace what stands between the marks of ``page``."""
+    """Replace the text between the marks of ``page``."""
     before, mark, rest = page.read_text(encoding="utf-8").partition("<!-- fuzz -->\n")
     _, end, after = rest.partition("<!-- /fuzz -->")
     if not mark or not end:

@@ -43,7 +43,7 @@ RAW = tuple(
 
 
 def odd_value(random: Random) -> Any:
-    """A number, text or container that stands where it is not wanted."""
+    """A number, text or container in the wrong place."""
     return copy.deepcopy(random.choice(random.choice((NUMBERS, NUMBERS, TEXTS, TEXTS, VALUES))))
 
 

@@ -56,7 +56,7 @@ class Watch(logging.Handler):
 
 
 def _importing() -> bool:
-    """Whether a module of the program is being imported, which evaluates texts of its own."""
+    """Whether a module of the program is being imported, which evaluates its own texts."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):

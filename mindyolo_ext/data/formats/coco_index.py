@@ -84,7 +84,7 @@ def indexed_table(file: Path, *, polygons: bool, index: Path | bool = True) -> C
         with alone(place, file) as is_ours:
             if is_ours:
                 return _opened(place, file, polygons) or _made(place, file, polygons)
-    logger.info("%s: no place for an index; every start reads the annotations anew", file)
+    logger.info("%s: no place for an index; every start reads the annotations again", file)
     return read_table(file, polygons=polygons)
 
 

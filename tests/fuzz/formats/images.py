@@ -97,7 +97,7 @@ def _jpeg(random: Random, content: bytes) -> bytes:
 
 
 def _exif(random: Random) -> bytes:
-    """A block of tags with an orientation, whose counts and offsets may lie."""
+    """A block of tags with an orientation, whose counts and offsets may be wrong."""
     order = random.choice("<>")
     count = random.choice((1, 1, 1, 0, 2, 65_535))
     start = random.choice((8, 8, 8, 0, 7, 2**31, 2**32 - 1))

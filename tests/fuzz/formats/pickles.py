@@ -141,7 +141,7 @@ def _swap(random: Random, code: Code, place: int) -> None:
 
 
 def _put(random: Random, code: Code, place: int) -> None:
-    """Put in an opcode that stands alone, or one whose argument lies."""
+    """Insert an opcode out of context, or one with a wrong argument."""
     length = random.choice(LENGTHS)
     lying = b"".join(
         (

@@ -72,7 +72,7 @@ def _sometimes(random: Random, code: Code) -> bytes:
 
 
 def _change_entries(random: Random, entries: list[tuple[str, bytes]]) -> None:
-    """One of the entries goes, grows, shrinks, is renamed, or comes twice."""
+    """Delete, enlarge, shrink, rename or repeat one of the entries."""
     row = random.randrange(len(entries))
     name, content = entries[row]
     kind = random.randrange(6)

@@ -73,7 +73,7 @@ LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 
 
 def written(tree: Any) -> bytes:
-    """``tree`` as YAML; what is there twice becomes an alias."""
+    """``tree`` as YAML; repeated objects become aliases."""
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode(
         "utf-8", "surrogatepass"
     )
