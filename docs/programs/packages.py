@@ -29,8 +29,9 @@ def requirements() -> Iterator[tuple[str, Requirement]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = {_WITH_PROJECT: project["dependencies"], **project["optional-dependencies"]}
     for extra, lines in groups.items():
-        for line in lines:
-            yield extra, Requirement(line)
+        for requirement in map(Requirement, lines):
+            if requirement.name != project["name"]:  # an extra made of others
+                yield extra, requirement
 
 
 def license_of(name: str) -> str | None:
