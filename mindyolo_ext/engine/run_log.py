@@ -45,26 +45,37 @@ class _WithTime(logging.Formatter):
         return printable(super().format(record), keep="\n\t")
 
 
+class _Onward(logging.Handler):
+    """Hands messages to the loggers above this package's, as if nobody listened in between."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        above = _PACKAGE.parent
+        if above is not None:
+            above.callHandlers(record)
+
+
 @contextmanager
 def run_log(*, wanted: bool = True) -> Iterator[RunLog]:
     """Take down what this package logs, and what ends the block if that is an exception.
 
-    A program that has set up no logging sees what it saw before, warnings on standard error; the
-    file gets all messages then.
+    The file gets the messages that the program shows, and those of an ordinary run in any case;
+    the program shows what it showed before.
 
     Args:
         wanted: False takes nothing down, for ranks other than 0.
     """
-    log, level = RunLog(), _PACKAGE.level
+    log = RunLog()
     if not wanted:
         yield log
         return
+    level, propagates, shown = _PACKAGE.level, _PACKAGE.propagate, _PACKAGE.getEffectiveLevel()
     handlers: list[logging.Handler] = [log]
-    if not logging.getLogger().handlers and level == logging.NOTSET and not _PACKAGE.handlers:
-        _PACKAGE.setLevel(logging.INFO)
-        handlers += [logging.lastResort] if logging.lastResort else []
+    if propagates:
+        handlers.append(_Onward(shown))
     for handler in handlers:
         _PACKAGE.addHandler(handler)
+    _PACKAGE.setLevel(min(shown, logging.INFO))
+    _PACKAGE.propagate = False
     try:
         yield log
     except BaseException as error:
@@ -76,4 +87,5 @@ def run_log(*, wanted: bool = True) -> Iterator[RunLog]:
         for handler in handlers:
             _PACKAGE.removeHandler(handler)
         _PACKAGE.setLevel(level)
+        _PACKAGE.propagate = propagates
         log.close()

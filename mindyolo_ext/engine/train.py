@@ -156,7 +156,7 @@ def train(
 class _Run:
     """State of a training run; one method per part of an epoch."""
 
-    def __init__(self, config: Config, folder: Path, resume: bool, log: RunLog):
+    def __init__(self, config: Config, folder: Path, resume: bool, log: RunLog | None = None):
         self.folder, self.world, self.log = folder, world(), log
         suffix = "." + config.train.checkpoint_format
         self.last_path = folder / "weights" / f"last{suffix}"
@@ -288,7 +288,8 @@ class _Run:
     def _open_files(self) -> None:
         """Write the recipe, and read or begin the table of results and the log."""
         write_text(self.folder / "config.yaml", self.config.to_yaml())
-        self.log.open(self.folder)
+        if self.log is not None:
+            self.log.open(self.folder)
         shown = text_in_force(
             self.config,
             self.model,

@@ -44,14 +44,25 @@ def test_a_run_that_never_begins_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_any_logging_the_file_has_all_and_the_screen_its_warnings(
-    tmp_path, monkeypatch, capsys
-):
+@pytest.mark.parametrize("configured", [False, True])
+def test_the_file_has_all_and_the_screen_what_it_had(tmp_path, monkeypatch, capsys, configured):
+    """Without any logging, as with Python's own settings, the screen has warnings."""
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own are there
+    if configured:
+        logging.basicConfig(format="%(message)s")
     with run_log() as log:
         log.open(tmp_path)
         SOMEWHERE.info("an epoch")
+        SOMEWHERE.debug("a detail")
         SOMEWHERE.warning("a doubt")
     assert lines(tmp_path) == ["INFO an epoch", "WARNING a doubt"]
-    assert capsys.readouterr().err.splitlines()[-1:] == ["a doubt"]
-    assert PACKAGE.level == logging.NOTSET and PACKAGE.handlers == []
+    SOMEWHERE.warning("afterwards")
+    assert capsys.readouterr().err.splitlines() == ["a doubt", "afterwards"]
+    assert PACKAGE.level == logging.NOTSET and PACKAGE.handlers == [] and PACKAGE.propagate
+
+
+def test_details_that_are_shown_are_taken_down(tmp_path, caplog):
+    with caplog.at_level(logging.DEBUG), run_log() as log:
+        log.open(tmp_path)
+        SOMEWHERE.debug("a detail")
+    assert lines(tmp_path) == ["DEBUG a detail"] and caplog.messages == ["a detail"]
