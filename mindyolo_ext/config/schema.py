@@ -545,6 +545,12 @@ class EvalConfig(Section):
     rectangular_pad: float = option(
         0.5, "Padding added to each side of such a batch, in units of the stride.", least=0
     )
+    rectangular_sizes: int = option(
+        0,
+        "rectangular: most sizes of the input; the graph compiles once per size.",
+        least=0,
+        empty="as many as come, as in the originals",
+    )
     augment: bool = option(
         False,
         "Look at every image three times, plain, mirrored at 0.83 and at 0.67 of its size, and "

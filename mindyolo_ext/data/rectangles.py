@@ -1,6 +1,7 @@
 """Form batches with as little padding as possible. Uses NumPy only."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -90,14 +91,8 @@ class RectangularEpochs:
         order, frames = rectangular_batches(self._sizes[kept], self._batch_size, self._spec, 0.0)
         place = rng.permutation(batches)
         order = kept[order].reshape(batches, self._batch_size)[place].reshape(-1)
-        return order, [self._fitting(frames[batch]) for batch in place]
-
-    def _fitting(self, frame: tuple[int, int]) -> tuple[int, int]:
-        """The smallest size that holds ``frame``."""
-        if self.frames is None:
-            return frame
-        holding = [its for its in self.frames if its[0] >= frame[0] and its[1] >= frame[1]]
-        return min(holding, key=lambda its: (its[0] * its[1], its))
+        shuffled = [frames[batch] for batch in place]
+        return order, shuffled if self.frames is None else fitted(shuffled, self.frames)
 
 
 def longest(input_spec: InputSpec) -> tuple[int, int]:
@@ -106,12 +101,13 @@ def longest(input_spec: InputSpec) -> tuple[int, int]:
 
 
 def fewest(
-    frames: list[tuple[int, int]], most: int, square: tuple[int, int]
+    frames: Sequence[tuple[int, int]], most: int, square: tuple[int, int]
 ) -> list[tuple[int, int]]:
     """At most ``most`` sizes, (height, width), of which each of ``frames`` fits into one.
 
     Neighbors, in the order of their shapes, are joined to a size that holds both, those first that
-    this makes least larger, counted over all batches; ``square`` is always one of the result.
+    this makes least larger, counted over all batches; ``square``, which holds all, is always one of
+    the result.
     """
     counts = {square: 0, **Counter(frames)}
     found = sorted(counts, key=lambda its: (its[0] / its[1], its))
@@ -126,3 +122,16 @@ def fewest(
         found[place : place + 2] = [joined[place]]
         counts[joined[place]] = total
     return found
+
+
+def fitted(
+    frames: Sequence[tuple[int, int]], allowed: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """For each of ``frames`` the smallest of the ``allowed`` sizes that holds it."""
+    return [
+        min(
+            (its for its in allowed if its[0] >= height and its[1] >= width),
+            key=lambda its: (its[0] * its[1], its),
+        )
+        for height, width in frames
+    ]

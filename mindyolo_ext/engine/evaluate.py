@@ -17,7 +17,7 @@ from mindyolo_ext.config import EvalConfig
 from mindyolo_ext.contracts import Predictor, RoutingPredictor
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import Loader
-from mindyolo_ext.data.rectangles import rectangular_batches
+from mindyolo_ext.data.rectangles import fewest, fitted, rectangular_batches
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.augmented import AugmentedPredictor
 from mindyolo_ext.engine.classes import in_order_of
@@ -217,6 +217,10 @@ class EvaluationBatches:
             self.order, self.frames = rectangular_batches(
                 sizes, self.batch_size, input_spec, config.rectangular_pad
             )
+            if config.rectangular_sizes and self.frames:
+                largest = (max(high for high, _ in self.frames), max(w for _, w in self.frames))
+                few = fewest(self.frames, config.rectangular_sizes, largest)
+                self.frames = fitted(self.frames, few)
             self._positions = np.argsort(self.order)
 
     def epoch(

@@ -73,6 +73,17 @@ def test_boxes_come_back_from_their_frames(
     assert square.shapes == [(96, 96)] * 4
 
 
+def test_in_few_sizes(dataset: Dataset) -> None:
+    predictor = FindsThePhoto(InputSpec(size=(96, 96)))
+    settings = EvalConfig(
+        per_batch_size=1, rectangular=True, rectangular_pad=0, rectangular_sizes=2
+    )
+    result = evaluate(predictor, dataset, settings, workers=0)
+    assert predictor.shapes == [(64, 96)] * 3 + [(96, 96)] * 4  # upright ones join the square
+    for (height, width), found in zip(SIZES, result.detections):
+        np.testing.assert_allclose(found[0, :4], [0, 0, width, height], atol=1.6)
+
+
 def test_without_the_extra_pad(dataset: Dataset) -> None:
     predictor = FindsThePhoto(InputSpec(size=(96, 96), rounding="down_height", border=0))
     evaluate(
