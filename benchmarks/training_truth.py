@@ -156,7 +156,7 @@ def make_start(task: Task, seed: int) -> None:
         family.model, len(task.names), task.names, spec, dict(model.architecture)
     )
     save_checkpoint(own, parameter_values(model), metadata)
-    export_torch(own, own.with_suffix(".pth"))
+    export_torch(own, own.with_suffix(".pth"), wrap=family.entry)
 
 
 @contextmanager

@@ -79,6 +79,7 @@ class YoloFastestV2:
     """``train.py`` with a ``.data`` file, which our recipe takes too."""
 
     model, recipe, rate = "yolo_fastestv2", "yolo-fastestv2", 0.001
+    entry = ""  # of the original's checkpoints that holds the weights
 
     def keywords(self, task: Task) -> dict[str, object]:
         """Of the model's builder."""
@@ -138,6 +139,7 @@ class YOLOXNano:
     """The original's ``Trainer`` with ``exps/default/yolox_nano.py``, at one input size."""
 
     model, recipe, rate = "yolox_nano", "yolox-nano", 0.01
+    entry = "model"
 
     def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
         """Of the model's builder."""
