@@ -40,7 +40,7 @@ HALF = Limits(scores=0.02, overlap=0.9, missing=0.05)
 # Of 8 bits it is the AP that counts; this only finds a file in which nothing is left
 INT8 = Limits(scores=0.6, overlap=0.4, missing=1.0)
 # The graph interpolates to one gray level, as OpenCV does within its own rounding, which decides
-# between near ties: Yolo-FastestV2's weights lose 14 % of their 600 weak boxes in the drawn pictures
+# between near ties: Yolo-FastestV2 loses 14 % of its 600 weak boxes in the drawn pictures
 # and 7 % of 296 in photos. Boxes that are moved or scaled lose nearly all.
 PREPARED = Limits(scores=0.05, overlap=0.9, missing=0.25)
 
