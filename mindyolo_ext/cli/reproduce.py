@@ -62,7 +62,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         "runs/reproduce/MODEL)",
     )
     add_config(parser, text="recipe that says where the data are")
-    add_setting(parser, "--workers", "data.workers", type=int)
+    add_setting(parser, "--workers", "data.workers", metavar="N|auto")
     add_setting(parser, "--per_batch_size", "eval.per_batch_size", type=int)
     add_set(parser, "any key of the recipe; the report says what left the protocol")
     add_machine(parser)
@@ -233,13 +233,14 @@ def _evaluated(
     loaded: Loaded, goal: "Goal", config: "Config", this: _Task
 ) -> dict[str, float] | None:
     """All numbers in percent, with the detections in a file; None on ranks other than 0."""
+    from mindyolo_ext.engine.build import worker_count
     from mindyolo_ext.engine.reproduce import (
         numbers_of_evaluation,
         numbers_of_tradeoff,
         wants_shares,
     )
 
-    keywords = {"workers": config.data.workers, "worker_kind": config.data.worker_kind}
+    keywords = {"workers": worker_count(config), "worker_kind": config.data.worker_kind}
     if wants_shares(goal):
         from mindyolo_ext.engine.accuracy_speed import accuracy_over_speed
         from mindyolo_ext.engine.thresholds import check_router

@@ -15,7 +15,7 @@ from mindyolo_ext.config import Config
 from mindyolo_ext.contracts import StepClock, Stepped, Trainable
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import Loader
-from mindyolo_ext.engine.build import new_model, new_trainable
+from mindyolo_ext.engine.build import new_model, new_trainable, worker_count
 
 
 class _Loss(nn.Cell):
@@ -83,7 +83,6 @@ class ValidationLoss:
         return {f"val_{name}": float(value) for name, value in zip(names, means)}
 
     def _loader(self) -> Loader:
-        data = self.config.data
         return Loader(
             self.dataset,
             batch_size=self.batch_size,
@@ -91,7 +90,7 @@ class ValidationLoss:
             drop_last=True,
             rank=self.world.rank,
             world_size=self.world.size,
-            workers=data.workers,
-            worker_kind=data.worker_kind,
+            workers=worker_count(self.config),
+            worker_kind=self.config.data.worker_kind,
             pixels="uint8",
         )
