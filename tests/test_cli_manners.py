@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import Command
 
+from mindyolo_ext.cli import recipe
 from mindyolo_ext.cli.manners import meant
 from mindyolo_ext.cli.parser import VERBS, parser_for
 from mindyolo_ext.config import load_config
@@ -119,3 +120,19 @@ def test_recipes_are_listed(command: Command):
     assert "yolox-nano-bccd" in output and "gold_yolo" not in output
     status, output = command("recipe", "--model", "yolox-tiny")
     assert status == 0 and "name: yolox_tiny" in output
+
+
+@pytest.mark.parametrize("verb", ["train", "test", "reproduce"])
+def test_every_flag_of_a_setting_reaches_it(verb: str):
+    """``add_setting`` adds it to the help, ``given`` hands it to the recipe."""
+    folder = Path(recipe.__file__).parent
+    sources = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    parser = parser_of(verb)
+    flags = [
+        (action.dest, found[1])
+        for action in parser._actions
+        if (found := re.search(r"\(([a-z_]+(?:\.[a-z_]+)+); default:", action.help or ""))
+    ]
+    assert len(flags) > 2
+    for flag, key in flags:
+        assert f'{flag}="{key}"' in sources or f'("{flag}", "{key}")' in sources, flag

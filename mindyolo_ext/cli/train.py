@@ -49,6 +49,9 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     add_switch(parser, "--run_eval", "train.run_eval")
     add_setting(parser, "--run_eval_interval", "train.eval_interval", type=int)
     add_setting(parser, "--log_interval", "train.log_interval", type=int)
+    add_setting(parser, "--patience", "train.patience", type=int)
+    loggers = ["tensorboard", "mlflow", "wandb", "swanlab"]
+    add_setting(parser, "--loggers", "train.loggers", nargs="+", choices=loggers)
     add_setting(parser, "--seed", "train.seed", type=int)
     add_setting(parser, "--accumulate", "train.optimizer.accumulate", type=int)
     add_training_options(parser)
@@ -99,6 +102,8 @@ def _recipe(options: argparse.Namespace, translated: Sequence[str]) -> "Config":
         run_eval="train.run_eval",
         run_eval_interval="train.eval_interval",
         log_interval="train.log_interval",
+        patience="train.patience",
+        loggers="train.loggers",
         seed="train.seed",
         accumulate="train.optimizer.accumulate",
         sync_bn="train.sync_bn",
