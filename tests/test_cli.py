@@ -788,7 +788,8 @@ def test_formats_of_mindspore_are_told(command: Command, weight: Path, tmp_path:
         *command("export", "--weight", weight, "--format", "mindir", "--output", tmp_path / "x")
     )
     assert (
-        "mindir can only be written by MindSpore: `--backend mindspore`; here onnx can" in message
+        "mindir can only be written by MindSpore: `--backend mindspore`; here onnx, openvino, ncnn "
+        "can" in message
     )
     assert not list(tmp_path.iterdir())
 
