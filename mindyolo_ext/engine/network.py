@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from mindyolo_ext.checkpoint.metadata import CheckpointMetadata
-from mindyolo_ext.config import Config
 from mindyolo_ext.contracts import Predictor
-from mindyolo_ext.engine.datasets import with_input
 from mindyolo_ext.errors import ConfigError, UsageError
 from mindyolo_ext.runtimes.file import ExportedFile, read_exported
 from mindyolo_ext.runtimes.load import open_predictor, with_size
 from mindyolo_ext.runtimes.names import EXPORTED, FRAMEWORKS, is_exported, runtime_of
+
+if TYPE_CHECKING:
+    from mindyolo_ext.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +172,7 @@ def refuse_backend(runtime: str, backend: str | None) -> None:
 
 def network_for_test(
     weight: Path,
-    config: Config,
+    config: "Config",
     *,
     runtime: str | None = None,
     device: str = "CPU",
@@ -187,6 +189,8 @@ def network_for_test(
 
     Raises: as ``load_network``; ConfigError for another model than the recipe's.
     """
+    from mindyolo_ext.engine.datasets import with_input  # predict does without
+
     chosen = runtime_of(weight, runtime)
     dy_thres = config.eval.dy_thres if easy is None else None
     if chosen not in EXPORTED:
@@ -213,7 +217,7 @@ def network_for_test(
 
 def _checkpoint_for_test(
     weight: Path,
-    config: Config,
+    config: "Config",
     *,
     dy_thres: float | None,
     easy: float | None,
@@ -235,7 +239,7 @@ def _checkpoint_for_test(
     return Network(predictor, metadata, device())
 
 
-def _check_model(weight: Path, metadata: CheckpointMetadata, config: Config) -> None:
+def _check_model(weight: Path, metadata: CheckpointMetadata, config: "Config") -> None:
     """Raises: ConfigError for another model than the recipe's."""
     if config.model.name and config.model.name != metadata.model:
         raise ConfigError(

@@ -32,7 +32,10 @@ def four_axes(model: "ModelProto") -> "ModelProto":
             kind, weight, attributes = replaced
             name = f"four_axes{index}"
             _constant(model, name, weight)
-            inputs = [chain[0].input[0], *([""] if kind == "Resize" else []), name]
+            inputs = [chain[0].input[0], name]
+            if kind == "Resize":  # between them stands a region, which older operators must have
+                inputs.insert(1, f"{name}_region")
+                _constant(model, inputs[1], np.zeros(0, np.float32))
             graph.node.remove(node)
             graph.node.insert(
                 index, helper.make_node(kind, inputs, [node.output[0]], name=name, **attributes)

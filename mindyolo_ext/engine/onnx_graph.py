@@ -95,7 +95,14 @@ def in_half(model: "ModelProto") -> "ModelProto":
     """The model with its convolutions, and what stands before them, in float16.
 
     What only follows convolutions decodes boxes: float16 has steps of half a pixel at 640.
+
+    Raises: UsageError for a graph with sequences, which MindSpore writes for some models.
     """
+    if any("Sequence" in node.op_type for node in model.graph.node):
+        raise UsageError(
+            "--half: MindSpore writes sequences for this model, which have no float16; export it "
+            "with `--backend torch`"
+        )
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -245,7 +252,8 @@ def add_preprocess(model: "ModelProto", spec: InputSpec) -> None:
         ("Cast", "pre_photo_sides", "pre_photo", {"to": _DOUBLE}),  # height, width
         ("Cast", "image", "pre_float", {"to": _FLOAT}),
         ("Transpose", "pre_float", "pre_planes", {"perm": [2, 0, 1]}),
-        ("Unsqueeze", "pre_planes pre_zero", "pre_images", {}),
+        ("Concat", "pre_channels pre_photo_sides", "pre_shape4", {"axis": 0}),
+        ("Reshape", "pre_planes pre_shape4", "pre_images", {}),
         *(_stretched() if spec.resize == "stretch" else _letterboxed(spec)),
         *_as_tensor(spec, constants),
     ]

@@ -95,6 +95,29 @@ def test_nms_of_tensorrt_is_one_node_behind_the_network(tmp_path: Path):
     assert shapes == [[1, 1], [1, 7, 4], [1, 7], [1, 7]]
 
 
+def test_older_operators_will_do():
+    """MindSpore writes version 11."""
+    model = rows_model(2)
+    model.opset_import[0].version = 11
+    add_nms(model, OnnxOptions(nms="onnx"), 2)
+    onnx.checker.check_model(model)
+    values = [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, 64, 96])]
+    outputs = [helper.make_tensor_value_info("boxes", TensorProto.FLOAT, [1, 3, 64, 96])]
+    node = helper.make_node("Identity", ["images"], ["boxes"])
+    for spec in (CONVENTIONS[0], CONVENTIONS[-1]):
+        graph = helper.make_graph([node], "pre", values, outputs)
+        old = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+        add_preprocess(old, spec)
+        onnx.checker.check_model(old)
+
+
+def test_sequences_have_no_float16():
+    model = rows_model(2)
+    model.graph.node.append(helper.make_node("SequenceConstruct", ["boxes"], ["s"]))
+    with pytest.raises(UsageError, match="--half: MindSpore writes sequences"):
+        in_half(model)
+
+
 @pytest.mark.parametrize("spec", CONVENTIONS, ids=lambda s: f"{s.resize}-{s.rounding}-{s.color}")
 def test_preprocessing_in_the_graph_is_that_of_the_spec(tmp_path: Path, spec: InputSpec):
     """Canvas to a gray level, boxes to rounding, whatever the size of the image."""
