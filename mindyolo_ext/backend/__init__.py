@@ -1,4 +1,4 @@
-"""The one seam to the framework: models, layers and losses import ``nn`` and ``ops`` from here.
+"""The only access to the framework: models, layers and losses import ``nn`` and ``ops`` from here.
 
 ``choice.BACKEND`` decides which framework that is. Each module of this package takes what depends
 on it from the module of the same name in ``on_<framework>`` and adds what does not.

@@ -1,4 +1,4 @@
-"""Network addresses of this machine: by which of them others reach it. No framework."""
+"""Network addresses of this machine, and which of them others can reach. Loads no framework."""
 
 import os
 import secrets
@@ -24,8 +24,8 @@ _SECONDS = 3.0  # for an answer from an address
 
 
 def machine() -> str:
-    """What tells this machine from the others of a run: its name, and its network, for containers
-    that share a name.
+    """Return what distinguishes this machine from the others of a run: its name and, for containers
+    that share a name, its network.
     """
     try:
         network = os.readlink("/proc/self/ns/net")
@@ -51,7 +51,7 @@ def interfaces() -> dict[str, str]:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches an IP address."""
+    """Whether an IP address can be reached only from this machine."""
     return address.startswith("127.") or address == "::1"
 
 
@@ -109,7 +109,7 @@ class Offer:
 
 
 class _Greeting(socketserver.BaseRequestHandler):
-    """Sends the token to whoever connects."""
+    """Sends the token to every client."""
 
     def handle(self) -> None:
         self.request.sendall(self.server.token)
@@ -117,7 +117,7 @@ class _Greeting(socketserver.BaseRequestHandler):
 
 @contextmanager
 def answering(addresses: list[str]) -> Iterator[Offer]:
-    """Answer at all addresses of this machine meanwhile."""
+    """Answer at all addresses of this machine inside the block."""
     with socketserver.TCPServer(("", 0), _Greeting) as server:
         server.token = secrets.token_bytes(16)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -1,7 +1,7 @@
-"""Which framework this process runs on. Only the modules of ``backend`` ask.
+"""Choose the framework that this process runs on; only the modules of ``backend`` use this module.
 
-``MINDYOLO_EXT_BACKEND`` in the environment names it. Without it MindSpore is taken where it is
-installed, else PyTorch. ``shapes`` takes the backend that only declares parameters, for
+``MINDYOLO_EXT_BACKEND`` in the environment names it. Without it, that is MindSpore if it is
+installed, else PyTorch. ``shapes`` means the backend that only declares parameters, for
 ``checkpoint.outline``.
 """
 
@@ -20,8 +20,8 @@ INSTALL = {"mindspore": "pip install mindspore", "torch": "pip install 'torch>=2
 
 
 def installed_version(framework: str) -> str | None:
-    """What its package says, empty if that is nothing; None if it is not installed. Nothing is
-    imported.
+    """Return the version of a framework's package, empty if it has none; None if the package is not
+    installed. Imports nothing.
     """
     if importlib.util.find_spec(framework) is None:
         return None
@@ -35,7 +35,7 @@ def chosen(name: str, version_of: Callable[[str], str | None] = installed_versio
     """``name``, or the usual backend for an empty one.
 
     Args:
-        version_of: tells the version of a framework, None if it is not installed.
+        version_of: gives the version of a framework, None if it is not installed.
 
     Raises: UsageError for an unknown name; MissingPackageError if its framework is not installed,
         or is too old.
@@ -75,7 +75,7 @@ BACKEND = chosen(os.environ.get(VARIABLE, ""))
 
 
 def check_backend(name: str | None) -> None:
-    """Make sure that this process runs on ``name``; None is content with any.
+    """Make sure that this process runs on ``name``; None accepts any.
 
     Raises: UsageError if it runs on another one.
     """
@@ -90,7 +90,7 @@ def running_for(recipe: str) -> str:
     """The backend that this process runs on.
 
     Args:
-        recipe: the one that a recipe wants (``train.backend``); empty is content with any.
+        recipe: the one that a recipe asks for (``train.backend``); empty accepts any.
 
     Raises: ConfigError if it runs on another one.
     """

@@ -1,4 +1,4 @@
-"""What the ranks do together, inside graphs and on the host. With one process it costs nothing."""
+"""Communication between ranks, inside graphs and on the host. It costs nothing with one process."""
 
 from collections.abc import Sequence
 

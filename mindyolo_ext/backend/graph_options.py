@@ -1,4 +1,4 @@
-"""How a framework is to compile graphs for a device. No framework."""
+"""Options for compiling graphs for a device. Loads no framework."""
 
 from dataclasses import asdict, dataclass
 

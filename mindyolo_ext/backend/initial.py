@@ -1,4 +1,4 @@
-"""First values of weights, drawn with NumPy, so that one seed gives every backend the same ones."""
+"""Initial weights, drawn with NumPy, so that a seed gives the same ones on every backend."""
 
 import math
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from mindyolo_ext.backend.choice import BACKEND
 
 
 class _State:
-    """Where the numbers come from; without a seed every process draws its own."""
+    """The generator; without a seed every process draws its own numbers."""
 
     numbers = np.random.RandomState()
 
 
 def seed(value: int) -> None:
-    """Start the numbers anew."""
+    """Restart the generator."""
     _State.numbers = np.random.RandomState(value)
 
 

@@ -1,4 +1,4 @@
-"""What the ranks of ``mpirun`` settle through mpi4py before the framework connects them."""
+"""What the ranks of ``mpirun`` agree on through mpi4py before the framework connects them."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ class Meeting:
 
 
 class _State:
-    """How all ranks are ended at once, after ``meet``."""
+    """The function that ends all ranks at once, after ``meet``."""
 
     abort: Callable[[int], None] | None = None
 
@@ -98,7 +98,7 @@ def common_address(candidates: Sequence[str], by_rank: Sequence[Sequence[bool]])
 def unreachable(
     candidates: Sequence[str], by_rank: Sequence[Sequence[bool]], machines: Sequence[str]
 ) -> str:
-    """What to say where no address of rank 0's machine serves all."""
+    """The message if no address of rank 0's machine can be reached by all."""
     first, *_ = machines[0].split()
     if not candidates:
         return (

@@ -5,8 +5,9 @@ One module per group of verbs: ``train``, ``evaluate`` (test, thresholds), ``pre
 doctor, demo). Each has a function per verb and one that adds its arguments. ``arguments`` and
 ``recipe`` hold what several verbs share, ``ending`` turns errors into messages and exit codes.
 
-Frameworks are imported inside the verbs: ``--help`` and wrong arguments answer at once. This module
-imports next to nothing, so that ``interrupts`` is there before whatever takes time.
+Frameworks are imported inside the verbs, so ``--help`` and wrong arguments are answered at once.
+This module imports almost nothing, so that ``interrupts`` handles signals before slow imports
+begin.
 """
 
 import sys
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code, see ``ending``.
 
     Args:
-        arguments: of the verb; None takes those of this process, which then is to end with it.
+        arguments: of the verb; None takes those of this process, which then ends with the verb.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     return _run(given, for_good=arguments is None)

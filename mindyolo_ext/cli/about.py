@@ -1,4 +1,4 @@
-"""What there is: the verbs info, models, recipes, recipe, doctor and demo."""
+"""The verbs info, models, recipes, recipe, doctor and demo."""
 
 import argparse
 import logging
@@ -70,7 +70,9 @@ def _families() -> "dict[str, Family]":
 
 
 def _brief_table(records: "Sequence[Family]") -> str:
-    """A row per model: what costs and accuracy its authors publish, parameters counted here."""
+    """A row per model: cost and accuracy as its authors publish them, and its parameters as counted
+    here.
+    """
     from tabulate import tabulate
 
     rows = []
@@ -125,8 +127,8 @@ def _terms(records: "Sequence[Family]") -> str:
 
 
 def _family_table(record: "Family") -> str:
-    """A family's origin and terms, and a row per model. What is published and what was counted
-    here have columns of their own.
+    """A family's origin and terms, and a row per model, with separate columns for published and
+    counted values.
     """
     from tabulate import tabulate
 
@@ -219,8 +221,8 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=Path("mindyolo_ext_report.json"),
         metavar="FILE",
-        help="write versions, devices, environment and the numbers of a small training step, for "
-        "a bug report (default: they are shown, in brief)",
+        help="write versions, devices, environment and the numbers of a small training step to "
+        "this file, for a bug report (default: a short form is printed)",
     )
 
 

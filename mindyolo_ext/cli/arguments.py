@@ -95,7 +95,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device_target",
         type=device,
         choices=DEVICES,
-        help="where networks run (default: the best device that is there, which a line names)",
+        help="where networks run (default: the best device found, which is logged)",
     )
 
 

@@ -15,7 +15,7 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
-        help=f"framework (default: that of {VARIABLE}, else mindspore where it is installed, else "
+        help=f"framework (default: that of {VARIABLE}, else mindspore if it is installed, else "
         "torch)",
     )
 

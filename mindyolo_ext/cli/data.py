@@ -177,10 +177,12 @@ def add_assign(parser: argparse.ArgumentParser) -> None:
         help="numbers of images, from 0 (default: --count decides)",
     )
     which.add_argument(
-        "--count", type=int, default=4, help="so many images, spread over the data set"
+        "--count", type=int, default=4, help="number of images, spread over the data set"
     )
     parser.add_argument(
-        "--augment", action="store_true", help="as the first epoch of training makes the images"
+        "--augment",
+        action="store_true",
+        help="augment the images as in the first epoch of training",
     )
     add_device(parser)
     parser.add_argument(

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM: both end a command with one line and exit code 130, whenever they come.
+"""Ctrl-C and SIGTERM: both end a command with one line and exit code 130 at any time.
 
-Loads nothing else, so that the handlers are there before the imports that take seconds.
+Loads nothing else, so that the handlers are set before the slow imports.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""How the command line answers: defaults in every help, no abbreviations, and what was meant by a
-word that it does not know.
+"""Behavior of the command line: defaults in every help text, no abbreviations, and suggestions for
+unknown words.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _ELSEWHERE = {
 
 
 class Formatter(argparse.HelpFormatter):
-    """Adds the default to a help text that does not speak of one."""
+    """Adds the default to a help text that does not mention one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
@@ -41,7 +41,7 @@ class Formatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser without abbreviations, whose errors are one line that says what to type next."""
+    """A parser without abbreviations, whose errors are one line with the help to call."""
 
     def __init__(self, **keywords: Any):
         super().__init__(allow_abbrev=False, formatter_class=Formatter, **keywords)
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class VerbParser(Parser):
-    """The parser of one verb: answers an unknown option with the closest one, before it looks at
+    """The parser of one verb: it suggests the closest option for an unknown one before it checks
     what is missing.
     """
 
@@ -70,7 +70,7 @@ class VerbParser(Parser):
         return options, left
 
     def _unknown(self, word: str) -> str:
-        """What is said of an option that the verb does not have."""
+        """The message for an option that the verb does not have."""
         flag, _, value = word.partition("=")
         own = [
             text

@@ -1,4 +1,4 @@
-"""``mindyolo-ext migrate``: a YOLOX recipe of MindYOLO as one of ours."""
+"""``mindyolo-ext migrate``: translate a YOLOX recipe of MindYOLO."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""``mindyolo-ext new``: a short recipe for a data set of one's own."""
+"""``mindyolo-ext new``: a short recipe for the user's own data set."""
 
 import argparse
 import logging
@@ -84,7 +84,7 @@ def recipe_for(file: Path, model: str, data: str | None) -> str:
     """The text of a recipe.
 
     Args:
-        file: where it will lie.
+        file: path of the recipe.
         model: as in ``--model``.
         data: as in ``--data``.
     """
@@ -111,7 +111,7 @@ def recipe_for(file: Path, model: str, data: str | None) -> str:
 
 
 def _start(address: str) -> str:
-    """How to come by weights to start from."""
+    """How to get weights to start from."""
     return f"`mindyolo-ext convert` one of {address}" if address else "that of an earlier run"
 
 

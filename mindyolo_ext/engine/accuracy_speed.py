@@ -1,4 +1,4 @@
-"""Accuracy over speed of a routed model: every picture through both exits once, then AP for
+"""Accuracy over speed of a routed model: run both exits on every image once, then compute AP for
 every threshold.
 """
 
@@ -40,7 +40,7 @@ FILES = ("tradeoff.csv", "tradeoff.json", "tradeoff.png")
 
 @dataclass
 class Tradeoff:
-    """What ``accuracy_over_speed`` found.
+    """The result of ``accuracy_over_speed``.
 
     Args:
         pictures: how many.

@@ -1,5 +1,5 @@
-"""Pictures of a family's label assignment on the user's data: which predictions are trained on
-which box.
+"""Draw a family's label assignment on the user's data: which predictions are trained on which
+box.
 """
 
 import difflib
@@ -70,7 +70,7 @@ def assign(
         save_dir: folder of the drawings.
         dataset: where the pictures come from, see ``engine.build.split_dataset``.
         weight: checkpoint of ours; None takes fresh weights.
-        augment: show the pictures as the first epoch of training makes them, not merely resized.
+        augment: augment the images as in the first epoch of training; else they are only resized.
 
     Returns: the files that were written.
     Raises: ValueError if weights and data differ in their classes, none of the pictures has a box,
@@ -117,7 +117,7 @@ def assign(
 def choose_pictures(
     dataset: Dataset, *, image: Sequence[str] = (), index: Sequence[int] = (), count: int = 4
 ) -> list[int]:
-    """Indices of the pictures that a user means, without repetition.
+    """Indices of the images that the user chose, without repetition.
 
     Args:
         dataset: where they come from.
@@ -216,7 +216,7 @@ def _with_boxes(pipeline: Pipeline, indices: Sequence[int]) -> dict[int, Sample]
 def _assigned(
     run: Compiled, model: Model, sample: Sample, class_names: Sequence[str], *, most: int
 ) -> AssignedPicture:
-    """What the assigner does with one picture, its boxes padded to ``most``."""
+    """Assign the boxes of one image, padded to ``most``."""
     rows = targets_of(sample)
     targets, mask = np.zeros((1, most, 5), np.float32), np.zeros((1, most), np.float32)
     targets[0, : len(rows)], mask[0, : len(rows)] = rows, 1.0

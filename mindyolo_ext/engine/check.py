@@ -1,4 +1,4 @@
-"""Names and keywords of a recipe that only the families and augmentations know.
+"""Check names and keywords of a recipe that only families and augmentations know.
 
 The reader of recipes loads no framework, so it cannot check them. Training, evaluation and the
 drawing of assignments call ``check_recipe`` before they load data or compile anything.

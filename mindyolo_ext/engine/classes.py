@@ -1,4 +1,4 @@
-"""A checkpoint's classes and a data set's: the labels of one must mean those of the other."""
+"""Make sure that the labels of a checkpoint and of a data set mean the same classes."""
 
 import logging
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ def in_order_of(
 ) -> Dataset:
     """``dataset`` with its labels in the order of a network's classes, to evaluate the network.
 
-    Names are compared as ``match_classes`` does. Another order is said, and so is a network that
-    does not name its classes; its numbers are then taken for those of the data set.
+    Names are compared as ``match_classes`` does. A different order is logged. So is a network
+    without class names; its numbers are then assumed to be those of the data set.
 
     Args:
         class_names: of the network, in the order of its scores; empty if it has none.
         owner: the network's file, for messages.
-        data: what messages call the data set, for example ``data.val``.
+        data: name of the data set in messages, for example ``data.val``.
 
     Raises: UsageError if the classes are others.
     """
@@ -55,7 +55,7 @@ def in_recipe_order(class_names: Sequence[str], dataset: Dataset, *, data: str) 
     """``dataset`` with its labels in the order of the recipe's ``data.class_names``.
 
     Args:
-        data: what messages call the data set, for example ``data.val``.
+        data: name of the data set in messages, for example ``data.val``.
 
     Raises: ConfigError if its classes are others.
     """
@@ -105,7 +105,7 @@ def start_order(class_names: Sequence[str], dataset: Dataset, config: Config) ->
     """``data.class_names`` of a training that starts from a checkpoint: the checkpoint's order if
     it has the same classes in another one, otherwise what the recipe says.
 
-    Other classes are told, for they are what fine-tuning is for.
+    If the classes differ, as they may in fine-tuning, that is logged.
 
     Args:
         class_names: of the checkpoint ``train.weight``.
@@ -162,7 +162,7 @@ def check_teacher(class_names: Sequence[str], dataset: Dataset, *, teacher: str 
 
 
 def _difference(match: ClassMatch, owner: str | Path, data: str) -> str:
-    """Which names only one of the two has."""
+    """The names that only one of the two has."""
     return match.difference(str(owner), data) or "a name is there twice"
 
 
@@ -179,7 +179,7 @@ def _warn_of_unknown(
     *,
     advice: str = NAME_THEM,
 ) -> None:
-    """Say that nobody can tell whether the order of the classes is right."""
+    """Warn that the order of the classes cannot be checked."""
     if are_known(class_names):
         nameless, its, named, names = data, others, owner, class_names
     else:

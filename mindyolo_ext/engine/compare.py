@@ -1,5 +1,5 @@
-"""Two sets of detections of the same images side by side: numbers, classes, and the images on
-which they differ most.
+"""Compare two sets of detections of the same images: metrics, classes, and the images that differ
+most.
 """
 
 import csv
@@ -29,13 +29,12 @@ class Comparison:
     """Two evaluations of the same images.
 
     Args:
-        names: what the two are called.
+        names: of the two.
         results: their metrics.
-        confidences: from which each one's detections are drawn and counted per image, by its best
-            mean F1.
-        difference: (images,) objects that the second finds and the first does not, less those that
-            only the first finds, and less the false positives that it has more, in the order of
-            the ids.
+        confidences: lowest score of each one's detections that are drawn and counted per image; the
+            one with its best mean F1.
+        difference: (images,) objects that only the second finds, minus those that only the first
+            finds, minus its additional false positives, in the order of the ids.
     """
 
     names: tuple[str, str]

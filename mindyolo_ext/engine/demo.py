@@ -1,8 +1,7 @@
-"""``mindyolo-ext demo``: the main job on a drawn data set, in minutes, on a CPU.
+"""``mindyolo-ext demo``: all main steps on a drawn data set, in minutes, on a CPU.
 
 Draws pictures, trains on two ranks under ``mpirun``, evaluates, converts a PyTorch-format
-checkpoint and predicts. Every step is one of the commands a user types; the demo prints each of
-them.
+checkpoint and predicts. Every step is a command that a user would type; the demo prints them.
 """
 
 import json
@@ -31,7 +30,7 @@ WANTED_AP50 = 0.6
 
 
 def run(folder: Path, *, ranks: int = 2) -> None:
-    """The whole demo in ``folder``, which is emptied first if an earlier demo made it.
+    """Run the demo in ``folder``, which is emptied first if an earlier demo made it.
 
     Raises: FileExistsError if ``folder`` holds something else, RuntimeError if a step fails or the
         network did not learn.
@@ -190,7 +189,7 @@ def _call(*command: object) -> None:
 
 
 def _finish(folder: Path, seconds: float) -> None:
-    """Say where everything lies. Raises: RuntimeError if the network did not learn."""
+    """Print where the results are. Raises: RuntimeError if the network did not learn."""
     from mindyolo_ext.checkpoint.store import load_checkpoint
 
     metrics = load_checkpoint(folder / "train" / "weights" / "best.ckpt")[1].metrics

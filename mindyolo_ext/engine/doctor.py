@@ -1,4 +1,4 @@
-"""``mindyolo-ext doctor``: what a person (or a bug report) needs to know of this machine."""
+"""``mindyolo-ext doctor``: the facts about this machine that a bug report needs."""
 
 import importlib.metadata
 import os
@@ -76,8 +76,8 @@ def machine() -> list[tuple[str, str]]:
 
 
 def _program(name: str) -> str:
-    """Where a launcher lies; it comes with the packages of this Python, whose scripts may not be
-    on PATH.
+    """The path of a launcher; it is installed with the packages of this Python, whose scripts may
+    not be on PATH.
     """
     beside = Path(sys.executable).parent / name
     return shutil.which(name) or (

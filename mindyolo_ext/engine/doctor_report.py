@@ -1,5 +1,5 @@
-"""``mindyolo-ext doctor --report``: one file that says why a step fails on a machine, for those who
-cannot run on it. It names no user, host, data or key.
+"""``mindyolo-ext doctor --report``: one file that shows which step fails on a machine and why, for
+developers who have no such machine. It names no user, host, data or key.
 """
 
 import os
@@ -56,7 +56,7 @@ _ASCEND_FILES = (
 
 @dataclass
 class Step:
-    """One thing that was tried.
+    """One step of the self-test.
 
     Args:
         state: ``started`` in the file means that the process ended in it.
@@ -74,7 +74,8 @@ class Step:
 
 
 def write_report(path: Path, device_target: str | None = None) -> str:
-    """Write what this machine is and what works on it as JSON; returns a line per step.
+    """Write the facts about this machine and the result of each step as JSON; returns a line per
+    step.
 
     Under a launcher all ranks compute, join, and the first one writes.
 
@@ -126,7 +127,7 @@ def tidied(text: str) -> str:
 
 
 def _devices() -> dict[str, str]:
-    """What the drivers say of themselves, by program or file."""
+    """The versions that drivers report, by program or file."""
     found = {}
     for command in _PROGRAMS:
         try:
@@ -143,7 +144,7 @@ def _devices() -> dict[str, str]:
 
 
 def _actions(device_target: str | None) -> dict[str, Callable[[], dict[str, float]]]:
-    """What is tried, in order; each gives numbers by name."""
+    """The steps in their order; each gives numbers by name."""
     size = launch.launcher_of(os.environ)[1]
 
     def begin() -> dict[str, float]:
@@ -160,7 +161,7 @@ def _actions(device_target: str | None) -> dict[str, Callable[[], dict[str, floa
 
 
 def _wanted(name: str) -> dict[str, float]:
-    """What a step computes on a CPU; no training is compared where ranks share a batch."""
+    """The numbers of a step on a CPU; none for training when ranks share a batch."""
     size = launch.world().size
     if name == "all-reduce":
         return {"sum": float(size)}
@@ -168,7 +169,7 @@ def _wanted(name: str) -> dict[str, float]:
 
 
 def _try(step: Step, action: Callable[[], dict[str, float]]) -> None:
-    """Run ``action``; any error becomes a part of the report."""
+    """Run ``action``; an error becomes part of the report."""
     begin = time.perf_counter()
     try:
         step.numbers = action()

@@ -1,4 +1,4 @@
-"""How much arithmetic an image costs, counted from the layers that run."""
+"""Count the operations for an image from the layers that run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ def routed_gflops(model: RoutedInference, size: Size) -> RoutedGflops:
 
 
 def describe_gflops(weight: str | Path) -> str:
-    """One sentence on the operations of the network in a checkpoint of ours. Raises: as
+    """Return a sentence with the operations of the network in a checkpoint of ours. Raises: as
     ``load_model``.
     """
     model, _ = load_model(weight)
@@ -115,7 +115,8 @@ def _images(side: int) -> Tensor:
 def _at_size(deploy: Inference, count: Callable[[int], tuple[int, ...]], size: Size) -> list[float]:
     """GFLOPs at ``size`` from operations counted at two small sizes.
 
-    The work of a layer grows with the area, unless it reads pooled values; so two sizes tell all.
+    The work of a layer grows with the area, or is constant if it reads pooled values, so two sizes
+    are enough.
     """
     small = max(deploy.strides)
     with eager():

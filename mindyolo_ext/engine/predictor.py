@@ -1,6 +1,4 @@
-"""Compiled inference, the one way from pictures to boxes for evaluation, prediction and
-training's own checks.
-"""
+"""Compiled inference, used by evaluation, prediction and the evaluations of a training."""
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -36,8 +34,7 @@ class Predictor:
         fold: run the deploy form (BatchNorm folded, branches merged), which is faster and equal
             within 1e-3.
 
-    Threads may call it at the same time, and several of them beside each other; each call gets its
-    own images' boxes.
+    Threads may call it at the same time; each call gets the boxes of its own images.
     """
 
     def __init__(self, model: Model, *, fold: bool = True):
@@ -55,7 +52,7 @@ class Predictor:
         return boxes, scores
 
     def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
-        """Compile for inputs of ``shape`` without running, and say so; False if that was done
+        """Compile for inputs of ``shape`` without running, and log it; False if that was done
         before.
         """
         key = (tuple(shape), np.dtype(dtype))

@@ -1,4 +1,4 @@
-"""``results.csv``: one row per epoch, readable while the run goes on."""
+"""``results.csv``: one row per epoch, readable during the run."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class ResultsFile:
-    """Rows of an epoch each; a resumed run drops the rows it is about to write again.
+    """A row per epoch; a resumed run drops the rows that it will write again.
 
     Args:
         path: of the csv file.
@@ -84,7 +84,7 @@ def _check(path: Path, line: int, row: dict, before: list[dict[str, str]]) -> No
 
 
 def _damaged(path: Path, line: int, problem: str) -> DataError:
-    """The error for a file that somebody changed."""
+    """The error for a file that was changed."""
     return DataError(
         f"{path}:{line}: {problem}; was it edited? Mend the line, or move the file away: the run "
         "then goes on without the old rows"

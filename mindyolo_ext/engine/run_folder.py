@@ -1,8 +1,8 @@
-"""The folder of a run belongs to one process at a time, and holds no half-written files.
+"""Lock the folder of a run for one process at a time, and keep it free of half-written files.
 
-The lock is the operating system's (``flock``) on a file in the folder, so it ends with the process,
-however that ends. File systems without such locks get the file alone, with the process that made it
-written inside; it counts as long as that process lives.
+The lock is the operating system's (``flock``) on a file in the folder, so it ends with the process
+in any case. On file systems without such locks the file names the process that made it, and counts
+as long as that process lives.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 def locked(folder: Path) -> Iterator[None]:
     """Keep other runs out of ``folder``, which is made if it is missing.
 
-    What killed processes left half written in it and in ``weights`` is deleted: nobody else can be
-    writing there. A folder that was made and stays empty goes at the end.
+    Half-written files of killed processes in it and in ``weights`` are deleted, because no other
+    process can be writing there. A folder that was made and is still empty is removed at the end.
 
     Raises: ExistingFileError if another run is going on there; WriteError if the disk refuses.
     """
@@ -111,7 +111,7 @@ def _lock(handle: int) -> bool:
 
 
 def _is_still(path: Path, handle: int) -> bool:
-    """Whether the open file is the one that ``path`` names now."""
+    """Whether ``path`` still names the open file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:
@@ -119,7 +119,7 @@ def _is_still(path: Path, handle: int) -> bool:
 
 
 def _this_process() -> dict[str, object]:
-    """What a lock file says about who has it."""
+    """The content of the lock file of this process."""
     pid = os.getpid()
     return {"process": pid, "host": socket.gethostname(), "started": _started(pid)}
 
@@ -137,7 +137,7 @@ def _started(pid: int) -> str:
 
 
 def _owner(path: Path) -> dict[str, object]:
-    """What a lock file says; empty for one that says nothing."""
+    """Read a lock file; empty if it has no content."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Which loss, augmentation and evaluations a recipe wants in which epoch. No framework."""
+"""Loss, augmentation and evaluations of a recipe by epoch. Loads no framework."""
 
 from mindyolo_ext.config import Config, StageConfig, TrainConfig
 
@@ -19,9 +19,7 @@ def stages_in_force(settings: TrainConfig, epoch: int) -> list[StageConfig]:
 
 
 def stage_at(config: Config, epoch: int) -> tuple[dict, list]:
-    """(loss keywords, augmentation steps) in force in ``epoch``: later stages change what they
-    name.
-    """
+    """(loss keywords, augmentation steps) in ``epoch``; later stages override what they name."""
     loss, augment = dict(config.train.loss), list(config.data.augment)
     for stage in stages_in_force(config.train, epoch):
         loss |= stage.loss
@@ -50,6 +48,6 @@ def all_losses(config: Config) -> list[dict]:
 
 
 def all_augmentations(config: Config) -> list[list]:
-    """The augmentations of every stage, whether its epochs ever come or not."""
+    """The augmentations of every stage, even if the training ends before it."""
     stages = [stage.augment for stage in config.train.stages if stage.augment is not None]
     return [config.data.augment, *stages]

@@ -1,1 +1,1 @@
-"""The seam on MindSpore: each module serves the module of the same name in ``backend``."""
+"""The backend on MindSpore: each module serves the module of the same name in ``backend``."""

@@ -1,4 +1,4 @@
-"""MindSpore's exceptions as sentences for whoever runs the program."""
+"""MindSpore's exceptions as messages for the user."""
 
 import re
 from collections.abc import Iterator

@@ -129,8 +129,8 @@ def seed_framework(seed: int) -> None:
 
 
 def _own_number(device_target: str, number: int | None) -> int | None:
-    """Which device this process takes; None leaves it to MindSpore. Raises: DeviceError if there
-    are not as many.
+    """Return the number of the device for this process; None lets MindSpore choose. Raises:
+    DeviceError if there is no such device.
 
     Under ``msrun`` MindSpore deals the processes their devices. Under ``mpirun`` its ``set_device``
     would give all of them the first.
@@ -194,7 +194,7 @@ def _choose_compiler(device_target: str, options: GraphOptions) -> None:
 
 
 def _not_installed(device_target: str, supported: str) -> str:
-    """What to say of a device that MindSpore cannot use on this machine.
+    """The message for a device that MindSpore cannot use on this machine.
 
     Args:
         supported: devices in MindSpore's message, such as ``'CPU'``.

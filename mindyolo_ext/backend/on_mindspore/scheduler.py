@@ -1,4 +1,4 @@
-"""MindSpore's cluster scheduler, run as a module by whoever needs it.
+"""MindSpore's cluster scheduler, run as a module.
 
 While it serves Python runs nothing else, so ``COMMAND`` starts a second process: it serves, and the
 first ends it when the pipe from rank 0 closes, however rank 0 ended.

@@ -48,8 +48,8 @@ def _choose(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 def _has_overflow_flag() -> bool:
-    """Whether the device may say of an overflow what its numbers do not: an Ascend 910A gives the
-    largest number instead of infinity, and sets a flag, on the rank that it happened on.
+    """Whether the device may overflow without an infinite number: an Ascend 910A gives the largest
+    number instead of infinity, and sets a flag on the rank where it happened.
     """
     return ms.get_context("device_target") == "Ascend"
 
@@ -331,7 +331,7 @@ class Step:
             self._reading = self._graph(*batch, *numbers)
 
     def begin_tally(self, bad_steps: int = 0) -> None:
-        """Let the sums begin anew, after so many steps in a row that were not finite."""
+        """Set the sums to 0, after ``bad_steps`` steps in a row that were not finite."""
         graph = self._graph
         graph.report_sums.set_data(Tensor(np.zeros(graph.report_sums.shape, np.float32)))
         graph.bad_steps.set_data(Tensor(np.full(2, bad_steps, np.float32)))
@@ -355,7 +355,7 @@ class Step:
             sums.set_data(Tensor(np.zeros(sums.shape, np.float32)))
 
     def state_parameters(self) -> list[Parameter]:
-        """What is not the network's, and what the trainable remembers as ``loss.*``."""
+        """Return the state outside the network; that of the trainable is called ``loss.*``."""
         return [
             p
             for p in self._graph.get_parameters()

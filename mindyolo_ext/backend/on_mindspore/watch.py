@@ -1,9 +1,8 @@
 """Watches the ranks that ``msrun`` started on this machine, beside MindSpore's scheduler.
 
 ``msrun`` itself says only that some process ended, and the scheduler waits half a minute for a
-heartbeat. Without ``--join`` nobody would end the other ranks at all. The scheduler keeps Python
-from running anything else, so it has a process of its own. Linux only; elsewhere the heartbeats
-have to do.
+heartbeat. Without ``--join`` the other ranks would not end at all. The scheduler blocks Python, so
+it has its own process. Linux only; other systems rely on the heartbeats.
 """
 
 import contextlib
@@ -134,7 +133,7 @@ def _launcher() -> Process | None:
 
 
 def _opened(pid: int, name: str) -> Process | None:
-    """The process as one to watch, None if it is gone."""
+    """Open a process to watch it; None if it has ended."""
     try:
         handle = os.pidfd_open(pid)
     except OSError:
@@ -170,6 +169,6 @@ def _is_child_of(entry: Path, ranks: dict[int, Process]) -> bool:
 
 
 def _exit_status(pid: int) -> int:
-    """How a process ended, as ``wait`` gives it; 0 if somebody else has asked first."""
+    """Return how a process ended, as ``wait`` does; 0 if its status was read before."""
     fields = _stat(_PROC / str(pid))
     return int(fields[-1]) if fields and fields[0] == "Z" else 0

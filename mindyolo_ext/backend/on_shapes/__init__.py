@@ -1,7 +1,7 @@
-"""A backend that computes nothing: the same networks, built to learn how their parameters are
-called, shaped and typed.
+"""A backend that computes nothing: it builds the networks only for the names, shapes and types of
+their parameters.
 
-Conversion of checkpoints asks for no more, and so needs no framework. The environment variable
-``MINDYOLO_EXT_BACKEND=shapes`` chooses it. It has what constructors use; running a network here is
-an error.
+Converting checkpoints needs no more than that, and so no framework. The environment variable
+``MINDYOLO_EXT_BACKEND=shapes`` chooses it. It has what constructors use; running a network is an
+error.
 """

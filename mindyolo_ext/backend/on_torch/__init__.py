@@ -1,1 +1,1 @@
-"""The seam on PyTorch: each module serves the module of the same name in ``backend``."""
+"""The backend on PyTorch: each module serves the module of the same name in ``backend``."""

@@ -1,4 +1,4 @@
-"""PyTorch's exceptions as sentences for whoever runs the program."""
+"""PyTorch's exceptions as messages for the user."""
 
 import re
 from collections.abc import Iterator

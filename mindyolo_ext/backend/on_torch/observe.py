@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Convolutions(TorchFunctionMode):
-    """Tells of every convolution that runs."""
+    """Calls a function for every convolution that runs."""
 
     def __init__(self, seen: Callable[[torch.Tensor, torch.Tensor], None]):
         super().__init__()

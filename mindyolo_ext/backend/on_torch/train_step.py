@@ -199,7 +199,7 @@ class Step:
                 self._tally(self._update(report, rates, np.asarray(controls, np.float32)))
 
     def begin_tally(self, bad_steps: int = 0) -> None:
-        """Let the sums begin anew, after so many steps in a row that were not finite."""
+        """Set the sums to 0, after ``bad_steps`` steps in a row that were not finite."""
         count = float(bad_steps)
         self._sums: torch.Tensor | float = 0.0
         self._streaks = (torch.full((1,), count, device=device()),) * 2
@@ -284,7 +284,7 @@ class Step:
                     group.sums.zero_()
 
     def state_parameters(self) -> list[Parameter]:
-        """What is not the network's, and what the trainable remembers as ``loss.*``."""
+        """Return the state outside the network; that of the trainable is called ``loss.*``."""
         own = [p for group in self._groups for p in group.state]
         own += [self._scale, self._good_steps]
         own += [] if self._average is None else [self._average]
