@@ -11,6 +11,7 @@ import argparse
 import http.client
 import itertools
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -152,6 +153,7 @@ def main() -> int:
     bodies = [path.read_bytes() for path in sorted(options.images.glob("*.jpg"))]
     if not bodies:
         parser.error(f"--images {options.images}: no .jpg file in it")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server ends, too
     process, port = start_server(options.weight, ["--batch", str(options.batch)])
     memory: list[list[str]] = []
     try:

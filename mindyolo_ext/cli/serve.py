@@ -2,14 +2,16 @@
 
 import argparse
 import importlib.util
-import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli.arguments import add_device, add_route, add_size
 from mindyolo_ext.cli.recipe import input_size
 from mindyolo_ext.errors import MissingPackageError
 
-logger = logging.getLogger("mindyolo_ext")
+if TYPE_CHECKING:
+    from mindyolo_ext.engine.predict import Detector
+
 _PACKAGES = {
     "fastapi": "fastapi",
     "uvicorn": "uvicorn",
@@ -39,6 +41,11 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     )
     add_route(parser)
     add_size(parser, "the checkpoint's")
+    _add_limits(parser)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """How much the server takes on."""
     parser.add_argument(
         "--max_body", type=float, default=16.0, metavar="MIB", help="largest request, MiB"
     )
@@ -77,7 +84,7 @@ def serve(options: argparse.Namespace) -> None:
             "'.[serve]' in a clone"
         )
     from mindyolo_ext.serve.limits import Limits
-    from mindyolo_ext.serve.run import address_of, open_address
+    from mindyolo_ext.serve.run import open_address
 
     limits = Limits(
         body_mib=options.max_body,
@@ -87,35 +94,34 @@ def serve(options: argparse.Namespace) -> None:
         open_images=max(Limits.open_images, 2 * options.batch),
     )
     with open_address(options.host, options.port) as opened:  # a taken port is told at once
-        import numpy as np
-
-        from mindyolo_ext.engine.predict import Detector
         from mindyolo_ext.serve.app import create_app
-        from mindyolo_ext.serve.run import LOOPBACK, allowed_hosts, run
+        from mindyolo_ext.serve.run import allowed_hosts, greeting, run
 
-        detector = Detector(
-            options.weight,
-            device_target=options.device_target,
-            conf_thres=options.conf_thres,
-            iou_thres=options.iou_thres,
-            size=input_size(options),
-            class_agnostic=options.class_agnostic,
-            batch=options.batch,
-            dy_thres=options.dy_thres,
-            easy=options.easy,
-        )
-        blank = np.zeros((*detector.input_spec.size, 3), np.uint8)
-        detector.predict(blank)  # compile
-        if options.batch > 1:
-            detector.predict([blank] * options.batch)
-        who = (
-            "this machine only; --host 0.0.0.0 lets others in"
-            if options.host in LOOPBACK
-            else "without a password for all who reach this machine"
-        )
-        greeting = (
-            f"{detector.metadata.model}, {len(detector.class_names)} classes: "
-            f"{address_of(opened, options.host)} ({who}). Ctrl-C ends"
-        )
+        detector = _detector(options)
         app = create_app(detector, limits, hosts=allowed_hosts(options.host))
-        run(app, opened, limits, greeting)
+        about = f"{detector.metadata.model}, {len(detector.class_names)} classes"
+        run(app, opened, limits, f"{about}: {greeting(opened, options.host)}")
+
+
+def _detector(options: argparse.Namespace) -> "Detector":
+    """The detector, compiled for one image and for a batch."""
+    import numpy as np
+
+    from mindyolo_ext.engine.predict import Detector
+
+    detector = Detector(
+        options.weight,
+        device_target=options.device_target,
+        conf_thres=options.conf_thres,
+        iou_thres=options.iou_thres,
+        size=input_size(options),
+        class_agnostic=options.class_agnostic,
+        batch=options.batch,
+        dy_thres=options.dy_thres,
+        easy=options.easy,
+    )
+    blank = np.zeros((*detector.input_spec.size, 3), np.uint8)
+    detector.predict(blank)
+    if options.batch > 1:
+        detector.predict([blank] * options.batch)
+    return detector

@@ -57,6 +57,16 @@ def address_of(opened: socket.socket, host: str) -> str:
     return f"http://{name}:{opened.getsockname()[1]}"
 
 
+def greeting(opened: socket.socket, host: str) -> str:
+    """Where the server is, and who reaches it."""
+    who = (
+        "this machine only; --host 0.0.0.0 lets others in"
+        if host in LOOPBACK
+        else "without a password for all who reach this machine"
+    )
+    return f"{address_of(opened, host)} ({who}). Ctrl-C ends"
+
+
 def allowed_hosts(host: str) -> tuple[str, ...]:
     """Names under which a server at ``host`` answers: its own ones if it is for this machine
     only.
@@ -120,10 +130,10 @@ class Server(uvicorn.Server):
     Args:
         app: what ``create_app`` returns.
         limits: its limits.
-        greeting: logged as soon as clients can connect.
+        welcome: logged as soon as clients can connect.
     """
 
-    def __init__(self, app: FastAPI, limits: Limits, greeting: str = ""):
+    def __init__(self, app: FastAPI, limits: Limits, welcome: str = ""):
         super().__init__(
             uvicorn.Config(
                 app,
@@ -135,19 +145,19 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=STOP_SECONDS,
             )
         )
-        self.greeting = greeting
+        self.welcome = welcome
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
-        if self.started and self.greeting:
-            logger.info("%s", self.greeting)
+        if self.started and self.welcome:
+            logger.info("%s", self.welcome)
 
 
-def run(app: FastAPI, opened: socket.socket, limits: Limits, greeting: str) -> None:
+def run(app: FastAPI, opened: socket.socket, limits: Limits, welcome: str) -> None:
     """Serve until Ctrl-C or SIGTERM, which let the requests under way finish."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    server = Server(app, limits, greeting)
+    server = Server(app, limits, welcome)
     with contextlib.suppress(
         KeyboardInterrupt
     ):  # uvicorn raises the signal again when it has ended
