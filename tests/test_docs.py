@@ -1,5 +1,6 @@
 """The documentation is true: tables, links, commands, outputs, and both languages in step."""
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -94,6 +95,13 @@ def test_broken_links_are_noticed(tmp_path: Path):
 def test_pictures_say_what_they_show(page: Path):
     short = [link.target for link in links(read(page)) if link.is_image and len(link.text) < 15]
     assert short == [], "an alternative text describes the picture"
+
+
+@every_page
+def test_python_in_pages_can_be_parsed(page: Path):
+    for language, text in blocks(read(page)):
+        if language == "python":
+            ast.parse(text)
 
 
 def test_the_readme_stays_short():
