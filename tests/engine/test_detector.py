@@ -14,7 +14,7 @@ from seeded import seeded_tensor
 
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
-from mindyolo_ext.engine.predict import Detections, Detector
+from mindyolo_ext.engine.predict import Detections, Detector, indices_of
 from mindyolo_ext.engine.routing import RoutedPredictor
 from mindyolo_ext.errors import UsageError
 from mindyolo_ext.models.registry import create_model
@@ -106,38 +106,38 @@ def test_what_is_no_image(detector: Detector, image: object):
 
 def test_wanted_classes(weight: Path, detector: Detector):
     every = detector.predict(IMAGES[0])
-    kept = set(every.names)
-    assert len(kept) > 1
+    assert len(set(every.names)) > 1
+    some = Detector(weight, conf_thres=0.02, classes=["square"]).predict(IMAGES[0])
+    np.testing.assert_array_equal(some.boxes, every.boxes[every.labels == 1])
+    assert set(some.names) <= {"square"}
     for wanted in (["square"], [1], ["1"], ["square", 1]):
-        some = Detector(weight, conf_thres=0.02, classes=wanted).predict(IMAGES[0])
-        np.testing.assert_array_equal(some.boxes, every.boxes[every.labels == 1])
-        assert set(some.names) <= {"square"}
+        assert indices_of(wanted, NAMES) == (1,)
     for wrong in ("cube", 3, -1):
         with pytest.raises(UsageError, match=f"no class '{wrong}'; wanted .*circle, square"):
-            Detector(weight, classes=[wrong])
+            indices_of([wrong], NAMES)
 
 
-def test_limits(weight: Path, detector: Detector):
-    few = Detector(weight, conf_thres=0.02, max_detections=2).predict(IMAGES[0])
-    np.testing.assert_array_equal(few.boxes, detector.predict(IMAGES[0]).boxes[:2])
-    for wrong in ({"batch": 0}, {"tile": 8}, {"tile": 64, "overlap": 1.0}, {"max_detections": 0}):
+def test_limits(weight: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch):
+    every = detector.predict(IMAGES[0])
+    monkeypatch.setattr(detector, "options", replace(detector.options, max_detections=2))
+    np.testing.assert_array_equal(detector.predict(IMAGES[0]).boxes, every.boxes[:2])
+    for wrong in ({"batch": 0}, {"tile": 8}, {"tile": 64, "overlap": 1.0}):
         with pytest.raises(UsageError):
             Detector(weight, **wrong)
 
 
 def test_routed_images_of_a_batch_take_their_own_exits(
-    weight: Path, monkeypatch: pytest.MonkeyPatch
+    detector: Detector, in_twos: Detector, monkeypatch: pytest.MonkeyPatch
 ):
     images = [np.full((40, 50, 3), gray, np.uint8) + IMAGES[0][:40, :50] // 8 for gray in (30, 210)]
     images.append(images[0][:, ::-1])
     found = []
-    for batch in (1, 4):
-        detector = Detector(weight, conf_thres=0.02, batch=batch)
+    for one in (detector, in_twos):
         toy = RoutedToy(len(NAMES))
-        monkeypatch.setattr(detector, "input_spec", toy.input_spec)
-        monkeypatch.setattr(detector, "_predictor", RoutedPredictor(toy))
-        found.append(detector.predict(images))
-        assert detector.routing() == "1 easy, 2 hard at threshold 0.500000"
+        monkeypatch.setattr(one, "input_spec", toy.input_spec)
+        monkeypatch.setattr(one, "_predictor", RoutedPredictor(toy))
+        found.append(one.predict(images))
+        assert one.routing() == "1 easy, 2 hard at threshold 0.500000"
     assert len(found[0][0]) and len(found[0][1])
     for one, other in zip(*found, strict=True):
         assert_same(one, other)
@@ -174,6 +174,5 @@ def test_small_object_in_a_large_image_is_found_in_a_tile(
     assert found.boxes.tolist() == [[130, 90, 140, 98]] and found.names == ["square"]
     assert found.scores.tolist() == [np.float32(0.8)]
     assert bright.batches == [4] * 7  # the whole, and 4 x 6 tiles
-    plain = Detector(weight, conf_thres=0.5)
-    monkeypatch.setattr(plain, "_predictor", bright)
-    assert len(plain.predict(image)) == 0
+    monkeypatch.setattr(detector, "tiling", None)
+    assert len(detector.predict(image)) == 0
