@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindyolo_ext.cli.arguments import add_device, add_route, add_size
+from mindyolo_ext.cli.arguments import add_device, add_route, add_runtime, add_size
 from mindyolo_ext.cli.recipe import input_size
 from mindyolo_ext.errors import MissingPackageError
 
@@ -22,7 +22,8 @@ _PACKAGES = {
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``serve``."""
-    parser.add_argument("--weight", type=Path, required=True, help="checkpoint of ours")
+    parser.add_argument("--weight", type=Path, required=True, help="checkpoint or exported file")
+    add_runtime(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -111,6 +112,7 @@ def _detector(options: argparse.Namespace) -> "Detector":
 
     detector = Detector(
         options.weight,
+        runtime=options.runtime,
         device_target=options.device_target,
         conf_thres=options.conf_thres,
         iou_thres=options.iou_thres,

@@ -48,6 +48,16 @@ def test_a_taken_port_is_told_before_the_network_is_built(command: Command):
     assert status == 1 and "nowhere.ckpt" in output
 
 
+@pytest.mark.usefixtures("quiet_logging")
+def test_the_runtime_is_that_of_the_detector(command: Command, tmp_path: Path):
+    for name in SERVING:
+        pytest.importorskip(name)
+    (tmp_path / "a.onnx").write_bytes(b"")
+    arguments = ("serve", "--weight", tmp_path / "a.onnx", "--runtime", "ncnn", "--port", 0)
+    status, output = command(*arguments)
+    assert status == 1 and "ncnn" in output and ".param" in output
+
+
 @pytest.mark.needs_torch  # nothing is compiled, so it takes seconds
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to be caught")
 def test_a_real_network_answers_like_its_detector(tmp_path: Path):
