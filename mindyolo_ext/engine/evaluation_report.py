@@ -14,7 +14,7 @@ import numpy as np
 from mindyolo_ext.atomic import write_bytes, write_text
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.evaluate import EvalResult
-from mindyolo_ext.errors import UsageError
+from mindyolo_ext.errors import MissingPackageError, UsageError
 from mindyolo_ext.evaluation.coco_map import CocoResult
 from mindyolo_ext.evaluation.collect import yolo_lines
 from mindyolo_ext.evaluation.confusion import confusion_matrix, has_supervision
@@ -51,8 +51,11 @@ def write_report(folder: Path, result: EvalResult) -> tuple[str, list[str]]:
     plot_errors(errors, folder / "errors.png")
     files.append("errors.png")
     if has_supervision():
-        parts.append(write_confusion(folder, result.coco, errors.confidence))
-        files += ["confusion.png", "confusion.csv"]
+        try:
+            parts.append(write_confusion(folder, result.coco, errors.confidence))
+            files += ["confusion.png", "confusion.csv"]
+        except MissingPackageError as error:
+            logger.warning("%s", error)
     else:
         logger.info("no confusion matrix: `pip install supervision` brings what draws it up")
     text = "\n\n".join(part for part in parts if part)

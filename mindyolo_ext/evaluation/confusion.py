@@ -23,13 +23,19 @@ def confusion_matrix(matches: Matches, confidence: float) -> np.ndarray:
 
     Shape: (K + 1, K + 1) int64; rows are the true classes, columns the detected ones, in both the
         last is background.
-    Raises: MissingPackageError without supervision.
+    Raises: MissingPackageError without supervision, or without a package that it needs.
     """
     if not has_supervision():
         raise MissingPackageError(
             "confusion matrix: supervision is not installed; `pip install supervision` brings it"
         )
-    from supervision import ConfusionMatrix
+    try:
+        from supervision import ConfusionMatrix
+    except ImportError as error:
+        raise MissingPackageError(
+            f"confusion matrix: supervision does not start ({error}); `pip install supervision` "
+            "brings what it needs"
+        ) from None
 
     truth, found = matches.truth, matches.found
     objects = np.flatnonzero(~truth.crowd & (truth.category >= 0))

@@ -1,5 +1,6 @@
 """Label files of an evaluation, confusion matrix and comparison of two results."""
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.compare import compare
 from mindyolo_ext.engine.evaluation_report import label_names, write_labels
+from mindyolo_ext.errors import MissingPackageError
 from mindyolo_ext.evaluation.coco_map import evaluate_coco
 from mindyolo_ext.evaluation.confusion import confusion_matrix, has_supervision
 from mindyolo_ext.evaluation.error_kinds import break_down
@@ -59,6 +61,16 @@ def test_the_confusion_matrix_by_hand() -> None:
     ]
     matrix = confusion_matrix(evaluate_coco(TRUTH, found).matches, 0.5)
     assert matrix.tolist() == [[1, 0, 0], [1, 0, 1], [1, 0, 0]]
+
+
+def test_a_supervision_that_does_not_start_is_told(tmp_path, monkeypatch) -> None:
+    """As when a package that it needs is missing: a sentence, and no end of an evaluation."""
+    (tmp_path / "supervision.py").write_text("import a_package_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "supervision"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(MissingPackageError, match="does not start .*a_package_that_is_not_there"):
+        confusion_matrix(evaluate_coco(TRUTH, [record(1, 1, 0)]).matches, 0.5)
 
 
 def test_pictures_of_errors(tmp_path: Path) -> None:
