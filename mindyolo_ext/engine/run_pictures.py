@@ -11,7 +11,6 @@ from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.evaluate import EvalResult
 from mindyolo_ext.engine.evaluation_report import write_confusion
-from mindyolo_ext.errors import UserError
 from mindyolo_ext.evaluation.confusion import has_supervision
 from mindyolo_ext.evaluation.error_kinds import break_down
 from mindyolo_ext.input_spec import InputSpec
@@ -28,7 +27,8 @@ _LEAST_SCORE = 0.25
 class RunPictures:
     """Draws ``labels.png``, ``train_batch*.jpg``, ``val_predictions.jpg`` and ``confusion.png``.
 
-    A picture that cannot be drawn, such as one of a broken image, costs a warning.
+    A picture that cannot be drawn, such as one of a broken image, or by a package that lacks
+    another, costs a warning.
 
     Args:
         folder: of the run.
@@ -90,5 +90,5 @@ def _try(draw: Callable[[], object]) -> None:
     """Draw, or say why not."""
     try:
         draw()
-    except UserError as error:
-        logger.warning("a picture was not drawn: %s", error)
+    except Exception as error:  # no picture is worth a training
+        logger.warning("a picture was not drawn: %s: %s", type(error).__name__, error)
