@@ -14,6 +14,8 @@ from mindyolo_ext.engine.evaluate import EvalResult
 from mindyolo_ext.engine.train import train
 
 pytestmark = pytest.mark.graph(when="never")
+# The host alone decides; one backend, the one that starts faster, is enough
+ON_ONE_BACKEND = pytest.mark.needs_torch
 AP = (0.0, 0.2, 0.4, 0.3, 0.1, 0.5)  # what the epochs are given
 
 
@@ -147,6 +149,7 @@ def test_the_moments_come_in_order_and_a_callback_can_end_the_run(shapes, tmp_pa
     assert "epoch 1/6: loss" in text and "finished, best AP 0.2000 in epoch 2" in text
 
 
+@ON_ONE_BACKEND
 def test_an_error_ends_the_run_and_closes_its_callbacks(shapes, tmp_path):
     seen = Recorder(crash=0)
     with pytest.raises(RuntimeError, match="killed"):
@@ -157,6 +160,7 @@ def test_an_error_ends_the_run_and_closes_its_callbacks(shapes, tmp_path):
     assert text.splitlines()[-1].endswith("ERROR the run ended: killed")
 
 
+@ON_ONE_BACKEND
 def test_patience_ends_a_run_and_survives_a_kill(shapes, tmp_path, caplog, given_metrics):
     """Epoch 3 of 6 is the best, and the two after it are worse."""
     settings = {"patience": 2, "keep_best": 2, "keep_checkpoint_max": 1, "ema_decay": 0.9}
@@ -192,6 +196,7 @@ def test_patience_ends_a_run_and_survives_a_kill(shapes, tmp_path, caplog, given
     assert train(recipe(shapes, **more), tmp_path / "broken", resume=True).best_epoch == 5
 
 
+@ON_ONE_BACKEND
 def test_the_first_epoch_is_the_best_although_nothing_can_be_found(
     shapes, tmp_path, caplog, monkeypatch
 ):

@@ -85,6 +85,7 @@ def test_a_set_smaller_than_a_batch_is_one(shapes):
     assert measure.batch_size == 5
 
 
+@pytest.mark.needs_torch  # the host alone decides; the backend that starts faster is enough
 def test_a_training_with_it_learns_the_same(shapes, tmp_path):
     launch.set_seed(0)
     train(recipe(shapes), tmp_path / "without")
