@@ -58,6 +58,7 @@ NOT_OPERATORS = {
         "mindspore.int64",
         "mindspore.nn",
         "mindspore.ops",
+        "mindspore.runtime",
         "mindspore.uint8",
     )
 }

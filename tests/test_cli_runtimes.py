@@ -205,6 +205,9 @@ def test_eight_bits_are_calibrated_and_smaller(
         *("export", "--weight", weight, "--format", "onnx", "--output", tmp_path / "small"),
         *("--int8", "--images", pictures),
     )
+    if BACKEND == "mindspore":
+        assert status == 1 and "--int8 wants ONNX operators of version 13 or later" in output
+        return
     assert status == 0, output
     file = tmp_path / "small.onnx"
     assert file.stat().st_size < 0.7 * onnx_file.stat().st_size

@@ -7,7 +7,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from mindyolo_ext.engine.onnx_graph import behind_convolutions
+from mindyolo_ext.errors import ExportError
 from mindyolo_ext.input_spec import InputSpec
+
+LEAST_OPSET = 13  # the first whose DequantizeLinear takes a scale per channel
 
 
 def quantize(
@@ -21,6 +24,8 @@ def quantize(
         pictures: uint8 BGR; some hundred of the kind that the network will see.
         spec: how they become the input.
         batch: of the file.
+
+    Raises: ExportError for a file of operators that are too old for weights per channel.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -40,6 +45,12 @@ def quantize(
             return next(self._waiting, None)
 
     model = onnx.load(str(path))
+    version = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
+    if version < LEAST_OPSET:
+        raise ExportError(
+            f"export: --int8 wants ONNX operators of version {LEAST_OPSET} or later, got {version}, "
+            "which is what MindSpore writes; take --backend torch"
+        )
     texts = {entry.key: entry.value for entry in model.metadata_props}
     tail = [node.name for node in behind_convolutions(model)]
     with TemporaryDirectory(prefix="mindyolo_ext-", ignore_cleanup_errors=True) as folder:

@@ -45,8 +45,11 @@ def test_a_run_that_never_begins_leaves_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("configured", [False, True])
-def test_the_file_has_all_and_the_screen_what_it_had(tmp_path, monkeypatch, capsys, configured):
+def test_the_file_has_all_and_the_screen_what_it_had(
+    tmp_path, monkeypatch, capsys, caplog, configured
+):
     """Without any logging, as with Python's own settings, the screen has warnings."""
+    caplog.set_level(logging.WARNING)  # of the root, which other tests may have set
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own are there
     if configured:
         logging.basicConfig(format="%(message)s")
