@@ -48,8 +48,8 @@ def quantize(
     version = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
     if version < LEAST_OPSET:
         raise ExportError(
-            f"export: --int8 wants ONNX operators of version {LEAST_OPSET} or later, got {version}, "
-            "which is what MindSpore writes; take --backend torch"
+            f"export: --int8 wants ONNX operators of version {LEAST_OPSET} or later, got "
+            f"{version}, which is what MindSpore writes; take --backend torch"
         )
     texts = {entry.key: entry.value for entry in model.metadata_props}
     tail = [node.name for node in behind_convolutions(model)]
