@@ -114,6 +114,16 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """``--split`` of verbs that evaluate."""
+    parser.add_argument(
+        "--split",
+        default="val",
+        choices=["train", "val", "test"],
+        help="which images: data.train, data.val or data.test of the recipe",
+    )
+
+
 def add_size(parser: argparse.ArgumentParser, default: str = "the recipe's input.size") -> None:
     """``--img_size``; ``default`` says what counts without it."""
     parser.add_argument(

@@ -4,7 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from mindyolo_ext.cli.arguments import add_recipe
+from mindyolo_ext.cli.arguments import add_recipe, add_split
 from mindyolo_ext.cli.recipe import read_recipe
 from mindyolo_ext.errors import UsageError
 
@@ -30,12 +30,7 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"what to compare: {', '.join(RUNTIMES)}",
     )
-    parser.add_argument(
-        "--split",
-        default="val",
-        choices=["train", "val", "test"],
-        help="which images: data.train, data.val or data.test of the recipe",
-    )
+    add_split(parser)
     parser.add_argument(
         "--threads", type=int, default=0, help="per network; 0 leaves it to each runtime"
     )

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindyolo_ext.cli.arguments import add_machine, add_recipe, add_seed
+from mindyolo_ext.cli.arguments import add_machine, add_recipe, add_seed, add_split
 from mindyolo_ext.cli.evaluate import load_for_test
 from mindyolo_ext.cli.recipe import digest, read_recipe, start
 
@@ -29,12 +29,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         )
     add_recipe(parser, model_default="the one of --config, else of the first checkpoint")
     add_machine(parser)
-    parser.add_argument(
-        "--split",
-        default="val",
-        choices=["train", "val", "test"],
-        help="which images: data.train, data.val or data.test of the recipe",
-    )
+    add_split(parser)
     parser.add_argument(
         "--pictures", type=int, default=8, help="images to draw, those that differ most"
     )

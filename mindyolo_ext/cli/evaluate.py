@@ -15,6 +15,7 @@ from mindyolo_ext.cli.arguments import (
     add_runtime,
     add_seed,
     add_setting,
+    add_split,
     add_switch,
 )
 from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
@@ -53,12 +54,7 @@ def add_test(parser: argparse.ArgumentParser) -> None:
         "eval.backend",
         choices=["auto", "faster_coco_eval", "pycocotools"],
     )
-    parser.add_argument(
-        "--split",
-        default="val",
-        choices=["train", "val", "test"],
-        help="which images: data.train, data.val or data.test of the recipe",
-    )
+    add_split(parser)
     add_bool(
         parser,
         "--save_txt",

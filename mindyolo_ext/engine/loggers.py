@@ -106,14 +106,27 @@ class _MLflow:
         self._mlflow.end_run(status="FAILED" if failed else "FINISHED")
 
 
-class _WandB:
+class _Recorder:
+    """What Weights & Biases and SwanLab have in common."""
+
+    def __init__(self, package: Any, run: Any):
+        self._package, self._run = package, run
+        self.run_id = run.id
+
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(values), step=step)
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        self._run.log({name: self._package.Image(str(path))}, step=step)
+
+
+class _WandB(_Recorder):
     """A run of Weights & Biases; its own variables (``WANDB_PROJECT``, ``WANDB_MODE``) count."""
 
     def __init__(self, start: TrainStart, run_id: str):
         import wandb
 
-        self._wandb = wandb
-        self._run = wandb.init(
+        run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=start.folder.name,
             config=asdict(start.config),
@@ -121,26 +134,19 @@ class _WandB:
             id=run_id or None,
             resume="allow" if run_id else None,
         )
-        self.run_id = self._run.id
-
-    def numbers(self, values: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(values), step=step)
-
-    def picture(self, name: str, path: Path, step: int) -> None:
-        self._run.log({name: self._wandb.Image(str(path))}, step=step)
+        super().__init__(wandb, run)
 
     def close(self, *, failed: bool) -> None:
         self._run.finish(exit_code=int(failed))
 
 
-class _SwanLab:
+class _SwanLab(_Recorder):
     """A run of SwanLab; its own variables (``SWANLAB_PROJ_NAME``, ``SWANLAB_MODE``) count."""
 
     def __init__(self, start: TrainStart, run_id: str):
         import swanlab
 
-        self._swanlab = swanlab
-        self._run = swanlab.init(
+        run = swanlab.init(
             project=os.environ.get("SWANLAB_PROJ_NAME", PROJECT),
             name=start.folder.name,
             config=asdict(start.config),
@@ -148,13 +154,7 @@ class _SwanLab:
             id=run_id or None,
             resume="allow" if run_id else None,
         )
-        self.run_id = self._run.id
-
-    def numbers(self, values: Mapping[str, float], step: int) -> None:
-        self._run.log(dict(values), step=step)
-
-    def picture(self, name: str, path: Path, step: int) -> None:
-        self._run.log({name: self._swanlab.Image(str(path))}, step=step)
+        super().__init__(swanlab, run)
 
     def close(self, *, failed: bool) -> None:
         if failed:
