@@ -66,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RECORD].watch_files()
     if config.pluginmanager.has_plugin("xdist"):
         config.pluginmanager.register(LedgerOfWorkers())
+    config.pluginmanager.register(FailuresAtOnce(config))
     config.addinivalue_line(
         "markers", "all_cases: a slow repetition of a test on further cases; needs --all-cases"
     )
@@ -192,6 +193,20 @@ class LedgerOfWorkers:
     def pytest_testnodedown(self, node: object, error: object) -> None:  # noqa: ARG002
         output = getattr(node, "workeroutput", {})
         node.config.stash[RECORD].merge(output.get("reads", {}))
+
+
+class FailuresAtOnce:
+    """Names a failure when it happens: a run that is ended from outside prints no summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = (crash.message if crash else str(report.longrepr)).strip().partition("\n")[0]
+            terminal.write_line(f"\nFAILED {report.nodeid} ({report.when}): {reason}", red=True)
 
 
 @pytest.hookimpl(tryfirst=True)
