@@ -4,9 +4,10 @@ gradients.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,6 +109,26 @@ class GoldenCase:
 
     def boxes(self, batch: int, per_image: int, num_classes: int) -> np.ndarray:
         return seeded_boxes(self.seed, batch, per_image, num_classes)
+
+
+def quick_cases(
+    values: Iterable[Any], quick: Container[Any], name: Callable[[Any], str] | None = None
+) -> list[Any]:
+    """Values for ``parametrize``; those that are not in ``quick`` need --all-cases.
+
+    Args:
+        values: tuples are values of several parameters.
+        quick: what runs in `make test`.
+        name: of a value in the test's name.
+    """
+    return [
+        pytest.param(
+            *(value if isinstance(value, tuple) else (value,)),
+            id=name(value) if name else None,
+            marks=[] if value in quick else [pytest.mark.all_cases],
+        )
+        for value in values
+    ]
 
 
 def golden_cases(root: Path, family: str, record: Record | None = None) -> list[GoldenCase]:

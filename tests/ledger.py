@@ -157,11 +157,25 @@ def quick_variants(module: str) -> tuple[str, ...] | None:
     return None
 
 
+@cache
+def marked_all_cases(module: str) -> tuple[str, ...]:
+    """The tests of a module that need --all-cases whatever their case."""
+    return tuple(
+        node.name
+        for node in statements(module)
+        if isinstance(node, ast.FunctionDef)
+        and any(ast.unparse(mark) == "pytest.mark.all_cases" for mark in node.decorator_list)
+    )
+
+
 def suite_of(entry: Entry, check: str) -> str:
     """``quick`` for `make test`, ``all cases`` for `make test-all` alone, ``none``."""
     if check.startswith(NOT_COMPARED):
         return "none"
-    quick = quick_variants(check.partition("::")[0])
+    module, _, test = check.partition("::")
+    if test in marked_all_cases(module):
+        return "all cases"
+    quick = quick_variants(module)
     parts = Path(entry[0]).parent.as_posix().partition("/")  # family, variant
     return "quick" if quick is None or not parts[2] or parts[2] in quick else "all cases"
 

@@ -84,6 +84,7 @@ def test_both_backends_are_refused_beside_another_runtime(onnx_file: Path):
         Detector(onnx_file, backend=BACKEND)
 
 
+@pytest.mark.all_cases
 def test_metrics_of_an_exported_file_are_the_checkpoints(
     command: Command, weight: Path, onnx_file: Path, on_data: list[str], tmp_path: Path
 ):
@@ -217,6 +218,7 @@ def test_eight_bits_are_calibrated_and_smaller(
     assert 1e-4 < different.max() < 0.5
 
 
+@pytest.mark.all_cases
 @pytest.mark.parametrize(("kind", "name"), [("openvino", "a.xml"), ("ncnn", "a.ncnn.param")])
 def test_further_formats_behind_the_detector(
     command: Command, weight: Path, data: Path, tmp_path: Path, kind: str, name: str
@@ -288,6 +290,7 @@ def test_exports_that_cannot_be_are_refused(
     assert wanted in output and not list(tmp_path.iterdir())
 
 
+@pytest.mark.all_cases
 def test_a_file_with_other_boxes_is_not_written(
     command: Command, weight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

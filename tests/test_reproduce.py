@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import Command, original_name
+from helpers import Command, original_name, quick_cases
 from seeded import seeded_tensor
 
 from mindyolo_ext.backend.launch import set_seed
@@ -205,7 +205,10 @@ def arguments(model: str, weights: Path, data: Path, folder: Path, *more: object
     return ["reproduce", model, *own, *texts, *more]
 
 
-@by_family
+@pytest.mark.parametrize(
+    "record",
+    quick_cases(FAMILIES, [families()["yolox"]], lambda record: record.name),
+)
 def test_stand_in_weights_of_every_family(
     record: Family, command: Command, shapes_folder: Path, tmp_path: Path
 ):

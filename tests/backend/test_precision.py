@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import quick_cases
 from seeded import seeded_boxes, seeded_images
 
 from mindyolo_ext.backend import BACKEND, Tensor, float32, nn
@@ -22,6 +23,7 @@ HALF = "float16" if BACKEND == "mindspore" else "bfloat16"
 STEPS, WINDOW, DECAY = 20, 4, 0.99
 SCALE = OptimizerOptions().loss_scale
 HUGE = 2.0**100  # no gradient times this is a float16
+QUICK = [families()[name] for name in ("yolo_fastestv2", "simple_yolo")]  # of the trainings
 by_family = pytest.mark.parametrize("record", FAMILIES, ids=lambda record: record.name)
 
 
@@ -109,15 +111,17 @@ class Training:
         return {name: p.asnumpy().copy() for name, p in self.model.parameters_and_names()}
 
 
-@pytest.fixture(scope="module", params=FAMILIES, ids=lambda record: record.name)
+@pytest.fixture(
+    scope="module",
+    params=quick_cases(FAMILIES, QUICK, lambda record: record.name),
+)
 def trainings(request, all_cases):
     """Reports in float32, in mixed precision with a static and then with a dynamic loss scale,
     and the two trainings.
 
     Operator by operator 20 steps of all families take MindSpore two and a half minutes.
     """
-    whole = all_cases or BACKEND == "torch" or request.param.name == "yolo_fastestv2"
-    steps = STEPS if whole else STEPS // 2
+    steps = STEPS if all_cases or BACKEND == "torch" else STEPS // 2
     plain, mixed = Training(request.param, "O0"), Training(request.param, "O2")
     plain.begin("none")
     reports = [plain.run(steps)]

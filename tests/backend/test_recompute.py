@@ -90,7 +90,10 @@ def equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
-@pytest.mark.parametrize("prepare", [None, "O2", "frozen"])
+@pytest.mark.parametrize(
+    "prepare",
+    [None, *(pytest.param(name, marks=pytest.mark.all_cases) for name in ("O2", "frozen"))],
+)
 def test_training_is_the_same(prepare: str | None) -> None:
     both = seeded(Small()), seeded(Small())
     for model in both:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import DEFAULT_GOLDEN
+from helpers import DEFAULT_GOLDEN, quick_cases
 
 from mindyolo_ext.backend import Parameter, Tensor, nn
 from mindyolo_ext.backend.on_shapes import nn as shapes_nn
@@ -16,7 +16,7 @@ from mindyolo_ext.backend.on_shapes.values import Parameter as ShapesParameter
 from mindyolo_ext.backend.on_shapes.values import Tensor as ShapesTensor
 from mindyolo_ext.checkpoint import outline as module
 from mindyolo_ext.checkpoint.outline import outline
-from mindyolo_ext.models.registry import list_models, variant
+from mindyolo_ext.models.registry import families, list_models, variant
 
 ROOT = Path(__file__).parents[2]
 NANO = DEFAULT_GOLDEN / "yolo_fastestv2" / "official_format_yolo_fastestv2.pth"
@@ -40,7 +40,11 @@ def simple_yolo_cases() -> list:
     ]
 
 
-@pytest.mark.parametrize(("model", "keywords"), CASES + simple_yolo_cases())
+SMALL = {record.smallest for record in families().values()} | {"gold_yolo_n"}
+QUICK = [case for case in CASES + simple_yolo_cases() if case[0] in SMALL]
+
+
+@pytest.mark.parametrize(("model", "keywords"), quick_cases(CASES + simple_yolo_cases(), QUICK))
 def test_parameters_are_those_of_the_real_backend(model, keywords):
     """One process, one backend: this one has MindSpore, the other none."""
     real = json.loads(json.dumps(module._described(model, keywords)))

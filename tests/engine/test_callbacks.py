@@ -123,6 +123,7 @@ def weights(folder):
     return sorted(path.name for path in (folder / "weights").iterdir())
 
 
+@pytest.mark.all_cases
 def test_the_moments_come_in_order_and_a_callback_can_end_the_run(shapes, tmp_path, caplog):
     seen = Recorder(last=1)
     with caplog.at_level(logging.INFO):

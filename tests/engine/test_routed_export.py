@@ -335,6 +335,7 @@ def grey(easiness: float) -> np.ndarray:
     return (images_of([easiness])[0].transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8)
 
 
+@pytest.mark.all_cases
 def test_three_files_give_what_two_give(
     toy: list[Path], three: list[Path], routed_runner: ModuleType
 ):
@@ -563,6 +564,7 @@ def test_parts_of_other_models_and_numbers_are_refused():
 # ---- the same files behind the detector ----------------------------------------------------------
 
 
+@pytest.mark.all_cases
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_part_brings_the_others_along_and_routes(
     runtime: str, weight: Path, report: ExportReport, photos: list[np.ndarray]
@@ -610,6 +612,7 @@ def test_easy_shares_come_from_the_files(toy: list[Path], three: list[Path]):
         Detector(toy[0], dy_thres=0.5, easy=0.5)
 
 
+@pytest.mark.all_cases
 def test_parts_of_two_exports_do_not_mix_behind_the_detector(
     toy: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -622,6 +625,7 @@ def test_parts_of_two_exports_do_not_mix_behind_the_detector(
         Detector(other[0])
 
 
+@pytest.mark.all_cases
 def test_a_share_of_easy_images_is_measured_in_another_runtime(weight: Path):
     """What ``thresholds --runtime`` does between the command and the checkpoint."""
     from mindyolo_ext.config import Config, override

@@ -149,6 +149,7 @@ def test_fine_tuning_keeps_what_fits(finished):
     )
 
 
+@pytest.mark.all_cases
 def test_a_run_in_safetensors_goes_on(finished, shapes, tmp_path):
     _, run, _ = finished
     weights = tmp_path / "run" / "weights"
@@ -200,6 +201,7 @@ def test_the_host_reads_at_log_intervals_only(shapes, tmp_path, monkeypatch):
     assert result.last["finite"] == 1.0
 
 
+@pytest.mark.all_cases
 @pytest.mark.graph(when="never")
 def test_a_row_of_bad_steps_between_two_reads_stops_the_run(shapes, tmp_path, monkeypatch):
     """Also if the steps after it are finite again."""
@@ -290,6 +292,7 @@ def test_data_that_cannot_be_learnt_from_is_refused_before_anything_is_built(
     assert not (tmp_path / "run" / "weights").exists()
 
 
+@pytest.mark.all_cases
 def test_a_run_in_mixed_precision(shapes, tmp_path):
     """Compiled, evaluated and saved as any other; what it saves is in float32 under usual names."""
     config = recipe(shapes, epochs=2, ema_decay=0.9, amp_level="O2")

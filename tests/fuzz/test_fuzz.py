@@ -16,6 +16,7 @@ from fuzz.verdict import ACCEPTED, REFUSED
 MUTANTS = 2000
 
 
+@pytest.mark.all_cases
 def test_mutants():
     report = run(plan(MUTANTS, seed=0))
     assert sum(sum(row.counts.values()) for row in report.rows.values()) == MUTANTS

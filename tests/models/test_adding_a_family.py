@@ -65,6 +65,7 @@ def test_the_page_prints_every_file_of_a_family():
     }
 
 
+@pytest.mark.all_cases
 def test_the_commands_of_the_page(house):
     commands = COMMAND.findall(PAGE)
     assert [command.split()[1] for command in commands] == [

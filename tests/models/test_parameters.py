@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import quick_cases
 
 from mindyolo_ext.backend.launch import set_seed
 from mindyolo_ext.models.registry import create_model, families, list_models
@@ -52,10 +53,7 @@ def facts(case: str) -> dict[str, int | float | str]:
     }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=() if c in QUICK else pytest.mark.all_cases) for c in CASES],
-)
+@pytest.mark.parametrize("case", quick_cases(CASES, QUICK))
 def test_parameters_are_those_of_the_other_backend(case: str) -> None:
     found, wanted = facts(case), json.loads(STORED.read_text())[case]
     gc.collect()

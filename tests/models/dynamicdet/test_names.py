@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import DEFAULT_GOLDEN
+from helpers import DEFAULT_GOLDEN, quick_cases
 from seeded import seeded_state_dict
 
 from mindyolo_ext.checkpoint.names import Recognition, map_tensors, source_names, to_source_tensors
@@ -21,6 +21,7 @@ ROOT = DEFAULT_GOLDEN / "dynamicdet"
 DETECT = {"dy_yolov7": 54, "dy_yolov7x": 62, "dy_yolov7_w6": 71, "dy_yolov7_w0125": 54}
 CASES = [*((variant, True) for variant in DETECT), ("dy_yolov7_w0125", False)]
 NARROW = "dy_yolov7_w0125"
+QUICK = [(NARROW, True), (NARROW, False)]
 
 
 def light_tensors(variant: str, *, router: bool = True) -> dict[str, np.ndarray]:
@@ -51,7 +52,7 @@ def parameters(found: Recognition) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize(("variant", "router"), CASES)
+@pytest.mark.parametrize(("variant", "router"), quick_cases(CASES, QUICK))
 def test_names_fill_every_parameter_both_ways(variant, router):
     tensors = light_tensors(variant, router=router)
     _, found = recognise(tensors, where="x.pt")

@@ -79,7 +79,7 @@ def test_there_and_back_bit_for_bit(tmp_path, state, wrap, prefix):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("stripped", [True, False])
+@pytest.mark.parametrize("stripped", [True, pytest.param(False, marks=pytest.mark.all_cases)])
 def test_pickled_networks(tmp_path, state, half, norm, stripped, monkeypatch):
     """Training files hold raw weights, the moving average and the optimizer; stripped ones only
     the average.

@@ -58,6 +58,7 @@ def session(report: ExportReport) -> onnxruntime.InferenceSession:
     )
 
 
+@pytest.mark.all_cases
 def test_every_file_was_compared_with_the_network(reports):
     """``export`` removes a file that differs by more than its own, wider tolerance."""
     for raw, report in reports.items():

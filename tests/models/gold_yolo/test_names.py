@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import quick_cases
 from models.gold_yolo.files import CASES, VARIANTS, deployed, folder, light_tensors, reference
 
 from mindyolo_ext.checkpoint.names import Recognition, map_tensors, to_source_tensors
@@ -13,6 +14,12 @@ from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.gold_yolo import reference as stored_names
 
 TABLE = table_of("gold_yolo")
+QUICK_VARIANTS = (
+    "gold_yolo_n",
+    "gold_yolo_n/plain",
+    "gold_yolo_n/distill",
+)  # as the ledger has them
+QUICK = [case for case in CASES if case[0] == "gold_yolo_n"]
 N_DISTILL = Recognition("gold_yolo_n", 80, keywords={"form": "distill"})
 
 
@@ -35,7 +42,7 @@ def parameters(found: Recognition) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize(("variant", "form"), CASES)
+@pytest.mark.parametrize(("variant", "form"), quick_cases(CASES, QUICK))
 def test_names_fill_every_parameter_both_ways(root, variant, form):
     tensors = light_tensors(root, variant, form)
     _, found = recognise(tensors, where="x.pt")

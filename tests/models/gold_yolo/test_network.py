@@ -29,8 +29,6 @@ QUICK_VARIANTS = (
     "gold_yolo_n/plain",
     "gold_yolo_n/distill",
     "gold_yolo_s",
-    "gold_yolo_m",
-    "gold_yolo_l",
 )
 GRAPH_VARIANTS = ("gold_yolo_n",)
 pytestmark = pytest.mark.graph(when="smallest")

@@ -31,6 +31,14 @@ VARIANTS = (
     "darknet_075",
     "darknet_100",
 )
+QUICK_VARIANTS = (
+    "resnet18_025",
+    "resnet18_075_all_grid",
+    "resnet18_075_single_grid",
+    "resnet34_075",
+    "resnet50_075",
+    "darknet_025",
+)
 GRAPH_VARIANTS = ("resnet18_025",)
 pytestmark = pytest.mark.graph(when="smallest")
 # Trainable numbers of the published table, which was counted with two classes
