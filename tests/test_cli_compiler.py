@@ -172,6 +172,13 @@ def test_what_fails_is_in_the_report(tmp_path: Path, monkeypatch):
     assert training["state"] == "other numbers" and training["difference"] > 0.5
 
 
+def test_versions_are_not_taken_for_addresses(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor_report, "version_of", {"opencv-python": "4.10.0.84"}.get)
+    for text in ("4.10.0.84", "CANN 7.0.0.5.242", "Version=24.1.0.3", "opencv-4.10.0.84.dist-info"):
+        assert doctor_report.tidied(text) == text
+    assert doctor_report.tidied("tcp://10.0.0.5:80, 10.0.0.6.") == "tcp://<address>:80, <address>."
+
+
 _WANTED = doctor_report.WANTED["training"]
 
 

@@ -301,14 +301,10 @@ def _facts_of_weights(this: _Task, metadata: "CheckpointMetadata") -> dict[str, 
 def _versions() -> dict[str, str]:
     """Versions and settings of this machine, without names of users, hosts and folders."""
     from mindyolo_ext.backend.launch import device
-    from mindyolo_ext.engine.doctor import PACKAGES, machine
+    from mindyolo_ext.engine.doctor import machine
     from mindyolo_ext.engine.doctor_report import tidied
 
-    facts = {
-        name: value if name in PACKAGES else tidied(value)  # 4.10.0.84 is no address
-        for name, value in machine()
-        if value != "not installed"
-    }
+    facts = {name: tidied(value) for name, value in machine() if value != "not installed"}
     return {**facts, "device": device()}
 
 

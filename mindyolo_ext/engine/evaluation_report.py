@@ -112,9 +112,11 @@ def label_names(paths: Sequence[str]) -> list[Path]:
         Path(os.path.relpath(folder, top), os.path.basename(path))
         for folder, path in zip(folders, paths)
     ]
-    plain = [name.with_suffix(".txt") for name in names]
-    counts = Counter(plain)
-    return [
-        short if counts[short] == 1 else name.with_name(f"{name.name}.txt")
-        for name, short in zip(names, plain)
-    ]
+    whole = [name.with_name(f"{name.name}.txt") for name in names]
+    chosen = [name.with_suffix(".txt") for name in names]
+    while True:
+        counts = Counter(chosen)
+        apart = [long if counts[short] > 1 else short for long, short in zip(whole, chosen)]
+        if apart == chosen:
+            return chosen
+        chosen = apart  # a.jpg.txt, of a.jpg, may be the short name of a.jpg.png

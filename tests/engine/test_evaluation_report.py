@@ -35,6 +35,10 @@ def record(image: int, category: int, x: float, score: float = 0.9) -> dict:
 def test_every_image_has_a_label_file_of_its_own() -> None:
     assert label_names(["/d/a.jpg", "/d/b.png"]) == [Path("a.txt"), Path("b.txt")]
     assert label_names(["/d/a.jpg", "/d/a.png"]) == [Path("a.jpg.txt"), Path("a.png.txt")]
+    assert label_names(["/d/a.jpg", "/d/a.png", "/d/a.jpg.png"]) == [
+        *(Path("a.jpg.txt"), Path("a.png.txt"), Path("a.jpg.png.txt"))
+    ]
+    assert label_names(["/d/a.jpg", "/d/a.jpg.png"]) == [Path("a.txt"), Path("a.jpg.txt")]
     assert label_names(["/d/x/a.jpg", "/d/y/a.jpg"]) == [Path("x/a.txt"), Path("y/a.txt")]
 
 
