@@ -240,10 +240,12 @@ def run_test(
     from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.engine.evaluation_report import write_labels, write_report
     from mindyolo_ext.evaluation.coco_backends import check_backend
+    from mindyolo_ext.evaluation.confusion import warn_without_supervision
 
     check_backend(config.eval.backend)
     if folder is not None and world().is_main:
         folder.mkdir(parents=True, exist_ok=True)
+        warn_without_supervision()
     predictor = loaded.predictor
     result = evaluate(
         predictor,

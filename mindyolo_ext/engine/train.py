@@ -91,6 +91,7 @@ from mindyolo_ext.errors import (
     TrainingError,
 )
 from mindyolo_ext.evaluation.coco_backends import check_backend
+from mindyolo_ext.evaluation.confusion import warn_without_supervision
 from mindyolo_ext.visual.curves import plot_results
 
 logger = logging.getLogger(__name__)
@@ -301,6 +302,8 @@ class _Run:
         logger.info("recipe, with the values in force:\n%s", shown)
         self.results = ResultsFile(self.folder / "results.csv", self.first_epoch)
         self.kept.remove_later(self.first_epoch)
+        if self.config.train.pictures and self.validation is not None:
+            warn_without_supervision()
         logger.info("%s", self._summary())
 
     # ---- building --------------------------------------------------------------------------------

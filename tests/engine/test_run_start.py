@@ -15,6 +15,7 @@ from mindyolo_ext.engine.run_folder import locked
 from mindyolo_ext.engine.run_log import RunLog
 from mindyolo_ext.engine.train import _Run, train
 from mindyolo_ext.errors import ConfigError, ExistingFileError, MissingFileError
+from mindyolo_ext.evaluation import confusion
 from mindyolo_ext.models.registry import create_model
 
 
@@ -97,6 +98,17 @@ def test_the_backend_is_recorded(config, tmp_path):
     _Run(config, tmp_path, False, RunLog())
     for name in ("config.yaml", "in_force.yaml"):
         assert load_config(tmp_path / name).train.backend == BACKEND
+
+
+def test_a_missing_supervision_is_told_at_the_start(config, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(confusion, "_problem", lambda: "a package is missing")
+    told = "no confusion matrix will be drawn: a package is missing"
+    split = "{format: coco, images: images/val, annotations: annotations/val.json}"
+    evaluated = override(config, [f"data.val={split}", "train.run_eval=true"])
+    _Run(evaluated, tmp_path / "told", False, RunLog())
+    assert caplog.messages.count(told) == 1
+    _Run(override(evaluated, ["train.pictures=false"]), tmp_path / "quiet", False, RunLog())
+    assert caplog.messages.count(told) == 1
 
 
 def test_a_run_of_another_backend_goes_on_and_says_so(config, tmp_path, caplog):
