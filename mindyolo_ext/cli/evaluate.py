@@ -19,8 +19,8 @@ from mindyolo_ext.cli.arguments import (
     add_switch,
 )
 from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
-from mindyolo_ext.cli.options import add_flag, add_selection, option_settings
-from mindyolo_ext.cli.recipe import digest, given, read_recipe, start
+from mindyolo_ext.cli.options import add_flag, add_selection
+from mindyolo_ext.cli.recipe import digest, read_recipe, start
 from mindyolo_ext.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,23 +80,7 @@ def add_test(parser: argparse.ArgumentParser) -> None:
 def test(options: argparse.Namespace) -> None:
     """Evaluate ``--weight`` on the validation images of the recipe, or of ``--data``."""
     translated = apply_mindyolo(options)
-    config = read_recipe(
-        options,
-        extra=[
-            *given(
-                options,
-                per_batch_size="eval.per_batch_size",
-                coco_backend="eval.backend",
-                rectangular="eval.rectangular",
-                augment="eval.augment",
-                dy_thres="eval.dy_thres",
-            ),
-            *option_settings(options),
-            *translated,
-            *options.set,
-        ],
-        weight=options.weight,
-    )
+    config = read_recipe(options, extra=[*translated, *options.set], weight=options.weight)
     device = framework_beside(options)
     this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.engine.build import split_dataset
@@ -312,14 +296,7 @@ def add_thresholds(parser: argparse.ArgumentParser) -> None:
 def thresholds(options: argparse.Namespace) -> None:
     """Measure the easiness of a data set and store the thresholds in a checkpoint."""
     _refuse_exported(options.weight)
-    config = read_recipe(
-        options,
-        extra=[
-            *given(options, per_batch_size="eval.per_batch_size", rectangular="eval.rectangular"),
-            *options.set,
-        ],
-        weight=options.weight,
-    )
+    config = read_recipe(options, extra=options.set, weight=options.weight)
     device = framework_beside(options)
     this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.engine.check import check_recipe

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindyolo_ext.cli.arguments import add_config, add_machine, add_set, add_setting
+from mindyolo_ext.cli.arguments import add_config, add_machine, add_set, add_setting, add_workers
 from mindyolo_ext.cli.evaluate import Loaded, load_for_test
 from mindyolo_ext.cli.recipe import digest, given, start
 from mindyolo_ext.errors import MissingFileError, ReproductionError, UsageError
@@ -62,7 +62,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         "runs/reproduce/MODEL)",
     )
     add_config(parser, text="recipe that says where the data are")
-    add_setting(parser, "--workers", "data.workers", metavar="N|auto")
+    add_workers(parser)
     add_setting(parser, "--per_batch_size", "eval.per_batch_size", type=int)
     add_set(parser, "any key of the recipe; the report says what left the protocol")
     add_machine(parser)
@@ -123,12 +123,7 @@ class _Task:
         options = self.options
         texts = [f"input.size={list(variant(self.model).input_size)}"]
         texts += [] if goal is None else goal.texts()
-        texts += given(
-            options,
-            data_root="data.root",
-            workers="data.workers",
-            per_batch_size="eval.per_batch_size",
-        )
+        texts += given(options)
         return load_config(self.recipe, [*texts, *options.set], overlays=options.overlays)
 
     def convert(self) -> None:
