@@ -309,6 +309,7 @@ def test_framework_stays_out_of_the_package_and_its_help(code: str):
 def test_parts_without_a_framework_load_none():
     plain = sources(
         "config",
+        "engine/datasets.py",
         "engine/schedule",
         "engine/stages.py",
         "input_spec.py",

@@ -220,7 +220,7 @@ def run_test(
         save_txt: write a file of labels for each image, too.
     """
     from mindyolo_ext.backend.launch import world
-    from mindyolo_ext.engine.build import worker_count
+    from mindyolo_ext.engine.datasets import worker_count
     from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.engine.evaluation_report import write_labels, write_report
     from mindyolo_ext.evaluation.coco_backends import check_backend
@@ -236,7 +236,7 @@ def run_test(
         loaded.dataset,
         config.eval,
         save_dir=folder if save_json else None,
-        workers=worker_count(config),
+        workers=worker_count(config, world().local_size),
         worker_kind=config.data.worker_kind,
         class_names=loaded.class_names,
     )
@@ -262,13 +262,13 @@ def _draw_tradeoff(
     """Run both exits on all ranks; rank 0 writes and logs accuracy over cost."""
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.accuracy_speed import FILES, accuracy_over_speed
-    from mindyolo_ext.engine.build import worker_count
+    from mindyolo_ext.engine.datasets import worker_count
 
     curve = accuracy_over_speed(
         predictor,
         dataset,
         config.eval,
-        workers=worker_count(config),
+        workers=worker_count(config, world().local_size),
         worker_kind=config.data.worker_kind,
     )
     if world().is_main:

@@ -228,14 +228,16 @@ def _evaluated(
     loaded: Loaded, goal: "Goal", config: "Config", this: _Task
 ) -> dict[str, float] | None:
     """All numbers in percent, with the detections in a file; None on ranks other than 0."""
-    from mindyolo_ext.engine.build import worker_count
+    from mindyolo_ext.backend.launch import world
+    from mindyolo_ext.engine.datasets import worker_count
     from mindyolo_ext.engine.reproduce import (
         numbers_of_evaluation,
         numbers_of_tradeoff,
         wants_shares,
     )
 
-    keywords = {"workers": worker_count(config), "worker_kind": config.data.worker_kind}
+    workers = worker_count(config, world().local_size)
+    keywords = {"workers": workers, "worker_kind": config.data.worker_kind}
     if wants_shares(goal):
         from mindyolo_ext.engine.accuracy_speed import accuracy_over_speed
         from mindyolo_ext.engine.thresholds import check_router

@@ -56,11 +56,11 @@ from mindyolo_ext.engine.build import (
     split_dataset,
     start_from,
     training_pipeline,
-    worker_count,
 )
 from mindyolo_ext.engine.callbacks import Callback, Callbacks, StepEnd, TrainStart
 from mindyolo_ext.engine.check import check_recipe, on_this_backend
 from mindyolo_ext.engine.classes import as_in_training, start_order
+from mindyolo_ext.engine.datasets import worker_count
 from mindyolo_ext.engine.evaluate import EvalResult, evaluate
 from mindyolo_ext.engine.in_force import loss_scaler_in_force, text_in_force
 from mindyolo_ext.engine.keeping import KeptCheckpoints, is_out_of_patience
@@ -431,7 +431,7 @@ class _Run:
             seed=settings.seed,
             rank=self.world.rank,
             world_size=self.world.size,
-            workers=worker_count(self.config),
+            workers=worker_count(self.config, self.world.local_size),
             worker_kind=data.worker_kind,
             opencv_threads=data.opencv_threads,
             pixels="uint8",
@@ -659,7 +659,7 @@ class _Run:
             self.predictor,
             self.validation,
             self.config.eval,
-            workers=worker_count(self.config),
+            workers=worker_count(self.config, self.world.local_size),
             worker_kind=self.config.data.worker_kind,
             class_names=self.validation.class_names,  # in the order of the training
         )

@@ -4,11 +4,11 @@ import logging
 
 import numpy as np
 import pytest
+from small_training import small_recipe, small_shapes
 
 from mindyolo_ext.backend import launch
 from mindyolo_ext.checkpoint.store import load_checkpoint
-from mindyolo_ext.config import Config, config_from_mapping
-from mindyolo_ext.data.shapes import make_shapes_dataset
+from mindyolo_ext.config import Config
 from mindyolo_ext.engine.callbacks import Callback
 from mindyolo_ext.engine.evaluate import EvalResult
 from mindyolo_ext.engine.train import train
@@ -68,11 +68,7 @@ class Given(EvalResult):
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    launch.start("CPU", seed=0)
-    folder = tmp_path_factory.mktemp("callbacks")
-    return make_shapes_dataset(
-        folder, train_images=3, val_images=1, size=(64, 64), seed=1, progress=False
-    )
+    return small_shapes(tmp_path_factory.mktemp("callbacks"), train_images=3, val_images=1)
 
 
 @pytest.fixture(autouse=True)
@@ -90,33 +86,7 @@ def given_metrics(monkeypatch):
 
 
 def recipe(shapes, **section) -> Config:
-    def split(name):
-        return {
-            "format": "coco",
-            "images": f"images/{name}",
-            "annotations": f"annotations/{name}.json",
-        }
-
-    return config_from_mapping(
-        {
-            "model": {"name": "yolo_fastestv2"},
-            "input": {"size": [64, 64]},
-            "data": {
-                "root": str(shapes),
-                "train": split("train"),
-                "val": split("val"),
-                "augment": ["resize"],
-                "workers": 0,
-            },
-            "train": {
-                "epochs": 6,
-                "per_batch_size": 1,
-                "log_interval": 2,
-                "pictures": False,
-                **section,
-            },
-        }
-    )
+    return small_recipe(shapes, {"epochs": 6, "per_batch_size": 1, "log_interval": 2, **section})
 
 
 def weights(folder):

@@ -9,12 +9,12 @@ from dataclasses import replace
 import label_sets
 import numpy as np
 import pytest
+from small_training import small_recipe, small_shapes
 
-from mindyolo_ext.backend import BACKEND, Tensor, launch
+from mindyolo_ext.backend import BACKEND, Tensor
 from mindyolo_ext.backend.train_step import TrainStep
 from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, config_from_mapping
-from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import load_model, start_from
 from mindyolo_ext.engine.schedule import ema_decay
 from mindyolo_ext.engine.train import multi_scale_size, stage_at, train
@@ -27,51 +27,18 @@ pytestmark = pytest.mark.graph
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    launch.start("CPU", seed=0)
-    return make_shapes_dataset(
-        tmp_path_factory.mktemp("train"),
-        train_images=8,
-        val_images=4,
-        size=(64, 64),
-        seed=1,
-        progress=False,
-    )
+    return small_shapes(tmp_path_factory.mktemp("train"), train_images=8, val_images=4)
 
 
-def recipe(shapes, **train_section) -> Config:
-    def split(name):
-        return {
-            "format": "coco",
-            "images": f"images/{name}",
-            "annotations": f"annotations/{name}.json",
-        }
-
-    section = {
-        "epochs": EPOCHS,
-        "per_batch_size": 4,
-        "optimizer": {"name": "adamw", "lr": 0.003},
-        "pictures": False,
-        **train_section,
-    }
-    return config_from_mapping(
-        {
-            "model": {
-                "name": "yolo_fastestv2",
-                "keywords": {
-                    "anchors": [[10, 10], [16, 16], [22, 22], [26, 26], [32, 32], [40, 40]]
-                },
-            },
-            "input": {"size": [64, 64]},
-            "data": {
-                "root": str(shapes),
-                "train": split("train"),
-                "val": split("val"),
-                "augment": ["resize"],
-                "workers": 1,
-            },
-            "train": section,
-            "eval": {"metrics": ["darknet"], "per_batch_size": 4},
-        }
+def recipe(shapes, **section) -> Config:
+    optimizer = {"name": "adamw", "lr": 0.003}
+    anchors = [[10, 10], [16, 16], [22, 22], [26, 26], [32, 32], [40, 40]]
+    return small_recipe(
+        shapes,
+        {"epochs": EPOCHS, "per_batch_size": 4, "optimizer": optimizer, **section},
+        workers=1,
+        keywords={"anchors": anchors},
+        evaluation={"metrics": ["darknet"], "per_batch_size": 4},
     )
 
 

@@ -4,13 +4,13 @@ import csv
 
 import numpy as np
 import pytest
+from small_training import small_recipe, small_shapes
 
 from mindyolo_ext.backend import Tensor, launch
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import load_checkpoint
-from mindyolo_ext.config import Config, config_from_mapping
+from mindyolo_ext.config import Config
 from mindyolo_ext.data.loader import Loader
-from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import new_model, new_trainable, split_dataset
 from mindyolo_ext.engine.train import train
 from mindyolo_ext.engine.validation_loss import ValidationLoss
@@ -20,36 +20,11 @@ pytestmark = pytest.mark.graph(when="never")
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    launch.start("CPU", seed=0)
-    return make_shapes_dataset(
-        tmp_path_factory.mktemp("validation"),
-        train_images=4,
-        val_images=5,
-        size=(64, 64),
-        seed=1,
-        progress=False,
-    )
+    return small_shapes(tmp_path_factory.mktemp("validation"), train_images=4, val_images=5)
 
 
 def recipe(shapes, **section) -> Config:
-    def split(name):
-        annotations = f"annotations/{name}.json"
-        return {"format": "coco", "images": f"images/{name}", "annotations": annotations}
-
-    return config_from_mapping(
-        {
-            "model": {"name": "yolo_fastestv2"},
-            "input": {"size": [64, 64]},
-            "data": {
-                "root": str(shapes),
-                "train": split("train"),
-                "val": split("val"),
-                "augment": ["resize"],
-                "workers": 0,
-            },
-            "train": {"epochs": 2, "per_batch_size": 2, "pictures": False, **section},
-        }
-    )
+    return small_recipe(shapes, {"epochs": 2, "per_batch_size": 2, **section})
 
 
 def test_it_is_the_mean_over_whole_batches_in_inference_mode(shapes):
