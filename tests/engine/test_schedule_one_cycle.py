@@ -12,10 +12,10 @@ from mindyolo_ext.backend import nn
 from mindyolo_ext.backend.train_step import OptimizerOptions, Tally
 from mindyolo_ext.config import OptimizerConfig, ScheduleConfig, TrainConfig, config_from_mapping
 from mindyolo_ext.data.shapes import make_shapes_dataset
+from mindyolo_ext.engine.run_finish import Run
 from mindyolo_ext.engine.run_log import RunLog
 from mindyolo_ext.engine.schedule import Schedule, ema_decay
 from mindyolo_ext.engine.schedule.one_cycle import OneCycle
-from mindyolo_ext.engine.train import _Run
 
 ONE_CYCLE = {"decay": "one_cycle", "warmup_epochs": 3}
 # table: optimizer, learning rate of a batch of 24, epochs of 8 iterations, schedule
@@ -238,12 +238,12 @@ def test_the_engine_hands_the_cycle_and_the_ramp_to_the_step(
         },
     }
     config = config_from_mapping(recipe)
-    monkeypatch.setattr("mindyolo_ext.engine.train.TrainStep", Recorder)
-    monkeypatch.setattr("mindyolo_ext.engine.train.plot_results", lambda *_: None)
+    monkeypatch.setattr("mindyolo_ext.engine.run_parts.TrainStep", Recorder)
+    monkeypatch.setattr("mindyolo_ext.engine.run_finish.plot_results", lambda *_: None)
 
     def rows(folder: str, *, resume: bool = False, until: int = 4) -> list[tuple]:
         Recorder.rows = []
-        run = _Run(config, tmp_path / folder, resume, RunLog())
+        run = Run(config, tmp_path / folder, resume, RunLog())
         with run.watched(()):
             for epoch in range(run.first_epoch, until):
                 run.enter_stage(epoch)

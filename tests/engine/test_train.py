@@ -16,8 +16,10 @@ from mindyolo_ext.backend.train_step import TrainStep
 from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, config_from_mapping
 from mindyolo_ext.engine.build import load_model, start_from
+from mindyolo_ext.engine.run_epoch import multi_scale_size
 from mindyolo_ext.engine.schedule import ema_decay
-from mindyolo_ext.engine.train import multi_scale_size, stage_at, train
+from mindyolo_ext.engine.stages import stage_at
+from mindyolo_ext.engine.train import train
 from mindyolo_ext.errors import ConfigError, DataError
 from mindyolo_ext.models.registry import create_model
 
@@ -243,7 +245,7 @@ def test_moving_average_and_multi_scale_are_functions_of_the_step():
 def test_data_that_cannot_be_learnt_from_is_refused_before_anything_is_built(
     shapes, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mindyolo_ext.engine.train.new_model", None)
+    monkeypatch.setattr("mindyolo_ext.engine.run_parts.new_model", None)
     config = recipe(shapes)
     without = label_sets.coco(tmp_path, annotations=[])
     data = replace(config.data, root=str(tmp_path), train=without, val=without)

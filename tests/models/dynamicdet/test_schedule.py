@@ -22,8 +22,8 @@ from mindyolo_ext.config import (
     load_config,
 )
 from mindyolo_ext.data.shapes import make_shapes_dataset
+from mindyolo_ext.engine.run_finish import Run
 from mindyolo_ext.engine.schedule import Schedule, ema_decay, micro_batches, weight_decay
-from mindyolo_ext.engine.train import _Run
 
 RECIPES = Path(__file__).resolve().parents[3] / "configs" / "dynamicdet"
 COCO = 118287  # pictures of train2017
@@ -442,12 +442,12 @@ def test_the_engine_hands_all_this_to_the_step(
         4,
         4,
     ]
-    monkeypatch.setattr("mindyolo_ext.engine.train.TrainStep", Recorder)
-    monkeypatch.setattr("mindyolo_ext.engine.train.plot_results", lambda *_: None)
+    monkeypatch.setattr("mindyolo_ext.engine.run_parts.TrainStep", Recorder)
+    monkeypatch.setattr("mindyolo_ext.engine.run_finish.plot_results", lambda *_: None)
 
     def calls(folder: str, *, resume: bool = False, until: int = 4) -> list[tuple]:
         Recorder.calls = []
-        run = _Run(config, tmp_path / folder, resume)
+        run = Run(config, tmp_path / folder, resume)
         with run.watched(()):
             for epoch in range(run.first_epoch, until):
                 run.enter_stage(epoch)

@@ -13,7 +13,8 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, s
 from mindyolo_ext.config import load_config, override
 from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import has_folded_norms
-from mindyolo_ext.engine.train import _Run, train
+from mindyolo_ext.engine.run_finish import Run
+from mindyolo_ext.engine.train import train
 from mindyolo_ext.models.registry import create_model
 
 SPLITS = [
@@ -77,10 +78,10 @@ def test_folded_weights_are_noticed(tmp_path, caplog):
             f"train.weight={tmp_path / 'folded.ckpt'}",
         ],
     )
-    _Run(config, tmp_path / "run", False)
+    Run(config, tmp_path / "run", False)
     assert "its batch norms are identities" in caplog.text
     caplog.clear()
-    _Run(override(config, ["train.freeze_bn=true"]), tmp_path / "frozen", False)
+    Run(override(config, ["train.freeze_bn=true"]), tmp_path / "frozen", False)
     assert "identities" not in caplog.text
 
 
