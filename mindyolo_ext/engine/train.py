@@ -1,4 +1,5 @@
-"""The training run: read it from top to bottom.
+"""The training run: ``train`` is its outline, and the modules ``run_start``, ``run_parts``,
+``run_epoch`` and ``run_finish`` hold its steps in the order in which they happen.
 
 A run is a pure function of recipe, data and seed: the order of pictures depends on (seed, epoch),
 every augmentation on (seed, epoch, picture), every rate on the iteration. So a checkpoint needs
