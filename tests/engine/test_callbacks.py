@@ -1,4 +1,4 @@
-"""Moments of a training, early stopping and kept checkpoints, in runs whose metrics are given."""
+"""Callbacks of a training, early stopping and kept checkpoints, in runs with given metrics."""
 
 import logging
 
@@ -14,13 +14,13 @@ from mindyolo_ext.engine.evaluate import EvalResult
 from mindyolo_ext.engine.train import train
 
 pytestmark = pytest.mark.graph(when="never")
-# The host alone decides; one backend, the one that starts faster, is enough
+# Only the host decides here, so the backend that starts faster is enough
 ON_ONE_BACKEND = pytest.mark.needs_torch
-AP = (0.0, 0.2, 0.4, 0.3, 0.1, 0.5)  # what the epochs are given
+AP = (0.0, 0.2, 0.4, 0.3, 0.1, 0.5)  # of the epochs
 
 
 class Recorder(Callback):
-    """Writes down every moment; ends the run after ``last``, or with an error after ``crash``."""
+    """Record every event; end the run after ``last``, or with an error after ``crash``."""
 
     def __init__(self, last=None, crash=None):
         self.last, self.crash = last, crash
@@ -73,7 +73,7 @@ def shapes(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def given_metrics(monkeypatch):
-    """Every evaluation finds what ``AP`` says, in the order of the epochs."""
+    """Make every evaluation return the next value of ``AP``."""
     values = {"next": 0}
 
     def evaluate(*_, **__):
@@ -132,7 +132,7 @@ def test_an_error_ends_the_run_and_closes_its_callbacks(shapes, tmp_path):
 
 @ON_ONE_BACKEND
 def test_patience_ends_a_run_and_survives_a_kill(shapes, tmp_path, caplog, given_metrics):
-    """Epoch 3 of 6 is the best, and the two after it are worse."""
+    """Epoch 3 of 6 is the best, and the next two are worse."""
     settings = {"patience": 2, "keep_best": 2, "keep_checkpoint_max": 1, "ema_decay": 0.9}
     launch.set_seed(0)
     with caplog.at_level(logging.INFO):

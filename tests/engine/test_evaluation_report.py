@@ -1,4 +1,4 @@
-"""Label files of an evaluation, confusion matrix and comparison of two results."""
+"""Label files of an evaluation, its confusion matrix, and the comparison of two results."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``predict_sources`` with a detector that finds one box per picture: what becomes of the files."""
+"""``predict_sources`` with a detector that finds one box per image: which files it writes."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ HEIGHT, WIDTH = 48, 64
 
 
 class OneBox:
-    """Finds the upper left quarter of every picture."""
+    """Find the upper left quarter of every image."""
 
     def routing(self) -> str:
         return ""

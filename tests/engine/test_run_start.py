@@ -1,4 +1,4 @@
-"""What a training does before its first step: its folder, its classes, the run it continues."""
+"""What a training does before its first step: its folder, its classes, and the run it continues."""
 
 import logging
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""Training runs in this process: the loss falls, stages and fine-tuning work, bad numbers stop
-with advice.
+"""Training runs in this process: the loss falls, stages and fine-tuning work, and numbers that are
+not finite stop a run with advice.
 """
 
 import csv
@@ -46,7 +46,7 @@ def recipe(shapes, **section) -> Config:
 
 @pytest.fixture(scope="module")
 def finished(shapes, tmp_path_factory):
-    """A run with two stages, moving average and evaluation at its end."""
+    """A run with two stages, a moving average, and an evaluation at its end."""
     folder = tmp_path_factory.mktemp("run") / "run"
     config = recipe(
         shapes,
@@ -135,7 +135,7 @@ def test_a_run_in_safetensors_goes_on(finished, shapes, tmp_path):
     assert load_model(weights / "last.safetensors")[1] == metadata
     assert start_from(create_model("yolo_fastestv2", 3), weights / "last.safetensors") == []
     with pytest.raises(FileExistsError, match="already holds a run"):
-        train(recipe(shapes), tmp_path / "run")  # which would write last.ckpt beside it
+        train(recipe(shapes), tmp_path / "run")  # this run would write last.ckpt beside it
     with pytest.raises(ValueError, match="checkpoint_format wanted one of ckpt, safetensors"):
         recipe(shapes, checkpoint_format="pth")
 
@@ -144,7 +144,7 @@ def test_a_run_in_safetensors_goes_on(finished, shapes, tmp_path):
 def test_the_host_reads_at_log_intervals_only(shapes, tmp_path, monkeypatch):
     """Between ``begin_tally`` and ``share_statistics``, which enclose the steps of an epoch."""
     reads, counts = [], {}
-    # on PyTorch ``Tensor`` only makes tensors, whose class is another
+    # on PyTorch ``Tensor`` only creates tensors of another class
     tensor = type(Tensor(np.zeros(1)))
     plain, begin, share = tensor.asnumpy, TrainStep.begin_tally, TrainStep.share_statistics
 
@@ -171,7 +171,7 @@ def test_the_host_reads_at_log_intervals_only(shapes, tmp_path, monkeypatch):
 
 @pytest.mark.graph(when="never")
 def test_a_row_of_bad_steps_between_two_reads_stops_the_run(shapes, tmp_path, monkeypatch):
-    """Also if the steps after it are finite again."""
+    """Even if the steps after it are finite again."""
     take, taken = TrainStep.take, []
 
     def take_some_bad(self, images, targets, mask, rates, controls):
@@ -260,7 +260,9 @@ def test_data_that_cannot_be_learnt_from_is_refused_before_anything_is_built(
 
 
 def test_a_run_in_mixed_precision(shapes, tmp_path):
-    """Compiled, evaluated and saved as any other; what it saves is in float32 under usual names."""
+    """It is compiled, evaluated and saved like any other; the saved file is float32 with the usual
+    names.
+    """
     config = recipe(shapes, epochs=2, ema_decay=0.9, amp_level="O2")
     train(config, tmp_path / "run")
     assert all(math.isfinite(float(row["loss"])) for row in rows(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""The loss on images that are not trained on."""
+"""The loss on validation images."""
 
 import csv
 
@@ -42,7 +42,7 @@ def test_it_is_the_mean_over_whole_batches_in_inference_mode(shapes):
             arrays = (batch.images, batch.targets, batch.mask)
             total, terms = trainable(*(Tensor(array) for array in arrays))
             rows.append([float(total.asnumpy()), *terms.asnumpy().tolist()])
-    assert len(rows) == 2, "the fifth image fills no batch"
+    assert len(rows) == 2, "the fifth image does not fill a batch"
     wanted = np.mean(rows, axis=0)
     np.testing.assert_allclose(list(found.values()), wanted, rtol=1e-5)
     assert list(found) == ["val_loss", *(f"val_{name}" for name in trainable.term_names)]
@@ -50,7 +50,7 @@ def test_it_is_the_mean_over_whole_batches_in_inference_mode(shapes):
         np.testing.assert_array_equal(value, weights[name], err_msg=name)
     head = next(name for name in weights if name.startswith("output_obj_layers"))
     other = measure.compute({**weights, head: weights[head] + 1}, loss, epoch=1)
-    assert other["val_loss"] != found["val_loss"], "the weights are those that were given"
+    assert other["val_loss"] != found["val_loss"], "it uses the given weights"
 
 
 def test_a_set_smaller_than_a_batch_is_one(shapes):
@@ -60,7 +60,7 @@ def test_a_set_smaller_than_a_batch_is_one(shapes):
     assert measure.batch_size == 5
 
 
-@pytest.mark.needs_torch  # the host alone decides; the backend that starts faster is enough
+@pytest.mark.needs_torch  # only the host decides, so the backend that starts faster is enough
 def test_a_training_with_it_learns_the_same(shapes, tmp_path):
     launch.set_seed(0)
     train(recipe(shapes), tmp_path / "without")
