@@ -1,8 +1,8 @@
-"""DynamicDet's rates, momentum and micro batches: rows that the original's own lines of code gave
+"""DynamicDet's learning rates, momentum and micro batches: rows that the original's own code gave
 under PyTorch.
 
-Their text was taken from ``train_step1.py`` and ``train_step2.py`` (optimizer, scheduler, warm-up,
-the rule of updates) and run iteration by iteration without network and pictures.
+The code was taken from ``train_step1.py`` and ``train_step2.py`` (optimizer, scheduler, warm-up,
+the rule of updates) and run iteration by iteration without network and images.
 """
 
 import math
@@ -160,7 +160,7 @@ def test_recipes_follow_the_original(run: str) -> None:
             accumulate,
             bool(update),
         )
-    # Everything that happens in between, too
+    # Everything in between, too
     flags = np.array(
         [schedule.updates_at(iteration) for iteration in range(min(steps * epochs, 300000))]
     )
@@ -293,7 +293,7 @@ def row(*values: float) -> np.ndarray:
 
 
 def test_the_end_of_an_epoch_drops_what_has_gathered() -> None:
-    """Two micro batches, a drop, one more with the update: only the last one counts."""
+    """Two micro batches, a drop, and one more with the update: only the last one counts."""
 
     def trained(inputs: list[float], drop_before: int | None) -> np.ndarray:
         trainable = Implicit()
@@ -330,7 +330,7 @@ def test_betas_of_adamw_reach_the_step() -> None:
 
 
 class Recorder:
-    """Stands for the compiled step: writes down what the engine hands to it."""
+    """Stands in for the compiled step: records what the engine passes to it."""
 
     calls: list[tuple]
 
@@ -362,7 +362,7 @@ class Recorder:
         self.calls.append(("drop",))
 
     def share_statistics(self) -> None:
-        """Of several ranks."""
+        """Nothing to share on one rank."""
 
     def ema_values(self) -> dict:
         return {}
@@ -374,7 +374,7 @@ class Recorder:
 def test_the_engine_hands_all_this_to_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after a resume in the middle of the warm-up."""
+    """The same after a resume in the middle of the warm-up."""
     make_shapes_dataset(
         tmp_path / "shapes", train_images=12, val_images=2, size=(64, 64), seed=1, progress=False
     )

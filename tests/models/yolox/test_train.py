@@ -1,5 +1,5 @@
-"""YOLOX's recipe in a short run: the last stage stops mosaics, adds the L1 term and keeps all
-other state.
+"""YOLOX's recipe in a short run: the last stage stops mosaics, adds the L1 term and keeps all other
+state.
 """
 
 import csv
@@ -27,7 +27,7 @@ SPLITS = [
     "change", ["train.loss.aera=center", "train.stages=[{from_epoch: -1, loss: {aera: center}}]"]
 )
 def test_a_misspelled_loss_keyword_is_told_at_the_start(tmp_path, change):
-    """Also where it stands in the last stage, and before anything is written."""
+    """Also in the last stage, and before anything is written."""
     launch.start("CPU", seed=0)
     data = make_shapes_dataset(
         tmp_path / "shapes", train_images=2, val_images=0, size=(64, 64), progress=False
@@ -44,7 +44,7 @@ def test_a_misspelled_loss_keyword_is_told_at_the_start(tmp_path, change):
 
 
 def test_folded_weights_are_noticed(tmp_path, caplog):
-    """Training with statistics of a batch would not start from what was loaded."""
+    """Training with batch statistics would not start from the loaded weights."""
     launch.start("CPU", seed=0)
     model = create_model("yolox_nano", 3)
     assert not has_folded_norms(model)
@@ -56,7 +56,7 @@ def test_folded_weights_are_noticed(tmp_path, caplog):
     load_parameters(model, values)
     assert has_folded_norms(model)
     load_parameters(model, values | {name: values[name] + 0.1 for name in gammas[1:]})
-    assert has_folded_norms(model)  # of a network of which a part was folded
+    assert has_folded_norms(model)  # of a partly folded network
     load_parameters(model, values | {name: values[name] + 0.1 for name in gammas})
     assert not has_folded_norms(model)
     save_checkpoint(
@@ -86,8 +86,8 @@ def test_folded_weights_are_noticed(tmp_path, caplog):
 
 
 def test_the_last_stage_adds_l1_and_goes_on(tmp_path, caplog):
-    """Two epochs of three steps at 64 pixels; the recipe's own stage, moved to the last epoch.
-    Both steps are compiled in test_loss.py.
+    """Two epochs of three steps at 64 pixels; the recipe's own stage, moved to the last epoch. Both
+    steps are compiled in test_loss.py.
     """
     launch.start("CPU", graph_mode=False, seed=0)
     data = make_shapes_dataset(
