@@ -166,7 +166,7 @@ def test_what_fails_is_in_the_report(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(doctor_report, "convolution_milliseconds", lambda: 1.0)
     with pytest.raises(RunError, match="forward, training is not as on .*; send the file"):
         doctor_report.write_report(path, "CPU")
-    assert states == ["works", "works", "started"], "what ends the process is in the file"
+    assert states == ["works", "works", "started"], "the file names the step that ends the process"
     forward, training = json.loads(path.read_text(encoding="utf-8"))["steps"][2:]
     assert forward["state"] == "failed" and "ValueError: no such file in ~/x" in forward["error"]
     assert training["state"] == "other numbers" and training["difference"] > 0.5

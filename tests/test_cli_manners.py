@@ -1,4 +1,6 @@
-"""Help with defaults, words in any case of letters, and commands that need no recipe file."""
+"""Help with defaults, case-insensitive words, flags of settings, and commands that need no recipe
+file.
+"""
 
 import argparse
 import os
