@@ -321,7 +321,7 @@ def _deploy_program(name: str) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """19 + 5 drawn pictures, in every label form."""
+    """19 + 5 drawn images, in every label form."""
     return make_shapes_dataset(
         tmp_path_factory.mktemp("shapes"),
         train_images=19,
@@ -334,7 +334,7 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shapes(shapes_folder: Path) -> Dataset:
-    """The 19 training pictures."""
+    """The 19 training images."""
     return build_dataset(
         {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"},
         shapes_folder,

@@ -16,7 +16,7 @@ from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.accuracy_speed import Tradeoff, accuracy_over_speed
 from mindyolo_ext.engine.routing import RoutedPredictor
 
-GREYS = tuple(range(20, 240, 20))  # 11 pictures, dark ones are hard
+GREYS = tuple(range(20, 240, 20))  # 11 images, dark ones are hard
 BOX = (4.0, 4.0, 28.0, 20.0)
 
 
@@ -59,7 +59,7 @@ def greys(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def curve(greys: Dataset) -> Tradeoff:
     predictor = FindsBright(RoutedToy())
     found = accuracy_over_speed(predictor, greys, EvalConfig(per_batch_size=4), workers=0)
-    assert predictor.passes == 3  # 11 pictures once
+    assert predictor.passes == 3  # 11 images once
     return found
 
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe for 6 drawn pictures; the third has no box."""
+    """A recipe for 6 drawn images; the third has no box."""
     folder = tmp_path_factory.mktemp("assign")
     shapes = make_shapes_dataset(
         folder / "shapes", train_images=6, val_images=1, size=(96, 128), progress=False
@@ -65,7 +65,7 @@ def dataset(config: Config) -> Dataset:
     return split_dataset(config, "train")
 
 
-# ---- which pictures ------------------------------------------------------------------------------
+# ---- which images --------------------------------------------------------------------------------
 
 
 def test_pictures_by_name_pattern_number_and_count(dataset: Dataset):

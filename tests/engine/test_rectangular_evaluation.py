@@ -111,7 +111,7 @@ def test_ranks_share_the_batches_of_one(dataset: Dataset, monkeypatch: pytest.Mo
     alone = FindsThePhoto(spec)
     wanted = evaluate(alone, dataset, settings, workers=0).detections
     found: list[np.ndarray] = [np.zeros((0, 6))] * len(SIZES)
-    for rank in range(3):  # 4 batches: ranks 1 and 2 end with one without pictures
+    for rank in range(3):  # 4 batches: ranks 1 and 2 end with one without images
         predictor = FindsThePhoto(spec)
         monkeypatch.setattr("mindyolo_ext.engine.evaluate.world", lambda rank=rank: World(rank, 3))
         part = evaluate(predictor, dataset, settings, workers=0).detections

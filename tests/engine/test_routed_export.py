@@ -172,7 +172,7 @@ def test_info_says_what_a_part_is(report: ExportReport):
 def test_chained_files_find_what_the_detector_finds(
     weight: Path, report: ExportReport, routed_runner: ModuleType, photos: list[np.ndarray]
 ):
-    """Easy pictures, hard ones, and batches of both."""
+    """Easy images, hard ones, and batches of both."""
     theirs = routed_runner.RoutedOnnxDetector(
         [report.files["onnx second"], report.files["onnx first"]]
     )
@@ -356,7 +356,7 @@ def test_another_thread_does_not_change_the_exit(toy: list[Path], routed_runner:
     leave = detector._exit
 
     def leave_later(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
-        detector.hard = ~detector.hard  # what a picture of the other kind does meanwhile
+        detector.hard = ~detector.hard  # what a image of the other kind does meanwhile
         return leave(*arguments)
 
     detector._exit = leave_later

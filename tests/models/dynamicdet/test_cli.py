@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(folder: Path) -> Path:
-    """Evaluation on drawn pictures."""
+    """Evaluation on drawn images."""
     shapes = make_shapes_dataset(
         folder / "shapes", train_images=1, val_images=PICTURES, size=(96, 96), progress=False
     )

@@ -26,7 +26,7 @@ from mindyolo_ext.engine.run_finish import Run
 from mindyolo_ext.engine.schedule import Schedule, ema_decay, micro_batches, weight_decay
 
 RECIPES = Path(__file__).resolve().parents[3] / "configs" / "dynamicdet"
-COCO = 118287  # pictures of train2017
+COCO = 118287  # images of train2017
 # iteration, rate of weights, rate of biases, momentum, micro batches per update, 1 = update, micro
 # batches gathered since the last update of this epoch
 STEP1 = [  # batch 16, 300 epochs of 7393 iterations
@@ -109,7 +109,7 @@ STEP2 = [  # batch 1, 2 epochs; AdamW has no momentum to warm up
     (118336, 1e-05, 1e-05, None, 64, 1, 50),
     (236573, 1e-05, 1e-05, None, 64, 0, 29),
 ]
-STEP2_SHORT = [  # 3 epochs of 700 pictures: the warm-up takes 1000 iterations
+STEP2_SHORT = [  # 3 epochs of 700 images: the warm-up takes 1000 iterations
     (0, 0.0, 0.0, None, 1, 1, 1),
     (10, 1e-07, 1e-07, None, 2, 1, 2),
     (300, 3e-06, 3e-06, None, 20, 1, 15),

@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(folder: Path) -> Path:
-    """n's recipe of step 1 on drawn pictures of 3 classes."""
+    """n's recipe of step 1 on drawn images of 3 classes."""
     shapes = make_shapes_dataset(
         folder / "shapes", train_images=2, val_images=1, size=(64, 64), progress=False
     )

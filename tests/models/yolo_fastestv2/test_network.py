@@ -137,7 +137,7 @@ def published(shared):
 
 @pytest.fixture(scope="module")
 def photos(published, golden, shared):
-    """Stem -> (network input (3, H, W), placement, resized picture) of the photos of
+    """Stem -> (network input (3, H, W), placement, resized image) of the photos of
     ``real_weights.npz``.
     """
     found = {}
