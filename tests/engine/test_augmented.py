@@ -16,7 +16,7 @@ from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.errors import UsageError
 from mindyolo_ext.input_spec import InputSpec
 
-BOX = (30, 24, 90, 60)  # of the bright part of a image
+BOX = (30, 24, 90, 60)  # of the bright part of an image
 
 
 class FindsTheBrightPart:

@@ -356,7 +356,7 @@ def test_another_thread_does_not_change_the_exit(toy: list[Path], routed_runner:
     leave = detector._exit
 
     def leave_later(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
-        detector.hard = ~detector.hard  # what a image of the other kind does meanwhile
+        detector.hard = ~detector.hard  # what an image of the other kind does meanwhile
         return leave(*arguments)
 
     detector._exit = leave_later
