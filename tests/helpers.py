@@ -1,4 +1,4 @@
-"""What the golden tests of all families share: reference files, seeded weights, padded targets,
+"""Helpers for the golden tests of all families: reference files, seeded weights, padded targets,
 gradients.
 """
 
@@ -29,7 +29,7 @@ LEAVES = {
 
 
 def shared_folder() -> Path | None:
-    """Folder of published weights and photos, MINDYOLO_EXT_SHARED or ../shared, where it is."""
+    """The folder of published weights and images, MINDYOLO_EXT_SHARED or ../shared, if any."""
     folder = Path(os.environ.get("MINDYOLO_EXT_SHARED", REPOSITORY.parent / "shared"))
     return folder if folder.is_dir() else None
 
@@ -53,16 +53,15 @@ class Golden:
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One seeded case: ``<root>/<family>/<variant>/case_seed<N>*.npz``; all else follows from N and
-    the arrays.
+    """One seeded case: ``<root>/<family>/<variant>/case_seed<N>*.npz``; everything else follows
+    from N and the arrays.
 
-    A variant may have folders of its own inside it: ``gold_yolo_n/plain`` is the name of such a
-    one.
+    A variant may have subfolders: ``gold_yolo_n/plain`` is the name of one.
     """
 
     path: Path
     family_folder: Path
-    default: bool  # stands in the default folder, so every array must be there
+    default: bool  # in the default folder, so every array must exist
     record: Record = field(default_factory=Record, compare=False)
 
     def __str__(self) -> str:
@@ -78,7 +77,7 @@ class GoldenCase:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a variant's usual case, and not one more of another size."""
+        """Whether it is a variant's usual case, not an extra one of another size."""
         return self.path.stem == f"case_seed{self.seed}"
 
     def arrays(self) -> Arrays:
@@ -86,13 +85,11 @@ class GoldenCase:
 
     @property
     def variant_folder(self) -> Path:
-        """Where ``keys.json`` and the like stand: beside the case, or else in the default
-        folder.
-        """
+        """Folder of ``keys.json`` and the like: beside the case, or else the default folder."""
         return self.folder_of(self.variant)
 
     def folder_of(self, variant: str) -> Path:
-        """As ``variant_folder``, of any variant of the family."""
+        """``variant_folder`` for any variant of the family."""
         beside = self.family_folder / variant
         return (
             beside
@@ -180,7 +177,7 @@ def assert_same(tensors: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -
 
 
 def rounded(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The weights after a file in half precision."""
+    """The weights after a half-precision file."""
     return {
         name: array.astype(np.float16).astype(np.float32) if array.dtype.kind == "f" else array
         for name, array in state.items()

@@ -1,4 +1,6 @@
-"""Backbones that are computed again for derivatives: the same training with less memory."""
+"""Backbones whose activations are recomputed in the backward pass: the same training with less
+memory.
+"""
 
 from collections.abc import Callable
 
@@ -138,7 +140,7 @@ def test_a_norm_that_is_computed_again_would_update_twice() -> None:
 
 
 def kept(model: nn.Cell) -> int:
-    """Bytes that PyTorch keeps for derivatives."""
+    """Bytes that PyTorch keeps for the backward pass."""
     import torch
 
     from mindyolo_ext.backend.on_torch.recording import recording

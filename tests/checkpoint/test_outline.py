@@ -1,4 +1,4 @@
-"""Networks without a framework: the same parameters as with one, in the same order."""
+"""Networks built without a framework have the same parameters, in the same order."""
 
 import json
 import os
@@ -46,7 +46,7 @@ QUICK = [case for case in CASES + simple_yolo_cases() if case[0] in SMALL]
 
 @pytest.mark.parametrize(("model", "keywords"), quick_cases(CASES + simple_yolo_cases(), QUICK))
 def test_parameters_are_those_of_the_real_backend(model, keywords):
-    """One process, one backend: this one has MindSpore, the other none."""
+    """A process has one backend: this one has the framework, the other process has none."""
     real = json.loads(json.dumps(module._described(model, keywords)))
     found = json.loads(module._ask(model, json.dumps(keywords)))
     assert found["parameters"] == real["parameters"]
@@ -92,7 +92,7 @@ def test_errors_of_the_builder_arrive(monkeypatch, loaded):
 
 
 def test_a_layer_that_the_shapes_lack(monkeypatch):
-    """The framework builds the network then."""
+    """The framework then builds the network."""
     wanted = outline("yolox_nano", {"num_classes": 3})
     monkeypatch.delitem(sys.modules, "mindyolo_ext.backend")
     monkeypatch.setattr(module, "_ask", lambda *_: '{"lacks": "no attribute GroupNorm"}')
@@ -136,7 +136,7 @@ def test_a_process_that_dies_is_a_fault_of_the_program(monkeypatch):
     ],
 )
 def test_no_framework_is_imported(tmp_path, verb):
-    """Each in a fresh process; ``convert`` also in the process that it starts."""
+    """Each verb runs in a fresh process; ``convert`` is also checked in the process it starts."""
     from mindyolo_ext.checkpoint.convert import convert
 
     for suffix in (".ckpt", ".safetensors"):
@@ -153,7 +153,7 @@ def test_no_framework_is_imported(tmp_path, verb):
         "  train: {format: yolo, images: images, labels: labels, names: [a]}\n"
     )
     blocker = tmp_path / "site"
-    for name in ("mindspore", "torch"):  # whoever imports one, in whatever process, fails
+    for name in ("mindspore", "torch"):  # an import of one fails in every process
         (blocker / name).mkdir(parents=True)
         (blocker / name / "__init__.py").write_text("raise RuntimeError('a framework')\n")
     program = (

@@ -1,5 +1,5 @@
-"""Evaluation: the published weights give the reference's AP, and several ranks lose and repeat
-no picture.
+"""Evaluation: published weights reach the reference AP, and several ranks neither lose nor repeat
+an image.
 """
 
 import json
@@ -14,7 +14,7 @@ from mindyolo_ext.data.shapes import make_shapes_dataset
 
 CONFIG = ROOT / "configs" / "yolo_fastestv2" / "yolo-fastestv2.yaml"
 YOLOX = ROOT / "configs" / "yolox" / "yolox-nano.yaml"
-TOLERANCE = 0.001  # of every metric, as the reference file is to be met
+TOLERANCE = 0.001  # of every metric of the reference file
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def evaluate(config_file, weight, data_root, level="O0"):
 
 @pytest.mark.all_cases
 def test_two_ranks_give_the_detections_of_one(tmp_path):
-    """Seven pictures, batch 2: the last global batch is not full, and one rank ends without a
-    picture.
+    """Seven images in batches of 2: the last global batch is not full, and one rank ends without an
+    image.
     """
     from mindyolo_ext.backend.parameters import parameter_values
     from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint

@@ -1,4 +1,4 @@
-"""Exported files as predictors, in every runtime that is installed."""
+"""Exported files as predictors, in every installed runtime."""
 
 import importlib.util
 import subprocess
@@ -54,7 +54,7 @@ def photos(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def wanted(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the drawn network gives, see ``draw_onnx``."""
+    """The outputs of the drawn network, see ``draw_onnx``."""
     means = (images / np.float32(255)).mean((1, 2, 3)).reshape(-1, 1, 1)
     boxes = np.arange(1, 9, dtype=np.float32).reshape(1, 2, 4)
     return means * boxes, means * np.linspace(0.2, 0.9, 4, dtype=np.float32).reshape(1, 2, 2)

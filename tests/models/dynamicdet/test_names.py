@@ -1,5 +1,5 @@
-"""DynamicDet names: what each number of the original's modules is, with and without a router,
-there and back.
+"""DynamicDet names: what each number in the original's modules is, with and without a router, in
+both directions.
 """
 
 import json
@@ -108,7 +108,7 @@ def test_order_of_modules_does_not_depend_on_ours(variant, router):
 
 
 def test_the_numbers_of_like_layers():
-    """Layers of one shape, which the check of the shapes cannot tell apart; numbers from the
+    """Layers of equal shape, which the shape check cannot tell apart; the numbers come from the
     original's configs.
     """
     assert {
@@ -151,7 +151,7 @@ def test_the_numbers_of_like_layers():
         "backbone2.stages.4.down",
         "head.down.2",
     )
-    assert "model_b.0" not in MODULES["dy_yolov7_w6"]  # re-organizes the image
+    assert "model_b.0" not in MODULES["dy_yolov7_w6"]  # reorganizes the image
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def with_anchors(head: str, factor: float, *, names: tuple[str, ...] = ("anchors
 
 
 def test_automatic_anchors_of_the_second_head():
-    """The original's search for anchors changes the second head's alone, and trains both heads
+    """The original's anchor search changes only the second head's anchors, and trains both heads
     with them.
     """
     tensors = with_anchors("model_h2.", 1.5)

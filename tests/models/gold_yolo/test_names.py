@@ -1,4 +1,4 @@
-"""Gold-YOLO names: four scales in their forms, as trained and as deployed, there and back."""
+"""Gold-YOLO names: four scales in their forms, as trained and as deployed, in both directions."""
 
 import json
 
@@ -95,7 +95,7 @@ def test_deployed_names_become_all_names(root, variant, form):
         for name, array in folded.items()
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
     )
-    assert counted - 2 * 17 == meta["params_deploy"]  # what the original itself counts
+    assert counted - 2 * 17 == meta["params_deploy"]  # as the original counts them
     _, found = recognise(folded, where="x.pt")
     assert found == Recognition(variant, 80, keywords={"form": form})
     ours = parameters(found)
@@ -197,7 +197,7 @@ def test_constants_must_be_those_of_the_architecture(root):
         map_tensors(
             TABLE, found, {**tensors, "detect.proj": np.arange(17) + 0.5}, ours, where="x.pt"
         )
-    del tensors["detect.proj"]  # a file without them has lost nothing
+    del tensors["detect.proj"]  # a file without them is complete
     assert map_tensors(TABLE, found, tensors, ours, where="x.pt").unfilled == []
 
 

@@ -1,5 +1,5 @@
-"""YOLOX names: all seven scales under the original's and MindYOLO's names, and the input that
-weights tell.
+"""YOLOX names: all seven scales under the original's and MindYOLO's names, and the input derived
+from weights.
 """
 
 import json
@@ -156,7 +156,7 @@ def test_state_of_mindyolos_training_is_ignored(name):
 
 
 def first_layer(variance: float, shift: float = 0.1, stem: str = STEM) -> dict[str, np.ndarray]:
-    """A stem whose kernels of any size answer to pixels of ``variance``."""
+    """A stem whose kernels, of any size, expect pixels of ``variance``."""
     random = np.random.RandomState(0)
     kernels = (
         random.standard_normal((16, 12, 3, 3)) * np.geomspace(0.01, 10, 16)[:, None, None, None]
