@@ -1,6 +1,7 @@
 """``predict``, ``test``, ``thresholds`` and ``benchmark`` with exported files, as commands."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from mindyolo_ext.data.image_file import read_image
 from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.engine import export as exporting
 from mindyolo_ext.engine.export import export
-from mindyolo_ext.errors import CheckpointError, DeviceError
+from mindyolo_ext.errors import CheckpointError, DeviceError, UsageError
 from mindyolo_ext.models.registry import create_model
 
 SIZE, CONFIDENCE = (64, 96), "0.05"
@@ -177,9 +178,13 @@ def test_benchmark_measures_what_runs_and_says_what_does_not(
 # ---- other forms of files ------------------------------------------------------------------------
 
 
-def same_boxes(weight: Path, file: Path, data: Path, *, tolerance: float = 0.02) -> None:
+def same_boxes(
+    weight: Path, file: Path, data: Path, *, size: tuple[int, int] = SIZE, tolerance: float = 0.02
+) -> None:
     """A file finds what the checkpoint finds, at a confidence that NMS in the file has too."""
-    ours, theirs = (Detector(path, conf_thres=0.1, iou_thres=0.45) for path in (weight, file))
+    ours, theirs = (
+        Detector(path, conf_thres=0.1, iou_thres=0.45, size=size) for path in (weight, file)
+    )
     count = 0
     for path in sorted((data / "images" / "val").glob("*.jpg")):
         wanted, found = ours.predict(path), theirs.predict(path)
@@ -203,6 +208,37 @@ def test_nms_inside_and_any_batch_behind_the_detector(
     assert status == 0, output
     assert "boxes of 4 pictures within" in output
     same_boxes(weight, tmp_path / "nms.onnx", data)
+
+
+@pytest.mark.needs_torch
+def test_a_file_whose_sizes_are_constants_is_not_one_of_any_size(
+    command: Command, weight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from mindyolo_ext.backend.on_torch import export as writing
+
+    monkeypatch.setattr(writing, "sizes_vary", nullcontext)
+    status, output = command(
+        *("export", "--weight", weight, "--format", "onnx", "--output", tmp_path / "any"),
+        "--dynamic_size",
+    )
+    assert status == 1 and "the onnx file cannot compute 128x96 pixels" in output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.needs_torch
+def test_any_size_behind_the_detector(command: Command, weight: Path, data: Path, tmp_path: Path):
+    status, output = command(
+        *("export", "--weight", weight, "--format", "onnx", "--output", tmp_path / "any"),
+        "--dynamic_size",
+    )
+    assert status == 0, output
+    file = tmp_path / "any.onnx"
+    same_boxes(weight, file, data, size=(128, 64))
+    with pytest.raises(ValueError, match="positive multiples of 32"):
+        Detector(file, size=(100, 64))
+    detector = Detector(file)
+    with pytest.raises(UsageError, match="sides of multiples of 32 pixels, got 64x90"):
+        detector._predictor(np.zeros((1, 64, 90, 3), np.uint8))
 
 
 def test_eight_bits_are_calibrated_and_smaller(
@@ -281,6 +317,8 @@ def test_descriptions_that_ncnn_would_crash_on_are_refused(tmp_path: Path):
         (["--format", "onnx", "openvino", "--nms"], "give --format onnx alone"),
         (["--format", "onnx", "--nms", "--raw"], "want boxes; leave --raw out"),
         (["--format", "onnx", "--with_preprocess", "--per_batch_size", "2"], "takes one image"),
+        (["--format", "onnx", "--dynamic_size", "--raw"], "--dynamic_size is for decoded boxes"),
+        (["--format", "onnx", "--dynamic_size", "--with_preprocess"], "leave --dynamic_size out"),
         (["--format", "onnx", "--opset", "40"], "--opset: wanted 13 to 20, got 40"),
         (["--format", "onnx", "--img_size", "50"], "positive multiples of 32"),
         (["--format", "onnx", "--images", "nowhere"], "nowhere"),

@@ -194,6 +194,11 @@ def _add_onnx(parser: argparse.ArgumentParser) -> None:
     onnx = parser.add_argument_group("ONNX files")
     onnx.add_argument("--dynamic_batch", action="store_true", help="any number of images per run")
     onnx.add_argument(
+        "--dynamic_size",
+        action="store_true",
+        help="images of any height and width that the network's strides divide",
+    )
+    onnx.add_argument(
         "--nms",
         nargs="?",
         const="onnx",
@@ -235,6 +240,7 @@ def export(options: argparse.Namespace) -> None:
 
     onnx = OnnxOptions(
         dynamic_batch=options.dynamic_batch,
+        dynamic_size=options.dynamic_size,
         nms=options.nms,
         conf_thres=options.conf_thres,
         iou_thres=options.iou_thres,

@@ -213,6 +213,13 @@ def _check_options(
         )
     if "ncnn" in formats:
         check_for_ncnn(batch_size=batch_size, is_cut=is_cut, raw=raw)
+    if onnx.dynamic_size and (is_cut or raw):
+        raise UsageError(
+            "export: --dynamic_size is for decoded boxes; leave --raw out"
+            if raw
+            else "export: --dynamic_size is for models that are not routed; export files per size "
+            "with --img_size"
+        )
     if onnx.int8 and (is_cut or raw):
         raise UsageError(
             "export: --int8 is for whole models with boxes; leave --raw out"
@@ -335,6 +342,8 @@ def _export_format(
                 known |= _check(job, kind, temporary[part.name], known, report)
             if onnx.dynamic_batch and part.is_entry:
                 _check_batches(job, kind, report)
+            if onnx.dynamic_size:
+                _check_sizes(job, kind, report)
         if onnx.int8:
             _quantize(jobs[0], temporary[""], pictures, report)
         if kind != "air" and description["outputs"] != "raw":
@@ -388,6 +397,7 @@ def _write(
         path,
         description=description,
         dynamic_batch=is_dynamic,
+        dynamic_size=options.dynamic_size,
         opset=options.opset,
     )
     batch = {"batch_size": "any"} if is_dynamic else {}
@@ -433,7 +443,8 @@ def _finish_onnx(
         for ends in (node.input, node.output):
             for i, name in enumerate(ends):
                 ends[i] = new.get(name, name)
-    model = four_axes(model)
+    if not options.dynamic_size:  # it compares sizes of maps, which are known to a fixed graph
+        model = four_axes(model)
     if options.simplify:
         model = simplified(model)
     if options.half:
@@ -627,6 +638,28 @@ def _check_batches(job: Job, kind: str, report: ExportReport) -> None:
     for first in range(3):
         rows = slice(first, 3 * count, 3)
         _compare(job, label, [array[rows] for array in found], report)
+
+
+def _check_sizes(job: Job, kind: str, report: ExportReport) -> None:
+    """Run a file of any size with a smaller, a larger and a narrower image.
+
+    Raises: ExportError above the tolerance.
+    """
+    images = job.inputs["images"]
+    height, width = images.shape[2:]
+    stride = 64  # a multiple of every network's largest
+    for size in ((height + stride, width), (stride, 2 * stride), (height, width + 3 * stride)):
+        other = np.resize(images, (*images.shape[:2], *size))
+        expected = dict(zip(job.expected, job.run(other)))
+        own = replace(job, inputs={"images": other}, expected=expected)
+        try:
+            found = job.exported[kind](own.inputs)
+        except Exception as error:  # ONNX Runtime raises kinds of its own
+            raise ExportError(
+                f"export: the {kind} file cannot compute {size[0]}x{size[1]} pixels ({error}); "
+                "leave --dynamic_size out and export a file per size"
+            ) from error
+        _compare(own, _label(kind, job.part.name), found, report)
 
 
 def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportReport) -> None:
