@@ -11,7 +11,7 @@ from seeded import seeded_tensor
 from source_rules import FRAMEWORKS
 from test_architecture import loaded_modules
 
-from mindyolo_ext import Detector
+from mindyolo_ext import Detector, evaluate
 from mindyolo_ext.backend import BACKEND
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
@@ -23,6 +23,7 @@ from mindyolo_ext.errors import CheckpointError, DeviceError, UsageError
 from mindyolo_ext.models.registry import create_model
 
 SIZE, CONFIDENCE = (64, 96), "0.05"
+ANNOTATIONS = "annotations/val.json"
 # Each takes 5 ms to 2 s to load, and a picture with an ONNX file needs none of them
 NOT_FOR_A_PICTURE = (
     *FRAMEWORKS,
@@ -64,7 +65,7 @@ def onnx_file(weight: Path) -> Path:
 
 @pytest.fixture
 def on_data(data: Path) -> list[str]:
-    described = "{format: coco, images: images/val, annotations: annotations/val.json}"
+    described = f"{{format: coco, images: images/val, annotations: {ANNOTATIONS}}}"
     return [
         *("--data_root", str(data), "--set", f"data.val={described}", "--workers", "0"),
         *("--conf_thres", CONFIDENCE, "--set", "data.class_names=[]"),
@@ -94,7 +95,12 @@ def test_both_backends_are_refused_beside_another_runtime(onnx_file: Path):
 
 
 def test_metrics_of_an_exported_file_are_the_checkpoints(
-    command: Command, weight: Path, onnx_file: Path, on_data: list[str], tmp_path: Path
+    command: Command,
+    weight: Path,
+    onnx_file: Path,
+    data: Path,
+    on_data: list[str],
+    tmp_path: Path,
 ):
     found = []
     for name, file in (("ckpt", weight), ("onnx", onnx_file)):
@@ -103,6 +109,12 @@ def test_metrics_of_an_exported_file_are_the_checkpoints(
         assert status == 0, output
         found.append(json.loads((folder / "detections.json").read_text(encoding="utf-8")))
     assert "yolo_fastestv2, 4 images, onnxruntime on CPU" in output
+    settings = {"data.root": data, "data.class_names": [], "eval.conf_thres": float(CONFIDENCE)}
+    settings["data.val"] = dict(format="coco", images="images/val", annotations=ANNOTATIONS)
+    called = evaluate(onnx_file, settings=settings, runtime="onnxruntime")
+    assert sum(len(rows) for rows in called.detections) == len(found[1])
+    with pytest.raises(UsageError, match="ncnn runs .param, not .onnx files"):
+        evaluate(onnx_file, settings=settings, runtime="ncnn")
     ours, theirs = found
     assert len(ours) == len(theirs) > 10
     assert [r["category_id"] for r in ours] == [r["category_id"] for r in theirs]
@@ -275,6 +287,8 @@ def test_further_formats_behind_the_detector(
     companions = {"ncnn": ["a.ncnn.bin", "a.ncnn.json"], "openvino": ["a.bin"]}[kind]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *companions])
     same_boxes(weight, file, data)
+    status, output = command("info", file)
+    assert status == 0 and f"yolo_fastestv2, {len(SHAPE_NAMES)} classes" in output
     weights = file.with_suffix(".bin")
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])

@@ -143,12 +143,19 @@ def finder(
 
 
 def compare_boxes(
-    source: Finder, exported: Finder, pictures: Sequence[np.ndarray], limits: Limits, *, name: str
+    source: Finder,
+    exported: Finder,
+    pictures: Sequence[np.ndarray],
+    limits: Limits,
+    *,
+    name: str,
+    advice: str = "",
 ) -> BoxCheck:
     """Compare what two networks find.
 
     Args:
         name: of the exported file, for messages.
+        advice: what their end says.
 
     Raises: ExportError beyond ``limits``.
     """
@@ -159,7 +166,7 @@ def compare_boxes(
     if check.missing > allowed or check.scores > limits.scores:
         raise ExportError(
             f"export: {name} does not find the network's boxes: {check}; allowed are "
-            f"{limits.scores:g} of the score and {allowed:.0f} boxes without a partner"
+            f"{limits.scores:g} of the score and {allowed:.0f} boxes without a partner{advice}"
         )
     return check
 
