@@ -1,6 +1,7 @@
 """``predict``, ``test``, ``thresholds`` and ``benchmark`` with exported files, as commands."""
 
 import json
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -270,6 +271,26 @@ def test_eight_bits_are_calibrated_and_smaller(
     ours, theirs = Detector(onnx_file), Detector(file)
     image = theirs.input_spec.resize_image(read_image(next(pictures.glob("*.jpg"))))[0][None]
     different = np.abs(ours._predictor(image)[1] - theirs._predictor(image)[1])
+    assert 1e-4 < different.max() < 0.5
+
+
+def test_eight_bits_of_openvino(
+    command: Command, weight: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("openvino")
+    arguments = ["export", "--weight", weight, "--output", tmp_path / "small", "--int8"]
+    arguments += ["--format", "openvino", "--images", data / "images" / "val"]
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "nncf", None)
+        status, output = command(*arguments)
+    assert status == 1 and "pip install 'mindyolo_ext[nncf]'" in output
+    assert not list(tmp_path.iterdir())
+    pytest.importorskip("nncf")
+    status, output = command(*arguments)
+    assert status == 0 and "boxes of 4 pictures" in output
+    ours, theirs = Detector(weight), Detector(tmp_path / "small.xml")
+    image = theirs.input_spec.resize_image(read_image(next((data / "images" / "val").glob("*"))))
+    different = np.abs(ours._predictor(image[0][None])[1] - theirs._predictor(image[0][None])[1])
     assert 1e-4 < different.max() < 0.5
 
 

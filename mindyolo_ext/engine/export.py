@@ -41,7 +41,7 @@ from mindyolo_ext.engine.export_check import (
 )
 from mindyolo_ext.engine.ncnn_file import check_for_ncnn, write_ncnn
 from mindyolo_ext.engine.onnx_graph import OnnxOptions
-from mindyolo_ext.engine.openvino_file import write_openvino
+from mindyolo_ext.engine.openvino_file import quantize_openvino, write_openvino
 from mindyolo_ext.engine.parts import Part, parts_of
 from mindyolo_ext.errors import DeviceError, ExportError, UsageError
 from mindyolo_ext.evaluation.collect import detections_to_photo
@@ -210,9 +210,15 @@ def _check_options(
     images: Path | None,
 ) -> None:
     """Raises: UsageError for options that do not fit each other or the model."""
-    if onnx.changes and list(formats) != ["onnx"]:
+    small_openvino = list(formats) == ["openvino"] and onnx == OnnxOptions(int8=True)
+    if onnx.changes and list(formats) != ["onnx"] and not small_openvino:
         raise UsageError(
-            "export: options of ONNX files change no other format; give --format onnx alone"
+            "export: options of ONNX files change no other format, but for --int8 and openvino; "
+            "give --format onnx alone"
+        )
+    if small_openvino and batch_size != 1:
+        raise UsageError(
+            f"export: openvino calibrates one image at a time, got --per_batch_size {batch_size}"
         )
     if "ncnn" in formats:
         check_for_ncnn(batch_size=batch_size, is_cut=is_cut, raw=raw)
@@ -350,7 +356,7 @@ def _export_format(
             if onnx.dynamic_size:
                 _check_sizes(job, kind, report)
         if onnx.int8:
-            _quantize(jobs[0], temporary[""], pictures, report)
+            _quantize(jobs[0], kind, temporary[""], pictures, report)
         if kind != "air" and description["outputs"] != "raw":
             report.pictures[kind] = _look(
                 jobs, kind, temporary, onnx, pictures[:8], is_drawn=is_drawn
@@ -519,15 +525,20 @@ def _look(
     return check
 
 
-def _quantize(job: Job, path: Path, pictures: Sequence[np.ndarray], report: ExportReport) -> None:
+def _quantize(
+    job: Job, kind: str, path: Path, pictures: Sequence[np.ndarray], report: ExportReport
+) -> None:
     """Turn a file that was checked in float32 into 8 bits, and say so if that made it slower."""
     from mindyolo_ext.engine.quantize import quantize
 
     spec = read_exported(path).metadata.input_spec
-    quantize(path, pictures, spec, batch=len(job.inputs["images"]))
-    run = job.exported["onnx"] = _onnx_runner(path)
-    before, after = report.milliseconds["onnx"], _milliseconds(run, job.inputs)
-    report.milliseconds["onnx"] = after
+    if kind == "openvino":
+        quantize_openvino(path, pictures, spec)
+    else:
+        quantize(path, pictures, spec, batch=len(job.inputs["images"]))
+    run = job.exported[kind] = _runner(kind, path)
+    before, after = report.milliseconds[kind], _milliseconds(run, job.inputs)
+    report.milliseconds[kind] = after
     if after > before:
         logger.warning(
             "8 bits are %.2f times slower than float32 on this processor (%.1f and %.1f ms); they "
