@@ -67,6 +67,12 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no_ema", action="store_true", help="take the raw weights where the file has both"
     )
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="store the weights in float16: half the size; everything reads such checkpoints and "
+        "computes in float32",
+    )
 
 
 def _input_styles() -> str:
@@ -96,6 +102,7 @@ def convert(options: argparse.Namespace) -> None:
         entry=options.entry,
         input_style=options.input,
         model_keywords=dict(options.model_keyword),
+        half=options.half,
     )
     logger.info("\n%s", report.table())
 
