@@ -135,8 +135,8 @@ def test_cpp_with_a_file_that_holds_everything(
 
 
 @pytest.mark.needs_torch
-@pytest.mark.parametrize("model", ["yolo_fastestv2", "yolox_nano"])
-def test_cpp_for_ncnn(model: str, tmp_path: Path):
+@pytest.mark.parametrize(("model", "confidence"), [("yolo_fastestv2", 0.1), ("yolox_nano", 0.004)])
+def test_cpp_for_ncnn(model: str, confidence: float, tmp_path: Path):
     """Where ``NCNN`` names the folder of an installed ncnn."""
     place = Path(os.environ.get("NCNN", "/usr/local"))
     if not (place / "include" / "ncnn" / "net.h").is_file():
@@ -153,11 +153,13 @@ def test_cpp_for_ncnn(model: str, tmp_path: Path):
     file = export(save_seeded(model, tmp_path / "a.ckpt"), ["ncnn"]).files["ncnn"]
     image = draw_shapes(np.random.default_rng(0), (150, 210))[0]
     cv2.imwrite(str(tmp_path / "a.ppm"), image)
-    wanted = Detector(file, conf_thres=0.1, iou_thres=0.45).predict(image)
-    done = run(program, file, tmp_path / "a.ppm", 0.1, 0.45)
+    wanted = Detector(file, conf_thres=confidence, iou_thres=0.45).predict(image)
+    done = run(program, file, tmp_path / "a.ppm", confidence, 0.45)
     assert done.returncode == 0, done.stderr
     found = numbers(done.stdout)
     assert len(found) == len(wanted) > 2
     np.testing.assert_array_equal(found[:, 0], wanted.labels)
-    np.testing.assert_allclose(found[:, 1], wanted.scores, atol=2e-3)
-    np.testing.assert_allclose(found[:, 2:], wanted.boxes, atol=0.1)
+    np.testing.assert_allclose(found[:, 1], wanted.scores, atol=2e-4)
+    # ncnn's own resizing rounds some pixels to the next gray level, which moves weak boxes: those
+    # of yolo_fastestv2 by up to 0.02 pixels, of yolox_nano, with its image resized twice, by 0.32
+    np.testing.assert_allclose(found[:, 2:], wanted.boxes, atol=0.5)

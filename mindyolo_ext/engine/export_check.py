@@ -36,7 +36,9 @@ class Limits:
 
 
 EXACT = Limits()
-HALF = Limits(scores=0.02, overlap=0.9, missing=0.05)
+# YOLOX-Nano in float16 loses 9 % of 1357 weak boxes in photos and 18 % of 74 in the drawn pictures,
+# with scores within 0.021, and has the AP of float32 (33.70 and 33.65)
+HALF = Limits(scores=0.05, overlap=0.9, missing=0.2)
 # Of 8 bits it is the AP that counts; this only finds a file in which nothing is left
 INT8 = Limits(scores=0.6, overlap=0.4, missing=1.0)
 # The graph interpolates to one gray level, as OpenCV does within its own rounding, which decides
