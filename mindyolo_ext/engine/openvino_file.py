@@ -10,6 +10,7 @@ import numpy as np
 
 from mindyolo_ext.errors import MissingPackageError
 from mindyolo_ext.input_spec import InputSpec
+from mindyolo_ext.runtimes.on_openvino import core
 
 if TYPE_CHECKING:
     from openvino import Model
@@ -58,7 +59,7 @@ def quantize_openvino(path: Path, pictures: Sequence[np.ndarray], spec: InputSpe
             "'mindyolo_ext[nncf]'`"
         ) from error
     logging.getLogger("nncf").setLevel(logging.ERROR)  # it names every operator it leaves alone
-    model = openvino.Core().read_model(str(path))
+    model = core().read_model(str(path))
     small = nncf.quantize(
         model,
         nncf.Dataset(pictures, lambda picture: {"images": spec.prepare(picture)[0][None]}),
