@@ -372,7 +372,7 @@ def test_wrong_data_root(command: Command, recipe: Path, tmp_path: Path):
 def test_train_refuses_a_folder_with_a_run_and_resume_without_one(
     command: Command, recipe: Path, tmp_path: Path
 ):
-    assert "nothing to go on from" in one_line_error(
+    assert "nothing to continue from" in one_line_error(
         *command("train", "--config", recipe, "--save_dir", tmp_path, "--resume")
     )
     (tmp_path / "weights").mkdir()

@@ -1,8 +1,9 @@
-"""The training run: read it from top to bottom.
+"""The training loop, to be read from top to bottom.
 
-A run is a pure function of recipe, data and seed: the order of pictures depends on (seed, epoch),
-every augmentation on (seed, epoch, picture), every rate on the iteration. So a checkpoint needs
-only weights, optimiser state and the epoch for a resumed run to equal an uninterrupted one.
+A run is a pure function of recipe, data and seed: the order of images depends on (seed, epoch),
+every augmentation on (seed, epoch, image), every learning rate on the iteration. A checkpoint
+therefore needs only weights, optimizer state and the epoch for a resumed run to equal an
+uninterrupted one.
 """
 
 import logging
@@ -100,7 +101,7 @@ OPTIMIZER = STATE_PREFIX + "optimizer."
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the run's files lie, and the best value of ``train.best_metric``."""
+    """The folder of a run, and the best value of ``train.best_metric``."""
 
     folder: Path
     best_epoch: int
@@ -125,17 +126,18 @@ def train(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
-    """Train a recipe in this process's world; ``backend.launch.start`` comes first.
+    """Train a recipe on the ranks of this process's world. Call ``backend.launch.start`` first.
 
     Args:
         save_dir: folder of the run: weights/, results.csv, results.png, config.yaml, in_force.yaml,
             run.log.
-        resume: go on from ``save_dir/weights/last.ckpt``, or ``.safetensors`` as the recipe says.
-        callbacks: programs that watch, see ``engine.callbacks``; those of ``train.loggers`` come
-            after them.
+        resume: continue from ``save_dir/weights/last.ckpt``, or ``.safetensors`` if the recipe
+            says so.
+        callbacks: called before those of ``train.loggers``, see ``engine.callbacks``.
 
     Raises: ConfigError for a recipe that does not fit its data, ExistingFileError if ``save_dir``
-        holds a run and ``resume`` is False, TrainingError if the gradients stay not finite.
+        holds a run and ``resume`` is False, TrainingError if too many steps in a row have gradients
+        that are not finite.
     """
     is_main = world().is_main
     with locked(save_dir) if is_main else nullcontext(), run_log(wanted=is_main) as log:
@@ -209,7 +211,7 @@ class _Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether the checkpoint that the run goes on from is its last one."""
+        """Whether the checkpoint to resume from is already the last one of the run."""
         last = self.first_epoch - 1
         return self.first_epoch >= self.config.train.epochs or self._is_out_of_patience(last)
 
@@ -218,7 +220,7 @@ class _Run:
 
     @contextmanager
     def watched(self, callbacks: Sequence[Callback]) -> Iterator[None]:
-        """Tell ``callbacks``, and those of the recipe's loggers, what happens in the block."""
+        """Call ``callbacks`` and those of the recipe's loggers during the block."""
         if self.world.is_main:
             loggers = logger_callbacks(self.config.train.loggers)
             self.callbacks = Callbacks([*callbacks, *loggers])
@@ -244,12 +246,12 @@ class _Run:
     # ---- beginning -------------------------------------------------------------------------------
 
     def _check_folder(self, resume: bool) -> None:
-        """Raises: ExistingFileError or MissingFileError if there is, or is not, a run to go on."""
+        """Raises: ExistingFileError or MissingFileError if ``resume`` does not fit the folder."""
         weights = self.last_path.parent
         found = [weights / f"last{s}" for s in SUFFIXES if (weights / f"last{s}").exists()]
         if not resume and found:
             raise ExistingFileError(
-                f"{self.folder} already holds a run; go on with --resume, or choose another "
+                f"{self.folder} already holds a run; continue it with --resume, or choose another "
                 "--save_dir"
             )
         if resume and not self.last_path.is_file():
@@ -259,14 +261,14 @@ class _Run:
                 else ""
             )
             raise MissingFileError(
-                f"--resume: {self.last_path} does not exist{other}; nothing to go on from. Without "
-                "--resume a new run begins"
+                f"--resume: {self.last_path} does not exist{other}; nothing to continue from. "
+                "Without --resume a new run begins"
                 + ("" if self.world.is_main else ". Every machine of a run reads that file")
             )
 
     def _read_data(self, start: CheckpointMetadata | None) -> None:
-        """Read both data sets in one order of classes, that of the checkpoint to start from if it
-        has the same ones.
+        """Read both data sets with the same order of classes: that of the start checkpoint if it
+        has the same classes.
         """
         data = self.config.data
         self.dataset = split_dataset(self.config, "train")
@@ -286,7 +288,7 @@ class _Run:
         require_ready(self.dataset, self.validation)
 
     def _open_files(self) -> None:
-        """Write the recipe, and read or begin the table of results and the log."""
+        """Write the recipe, and open the table of results and the log."""
         write_text(self.folder / "config.yaml", self.config.to_yaml())
         if self.log is not None:
             self.log.open(self.folder)
@@ -298,7 +300,7 @@ class _Run:
             global_batch=self.config.train.per_batch_size * self.world.size,
         )
         write_text(self.folder / "in_force.yaml", shown)
-        logger.info("recipe, with the values in force:\n%s", shown)
+        logger.info("recipe with all values in force:\n%s", shown)
         self.results = ResultsFile(self.folder / "results.csv", self.first_epoch)
         self.kept.remove_later(self.first_epoch)
         logger.info("%s", self._summary())
@@ -306,15 +308,15 @@ class _Run:
     # ---- building --------------------------------------------------------------------------------
 
     def _build_model(self, start: Mapping[str, np.ndarray] | None) -> Model:
-        """Network with start weights, frozen parts and the wanted kind of batch norm."""
+        """Create the network with its start weights, frozen parts and type of batch norm."""
         settings = self.config.train
         model = new_model(self.config, self.num_classes)
         if start is not None:
             start_from(model, settings.weight, start)
             if has_folded_norms(model) and not settings.freeze_bn:
                 logger.warning(
-                    "%s: its batch norms are identities (folded into the kernels); training with "
-                    "the statistics of a batch would start from nothing. Set train.freeze_bn=true",
+                    "%s: its batch norms are identities (folded into the kernels); batch "
+                    "statistics would destroy what it has learned. Set train.freeze_bn=true",
                     settings.weight,
                 )
         if settings.freeze:
@@ -323,7 +325,7 @@ class _Run:
             freeze_batch_norm(model)
         elif settings.sync_bn and self.world.size > 1:
             logger.info(
-                "%d batch norms are synchronised over %d ranks",
+                "%d batch norms are synchronized over %d ranks",
                 synchronise_batch_norm(model),
                 self.world.size,
             )
@@ -331,11 +333,11 @@ class _Run:
         if settings.channels_last:
             tuning.use_channels_last(model)
         if settings.recompute:
-            logger.info("%d stages are computed again in backward passes", recompute.apply(model))
+            logger.info("%d stages are recomputed in backward passes", recompute.apply(model))
         return model
 
     def _load_teacher(self) -> Model | None:
-        """The network that the trainable learns from, if the recipe names one."""
+        """Load the network that the trainable learns from, if the recipe names one."""
         settings = self.config.train
         if not settings.distill.teacher:
             return None
@@ -358,7 +360,7 @@ class _Run:
         return padded_count(most)
 
     def _announce(self) -> None:
-        """What is to be known before the first step."""
+        """Log everything to know before the first step."""
         advise(
             self.config,
             self.schedule,
@@ -371,7 +373,7 @@ class _Run:
             self.pictures.labels()
 
     def _rectangles(self) -> RectangularEpochs | None:
-        """The batches of a rectangular training."""
+        """The batches of a rectangular training; None without ``train.rectangular``."""
         settings = self.config.train
         if not settings.rectangular:
             return None
@@ -389,16 +391,14 @@ class _Run:
         size = self.model.input_spec.size
         return (
             f"{self.config.model.name}: {count:,} trainable parameters, {self.num_classes} "
-            f"classes, input {size[0]}x{size[1]}; {len(self.dataset)} training pictures, up to "
+            f"classes, input {size[0]}x{size[1]}; {len(self.dataset)} training images, up to "
             f"{self.max_boxes} boxes; {BACKEND}, {self.world.size} rank(s) ({self.world.launcher}) "
             f"x batch {settings.per_batch_size}; epochs {self.first_epoch + 1}..{settings.epochs}; "
             f"writing to {self.folder}"
         )
 
     def enter_stage(self, epoch: int) -> None:
-        """Build loader and compiled step where this epoch's stage wants others than the last
-        one's.
-        """
+        """Rebuild loader and compiled step if the stage of this epoch changes them."""
         loss, augment = stage_at(self.config, epoch)
         if augment != self.stage_augment:
             if self.loader is not None:
@@ -477,7 +477,7 @@ class _Run:
         return step
 
     def _resume(self, before: PreviousRun) -> None:
-        """Put weights, optimiser and counters back as the last checkpoint holds them."""
+        """Restore weights, optimizer and counters from the last checkpoint."""
         before.check_goes_on(self.config, self.model, self.dataset.class_names)
         values, metadata, state = before.values, before.metadata, before.state
         raw = {n[len(WEIGHTS) :]: v for n, v in values.items() if n.startswith(WEIGHTS)}
@@ -496,8 +496,8 @@ class _Run:
             or state["per_batch_size"] != self.config.train.per_batch_size
         ):
             logger.warning(
-                "resuming with %d rank(s) x batch %d, the run had %d x %d: it goes on, but not bit "
-                "for bit",
+                "resuming with %d rank(s) x batch %d, the run had %d x %d: it continues, but not "
+                "bit for bit",
                 self.world.size,
                 self.config.train.per_batch_size,
                 state["world_size"],
@@ -506,12 +506,12 @@ class _Run:
         here, before = BACKEND, state.get("backend", "mindspore")
         if here != before:
             logger.warning(
-                "resuming on %s, the run was on %s: it goes on, but not bit for bit", here, before
+                "resuming on %s, the run was on %s: it continues, but not bit for bit", here, before
             )
         if self.first_epoch >= self.config.train.epochs:
             logger.info(
                 "%s: all epochs are done (%d, and train.epochs is %d); nothing is left to do. To "
-                "train on, start a new run from it: --weight %s and another --save_dir",
+                "train further, start a new run from it: --weight %s and another --save_dir",
                 self.folder,
                 self.first_epoch,
                 self.config.train.epochs,
@@ -520,7 +520,7 @@ class _Run:
         elif self.is_over:
             logger.info(
                 "%s: stopped early after epoch %d, train.patience (%d) epochs after the best one; "
-                "nothing is left to do. To train on: --resume --set train.patience=0, or more",
+                "nothing is left to do. To train further: --resume --set train.patience=0, or more",
                 self.folder,
                 self.first_epoch,
                 self.config.train.patience,
@@ -531,7 +531,7 @@ class _Run:
     # ---- one epoch -------------------------------------------------------------------------------
 
     def train_epoch(self, epoch: int) -> None:
-        """Every batch once; ``losses`` are the means of the epoch."""
+        """Train on every batch once; ``losses`` are the means over the epoch."""
         settings, steps = self.config.train, self.loader.steps_per_epoch
         first_step = epoch * steps
         self.callbacks.on_epoch_start(epoch)
@@ -575,9 +575,10 @@ class _Run:
         )
 
     def _take_step(self, batch: Batch, iteration: int) -> bool:
-        """Have the compiled step run; returns whether it had to be compiled. Nothing is read from
-        the device, so that it works on while the host gets the next batch and puts it into the
-        queue.
+        """Run the compiled step and return whether it had to be compiled.
+
+        Nothing is read from the device, so it computes while the host prepares and enqueues the
+        next batch.
         """
         settings = self.config.train
         update = self.schedule.updates_at(iteration)
@@ -609,30 +610,30 @@ class _Run:
         return first
 
     def _read_tally(self, batch: Batch, iteration: int) -> Tally:
-        """What came of the epoch's steps so far. Raises: TrainingError if too many in a row were
-        not finite.
+        """Read the results of the epoch's steps so far. Raises: TrainingError if too many in a row
+        were not finite.
         """
         tally = self.step.tally()
         self.bad_steps = tally.bad_steps
         if tally.most_bad_steps > self.config.train.max_bad_steps:
             raise TrainingError(
                 f"iteration {iteration}: loss or gradient were not finite in "
-                f"{tally.most_bad_steps} steps in a row (weights were left as they were). Last "
-                f"pictures: {', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
+                f"{tally.most_bad_steps} steps in a row (weights were not changed). Last "
+                f"images: {', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
                 f"train.optimizer.clip_norm=10, or a longer warm-up; {self.last_path} holds the "
                 "last finished epoch"
             )
         return tally
 
     def _step_values(self, report: np.ndarray, iteration: int) -> dict[str, float]:
-        """What people and callbacks see of a step."""
+        """The numbers of a step for the progress bar and callbacks."""
         values = {"loss": float(report[0])}
         values |= {n: float(v) for n, v in zip(self.trainable.term_names, report[4:])}
         values["lr"] = float(self.schedule.rates(iteration)[0])
         return values | self._speed()
 
     def _speed(self) -> dict[str, float]:
-        """Images per second, share of waiting and, where the framework tells it, memory."""
+        """Images per second, share of time spent waiting and, if it is known, peak memory."""
         peak = peak_memory()
         memory = {} if peak is None else {"device_memory_gib": peak / 2**30}
         return self.pace.values() | memory
@@ -640,7 +641,7 @@ class _Run:
     # ---- evaluation and files --------------------------------------------------------------------
 
     def evaluate_epoch(self, epoch: int) -> EvalResult | None:
-        """Metrics of the moving average (or the weights), where this epoch is to be evaluated."""
+        """Compute metrics of the moving average (or the weights) if this epoch is evaluated."""
         if self.validation is None or not is_evaluated(self.config.train, epoch):
             return None
         probe = new_model(self.config, self.num_classes)
@@ -668,7 +669,7 @@ class _Run:
         return result
 
     def _evaluation_weights(self) -> dict[str, np.ndarray]:
-        """Moving average where there is one, else the weights, by the model's names."""
+        """Moving average if there is one, else the weights, by the model's names."""
         values = parameter_values(self.model)
         averages = self.step.ema_values()
         own = {p.name: name for name, p in self.model.parameters_and_names()}
@@ -712,7 +713,7 @@ class _Run:
             self._save_last(weights, metadata)
 
     def _tell(self, epoch: int, values: dict[str, float]) -> None:
-        """The line on an epoch, and one on its evaluation."""
+        """Log a line about the epoch, and one about its evaluation."""
         settings, names = self.config.train, ("loss", *self.trainable.term_names, "lr")
         left = seconds_left(
             settings,
@@ -727,7 +728,7 @@ class _Run:
             tell_evaluation(settings, epoch, values, (self.best_epoch, self.best_fitness))
 
     def _save_last(self, weights: dict[str, np.ndarray], metadata: CheckpointMetadata) -> None:
-        """Write everything that a resume needs."""
+        """Write everything needed to resume."""
         settings = self.config.train
         state = {OPTIMIZER + n: v for n, v in self.step.state().items()}
         raw = (
@@ -754,10 +755,10 @@ class _Run:
         self.saved_epoch = metadata.epoch
 
     def stops_after(self, epoch: int) -> bool:
-        """Whether patience is over or a callback wants to stop, the same on every rank."""
+        """Whether patience has run out or a callback stops the training, equal on every rank."""
         wish = self.callbacks.on_epoch_end(epoch, {**self.last_row, **self._speed()})
         if self.world.is_main and wish and not self.stop_reason:
-            self.stop_reason = "a callback asked for it"
+            self.stop_reason = "stopped by a callback"
             if self.saved_epoch != epoch:
                 self._save_last(self._evaluation_weights(), self._metadata(epoch, self.metrics))
         stops = np.array([bool(self.stop_reason)], np.float32)
@@ -777,7 +778,7 @@ class _Run:
             architecture=dict(self.model.architecture),
             epoch=epoch,
             metrics={k: float(v) for k, v in metrics.items()},
-            # what PyTorch's batch norms would have counted
+            # PyTorch's batch norms store this count
             extra={COUNTER: self.updates},
         )
 

@@ -103,14 +103,14 @@ def fine_tuning(own: Sequence[str], dataset: Dataset, wanted: Sequence[str] = ()
 
 def test_fine_tuning_takes_the_order_of_the_checkpoint(warnings):
     assert fine_tuning(["cat", "dog"], data("Dog", "Cat")) == ["Cat", "Dog"]
-    assert "takes the order of the checkpoint" in warnings.text
+    assert "uses the order of the checkpoint" in warnings.text
     with pytest.raises(ConfigError, match="leave data.class_names out"):
         fine_tuning(["cat", "dog"], data("dog", "cat"), wanted=["dog", "cat"])
 
 
 def test_fine_tuning_on_other_classes_is_told(warnings):
     assert fine_tuning(COCO_NAMES, data("dog", "cow", "hen")) == []
-    assert "only data.train has hen. The training learns those of data.train" in warnings.text
+    assert "only data.train has hen. The training uses those of data.train" in warnings.text
     warnings.clear()
     assert fine_tuning(["cat", "dog"], data("cat", "dog")) == [] and not warnings.messages
     fine_tuning([], data("cat", "dog"))
