@@ -270,13 +270,13 @@ def test_descriptions_that_ncnn_would_crash_on_are_refused(tmp_path: Path):
     [
         (["--format", "ncnn", "--per_batch_size", "2"], "leave --per_batch_size 2 out"),
         (["--format", "ncnn", "--raw"], "leave --raw out"),
-        (["--format", "onnx", "openvino", "--nms"], "give --format onnx alone"),
-        (["--format", "onnx", "--nms", "--raw"], "want boxes; leave --raw out"),
+        (["--format", "onnx", "openvino", "--nms"], "use --format onnx alone"),
+        (["--format", "onnx", "--nms", "--raw"], "need boxes; leave --raw out"),
         (["--format", "onnx", "--with_preprocess", "--per_batch_size", "2"], "takes one image"),
         (["--format", "onnx", "--opset", "40"], "--opset: wanted 13 to 20, got 40"),
         (["--format", "onnx", "--img_size", "50"], "positive multiples of 32"),
         (["--format", "onnx", "--images", "nowhere"], "nowhere"),
-        (["--format", "onnx", "--int8"], "--int8 calibrates on pictures: --images DIR"),
+        (["--format", "onnx", "--int8"], "--int8 needs images for calibration: --images DIR"),
         (["--format", "onnx", "--int8", "--half"], "two precisions; leave one out"),
     ],
 )

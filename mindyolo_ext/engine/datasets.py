@@ -1,4 +1,4 @@
-"""From a recipe to its data sets, its input and its NMS. No framework."""
+"""Create the data sets, the input and the NMS options of a recipe. No framework."""
 
 from dataclasses import asdict, replace
 
@@ -13,8 +13,8 @@ from mindyolo_ext.input_spec import InputSpec
 
 
 def split_dataset(config: Config, split: str) -> Dataset:
-    """The ``train``, ``val`` or ``test`` data set of a recipe, the part of it that the recipe
-    selects, its classes in the order of ``data.class_names`` if the recipe has any.
+    """Open the ``train``, ``val`` or ``test`` data set of a recipe: the selected part, with classes
+    in the order of ``data.class_names`` if the recipe sets it.
 
     Raises: ConfigError if the recipe has no such data set, or its classes are not
         ``data.class_names``; as ``selected``.

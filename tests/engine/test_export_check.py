@@ -79,5 +79,5 @@ def test_pictures_are_the_users_or_drawn(tmp_path: Path):
     assert [int(picture[0, 0, 0]) for picture in check_pictures(tmp_path)] == list(range(8))
     (tmp_path / "film").mkdir()
     (tmp_path / "film" / "a.mp4").touch()
-    with pytest.raises(UsageError, match="no picture there to check the exported files with"):
+    with pytest.raises(UsageError, match="no image there to check the exported files with"):
         check_pictures(tmp_path / "film")

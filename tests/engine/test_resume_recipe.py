@@ -133,7 +133,7 @@ def test_classes_are_compared_by_name(tmp_path, caplog):
     assert not caplog.messages
     nameless = previous(tmp_path, recipe(), class_names=[])
     nameless.check_goes_on(recipe(), Network(), ["cat", "dog"])
-    assert "does not say its class names" in caplog.text
+    assert "does not contain class names" in caplog.text
 
 
 def test_the_order_that_fine_tuning_chose_is_kept(tmp_path):
