@@ -193,7 +193,7 @@ def test_nms_inside_and_any_batch_behind_the_detector(
     if "onnxslim is not installed" in output:
         pytest.skip("onnxslim is not installed")
     assert status == 0, output
-    assert "boxes of 4 pictures within" in output
+    assert "boxes of 4 images within" in output
     same_boxes(weight, tmp_path / "nms.onnx", data)
 
 

@@ -64,7 +64,7 @@ class BoxCheck:
     def __str__(self) -> str:
         lost = f", {self.missing} without a partner" if self.missing else ""
         return (
-            f"{self.boxes} boxes of {self.pictures} pictures within {self.pixels:.2g} pixels and "
+            f"{self.boxes} boxes of {self.pictures} images within {self.pixels:.2g} pixels and "
             f"{self.scores:.1e} of the score{lost}"
         )
 

@@ -1,4 +1,4 @@
-"""From an ONNX file to OpenVINO's own format."""
+"""Convert an ONNX file to OpenVINO's own format."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,12 +7,12 @@ from mindyolo_ext.errors import MissingPackageError
 
 
 def write_openvino(onnx_file: Path, target: Path, description: Mapping[str, str]) -> None:
-    """Convert a network, in float32.
+    """Convert a network in float32.
 
     Args:
-        onnx_file: as ``export`` writes it.
-        target: ends in ``.xml``; the weights come to lie in the ``.bin`` beside it.
-        description: text that travels in ``rt_info``.
+        onnx_file: as written by ``export``.
+        target: ends in ``.xml``; the weights are written to the ``.bin`` beside it.
+        description: text to store in ``rt_info``.
 
     Raises: MissingPackageError.
     """
