@@ -437,7 +437,7 @@ def test_odd_input_sizes(command: Command, weight: Path):
 
 def test_missing_pictures(command: Command, weight: Path, tmp_path: Path):
     for source in (tmp_path, tmp_path / "none.jpg", tmp_path / "*.jpg"):
-        assert "no picture or video there" in one_line_error(
+        assert "no image or video there" in one_line_error(
             *command("predict", source, "--weight", weight)
         )
 

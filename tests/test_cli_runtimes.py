@@ -206,7 +206,7 @@ def test_eight_bits_are_calibrated_and_smaller(
         *("--int8", "--images", pictures),
     )
     if BACKEND == "mindspore":
-        assert status == 1 and "--int8 wants ONNX operators of version 13 or later" in output
+        assert status == 1 and "--int8 needs ONNX operators of version 13 or later" in output
         return
     assert status == 0, output
     file = tmp_path / "small.onnx"

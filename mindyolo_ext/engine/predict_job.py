@@ -95,7 +95,7 @@ def predict_sources(
     save_dir: str | Path | None = None,
     options: PredictOptions | None = None,
 ) -> dict[str, list]:
-    """Annotate all images and videos in ``source`` and write ``predictions.json`` beside the copies.
+    """Annotate all images and videos of ``source`` and write ``predictions.json`` beside them.
 
     A file that cannot be read is reported and skipped. If the job is interrupted, the results so
     far are written.

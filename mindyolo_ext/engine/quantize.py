@@ -1,4 +1,4 @@
-"""Exported networks in 8-bit whole numbers, calibrated on the user's pictures."""
+"""Quantize exported networks to 8-bit integers, calibrated on the user's images."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,22 +10,22 @@ from mindyolo_ext.engine.onnx_graph import behind_convolutions
 from mindyolo_ext.errors import ExportError
 from mindyolo_ext.input_spec import InputSpec
 
-LEAST_OPSET = 13  # the first whose DequantizeLinear takes a scale per channel
+LEAST_OPSET = 13  # the first in which DequantizeLinear takes a scale per channel
 
 
 def quantize(
     path: Path, pictures: Sequence[np.ndarray], spec: InputSpec, *, batch: int = 1
 ) -> None:
-    """Turn the convolutions of an ONNX file into 8 bits: weights per channel, activations by the
-    smallest and largest value that ``pictures`` give. What decodes boxes stays float32.
+    """Quantize the convolutions of an ONNX file to 8 bits: weights per channel, activations by the
+    smallest and largest values on ``pictures``. The decoding of boxes stays float32.
 
     Args:
-        path: an ONNX file in float32; it is replaced.
-        pictures: uint8 BGR; some hundred of the kind that the network will see.
-        spec: how they become the input.
+        path: an ONNX file in float32, which is replaced.
+        pictures: uint8 BGR; a few hundred, similar to those that the network will process.
+        spec: input convention of the network.
         batch: of the file.
 
-    Raises: ExportError for a file of operators that are too old for weights per channel.
+    Raises: ExportError if the file's operators are too old for a scale per channel.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -36,7 +36,7 @@ def quantize(
     )
 
     class Pictures(CalibrationDataReader):
-        """The pictures, prepared one after the other."""
+        """The images, prepared one after the other."""
 
         def __init__(self) -> None:
             self._waiting = _prepared(pictures, spec, batch)
@@ -48,8 +48,8 @@ def quantize(
     version = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
     if version < LEAST_OPSET:
         raise ExportError(
-            f"export: --int8 wants ONNX operators of version {LEAST_OPSET} or later, got "
-            f"{version}, which is what MindSpore writes; take --backend torch"
+            f"export: --int8 needs ONNX operators of version {LEAST_OPSET} or later, got "
+            f"{version}, which is what MindSpore writes; use --backend torch"
         )
     texts = {entry.key: entry.value for entry in model.metadata_props}
     tail = [node.name for node in behind_convolutions(model)]
@@ -76,6 +76,6 @@ def quantize(
 def _prepared(
     pictures: Sequence[np.ndarray], spec: InputSpec, batch: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs of the network; a batch repeats its picture."""
+    """Inputs of the network; a batch repeats its image."""
     for picture in pictures:
         yield {"images": spec.prepare(picture)[0][None].repeat(batch, 0)}

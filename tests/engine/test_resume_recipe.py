@@ -167,7 +167,7 @@ def test_weights_alone_are_no_run(tmp_path, metadata):
         ("loss\n1\n", "results.csv:1: wanted a column epoch"),
         ("", "results.csv:1: wanted a column epoch"),
         ("epoch,loss\n0,1\n,\n", "results.csv:3: epoch wanted a whole number, got ''"),
-        (b"PK\x03\x04\xff\xfe", "results.csv:1: it is no table of text"),
+        (b"PK\x03\x04\xff\xfe", "results.csv:1: it is not a text table"),
     ],
 )
 def test_results_that_were_edited_are_told(tmp_path, text, problem):
