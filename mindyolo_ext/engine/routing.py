@@ -154,7 +154,7 @@ class RoutedPredictor(Predictor):
         return boxes, scores
 
     def glance(self, images: np.ndarray) -> tuple[Tensor, ...]:
-        """Set ``easiness``; returns images and features on the device, to be passed to ``leave``."""
+        """Set ``easiness``; returns images and features on the device, the input of ``leave``."""
         tensor = Tensor(images)
         self.easiness, *features = self._run("glance", self._glance, tensor)
         return tensor, *features

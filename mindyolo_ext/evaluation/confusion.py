@@ -27,14 +27,14 @@ def confusion_matrix(matches: Matches, confidence: float) -> np.ndarray:
     """
     if not has_supervision():
         raise MissingPackageError(
-            "confusion matrix: supervision is not installed; `pip install supervision` brings it"
+            "confusion matrix: supervision is not installed; run `pip install supervision`"
         )
     try:
         from supervision import ConfusionMatrix
     except ImportError as error:
         raise MissingPackageError(
             f"confusion matrix: supervision does not start ({error}); `pip install supervision` "
-            "brings what it needs"
+            "installs what it needs"
         ) from None
 
     truth, found = matches.truth, matches.found
