@@ -14,7 +14,7 @@ step draws its random numbers and passes them to plain functions.
 Source: DynamicDet, arXiv:2304.05552 (a fork of YOLOv7), ``utils/datasets.py``. Omitted:
     ``copy_paste``, which is 0 in all its recipes. Unlike the original: an image keeps at most
     ``max_boxes`` boxes, because arrays have a fixed shape here; a mosaic may have boxes with and
-    without outlines, which the original confuses.
+    without outlines, which the original mixes up.
 """
 
 from collections.abc import Callable, Sequence
@@ -138,7 +138,7 @@ def join_placed(
         first: the first photo, loaded already.
         indices: of all photos.
         place: (left, top) of each on the canvas, from their sizes.
-        movement: what follows; photos that nobody will see then are not decoded.
+        movement: the transformation that follows; photos outside of its view are not decoded.
     """
     height, width = context.input_spec.size
     canvas = 2 * height, 2 * width

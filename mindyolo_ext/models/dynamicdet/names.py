@@ -212,7 +212,7 @@ class DynamicDetNames(NamesTable):
             tensors,
             warnings=(
                 "the two heads have different anchors (the original's automatic anchors reach the "
-                "second one only); both exits take the second one's, with which both were trained",
+                "second one only); both exits use the second one's, with which both were trained",
             ),
         )
 
