@@ -41,7 +41,7 @@ def load_yaml(
 def parse_yaml(
     text: str, where: str, *, as_text: bool = False, error: type[UserError] = DataError
 ) -> tuple[Any, yaml.Node | None]:
-    """Like ``load_yaml``, but also returns the node, which knows the line of every value."""
+    """Like ``load_yaml``, but also returns the node, which stores the line of every value."""
     if len(text) > MAX_BYTES:
         raise error(
             f"{where}: wanted YAML of at most {MAX_BYTES:,} characters, got {len(text):,}; is it "

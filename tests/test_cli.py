@@ -423,7 +423,7 @@ def test_model_of_weight_and_recipe_must_agree(command: Command, recipe: Path, w
     message = one_line_error(
         *command("test", "--config", recipe, "--weight", weight, "--set", "model.name=yolox_s")
     )
-    assert "holds yolo_fastestv2, but the config wants yolox_s" in message
+    assert "holds yolo_fastestv2, but the recipe names yolox_s" in message
 
 
 def test_odd_input_sizes(command: Command, weight: Path):
@@ -1161,7 +1161,7 @@ def test_demo_runs_every_step_on_the_backend_of_the_command(
     folder = tmp_path / "demo"
     status, output = command("demo", "--backend", BACKEND, "--ranks", 1, "--save_dir", folder)
     assert status == 0, output
-    assert output.count("\n$ ") == 5 and "boxes in the annotated pictures" in output
+    assert output.count("\n$ ") == 5 and "boxes in the annotated images" in output
     assert load_config(folder / "train" / "config.yaml").train.backend == BACKEND
 
 

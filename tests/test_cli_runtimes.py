@@ -111,7 +111,7 @@ def test_metrics_of_an_exported_file_are_the_checkpoints(
         (["--ms_amp_level", "O2"], "onnxruntime runs the file in the precision"),
         (["--curve", "True"], "--curve runs both exits on every image"),
         (["--dy_thres", "0.5"], "is not routed"),
-        (["--model", "yolox-nano"], "holds yolo_fastestv2, but the config wants yolox_nano"),
+        (["--model", "yolox-nano"], "holds yolo_fastestv2, but the recipe names yolox_nano"),
     ],
 )
 def test_what_an_exported_file_cannot_do_is_said(

@@ -149,7 +149,7 @@ def load_model(
     values, metadata = load_checkpoint(weight)
     if config is not None and config.model.name and config.model.name != metadata.model:
         raise ConfigError(
-            f"{weight}: holds {metadata.model}, but the config wants {config.model.name}"
+            f"{weight}: holds {metadata.model}, but the recipe names {config.model.name}"
         )
     try:
         model = model_from(metadata)

@@ -198,12 +198,12 @@ def _finish(folder: Path, seconds: float) -> None:
         ("recipe", folder / "shapes.yaml"),
         ("curves", folder / "train" / "results.png"),
         ("metrics table", folder / "test" / "metrics.txt"),
-        ("annotated pictures", folder / "predictions"),
+        ("annotated images", folder / "predictions"),
         ("checkpoint", folder / "train" / "weights" / "best.ckpt"),
         ("as PyTorch file", folder / "shapes.pth"),
-        ("AP50 on pictures held back", f"{metrics['AP50']:.3f}"),
+        ("AP50 on held-out images", f"{metrics['AP50']:.3f}"),
         ("AP", f"{metrics['AP']:.3f}"),
-        ("boxes in the annotated pictures", sum(len(r) for r in found.values())),
+        ("boxes in the annotated images", sum(len(r) for r in found.values())),
         ("seconds", f"{seconds:.0f}"),
     ]
     logger.info("\n%s", tabulate(rows, tablefmt="simple"))

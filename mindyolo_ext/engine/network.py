@@ -243,5 +243,5 @@ def _check_model(weight: Path, metadata: CheckpointMetadata, config: "Config") -
     """Raises: ConfigError if the model is not the recipe's."""
     if config.model.name and config.model.name != metadata.model:
         raise ConfigError(
-            f"{weight}: holds {metadata.model}, but the config wants {config.model.name}"
+            f"{weight}: holds {metadata.model}, but the recipe names {config.model.name}"
         )

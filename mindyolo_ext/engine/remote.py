@@ -44,7 +44,7 @@ class Remote:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is certainly a stream; for ``http`` only the answer tells."""
+        """Whether it is certainly a stream; for ``http`` only the answer shows it."""
         return self.address.isdecimal() or self.address.split("://")[0].lower() in STREAM_SCHEMES
 
     @property

@@ -65,8 +65,8 @@ def nms(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions) -> np.ndarra
     Raises: ValueError for other shapes.
     Source: Yolo-FastestV2 ``utils/utils.py`` ``non_max_suppression`` (single label) and YOLOv5
         (multi label): IoU without +1, in float32. Unlike the original: no time limit that drops the
-        remaining images, and classes are told apart by comparing them, not by adding 4096 * class
-        to coordinates, which rounds them to 1/32 pixel.
+        remaining images, and classes are compared, whereas the original adds 4096 * class to
+        coordinates, which rounds them to 1/32 pixel.
     """
     boxes, scores = _checked(boxes, scores)
     rows, classes, confidences = _candidates(boxes, scores, options)

@@ -507,7 +507,7 @@ def _checked(
     if not anchor_threshold > 1:
         raise ValueError(f"{name}: anchor_threshold must be above 1, got {anchor_threshold}")
     if not 0 <= label_smoothing < 1:
-        raise ValueError(f"{name}: label_smoothing must lie in 0..1, got {label_smoothing}")
+        raise ValueError(f"{name}: label_smoothing must be in 0..1, got {label_smoothing}")
     weights = LEVEL_WEIGHTS[len(model.strides)] if level_weights is None else tuple(level_weights)
     if len(weights) != len(model.strides):
         raise ValueError(
