@@ -56,8 +56,8 @@ class _Onward(logging.Handler):
 def run_log(*, wanted: bool = True) -> Iterator[RunLog]:
     """Record what this package logs, and an exception that ends the block.
 
-    The file contains the messages that the program shows, and all messages of level INFO in any
-    case; the program shows the same as without it.
+    The file contains the messages that the program shows, but at least those of level INFO and
+    above; the program shows the same as without it.
 
     Args:
         wanted: False records nothing, for ranks other than 0.
