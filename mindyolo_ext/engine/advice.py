@@ -72,7 +72,7 @@ def _rates(settings: TrainConfig, schedule: Schedule, steps_per_epoch: int) -> I
     wanted, total, warmup = settings.schedule, schedule.total, schedule.warmup
     length = f"{warmup / steps_per_epoch:.3g}"
     if wanted.decay == "one_cycle":
-        return  # one_cycle has a warning of its own
+        return  # one_cycle logs its own warning
     if warmup >= total:
         reached = max(schedule.rates(total - 1))
         yield (

@@ -31,7 +31,7 @@ def measure(task: dict[str, Any]) -> dict[str, float | None]:
 
     Args:
         task: ``weight``, ``runtime``, ``recipe`` (a file), ``split``, ``threads``, ``size``,
-            ``images`` (at most so many) and ``began`` (start of this process, in seconds since
+            ``images`` (at most) and ``began`` (start of this process, in seconds since
             1970).
 
     Raises: as ``load_network`` and ``split_dataset``.

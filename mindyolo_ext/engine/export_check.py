@@ -129,7 +129,7 @@ def finder(
 
     Args:
         predict: images (1, H, W, 3) uint8 -> boxes, scores.
-        digits: round scores to so many; None does not round.
+        digits: decimals of the scores; None does not round.
     """
 
     def find(picture: np.ndarray) -> np.ndarray:

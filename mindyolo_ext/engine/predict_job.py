@@ -58,7 +58,7 @@ class PredictOptions:
     Args:
         save_images, save_txt, save_crop, save_json: see ``WantedFiles``.
         recursive: include subfolders.
-        vid_stride: process every so many-th frame of a video.
+        vid_stride: process every ``vid_stride``-th frame of a video.
         track: follow objects through videos, see ``new_tracker``.
         track_conf: score from which an object is followed.
         batch: images or frames per call of the detector; always one for streams.

@@ -30,7 +30,7 @@ class VideoReader:
     Args:
         path: the file, the address of a stream (``rtsp://``, ``http://`` ...), or the number of a
             camera as text.
-        stride: return only every so many-th frame; the others are not decoded into pixels.
+        stride: return only every ``stride``-th frame; the others are not decoded into pixels.
 
     Attributes: ``announced`` frames to be returned according to the header, 0 if unknown; ``rate``
         of the returned frames per second; ``read`` frames so far; ``is_live`` for streams and
