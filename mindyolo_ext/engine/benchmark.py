@@ -99,7 +99,7 @@ def benchmark(
         folder: for exported files and the results.
         split: images of the recipe.
         threads: per network; 0 uses each runtime's default.
-        images: number of images to process, without computing AP. None: all, with AP.
+        images: largest number of images to process; AP is computed if these are all. None: all.
 
     Raises: UsageError for a runtime that cannot run the file, or a rectangular evaluation;
         RunError if no runtime could be measured.
