@@ -1,4 +1,4 @@
-"""ONNX files and OpenVINO's own (``.xml`` beside ``.bin``) in OpenVINO."""
+"""Run ONNX files and OpenVINO files (``.xml`` beside ``.bin``) in OpenVINO."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,15 +10,15 @@ from mindyolo_ext.runtimes.session import Arrays, Shape, missing, unreadable
 
 
 class OpenVinoSession:
-    """A ``Session`` of OpenVINO, in float32 on every processor.
+    """A ``Session`` of OpenVINO, always in float32.
 
     Args:
         path: ``.onnx``, or ``.xml`` with its ``.bin`` beside it.
-        device: ``CPU`` or ``GPU``, which is Intel's.
-        threads: 0 leaves it to OpenVINO.
+        device: ``CPU``, or ``GPU`` for one of Intel.
+        threads: number of threads; 0 lets OpenVINO decide.
 
     Raises: MissingPackageError; DeviceError for a device that OpenVINO does not find;
-        CheckpointError for a file that it refuses.
+        CheckpointError for a file that it cannot load.
     """
 
     def __init__(self, path: Path, *, device: str = "CPU", threads: int = 0):
@@ -30,9 +30,9 @@ class OpenVinoSession:
         if device not in {name.partition(".")[0] for name in core.available_devices}:
             raise DeviceError(
                 f"--device_target {device}: OpenVINO finds {', '.join(core.available_devices)} "
-                "here; take CPU"
+                "here; use CPU"
             )
-        # Processors with bfloat16 would use it unasked, which changes the boxes
+        # By default OpenVINO uses bfloat16 where the processor has it, which changes the boxes
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
@@ -52,7 +52,7 @@ class OpenVinoSession:
         self.outputs = tuple(name for names in self._names for name in names)
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
-        """As ``Session.run``; each call has a request of its own, so threads do not meet."""
+        """As ``Session.run``; each call creates its own request, so it is thread-safe."""
         request = self._model.create_infer_request()
         request.infer({name: arrays[name] for name in self.inputs}, share_inputs=True)
         arrays = [np.array(request.get_tensor(port).data) for port in self._model.outputs]

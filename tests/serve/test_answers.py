@@ -114,7 +114,7 @@ def test_accept_by_weight():
         ("/predict?classes=3", photo(), {}, 422, "classes: .* got 3"),
         ("/predict", b"", {}, 400, "wanted the bytes of an image, got none; curl"),
         ("/predict", b"hello", {}, 422, "image: wanted a readable image .* got 5 bytes"),
-        ("/predict", photo()[:500], {}, 422, "a PNG that breaks off after 500 bytes"),
+        ("/predict", photo()[:500], {}, 422, "a PNG truncated after 500 bytes"),
         ("/predict", b"{}", {"Content-Type": "application/json"}, 415, "got application/json"),
         ("/predict", b"x", {"Content-Type": "multipart/form-data"}, 400, "boundary"),
         ("/predict", photo(), {"Accept": "text/csv"}, 406, "wanted Accept with one of"),

@@ -115,11 +115,11 @@ def test_an_image_is_dropped_anywhere(page: Page):
 def test_results_are_saved(page: Page, image: Path):
     page.set_input_files("#file", image)
     with page.expect_download() as saved:
-        page.get_by_role("button", name="Save the picture").click()
+        page.get_by_role("button", name="Save image").click()
     assert saved.value.suggested_filename == "street_boxes.jpg"
     assert Path(saved.value.path()).read_bytes()[:2] == b"\xff\xd8"
     with page.expect_download() as saved:
-        page.get_by_role("button", name="Save the boxes (JSON)").click()
+        page.get_by_role("button", name="Save boxes (JSON)").click()
     assert saved.value.suggested_filename == "street.json"
     assert len(json.loads(Path(saved.value.path()).read_text())["detections"]) == 3
 
