@@ -9,13 +9,13 @@ from mindyolo_ext.backend import Tensor, ops
 
 @ops.constexpr
 def cell_numbers(count: int) -> Tensor:
-    """0, 1, ... of a map's columns or rows, (count,) float32."""
+    """Return the indices 0, 1, ... of a map's columns or rows, (count,) float32."""
     return Tensor(np.arange(count, dtype=np.float32))
 
 
 @ops.constexpr
 def cell_positions(height: int, width: int) -> Tensor:
-    """Column and row of each cell, row by row, (2, height * width) float32."""
+    """Return column and row of each cell, row by row, (2, height * width) float32."""
     rows, columns = np.indices((height, width)).reshape(2, -1)
     return Tensor(np.stack((columns, rows)).astype(np.float32))
 
@@ -45,7 +45,7 @@ def cell_grid(
 def _grid_row(
     sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], repeats: int, which: int
 ) -> Tensor:
-    """One of the three results of ``cell_grid``."""
+    """Build one of the three results of ``cell_grid``."""
     parts = []
     for (height, width), stride in zip(sizes, strides):
         rows, columns = np.indices((height, width)).reshape(2, -1)
