@@ -183,7 +183,7 @@ def test_synchronised_norms_sum_in_float32():
 
 @pytest.mark.needs_mindspore
 def test_bfloat16_is_refused_where_it_cannot_be_computed():
-    with pytest.raises(DeviceError, match="bfloat16: MindSpore computes it on Ascend alone"):
+    with pytest.raises(DeviceError, match="bfloat16: MindSpore supports it only on Ascend"):
         apply(new_model(families()["yolo_fastestv2"]), "O2", "bfloat16")
 
 

@@ -183,5 +183,5 @@ def test_a_compiled_detector_trains_the_same(name: str) -> None:
 
 def test_it_excludes_compilation() -> None:
     assert BACKEND in ("mindspore", "torch")
-    with pytest.raises(ConfigError, match="recompute wanted false beside compile true"):
+    with pytest.raises(ConfigError, match="recompute wanted false with compile true"):
         TrainConfig(recompute=True, compile=True)
