@@ -70,8 +70,8 @@ _LISTS = ("steps", "anchors")
 _INTEGERS = ("epochs", "batch_size", "subdivisions", "classes", "width", "height", "anchor_num")
 _NUMBERS = ("learning_rate",)
 _KINDS = {
-    **dict.fromkeys(_LISTS, "numbers with commas between"),
-    **dict.fromkeys(_INTEGERS, "a whole number"),
+    **dict.fromkeys(_LISTS, "comma-separated numbers"),
+    **dict.fromkeys(_INTEGERS, "an integer"),
     **dict.fromkeys(_NUMBERS, "a number"),
 }
 _MOST = {"classes": MAX_CLASSES}
@@ -106,7 +106,7 @@ def parse_data_file(path: str | Path) -> DataFile:
             raise DataError(f"{where}: wanted key=value, got {shown(repr(line))}")
         key = _OF_DARKNET.get(key, key)
         if key in _NOT_USED:
-            logger.info("%s: %s is not used here", where, key)
+            logger.info("%s: %s is ignored", where, key)
             continue
         if key not in known:
             raise DataError(f"{where}: unknown key {shown(key)}{did_you_mean(key, known)}")

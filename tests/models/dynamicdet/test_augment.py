@@ -373,7 +373,8 @@ def test_the_mosaic_comes_first_and_pasting_wants_outlines(
     photos: Dataset, shapes: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(
-        ValueError, match=r"step 2 \(dynamicdet_mosaic\): wanted it first.* got hsv before it"
+        ValueError,
+        match=r"step 2 \(dynamicdet_mosaic\): must be the first step.* got hsv before it",
     ):
         build_pipeline(["hsv", "dynamicdet_mosaic"], SPEC, photos)
     with caplog.at_level(logging.WARNING):
