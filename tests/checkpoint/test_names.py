@@ -138,7 +138,7 @@ def test_numbered_modules_there_and_back_in_their_order():
     [
         (
             {"other__weight": np.zeros(3)},
-            r"1 tensors that the model does not have \(toy\): other.weight \(3,\)",
+            r"1 unknown tensors \(toy\): other.weight \(3,\)",
         ),
         ({"bn__bias": None}, r"1 parameters of the model that the file lacks \(toy\): bn.beta"),
         (
@@ -209,7 +209,7 @@ def test_recognises_yolo_fastestv2():
 
 def test_unknown_weights_and_wrong_names():
     with pytest.raises(
-        CheckpointError, match=r"x\.pth: no family knows these weights \(1 tensors: a \(2,\)"
+        CheckpointError, match=r"x\.pth: not weights of a known family \(1 tensors: a \(2,\)"
     ):
         recognise({"a": np.zeros(2)}, where="x.pth")
     with pytest.raises(CheckpointError, match="holds weights of yolo_fastestv2, not of yolox_s"):
