@@ -1,4 +1,4 @@
-"""From the flags of a command to a recipe, and the start of the framework with it."""
+"""Read the recipe that the flags of a command describe, and start the framework with it."""
 
 import argparse
 import logging
@@ -21,15 +21,15 @@ def read_recipe(
     weight: Path | None = None,
     instead: str = "",
 ) -> "Config":
-    """The recipe with the flags that the verbs with a recipe share, and those in ``extra``.
+    """Read the recipe and apply the flags that verbs with a recipe share, and those in ``extra``.
 
     Args:
-        weight: checkpoint of ours whose model, at its own input size, counts where neither
-            ``--config`` nor ``--model`` is given.
-        instead: what else is enough, for verbs that build no network, as messages say it;
-            ``--data`` alone then is.
+        weight: mindyolo_ext checkpoint; without ``--config`` and ``--model``, its model selects the
+            recipe, and its input size is used.
+        instead: flags that replace ``--config`` and ``--model`` for verbs that build no network,
+            named in the message; ``--data`` alone is then enough.
 
-    Raises: UsageError if nothing says which recipe it is.
+    Raises: UsageError if no flag selects a recipe.
     """
     from mindyolo_ext.cli.data_file import data_overrides
     from mindyolo_ext.config import Config, load_config, override
@@ -54,7 +54,7 @@ def read_recipe(
 
 
 def recipe_path(options: argparse.Namespace) -> Path | None:
-    """The file of ``--config``, or of the recipe for ``--model``; None without either.
+    """Return the file of ``--config``, or of the recipe for ``--model``; None without either.
 
     Raises: UsageError for both; as ``recipe_of_model``.
     """
@@ -62,8 +62,8 @@ def recipe_path(options: argparse.Namespace) -> Path | None:
         return options.config
     if options.config is not None:
         raise UsageError(
-            f"--model {shown(options.model)}: takes the recipe of that model, so leave --config "
-            "out; another network in the same recipe is --set model.name=NAME"
+            f"--model {shown(options.model)}: selects the recipe of that model, so leave out "
+            "--config; to run another network with a recipe, use --set model.name=NAME"
         )
     from mindyolo_ext.config.shipped import recipe_of_model
     from mindyolo_ext.models.registry import list_models
@@ -72,7 +72,7 @@ def recipe_path(options: argparse.Namespace) -> Path | None:
 
 
 def recipe_of_weight(weight: Path) -> Path:
-    """The shipped recipe for the model of a checkpoint of ours or an exported file."""
+    """Return the shipped recipe for the model of a mindyolo_ext checkpoint or exported file."""
     from mindyolo_ext.config.shipped import recipe_of_model
     from mindyolo_ext.engine.network import read_metadata
     from mindyolo_ext.models.registry import list_models
@@ -81,7 +81,7 @@ def recipe_of_weight(weight: Path) -> Path:
 
 
 def _flags(options: argparse.Namespace) -> list[str]:
-    """``section.key=value`` of the flags that the verbs with a recipe share."""
+    """Return ``section.key=value`` for the flags that verbs with a recipe share."""
     texts = given(
         options,
         data_root="data.root",
@@ -100,13 +100,13 @@ def _flags(options: argparse.Namespace) -> list[str]:
 
 
 def given(options: argparse.Namespace, **keys: str) -> list[str]:
-    """``section.key=value`` for the flags that were given."""
+    """Return ``section.key=value`` for the flags that were given."""
     values = vars(options)
     return [f"{key}={values[flag]}" for flag, key in keys.items() if values[flag] is not None]
 
 
 def input_size(options: argparse.Namespace) -> tuple[int, int] | None:
-    """(height, width) of ``--img_size``."""
+    """Return (height, width) from ``--img_size``."""
     if not options.img_size:
         return None
     if len(options.img_size) > 2:
@@ -115,10 +115,10 @@ def input_size(options: argparse.Namespace) -> tuple[int, int] | None:
 
 
 def start(options: argparse.Namespace, seed: int, config: "Config", extra: str = "") -> "World":
-    """Start the framework and the ranks; ranks other than 0 log warnings only.
+    """Start the framework and the ranks; ranks other than 0 log only warnings.
 
-    Compiled graphs hold constants of the recipe, so each recipe, with what ``extra`` adds to it,
-    has a folder of its own in the cache.
+    Compiled graphs contain constants of the recipe, so each combination of recipe and ``extra`` has
+    its own folder in the cache.
     """
     from mindyolo_ext.backend import launch
 
@@ -138,7 +138,7 @@ def start(options: argparse.Namespace, seed: int, config: "Config", extra: str =
 
 
 def graph_options(config: "Config") -> "GraphOptions":
-    """What a recipe says of the compiler."""
+    """Return a recipe's compiler options."""
     from mindyolo_ext.backend.graph_options import GraphOptions
 
     settings = config.train
@@ -146,7 +146,7 @@ def graph_options(config: "Config") -> "GraphOptions":
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file; a folded network keeps its weights as constants."""
+    """Compute the SHA-256 of a file; a folded network holds its weights as constants."""
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
