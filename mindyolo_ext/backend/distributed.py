@@ -32,22 +32,22 @@ __all__ = [
     "freeze_batch_norm",
     "gather_rows",
     "sum_over_ranks",
-    "synchronise_batch_norm",
+    "synchronize_batch_norm",
 ]
 _CHUNK_ROWS = 4096
 
 
-def synchronise_batch_norm(cell: Cell) -> int:
+def synchronize_batch_norm(cell: Cell) -> int:
     """Replace every ``nn.BatchNorm2d`` below ``cell``, a whole network, by ``SyncBatchNorm2d``.
     Return their number.
     """
-    count = _synchronise(cell)
+    count = _synchronize(cell)
     for name, parameter in cell.parameters_and_names():
         parameter.name = name  # the replacement set only the last part of the name
     return count
 
 
-def _synchronise(cell: Cell) -> int:
+def _synchronize(cell: Cell) -> int:
     """Replace the norms below ``cell``."""
     count = 0
     for name, child in list(cell.name_cells().items()):
@@ -59,7 +59,7 @@ def _synchronise(cell: Cell) -> int:
                 setattr(cell, name, replacement)
             count += 1
         else:
-            count += _synchronise(child)
+            count += _synchronize(child)
     return count
 
 

@@ -28,7 +28,7 @@ from mindyolo_ext.checkpoint.store import (
     load_checkpoint,
     save_checkpoint,
 )
-from mindyolo_ext.checkpoint.tables import is_known, recognise, table_of
+from mindyolo_ext.checkpoint.tables import is_known, recognize, table_of
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 from mindyolo_ext.checkpoint.wrappers import unwrapped
 from mindyolo_ext.class_names import KNOWN_NAMES, default_names
@@ -148,9 +148,9 @@ def convert(
     original's names, which ``export_torch`` does with more options.
 
     Args:
-        source: any file ``read_checkpoint`` reads; one of ours only changes its format.
+        source: any file ``read_checkpoint`` reads; for one of our own only the format changes.
         target: ``.ckpt`` or ``.safetensors`` to write; ``.pth`` or ``.pt`` for the way back, which
-            takes ``report`` alone.
+            takes only ``report``.
         model: registry name; by default it is recognized from the tensors' names and shapes.
         report: write the report there as JSON.
         anchors: width, height, width, height ... in pixels, for families whose checkpoints do not
@@ -271,7 +271,7 @@ def plan_conversion(
     where = str(foreign.path)
     inside = unwrapped(weights_only(foreign.tensors), is_known, where=where, prefer_ema=prefer_ema)
     tensors = inside.tensors
-    table, found = recognise(tensors, where=where, model=model)
+    table, found = recognize(tensors, where=where, model=model)
     given = {
         **table.builder_keywords(tensors, tuple(anchors) if anchors is not None else None),
         **(model_keywords or {}),

@@ -160,7 +160,7 @@ def describe(path: str | Path) -> FileInfo:
     if foreign.own is not None:
         _add_own(info, foreign.own)
     else:
-        _add_recognised(info, foreign)
+        _add_recognized(info, foreign)
     return info
 
 
@@ -193,7 +193,7 @@ def _add_own(info: FileInfo, metadata: CheckpointMetadata) -> None:
     info.warnings += [str(remark) for remark in metadata.extra.get(ASSUMED) or []]
 
 
-def _add_recognised(info: FileInfo, foreign: ForeignCheckpoint) -> None:
+def _add_recognized(info: FileInfo, foreign: ForeignCheckpoint) -> None:
     """Add the model that ``convert`` recognizes and the command to type, or a warning with the
     reason why it cannot convert the file.
     """

@@ -129,7 +129,7 @@ class NamesTable(ABC):
     beside: Mapping[str, Plain] = MappingProxyType({})
 
     @abstractmethod
-    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+    def recognize(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
         """Return the models that fit these names and shapes; empty if they are of another
         family.
         """
@@ -346,7 +346,7 @@ def map_tensors(
             twice.append(f"{name} and another both fill {target}")
         elif tuple(array.shape) != tuple(targets[target].shape):
             shapes.append(
-                f"{name} is {tuple(array.shape)}, {target} wants {tuple(targets[target].shape)}"
+                f"{name} is {tuple(array.shape)}, {target} is {tuple(targets[target].shape)}"
             )
         else:
             result.values[target] = np.asarray(array, targets[target].dtype)

@@ -25,14 +25,14 @@ def is_known(tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether a family knows these names, or at least the characteristic names of its networks."""
     for table in tables().values():
         try:
-            if table.recognise(tensors):
+            if table.recognize(tensors):
                 return True
         except CheckpointError:  # of this family, but of an unknown size
             return True
     return False
 
 
-def recognise(
+def recognize(
     tensors: Mapping[str, np.ndarray], *, where: str, model: str | None = None
 ) -> tuple[NamesTable, Recognition]:
     """Find the table and the model that these tensors belong to.
@@ -45,7 +45,7 @@ def recognise(
     Raises: CheckpointError if no family knows the names, or several models fit and none is named.
     """
     found = [
-        (table, candidate) for table in tables().values() for candidate in table.recognise(tensors)
+        (table, candidate) for table in tables().values() for candidate in table.recognize(tensors)
     ]
     chosen = [pair for pair in found if model is None or pair[1].model == model]
     if len(chosen) == 1:

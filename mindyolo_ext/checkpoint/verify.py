@@ -180,7 +180,7 @@ def verify(
     told = metadata.source.get("sha256")
     if told is not None and told != file_sha256(source):
         report.warnings.append(
-            f"{checkpoint} was not converted from {source}: its source had SHA-256 {told}"
+            f"{checkpoint} was not converted from {source}: its source has SHA-256 {told}"
         )
     theirs = _run_original(
         cell, metadata, pictures, repo=Path(torch_repo), python=torch_python, source=Path(source)

@@ -524,7 +524,7 @@ def _mosaic(made: Translation, key: str, given: Mapping[str, dict[str, Any]]) ->
     if alone:
         spread = moves.get("scale", 0.5)
         step = {"name": "yolox_mosaic", **step, "scale": [1 - spread, 1 + spread]}
-        # its second half sorts boxes out; colors and mirror are steps of their own
+        # its second half drops boxes; colors and flips are separate steps
         still = {"hue": 0, "saturation": 0, "value": 0, "flip_probability": 0, "max_boxes": boxes}
         result = [step, {"name": "yolox_hsv_flip", **still}]
     else:

@@ -296,7 +296,7 @@ class ScheduleConfig(Section):
                 if values[key] != plain[key]:
                     yield (
                         key,
-                        "wanted it left out, because one_cycle has a warm-up of its own, got "
+                        "wanted it left out, because one_cycle has its own warm-up, got "
                         f"{values[key]}",
                     )
 

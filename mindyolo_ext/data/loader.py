@@ -108,7 +108,7 @@ class Loader:
             shuffle or sorted(order) != list(range(len(self.pipeline.dataset)))
         ):
             raise UsageError(
-                f"Loader: order wants each of the {len(self.pipeline.dataset)} images once and "
+                f"Loader: order must have each of the {len(self.pipeline.dataset)} images once and "
                 f"no shuffle, got {len(order)} indices and shuffle {shuffle}"
             )
         self._order = order

@@ -22,7 +22,7 @@ from mindyolo_ext.backend.distributed import (
     check_same_weights,
     freeze_batch_norm,
     sum_over_ranks,
-    synchronise_batch_norm,
+    synchronize_batch_norm,
 )
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.backend.memory import peak_memory
@@ -323,8 +323,8 @@ class _Run:
             freeze_batch_norm(model)
         elif settings.sync_bn and self.world.size > 1:
             logger.info(
-                "%d batch norms are synchronised over %d ranks",
-                synchronise_batch_norm(model),
+                "%d batch norms are synchronized over %d ranks",
+                synchronize_batch_norm(model),
                 self.world.size,
             )
         precision.apply(model, settings.amp_level, settings.amp_dtype)
@@ -341,7 +341,7 @@ class _Run:
             return None
         teacher = load_teacher(settings.distill.teacher, self.model, self.dataset)
         if settings.sync_bn and not settings.freeze_bn and self.world.size > 1:
-            synchronise_batch_norm(teacher)
+            synchronize_batch_norm(teacher)
         if settings.freeze_bn:
             freeze_batch_norm(teacher)
         precision.apply(teacher, settings.amp_level, settings.amp_dtype)

@@ -52,8 +52,8 @@ class ExportedFile:
 def read_exported(path: str | Path) -> ExportedFile:
     """Read the metadata of an exported file without loading its network.
 
-    Raises: MissingFileError; CheckpointError if the file is no such file, or holds no metadata of
-        ``mindyolo-ext export``, or broken metadata, or a graph that no export writes.
+    Raises: MissingFileError; CheckpointError for another file, missing or broken metadata of
+        ``mindyolo-ext export``, or a graph that no export writes.
     """
     path = Path(path)
     if not path.is_file():
@@ -138,7 +138,7 @@ def _onnx_texts(path: Path) -> dict[str, str]:
     if facts.elsewhere:
         raise CheckpointError(
             f"{path}: {facts.elsewhere} of its tensors are in other files; wanted a file that "
-            "stands alone, as `mindyolo-ext export` writes it"
+            "contains all tensors, as `mindyolo-ext export` writes it"
         )
     return facts.written
 

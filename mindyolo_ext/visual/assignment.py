@@ -262,8 +262,8 @@ def _draw_level(axes: Axes, picture: AssignedPicture, level: int) -> None:
 
 def _show(axes: Axes, image: np.ndarray, brightness: float) -> None:
     """Show the darkened, desaturated image as a background, in pixels of the network input."""
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
-    pale = (0.5 * grey + 0.5 * image[:, :, ::-1]) if brightness < 0.7 else image[:, :, ::-1]
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
+    pale = (0.5 * gray + 0.5 * image[:, :, ::-1]) if brightness < 0.7 else image[:, :, ::-1]
     height, width = image.shape[:2]
     axes.imshow(
         (pale * brightness).astype(np.uint8), extent=(0, width, height, 0), interpolation="bilinear"

@@ -64,7 +64,7 @@ def test_ascend_is_mindspores():
 @pytest.mark.parametrize(
     "cuda, advice",
     [
-        (None, "without CUDA and finds no GPU; .*`pip install --force-reinstall torch`, or take"),
+        (None, "without CUDA and finds no GPU; .*`pip install --force-reinstall torch`, or use"),
         ("12.6", "for CUDA 12.6 and finds no GPU; check whether `nvidia-smi` .*, or use --device_"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_gpu_that_is_not_there_or_not_to_be_used(monkeypatch):
         DeviceError, match="GPU 3, but there are 1; set DEVICE_ID to a number below"
     ):
         configure(3)
-    with pytest.raises(DeviceError, match="GPU 0 cannot be used .*are busy.; look .*`nvidia-smi`"):
+    with pytest.raises(DeviceError, match="GPU 0 cannot be used .*are busy.; check .*`nvidia-smi`"):
         configure(0)
     assert on_torch.device().type == "cpu", "a GPU that fails is not taken"
 

@@ -170,7 +170,7 @@ def test_an_overflow_halves_the_scale_and_changes_nothing_else(trainings):
         np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-def test_synchronised_norms_sum_in_float32():
+def test_synchronized_norms_sum_in_float32():
     """A sum of squares over 16 x 160 x 160 values of 3 is above what float16 holds."""
     norm = SyncBatchNorm2d(nn.BatchNorm2d(2)).set_train(True)
     x = np.random.RandomState(0).normal(3, 1, (16, 2, 160, 160)).astype(np.float16)

@@ -7,7 +7,7 @@ import pytest
 from modes import as_graph
 
 from mindyolo_ext.backend import BACKEND, Tensor, nn, ops, precision, recompute
-from mindyolo_ext.backend.distributed import freeze_batch_norm, synchronise_batch_norm
+from mindyolo_ext.backend.distributed import freeze_batch_norm, synchronize_batch_norm
 from mindyolo_ext.backend.parameters import parameter_groups, parameter_values
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.config.schema import TrainConfig
@@ -109,7 +109,7 @@ def test_training_is_the_same(prepare: str | None) -> None:
 def test_synchronized_norms_update_once() -> None:
     both = seeded(Small()), seeded(Small())
     for model in both:
-        assert synchronise_batch_norm(model) == 3
+        assert synchronize_batch_norm(model) == 3
     recompute.apply(both[1])
     wanted, found = map(trained, both)
     equal(found, wanted)
@@ -118,7 +118,7 @@ def test_synchronized_norms_update_once() -> None:
 @pytest.mark.needs_mindspore
 def test_synchronized_norms_are_refused() -> None:
     model = Small()
-    synchronise_batch_norm(model)
+    synchronize_batch_norm(model)
     with pytest.raises(ConfigError, match=r"train\.recompute: .* set train\.sync_bn=false"):
         recompute.apply(model)
 

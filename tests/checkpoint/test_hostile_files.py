@@ -286,7 +286,7 @@ def test_functions_may_be_mentioned_but_not_called(tmp_path):
     assert read_checkpoint(torch_zip(tmp_path / "x.pth", mention + b"s.")).extras == {
         "act": "torch.nn.functional.relu"
     }
-    with pytest.raises(UnsafeCheckpointError, match=r"wants to call 'torch\.nn\.functional\.relu'"):
+    with pytest.raises(UnsafeCheckpointError, match=r"tries to call 'torch\.nn\.functional\.relu'"):
         read_checkpoint(torch_zip(tmp_path / "x.pth", mention + b")Rs."))
 
 
@@ -306,7 +306,7 @@ def test_a_bound_method_of_an_inert_object_is_a_name(tmp_path):
     assert read_checkpoint(path).extras == {"forward": "models.yolo.Model.forward_fuse"}
     with pytest.raises(
         UnsafeCheckpointError,
-        match=r"wants to call 'models\.yolo\.Model\.forward_fuse'; nothing was",
+        match=r"tries to call 'models\.yolo\.Model\.forward_fuse'; nothing was",
     ):
         read_checkpoint(torch_zip(tmp_path / "x.pth", weights + BOUND + b")Rs."))
 
@@ -379,7 +379,7 @@ def test_persistent_ids(tmp_path, content):
     ],
 )
 def test_state_for_what_has_none(tmp_path, content):
-    with pytest.raises(UnsafeCheckpointError, match="wants to change"):
+    with pytest.raises(UnsafeCheckpointError, match="tries to change"):
         read_checkpoint(torch_zip(tmp_path / "x.pth", b"\x80\x02" + content))
 
 

@@ -14,7 +14,7 @@ from mindyolo_ext.checkpoint.names import (
     source_names,
     to_source_tensors,
 )
-from mindyolo_ext.checkpoint.tables import recognise, table_of, tables
+from mindyolo_ext.checkpoint.tables import recognize, table_of, tables
 from mindyolo_ext.errors import CheckpointError
 
 NORMS = frozenset({"a.bn"})
@@ -54,7 +54,7 @@ def test_our_own_names_pass():
 class ToyNames(NamesTable):
     family = "toy"
 
-    def recognise(self, tensors):
+    def recognize(self, tensors):
         return [Recognition("toy", None)] if "toy" in tensors else []
 
 
@@ -190,8 +190,8 @@ def yolo_fastestv2(classes=80, anchors=3):
     }
 
 
-def test_recognises_yolo_fastestv2():
-    table, found = recognise(yolo_fastestv2(7), where="x.pth")
+def test_recognizes_yolo_fastestv2():
+    table, found = recognize(yolo_fastestv2(7), where="x.pth")
     assert (table.family, found.model, found.num_classes, found.part) == (
         "yolo_fastestv2",
         "yolo_fastestv2",
@@ -203,7 +203,7 @@ def test_recognises_yolo_fastestv2():
         for name, array in yolo_fastestv2().items()
         if name.startswith("backbone.")
     }
-    _, found = recognise(backbone, where="x.pth")
+    _, found = recognize(backbone, where="x.pth")
     assert (found.num_classes, found.prefix, found.part) == (None, "backbone.", "backbone")
 
 
@@ -211,9 +211,9 @@ def test_unknown_weights_and_wrong_names():
     with pytest.raises(
         CheckpointError, match=r"x\.pth: not weights of a known family \(1 tensors: a \(2,\)"
     ):
-        recognise({"a": np.zeros(2)}, where="x.pth")
+        recognize({"a": np.zeros(2)}, where="x.pth")
     with pytest.raises(CheckpointError, match="holds weights of yolo_fastestv2, not of yolox_s"):
-        recognise(yolo_fastestv2(), where="x.pth", model="yolox_s")
+        recognize(yolo_fastestv2(), where="x.pth", model="yolox_s")
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def failing_run(tmp_path_factory) -> Iterator[tuple[subprocess.Popen, Path]]:
 @pytest.mark.parametrize(
     "launcher, statistics",
     [
-        ("mpirun", "synchronised"),
+        ("mpirun", "synchronized"),
         pytest.param("msrun", "frozen", marks=[pytest.mark.all_cases, pytest.mark.needs_mindspore]),
         pytest.param("torchrun", "frozen", marks=pytest.mark.needs_torch),
     ],

@@ -106,7 +106,7 @@ def test_accept_by_weight():
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "message"),
     [
-        ("/predict?conf=1.5", b"x", {}, 422, "conf: wanted lowest score .* in 0..1, got 1.5"),
+        ("/predict?conf=1.5", b"x", {}, 422, "conf: wanted minimum score .* in 0..1, got 1.5"),
         ("/predict?conf=nan", b"x", {}, 422, "conf: wanted .* got nan"),
         ("/predict?confs=1", b"x", {}, 422, "unknown parameter confs, did you mean conf"),
         ("/predict?format=gif", b"x", {}, 422, "format: wanted json, jpg or png.* got gif"),

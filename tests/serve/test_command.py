@@ -32,7 +32,7 @@ def test_what_is_missing_is_named(command: Command, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(importlib.util, "find_spec", found)
     status, output = command("serve", "--weight", "a.ckpt")
     assert status == 1
-    assert "serve: needs fastapi, prometheus-client: pip install 'mindyolo_ext[serve]'" in output
+    assert "serve: requires fastapi, prometheus-client: pip install 'mindyolo_ext[serve]'" in output
 
 
 @pytest.mark.usefixtures("quiet_logging")

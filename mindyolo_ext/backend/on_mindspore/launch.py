@@ -202,7 +202,7 @@ def _not_installed(device_target: str, supported: str) -> str:
     devices = re.findall(r"\w+", supported)
     cuda = " use `--backend torch` with PyTorch for CUDA," if device_target == "GPU" else ""
     return (
-        f"--device_target {device_target}: MindSpore {ms.__version__} as it is installed here runs "
+        f"--device_target {device_target}: the installed MindSpore {ms.__version__} runs "
         f"on {' and '.join(devices)} only. For {device_target} it needs {_NEEDED[device_target]}, "
         f"in the versions listed at https://www.mindspore.cn/install; install them,{cuda} or use "
         f"--device_target {devices[0]}"

@@ -88,7 +88,7 @@ def parse_data_file(path: str | Path) -> DataFile:
         or a value of the wrong type.
     Source: Yolo-FastestV2 ``utils/utils.py``. Unlike the original, an unknown key is an error,
         spaces may surround ``=``, a value may contain ``=``, comments are allowed, and darknet's
-        keys too: ``valid`` is ``val``, those of its own programs are left out with a word.
+        keys too: ``valid`` means ``val``, and keys of its own programs are ignored with a log line.
     """
     if Path(path).suffix.lower() in (".yaml", ".yml"):
         raise DataError(
@@ -159,14 +159,14 @@ def read_darknet(
     cache: bool | str = False,
     strict: bool = True,
 ) -> Dataset:
-    """Read the images of one list of a ``.data`` file. The label file lies beside the image or else
+    """Read the images of one list of a ``.data`` file. The label file is next to the image, or else
     in the folder ``labels`` instead of ``images``.
 
     Args:
         data: the ``.data`` file.
         split: ``train`` or ``val``.
         data_root: folder to which ``data``, the lists and their lines refer; lists and names may
-            also lie relative to the ``.data`` file, lines relative to their list, each with or
+            also be relative to the ``.data`` file, lines relative to their list, each with or
             without its first folder, as CVAT packs them.
         cache, strict: see ``Collector.finish``.
 

@@ -130,7 +130,7 @@ class CellAssigner(nn.Cell):
 
     def _shape_iou(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """IoU of box and anchor on one center, (B, M, a)."""
-        normalised = self.sizes / np.array(
+        normalized = self.sizes / np.array(
             [size[1] * self.stride, size[0] * self.stride], np.float32
         )
         ones = ops.ones((*targets.shape[:2], len(self.sizes)), float32)
@@ -138,8 +138,8 @@ class CellAssigner(nn.Cell):
             ops.expand_dims(targets[:, :, 3], 2) * ones,
             ops.expand_dims(targets[:, :, 4], 2) * ones,
         )
-        anchor_width = ops.reshape(Tensor(normalised[:, 0]), (1, 1, -1)) * ones
-        anchor_height = ops.reshape(Tensor(normalised[:, 1]), (1, 1, -1)) * ones
+        anchor_width = ops.reshape(Tensor(normalized[:, 0]), (1, 1, -1)) * ones
+        anchor_height = ops.reshape(Tensor(normalized[:, 1]), (1, 1, -1)) * ones
         inter = ops.minimum(width, anchor_width) * ops.minimum(height, anchor_height)
         return inter / (width * height + anchor_width * anchor_height - inter + EPS)
 
@@ -148,8 +148,8 @@ class CellAssigner(nn.Cell):
         batch, boxes = targets.shape[:2]
         x, y = (
             # clamp to one cell beyond the border, so that every value fits into an integer
-            ops.expand_dims(ops.cast(ops.clamp(centre * cells, -2.0, cells + 1.0), int32), 2)
-            for centre, cells in ((targets[:, :, 1], size[1]), (targets[:, :, 2], size[0]))
+            ops.expand_dims(ops.cast(ops.clamp(center * cells, -2.0, cells + 1.0), int32), 2)
+            for center, cells in ((targets[:, :, 1], size[1]), (targets[:, :, 2], size[0]))
         )
         column, row = x + self.shift_x, y + self.shift_y  # (B, M, s)
         cell = ops.clamp(row, 0, size[0] - 1) * size[1] + ops.clamp(column, 0, size[1] - 1)
@@ -246,9 +246,9 @@ class AnchorBoxAssigner(nn.Cell):
         """First and last coordinate of the anchors in every cell along an axis, each (a, cells),
         in 0..1.
         """
-        centre = (np.arange(cells, dtype=np.float32) + np.float32(0.5)) / np.float32(cells)
+        center = (np.arange(cells, dtype=np.float32) + np.float32(0.5)) / np.float32(cells)
         half = self.sizes[:, axis : axis + 1] / np.float32(cells * self.stride) / np.float32(2)
-        return centre - half, centre + half
+        return center - half, center + half
 
     def _overlap(self, low: Tensor, high: Tensor, first: np.ndarray, last: np.ndarray) -> Tensor:
         """Length of the overlap of boxes (B, M) and anchors (a, n) along an axis, (B, M, a, n)."""

@@ -43,7 +43,7 @@ class SimOTAAssigner(nn.Cell):
     takes its cheapest candidates, as many as the sum of its ten best overlaps says, at least one. A
     prediction that several boxes take goes to the box of the image for which it is cheapest, and to
     the first of equal ones. Which of several predictions with equal cost a box takes is undefined,
-    as in the original. A prediction whose box or logits are not finite is no candidate.
+    as in the original. A prediction with a non-finite box or logit is never a candidate.
 
     Args:
         area: ``center``: the prediction's cell center lies less than 1.5 strides from the box
