@@ -129,11 +129,11 @@ def _onnx_texts(path: Path) -> dict[str, str]:
     facts = onnx_facts(path)
     strange = sorted(set(facts.operators) & set(_CONTROL_FLOW))
     if facts.functions:
-        strange.append("custom ones")
+        strange.append("custom operators")
     if strange:
         raise CheckpointError(
-            f"{path}: its graph has the operators {', '.join(strange)}, which may run anything and "
-            "forever; no file of `mindyolo-ext export` has them"
+            f"{path}: its graph has operators that may run anything and forever "
+            f"({', '.join(strange)}); no file of `mindyolo-ext export` has them"
         )
     if facts.elsewhere:
         raise CheckpointError(

@@ -143,7 +143,7 @@ def test_numbered_modules_there_and_back_in_their_order():
         ({"bn__bias": None}, r"1 parameters of the model that the file lacks \(toy\): bn.beta"),
         (
             {"conv__weight": np.zeros((3, 2))},
-            r"conv.weight is \(3, 2\), conv.weight wants \(2, 3\)",
+            r"conv.weight is \(3, 2\), conv.weight is \(2, 3\)",
         ),
         ({"bn__gamma": np.zeros(2)}, "1 parameters filled twice .*fill bn.gamma"),
     ],
@@ -155,7 +155,7 @@ def test_what_does_not_fit(changes, message):
 
 def test_many_offenders_are_counted_not_listed():
     extra = {f"extra{index}": np.zeros(1) for index in range(9)}
-    with pytest.raises(CheckpointError, match=r"9 tensors .*extra4 \(1,\) and 4 more"):
+    with pytest.raises(CheckpointError, match=r"9 unknown tensors .*extra4 \(1,\) and 4 more"):
         mapped(source(**extra))
 
 

@@ -343,7 +343,7 @@ def test_declared_encodings(tmp_path: Path, encoding: str) -> None:
         (b'<?xml version="1.0" encoding="rot13"?><annotation/>', "no text encoding"),
         (b'<?xml version="1.0" encoding="punycode"?><annotation/>', "no text encoding"),
         (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "unknown encoding: klingon"),
-        (b'<!DOCTYPE a [<!ENTITY l "ha">]><annotation>&l;</annotation>', "without entities"),
+        (b'<!DOCTYPE a [<!ENTITY l "ha">]><annotation>&l;</annotation>', "without custom entities"),
         (b"<annotations><image/></annotations>", "wanted xml of Pascal VOC.*got <annotations>"),
         (b"", "a damaged file"),
         (b"\0\0", "a damaged file"),

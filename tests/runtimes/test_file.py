@@ -78,7 +78,7 @@ def test_a_graph_that_may_run_forever_is_refused(tmp_path: Path):
     body = helper.make_graph([], "body", [], [])
     loop = helper.make_node("Loop", ["", ""], [], body=body)
     path = draw_onnx(tmp_path / "a.onnx", texts(), extra=[loop])
-    with pytest.raises(CheckpointError, match="operators Loop, which may run anything"):
+    with pytest.raises(CheckpointError, match="run anything and forever .Loop."):
         read_exported(path)
 
 
@@ -90,7 +90,7 @@ def test_operators_that_the_file_defines_itself_are_refused(tmp_path: Path):
         helper.make_function("own", "Innocent", [], [], [hidden], [helper.make_opsetid("", 18)])
     )
     onnx.save(model, str(path))
-    with pytest.raises(CheckpointError, match="operators custom ones, which may run anything"):
+    with pytest.raises(CheckpointError, match="run anything and forever .custom operators."):
         read_exported(path)
 
 
