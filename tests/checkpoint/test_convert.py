@@ -299,7 +299,7 @@ def test_describe_onnx(tmp_path):
     assert info.metadata["inputs"] == "x 1x2"
     assert info.metadata["model"] == "toy"
     (tmp_path / "x.onnx").write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match="is no ONNX file"):
+    with pytest.raises(CheckpointError, match="not a valid ONNX file"):
         describe(tmp_path / "x.onnx")
 
 
@@ -322,9 +322,9 @@ def test_describe_mindir(tmp_path):
     whole = path.read_bytes()
     for content, message in (
         (b"", "the file is empty"),
-        (b"nonsense", "is no MindIR file"),
-        (whole[:-1], "is no MindIR file"),
-        (whole + b"\x72\x03\x0a\x01\xff", "no UTF-8"),
+        (b"nonsense", "not a valid MindIR file"),
+        (whole[:-1], "not a valid MindIR file"),
+        (whole + b"\x72\x03\x0a\x01\xff", "not UTF-8"),
     ):
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=message):

@@ -211,7 +211,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a long name of a tensor": (
         pickled(b"}(" + LONG + ONE + b"u."),
-        "a tensor is called 'nnn.*2000 characters",
+        "a tensor is named 'nnn.*2000 characters",
     ),
     "many tensors": (
         pickled(

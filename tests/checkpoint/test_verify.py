@@ -172,7 +172,7 @@ def test_reports():
 
 
 def test_shapes_and_unfinite_numbers():
-    with pytest.raises(CheckpointError, match=r"b: x is \(2,\) there and \(3,\) here"):
+    with pytest.raises(CheckpointError, match=r"b: x is \(2,\) in the original, \(3,\) here"):
         module._difference("output", "x", np.zeros(3), np.zeros(2), where="b")
     assert module._difference(
         "output", "x", np.array([np.nan]), np.zeros(1), where="b"

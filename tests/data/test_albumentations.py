@@ -76,7 +76,7 @@ def test_the_package_that_took_its_name_is_refused(monkeypatch: pytest.MonkeyPat
         ),
         ({"name": "CLAHE", "p": "often"}, "CLAHE: "),
         ({"name": "CLAHE", "p": 3}, "CLAHE: "),
-        ({"name": "MaskDropout"}, "MaskDropout: needs mask"),
+        ({"name": "MaskDropout"}, "MaskDropout: requires mask"),
         ({"name": "OneOf"}, "OneOf: wanted transforms, a list, got None"),
         ({"name": "OneOf", "transforms": [{"name": "Bluur"}]}, "no transform Bluur (no such"),
     ],

@@ -138,7 +138,7 @@ def test_what_is_wrong_is_said(page: Page, tmp_path: Path):
     (tmp_path / "big.png").write_bytes(bytes(600_000))
     page.set_input_files("#file", tmp_path / "big.png")
     expect(page.locator("#status.bad")).to_have_text(
-        "The file has 600000 bytes; the server takes at most 524288."
+        "The file has 600000 bytes; the limit is 524288."
     )
 
 

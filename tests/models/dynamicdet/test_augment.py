@@ -384,7 +384,7 @@ def test_the_mosaic_comes_first_and_pasting_wants_outlines(
             [RECIPE[0], {"name": "dynamicdet_paste_in", "probability": 1.0}], SPEC, shapes
         )
     assert (
-        "step 2 (dynamicdet_paste_in) does nothing" in caplog.text
+        "step 2 (dynamicdet_paste_in) has no effect" in caplog.text
         and "polygons: true" in caplog.text
     )
     alone = build_pipeline([RECIPE[0]], SPEC, shapes)
