@@ -22,13 +22,14 @@ EXTRAS := dev,serve,supervision,video,onnx,openvino,albumentations
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mindyolo-ext demo
 
-# Compiling graphs takes most of the time and uses one core, so two test files run in parallel
+# Compiling graphs takes most of the time and uses one core, so two test files run in parallel. A
+# worker that dies ends the run: pytest-xdist waits forever if the last one is replaced
 test: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 # Every array of every variant on PyTorch, which compiles nothing: minutes
 test-torch: $(TORCH_STAMP)
-	MINDYOLO_EXT_BACKEND=torch PATH="$(CURDIR)/$(TORCH_BIN):$$PATH" $(TORCH_BIN)/python -m pytest --all-cases -n 2 --dist loadfile
+	MINDYOLO_EXT_BACKEND=torch PATH="$(CURDIR)/$(TORCH_BIN):$$PATH" $(TORCH_BIN)/python -m pytest --all-cases -n 2 --dist loadfile --max-worker-restart=0
 
 # Every array of every variant, compiled, one process at a time: hours
 test-all: $(STAMP)

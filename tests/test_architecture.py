@@ -1,4 +1,4 @@
-"""The rules of docs/design.md, checked on every file; each checker is tested on a snippet that
+"""The rules of docs/design.md, checked for every file; each checker is tested with a snippet that
 breaks its rule.
 """
 
@@ -67,7 +67,7 @@ EXCEPTIONS = NOT_OPERATORS | {
     "ops.ReduceOp": "an enumeration; its docstring says `not an operator`, ops.AllReduce documents "
     "the three devices",
 }
-# the first only calls the second, which is audited in its place
+# the first only calls the second, which is checked instead
 ALIASES = {"ops.concat": "ops.cat"}
 COLLECTIVES = re.compile(
     r"ops\.(All|Reduce|Broadcast|Send|Receive|Neighbor|Barrier|Collective|BatchIsend)"
@@ -309,6 +309,7 @@ def test_framework_stays_out_of_the_package_and_its_help(code: str):
 def test_parts_without_a_framework_load_none():
     plain = sources(
         "config",
+        "engine/datasets.py",
         "engine/schedule",
         "engine/stages.py",
         "input_spec.py",

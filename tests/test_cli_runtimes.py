@@ -1,4 +1,4 @@
-"""``predict``, ``test``, ``thresholds`` and ``benchmark`` with exported files, as commands."""
+"""The commands ``predict``, ``test``, ``thresholds`` and ``benchmark`` with exported files."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn images: 1 to train, 4 to evaluate."""
+    """Drawn images: 1 for training, 4 for evaluation."""
     folder = tmp_path_factory.mktemp("shapes")
     return make_shapes_dataset(folder, train_images=1, val_images=4, size=(96, 128), progress=False)
 
@@ -84,6 +84,7 @@ def test_both_backends_are_refused_beside_another_runtime(onnx_file: Path):
         Detector(onnx_file, backend=BACKEND)
 
 
+@pytest.mark.all_cases
 def test_metrics_of_an_exported_file_are_the_checkpoints(
     command: Command, weight: Path, onnx_file: Path, on_data: list[str], tmp_path: Path
 ):
@@ -147,7 +148,7 @@ def test_two_frameworks_are_refused(command: Command, weight: Path):
 def test_benchmark_measures_what_runs_and_says_what_does_not(
     command: Command, onnx_file: Path, on_data: list[str], tmp_path: Path, monkeypatch
 ):
-    """Each runtime has a process of its own; a package that breaks there is told as it is."""
+    """Each runtime has a separate process; if a package fails there, its error is shown."""
     broken = tmp_path / "broken" / "openvino.py"
     broken.parent.mkdir()
     broken.write_text("raise ImportError('broken here')\n", encoding="utf-8")
@@ -170,7 +171,9 @@ def test_benchmark_measures_what_runs_and_says_what_does_not(
 
 
 def same_boxes(weight: Path, file: Path, data: Path, *, tolerance: float = 0.02) -> None:
-    """A file finds what the checkpoint finds, at a confidence that NMS in the file has too."""
+    """Make sure that a file finds what the checkpoint finds, at the confidence of the NMS in the
+    file.
+    """
     ours, theirs = (Detector(path, conf_thres=0.1, iou_thres=0.45) for path in (weight, file))
     count = 0
     for path in sorted((data / "images" / "val").glob("*.jpg")):
@@ -217,6 +220,7 @@ def test_eight_bits_are_calibrated_and_smaller(
     assert 1e-4 < different.max() < 0.5
 
 
+@pytest.mark.all_cases
 @pytest.mark.parametrize(("kind", "name"), [("openvino", "a.xml"), ("ncnn", "a.ncnn.param")])
 def test_further_formats_behind_the_detector(
     command: Command, weight: Path, data: Path, tmp_path: Path, kind: str, name: str
@@ -288,6 +292,7 @@ def test_exports_that_cannot_be_are_refused(
     assert wanted in output and not list(tmp_path.iterdir())
 
 
+@pytest.mark.all_cases
 def test_a_file_with_other_boxes_is_not_written(
     command: Command, weight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

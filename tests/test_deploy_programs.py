@@ -1,4 +1,4 @@
-"""The programs of deploy/ that import nothing of this project, on a file that holds everything."""
+"""The programs of deploy/ that import nothing of this project, on a complete exported file."""
 
 import importlib.util
 import re
@@ -22,7 +22,7 @@ DEPLOY = ROOT / "deploy"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn network with preprocessing and NMS inside."""
+    """A drawn network that includes preprocessing and NMS."""
     path = draw_onnx(tmp_path_factory.mktemp("whole") / "whole.onnx", texts())
     model = onnx.load(str(path))
     scale = next(t for t in model.graph.initializer if t.name == "boxes_of")

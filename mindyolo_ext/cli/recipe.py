@@ -1,6 +1,7 @@
 """Read the recipe that the flags of a command describe, and start the framework with it."""
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +22,10 @@ def read_recipe(
     weight: Path | None = None,
     instead: str = "",
 ) -> "Config":
-    """Read the recipe and apply the flags that verbs with a recipe share, and those in ``extra``.
+    """Read the recipe and apply the given flags, then ``extra``.
 
     Args:
+        extra: ``section.key=value`` strings.
         weight: mindyolo_ext checkpoint; without ``--config`` and ``--model``, its model selects the
             recipe, and its input size is used.
         instead: flags that replace ``--config`` and ``--model`` for verbs that build no network,
@@ -44,7 +46,10 @@ def read_recipe(
             "models`)" + (f" or {instead}" if instead else "")
         )
     base = Config() if path is None else load_config(path, overlays=options.overlays)
-    texts = [*own, *_flags(options), *extra]
+    texts = [*own, *given(options)]
+    if options.img_size:
+        texts.append(f"input.size={list(input_size(options) or ())}")
+    texts += extra
     if options.data:
         polygons = bool(base.data.train.get("polygons"))
         texts = [*data_overrides(options.data, polygons=polygons), *texts]
@@ -80,29 +85,16 @@ def recipe_of_weight(weight: Path) -> Path:
     return Path(recipe_of_model(read_metadata(weight).model, list_models()))
 
 
-def _flags(options: argparse.Namespace) -> list[str]:
-    """Return ``section.key=value`` for the flags that verbs with a recipe share."""
-    texts = given(
-        options,
-        data_root="data.root",
-        workers="data.workers",
-        ms_amp_level="train.amp_level",
-        amp_dtype="train.amp_dtype",
-        ms_jit_level="train.jit_level",
-        ms_enable_graph_kernel="train.graph_kernel",
-        precision_mode="train.precision_mode",
-        conf_thres="eval.conf_thres",
-        iou_thres="eval.iou_thres",
-    )
-    if options.img_size:
-        texts.append(f"input.size={list(input_size(options) or ())}")
-    return texts
-
-
-def given(options: argparse.Namespace, **keys: str) -> list[str]:
-    """Return ``section.key=value`` for the flags that were given."""
+def given(options: argparse.Namespace) -> list[str]:
+    """Return ``section.key=value`` for every given flag of a setting. The value is JSON, which is
+    valid YAML, so any text stays text.
+    """
     values = vars(options)
-    return [f"{key}={values[flag]}" for flag, key in keys.items() if values[flag] is not None]
+    return [
+        f"{key}={json.dumps(values[flag], ensure_ascii=False, default=str)}"
+        for flag, key in options.setting_keys.items()
+        if values[flag] is not None
+    ]
 
 
 def input_size(options: argparse.Namespace) -> tuple[int, int] | None:

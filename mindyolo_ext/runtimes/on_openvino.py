@@ -1,12 +1,35 @@
 """Run ONNX files and OpenVINO files (``.xml`` beside ``.bin``) in OpenVINO."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mindyolo_ext.errors import DeviceError
 from mindyolo_ext.runtimes.session import Arrays, Shape, missing, unreadable
+
+if TYPE_CHECKING:
+    import openvino
+
+
+@cache
+def core() -> "openvino.Core":
+    """Return the only ``Core`` of this process.
+
+    OpenVINO's CPU plugin replaces the thread's alternate signal stack and restores the previous one
+    when it ends. If two plugins end in the order in which they started, the freed stack of the
+    first one stays in place, and the next signal crashes the process with a segmentation fault. So
+    the plugin is loaded once.
+
+    Raises: MissingPackageError.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("openvino", error) from error
+    return openvino.Core()
 
 
 class OpenVinoSession:
@@ -22,22 +45,17 @@ class OpenVinoSession:
     """
 
     def __init__(self, path: Path, *, device: str = "CPU", threads: int = 0):
-        try:
-            import openvino
-        except ImportError as error:
-            raise missing("openvino", error) from error
-        core = openvino.Core()
-        if device not in {name.partition(".")[0] for name in core.available_devices}:
+        devices = core().available_devices
+        if device not in {name.partition(".")[0] for name in devices}:
             raise DeviceError(
-                f"--device_target {device}: OpenVINO finds {', '.join(core.available_devices)} "
-                "here; use CPU"
+                f"--device_target {device}: OpenVINO finds {', '.join(devices)} here; use CPU"
             )
         # By default OpenVINO uses bfloat16 where the processor has it, which changes the boxes
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            self._model = core.compile_model(core.read_model(str(path)), device, settings)
+            self._model = core().compile_model(core().read_model(str(path)), device, settings)
         except RuntimeError as error:
             raise unreadable(path, "openvino", error) from error
         self.device = device

@@ -1,4 +1,4 @@
-"""Conversion to our checkpoints and back, whole and exact."""
+"""Conversion to our checkpoints and back, complete and exact."""
 
 import json
 
@@ -22,7 +22,7 @@ COUNTER_REASON = "counts training batches; no batch norm here has such a counter
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, np.ndarray]:
-    """Weights of the original with counters that differ from layer to layer."""
+    """The original's weights, with counters that differ between layers."""
     tensors = read_checkpoint(OFFICIAL).tensors
     counters = [name for name in tensors if name.endswith("num_batches_tracked")]
     return {**tensors, **{name: np.array(index + 5) for index, name in enumerate(counters)}}
