@@ -198,8 +198,7 @@ def test_scripts_are_the_verbs(script: str):
     )
     assert (done.returncode, done.stdout) == (
         1,
-        "error: config nowhere.yaml: no such file; `mindyolo-ext recipes` lists those that are "
-        "shipped\n",
+        "error: config nowhere.yaml: no such file; `mindyolo-ext recipes` lists the shipped ones\n",
     )
 
 
@@ -312,7 +311,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(
     assert status == 70
     assert "Traceback (most recent call last)" in output and "in broken" in output
     last = output.strip().splitlines()[-1]
-    assert last.startswith(f"error: this is a fault of the program, not yours ({error.__name__})")
+    assert last.startswith(f"error: this is a bug in mindyolo_ext ({error.__name__})")
     assert "please report it" in last
     with pytest.raises(error):
         main(["info", "x.ckpt", "--debug"])
@@ -787,8 +786,8 @@ def test_formats_of_mindspore_are_told(command: Command, weight: Path, tmp_path:
         *command("export", "--weight", weight, "--format", "mindir", "--output", tmp_path / "x")
     )
     assert (
-        "mindir can only be written by MindSpore: `--backend mindspore`; here onnx, openvino, ncnn "
-        "can" in message
+        "only MindSpore can write mindir: `--backend mindspore`; this backend writes onnx, "
+        "openvino, ncnn" in message
     )
     assert not list(tmp_path.iterdir())
 
@@ -859,7 +858,7 @@ def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, 
     assert "NOT ready for training" in output
     assert "000001.txt:1: wanted a class index 0..2, got 7" in output
     assert "000002.jpg: wanted a readable image" in output
-    assert "error: check-data: 2 faults must be repaired before training" in output
+    assert "error: check-data: 2 faults must be fixed before training" in output
 
 
 def test_check_data_looks_at_both_sets(command: Command, tmp_path: Path):
@@ -880,7 +879,7 @@ def test_check_data_looks_at_both_sets(command: Command, tmp_path: Path):
     assert status == 0 and "ready for training" in output
     for split in ("train", "val"):
         status, output = check("--split", split, names="[cat, bird]")
-        assert status == 1 and "other classes: 1 (must be repaired)" in output
+        assert status == 1 and "other classes: 1 (must be fixed)" in output
     status, output = check("--split", "val", names="[dog, cat]")
     assert status == 0 and "in another order, which are matched by name" in output
     status, output = check(val="gone")
@@ -1102,7 +1101,7 @@ def test_settings_and_recipes_are_printed(command: Command, recipe: Path):
     status, output = command("recipe", "--config", recipe, "--set", "train.epochs=9")
     assert status == 0
     assert yaml.safe_load(output)["train"]["epochs"] == 9
-    assert "num_classes: 0  # as many as it has" in output
+    assert "num_classes: 0  # the number in the data set" in output
 
 
 def test_help_names_the_input_styles_of_every_family(command: Command):

@@ -133,9 +133,9 @@ def test_metrics_of_an_exported_file_are_the_checkpoints(
     ("arguments", "wanted"),
     [
         (["--runtime", "ncnn"], "ncnn runs .param, not .onnx files"),
-        (["--img_size", "96"], "takes images of 64x96 pixels alone, got 96x96"),
-        (["--rectangular", "True"], "takes images of 64x96 pixels alone"),
-        (["--ms_amp_level", "O2"], "onnxruntime runs the file in the precision"),
+        (["--img_size", "96"], "takes only images of 64x96 pixels, got 96x96"),
+        (["--rectangular", "True"], "takes only images of 64x96 pixels"),
+        (["--ms_amp_level", "O2"], "onnxruntime runs a file in the precision"),
         (["--curve", "True"], "--curve runs both exits on every image"),
         (["--dy_thres", "0.5"], "is not routed"),
         (["--model", "yolox-nano"], "holds yolo_fastestv2, but the recipe names yolox_nano"),
@@ -160,7 +160,7 @@ def test_what_an_exported_file_cannot_do_is_said(
 def test_thresholds_want_a_checkpoint(command: Command, onnx_file: Path, on_data: list[str]):
     status, output = command("thresholds", "--weight", onnx_file, *on_data)
     assert status == 1
-    assert "thresholds are kept in a checkpoint" in output
+    assert "thresholds are stored in a checkpoint" in output
 
 
 def test_two_frameworks_are_refused(command: Command, weight: Path):
@@ -168,7 +168,7 @@ def test_two_frameworks_are_refused(command: Command, weight: Path):
         *("predict", "x.jpg", "--weight", weight, "--backend", "torch", "--runtime", "mindspore")
     )
     assert status == 1
-    assert "--backend torch and --runtime mindspore are two frameworks" in output
+    assert "--backend torch and --runtime mindspore name two frameworks" in output
 
 
 def test_benchmark_measures_what_runs_and_says_what_does_not(
@@ -343,7 +343,7 @@ def test_descriptions_that_ncnn_would_crash_on_are_refused(tmp_path: Path):
     ):
         (tmp_path / "a.param").write_text(text, encoding="utf-8")
         (tmp_path / "a.bin").touch()
-        with pytest.raises(CheckpointError, match="a.param: is no description of an ncnn network"):
+        with pytest.raises(CheckpointError, match="a.param: not an ncnn network"):
             NcnnSession(tmp_path / "a.param", size=(32, 32))
     (tmp_path / "a.param").write_text(good, encoding="utf-8")
     with pytest.raises(DeviceError, match="ncnn runs on the CPU here"):

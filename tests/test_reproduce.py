@@ -271,7 +271,7 @@ def test_data_and_weights_that_are_not_there(command: Command, tmp_path: Path):
     weights = stand_in(tmp_path, "yolo_fastestv2")
     status, output = command(*arguments("yolo_fastestv2", weights, tmp_path, tmp_path / "out"))
     last = output.strip().splitlines()[-1]
-    assert status == 1 and "--data_root is to name the folder with COCO val2017" in last
+    assert status == 1 and "--data_root must name the folder with COCO val2017" in last
     gone = tmp_path / "gone.pth"
     status, output = command(*arguments("yolo_fastestv2", gone, tmp_path, tmp_path / "out"))
     assert status == 1 and f"--weights {gone}: no such file" in output

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mindyolo_ext.backend import precision, recompute, tuning
-from mindyolo_ext.backend.distributed import freeze_batch_norm, synchronise_batch_norm
+from mindyolo_ext.backend.distributed import freeze_batch_norm, synchronize_batch_norm
 from mindyolo_ext.backend.parameters import freeze, parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.contracts import Model
@@ -52,7 +52,7 @@ class RunParts:
         elif settings.sync_bn and self.world.size > 1:
             logger.info(
                 "%d batch norms are synchronized over %d ranks",
-                synchronise_batch_norm(model),
+                synchronize_batch_norm(model),
                 self.world.size,
             )
         precision.apply(model, settings.amp_level, settings.amp_dtype)
@@ -69,7 +69,7 @@ class RunParts:
             return None
         teacher = load_teacher(settings.distill.teacher, self.model, self.dataset)
         if settings.sync_bn and not settings.freeze_bn and self.world.size > 1:
-            synchronise_batch_norm(teacher)
+            synchronize_batch_norm(teacher)
         if settings.freeze_bn:
             freeze_batch_norm(teacher)
         precision.apply(teacher, settings.amp_level, settings.amp_dtype)

@@ -122,7 +122,7 @@ def choose_threshold(
         return None
     flag = "dy_thres" if easy is None else "easy"
     if dy_thres is not None and easy is not None:
-        raise UsageError(f"{where}: dy_thres and easy set the same thing; give one of them")
+        raise UsageError(f"{where}: dy_thres and easy exclude each other; set only one")
     if not isinstance(model, Routed):
         raise UsageError(
             f"{where}: {metadata.model} is not routed and has one exit; leave {flag} out"

@@ -151,7 +151,7 @@ class DynamicDetNames(NamesTable):
         "wandb_id": None,
     }
 
-    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+    def recognize(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
         if not all(name in tensors for name in MARKS):
             return []
         stem = next((pair for pair in STEMS if all(name in tensors for name in pair)), None)

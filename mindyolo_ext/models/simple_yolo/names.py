@@ -36,7 +36,7 @@ class SimpleYOLONames(NamesTable):
     entry = "state_dict"
     beside = {"cur_epoch": 0, "best_score": 0.0, "optimizer": None, "scheduler": None}
 
-    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+    def recognize(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
         if {RESNET_STEM, DEEPEST, "bn1.running_mean"} <= set(tensors):
             backbone = _resnet(tensors)
             channels = max(

@@ -35,7 +35,7 @@ class YoloFastestV2Names(NamesTable):
 
     family = "yolo_fastestv2"
 
-    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+    def recognize(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
         if set(tensors) >= _WHOLE:
             return [
                 Recognition("yolo_fastestv2", int(tensors["output_cls_layers.weight"].shape[0]))
