@@ -274,8 +274,8 @@ def test_nothing_imports_the_scripts_for_the_originals():
     ] == []
 
 
-def loaded_frameworks(code: str) -> set[str]:
-    """Frameworks in ``sys.modules`` of a fresh Python after ``code``."""
+def loaded_modules(code: str) -> set[str]:
+    """``sys.modules`` of a fresh Python after ``code``."""
     listing = "\nimport sys\nsys.stderr.write('LOADED ' + ' '.join(sorted(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code + listing],
@@ -288,7 +288,12 @@ def loaded_frameworks(code: str) -> set[str]:
     )
     modules = done.stderr.rpartition("LOADED ")[2].split()
     assert "mindyolo_ext" in modules, done.stderr
-    return {m for m in modules if m in (*FRAMEWORKS, "mindyolo_ext.backend")}
+    return set(modules)
+
+
+def loaded_frameworks(code: str) -> set[str]:
+    """Frameworks in ``sys.modules`` of a fresh Python after ``code``."""
+    return loaded_modules(code) & {*FRAMEWORKS, "mindyolo_ext.backend"}
 
 
 @pytest.mark.parametrize(

@@ -367,7 +367,7 @@ def test_wrong_data_root(command: Command, recipe: Path, tmp_path: Path):
 def test_train_refuses_a_folder_with_a_run_and_resume_without_one(
     command: Command, recipe: Path, tmp_path: Path
 ):
-    assert "nothing to go on from" in one_line_error(
+    assert "nothing to continue from" in one_line_error(
         *command("train", "--config", recipe, "--save_dir", tmp_path, "--resume")
     )
     (tmp_path / "weights").mkdir()
@@ -418,7 +418,7 @@ def test_model_of_weight_and_recipe_must_agree(command: Command, recipe: Path, w
     message = one_line_error(
         *command("test", "--config", recipe, "--weight", weight, "--set", "model.name=yolox_s")
     )
-    assert "holds yolo_fastestv2, but the config wants yolox_s" in message
+    assert "holds yolo_fastestv2, but the recipe names yolox_s" in message
 
 
 def test_odd_input_sizes(command: Command, weight: Path):
@@ -432,7 +432,7 @@ def test_odd_input_sizes(command: Command, weight: Path):
 
 def test_missing_pictures(command: Command, weight: Path, tmp_path: Path):
     for source in (tmp_path, tmp_path / "none.jpg", tmp_path / "*.jpg"):
-        assert "no picture or video there" in one_line_error(
+        assert "no image or video there" in one_line_error(
             *command("predict", source, "--weight", weight)
         )
 
@@ -1156,7 +1156,7 @@ def test_demo_runs_every_step_on_the_backend_of_the_command(
     folder = tmp_path / "demo"
     status, output = command("demo", "--backend", BACKEND, "--ranks", 1, "--save_dir", folder)
     assert status == 0, output
-    assert output.count("\n$ ") == 5 and "boxes in the annotated pictures" in output
+    assert output.count("\n$ ") == 5 and "boxes in the annotated images" in output
     assert load_config(folder / "train" / "config.yaml").train.backend == BACKEND
 
 

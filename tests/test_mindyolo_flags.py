@@ -106,7 +106,7 @@ def test_one_thing_is_not_said_twice():
 def test_predict_takes_its_images_with_a_flag_too(command: Command):
     for given in (["none.jpg"], ["--source", "none.jpg"], ["none.jpg", "--source", "no.jpg"]):
         status, output = command("predict", *given, "--weight", "w.ckpt")
-        assert status == 1 and "none.jpg: no picture or video there" in output
+        assert status == 1 and "none.jpg: no image or video there" in output
 
 
 def test_predict_wants_images(command: Command):

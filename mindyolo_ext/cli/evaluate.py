@@ -116,16 +116,29 @@ def framework_beside(options: argparse.Namespace) -> str:
     """
     from mindyolo_ext.runtimes.names import EXPORTED, runtime_of
 
-    device = options.device_target or "CPU"
     runtime = runtime_of(options.weight, options.runtime)
-    if runtime in EXPORTED:
-        if options.ms_amp_level not in (None, "O0"):
-            raise UsageError(
-                f"--ms_amp_level {options.ms_amp_level}: {runtime} runs a file in the precision of "
-                "its export; leave it out"
-            )
-        options.device_target = "CPU"
+    if runtime in EXPORTED and options.ms_amp_level not in (None, "O0"):
+        raise UsageError(
+            f"--ms_amp_level {options.ms_amp_level}: {runtime} runs a file in the precision of "
+            "its export; leave it out"
+        )
+    device, options.device_target = devices_of(
+        options.weight, options.runtime, options.device_target
+    )
     return device
+
+
+def devices_of(
+    weight: Path, runtime: str | None, device_target: str | None
+) -> tuple[str, str | None]:
+    """Return the device of a runtime that is not a framework, and that of the framework.
+
+    Raises: UsageError as ``runtime_of``.
+    """
+    from mindyolo_ext.runtimes.names import EXPORTED, runtime_of
+
+    is_beside = runtime_of(weight, runtime) in EXPORTED
+    return device_target or "CPU", "CPU" if is_beside else device_target
 
 
 @dataclass(frozen=True)

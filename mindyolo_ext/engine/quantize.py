@@ -1,4 +1,4 @@
-"""Exported networks in 8-bit whole numbers, calibrated on the user's pictures."""
+"""Quantize exported networks to 8-bit integers, calibrated on the user's images."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,36 +10,48 @@ from mindyolo_ext.engine.onnx_graph import behind_convolutions
 from mindyolo_ext.errors import ExportError
 from mindyolo_ext.input_spec import InputSpec
 
-LEAST_OPSET = 13  # the first whose DequantizeLinear takes a scale per channel
+# Percentile of activations at which their range is cut at each end. A single outlier among 128
+# photos lowers the AP of YOLOX-Nano from 24 to 7 (float32: 33.65) and that of Yolo-FastestV2 from
+# 17.2 to 16.1 (float32: 18.65)
+PERCENTILE = 99.99
+LEAST_OPSET = 13  # the first in which DequantizeLinear takes a scale per channel
 
 
 def quantize(
     path: Path, pictures: Sequence[np.ndarray], spec: InputSpec, *, batch: int = 1
 ) -> None:
-    """Turn the convolutions of an ONNX file into 8 bits: weights per channel, activations by the
-    smallest and largest value that ``pictures`` give. What decodes boxes stays float32.
+    """Quantize the convolutions of an ONNX file to 8 bits: weights per channel, activations by
+    their range on ``pictures`` without the outermost values. The decoding of boxes stays float32.
 
     Args:
-        path: an ONNX file in float32; it is replaced.
-        pictures: uint8 BGR; some hundred of the kind that the network will see.
-        spec: how they become the input.
+        path: an ONNX file in float32, which is replaced.
+        pictures: uint8 BGR; a few hundred, similar to those that the network will process.
+        spec: input convention of the network.
         batch: of the file.
 
-    Raises: ExportError for a file of operators that are too old for weights per channel.
+    Raises: ExportError if the file's operators are too old for a scale per channel.
     """
     import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
+        CalibrationMethod,
         QuantFormat,
         QuantType,
         quantize_static,
     )
 
     class Pictures(CalibrationDataReader):
-        """The pictures, prepared one after the other."""
+        """The images, prepared one after the other."""
 
         def __init__(self) -> None:
-            self._waiting = _prepared(pictures, spec, batch)
+            self.set_range(0, len(pictures))
+
+        def __len__(self) -> int:
+            return len(pictures)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            """Calibrate on these pictures next."""
+            self._waiting = _prepared(pictures[start_index:end_index], spec, batch)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._waiting, None)
@@ -48,8 +60,9 @@ def quantize(
     version = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
     if version < LEAST_OPSET:
         raise ExportError(
-            f"export: --int8 wants ONNX operators of version {LEAST_OPSET} or later, got "
-            f"{version}, which is what MindSpore writes; take --backend torch"
+            f"export: --int8 needs ONNX operators of version {LEAST_OPSET} or later, got "
+            f"{version}, which is what MindSpore writes; export it with PyTorch: `pip install "
+            "'mindyolo_ext[torch]'`, then the same command with --backend torch"
         )
     texts = {entry.key: entry.value for entry in model.metadata_props}
     tail = [node.name for node in behind_convolutions(model)]
@@ -63,6 +76,9 @@ def quantize(
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
+            calibrate_method=CalibrationMethod.Percentile,
+            # One picture at a time: the maps of all of them would fill the memory
+            extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=tail,
@@ -76,6 +92,6 @@ def quantize(
 def _prepared(
     pictures: Sequence[np.ndarray], spec: InputSpec, batch: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs of the network; a batch repeats its picture."""
+    """Inputs of the network; a batch repeats its image."""
     for picture in pictures:
         yield {"images": spec.prepare(picture)[0][None].repeat(batch, 0)}

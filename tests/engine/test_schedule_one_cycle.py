@@ -100,7 +100,7 @@ def test_a_warmup_as_long_as_the_training_ends_at_the_peak(
             steps_per_epoch=5,
             epochs=epochs,
         )
-    assert ("no way down" in caplog.text) == warns
+    assert ("never falls" in caplog.text) == warns
     rows = table(schedule)
     np.testing.assert_allclose(rows[0], (0.04, 0.95), rtol=1e-12)
     if warns:

@@ -55,7 +55,7 @@ def test_thresholds_are_percentiles_between_nought_and_one():
 
 @pytest.mark.parametrize("wrong", [[], [0.1, np.nan], [np.inf]])
 def test_thresholds_need_finite_numbers(wrong: list[float]):
-    with pytest.raises(ValueError, match="at least one picture and finite numbers"):
+    with pytest.raises(ValueError, match="at least one image and finite numbers"):
         thresholds_of(np.array(wrong))
 
 

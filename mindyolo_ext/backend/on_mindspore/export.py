@@ -23,6 +23,7 @@ def write_graph(
     *,
     description: Mapping[str, str],
     dynamic_batch: bool = False,
+    dynamic_size: bool = False,
     opset: int | None = None,
 ) -> None:
     """Write ``cell`` as a file in the format that the suffix of ``path`` names.
@@ -32,13 +33,17 @@ def write_graph(
         inputs: example inputs, which fix the shapes.
         path: file with a suffix in ``FORMATS``.
         description: text to store in a MindIR file; other formats omit it.
-        dynamic_batch, opset: supported only by PyTorch's exporter.
+        dynamic_batch, dynamic_size, opset: supported only by PyTorch's exporter.
 
-    Raises: DeviceError for either of them.
+    Raises: DeviceError for any of them.
     """
-    if dynamic_batch or opset is not None:
-        flag = "--dynamic_batch" if dynamic_batch else "--opset"
-        raise DeviceError(f"export: only PyTorch writes files with {flag}: `--backend torch`")
+    asked = {"batch": dynamic_batch, "size": dynamic_size}
+    flags = [f"--dynamic_{what}" for what, wanted in asked.items() if wanted]
+    flags += ["--opset"] * (opset is not None)
+    if flags:
+        raise DeviceError(
+            f"export: only PyTorch writes files with {' and '.join(flags)}: `--backend torch`"
+        )
     kind = path.suffix.removeprefix(".")
     keywords = {}
     if kind == "mindir":

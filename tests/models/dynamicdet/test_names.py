@@ -193,7 +193,7 @@ def test_what_is_no_known_scale():
         recognize({**tensors, last: np.zeros((256, 32, 1, 1))}, where="x.pt")
     del tensors[last]
     with pytest.raises(
-        CheckpointError, match=f"{last} is missing, which tells the classes of {NARROW}"
+        CheckpointError, match=f"{last} is missing, which determines the classes of {NARROW}"
     ):
         recognize(tensors, where="x.pt")
 

@@ -126,7 +126,7 @@ def test_anchors_of_other_numbers_change_the_classes():
         (
             4,
             None,
-            "32 channels, which 3 anchors per level do not give; .* give them with --anchors",
+            "32 channels, which 3 anchors per level do not explain; .* set them with --anchors",
         ),
         (3, (1.0,) * 30, "24 channels, which 5 anchors per level do not give"),
         (
@@ -192,10 +192,10 @@ def test_only_full_width_is_sliced():
     (found,) = TABLE.recognize(tensors)
     with pytest.raises(
         CheckpointError,
-        match=r"has 0.5 of the full width already, .* take channel_sparsity 0.25 from",
+        match=r"already has 0.5 of the full width, .* take channel_sparsity 0.25 from",
     ):
         TABLE.sliced(tensors, found, {"channel_sparsity": 0.25})
-    assert "only a model of that width starts from it" in TABLE.remarks(found, {})[0]
+    assert "only a model of that width can start from it" in TABLE.remarks(found, {})[0]
     assert TABLE.remarks(found, {"channel_sparsity": 0.5}) == []
 
 
