@@ -33,8 +33,8 @@ from mindyolo_ext.engine.build import (
     new_trainable,
     split_dataset,
     training_pipeline,
-    worker_count,
 )
+from mindyolo_ext.engine.datasets import worker_count
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
 from mindyolo_ext.engine.routing import new_predictor
