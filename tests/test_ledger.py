@@ -87,7 +87,9 @@ def test_the_quick_suite_compares_all_of_the_smallest_variants():
     found = set()
     for entry, (check,) in ledger.checks().items():
         if variant := smallest & set(entry[0].split("/")[1:-1]):
-            assert ledger.suite_of(entry, check) != "all cases", entry
+            # Gold-YOLO's second trajectory is chaotic and compared within 60 %
+            chaotic = check.endswith("::test_trajectory_with_statistics_of_the_batch")
+            assert ledger.suite_of(entry, check) != "all cases" or chaotic, entry
             found |= variant
     assert found == smallest
 

@@ -1,4 +1,4 @@
-"""From an ONNX file to OpenVINO's own format, in float32 or 8 bits."""
+"""Convert an ONNX file to OpenVINO's own format, in float32 or 8 bits."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def write_openvino(onnx_file: Path, target: Path, description: Mapping[str, str]) -> None:
-    """Convert a network, in float32.
+    """Convert a network in float32.
 
     Args:
-        onnx_file: as ``export`` writes it.
-        target: ends in ``.xml``; the weights come to lie in the ``.bin`` beside it.
-        description: text that travels in ``rt_info``.
+        onnx_file: as written by ``export``.
+        target: ends in ``.xml``; the weights are written to the ``.bin`` beside it.
+        description: text to store in ``rt_info``.
 
     Raises: MissingPackageError.
     """

@@ -424,7 +424,7 @@ def test_workers_map_the_file_instead_of_getting_copies(tmp_path: Path) -> None:
         pickle.loads(sent)._boxes[0] = 7
     (place,) = indices(tmp_path)
     place.unlink()
-    with pytest.raises(DataError, match="wanted the index of labels that the program began with"):
+    with pytest.raises(DataError, match="wanted the index of labels from the start of the program"):
         pickle.loads(sent)
     assert len(dataset.labels(1)) == 3000
 

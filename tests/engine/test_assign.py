@@ -86,12 +86,12 @@ def test_pictures_that_do_not_exist(dataset: Dataset):
     name = Path(dataset.paths[4]).name
     with pytest.raises(
         ValueError,
-        match=f"--image x{name}: no such picture among the 6 of .*closest names.* {name}",
+        match=f"--image x{name}: no such image among the 6 of .*closest names.* {name}",
     ):
         choose_pictures(dataset, image=["x" + name])
     with pytest.raises(ValueError, match=f"closest names are {name}$"):  # part of a name
         choose_pictures(dataset, image=[Path(name).stem[-3:]])
-    with pytest.raises(ValueError, match="no such picture"):
+    with pytest.raises(ValueError, match="no such image"):
         choose_pictures(dataset, image=[f"val/{name}"])
     with pytest.raises(ValueError, match=r"--index: .*pictures 0\.\.5, got \[6, -1\]"):
         choose_pictures(dataset, index=[2, 6, -1])

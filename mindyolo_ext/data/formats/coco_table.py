@@ -43,7 +43,7 @@ class CocoTable:
     Args:
         arrays: n images, N annotations and K categories, in the file's order except for categories,
             which are sorted by id: ``image_ids`` (n,), ``image_sizes`` (n, 2) height and width, 0
-            where they are not told, ``names`` and ``name_ends``, their packed file names;
+            if unknown, ``names`` and ``name_ends``, their packed file names;
             ``row_ids`` (N,), ``row_images`` and ``row_labels``, the places of an annotation's image
             and category in ``image_ids`` and ``category_ids``, ``row_boxes`` (N, 4) float64 x, y,
             width, height, ``row_areas``, ``row_crowds``; where outlines are kept,
