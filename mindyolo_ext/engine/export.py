@@ -215,7 +215,7 @@ def _check_options(
     if onnx.changes and list(formats) != ["onnx"] and not small_openvino:
         raise UsageError(
             "export: options of ONNX files change no other format, but for --int8 and openvino; "
-            "give --format onnx alone"
+            "use --format onnx alone"
         )
     if small_openvino and batch_size != 1:
         raise UsageError(
