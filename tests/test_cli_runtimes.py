@@ -361,7 +361,7 @@ def test_descriptions_that_ncnn_would_crash_on_are_refused(tmp_path: Path):
         (["--format", "onnx", "openvino", "--nms"], "use --format onnx alone"),
         (["--format", "onnx", "--nms", "--raw"], "need boxes; leave --raw out"),
         (["--format", "onnx", "--with_preprocess", "--per_batch_size", "2"], "takes one image"),
-        (["--format", "onnx", "--dynamic_size", "--raw"], "--dynamic_size is for decoded boxes"),
+        (["--format", "onnx", "--dynamic_size", "--raw"], "--dynamic_size needs decoded boxes"),
         (["--format", "onnx", "--dynamic_size", "--with_preprocess"], "leave --dynamic_size out"),
         (["--format", "onnx", "--opset", "40"], "--opset: wanted 13 to 20, got 40"),
         (["--format", "onnx", "--img_size", "50"], "positive multiples of 32"),

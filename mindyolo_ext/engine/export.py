@@ -54,7 +54,7 @@ from mindyolo_ext.runtimes.predictor import ExportedPredictor, RoutedExportedPre
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # on scores and other outputs, and relative to the size of a box coordinate
 CALIBRATION = 128  # images at most; more of them hardly change the ranges of activations
-DRAWN_ADVICE = "; networks are unsure of the drawn pictures: give photos with --images DIR"
+DRAWN_ADVICE = "; scores on drawn images are unreliable: use photos with --images DIR"
 INT8_ADVICE = "; `--format openvino --int8` keeps more of such networks"
 HALF_TOLERANCE = 0.1  # of float16: 10 bits, through a hundred layers
 Arrays = dict[str, np.ndarray]  # by name of an input or output
@@ -214,7 +214,7 @@ def _check_options(
     small_openvino = list(formats) == ["openvino"] and onnx == OnnxOptions(int8=True)
     if onnx.changes and list(formats) != ["onnx"] and not small_openvino:
         raise UsageError(
-            "export: options of ONNX files change no other format, but for --int8 and openvino; "
+            "export: these options apply to ONNX files only (--int8 also to openvino); "
             "use --format onnx alone"
         )
     if small_openvino and batch_size != 1:
@@ -225,9 +225,9 @@ def _check_options(
         check_for_ncnn(batch_size=batch_size, is_cut=is_cut, raw=raw)
     if onnx.dynamic_size and (is_cut or raw):
         raise UsageError(
-            "export: --dynamic_size is for decoded boxes; leave --raw out"
+            "export: --dynamic_size needs decoded boxes; leave --raw out"
             if raw
-            else "export: --dynamic_size is for models that are not routed; export files per size "
+            else "export: --dynamic_size does not support routed models; export one file per size "
             "with --img_size"
         )
     if onnx.int8 and (is_cut or raw):
@@ -455,7 +455,7 @@ def _finish_onnx(
         for ends in (node.input, node.output):
             for i, name in enumerate(ends):
                 ends[i] = new.get(name, name)
-    if not options.dynamic_size:  # it compares sizes of maps, which are known to a fixed graph
+    if not options.dynamic_size:  # needs the sizes of feature maps, which a fixed graph contains
         model = four_axes(model)
     if options.simplify:
         model = simplified(model)
@@ -467,8 +467,8 @@ def _finish_onnx(
 
 
 def _name_axes(path: Path, outputs: Arrays) -> None:
-    """Say how large the outputs of a file of any size are; PyTorch's exporter calls their axes by
-    the operators that they come from.
+    """Set the sizes of the output axes in a file for any image size, because PyTorch's exporter
+    names these axes after operators.
     """
     import onnx
 
@@ -679,23 +679,23 @@ def _check_batches(job: Job, kind: str, report: ExportReport) -> None:
 
 
 def _check_sizes(job: Job, kind: str, report: ExportReport) -> None:
-    """Run a file of any size with a smaller, a larger and a narrower image.
+    """Run a file with dynamic size on three other sizes, and compare the outputs.
 
-    Raises: ExportError above the tolerance.
+    Raises: ExportError if a difference is above the tolerance.
     """
     images = job.inputs["images"]
     height, width = images.shape[2:]
-    stride = 64  # a multiple of every network's largest
+    stride = 64  # a multiple of the largest stride of every network
     for size in ((height + stride, width), (stride, 2 * stride), (height, width + 3 * stride)):
         other = np.resize(images, (*images.shape[:2], *size))
         expected = dict(zip(job.expected, job.run(other)))
         own = replace(job, inputs={"images": other}, expected=expected)
         try:
             found = job.exported[kind](own.inputs)
-        except Exception as error:  # ONNX Runtime raises kinds of its own
+        except Exception as error:  # ONNX Runtime has its own exceptions
             raise ExportError(
                 f"export: the {kind} file cannot compute {size[0]}x{size[1]} pixels ({error}); "
-                "leave --dynamic_size out and export a file per size"
+                "leave --dynamic_size out and export one file per size"
             ) from error
         _compare(own, _label(kind, job.part.name), found, report)
 

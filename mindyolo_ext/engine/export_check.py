@@ -36,7 +36,7 @@ class Limits:
 
 
 EXACT = Limits()
-# YOLOX-Nano in float16 loses 9 % of 1357 weak boxes in photos and 18 % of 74 in the drawn pictures,
+# YOLOX-Nano in float16 loses 9 % of 1357 weak boxes in photos and 18 % of 74 in the drawn images,
 # with scores within 0.021, and has the AP of float32 (33.70 and 33.65)
 HALF = Limits(scores=0.05, overlap=0.9, missing=0.2)
 # For 8 bits AP is the measure; these limits only detect a file that is useless
@@ -157,7 +157,7 @@ def compare_boxes(
 
     Args:
         name: of the exported file, for messages.
-        advice: what their end says.
+        advice: end of error messages.
 
     Raises: ExportError if ``limits`` are exceeded.
     """

@@ -50,7 +50,7 @@ def quantize(
             return len(pictures)
 
         def set_range(self, start_index: int, end_index: int) -> None:
-            """Calibrate on these pictures next."""
+            """Select the images for the next calibration."""
             self._waiting = _prepared(pictures[start_index:end_index], spec, batch)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
@@ -77,7 +77,7 @@ def quantize(
             op_types_to_quantize=["Conv"],
             per_channel=True,
             calibrate_method=CalibrationMethod.Percentile,
-            # One picture at a time: the maps of all of them would fill the memory
+            # One image at a time, because the feature maps of all of them would fill the memory
             extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
