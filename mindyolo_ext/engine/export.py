@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # on scores and other outputs, and relative to the size of a box coordinate
 CALIBRATION = 128  # images at most; more of them hardly change the ranges of activations
 DRAWN_ADVICE = "; scores on drawn images are unreliable: use photos with --images DIR"
+INT8_ADVICE = "; `--format openvino --int8` keeps more of such networks"
 HALF_TOLERANCE = 0.1  # of float16: 10 bits, through a hundred layers
 Arrays = dict[str, np.ndarray]  # by name of an input or output
 # Formats whose files have another suffix than their name, and the additional files of a format
@@ -507,9 +508,8 @@ def _look(
     wanted = finder(source, spec, thresholds)
     limits = INT8 if options.int8 else HALF if options.half else EXACT
     found = finder(exported, spec, thresholds)
-    check = compare_boxes(
-        wanted, found, pictures, limits, name=f"the {kind} file", advice=DRAWN_ADVICE * is_drawn
-    )
+    advice = DRAWN_ADVICE * is_drawn + INT8_ADVICE * (options.int8 and kind == "onnx")
+    check = compare_boxes(wanted, found, pictures, limits, name=f"the {kind} file", advice=advice)
     if kind == "onnx" and options.wraps:
         path = paths[""]
         find = _wrap(path, options, confidence)
