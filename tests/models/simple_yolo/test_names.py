@@ -128,7 +128,7 @@ def test_anchors_of_other_numbers_change_the_classes():
             None,
             "32 channels, which 3 anchors per level do not explain; .* set them with --anchors",
         ),
-        (3, (1.0,) * 30, "24 channels, which 5 anchors per level do not give"),
+        (3, (1.0,) * 30, "24 channels, which 5 anchors per level do not explain"),
         (
             3,
             (1.0,) * 16,
@@ -218,7 +218,7 @@ def test_a_wide_resnet_does_not_pass_for_a_resnet_50():
     tensors["layer1.0.conv2.weight"] = np.zeros((128, 128, 3, 3), np.float32)
     (found,) = TABLE.recognize(tensors)
     with pytest.raises(
-        CheckpointError, match=r"layer1.0.conv2.weight is \(8, 8, 3, 3\), .* wants \(4, 4, 3, 3\)"
+        CheckpointError, match=r"layer1.0.conv2.weight is \(8, 8, 3, 3\), .* is \(4, 4, 3, 3\)"
     ):
         map_tensors(
             TABLE,
