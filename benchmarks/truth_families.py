@@ -78,6 +78,7 @@ class Task:
 class YoloFastestV2:
     """``train.py`` with a ``.data`` file, which our recipe takes too."""
 
+    program = "yolo_fastestv2"  # of ``truth_theirs.py``
     model, recipe, rate = "yolo_fastestv2", "yolo-fastestv2", 0.001
     entry = ""  # of the original's checkpoints that holds the weights
 
@@ -85,6 +86,10 @@ class YoloFastestV2:
         """Of the model's builder."""
         scale = task.size / ANCHOR_SIZE
         return {"anchors": np.round(np.multiply(BCCD_ANCHORS, scale), 2).tolist()}
+
+    def conversion(self, task: Task) -> dict[str, object]:
+        """What the weights do not say of the network, for ``convert``."""
+        return {"anchors": np.ravel(self.keywords(task)["anchors"]).tolist()}
 
     def lay_out(self, task: Task) -> None:
         """Images with their label texts beside them."""
@@ -138,12 +143,15 @@ class YoloFastestV2:
 class YOLOXNano:
     """The original's ``Trainer`` with ``exps/default/yolox_nano.py``, at one input size."""
 
+    program = "yolox"
     model, recipe, rate = "yolox_nano", "yolox-nano", 0.01
     entry = "model"
 
     def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
         """Of the model's builder."""
         return {}
+
+    conversion = keywords
 
     def lay_out(self, task: Task) -> None:
         """Images and COCO's json."""
@@ -209,7 +217,84 @@ class YOLOXNano:
         return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-FAMILIES = {"yolo_fastestv2": YoloFastestV2(), "yolox": YOLOXNano()}
+@dataclass(frozen=True)
+class SimpleYOLO:
+    """The original's trainer with ``configs/my_config.py``, ResNet-18 at a quarter of its width.
+
+    Args:
+        assignment: of labels to cells.
+    """
+
+    assignment: str
+
+    program = "simple_yolo"
+    model, recipe, rate = "simple_yolo_resnet18", "simple-yolo-resnet18-bccd", 0.001
+    entry = "state_dict"
+    width = 0.25
+
+    def keywords(self, task: Task) -> dict[str, object]:
+        """Of the model's builder."""
+        return {"channel_sparsity": self.width, **self.conversion(task)["model_keywords"]}
+
+    def conversion(self, task: Task) -> dict[str, object]:  # noqa: ARG002
+        """What the weights do not say of the network, for ``convert``."""
+        return {"model_keywords": {"assignment": self.assignment}}
+
+    def lay_out(self, task: Task) -> None:
+        """Images and annotations of Pascal VOC, with our splits under the names that it reads."""
+        data = task.folder / "data" / "VOC2007"
+        for name in ("JPEGImages", "Annotations"):
+            link(data / name, task.data / name)
+        for split, theirs in zip(SPLITS, ("trainval", "test")):
+            link(
+                data / "ImageSets" / "Main" / f"{theirs}.txt",
+                task.data / "ImageSets" / "Main" / f"{split}.txt",
+            )
+
+    def job(self, task: Task, place: Path, seed: int) -> dict[str, object]:
+        """For the original: what its configuration is to say, and the names of the classes."""
+        settings = {
+            "data_root": str(place / "data"),
+            "num_class": len(task.names),
+            "train_voc2012": False,
+            "channel_sparsity": self.width,
+            "label_assignment_method": self.assignment,
+            "img_size": [task.size] * 2,
+            "total_epoch": task.epochs,
+            "train_bs": task.batch,
+            "base_lr": 10 * task.rate,  # of which Adam takes a tenth
+            "begin_val_epoch": task.epochs,  # none
+            "load_ckpt_path": str(place / "start" / f"seed_{seed}.pth"),
+            "resume_training": False,
+            "save_ckpt": False,
+            "save_dir": str(task.place("original", seed).resolve()),
+            "use_tb": False,
+            "random_seed": seed,
+        }
+        return {"settings": settings, "names": task.names}
+
+    def settings(self, task: Task, place: Path, seed: int) -> list[str]:  # noqa: ARG002
+        """For our recipe."""
+        values = {
+            "model.keywords.assignment": self.assignment,
+            "input.size": [task.size, task.size],
+            "data.root": str(task.data.resolve()),
+            "train.epochs": task.epochs,
+            "train.per_batch_size": task.batch,
+            "train.optimizer.lr": task.rate,
+            "train.optimizer.lr_per_image": False,
+        }
+        return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+FAMILIES = {
+    "yolo_fastestv2": YoloFastestV2(),
+    "yolox": YOLOXNano(),
+    **{
+        f"simple_yolo_{assignment}": SimpleYOLO(assignment)
+        for assignment in ("single_grid", "nearby_grid", "all_grid")
+    },
+}
 
 
 def labels_of(task: Task, split: str) -> Sequence[Path]:

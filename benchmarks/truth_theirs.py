@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import original_simple_yolo
 import original_yolo_fastestv2
 import torch
 from original import builder
@@ -176,7 +177,57 @@ def experiment_of(job):
     return experiment
 
 
-PROGRAMS = {"yolo_fastestv2": yolo_fastestv2, "yolox": yolox}
+def simple_yolo(record, job):
+    """The simple YOLO's ``YOLOTrainer`` on the CPU, with the weights of its moving average."""
+    original_simple_yolo.adapt()
+    stand_in("torchmetrics", "torchmetrics.detection", "torchmetrics.detection.mean_ap", "qudida")
+    stand_in("torchvision.ops", "torchvision.transforms")
+    torch.cuda.device_count = lambda: 1  # by which the trainer multiplies batch and rate
+    set_workers(job["workers"])
+    import core.yolo_trainer
+    import datasets.voc
+
+    import configs
+
+    names = {name: number for number, name in enumerate(job["names"])}
+
+    @datasets.voc.register_dataset
+    class Truth(datasets.voc.VOC):
+        def _check_dataset(self):
+            self.class_map = names
+            super()._check_dataset()
+
+    config = configs.MyConfig()
+    vars(config).update(job["settings"], dataset=Truth.__name__.lower())
+    config.init_dependent_config()
+    core.yolo_trainer.get_det_metrics = torch.nn.Module
+    trainer = core.YOLOTrainer(config)
+    record.network, train, loss = trainer.ema_model.ema, trainer.train_one_epoch, trainer.loss_fn
+
+    def noted(*arguments):
+        total, terms = loss(*arguments)
+        record.losses.append([float(value) for value in (total, *terms)])
+        return total, terms
+
+    def one_epoch(*arguments):
+        train(*arguments)
+        record.end_epoch()
+
+    trainer.loss_fn, trainer.train_one_epoch = noted, one_epoch
+    return lambda: trainer.run(config), ("total", "conf", "iou", "class")
+
+
+def stand_in(*names):
+    """Modules in place of packages that are imported, not used, and not installed."""
+    builder("simple_yolo")  # which loads the stand-ins
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            sys.modules[name] = sys.modules["stand_ins"].StandIn(name)
+
+
+PROGRAMS = {"yolo_fastestv2": yolo_fastestv2, "yolox": yolox, "simple_yolo": simple_yolo}
 
 
 def main(family, clone, job_path):

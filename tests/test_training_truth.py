@@ -92,7 +92,8 @@ def test_the_table_says_whether_seeds_explain_the_difference(program: ModuleType
     line = next(x for x in program.report(task, apart, [0, 1, 2]).splitlines() if "| AP " in x)
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells[:6] == ["31", "AP", "ours", "11.00 +- 1.00", "21.00 +- 1.00", "+10.00"]
-    assert float(cells[6]) < 0.001  # t = 12.2 with 4 degrees of freedom
+    assert cells[6] == "+7.73 to +12.27"  # 2.776 standard errors of 0.816
+    assert float(cells[7]) < 0.001  # t = 12.2 with 4 degrees of freedom
     alike = rows_of({"original": [10.0, 11.0, 12.0], "ours": [12.0, 10.0, 11.5]})
     line = next(x for x in program.report(task, alike, [0, 1, 2]).splitlines() if "| AP " in x)
     assert float(line.split("|")[-2]) > 0.5
@@ -140,3 +141,29 @@ def test_yolox_gets_the_same_data_and_schedule(program: ModuleType, tmp_path: Pa
     assert config.train.schedule.flat_epochs == job["no_aug_epochs"] == 4
     assert config.train.stages[0].from_epoch == -5  # one more, as in the original
     assert (config.input.size, config.train.multi_scale) == ([176, 176], [])
+
+
+@pytest.mark.parametrize("assignment", ["single_grid", "nearby_grid", "all_grid"])
+def test_simple_yolo_gets_the_same_splits_and_settings(
+    program: ModuleType, tmp_path: Path, assignment: str
+):
+    name = f"simple_yolo_{assignment}"
+    task = task_of(program, tmp_path, family=name, epochs=20, rate=0.002)
+    sets = task.data / "ImageSets" / "Main"
+    sets.mkdir(parents=True)
+    for split in ("train", "val"):
+        (sets / f"{split}.txt").write_text(f"a_{split}\n")
+    family = program.FAMILIES[name]
+    family.lay_out(task)
+    theirs = task.folder / "data" / "VOC2007"
+    assert (theirs / "ImageSets" / "Main" / "trainval.txt").read_text() == "a_train\n"
+    assert (theirs / "ImageSets" / "Main" / "test.txt").read_text() == "a_val\n"
+    assert (theirs / "JPEGImages" / "a_val.jpg").is_file()
+    job = family.job(task, task.folder, 3)["settings"]
+    config = load_config(family.recipe, family.settings(task, task.folder, 3))
+    assert (config.train.epochs, config.train.per_batch_size) == (job["total_epoch"], 8)
+    assert job["base_lr"] == pytest.approx(0.02)  # Adam takes a tenth
+    assert (config.train.optimizer.lr, config.train.optimizer.lr_per_image) == (0.002, False)
+    assert config.model.keywords["assignment"] == job["label_assignment_method"] == assignment
+    assert config.input.size == job["img_size"] == [176, 176]
+    assert family.keywords(task) == {"channel_sparsity": 0.25, "assignment": assignment}
