@@ -180,6 +180,7 @@ def experiment_of(job):
 def simple_yolo(record, job):
     """The simple YOLO's ``YOLOTrainer`` on the CPU, with the weights of its moving average."""
     original_simple_yolo.adapt()
+    builder("simple_yolo").keep_from_downloading(importlib.import_module("torchvision.models"))
     stand_in("torchmetrics", "torchmetrics.detection", "torchmetrics.detection.mean_ap", "qudida")
     stand_in("torchvision.ops", "torchvision.transforms")
     torch.cuda.device_count = lambda: 1  # by which the trainer multiplies batch and rate
@@ -218,8 +219,9 @@ def simple_yolo(record, job):
 
 
 def stand_in(*names):
-    """Modules in place of packages that are imported, not used, and not installed."""
-    builder("simple_yolo")  # which loads the stand-ins
+    """Modules in place of packages that are imported, not used, and not installed, after
+    ``builder``.
+    """
     for name in names:
         try:
             importlib.import_module(name)
