@@ -14,6 +14,7 @@ from launching import ROOT
 from mindyolo_ext.config import load_config
 from mindyolo_ext.data.formats.darknet import parse_data_file
 from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.engine.schedule import weight_decay
 
 
 @pytest.fixture
@@ -167,3 +168,44 @@ def test_simple_yolo_gets_the_same_splits_and_settings(
     assert config.model.keywords["assignment"] == job["label_assignment_method"] == assignment
     assert config.input.size == job["img_size"] == [176, 176]
     assert family.keywords(task) == {"channel_sparsity": 0.25, "assignment": assignment}
+
+
+@pytest.mark.parametrize("name", ["gold_yolo_n", "dynamicdet_w0125"])
+def test_originals_that_keep_every_image_train_on_whole_batches(
+    program: ModuleType, tmp_path: Path, name: str
+):
+    task = task_of(program, tmp_path, family=name, epochs=20, batch=48)
+    for number in range(60):
+        (task.data / "yolo_labels" / "train" / f"c_{number:02d}.txt").write_text("")
+    family = program.FAMILIES[name]
+    family.lay_out(task)
+    assert len(list((task.folder / "data" / "images" / "train").iterdir())) == 48
+    assert len(list((task.folder / "data" / "labels" / "val").iterdir())) == 2
+    job = family.job(task, task.folder, 1)
+    config = load_config(family.recipe, family.settings(task, task.folder, 1))
+    assert config.train.epochs == job["arguments"]["epochs"] == 20
+    assert config.train.per_batch_size == 48
+    schedule = config.train.schedule
+    assert (schedule.warmup_epochs, schedule.warmup_min_steps) == (3, 0)
+    assert config.train.optimizer.lr == 0.002
+    assert config.input.size == [176, 176]
+    with pytest.raises(SystemExit, match="take --per_batch_size 43 or more"):
+        family.lay_out(dataclasses.replace(task, batch=42))
+
+
+def test_weight_decay_of_an_update_is_the_originals(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path, batch=48)
+    for name in ("gold_yolo_n", "dynamicdet_w0125"):  # 0.0005 for 64 images
+        family = program.FAMILIES[name]
+        config = load_config(family.recipe, family.settings(task, task.folder, 1))
+        assert weight_decay(config.train.optimizer, 48) == pytest.approx(0.0005 * 48 / 64)
+
+
+def test_losses_of_dynamicdet_are_weighted_for_size_and_classes(
+    program: ModuleType, tmp_path: Path
+):
+    task = task_of(program, tmp_path, batch=48, size=320)
+    family = program.FAMILIES["dynamicdet_w0125"]
+    loss = load_config(family.recipe, family.settings(task, task.folder, 1)).train.loss
+    assert loss["objectness"] == pytest.approx(0.7 / 4)
+    assert loss["classes"] == pytest.approx(0.3 * 3 / 80)
