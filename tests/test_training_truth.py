@@ -68,7 +68,8 @@ def test_both_programs_get_the_same_settings(program: ModuleType, tmp_path: Path
         images = Path(file.train).read_text().split()
         assert [Path(its).name for its in images] == ["a_train.jpg", "b_train.jpg"]
         assert all(Path(its).with_suffix(".txt").is_file() for its in images)
-        assert min(file.steps) > file.epochs  # one rate after the warm-up
+        assert file.steps[0] == 23  # a tenth of the rate for the last quarter of 31
+        assert file.steps[1] > file.epochs
 
 
 def test_losses_of_the_original_are_means_of_epochs(program: ModuleType, tmp_path: Path):
