@@ -497,7 +497,7 @@ def quiet_start(task: Task) -> int:
     """The epoch from which Yolo-FastestV2's rate is a tenth: results scatter by more than they
     differ while it is whole.
     """
-    return 3 * task.epochs // 4
+    return max(1, 3 * task.epochs // 4)
 
 
 def quiet_end(task: Task) -> int:
