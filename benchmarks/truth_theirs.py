@@ -229,6 +229,7 @@ def gold_yolo(record, job):
             "architecture": {"form": "fuse_ab"},
         }
     )  # which makes its imports work
+    stand_in("thop", "torchvision")
     sys.modules["torch.utils.tensorboard"] = sys.modules["stand_ins"].StandIn("tensorboard")
     torch.nn.Module.cuda = lambda module, _=None: module
     set_workers(job["workers"])
@@ -252,6 +253,8 @@ def gold_yolo(record, job):
 
         def eval_and_save(self):
             record.end_epoch()
+            if len(record.losses) != record.epoch * self.max_stepnum:  # it goes on after errors
+                raise SystemExit("a step failed, see above")
 
         def strip_model(self):
             pass
@@ -274,8 +277,8 @@ class LastEpochError(Exception):
 def dynamicdet(record, job):
     """``train_step1.py`` of DynamicDet, with the weights of its moving average."""
     hook = builder("dynamicdet")
-    hook.replace_missing({**hook.UNUSED, "seaborn": (), "requests": (), "scipy": ("signal",)})
-    stand_in("torchvision.ops", "torchvision.utils", "torchvision.models", "scipy.signal")
+    hook.replace_missing(hook.UNUSED)
+    stand_in("seaborn", "scipy.signal", "torchvision.ops", "torchvision.utils")
     sys.modules["torch.utils.tensorboard"] = sys.modules["stand_ins"].StandIn("tensorboard")
     np.int = int
     set_workers(job["workers"])
@@ -334,7 +337,7 @@ def short_warmup():
     """
 
     def largest(*values, **keywords):
-        return max(*(values[:1] if values[1:] == (1000,) else values), **keywords)
+        return values[0] if values[1:] == (1000,) else max(*values, **keywords)
 
     return largest
 
