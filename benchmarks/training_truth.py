@@ -60,6 +60,7 @@ def main() -> None:
         options.every,
         FAMILIES[options.family].rate if options.rate is None else options.rate,
         options.threads,
+        options.falling_rate,
         tuple(options.set),
         tuple(tuple(text.split("=", 1)) for text in options.backend),
     )
@@ -98,6 +99,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="side of the input, pixels")
     parser.add_argument("--per_batch_size", type=int, default=16)
     parser.add_argument("--rate", type=float, help="learning rate (default: the family's)")
+    parser.add_argument(
+        "--falling_rate",
+        action="store_true",
+        help="Yolo-FastestV2: a tenth of the rate for the last quarter",
+    )
     parser.add_argument("--every", type=int, default=10, help="epochs between evaluations")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sides", nargs="+", help="train only these (default: all)")
