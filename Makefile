@@ -22,13 +22,14 @@ EXTRAS := dev,serve,supervision,video,onnx,openvino,albumentations
 demo: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mindyolo-ext demo
 
-# Compiling graphs takes one core and most of the time, so two files run side by side
+# Compiling graphs takes one core and most of the time, so two files run side by side. A worker that
+# dies ends the run: pytest-xdist waits for ever if the last one is replaced
 test: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
 # Every array of every variant on PyTorch: nothing is compiled there, so it takes minutes
 test-torch: $(TORCH_STAMP)
-	MINDYOLO_EXT_BACKEND=torch PATH="$(CURDIR)/$(TORCH_BIN):$$PATH" $(TORCH_BIN)/python -m pytest --all-cases -n 2 --dist loadfile
+	MINDYOLO_EXT_BACKEND=torch PATH="$(CURDIR)/$(TORCH_BIN):$$PATH" $(TORCH_BIN)/python -m pytest --all-cases -n 2 --dist loadfile --max-worker-restart=0
 
 # Every array of every variant, all of it compiled: a process after the other, hours
 test-all: $(STAMP)

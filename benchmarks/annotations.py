@@ -1,12 +1,12 @@
-"""Time and memory of reading annotations at COCO's size.
+"""Time and memory of reading annotations of COCO's size.
 
     python benchmarks/annotations.py FOLDER [--outlines] [--images 118287 --boxes 859946]
 
-Writes a made-up train2017 into FOLDER unless it is there: the same file from the same seed, with
-links to a few small pictures as its images. Then reads it in fresh processes and prints a row for
-each: without an index, the first start that makes one, a later start, a worker process, and several
-processes that start together. It measures whatever ``mindyolo_ext`` is on PYTHONPATH; a version
-without an index gives the first row only (``--case plain``).
+Writes a synthetic train2017 into FOLDER unless it exists: the same seed gives the same file, with
+links to a few small images. Then reads it in fresh processes and prints a row for each: without an
+index, the first start, which writes one, a later start, a worker process, and several processes
+that start together. It measures the ``mindyolo_ext`` on PYTHONPATH; a version without an index
+gives only the first row (``--case plain``).
 """
 
 import argparse
@@ -26,11 +26,11 @@ import numpy as np
 SIZES = ((480, 640), (640, 480), (427, 640), (640, 427), (375, 500), (500, 375))
 CASES = ("no index", "first start", "later start", "worker")
 TOGETHER = 4  # processes
-_LINKS = 20_000  # to one file, far from what file systems allow
+_LINKS = 20_000  # to one file, far below the limit of file systems
 
 
 def main() -> None:
-    """Write what is missing, read and print."""
+    """Write what is missing, then read and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=118_287)
@@ -69,14 +69,14 @@ def annotation_file(folder: Path, outlines: bool) -> Path:
 
 
 def _start(folder: Path, case: str, outlines: bool) -> subprocess.Popen:
-    """A fresh process that measures one reading."""
+    """Start a fresh process that measures one reading."""
     command = [sys.executable, __file__, str(folder), "--case", case, "--in-this-process"]
     command += ["--outlines"] if outlines else []
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def measured(folder: Path, case: str, outlines: bool) -> dict[str, float]:
-    """Seconds and MB of one reading, here."""
+    """Seconds and MB of one reading in this process."""
     from mindyolo_ext.data.formats.coco import read_coco
 
     settings = {"images": "images", "data_root": folder, "polygons": outlines}
@@ -93,7 +93,7 @@ def measured(folder: Path, case: str, outlines: bool) -> dict[str, float]:
 
 
 def _in_worker(content: bytes) -> dict[str, float]:
-    """What a worker process needs that gets the pickled data set."""
+    """Seconds and MB of a worker process that gets the pickled data set."""
     code = (
         "import json, pickle, sys, time\n"
         "sys.path[:0] = json.loads(sys.argv[1])\n"
@@ -115,7 +115,7 @@ def _in_worker(content: bytes) -> dict[str, float]:
 
 
 def _memory() -> dict[str, float]:
-    """MB that this process had at most, and that are its own."""
+    """The most MB that this process used, and the MB that are not shared."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     names = {"most": "VmHWM", "own": "RssAnon"}
     return {
@@ -124,11 +124,11 @@ def _memory() -> dict[str, float]:
 
 
 def write(file: Path, images: int, boxes: int, outlines: bool, seed: int) -> None:
-    """Write the JSON file and the pictures.
+    """Write the JSON file and the images.
 
     Args:
         images, boxes: how many.
-        outlines: give each box a segmentation of some 25 points, a hundredth of them a mask.
+        outlines: give each box a segmentation of about 25 points, or a mask for one in a hundred.
         seed: of all numbers.
     """
     rng = np.random.default_rng(seed)
@@ -159,7 +159,7 @@ def _write_list(out: object, entries: Iterator[dict]) -> None:
 
 
 def _link_pictures(folder: Path, ids: np.ndarray, sizes: np.ndarray) -> None:
-    """Make the pictures; those of one size are one gray file under many names."""
+    """Create the images; those of one size are one gray file under many names."""
     from mindyolo_ext.data.image_file import write_image
 
     for number, (id_, (height, width)) in enumerate(zip(ids, sizes.tolist(), strict=True)):
@@ -176,7 +176,7 @@ def _name(id_: int) -> str:
 
 
 def _image_entries(ids: np.ndarray, sizes: np.ndarray) -> Iterator[dict]:
-    """As COCO's, which hold the places that a picture came from."""
+    """Entries like COCO's, which include the URLs of an image."""
     for id_, (height, width) in zip(ids.tolist(), sizes.tolist(), strict=True):
         yield {
             "license": 3,
@@ -197,7 +197,7 @@ def _annotation_entries(
     outlines: bool,
     rng: np.random.Generator,
 ) -> Iterator[dict]:
-    """In an order that has nothing to do with that of the images."""
+    """Entries in an order that is independent of that of the images."""
     owners = rng.permutation(np.repeat(np.arange(len(ids)), counts))
     for number, owner in enumerate(owners):
         height, width = sizes[owner]
@@ -219,7 +219,7 @@ def _annotation_entries(
 def _outline(
     begin: np.ndarray, sides: np.ndarray, is_crowd: int, rng: np.random.Generator
 ) -> object:
-    """A mask for a crowd, otherwise one or two ellipses of some 25 points."""
+    """A mask for a crowd, otherwise one or two ellipses of about 25 points."""
     if is_crowd:
         return {"counts": rng.integers(500, size=200).tolist(), "size": [480, 640]}
     parts = []

@@ -1,12 +1,12 @@
-"""Checks the PyTorch backend on a GPU: numbers, precision, ranks, speed and memory.
+"""Check the PyTorch backend on a GPU: numbers, precision, ranks, speed and memory.
 
     python benchmarks/cuda_check.py [PART ...] [--minutes 8] [--json FILE]
         [--page docs/benchmarks.md] [--repo FAMILY=CLONE ...] [--torch-python PYTHON]
         [--device cpu --quick]
 
-Every part runs in a process of its own. What fails is a row with its reason, and the other parts go
-on; the exit status is 1 then. What no longer fits into the time is skipped, and the table says so.
-``--repo yolox=../YOLOX`` times that original beside ours, on the same GPU.
+Every part runs in a separate process. A failure is a row with its reason, the other parts continue,
+and the exit status is 1. Parts that do not fit into the time are skipped, as the table says.
+``--repo yolox=../YOLOX`` also times that original on the same GPU.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from measuring import CLONES, Worker, write_sections
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 REPOS = ("yolox", "gold_yolo", "dynamicdet")
-# Of each family: the stored cases of its smallest variant, as pytest selects them
+# For each family, the stored cases of its smallest variant, as pytest selects them
 GOLDEN = {
     "yolo_fastestv2": "yolo_fastestv2-case",
     "yolox": "yolox_nano-case",
@@ -39,7 +39,7 @@ GOLDEN = {
     "dynamicdet": "dy_yolov7_w0125-case",
     "simple_yolo": "resnet18_025-case",
 }
-# Arrays of several steps are left out: rounding grows from one to the next, see ``steps``
+# Without arrays of several steps: rounding grows from one to the next, see ``steps``
 ONE_STEP = "not five_steps and not trajectory and not router"
 FAMILY_OF = {"yolox": "yolox", "gold": "gold_yolo", "dy": "dynamicdet"}
 GAIN_SIZES = {"dy_yolov7": 640, "dy_yolov7_w0125": 256}  # whose recipe sets the loss's gains
@@ -52,7 +52,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Check:
-    """Options, and the rows of each part that has run."""
+    """The options, and the rows of all parts so far."""
 
     options: argparse.Namespace
     folder: Path
@@ -73,7 +73,7 @@ class Check:
 
 
 def main() -> int:
-    """Run the parts asked for; returns the exit status."""
+    """Run the requested parts; returns the exit status."""
     options = _parser().parse_args()
     with tempfile.TemporaryDirectory(prefix="cuda_check_") as folder:
         check = Check(options, Path(folder), time.monotonic() + 60 * options.minutes)
@@ -143,7 +143,7 @@ def _row(what: str, state: str, **cells: Any) -> Row:
 
 
 def golden(check: Check, name: str) -> None:
-    """Arrays of the originals, by the tests of each family's smallest variant."""
+    """Compare with the originals' arrays, in the tests of each family's smallest variant."""
     families = list(GOLDEN)[:1] if check.options.quick else list(GOLDEN)
     for family in families:
         if check.left() < 15:
@@ -192,12 +192,12 @@ def _reason(case: ElementTree.Element) -> str:
 
 
 def in_worker(check: Check, name: str) -> None:
-    """A part of ``cuda_parts.py``, its rows as they are."""
+    """Run a part of ``cuda_parts.py``; its rows are kept unchanged."""
     _worker(check, name, lambda row: check.add(name, row))
 
 
 def speed(check: Check, name: str) -> None:
-    """Our training steps, and those of the originals whose clones are there."""
+    """Our training steps, and those of the originals with a clone."""
     repos = dict(check.options.repo)
     keep = 0.5 if repos else 0.0  # of the time, for the originals
     ours = _worker(check, name, lambda row: check.add(name, _speed_row(row)), keep=keep)
@@ -211,7 +211,7 @@ def _family_of(what: str) -> str:
 
 
 def _speed_row(row: Row) -> Row:
-    """A row of our numbers, for people too."""
+    """A row of our numbers in readable form."""
     if "images_per_second" in row:
         row["found"] = f"{row['images_per_second']:.1f} images/s, {row['gigabytes']:.2f} GB"
     return row
@@ -238,7 +238,7 @@ def _time_original(check: Check, name: str, repo: tuple[str, Path], rows: Sequen
 
 
 def _original(check: Check, worker: Worker, ours: Row) -> Row:
-    """State and numbers of the original's step beside ours."""
+    """State and numbers of the original's step, and the ratio to ours."""
     job = dict(ours["for_peer"])
     model = job.pop("model")
     more = {"size": GAIN_SIZES[model]} if model in GAIN_SIZES else {}
@@ -329,7 +329,7 @@ def _worker(
 
 
 def _environment() -> dict[str, str]:
-    """Of a process on the PyTorch backend."""
+    """The environment of a process on the PyTorch backend."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return {**os.environ, "MINDYOLO_EXT_BACKEND": "torch", "PYTHONPATH": path}
 

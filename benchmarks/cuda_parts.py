@@ -1,10 +1,10 @@
-"""The parts of ``cuda_check.py`` that use PyTorch; it starts each in a process of its own, so that
-a GPU which an error has left unusable is fresh for the next one.
+"""The parts of ``cuda_check.py`` that use PyTorch. Each part runs in a separate process, so a GPU
+error in one does not affect the next.
 
     python cuda_parts.py PART SETTINGS
 
-SETTINGS is JSON: ``device``, ``quick``, ``seconds`` (until the part has to be done) and ``folder``
-(for files). Rows go to standard output, one JSON object per line, each as soon as it is known.
+SETTINGS is JSON: ``device``, ``quick``, ``seconds`` (until the part has to end) and ``folder`` (for
+files). Rows go to standard output, one JSON object per line, each as soon as it is known.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ os.environ["MINDYOLO_EXT_BACKEND"] = "torch"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
     import mindyolo_ext.backend.choice  # noqa: F401
-except ImportError as error:  # PyTorch is missing or too old, and this says what to do
+except ImportError as error:  # PyTorch is missing or too old; the error says what to do
     sys.exit(str(error))
 
 import numpy as np
@@ -64,7 +64,7 @@ SMALLEST = {
     "dy_yolov7_w0125": (NARROW_DYNAMICDET.format(1), 1.0, 80),
     "simple_yolo_resnet18, width 0.25": (SIMPLE_YOLO["-w025"], 1.0, 120),
 }
-# Whose training is timed, likewise
+# The same for trainings that are timed
 TIMED = {
     "yolox_s": (YOLOX_S, 255.0, 120),
     "gold_yolo_n": (GOLD_YOLO["n"], 1.0, 160),
@@ -80,15 +80,15 @@ HALVES = ("float16", "bfloat16")
 QUICK_STEPS = ("yolo_fastestv2", "yolox_nano")
 QUICK_AMP = ("simple_yolo_resnet18, width 0.25",)
 STEP_RATE, STEPS = 1e-6, 5  # at larger rates a change by rounding grows to percents in five steps
-ROUNDING = 1e-6  # of the images, in the run that tells how far rounding alone may lead
-SAME_STEP = 1e-4  # relative, where rounding leads nowhere
+ROUNDING = 1e-6  # of the images, in the run that measures the effect of rounding alone
+SAME_STEP = 1e-4  # relative, where rounding has no effect
 AMP_RATE, AMP_STEPS, AMP_LIMIT = 1e-5, 20, 0.03
 RATES = {"gold_yolo_n": 3e-3}  # its predictors start at zero: small steps change nothing
 SAME_RANK = {"CPU": 0.0, "GPU": 1e-4}  # the sums of a GPU's atomic additions have no order
 
 
 class Part:
-    """What a part works with, and where its rows go."""
+    """The settings of a part, and the output for its rows."""
 
     def __init__(self, settings: dict[str, Any], answers: Any):
         self.is_cuda = settings["device"] == "cuda"
@@ -105,35 +105,35 @@ class Part:
         self.answers.flush()
 
     def row(self, what: str, measure: Callable[[], dict[str, Any]], *, needs: float = 0.0) -> None:
-        """Write what ``measure`` returns as a row. If it raises, the row says why, and the part
-        goes on.
+        """Write the result of ``measure`` as a row. If it raises an error, the row has the reason,
+        and the part continues.
 
         Args:
-            needs: seconds that it is likely to take; with less left it is skipped.
+            needs: seconds that it probably takes; with less time left it is skipped.
         """
         if time.monotonic() + needs > self.end:
             self.emit(what, "skipped", found="no time left")
             return
         try:
             cells = {"state": "ok", **measure()}
-        except Exception as error:  # whatever it is, the other rows are wanted
+        except Exception as error:  # after any error, the other rows still count
             cells = {"state": _state_of(error), "found": _sentence(error)}
         self.ours.tasks.clear()
         gc.collect()
         if self.is_cuda:
-            with contextlib.suppress(RuntimeError):  # of a GPU that is unusable from now on
+            with contextlib.suppress(RuntimeError):  # the GPU cannot be used after this error
                 torch.cuda.empty_cache()
         self.emit(what, **cells)
 
     def batch(self, training: Training) -> str:
-        """File with a made-up batch, written once."""
+        """The file with a made-up batch, written once."""
         path = self.folder / f"{training.batch}_{training.side}_{training.brightest:g}.npz"
         if not path.is_file():
             made_up_batch(path, training)
         return str(path)
 
     def fresh_weights(self, recipe: str) -> dict[str, str]:
-        """File with the weights from which a training of ``recipe`` starts."""
+        """The file with the initial weights of a training of ``recipe``."""
         launch.set_seed(0)
         config = load_config(recipe)
         model = new_model(config, num_classes=80)
@@ -148,7 +148,7 @@ class Part:
         return {"checkpoint": str(path)}
 
     def start(self) -> None:
-        """Take the device, with PyTorch's own settings."""
+        """Choose the device, with PyTorch's own settings."""
         launch.start(self.target, seed=0)
 
 
@@ -166,7 +166,7 @@ def _sentence(error: Exception) -> str:
 
 
 def about(part: Part) -> None:
-    """The device and what runs on it, or why there is none."""
+    """The device and the installed software, or why there is no device."""
     try:
         part.start()
     except DeviceError as error:
@@ -236,7 +236,7 @@ def _totals(
 
 
 def amp(part: Part) -> None:
-    """Training in half precision beside float32."""
+    """Training in half precision, compared with float32."""
     exact_float32()
     part.start()
     side, batch = (128, 2) if part.quick else (256, 16)
@@ -265,7 +265,9 @@ def _half_precision(part: Part, training: Training, rate: float) -> dict[str, An
 
 
 def ranks(part: Part) -> None:
-    """A step in a world of one, which NCCL or gloo connects, and the same step without a world."""
+    """A step in a world of one rank, which NCCL or gloo connects, and the same step without a
+    world.
+    """
     training = Training(YOLOX_NANO, 2, 64 if part.quick else 192, 255.0, 120)
     part.row("a step of yolox_nano, joined and alone", lambda: _joined(part, training))
 
@@ -333,7 +335,7 @@ def _timed_step(
 
 
 def latency(part: Part) -> None:
-    """From an array of one picture to arrays of boxes and scores."""
+    """Time from an array of one image to arrays of boxes and scores."""
     part.start()
     models = {"yolox_s": YOLOX_S, "gold_yolo_n": GOLD_YOLO["n"]}
     if part.quick:

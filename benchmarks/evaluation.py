@@ -2,10 +2,10 @@
 
     python benchmarks/evaluation.py [--backend faster_coco_eval] [--images 5000 --boxes 36000]
 
-Makes up a data set and detections of it from a seed: the boxes in 80 classes, for each box a few
-detections near it, most under its class, and others anywhere, up to 300 an image. Each backend then
-computes the metrics in a fresh process, which prints a row: seconds, the most memory, and how much
-of it the process held already when it began. No network runs.
+Generates a data set and detections from a seed: boxes in 80 classes, for each box a few detections
+near it, most with its class, and others anywhere, up to 300 per image. Each backend then computes
+the metrics in a fresh process, which prints a row: seconds, peak memory, and the memory in use
+before the evaluation. No network runs.
 """
 
 import argparse
@@ -24,7 +24,7 @@ BACKENDS = ("pycocotools", "faster_coco_eval")
 
 
 def main() -> None:
-    """Start a process for each backend and print what it measured."""
+    """Start a process for each backend and print its measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", choices=BACKENDS, action="append")
     parser.add_argument("--images", type=int, default=5000)
@@ -58,7 +58,7 @@ def main() -> None:
 def measured(
     truth: dict, detections: list[np.ndarray], category_ids: list[int], *, backend: str
 ) -> dict[str, float]:
-    """Seconds and MB of one evaluation, here."""
+    """Seconds and MB of one evaluation in this process."""
     from mindyolo_ext.evaluation.coco_map import evaluate_coco
     from mindyolo_ext.evaluation.collect import CocoRecords
 
@@ -76,7 +76,7 @@ def measured(
 
 
 def _most_memory() -> float:
-    """The most MB that this process has had in memory."""
+    """The peak memory of this process, in MB."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 

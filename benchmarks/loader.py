@@ -30,7 +30,7 @@ BATCH = 8
 
 
 def ours(family, folder, workers, kind, cache):
-    """Our batches of one epoch after another, as ``train.py`` takes them."""
+    """Our batches, epoch after epoch, as ``train.py`` reads them."""
     from mindyolo_ext.config import load_config
     from mindyolo_ext.data.build import build_dataset
     from mindyolo_ext.data.loader import Loader
@@ -55,7 +55,7 @@ def ours(family, folder, workers, kind, cache):
 
 
 def measure(options):
-    """Images per second once the workers have started; runs in a process of its own."""
+    """Images per second after the workers have started; runs in a separate process."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.workers])
     if options.side == "original":
         sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -102,7 +102,7 @@ def main():
 
 
 def turn(options, folder, cases):
-    """Which part of the machine other programs took, and the images per second of each case."""
+    """The share of the machine that other programs used, and the images per second of each case."""
     from measuring import Meter
 
     meter = Meter()
@@ -111,7 +111,7 @@ def turn(options, folder, cases):
 
 
 def child(options, folder, side, workers):
-    """``measure`` of a side, in images per second."""
+    """Run ``measure`` for one side; returns images per second."""
     is_original = side == "original"
     path = options.original_path if is_original else str(ROOT)
     python = options.original_python if is_original else sys.executable
@@ -132,7 +132,7 @@ def child(options, folder, side, workers):
 
 
 def copied(data, folder):
-    """The data set, and its boxes as a COCO file for YOLOX, in ``folder``."""
+    """Copy the data set into ``folder``, and its boxes as a COCO file for YOLOX."""
     for part in ("images", "labels"):
         shutil.copytree(data / part / "train2017", folder / part / "train2017")
     with contextlib.suppress(FileExistsError):
@@ -149,7 +149,7 @@ def copied(data, folder):
 
 
 def report(family, rates):
-    """A table of medians, and what follows from them."""
+    """A table of medians, and conclusions from them."""
     print(f"{family}, batches of {BATCH} at 640, images per second (median and range)")
     middle = {case: statistics.median(found) for case, found in rates.items()}
     for (side, workers), found in rates.items():

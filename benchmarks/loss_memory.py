@@ -1,12 +1,12 @@
-"""Memory of losses and of training steps, by shapes and measured beside the originals.
+"""Memory of losses and of training steps, from shapes and measured beside the originals.
 
     python benchmarks/loss_memory.py shapes
     python benchmarks/loss_memory.py steps --torch-python PYTHON --yolox-repo CLONE ...
 
-``shapes`` tells without numbers, and so without that memory, what losses and whole networks hold
-at the recipes' batch (``tensor_sizes.py``); with ``MINDYOLO_EXT_BACKEND=torch``. ``steps``
-measures two steps in fresh processes at two small batches: the line through them says what the
-recipe's batch takes. Both print a table.
+``shapes`` computes from shapes alone, without using that memory, what losses and whole networks
+hold at the recipes' batch (``tensor_sizes.py``), with ``MINDYOLO_EXT_BACKEND=torch``. ``steps``
+measures two steps in fresh processes at two small batches; the line through them gives the memory
+at the recipe's batch. Both print a table.
 """
 
 import argparse
@@ -71,7 +71,7 @@ CASES = (
 
 
 def main() -> None:
-    """Print the table asked for."""
+    """Print the requested table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", choices=("shapes", "steps"))
     parser.add_argument("--case", default="", help="only recipes with this text in their names")
@@ -123,7 +123,7 @@ def print_shapes(cases: list[Case]) -> None:
 
 
 def pairs_of(loss: "Held", boxes: int) -> tuple[int, int]:
-    """Bytes of the largest tensor that compares boxes with predictions, and A; 0 without such."""
+    """Bytes of the largest tensor that pairs boxes with predictions, and A; 0 if there is none."""
     rows = [
         row
         for row in loss.largest()
@@ -138,7 +138,7 @@ def pairs_of(loss: "Held", boxes: int) -> tuple[int, int]:
 
 
 def _megabytes(count: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes in readable form."""
     return f"{count / 1e6:,.0f} MB" if count else "-"
 
 
@@ -180,7 +180,7 @@ def _line(batches: tuple[int, int], values: list[float], wanted: int) -> float:
 
 
 def _measured(case: Case, batch: int, kind: str, options: argparse.Namespace) -> float:
-    """GB that a fresh process held at most that took two steps."""
+    """The peak memory, in GB, of a fresh process that made two steps."""
     recipe = str(CONFIGS / case.recipe)
     training = Training(recipe, batch, case.side, case.white, case.boxes, peer=dict(case.peer))
     with (

@@ -1,4 +1,4 @@
-"""Worker processes, paired timing and the Markdown of its results."""
+"""Worker processes, paired timing and the Markdown of the results."""
 
 import argparse
 import contextlib
@@ -20,7 +20,7 @@ from pathlib import Path
 logger = logging.getLogger("benchmarks")
 HERE = Path(__file__).resolve().parent
 MAX_COUNT = 50
-# A file that a clone of each peer holds.
+# A file in each peer's clone.
 CLONES = {
     "yolo_fastestv2": "model/detector.py",
     "yolox": "yolox/models/yolo_head.py",
@@ -46,7 +46,7 @@ class Skipped(Exception):
 
 
 class Worker:
-    """A process that answers jobs; halted (SIGSTOP) whenever it is not asked anything."""
+    """A process that answers jobs; it is stopped (SIGSTOP) while it has none."""
 
     def __init__(self, command: Sequence[str], log: Path):
         self.log = log
@@ -90,8 +90,8 @@ class Row:
     """Seconds of ours and of the peer, pair by pair.
 
     Args:
-        target: largest wanted ratio ours / peer.
-        target_seconds: largest wanted median of ours.
+        target: largest acceptable ratio ours / peer.
+        target_seconds: largest acceptable median of ours.
     """
 
     what: str
@@ -149,7 +149,7 @@ class Section:
 
 
 class Bench:
-    """What a case works with: options, a folder of its own, and the workers."""
+    """The tools of a case: options, a folder of its own, and the workers."""
 
     def __init__(self, options: argparse.Namespace, folder: Path, stack: contextlib.ExitStack):
         self.options, self.folder, self.stack = options, folder, stack
@@ -172,7 +172,7 @@ class Bench:
         return self._worker(self.theirs_command(family))
 
     def theirs_command(self, family: str) -> list[str]:
-        """How the original is started."""
+        """The command that starts the original."""
         if not self.options.torch_python:
             raise Skipped("needs --torch-python")
         clone = self.clone(family)
@@ -215,7 +215,7 @@ class Bench:
             worker.close()
 
     def interleave(self, tasks: Mapping[str, tuple[Worker, str]]) -> dict[str, list[float]]:
-        """Seconds per call of each task, measured in turns after one turn that does not count."""
+        """Seconds per call of each task, measured in turns; the first turn does not count."""
         counts = {}
         for name, (worker, task) in tasks.items():
             seconds = min(worker("measure", task=task, count=1) for _ in range(2))
@@ -231,12 +231,11 @@ class Bench:
     def quiet_turns(
         self, calls: Mapping[str, Callable[[], float]], repeats: int
     ) -> dict[str, list[float]]:
-        """Results of each call, ``repeats`` turns, those during which other programs used the
-        machine least.
+        """Results of each call from the ``repeats`` turns in which other programs used the machine
+        least.
 
-        A turn starts when the machine is quiet. Turns that were disturbed are repeated while
-        ``--patience`` lasts. Which turns count depends on what others did in them, never on the
-        times.
+        A turn starts when the machine is quiet. Disturbed turns are repeated while ``--patience``
+        lasts. Which turns count depends only on other programs' activity, never on the times.
         """
         turns: list[tuple[float, list[float]]] = []
         while sum(share <= self.options.quiet for share, _ in turns) < repeats:
@@ -267,7 +266,7 @@ class Bench:
 
 
 class Meter:
-    """Measures which part of the machine programs other than this one and its children use."""
+    """Measure the share of the machine used by programs other than this one and its children."""
 
     def __init__(self):
         self.begin, self.busy, self.own = (
@@ -285,7 +284,7 @@ class Meter:
 def measured_section(
     name: str, bench: Bench, case: Callable[[Bench], tuple[list[Row], list[str]]]
 ) -> Section:
-    """Run a case and note what else the machine did meanwhile."""
+    """Run a case and note other activity on the machine."""
     load = os.getloadavg()[0]
     rows, notes = case(bench)
     versions = ", ".join(f"{key} {value}" for key, value in bench.versions.items())
@@ -307,7 +306,7 @@ def program_seconds(
 ) -> tuple[float, dict[str, float]]:
     """Seconds of a whole program, and seconds until it first printed a line with each of ``marks``.
 
-    Raises: RuntimeError if it fails or a mark never came.
+    Raises: RuntimeError if it fails or a mark is missing.
     """
     begin, found, tail = time.perf_counter(), {}, []
     with (folder / "program.log").open("w+") as errors:
@@ -345,24 +344,24 @@ def write_sections(path: Path, sections: Sequence[Section]) -> None:
 
 
 def _seconds(value: float) -> str:
-    """Seconds for people."""
+    """Seconds in readable form."""
     return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.3g} ms"
 
 
 def _busy_seconds() -> float:
-    """Processor seconds that anybody used since the machine started."""
+    """Processor seconds that all programs used since the machine started."""
     numbers = [int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(numbers) - numbers[3] - numbers[4]) / os.sysconf("SC_CLK_TCK")
 
 
 def _tree_seconds(pid: int) -> float:
-    """Processor seconds of a process and of all below it, those that have ended included."""
+    """Processor seconds of a process and its descendants, including those that have ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         children = " ".join(
             path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")
         ).split()
-    except OSError:  # it ended meanwhile
+    except OSError:  # it has ended
         return 0.0
     own = sum(int(v) for v in fields[11:15]) / os.sysconf("SC_CLK_TCK")
     return own + sum(_tree_seconds(int(child)) for child in children)

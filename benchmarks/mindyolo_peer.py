@@ -1,5 +1,5 @@
-"""MindYOLO as a peer, on the MindSpore of this project. ``mindyolo_peer.py CLONE``; the clone
-stays as it is.
+"""MindYOLO as a peer, on the MindSpore of this project. ``mindyolo_peer.py CLONE``; the clone stays
+unchanged.
 """
 
 import os
@@ -20,7 +20,7 @@ from serving import Tasks, serve
 
 
 class MindYOLO(Tasks):
-    """What the driver may ask for."""
+    """The jobs that the driver may ask for."""
 
     def jobs(self) -> dict:
         """Methods by the name of the job."""

@@ -1,5 +1,5 @@
-"""What the originals have in common: their jobs, and batch norms folded into convolutions. Runs
-in their PyTorch.
+"""What the originals share: their jobs, and batch norms folded into convolutions. Runs in their
+PyTorch.
 """
 
 import gc
@@ -26,7 +26,7 @@ def builder(family):
 
 
 class Original(Tasks):
-    """What the driver may ask for; a family says how its networks and steps are made."""
+    """The jobs that the driver may ask for; a family defines its networks and steps."""
 
     def __init__(self, threads):
         super().__init__()
@@ -92,7 +92,7 @@ class Original(Tasks):
         self.device, self.half = torch.device(device), bool(half)
         self.scaler = torch.amp.GradScaler(device, init_scale=1024.0, enabled=self.half)
         is_cuda = device == "cuda"
-        self.tasks.clear()  # the network of before
+        self.tasks.clear()  # the previous network
         gc.collect()
         if is_cuda:
             torch.cuda.empty_cache()
@@ -108,7 +108,7 @@ class Original(Tasks):
         }
 
     def host(self, array):
-        """An array as a tensor for ``moved``, as the originals' loaders pin their batches."""
+        """An array as a tensor for ``moved``, pinned as in the originals' loaders."""
         tensor = torch.from_numpy(array)
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
@@ -128,9 +128,7 @@ class Original(Tasks):
 
 
 def fuse(network):
-    """``network`` with every batch norm that follows a convolution inside a Sequential folded
-    into it.
-    """
+    """Fold every batch norm that follows a convolution inside a Sequential of ``network``."""
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     for module in list(network.modules()):

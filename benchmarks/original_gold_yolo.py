@@ -1,7 +1,7 @@
-"""The original Gold-YOLO as a peer, adapted to a processor without CUDA from outside, so that an
+"""The original Gold-YOLO as a peer, adapted from outside to a machine without CUDA, so that an
 unchanged clone works:
 
-- mmcv, addict and YAML are replaced where they are not installed, as ``mindyolo-ext verify`` does;
+- mmcv, addict and YAML are replaced where they are not installed, as in ``mindyolo-ext verify``;
 - ``Module.cuda``, which the losses call, leaves a module where it is.
 """
 
@@ -83,7 +83,7 @@ class GoldYOLO(Original):
             for module in network.modules()
             if hasattr(module, "drop_prob")
         ]
-        for module, _ in drop_paths:  # the first step is compared with ours, which drops nothing
+        for module, _ in drop_paths:  # the first step is compared with ours, which drops no path
             module.drop_prob = 0.0
 
         def call():

@@ -1,9 +1,8 @@
-"""Training batches of the originals, unchanged clones of YOLOX, Gold-YOLO and DynamicDet; runs in
-their Python with the clone as the current folder.
+"""Training batches of the originals, from unchanged clones of YOLOX, Gold-YOLO and DynamicDet; runs
+in their Python with the clone as the current folder.
 
 Adapted from outside: packages that their loaders import but do not use are replaced where they are
-not installed, and ``numpy.int`` is there again. OpenCV works in one thread, as their trainings
-set it.
+not installed, and ``numpy.int`` is restored. OpenCV uses one thread, as in their trainings.
 """
 
 import glob
@@ -39,7 +38,7 @@ class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 class Nothing(types.ModuleType):
-    """A module in which every name stands for something that does nothing."""
+    """A module in which every name is an object that does nothing."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -101,13 +100,13 @@ def dynamicdet(folder, batch_size, workers):
 
 
 def endless(loader):
-    """The batches of one epoch after another."""
+    """Batches, epoch after epoch."""
     while True:
         yield from loader
 
 
 def batches(family, folder, batch_size, workers):
-    """The batches of a family's training, as its original gives them."""
+    """The training batches of a family, from its original."""
     import cv2
     import numpy as np
 

@@ -2,8 +2,8 @@
 around them.
 
 Its packages import everything that training needs, so ``core/loss.py``, ``utils/utils.py`` and
-``utils/model_ema.py`` are loaded one by one. Where torchvision is not installed a ResNet-18 of the
-same layers takes its place.
+``utils/model_ema.py`` are loaded one by one. If torchvision is not installed, a ResNet-18 with the
+same layers replaces it.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ from original import Original, builder
 
 
 def load(name, path):
-    """The file ``path`` as the module ``name``."""
+    """Load the file ``path`` as the module ``name``."""
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -47,7 +47,7 @@ class Block(torch.nn.Module):
 
 
 def resnet18():
-    """The parts of ResNet-18 that the original takes."""
+    """The parts of ResNet-18 that the original uses."""
     network = types.SimpleNamespace(
         conv1=torch.nn.Conv2d(3, 64, 7, 2, 3, bias=False),
         bn1=torch.nn.BatchNorm2d(64),

@@ -63,8 +63,8 @@ def timed(nms):
 
 
 def greedy_nms(boxes, scores, iou_threshold):
-    """Indices of the kept boxes, falling score: the best box goes, what overlaps it goes with
-    it.
+    """Indices of the kept boxes by falling score: the best box is kept, and boxes that overlap it
+    are dropped.
     """
     x1, y1, x2, y2 = boxes.detach().numpy().T
     area = (x2 - x1) * (y2 - y1)
@@ -172,7 +172,7 @@ class YoloFastestV2(Original):
         return self.split
 
     def pipeline(self, task, data, batch_size):
-        """Prepare an epoch of the original's training loader; returns the pictures per call."""
+        """Prepare an epoch of the original's training loader; returns the images per call."""
         import utils.utils
 
         cfg = utils.utils.load_datafile(data)
@@ -186,7 +186,7 @@ class YoloFastestV2(Original):
         return len(loader) * batch_size
 
     def loader(self, listing, cfg, batch_size, augment):
-        """The original's data loader as ``train.py`` and ``evaluation.py`` make it."""
+        """The original's data loader, as in ``train.py`` and ``evaluation.py``."""
         import utils.datasets
 
         dataset = utils.datasets.TensorDataset(listing, cfg["width"], cfg["height"], imgaug=augment)

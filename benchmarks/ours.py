@@ -1,4 +1,4 @@
-"""This project's side of the benchmarks; started by ``run.py`` and talked to over a pipe.
+"""This project's side of the benchmarks; ``run.py`` starts it and talks to it over a pipe.
 ``ours.py THREADS``.
 """
 
@@ -43,7 +43,7 @@ from mindyolo_ext.evaluation.nms import NMSOptions, nms
 
 
 class Ours(Tasks):
-    """What the driver may ask for."""
+    """The jobs that the driver may ask for."""
 
     def __init__(self, threads: int):
         super().__init__()
@@ -84,11 +84,11 @@ class Ours(Tasks):
         }
 
     def make_weights(self, folder: str, recipe: str, seed: int = 0) -> dict:
-        """Random weights of the recipe's model that keep activations at their size, as ``.ckpt``
-        and ``.pth``.
+        """Random weights of the recipe's model that keep the scale of activations, as ``.ckpt`` and
+        ``.pth``.
 
-        The last norms of Gold-YOLO's attention stay 0, as in a fresh network: random logits make
-        its softmax jump.
+        The last norms of Gold-YOLO's attention stay 0, as in a fresh network: with random logits,
+        its softmax would be unstable.
         """
         config = load_config(recipe)
         model, rng = new_model(config, num_classes=80), np.random.RandomState(seed)
@@ -97,14 +97,16 @@ class Ours(Tasks):
         for name in kernels:
             shape = values[name].shape
             values[name] = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-            # sides of boxes in cells: some, as in real ones
+            # sides of boxes in cells: a few, as in real networks
             if ".reg_preds" in name and model.family == "gold_yolo":
                 values[name] *= 0.1
         values[kernels[0]] /= 255 * model.input_spec.scale  # a white pixel counts 1
         for name in values:
-            if name.endswith("beta"):  # or little would arrive behind a SiLU
+            if name.endswith("beta"):  # otherwise little passes a SiLU
                 values[name] = 0.5 * rng.standard_normal(values[name].shape)
-            elif name.endswith("gamma") and ".rbr_" in name:  # branches of a RepVGG block add up
+            elif (
+                name.endswith("gamma") and ".rbr_" in name
+            ):  # the branches of a RepVGG block are summed
                 values[name] = np.full(values[name].shape, 0.5)
             elif name.endswith("alpha"):  # of a residual
                 values[name] = np.full(values[name].shape, 0.1)
@@ -168,8 +170,8 @@ class Ours(Tasks):
         self.tasks[task] = call
 
     def routes(self, checkpoint: str, images: str, easy: str, hard: str) -> None:
-        """Prepare ``easy`` and ``hard``, the two ways through a routed model's deploy form, as
-        test.py runs them.
+        """Prepare ``easy`` and ``hard``, the two ways through a routed model's deploy form, as in
+        test.py.
 
         Stores an example image for the others; ``easy`` and ``hard`` are files for boxes and
         scores.
@@ -237,10 +239,10 @@ class Ours(Tasks):
         half: str = "",
         computes_again: bool = False,
     ) -> dict:
-        """Prepare the recipe's training step; ``teacher`` is a checkpoint, too, ``half`` the type
-        of half precision, if it is wanted, and ``computes_again`` the recipe's ``recompute``.
+        """Prepare the recipe's training step; ``teacher`` is also a checkpoint, ``half`` the
+        half-precision type, if any, and ``computes_again`` the recipe's ``recompute``.
 
-        Returns: total and terms of the first call, and its seconds, in which the graph is compiled.
+        Returns the total and terms of the first call, and its seconds, including compilation.
         """
         config = load_config(recipe)
         model, _ = load_model(checkpoint)
@@ -325,7 +327,7 @@ class Ours(Tasks):
         return self.split
 
     def pipeline(self, task: str, recipe: str, changes: list[str]) -> int:
-        """Prepare an epoch of the recipe's training loader; returns the pictures per call."""
+        """Prepare an epoch of the recipe's training loader; returns the images per call."""
         config = load_config(recipe, changes)
         spec = new_model(config, num_classes=80).input_spec
         pipeline = training_pipeline(
@@ -369,8 +371,8 @@ class Ours(Tasks):
 
 
 def crowded_image(boxes: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (A, 4) around 40 objects of a 640 x 640 picture and scores (A, K) with a long tail,
-    the same every time.
+    """Boxes (A, 4) around 40 objects of a 640 x 640 image and scores (A, K) with a long tail, the
+    same every time.
     """
     rng = np.random.RandomState(0)
     sizes, centres = rng.uniform(20, 250, (40, 2)), rng.uniform(60, 580, (40, 2))

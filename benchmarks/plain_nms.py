@@ -1,5 +1,5 @@
-"""The plain greedy loop that detection programs in NumPy use, to time ours against. Not part of
-the package.
+"""The plain greedy loop of detection programs in NumPy, as a reference for ours. Not part of the
+package.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ def plain_nms(
     left.
 
     Args:
-        stop_early: leave the loop after ``max_detections`` boxes; the usual programs cut the list
+        stop_early: leave the loop after ``max_detections`` boxes; most programs cut the list
             afterwards.
 
     Shape: boxes (A, 4), scores (A, K) -> (N, 6) x1, y1, x2, y2, score, class; falling score.

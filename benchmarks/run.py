@@ -77,10 +77,10 @@ class Training:
 
     Args:
         recipe: of this project.
-        batch, side: pictures, and their height and width.
+        batch, side: images, and their height and width.
         brightest: value of a white pixel.
         padded_boxes: M, as the recipe pads.
-        teacher: recipe of the network that a distillation learns from.
+        teacher: recipe of the teacher network of a distillation.
         peer: further arguments of the original's step.
     """
 
@@ -130,7 +130,7 @@ MOST_MEMORY = 20  # GB that the largest one's training step may take
 
 
 def main() -> int:
-    """Run the cases asked for; returns the exit status."""
+    """Run the requested cases; returns the exit status."""
     options = _parser().parse_args()
     peers = [*families(), "mindyolo"]
     options.clones = {name: vars(options)[f"{name}_repo"] for name in peers}
@@ -159,12 +159,12 @@ def main() -> int:
 
 
 def wanted(of_mindspore: float) -> float:
-    """The largest ratio to the original that is wanted; on its own framework, none above 1."""
+    """The largest acceptable ratio to the original; on the original's own framework, at most 1."""
     return 1.0 if ON_TORCH else of_mindspore
 
 
 def first_step(seconds: float, most: float) -> str:
-    """A note on the time until a training has done a step; ``most`` of MindSpore's is wanted."""
+    """A note on the time until a training's first step ends; MindSpore may take ``most``."""
     if ON_TORCH:
         return f"Our first step: {seconds:.1f} s (wanted: at most 5 s)."
     return (
@@ -454,7 +454,7 @@ def gold_yolo_distill_step(bench: Bench) -> tuple[list[Row], list[str]]:
 def _gold_yolo_step(
     bench: Bench, training: Training, what: str, notes: list[str], *, target: float
 ) -> tuple[list[Row], list[str]]:
-    """Row and notes of a training step; ``target`` is the ratio wanted of MindSpore."""
+    """Row and notes of a training step; ``target`` is the acceptable ratio for MindSpore."""
     ours, theirs = bench.ours(), bench.theirs("gold_yolo")
     note, seconds = _prepare_train_step(bench, training, ours, theirs)
     times = bench.interleave({"ours": (ours, "step"), "peer": (theirs, "step")})
@@ -566,7 +566,7 @@ def dynamicdet_router_step(bench: Bench) -> tuple[list[Row], list[str]]:
 def _training_steps(
     bench: Bench, family: str, trainings: dict[str, Training], target: float = 1.5
 ) -> tuple[list[Row], list[str]]:
-    """Rows and notes of training steps; ``target`` is the ratio wanted of MindSpore."""
+    """Rows and notes of training steps; ``target`` is the acceptable ratio for MindSpore."""
     rows, compilations = [], []
     for name, training in trainings.items():
         ours, theirs = bench.ours(), bench.theirs(family)
@@ -602,8 +602,8 @@ def simple_yolo_train_step(bench: Bench) -> tuple[list[Row], list[str]]:
 
 
 def start(bench: Bench) -> tuple[list[Row], list[str]]:
-    """From the start of the process to the end of the first training step, without and with
-    cached graphs.
+    """From the start of the process to the end of the first training step, without and with cached
+    graphs.
     """
     from mindyolo_ext.data.shapes import make_shapes_dataset
 
@@ -668,7 +668,7 @@ def start(bench: Bench) -> tuple[list[Row], list[str]]:
 
 
 def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
-    """``test.py`` against ``evaluation.py`` on the same list of pictures."""
+    """``test.py`` against ``evaluation.py`` on the same list of images."""
     data, changes, count = _validation_list(bench)
     source = bench.shared / "weights" / "yolo_fastestv2" / "coco2017-0.241078ap-model.pth"
     bench.need(source)
@@ -756,7 +756,7 @@ def evaluate(bench: Bench) -> tuple[list[Row], list[str]]:
 
 
 def pipeline(bench: Bench) -> tuple[list[Row], list[str]]:
-    """Time per picture of the training loaders and of the step that takes their pictures."""
+    """Time per image of the training loaders and of the step that uses their images."""
     data, changes, _ = _validation_list(bench)
     ours, theirs = bench.ours(), bench.theirs("yolo_fastestv2")
     pictures = ours("pipeline", task="data", recipe=RECIPE, changes=changes)
@@ -839,7 +839,7 @@ CASES: dict[str, Callable[[Bench], tuple[list[Row], list[str]]]] = {
 def _prepare_forward(
     bench: Bench, ours: Callable, theirs: Callable, weights: dict, batch: int
 ) -> float:
-    """Both sides ready for ``forward``; returns the largest difference of their outputs."""
+    """Prepare both sides for ``forward``; returns the largest difference of their outputs."""
     images = str(bench.folder / "images.npy")
     ours(
         "forward",
@@ -860,7 +860,7 @@ def _prepare_forward(
 
 
 def _prepare_onnx(bench: Bench, exported: Callable, weights: dict) -> None:
-    """The exported file ready for ``forward`` on the pictures of ``_prepare_forward``."""
+    """Prepare the exported file for ``forward`` on the images of ``_prepare_forward``."""
     exported(
         "onnx",
         task="forward",
@@ -880,8 +880,8 @@ def _onnx_rows(what: str, times: dict[str, list[float]]) -> list[Row]:
 
 
 def _compare(first: Path, second: Path) -> float:
-    """Largest difference, as a share of the largest value along the last axis where that is above
-    1, as of pixels.
+    """The largest difference, relative to the largest value along the last axis if that is above 1,
+    as for pixels.
 
     Raises: ValueError above 1e-3, because then two different things would be timed.
     """
@@ -904,7 +904,7 @@ def _compare(first: Path, second: Path) -> float:
 def _prepare_train_step(
     bench: Bench, training: Training, ours: Callable, theirs: Callable
 ) -> tuple[str, float]:
-    """Both sides ready for ``step`` on the same made-up batch; returns their first totals, and
+    """Prepare both sides for ``step`` on the same made-up batch; returns their first totals, and
     our first seconds.
     """
     import numpy as np
@@ -974,10 +974,10 @@ def _flags(changes: list[str]) -> list[str]:
 
 
 def _validation_list(bench: Bench) -> tuple[Path, list[str], int]:
-    """The validation pictures: a ``.data`` file for the original, changes of our recipe, and their
+    """The validation images: a ``.data`` file for the original, changes of our recipe, and their
     number.
 
-    The original wants labels beside the pictures, so its list goes over links.
+    The original expects labels beside the images, so its list uses links.
     """
     from mindyolo_ext.class_names import COCO_NAMES
 

@@ -30,13 +30,13 @@ WATCHED = ("process_resident_memory_bytes", "process_open_fds")
 
 @dataclass
 class Load:
-    """What came of one number of clients.
+    """The results for one number of clients.
 
     Args:
         clients: how many asked at the same time.
         seconds: for how long.
         latencies: seconds of each request that was answered.
-        answers: how often each status, or each kind of error, came.
+        answers: count of each status or kind of error.
     """
 
     clients: int
@@ -59,7 +59,7 @@ class Load:
 
 
 def ask(port: int, bodies: Sequence[bytes], load: Load, until: float, first: int) -> None:
-    """One client: an image after the other on one connection, until it is time to stop."""
+    """One client: sends one image after the other on a connection until the time is over."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for body in itertools.islice(itertools.cycle(bodies), first, None):
         begin = time.monotonic()
@@ -79,7 +79,7 @@ def ask(port: int, bodies: Sequence[bytes], load: Load, until: float, first: int
 
 
 def run_clients(port: int, bodies: Sequence[bytes], clients: int, seconds: float) -> Load:
-    """Let ``clients`` ask for some seconds."""
+    """Let ``clients`` send images for some seconds."""
     load, begin = Load(clients), time.monotonic()
     threads = [
         threading.Thread(target=ask, args=(port, bodies, load, begin + seconds, number))
@@ -94,7 +94,7 @@ def run_clients(port: int, bodies: Sequence[bytes], clients: int, seconds: float
 
 
 def metrics(port: int) -> str:
-    """What the server says about itself at this moment."""
+    """The server's current metrics."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
@@ -111,7 +111,7 @@ def parts(port: int) -> str:
 
 
 def watch(port: int, until: threading.Event, rows: list[list[str]]) -> None:
-    """Note memory and open files every 10 seconds."""
+    """Record memory and open files every 10 seconds."""
     begin = time.monotonic()
     while True:
         text = metrics(port)
@@ -123,7 +123,7 @@ def watch(port: int, until: threading.Event, rows: list[list[str]]) -> None:
 
 
 def start_server(weight: Path, extra: Sequence[str]) -> tuple[subprocess.Popen, int]:
-    """The server's process and port, as soon as clients can connect."""
+    """Start the server; returns its process and port as soon as clients can connect."""
     command = ["-m", "mindyolo_ext.cli", "serve", "--weight", str(weight), "--port", "0", *extra]
     process = subprocess.Popen(
         [sys.executable, *command, "--log_level", "INFO"], stdout=subprocess.PIPE, text=True

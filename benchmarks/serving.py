@@ -1,5 +1,5 @@
-"""The worker's end of the pipe: JSON lines in, JSON lines out. Standard library only, so that
-any Python can run it.
+"""The worker's end of the pipe: JSON lines in, JSON lines out. It uses only the standard library,
+so any Python can run it.
 """
 
 import json
@@ -27,17 +27,17 @@ class Tasks:
         return (now() - begin) / count
 
     def most_memory(self):
-        """The most that this process ever held, in GB; not ``ru_maxrss``, which a process on Linux
-        takes over from the one that started it.
+        """The peak memory of this process, in GB; not ``ru_maxrss``, which a process on Linux
+        inherits from the one that started it.
         """
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:
             return int(re.search(r"VmHWM:\s+(\d+)", status.read())[1]) * 1024 / 1e9
 
 
 def serve(worker):
-    """Answers ``{"job": method of worker, "arguments": {...}}`` until the other end closes.
+    """Answer ``{"job": method of worker, "arguments": {...}}`` until the other end closes.
 
-    What libraries print goes to standard error; only answers reach standard output.
+    Output of libraries goes to standard error; only answers reach standard output.
     """
     jobs = worker.jobs()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -1,10 +1,10 @@
-"""Which tensors a loss holds, told from their shapes: on PyTorch it runs on tensors without
-numbers, on MindSpore its graph is compiled and not run.
+"""The tensors that a loss holds, by their shapes: on PyTorch it runs on tensors without data, on
+MindSpore its graph is compiled and not run.
 
     python benchmarks/tensor_sizes.py RECIPE [SETTING=VALUE ...]
 
-prints the largest tensors of the recipe's loss and of its gradient, and on PyTorch the most that
-they hold together. ``MINDYOLO_EXT_BACKEND`` says of which backend.
+prints the largest tensors of the recipe's loss and of its gradient, and on PyTorch their peak
+memory. ``MINDYOLO_EXT_BACKEND`` chooses the backend.
 """
 
 import math
@@ -23,14 +23,14 @@ from mindyolo_ext.backend import BACKEND, Tensor, nn
 from mindyolo_ext.contracts import Trainable
 
 BYTES = {"float32": 4, "int32": 4, "int64": 8, "bool": 1, "float16": 2, "bfloat16": 2, "float64": 8}
-MOST_BOXES = 160  # where a recipe leaves M to the augmentations, of which this is the usual limit
+MOST_BOXES = 160  # if a recipe leaves M to the augmentations; their usual limit
 # "%12(name) = PrimFunc_Mul(%1, %2) ...", and in the next line "(<Tensor[Float32], (2)>) -> (...)"
 _NODE = re.compile(
     r"^ +%\d+\([^)\n]*\) = (?:\w+::)?(?:PrimFunc_)?(\w+)\(.*\n +: (?:\(.*\)) -> (\(.*\))$",
     re.MULTILINE,
 )
 _TENSOR = re.compile(r"Tensor\[(\w+)\], \(([\d, ]*)\)")
-# What gives another view of its input, or groups tensors
+# Operators that return a view of their input or group tensors
 _VIEWS = ("Reshape", "TupleGetItem", "MakeTuple", "Depend", "Load", "ExpandDims", "Squeeze")
 
 
@@ -39,8 +39,8 @@ class Held:
     """What a loss holds.
 
     Args:
-        sizes: of each tensor that an operator gives: shape, type and operator -> how often.
-        peak: bytes held at once, without heads and targets; None where that is not known.
+        sizes: of each operator's output: shape, type and operator -> count.
+        peak: bytes held at once, without heads and targets; None if unknown.
         after_forward: bytes kept for the gradient, or None.
     """
 
@@ -49,7 +49,7 @@ class Held:
     after_forward: int | None = None
 
     def largest(self) -> list[tuple[int, tuple[int, ...], str, str, int]]:
-        """Bytes, shape, type, operator and how often, falling."""
+        """Bytes, shape, type, operator and count, largest first."""
         return sorted(
             (
                 (math.prod(shape) * BYTES[kind], shape, kind, operator, count)
@@ -70,7 +70,7 @@ def held(trainable: Trainable, size: tuple[int, int], batch: int, boxes: int) ->
         size: height and width of the input, in pixels.
         batch, boxes: B and M.
 
-    MindSpore writes its graphs where ``MS_DEV_SAVE_GRAPHS_PATH`` says, see ``environment``.
+    MindSpore writes its graphs to ``MS_DEV_SAVE_GRAPHS_PATH``, see ``environment``.
     """
     trainable.set_train(True)
     of_backend = _held_on_torch if BACKEND == "torch" else _held_on_mindspore
@@ -78,16 +78,16 @@ def held(trainable: Trainable, size: tuple[int, int], batch: int, boxes: int) ->
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What a process needs from its start, so that MindSpore writes graphs into ``folder``."""
+    """The environment of a process whose MindSpore writes graphs into ``folder``."""
     return {
         "MS_DEV_SAVE_GRAPHS": "1",
         "MS_DEV_SAVE_GRAPHS_PATH": str(folder),
-        "MS_DEV_DUMP_IR_PASSES": "validate",  # of all passes a hundred large files
+        "MS_DEV_DUMP_IR_PASSES": "validate",  # a hundred large files, of all passes
     }
 
 
 def held_by_step(trainable: Trainable, size: tuple[int, int], batch: int, boxes: int) -> Held:
-    """As ``held``, of network and loss together; on PyTorch alone."""
+    """``held`` for network and loss together; only on PyTorch."""
     return _held_on_torch(trainable.set_train(True), size, batch, boxes, network=True)
 
 
@@ -102,7 +102,7 @@ def _held_on_torch(
     from mindyolo_ext.backend.on_torch.recording import recording
 
     class Meter(TorchDispatchMode):
-        """Counts the memory that operators take and give back."""
+        """Count the memory that operators allocate and free."""
 
         def __init__(self) -> None:
             super().__init__()

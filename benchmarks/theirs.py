@@ -1,8 +1,9 @@
-"""The peers: original programs in the user's PyTorch. Started by ``run.py`` with the user's Python.
+"""The peers: original programs in the user's PyTorch. ``run.py`` starts this with the user's
+Python.
 
 ``theirs.py FAMILY CLONE THREADS`` serves jobs; ``theirs.py FAMILY CLONE THREADS PROGRAM
-ARGUMENTS...`` runs a program
-of the clone. The clone stays as it is: ``original_FAMILY.py`` adapts it from outside.
+ARGUMENTS...`` runs a program of the clone. The clone stays unchanged: ``original_FAMILY.py`` adapts
+it from outside.
 """
 
 import os

@@ -1,4 +1,6 @@
-"""How both sides of ``cuda_check.py`` time a step. PyTorch only, for the originals' Python too."""
+"""Timing of a step on both sides of ``cuda_check.py``. It needs only PyTorch, so the originals'
+Python can use it too.
+"""
 
 import resource
 import time
@@ -7,7 +9,9 @@ import torch
 
 
 def timed(call, is_cuda, quick):
-    """Seconds of a call, after some that do not count: 10 of them, or as many as 3 seconds hold."""
+    """Seconds of a call, after warm-up calls that do not count: 10, or as many as fit into 3
+    seconds.
+    """
     warm, most, longest = (0, 1, 1.0) if quick else (3, 10, 3.0)
     for _ in range(warm):
         call()
@@ -24,7 +28,7 @@ def timed(call, is_cuda, quick):
 
 
 def peak_gigabytes(is_cuda):
-    """The most memory in tensors of the GPU since the last reset; on a CPU that of the process."""
+    """Peak GPU memory in tensors since the last reset; on a CPU, that of the process."""
     if is_cuda:
         return torch.cuda.max_memory_allocated() / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

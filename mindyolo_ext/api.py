@@ -92,14 +92,15 @@ def evaluate(
     batch: int | None = None,
     size: int | tuple[int, int] | None = None,
     easy: float | None = None,
+    runtime: str | None = None,
     settings: Settings | None = None,
     device_target: str | None = None,
     is_parallel: bool = False,
 ) -> "EvalResult":
-    """Metrics of a checkpoint on a data set.
+    """Metrics of a checkpoint or an exported file on a data set.
 
     Args:
-        weight: checkpoint of ours.
+        weight: checkpoint of ours, or a file of ``export``.
         recipe: as in ``train``; by default the shipped one of the checkpoint's model, with the
             checkpoint's own input size.
         data: as in ``train``.
@@ -108,6 +109,7 @@ def evaluate(
         batch: images that the network takes at once, per rank.
         size: as in ``train``.
         easy: of a routed model, share of easy images to aim at.
+        runtime: what runs the network, as ``Detector`` takes it; None takes the usual one.
         settings, device_target, is_parallel: as in ``train``.
 
     Returns: detections and metrics; ``values()`` gives all metrics by name. On ranks other than 0
@@ -115,7 +117,7 @@ def evaluate(
     Raises: UsageError if the data set has another number of classes; CheckpointError;
         MissingFileError; DataError; ConfigError.
     """
-    from mindyolo_ext.cli.evaluate import load_for_test, run_test
+    from mindyolo_ext.cli.evaluate import devices_of, load_for_test, run_test
     from mindyolo_ext.cli.recipe import recipe_of_weight
 
     if split not in ("train", "val", "test"):
@@ -127,13 +129,16 @@ def evaluate(
         data,
         [*own, *changes, *_texts(settings or {})],
     )
-    _start(config, 0, device_target, is_parallel)
+    device, beside = devices_of(Path(weight), runtime, device_target)
+    _start(config, 0, beside, is_parallel)
     from mindyolo_ext.engine.build import split_dataset
     from mindyolo_ext.engine.check import check_recipe
 
     check_recipe(config)
     dataset = split_dataset(config, split)
-    loaded = load_for_test(Path(weight), config, dataset, split=split, easy=easy)
+    loaded = load_for_test(
+        Path(weight), config, dataset, split=split, easy=easy, runtime=runtime, device=device
+    )
     folder = None if save_dir is None else Path(save_dir)
     return run_test(loaded, config, folder)
 

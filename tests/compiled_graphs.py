@@ -48,10 +48,10 @@ DYNAMIC = "of unknown shape"
 
 
 def primitives(text: str) -> dict[str, list[str]]:
-    """Types of the tensors that each primitive of an IR file reads and gives.
+    """Types of the tensors that each primitive of an IR file reads and returns.
 
-    They are written ``Float32, Int32 -> Float32``, equal neighbors once, with ``DYNAMIC`` behind
-    the side that has a tensor whose shape is not known when the graph is compiled.
+    They are written as ``Float32, Int32 -> Float32``, with equal neighbors listed once and
+    ``DYNAMIC`` after a side that has a tensor whose shape is unknown when the graph is compiled.
     """
     found: dict[str, set[str]] = {}
     for name, inputs, outputs in _NODE.findall(text):
@@ -68,12 +68,12 @@ def _types(text: str) -> str:
 
 
 def compiled(case: str) -> dict[str, list[str]]:
-    """The primitives of the step of ``case``, compiled in a separate process."""
+    """Compile the step of ``case`` in a separate process and return its primitives."""
     with tempfile.TemporaryDirectory() as folder:
         saving = {
             "MS_DEV_SAVE_GRAPHS": "1",
             "MS_DEV_SAVE_GRAPHS_PATH": folder,
-            "MS_DEV_DUMP_IR_PASSES": "validate",  # of all passes a hundred large files
+            "MS_DEV_DUMP_IR_PASSES": "validate",  # a hundred large files, of all passes
         }
         done = subprocess.run(
             [sys.executable, __file__, case],
@@ -88,7 +88,9 @@ def compiled(case: str) -> dict[str, list[str]]:
 
 
 def _compile(case: str) -> dict[str, list[str]]:
-    """The primitives of ``case``, with MindSpore's graphs in ``MS_DEV_SAVE_GRAPHS_PATH``."""
+    """Return the primitives of ``case``; MindSpore writes its graphs to
+    ``MS_DEV_SAVE_GRAPHS_PATH``.
+    """
     import numpy as np
 
     from mindyolo_ext.backend import Tensor, launch, precision
@@ -115,7 +117,7 @@ def _compile(case: str) -> dict[str, list[str]]:
         loss_scaler="dynamic",
     )
     step = TrainStep(trainable, groups, options, input_spec=model.input_spec)
-    images = np.zeros((BATCH, SIZE, SIZE, 3), np.uint8)  # as the loader gives them
+    images = np.zeros((BATCH, SIZE, SIZE, 3), np.uint8)  # as the loader provides them
     shapes = ((BATCH, BOXES, 5), (BATCH, BOXES), (len(groups),), (3,))
     others = (np.zeros(shape, np.float32) for shape in shapes)
     step._graph.compile(*map(Tensor, (images, *others)))

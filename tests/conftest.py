@@ -1,4 +1,4 @@
-"""Options and fixtures of the whole suite."""
+"""Options and fixtures of the whole test suite."""
 
 import ctypes
 import gc
@@ -66,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RECORD].watch_files()
     if config.pluginmanager.has_plugin("xdist"):
         config.pluginmanager.register(LedgerOfWorkers())
+    config.pluginmanager.register(FailuresAtOnce(config))
     config.addinivalue_line(
         "markers", "all_cases: a slow repetition of a test on further cases; needs --all-cases"
     )
@@ -90,18 +91,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def run_on_one_thread() -> None:
-    """As the programs that made the reference arrays: another number of threads sums in another
-    order, and the gradients of a deep seeded network show that in their second digit. On two cores
-    it is also the quicker way for two processes.
+    """Use one thread, as the programs that made the reference arrays did: another number of threads
+    sums in another order, which changes the gradients of a deep seeded network in their second
+    digit. On two cores it is also faster for two processes.
     """
     import torch
 
     torch.set_num_threads(1)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of programs that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for programs that tests start
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """``-k <family>`` selects all tests of a family's folder."""
+    """Let ``-k <family>`` select all tests in a family's folder."""
     if MODELS in item.path.parents:
         item.extra_keyword_matches.update(item.path.relative_to(MODELS).parts[:-1])
 
@@ -121,9 +122,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A fixture ``golden_case`` runs over the seeded cases of the module's ``FAMILY``.
+    """Run a fixture ``golden_case`` over the seeded cases of the module's ``FAMILY``.
 
-    Where the module names ``QUICK_VARIANTS``, the other variants of the default folder are marked
+    If the module defines ``QUICK_VARIANTS``, the other variants of the default folder are marked
     all_cases.
     """
     if "golden_case" in metafunc.fixturenames:
@@ -147,7 +148,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Choose the execution mode before the first fixture runs, whatever the test before left."""
+    """Choose the execution mode before the first fixture runs, whatever the previous test left."""
     name = getattr(item, "originalname", item.name)
     item.config.stash[RECORD].test = f"{item.path.relative_to(TESTS).as_posix()}::{name}"
     with as_graph(wants_graph(item)):
@@ -155,27 +156,29 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef) -> None:
-    """Cells refer to each other, so a case's network would stay in memory with the next one's."""
+    """Cells refer to each other, so without this a case's network would stay in memory beside the
+    next one.
+    """
     if fixturedef.argname == "golden_case":
         give_memory_back()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def memory_of_a_module() -> Iterator[None]:
-    """What a file of tests took is free for the next one, which another process may run."""
+    """Free the memory that a file's tests used; another process may run the next file."""
     yield
     give_memory_back()
 
 
 def give_memory_back() -> None:
-    """Free what refers to itself, and what the C library keeps of it for later."""
+    """Free reference cycles and the memory that the C library keeps for later."""
     gc.collect()
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)
 
 
 def wants_graph(item: pytest.Item) -> bool:
-    """Whether the test's cells are compiled, by its mark ``graph``."""
+    """Whether the test's cells are compiled, according to its mark ``graph``."""
     mark = item.get_closest_marker("graph")
     when = mark.kwargs.get("when", "always") if mark else "never"
     if when == "smallest":
@@ -187,16 +190,30 @@ def wants_graph(item: pytest.Item) -> bool:
 
 
 class LedgerOfWorkers:
-    """Collects what the workers of pytest-xdist have read."""
+    """Collect what the workers of pytest-xdist have read."""
 
     def pytest_testnodedown(self, node: object, error: object) -> None:  # noqa: ARG002
         output = getattr(node, "workeroutput", {})
         node.config.stash[RECORD].merge(output.get("reads", {}))
 
 
+class FailuresAtOnce:
+    """Names a failure when it happens: a run that is ended from outside prints no summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = (crash.message if crash else str(report.longrepr)).strip().partition("\n")[0]
+            terminal.write_line(f"\nFAILED {report.nodeid} ({report.when}): {reason}", red=True)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A whole run without failure fails if the ledger names an array that no test read."""
+    """Fail a complete run without failures if the ledger names an array that no test read."""
     config, record = session.config, session.config.stash[RECORD]
     if hasattr(config, "workeroutput"):
         config.workeroutput["reads"] = record.plain()
@@ -275,7 +292,7 @@ def command(capsys: pytest.CaptureFixture) -> Command:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
-    """Recipes that ``train`` would train, with what the framework was started with."""
+    """The recipes that ``train`` would train, and the arguments the framework was started with."""
     from mindyolo_ext.backend.processes import World
 
     started: dict[str, Any] = {}
@@ -319,7 +336,7 @@ def _deploy_program(name: str) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """19 + 5 drawn pictures, in every label form."""
+    """19 + 5 drawn images, in every label form."""
     return make_shapes_dataset(
         tmp_path_factory.mktemp("shapes"),
         train_images=19,
@@ -332,7 +349,7 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shapes(shapes_folder: Path) -> Dataset:
-    """The 19 training pictures."""
+    """The 19 training images."""
     return build_dataset(
         {"format": "coco", "images": "images/train", "annotations": "annotations/train.json"},
         shapes_folder,
@@ -341,7 +358,7 @@ def shapes(shapes_folder: Path) -> Dataset:
 
 @pytest.fixture(scope="session")
 def real_data(shared: Path) -> Path:
-    """Folder with coco_val128, coco128 and bccd; skips without it."""
+    """The folder with coco_val128, coco128 and bccd; the test is skipped without it."""
     if not (shared / "data").is_dir():
         pytest.skip(f"no real data in {shared}")
     return shared / "data"

@@ -1,4 +1,4 @@
-"""ONNX files drawn by hand, with the metadata of ``mindyolo-ext export``, for tests of runners."""
+"""Hand-made ONNX files with the metadata of ``mindyolo-ext export``, for tests of runners."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SPEC = InputSpec(size=SIZE)
 
 
 def texts(**changes: str | None) -> dict[str, str]:
-    """The metadata of a whole model; a change to None takes a key away."""
+    """The metadata of a complete model; a change to None removes a key."""
     values: dict[str, str | None] = {
         "mindyolo_ext": "0",
         "model": "yolox_nano",
@@ -40,7 +40,7 @@ def draw_onnx(
     classes: int = len(NAMES),
     extra: Sequence[onnx.NodeProto] = (),
 ) -> Path:
-    """A network of two rows: the mean of its image stands in both boxes and in all scores.
+    """Write a network with two rows: all coordinates and scores are the mean of its image.
 
     Shape: images (B, 3, H, W) -> boxes (B, 2, 4), scores (B, 2, ``classes``).
     """

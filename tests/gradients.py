@@ -1,6 +1,4 @@
-"""Gradients and optimizer steps of a trainable, as the golden tests of all families compare
-them.
-"""
+"""Gradients and optimizer steps of a trainable, for the golden tests of all families."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -26,8 +24,8 @@ class LossAndHeads(nn.Cell):
 
 
 class Gradients(nn.Cell):
-    """Value and parameter gradients as a cell: a bare ``value_and_grad`` would keep the weights
-    of its first call.
+    """Value and parameter gradients as a cell; a bare ``value_and_grad`` would keep the weights of
+    its first call.
     """
 
     def __init__(self, forward: nn.Cell):
@@ -40,7 +38,7 @@ class Gradients(nn.Cell):
 
 
 def original_order(case: GoldenCase, model: nn.Cell) -> list[int]:
-    """Places among the trainable parameters of ``model`` in the order of the case's ``grad_*``
+    """Positions among the trainable parameters of ``model``, in the order of the case's ``grad_*``
     arrays.
     """
     names = [name for name, parameter in model.parameters_and_names() if parameter.requires_grad]

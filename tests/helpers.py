@@ -1,12 +1,13 @@
-"""What the golden tests of all families share: reference files, seeded weights, padded targets,
+"""Helpers for the golden tests of all families: reference files, seeded weights, padded targets,
 gradients.
 """
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ LEAVES = {
 
 
 def shared_folder() -> Path | None:
-    """Folder of published weights and photos, MINDYOLO_EXT_SHARED or ../shared, where it is."""
+    """The folder of published weights and images, MINDYOLO_EXT_SHARED or ../shared, if any."""
     folder = Path(os.environ.get("MINDYOLO_EXT_SHARED", REPOSITORY.parent / "shared"))
     return folder if folder.is_dir() else None
 
@@ -52,16 +53,15 @@ class Golden:
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One seeded case: ``<root>/<family>/<variant>/case_seed<N>*.npz``; all else follows from N and
-    the arrays.
+    """One seeded case: ``<root>/<family>/<variant>/case_seed<N>*.npz``; everything else follows
+    from N and the arrays.
 
-    A variant may have folders of its own inside it: ``gold_yolo_n/plain`` is the name of such a
-    one.
+    A variant may have subfolders: ``gold_yolo_n/plain`` is the name of one.
     """
 
     path: Path
     family_folder: Path
-    default: bool  # stands in the default folder, so every array must be there
+    default: bool  # in the default folder, so every array must exist
     record: Record = field(default_factory=Record, compare=False)
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class GoldenCase:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a variant's usual case, and not one more of another size."""
+        """Whether it is a variant's usual case, not an extra one of another size."""
         return self.path.stem == f"case_seed{self.seed}"
 
     def arrays(self) -> Arrays:
@@ -85,13 +85,11 @@ class GoldenCase:
 
     @property
     def variant_folder(self) -> Path:
-        """Where ``keys.json`` and the like stand: beside the case, or else in the default
-        folder.
-        """
+        """Folder of ``keys.json`` and the like: beside the case, or else the default folder."""
         return self.folder_of(self.variant)
 
     def folder_of(self, variant: str) -> Path:
-        """As ``variant_folder``, of any variant of the family."""
+        """``variant_folder`` for any variant of the family."""
         beside = self.family_folder / variant
         return (
             beside
@@ -108,6 +106,26 @@ class GoldenCase:
 
     def boxes(self, batch: int, per_image: int, num_classes: int) -> np.ndarray:
         return seeded_boxes(self.seed, batch, per_image, num_classes)
+
+
+def quick_cases(
+    values: Iterable[Any], quick: Container[Any], name: Callable[[Any], str] | None = None
+) -> list[Any]:
+    """Values for ``parametrize``; those that are not in ``quick`` need --all-cases.
+
+    Args:
+        values: tuples are values of several parameters.
+        quick: what runs in `make test`.
+        name: of a value in the test's name.
+    """
+    return [
+        pytest.param(
+            *(value if isinstance(value, tuple) else (value,)),
+            id=name(value) if name else None,
+            marks=[] if value in quick else [pytest.mark.all_cases],
+        )
+        for value in values
+    ]
 
 
 def golden_cases(root: Path, family: str, record: Record | None = None) -> list[GoldenCase]:
@@ -159,7 +177,7 @@ def assert_same(tensors: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -
 
 
 def rounded(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The weights after a file in half precision."""
+    """The weights after a half-precision file."""
     return {
         name: array.astype(np.float16).astype(np.float32) if array.dtype.kind == "f" else array
         for name, array in state.items()

@@ -1,4 +1,4 @@
-"""Small data sets of each format, written by hand, for the tests of readers and checks."""
+"""Small hand-written data sets of each format, for the tests of readers and checks."""
 
 import json
 from pathlib import Path

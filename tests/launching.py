@@ -1,4 +1,4 @@
-"""Starts this project's programs in processes of their own, as users do."""
+"""Start this project's programs in separate processes, as users do."""
 
 import os
 import shutil

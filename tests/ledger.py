@@ -1,9 +1,9 @@
 """The ledger of the reference arrays: which check compares which array, and whether it did.
 
 ``ledger.json`` names one check for every array of tests/golden: check -> files -> arrays, the last
-two as patterns of ``fnmatch``; a file that is read as a whole has the one entry ``""``. During the
-tests ``Record`` notes what each of them really reads, and a run of a whole suite fails if a check
-did not read an array that the ledger says it compares.
+two as patterns of ``fnmatch``; a file that is read as a whole has the single entry ``""``. During
+the tests, ``Record`` notes what each test really reads, and a complete run fails if a check did not
+read an array that the ledger assigns to it.
 
 ``python tests/ledger.py`` prints the ledger with the suite of every entry.
 """
@@ -23,7 +23,7 @@ import numpy as np
 TESTS = Path(__file__).resolve().parent
 FOLDER = TESTS / "golden"
 FILE = TESTS / "ledger.json"
-NOT_COMPARED = "not compared"  # in place of a check; the arrays stand below the reason
+NOT_COMPARED = "not compared"  # in place of a check; the arrays are listed below the reason
 NEEDS_SHARED = {"yolo_fastestv2/real_weights.npz", "yolo_fastestv2/real_weights_ncnn.npz"}
 NEEDS_SHARED |= {"map_coco_val128.json"}  # compared where the published weights and photos are
 Entry = tuple[str, str]  # file relative to the folder, array in it; "" is the whole file
@@ -53,12 +53,12 @@ class Record:
         sys.addaudithook(hook)
 
     def merge(self, reads: dict[str, Iterable[Iterable[str]]]) -> None:
-        """Add what another process noted, as ``plain`` gives it."""
+        """Add the record of another process, as ``plain`` returns it."""
         for test, entries in reads.items():
             self.reads.setdefault(test, set()).update((file, name) for file, name in entries)
 
     def plain(self) -> dict[str, list[list[str]]]:
-        """The record as JSON has it."""
+        """The record in JSON's types."""
         return {test: sorted(map(list, entries)) for test, entries in self.reads.items()}
 
 
@@ -80,7 +80,7 @@ class Arrays(dict):
         return self[name]
 
     def below(self, prefix: str) -> "Arrays":
-        """The arrays whose names begin so, under the rest of their names."""
+        """The arrays whose names start with a prefix, by the rest of their names."""
         return _Below(self, prefix)
 
 
@@ -118,7 +118,7 @@ def rows() -> Iterator[Row]:
 
 @cache
 def entries() -> tuple[Entry, ...]:
-    """Every array that lies in the folder; of files other than .npz the file."""
+    """Every array in the folder; for files other than .npz, the file."""
     found = []
     for path in sorted(FOLDER.rglob("*")):
         relative = path.relative_to(FOLDER).as_posix()
@@ -157,17 +157,31 @@ def quick_variants(module: str) -> tuple[str, ...] | None:
     return None
 
 
+@cache
+def marked_all_cases(module: str) -> tuple[str, ...]:
+    """The tests of a module that need --all-cases whatever their case."""
+    return tuple(
+        node.name
+        for node in statements(module)
+        if isinstance(node, ast.FunctionDef)
+        and any(ast.unparse(mark) == "pytest.mark.all_cases" for mark in node.decorator_list)
+    )
+
+
 def suite_of(entry: Entry, check: str) -> str:
     """``quick`` for `make test`, ``all cases`` for `make test-all` alone, ``none``."""
     if check.startswith(NOT_COMPARED):
         return "none"
-    quick = quick_variants(check.partition("::")[0])
+    module, _, test = check.partition("::")
+    if test in marked_all_cases(module):
+        return "all cases"
+    quick = quick_variants(module)
     parts = Path(entry[0]).parent.as_posix().partition("/")  # family, variant
     return "quick" if quick is None or not parts[2] or parts[2] in quick else "all cases"
 
 
 def missing(record: Record, *, all_cases: bool, shared: bool) -> list[str]:
-    """What should have been compared in a whole run of the suite and was not."""
+    """What a complete run should have compared and did not."""
     by_file: dict[str, set[Entry]] = {}
     for test, found in record.reads.items():
         by_file.setdefault(test.partition("::")[0], set()).update(found)

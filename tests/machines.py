@@ -1,4 +1,6 @@
-"""Two machines on one: networks, process tables and names of their own, joined by a cable."""
+"""Two simulated machines on one: separate networks, process tables and host names, joined by a
+cable.
+"""
 
 import os
 import shlex
@@ -25,16 +27,16 @@ done
 
 
 class NoMachines(Exception):
-    """This machine does not let us make others."""
+    """This machine does not allow creating others."""
 
 
 class TwoMachines:
     """Both machines; ``close`` removes them with all their processes.
 
     Args:
-        folder: for the script that stands in for ssh, and what it needs.
+        folder: for the script that replaces ssh, and what it needs.
 
-    Raises: NoMachines if they cannot be made: no Linux, no rights, no iproute2.
+    Raises: NoMachines if they cannot be created: no Linux, no rights, no iproute2.
     """
 
     def __init__(self, folder: Path):
@@ -42,7 +44,7 @@ class TwoMachines:
             raise NoMachines(f"needs {', '.join(PROGRAMS)}")
         self.holders: list[subprocess.Popen] = []
         self.first: list[int] = []  # processes, whose end is that of their machine
-        # Open MPI keeps files there that bear names and process numbers, which come again
+        # Open MPI keeps files there, named by hosts and process ids, which repeat
         self.temporary = [tempfile.mkdtemp(prefix="myx") for _ in NAMES]
         self.cables = tuple(f"myx{os.getpid()}{side}" for side in "ab")
         try:
@@ -58,7 +60,7 @@ class TwoMachines:
         self.agent.chmod(0o755)
 
     def _hold(self, machine: int, pipe: Path) -> None:
-        """Start the process that keeps a machine in being and runs what comes through ``pipe``."""
+        """Start the process that keeps a machine alive and runs what comes through ``pipe``."""
         os.mkfifo(pipe)
         spaces = ["--net", "--uts", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
         holder = subprocess.Popen(
@@ -95,7 +97,7 @@ class TwoMachines:
         return [*enter, f"--wd={ROOT}", "--", *map(str, command)]
 
     def start(self, machine: int, command: Sequence[object], output: Path) -> subprocess.Popen:
-        """Start ``command`` there; what it says goes to a file."""
+        """Start ``command`` there; its output goes to a file."""
         with output.open("w", encoding="utf-8") as file:
             return subprocess.Popen(
                 self.on(machine, command),
@@ -111,7 +113,7 @@ class TwoMachines:
         return {**environment(), "TMPDIR": self.temporary[machine]}
 
     def processes(self, machine: int) -> list[int]:
-        """Numbers of the processes there, without those that keep the machine running."""
+        """The ids of the processes there, without those that keep the machine alive."""
         network, found = os.readlink(f"/proc/{self.first[machine]}/ns/net"), []
         for entry in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -126,7 +128,7 @@ class TwoMachines:
                 os.kill(number, signal.SIGKILL)
 
     def pull_the_cable(self) -> None:
-        """From here on the second machine is silent."""
+        """Cut the connection: the second machine is silent from now on."""
         self._ip_on(1, "link", "set", self.cables[1], "down")
 
     def plug_the_cable_in(self) -> None:

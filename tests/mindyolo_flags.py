@@ -1,8 +1,8 @@
-"""Every flag of MindYOLO 0.5's programs, and what becomes of it here.
+"""Every flag of MindYOLO 0.5's programs, and what happens to it here.
 
-A row: the flag, a value that is not the usual one, and what a command with it does: ``own`` (an
-option of the verb with the same name), ``key=value`` (a setting), ``note`` or ``error`` (a sentence
-that has these words), or ``option`` (put where the verb's own option is).
+A row: the flag, an unusual value, and what a command does with it: ``own`` (an option of the verb
+with the same name), ``key=value`` (a setting), ``note`` or ``error`` (a sentence with these words),
+or ``option`` (becomes another option of the verb).
 """
 
 TRAIN = [

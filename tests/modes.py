@@ -9,8 +9,8 @@ from mindyolo_ext.backend.mode import eager, graphs, is_eager
 
 @cache
 def _launch_operators_here() -> None:
-    """Else every operator is handed to another thread, which on two cores costs ten to twenty
-    times what the operator costs.
+    """Otherwise every operator is handed to another thread, which on two cores takes ten to twenty
+    times as long as the operator.
     """
     if BACKEND == "mindspore":
         from mindspore.runtime import launch_blocking
@@ -19,11 +19,11 @@ def _launch_operators_here() -> None:
 
 
 def as_graph(graph: bool) -> AbstractContextManager[None]:
-    """Cells are compiled inside the block, or not."""
+    """Choose whether cells inside the block are compiled."""
     _launch_operators_here()
     return graphs() if graph else eager()
 
 
 def is_graph() -> bool:
-    """Whether cells are compiled now."""
+    """Whether cells are currently compiled."""
     return not is_eager()

@@ -1,4 +1,4 @@
-"""What the network tests of all families share."""
+"""Helpers for the network tests of all families."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from mindyolo_ext.backend import Tensor, nn
 
 
 class ModelAndDeploy(nn.Cell):
-    """A network beside its deploy form, in inference mode; ``construct`` says which outputs a
-    test wants.
+    """A network beside its deploy form, in inference mode; ``construct`` returns the outputs that a
+    test needs.
     """
 
     names: tuple[str, ...]  # of those outputs
@@ -48,5 +48,5 @@ def as_arrays(part: Any) -> Any:
 
 
 def number_of(parameters: Sequence[Any]) -> int:
-    """How many numbers they hold."""
+    """The number of values in all parameters."""
     return sum(int(np.prod(parameter.shape)) for parameter in parameters)

@@ -1,4 +1,4 @@
-"""What the tests of the documentation read: pages, links, code blocks and commands in them."""
+"""What the tests of the documentation read: pages, links, code blocks and the commands in them."""
 
 import re
 import shlex
@@ -55,7 +55,7 @@ def headings(text: str) -> list[tuple[int, str]]:
 
 
 def anchors(text: str) -> set[str]:
-    """What ``#...`` of a link may name, by GitHub's rules."""
+    """The targets that ``#...`` in a link may name, by GitHub's rules."""
     titles = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for _, title in headings(text))
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -68,7 +68,7 @@ def blocks(text: str) -> Iterator[tuple[str, str]]:
 
 
 def block_commands(text: str) -> list[str]:
-    """Shell lines of all blocks that are no other language, joined where they are continued."""
+    """Shell lines of all blocks in no other language, with continued lines joined."""
     found = []
     for language, block in blocks(text):
         if language in ("", "bash"):
@@ -77,17 +77,15 @@ def block_commands(text: str) -> list[str]:
 
 
 def inline_commands(text: str) -> list[str]:
-    """Code inside sentences and tables that has no placeholder, without what tables quote of the
-    original programs.
+    """Code in sentences and tables without placeholders, except quotes of the original programs in
+    tables.
     """
     plain = _INLINE.findall(_ORIGINALS.sub(r"\1", prose(text)))
     return [code for code in plain if not _PLACEHOLDERS.search(code)]
 
 
 def own_arguments(line: str) -> list[str] | None:
-    """Arguments of ``mindyolo-ext`` that a shell line gives, whatever launches it; None if the line
-    is something else.
-    """
+    """Arguments of ``mindyolo-ext`` in a shell line, whatever launches it; None for others."""
     try:
         words = shlex.split(line.removeprefix("$ "), comments=True)
     except ValueError:
@@ -103,7 +101,7 @@ def own_arguments(line: str) -> list[str] | None:
 
 
 def _is_launcher(words: list[str]) -> bool:
-    """Whether the words before a program set variables or start it."""
+    """Whether the words before a program set variables or launch it."""
     rest = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
     return not rest or rest[0].rpartition("/")[2] in ("python", "mpirun", "msrun", "torchrun")
 

@@ -1,6 +1,6 @@
-"""The processes of `make test-all`: MindSpore keeps every graph that it compiled, so each family
-and each stored variant have one of their own, and so has the loss of each stored case, whose
-compiled steps take gigabytes.
+"""The processes of `make test-all`: MindSpore keeps every graph that it compiles, so each family
+and each stored variant has its own process, and so has the loss of each stored case, whose compiled
+steps take gigabytes.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ PARTS = tuple(
 
 
 def part_of(item: pytest.Item) -> str:
-    """The process that runs the test: that of the stored variant it is about, or of its family."""
+    """The process that runs the test: that of its stored variant or of its family."""
     callspec = getattr(item, "callspec", None)
     for value in callspec.params.values() if callspec else ():
         name = getattr(value, "variant", value)  # of a stored case
@@ -44,5 +44,5 @@ def part_of(item: pytest.Item) -> str:
 
 
 def select(items: Sequence[pytest.Item], part: str) -> list[pytest.Item]:
-    """The tests of one process, in their order."""
+    """The tests of one process, in order."""
     return [item for item in items if part_of(item) == part]

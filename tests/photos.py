@@ -1,4 +1,4 @@
-"""Photos, samples and random numbers made by hand, for tests of data and augmentation."""
+"""Hand-made images, samples and random numbers for tests of data and augmentation."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ def add_photo(
 
 
 def one_photo(folder: Path, image: np.ndarray, boxes: Sequence[Sequence[float]] = ()) -> Dataset:
-    """A data set of one photo with boxes of one class."""
+    """A data set of one image with boxes of one class."""
     collector = Collector("one", ["a"], relative=False, tolerance=0)
     add_photo(collector, folder / "a.png", image, boxes)
     return collector.finish()
@@ -51,7 +51,8 @@ def one_photo(folder: Path, image: np.ndarray, boxes: Sequence[Sequence[float]] 
 def plain_photos(
     folder: Path, sizes: Sequence[tuple[int, int]], levels: Sequence[int], *, crowds: bool = True
 ) -> Dataset:
-    """Photos of one gray level and one class each, with a box all over, and a crowd inside it.
+    """Images of one gray level and one class each, with a box that covers the image, and a crowd
+    inside it.
 
     Args:
         sizes: (height, width) of each.
@@ -103,7 +104,7 @@ def assert_boxes_follow(result: Sample, tolerance: float) -> None:
 
 
 class Script:
-    """A random generator that hands out given numbers and notes the ranges it was asked for."""
+    """A random generator that replays given numbers and records the ranges it was asked for."""
 
     def __init__(self, *numbers: object):
         self.numbers, self.asked = deque(numbers), []

@@ -1,5 +1,5 @@
-"""A routed detector without training: an image's easiness is its mean, so a test decides who is
-easy.
+"""A routed detector without training: an image's easiness is its mean, so tests choose which images
+are easy.
 """
 
 import numpy as np
@@ -79,7 +79,7 @@ class RoutedToy(nn.Cell):
 
 
 def images_of(easiness: list[float], side: int = SIDE) -> np.ndarray:
-    """An image (3, side, side) of each mean, none like another."""
+    """An image (3, side, side) with each mean, all different."""
     noise = np.random.default_rng(1).normal(0, 0.1, (len(easiness), 3, side, side))
     noise -= noise.mean((1, 2, 3), keepdims=True)
     return (noise + np.reshape(easiness, (-1, 1, 1, 1))).astype(np.float32)

@@ -1,8 +1,8 @@
 """Run all tests with all cases, one process after the other: `make test-all`.
 
-Every part of tests/parts.py runs, whatever became of those before. At the end stands a line for
-each, and what the ledger of tests/golden misses. Arguments are handed to pytest; with any, the
-ledger is not looked at.
+Every part of tests/parts.py runs, even if an earlier one failed. The end shows a line for each part
+and what is missing in the ledger of tests/golden. Arguments are passed to pytest; with any, the
+ledger is not checked.
 """
 
 import json
@@ -23,7 +23,7 @@ NO_TESTS = 5  # status of pytest
 
 
 def run_part(part: str, record: Path, arguments: list[str]) -> tuple[bool, str]:
-    """Run one process; whether all went well, and its line of the summary."""
+    """Run one process; returns whether it passed, and its line of the summary."""
     command = [sys.executable, "-m", "pytest", "--all-cases", "--part", part]
     begin = time.monotonic()
     process = subprocess.Popen(

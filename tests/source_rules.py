@@ -1,5 +1,5 @@
-"""Rules of docs/design.md as functions from source text to violations; test_architecture.py applies
-and tests them.
+"""The rules of docs/design.md as functions from source text to violations; test_architecture.py
+applies and tests them.
 
 Every function returns a list of ``"place: what is wrong"``, so that a failing test shows all of
 them.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 PACKAGE = "mindyolo_ext"
 FRAMEWORKS = ("mindspore", "torch", "tensorflow", "jax", "paddle")
-# import nothing of this package but each other, and no framework
+# import only each other from this package, and no framework
 BASE = {
     "atomic",
     "class_match",
@@ -25,7 +25,7 @@ BASE = {
     "progress",
     "__init__",
 }
-# What the files of a family are to the others
+# The roles of a family's files
 FAMILY_PARTS = {
     "__init__": "facts",
     "variants": "facts",

@@ -1,4 +1,4 @@
-"""``mindyolo_ext.train`` and ``evaluate``: the recipes that they make of their arguments."""
+"""``mindyolo_ext.train`` and ``evaluate``: the recipes that their arguments give."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -110,7 +110,7 @@ def test_the_disk_is_waited_for_unless_asked_not_to(
 
 
 def test_the_umask_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "umask", None)  # it belongs to all threads
+    monkeypatch.setattr(os, "umask", None)  # all threads share it
     with replacing(tmp_path / "a.txt") as unfinished:
         unfinished.write_bytes(b"whole")
     write_bytes(tmp_path / "b.txt", b"whole")

@@ -1,4 +1,6 @@
-"""Two lists of class names: the same classes, the same in another order, or others."""
+"""Comparison of two lists of class names: the same classes, the same in another order, or different
+ones.
+"""
 
 import pytest
 
@@ -22,7 +24,7 @@ SPELLED = {
         (["cat", "dog"], ["cat", "dog"], Relation.SAME, (0, 1)),
         (["cat", "dog"], ["Cat ", " dog"], Relation.RESPELLED, (0, 1)),
         (["traffic light"], ["Traffic_Light"], Relation.RESPELLED, (0,)),
-        (["café"], ["cafe\u0301"], Relation.RESPELLED, (0,)),  # as macOS writes file names
+        (["café"], ["cafe\u0301"], Relation.RESPELLED, (0,)),  # as in file names of macOS
         (["cat", "dog"], ["dog", "cat"], Relation.REORDERED, (1, 0)),
         (["a", "b", "c"], ["C", "A", "B"], Relation.REORDERED, (1, 2, 0)),
         (["cat", "dog"], ["cat", "cow"], Relation.DIFFERENT, ()),
@@ -77,13 +79,13 @@ def test_known():
 
 
 def test_the_largest_lists_take_no_time() -> None:
-    names = [f"a{index}" for index in range(32_768)]  # each with each would be a billion
+    names = [f"a{index}" for index in range(32_768)]  # comparing all pairs would be a billion
     assert match_classes(names, names[::-1]).order == tuple(range(32_768))[::-1]
 
 
 def test_the_place_of_one_class():
     names = ["TV", "tv", "potted plant", "motorcycle"]
     assert place_of("tv", names) == 1 and place_of("TV", names) == 0
-    assert place_of("Tv", names) is None  # both mean it
+    assert place_of("Tv", names) is None  # two names mean it
     assert place_of("pottedplant", names) == 2 and place_of("motorbike", names) == 3
     assert place_of("plant", names) is None

@@ -1,6 +1,4 @@
-"""The console command from end to end: help, errors a user meets, and every verb on a small
-drawn data set.
-"""
+"""The console command from end to end: help, errors, and every verb on a small drawn data set."""
 
 import json
 import logging
@@ -63,7 +61,7 @@ VERBS = (
 OFFICIAL = DEFAULT_GOLDEN / "yolo_fastestv2" / "official_format_yolo_fastestv2.pth"
 SIZE = (64, 96)  # network input, height and width
 PHOTO = (96, 128)
-CONFIDENCE = 0.05  # the seeded weights find some dozens of boxes above it
+CONFIDENCE = 0.05  # the seeded weights find a few dozen boxes above it
 pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 
@@ -74,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shapes(folder: Path) -> Path:
-    """Drawn pictures: 6 to train, 4 to evaluate."""
+    """Drawn images: 6 for training, 4 for evaluation."""
     return make_shapes_dataset(
         folder / "shapes", train_images=6, val_images=4, size=PHOTO, progress=False
     )
@@ -143,9 +141,7 @@ def pictures(shapes: Path) -> list[Path]:
 
 
 def one_line_error(status: int, output: str) -> str:
-    """The message of an error that was explained: exit status 1, and its last and only
-    ``error:`` line.
-    """
+    """The message of an explained error: exit status 1, and its only ``error:`` line comes last."""
     assert status == 1, output
     assert "Traceback" not in output
     lines = [line for line in output.strip().splitlines() if line.startswith("error: ")]
@@ -479,7 +475,7 @@ def test_predict_annotates_pictures_and_writes_their_boxes(
         assert rows[path.name] == detector.predict(path).to_list()
         assert len(rows[path.name]) > 3
         assert read_image(tmp_path / path.name).shape == (*PHOTO, 3)
-        # drawn upon
+        # an annotated image
         assert np.abs(read_image(tmp_path / path.name).astype(int) - read_image(path)).max() > 60
     assert "0 left out" in output
 
@@ -842,7 +838,7 @@ def test_anchors_from_a_recipe_and_from_a_list(
         float(w)
         for w in (tmp_path / "anchors2.txt").read_text(encoding="utf-8").splitlines()[0].split(",")
     ]
-    # labels in text are rounded
+    # text labels are rounded
     np.testing.assert_allclose(wide, np.array(numbers) * [2, 1, 2, 1], atol=2.0)
     assert "--model NAME (`mindyolo-ext models`) or --data FILE or --traintxt" in one_line_error(
         *command("anchors")
@@ -867,7 +863,7 @@ def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, 
 
 
 def test_check_data_looks_at_both_sets(command: Command, tmp_path: Path):
-    """Training reads both, so a fault of the other set is one of this recipe."""
+    """Training reads both sets, so a fault in the other one is a fault of this recipe."""
     path = tmp_path / "mine.yaml"
 
     def check(*more: str, names: str = "[cat, dog]", val: str = "v/images") -> tuple[int, str]:
@@ -892,7 +888,7 @@ def test_check_data_looks_at_both_sets(command: Command, tmp_path: Path):
     status, _ = check("--set", "train.run_eval=false", val="gone")
     assert status == 0
     (tmp_path / "t/labels/0.txt").write_text("7 0.5 0.5 0.2 0.2\n", encoding="utf-8")
-    status, output = check("--split", "val")  # who evaluates only may have no training images
+    status, output = check("--split", "val")  # evaluation needs no training images
     assert status == 0 and "data.train" in output and "0.txt:1: wanted a class index" in output
     path.write_text("data: {}", encoding="utf-8")
     assert "data.train is empty" in one_line_error(*command("check-data", "--config", path))
@@ -900,7 +896,7 @@ def test_check_data_looks_at_both_sets(command: Command, tmp_path: Path):
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path, bool]]:
-    """Takes the place of the training: what it would have been called with."""
+    """Replace the training; returns what it would have been called with."""
     calls: list[tuple[Config, Path, bool]] = []
     monkeypatch.setattr(
         "mindyolo_ext.engine.train.train",
@@ -1130,7 +1126,7 @@ def test_info_of_a_checkpoint_and_an_exported_file(command: Command, weight: Pat
 
 
 def test_info_in_a_process_of_its_own(weight: Path):
-    """Without the variables that this process's import of the backend has set."""
+    """Without the variables that the import of the backend sets in this process."""
     fresh = {k: v for k, v in environment().items() if k not in ("ONEDNN_MAX_CPU_ISA", "GLOG_v")}
     done = subprocess.run(
         [BIN / "mindyolo-ext", "info", weight],

@@ -166,10 +166,17 @@ def test_what_fails_is_in_the_report(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(doctor_report, "convolution_milliseconds", lambda: 1.0)
     with pytest.raises(RunError, match="forward, training is not as on .*; send the file"):
         doctor_report.write_report(path, "CPU")
-    assert states == ["works", "works", "started"], "what ends the process is in the file"
+    assert states == ["works", "works", "started"], "the file names the step that ends the process"
     forward, training = json.loads(path.read_text(encoding="utf-8"))["steps"][2:]
     assert forward["state"] == "failed" and "ValueError: no such file in ~/x" in forward["error"]
     assert training["state"] == "other numbers" and training["difference"] > 0.5
+
+
+def test_versions_are_not_taken_for_addresses(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor_report, "version_of", {"opencv-python": "4.10.0.84"}.get)
+    for text in ("4.10.0.84", "CANN 7.0.0.5.242", "Version=24.1.0.3", "opencv-4.10.0.84.dist-info"):
+        assert doctor_report.tidied(text) == text
+    assert doctor_report.tidied("tcp://10.0.0.5:80, 10.0.0.6.") == "tcp://<address>:80, <address>."
 
 
 _WANTED = doctor_report.WANTED["training"]

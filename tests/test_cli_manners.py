@@ -1,4 +1,6 @@
-"""Help with defaults, words in any case of letters, and commands that need no recipe file."""
+"""Help with defaults, case-insensitive words, flags of settings, and commands that need no recipe
+file.
+"""
 
 import argparse
 import os
@@ -6,12 +8,18 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers import Command
 
-from mindyolo_ext.cli import recipe
+from mindyolo_ext.cli.arguments import number_or_word, true_or_false
 from mindyolo_ext.cli.manners import meant
+from mindyolo_ext.cli.options import layers
 from mindyolo_ext.cli.parser import VERBS, parser_for
-from mindyolo_ext.config import load_config
+from mindyolo_ext.cli.recipe import given
+from mindyolo_ext.config import Config, load_config, override
+from mindyolo_ext.config.describe import find_settings
+from mindyolo_ext.config.read import parse_override
+from mindyolo_ext.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("quiet_logging")
 
@@ -122,16 +130,82 @@ def test_recipes_are_listed(command: Command):
     assert status == 0 and "name: yolox_tiny" in output
 
 
-@pytest.mark.parametrize("verb", ["train", "test", "reproduce"])
-def test_every_flag_of_a_setting_reaches_it(verb: str):
-    """``add_setting`` names the setting for the help; another line hands the value to it."""
-    names = ("arguments", "evaluate", "options", "recipe", "reproduce", "train")
-    folder = Path(recipe.__file__).parent
-    sources = "".join((folder / f"{name}.py").read_text(encoding="utf-8") for name in names)
-    keys = [
-        found[1]
-        for action in parser_of(verb)._actions
-        if (found := re.search(r"\(([a-z_]+(?:\.[a-z_]+)+); default:", action.help or ""))
+# verb with a recipe -> the words that it cannot do without
+NEEDED = {
+    "train": (),
+    "test": ("--weight", "w.ckpt"),
+    "compare": ("a.json", "b.json"),
+    "reproduce": ("yolox_nano", "--weights", __file__),
+    "benchmark": ("--weight", "w.ckpt", "--runtimes", "onnxruntime"),
+    "anchors": (),
+    "thresholds": ("--weight", "w.ckpt"),
+    "check-data": (),
+    "split": (),
+    "assign": (),
+}
+
+
+def words_of_settings(verb: str) -> dict[str, list[str]]:
+    """By setting, the words that give each flag of ``add_setting`` another value than the usual."""
+    parser = parser_of(verb)
+    keys = parser.get_default("setting_keys")
+    words = {int: "3", number_or_word: "3", float: "0.375", true_or_false: "True", layers: "neck"}
+    found = {}
+    for action in parser._actions:
+        if action.dest in keys:
+            key = keys[action.dest]
+            usual = find_settings(key)[0].default
+            word = action.choices[-1] if action.choices else words.get(action.type, "7: a #[b] c")
+            word = {"true": "False"}.get(usual, word)
+            word = {"train.precision_mode": "force_fp32"}.get(key, word)
+            found[key] = [action.option_strings[0], word]
+    return found
+
+
+@pytest.mark.parametrize("verb", NEEDED)
+def test_every_flag_of_a_setting_reaches_the_recipe(verb: str, command: Command, monkeypatch):
+    texts = []
+
+    def load_config(path, overrides=(), **_):  # noqa: ARG001
+        texts[:] = overrides
+        if overrides:
+            raise UsageError("read")
+        return Config()
+
+    monkeypatch.setattr("mindyolo_ext.config.load_config", load_config)
+    flags = words_of_settings(verb)
+    words = [word for pair in flags.values() for word in pair]
+    recipe = ("--config", "r.yaml")
+    assert "error: read" in command(verb, *NEEDED[verb], *recipe, *words)[1]
+    assert len(flags) > 2
+    for key, (flag, word) in flags.items():
+        (text,) = [text for text in texts if text.startswith(f"{key}=")]
+        value = yaml.safe_load(text.partition("=")[2])
+        assert str(value[0] if isinstance(value, list) else value) == word, flag
+
+
+def test_every_verb_with_a_recipe_is_tried():
+    assert list(NEEDED) == [
+        verb.name
+        for verb in VERBS
+        if any(action.dest == "config" for action in parser_of(verb.name)._actions)
+        and parser_of(verb.name).get_default("setting_keys")
     ]
-    assert len(keys) > 2
-    assert [key for key in keys if len(re.findall(rf"{re.escape(key)}\b", sources)) < 2] == []
+
+
+def test_a_value_stays_what_was_typed():
+    """Lists, paths and texts that YAML would read as something else."""
+    for key, words, wanted in (
+        ("data.classes", ["--classes", "a: b", "2", "#c"], ["a: b", 2, "#c"]),
+        ("train.freeze", ["--freeze", "[0, 4]"], [0, 4]),
+        ("train.weight", ["--weight", "[1].ckpt"], "[1].ckpt"),
+        ("data.root", ["--data_root", "2026"], "2026"),
+        ("data.workers", ["--workers", "auto"], "auto"),
+    ):
+        (text,) = given(parser_for(["train"]).parse_args(["train", *words]))
+        section, _, name = key.partition(".")
+        assert parse_override(text) == {section: {name: wanted}}
+        override(Config(), [text])
+    assert given(argparse.Namespace(setting_keys={"x": "data.root"}, x=Path("a b"))) == [
+        'data.root="a b"'
+    ]

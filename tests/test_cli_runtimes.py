@@ -1,15 +1,18 @@
-"""``predict``, ``test``, ``thresholds`` and ``benchmark`` with exported files, as commands."""
+"""The commands ``predict``, ``test``, ``thresholds`` and ``benchmark`` with exported files."""
 
 import json
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import Command, original_name
 from seeded import seeded_tensor
-from test_architecture import loaded_frameworks
+from source_rules import FRAMEWORKS
+from test_architecture import loaded_modules
 
-from mindyolo_ext import Detector
+from mindyolo_ext import Detector, evaluate
 from mindyolo_ext.backend import BACKEND
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
@@ -17,16 +20,24 @@ from mindyolo_ext.data.image_file import read_image
 from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.engine import export as exporting
 from mindyolo_ext.engine.export import export
-from mindyolo_ext.errors import CheckpointError, DeviceError
+from mindyolo_ext.errors import CheckpointError, DeviceError, UsageError
 from mindyolo_ext.models.registry import create_model
 
 SIZE, CONFIDENCE = (64, 96), "0.05"
+ANNOTATIONS = "annotations/val.json"
+# Each takes 5 ms to 2 s to load, and a picture with an ONNX file needs none of them
+NOT_FOR_A_PICTURE = (
+    *FRAMEWORKS,
+    *("matplotlib", "onnx", "PIL", "pycocotools", "requests", "scipy", "tabulate", "yaml"),
+    *("http.client", "mindyolo_ext.backend", "mindyolo_ext.config", "mindyolo_ext.engine.export"),
+    *("mindyolo_ext.engine.build", "mindyolo_ext.models.registry", "multiprocessing.pool"),
+)
 pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn images: 1 to train, 4 to evaluate."""
+    """Drawn images: 1 for training, 4 for evaluation."""
     folder = tmp_path_factory.mktemp("shapes")
     return make_shapes_dataset(folder, train_images=1, val_images=4, size=(96, 128), progress=False)
 
@@ -55,7 +66,7 @@ def onnx_file(weight: Path) -> Path:
 
 @pytest.fixture
 def on_data(data: Path) -> list[str]:
-    described = "{format: coco, images: images/val, annotations: annotations/val.json}"
+    described = f"{{format: coco, images: images/val, annotations: {ANNOTATIONS}}}"
     return [
         *("--data_root", str(data), "--set", f"data.val={described}", "--workers", "0"),
         *("--conf_thres", CONFIDENCE, "--set", "data.class_names=[]"),
@@ -68,7 +79,7 @@ def test_predict_finds_the_same_boxes_and_starts_no_framework(
     arguments = ["predict", str(data / "images" / "val"), "--conf_thres", CONFIDENCE]
     arguments += ["--weight", str(onnx_file), "--save_dir", str(tmp_path / "out")]
     code = f"from mindyolo_ext.cli import main\nassert main({arguments!r}) == 0"
-    assert loaded_frameworks(code) == set()
+    assert loaded_modules(code).isdisjoint(NOT_FOR_A_PICTURE)
     written = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))
     detector = Detector(weight, conf_thres=float(CONFIDENCE))
     assert len(written) == 4
@@ -84,6 +95,22 @@ def test_both_backends_are_refused_beside_another_runtime(onnx_file: Path):
         Detector(onnx_file, backend=BACKEND)
 
 
+def test_metrics_of_an_exported_file_from_python(weight: Path, onnx_file: Path, data: Path):
+    settings = {"data.root": data, "data.class_names": [], "eval.conf_thres": float(CONFIDENCE)}
+    settings["data.val"] = dict(format="coco", images="images/val", annotations=ANNOTATIONS)
+    settings |= {"eval.clip": True, "eval.iou_thres": 0.45}  # as the detector does
+    found = evaluate(onnx_file, settings=settings, runtime="onnxruntime", device_target="CPU")
+    detector = Detector(weight, conf_thres=float(CONFIDENCE))
+    images = sorted((data / "images" / "val").glob("*.jpg"))
+    for image, rows in zip(images, found.detections, strict=True):
+        wanted = detector.predict(image).rows
+        assert len(rows) == len(wanted) > 3
+        np.testing.assert_allclose(rows, wanted, atol=0.02)
+    with pytest.raises(UsageError, match="ncnn runs .param, not .onnx files"):
+        evaluate(onnx_file, settings=settings, runtime="ncnn")
+
+
+@pytest.mark.all_cases
 def test_metrics_of_an_exported_file_are_the_checkpoints(
     command: Command, weight: Path, onnx_file: Path, on_data: list[str], tmp_path: Path
 ):
@@ -147,7 +174,7 @@ def test_two_frameworks_are_refused(command: Command, weight: Path):
 def test_benchmark_measures_what_runs_and_says_what_does_not(
     command: Command, onnx_file: Path, on_data: list[str], tmp_path: Path, monkeypatch
 ):
-    """Each runtime has a process of its own; a package that breaks there is told as it is."""
+    """Each runtime has a separate process; if a package fails there, its error is shown."""
     broken = tmp_path / "broken" / "openvino.py"
     broken.parent.mkdir()
     broken.write_text("raise ImportError('broken here')\n", encoding="utf-8")
@@ -169,9 +196,15 @@ def test_benchmark_measures_what_runs_and_says_what_does_not(
 # ---- other forms of files ------------------------------------------------------------------------
 
 
-def same_boxes(weight: Path, file: Path, data: Path, *, tolerance: float = 0.02) -> None:
-    """A file finds what the checkpoint finds, at a confidence that NMS in the file has too."""
-    ours, theirs = (Detector(path, conf_thres=0.1, iou_thres=0.45) for path in (weight, file))
+def same_boxes(
+    weight: Path, file: Path, data: Path, *, size: tuple[int, int] = SIZE, tolerance: float = 0.02
+) -> None:
+    """Make sure that a file finds what the checkpoint finds, at the confidence of the NMS in the
+    file.
+    """
+    ours, theirs = (
+        Detector(path, conf_thres=0.1, iou_thres=0.45, size=size) for path in (weight, file)
+    )
     count = 0
     for path in sorted((data / "images" / "val").glob("*.jpg")):
         wanted, found = ours.predict(path), theirs.predict(path)
@@ -197,6 +230,37 @@ def test_nms_inside_and_any_batch_behind_the_detector(
     same_boxes(weight, tmp_path / "nms.onnx", data)
 
 
+@pytest.mark.needs_torch
+def test_a_file_whose_sizes_are_constants_is_not_one_of_any_size(
+    command: Command, weight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from mindyolo_ext.backend.on_torch import export as writing
+
+    monkeypatch.setattr(writing, "sizes_vary", nullcontext)
+    status, output = command(
+        *("export", "--weight", weight, "--format", "onnx", "--output", tmp_path / "any"),
+        "--dynamic_size",
+    )
+    assert status == 1 and "the onnx file cannot compute 128x96 pixels" in output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.needs_torch
+def test_any_size_behind_the_detector(command: Command, weight: Path, data: Path, tmp_path: Path):
+    status, output = command(
+        *("export", "--weight", weight, "--format", "onnx", "--output", tmp_path / "any"),
+        "--dynamic_size",
+    )
+    assert status == 0, output
+    file = tmp_path / "any.onnx"
+    same_boxes(weight, file, data, size=(128, 64))
+    with pytest.raises(ValueError, match="positive multiples of 32"):
+        Detector(file, size=(100, 64))
+    detector = Detector(file)
+    with pytest.raises(UsageError, match="sides of multiples of 32 pixels, got 64x90"):
+        detector._predictor(np.zeros((1, 64, 90, 3), np.uint8))
+
+
 def test_eight_bits_are_calibrated_and_smaller(
     command: Command, weight: Path, onnx_file: Path, data: Path, tmp_path: Path
 ):
@@ -217,6 +281,28 @@ def test_eight_bits_are_calibrated_and_smaller(
     assert 1e-4 < different.max() < 0.5
 
 
+@pytest.mark.all_cases
+def test_eight_bits_of_openvino(
+    command: Command, weight: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("openvino")
+    arguments = ["export", "--weight", weight, "--output", tmp_path / "small", "--int8"]
+    arguments += ["--format", "openvino", "--images", data / "images" / "val"]
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "nncf", None)
+        status, output = command(*arguments)
+    assert status == 1 and "pip install 'mindyolo_ext[nncf]'" in output
+    assert not list(tmp_path.iterdir())
+    pytest.importorskip("nncf")
+    status, output = command(*arguments)
+    assert status == 0 and "boxes of 4 pictures" in output
+    ours, theirs = Detector(weight), Detector(tmp_path / "small.xml")
+    image = theirs.input_spec.resize_image(read_image(next((data / "images" / "val").glob("*"))))
+    different = np.abs(ours._predictor(image[0][None])[1] - theirs._predictor(image[0][None])[1])
+    assert 1e-4 < different.max() < 0.5
+
+
+@pytest.mark.all_cases
 @pytest.mark.parametrize(("kind", "name"), [("openvino", "a.xml"), ("ncnn", "a.ncnn.param")])
 def test_further_formats_behind_the_detector(
     command: Command, weight: Path, data: Path, tmp_path: Path, kind: str, name: str
@@ -231,6 +317,8 @@ def test_further_formats_behind_the_detector(
     companions = {"ncnn": ["a.ncnn.bin", "a.ncnn.json"], "openvino": ["a.bin"]}[kind]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *companions])
     same_boxes(weight, file, data)
+    status, output = command("info", file)
+    assert status == 0 and f"yolo_fastestv2, {len(SHAPE_NAMES)} classes" in output
     weights = file.with_suffix(".bin")
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])
@@ -273,6 +361,8 @@ def test_descriptions_that_ncnn_would_crash_on_are_refused(tmp_path: Path):
         (["--format", "onnx", "openvino", "--nms"], "give --format onnx alone"),
         (["--format", "onnx", "--nms", "--raw"], "want boxes; leave --raw out"),
         (["--format", "onnx", "--with_preprocess", "--per_batch_size", "2"], "takes one image"),
+        (["--format", "onnx", "--dynamic_size", "--raw"], "--dynamic_size is for decoded boxes"),
+        (["--format", "onnx", "--dynamic_size", "--with_preprocess"], "leave --dynamic_size out"),
         (["--format", "onnx", "--opset", "40"], "--opset: wanted 13 to 20, got 40"),
         (["--format", "onnx", "--img_size", "50"], "positive multiples of 32"),
         (["--format", "onnx", "--images", "nowhere"], "nowhere"),
@@ -288,6 +378,7 @@ def test_exports_that_cannot_be_are_refused(
     assert wanted in output and not list(tmp_path.iterdir())
 
 
+@pytest.mark.all_cases
 def test_a_file_with_other_boxes_is_not_written(
     command: Command, weight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,5 +1,5 @@
 """SIGTERM and Ctrl-C during a verb, and during the imports before it: one line and exit code 130.
-The surrounding program's handlers are left as they were.
+Signal handlers of the surrounding program are restored.
 """
 
 import logging
@@ -22,8 +22,8 @@ from mindyolo_ext.cli.arguments import Verb
 
 @pytest.fixture(autouse=True)
 def own_handler() -> Iterator[list[int]]:
-    """A surrounding program's handler for SIGTERM, and the signals that it got; logging is put
-    back too.
+    """A SIGTERM handler of the surrounding program, and the signals it received; logging is
+    restored too.
     """
     root, package = logging.getLogger(), logging.getLogger("matplotlib")
     handlers, level, other = root.handlers[:], root.level, package.level
@@ -37,7 +37,7 @@ def own_handler() -> Iterator[list[int]]:
 
 
 def info_that(monkeypatch: pytest.MonkeyPatch, run) -> None:
-    """Let the verb ``info`` call ``run``."""
+    """Make the verb ``info`` call ``run``."""
     monkeypatch.setattr(
         "mindyolo_ext.cli.parser.VERBS", (Verb("info", lambda _: run(), add_info, "for the test"),)
     )
@@ -116,7 +116,7 @@ def test_a_second_signal_does_not_wait_for_the_tidying_up(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_after_the_command_leaves_its_exit_code(number):
-    """Python puts the default handlers back while it ends, and frameworks take their time."""
+    """Python restores the default handlers while it exits, and frameworks exit slowly."""
     program = (
         "import os, sys\nfrom mindyolo_ext.cli import interrupts\n"
         "class Late:\n    def __init__(self):\n        self.kill, self.own = os.kill, os.getpid()\n"
@@ -143,7 +143,7 @@ def test_a_signal_ends_a_program_that_does_not_get_to_it(tmp_path):
         "with interrupts.handled(for_good=True):\n"
         "    try:\n        print('ready', flush=True)\n"
         "        hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)\n"
-        "    except KeyboardInterrupt:\n        threading.Event().wait()\n"  # it came before
+        "    except KeyboardInterrupt:\n        threading.Event().wait()\n"  # it came earlier
     )
     with subprocess.Popen(
         [sys.executable, program],

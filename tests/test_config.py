@@ -1,4 +1,4 @@
-"""Recipes: inheritance, overrides and the errors a user meets."""
+"""Recipes: inheritance, overrides and the errors that users see."""
 
 import re
 from pathlib import Path
@@ -156,7 +156,7 @@ def test_errors_name_the_file_that_says_so(tmp_path):
 
 
 def test_recipes_of_old_runs_still_read(tmp_path):
-    """They hold every key, with negative numbers for what is not set."""
+    """They contain every key, with negative numbers for unset ones."""
     old = "{warmup_start_ratio: 0.0, warmup_bias_lr: -1.0, warmup_momentum: -1.0}"
     config = load_config(write(tmp_path, "a.yaml", f"train: {{schedule: {old}}}"))
     assert config == Config()
@@ -241,7 +241,11 @@ def test_every_recipe_loads_and_its_steps_exist(path):
 
 def test_every_step_is_in_a_recipe():
     load_augmentations()
-    used = {"resize", "copy_paste", "albumentations"}  # of outlines, and of an optional package
+    used = {
+        "resize",
+        "copy_paste",
+        "albumentations",
+    }  # need outlines, and an optional package
     for path in RECIPES.rglob("*.yaml"):
         config = load_config(path)
         for steps in (config.data.augment, *(stage.augment or [] for stage in config.train.stages)):

@@ -21,7 +21,7 @@ MARKS = "<!-- cuda -->", "<!-- end of cuda -->"
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """A module of benchmarks/ by its name."""
+    """A module of benchmarks/ by name."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     return importlib.import_module
 
@@ -46,7 +46,7 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     parts = found["parts"]
     assert list(parts) == ["golden", "steps", "amp", "ranks", "latency", "speed"]
     assert {row["state"] for rows in parts.values() for row in rows} == {"ok"}
-    assert not any(sum(row["differences"]) for row in parts["steps"]), "the CPU beside itself"
+    assert not any(sum(row["differences"]) for row in parts["steps"]), "the CPU against itself"
     assert parts["ranks"][0]["found"] == "gloo, 1 rank, 0.0e+00 apart"
     assert len(parts["speed"]) == 6 and all(row["images_per_second"] > 0 for row in parts["speed"])
     text = page.read_text(encoding="utf-8")
@@ -91,7 +91,7 @@ def test_an_old_pytorch_is_told_in_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture
 def part(program, tmp_path):
-    """A part of which no process was started, and its rows."""
+    """A part without a started process, and its rows."""
     parts = program("cuda_parts")
     rows = []
 
@@ -152,7 +152,7 @@ def test_the_status_says_whether_anything_failed(program, monkeypatch, capsys, s
 def test_a_process_that_breaks_or_hangs(
     program, monkeypatch, tmp_path, line, seconds, state, reason
 ):
-    """Its rows of before are kept."""
+    """Its earlier rows are kept."""
     check = program("cuda_check")
     row = json.dumps({"what": "first", "state": "ok"})
     (tmp_path / "cuda_parts.py").write_text(f"print('''{row}''', flush=True)\n{line}\n")

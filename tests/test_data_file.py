@@ -1,5 +1,5 @@
-"""``--data``: the data sets of ultralytics, Roboflow, MindYOLO and darknet in place of a recipe's,
-and recipes that ``new`` writes for them.
+"""``--data``: data sets of ultralytics, Roboflow, MindYOLO and darknet in place of the recipe's,
+and the recipes that ``new`` writes for them.
 """
 
 import os
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 @pytest.fixture(scope="module")
 def roboflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``train`` and ``valid`` with images and labels each, as Roboflow packs a data set."""
+    """``train`` and ``valid`` with images and labels each, as in Roboflow's archives."""
     folder = tmp_path_factory.mktemp("data")
     drawn = make_shapes_dataset(
         folder / "drawn", train_images=4, val_images=2, size=(64, 64), progress=False

@@ -1,4 +1,4 @@
-"""The documentation is true: tables, links, commands, outputs, and both languages in step."""
+"""The documentation is correct: tables, links, commands and outputs, and both languages match."""
 
 import ast
 import re
@@ -94,7 +94,7 @@ def test_broken_links_are_noticed(tmp_path: Path):
 @every_page
 def test_pictures_say_what_they_show(page: Path):
     short = [link.target for link in links(read(page)) if link.is_image and len(link.text) < 15]
-    assert short == [], "an alternative text describes the picture"
+    assert short == [], "an image needs an alternative text"
 
 
 @every_page
@@ -112,7 +112,7 @@ def test_the_readme_stays_short():
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What the parser says against these arguments, "" if nothing; a recipe has to exist."""
+    """The parser's error for these arguments, "" if there is none; a recipe has to exist."""
     try:
         parser_for(arguments).parse_args(arguments)
     except SystemExit as ending:
@@ -123,7 +123,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def misunderstood(text: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Commands of a page that the parser refuses. A sentence may name one without all of it."""
+    """Commands of a page that the parser refuses. A sentence may show an incomplete one."""
     wrong = []
     for whole, lines in ((True, block_commands(text)), (False, inline_commands(text))):
         for line in lines:
@@ -180,14 +180,14 @@ def test_the_reference_of_commands_is_up_to_date():
 
 
 def sample(name: str) -> Path | None:
-    """A checkpoint of that name among the reference arrays and the shared weights."""
+    """The checkpoint of that name among the reference arrays and the shared weights."""
     shared = shared_folder()
     places = [ROOT / "tests" / "golden", *([shared / "weights"] if shared else [])]
     return next((path for place in places for path in sorted(place.rglob(name))), None)
 
 
 def shown_outputs() -> list[tuple[str, str, str]]:
-    """Page, command and output of every conversion and every look into a file."""
+    """Page, command and output of every conversion and every inspection of a file."""
     found = []
     for page in PAGES:
         for _, block in blocks(read(page)):
@@ -226,7 +226,7 @@ def test_outputs_are_what_the_command_prints(
 
 
 def without_comments(text: str) -> list[str]:
-    """Commands of the shell blocks of a page, comments cut off."""
+    """Commands of the shell blocks of a page, without comments."""
     return [re.sub(r"\s+#.*", "", line).strip() for line in block_commands(text) if line.strip()]
 
 

@@ -1,4 +1,4 @@
-"""Text of strangers in errors and tables."""
+"""Untrusted text in errors and tables."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The page of features: settings and files that it names exist, and no cell is empty."""
+"""The features page: the settings and files that it names exist, and no cell is empty."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Imports of the layout before the families' folders."""
+"""Imports by the names of the layout without family folders."""
 
 import importlib
 

@@ -1,5 +1,5 @@
-"""How a photo becomes the network's input: YOLOX's three conventions, and the JSON that
-checkpoints carry.
+"""From a photo to the network's input: YOLOX's three conventions, and the JSON that checkpoints
+store.
 """
 
 import json
@@ -47,7 +47,7 @@ def test_yolox_inputs_equal_the_original(golden: Golden, size: int) -> None:
     np.testing.assert_allclose(
         legacy[:, ::8, ::8], stored[f"legacy_input_{size}_sub8"], atol=1 / 255 / 0.224
     )
-    # the same picture, so that nothing but arithmetic can differ
+    # the same image, so that only arithmetic can differ
     exact = YOLOX_INPUTS["legacy"]((size, size)).to_tensor(
         stored[f"input_{size}"].transpose(1, 2, 0)
     )
@@ -73,9 +73,7 @@ def test_a_lost_pixel_is_fitted_again_for_yolox_only() -> None:
     [(300, 401), (401, 300), (50, 77), (96, 96), (96, 40), (131, 131), (94, 30)],
 )
 def test_mindyolo_input(height: int, width: int) -> None:
-    """Longest side to 96 with the fractions cut off, averaged when shrinking, padded on both
-    sides.
-    """
+    """Longest side to 96, fractions truncated, averaged when shrinking, padded on both sides."""
     image = photo(height, width)
     factor = 96 / max(height, width)
     if factor != 1:

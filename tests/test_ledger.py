@@ -30,7 +30,7 @@ def test_every_line_names_an_array_and_a_check():
 
 
 def test_no_check_is_of_one_backend_alone():
-    """A whole run on the other one could not end well."""
+    """Otherwise a complete run on the other backend would fail."""
     of_one = {"needs_mindspore", "needs_torch"}
     for row in ledger.rows():
         module, _, test = row.check.partition("::")
@@ -47,7 +47,7 @@ def attributes(tree):
 
 
 class Config:
-    """Stands for pytest's, of a whole run with --all-cases."""
+    """Stands in for pytest's, of a complete run with --all-cases."""
 
     def __init__(self, key, record, output):
         self.stash = {key: record}
@@ -71,7 +71,7 @@ def test_a_whole_run_that_does_not_read_an_array_fails(reads_all, request, monke
     for entry, (check,) in ledger.checks().items():
         record.reads.setdefault(check, set()).add(entry)
         record.reads.setdefault(f"{check.partition('::')[0]}::any", set()).add(entry)
-    left_out = "yolox/yolox_x/case_seed0.npz", "grad_l2"  # of a variant that only all cases have
+    left_out = "yolox/yolox_x/case_seed0.npz", "grad_l2"  # of a variant that only --all-cases runs
     if not reads_all:
         for found in record.reads.values():
             found.discard(left_out)
@@ -87,7 +87,9 @@ def test_the_quick_suite_compares_all_of_the_smallest_variants():
     found = set()
     for entry, (check,) in ledger.checks().items():
         if variant := smallest & set(entry[0].split("/")[1:-1]):
-            assert ledger.suite_of(entry, check) != "all cases", entry
+            # Gold-YOLO's second trajectory is chaotic and compared within 60 %
+            chaotic = check.endswith("::test_trajectory_with_statistics_of_the_batch")
+            assert ledger.suite_of(entry, check) != "all cases" or chaotic, entry
             found |= variant
     assert found == smallest
 
@@ -100,7 +102,7 @@ def test_an_array_that_no_test_reads_is_missed(look_up, monkeypatch, tmp_path):
     np.savez(tmp_path / "x.npz", a_b=np.zeros(2))
     record = ledger.Record(test="test_x.py::test_it")
     arrays = Golden(tmp_path, record).arrays("x.npz")
-    assert "a_b" in arrays  # no look-up
+    assert "a_b" in arrays  # without a lookup
     if look_up:
         assert arrays.below("a_")["b"].shape == (2,)
     found = ledger.missing(record, all_cases=False, shared=False)

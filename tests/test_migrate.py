@@ -1,4 +1,4 @@
-"""YOLOX recipes of MindYOLO become ours; every key of theirs is told."""
+"""YOLOX recipes of MindYOLO become ours, and the report mentions every key."""
 
 import copy
 import hashlib
@@ -18,7 +18,7 @@ from mindyolo_ext.errors import ConfigError
 from mindyolo_ext.models.registry import load_augmentations
 
 pytestmark = pytest.mark.usefixtures("quiet_logging")
-# A made-up network in the form of MindYOLO's: what counts is that it is recognized
+# A made-up network in MindYOLO's form: it only has to be recognized
 LAYERS = {"backbone": [[-1, 1, "Focus", [64, 3]]], "head": [[[0], 1, "YOLOXHead", ["nc"]]]}
 MOVE = {"func_name": "random_perspective", "degrees": 10.0, "translate": 0.1, "scale": 0.9}
 TAIL = [
@@ -86,7 +86,7 @@ def known_layers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A recipe with a parent, as ``configs/yolox`` has them; we work beside it."""
+    """A recipe with a parent, as in ``configs/yolox`` of MindYOLO, in the current folder."""
     folder = tmp_path / "configs"
     folder.mkdir()
     (tmp_path / "hyp.yaml").write_text(yaml.safe_dump(BASE))

@@ -1,4 +1,4 @@
-"""MindYOLO's command lines: every flag is taken, translated or answered."""
+"""MindYOLO's command lines: every flag is accepted, translated or answered."""
 
 import logging
 
@@ -18,7 +18,7 @@ TRAINED = [row[1:] for row in ROWS if row[0] == "train" and "=" in row[3] and ":
 
 
 def parsed(verb: str, *arguments: str):
-    """Options of a command line, with what the verb cannot do without."""
+    """Options of a command line, with the arguments that the verb requires."""
     needed = {"train": (), "test": (), "predict": (), "export": ()}[verb]
     if verb != "train" and "--weight" not in arguments:
         needed = ("--weight", "w.ckpt")

@@ -1,4 +1,6 @@
-"""What pip installs where: the metadata of the installed package, read for several machines."""
+"""What pip installs on which machine: the metadata of the installed package, evaluated for several
+machines.
+"""
 
 import importlib.util
 import json
@@ -28,7 +30,7 @@ APPLE = {**MAC, "platform_machine": "arm64"}
 
 
 def installed(machine: dict[str, str], python: str, *extras: str) -> dict[str, list[Requirement]]:
-    """Requirements by name; every one that pip would have to satisfy at once."""
+    """Requirements by name: all that pip would have to satisfy at once."""
     environment = {**machine, "python_version": python, "python_full_version": f"{python}.0"}
     found: dict[str, list[Requirement]] = {}
     for requirement in torch_packages.requirements(environment, ("", *extras)):

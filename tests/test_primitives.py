@@ -35,7 +35,7 @@ from mindyolo_ext.models.registry import families
 
 pytestmark = pytest.mark.needs_mindspore
 FOUND: dict[str, dict[str, list[str]]] = json.loads(STORED.read_text(encoding="utf-8"))
-# What orders, groups or passes on; the compiler or the runtime takes it away, or it moves no data
+# These order, group or pass on; the compiler or the runtime removes them, or they move no data
 NO_KERNEL = {
     "Depend": "order of side effects",
     "Load": "read of a parameter",
@@ -53,9 +53,9 @@ GPU_NAMES = {
     "MaxPoolGrad": "PoolingGrad",
     "ReLU6Grad": "ActivationGrad",
 }
-# What MindSpore's backend writes with other primitives where a device has no kernel, as on a CPU
+# MindSpore's backend replaces these by others where a device has no kernel, as on a CPU
 EXPANDED = ("SplitWithSize", "ZerosLikeExt")
-# Limits that MindSpore documents: the primitives that a graph may hold all the same, and why
+# Limits that MindSpore documents: the primitives that graphs may contain anyway, and why
 FLOAT_SORTS = {
     "TopK": "of costs, overlaps and distances, rounding changes which of two nearly equal ones is "
     "taken; places as keys (losses/assign/robust.py, models/dynamicdet/loss.py) are whole numbers, "
@@ -139,7 +139,7 @@ def gpu_kernels() -> frozenset[str]:
 
 
 def docstring(name: str) -> str:
-    """What MindSpore says of a primitive, with the text of the function to which that refers."""
+    """MindSpore's text on a primitive, with the text of the function that it refers to."""
     from mindspore import ops
     from mindspore.ops.auto_generate import gen_ops_prim
     from mindspore.ops.operations import _grad_ops
@@ -152,7 +152,7 @@ def docstring(name: str) -> str:
 
 
 def platforms(name: str) -> set[str]:
-    """Devices that have the primitive, as this module's docstring says."""
+    """Devices that support the primitive, determined as in this module's docstring."""
     found = documented_platforms(docstring(name)) | {"CPU"}
     if ASCEND_NAMES.get(name, name) in ascend_kernels():
         found.add("Ascend")

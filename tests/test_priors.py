@@ -1,4 +1,4 @@
-"""Cells, levels and anchors of predictions: order, and what is refused."""
+"""Cells, levels and anchors of predictions: their order, and what is refused."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Bars and messages on one screen, or in one file: none stands on another's line."""
+"""Progress bars and messages on one screen or in one file: they never share a line."""
 
 import io
 import logging
@@ -33,7 +33,7 @@ class Screen(io.StringIO):
 
 @pytest.fixture
 def screen(monkeypatch):
-    """Puts a screen in place of standard output and error, and this package's logging on it."""
+    """Replace standard output and error with a screen that also gets this package's logging."""
     handlers, level = list(logging.getLogger().handlers), logging.getLogger().level
 
     def put(*, terminal):

@@ -1,5 +1,5 @@
-"""``mindyolo-ext reproduce``: protocols of the records, goals, comparison, and the whole command on
-stand-in weights of every family.
+"""``mindyolo-ext reproduce``: protocols of the records, goals, comparison, and the complete command
+on stand-in weights of every family.
 """
 
 import json
@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import Command, original_name
+from helpers import Command, original_name, quick_cases
 from seeded import seeded_tensor
 
 from mindyolo_ext.backend.launch import set_seed
@@ -26,7 +26,7 @@ FAMILIES = list(families().values())
 SIDE = 64
 CLASSES = 3
 CONFIDENCE = 0.001  # fresh weights find boxes above it
-# What a protocol sets otherwise than the shipped recipe of the family's smallest published model
+# Where a protocol differs from the shipped recipe of the family's smallest published model
 UNLIKE_RECIPE = {
     "yolox": {"eval.conf_thres"},
     "dynamicdet": {"eval.rectangular", "eval.per_batch_size"},
@@ -64,7 +64,7 @@ def test_a_protocol_is_the_recipes_evaluation(record: Family):
 
 
 def metadata_of(model: str, **changes: object) -> CheckpointMetadata:
-    """What the published weights of a model say of themselves."""
+    """The metadata in the published weights of a model."""
     keywords = dict(family_of(model).protocols[0].architecture)
     built = create_model(model, num_classes=80, **keywords)
     metadata = CheckpointMetadata(
@@ -175,7 +175,7 @@ def test_another_number_of_images_is_refused(shapes):
 
 
 def stand_in(folder: Path, model: str, num_classes: int = CLASSES) -> Path:
-    """A file as the original of a family writes it, with fresh weights."""
+    """A file in the format of the family's original, with fresh weights."""
     keywords = dict(family_of(model).protocols[0].architecture)
     set_seed(0)
     built = create_model(model, num_classes=num_classes, **keywords)
@@ -195,7 +195,7 @@ def stand_in(folder: Path, model: str, num_classes: int = CLASSES) -> Path:
 
 
 def arguments(model: str, weights: Path, data: Path, folder: Path, *more: object) -> list[object]:
-    """Of the command, on five drawn images."""
+    """The arguments of the command, on five drawn images."""
     val = "{format: coco, images: images/val, annotations: annotations/val.json}"
     settings = [f"data.val={val}", f"input.size=[{SIDE}, {SIDE}]", "data.workers=0"]
     if not {"yolo_fastestv2"} & {model}:
@@ -205,7 +205,10 @@ def arguments(model: str, weights: Path, data: Path, folder: Path, *more: object
     return ["reproduce", model, *own, *texts, *more]
 
 
-@by_family
+@pytest.mark.parametrize(
+    "record",
+    quick_cases(FAMILIES, [families()["yolox"]], lambda record: record.name),
+)
 def test_stand_in_weights_of_every_family(
     record: Family, command: Command, shapes_folder: Path, tmp_path: Path
 ):

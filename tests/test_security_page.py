@@ -1,4 +1,4 @@
-"""The limits that docs/security.md states are those of the code."""
+"""The limits in docs/security.md are those of the code."""
 
 import importlib
 import re

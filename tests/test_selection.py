@@ -1,4 +1,4 @@
-"""Which tests `make test-all` and ``-k <family>`` choose, of those that were collected here."""
+"""The tests that `make test-all` and ``-k <family>`` choose from those collected here."""
 
 from parts import FAMILIES, PARTS, part_of, select
 

@@ -1,4 +1,4 @@
-"""Recipes by name, from any folder, as a clone and as a wheel have them."""
+"""Recipes by name, from any folder, in a clone and in a wheel."""
 
 import subprocess
 import sys
@@ -121,7 +121,7 @@ def test_headlines_are_one_sentence():
 
 
 def test_a_wheel_holds_recipes_and_deploy_programs(tmp_path: Path):
-    """Built as pip does it, and used without the clone; ``make test-wheel`` does more."""
+    """Built as pip does it, and used without the clone; ``make test-wheel`` tests more."""
     subprocess.run(
         [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""benchmarks/training_truth.py: what both programs get, and what is said of their curves."""
+"""benchmarks/training_truth.py: the inputs of both programs, and the report on their curves."""
 
 import csv
 import dataclasses

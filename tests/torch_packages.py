@@ -1,6 +1,6 @@
-"""Print what the PyTorch backend needs where MindSpore has no wheels, one requirement a line.
+"""Print what the PyTorch backend needs where MindSpore has no wheels, one requirement per line.
 
-For `make test-torch`, which runs without MindSpore, and with NumPy 2, on any machine. Arguments
+Used by `make test-torch`, which runs without MindSpore, and with NumPy 2, on any machine. Arguments
 name the extras to include; without any, these are `EXTRAS`.
 """
 

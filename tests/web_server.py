@@ -26,7 +26,7 @@ PATIENCE = 20.0  # seconds until a test gives up
 
 class StandIn:
     """Finds the same boxes in every image, those above ``options.conf_thres``. While ``gate`` is
-    closed it does not come back.
+    closed, it does not return.
 
     Attributes:
         calls: (thread, options, image) of each image; ``entered`` is released at each.
@@ -48,7 +48,7 @@ class StandIn:
         self.fails: list[BaseException] = []
 
     def predict(self, image: np.ndarray | list[np.ndarray]) -> Detections | list[Detections]:
-        """Four boxes, less those that the options leave out; of each image of a list."""
+        """Return four boxes, less those that the options leave out, for each image of a list."""
         if isinstance(image, list):
             self.batches.append(len(image))
             return [self._found(one) for one in image]
@@ -97,7 +97,7 @@ class Running:
         method: str = "",
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """One request on a connection of its own: POST with a body, else GET."""
+        """One request on a new connection: POST with a body, else GET."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         with contextlib.closing(connection):
             verb = method or ("GET" if body is None else "POST")
@@ -110,7 +110,7 @@ class Running:
 def running(
     detector: Any = None, limits: Limits | None = None, **keywords: Any
 ) -> Iterator[Running]:
-    """A server that answers inside.
+    """A server that answers inside the block.
 
     Args:
         detector: a ``StandIn`` if None.
@@ -149,7 +149,7 @@ def photo(height: int = 24, width: int = 40, suffix: str = ".png") -> bytes:
 
 
 def form(data: bytes, *, name: str = "image", file: str = "a.png") -> tuple[bytes, dict[str, str]]:
-    """Body and headers of a form with one file; without ``file`` it is a plain field."""
+    """Body and headers of a form with one file; without ``file``, it is a plain field."""
     of_file = f'; filename="{file}"' if file else ""
     head = f'--xyz\r\nContent-Disposition: form-data; name="{name}"{of_file}\r\n\r\n'
     body = head.encode() + data + b"\r\n--xyz--\r\n"

@@ -1,9 +1,9 @@
-"""Test the wheel and the source archive by themselves: ``python tests/wheel.py DIST``.
+"""Test the wheel and the source archive without this clone: ``python tests/wheel.py DIST``.
 
 Installs the newest wheel of a folder into an empty environment. Then, from an empty folder,
 converts a checkpoint, predicts, reads a shipped recipe, runs the demo, evaluates its checkpoint,
 exports and runs the exported file. The source archive is installed last, and predicts. Not part of
-the test suite: pip needs the network, and minutes.
+the test suite, because pip needs the network and minutes.
 """
 
 import os
@@ -21,7 +21,7 @@ PHOTOS = "docs/images/photos"
 
 
 def missing_files(wheel: Path, source: Path) -> list[str]:
-    """Recipes and deploy programs that the wheel or the source archive lacks."""
+    """Recipes and deploy programs that are missing in the wheel or the source archive."""
     packed = set(zipfile.ZipFile(wheel).namelist())
     with tarfile.open(source) as archive:
         sources = {name.partition("/")[2] for name in archive.getnames()}

@@ -143,6 +143,7 @@ def convert(
     entry: str | None = None,
     input_style: str | None = None,
     model_keywords: Mapping[str, object] | None = None,
+    half: bool = False,
 ) -> ConversionReport:
     """Convert an original's checkpoint to ours, or one of ours back to a PyTorch file with the
     original's names, which ``export_torch`` does with more options.
@@ -164,11 +165,12 @@ def convert(
             family's usual one.
         model_keywords: keywords for the model's builder that the weights do not determine; they
             override what was recognized.
+        half: store weights of two or more axes in float16; networks compute with them in float32.
 
     Raises: FileNotFoundError; CheckpointError if the file is damaged, of an unknown family, or does
-        not fit the model, and for an input style that the family does not have; ValueError for
-        ``model_keywords`` that the builder does not accept; ExistingFileError if the target or the
-        report would overwrite a file that is read.
+        not fit the model or float16, and for an input style that the family does not have;
+        ValueError for ``model_keywords`` that the builder does not accept; ExistingFileError if the
+        target or the report would overwrite a file that is read.
     """
     if Path(target).suffix in _TORCH_SUFFIXES:
         given = {
@@ -180,6 +182,7 @@ def convert(
             "--model_keyword": model_keywords,
             "--entry": entry,
             "--no_ema": not prefer_ema,
+            "--half": half,
         }
         _refuse_unused(target, [name for name, value in given.items() if value])
         return export_torch(source, target, report=report)
@@ -187,7 +190,7 @@ def convert(
     _keep_sources({"target": target, "--report": report}, [source, data, names])
     foreign = read_checkpoint(source, prefer_ema=prefer_ema, entry=entry)
     if foreign.own is not None:
-        return _reported(_in_other_format(Path(source), Path(target)), report)
+        return _reported(_in_other_format(Path(source), Path(target), half=half), report)
     settings = parse_data_file(data) if data is not None else DataFile()
     plan = plan_conversion(
         foreign,
@@ -199,7 +202,8 @@ def convert(
         model_keywords=model_keywords,
     )
     class_names, origin = _class_names(foreign, plan.built.num_classes, settings, data, names)
-    save_checkpoint(target, plan.mapped.values, _metadata(foreign, plan, class_names))
+    values = in_half(plan.mapped.values) if half else plan.mapped.values
+    save_checkpoint(target, values, _metadata(foreign, plan, class_names))
     result = ConversionReport(
         str(source),
         str(target),
@@ -410,18 +414,37 @@ def _refuse_unused(target: str | Path, unused: Sequence[str]) -> None:
         )
 
 
-def _in_other_format(source: Path, target: Path) -> ConversionReport:
-    """Write a checkpoint of ours, with all its content, in our other format.
+def in_half(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights of two or more axes in float16, and everything else as it is: statistics and biases
+    are small, and some are too large or too near to 0 for float16.
 
-    Raises: CheckpointError if both files have the same format.
+    Raises: CheckpointError for a weight that float16 cannot hold.
     """
-    if source.suffix == target.suffix:
+    most, found = np.finfo(np.float16).max, {}
+    for name, array in values.items():
+        if array.dtype != np.float32 or array.ndim < 2:
+            found[name] = array
+            continue
+        if not np.abs(array).max(initial=0) <= most:
+            raise CheckpointError(
+                f"--half: {name} holds numbers beyond {most:g}, which float16 cannot; leave it out"
+            )
+        found[name] = array.astype(np.float16)
+    return found
+
+
+def _in_other_format(source: Path, target: Path, *, half: bool) -> ConversionReport:
+    """Write a checkpoint of ours, with all its content, in our other format, or in float16.
+
+    Raises: CheckpointError if both files have the same format and precision.
+    """
+    if source.suffix == target.suffix and not half:
         raise CheckpointError(
             f"{source}: is a checkpoint of mindyolo_ext already, wanted one of another program, or "
             "a target with another suffix"
         )
     parameters, metadata = load_checkpoint(source)
-    save_checkpoint(target, parameters, metadata)
+    save_checkpoint(target, in_half(parameters) if half else parameters, metadata)
     return ConversionReport(
         str(source),
         str(target),

@@ -222,11 +222,11 @@ def _described(path: Path, kind: str, facts: ExportedFacts) -> FileInfo:
         dtypes=dict(facts.dtypes),
         metadata=dict(facts.metadata),
     )
-    _add_exported(info)
+    add_exported(info)
     return info
 
 
-def _add_exported(info: FileInfo) -> None:
+def add_exported(info: FileInfo) -> None:
     """Add what ``mindyolo-ext export`` wrote into the file."""
     info.model = info.metadata.get("model", "")
     classes, names = info.metadata.get("num_classes", ""), info.metadata.get("class_names", "")

@@ -28,8 +28,10 @@ def add_info(parser: argparse.ArgumentParser) -> None:
 def info(options: argparse.Namespace) -> None:
     """Print what a checkpoint or exported file holds."""
     from mindyolo_ext.checkpoint.inspect import describe
+    from mindyolo_ext.runtimes.inspect import FORMATS, describe_exported
 
-    logger.info("\n%s", describe(options.file).table())
+    is_derived = options.file.suffix.lower() in FORMATS
+    logger.info("\n%s", (describe_exported if is_derived else describe)(options.file).table())
     if options.gflops:
         from mindyolo_ext.backend import launch
 

@@ -34,6 +34,14 @@ def true_or_false(text: str) -> bool:
     return values[text.lower()]
 
 
+def number_or_word(text: str) -> int | str:
+    """``3`` -> 3; other words stay."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
 def numbers(text: str) -> list[float]:
     """``1,2.5`` -> [1.0, 2.5]."""
     return [float(word) for word in text.split(",") if word.strip()]
@@ -67,7 +75,7 @@ def add_bool(
 def add_setting(
     parser: argparse.ArgumentParser, flag: str, key: str, text: str = "", **keywords: Any
 ) -> None:
-    """A flag that changes a setting of the recipe.
+    """A flag that changes a setting of the recipe, see ``recipe.given``.
 
     Args:
         key: the setting, ``train.epochs``.
@@ -81,12 +89,24 @@ def add_setting(
         keywords = {"metavar": "N" if keywords["type"] is int else "X", **keywords}
     sentence = text or setting.sentence.replace("`", "")
     words = f"{sentence.removesuffix('.')} ({key}; default: the recipe's, else {setting.default})"
-    parser.add_argument(flag, help=words.replace("%", "%%"), **keywords)
+    action = parser.add_argument(flag, help=words.replace("%", "%%"), **keywords)
+    note_setting(parser, action, key)
+
+
+def note_setting(parser: argparse.ArgumentParser, action: argparse.Action, key: str) -> None:
+    """Let the options of a command line tell, in ``setting_keys``, which setting the flag gives."""
+    keys = parser.get_default("setting_keys") or {}
+    parser.set_defaults(setting_keys={**keys, action.dest: key})
 
 
 def add_switch(parser: argparse.ArgumentParser, flag: str, key: str, text: str = "") -> None:
     """``add_setting`` of a flag that takes ``True`` or ``False``."""
     add_setting(parser, flag, key, text, type=true_or_false, metavar="True|False")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """``--workers``."""
+    add_setting(parser, "--workers", "data.workers", type=number_or_word, metavar="N|auto")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -226,7 +246,7 @@ def add_recipe(parser: argparse.ArgumentParser, *, model_default: str = "") -> N
     )
     add_setting(parser, "--data_root", "data.root", metavar="DIR")
     add_size(parser)
-    add_setting(parser, "--workers", "data.workers", metavar="N|auto")
+    add_workers(parser)
     levels = ["O0", "O1", "O2", "O3"]
     add_setting(parser, "--ms_amp_level", "train.amp_level", type=str.upper, choices=levels)
     add_setting(parser, "--amp_dtype", "train.amp_dtype", choices=["float16", "bfloat16"])
@@ -247,13 +267,14 @@ def add_compiler(parser: argparse.ArgumentParser) -> None:
 def add_route(parser: argparse.ArgumentParser) -> None:
     """Which images of a routed model are easy."""
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
+    threshold = which.add_argument(
         "--dy_thres",
         type=float,
         metavar="T",
         help="of a routed model: images whose easiness is below T take the second exit; 0 sends "
         "all to the first, 1 all to the second (default: the checkpoint's own)",
     )
+    note_setting(parser, threshold, "eval.dy_thres")
     which.add_argument(
         "--easy",
         type=float,

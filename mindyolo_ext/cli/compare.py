@@ -47,10 +47,10 @@ def compare(options: argparse.Namespace) -> None:
     config = read_recipe(options, extra=options.set, weight=own)
     if checkpoints:
         start(options, options.seed, config, "".join(map(digest, checkpoints)))
-    from mindyolo_ext.engine.build import split_dataset
     from mindyolo_ext.engine.check import check_recipe
     from mindyolo_ext.engine.compare import FILES, save_comparison
     from mindyolo_ext.engine.compare import compare as compared
+    from mindyolo_ext.engine.datasets import split_dataset
     from mindyolo_ext.evaluation.coco_backends import check_backend
 
     check_recipe(config)
@@ -75,7 +75,8 @@ def _result(path: Path, config: "Config", dataset: "Dataset", split: str) -> "Co
     if path.suffix not in _CHECKPOINTS:
         records = read_results(path, dataset)
         return evaluate_coco(dataset.coco_ground_truth(), records, backend=config.eval.backend)
-    from mindyolo_ext.engine.build import worker_count
+    from mindyolo_ext.backend.launch import world
+    from mindyolo_ext.engine.datasets import worker_count
     from mindyolo_ext.engine.evaluate import evaluate
 
     loaded = load_for_test(path, config, dataset, split=split)
@@ -83,7 +84,7 @@ def _result(path: Path, config: "Config", dataset: "Dataset", split: str) -> "Co
         loaded.predictor,
         loaded.dataset,
         config.eval,
-        workers=worker_count(config),
+        workers=worker_count(config, world().local_size),
         worker_kind=config.data.worker_kind,
         class_names=loaded.class_names,
     ).coco

@@ -67,6 +67,12 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no_ema", action="store_true", help="take the raw weights where the file has both"
     )
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="store the weights in float16: half the size; everything reads such checkpoints and "
+        "computes in float32",
+    )
 
 
 def _input_styles() -> str:
@@ -96,6 +102,7 @@ def convert(options: argparse.Namespace) -> None:
         entry=options.entry,
         input_style=options.input,
         model_keywords=dict(options.model_keyword),
+        half=options.half,
     )
     logger.info("\n%s", report.table())
 
@@ -194,6 +201,11 @@ def _add_onnx(parser: argparse.ArgumentParser) -> None:
     onnx = parser.add_argument_group("ONNX files")
     onnx.add_argument("--dynamic_batch", action="store_true", help="any number of images per run")
     onnx.add_argument(
+        "--dynamic_size",
+        action="store_true",
+        help="images of any height and width that the network's strides divide",
+    )
+    onnx.add_argument(
         "--nms",
         nargs="?",
         const="onnx",
@@ -235,6 +247,7 @@ def export(options: argparse.Namespace) -> None:
 
     onnx = OnnxOptions(
         dynamic_batch=options.dynamic_batch,
+        dynamic_size=options.dynamic_size,
         nms=options.nms,
         conf_thres=options.conf_thres,
         iou_thres=options.iou_thres,

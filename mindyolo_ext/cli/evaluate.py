@@ -19,8 +19,8 @@ from mindyolo_ext.cli.arguments import (
     add_switch,
 )
 from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
-from mindyolo_ext.cli.options import add_flag, add_selection, option_settings
-from mindyolo_ext.cli.recipe import digest, given, read_recipe, start
+from mindyolo_ext.cli.options import add_flag, add_selection
+from mindyolo_ext.cli.recipe import digest, read_recipe, start
 from mindyolo_ext.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,23 +80,7 @@ def add_test(parser: argparse.ArgumentParser) -> None:
 def test(options: argparse.Namespace) -> None:
     """Evaluate ``--weight`` on the validation images of the recipe, or of ``--data``."""
     translated = apply_mindyolo(options)
-    config = read_recipe(
-        options,
-        extra=[
-            *given(
-                options,
-                per_batch_size="eval.per_batch_size",
-                coco_backend="eval.backend",
-                rectangular="eval.rectangular",
-                augment="eval.augment",
-                dy_thres="eval.dy_thres",
-            ),
-            *option_settings(options),
-            *translated,
-            *options.set,
-        ],
-        weight=options.weight,
-    )
+    config = read_recipe(options, extra=[*translated, *options.set], weight=options.weight)
     device = framework_beside(options)
     this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.engine.build import split_dataset
@@ -132,16 +116,29 @@ def framework_beside(options: argparse.Namespace) -> str:
     """
     from mindyolo_ext.runtimes.names import EXPORTED, runtime_of
 
-    device = options.device_target or "CPU"
     runtime = runtime_of(options.weight, options.runtime)
-    if runtime in EXPORTED:
-        if options.ms_amp_level not in (None, "O0"):
-            raise UsageError(
-                f"--ms_amp_level {options.ms_amp_level}: {runtime} runs the file in the precision "
-                "that it was exported in; leave it out"
-            )
-        options.device_target = "CPU"
+    if runtime in EXPORTED and options.ms_amp_level not in (None, "O0"):
+        raise UsageError(
+            f"--ms_amp_level {options.ms_amp_level}: {runtime} runs the file in the precision "
+            "that it was exported in; leave it out"
+        )
+    device, options.device_target = devices_of(
+        options.weight, options.runtime, options.device_target
+    )
     return device
+
+
+def devices_of(
+    weight: Path, runtime: str | None, device_target: str | None
+) -> tuple[str, str | None]:
+    """Where a runtime that is no framework runs, and where the framework does.
+
+    Raises: UsageError as ``runtime_of``.
+    """
+    from mindyolo_ext.runtimes.names import EXPORTED, runtime_of
+
+    is_beside = runtime_of(weight, runtime) in EXPORTED
+    return device_target or "CPU", "CPU" if is_beside else device_target
 
 
 @dataclass(frozen=True)
@@ -236,21 +233,23 @@ def run_test(
         save_txt: write a file of labels for each image, too.
     """
     from mindyolo_ext.backend.launch import world
-    from mindyolo_ext.engine.build import worker_count
+    from mindyolo_ext.engine.datasets import worker_count
     from mindyolo_ext.engine.evaluate import evaluate
     from mindyolo_ext.engine.evaluation_report import write_labels, write_report
     from mindyolo_ext.evaluation.coco_backends import check_backend
+    from mindyolo_ext.evaluation.confusion import warn_without_supervision
 
     check_backend(config.eval.backend)
     if folder is not None and world().is_main:
         folder.mkdir(parents=True, exist_ok=True)
+        warn_without_supervision()
     predictor = loaded.predictor
     result = evaluate(
         predictor,
         loaded.dataset,
         config.eval,
         save_dir=folder if save_json else None,
-        workers=worker_count(config),
+        workers=worker_count(config, world().local_size),
         worker_kind=config.data.worker_kind,
         class_names=loaded.class_names,
     )
@@ -276,13 +275,13 @@ def _draw_tradeoff(
     """Run both exits on all ranks; rank 0 writes and logs accuracy over cost."""
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.accuracy_speed import FILES, accuracy_over_speed
-    from mindyolo_ext.engine.build import worker_count
+    from mindyolo_ext.engine.datasets import worker_count
 
     curve = accuracy_over_speed(
         predictor,
         dataset,
         config.eval,
-        workers=worker_count(config),
+        workers=worker_count(config, world().local_size),
         worker_kind=config.data.worker_kind,
     )
     if world().is_main:
@@ -310,14 +309,7 @@ def add_thresholds(parser: argparse.ArgumentParser) -> None:
 def thresholds(options: argparse.Namespace) -> None:
     """Measure the easiness of a data set and store the thresholds in a checkpoint."""
     _refuse_exported(options.weight)
-    config = read_recipe(
-        options,
-        extra=[
-            *given(options, per_batch_size="eval.per_batch_size", rectangular="eval.rectangular"),
-            *options.set,
-        ],
-        weight=options.weight,
-    )
+    config = read_recipe(options, extra=options.set, weight=options.weight)
     device = framework_beside(options)
     this = start(options, options.seed, config, digest(options.weight))
     from mindyolo_ext.engine.check import check_recipe

@@ -3,7 +3,7 @@ and rectangular inputs, as ultralytics and MindYOLO call them.
 """
 
 import argparse
-import json
+from typing import Any
 
 from mindyolo_ext.cli.arguments import add_setting, true_or_false
 
@@ -39,6 +39,7 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         "train.freeze",
         "Layers that do not train: N for the first N, '[0,1,2]' or 0 1 2 for those, or beginnings "
         "(backbone) and patterns of parameter names",
+        action=_Freeze,
         nargs="+",
         type=layers,
         metavar="LAYER",
@@ -60,25 +61,17 @@ def add_flag(parser: argparse.ArgumentParser, flag: str, key: str, text: str = "
     )
 
 
-def option_settings(options: argparse.Namespace) -> list[str]:
-    """``section.key=value`` of those flags of this module that were given."""
-    values = vars(options)
-    texts = []
-    for flag, key in (
-        ("classes", "data.classes"),
-        ("single_cls", "data.single_cls"),
-        ("fraction", "data.fraction"),
-        ("nbs", "train.optimizer.nominal_batch"),
-        ("rect", "train.rectangular"),
-    ):
-        if values.get(flag) is not None:
-            texts.append(f"{key}={json.dumps(values[flag], ensure_ascii=False)}")
-    if values.get("rect"):
-        texts.append("train.multi_scale=[]")
-    if values.get("freeze") is not None:
-        frozen = frozen_layers(values["freeze"])
-        texts.append(f"train.freeze={json.dumps(frozen, ensure_ascii=False)}")
-    return texts
+class _Freeze(argparse.Action):
+    """Keeps the layers that the words of ``--freeze`` mean."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,  # noqa: ARG002
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> None:
+        setattr(namespace, self.dest, frozen_layers(values))
 
 
 def frozen_layers(words: list[list[str | int]]) -> list[str | int]:

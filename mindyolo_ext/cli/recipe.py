@@ -1,6 +1,7 @@
 """From the flags of a command to a recipe, and the start of the framework with it."""
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +22,10 @@ def read_recipe(
     weight: Path | None = None,
     instead: str = "",
 ) -> "Config":
-    """The recipe with the flags that the verbs with a recipe share, and those in ``extra``.
+    """The recipe with the flags that were given, and with ``extra`` over them.
 
     Args:
+        extra: ``section.key=value`` strings.
         weight: checkpoint of ours whose model, at its own input size, counts where neither
             ``--config`` nor ``--model`` is given.
         instead: what else is enough, for verbs that build no network, as messages say it;
@@ -44,7 +46,10 @@ def read_recipe(
             "models`)" + (f" or {instead}" if instead else "")
         )
     base = Config() if path is None else load_config(path, overlays=options.overlays)
-    texts = [*own, *_flags(options), *extra]
+    texts = [*own, *given(options)]
+    if options.img_size:
+        texts.append(f"input.size={list(input_size(options) or ())}")
+    texts += extra
     if options.data:
         polygons = bool(base.data.train.get("polygons"))
         texts = [*data_overrides(options.data, polygons=polygons), *texts]
@@ -80,29 +85,16 @@ def recipe_of_weight(weight: Path) -> Path:
     return Path(recipe_of_model(read_metadata(weight).model, list_models()))
 
 
-def _flags(options: argparse.Namespace) -> list[str]:
-    """``section.key=value`` of the flags that the verbs with a recipe share."""
-    texts = given(
-        options,
-        data_root="data.root",
-        workers="data.workers",
-        ms_amp_level="train.amp_level",
-        amp_dtype="train.amp_dtype",
-        ms_jit_level="train.jit_level",
-        ms_enable_graph_kernel="train.graph_kernel",
-        precision_mode="train.precision_mode",
-        conf_thres="eval.conf_thres",
-        iou_thres="eval.iou_thres",
-    )
-    if options.img_size:
-        texts.append(f"input.size={list(input_size(options) or ())}")
-    return texts
-
-
-def given(options: argparse.Namespace, **keys: str) -> list[str]:
-    """``section.key=value`` for the flags that were given."""
+def given(options: argparse.Namespace) -> list[str]:
+    """``section.key=value`` for every flag of a setting that was given, the value as JSON, which
+    YAML reads as it is: text stays text, whatever is in it.
+    """
     values = vars(options)
-    return [f"{key}={values[flag]}" for flag, key in keys.items() if values[flag] is not None]
+    return [
+        f"{key}={json.dumps(values[flag], ensure_ascii=False, default=str)}"
+        for flag, key in options.setting_keys.items()
+        if values[flag] is not None
+    ]
 
 
 def input_size(options: argparse.Namespace) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindyolo_ext.cli.arguments import add_config, add_machine, add_set, add_setting
+from mindyolo_ext.cli.arguments import add_config, add_machine, add_set, add_setting, add_workers
 from mindyolo_ext.cli.evaluate import Loaded, load_for_test
 from mindyolo_ext.cli.recipe import digest, given, start
 from mindyolo_ext.errors import MissingFileError, ReproductionError, UsageError
@@ -62,7 +62,7 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         "runs/reproduce/MODEL)",
     )
     add_config(parser, text="recipe that says where the data are")
-    add_setting(parser, "--workers", "data.workers", metavar="N|auto")
+    add_workers(parser)
     add_setting(parser, "--per_batch_size", "eval.per_batch_size", type=int)
     add_set(parser, "any key of the recipe; the report says what left the protocol")
     add_machine(parser)
@@ -123,12 +123,7 @@ class _Task:
         options = self.options
         texts = [f"input.size={list(variant(self.model).input_size)}"]
         texts += [] if goal is None else goal.texts()
-        texts += given(
-            options,
-            data_root="data.root",
-            workers="data.workers",
-            per_batch_size="eval.per_batch_size",
-        )
+        texts += given(options)
         return load_config(self.recipe, [*texts, *options.set], overlays=options.overlays)
 
     def convert(self) -> None:
@@ -233,14 +228,16 @@ def _evaluated(
     loaded: Loaded, goal: "Goal", config: "Config", this: _Task
 ) -> dict[str, float] | None:
     """All numbers in percent, with the detections in a file; None on ranks other than 0."""
-    from mindyolo_ext.engine.build import worker_count
+    from mindyolo_ext.backend.launch import world
+    from mindyolo_ext.engine.datasets import worker_count
     from mindyolo_ext.engine.reproduce import (
         numbers_of_evaluation,
         numbers_of_tradeoff,
         wants_shares,
     )
 
-    keywords = {"workers": worker_count(config), "worker_kind": config.data.worker_kind}
+    workers = worker_count(config, world().local_size)
+    keywords = {"workers": workers, "worker_kind": config.data.worker_kind}
     if wants_shares(goal):
         from mindyolo_ext.engine.accuracy_speed import accuracy_over_speed
         from mindyolo_ext.engine.thresholds import check_router
@@ -301,14 +298,10 @@ def _facts_of_weights(this: _Task, metadata: "CheckpointMetadata") -> dict[str, 
 def _versions() -> dict[str, str]:
     """Versions and settings of this machine, without names of users, hosts and folders."""
     from mindyolo_ext.backend.launch import device
-    from mindyolo_ext.engine.doctor import PACKAGES, machine
+    from mindyolo_ext.engine.doctor import machine
     from mindyolo_ext.engine.doctor_report import tidied
 
-    facts = {
-        name: value if name in PACKAGES else tidied(value)  # 4.10.0.84 is no address
-        for name, value in machine()
-        if value != "not installed"
-    }
+    facts = {name: tidied(value) for name, value in machine() if value != "not installed"}
     return {**facts, "device": device()}
 
 

@@ -16,8 +16,8 @@ from mindyolo_ext.cli.arguments import (
 )
 from mindyolo_ext.cli.data_file import check_validation
 from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
-from mindyolo_ext.cli.options import add_training_options, option_settings
-from mindyolo_ext.cli.recipe import given, read_recipe, recipe_path, start
+from mindyolo_ext.cli.options import add_training_options
+from mindyolo_ext.cli.recipe import read_recipe, recipe_path, start
 
 if TYPE_CHECKING:
     from mindyolo_ext.config import Config
@@ -94,33 +94,14 @@ def train(options: argparse.Namespace) -> None:
 
 def _recipe(options: argparse.Namespace, translated: Sequence[str]) -> "Config":
     """The recipe with all flags, MindYOLO's ``translated`` too; ``--set`` wins over the others."""
-    flags = given(
-        options,
-        backend="train.backend",
-        epochs="train.epochs",
-        per_batch_size="train.per_batch_size",
-        run_eval="train.run_eval",
-        run_eval_interval="train.eval_interval",
-        log_interval="train.log_interval",
-        patience="train.patience",
-        loggers="train.loggers",
-        seed="train.seed",
-        accumulate="train.optimizer.accumulate",
-        sync_bn="train.sync_bn",
-        compile="train.compile",
-        channels_last="train.channels_last",
-        recompute="train.recompute",
-        weight="train.weight",
-        clip_grad_value="train.optimizer.clip_norm",
-        ms_loss_scaler="train.loss_scaler",
-        ms_loss_scaler_value="train.loss_scale",
-        opencv_threads_num="data.opencv_threads",
-    )
+    flags = [] if options.backend is None else [f"train.backend={options.backend}"]
+    if options.rect:
+        flags.append("train.multi_scale=[]")
     if options.ema is False:
         flags.append("train.ema_decay=0")
     if options.clip_grad is False:
         flags.append("train.optimizer.clip_norm=0")
-    flags += [*option_settings(options), *translated]
+    flags += translated
     config = read_recipe(options, [*flags, *options.set])
     if options.data and config.train.run_eval:
         check_validation(options.data)

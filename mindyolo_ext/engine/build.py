@@ -9,12 +9,10 @@ import numpy as np
 
 from mindyolo_ext.backend import nn
 from mindyolo_ext.backend.parameters import load_parameters, parameter_values
-from mindyolo_ext.backend.processes import world
 from mindyolo_ext.checkpoint.names import weights_only
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint
 from mindyolo_ext.config import Config
 from mindyolo_ext.contracts import Model, Trainable
-from mindyolo_ext.data.cores import own_cores
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.pipeline import Pipeline, build_pipeline
 from mindyolo_ext.engine.classes import check_teacher
@@ -43,12 +41,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-
-def worker_count(config: Config) -> int:
-    """``data.workers`` of this rank; ``auto`` is as many as it has cores."""
-    wanted = config.data.workers
-    return own_cores(world().local_size) if wanted == "auto" else wanted
 
 
 def training_pipeline(

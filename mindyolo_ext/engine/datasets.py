@@ -1,9 +1,10 @@
-"""From a recipe to its data sets, its input and its NMS. No framework."""
+"""From a recipe to its data sets, its workers, its input and its NMS. No framework."""
 
 from dataclasses import asdict, replace
 
 from mindyolo_ext.config import Config, EvalConfig, InputConfig
 from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.data.cores import own_cores
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.selection import selected
 from mindyolo_ext.engine.classes import in_recipe_order
@@ -35,6 +36,16 @@ def split_dataset(config: Config, split: str) -> Dataset:
     ).with_cache(description.get("cache", config.data.cache))
     names = config.data.class_names
     return in_recipe_order(names, dataset, data=f"data.{split}") if names else dataset
+
+
+def worker_count(config: Config, ranks: int) -> int:
+    """``data.workers`` of this rank; ``auto`` is as many as it has cores.
+
+    Args:
+        ranks: those on this machine, ``backend.launch.world().local_size``.
+    """
+    wanted = config.data.workers
+    return own_cores(ranks) if wanted == "auto" else wanted
 
 
 def with_input(spec: InputSpec, changes: InputConfig) -> InputSpec:

@@ -1,5 +1,6 @@
 """``mindyolo-ext doctor``: the facts about this machine that a bug report needs."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -62,7 +63,7 @@ def machine() -> list[tuple[str, str]]:
         ("Python", f"{platform.python_version()} ({sys.executable})"),
         ("system", f"{platform.platform()}, {os.cpu_count()} cores"),
     ]
-    rows += [(name, _version(name)) for name in PACKAGES]
+    rows += [(name, version_of(name)) for name in PACKAGES]
     rows.append(("backend", BACKEND))
     kind, size = launch.launcher_of(dict(os.environ))
     return [
@@ -85,7 +86,9 @@ def _program(name: str) -> str:
     )
 
 
-def _version(name: str) -> str:
+@functools.cache
+def version_of(name: str) -> str:
+    """The version of an installed package, or ``not installed``."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -20,7 +20,7 @@ from mindyolo_ext.backend.distributed import sum_over_ranks
 from mindyolo_ext.backend.parameters import parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.contracts import Model
-from mindyolo_ext.engine.doctor import convolution_milliseconds, machine
+from mindyolo_ext.engine.doctor import PACKAGES, convolution_milliseconds, machine, version_of
 from mindyolo_ext.engine.predictor import Predictor
 from mindyolo_ext.errors import RunError
 from mindyolo_ext.models.registry import create_model, create_trainable, default_loss
@@ -41,7 +41,10 @@ _VARIABLES = re.compile(
     r"LD_LIBRARY_PATH|PYTHONPATH|MINDSPORE_HCCL_CONFIG_PATH"
 )
 _SECRET = re.compile(r"TOKEN|SECRET|PASS|CREDENTIAL|_KEY|AUTH", re.IGNORECASE)
-_ADDRESS = re.compile(r"\b\d{1,3}(\.\d{1,3}){3}\b")
+# four numbers; five, as in CANN's versions, are none, nor are those that follow the word version
+_ADDRESS = re.compile(
+    r"(version[\s=:]*)?(?<![\w.])(\d{1,3}(?:\.\d{1,3}){3})(?!\d|\.\d)", re.IGNORECASE
+)
 _PROGRAMS = (
     ("npu-smi", "info", "-m"),
     ("nvidia-smi", "--query-gpu=index,name,driver_version,memory.total", "--format=csv"),
@@ -119,11 +122,20 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def tidied(text: str) -> str:
-    """``text`` without the home folder, this package's place and addresses of machines."""
+    """``text`` without the home folder, this package's place and addresses of machines.
+
+    Versions of installed packages stay, even those of four numbers, such as OpenCV's 4.10.0.84.
+    """
     places = {str(Path(__file__).resolve().parents[2]): "<mindyolo_ext>", str(Path.home()): "~"}
     for place, name in places.items():
         text = text.replace(place, name) if len(place) > 1 else text
-    return _ADDRESS.sub("<address>", text)[-LONGEST:]
+    versions = {version_of(name) for name in PACKAGES}
+
+    def hidden(found: re.Match[str]) -> str:
+        is_version = found[1] or found[2] in versions
+        return found[0] if is_version else "<address>"
+
+    return _ADDRESS.sub(hidden, text)[-LONGEST:]
 
 
 def _devices() -> dict[str, str]:

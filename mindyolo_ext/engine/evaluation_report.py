@@ -14,7 +14,7 @@ import numpy as np
 from mindyolo_ext.atomic import write_bytes, write_text
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.evaluate import EvalResult
-from mindyolo_ext.errors import MissingPackageError, UsageError
+from mindyolo_ext.errors import UsageError
 from mindyolo_ext.evaluation.coco_map import CocoResult
 from mindyolo_ext.evaluation.collect import yolo_lines
 from mindyolo_ext.evaluation.confusion import confusion_matrix, has_supervision
@@ -27,7 +27,8 @@ _MOST_CONFUSED = 8  # pairs of classes in the text
 
 
 def write_report(folder: Path, result: EvalResult) -> tuple[str, list[str]]:
-    """Write the tables and pictures of an evaluation.
+    """Write the tables and pictures of an evaluation, with a confusion matrix where supervision is
+    installed (``warn_without_supervision`` says before the run where it is not).
 
     Returns: the text of ``metrics.txt``, and the names of the files.
     Raises: UsageError if ``result`` is that of a rank other than 0; WriteError if the disk refuses.
@@ -51,13 +52,8 @@ def write_report(folder: Path, result: EvalResult) -> tuple[str, list[str]]:
     plot_errors(errors, folder / "errors.png")
     files.append("errors.png")
     if has_supervision():
-        try:
-            parts.append(write_confusion(folder, result.coco, errors.confidence))
-            files += ["confusion.png", "confusion.csv"]
-        except MissingPackageError as error:
-            logger.warning("%s", error)
-    else:
-        logger.info("no confusion matrix: `pip install supervision` brings what draws it up")
+        parts.append(write_confusion(folder, result.coco, errors.confidence))
+        files += ["confusion.png", "confusion.csv"]
     text = "\n\n".join(part for part in parts if part)
     write_text(folder / "metrics.txt", text + "\n")
     return text, files
@@ -112,9 +108,11 @@ def label_names(paths: Sequence[str]) -> list[Path]:
         Path(os.path.relpath(folder, top), os.path.basename(path))
         for folder, path in zip(folders, paths)
     ]
-    plain = [name.with_suffix(".txt") for name in names]
-    counts = Counter(plain)
-    return [
-        short if counts[short] == 1 else name.with_name(f"{name.name}.txt")
-        for name, short in zip(names, plain)
-    ]
+    whole = [name.with_name(f"{name.name}.txt") for name in names]
+    chosen = [name.with_suffix(".txt") for name in names]
+    while True:
+        counts = Counter(chosen)
+        apart = [long if counts[short] > 1 else short for long, short in zip(whole, chosen)]
+        if apart == chosen:
+            return chosen
+        chosen = apart  # a.jpg.txt, of a.jpg, may be the short name of a.jpg.png

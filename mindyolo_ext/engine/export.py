@@ -41,7 +41,7 @@ from mindyolo_ext.engine.export_check import (
 )
 from mindyolo_ext.engine.ncnn_file import check_for_ncnn, write_ncnn
 from mindyolo_ext.engine.onnx_graph import OnnxOptions
-from mindyolo_ext.engine.openvino_file import write_openvino
+from mindyolo_ext.engine.openvino_file import quantize_openvino, write_openvino
 from mindyolo_ext.engine.parts import Part, parts_of
 from mindyolo_ext.errors import DeviceError, ExportError, UsageError
 from mindyolo_ext.evaluation.collect import detections_to_photo
@@ -54,6 +54,7 @@ from mindyolo_ext.runtimes.predictor import ExportedPredictor, RoutedExportedPre
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # on scores and other outputs, and relative to the size of a box coordinate
 CALIBRATION = 128  # pictures at most; further ones change the ranges of activations little
+DRAWN_ADVICE = "; networks are unsure of the drawn pictures: give photos with --images DIR"
 HALF_TOLERANCE = 0.1  # of float16: 10 bits, through a hundred layers
 Arrays = dict[str, np.ndarray]  # by name of an input or output
 # Formats whose file ends otherwise than they are called, and files that belong to it
@@ -193,7 +194,9 @@ def export(
     stem.parent.mkdir(parents=True, exist_ok=True)
     report = ExportReport(tolerance=HALF_TOLERANCE if onnx.half else TOLERANCE)
     for kind in formats:
-        _export_format(jobs, kind, stem, description, report, onnx, pictures)
+        _export_format(
+            jobs, kind, stem, description, report, onnx, pictures, is_drawn=images is None
+        )
     return report
 
 
@@ -207,12 +210,25 @@ def _check_options(
     images: Path | None,
 ) -> None:
     """Raises: UsageError for options that do not fit each other or the model."""
-    if onnx.changes and list(formats) != ["onnx"]:
+    small_openvino = list(formats) == ["openvino"] and onnx == OnnxOptions(int8=True)
+    if onnx.changes and list(formats) != ["onnx"] and not small_openvino:
         raise UsageError(
-            "export: options of ONNX files change no other format; give --format onnx alone"
+            "export: options of ONNX files change no other format, but for --int8 and openvino; "
+            "give --format onnx alone"
+        )
+    if small_openvino and batch_size != 1:
+        raise UsageError(
+            f"export: openvino calibrates one image at a time, got --per_batch_size {batch_size}"
         )
     if "ncnn" in formats:
         check_for_ncnn(batch_size=batch_size, is_cut=is_cut, raw=raw)
+    if onnx.dynamic_size and (is_cut or raw):
+        raise UsageError(
+            "export: --dynamic_size is for decoded boxes; leave --raw out"
+            if raw
+            else "export: --dynamic_size is for models that are not routed; export files per size "
+            "with --img_size"
+        )
     if onnx.int8 and (is_cut or raw):
         raise UsageError(
             "export: --int8 is for whole models with boxes; leave --raw out"
@@ -306,6 +322,8 @@ def _export_format(
     report: ExportReport,
     onnx: OnnxOptions,
     pictures: Sequence[np.ndarray],
+    *,
+    is_drawn: bool,
 ) -> None:
     """All files of one format; none of them gets its name before all were compared with the
     network.
@@ -335,10 +353,14 @@ def _export_format(
                 known |= _check(job, kind, temporary[part.name], known, report)
             if onnx.dynamic_batch and part.is_entry:
                 _check_batches(job, kind, report)
+            if onnx.dynamic_size:
+                _check_sizes(job, kind, report)
         if onnx.int8:
-            _quantize(jobs[0], temporary[""], pictures, report)
+            _quantize(jobs[0], kind, temporary[""], pictures, report)
         if kind != "air" and description["outputs"] != "raw":
-            report.pictures[kind] = _look(jobs, kind, temporary, onnx, pictures[:8])
+            report.pictures[kind] = _look(
+                jobs, kind, temporary, onnx, pictures[:8], is_drawn=is_drawn
+            )
         for name, path in paths.items():
             for end in companions:
                 temporary[name].with_suffix(end).replace(path.with_suffix(end))
@@ -388,10 +410,13 @@ def _write(
         path,
         description=description,
         dynamic_batch=is_dynamic,
+        dynamic_size=options.dynamic_size,
         opset=options.opset,
     )
     batch = {"batch_size": "any"} if is_dynamic else {}
     _finish_onnx(path, {**description, **batch}, list(job.inputs), list(job.expected), options)
+    if options.dynamic_size:
+        _name_axes(path, job.expected)
 
 
 def _write_derived(job: Job, kind: str, path: Path, description: dict[str, str]) -> None:
@@ -433,7 +458,8 @@ def _finish_onnx(
         for ends in (node.input, node.output):
             for i, name in enumerate(ends):
                 ends[i] = new.get(name, name)
-    model = four_axes(model)
+    if not options.dynamic_size:  # it compares sizes of maps, which are known to a fixed graph
+        model = four_axes(model)
     if options.simplify:
         model = simplified(model)
     if options.half:
@@ -443,12 +469,30 @@ def _finish_onnx(
     onnx.save(model, str(path))
 
 
+def _name_axes(path: Path, outputs: Arrays) -> None:
+    """Say how large the outputs of a file of any size are; PyTorch's exporter calls their axes by
+    the operators that they come from.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    for value in model.graph.output:
+        first, _, last = value.type.tensor_type.shape.dim
+        first.dim_param = first.dim_param if first.dim_param == "B" else ""
+        if not first.dim_param:
+            first.dim_value = outputs[value.name].shape[0]
+        last.dim_value = outputs[value.name].shape[2]
+    onnx.save(model, str(path))
+
+
 def _look(
     jobs: Sequence[Job],
     kind: str,
     paths: Mapping[str, Path],
     options: OnnxOptions,
     pictures: Sequence[np.ndarray],
+    *,
+    is_drawn: bool,
 ) -> BoxCheck:
     """Compare the boxes of ``pictures`` in the files and in the network; then wrap around an ONNX
     file what was asked for, and compare again.
@@ -468,7 +512,9 @@ def _look(
     wanted = finder(source, spec, thresholds)
     limits = INT8 if options.int8 else HALF if options.half else EXACT
     found = finder(exported, spec, thresholds)
-    check = compare_boxes(wanted, found, pictures, limits, name=f"the {kind} file")
+    check = compare_boxes(
+        wanted, found, pictures, limits, name=f"the {kind} file", advice=DRAWN_ADVICE * is_drawn
+    )
     if kind == "onnx" and options.wraps:
         path = paths[""]
         find = _wrap(path, options, confidence)
@@ -479,15 +525,20 @@ def _look(
     return check
 
 
-def _quantize(job: Job, path: Path, pictures: Sequence[np.ndarray], report: ExportReport) -> None:
+def _quantize(
+    job: Job, kind: str, path: Path, pictures: Sequence[np.ndarray], report: ExportReport
+) -> None:
     """Turn a file that was checked in float32 into 8 bits, and say so if that made it slower."""
     from mindyolo_ext.engine.quantize import quantize
 
     spec = read_exported(path).metadata.input_spec
-    quantize(path, pictures, spec, batch=len(job.inputs["images"]))
-    run = job.exported["onnx"] = _onnx_runner(path)
-    before, after = report.milliseconds["onnx"], _milliseconds(run, job.inputs)
-    report.milliseconds["onnx"] = after
+    if kind == "openvino":
+        quantize_openvino(path, pictures, spec)
+    else:
+        quantize(path, pictures, spec, batch=len(job.inputs["images"]))
+    run = job.exported[kind] = _runner(kind, path)
+    before, after = report.milliseconds[kind], _milliseconds(run, job.inputs)
+    report.milliseconds[kind] = after
     if after > before:
         logger.warning(
             "8 bits are %.2f times slower than float32 on this processor (%.1f and %.1f ms); they "
@@ -609,11 +660,13 @@ def _check(
 
 
 def _milliseconds(run: Callable[[Arrays], Sequence[np.ndarray]], inputs: Arrays) -> float:
-    """Of a run, on average of three."""
-    begin = time.perf_counter()
-    for _ in range(3):
+    """Of a run, the shortest of five: other programs make runs longer, none shorter."""
+    taken = []
+    for _ in range(5):
+        begin = time.perf_counter()
         run(inputs)
-    return (time.perf_counter() - begin) / 3 * 1e3
+        taken.append(time.perf_counter() - begin)
+    return min(taken) * 1e3
 
 
 def _check_batches(job: Job, kind: str, report: ExportReport) -> None:
@@ -627,6 +680,28 @@ def _check_batches(job: Job, kind: str, report: ExportReport) -> None:
     for first in range(3):
         rows = slice(first, 3 * count, 3)
         _compare(job, label, [array[rows] for array in found], report)
+
+
+def _check_sizes(job: Job, kind: str, report: ExportReport) -> None:
+    """Run a file of any size with a smaller, a larger and a narrower image.
+
+    Raises: ExportError above the tolerance.
+    """
+    images = job.inputs["images"]
+    height, width = images.shape[2:]
+    stride = 64  # a multiple of every network's largest
+    for size in ((height + stride, width), (stride, 2 * stride), (height, width + 3 * stride)):
+        other = np.resize(images, (*images.shape[:2], *size))
+        expected = dict(zip(job.expected, job.run(other)))
+        own = replace(job, inputs={"images": other}, expected=expected)
+        try:
+            found = job.exported[kind](own.inputs)
+        except Exception as error:  # ONNX Runtime raises kinds of its own
+            raise ExportError(
+                f"export: the {kind} file cannot compute {size[0]}x{size[1]} pixels ({error}); "
+                "leave --dynamic_size out and export a file per size"
+            ) from error
+        _compare(own, _label(kind, job.part.name), found, report)
 
 
 def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportReport) -> None:

@@ -36,7 +36,9 @@ class Limits:
 
 
 EXACT = Limits()
-HALF = Limits(scores=0.02, overlap=0.9, missing=0.05)
+# YOLOX-Nano in float16 loses 9 % of 1357 weak boxes in photos and 18 % of 74 in the drawn pictures,
+# with scores within 0.021, and has the AP of float32 (33.70 and 33.65)
+HALF = Limits(scores=0.05, overlap=0.9, missing=0.2)
 # Of 8 bits it is the AP that counts; this only finds a file in which nothing is left
 INT8 = Limits(scores=0.6, overlap=0.4, missing=1.0)
 # The graph interpolates to one gray level, as OpenCV does within its own rounding, which decides
@@ -143,12 +145,19 @@ def finder(
 
 
 def compare_boxes(
-    source: Finder, exported: Finder, pictures: Sequence[np.ndarray], limits: Limits, *, name: str
+    source: Finder,
+    exported: Finder,
+    pictures: Sequence[np.ndarray],
+    limits: Limits,
+    *,
+    name: str,
+    advice: str = "",
 ) -> BoxCheck:
     """Compare what two networks find.
 
     Args:
         name: of the exported file, for messages.
+        advice: what their end says.
 
     Raises: ExportError beyond ``limits``.
     """
@@ -159,7 +168,7 @@ def compare_boxes(
     if check.missing > allowed or check.scores > limits.scores:
         raise ExportError(
             f"export: {name} does not find the network's boxes: {check}; allowed are "
-            f"{limits.scores:g} of the score and {allowed:.0f} boxes without a partner"
+            f"{limits.scores:g} of the score and {allowed:.0f} boxes without a partner{advice}"
         )
     return check
 

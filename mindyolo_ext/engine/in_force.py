@@ -5,10 +5,11 @@ model, data and number of ranks.
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 
+from mindyolo_ext.backend.launch import world
 from mindyolo_ext.config import Config, StageConfig, TrainConfig
 from mindyolo_ext.config.describe import recipe_text
 from mindyolo_ext.contracts import Model, RoutedModel
-from mindyolo_ext.engine.build import worker_count
+from mindyolo_ext.engine.datasets import worker_count
 from mindyolo_ext.engine.schedule import micro_batches, weight_decay
 from mindyolo_ext.models.registry import default_loss
 
@@ -42,7 +43,7 @@ def in_force(config: Config, model: Model, class_names: Sequence[str], max_boxes
             class_names=list(class_names),
             num_classes=len(class_names),
             max_boxes=max_boxes,
-            workers=worker_count(config),
+            workers=worker_count(config, world().local_size),
         ),
         train=replace(
             config.train,

@@ -31,6 +31,7 @@ class OnnxOptions:
 
     Args:
         dynamic_batch: any number of images per run.
+        dynamic_size: any height and width that the strides divide.
         nms: put NMS behind the network: ``onnx`` as NonMaxSuppression, ``tensorrt`` as
             EfficientNMS, which TensorRT alone runs; empty for none.
         conf_thres, iou_thres, max_detections: of that NMS; the last one per class, of TensorRT's
@@ -45,6 +46,7 @@ class OnnxOptions:
     """
 
     dynamic_batch: bool = False
+    dynamic_size: bool = False
     nms: str = ""
     conf_thres: float = 0.25
     iou_thres: float = 0.45
@@ -67,6 +69,10 @@ class OnnxOptions:
             other = "--dynamic_batch" if self.dynamic_batch else "--nms tensorrt"
             raise UsageError(
                 f"--with_preprocess takes one image, whose boxes it gives; leave {other} out"
+            )
+        if self.with_preprocess and self.dynamic_size:
+            raise UsageError(
+                "--with_preprocess resizes every image to one size; leave --dynamic_size out"
             )
 
     @property

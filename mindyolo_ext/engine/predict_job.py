@@ -25,7 +25,6 @@ from mindyolo_ext.engine.sources import (
     name_outputs,
     survey,
 )
-from mindyolo_ext.engine.streams import open_remote
 from mindyolo_ext.engine.tracking import new_tracker, weakest
 from mindyolo_ext.engine.video import VideoReader
 from mindyolo_ext.engine.video_copy import VideoCopy, copying
@@ -238,6 +237,8 @@ class _Job:
 
     def _take_remote(self, output: Output, remote: Remote) -> None:
         """An image or a stream that is no file here."""
+        from mindyolo_ext.engine.streams import open_remote  # loads what speaks HTTP
+
         opened = open_remote(remote, stride=self.options.vid_stride)
         if isinstance(opened, np.ndarray):
             self._keep(output, self.detector.predict(opened))

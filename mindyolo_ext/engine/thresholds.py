@@ -20,8 +20,9 @@ from mindyolo_ext.checkpoint.store import (
 from mindyolo_ext.config import Config, EvalConfig
 from mindyolo_ext.contracts import Model, Routed, RoutingPredictor
 from mindyolo_ext.data.dataset import Dataset
-from mindyolo_ext.engine.build import load_model, split_dataset, worker_count
+from mindyolo_ext.engine.build import load_model, split_dataset
 from mindyolo_ext.engine.classes import in_order_of
+from mindyolo_ext.engine.datasets import worker_count
 from mindyolo_ext.engine.evaluate import EvaluationBatches, by_picture, easiness_rows
 from mindyolo_ext.engine.flops import RoutedGflops, routed_gflops
 from mindyolo_ext.engine.routing import RoutedPredictor
@@ -228,7 +229,7 @@ def find_thresholds(
         predictor or RoutedPredictor(model, fold=config.eval.fold),
         dataset,
         config.eval,
-        workers=worker_count(config),
+        workers=worker_count(config, world().local_size),
         worker_kind=config.data.worker_kind,
     )
     size = model.input_spec.size

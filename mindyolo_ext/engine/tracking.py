@@ -33,10 +33,11 @@ def new_tracker(name: str, rate: float, lowest: float) -> Tracker:
     if name not in TRACKERS:
         raise UsageError(f"--track: wanted one of {', '.join(TRACKERS)}, got {name!r}")
     try:
+        import supervision  # noqa: F401  # hands the boxes to the tracker
         import trackers
     except ImportError as error:
         raise MissingPackageError(
-            f"--track {name}: the package trackers is not installed ({error}): {INSTALL}"
+            f"--track {name}: wanted the packages trackers and supervision ({error}): {INSTALL}"
         ) from error
     tracker: Any
     if name == "bytetrack":

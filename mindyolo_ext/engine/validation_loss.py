@@ -15,7 +15,8 @@ from mindyolo_ext.config import Config
 from mindyolo_ext.contracts import StepClock, Stepped, Trainable
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.loader import Loader
-from mindyolo_ext.engine.build import new_model, new_trainable, worker_count
+from mindyolo_ext.engine.build import new_model, new_trainable
+from mindyolo_ext.engine.datasets import worker_count
 
 
 class _Loss(nn.Cell):
@@ -90,7 +91,7 @@ class ValidationLoss:
             drop_last=True,
             rank=self.world.rank,
             world_size=self.world.size,
-            workers=worker_count(self.config),
+            workers=worker_count(self.config, self.world.local_size),
             worker_kind=self.config.data.worker_kind,
             pixels="uint8",
         )

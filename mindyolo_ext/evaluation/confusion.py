@@ -3,16 +3,38 @@ framework.
 """
 
 import importlib.util
+import logging
 
 import numpy as np
 
 from mindyolo_ext.errors import MissingPackageError
 from mindyolo_ext.evaluation.matching import MATCH_IOU, Matches
 
+logger = logging.getLogger(__name__)
+
 
 def has_supervision() -> bool:
-    """Whether the package is installed."""
-    return importlib.util.find_spec("supervision") is not None
+    """Whether the package and all that it needs are installed."""
+    return not _problem()
+
+
+def warn_without_supervision() -> None:
+    """Say before a run that it will write no confusion matrix, and why, if that is so."""
+    if problem := _problem():
+        logger.warning("no confusion matrix will be drawn: %s", problem)
+
+
+def _problem() -> str:
+    """Why supervision cannot be used and what to type; empty if it can."""
+    if importlib.util.find_spec("supervision") is None:
+        return "supervision is not installed; `pip install supervision` brings it"
+    try:
+        importlib.import_module("supervision")
+    except ImportError as error:
+        return (
+            f"supervision does not start ({error}); `pip install supervision` brings what it needs"
+        )
+    return ""
 
 
 def confusion_matrix(matches: Matches, confidence: float) -> np.ndarray:
@@ -25,17 +47,9 @@ def confusion_matrix(matches: Matches, confidence: float) -> np.ndarray:
         last is background.
     Raises: MissingPackageError without supervision, or without a package that it needs.
     """
-    if not has_supervision():
-        raise MissingPackageError(
-            "confusion matrix: supervision is not installed; `pip install supervision` brings it"
-        )
-    try:
-        from supervision import ConfusionMatrix
-    except ImportError as error:
-        raise MissingPackageError(
-            f"confusion matrix: supervision does not start ({error}); `pip install supervision` "
-            "brings what it needs"
-        ) from None
+    if problem := _problem():
+        raise MissingPackageError(f"confusion matrix: {problem}")
+    from supervision import ConfusionMatrix
 
     truth, found = matches.truth, matches.found
     objects = np.flatnonzero(~truth.crowd & (truth.category >= 0))

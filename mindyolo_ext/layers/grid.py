@@ -1,10 +1,11 @@
-"""Positions of the cells of a feature map, as constants of the graph."""
+"""Positions of the cells of a feature map: constants of the graph if its input has one size."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from mindyolo_ext.backend import Tensor, ops
+from mindyolo_ext.backend import Tensor, float32, ops
+from mindyolo_ext.backend.sizes import in_any_size
 
 
 @ops.constexpr
@@ -13,6 +14,14 @@ def cell_numbers(count: int) -> Tensor:
     return Tensor(np.arange(count, dtype=np.float32))
 
 
+def _computed_positions(height: int, width: int) -> Tensor:
+    """``cell_positions`` with operators."""
+    columns = ops.broadcast_to(ops.reshape(ops.arange(width), (1, width)), (height, width))
+    rows = ops.broadcast_to(ops.reshape(ops.arange(height), (height, 1)), (height, width))
+    return ops.cast(ops.reshape(ops.stack((columns, rows)), (2, height * width)), float32)
+
+
+@in_any_size(_computed_positions)
 @ops.constexpr
 def cell_positions(height: int, width: int) -> Tensor:
     """Column and row of each cell, row by row, (2, height * width) float32."""
@@ -32,7 +41,7 @@ def cell_grid(
 
     Shape: -> three times (A,) float32; levels in order, cells row by row.
     """
-    sizes = tuple((int(height), int(width)) for height, width in sizes)
+    sizes = tuple((height, width) for height, width in sizes)
     strides = tuple(int(stride) for stride in strides)
     return (
         _grid_row(sizes, strides, repeats, 0),
@@ -41,6 +50,18 @@ def cell_grid(
     )
 
 
+def _computed_row(
+    sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], repeats: int, which: int
+) -> Tensor:
+    """``_grid_row`` with operators."""
+    parts = []
+    for (height, width), stride in zip(sizes, strides):
+        columns, rows = ops.unbind(_computed_positions(height, width))
+        parts += [(columns, rows, ops.full_like(rows, float(stride)))[which]] * repeats
+    return ops.cat(parts)
+
+
+@in_any_size(_computed_row)
 @ops.constexpr
 def _grid_row(
     sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], repeats: int, which: int

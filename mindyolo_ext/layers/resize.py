@@ -8,6 +8,7 @@ resize operators.
 import numpy as np
 
 from mindyolo_ext.backend import Tensor, float32, ops
+from mindyolo_ext.backend.sizes import in_any_size
 
 
 def double(x: Tensor) -> Tensor:
@@ -66,6 +67,15 @@ def _apply(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return ops.cast(found, x.dtype)
 
 
+def _computed_bilinear(source: int, target: int) -> Tensor:
+    """``_bilinear_matrix`` with operators."""
+    old, new = (ops.cast(ops.arange(count), float32) for count in (source, target))
+    places = ops.clamp((new + 0.5) * (source / target) - 0.5, 0.0)
+    places = ops.minimum(places, old[-1])
+    return ops.relu(1.0 - ops.abs(ops.expand_dims(places, 1) - old))
+
+
+@in_any_size(_computed_bilinear)
 @ops.constexpr
 def _bilinear_matrix(source: int, target: int) -> Tensor:
     """Weights (target, source): how much each old row counts in each new one."""
@@ -74,6 +84,16 @@ def _bilinear_matrix(source: int, target: int) -> Tensor:
     return Tensor(np.asarray(weights, np.float32))
 
 
+def _computed_bins(source: int, target: int) -> Tensor:
+    """``_bin_matrix`` with operators."""
+    old, new = ops.arange(source), ops.arange(target)
+    begins, ends = new * source // target, ((new + 1) * source + target - 1) // target
+    begins, ends = ops.expand_dims(begins, 1), ops.expand_dims(ends, 1)
+    inside = ops.logical_and(old >= begins, old < ends)
+    return ops.cast(inside, float32) / ops.cast(ends - begins, float32)
+
+
+@in_any_size(_computed_bins)
 @ops.constexpr
 def _bin_matrix(source: int, target: int) -> Tensor:
     """Weights (target, source) that make each new row the mean of a bin of old ones."""

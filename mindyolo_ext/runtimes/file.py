@@ -56,9 +56,7 @@ def read_exported(path: str | Path) -> ExportedFile:
         ``mindyolo-ext export``, or broken metadata, or a graph that no export writes.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file, wanted an exported network")
-    texts = _READERS[path.suffix.lower()](path)
+    texts = read_texts(path)
     absent = [key for key in NEEDED if key not in texts]
     if absent:
         raise CheckpointError(
@@ -72,6 +70,15 @@ def read_exported(path: str | Path) -> ExportedFile:
             f"{path}: its metadata is broken ({shown(str(error), 300)}); export the checkpoint "
             "again"
         ) from error
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """What the export wrote into a file, or beside it, as it stands there. Raises: as
+    ``read_exported``.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file, wanted an exported network")
+    return _READERS[path.suffix.lower()](path)
 
 
 def _understood(path: Path, texts: Mapping[str, str]) -> ExportedFile:

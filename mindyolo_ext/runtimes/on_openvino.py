@@ -1,12 +1,35 @@
 """ONNX files and OpenVINO's own (``.xml`` beside ``.bin``) in OpenVINO."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mindyolo_ext.errors import DeviceError
 from mindyolo_ext.runtimes.session import Arrays, Shape, missing, unreadable
+
+if TYPE_CHECKING:
+    import openvino
+
+
+@cache
+def core() -> "openvino.Core":
+    """The one ``Core`` of this process.
+
+    OpenVINO's processor plugin replaces the thread's alternate signal stack and puts the previous
+    one back when it ends. If two of them end in the order in which they began, the stack of the
+    first one stays in place although its memory is gone, and the next signal ends the process with
+    a segmentation fault. So the plugin is loaded once.
+
+    Raises: MissingPackageError.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("openvino", error) from error
+    return openvino.Core()
 
 
 class OpenVinoSession:
@@ -22,22 +45,17 @@ class OpenVinoSession:
     """
 
     def __init__(self, path: Path, *, device: str = "CPU", threads: int = 0):
-        try:
-            import openvino
-        except ImportError as error:
-            raise missing("openvino", error) from error
-        core = openvino.Core()
-        if device not in {name.partition(".")[0] for name in core.available_devices}:
+        devices = core().available_devices
+        if device not in {name.partition(".")[0] for name in devices}:
             raise DeviceError(
-                f"--device_target {device}: OpenVINO finds {', '.join(core.available_devices)} "
-                "here; take CPU"
+                f"--device_target {device}: OpenVINO finds {', '.join(devices)} here; take CPU"
             )
         # Processors with bfloat16 would use it unasked, which changes the boxes
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
         try:
-            self._model = core.compile_model(core.read_model(str(path)), device, settings)
+            self._model = core().compile_model(core().read_model(str(path)), device, settings)
         except RuntimeError as error:
             raise unreadable(path, "openvino", error) from error
         self.device = device

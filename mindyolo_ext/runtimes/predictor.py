@@ -65,6 +65,11 @@ class ExportedPredictor:
                 f"{'x'.join(map(str, size))}; use --img_size {own_size} (and --rectangular False), "
                 f"or export it with --img_size {size[0]} {size[1]}"
             )
+        if any(side % self.input_spec.stride for side in size):
+            raise UsageError(
+                f"{self._path}: takes sides of multiples of {self.input_spec.stride} pixels, got "
+                f"{'x'.join(map(str, size))}"
+            )
         return False
 
     def _run(self, tensors: np.ndarray) -> Found:

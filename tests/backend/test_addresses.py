@@ -1,5 +1,5 @@
-"""Which address a machine offers to others, without a second machine; two are in
-tests/engine/test_two_machines.py.
+"""The address that a machine offers to the others, tested without a second machine;
+tests/engine/test_two_machines.py has two.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from mindyolo_ext.backend import addresses, mpi
 
 @pytest.fixture
 def cards(monkeypatch) -> dict[str, str]:
-    """Interfaces of a machine whose default route goes by eth1."""
+    """Interfaces of a machine whose default route uses eth1."""
     found = {"docker0": "172.17.0.1", "eth0": "192.168.0.7", "eth1": "10.0.0.7"}
     monkeypatch.setattr(addresses, "interfaces", lambda: found)
     monkeypatch.setattr(
@@ -57,7 +57,7 @@ def test_only_the_right_machine_answers():
     with addresses.answering(["127.0.0.1"]) as offer:
         assert addresses.reached(offer) == [True]
         other = dataclasses.replace(offer, token=bytes(16))
-        assert addresses.reached(other) == [False], "an equal private address of another machine"
+        assert addresses.reached(other) == [False], "another machine has the same private address"
     assert addresses.reached(offer) == [False], "nobody listens"
 
 

@@ -1,4 +1,4 @@
-"""Where the frameworks' own calls differ without an error, both backends do the same."""
+"""Both backends give the same results where the frameworks' own calls differ without an error."""
 
 import math
 
@@ -139,7 +139,7 @@ def test_types_of_sums_of_integers_and_truth_values() -> None:
 
 @pytest.mark.parametrize("kind", [np.int32, np.int64])
 def test_places_of_either_integer_type_look_up(kind: type) -> None:
-    """Frameworks give places in types of their own, so that lookups take both."""
+    """The frameworks return indices of different integer types, so lookups accept both."""
     rows = Tensor(np.array([[1, 5, 3], [9, 7, 8]], np.float32))
     best, found = ops.topk(rows, 1, -1)
     _, order = ops.sort(rows, 1)
@@ -155,7 +155,7 @@ def test_places_of_either_integer_type_look_up(kind: type) -> None:
 
 
 def test_gradients_where_a_bound_is_met() -> None:
-    """At a number the gradient is the tensor's."""
+    """If both arguments are equal, the gradient goes to the tensor."""
 
     def total(x: Tensor) -> Tensor:
         return ops.sum(ops.maximum(x, 0.0)) + 10.0 * ops.sum(ops.clamp(x, -1.0, 1.0))
@@ -172,7 +172,7 @@ def test_a_parameter_refuses_another_shape() -> None:
 
 
 def test_padding_of_boxes_changes_no_step() -> None:
-    """PyTorch's step leaves it out."""
+    """PyTorch's step leaves the padding out."""
     rng = np.random.RandomState(0)
     images = rng.uniform(0, 255, (2, 3, 64, 64)).astype(np.float32)
     targets, mask = np.zeros((2, 24, 5), np.float32), np.zeros((2, 24), np.float32)

@@ -1,5 +1,5 @@
-"""Which device a process takes, and how MindSpore's compiler is set, with the frameworks' own
-functions replaced by recorders where no device is there.
+"""The device that a process chooses and the settings of MindSpore's compiler. Where the device is
+missing, recorders replace the frameworks' own functions.
 """
 
 import logging
@@ -37,7 +37,9 @@ def test_the_local_rank_is_that_on_its_machine(environ, rank):
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """A process that has no device yet, whose device nothing sets; records what would be set."""
+    """A process that has not chosen a device and whose environment names none; records what would
+    be set.
+    """
     calls = []
     monkeypatch.setattr(launch._State, "device", "")
     monkeypatch.setattr(launch, "prepare", lambda *_, **__: None)
@@ -101,7 +103,7 @@ def test_the_best_device_of_torch(monkeypatch, is_there, device):
     ("counts", "device"),
     [
         ({"Ascend": 8, "GPU": 1}, "Ascend"),
-        ({"Ascend": 0, "GPU": 2}, "GPU"),  # libraries of Ascend without a device
+        ({"Ascend": 0, "GPU": 2}, "GPU"),  # Ascend's libraries without a device
         ({"GPU": 1}, "GPU"),
         ({}, "CPU"),
     ],
@@ -124,7 +126,7 @@ def test_a_driver_that_fails_counts_as_no_device(monkeypatch):
     assert backend.device_count("Ascend") == 0
 
 
-# ---- which one of its kind -----------------------------------------------------------------------
+# ---- one of several devices ----------------------------------------------------------------------
 
 
 @pytest.mark.needs_mindspore
@@ -135,7 +137,7 @@ def test_a_driver_that_fails_counts_as_no_device(monkeypatch):
         ({"OMPI_COMM_WORLD_LOCAL_RANK": "5"}, "Ascend", None, 5),
         ({"OMPI_COMM_WORLD_LOCAL_RANK": "5"}, "GPU", None, 5),
         ({"OMPI_COMM_WORLD_LOCAL_RANK": "5"}, "CPU", None, None),
-        ({"MS_ROLE": "MS_WORKER", "DEVICE_ID": "5"}, "Ascend", None, None),  # msrun deals them
+        ({"MS_ROLE": "MS_WORKER", "DEVICE_ID": "5"}, "Ascend", None, None),  # msrun assigns them
     ],
 )
 def test_which_device_a_process_of_mindspore_takes(monkeypatch, environ, device, number, taken):
@@ -164,7 +166,7 @@ def test_more_processes_than_devices(monkeypatch):
 
 @pytest.fixture
 def compiler(monkeypatch):
-    """What MindSpore's setters are called with."""
+    """The arguments that MindSpore's setters get."""
     calls = []
     monkeypatch.setattr(ms, "set_context", lambda **keywords: calls.append(keywords))
     precision = ms.device_context.ascend.op_precision

@@ -1,4 +1,4 @@
-"""The backend is chosen by name, else by what is installed; a wrong name is an error."""
+"""The backend is chosen by name, or else by what is installed; an unknown name is an error."""
 
 import os
 import subprocess
@@ -103,7 +103,7 @@ def test_every_verb_takes_the_backend_before_it_imports_one(tmp_path: Path) -> N
 
 
 def test_the_command_line_offers_the_backends_that_there_are() -> None:
-    """It repeats their names, because importing ``choice`` makes the choice."""
+    """The command line lists the names itself, because importing ``choice`` makes the choice."""
     assert choice.VARIABLE == VARIABLE
     assert {*BACKENDS, "shapes"} == set(choice.BACKENDS)
 

@@ -1,4 +1,4 @@
-"""Cells as functions of arrays, the two modes, and hooks on layers."""
+"""Cells as functions of arrays, graph and eager mode, and hooks on layers."""
 
 import threading
 
@@ -101,7 +101,7 @@ def test_hooks_see_layers_and_convolutions_and_are_removed():
 
 
 def held_by_another_thread() -> bool:
-    """Whether a thread that is not this one would have to wait for the framework."""
+    """Whether another thread would have to wait for the framework."""
     free = []
 
     def try_it() -> None:
@@ -116,7 +116,9 @@ def held_by_another_thread() -> bool:
 
 
 class Watching:
-    """Stands for a cell; notes whether other threads are kept out while it runs or compiles."""
+    """Stands in for a cell and records whether other threads are kept out while it runs or
+    compiles.
+    """
 
     def __init__(self):
         self.alone: list[bool] = []

@@ -1,6 +1,6 @@
-"""Every backend offers what models, losses and engine use of it, with the arguments in use.
+"""Every backend offers what models, losses and engine use, with the arguments that they pass.
 
-Read from the source texts, so that it holds for backends whose framework is not installed.
+The test reads source text, so it also covers backends whose framework is not installed.
 """
 
 import ast
@@ -104,7 +104,7 @@ class Use:
 
 
 def uses_in(source: str, place: str) -> Iterator[Use]:
-    """Every use in a source text."""
+    """Find every use in a source text."""
     tree = ast.parse(source)
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
@@ -126,7 +126,7 @@ def all_uses() -> list[Use]:
 
 
 def signature_of(arguments: ast.arguments, *, method: bool) -> inspect.Signature:
-    """The signature that a function's source text declares."""
+    """The signature of a function as its source text declares it."""
     kinds, parameters = inspect.Parameter, []
     plain = [*arguments.posonlyargs, *arguments.args]
     required = len(plain) - len(arguments.defaults)
@@ -158,7 +158,7 @@ def signatures_in(path: Path) -> dict[str, inspect.Signature]:
 
 
 def problems(uses: list[Use], offers: dict[str, dict[str, inspect.Signature | None]]) -> list[str]:
-    """Uses that a backend does not serve; a signature of None fits everything."""
+    """Uses that a backend does not support; a signature of None accepts everything."""
     wrong = []
     for use in uses:
         if use.name not in offers[use.module]:
@@ -184,7 +184,9 @@ def test_torch_offers_every_name_with_its_arguments() -> None:
 
 
 def test_shapes_offers_every_layer_with_its_arguments() -> None:
-    """Of the operators it has those that constructors call; building all models tests these."""
+    """Of the operators, the shapes backend has only those that constructors call; building all
+    models tests these.
+    """
     layers = [use for use in all_uses() if use.module == "nn"]
     assert problems(layers, offers_of("on_shapes")) == []
 
@@ -214,7 +216,7 @@ def test_a_missing_name_and_a_wrong_argument_are_found() -> None:
 
 
 def imports_of(tree: ast.Module, framework: str) -> dict[str, set[str]]:
-    """What a module of the seam takes from ``on_<framework>``: names by module."""
+    """What a module of the seam imports from ``on_<framework>``: names by module."""
     begin = f"mindyolo_ext.backend.on_{framework}"
     return {
         node.module.removeprefix(begin): {alias.name for alias in node.names}
@@ -230,7 +232,7 @@ def test_both_backends_serve_a_module_of_the_seam_with_the_same_names(path: Path
 
 
 def taken_names(source: str) -> set[str]:
-    """Methods of classes in a source text, and what they set on themselves, that ``TAKEN`` has."""
+    """Names in ``TAKEN`` that classes in a source text define as methods or set on themselves."""
     found = set()
     for owner in ast.walk(ast.parse(source)):
         if isinstance(owner, ast.ClassDef) and "nn.Cell" in map(ast.unparse, owner.bases):

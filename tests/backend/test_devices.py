@@ -1,9 +1,8 @@
-"""Every tensor of a network, a loss and a step is made on the device, and a step waits for the
+"""Every tensor of a network, a loss and a step is created on the device, and a step waits for the
 device once.
 
-The device is PyTorch's ``meta``, on which tensors have shapes and no values: what would be read on
-the host raises an error, and a tensor that lies elsewhere is noticed by the first operator that it
-meets.
+The device is PyTorch's ``meta``: its tensors have shapes but no values. Reading a value on the host
+raises an error, and the first operator that gets a tensor from elsewhere fails.
 """
 
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from mindyolo_ext.engine.predictor import Predict
 from mindyolo_ext.models.registry import create_model, create_trainable, default_loss
 
 pytestmark = [pytest.mark.needs_torch, pytest.mark.graph(when="never")]
-# Of each family the smallest variant, and every loss
+# The smallest variant of each family, and every loss
 LOSSES = {
     "yolo_fastestv2": ("yolo_fastestv2", {}, {}),
     "yolox": ("yolox_nano", {}, {"l1": True}),
@@ -51,13 +50,13 @@ if BACKEND == "torch":
 
     from mindyolo_ext.backend.on_torch import device, values
 
-    # What takes an array to the device
+    # Functions that move an array to the device
     MOVES = [getattr(torch.ops.aten, x) for x in ("lift_fresh", "detach", "_to_copy", "copy_")]
 
     class Watch(TorchDispatchMode):
-        """Raises an error for a tensor that was made, or is used, anywhere but on the device.
+        """Raise an error for a tensor that is created or used outside the device.
 
-        Numbers without an axis may be elsewhere, as they may on a GPU.
+        Scalars may be elsewhere, as on a GPU.
         """
 
         def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
@@ -71,7 +70,7 @@ if BACKEND == "torch":
 
 @dataclass
 class Traffic:
-    """What went between host and device."""
+    """Transfers between host and device."""
 
     fetched: list[tuple[int, ...]] = field(default_factory=list)
     sent: list[tuple[int, ...]] = field(default_factory=list)
@@ -83,7 +82,7 @@ class Traffic:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Traffic]:
-    """A device other than the host's memory; values that are fetched from it are 1."""
+    """A device other than the host's memory; all values that are fetched from it are 1."""
     traffic = Traffic()
     to_device = values.to_device
 
@@ -144,7 +143,7 @@ def test_a_step_stays_on_the_device_and_waits_for_nothing(elsewhere, case, optio
     elsewhere.clear()
     tally = step.tally()
     length = 4 + len(trainable.term_names)
-    assert elsewhere.fetched == [(2 * length + 2,)], "all that is known of the steps, at once"
+    assert elsewhere.fetched == [(2 * length + 2,)], "all results of the steps, in one transfer"
     assert len(tally.report) == len(tally.sums) == length
 
 
@@ -163,8 +162,8 @@ def test_a_prediction_stays_on_the_device(elsewhere, case, fold, level):
 
 
 def test_a_network_stays_where_it_was_made(elsewhere):
-    """Also when the process takes another device for the next ones, as an export does; features of
-    another network follow.
+    """This holds even if the process later switches to another device, as an export does; features
+    of another network follow.
     """
     network = Compiled(Predict(create_model("yolox_nano", 3)), fetched=0)
     with device.on_device(torch.device("cpu")):
@@ -192,7 +191,7 @@ def test_the_watch_notices():
 
 
 def test_arrays_reach_a_gpu_through_pinned_memory(monkeypatch):
-    """And are copied once: the caller may write to its own at once."""
+    """They are copied once, so the caller may overwrite its own array immediately."""
     calls = []
 
     class Host:

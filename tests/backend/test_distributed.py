@@ -1,4 +1,4 @@
-"""Synchronised norms in one process; several ranks are in tests/engine/test_ranks.py."""
+"""Synchronized norms in one process; tests/engine/test_ranks.py has several ranks."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.graph
 
 
 class Block(nn.Cell):
-    """A norm inside a cell, one in a sequence, one at the top."""
+    """One norm inside a cell, one in a sequence, one at the top level."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a user reads when MindSpore fails."""
+"""The messages that a user reads when MindSpore fails."""
 
 import pytest
 

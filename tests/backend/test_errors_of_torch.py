@@ -1,4 +1,4 @@
-"""What a user reads when PyTorch fails."""
+"""The messages that a user reads when PyTorch fails."""
 
 import pytest
 

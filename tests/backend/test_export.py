@@ -1,4 +1,4 @@
-"""Graph files that the framework writes and runs itself."""
+"""Graph files that the framework itself writes and runs."""
 
 from pathlib import Path
 

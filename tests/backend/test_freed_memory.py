@@ -1,4 +1,4 @@
-"""On a CPU, PyTorch's freed maps stay with the process for the next ones."""
+"""On a CPU, memory of feature maps that PyTorch frees stays with the process and is reused."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ if BACKEND == "torch":
 
 pytestmark = pytest.mark.needs_torch
 
-# What PyTorch asks for is aligned, so its blocks do not always fit where the last ones were
+# PyTorch requests aligned blocks, so they do not always fit where the last ones were
 PROGRAM = """
 import ctypes
 import resource

@@ -1,4 +1,4 @@
-"""What train.freeze takes: beginnings of names, and patterns of whole names."""
+"""What train.freeze accepts: prefixes of names, and patterns for whole names."""
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_gold_yolo_m_has_24_scalars_that_the_original_never_trains() -> None:
 
 
 def test_the_first_ten_layers_of_yolox_are_its_backbone() -> None:
-    """As MindYOLO and ultralytics number them; names.py has MindYOLO's numbers."""
+    """MindYOLO and ultralytics number them this way; names.py has MindYOLO's numbers."""
     numbered = list(MINDYOLO_NAMES["csp"].values())[:10]
     for name in ("yolox_nano", "yolox_s"):
         layers = layers_of(create_model(name, num_classes=2))

@@ -1,4 +1,4 @@
-"""The launcher: the environment, wrong combinations, and the folder of compiled graphs."""
+"""The launcher: the environment, invalid combinations, and the folder of compiled graphs."""
 
 import pytest
 
@@ -101,16 +101,16 @@ def test_a_gpu_that_is_not_there_or_not_to_be_used(monkeypatch):
         configure(3)
     with pytest.raises(DeviceError, match="GPU 0 cannot be used .*are busy.; look .*`nvidia-smi`"):
         configure(0)
-    assert on_torch.device().type == "cpu", "a GPU that fails is not taken"
+    assert on_torch.device().type == "cpu", "a GPU that fails is not chosen"
 
 
 @pytest.mark.needs_torch
 def test_two_ranks_on_one_gpu(monkeypatch):
-    """As on a machine where each rank sees one GPU, and it is the same one."""
+    """As on a machine where each rank sees only one GPU, and both see the same one."""
     from mindyolo_ext.backend.on_torch import launch as on_torch
 
     def duplicate(backend, device_id):
-        assert (backend, device_id.type) == ("nccl", "cuda"), "connects at once"
+        assert (backend, device_id.type) == ("nccl", "cuda"), "connects immediately"
         raise RuntimeError(
             "NCCL error in: ProcessGroupNCCL.cpp:1, invalid usage\nLast error:\n"
             "Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 1b000"

@@ -1,5 +1,5 @@
-"""Connections between the ranks of several machines, here between threads; real machines are in
-tests/engine/test_two_machines.py.
+"""Connections between the ranks of several machines, here between threads;
+tests/engine/test_two_machines.py has real machines.
 """
 
 import queue
@@ -19,7 +19,7 @@ WAIT = 30.0  # only for a test that fails
 
 
 class Ends:
-    """Rank 0's end of connections with ranks 2 and 3, and theirs."""
+    """Both ends of rank 0's connections with ranks 2 and 3."""
 
     def __init__(self):
         self.problems: queue.Queue[str] = queue.Queue()
@@ -66,7 +66,7 @@ def test_what_a_rank_says_at_its_end(ends, monkeypatch):
     other = Ends()
     monkeypatch.setattr(sys, "last_value", ValueError(), raising=False)
     other.line.part()
-    assert other.theirs[2].recv(10) == b"", "an exception ends it, so the others end too"
+    assert other.theirs[2].recv(10) == b"", "an exception ends this rank, so the others end too"
     other.close()
 
 
@@ -150,6 +150,6 @@ def test_the_end_of_a_run(monkeypatch, caplog):
     monkeypatch.setattr(lifeline.time, "sleep", waits.append)
     for launcher in ("msrun", "mpirun"):
         lifeline._end(World(1, 4, launcher), "rank 2 on b is gone", codes.append)
-    assert codes == [1, 1] and len(waits) == 1, "mpirun ends the ranks itself, if it can"
+    assert codes == [1, 1] and len(waits) == 1, "mpirun itself ends the ranks if it can"
     assert SILENCE_SECONDS + 5 + waits[0] < 60
     assert caplog.messages == ["error: rank 1: rank 2 on b is gone"] * 2

@@ -1,4 +1,4 @@
-"""Arrays and tensors have memory of their own: what is written into one later shows in no other."""
+"""Arrays and tensors own their memory: writing into one later never changes another."""
 
 import ast
 
@@ -22,7 +22,7 @@ ZEROS = np.zeros(2, np.float32)
 
 
 class Shift(nn.Cell):
-    """Adds a parameter, whose gradient is the number of images."""
+    """Add a parameter, whose gradient is the number of images."""
 
     term_names = ("sum",)
 
@@ -64,7 +64,7 @@ def test_a_tensor_does_not_see_its_array(order: str) -> None:
     assert parameter.asnumpy().all()
 
 
-@pytest.mark.needs_torch  # MindSpore's takes the tensor over; see the next test
+@pytest.mark.needs_torch  # MindSpore's keeps the tensor itself; see the next test
 def test_a_parameter_does_not_see_what_it_was_set_from() -> None:
     parameter, source = Parameter(Tensor(ZEROS), name="p"), Parameter(Tensor(FIRST), name="s")
     parameter.set_data(source)
@@ -111,12 +111,12 @@ def test_what_was_read_is_a_copy() -> None:
     before = {name: read() for name, read in reads.items()}
     kept = {name: {k: v.copy() for k, v in found.items()} for name, found in before.items()}
     call(step)
-    for name, found in before.items():  # a later step does not show in what was read
+    for name, found in before.items():  # a later step does not change what was read
         for key, value in found.items():
             np.testing.assert_array_equal(value, kept[name][key], err_msg=f"{name} {key}")
     assert step.state()["loss.count"].shape == () and step.state()["loss.count"] == 2
     after = {name: read() for name, read in reads.items()}
-    for found in after.values():  # nor does what is written into that show in the training
+    for found in after.values():  # and writing into it does not change the training
         for value in found.values():
             value[...] = 77
     for name, read in reads.items():
@@ -150,7 +150,7 @@ def test_numbers_without_axes_stay_without() -> None:
 
 
 def test_a_name_can_be_given_and_changed() -> None:
-    """PyTorch's own attribute of a tensor cannot be set."""
+    """PyTorch's own attribute for a tensor's name is read-only."""
     parameter = Parameter(Tensor(FIRST), name="first")
     parameter.name = "second"
     assert parameter.name == "second"

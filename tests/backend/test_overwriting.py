@@ -1,4 +1,4 @@
-"""An activation that alone reads its input may write over it, and nobody sees the difference."""
+"""An activation may overwrite its input if nothing else reads it; no result changes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Bytes become the network's input on the device with the very numbers that NumPy gives."""
+"""Bytes become the network's input on the device, with exactly the numbers that NumPy gives."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ SPECS = {
 
 
 def pictures(height: int = 64, width: int = 96) -> np.ndarray:
-    """Three images (3, height, width, 3) that hold each byte in each channel."""
+    """Three images (3, height, width, 3) that contain each byte value in each channel."""
     bytes_ = np.arange(3 * height * width * 3, dtype=np.uint32) * 7919 % 256
     images = bytes_.astype(np.uint8).reshape(3, height, width, 3)
     assert all(len(np.unique(images[..., channel])) == 256 for channel in range(3))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import quick_cases
 from seeded import seeded_boxes, seeded_images
 
 from mindyolo_ext.backend import BACKEND, Tensor, float32, nn
@@ -21,7 +22,8 @@ CLASSES, SIZE, BATCH, BOXES = 3, 64, 2, 3
 HALF = "float16" if BACKEND == "mindspore" else "bfloat16"
 STEPS, WINDOW, DECAY = 20, 4, 0.99
 SCALE = OptimizerOptions().loss_scale
-HUGE = 2.0**100  # no gradient times this is a float16
+HUGE = 2.0**100  # every gradient times this overflows float16
+QUICK = [families()["simple_yolo"]]  # whose training runs without --all-cases
 by_family = pytest.mark.parametrize("record", FAMILIES, ids=lambda record: record.name)
 
 
@@ -60,21 +62,21 @@ def test_parameters_keep_names_types_and_values(record):
 
 
 def test_maps_are_in_half_precision():
-    """Else the test above would also hold for a level that does nothing."""
+    """Without this, the test above would also pass for a level that does nothing."""
     model = new_model(families()["yolo_fastestv2"]).set_train(False)
     images = Tensor(seeded_images(0, 1, SIZE, SIZE))
     apply(model, "O2", HALF)
     assert model.backbone(images)[0].dtype != float32
     plain = new_model(families()["yolo_fastestv2"]).set_train(False)
     apply(plain, "O1", HALF)
-    assert plain.backbone(images)[0].dtype == float32, "O1: what norms give is in float32"
+    assert plain.backbone(images)[0].dtype == float32, "O1: the output of norms is in float32"
 
 
 class Training:
-    """First steps of a family's smallest variant on one batch, with frozen norms.
+    """The first steps of a family's smallest variant on one batch, with frozen norms.
 
-    Statistics of small batches make a fresh network chaotic: there two float32 runs that differ by
-    1e-7 in the images part by percents as well.
+    Statistics of small batches make a fresh network chaotic: two float32 runs whose images differ
+    by 1e-7 then also drift apart by percents.
     """
 
     def __init__(self, record, level):
@@ -86,7 +88,7 @@ class Training:
         self.step = None
 
     def begin(self, scaler):
-        """Go on with this loss scaler, as a stage of a training does."""
+        """Continue with this loss scaler, as a new stage of a training does."""
         options = OptimizerOptions(ema=True, loss_scaler=scaler, scale_window=WINDOW)
         before, self.step = self.step, TrainStep(self.trainable, self.groups, options)
         if before is not None:
@@ -109,15 +111,17 @@ class Training:
         return {name: p.asnumpy().copy() for name, p in self.model.parameters_and_names()}
 
 
-@pytest.fixture(scope="module", params=FAMILIES, ids=lambda record: record.name)
+@pytest.fixture(
+    scope="module",
+    params=quick_cases(FAMILIES, QUICK, lambda record: record.name),
+)
 def trainings(request, all_cases):
-    """Reports in float32, in mixed precision with a static and then with a dynamic loss scale,
-    and the two trainings.
+    """Reports in float32, in mixed precision with a static and then with a dynamic loss scale, and
+    both trainings.
 
-    Operator by operator 20 steps of all families take MindSpore two and a half minutes.
+    Operator by operator, 20 steps of all families take MindSpore two and a half minutes.
     """
-    whole = all_cases or BACKEND == "torch" or request.param.name == "yolo_fastestv2"
-    steps = STEPS if whole else STEPS // 2
+    steps = STEPS if all_cases or BACKEND == "torch" else STEPS // 2
     plain, mixed = Training(request.param, "O0"), Training(request.param, "O2")
     plain.begin("none")
     reports = [plain.run(steps)]
@@ -139,7 +143,7 @@ def test_training_is_close_to_float32(trainings):
 
 
 def test_a_training_in_mixed_precision_keeps_all_names(trainings):
-    """Of parameters, of what a checkpoint holds besides, and of the moving average."""
+    """The names of parameters, of what else a checkpoint holds, and of the moving average."""
     _, plain, mixed = trainings
     assert list(mixed.weights()) == list(plain.weights())
     for kind in ("state", "ema_values"):
@@ -149,9 +153,9 @@ def test_a_training_in_mixed_precision_keeps_all_names(trainings):
 
 
 def test_an_overflow_halves_the_scale_and_changes_nothing_else(trainings):
-    """The moving average goes on towards the weights that stay, as in the originals."""
+    """The moving average continues to approach the unchanged weights, as in the originals."""
     *_, mixed = trainings
-    apply(mixed.model, "O2", "float16")  # bfloat16 reaches as far as float32
+    apply(mixed.model, "O2", "float16")  # bfloat16 has the range of float32
     state = mixed.step.state()
     state["optimizer.loss_scale"] = np.array([HUGE], np.float32)
     mixed.step.load_state(state)
@@ -189,7 +193,7 @@ def test_bfloat16_is_refused_where_it_cannot_be_computed():
 
 @pytest.mark.needs_torch
 def test_float16_on_a_cpu():
-    """The other half precision of PyTorch, one model and few operations: it is slow there."""
+    """PyTorch's other half precision, with one model and few operations: it is slow there."""
     images = Tensor(seeded_images(0, 1, SIZE, SIZE))
     plain, mixed = (new_model(families()["yolo_fastestv2"]).set_train(False) for _ in range(2))
     apply(mixed, "O2", "float16")

@@ -1,4 +1,6 @@
-"""Backbones that are computed again for derivatives: the same training with less memory."""
+"""Backbones whose activations are recomputed in the backward pass: the same training with less
+memory.
+"""
 
 from collections.abc import Callable
 
@@ -90,7 +92,10 @@ def equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
-@pytest.mark.parametrize("prepare", [None, "O2", "frozen"])
+@pytest.mark.parametrize(
+    "prepare",
+    [None, *(pytest.param(name, marks=pytest.mark.all_cases) for name in ("O2", "frozen"))],
+)
 def test_training_is_the_same(prepare: str | None) -> None:
     both = seeded(Small()), seeded(Small())
     for model in both:
@@ -135,7 +140,7 @@ def test_a_norm_that_is_computed_again_would_update_twice() -> None:
 
 
 def kept(model: nn.Cell) -> int:
-    """Bytes that PyTorch keeps for derivatives."""
+    """Bytes that PyTorch keeps for the backward pass."""
     import torch
 
     from mindyolo_ext.backend.on_torch.recording import recording

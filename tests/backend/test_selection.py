@@ -1,4 +1,6 @@
-"""A term of the matched predictions is the same whether a backend picks them or takes all."""
+"""A term over the matched predictions is the same whether a backend selects them or masks all
+predictions.
+"""
 
 import numpy as np
 
@@ -8,7 +10,7 @@ from mindyolo_ext.backend.selection import at_matches, to_matches
 
 
 class Term(nn.Cell):
-    """Squares of the matched columns, summed over the classes."""
+    """Squares of the matched columns, summed over classes."""
 
     def construct(self, matched, x, y):
         x, y = at_matches(matched, x, y)

@@ -1,9 +1,9 @@
-"""A training that one backend has begun continues on another one: the state has the same names,
-shapes and meaning.
+"""A training that one backend began continues on another: the state has the same names, shapes and
+meaning.
 
-``state_of_<backend>.npz`` holds, of a small network, weights and state after three steps, and the
-reports of the three steps after them. ``python tests/backend/test_state_exchange.py`` writes that
-of the backend that it runs on.
+``state_of_<backend>.npz`` holds the weights and state of a small network after three steps, and the
+reports of the next three steps. ``python tests/backend/test_state_exchange.py`` writes the file of
+the backend it runs on.
 """
 
 import json
@@ -78,7 +78,7 @@ def new_step(name: str) -> tuple[nn.Cell, TrainStep]:
 
 
 def reports_of(step: TrainStep, iterations: range) -> np.ndarray:
-    """The reports of steps on batches that follow from the iteration."""
+    """The reports of steps on batches that depend on the iteration alone."""
     found = []
     for i in iterations:
         rng = np.random.RandomState(i)
@@ -115,7 +115,7 @@ def test_a_training_goes_on_in_this_backend(name: str, writer: str) -> None:
     model, step = new_step(name)
     load_parameters(model, part(arrays, f"{name}/weights/"))
     step.load_state(part(arrays, f"{name}/state/"))
-    assert step.state()["optimizer.0.accumulated"].any(), "it stops between micro batches"
+    assert step.state()["optimizer.0.accumulated"].any(), "the training stops between micro batches"
     found = reports_of(step, range(FIRST, FIRST + LATER))
     np.testing.assert_allclose(found, arrays[f"{name}/reports"], rtol=1e-4)
     assert found[0, 3] < found[-1, 3], "the loss scale grows meanwhile"
@@ -127,7 +127,7 @@ def test_a_training_goes_on_in_this_backend(name: str, writer: str) -> None:
 
 
 def test_both_begin_alike() -> None:
-    """From a seed to the same state."""
+    """The same seed gives the same initial state."""
     first, second = (dict(np.load(FOLDER / f"state_of_{writer}.npz")) for writer in WRITERS)
     assert {k: (v.shape, v.dtype) for k, v in first.items()} == {
         k: (v.shape, v.dtype) for k, v in second.items()

@@ -1,6 +1,4 @@
-"""The compiled step against NumPy, on a least-squares trainable whose gradient is known in
-closed form.
-"""
+"""The compiled step against NumPy, on a least-squares trainable with a gradient in closed form."""
 
 import importlib
 import threading
@@ -181,7 +179,7 @@ def test_an_overflow_drops_the_micro_batches_before_it():
     run(small_step, X, Y, update=0.0)
     assert run(small_step, with_inf(X), Y, update=0.0)[2] == 0
     assert not small_step.state()["optimizer.0.accumulated"].any()
-    # with another scale, which has to leave the sum alone
+    # with another scale, which must not change the sum
     run(large_step)
     run(small_step, X[:3], Y[:3], update=0.0)
     assert run(small_step, X[3:], Y[3:], update=1.0)[3] == 4.0
@@ -232,13 +230,13 @@ def test_a_step_sees_what_is_written_into_the_model_between_steps():
 
 
 def test_a_new_step_around_the_same_model_goes_on():
-    """As at the beginning of a stage."""
+    """As at the start of a stage."""
     options = {"name": "adam", "ema": True, "accumulate": 2, "loss_scaler": "dynamic"}
     whole, step = build(**options)
     for i in range(6):
         run(step, update=i % 2, decay=0.5)
     trainable, state = LeastSquares(), {}
-    for begin in (0, 3):  # in between micro batches
+    for begin in (0, 3):  # between micro batches
         groups = parameter_groups(trainable, "by_kind", 0.01)
         new = TrainStep(trainable, groups, OptimizerOptions(**options))
         if begin:
@@ -318,7 +316,7 @@ def test_state_round_trip_and_its_errors():
 
 
 def test_a_step_that_has_gone_takes_back_an_older_state():
-    """The number of Adam's steps too, which corrects its moments."""
+    """Including the step count of Adam, which corrects its moments."""
     model, step = build(name="adam")
     run(step)
     state = step.state()
@@ -345,7 +343,7 @@ def test_wrong_options_are_refused():
 
 @pytest.mark.needs_torch  # in MindSpore derivatives are functions of their own
 def test_nothing_is_recorded_outside_a_step():
-    """In no thread, though PyTorch's own flag is on in a new one."""
+    """This holds in every thread, although PyTorch's own flag is on in a new one."""
     torch, seen = importlib.import_module("torch"), []
 
     class Watched(LeastSquares):
@@ -377,7 +375,7 @@ def test_nothing_is_recorded_outside_a_step():
 
 @pytest.mark.needs_mindspore
 def test_a_flag_tells_of_overflow_that_the_numbers_hide(monkeypatch):
-    """As on an Ascend 910A, which gives the largest number where others give infinity."""
+    """An Ascend 910A returns the largest number where other devices return infinity."""
     from mindyolo_ext.backend.on_mindspore import train_step as on_mindspore
 
     flags = iter([False, True])

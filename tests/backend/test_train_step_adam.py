@@ -1,4 +1,4 @@
-"""Adam and AdamW with a beta1 of every step's own, and the ramp of the moving average, against
+"""Adam and AdamW with a separate beta1 for each step, and the ramp of the moving average, against
 NumPy and a table.
 """
 
@@ -11,12 +11,12 @@ from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 
 TARGET = np.random.RandomState(3).standard_normal((4, 3)).astype(np.float32)
 START = np.random.RandomState(4).standard_normal((4, 3)).astype(np.float32)
-BETA1 = (0.95, 0.93, 0.87, 0.85, 0.9, 0.94)  # up and down again, as one cycle has it
+BETA1 = (0.95, 0.93, 0.87, 0.85, 0.9, 0.94)  # up and down again, as in one cycle
 RATES = (0.01, 0.03, 0.05, 0.04, 0.02, 0.001)
 
 
 class Weights(nn.Cell):
-    """Two parameters, the second one the first one's copy, and a statistic."""
+    """Two parameters, the second a copy of the first, and a statistic."""
 
     def __init__(self, start: np.ndarray) -> None:
         super().__init__()
@@ -32,8 +32,8 @@ class Weights(nn.Cell):
 
 
 class Quadratic(nn.Cell):
-    """Half the squared distance to ``images`` times ``mask``, plus ``targets`` times the weights:
-    a gradient in the open. The statistic grows by the mean of ``targets``.
+    """Half the squared distance to ``images`` times ``mask``, plus ``targets`` times the weights,
+    so the gradient is known. The statistic grows by the mean of ``targets``.
     """
 
     term_names = ("half",)
@@ -71,9 +71,7 @@ def call(
 
 
 def written_rule(name: str, weight_decay: float) -> list[np.ndarray]:
-    """The weights before and after each step, in float64, one number of the papers after the
-    other.
-    """
+    """The weights before and after each step, in float64, by the formulas of the papers."""
     weight = START.astype(np.float64)
     first, second, found = np.zeros_like(weight), np.zeros_like(weight), [weight]
     for t, (beta1, rate) in enumerate(zip(BETA1, RATES), 1):
@@ -94,8 +92,8 @@ def written_rule(name: str, weight_decay: float) -> list[np.ndarray]:
 @pytest.mark.graph
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_beta1_of_the_step_and_either_weight_decay(name: str) -> None:
-    """Decay in one group only; a step that is not finite, in the middle, leaves no trace in
-    moments or count.
+    """Only one group has weight decay; a step in the middle that is not finite changes neither
+    moments nor count.
     """
     trainable = Quadratic(START)
     groups = [

@@ -1,4 +1,4 @@
-"""Layout and compilation are options of PyTorch's; MindSpore does both by itself."""
+"""Memory layout and compilation are options of PyTorch; MindSpore does both on its own."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_channels_last_changes_the_layout_alone(monkeypatch):
 
 @pytest.mark.needs_torch
 def test_compiled_cells_compute_the_same(monkeypatch):
-    """With a compiler that runs the graph as it is: the usual one takes minutes."""
+    """With a compiler that runs the graph unchanged, because the default one takes minutes."""
     import torch
 
     cell, graphs = nn.SequentialCell(nn.Conv2d(3, 4, 3), nn.SiLU()), []

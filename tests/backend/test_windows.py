@@ -1,4 +1,4 @@
-"""Maxima over windows without derivatives equal those with them, which are PyTorch's own."""
+"""Maxima over windows without gradients equal PyTorch's own with gradients."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.needs_torch
 
 
 def _values(shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers with equal ones, negative ones only in places, NaN and both infinities."""
+    """Numbers with ties, regions of negative numbers only, NaN and both infinities."""
     values = np.random.RandomState(0).randint(-9, 3, shape).astype(np.float32)
     values[0, 0, 1, 2], values[0, 1, :2], values[-1, -1, 0, 0] = np.nan, -np.inf, np.inf
     return values

@@ -135,7 +135,7 @@ def test_our_bytes_are_those_of_mindspore(tmp_path):
 
 @pytest.mark.needs_mindspore
 def test_large_parameters_in_slices(tmp_path, monkeypatch):
-    """In either program's slices; both repeat all axes in each."""
+    """Both programs write slices, and each slice repeats all axes."""
     import mindspore
     from mindspore.train import serialization
 
@@ -270,7 +270,7 @@ def test_limits(tmp_path):
     "kind", ["many parameters", "many slices", "many axes", "a long name", "a hole"]
 )
 def test_no_file_takes_much_time_or_memory(tmp_path, kind):
-    """Read in a process that may have 400 MB beside what it has."""
+    """The files are read in a process that may allocate 400 MB."""
     path = tmp_path / "x.ckpt"
     if kind == "many parameters":
         names = (b"%06d" % number for number in range(200_000))
@@ -303,13 +303,13 @@ def test_no_file_takes_much_time_or_memory(tmp_path, kind):
     assert time.perf_counter() - begin < 20
     message, grown = done.stdout.strip().splitlines()
     assert "x.ckpt: is damaged" in message
-    # the pages of a mapped file count as well
+    # the pages of a mapped file count too
     assert int(grown) < 400
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_damage(tmp_path, seed):
-    """Truncations, flipped bits and overwritten runs: an error of ours, or sound arrays."""
+    """Truncated files, flipped bits and overwritten bytes give an error or valid arrays."""
     write_ckpt(tmp_path / "x.ckpt", ARRAYS)
     whole = (tmp_path / "x.ckpt").read_bytes()
     random = np.random.default_rng(seed)
@@ -338,7 +338,7 @@ def test_random_damage(tmp_path, seed):
 
 @pytest.mark.needs_mindspore
 def test_wire_format_against_the_library():
-    """What is written here is what protobuf parses, for numbers of every length."""
+    """Protobuf parses what we write, for numbers of every length."""
     from mindspore.train.checkpoint_pb2 import Checkpoint
 
     dims = tuple(1 << shift for shift in range(0, 63, 3))

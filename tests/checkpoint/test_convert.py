@@ -1,4 +1,4 @@
-"""Conversion to our checkpoints and back, whole and exact."""
+"""Conversion to our checkpoints and back, complete and exact."""
 
 import json
 
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from helpers import DEFAULT_GOLDEN
 
-from mindyolo_ext.checkpoint.convert import convert, export_torch
+from mindyolo_ext.checkpoint.convert import convert, export_torch, in_half
 from mindyolo_ext.checkpoint.inspect import describe
 from mindyolo_ext.checkpoint.metadata import CheckpointMetadata
 from mindyolo_ext.checkpoint.reader import file_sha256, read_checkpoint
 from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 from mindyolo_ext.class_names import COCO_NAMES, default_names
-from mindyolo_ext.errors import CheckpointError
+from mindyolo_ext.errors import CheckpointError, UsageError
 
 GOLDEN = DEFAULT_GOLDEN / "yolo_fastestv2"
 OFFICIAL = GOLDEN / "official_format_yolo_fastestv2.pth"
@@ -22,7 +22,7 @@ COUNTER_REASON = "counts training batches; no batch norm here has such a counter
 
 @pytest.fixture(scope="module")
 def state() -> dict[str, np.ndarray]:
-    """Weights of the original with counters that differ from layer to layer."""
+    """The original's weights, with counters that differ between layers."""
     tensors = read_checkpoint(OFFICIAL).tensors
     counters = [name for name in tensors if name.endswith("num_batches_tracked")]
     return {**tensors, **{name: np.array(index + 5) for index, name in enumerate(counters)}}
@@ -122,6 +122,36 @@ def test_the_network_takes_every_parameter(tmp_path):
     cell = create_model(metadata.model, num_classes=metadata.num_classes, **metadata.architecture)
     assert load_parameters(cell, parameters) == []
     assert_same(parameter_values(cell), parameters)
+
+
+def test_half(tmp_path):
+    from mindyolo_ext.backend.parameters import parameter_values
+    from mindyolo_ext.engine.build import load_model
+
+    convert(OFFICIAL, tmp_path / "whole.ckpt")
+    convert(OFFICIAL, tmp_path / "half.ckpt", half=True)
+    convert(tmp_path / "whole.ckpt", tmp_path / "again.ckpt", half=True)
+    whole, half, again = (
+        load_checkpoint(tmp_path / f"{name}.ckpt")[0] for name in ("whole", "half", "again")
+    )
+    assert_same(half, again)
+    small = [name for name, array in half.items() if array.dtype == np.float16]
+    assert 70 < len(small) < len(half)
+    assert_same(
+        {name: half[name] for name in set(half) - set(small)},
+        {name: whole[name] for name in set(half) - set(small)},
+    )
+    loaded = parameter_values(load_model(tmp_path / "half.ckpt")[0])
+    for name, array in whole.items():
+        assert loaded[name].dtype == np.float32
+        np.testing.assert_allclose(loaded[name], array, rtol=2**-11, atol=2**-25)
+    size = {name: (tmp_path / f"{name}.ckpt").stat().st_size for name in ("whole", "half")}
+    assert size["half"] < 0.6 * size["whole"]
+    whole[small[0]][:] = 7e4
+    with pytest.raises(CheckpointError, match="--half: .* holds numbers beyond 65504"):
+        in_half(whole)
+    with pytest.raises(UsageError, match="without --half"):
+        convert(tmp_path / "whole.ckpt", tmp_path / "back.pth", half=True)
 
 
 def with_classes(state, classes, anchors=3):

@@ -1,4 +1,4 @@
-"""Files of other programs: named for what they are, by every reader, with the command to type."""
+"""Every reader recognizes files of other programs and names the command to type."""
 
 import gzip
 import io
@@ -91,7 +91,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path, name, suffix):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
     readers = [load_checkpoint, read_checkpoint, lambda p: convert(p, tmp_path / "y.ckpt")]
-    if name not in ("onnx", "mindir"):  # ``info`` describes those
+    if name not in ("onnx", "mindir"):  # ``info`` describes these
         readers.append(describe)
     for read in readers:
         with pytest.raises(CheckpointError, match=message) as caught:
@@ -109,7 +109,9 @@ def test_the_command_that_unpacks_works(tmp_path):
 
 
 def test_a_header_of_safetensors_may_begin_like_anything(tmp_path):
-    """The first bytes are the header's length: 19,778 reads BM, 35,615 is gzip's mark."""
+    """The first bytes are the length of the header: 19,778 reads as BM, 35,615 is the magic number
+    of gzip.
+    """
     for length in (19_778, 35_615):
         header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(length)
         path = tmp_path / "x.safetensors"
@@ -143,7 +145,7 @@ def test_a_checkpoint_of_ours_is_known_by_its_content(tmp_path):
 
 
 def linked(path: Path, how: str) -> Path:
-    """Another name of the file ``path``."""
+    """A second name for the file ``path``."""
     other = path.parent / "sub" / ".." / path.name
     (path.parent / "sub").mkdir()
     if how == "symbolic link":

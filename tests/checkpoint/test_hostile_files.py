@@ -1,5 +1,5 @@
-"""Files that try to run code, exhaust the machine or are damaged: a clear error, and nothing
-happens.
+"""Files that try to run code or exhaust the machine, or are damaged: a clear error and no side
+effect.
 """
 
 import copyreg
@@ -147,7 +147,7 @@ ATTACKS = sorted(attacks(Path("x")))
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_the_attacks_are_real(tmp_path, name):
-    """Python's own unpickler falls for each of them, so the next test can fail."""
+    """Each attack works on Python's own unpickler, so the next test can fail."""
     sentinel = tmp_path / "sentinel"
     try:
         result = pickle.loads(attacks(sentinel)[name])
@@ -170,7 +170,9 @@ def test_no_code_runs(tmp_path, name, write):
 
 
 def test_the_attack_may_stand_anywhere_in_a_good_file(tmp_path):
-    """Also below the optimizer, which is not looked at otherwise, and where a tensor is rebuilt."""
+    """Including below the optimizer, which is otherwise skipped, and in the arguments of a rebuilt
+    tensor.
+    """
     sentinel = tmp_path / "sentinel"
     attack = b"cos\nsystem\n(" + text(f"touch {sentinel}") + b"tR"
     good = tensor(numbers(4), numbers(1))[2:-1]
@@ -294,7 +296,7 @@ BOUND = b"cbuiltins\ngetattr\n(cmodels.yolo\nModel\n)\x81" + text("forward_fuse"
 
 
 def test_a_bound_method_of_an_inert_object_is_a_name(tmp_path):
-    """So is the ``forward`` of a fused layer pickled; calling it is another matter."""
+    """The ``forward`` of a fused layer is pickled this way; calling it is refused."""
     weights = (
         b"\x80\x02}"
         + text("state_dict")
@@ -339,7 +341,7 @@ def test_nothing_else_is_looked_up(tmp_path, asked):
 
 @pytest.mark.parametrize("opcode", [b"\x82\xf0", b"\x83\xf0\x00", b"\x84\xf0\x00\x00\x00"])
 def test_extension_codes(tmp_path, opcode):
-    """An extension code may mean anything that another library has registered in this process."""
+    """An extension code may stand for anything that a library registered in this process."""
     copyreg.add_extension("os", "system", 0xF0)
     try:
         sentinel = tmp_path / "sentinel"
@@ -528,7 +530,7 @@ def test_shared_containers_do_not_multiply(tmp_path):
 
 
 def test_copies_are_counted(tmp_path):
-    """One list of 200,000 items, copied 1,000 times by a few thousand bytes."""
+    """A few thousand bytes copy one list of 200,000 items 1,000 times."""
     content = (
         b"\x80\x02]("
         + b"K\x01" * 200_000
@@ -639,7 +641,7 @@ def test_files_that_end_too_early(tmp_path, file):
 @pytest.mark.filterwarnings("ignore:invalid escape sequence")
 @pytest.mark.parametrize("file", ["zip.pth", "legacy.pth"])
 def test_damaged_bytes_never_surprise(tmp_path, file):
-    """Whatever single byte is wrong: the numbers, or a CheckpointError."""
+    """Whichever single byte is wrong, the result is the numbers or a CheckpointError."""
     content = (DATA / file).read_bytes()
     errors = 0
     for position in range(0, len(content), 7):
@@ -727,7 +729,7 @@ def test_files_without_weights(tmp_path, content, message):
 
 
 def test_many_tensors_that_repeat_one_number(tmp_path):
-    """300 tensors of a million numbers each over a storage of 16 bytes."""
+    """300 tensors of a million numbers each share a storage of 16 bytes."""
     one = tensor(numbers(1 << 20), numbers(0))[len(b"\x80\x02}" + text("w")) : -2]
     content = b"\x80\x02}(" + b"".join(text(f"t{i}") + one for i in range(300)) + b"u."
     with pytest.raises(

@@ -1,4 +1,6 @@
-"""Small files that ask for much: each is refused by a stated limit, before it costs much."""
+"""Small files that demand a lot of memory or time: a stated limit refuses each one before it costs
+much.
+"""
 
 import json
 import os
@@ -19,7 +21,7 @@ from mindyolo_ext.checkpoint.metadata import CheckpointMetadata
 from mindyolo_ext.checkpoint.store import METADATA_NAME
 
 MOST_MB = 500
-MOST_SECONDS = 4  # of the processor: twice what is promised, for slow machines
+MOST_SECONDS = 4  # of processor time: twice the documented limit, for slow machines
 READ = """
 import json, resource, sys
 from pathlib import Path
@@ -65,10 +67,10 @@ ONE = tensor(1, (1,), (1,))
 
 
 def pickled(content: bytes, stored: bytes = bytes(4)) -> Callable[[Path], None]:
-    """Writes a checkpoint with this description and one storage."""
+    """Write a checkpoint with this description and one storage."""
 
     def write(path: Path) -> None:
-        noise = os.urandom(len(content) // 150)  # so that the ratio of the entry is fair
+        noise = os.urandom(len(content) // 150)  # keeps the compression ratio within its limit
         head = b"\x80\x04B" + struct.pack("<I", len(noise)) + noise + b"0"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as stream:
             stream.writestr("a/data.pkl", head + content)
@@ -89,7 +91,7 @@ def many_entries(path: Path) -> None:
 
 
 def long_directory(path: Path) -> None:
-    """An archive whose end says that its directory has 200 MB."""
+    """An archive whose end record claims a directory of 200 MB."""
     with path.open("wb") as stream:
         stream.write(b"PK\x03\x04")
         stream.truncate(200 << 20)
@@ -114,7 +116,7 @@ def safetensors(header: dict | bytes, size: int = 4) -> Callable[[Path], None]:
 
 
 def ours(**changes: object) -> Callable[[Path], None]:
-    """A checkpoint of ours with this in its metadata."""
+    """A checkpoint of ours with this value in its metadata."""
     good = json.loads(CheckpointMetadata("yolo_fastestv2", 2).to_json(count=1))
 
     def write(path: Path) -> None:
@@ -125,7 +127,7 @@ def ours(**changes: object) -> Callable[[Path], None]:
 
 
 def legacy(*pickles: bytes) -> Callable[[Path], None]:
-    """A file of the format before 1.6."""
+    """A file in the format before 1.6."""
     magic = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
     head = magic + b"\x80\x02M\xe9\x03.\x80\x02}."
 
@@ -287,7 +289,9 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory) -> dict[str, tuple[str, float, float]]:
-    """What the reader says of each file (nothing if it takes it), MB and seconds that it costs."""
+    """What the reader says about each file (nothing if it accepts it), and the MB and seconds it
+    costs.
+    """
     folder = tmp_path_factory.mktemp("limits")
     paths = [str(folder / f"{number}.bin") for number in range(len(FILES))]
     for path, (write, _) in zip(paths, FILES.values(), strict=True):
@@ -314,7 +318,7 @@ def test_all_files_together_cost_little(told):
 
 
 def test_every_limit_has_a_reason():
-    """Each constant is followed by it."""
+    """A comment after each constant gives its reason."""
     source = Path(limits.__file__).read_text().split("class Budget")[0]
     constants = [line for line in source.splitlines() if line[:1].isupper() and " = " in line]
     assert len(constants) > 25

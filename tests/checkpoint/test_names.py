@@ -1,4 +1,4 @@
-"""Translation of leaf names, recognition, and tables that are total in both directions."""
+"""Translation of leaf names, recognition, and tables that are complete in both directions."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def test_every_tensor_is_used_or_ignored_and_the_way_back_is_exact():
 
 
 class NumberedNames(ToyNames):
-    """An original that numbers its modules, in another order than ours, and stores a constant."""
+    """An original that numbers its modules in another order than ours and stores a constant."""
 
     def renames(self, model):
         return {"m.0": "conv", "m.1.one": "bn", "m.1": "bn.inner"} if model == "toy" else {}

@@ -1,4 +1,4 @@
-"""Networks without a framework: the same parameters as with one, in the same order."""
+"""Networks built without a framework have the same parameters, in the same order."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import DEFAULT_GOLDEN
+from helpers import DEFAULT_GOLDEN, quick_cases
 
 from mindyolo_ext.backend import Parameter, Tensor, nn
 from mindyolo_ext.backend.on_shapes import nn as shapes_nn
@@ -16,7 +16,7 @@ from mindyolo_ext.backend.on_shapes.values import Parameter as ShapesParameter
 from mindyolo_ext.backend.on_shapes.values import Tensor as ShapesTensor
 from mindyolo_ext.checkpoint import outline as module
 from mindyolo_ext.checkpoint.outline import outline
-from mindyolo_ext.models.registry import list_models, variant
+from mindyolo_ext.models.registry import families, list_models, variant
 
 ROOT = Path(__file__).parents[2]
 NANO = DEFAULT_GOLDEN / "yolo_fastestv2" / "official_format_yolo_fastestv2.pth"
@@ -40,9 +40,13 @@ def simple_yolo_cases() -> list:
     ]
 
 
-@pytest.mark.parametrize(("model", "keywords"), CASES + simple_yolo_cases())
+SMALL = {record.smallest for record in families().values()} | {"gold_yolo_n"}
+QUICK = [case for case in CASES + simple_yolo_cases() if case[0] in SMALL]
+
+
+@pytest.mark.parametrize(("model", "keywords"), quick_cases(CASES + simple_yolo_cases(), QUICK))
 def test_parameters_are_those_of_the_real_backend(model, keywords):
-    """One process, one backend: this one has MindSpore, the other none."""
+    """A process has one backend: this one has the framework, the other process has none."""
     real = json.loads(json.dumps(module._described(model, keywords)))
     found = json.loads(module._ask(model, json.dumps(keywords)))
     assert found["parameters"] == real["parameters"]
@@ -88,7 +92,7 @@ def test_errors_of_the_builder_arrive(monkeypatch, loaded):
 
 
 def test_a_layer_that_the_shapes_lack(monkeypatch):
-    """The framework builds the network then."""
+    """The framework then builds the network."""
     wanted = outline("yolox_nano", {"num_classes": 3})
     monkeypatch.delitem(sys.modules, "mindyolo_ext.backend")
     monkeypatch.setattr(module, "_ask", lambda *_: '{"lacks": "no attribute GroupNorm"}')
@@ -132,7 +136,7 @@ def test_a_process_that_dies_is_a_fault_of_the_program(monkeypatch):
     ],
 )
 def test_no_framework_is_imported(tmp_path, verb):
-    """Each in a fresh process; ``convert`` also in the process that it starts."""
+    """Each verb runs in a fresh process; ``convert`` is also checked in the process it starts."""
     from mindyolo_ext.checkpoint.convert import convert
 
     for suffix in (".ckpt", ".safetensors"):
@@ -149,7 +153,7 @@ def test_no_framework_is_imported(tmp_path, verb):
         "  train: {format: yolo, images: images, labels: labels, names: [a]}\n"
     )
     blocker = tmp_path / "site"
-    for name in ("mindspore", "torch"):  # whoever imports one, in whatever process, fails
+    for name in ("mindspore", "torch"):  # an import of one fails in every process
         (blocker / name).mkdir(parents=True)
         (blocker / name / "__init__.py").write_text("raise RuntimeError('a framework')\n")
     program = (

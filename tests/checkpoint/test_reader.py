@@ -1,5 +1,5 @@
-"""The reader gives the numbers ``torch.load`` gives (stored beside the files by
-data/make_fixtures.py).
+"""The reader returns the numbers of ``torch.load``, which data/make_fixtures.py stores beside the
+files.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ def test_whole_models_of_an_absent_package(file, prefer_ema):
     assert checkpoint.used_ema == prefer_ema
     assert checkpoint.entry == ("ema" if prefer_ema else "model")
     assert_same(checkpoint.tensors, expected("ema" if prefer_ema else "model"))
-    assert "hidden" not in checkpoint.tensors  # a buffer that state_dict leaves out
+    assert "hidden" not in checkpoint.tensors  # a buffer that is not in state_dict
     assert checkpoint.class_names == ["cat", "dog"]
     assert checkpoint.epoch == 12
     assert checkpoint.extras["best"] == 0.5
@@ -145,8 +145,8 @@ def test_values_that_are_not_finite_are_reported(tmp_path):
 
 
 def test_tar_format_before_0_1_10(tmp_path):
-    """Written by hand after PyTorch's own reader of that format."""
-    mark = b"X\x01\x00\x00\x00@"  # a text where the type's name belongs
+    """Written by hand, following PyTorch's own reader of that format."""
+    mark = b"X\x01\x00\x00\x00@"  # a string in place of the type's name
     storages = pickle.dumps(1, 2) + pickle.dumps((7, "cpu", "@"), 2).replace(
         mark, b"ctorch\nFloatStorage\n"
     )
@@ -217,8 +217,8 @@ def test_published_files(shared, name):
 
 
 def digest(tensors: dict[str, np.ndarray]) -> str:
-    """SHA-256 over names, shapes, types and numbers in order, as data/make_digests.py takes it
-    of ``torch.load``.
+    """SHA-256 over names, shapes, types and numbers in order, as data/make_digests.py computes it
+    from ``torch.load``.
     """
     total = hashlib.sha256()
     for key, array in tensors.items():

@@ -1,4 +1,4 @@
-"""``.safetensors``: the library's files and ours are the same, and hostile files are refused."""
+"""``.safetensors``: our files equal those of the library, and hostile files are refused."""
 
 import json
 import struct
@@ -141,7 +141,7 @@ def test_limits(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_damage(tmp_path, seed):
-    """Truncations and flipped bits: an error of ours, or arrays that are sound."""
+    """Truncated files and flipped bits give a CheckpointError or valid arrays."""
     write_safetensors(tmp_path / "x.safetensors", ARRAYS, {"note": "x"})
     whole = (tmp_path / "x.safetensors").read_bytes()
     random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Our own checkpoints: what is written comes back, whole or not at all."""
+"""Our own checkpoints: what is written can be read back, completely or not at all."""
 
 import json
 import os
@@ -49,7 +49,7 @@ METADATA = CheckpointMetadata(
 
 @pytest.fixture(params=[".ckpt", ".safetensors"])
 def suffix(request) -> str:
-    """Of a format of ours."""
+    """The suffix of one of our formats."""
     return request.param
 
 
@@ -87,7 +87,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, suffix, step):
     before = path.read_bytes()
 
     def fail(target, *_):
-        if step == "_write":  # half a file, then the end
+        if step == "_write":  # half a file, then the process ends
             with open(target, "wb") as stream:
                 stream.write(before[:50])
         raise OSError("disk full")
@@ -149,7 +149,7 @@ def test_files_that_are_cut_off(tmp_path, suffix):
 
 
 def test_every_flipped_bit_is_noticed(tmp_path, suffix):
-    """Or changes nothing, as the case of a letter in an escaped character does."""
+    """Or it changes nothing, such as the case of a letter in an escape sequence."""
     path = tmp_path / f"x{suffix}"
     save_checkpoint(path, PARAMETERS, METADATA)
     content = path.read_bytes()
@@ -191,7 +191,7 @@ def test_what_was_changed_after_sealing(tmp_path, changed):
 
 
 def test_checkpoints_without_a_digest(tmp_path):
-    """As they were written before."""
+    """As older versions wrote them."""
     text = METADATA.to_json(count=len(PARAMETERS))
     write_ckpt(tmp_path / "x.ckpt", {METADATA_NAME: as_numbers(text), **PARAMETERS})
     parameters, metadata = load_checkpoint(tmp_path / "x.ckpt")

@@ -1,4 +1,4 @@
-"""The names that the reader allows, against what PyTorch really pickles.
+"""The names that the reader allows, compared with what PyTorch really pickles.
 
 Needs a Python with PyTorch, named by MINDYOLO_EXT_TORCH_PYTHON, or PyTorch in this one.
 """

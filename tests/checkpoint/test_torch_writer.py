@@ -1,5 +1,5 @@
-"""Files written here are read back bit for bit; PyTorch itself loads them (checked where one is
-at hand).
+"""Files that we write are read back bit for bit, and PyTorch itself loads them (checked where it is
+available).
 """
 
 import os

@@ -1,5 +1,5 @@
-"""``verify`` tells equal from different, against stored arrays and against the original beside
-it.
+"""``verify`` tells equal from different checkpoints, against stored arrays and against the original
+program.
 """
 
 import os
@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory) -> Path:
 
 
 def changed(checkpoint: Path, path: Path) -> Path:
-    """The checkpoint with one bias moved by 0.01."""
+    """The checkpoint with one bias changed by 0.01."""
     parameters, metadata = load_checkpoint(checkpoint)
     parameters["output_obj_layers.bias"] = parameters["output_obj_layers.bias"] + np.float32(0.01)
     save_checkpoint(path, parameters, metadata)
@@ -165,7 +165,7 @@ def test_reports():
         Difference("output", "x", (1,), 0.5, 1000.0),
         Difference("layer", "y", (1,), 9.0, 1.0),
     ]
-    assert report.passed  # layers inform, outputs decide
+    assert report.passed  # layers are reported, outputs decide
     report.rows.append(Difference("output", "z", (1,), float("nan"), 1.0))
     assert not report.passed
     assert report.largest("output", 1)[0].name == "z"

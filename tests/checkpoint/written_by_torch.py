@@ -1,7 +1,7 @@
-"""Writes files as PyTorch pickles them; run by a Python with PyTorch, see ``test_torch_pickles``.
+"""Write files as PyTorch pickles them; run by a Python with PyTorch, see ``test_torch_pickles``.
 
-``python written_by_torch.py FOLDER``: everything below ``read`` is to be read, and what stands
-below ``refused`` is to be refused with a message.
+``python written_by_torch.py FOLDER``: the reader must accept every file below ``read`` and refuse
+every file below ``refused`` with a message.
 """
 
 import argparse
@@ -29,7 +29,7 @@ OUT = pathlib.Path(sys.argv[1])
 
 
 class Block(nn.Module):
-    """A layer of a program that is not here."""
+    """A layer of a program that is not installed here."""
 
     def __init__(self):
         super().__init__()
@@ -48,7 +48,7 @@ def save(name, value, folder="read", **options):
 
 
 def optimizers(model):
-    """(name, optimizer after a step) of all that have state."""
+    """(name, optimizer after a step) of every optimizer that has state."""
     for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "Adamax"):
         optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.1)
         model(torch.ones(1, 3, 8, 8)).sum().backward()

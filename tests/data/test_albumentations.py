@@ -1,4 +1,6 @@
-"""The step ``albumentations``: boxes follow, samples repeat, and recipes hold data, not code."""
+"""The step ``albumentations``: boxes follow the image, samples are reproducible, and recipes hold
+data, not code.
+"""
 
 import importlib.util
 import pickle
@@ -27,7 +29,7 @@ def changed(sample, *transforms, seed: int = 0, **keywords):
 
 
 def problem(*transforms, **keywords) -> str:
-    """What is wrong with a step."""
+    """The error of an invalid step."""
     with pytest.raises(ConfigError) as caught:
         check_steps([{"name": "albumentations", "transforms": list(transforms), **keywords}])
     assert str(caught.value).startswith("augmentation step 1 (albumentations): ")

@@ -1,4 +1,4 @@
-"""Anchors by k-means."""
+"""Anchors computed with k-means."""
 
 from pathlib import Path
 

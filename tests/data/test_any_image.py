@@ -1,4 +1,4 @@
-"""An image in any form that people have one in."""
+"""An image in every form that callers may have."""
 
 import io
 from pathlib import Path

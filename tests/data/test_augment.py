@@ -1,4 +1,4 @@
-"""Augmentations that families share: boxes move with pixels, and every step keeps its promises."""
+"""Augmentations that families share: boxes move with the pixels, and steps keep their contract."""
 
 import re
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def context(
 
 
 def bright_boxes(height: int = 60, width: int = 100) -> Sample:
-    """Black, with a differently bright block inside each of three boxes."""
+    """A black image with a block of different brightness inside each of three boxes."""
     boxes = np.array([[10, 20, 30, 40], [50, 10, 90, 25], [40, 35, 60, 55]], np.float32)
     image = np.zeros((height, width, 3), np.uint8)
     for row, (x1, y1, x2, y2) in enumerate(boxes.astype(int)):
@@ -62,7 +62,7 @@ def empty() -> Sample:
 
 
 def frame_of(image: np.ndarray, level: int) -> np.ndarray:
-    """xyxy of the pixels within 25 gray levels of ``level``."""
+    """The bounding box, xyxy, of the pixels within 25 gray levels of ``level``."""
     hit = np.abs(image[:, :, 0].astype(int) - level) < 25
     rows, columns = np.flatnonzero(hit.any(1)), np.flatnonzero(hit.any(0))
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
@@ -131,7 +131,7 @@ def test_affine_moves_boxes_with_pixels(keywords: dict) -> None:
             )
             rows, columns = np.nonzero(hit)
             frame = np.array([columns.min() - 1, rows.min() - 1, columns.max() + 2, rows.max() + 2])
-            # corners of a turned block lose pixels
+            # corners of a rotated block lose pixels
             np.testing.assert_allclose(frame, box, atol=2.2)
             seen += 1
     assert seen >= 10
@@ -177,7 +177,7 @@ def test_every_step_takes_no_box_and_leaves_its_sample_alone(
 
 def test_no_shared_step_is_left_out() -> None:
     own = [name for record in families().values() for name in record.augmentations]
-    # test_albumentations.py has the last one
+    # test_albumentations.py tests the last one
     shared = {function.__name__ for function in SHARED} | {"resize", "albumentations"}
     assert shared == set(list_augmentations()) - set(own)
 

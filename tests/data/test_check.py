@@ -1,4 +1,4 @@
-"""The report on a data set."""
+"""The report of the data set check."""
 
 import os
 from pathlib import Path

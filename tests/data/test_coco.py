@@ -1,4 +1,4 @@
-"""COCO json."""
+"""COCO's JSON format."""
 
 import json
 import re
@@ -180,7 +180,7 @@ def test_outlines_are_kept_on_demand(tmp_path: Path) -> None:
         not plain.has_polygons and plain.polygons(0) == [None] * 5 and plain.polygons(1) == [None]
     )
     dataset = build_dataset({**config, "polygons": True})
-    first, crowd, pieces, empty, odd = dataset.polygons(0)  # 74 has no area and is gone
+    first, crowd, pieces, empty, odd = dataset.polygons(0)  # 74 has no area and is dropped
     assert crowd is None and empty is None and odd is None and len(dataset.labels(0)) == 5
     np.testing.assert_allclose(first * (30, 20), [[3, 2], [15, 2], [15, 12]], atol=1e-5)
     # there and back to the first point of the first piece; the image ends at 30
@@ -252,7 +252,7 @@ def test_null_is_missing_and_numbers_may_be_texts(
 
 
 def perfect(dataset: Dataset) -> list[dict]:
-    """Detections that are the boxes of the only image."""
+    """Detections that equal the boxes of the only image."""
     found = dataset.annotations(0)
     rows = np.column_stack([found.boxes, np.full(len(found.boxes), 0.9), found.labels])
     return coco_records(rows, dataset.image_ids[0], dataset.category_ids)

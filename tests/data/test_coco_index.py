@@ -1,4 +1,4 @@
-"""The index of a COCO file: never trusted, never in the way."""
+"""The index of a COCO file: never trusted blindly, and never an obstacle."""
 
 import errno
 import json
@@ -38,7 +38,7 @@ def row(number: int, image: int, **values: object) -> dict:
 
 
 def written(folder: Path, rows: list[dict] | None = None) -> dict[str, Any]:
-    """Three images with boxes, of which one is clipped and one is dropped; its description."""
+    """Three images with boxes, one of them clipped and one dropped; returns the configuration."""
     folder.mkdir(exist_ok=True)
     for name in ("a.png", "b.png", "ä.png"):
         write_image(folder / name, np.zeros((20, 30, 3), np.uint8))
@@ -66,7 +66,7 @@ def written(folder: Path, rows: list[dict] | None = None) -> dict[str, Any]:
 
 
 def contents(dataset: CocoDataset) -> list:
-    """All that a data set says."""
+    """Everything that a data set says."""
     indices = range(len(dataset))
     found = [dataset.annotations(index) for index in indices]
     return [
@@ -101,7 +101,7 @@ def _all_files_are_large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 @pytest.fixture
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The annotation files that were parsed."""
+    """Record which annotation files were parsed."""
     seen: list[Path] = []
 
     def noted(file: Path, **keywords: Any) -> coco_table.CocoTable:
@@ -232,7 +232,7 @@ def test_no_byte_of_an_index_may_change(tmp_path: Path, parsed: list[Path]) -> N
 def assert_made_again(
     tmp_path: Path, parsed: list[Path], change: Callable[[dict[str, np.ndarray]], None]
 ) -> None:
-    """An index whose columns were changed is not believed: the file is parsed a second time."""
+    """Make sure that an index with changed columns is not trusted: the file is parsed again."""
     config = {**written(tmp_path / "data"), "polygons": True}
     dataset = read(config)
     wanted = contents(dataset)
@@ -328,7 +328,7 @@ def test_a_folder_that_cannot_be_written_uses_the_cache(tmp_path: Path, parsed: 
     place.unlink()
     lock = place.with_name(place.name + ".lock")
     lock.unlink()
-    lock.mkdir()  # the administrator of a machine may write everywhere else
+    lock.mkdir()  # root may write everywhere else
     assert contents(read(config)) == wanted and contents(read(config)) == wanted
     assert [its.parent for its in indices(tmp_path)] == [
         tmp_path / "cache/mindyolo_ext/annotations"
@@ -374,7 +374,7 @@ def test_a_cache_folder_that_is_not_absolute_counts_as_none(
     monkeypatch.setenv("XDG_CACHE_HOME", value)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert sharing.cache_folder("annotations") == tmp_path / ".cache/mindyolo_ext/annotations"
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without a home
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without a home folder
     assert sharing.cache_folder("annotations") is None
 
 

@@ -1,4 +1,4 @@
-"""Copy-paste: what is inside an outline comes over with its box, and nothing else does."""
+"""Copy-paste: the pixels inside an outline are copied with their box, and nothing else."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ OBJECT, WHOLE, CROWD = (10, 10, 40, 40), (50, 10, 60, 20), (5, 45, 25, 60)
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Dataset:
-    """A photo of 64 x 80: a white triangle with an outline, a box without one, and a crowd."""
+    """An image of 64 x 80: a white triangle with an outline, a box without one, and a crowd."""
     image = np.full((64, 80, 3), 90, np.uint8)
     triangle = np.array([[10, 10], [40, 10], [10, 40]], float)
     for y in range(10, 40):
@@ -50,7 +50,7 @@ def test_an_object_comes_over_along_its_outline(photo: Dataset):
     np.testing.assert_allclose(result.boxes, [(100, 90, 150, 120), (20, 20, 80, 80)], atol=1e-4)
     assert result.labels.tolist() == [0, 1] and result.boxes.dtype == np.float32
     assert result.image[24, 24:70].min() == 255  # twice as large as in its photo
-    assert not result.image[70:, 40:].any()  # the other half of its box is no part of it
+    assert not result.image[70:, 40:].any()  # the other half of its box is outside it
     assert not result.image[90:120, 10:50].any()  # nor is the crowd
     assert not black.image.any()
     small = made_sample(np.zeros((32, 80, 3), np.uint8))
@@ -58,7 +58,7 @@ def test_an_object_comes_over_along_its_outline(photo: Dataset):
 
 
 def test_boxes_are_not_hidden(photo: Dataset):
-    """A box of which 36 % would be covered."""
+    """Pasting would cover 36 % of the box."""
     sample = made_sample(np.zeros((64, 80, 3), np.uint8), [(28, 28, 48, 48)])
     assert len(pasted(photo, sample).boxes) == 1
     assert len(pasted(photo, sample, max_covered=0.4).boxes) == 2

@@ -107,7 +107,7 @@ def test_missing_parts(tmp_path: Path) -> None:
 
 
 def test_files_of_cvat_and_darknet(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """CVAT packs all below one folder and names it data."""
+    """CVAT puts everything into one folder named data."""
     image(tmp_path / "set/obj_train_data/frame 0.PNG")
     put(tmp_path / "set/obj_train_data/frame 0.txt", LINE)
     put(tmp_path / "set/obj.names", "cat\r\n\r\n".encode("utf-8-sig"))

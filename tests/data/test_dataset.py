@@ -28,7 +28,7 @@ FORMS = {
 
 
 def one_image(folder: Path, boxes: list, labels: list, relative: bool = False) -> Collector:
-    """A collector that got one image of 40 x 60 with these boxes."""
+    """A collector with one image of 40 x 60 and these boxes."""
     collector = Collector("test", ["one", "two"], relative=relative, tolerance=0.0)
     image = np.zeros((40, 60, 3), np.uint8)
     add_photo(collector, folder / "a.png", image, boxes, image_id=7, labels=labels)

@@ -1,4 +1,6 @@
-"""Folds: every image is in one, classes are spread evenly, and the files are read again."""
+"""Folds: each image is in exactly one, classes are spread evenly, and the written files can be
+read.
+"""
 
 import json
 from pathlib import Path
@@ -17,7 +19,7 @@ from mindyolo_ext.errors import UsageError
 
 
 def labeled(labels: list[list[int]]) -> Dataset:
-    """A data set of which only the labels matter."""
+    """A data set whose labels alone matter."""
     annotations = [
         (
             np.tile(np.float32([0, 0, 1, 1]), (len(its), 1)),
@@ -79,7 +81,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_folds(recipes: list[Path]) -> list[Dataset]:
-    """The evaluated part of each fold, after a look whether both parts make up the whole."""
+    """The validation part of each fold; also checks that both parts together are the whole set."""
     found = []
     for recipe in recipes:
         data = load_config(recipe).data
@@ -90,7 +92,7 @@ def read_folds(recipes: list[Path]) -> list[Dataset]:
 
 
 def test_of_a_yolo_set(shapes: Path, tmp_path: Path, command: Command):
-    """Files of a set without annotations in COCO's format, which other programs read too."""
+    """The files of a set without COCO annotations, which other programs also read."""
     out = tmp_path / "folds"
     words = ("split", "--data", shapes / "shapes.yaml", "--folds", 3, "--save_dir", out)
     status, output = command(*map(str, words))

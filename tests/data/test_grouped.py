@@ -1,4 +1,4 @@
-"""All images at once give what one after the other gives."""
+"""Processing all images at once gives the same result as one after the other."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SIZES = ((20, 30), (40, 25), None, (20, 30), None, (8, 9))
 
 
 def pictures(folder: Path) -> list[str]:
-    """Files of all images but the last; the fifth is none."""
+    """Files of all images but the last; the fifth file is not an image."""
     for number, size in enumerate(SIZES[:-1]):
         write_image(folder / f"{number}.png", np.zeros((*(size or (30, 30)), 3), np.uint8))
     (folder / "4.png").write_bytes(b"no picture")

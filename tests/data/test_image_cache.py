@@ -1,4 +1,4 @@
-"""Decoded images, kept in memory or on disk for all processes of a machine."""
+"""Decoded images, cached in memory or on disk for all processes of a machine."""
 
 import errno
 import logging
@@ -30,14 +30,14 @@ needs_proc = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs n
 
 @pytest.fixture
 def folder(shapes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data set of its own, and an empty folder of caches."""
+    """A data set and an empty cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return Path(shutil.copytree(shapes_folder, tmp_path / "data"))
 
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Files that were decoded."""
+    """Record which files were decoded."""
     found: list[str] = []
     monkeypatch.setattr(
         dataset_module, "read_image", lambda path: found.append(path) or read_image(path)
@@ -70,7 +70,7 @@ def test_every_image_is_decoded_once_and_is_the_same(
     for _ in range(2):
         assert_pixels(dataset)
     assert sorted(decoded) == sorted(dataset.paths)
-    other = opened(folder, kind)  # as a second rank, or a later run
+    other = opened(folder, kind)  # like a second rank or a later run
     assert_pixels(other)
     assert len(decoded) == len(dataset)
 
@@ -101,7 +101,7 @@ def test_another_content_is_decoded_again(folder: Path, decoded: list[str], kind
     content = path.read_bytes()
     write_image(path, 255 - image, 60)
     smaller = path.read_bytes()
-    path.write_bytes(smaller.ljust(len(content), b"\0"))  # neither size nor date tells
+    path.write_bytes(smaller.ljust(len(content), b"\0"))  # neither size nor date shows it
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     decoded.clear()
     again = opened(folder, kind)

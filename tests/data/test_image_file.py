@@ -1,4 +1,4 @@
-"""Images from files."""
+"""Reading and writing image files."""
 
 import os
 import struct
@@ -21,7 +21,7 @@ def drawn(height: int = 30, width: int = 50) -> np.ndarray:
 
 
 def with_orientation(jpeg: bytes, orientation: int, order: str) -> bytes:
-    """The JPEG with an EXIF block that asks for ``orientation``."""
+    """The JPEG with an EXIF block that sets ``orientation``."""
     tiff = (
         (b"II" if order == "<" else b"MM")
         + struct.pack(order + "HI", 42, 8)
@@ -175,14 +175,14 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 def png(width: int, height: int, bits: int = 8) -> bytes:
-    """A PNG that says it has ``width`` x ``height`` pixels."""
+    """A PNG whose header says ``width`` x ``height`` pixels."""
     header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
     body = chunk(b"IDAT", zlib.compress(bytes(1000)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
 
 
 def tiff(width: int, height: int, tile: int = 0) -> bytes:
-    """A TIFF that says it has ``width`` x ``height`` pixels, in square tiles."""
+    """A TIFF whose header says ``width`` x ``height`` pixels, in square tiles."""
     tags = [(256, width), (257, height), (258, 8), (262, 1), (277, 1), (322, tile), (323, tile)]
     tags = [entry for entry in tags if entry[1]]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
@@ -242,7 +242,7 @@ def test_endless_jpeg_header_is_given_up(tmp_path: Path, filling: bytes) -> None
 @pytest.mark.parametrize(
     "change",
     [
-        lambda png: png[:-12],  # without its end
+        lambda png: png[:-12],  # truncated
         lambda png: png[:-12] + struct.pack(">I", 1 << 31) + png[-8:],
         lambda png: png[:33] + struct.pack(">I4s", (1 << 31) - 1, b"tEXt") + png[33:],
         lambda png: png[:33] + chunk(b"tEXt", b"") * 100_001 + png[33:],
@@ -254,7 +254,7 @@ def test_png_whose_chunks_make_no_sense_never_meets_the_decoder(
     path = tmp_path / "a.png"
     write_image(path, drawn())
     path.write_bytes(change(path.read_bytes()))
-    monkeypatch.setattr(cv2, "imdecode", None)  # OpenCV 4.11 would reserve what a chunk says
+    monkeypatch.setattr(cv2, "imdecode", None)  # OpenCV 4.11 would allocate what a chunk claims
     for function in (read_image, image_size):
         with pytest.raises(DataError, match="a.png: wanted a readable image, got a PNG that bre"):
             function(path)
@@ -272,7 +272,7 @@ def test_animated_png_is_its_first_picture_and_the_animation_never_meets_the_dec
     assert not any(name in plain for name in (b"acTL", b"fcTL", b"fdAT"))
     assert plain.startswith(content[:33]) and plain.endswith(content[-12:])
     np.testing.assert_array_equal(read_image(path), drawn())
-    # a damage that ends the process with OpenCV 4.11
+    # damage that crashes the process with OpenCV 4.11
     place = content.index(b"IDAT") + 40
     path.write_bytes(content[:place] + bytes(300) + content[place + 300 :])
     with pytest.raises(DataError, match="cannot be decoded"):
@@ -297,7 +297,7 @@ def test_place_beyond_64_bits(tmp_path: Path) -> None:
 
 
 def changed_at_random(content: bytes, rng: np.random.Generator) -> bytes:
-    """The file with some bytes overwritten, cut out, put in or cut off, mostly in its head."""
+    """The file with bytes overwritten, removed, inserted or cut off, mostly in its header."""
     data = bytearray(content)
     for _ in range(rng.integers(1, 6)):
         place = int(rng.integers(min(len(data), 300 if rng.random() < 0.7 else len(data))))
@@ -336,7 +336,7 @@ def test_damaged_files_are_pictures_or_data_errors(tmp_path: Path, form: str) ->
     assert 0 < refused <= 60
 
 
-# ---- files that are no pictures ------------------------------------------------------------------
+# ---- files that are not images -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

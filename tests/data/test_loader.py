@@ -1,4 +1,4 @@
-"""Batches, order, shards and workers."""
+"""Batches, order, shards and workers of the loader."""
 
 import errno
 import os
@@ -145,7 +145,7 @@ def test_workers_do_not_change_the_batches(
 
 @pytest.mark.parametrize("family", [name for name, one in families().items() if one.augmentations])
 def test_steps_of_families_work_in_processes(shapes: Dataset, family: str) -> None:
-    """A new process knows no family, so the pipeline carries the functions of its steps."""
+    """A new process has loaded no family, so the pipeline carries the functions of its steps."""
     load_augmentations()
     pipeline = build_pipeline(families()[family].augmentations, SPEC, shapes, seed=8)
     wanted = batches(pipeline, batch_size=4, workers=0)
@@ -289,7 +289,7 @@ def test_an_error_that_the_user_can_mend_keeps_its_kind(
 
 
 class _DeadlyPipeline(Pipeline):
-    """Ends its process in epoch 0, as the system does when memory runs out."""
+    """End the worker process in epoch 0, as the system does when memory runs out."""
 
     def __call__(self, index: int, epoch: int = 0, size: tuple[int, int] | None = None) -> Sample:
         if epoch == 0 and index == 3:
@@ -307,7 +307,7 @@ def test_killed_process_is_an_error_not_a_hang(shapes: Dataset) -> None:
 
 
 class _StoppedPipeline(Pipeline):
-    """Stops its process in epoch 0, as somebody's ``kill -STOP`` does."""
+    """Stop the worker process in epoch 0, as ``kill -STOP`` does."""
 
     def __call__(self, index: int, epoch: int = 0, size: tuple[int, int] | None = None) -> Sample:
         if epoch == 0 and index == 3:
@@ -364,7 +364,7 @@ def test_no_more_than_prefetch_is_prepared(
         epoch = loader.epoch(0)
         next(epoch)
         threading.Event().wait(0.3)
-        assert len(loaded) == 6  # the one taken and two ahead
+        assert len(loaded) == 6  # the one in use and two ahead
         epoch.close()
 
 

@@ -1,4 +1,4 @@
-"""The pipeline: which steps a recipe may name, and what comes out."""
+"""The pipeline: which steps a recipe may name, and their output."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Files damaged at random give a data set or an error that a user can fix, and no other."""
+"""Randomly damaged files give a data set or an error that a user can fix, and nothing else."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ XML = (
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
-    """A few bytes changed, put in, taken out or doubled, or the end cut off."""
+    """Change, insert, delete or duplicate a few bytes, or cut off the end."""
     for _ in range(rng.choice([1, 1, 2, 5])):
         place, length = rng.randrange(len(content) + 1), rng.randrange(1, 20)
         head, tail = content[:place], content[place:]
@@ -57,7 +57,7 @@ def places(value: Any, above: tuple = ()) -> Iterator[tuple]:
 
 
 def changed(content: dict, rng: random.Random) -> dict:
-    """The content with one value replaced or left out."""
+    """The content with one value replaced or removed."""
     content = copy.deepcopy(content)
     *above, last = rng.choice(list(places(content)))
     owner: Any = content
@@ -71,7 +71,7 @@ def changed(content: dict, rng: random.Random) -> dict:
 
 
 def try_it(folder: Path, description: dict, name: str) -> None:
-    """Read and check the set, the strict way and the other."""
+    """Read and check the set, in strict mode and in the other."""
     try:
         build_dataset(description, folder).coco_ground_truth()
     except UserError as error:
@@ -88,7 +88,9 @@ def try_it(folder: Path, description: dict, name: str) -> None:
 
 
 def file_of(kind: str, folder: Path) -> tuple[dict, Path, str]:
-    """Description of a sound set, the file to damage, and a part of the path that errors name."""
+    """The configuration of a valid set, the file to damage, and a part of the path that errors
+    name.
+    """
     described = yolo(folder)
     put(folder / "n", "cat\ndog\n")
     put(folder / "d.yaml", YAML)

@@ -1,6 +1,4 @@
-"""Rectangular batches: which images share one, how large it is, and what the loader makes of
-them.
-"""
+"""Rectangular batches: which images share one, its size, and what the loader makes of it."""
 
 import numpy as np
 import pytest
@@ -86,7 +84,7 @@ def test_epochs_of_few_sizes(most: int) -> None:
             assert height % 32 == 0 and width % 32 == 0 and max(height, width) == 320
             fitted = sizes[images] * (320 / sizes[images].max(1, keepdims=True))
             assert (fitted <= [height + 1e-6, width + 1e-6]).all()
-    assert not left_out  # no image is left over every time
+    assert not left_out  # no image is left out in every epoch
     assert len(used) <= (most or 99)
     if most == 1:
         assert used == {(320, 320)}
@@ -98,7 +96,7 @@ def test_epochs_of_few_sizes(most: int) -> None:
 
 def test_sizes_of_sorted_batches_are_the_originals() -> None:
     """DynamicDet's ``--rect``: ceil(shape * size / stride) strides of the most nearly square image
-    of each batch; here only the order of the batches is another.
+    of each batch; only the order of the batches differs here.
     """
     sizes = np.array(
         [[480, 640], [427, 640], [640, 427], [500, 500], [640, 480], [360, 640]], float

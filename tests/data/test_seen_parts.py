@@ -1,4 +1,4 @@
-"""Photos of a mosaic that nobody sees are not decoded, and nothing else changes."""
+"""Images that a mosaic does not show are not decoded, and the result stays the same."""
 
 from pathlib import Path
 

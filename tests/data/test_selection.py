@@ -1,4 +1,4 @@
-"""Parts of a data set: classes, one class, a share of the images."""
+"""Parts of a data set: some classes, all classes as one, a share of the images."""
 
 import json
 import pickle
@@ -23,7 +23,7 @@ def triangle(start: float) -> np.ndarray:
 
 
 def small(*, cache: bool = False) -> Dataset:
-    """Four images; boxes and outlines tell where they come from, the last box is ignored."""
+    """Four images; boxes and outlines show which image they come from; the last is ignored."""
     annotations = [
         (
             np.array([[x, 0, x + 1, 1] for _, x in rows], np.float32).reshape(-1, 4),
@@ -45,13 +45,13 @@ def small(*, cache: bool = False) -> Dataset:
 
 
 def starts(dataset: Dataset) -> list[list[tuple[int, float]]]:
-    """As ``ROWS``, from the boxes."""
+    """The same as ``ROWS``, computed from the boxes."""
     found = [dataset.annotations(index) for index in range(len(dataset))]
     return [list(zip(its.labels.tolist(), its.boxes[:, 0].tolist(), strict=True)) for its in found]
 
 
 def check_outlines(dataset: Dataset) -> None:
-    """Every outline belongs to its box."""
+    """Make sure that every outline belongs to its box."""
     for index in range(len(dataset)):
         for (_, x), outline in zip(starts(dataset)[index], dataset.polygons(index), strict=True):
             assert (outline is None) == (x % 2 == 0)
@@ -132,7 +132,9 @@ def test_a_share_of_the_images():
 
 @pytest.fixture
 def coco_set(tmp_path: Path) -> Dataset:
-    """Three images of format coco; ids, areas and crowds are none that boxes would tell."""
+    """Three images in COCO format, with ids, areas and crowds that cannot be derived from the
+    boxes.
+    """
     content = {
         "images": [
             {"id": 70 + n, "file_name": f"{n}.jpg", "height": HEIGHT, "width": WIDTH}

@@ -1,4 +1,4 @@
-"""The made-up data set."""
+"""The synthetic data set."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pascal VOC xml."""
+"""Pascal VOC's XML format."""
 
 import json
 from pathlib import Path
@@ -119,7 +119,7 @@ def test_difficult_objects(
 def test_small_objects_are_dropped_and_counted_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two x five pixels where counting starts at 0, three x six where it starts at 1."""
+    """2 x 5 pixels when counting from 0, 3 x 6 when counting from 1."""
     written(tmp_path, item(box=(2, 2, 4, 7)) + item(box=(2, 2, 4, 8)) + item("cat", (2, 2, 3, 4)))
     settings = {"root": "voc", "split": "train", "names": ["cat", "dog"], "data_root": tmp_path}
     dataset = read_voc(**settings, min_area=10, first_pixel=0)
@@ -262,7 +262,7 @@ def test_annotations_equal_the_original_but_for_inverted_boxes(
     tmp_path: Path, min_area: int
 ) -> None:
     """The original keeps a box whose sides are both negative, because their product is positive;
-    here it is dropped.
+    this reader drops it.
     """
     stored = json.loads((DEFAULT_GOLDEN / "simple_yolo/voc_parse.json").read_text(encoding="utf-8"))
     settings = written_as_stored(tmp_path, stored["xml"], np.zeros((121, 173, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""YOLO text labels."""
+"""YOLO's text labels."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from mindyolo_ext.errors import ConfigError, DataError, MissingFileError
 
 
 def written(folder: Path, text: str | None = "1 0.5 0.5 0.25 0.5\n") -> dict:
-    """One 40 x 80 image below a folder with dots and letters beyond ASCII; returns its
+    """One 40 x 80 image in a folder whose name has dots and non-ASCII letters; returns the
     configuration.
     """
     for name in ("images", "labels"):
@@ -267,7 +267,7 @@ def test_paths_of_other_machines(tmp_path: Path, text: str, root: str) -> None:
 
 
 def test_layout_of_mindyolo(tmp_path: Path) -> None:
-    """Text labels for training, COCO's json for evaluation, names in the recipe of MindYOLO."""
+    """Text labels for training, COCO JSON for evaluation, names in MindYOLO's recipe."""
     image(tmp_path / "coco/images/train2017/000000000009.jpg")
     put(tmp_path / "coco/labels/train2017/000000000009.txt", LINE)
     put(tmp_path / "coco/train2017.txt", "./images/train2017/000000000009.jpg\n")

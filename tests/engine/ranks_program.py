@@ -1,4 +1,5 @@
-"""Two training steps on this rank's part of a fixed global batch; rank 0 saves losses and weights.
+"""Run two training steps on this rank's part of a fixed global batch; rank 0 saves losses and
+weights.
 
 python ranks_program.py OUT.npz frozen|synchronised
 """
@@ -36,7 +37,7 @@ def main(out: str, statistics: str) -> None:
     images = rng.rand(GLOBAL_BATCH, 3, SIDE, SIDE).astype(np.float32)
     targets = rng.uniform(0.2, 0.7, (GLOBAL_BATCH, 8, 5)).astype(np.float32)
     targets[..., 0] = rng.randint(0, 4, (GLOBAL_BATCH, 8))
-    # ranks hold different box counts
+    # the ranks have different numbers of boxes
     mask = (np.arange(8) < np.array([[1], [8], [0], [4]])).astype(np.float32)
     share = GLOBAL_BATCH // this.size
     mine = slice(this.rank * share, (this.rank + 1) * share)

@@ -1,5 +1,5 @@
-"""The curve of a routed model: AP of every mixture of the two exits, from one pass over the
-pictures.
+"""The curve of a routed model: AP for every mixture of its two exits, from one pass over the
+images.
 """
 
 from pathlib import Path
@@ -16,13 +16,13 @@ from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.accuracy_speed import Tradeoff, accuracy_over_speed
 from mindyolo_ext.engine.routing import RoutedPredictor
 
-GREYS = tuple(range(20, 240, 20))  # 11 pictures, dark ones are hard
+GREYS = tuple(range(20, 240, 20))  # 11 images, dark ones are hard
 BOX = (4.0, 4.0, 28.0, 20.0)
 
 
 class FindsBright(RoutedPredictor):
-    """Its second exit finds every box, the first those of the six brightest pictures. Parts take
-    2, 1 and 5 ms.
+    """The second exit finds every box, the first only those of the six brightest images. The parts
+    take 2, 1 and 5 ms.
     """
 
     passes = 0
@@ -59,12 +59,12 @@ def greys(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def curve(greys: Dataset) -> Tradeoff:
     predictor = FindsBright(RoutedToy())
     found = accuracy_over_speed(predictor, greys, EvalConfig(per_batch_size=4), workers=0)
-    assert predictor.passes == 3  # 11 pictures once
+    assert predictor.passes == 3  # 11 images once
     return found
 
 
 def test_the_hardest_pictures_go_to_the_second_exit_first(curve: Tradeoff):
-    """With the k darkest of 11 pictures there, the five that only it finds are found one after
+    """With the k darkest of 11 images there, the five that only this exit finds are found one after
     the other.
     """
     assert [round(11 * (1 - row["easy"])) for row in curve.rows] == [

@@ -1,4 +1,4 @@
-"""Recipes under which a run learns little are doubted; those that are well are not."""
+"""Recipes that would learn little cause a warning; sound recipes do not."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def of(images: int = 1000, **train) -> list[str]:
 
 
 def test_a_short_run_of_a_shipped_recipe():
-    """Two epochs of 15: one of warm-up, one at the final rate, and nothing but the last stage."""
+    """Two epochs of 15: one of warm-up, one at the final learning rate, and only the last stage."""
     config = load_config("yolox-nano-bccd", ["train.epochs=2"])
     rates, stage = found(config, 205)
     assert "last 3 epochs have the final learning rate" in rates and "1 of them warm-up" in rates
@@ -78,7 +78,7 @@ def test_a_run_without_an_update():
     (doubt,) = of(images=100, **few)
     assert "no update in 3 epochs of 10 step(s)" in doubt and "16 micro batches" in doubt
     few["optimizer"] = {"accumulate": 16}
-    assert of(images=100, **few) == []  # the second epoch goes on with the gradients of the first
+    assert of(images=100, **few) == []  # the second epoch continues with the gradients of the first
 
 
 def test_images_that_fill_no_batch():

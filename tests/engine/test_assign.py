@@ -1,6 +1,4 @@
-"""The verb ``assign``: which pictures it takes, what it computes, says and writes, and what it
-refuses.
-"""
+"""The verb ``assign``: which images it takes, what it computes and writes, and what it refuses."""
 
 import json
 import logging
@@ -30,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe for 6 drawn pictures; the third has no box."""
+    """A recipe for 6 drawn images; the third has no box."""
     folder = tmp_path_factory.mktemp("assign")
     shapes = make_shapes_dataset(
         folder / "shapes", train_images=6, val_images=1, size=(96, 128), progress=False
@@ -67,7 +65,7 @@ def dataset(config: Config) -> Dataset:
     return split_dataset(config, "train")
 
 
-# ---- which pictures ------------------------------------------------------------------------------
+# ---- which images --------------------------------------------------------------------------------
 
 
 def test_pictures_by_name_pattern_number_and_count(dataset: Dataset):
@@ -105,7 +103,7 @@ def test_pictures_that_do_not_exist(dataset: Dataset):
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
-    """The pictures that ``assign`` draws, gathered instead of painted."""
+    """Collect the pictures that ``assign`` would draw."""
     found = []
     monkeypatch.setattr(
         module, "draw_assignment", lambda picture, path: found.append((picture, path))
@@ -114,8 +112,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
 
 
 def expected_matches(boxes: np.ndarray, priors, threshold: float) -> np.ndarray:
-    """(N, A) by loops: similar sides, and the cell of the center or its nearer neighbors in
-    each direction.
+    """(N, A) computed with loops: similar sides, and the cell of the center or its nearer neighbors
+    in each direction.
     """
     wanted = np.zeros((len(boxes), len(priors)), bool)
     for number, (x1, y1, x2, y2) in enumerate(boxes):

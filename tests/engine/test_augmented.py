@@ -1,4 +1,4 @@
-"""Test-time augmentation: boxes of every view lie where the whole image has them, and meet in one
+"""Test-time augmentation: the boxes of all views are mapped back to the image and go through one
 NMS.
 """
 
@@ -16,12 +16,12 @@ from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.errors import UsageError
 from mindyolo_ext.input_spec import InputSpec
 
-BOX = (30, 24, 90, 60)  # of the bright part of a picture
+BOX = (30, 24, 90, 60)  # of the bright part of an image
 
 
 class FindsTheBrightPart:
-    """Stands for a predictor: one box around what is bright, with the score ``scores`` has for the
-    view.
+    """Stands in for a predictor: one box around the bright part, with the view's entry in
+    ``scores``.
     """
 
     num_classes = 1
@@ -103,7 +103,7 @@ def test_an_evaluation_merges_the_views_in_one_nms(dataset: Dataset):
     assert len(plain.views) == 1
     found = evaluate(several, dataset, EvalConfig(per_batch_size=1, augment=True), workers=0)
     assert len(several.views) == 3
-    # the mirrored view was surest; the other two overlap it
+    # the mirrored view has the highest score; the other two overlap it
     assert found.detections[0].shape == (1, 6)
     assert found.detections[0][0, 4] == pytest.approx(0.9)
     np.testing.assert_allclose(found.detections[0][0, :4], BOX, atol=1.6)

@@ -1,26 +1,26 @@
-"""Moments of a training, early stopping and kept checkpoints, in runs whose metrics are given."""
+"""Callbacks of a training, early stopping and kept checkpoints, in runs with given metrics."""
 
 import logging
 
 import numpy as np
 import pytest
+from small_training import small_recipe, small_shapes
 
 from mindyolo_ext.backend import launch
 from mindyolo_ext.checkpoint.store import load_checkpoint
-from mindyolo_ext.config import Config, config_from_mapping
-from mindyolo_ext.data.shapes import make_shapes_dataset
+from mindyolo_ext.config import Config
 from mindyolo_ext.engine.callbacks import Callback
 from mindyolo_ext.engine.evaluate import EvalResult
 from mindyolo_ext.engine.train import train
 
 pytestmark = pytest.mark.graph(when="never")
-# The host alone decides; one backend, the one that starts faster, is enough
+# Only the host decides here, so the backend that starts faster is enough
 ON_ONE_BACKEND = pytest.mark.needs_torch
-AP = (0.0, 0.2, 0.4, 0.3, 0.1, 0.5)  # what the epochs are given
+AP = (0.0, 0.2, 0.4, 0.3, 0.1, 0.5)  # of the epochs
 
 
 class Recorder(Callback):
-    """Writes down every moment; ends the run after ``last``, or with an error after ``crash``."""
+    """Record every event; end the run after ``last``, or with an error after ``crash``."""
 
     def __init__(self, last=None, crash=None):
         self.last, self.crash = last, crash
@@ -68,16 +68,12 @@ class Given(EvalResult):
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    launch.start("CPU", seed=0)
-    folder = tmp_path_factory.mktemp("callbacks")
-    return make_shapes_dataset(
-        folder, train_images=3, val_images=1, size=(64, 64), seed=1, progress=False
-    )
+    return small_shapes(tmp_path_factory.mktemp("callbacks"), train_images=3, val_images=1)
 
 
 @pytest.fixture(autouse=True)
 def given_metrics(monkeypatch):
-    """Every evaluation finds what ``AP`` says, in the order of the epochs."""
+    """Make every evaluation return the next value of ``AP``."""
     values = {"next": 0}
 
     def evaluate(*_, **__):
@@ -85,44 +81,19 @@ def given_metrics(monkeypatch):
         values["next"] += 1
         return Given(value)
 
-    monkeypatch.setattr("mindyolo_ext.engine.train.evaluate", evaluate)
+    monkeypatch.setattr("mindyolo_ext.engine.run_finish.evaluate", evaluate)
     return values
 
 
 def recipe(shapes, **section) -> Config:
-    def split(name):
-        return {
-            "format": "coco",
-            "images": f"images/{name}",
-            "annotations": f"annotations/{name}.json",
-        }
-
-    return config_from_mapping(
-        {
-            "model": {"name": "yolo_fastestv2"},
-            "input": {"size": [64, 64]},
-            "data": {
-                "root": str(shapes),
-                "train": split("train"),
-                "val": split("val"),
-                "augment": ["resize"],
-                "workers": 0,
-            },
-            "train": {
-                "epochs": 6,
-                "per_batch_size": 1,
-                "log_interval": 2,
-                "pictures": False,
-                **section,
-            },
-        }
-    )
+    return small_recipe(shapes, {"epochs": 6, "per_batch_size": 1, "log_interval": 2, **section})
 
 
 def weights(folder):
     return sorted(path.name for path in (folder / "weights").iterdir())
 
 
+@pytest.mark.all_cases
 def test_the_moments_come_in_order_and_a_callback_can_end_the_run(shapes, tmp_path, caplog):
     seen = Recorder(last=1)
     with caplog.at_level(logging.INFO):
@@ -162,7 +133,7 @@ def test_an_error_ends_the_run_and_closes_its_callbacks(shapes, tmp_path):
 
 @ON_ONE_BACKEND
 def test_patience_ends_a_run_and_survives_a_kill(shapes, tmp_path, caplog, given_metrics):
-    """Epoch 3 of 6 is the best, and the two after it are worse."""
+    """Epoch 3 of 6 is the best, and the next two are worse."""
     settings = {"patience": 2, "keep_best": 2, "keep_checkpoint_max": 1, "ema_decay": 0.9}
     launch.set_seed(0)
     with caplog.at_level(logging.INFO):
@@ -200,7 +171,7 @@ def test_patience_ends_a_run_and_survives_a_kill(shapes, tmp_path, caplog, given
 def test_the_first_epoch_is_the_best_although_nothing_can_be_found(
     shapes, tmp_path, caplog, monkeypatch
 ):
-    monkeypatch.setattr("mindyolo_ext.engine.train.evaluate", lambda *_, **__: Given(-1.0))
+    monkeypatch.setattr("mindyolo_ext.engine.run_finish.evaluate", lambda *_, **__: Given(-1.0))
     result = train(recipe(shapes, epochs=2), tmp_path / "run")
     assert result.best_epoch == 0 and result.best_fitness == -1.0
     assert weights(tmp_path / "run") == ["best.ckpt", "last.ckpt"]

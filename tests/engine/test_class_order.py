@@ -1,4 +1,4 @@
-"""Evaluation of a network that does not say its class names, or says them in another order."""
+"""Evaluation of a network that does not store its class names, or stores them in another order."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ BOXES = [(8, 8, 24, 24), (30, 30, 60, 60)]  # of a dog and a cat
 
 
 class Finds:
-    """A fake predictor: both boxes of every image, as classes in its own numbering."""
+    """Stands in for a predictor: finds both boxes of every image, with its own class numbers."""
 
     num_classes = 2
 
@@ -67,7 +67,7 @@ def test_a_network_without_names_that_is_right_or_only_bad_is_evaluated(dataset,
 
 
 def found(*rows: tuple[int, int]) -> np.ndarray:
-    """Detections at the places of ``rows``: (place, class)."""
+    """Detections at the places in ``rows``: (place, class)."""
     return np.array(
         [[100 * place, 0, 100 * place + 9, 9, 0.9, label] for place, label in rows], np.float32
     ).reshape(-1, 6)
@@ -87,7 +87,7 @@ def truth(*labels: int) -> np.ndarray:
         (found((0, 0), (1, 1), (2, 2)), truth(0, 1, 2), {}),
         (found((0, 1), (1, 0), (2, 2)), truth(0, 1, 2), {}),  # a third is right
         (found((0, 1)), truth(0, 1, 2), {}),  # most objects are not found
-        (found((0, 1), (1, 1), (2, 1)), truth(0, 2, 2), {}),  # no permutation explains it
+        (found((0, 1), (1, 1), (2, 1)), truth(0, 2, 2), {}),  # no permutation fits
         (found(), truth(0, 1), {}),
         (found((0, 1)), truth(), {}),
     ],

@@ -1,4 +1,4 @@
-"""What was found in an image, in the forms in which people take it along."""
+"""The detections of an image, in all forms that they convert to."""
 
 import json
 import sys

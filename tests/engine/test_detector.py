@@ -1,4 +1,4 @@
-"""``Detector.predict`` of everything that people have images in."""
+"""``Detector.predict`` for every form of image."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Options of an evaluation: VOC's metrics, boxes cut at the input before NMS, the program for
+"""Options of an evaluation: VOC's metrics, boxes clipped to the input before NMS, the program for
 COCO's metrics.
 """
 
@@ -19,9 +19,7 @@ OBJECTS = [((8, 8, 24, 24), 0, False), ((40, 40, 60, 60), 1, True), ((30, 4, 60,
 
 
 class SaysAlways:
-    """Stands for a predictor: the same boxes, each of its class and with its score, for every
-    picture.
-    """
+    """Stands in for a predictor: the same boxes, classes and scores for every image."""
 
     num_classes = 2
 
@@ -42,7 +40,7 @@ class SaysAlways:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Two pictures of the network's size with the same objects."""
+    """Two images of the network's size with the same objects."""
     folder = tmp_path_factory.mktemp("black")
     collector = Collector("black", ["cat", "dog"], relative=False, tolerance=0)
     boxes, labels, ignore = zip(*OBJECTS)
@@ -70,7 +68,7 @@ def test_voc_stands_beside_coco(dataset: Dataset) -> None:
     cat, dog = result.voc.per_class
     assert (cat.name, cat.num_ground_truth, cat.ap, cat.ap07) == ("cat", 2, 1, 1)
     assert (dog.num_ground_truth, dog.num_difficult, dog.num_detections) == (2, 2, 4)
-    # the difficult one counts for nothing
+    # the difficult object does not count
     assert dog.ap == pytest.approx(0.5) and dog.ap07 == pytest.approx(0.5)
     values = result.values()
     assert (

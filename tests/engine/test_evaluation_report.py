@@ -1,4 +1,4 @@
-"""Label files of an evaluation, confusion matrix and comparison of two results."""
+"""Label files of an evaluation, its confusion matrix, and the comparison of two results."""
 
 import sys
 from pathlib import Path
@@ -7,12 +7,19 @@ import cv2
 import numpy as np
 import pytest
 
+from mindyolo_ext.cli.evaluate import Loaded, run_test
+from mindyolo_ext.config import Config
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.compare import compare
 from mindyolo_ext.engine.evaluation_report import label_names, write_labels
 from mindyolo_ext.errors import MissingPackageError
+from mindyolo_ext.evaluation import confusion
 from mindyolo_ext.evaluation.coco_map import evaluate_coco
-from mindyolo_ext.evaluation.confusion import confusion_matrix, has_supervision
+from mindyolo_ext.evaluation.confusion import (
+    confusion_matrix,
+    has_supervision,
+    warn_without_supervision,
+)
 from mindyolo_ext.evaluation.error_kinds import break_down
 from mindyolo_ext.visual.errors import plot_confusion, plot_errors
 
@@ -35,6 +42,10 @@ def record(image: int, category: int, x: float, score: float = 0.9) -> dict:
 def test_every_image_has_a_label_file_of_its_own() -> None:
     assert label_names(["/d/a.jpg", "/d/b.png"]) == [Path("a.txt"), Path("b.txt")]
     assert label_names(["/d/a.jpg", "/d/a.png"]) == [Path("a.jpg.txt"), Path("a.png.txt")]
+    assert label_names(["/d/a.jpg", "/d/a.png", "/d/a.jpg.png"]) == [
+        *(Path("a.jpg.txt"), Path("a.png.txt"), Path("a.jpg.png.txt"))
+    ]
+    assert label_names(["/d/a.jpg", "/d/a.jpg.png"]) == [Path("a.txt"), Path("a.jpg.txt")]
     assert label_names(["/d/x/a.jpg", "/d/y/a.jpg"]) == [Path("x/a.txt"), Path("y/a.txt")]
 
 
@@ -63,14 +74,28 @@ def test_the_confusion_matrix_by_hand() -> None:
     assert matrix.tolist() == [[1, 0, 0], [1, 0, 1], [1, 0, 0]]
 
 
-def test_a_supervision_that_does_not_start_is_told(tmp_path, monkeypatch) -> None:
-    """As when a package that it needs is missing: a sentence, and no end of an evaluation."""
+def test_a_supervision_that_does_not_start_is_told(tmp_path, monkeypatch, caplog) -> None:
+    """As when a package that it needs is missing: one warning, which a run gives at its start."""
     (tmp_path / "supervision.py").write_text("import a_package_that_is_not_there\n")
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "supervision"]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingPackageError, match="does not start .*a_package_that_is_not_there"):
         confusion_matrix(evaluate_coco(TRUTH, [record(1, 1, 0)]).matches, 0.5)
+    assert not has_supervision()
+    warn_without_supervision()
+    assert len(caplog.messages) == 1 and "no confusion matrix will be drawn" in caplog.text
+
+
+def test_a_missing_supervision_is_told_before_an_evaluation(tmp_path, monkeypatch, caplog) -> None:
+    def evaluate(*_, **__):
+        raise InterruptedError("the evaluation has begun")
+
+    monkeypatch.setattr("mindyolo_ext.engine.evaluate.evaluate", evaluate)
+    monkeypatch.setattr(confusion, "_problem", lambda: "a package is missing")
+    with pytest.raises(InterruptedError, match="has begun"):
+        run_test(Loaded(None, None, None, ""), Config(), tmp_path)
+    assert caplog.messages == ["no confusion matrix will be drawn: a package is missing"]
 
 
 def test_pictures_of_errors(tmp_path: Path) -> None:

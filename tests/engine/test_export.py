@@ -1,5 +1,5 @@
-"""Exported files of YOLOX: layout, metadata, batch and shape. Another family through the
-command: tests/test_cli.py.
+"""Exported files of YOLOX: layout, metadata, batch and shape. tests/test_cli.py tests another
+family through the command.
 """
 
 import json
@@ -45,9 +45,7 @@ def weight(tmp_path_factory) -> Path:
 
 
 def test_decoded_and_raw_files_tell_the_same(weight, tmp_path):
-    """Decoding the raw rows as deploy/README.md says gives the boxes and scores of the other
-    file.
-    """
+    """Decoding the raw rows as in deploy/README.md gives the boxes and scores of the other file."""
     import onnxruntime
 
     sessions = {

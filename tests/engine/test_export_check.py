@@ -1,4 +1,4 @@
-"""The comparison of boxes before a file gets its name."""
+"""The comparison of boxes before an exported file gets its name."""
 
 from pathlib import Path
 

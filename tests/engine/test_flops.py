@@ -1,4 +1,6 @@
-"""GFLOPs: by hand for toys, at sizes that were not run; as published for the families."""
+"""GFLOPs: computed by hand for toys, also at sizes that were not run; as published for the
+families.
+"""
 
 import pytest
 from routed_toy import RoutedToy
@@ -10,7 +12,7 @@ from mindyolo_ext.engine.flops import RoutedGflops, gflops, routed_gflops
 from mindyolo_ext.models.registry import create_model, families
 
 pytestmark = pytest.mark.graph
-# Operations for one image of 64 x 96 and 3 classes, which no backend may count otherwise
+# Operations for one image of 64 x 96 and 3 classes, the same for every backend
 OPERATIONS = {
     "dy_yolov7_w0125": 49_315_284,
     "gold_yolo_n": 180_578_176,
@@ -34,7 +36,7 @@ def test_parts_of_a_toy_by_hand():
 
 
 class Various(nn.Cell):
-    """A grouped convolution, a dense layer on pooled values, and a convolution by a part of a
+    """A grouped convolution, a dense layer on pooled values, and a convolution with a part of a
     weight.
     """
 
@@ -84,7 +86,7 @@ def test_counting_leaves_the_framework_as_it_was():
     ],
 )
 def test_families_cost_what_was_published(name: str, size: int, published: float):
-    """Nano's publication counts batch norms too, which are 3 % of so thin a network."""
+    """The published number of Nano includes batch norms, which are 3 % of such a thin network."""
     assert gflops(create_model(name, 80), (size, size)) == pytest.approx(published, rel=0.035)
 
 

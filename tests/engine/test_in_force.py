@@ -1,4 +1,4 @@
-"""The recipe with the values in force: nothing left to guess, and still the same run."""
+"""The recipe with the values in force: nothing is left open, and it describes the same run."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which checkpoints stay, also after a kill; when patience is over."""
+"""Which checkpoints are kept, also after a kill, and when patience is over."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_the_newest_and_the_best_stay(tmp_path):
 
 @pytest.mark.parametrize("saved_after, killed_after", [(1, 3), (2, 2), (0, 5)])
 def test_a_killed_run_ends_with_the_same_files(tmp_path, saved_after, killed_after):
-    """The state is that of the last checkpoint; files of later epochs may be there already."""
+    """The state comes from the last checkpoint; files of later epochs may already exist."""
     settings = TrainConfig(keep_checkpoint_max=2, keep_best=2)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir(), broken.mkdir()
@@ -53,7 +53,7 @@ def test_a_killed_run_ends_with_the_same_files(tmp_path, saved_after, killed_aft
     add(kept, range(saved_after + 1))
     state = kept.state()
     add(kept, range(saved_after + 1, killed_after + 1))
-    (broken / "epoch6_AP0.9000.ckpt").touch()  # it came out otherwise before the kill
+    (broken / "epoch6_AP0.9000.ckpt").touch()  # the result was different before the kill
     again = KeptCheckpoints(broken, settings, state)
     again.remove_later(saved_after + 1)
     add(again, range(saved_after + 1, 6))
@@ -91,9 +91,9 @@ def test_another_metric_begins_a_new_order(tmp_path):
         (0, 99, 0, 0.5, False),
         (3, 4, 2, 0.5, False),
         (3, 5, 2, 0.5, True),
-        (3, 9, 0, 0.0, False),  # nothing found yet
+        (3, 9, 0, 0.0, False),  # no detections yet
         (3, 9, -1, -1.0, False),  # never evaluated
-        (3, 9, 0, -1.0, False),  # nothing to find
+        (3, 9, 0, -1.0, False),  # no objects
     ],
 )
 def test_patience(patience, epoch, best_epoch, fitness, over):

@@ -1,5 +1,5 @@
-"""Programs that draw the numbers of a run. TensorBoard's file is read; the others are stand-ins
-whose functions take what those of the real packages take.
+"""Programs that record the numbers of a run. TensorBoard's file is read; stand-ins with the
+signatures of the real packages replace the others.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ RESULT = SimpleNamespace(values=lambda: {"AP": 0.5, "AP50": 0.75})
 
 
 def play(name, folder, *, first_epoch=0, error=None):
-    """One epoch of 4 iterations, as the engine tells it."""
+    """One epoch of 4 iterations, with the calls of the engine."""
     (folder / "config.yaml").write_text(CONFIG.to_yaml(), encoding="utf-8")
     cv2.imwrite(str(folder / "results.png"), np.full((4, 6, 3), (0, 0, 255), np.uint8))
     (callback,) = logger_callbacks([name])
@@ -41,12 +41,12 @@ def play(name, folder, *, first_epoch=0, error=None):
 WANTED = [
     (1, {"step/loss": 3.0, "step/lr": 0.25}),
     (4, {"val/AP": 0.5, "val/AP50": 0.75}),
-    (4, {"epoch/loss": 2.0, "epoch/epoch": 1.0}),  # without what is not finite
+    (4, {"epoch/loss": 2.0, "epoch/epoch": 1.0}),  # without values that are not finite
 ]
 
 
 class Calls(list):
-    """What was called with what."""
+    """The names and arguments of calls."""
 
     def note(self, name, values):
         self.append((name, {k: v for k, v in values.items() if k not in ("self", "calls")}))
@@ -57,7 +57,7 @@ class Calls(list):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Stand-ins for the three services in place of the packages."""
+    """Stand-ins that replace the packages of the three services."""
     found = Calls()
     for name, module in (
         ("wandb", wandb(found)),
@@ -174,7 +174,7 @@ def test_a_service_gets_the_numbers_and_is_found_again(tmp_path, calls, name, id
     assert calls[-1] == ("finish", bad)
     assert not any(called in ("log_params", "log_artifact") for called, _ in calls)
     calls.clear()
-    play(name, folder)  # a new run in a folder of an old one is another one
+    play(name, folder)  # a new run in the folder of an old one is a different run
     assert identity not in next(values for called, values in calls if called == "init").values()
 
 
@@ -231,7 +231,9 @@ def test_a_missing_package_is_named_before_anything_is_trained(monkeypatch):
 
 
 def events(folder):
-    """The events of the newest file: records of a length, its check sum, content, check sum."""
+    """The events of the newest file; each record has a length, its checksum, content, and a
+    checksum of that.
+    """
     from tensorboardX.proto.event_pb2 import Event
 
     path = max((folder / "tensorboard").iterdir(), key=lambda p: p.stat().st_mtime_ns)

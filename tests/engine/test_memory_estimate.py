@@ -1,4 +1,4 @@
-"""The estimate of a step's memory, against a network counted by hand."""
+"""The memory estimate of a step, against a network counted by hand."""
 
 import pytest
 
@@ -13,7 +13,7 @@ OUTPUTS = (4 + 4) * (SIDE // 2) ** 2 + 2 * (SIDE // 2) ** 2  # convolution, acti
 
 
 class Toy(nn.Cell):
-    """A convolution with an activation, and a head; its block is no layer itself."""
+    """A convolution with an activation, and a head; the block around them is not a layer."""
 
     strides = (2,)
 

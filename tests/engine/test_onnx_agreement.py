@@ -1,8 +1,8 @@
 """ONNX files of both backends give the same outputs.
 
-``onnx_of_<backend>.npz`` holds what the files that a backend exports give, in ONNX Runtime, for the
-smallest model of each family. ``python -m tests.engine.test_onnx_agreement`` writes that of the
-backend that it runs on.
+``onnx_of_<backend>.npz`` holds the outputs in ONNX Runtime of the files that a backend exports, for
+the smallest model of each family. ``python -m tests.engine.test_onnx_agreement`` writes the file of
+the backend it runs on.
 """
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ TOLERANCE = 1e-5
 
 
 def save_seeded(name: str, path: Path) -> Path:
-    """A checkpoint whose kernels and norms are seeded; what else there is stays as it begins.
+    """Save a checkpoint with seeded kernels and norms; all other values keep their initial state.
 
     ``GAINS`` keep the signal alive through all layers of a network, and the scores apart.
     """
@@ -52,7 +52,7 @@ def save_seeded(name: str, path: Path) -> Path:
 
 
 def outputs_of(name: str, folder: Path) -> dict[str, np.ndarray]:
-    """What the exported files give for one image, each behind the one before it."""
+    """The outputs of the exported files for one image; each file feeds the next one."""
     weight = save_seeded(name, folder / f"{name}.ckpt")
     known = {"images": example_input(1, load_model(weight)[0].input_spec)}
     for path in export(weight, ["onnx"]).files.values():
@@ -102,7 +102,7 @@ def test_the_stored_outputs_agree_and_tell_rows_apart(name: str) -> None:
 
 
 def write() -> None:
-    """Write what the files of this backend give."""
+    """Write the outputs of this backend's files."""
     arrays = {}
     with graphs(), TemporaryDirectory() as folder:
         for name in NAMES:

@@ -1,4 +1,4 @@
-"""Steps through six axes become single operators with the same numbers."""
+"""Operations on six axes become single operators with the same results."""
 
 import numpy as np
 import onnx

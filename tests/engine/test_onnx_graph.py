@@ -1,4 +1,4 @@
-"""What is put around the network of an ONNX file."""
+"""The steps that are added around the network of an ONNX file."""
 
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def test_nms_of_tensorrt_is_one_node_behind_the_network(tmp_path: Path):
 
 
 def test_older_operators_will_do():
-    """MindSpore writes version 11."""
+    """MindSpore writes opset 11."""
     model = rows_model(2)
     model.opset_import[0].version = 11
     add_nms(model, OnnxOptions(nms="onnx"), 2)
@@ -120,7 +120,7 @@ def test_sequences_have_no_float16():
 
 @pytest.mark.parametrize("spec", CONVENTIONS, ids=lambda s: f"{s.resize}-{s.rounding}-{s.color}")
 def test_preprocessing_in_the_graph_is_that_of_the_spec(tmp_path: Path, spec: InputSpec):
-    """Canvas to a gray level, boxes to rounding, whatever the size of the image."""
+    """The canvas differs by at most a gray level and boxes by rounding, for images of any size."""
     path = draw_onnx(tmp_path / "a.onnx", texts(), size=spec.size)
     model = onnx.load(str(path))
     del model.graph.node[-1], model.graph.node[-1]  # boxes are known, scores are the input

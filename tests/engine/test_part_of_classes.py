@@ -1,4 +1,4 @@
-"""A network of many classes evaluated on some of them gives what it gives for those."""
+"""A network with many classes, evaluated on some of them, gives the detections of these classes."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from mindyolo_ext.input_spec import InputSpec
 
 
 class Numbers:
-    """Stands for a predictor of four classes, whose scores tell class and box."""
+    """Stands in for a predictor with four classes whose scores identify class and box."""
 
     num_classes, input_spec = 4, InputSpec()
 
@@ -24,7 +24,7 @@ def test_classes_by_name():
     assert columns_of(["bee", "cat"], names) == [3, 0]
     assert columns_of(["bee", "ant"], names) is None
     assert columns_of(["airplane"], [*names, "aeroplane"]) == [4]
-    assert columns_of(names, names) is None  # the order of all is no choice
+    assert columns_of(names, names) is None  # all classes in their order are not a selection
 
 
 def test_scores_of_some_classes():

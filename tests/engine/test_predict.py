@@ -1,4 +1,4 @@
-"""``predict_sources`` with a detector that finds one box per picture: what becomes of the files."""
+"""``predict_sources`` with a detector that finds one box per image: which files it writes."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -29,7 +30,7 @@ HEIGHT, WIDTH = 48, 64
 
 
 class OneBox:
-    """Finds the upper left quarter of every picture."""
+    """Find the upper left quarter of every image."""
 
     def routing(self) -> str:
         return ""
@@ -313,9 +314,12 @@ def test_options_that_make_no_sense(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_tracker_that_is_not_installed_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "trackers", None)
-    with pytest.raises(MissingPackageError, match="pip install --no-deps trackers"):
-        new_tracker("bytetrack", 25.0, 0.3)
+    monkeypatch.setitem(sys.modules, "trackers", ModuleType("trackers"))
+    for missing in ("supervision", "trackers"):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, missing, None)
+            with pytest.raises(MissingPackageError, match="pip install --no-deps trackers"):
+                new_tracker("bytetrack", 25.0, 0.3)
     with pytest.raises(UsageError, match="wanted one of bytetrack, ocsort, sort, got 'best'"):
         new_tracker("best", 25.0, 0.3)
 

@@ -1,5 +1,5 @@
 """n ranks with batch b give the loss and the weights of one rank with batch n * b, through real
-launchers; a rank that fails ends all.
+launchers; a rank that fails ends all ranks.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ FAILING = ROOT / "tests" / "backend" / "failing_program.py"
 
 @pytest.fixture(scope="module", autouse=True)
 def failing_run(tmp_path_factory) -> Iterator[tuple[subprocess.Popen, Path]]:
-    """Two ranks of which one fails, and their output. They mostly wait for each other, so they
+    """Two ranks, one of which fails, and their output. They mostly wait for each other, so they
     start before the first test.
     """
     path = tmp_path_factory.mktemp("failing") / "output.txt"
@@ -79,19 +79,19 @@ def test_two_ranks_equal_one(launcher, statistics, tmp_path):
 
 def test_a_rank_that_fails_ends_all_and_leaves_no_scheduler(failing_run):
     process, output = failing_run
-    # rank 0 would wait in its barrier for ever: the time limit only says that it does not
+    # otherwise rank 0 waits in its barrier forever; the time limit shows that it does not
     assert process.wait(timeout=400) != 0
     assert "rank 1 has had enough" in output.read_text()
     assert_gone(lambda: session(process.pid))
 
 
 def session(leader: int) -> str:
-    """The processes that a launcher's session still has."""
+    """The processes that are left of a launcher's session."""
     return subprocess.run(["pgrep", "-s", str(leader)], capture_output=True, text=True).stdout
 
 
 def assert_gone(processes: Callable[[], str]) -> None:
-    """Make sure that nothing is left of a run that has ended, give or take a moment."""
+    """Make sure that an ended run leaves no process behind, within a moment."""
     for _ in range(200):
         if not processes():
             return
@@ -103,10 +103,10 @@ def assert_gone(processes: Callable[[], str]) -> None:
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the watch needs Linux 5.3 or later")
 @pytest.mark.parametrize("joined", [True, pytest.param(False, marks=pytest.mark.all_cases)])
 def test_msrun_names_the_rank_that_fails_and_ends_the_others(joined, tmp_path):
-    """Without --join only the watch next to the scheduler can end them."""
+    """Without --join, only the watch beside the scheduler can end them."""
     log = tmp_path / "log"
     command = [part for part in msrun(2, log) if joined or not part.startswith("--join")]
-    # the port is in every process's environment, for the heartbeats' own sake
+    # every process has the port in its environment, for the heartbeats
     mark = next(part for part in command if part.startswith("--master_port")).partition("=")[2]
     done = run([*command, FAILING], check=False, timeout=400)
     message = "has exit code 1; the other ranks are ended; its log: " + str(log / "worker_1.log")
@@ -123,7 +123,7 @@ def test_msrun_names_the_rank_that_fails_and_ends_the_others(joined, tmp_path):
 
 
 def with_environment(text: str) -> list[str]:
-    """The processes that have ``text`` in their environment, without those that have ended."""
+    """The running processes that have ``text`` in their environment."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

@@ -1,5 +1,5 @@
-"""Rectangular evaluation: every picture once, each in the frame of its batch, boxes back where
-they were.
+"""Rectangular evaluation: each image is evaluated once, in the frame of its batch, and boxes are
+mapped back.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ SIZES = [(60, 90), (90, 60), (64, 64), (40, 100), (100, 41), (75, 80), (50, 90)]
 
 
 class FindsThePhoto:
-    """Stands for a predictor: one box around everything that is not padding, of class 0."""
+    """Stands in for a predictor: one box of class 0 around everything that is not padding."""
 
     num_classes = 1
 
@@ -40,7 +40,7 @@ class FindsThePhoto:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """White pictures of many shapes, each with one box all over it."""
+    """White images of many shapes, each with one box that covers it."""
     folder = tmp_path_factory.mktemp("white")
     collector = Collector("white", ["a"], relative=False, tolerance=0)
     for number, (height, width) in enumerate(SIZES):
@@ -111,7 +111,7 @@ def test_ranks_share_the_batches_of_one(dataset: Dataset, monkeypatch: pytest.Mo
     alone = FindsThePhoto(spec)
     wanted = evaluate(alone, dataset, settings, workers=0).detections
     found: list[np.ndarray] = [np.zeros((0, 6))] * len(SIZES)
-    for rank in range(3):  # 4 batches: ranks 1 and 2 end with one without pictures
+    for rank in range(3):  # 4 batches: ranks 1 and 2 end with one without images
         predictor = FindsThePhoto(spec)
         monkeypatch.setattr("mindyolo_ext.engine.evaluate.world", lambda rank=rank: World(rank, 3))
         part = evaluate(predictor, dataset, settings, workers=0).detections

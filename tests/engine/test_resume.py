@@ -1,5 +1,5 @@
 """A run that is killed and resumed equals an uninterrupted one, bit for bit; checkpoints are
-whole or absent.
+complete or absent.
 """
 
 import csv

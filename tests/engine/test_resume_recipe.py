@@ -1,4 +1,4 @@
-"""--resume compares the recipe of the run with the one it gets, and reads back its results."""
+"""--resume compares the recipe of the run with the given one and reads the results of the run."""
 
 import logging
 from pathlib import Path
@@ -22,7 +22,7 @@ SETTINGS = {
 
 
 class Network:
-    """What is asked of a network: its facts."""
+    """The facts that are read from a network."""
 
     family, num_classes = "yolo_fastestv2", 2
 

@@ -1,5 +1,5 @@
-"""A routed model as files: chained they find what the detector finds, and files of two exports
-do not mix.
+"""A routed model as files: chained, they find what the detector finds, and files of different
+exports are not mixed.
 """
 
 import json
@@ -57,7 +57,9 @@ def metadata_of(path: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def weight(tmp_path_factory) -> Path:
-    """Seeded weights of dy_yolov7_w0125 with 3 classes whose router tells the photos apart."""
+    """Seeded weights of dy_yolov7_w0125 with 3 classes, whose router gives the test images
+    different easiness.
+    """
     model = create_model("dy_yolov7_w0125", 3, input_size=SIZE)
     values = {
         name: seeded_tensor(original_name(name), array.shape, 0, 1.4)
@@ -95,7 +97,9 @@ def photos() -> list[np.ndarray]:
 
 
 def check_files(report: ExportReport, kind: str) -> None:
-    """Both files of a format were compared with the network and lie alone in their folder."""
+    """Make sure that both files of a format were compared with the network and are the only ones in
+    their folder.
+    """
     paths = [report.files[f"{kind} {part}"] for part in ("first", "second")]
     assert [path.name for path in paths] == [f"dy-first.{kind}", f"dy-second.{kind}"]
     assert sorted(paths[0].parent.iterdir()) == paths
@@ -168,7 +172,7 @@ def test_info_says_what_a_part_is(report: ExportReport):
 def test_chained_files_find_what_the_detector_finds(
     weight: Path, report: ExportReport, routed_runner: ModuleType, photos: list[np.ndarray]
 ):
-    """Easy pictures, hard ones, and batches of both."""
+    """Easy images, hard ones, and batches of both."""
     theirs = routed_runner.RoutedOnnxDetector(
         [report.files["onnx second"], report.files["onnx first"]]
     )
@@ -246,7 +250,7 @@ def decode(
 
 
 def test_program_routes_a_folder(report: ExportReport, photos: list[np.ndarray], tmp_path: Path):
-    """Three pictures in batches of two; the share of easy pictures is said."""
+    """Three images in batches of two; the share of easy images is reported."""
     (tmp_path / "in").mkdir()
     for i, photo in enumerate(photos):
         write_image(tmp_path / "in" / f"{i}.png", photo)
@@ -291,7 +295,7 @@ def test_the_other_runner_says_which_program_runs_a_part(report: ExportReport, r
         runner.OnnxDetector(report.files["onnx first"])
 
 
-# ---- a drawn model: what needs no network --------------------------------------------------------
+# ---- a toy model: tests without a network --------------------------------------------------------
 
 
 def toy_files(
@@ -304,7 +308,7 @@ def toy_files(
     form: str = "onnx",
     **options: object,
 ) -> list[Path]:
-    """The files of a drawn model; its checkpoint is only looked at for its digest."""
+    """The files of a toy model; of its checkpoint, only the digest is used."""
     stem.parent.mkdir(exist_ok=True)
     weight = stem.with_suffix(".ckpt")
     weight.write_bytes(bytes([seed]))
@@ -331,10 +335,11 @@ def three(tmp_path_factory) -> list[Path]:
 
 
 def grey(easiness: float) -> np.ndarray:
-    """A photo whose easiness is known."""
+    """An image of known easiness."""
     return (images_of([easiness])[0].transpose(1, 2, 0).clip(0, 1) * 255).astype(np.uint8)
 
 
+@pytest.mark.all_cases
 def test_three_files_give_what_two_give(
     toy: list[Path], three: list[Path], routed_runner: ModuleType
 ):
@@ -352,7 +357,7 @@ def test_another_thread_does_not_change_the_exit(toy: list[Path], routed_runner:
     leave = detector._exit
 
     def leave_later(*arguments: object) -> tuple[np.ndarray, np.ndarray]:
-        detector.hard = ~detector.hard  # what a picture of the other kind does meanwhile
+        detector.hard = ~detector.hard  # what an image of the other kind does meanwhile
         return leave(*arguments)
 
     detector._exit = leave_later
@@ -526,7 +531,7 @@ def test_thresholds_of_another_size_are_warned_about(caplog: pytest.LogCaptureFi
 
 
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Neither is its partner, which was fine."""
+    """Nor is its partner, which was correct."""
     plain = exporting._onnx_runner
 
     def wrong(path: Path):
@@ -540,7 +545,7 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_chained_files_are_compared_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Small errors of the first file may become large ones behind the second."""
+    """The second file may amplify small errors of the first."""
     plain = exporting._check
 
     def spoilt(job, kind, path, known, report):
@@ -563,11 +568,12 @@ def test_parts_of_other_models_and_numbers_are_refused():
 # ---- the same files behind the detector ----------------------------------------------------------
 
 
+@pytest.mark.all_cases
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_part_brings_the_others_along_and_routes(
     runtime: str, weight: Path, report: ExportReport, photos: list[np.ndarray]
 ):
-    """Any file of the export will do; exits, easiness and boxes are the checkpoint's."""
+    """Any file of the export may be given; the results are those of the checkpoint."""
     pytest.importorskip(runtime)
     theirs = Detector(report.files["onnx second"], runtime=runtime, conf_thres=0.2)
     ours = Detector(weight, conf_thres=0.2)
@@ -610,6 +616,7 @@ def test_easy_shares_come_from_the_files(toy: list[Path], three: list[Path]):
         Detector(toy[0], dy_thres=0.5, easy=0.5)
 
 
+@pytest.mark.all_cases
 def test_parts_of_two_exports_do_not_mix_behind_the_detector(
     toy: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -622,8 +629,9 @@ def test_parts_of_two_exports_do_not_mix_behind_the_detector(
         Detector(other[0])
 
 
+@pytest.mark.all_cases
 def test_a_share_of_easy_images_is_measured_in_another_runtime(weight: Path):
-    """What ``thresholds --runtime`` does between the command and the checkpoint."""
+    """The work of ``thresholds --runtime`` between the command and the checkpoint."""
     from mindyolo_ext.config import Config, override
     from mindyolo_ext.engine.network import network_for_test
 

@@ -1,5 +1,5 @@
-"""Dynamic inference: each image gets what its exit gives it alone, and no exit works for images
-of the other.
+"""Dynamic inference: each image gets the result of its own exit, and no exit runs for images of the
+other.
 """
 
 import logging
@@ -101,7 +101,7 @@ def test_padding_is_not_worked_on(predictor: RoutedPredictor):
 
 
 class WithoutFirst(RoutedToy):
-    """Its first exit cannot be compiled."""
+    """A model whose first exit cannot be compiled."""
 
     def first(self, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         raise NotImplementedError("the first exit")
@@ -119,7 +119,7 @@ def test_an_exit_that_no_image_takes_is_not_compiled():
 
 
 def test_graphs_are_compiled_once_per_part_and_size(caplog: pytest.LogCaptureFixture):
-    """The features of another batch must not be constants of another graph."""
+    """The features of a batch must not become constants in another graph."""
     predictor = RoutedPredictor(RoutedToy())
     with caplog.at_level(logging.INFO, "mindyolo_ext"):
         for easiness in ([0.9, 0.1], [0.2, 0.7], [0.9, 0.8], [0.7, 0.6], [0.8, 0.3]):
@@ -201,7 +201,7 @@ def test_routing_sums_up():
 
 
 def test_evaluation_tells_how_pictures_were_routed(tmp_path):
-    """Three pictures in batches of two: the last batch is padded."""
+    """Three images in batches of two: the last batch is padded."""
     collector = Collector("grey", ["a"], relative=False, tolerance=0)
     greys = [230, 26, 179]
     for number, grey in enumerate(greys):

@@ -1,4 +1,4 @@
-"""Labels follow the names of the classes: of checkpoint and data, and of the data sets."""
+"""Labels follow the names of the classes, between checkpoint and data and between data sets."""
 
 import logging
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ with run_folder.locked(Path(sys.argv[1])):
 
 @contextlib.contextmanager
 def another_run(folder: Path, *, locks: bool):
-    """A process that has the folder until it is killed."""
+    """A process that holds the folder until it is killed."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDS, folder, "with" if locks else "without"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -47,7 +47,7 @@ def another_run(folder: Path, *, locks: bool):
 
 @pytest.fixture(params=[True, False], ids=["flock", "no flock"])
 def locks(request, monkeypatch) -> bool:
-    """With the system's locks, and on a file system without."""
+    """With locks of the system, and on a file system without them."""
     if not request.param:
 
         def refuse(*_: object) -> None:
@@ -79,7 +79,7 @@ def test_a_lock_of_another_machine_or_of_a_recycled_number(tmp_path, monkeypatch
     monkeypatch.setattr(run_folder, "_lock", lambda _: False)
     owner = {"process": os.getpid(), "host": socket.gethostname(), "started": "1"}
     (tmp_path / LOCK).write_text(json.dumps(owner))
-    with locked(tmp_path):  # this process has the number now, but began at another time
+    with locked(tmp_path):  # this process has that number now, but started at another time
         pass
     (tmp_path / LOCK).write_text(json.dumps({**owner, "host": "elsewhere"}))
     refused = pytest.raises(ExistingFileError, match=r"If that run is gone, delete .*\.lock")

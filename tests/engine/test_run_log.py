@@ -1,4 +1,4 @@
-"""``run.log``: which messages it gets, and what logging is like afterwards."""
+"""``run.log``: which messages it gets, and that logging is restored afterwards."""
 
 import logging
 
@@ -48,7 +48,7 @@ def test_a_run_that_never_begins_leaves_no_file(tmp_path):
 def test_the_file_has_all_and_the_screen_what_it_had(
     tmp_path, monkeypatch, capsys, caplog, configured
 ):
-    """Without any logging, as with Python's own settings, the screen has warnings."""
+    """Without any logging setup, Python prints warnings on the screen."""
     caplog.set_level(logging.WARNING)  # of the root, which other tests may have set
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's own are there
     if configured:

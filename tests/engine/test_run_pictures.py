@@ -1,4 +1,4 @@
-"""What keeps a picture from being drawn does not end a run."""
+"""A picture that cannot be drawn does not end a run."""
 
 from mindyolo_ext.engine import run_pictures
 from mindyolo_ext.engine.run_pictures import RunPictures

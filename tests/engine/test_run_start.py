@@ -1,4 +1,4 @@
-"""What a training does before its first step: its folder, its classes, the run it continues."""
+"""What a training does before its first step: its folder, its classes, and the run it continues."""
 
 import logging
 from dataclasses import replace
@@ -11,10 +11,12 @@ from mindyolo_ext.backend.choice import INSTALL
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, config_from_mapping, load_config, override
+from mindyolo_ext.engine.run_finish import Run
 from mindyolo_ext.engine.run_folder import locked
 from mindyolo_ext.engine.run_log import RunLog
-from mindyolo_ext.engine.train import _Run, train
+from mindyolo_ext.engine.train import train
 from mindyolo_ext.errors import ConfigError, ExistingFileError, MissingFileError
+from mindyolo_ext.evaluation import confusion
 from mindyolo_ext.models.registry import create_model
 
 
@@ -76,16 +78,16 @@ def finished(folder: Path, config: Config, names: list[str], **more: object) -> 
 
 
 def names_of(config: Config, tmp_path: Path) -> list[str]:
-    return _Run(config, tmp_path / "names", False, RunLog()).dataset.class_names
+    return Run(config, tmp_path / "names", False, RunLog()).dataset.class_names
 
 
 def test_fine_tuning_takes_the_order_of_the_checkpoint(config, tmp_path, caplog):
     names = names_of(config, tmp_path)
     weight = checkpoint(tmp_path / "w.ckpt", [name.upper() for name in names[::-1]])
     tuning = override(config, [f"train.weight={weight}"])
-    run = _Run(tuning, tmp_path / "run", False, RunLog())
+    run = Run(tuning, tmp_path / "run", False, RunLog())
     assert run.dataset.class_names == names[::-1] and "order of the checkpoint" in caplog.text
-    plain = _Run(config, tmp_path / "plain", False, RunLog())
+    plain = Run(config, tmp_path / "plain", False, RunLog())
     for index in range(len(plain.dataset)):
         assert [names[label] for label in plain.dataset.labels(index)] == [
             names[::-1][label] for label in run.dataset.labels(index)
@@ -94,16 +96,27 @@ def test_fine_tuning_takes_the_order_of_the_checkpoint(config, tmp_path, caplog)
 
 
 def test_the_backend_is_recorded(config, tmp_path):
-    _Run(config, tmp_path, False, RunLog())
+    Run(config, tmp_path, False, RunLog())
     for name in ("config.yaml", "in_force.yaml"):
         assert load_config(tmp_path / name).train.backend == BACKEND
+
+
+def test_a_missing_supervision_is_told_at_the_start(config, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(confusion, "_problem", lambda: "a package is missing")
+    told = "no confusion matrix will be drawn: a package is missing"
+    split = "{format: coco, images: images/val, annotations: annotations/val.json}"
+    evaluated = override(config, [f"data.val={split}", "train.run_eval=true"])
+    Run(evaluated, tmp_path / "told", False, RunLog())
+    assert caplog.messages.count(told) == 1
+    Run(override(evaluated, ["train.pictures=false"]), tmp_path / "quiet", False, RunLog())
+    assert caplog.messages.count(told) == 1
 
 
 def test_a_run_of_another_backend_goes_on_and_says_so(config, tmp_path, caplog):
     other = next(name for name in INSTALL if name != BACKEND)
     begun = override(config, ["train.epochs=1", f"train.backend={other}"])
     finished(tmp_path, begun, names_of(config, tmp_path), backend=other)
-    run = _Run(override(config, [f"train.backend={BACKEND}"]), tmp_path, True, RunLog())
+    run = Run(override(config, [f"train.backend={BACKEND}"]), tmp_path, True, RunLog())
     assert run.first_epoch == 1 and not run.is_over
     assert f"resuming on {BACKEND}, the run was on {other}: it goes on, but not bit" in caplog.text
     assert load_config(tmp_path / "config.yaml").train.backend == BACKEND

@@ -1,5 +1,5 @@
-"""Learning rates and stages: equal to the originals' tables, and the other schedules by their
-written rules.
+"""Learning rates and stages: the tables of the originals, and the other schedules by their
+formulas.
 """
 
 import math

@@ -1,5 +1,5 @@
-"""One cycle, steps by iteration, linear moving average: the simple YOLO's tables, and what the
-engine hands on.
+"""One cycle, schedules by iteration and linear moving average: the simple YOLO's tables, and what
+the engine passes to the step.
 """
 
 import logging
@@ -12,10 +12,10 @@ from mindyolo_ext.backend import nn
 from mindyolo_ext.backend.train_step import OptimizerOptions, Tally
 from mindyolo_ext.config import OptimizerConfig, ScheduleConfig, TrainConfig, config_from_mapping
 from mindyolo_ext.data.shapes import make_shapes_dataset
+from mindyolo_ext.engine.run_finish import Run
 from mindyolo_ext.engine.run_log import RunLog
 from mindyolo_ext.engine.schedule import Schedule, ema_decay
 from mindyolo_ext.engine.schedule.one_cycle import OneCycle
-from mindyolo_ext.engine.train import _Run
 
 ONE_CYCLE = {"decay": "one_cycle", "warmup_epochs": 3}
 # table: optimizer, learning rate of a batch of 24, epochs of 8 iterations, schedule
@@ -66,8 +66,8 @@ def test_rates_belong_to_a_batch_of_24_whatever_the_ranks() -> None:
 
 
 def test_the_peak_may_lie_between_two_iterations() -> None:
-    """2.5 iterations of warm-up, so the peak is at 1.5 and the way down takes the 5.5 iterations
-    to the last one, 7.
+    """The warm-up takes 2.5 iterations, so the peak is at 1.5, and the descent takes the 5.5
+    iterations until the last one, 7.
     """
     schedule = Schedule(
         OptimizerConfig(lr=1.0),
@@ -109,12 +109,12 @@ def test_a_warmup_as_long_as_the_training_ends_at_the_peak(
     else:
         np.testing.assert_allclose(rows[[9, 14]], ((1.0, 0.85), (4e-6, 0.95)), rtol=1e-9)
     assert schedule.rates(schedule.total) == pytest.approx(rows[-1, :1], rel=1e-9), (
-        "it stays where it ended"
+        "it keeps its last value"
     )
 
 
 def test_the_shortest_trainings() -> None:
-    """A warm-up of one iteration is its start; one iteration in all is a whole way down without
+    """A warm-up of one iteration is its start; a run of one iteration is the whole descent without
     a warm-up.
     """
 
@@ -179,7 +179,7 @@ def test_linear_ramp_of_the_moving_average(golden) -> None:
 
 
 class Recorder:
-    """Stands for the compiled step: writes down momentum and moving-average decay of every call."""
+    """Stands in for the compiled step: records momentum and moving-average decay of every call."""
 
     rows: list[tuple]
 
@@ -200,7 +200,7 @@ class Recorder:
         return Tally(self.report, self.report, 0, 0)
 
     def share_statistics(self) -> None:
-        """Of several ranks."""
+        """Nothing to share on one rank."""
 
     def ema_values(self) -> dict:
         return {}
@@ -212,7 +212,7 @@ class Recorder:
 def test_the_engine_hands_the_cycle_and_the_ramp_to_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after a resume: rate, momentum and decay need no state."""
+    """The same after a resume: learning rate, momentum and decay need no state."""
     make_shapes_dataset(
         tmp_path / "shapes", train_images=6, val_images=2, size=(64, 64), seed=1, progress=False
     )
@@ -238,12 +238,12 @@ def test_the_engine_hands_the_cycle_and_the_ramp_to_the_step(
         },
     }
     config = config_from_mapping(recipe)
-    monkeypatch.setattr("mindyolo_ext.engine.train.TrainStep", Recorder)
-    monkeypatch.setattr("mindyolo_ext.engine.train.plot_results", lambda *_: None)
+    monkeypatch.setattr("mindyolo_ext.engine.run_parts.TrainStep", Recorder)
+    monkeypatch.setattr("mindyolo_ext.engine.run_finish.plot_results", lambda *_: None)
 
     def rows(folder: str, *, resume: bool = False, until: int = 4) -> list[tuple]:
         Recorder.rows = []
-        run = _Run(config, tmp_path / folder, resume, RunLog())
+        run = Run(config, tmp_path / folder, resume, RunLog())
         with run.watched(()):
             for epoch in range(run.first_epoch, until):
                 run.enter_stage(epoch)

@@ -1,4 +1,4 @@
-"""Which files a source means, and where their results go."""
+"""Which files a source means, and where the results go."""
 
 import os
 from pathlib import Path
@@ -156,7 +156,7 @@ def test_repeated_names_become_paths_below_the_common_folder():
         ("sub/a.jpg", "sub/a.jpg"),
         ("b.jpg", "b.jpg"),
     ]
-    # a file system that knows no case
+    # a case-insensitive file system
     assert [name for name, _ in named("p/A.jpg", "q/a.jpg")] == ["p/A.jpg", "q/a.jpg"]
 
 
@@ -253,4 +253,4 @@ def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert [o.name for o in name_outputs([Path("street.jpg")], found.remotes)][1:] == wanted
     touch(Path("0"))
     with pytest.raises(UsageError, match="0: wanted a picture"):
-        survey("0")  # what exists under that name is a file
+        survey("0")  # a file has that name

@@ -1,4 +1,4 @@
-"""Images and videos that are not files here, from a server in this process."""
+"""Images and videos that are not local files, from a server in this process."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ Page = tuple[int, dict[str, str], bytes]
 
 
 class Site:
-    """A server: pages by path, and the requests that came."""
+    """A server: pages by path, and the requests that it received."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Page] = {}
@@ -54,7 +54,7 @@ class Site:
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def add(self, path: str, body: bytes = b"", status: int = 200, **headers: str) -> str:
-        """Its address."""
+        """Add a page and return its address."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.pages[path] = status, named, body
         return self.address + path
@@ -78,7 +78,7 @@ def video(path: Path, frames: int = 4, code: str = "mp4v") -> bytes:
 
 
 class OneBox:
-    """Finds the upper left quarter of every image."""
+    """Find the upper left quarter of every image."""
 
     def routing(self) -> str:
         return ""

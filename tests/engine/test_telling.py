@@ -1,4 +1,4 @@
-"""The pace without compilations, the time left, and what a run says of it."""
+"""The pace without compilations, the time left, and what a run reports about them."""
 
 import logging
 

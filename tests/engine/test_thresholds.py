@@ -1,5 +1,5 @@
-"""Thresholds: shares of easy pictures, what a checkpoint remembers of them, and what a wrong
-wish is told.
+"""Thresholds: shares of easy images, what a checkpoint stores about them, and errors for impossible
+shares.
 """
 
 from pathlib import Path
@@ -68,8 +68,8 @@ def test_a_share_gives_that_share(easy: float):
 
 @pytest.mark.parametrize("easy", [0.02, 0.25, 0.66, 0.97])
 def test_between_percentiles_in_proportion(easy: float):
-    """Of pictures spread evenly the share is met; towards the ends 0 and 1 would be far from any
-    picture.
+    """Evenly spread images meet the share exactly; at the ends, 0 and 1 would be far from any
+    image.
     """
     easiness = np.linspace(0.4, 0.6, 1001)
     stored = {"values": thresholds_of(easiness).tolist(), "lowest": 0.4, "highest": 0.6}
@@ -156,15 +156,15 @@ def greys(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.mark.parametrize("rectangular", [False, True])
 def test_easiness_of_every_picture_in_order(greys: Dataset, rectangular: bool):
-    """Wide pictures are padded in square batches; rectangular ones hold them in another order
-    and in other frames.
+    """Wide images are padded in square batches; rectangular batches hold them in another order and
+    in other frames.
     """
     settings = EvalConfig(per_batch_size=2, rectangular=rectangular, rectangular_pad=0.0)
     easiness = measure_easiness(RoutedPredictor(RoutedToy()), greys, settings, workers=0)
     wide = np.arange(len(GREYS)) % 2 == 1
     own = np.array(GREYS) / 255
     np.testing.assert_allclose(easiness[~wide], own[~wide], atol=1e-5)
-    # the last batch, of one picture, and those of a kind have frames without padding
+    # the last batch, with one image, and batches of equal shapes have no padding
     if rectangular:
         assert np.isclose(easiness[wide], own[wide], atol=1e-5).sum() >= 2
     else:

@@ -1,5 +1,5 @@
-"""Training runs in this process: the loss falls, stages and fine-tuning work, bad numbers stop
-with advice.
+"""Training runs in this process: the loss falls, stages and fine-tuning work, and numbers that are
+not finite stop a run with advice.
 """
 
 import csv
@@ -9,15 +9,17 @@ from dataclasses import replace
 import label_sets
 import numpy as np
 import pytest
+from small_training import small_recipe, small_shapes
 
-from mindyolo_ext.backend import BACKEND, Tensor, launch
+from mindyolo_ext.backend import BACKEND, Tensor
 from mindyolo_ext.backend.train_step import TrainStep
 from mindyolo_ext.checkpoint.store import load_checkpoint, save_checkpoint
 from mindyolo_ext.config import Config, config_from_mapping
-from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import load_model, start_from
+from mindyolo_ext.engine.run_epoch import multi_scale_size
 from mindyolo_ext.engine.schedule import ema_decay
-from mindyolo_ext.engine.train import multi_scale_size, stage_at, train
+from mindyolo_ext.engine.stages import stage_at
+from mindyolo_ext.engine.train import train
 from mindyolo_ext.errors import ConfigError, DataError
 from mindyolo_ext.models.registry import create_model
 
@@ -27,57 +29,24 @@ pytestmark = pytest.mark.graph
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    launch.start("CPU", seed=0)
-    return make_shapes_dataset(
-        tmp_path_factory.mktemp("train"),
-        train_images=8,
-        val_images=4,
-        size=(64, 64),
-        seed=1,
-        progress=False,
-    )
+    return small_shapes(tmp_path_factory.mktemp("train"), train_images=8, val_images=4)
 
 
-def recipe(shapes, **train_section) -> Config:
-    def split(name):
-        return {
-            "format": "coco",
-            "images": f"images/{name}",
-            "annotations": f"annotations/{name}.json",
-        }
-
-    section = {
-        "epochs": EPOCHS,
-        "per_batch_size": 4,
-        "optimizer": {"name": "adamw", "lr": 0.003},
-        "pictures": False,
-        **train_section,
-    }
-    return config_from_mapping(
-        {
-            "model": {
-                "name": "yolo_fastestv2",
-                "keywords": {
-                    "anchors": [[10, 10], [16, 16], [22, 22], [26, 26], [32, 32], [40, 40]]
-                },
-            },
-            "input": {"size": [64, 64]},
-            "data": {
-                "root": str(shapes),
-                "train": split("train"),
-                "val": split("val"),
-                "augment": ["resize"],
-                "workers": 1,
-            },
-            "train": section,
-            "eval": {"metrics": ["darknet"], "per_batch_size": 4},
-        }
+def recipe(shapes, **section) -> Config:
+    optimizer = {"name": "adamw", "lr": 0.003}
+    anchors = [[10, 10], [16, 16], [22, 22], [26, 26], [32, 32], [40, 40]]
+    return small_recipe(
+        shapes,
+        {"epochs": EPOCHS, "per_batch_size": 4, "optimizer": optimizer, **section},
+        workers=1,
+        keywords={"anchors": anchors},
+        evaluation={"metrics": ["darknet"], "per_batch_size": 4},
     )
 
 
 @pytest.fixture(scope="module")
 def finished(shapes, tmp_path_factory):
-    """A run with two stages, moving average and evaluation at its end."""
+    """A run with two stages, a moving average, and an evaluation at its end."""
     folder = tmp_path_factory.mktemp("run") / "run"
     config = recipe(
         shapes,
@@ -149,6 +118,7 @@ def test_fine_tuning_keeps_what_fits(finished):
     )
 
 
+@pytest.mark.all_cases
 def test_a_run_in_safetensors_goes_on(finished, shapes, tmp_path):
     _, run, _ = finished
     weights = tmp_path / "run" / "weights"
@@ -166,7 +136,7 @@ def test_a_run_in_safetensors_goes_on(finished, shapes, tmp_path):
     assert load_model(weights / "last.safetensors")[1] == metadata
     assert start_from(create_model("yolo_fastestv2", 3), weights / "last.safetensors") == []
     with pytest.raises(FileExistsError, match="already holds a run"):
-        train(recipe(shapes), tmp_path / "run")  # which would write last.ckpt beside it
+        train(recipe(shapes), tmp_path / "run")  # this run would write last.ckpt beside it
     with pytest.raises(ValueError, match="checkpoint_format wanted one of ckpt, safetensors"):
         recipe(shapes, checkpoint_format="pth")
 
@@ -175,7 +145,7 @@ def test_a_run_in_safetensors_goes_on(finished, shapes, tmp_path):
 def test_the_host_reads_at_log_intervals_only(shapes, tmp_path, monkeypatch):
     """Between ``begin_tally`` and ``share_statistics``, which enclose the steps of an epoch."""
     reads, counts = [], {}
-    # on PyTorch ``Tensor`` only makes tensors, whose class is another
+    # on PyTorch ``Tensor`` only creates tensors of another class
     tensor = type(Tensor(np.zeros(1)))
     plain, begin, share = tensor.asnumpy, TrainStep.begin_tally, TrainStep.share_statistics
 
@@ -200,9 +170,10 @@ def test_the_host_reads_at_log_intervals_only(shapes, tmp_path, monkeypatch):
     assert result.last["finite"] == 1.0
 
 
+@pytest.mark.all_cases
 @pytest.mark.graph(when="never")
 def test_a_row_of_bad_steps_between_two_reads_stops_the_run(shapes, tmp_path, monkeypatch):
-    """Also if the steps after it are finite again."""
+    """Even if the steps after it are finite again."""
     take, taken = TrainStep.take, []
 
     def take_some_bad(self, images, targets, mask, rates, controls):
@@ -276,7 +247,7 @@ def test_moving_average_and_multi_scale_are_functions_of_the_step():
 def test_data_that_cannot_be_learnt_from_is_refused_before_anything_is_built(
     shapes, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mindyolo_ext.engine.train.new_model", None)
+    monkeypatch.setattr("mindyolo_ext.engine.run_parts.new_model", None)
     config = recipe(shapes)
     without = label_sets.coco(tmp_path, annotations=[])
     data = replace(config.data, root=str(tmp_path), train=without, val=without)
@@ -290,8 +261,11 @@ def test_data_that_cannot_be_learnt_from_is_refused_before_anything_is_built(
     assert not (tmp_path / "run" / "weights").exists()
 
 
+@pytest.mark.all_cases
 def test_a_run_in_mixed_precision(shapes, tmp_path):
-    """Compiled, evaluated and saved as any other; what it saves is in float32 under usual names."""
+    """It is compiled, evaluated and saved like any other; the saved file is float32 with the usual
+    names.
+    """
     config = recipe(shapes, epochs=2, ema_decay=0.9, amp_level="O2")
     train(config, tmp_path / "run")
     assert all(math.isfinite(float(row["loss"])) for row in rows(tmp_path / "run"))

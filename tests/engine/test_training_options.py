@@ -1,4 +1,4 @@
-"""Training on rectangles, on a share of the images, on classes as one and with frozen layers."""
+"""Training on rectangles, on a share of the images, on one class, and with frozen layers."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +15,14 @@ from mindyolo_ext.data.shapes import SHAPE_NAMES, make_shapes_dataset
 from mindyolo_ext.engine.build import new_model
 from mindyolo_ext.engine.train import train
 
-# MindSpore compiles the step for every size of the input, for minutes
+# MindSpore takes minutes to compile the step for every input size
 pytestmark = pytest.mark.needs_torch
 FROZEN = ("backbone.first_conv.", "backbone.stage2.0.")  # the first three layers
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven lying and six upright images in one list."""
+    """Seven landscape and six portrait images in one list."""
     launch.start("CPU", seed=0)
     made = tmp_path_factory.mktemp("options")
     paths: list[Path] = []
@@ -77,10 +77,10 @@ def test_rectangular_training_goes_on_as_if_it_had_not_stopped(
     launch.set_seed(0)
     train(config, tmp_path / "whole")
     shapes = [images.shape[1:3] for images, _ in steps]
-    # of 13 images one is left over: 3 batches of lying and 3 of upright ones, or one of both
+    # one of 13 images is left over: 3 landscape and 3 portrait batches, or one batch of both
     assert len(shapes) == 12 and set(shapes) <= {(96, 128), (128, 64), (128, 128)}
     assert {(96, 128), (128, 64)} <= set(shapes[:6]) and shapes[:6] != shapes[6:]
-    for images, _ in steps:  # no mosaic: as much padding as one photo leaves
+    for images, _ in steps:  # no mosaic: the padding around one image
         if images.shape[1:3] == (96, 128):
             assert (images[:, :4] == 114).all() and (images[:, 20:76] != 114).mean() > 0.9
     seen = [images for images, _ in steps]

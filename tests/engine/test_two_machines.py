@@ -1,6 +1,7 @@
-"""A run over two machines equals that of one; a machine that goes away ends the run on the other.
+"""A run over two machines equals a run on one; if one machine disappears, the run ends on the
+other.
 
-The machines are network namespaces (machines.py); without the rights to make them the tests are
+The machines are network namespaces (machines.py); without the rights to create them, the tests are
 skipped.
 """
 
@@ -23,7 +24,7 @@ from mindyolo_ext.data.shapes import make_shapes_dataset
 pytestmark = pytest.mark.all_cases
 RANKS, SIDE = 4, 64
 LAUNCHERS = ("mpirun", "msrun" if BACKEND == "mindspore" else "torchrun")
-LIMIT = 900.0  # seconds, for a test that fails
+LIMIT = 900.0  # seconds until a test fails
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def machines(tmp_path_factory) -> Iterator[TwoMachines]:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
-    """Yolo-FastestV2 on 64 drawn pictures of 64 pixels, 8 steps an epoch."""
+    """Yolo-FastestV2 on 64 drawn images of 64 pixels, 8 steps an epoch."""
     folder = tmp_path_factory.mktemp("shapes")
     make_shapes_dataset(folder, train_images=64, val_images=8, size=(SIDE, SIDE), seed=0)
     train, val = (
@@ -61,13 +62,13 @@ class Run:
     """A training over both machines.
 
     Args:
-        folder: of its files and of what its processes say.
+        folder: for its files and the output of its processes.
     """
 
     def __init__(self, machines: TwoMachines, launcher: str, recipe: Path, folder: Path, *more):
         self.folder, self.launcher = folder, launcher
         self.outputs = [folder / f"{name}.txt" for name in NAMES]
-        self.own = [folder / "run", folder / "run_of_b"]  # not shared, where two commands start it
+        self.own = [folder / "run", folder / "run_of_b"]  # not shared if two commands start it
         folder.mkdir(exist_ok=True)
         commands = [self._command(machines, i, recipe, more) for i in range(2)]
         self.processes = [
@@ -77,7 +78,7 @@ class Run:
         ]
 
     def _command(self, machines: TwoMachines, machine: int, recipe: Path, more) -> list[object]:
-        """What is typed on one machine; nothing on the second one with mpirun."""
+        """The command for one machine; empty for the second one with mpirun."""
         train = ["train.py", "--config", recipe, "--is_parallel", True, *more]
         train += ["--save_dir", self.own[machine], "--device_target", "CPU"]
         if self.launcher == "torchrun":
@@ -101,11 +102,11 @@ class Run:
         return [*start, sys.executable, *train] if machine == 0 else []
 
     def wait(self) -> list[int]:
-        """Exit codes at the end."""
+        """Wait for the end and return the exit codes."""
         return [process.wait(LIMIT) for process in self.processes]
 
     def said(self) -> str:
-        """What all processes said, msrun's workers too."""
+        """The output of all processes, including msrun's workers."""
         logs = [*self.outputs, *sorted(self.folder.glob("machine-?/*.log"))]
         return "\n".join(
             f"== {log.name}\n" + log.read_text(encoding="utf-8", errors="replace")
@@ -119,7 +120,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def of_one_machine(recipe, tmp_path_factory) -> Path:
-    """The run of as many ranks on this machine."""
+    """The same run with as many ranks on this machine."""
     folder = tmp_path_factory.mktemp("one") / "run"
     command = [*mpirun(RANKS), sys.executable, "train.py", "--config", recipe, "--save_dir", folder]
     run([*command, "--is_parallel", "True", "--device_target", "CPU"])
@@ -131,7 +132,7 @@ def test_two_machines_equal_one(launcher, machines, recipe, of_one_machine, tmp_
     two = Run(machines, launcher, recipe, tmp_path / "two")
     codes = two.wait()
     assert not any(codes), f"ended with {codes}:\n{two.said()[-8000:]}"
-    for _ in range(300):  # a moment for helpers of the loader
+    for _ in range(300):  # a moment for the loader's helper processes
         left = [*machines.processes(0), *machines.processes(1)]
         if not left:
             break
@@ -150,7 +151,7 @@ def test_two_machines_equal_one(launcher, machines, recipe, of_one_machine, tmp_
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """A table of results without what the clock said."""
+    """A table of results without times."""
     with path.open(encoding="utf-8") as file:
         return [
             {key: value for key, value in row.items() if "seconds" not in key}
@@ -181,9 +182,7 @@ def test_a_machine_that_goes_away_ends_the_run(launcher, way, machines, recipe, 
     text = long.said()
     print(f"{BACKEND}, {launcher}, {way}: ended {took:.1f} s later with {status}")
     wanted = f"on {NAMES[1]} has " + ("ended" if way == "killed" else "not answered for")
-    if (
-        launcher == "mpirun"
-    ):  # may be quicker than the ranks, and exits with 0 if it loses a machine
+    if launcher == "mpirun":  # may end before the ranks, and exits with 0 if it loses a machine
         assert wanted in text or way == "killed" and f"on node {NAMES[1]}" in text, text[-8000:]
     else:
         assert wanted in text and status != 0, text[-8000:]

@@ -1,16 +1,16 @@
-"""The loss on images that are not trained on."""
+"""The loss on validation images."""
 
 import csv
 
 import numpy as np
 import pytest
+from small_training import small_recipe, small_shapes
 
 from mindyolo_ext.backend import Tensor, launch
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.store import load_checkpoint
-from mindyolo_ext.config import Config, config_from_mapping
+from mindyolo_ext.config import Config
 from mindyolo_ext.data.loader import Loader
-from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import new_model, new_trainable, split_dataset
 from mindyolo_ext.engine.train import train
 from mindyolo_ext.engine.validation_loss import ValidationLoss
@@ -20,36 +20,11 @@ pytestmark = pytest.mark.graph(when="never")
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    launch.start("CPU", seed=0)
-    return make_shapes_dataset(
-        tmp_path_factory.mktemp("validation"),
-        train_images=4,
-        val_images=5,
-        size=(64, 64),
-        seed=1,
-        progress=False,
-    )
+    return small_shapes(tmp_path_factory.mktemp("validation"), train_images=4, val_images=5)
 
 
 def recipe(shapes, **section) -> Config:
-    def split(name):
-        annotations = f"annotations/{name}.json"
-        return {"format": "coco", "images": f"images/{name}", "annotations": annotations}
-
-    return config_from_mapping(
-        {
-            "model": {"name": "yolo_fastestv2"},
-            "input": {"size": [64, 64]},
-            "data": {
-                "root": str(shapes),
-                "train": split("train"),
-                "val": split("val"),
-                "augment": ["resize"],
-                "workers": 0,
-            },
-            "train": {"epochs": 2, "per_batch_size": 2, "pictures": False, **section},
-        }
-    )
+    return small_recipe(shapes, {"epochs": 2, "per_batch_size": 2, **section})
 
 
 def test_it_is_the_mean_over_whole_batches_in_inference_mode(shapes):
@@ -67,7 +42,7 @@ def test_it_is_the_mean_over_whole_batches_in_inference_mode(shapes):
             arrays = (batch.images, batch.targets, batch.mask)
             total, terms = trainable(*(Tensor(array) for array in arrays))
             rows.append([float(total.asnumpy()), *terms.asnumpy().tolist()])
-    assert len(rows) == 2, "the fifth image fills no batch"
+    assert len(rows) == 2, "the fifth image does not fill a batch"
     wanted = np.mean(rows, axis=0)
     np.testing.assert_allclose(list(found.values()), wanted, rtol=1e-5)
     assert list(found) == ["val_loss", *(f"val_{name}" for name in trainable.term_names)]
@@ -75,7 +50,7 @@ def test_it_is_the_mean_over_whole_batches_in_inference_mode(shapes):
         np.testing.assert_array_equal(value, weights[name], err_msg=name)
     head = next(name for name in weights if name.startswith("output_obj_layers"))
     other = measure.compute({**weights, head: weights[head] + 1}, loss, epoch=1)
-    assert other["val_loss"] != found["val_loss"], "the weights are those that were given"
+    assert other["val_loss"] != found["val_loss"], "it uses the given weights"
 
 
 def test_a_set_smaller_than_a_batch_is_one(shapes):
@@ -85,7 +60,7 @@ def test_a_set_smaller_than_a_batch_is_one(shapes):
     assert measure.batch_size == 5
 
 
-@pytest.mark.needs_torch  # the host alone decides; the backend that starts faster is enough
+@pytest.mark.needs_torch  # only the host decides, so the backend that starts faster is enough
 def test_a_training_with_it_learns_the_same(shapes, tmp_path):
     launch.set_seed(0)
     train(recipe(shapes), tmp_path / "without")

@@ -1,4 +1,4 @@
-"""Videos: every readable frame with its number, and copies that are whole or not there."""
+"""Videos: every readable frame with its number, and copies that are complete or absent."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ def make_video(path: Path, frames: int = 10, code: str = "MJPG") -> Path:
 
 
 def frame_starts(content: bytes) -> list[int]:
-    """Where the ten frames of a Motion JPEG begin."""
+    """The offsets of the ten frames of a Motion JPEG."""
     starts, place = [], content.find(b"movi")
     while (place := content.find(b"00dc", place + 1)) > 0 and len(starts) < 10:
         starts.append(place)
@@ -47,7 +47,7 @@ def wipe(path: Path, *numbers: int) -> None:
 
 
 def read(path: Path) -> tuple[dict[int, int], str]:
-    """The number in ``GRAYS`` that each frame shows, by its own number, and the shortfall."""
+    """The number in ``GRAYS`` that each frame shows, by frame number, and the shortfall."""
     with VideoReader(path) as video:
         found = {
             number: int(np.abs(np.array(GRAYS) - frame.mean()).argmin()) for number, frame in video
@@ -90,7 +90,7 @@ def test_video_that_breaks_off(tmp_path: Path) -> None:
 
 
 class Announcing:
-    """Stands for OpenCV's reader: a file that announces frames without end and has two."""
+    """Stands in for OpenCV's reader: announces endless frames and has two."""
 
     def __init__(self, *_: object):
         self.calls = 0
@@ -200,7 +200,7 @@ def test_copy_in_h264(tmp_path: Path, size: tuple[int, int]) -> None:
     frame = capture.read()[1]
     assert frame.shape[:2] == (size[0] // 2 * 2, size[1] // 2 * 2)
     content = (tmp_path / "a.mp4").read_bytes()
-    assert content.index(b"moov") < content.index(b"mdat")  # plays while it is loaded
+    assert content.index(b"moov") < content.index(b"mdat")  # plays during the download
 
 
 def test_copy_without_the_package_for_h264(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""Both programs for COCO's metrics and our matches, against pycocotools run in one piece."""
+"""Both programs for COCO's metrics, and our matches, against one run of pycocotools over
+everything.
+"""
 
 import importlib.util
 import logging
@@ -16,14 +18,14 @@ CLASSES = 5
 HAS_FAST = importlib.util.find_spec("faster_coco_eval") is not None
 BACKENDS = ["pycocotools", *(["faster_coco_eval"] if HAS_FAST else [])]
 
-# faster-coco-eval adds in another order: 3e-17 was measured on the numbers in 0..1
+# faster-coco-eval sums in another order: up to 3e-17 measured, on numbers in 0..1
 ROUNDING = {"pycocotools": {"rtol": 0, "atol": 0}, "faster_coco_eval": {"rtol": 0, "atol": 1e-15}}
 
 
 def random_set(seed):
-    """Ground truth and detections: crowds, areas of their own, a class without objects and one
-    without detections, images without either, equal scores, inverted boxes, more than 100 of a
-    class in an image.
+    """Ground truth and detections with crowds, explicit areas, a class without objects and one
+    without detections, images without either, equal scores, inverted boxes, and more than 100 boxes
+    of a class in an image.
     """
     rng, annotations, detections = np.random.default_rng(seed), [], []
     for image in range(12):
@@ -55,7 +57,7 @@ def random_set(seed):
 
 
 def in_one_piece(truth, records):
-    """pycocotools on everything at once, as its own documentation does it."""
+    """Run pycocotools on everything at once, as in its documentation."""
     indices = []
     for rows in (truth["annotations"], records):
         index = COCO()

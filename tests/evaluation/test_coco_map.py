@@ -1,5 +1,5 @@
-"""COCO metrics: by hand, at the edges, against stored numbers of a real data set; files of
-detections.
+"""COCO metrics: computed by hand, at the edges, and against stored numbers of a real data set;
+files of detections.
 """
 
 import copy
@@ -88,7 +88,7 @@ def test_perfect_detections_score_one(image_ids):
     found = perfect(ground_truth)
     before = copy.deepcopy((ground_truth, found))
     result = evaluate_coco(ground_truth, found)
-    assert (ground_truth, found) == before  # the arguments stay as they were
+    assert (ground_truth, found) == before  # the arguments stay unchanged
     assert list(result.stats) == list(STAT_NAMES)
     assert result.ap == pytest.approx(1) and result.ap50 == pytest.approx(1)
     assert (result.num_images, result.num_detections, result.num_ground_truth) == (2, 3, 3)
@@ -103,7 +103,7 @@ def test_perfect_detections_score_one(image_ids):
 
 def test_misses_and_false_alarms_by_hand():
     ground_truth = truth()
-    found = perfect(ground_truth)[:2]  # one of two dogs missed
+    found = perfect(ground_truth)[:2]  # misses one of two dogs
     # inside the crowd
     found.append({"image_id": 2, "category_id": 3, "bbox": [300, 300, 50, 50], "score": 0.95})
     # no dog there
@@ -284,8 +284,8 @@ def test_numbers_of_the_simple_yolo_metric(golden, backend):
 @needs_fast
 @pytest.mark.parametrize(("seed", "per_image"), [(0, 150), (1, 150), (2, 700)])
 def test_both_backends_agree_where_it_is_crowded(seed, per_image):
-    """Overlapping objects of all sizes, crowd regions, equal scores, inverted boxes, more than
-    100 of a class.
+    """Overlapping objects of all sizes, crowd regions, equal scores, inverted boxes, more than 100
+    of a class.
     """
     rng, targets, detections = np.random.default_rng(seed), [], []
     for image in range(4):

@@ -1,4 +1,4 @@
-"""Frames of boxes: network pixels, photo pixels, COCO records."""
+"""Boxes in their coordinate frames: network pixels, photo pixels, COCO records."""
 
 import json
 

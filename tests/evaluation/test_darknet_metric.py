@@ -1,4 +1,4 @@
-"""The metric of Yolo-FastestV2 against its stored results, and its leniency by hand."""
+"""The metric of Yolo-FastestV2 against its stored results, and its tolerant matching by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Kinds of errors: each by hand, and what must hold for any set."""
+"""Kinds of errors: each one by hand, and invariants of any set."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_missed_objects_and_mended_errors_by_hand():
     truth = objects(CAT, DOG, (1, 500, 0, 10, 10))
     found = break_down(evaluate_coco(truth, detections((*CAT, 0.9), (1, *DOG[1:], 0.8))).matches)
     assert found.ap50 == pytest.approx((51 / 101 + 0) / 2)
-    # the cat's false alarm goes and the dog is found
+    # the cat's false positive is gone, and the dog is found
     assert found.gains["classification"] == pytest.approx(0.5)
     assert found.gains["missed"] == pytest.approx((1 - 51 / 101) / 2)
     assert found.gains["false positives"] == pytest.approx(0)

@@ -17,7 +17,7 @@ ANCHORS = {
 
 
 def plain_nms(boxes, scores, options):
-    """The rule as one would write it down: sort, keep the best, drop what it overlaps, repeat."""
+    """The rule written plainly: sort, keep the best, drop what it overlaps, repeat."""
     if options.multi_label:
         rows, classes = np.nonzero(scores > options.conf_thres)
     else:
@@ -54,7 +54,7 @@ def plain_nms(boxes, scores, options):
 
 
 def scene(num_boxes, num_classes=80, *, seed=0, crowded=0.4):
-    """Boxes and scores as a detector gives them: bundles of near-equal boxes on 15 objects, and
+    """Boxes and scores as a detector gives them: clusters of nearly equal boxes on 15 objects, and
     a background.
     """
     rng = np.random.default_rng(seed)
@@ -96,8 +96,8 @@ def decode(heads):
 
 
 def assert_same_detections(got, wanted, box_tolerance=0.02):
-    """The same rows; the order among near-equal scores is free, so both go through one sort by
-    class and place.
+    """Compare rows; the order among nearly equal scores is free, so both are sorted by class and
+    place.
     """
     assert got.shape == wanted.shape
     partner = [int(np.abs(got - row).max(axis=1).argmin()) for row in wanted]
@@ -140,14 +140,14 @@ def test_detections_of_the_published_weights(golden):
 
 
 def test_detections_of_the_simple_yolo(golden):
-    """As the original's validation makes them. Sides are linear in the network's output, so many
-    boxes are inverted.
+    """As in the original's validation. The network's output is linear in the sides, so many boxes
+    are inverted.
     """
     arrays = golden.arrays("simple_yolo/post_case.npz")
     decoded, wanted = arrays["eval_decoded"], arrays["post_dets"]
     half = decoded[..., 3:5] / 2
     boxes = np.concatenate([decoded[..., 1:3] - half, decoded[..., 1:3] + half], axis=2)
-    cut = np.clip(boxes, 0, 192)  # as the network does it
+    cut = np.clip(boxes, 0, 192)  # as in the network
     scores = decoded[..., 5:] * decoded[..., :1]
     options = NMSOptions(
         conf_thres=float(arrays["post_conf_thres"]),

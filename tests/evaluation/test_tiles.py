@@ -1,4 +1,4 @@
-"""Large images in tiles: every pixel is seen, and what several tiles saw stands once."""
+"""Large images in tiles: every pixel is covered, and what several tiles see is reported once."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,4 @@
-"""VOC's average precision: against the devkit's rule written down plainly, by hand, and at its
-edges.
-"""
+"""VOC's average precision: against the devkit's rule written plainly, by hand, and at its edges."""
 
 import math
 
@@ -138,8 +136,8 @@ def test_just_half_is_enough_and_the_last_pixel_is_counted_once():
 
 
 def test_a_detection_looks_at_one_object_only():
-    """The object it overlaps most is taken, so it is a false alarm, although a second one lies
-    close enough.
+    """It is matched with the object it overlaps most, so it is a false positive, although a second
+    object is close enough.
     """
     targets = [rows([0, 0, 0, 10, 10], [0, 0, 0, 10, 8], width=5)]
     found = rows([0, 0, 10, 10, 0.9, 0], [0, 0, 10, 9.5, 0.8, 0], width=6)
@@ -166,7 +164,7 @@ def test_classes_images_and_scores():
         rows([0, 0, 10, 10, 0.2, 1], [0, 0, 10, 10, 0.3, 0], width=6),
         rows([0, 0, 10, 10, 0.9, 0], [0, 0, 10, 10, 0.9, 1], width=6),
     ]
-    # boxes of the right place in the wrong image or class
+    # boxes in the right place, but in the wrong image or class
     result = evaluate_voc(found, targets, NAMES)
     assert [c.ap for c in result.per_class[:2]] == [0.5, 1.0]
     assert math.isnan(result.per_class[2].ap) and result.ap == 0.75

@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz``: many mutants with a table, or one of them at length."""
+"""``python -m tests.fuzz``: many mutants with a table, or one of them in detail."""
 
 import argparse
 import os
@@ -55,7 +55,7 @@ def _put(text: str, page: Path) -> None:
 
 
 def _one(mutant: Mutant, folder: Path) -> int:
-    """Try one mutant, and leave its files for a look."""
+    """Try one mutant and keep its files."""
     place = folder / f"{mutant.format}-{mutant.seed}-{mutant.number}"
     write(make(*mutant), place)
     ((_, verdict),) = judged([mutant])

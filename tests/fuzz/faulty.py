@@ -1,4 +1,4 @@
-"""A worker whose readers are at fault, each in another way, to see that every fault is noticed."""
+"""A worker whose readers misbehave, each in its own way, to check that every fault is noticed."""
 
 import logging
 import os
@@ -55,7 +55,7 @@ FAULTS: dict[str, tuple[Callable[[], object], str]] = {
 
 
 def readings(name: str, _: Path) -> Iterable[Reading]:
-    """One call that is at fault; the first reading of every mutant is not."""
+    """One call that misbehaves; the first reading of every mutant does not."""
 
     def call() -> list[str]:
         FAULTS[name][0]()

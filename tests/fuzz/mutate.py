@@ -1,4 +1,4 @@
-"""Changes to bytes, lines and trees that know what readers stumble over."""
+"""Mutations of bytes, lines and trees, chosen for what readers get wrong."""
 
 import copy
 import json
@@ -24,7 +24,7 @@ LENGTHS = (0, 1, 2, 0x7F, 0x80, 0xFF, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 
 
 
 class Raw:
-    """Text that goes into JSON as it is; ``dumps`` replaces it."""
+    """Text that goes into JSON unchanged; ``dumps`` inserts it."""
 
     def __init__(self, text: str):
         self.text = text
@@ -54,12 +54,12 @@ def mutate_tree(random: Random, tree: Any, *, raw: bool = False) -> Any:
     """A copy of ``tree`` (lists, mappings, values) with one to four changes.
 
     Args:
-        raw: also put in what only ``dumps`` can write.
+        raw: also insert what only ``dumps`` can write.
     """
     box = {"": copy.deepcopy(tree)}
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         places = list(_places(box))
-        if not 0 < len(places) < 3000:  # all gone, or repeated once already
+        if not 0 < len(places) < 3000:  # everything is removed, or it was repeated before
             break
         container, key = random.choice(places)
         change = random.choice(CHANGES)
@@ -74,7 +74,7 @@ def mutate_tree(random: Random, tree: Any, *, raw: bool = False) -> Any:
 
 
 def dumps(tree: Any, random: Random) -> bytes:
-    """``tree`` as JSON with ``Raw`` in its place, sometimes with a key twice."""
+    """``tree`` as JSON with ``Raw`` inserted, sometimes with a duplicate key."""
     found: list[str] = []
 
     def default(value: Raw) -> str:
@@ -186,7 +186,7 @@ def mutate_lines(random: Random, text: str) -> bytes:
 
 
 def mutate_bytes(random: Random, content: bytes, changes: int | None = None) -> bytes:
-    """``content`` with flipped, lost, doubled, overwritten or moved parts."""
+    """``content`` with flipped, removed, duplicated, overwritten or moved parts."""
     data = bytearray(content)
     for _ in range(random.choice((1, 1, 2, 8)) if changes is None else changes):
         if not data:
@@ -215,5 +215,5 @@ def mutate_bytes(random: Random, content: bytes, changes: int | None = None) -> 
 
 
 def sometimes_damaged(random: Random, content: bytes, share: float = 0.15) -> bytes:
-    """``content``, damaged without sense in a ``share`` of the cases."""
+    """``content``, damaged at random in a ``share`` of the cases."""
     return mutate_bytes(random, content) if random.random() < share else content

@@ -1,4 +1,4 @@
-"""What is called on the files of each format: all that a command of the program would call.
+"""The calls for the files of each format: all calls that a command would make.
 
 A reading returns the texts it would show to the user.
 """
@@ -63,7 +63,7 @@ def _described(path: Path) -> list[str]:
 
 
 def _trained_on(config: dict[str, object], folder: Path) -> list[str]:
-    """As ``train.py`` and ``test.py`` read a data set."""
+    """Read a data set as ``train.py`` and ``test.py`` do."""
     dataset = build_dataset(config, folder)
     for index in range(len(dataset)):
         dataset.load(index)
@@ -72,12 +72,12 @@ def _trained_on(config: dict[str, object], folder: Path) -> list[str]:
 
 
 def _checked(config: dict[str, object], folder: Path) -> list[str]:
-    """As ``mindyolo-ext check-data`` reads it."""
+    """Read it as ``mindyolo-ext check-data`` does."""
     return [check_dataset(build_dataset(config, folder, strict=False), progress=False).table()]
 
 
 def _image(path: Path) -> list[str]:
-    """The header's size must be that of the pixels."""
+    """Make sure that the size in the header is that of the pixels."""
     image = read_image(path)
     size = image_size(path)
     assert size == image.shape[:2], f"image_size says {size}, the pixels are {image.shape[:2]}"

@@ -1,4 +1,4 @@
-"""Keeps workers busy, starts new ones for those that ended, and adds up their verdicts."""
+"""Keep workers busy, replace those that ended, and count their verdicts."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from .formats import MAKERS, make, write
 from .verdict import ACCEPTED, FAT, FORBIDDEN, FOREIGN, OTHER, REFUSED, SLOW, Verdict
 
 ROOT = Path(__file__).parents[2]
-MUTANTS_PER_WORKER = 2000  # then a new one, so that what libraries keep does not add up
+MUTANTS_PER_WORKER = 2000  # then a new one, so that memory kept by libraries does not add up
 
 
 class Mutant(NamedTuple):
@@ -31,7 +31,7 @@ class Mutant(NamedTuple):
     number: int
 
     def command(self) -> str:
-        """How to see it again."""
+        """The command that reproduces it."""
         return (
             f"python -m tests.fuzz --format {self.format} --seed {self.seed} --number {self.number}"
         )
@@ -68,12 +68,12 @@ class Worker:
             self.left = 0
             return self._ended()
         verdict = Verdict(**json.loads(answer))
-        if verdict.verdict in (FAT, FOREIGN):  # what is left of it would hide the next ones
+        if verdict.verdict in (FAT, FOREIGN):  # its remains would hide the next ones
             self.left = 0
         return verdict
 
     def _ended(self) -> Verdict:
-        """The verdict on what ended the process: a crash, or a call that did not come back."""
+        """The verdict on what ended the process: a crash, or a call that did not return."""
         status = self.process.wait()
         lines = self.errors.read_text(encoding="utf-8", errors="replace").splitlines()
         hung = status == -signal.SIGPROF or any(line.startswith("Timeout") for line in lines)
@@ -109,7 +109,7 @@ def judged(
 
 @dataclass
 class Row:
-    """What became of the mutants of one format."""
+    """The outcomes of the mutants of one format."""
 
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0  # of the slowest
@@ -123,7 +123,7 @@ class Row:
 
 @dataclass
 class Finding:
-    """A forbidden verdict at one place: the first mutant that showed it, and how many did."""
+    """A forbidden verdict at one place: the first mutant that caused it, and how many did."""
 
     verdict: Verdict
     mutant: Mutant
@@ -190,7 +190,7 @@ def run(mutants: Sequence[Mutant], *, jobs: int = 1) -> Report:
 
     def work(start: int) -> list[tuple[Mutant, Verdict]]:
         share = mutants[start::jobs]
-        show = start == 0 and sys.stderr.isatty()  # the others are as far
+        show = start == 0 and sys.stderr.isatty()  # the others have come as far
         return list(bar(judged(share), total=len(share), title="mutants", show=show))
 
     with ThreadPoolExecutor(jobs) as pool:

@@ -16,17 +16,18 @@ from fuzz.verdict import ACCEPTED, REFUSED
 MUTANTS = 2000
 
 
+@pytest.mark.all_cases
 def test_mutants():
     report = run(plan(MUTANTS, seed=0))
     assert sum(sum(row.counts.values()) for row in report.rows.values()) == MUTANTS
-    for name, row in report.rows.items():  # neither untouched nor torn to pieces
+    for name, row in report.rows.items():  # neither unchanged nor destroyed
         for verdict in (ACCEPTED, REFUSED):
             assert row.counts.get(verdict, 0) >= 3, f"{name}: {row.counts}"
     assert report.ok, f"\n{report.table()}\n{report.faults()}"
 
 
 def test_every_fault_is_noticed():
-    """Also the mutant after one that ended the process is judged."""
+    """The mutant after one that ended the process is judged, too."""
     mutants = [Mutant(name, 0, 0) for name in FAULTS]
     found = {mutant.format: verdict for mutant, verdict in judged(mutants, "tests.fuzz.faulty")}
     assert {name: verdict.verdict for name, verdict in found.items()} == {

@@ -1,4 +1,4 @@
-"""Calls a reader and says whether it kept its promises."""
+"""Call a reader and judge whether it kept its promises."""
 
 import time
 import traceback
@@ -69,7 +69,9 @@ def judged(call: Reading, folder: Path, watch: Watch) -> Verdict:
 
 
 def _refused(error: UserError, folder: Path) -> Verdict:
-    """A refusal, if its message is of use and memory was not what ended the reading."""
+    """The verdict on a refusal: whether its message is useful, and whether lack of memory ended the
+    reading.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MemoryError) or "OutOfMemory" in str(cause):
@@ -98,7 +100,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _control(text: str) -> str:
-    """The first character of ``text`` that could steer a terminal, or that cannot be printed."""
+    """The first character of ``text`` that could control a terminal or is not printable."""
     for sign in text:
         if sign not in "\n\t" and unicodedata.category(sign) in ("Cc", "Cf", "Cs"):
             return f"U+{ord(sign):04X}"
@@ -106,7 +108,7 @@ def _control(text: str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Exception and file:line: the innermost line of ours, and the innermost line of all."""
+    """Exception and file:line: our innermost line, and the innermost line of all."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "mindyolo_ext" in frame.filename] or frames[-1:]
     lines = dict.fromkeys(f"{_short(f.filename)}:{f.lineno}" for f in (*ours[-1:], *frames[-1:]))
@@ -122,7 +124,7 @@ def _short(file: str) -> str:
 
 
 def worst(verdicts: list[Verdict]) -> Verdict:
-    """The worst forbidden verdict of several readings, or what the first of them says."""
+    """The worst forbidden verdict of several readings, or the verdict of the first."""
     found = [one for one in verdicts if one.verdict in FORBIDDEN]
     if not found:
         return verdicts[0]
@@ -130,9 +132,9 @@ def worst(verdicts: list[Verdict]) -> Verdict:
 
 
 def peak() -> int:
-    """The most memory this process ever held, in bytes.
+    """The most memory that this process ever used, in bytes.
 
-    Not ``ru_maxrss``, which a process on Linux takes over from the one that started it.
+    Not ``ru_maxrss``, which a process on Linux inherits from the one that started it.
     """
     return _status("VmHWM")
 

@@ -1,4 +1,4 @@
-"""What a reader does beside returning: events of the interpreter, and what it logs."""
+"""Side effects of a reader: events of the interpreter, and log messages."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ from types import FrameType
 
 from .formats.pickles import CANARY
 
-# Of the interpreter's audit hooks: what no reader of files has to do
+# Events of the interpreter's audit hooks that no reader of files should cause
 _OS = ("system", "exec", "fork", "forkpty", "posix_spawn", "spawn", "startfile", "putenv")
 _DISK = ("remove", "rmdir", "chmod", "chown", "link", "symlink")
 FOREIGN_EVENTS = {
@@ -20,7 +20,7 @@ _LIBRARIES = tuple(str(Path(place).resolve()) for place in sys.path if place)
 
 
 class Watch(logging.Handler):
-    """Notes both while it is ``on``."""
+    """Record both while it is ``on``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Watch(logging.Handler):
         sys.addaudithook(self.audit)
 
     def audit(self, event: str, arguments: tuple) -> None:
-        """Note an event that only foreign code causes."""
+        """Record an event that only foreign code causes."""
         if not self.on:
             return
         if event in FOREIGN_EVENTS:
@@ -56,7 +56,7 @@ class Watch(logging.Handler):
 
 
 def _importing() -> bool:
-    """Whether a module of the program is being imported, which evaluates its own texts."""
+    """Whether a module of the program is being imported, which runs its own code."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):

@@ -1,6 +1,6 @@
-"""Reads mutants, one per line of standard input, and writes a verdict per line.
+"""Read mutants, one per line of standard input, and write a verdict per line.
 
-A process of its own: a mutant that takes all memory, hangs or crashes ends it, and the runner
+This is a separate process: a mutant that uses up memory, hangs or crashes ends it, and the runner
 starts the next one.
 """
 
@@ -23,27 +23,27 @@ from .verdict import judged, mapped, measured, peak
 from .watch import Watch
 
 NO_END_SECONDS = 20.0  # of processor time; then the process ends
-MAX_WAIT_SECONDS = 300.0  # likewise, by the clock, for what waits forever
-MAX_ALLOCATION = 1 << 30  # what a single allocation may ask for, above the process at rest
+MAX_WAIT_SECONDS = 300.0  # likewise in real time, for what waits forever
+MAX_ALLOCATION = 1 << 30  # for a single allocation, above the process at rest
 Reader = Callable[[str, Path], Iterable[Reading]]
 
 
 def main(home: Path, reader: Reader = readings) -> None:
-    """Judge what is asked for: ``format seed number`` per line.
+    """Judge the requested mutants: ``format seed number`` per line.
 
     Args:
         home: folder for everything that is written.
         reader: gives the calls for a format and a folder.
     """
     channel = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no verdict
+    os.dup2(2, 1)  # output of a library is not a verdict
     os.chdir(home)  # attacks by relative names stay here
     warnings.simplefilter("ignore")
     logging.getLogger().handlers = [watch := Watch()]
     Path(f"{CANARY}.py").write_text("def sing(): pass\nclass Song: pass\n", encoding="utf-8")
     sys.path.insert(0, str(home))
     folder = home / "case"
-    for name in MAKERS:  # everything that is imported late is there before the first mutant
+    for name in MAKERS:  # load late imports before the first mutant
         write(sound(name, 0), folder)
         for call in readings(name, folder):
             judged(call, folder, watch)

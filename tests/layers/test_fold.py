@@ -1,4 +1,4 @@
-"""Folded convolutions equal convolution and batch norm."""
+"""A folded convolution equals convolution and batch norm."""
 
 import numpy as np
 import pytest
@@ -11,9 +11,7 @@ RANDOM = np.random.RandomState(0)
 
 
 class Nested(nn.Cell):
-    """A block, a sequence with a depthwise convolution that has a bias, and a convolution of its
-    own.
-    """
+    """A block, a sequence with a depthwise convolution that has a bias, and a plain convolution."""
 
     def __init__(self):
         super().__init__()
@@ -27,7 +25,7 @@ class Nested(nn.Cell):
 
 
 def randomized(cell: nn.Cell) -> nn.Cell:
-    """The cell with every parameter set at random, variances positive."""
+    """The cell with random parameters and positive variances."""
     for parameter in cell.get_parameters():
         parameter.set_data(Tensor(RANDOM.uniform(0.2, 2, parameter.shape).astype(np.float32)))
     return cell.set_train(False)

@@ -1,4 +1,4 @@
-"""The halving maximum against a plain loop."""
+"""The maximum that halves a map, against a plain loop."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Enlargement and pooling against plain loops."""
+"""Upsampling and pooling against plain loops."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What assigners hold does not grow with the batch."""
+"""The memory of assigners does not grow with the batch."""
 
 import importlib
 import os
@@ -40,7 +40,7 @@ def test_chunks_are_few_and_even(
 
 
 def pairs(shape: tuple[int, ...]) -> bool:
-    """Whether a tensor compares boxes with predictions."""
+    """Whether a tensor pairs boxes with predictions."""
     return len(shape) == 3 and shape[1] == BOXES and shape[2] >= PREDICTIONS // 3
 
 
@@ -55,7 +55,7 @@ def gold_yolo_loss(assigner: str):
     return create_trainable("gold_yolo_loss", model, assigner=assigner)
 
 
-@pytest.mark.needs_torch  # the program of the next test tells the same of MindSpore
+@pytest.mark.needs_torch  # the program of the next test measures the same with MindSpore
 @pytest.mark.parametrize("assigner", ["tal", "atss"])
 def test_no_tensor_of_gold_yolos_loss_is_large(tensor_sizes, assigner: str) -> None:
     loss = gold_yolo_loss(assigner)
@@ -89,7 +89,7 @@ def _paths() -> str:
 
 
 def main() -> None:
-    """Print the size of the largest tensor, and of the largest one of pairs."""
+    """Print the size of the largest tensor, and of the largest tensor of pairs."""
     from tensor_sizes import held
 
     from mindyolo_ext.backend import launch

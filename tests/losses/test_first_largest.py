@@ -1,4 +1,4 @@
-"""The largest values, of equal ones the first, against a stable sort."""
+"""The largest values, and the first of equal ones, against a stable sort."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_what_is_finite() -> None:
 
 
 def test_a_box_in_a_flat_image_takes_the_first_cells() -> None:
-    """All predictions are alike, as those of a fresh network on one color."""
+    """All predictions are equal, as from a fresh network on an image of one color."""
     cells, count = 24, 24 * 24
     points = tuple(
         Tensor((part.reshape(-1) * 8 + 4).astype(np.float32))
@@ -58,7 +58,9 @@ def test_a_box_in_a_flat_image_takes_the_first_cells() -> None:
 
 
 def test_atss_takes_the_first_of_equally_near_cells() -> None:
-    """The center of the box is a corner of cells: two of eight that are as near must do."""
+    """The center of the box is a corner of cells: of eight cells at the same distance, two are
+    taken.
+    """
     cells, count = 6, 36
     row, column = np.divmod(np.arange(count), cells)
     points = tuple(Tensor((part * 8 + 4).astype(np.float32)) for part in (column, row))

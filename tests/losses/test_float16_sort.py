@@ -1,9 +1,9 @@
-"""Every assigner gives the same matches on a device that sorts float32 in float16, at the sizes of
-real recipes: 8400 predictions and 160 boxes per image.
+"""Every assigner gives the same matches on a device that sorts float32 in float16, at real sizes:
+8400 predictions and 160 boxes per image.
 
-Whole numbers stay exact there, as MindSpore documents of ``ops.sort``. Costs and overlaps of the
-scenes differ by more than a rounding of float16 or not at all; where real ones are closer than
-that, such a device may take another prediction that is as good.
+Integer values stay exact there, as MindSpore documents for ``ops.sort``. Costs and overlaps of the
+scenes are equal or differ by more than a rounding of float16; if real ones are closer, such a
+device may choose another prediction that is as good.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,7 +29,9 @@ ANCHORS = [[24, 30], [40, 44], [62, 50]]
 
 @pytest.fixture
 def in_float16(monkeypatch) -> Iterator[Callable[[], None]]:
-    """Call it, and ``ops.sort`` and ``ops.topk`` compare float32 in float16 and return it so."""
+    """Run a call in which ``ops.sort`` and ``ops.topk`` compare float32 in float16 and return it
+    so.
+    """
 
     def rounded(operator):
         def call(x, *arguments, **keywords):
@@ -70,7 +72,7 @@ def corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def task_aligned() -> tuple[Tensor, ...]:
-    """All predictions are alike, as those of a fresh network: many equal metrics."""
+    """All predictions are equal, as from a fresh network: many equal metrics."""
     x, y, _ = points()
     rng = np.random.RandomState(0)
     begin, size = rng.uniform(0, 250, (2, BOXES)), rng.uniform(300, 380, (2, BOXES))
@@ -87,7 +89,7 @@ def task_aligned() -> tuple[Tensor, ...]:
 
 
 def atss() -> tuple[Tensor, ...]:
-    """Centres on multiples of 4 pixels: cells that are as near as others."""
+    """Centers at multiples of 4 pixels: cells at equal distances."""
     x, y, stride = points()
     rng = np.random.RandomState(1)
     wanted = np.stack((*rng.randint(10, 150, (2, BOXES)) * 4, *rng.randint(4, 40, (2, BOXES)) * 4))
@@ -102,7 +104,7 @@ def atss() -> tuple[Tensor, ...]:
 
 
 def simota(area: str) -> tuple[Tensor, ...]:
-    """Each prediction scales the box whose center is nearest, those of one box all differently."""
+    """Each prediction scales the box with the nearest center, each by a different factor."""
     x, y, stride = points()
     boxes = boxes_apart()
     far = np.maximum(abs(x - boxes[0][:, None]), abs(y - boxes[1][:, None])) / stride
@@ -144,7 +146,7 @@ def cells(assigner: nn.Cell) -> tuple[Tensor, ...]:
     targets = rng.uniform(0.05, 0.95, (4, BOXES, 5))
     targets[..., 0] = rng.randint(0, CLASSES, (4, BOXES))
     kinds = rng.uniform(0.04, 0.2, (6, 2))[rng.randint(0, 6, (4, BOXES))]
-    targets[..., 3:] = kinds * rng.uniform(1, 1.0003, kinds.shape)  # closer than float16 tells
+    targets[..., 3:] = kinds * rng.uniform(1, 1.0003, kinds.shape)  # closer than float16 resolves
     order = Tensor(np.array([12345, 6789], np.int32))
     return assigner(*tensors(targets, np.ones((4, BOXES))), order, (20, 20), CLASSES)
 
@@ -196,7 +198,7 @@ def test_the_first_of_equal_values(size: int, above: float | None, in_float16) -
 
 
 def test_as_many_are_taken_where_values_are_too_close(in_float16) -> None:
-    """And none is more than a rounding worse than the best."""
+    """None is worse than the best by more than a rounding."""
     in_float16()
     values = (100 + np.random.RandomState(5).uniform(0, 1, (2, 3, 8400))).astype(np.float32)
     number = np.array([1, 4, 13], np.int32).reshape(1, 3, 1).repeat(2, 0)

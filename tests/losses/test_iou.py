@@ -13,7 +13,7 @@ def tensors(*rows):
     return tuple(Tensor(column) for column in np.array(rows, np.float32).T)
 
 
-# Squares of side 2 that share a quarter; apart; equal; one twice as wide and 1 high around the same
+# Squares of side 2: overlapping by a quarter; apart; equal; one against a 4 x 1 box around the same
 # center.
 FIRST = tensors((0, 0, 2, 2), (0, 0, 1, 1), (3, 4, 5, 8), (0, 0, 2, 2))
 SECOND = tensors((1, 1, 3, 3), (2, 0, 3, 1), (3, 4, 5, 8), (-1, 0.5, 3, 1.5))
@@ -69,8 +69,8 @@ def test_the_weight_of_the_aspect_carries_no_gradient():
 
 
 def siou_by_definition(box, other):
-    """One pair as the original's lines read: the angle by its arc sine, which of two sines is a
-    branch.
+    """One pair, following the original's code: the angle by its arc sine, and a branch between two
+    sines.
     """
     box, other = np.asarray(box, np.float64), np.asarray(other, np.float64)
     size, other_size = box[2:] - box[:2], other[2:] - other[:2]
@@ -110,7 +110,7 @@ def test_siou_of_random_pairs():
 @pytest.mark.parametrize("function", [giou, diou, ciou, siou])
 @pytest.mark.parametrize("box", [(1, 1, 1, 1), (0, 0, 2, 0), (3, 3, 1, 1), (1, 0, 3, 2)])
 def test_gradients_of_degenerate_boxes_are_finite(function, box):
-    """A point, no height, swapped corners, and centers on one line, beside a real box."""
+    """A point, no height, swapped corners, and centers on one line, beside a normal box."""
     other = tensors((0, 0, 4, 2))
 
     def value(*corners):
@@ -121,7 +121,7 @@ def test_gradients_of_degenerate_boxes_are_finite(function, box):
 
 
 def test_pairwise_iou():
-    """Every pair, in any batch; a box with swapped corners has neither area nor overlap."""
+    """Every pair, in any batch; a box with swapped corners has no area and no overlap."""
     random = np.random.RandomState(1)
     low = random.uniform(0, 4, (2, 5, 2))
     boxes = np.concatenate((low, low + random.uniform(0.5, 3, (2, 5, 2))), 2).astype(np.float32)

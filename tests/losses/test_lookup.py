@@ -1,4 +1,4 @@
-"""Lookups against NumPy indexing."""
+"""Lookups by index, against NumPy."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ MATCHED = np.array([[1, 0, 1, 1, 0], [0, 0, 1, 0, 1]], np.float32)
 
 
 class Lookup(nn.Cell):
-    """All lookups as one graph."""
+    """All lookups in one graph."""
 
     def construct(self, values, own, of_boxes, columns, index, matched):
         return (

@@ -1,9 +1,10 @@
-"""Predictions that are not finite, and boxes whose area overflows, cost no other box its matches.
+"""Predictions that are not finite, and boxes whose area overflows, take no matches from any other
+box.
 
-One level of 4 x 4 cells of 8 pixels. In image 0 box 0 fills the upper left quarter and box 1 the
-lower right one; in image 1 box 0 lies in the middle. Around each box four cells predict it with the
-right center and 1.0, 0.9, 0.8 and 0.7 of its sides: overlaps 1, 0.81, 0.64 and 0.49. The others
-predict specks of one pixel on themselves.
+One level has 4 x 4 cells of 8 pixels. In image 0, box 0 fills the upper left quarter and box 1 the
+lower right one; in image 1, box 0 is in the middle. Around each box, four cells predict it with the
+right center and 1.0, 0.9, 0.8 and 0.7 of its sides: overlaps of 1, 0.81, 0.64 and 0.49. The others
+predict boxes of one pixel on themselves.
 """
 
 from collections.abc import Iterator
@@ -166,7 +167,7 @@ UNTOUCHED = [{10: 1, 11: 1}, {5: 0, 6: 0}]  # box 1 of image 0, and image 1
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("assigner", ["center", "box_or_center", "ota"])
 def test_dynamic_k(assigner: str, fault: str) -> None:
-    """The overlaps of box 0 add up to 2.94 with its best prediction, without it to 1.94."""
+    """The overlaps of box 0 add up to 2.94 with its best prediction and to 1.94 without it."""
     scene = Scene(FAULTS[fault])
     found = ota(scene) if assigner == "ota" else simota(scene, assigner)
     own = {5: 0, 0: 0} if fault == "nothing" else {0: 0}
@@ -202,7 +203,7 @@ def test_atss(fault: str) -> None:
 
 
 def test_targets_that_are_not_finite_want_no_cell() -> None:
-    """Nor do they move what the box beside them wants."""
+    """Nor do they change what the other box matches."""
     fine = (1, 0.3, 0.6, 0.25, 0.25)
     order, size = Tensor(np.array([1, 0], np.int32)), (4, 4)
     for bad in ((0, NAN, 0.6, 0.25, 0.25), (0, 0.3, INF, 0.25, 0.25), (NAN, 0.3, 0.6, 0.25, 0.25)):

@@ -1,4 +1,4 @@
-"""docs/adding_a_family.md is true: the family it prints trains, evaluates, exports, converts."""
+"""docs/adding_a_family.md is correct: its family trains, evaluates, exports and converts."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ RESULTS = ("run/weights/best.ckpt", "run/results.png", "toy.onnx", "toy.pth", "t
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory):
-    """A copy of this repository with the page's files in it."""
+    """A copy of this repository with the files of the page."""
     folder = tmp_path_factory.mktemp("house")
     for name in ("mindyolo_ext", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -38,7 +38,7 @@ def house(tmp_path_factory):
 
 
 def started(folder: Path, *command: str) -> str:
-    """Output of a command in the copy; fails with it if the command does."""
+    """Run a command in the copy and return its output; fail with it if the command does."""
     done = subprocess.run(
         [sys.executable, *command],
         cwd=folder,
@@ -65,6 +65,7 @@ def test_the_page_prints_every_file_of_a_family():
     }
 
 
+@pytest.mark.all_cases
 def test_the_commands_of_the_page(house):
     commands = COMMAND.findall(PAGE)
     assert [command.split()[1] for command in commands] == [

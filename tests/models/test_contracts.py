@@ -1,4 +1,4 @@
-"""Every family keeps what ``contracts`` promises; its record says what its folder holds."""
+"""Every family keeps the promises of ``contracts``; its record names what its folder contains."""
 
 import importlib
 import inspect

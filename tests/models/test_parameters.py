@@ -1,8 +1,7 @@
-"""Every backend builds the same parameters: names, order, shapes, types, what is trained, and the
-first values that a seed gives.
+"""Every backend builds the same parameters: names, order, shapes, types, which are trained, and the
+initial values for a seed.
 
-``parameters.json`` holds what MindSpore's has; ``python tests/models/test_parameters.py`` prints
-it anew.
+``parameters.json`` holds MindSpore's; ``python tests/models/test_parameters.py`` prints it again.
 """
 
 import gc
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import quick_cases
 
 from mindyolo_ext.backend.launch import set_seed
 from mindyolo_ext.models.registry import create_model, families, list_models
@@ -30,8 +30,8 @@ QUICK = {*(record.smallest for record in families().values()), *FORMS}
 
 
 def facts(case: str) -> dict[str, int | float | str]:
-    """Of a freshly built network: the number of its parameters, a checksum of all that is said of
-    them but their values, and sum and norm of the values.
+    """Facts about a freshly built network: the number of its parameters, a checksum over everything
+    but their values, and sum and norm of the values.
     """
     set_seed(SEED)
     model = create_model(case.split()[0], num_classes=CLASSES, **FORMS.get(case, {}))
@@ -52,10 +52,7 @@ def facts(case: str) -> dict[str, int | float | str]:
     }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(c, marks=() if c in QUICK else pytest.mark.all_cases) for c in CASES],
-)
+@pytest.mark.parametrize("case", quick_cases(CASES, QUICK))
 def test_parameters_are_those_of_the_other_backend(case: str) -> None:
     found, wanted = facts(case), json.loads(STORED.read_text())[case]
     gc.collect()

@@ -1,4 +1,4 @@
-"""What every registered model promises, by parametrisation over the registry."""
+"""The promises of every registered model, parametrized over the registry."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def model(request):
     set_seed(3)  # heads of simple_yolo stay small enough for the tolerances here
     model = create_model(request.param, num_classes=CLASSES)
     for _, cell in model.cells_and_names():
-        # fresh kernels shrink a signal, which would vanish on the way
+        # fresh kernels shrink a signal until it vanishes
         if isinstance(cell, nn.BatchNorm2d):
             cell.moving_variance.set_data(
                 Tensor(np.full(cell.moving_variance.shape, 0.25, np.float32))
@@ -161,9 +161,9 @@ def test_keywords_are_checked_before_a_builder_is_called():
 
 def test_two_builders_of_one_name_are_refused():
     def yolo_fastestv2():
-        """Takes a name that exists."""
+        """Use an existing name."""
 
-    part("yolo_fastestv2", "network")  # has the one that exists
+    part("yolo_fastestv2", "network")  # has the existing name
     with pytest.raises(ValueError, match="two model builders are called 'yolo_fastestv2'"):
         register_model(yolo_fastestv2)
 

@@ -1,6 +1,7 @@
-"""Exported files as predictors, in every runtime that is installed."""
+"""Exported files as predictors, in every installed runtime."""
 
 import importlib.util
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn_onnx import SIZE, SPEC, draw_onnx, texts
+from launching import environment
 
 from mindyolo_ext.contracts import Predictor
 from mindyolo_ext.errors import CheckpointError, DeviceError, MissingPackageError, UsageError
+from mindyolo_ext.runtimes import on_openvino
 from mindyolo_ext.runtimes.file import read_exported
 from mindyolo_ext.runtimes.load import open_predictor, with_size
 from mindyolo_ext.runtimes.predictor import spread
@@ -30,12 +33,28 @@ def opened(path: Path, runtime: str = "onnxruntime", **options: object) -> Predi
     return open_predictor(read_exported(path), runtime, **options)
 
 
+FIRST_IN_FIRST_OUT = """
+import faulthandler, gc, signal, sys
+from pathlib import Path
+from mindyolo_ext.runtimes.on_openvino import OpenVinoSession
+
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+faulthandler.enable()
+sessions = [OpenVinoSession(Path(sys.argv[1])) for _ in range(3)]
+while sessions:
+    del sessions[0]
+    gc.collect()
+faulthandler.disable()
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
 def photos(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     return np.random.RandomState(0).randint(0, 256, (count, *size, 3)).astype(np.uint8)
 
 
 def wanted(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the drawn network gives, see ``draw_onnx``."""
+    """The outputs of the drawn network, see ``draw_onnx``."""
     means = (images / np.float32(255)).mean((1, 2, 3)).reshape(-1, 1, 1)
     boxes = np.arange(1, 9, dtype=np.float32).reshape(1, 2, 4)
     return means * boxes, means * np.linspace(0.2, 0.9, 4, dtype=np.float32).reshape(1, 2, 2)
@@ -123,6 +142,7 @@ def test_a_runtime_that_is_missing_names_what_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = draw_onnx(tmp_path / "a.onnx", texts())
+    monkeypatch.setattr(on_openvino, "core", on_openvino.core.__wrapped__)
     for runtime, extra in (("onnxruntime", "onnx"), ("openvino", "openvino")):
         monkeypatch.setitem(sys.modules, runtime, None)
         with pytest.raises(MissingPackageError, match=rf"`pip install 'mindyolo_ext\[{extra}\]'`"):
@@ -134,6 +154,21 @@ def test_a_device_that_is_not_there_is_refused(tmp_path: Path, runtime: str):
     path = draw_onnx(tmp_path / "a.onnx", texts())
     with pytest.raises(DeviceError, match="--device_target Ascend"):
         opened(path, runtime, device="Ascend")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="alternate signal stacks are Linux's")
+def test_a_signal_is_handled_after_sessions_have_ended(tmp_path: Path):
+    """OpenVINO's plugin puts a signal stack in place, see ``core``."""
+    pytest.importorskip("openvino")
+    path = draw_onnx(tmp_path / "a.onnx", texts())
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_IN_FIRST_OUT, path],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_rows_after_nms_pass_another_nms_unchanged():

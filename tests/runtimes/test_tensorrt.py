@@ -1,4 +1,4 @@
-"""TensorRT's builder by its arguments, and its runner with a stand-in for the packages."""
+"""TensorRT's builder by its arguments, and its runner with stand-ins for the packages."""
 
 import importlib.util
 import json
@@ -72,7 +72,7 @@ def test_the_builder_writes_the_metadata_beside_the_engine(tmp_path: Path):
 
 
 class Memory:
-    """CUDA's calls on memory of the host."""
+    """CUDA's calls on host memory."""
 
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
 
@@ -143,7 +143,7 @@ class Engine:
 
 
 class Logger:
-    """TensorRT's."""
+    """TensorRT's logger."""
 
     ERROR = 1
 
@@ -186,7 +186,7 @@ def test_the_runner_moves_arrays_there_and_back(packages: Memory, tmp_path: Path
     means = (images / 255).mean((1, 2, 3))
     np.testing.assert_allclose(boxes, means[:, None, None].repeat(2, 1).repeat(4, 2), rtol=1e-5)
     assert scores.shape == (3, 2, 2)
-    assert packages.blocks == {}  # nothing of the device's memory is kept
+    assert packages.blocks == {}  # all device memory is freed
 
 
 def test_what_the_runner_cannot_use_is_refused(

@@ -1,4 +1,4 @@
-"""What the server answers: boxes, pictures, numbers about itself, and why not."""
+"""The answers of the server: boxes, pictures, metrics, and reasons for errors."""
 
 import json
 import re
@@ -137,7 +137,7 @@ def test_parameters_do_not_hide_in_a_form(server: Running):
 
 
 def test_a_body_that_is_too_large_is_refused_and_not_reset(server: Running):
-    body = bytes(32 << 20)  # more than the buffers of a connection
+    body = bytes(32 << 20)  # larger than the buffers of a connection
     announced = server.ask(body=body)
     in_chunks = server.ask(body=iter([body]))
     in_a_form = server.ask(body=iter([form(body)[0]]), headers=form(b"")[1])

@@ -1,4 +1,4 @@
-"""The command `mindyolo-ext serve`: a real network in a process of its own, and its messages."""
+"""The command `mindyolo-ext serve`: a real network in a separate process, and its messages."""
 
 import http.client
 import importlib.util

@@ -1,4 +1,4 @@
-"""Too many clients, slow ones, those that leave, and the end of the server."""
+"""Too many clients, slow clients, clients that disconnect, and the end of the server."""
 
 import contextlib
 import logging
@@ -23,8 +23,8 @@ from mindyolo_ext.serve.limits import Limits
 def busy(
     server: Running, clients: int, *, already: int = 0, query: str = ""
 ) -> Iterator[list["Future[Reply]"]]:
-    """Clients that wait for the network, which comes back at the end; ``already``: others that
-    do.
+    """Clients that wait for the network, which returns at the end; ``already``: other clients that
+    wait.
     """
     server.detector.gate.clear()
     with ThreadPoolExecutor(clients) as pool:
@@ -39,7 +39,7 @@ def busy(
 
 
 def wait_until(server: Running, queue: int, status: int = 200) -> dict:
-    """Ask for the health until the queue is ``queue`` long and the status is ``status``."""
+    """Poll the health until the queue is ``queue`` long and the status is ``status``."""
     pause = threading.Event()
     for _ in range(1000):
         answer = server.ask("/health")
@@ -65,7 +65,7 @@ def connect(server: Running, text: bytes) -> socket.socket:
 
 
 def rest_of(connection: socket.socket) -> bytes:
-    """What comes until the server closes or resets the connection."""
+    """What arrives until the server closes or resets the connection."""
     with contextlib.suppress(ConnectionResetError):
         return connection.recv(65536)
     return b""
@@ -143,7 +143,7 @@ def test_a_network_that_does_not_come_back_is_told():
 
 @contextlib.contextmanager
 def busy_and_given_up(server: Running) -> Iterator[Reply]:
-    """The answer to an image that the network has not come back from."""
+    """The answer for an image that the network has not returned."""
     server.detector.gate.clear()
     yield server.ask(body=photo())
     server.detector.gate.set()
@@ -229,7 +229,7 @@ def test_the_address_is_told_when_clients_can_connect(caplog: pytest.LogCaptureF
     assert run.allowed_hosts("127.0.0.1") == run.LOOPBACK and run.allowed_hosts("0.0.0.0") == ("*",)
     with run.open_address("127.0.0.1", 0) as opened:
         port = opened.getsockname()[1]
-        assert opened.proto == socket.IPPROTO_TCP  # or asyncio leaves out TCP_NODELAY
+        assert opened.proto == socket.IPPROTO_TCP  # otherwise asyncio does not set TCP_NODELAY
         assert run.address_of(opened, "127.0.0.1") == f"http://127.0.0.1:{port}"
         assert run.address_of(opened, "0.0.0.0") == f"http://{socket.gethostname()}:{port}"
         assert run.address_of(opened, "::1") == f"http://[::1]:{port}"

@@ -1,4 +1,4 @@
-"""The server's page in a headless Chromium: by mouse, by keyboard, by drop, on a phone."""
+"""The server's page in headless Chromium: with mouse, keyboard, drag and drop, and on a phone."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from mindyolo_ext.serve.limits import Limits
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
-# what Chromium says of a refused image, and of tests that read pixels
+# Chromium's messages on a refused image, and on tests that read pixels
 EXPECTED = ("error: Failed to load resource: the server responded with", "warning: Canvas2D")
 expect.set_options(timeout=20_000)
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
@@ -42,7 +42,7 @@ def server() -> Iterator[Running]:
 
 @pytest.fixture
 def page(browser: Browser, server: Running) -> Iterator[Page]:
-    """The page on a phone, ready; it must not complain."""
+    """The page on a phone, loaded; it must log no error."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     context.set_default_timeout(20_000)
     found, complaints = context.new_page(), []

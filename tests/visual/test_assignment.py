@@ -1,5 +1,5 @@
-"""Pictures of a label assignment: what is filled, outlined and marked where, and the numbers
-beside it.
+"""Pictures of a label assignment: fills, outlines and marks in their places, and the numbers beside
+them.
 """
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ PANEL, GAP, TITLE = assignment._PANEL, assignment._GAP, assignment._TITLE
 
 
 def picture(boxes, matched, *, anchors=ANCHORS, labels=None, names=("cat", "dog")):
-    """A gray picture; ``matched`` are pairs (box, prediction); every predicted box is its cell."""
+    """A gray image; ``matched`` are pairs (box, prediction); every predicted box is its cell."""
     priors = grid_priors(SIDE, SIDE, (16, 32), anchors)
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     matches = np.zeros((len(boxes), len(priors)), bool)
@@ -61,7 +61,7 @@ def cell(sheet, level, row, column):
 
 
 def mixed(color, ground=60):
-    """The color of a filled cell, which lets 0.4 of the ground through."""
+    """The color of a filled cell, through which 0.4 of the image shows."""
     return 0.6 * np.array(color) + 0.4 * ground
 
 
@@ -98,7 +98,7 @@ def test_centres_have_a_dot_and_anchors_a_sign_each():
     ]
     assert share(middle, class_color(0), 20) == 1
     cells = [cell(sheet, 0, 3, 2).astype(int) for sheet in (one, other)]
-    assert (np.abs(cells[0] - cells[1]).max(2) > 60).mean() > 0.01  # another sign in another place
+    assert (np.abs(cells[0] - cells[1]).max(2) > 60).mean() > 0.01  # another mark in another place
 
 
 def test_matched_cells_have_the_colour_of_their_box_and_no_other_has():
@@ -127,8 +127,8 @@ def test_a_cell_of_two_boxes_has_a_strip_for_each():
 
 @pytest.mark.parametrize(("anchors", "width", "height"), [(ANCHORS, 20, 30), ((), 16, 16)])
 def test_thin_lines_are_the_anchors_or_the_predicted_boxes(anchors, width, height):
-    """On the level's panel a line of the box's color passes the middle of the left and the
-    upper side.
+    """On the level's panel, a line in the box's color crosses the middle of the left and the upper
+    side.
     """
     drawn = picture([(90, 90, 120, 120)], [(0, 3 * 8 + 3)], anchors=anchors)
     pixels, scale, middle = panel(draw_assignment(drawn), 1), PANEL / SIDE, 3.5 * 16

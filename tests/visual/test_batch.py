@@ -1,4 +1,4 @@
-"""Sheets of training pictures."""
+"""Sheets of training images."""
 
 from dataclasses import replace
 

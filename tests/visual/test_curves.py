@@ -1,4 +1,4 @@
-"""Plots: that they are drawn from incomplete files too, and the numbers behind the F1 curve."""
+"""Plots: they are drawn from incomplete files too; the numbers behind the F1 curve."""
 
 import subprocess
 import sys
@@ -134,7 +134,7 @@ def test_curves_of_an_evaluation(tmp_path, drawn, classes):
     plot_f1_curves(result, tmp_path / "f1.png")
     for name, figure in zip(("pr.png", "f1.png"), drawn):
         assert cv2.imread(str(tmp_path / name)) is not None
-        # no line for the absent class
+        # no line for the missing class
         assert len(figure.axes[0].lines) == classes + 1 + (name == "f1.png")
     mean = drawn[0].axes[0].lines[-1].get_ydata()
     assert mean[0] == pytest.approx(1) and mean[-1] == pytest.approx(2 / 3)

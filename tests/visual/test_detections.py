@@ -1,4 +1,4 @@
-"""Boxes on pictures: what is drawn where, and at the edges."""
+"""Boxes drawn on images: what is drawn where, and at the edges."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_the_label_holds_name_and_score(monkeypatch):
         label(box(40, 110, 200, 200, score, 0), ["cat"], show_scores=False) for score in (0.9, 0.8)
     ]
     np.testing.assert_array_equal(*same)
-    monkeypatch.setattr("mindyolo_ext.visual.letters.font_file", lambda _: "")  # no font has it
+    monkeypatch.setattr("mindyolo_ext.visual.letters.font_file", lambda _: "")  # in no font
     unknown = label(box(40, 110, 200, 200, 0.9, 0), ["猫"])
     np.testing.assert_array_equal(unknown, label(box(40, 110, 200, 200, 0.9, 0), ["class 0"]))
 

@@ -1,4 +1,4 @@
-"""Text on images in any script that this machine has a font for."""
+"""Text on images in any script for which this machine has a font."""
 
 import logging
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ CYRILLIC = "кошка"  # matplotlib brings a font that has it
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """No test sees the fonts that another one found, or did not find."""
+    """Clear the cache, so that no test sees the fonts that another one found."""
     for cached in (letters.font_file, letters._say_once):
         cached.cache_clear()
     yield
@@ -44,7 +44,7 @@ def test_other_letters_stay_in_their_place():
     inside = drawn[8 : 8 + text.height, 10 : 10 + text.width].copy()
     drawn[8 : 8 + text.height, 10 : 10 + text.width] = 90
     assert (drawn == 90).all()
-    assert (inside == (0, 0, 255)).all(axis=2).any(), "no pixel has the color in full"
+    assert (inside == (0, 0, 255)).all(axis=2).any(), "no pixel has the full color"
     assert 8 <= text.height <= 25 and text.width > 2 * text.height
     for side in (inside[:2], inside[-2:], inside[:, :2], inside[:, -2:]):
         assert (side != 90).any(), "the frame is larger than the text"

@@ -1,4 +1,4 @@
-"""The sheet of truth and detections."""
+"""The sheet of ground truth and detections."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Pictures of a routed model: the points and lines that are drawn."""
+"""Pictures of a routed model: the points and lines in them."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ ROWS = [
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that were saved."""
+    """The saved figures."""
     saved, plain = [], Figure.savefig
 
     def savefig(figure: Figure, *arguments: object, **keywords: object) -> None:

@@ -23,6 +23,7 @@ def write_graph(
     *,
     description: Mapping[str, str],
     dynamic_batch: bool = False,
+    dynamic_size: bool = False,
     opset: int | None = None,
 ) -> None:
     """Write ``cell`` as a file in the format that the suffix of ``path`` names.
@@ -32,13 +33,17 @@ def write_graph(
         inputs: examples, which fix the shapes.
         path: its suffix is one of ``FORMATS``.
         description: text that travels inside a MindIR file; other formats leave it out.
-        dynamic_batch, opset: PyTorch's exporter alone has them.
+        dynamic_batch, dynamic_size, opset: PyTorch's exporter alone has them.
 
-    Raises: DeviceError for either of them.
+    Raises: DeviceError for any of them.
     """
-    if dynamic_batch or opset is not None:
-        flag = "--dynamic_batch" if dynamic_batch else "--opset"
-        raise DeviceError(f"export: PyTorch alone writes files with {flag}: `--backend torch`")
+    asked = {"batch": dynamic_batch, "size": dynamic_size}
+    flags = [f"--dynamic_{what}" for what, wanted in asked.items() if wanted]
+    flags += ["--opset"] * (opset is not None)
+    if flags:
+        raise DeviceError(
+            f"export: PyTorch alone writes files with {' and '.join(flags)}: `--backend torch`"
+        )
     kind = path.suffix.removeprefix(".")
     keywords = {}
     if kind == "mindir":

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from mindyolo_ext.backend.choice import VARIABLE
 from mindyolo_ext.backend.on_torch.compiled import Compiled
 from mindyolo_ext.backend.on_torch.nn import Cell
+from mindyolo_ext.backend.on_torch.sizes import sizes_vary
 from mindyolo_ext.backend.on_torch.values import Tensor
 from mindyolo_ext.errors import DeviceError
 
@@ -24,6 +26,7 @@ def write_graph(
     *,
     description: Mapping[str, str],  # noqa: ARG001
     dynamic_batch: bool = False,
+    dynamic_size: bool = False,
     opset: int | None = None,
 ) -> None:
     """Write ``cell`` as an ONNX file.
@@ -34,11 +37,17 @@ def write_graph(
         path: its suffix is ``.onnx``.
         description: left out of ONNX files.
         dynamic_batch: whether the first axis of inputs and outputs may have any size.
+        dynamic_size: whether images may have any height and width that the strides divide.
         opset: version of the operators; None takes the usual one.
     """
     names = [f"input{i}" for i in range(len(inputs))]
-    outputs = [f"result{i}" for i in range(_count_outputs(cell, inputs))] if dynamic_batch else []
-    with torch.no_grad(), warnings.catch_warnings():
+    count = _count_outputs(cell, inputs) if dynamic_batch or dynamic_size else 0
+    outputs = [f"result{i}" for i in range(count)]
+    batch = {0: "B"} if dynamic_batch else {}
+    axes = {name: batch | ({2: "H", 3: "W"} if dynamic_size else {}) for name in names}
+    axes |= {name: batch | ({1: "A"} if dynamic_size else {}) for name in outputs}
+    vary = sizes_vary() if dynamic_size else nullcontext()
+    with torch.no_grad(), warnings.catch_warnings(), vary:
         warnings.simplefilter("ignore")  # of values that are constants for these shapes
         torch.onnx.export(
             cell,
@@ -46,7 +55,7 @@ def write_graph(
             str(path),
             input_names=names,
             output_names=outputs or None,
-            dynamic_axes={name: {0: "B"} for name in (*names, *outputs)} if outputs else None,
+            dynamic_axes=axes if outputs else None,
             opset_version=opset or _OPSET,
             dynamo=False,
         )

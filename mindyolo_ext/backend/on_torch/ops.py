@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from mindyolo_ext.backend.on_torch.device import device
+from mindyolo_ext.backend.on_torch.sizes import do_sizes_vary
 
 Axis = int | tuple[int, ...]
 
@@ -55,6 +56,8 @@ def cat(tensors: Sequence[torch.Tensor], axis: int = 0) -> torch.Tensor:
 
 def clamp(x: torch.Tensor, min: float | None = None, max: float | None = None) -> torch.Tensor:
     """``x``, not below ``min`` and not above ``max``."""
+    if isinstance(max, torch.Tensor) and do_sizes_vary():  # a size: as a number it would be fixed
+        return torch.minimum(torch.clamp(x, min), max.to(x.dtype))
     return torch.clamp(x, min, max)
 
 

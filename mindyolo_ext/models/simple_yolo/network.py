@@ -9,8 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from mindyolo_ext.backend import Parameter, Tensor, nn, ops
+from mindyolo_ext.backend import Parameter, Tensor, float32, nn, ops
 from mindyolo_ext.backend.initial import he_normal
+from mindyolo_ext.backend.sizes import in_any_size
 from mindyolo_ext.layers.activation import sole_reader
 from mindyolo_ext.layers.conv import conv2d
 from mindyolo_ext.layers.deploy import DeployForm
@@ -491,6 +492,22 @@ class SimpleYOLODeploy(DeployForm):
         return self.network(images)
 
 
+def _computed_anchor_rows(
+    anchors: tuple[tuple[float, float], ...], sizes: tuple[tuple[int, int], ...]
+) -> Tensor:
+    """``_anchor_rows`` with operators."""
+    per_level, parts = len(anchors) // len(sizes), ()
+    for level, (height, width) in enumerate(sizes):
+        ones = ops.ones((1, height * width), float32)
+        own = anchors[level * per_level : (level + 1) * per_level]
+        parts = parts + tuple(
+            ops.cat((ones * across, ones * down, ones * width, ones * height))
+            for across, down in own
+        )
+    return ops.cat(parts, 1)
+
+
+@in_any_size(_computed_anchor_rows)
 @ops.constexpr
 def _anchor_rows(
     anchors: tuple[tuple[float, float], ...], sizes: tuple[tuple[int, int], ...]

@@ -1,10 +1,9 @@
-"""Writes published_digests.json from what ``torch.load`` gives; ``python make_digests.py FOLDER
+"""Write published_digests.json from what ``torch.load`` returns: ``python make_digests.py FOLDER
 FILE ...``.
 
 Needs PyTorch. Packages of whole-model files that are not installed are replaced by empty module
-classes, which is
-enough for ``state_dict``. Load only files you trust: this script, unlike the reader, runs what they
-say.
+classes, which is enough for ``state_dict``. Load only files you trust: unlike the reader, this
+script executes code in them.
 """
 
 import hashlib
@@ -21,8 +20,8 @@ ABSENT = ("yolov6", "gold_yolo", "mmcv")
 
 
 class AbsentPackages(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds any module of the absent packages; each of their names is a module class
-    (ConfigDict: a dict).
+    """Find any module of the missing packages; each name in it is a module class (ConfigDict: a
+    dict).
     """
 
     def find_spec(self, name, path=None, target=None):  # noqa: ARG002

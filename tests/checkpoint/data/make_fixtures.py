@@ -1,7 +1,7 @@
-"""Writes the small PyTorch files of this folder; needs PyTorch (2.13 was used): ``python
+"""Write the small PyTorch files of this folder; needs PyTorch (2.13 was used): ``python
 make_fixtures.py``.
 
-``*.npz`` hold what ``torch.load`` gives for each file, so that the tests need no PyTorch.
+``*.npz`` hold what ``torch.load`` returns for each file, so the tests need no PyTorch.
 """
 
 import argparse
@@ -41,8 +41,8 @@ def absent_class():
 
 
 def tensors():
-    """Every element type, views with strides and offsets, one storage under two names, scalars
-    and empties.
+    """Every element type, views with strides and offsets, one storage under two names, scalars and
+    empty tensors.
     """
     base = torch.arange(24, dtype=torch.float32).reshape(4, 6) / 7
     return collections.OrderedDict(
@@ -68,7 +68,7 @@ def tensors():
 
 
 def store(name, state):
-    """The expected arrays, half precision widened as the reader does."""
+    """Store the expected arrays, half precision widened as the reader does it."""
     np.savez_compressed(
         HERE / f"{name}.npz",
         **{

@@ -1,6 +1,6 @@
 """The files to read: a function per format, ``(random, sound) -> files``.
 
-A sound file must be accepted, which a test checks; every other is a mutant.
+A sound file must be accepted, which a test checks; every other file is a mutant.
 """
 
 import shutil
@@ -35,7 +35,7 @@ MAKERS: dict[str, Callable[[Random, bool], Files]] = {
 
 
 def make(name: str, seed: int, number: int) -> Files:
-    """The files of a mutant, the same whenever they are asked for."""
+    """The files of a mutant, the same for every call."""
     return MAKERS[name](Random(f"{name} {seed} {number}"), False)
 
 
@@ -45,7 +45,7 @@ def sound(name: str, number: int) -> Files:
 
 
 def write(files: Files, folder: Path) -> None:
-    """Put ``files`` into a new ``folder``."""
+    """Write ``files`` into a new ``folder``."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, content in files.items():
         path = folder / name

@@ -1,4 +1,4 @@
-"""Data sets: COCO's json, YOLO's data.yaml, labels and names, darknet's .data file."""
+"""Data sets: COCO's JSON, YOLO's data.yaml, labels and names, darknet's .data file."""
 
 import json
 from random import Random
@@ -63,7 +63,7 @@ def coco_set(random: Random, sound: bool) -> Files:
 
 
 def yolo_set(random: Random, sound: bool) -> Files:
-    """A data.yaml with labels beside it; one of the two is changed."""
+    """A data.yaml with labels; one of the two is mutated."""
     files = {
         "data.yaml": written(YAML),
         "labels/000001.txt": LABELS.encode(),
@@ -78,7 +78,7 @@ def yolo_set(random: Random, sound: bool) -> Files:
 
 
 def names_set(random: Random, sound: bool) -> Files:
-    """A list of images and a file of names; one of the two is changed."""
+    """A list of images and a file of names; one of the two is mutated."""
     texts = {"list.txt": LIST, "my.names": "cat\ndog"}
     files = {
         **{name: text.encode() for name, text in texts.items()},
@@ -92,7 +92,7 @@ def names_set(random: Random, sound: bool) -> Files:
 
 
 def darknet_set(random: Random, sound: bool) -> Files:
-    """A .data file, its list, its names and its labels; mostly the first is changed."""
+    """A .data file, its list, its names and its labels; usually the .data file is mutated."""
     texts = {"my.data": DATA, "train.txt": LIST, "all.names": "cat\ndog\n"}
     texts |= {"images/000001.txt": LABELS, "images/000002.txt": ""}
     files = {name: text.encode() for name, text in texts.items()}

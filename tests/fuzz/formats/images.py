@@ -1,4 +1,4 @@
-"""PNG, JPEG, BMP, TIFF and WebP files whose headers say too much."""
+"""PNG, JPEG, BMP, TIFF and WebP files whose headers are wrong."""
 
 import struct
 import zlib
@@ -17,13 +17,13 @@ SUFFIXES = (".png", ".png", ".jpg", ".jpg", ".bmp", ".tif", ".webp")
 
 @cache
 def picture(suffix: str = ".png", height: int = 6, width: int = 8) -> bytes:
-    """A sound image file."""
+    """A valid image file."""
     pixels = np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
 def photos(random: Random, folder: str, sound: bool) -> Files:
-    """Two images, now and then a damaged one."""
+    """Two images, sometimes one of them damaged."""
     files = {f"{folder}/{name}.png": picture() for name in NAMES}
     if not sound and random.random() < 0.05:
         files[f"{folder}/{NAMES[0]}.png"] = next(iter(image_file(random, False).values()))
@@ -43,7 +43,7 @@ def image_file(random: Random, sound: bool) -> Files:
 
 
 def _png(random: Random, content: bytes) -> bytes:
-    """The chunks of a PNG, changed; their checksums mostly hold."""
+    """The chunks of a PNG, mutated; most checksums are valid."""
     chunks, place = [], 8
     while place + 12 <= len(content):
         (size,) = struct.unpack_from(">I", content, place)
@@ -75,7 +75,7 @@ def _png(random: Random, content: bytes) -> bytes:
 
 
 def _jpeg(random: Random, content: bytes) -> bytes:
-    """The segments of a JPEG, changed: sizes of the frame, EXIF blocks, lengths."""
+    """The segments of a JPEG, mutated: frame sizes, EXIF blocks, lengths."""
     data = bytearray(content)
     frame = content.find(b"\xff\xc0")
     kind = random.randrange(5)
@@ -110,7 +110,7 @@ def _exif(random: Random) -> bytes:
 
 
 def _bmp(random: Random, content: bytes) -> bytes:
-    """The header of a BMP, one field at a limit."""
+    """The header of a BMP with one field at a limit."""
     data = bytearray(content)
     place, width = random.choice(
         ((2, 4), (10, 4), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2), (30, 4), (46, 4))

@@ -1,6 +1,6 @@
-"""Pickles as ``torch.save`` writes them: a list of opcodes, changed one by one.
+"""Pickles as ``torch.save`` writes them: a list of opcodes that is mutated one by one.
 
-Written by hand, because the originals' classes are not at hand and PyTorch is no dependency.
+Written by hand, because the originals' classes are not installed and PyTorch is not a dependency.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..mutate import LENGTHS, TEXTS, mutate_bytes, mutate_tree, odd_value
 
-CANARY = "fuzz_canary"  # a module that notes its import, and the name of files that attacks make
+CANARY = "fuzz_canary"  # a module that records its import, and the name of files that attacks make
 Code = list[bytes]  # one opcode with its argument each
 
 STORAGES = ("Float", "Float", "Half", "BFloat16", "Double", "Long", "Bool", "Untyped")
@@ -93,7 +93,7 @@ def module(parameters: dict[str, Code], children: dict[str, Code] | None = None)
 
 
 def seed(random: Random, sound: bool = True) -> tuple[Code, dict[str, bytes]]:
-    """An object, and its storages by key; one that is not ``sound`` has odd names and extras."""
+    """An object, and its storages by key; if it is not ``sound``, it has odd names and extras."""
     odd = 0.0 if sound else random.choice((0.0, 0.0, 0.3))
     weights: dict[str, Code] = {}
     storages: dict[str, bytes] = {}
@@ -173,7 +173,7 @@ def _text(random: Random, code: Code, place: int) -> None:
 
 
 def _name(random: Random, code: Code, place: int) -> None:
-    """Replace a name by another, or call one with arguments that are lying about."""
+    """Replace a name, or call one with whatever arguments are on the stack."""
     names = [i for i, op in enumerate(code) if op[:1] == b"c" and i >= place]
     name = named(random.choice(GLOBALS + EVIL))
     if names and random.random() < 0.7:
@@ -184,7 +184,9 @@ def _name(random: Random, code: Code, place: int) -> None:
 
 
 def _attack(random: Random) -> Code:
-    """Opcodes that run something when Python's own unpickler reads them, and leave nothing."""
+    """Opcodes that run something when Python's own unpickler reads them, and leave nothing on the
+    stack.
+    """
     command = plain(f"touch {CANARY}")
     import_it = plain(f"import {CANARY}")
     return random.choice(

@@ -33,7 +33,7 @@ NAMES = (
 
 
 def pickle_file(random: Random, sound: bool) -> Files:
-    """A zip in order whose ``data.pkl`` is not."""
+    """A valid zip whose ``data.pkl`` is mutated."""
     code, storages = seed(random)
     return {
         "weights.pt": _zipped(
@@ -43,7 +43,7 @@ def pickle_file(random: Random, sound: bool) -> Files:
 
 
 def zip_file(random: Random, sound: bool) -> Files:
-    """A sound ``data.pkl`` in a zip that is out of order."""
+    """A valid ``data.pkl`` in a mutated zip."""
     code, storages = seed(random)
     entries = _entries(b"".join(code), storages)
     if sound:
@@ -60,14 +60,14 @@ def zip_file(random: Random, sound: bool) -> Files:
 
 
 def _entries(content: bytes, storages: dict[str, bytes]) -> list[tuple[str, bytes]]:
-    """Names and contents of a whole archive."""
+    """Names and contents of a complete archive."""
     data = [(f"archive/data/{key}", numbers) for key, numbers in storages.items()]
     facts = [("archive/byteorder", b"little"), ("archive/version", b"3\n")]
     return [("archive/data.pkl", content), *data, *facts]
 
 
 def _sometimes(random: Random, code: Code) -> bytes:
-    """``code``, mostly changed."""
+    """``code``, usually mutated."""
     return mutated(random, code) if random.random() < 0.7 else b"".join(code)
 
 
@@ -126,7 +126,7 @@ def stream_file(random: Random, sound: bool) -> Files:
     """The format before 1.6: pickles one after the other, then counts and numbers."""
     code, storages = seed(random)
     parts = [pickle.dumps(part, 2) for part in (MAGIC, PROTOCOL, {"little_endian": True})]
-    # a storage's view stands behind its five parts
+    # a storage's view follows its five parts
     legacy = [b"Nt" if op == b"t" and code[i + 1] == b"Q" else op for i, op in enumerate(code[:-1])]
     legacy.append(code[-1])
     parts += [b"".join(legacy), pickle.dumps(list(storages), 2)]

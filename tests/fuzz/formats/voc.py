@@ -1,4 +1,4 @@
-"""Pascal VOC's XML, one annotation of two out of order."""
+"""Pascal VOC's XML; one of two annotations is mutated."""
 
 import copy
 from random import Random
@@ -31,7 +31,7 @@ ENTITIES = (
 
 
 def voc_set(random: Random, sound: bool) -> Files:
-    """An annotation whose elements go, come again, nest or say something else."""
+    """An annotation whose elements are removed, repeated, nested or changed."""
     listed = "000001\n000002 1\n"
     files = {
         "VOC/Annotations/000001.xml": XML.encode() if sound else _changed(random),
@@ -45,7 +45,7 @@ def voc_set(random: Random, sound: bool) -> Files:
 
 
 def _changed(random: Random) -> bytes:
-    """The annotation changed as a tree, as text and as bytes."""
+    """The annotation mutated as a tree, as text and as bytes."""
     root = ElementTree.fromstring(XML)
     for _ in range(random.choice((1, 1, 2, 3))):
         _change_element(random, root)
@@ -83,6 +83,6 @@ def _change_element(random: Random, root: ElementTree.Element) -> None:
 
 
 def _written(element: ElementTree.Element) -> str:
-    """As ``ElementTree`` writes it, but whatever the text is."""
+    """Write as ``ElementTree`` does, but with any text."""
     inner = escape(element.text or "") + "".join(map(_written, element))
     return f"<{element.tag}>{inner}</{element.tag}>"

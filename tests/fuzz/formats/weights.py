@@ -25,7 +25,9 @@ METADATA: dict[str, Any] = {
 
 
 def metadata(random: Random, sound: bool, **more: Any) -> bytes:
-    """Our metadata as JSON. Without a digest, as older files have it, so that a change is read."""
+    """Our metadata as JSON, without a digest, as in older files, so that a change is not refused at
+    once.
+    """
     values = {**METADATA, **more}
     return (
         json.dumps(values).encode()
@@ -104,7 +106,7 @@ def _parameter(name: str, kind: str, random: Random) -> tuple[int, int, Any]:
 
 
 def encoded(message: Fields, random: Random | None = None) -> bytes:
-    """The wire format; with ``random`` a length or a key is now and then not what it should be."""
+    """The wire format; with ``random``, a length or a key is sometimes wrong."""
     result = b""
     for number, wire, content in message:
         key = number << 3 | wire
@@ -124,7 +126,7 @@ def encoded(message: Fields, random: Random | None = None) -> bytes:
 
 
 def mindir_file(random: Random, sound: bool) -> Files:
-    """What ``mindyolo-ext export`` writes into a MindIR file, which only ``info`` reads."""
+    """The metadata of ``mindyolo-ext export`` in a MindIR file, which only ``info`` reads."""
     thresholds = {"values": [0.1] * 11, "pictures": 3, "size": [64, 64], "data": "x"}
     thresholds |= {"lowest": 0.0, "highest": 1.0}
     texts = {"model": "dy_yolov7", "num_classes": "2", "holds": "easy", "version": "1.0"}
@@ -151,7 +153,7 @@ def varint(value: int) -> bytes:
 
 
 def _change_field(random: Random, message: Fields) -> None:
-    """One field somewhere below ``message`` goes, comes again or says something else."""
+    """Remove, repeat or change one field somewhere below ``message``."""
     row = random.randrange(len(message))
     number, wire, content = message[row]
     if isinstance(content, list) and content and random.random() < 0.85:

@@ -1,4 +1,4 @@
-"""YAML: recipes, and the changes that data.yaml shares with them."""
+"""YAML: recipes, and the mutations that data.yaml shares with them."""
 
 from random import Random
 from typing import Any
@@ -80,7 +80,7 @@ def written(tree: Any) -> bytes:
 
 
 def changed_yaml(random: Random, tree: dict[str, Any]) -> bytes:
-    """``tree`` changed as a tree, as text, or both."""
+    """``tree`` mutated as a tree, as text, or both."""
     changed = mutate_tree(random, tree) if random.random() < 0.6 else tree
     if isinstance(changed, dict) and changed and random.random() < 0.1:
         changed = {**changed, random.choice(list(changed)): next(iter(changed.values()))}

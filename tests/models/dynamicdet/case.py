@@ -1,4 +1,4 @@
-"""What the tests of DynamicDet's stored cases share."""
+"""Helpers for the tests of DynamicDet's stored cases."""
 
 import json
 
@@ -13,7 +13,7 @@ from mindyolo_ext.models.registry import create_model
 
 SIDE, BATCH, CLASSES = 192, 2, 80
 BOXES = 6  # per image of the seeded cases
-LEAP = 13  # of the rows of thinned arrays
+LEAP = 13  # between the rows of thinned arrays
 
 
 def meta_of(case: GoldenCase) -> dict:
@@ -26,7 +26,7 @@ def original_names(model: nn.Cell, case: GoldenCase) -> dict[str, str]:
 
 
 def load_seeded(model: nn.Cell, case: GoldenCase) -> None:
-    """The case's seeded weights, found by the original's names."""
+    """Load the case's seeded weights under the original's names."""
     weights, names = case.weights(), original_names(model, case)
     load_parameters(model, {own: weights[name] for own, name in names.items()})
 
@@ -41,9 +41,7 @@ def seeded_model(case: GoldenCase, *, router: bool = True) -> nn.Cell:
 def stored_maps(
     arrays: dict[str, np.ndarray], prefix: str, levels: int
 ) -> list[tuple[np.ndarray, int]]:
-    """Of each level the stored numbers of a raw map, flat, and how many numbers lie between two
-    of them.
-    """
+    """For each level, the stored numbers of a raw map, flat, and the stride between them."""
     found = []
     for level in range(levels):
         name = f"{prefix}_l{level}"
@@ -67,7 +65,7 @@ def in_original_order(head: np.ndarray) -> np.ndarray:
 
 
 def gradient_order(case: GoldenCase, model: nn.Cell, listed: str = "grad_names.json") -> list[int]:
-    """Places among the trainable parameters of ``model`` in the order of the case's gradient
+    """Positions among the trainable parameters of ``model``, in the order of the case's gradient
     arrays.
     """
     names = original_names(model, case)

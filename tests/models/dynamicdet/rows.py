@@ -1,4 +1,4 @@
-"""Matched rows of DynamicDet's losses as the original lists them."""
+"""Matched rows of DynamicDet's losses, in the form in which the original lists them."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,7 @@ from mindyolo_ext.losses.assign.dynamic_k import EXCLUDED, dynamic_k
 
 
 class MatchedRows(nn.Cell):
-    """What ``trainable.rows`` finds for the detectors in use, from targets, mask and the model's
-    raw maps.
-    """
+    """``trainable.rows`` for the detectors in use, from targets, mask and the model's raw maps."""
 
     def __init__(self, trainable: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -23,8 +21,8 @@ class MatchedRows(nn.Cell):
 
 
 class CandidateCosts(nn.Cell):
-    """What ``MatchedRows`` gives; costs (D * B, M, C), how many candidates each box takes, the
-    candidates' ints.
+    """What ``MatchedRows`` returns; costs (D * B, M, C), the number of candidates that each box
+    takes, and the candidates' integers.
     """
 
     def __init__(self, trainable: nn.Cell):
@@ -45,10 +43,10 @@ class CandidateCosts(nn.Cell):
 
 
 def has_open_choice(cost: np.ndarray, number: np.ndarray, prediction: np.ndarray) -> bool:
-    """Whether some box may take one of two candidates that are the same prediction and cost the
-    same, not both.
+    """Whether some box may take either of two candidates that are the same prediction at the same
+    cost, but not both.
 
-    The original leaves that choice to ``torch.topk``; here the first one is taken.
+    The original leaves that choice to ``torch.topk``; here the first candidate is taken.
 
     Args:
         cost: (N, M, C) of images, boxes and candidates.
@@ -65,8 +63,8 @@ def has_open_choice(cost: np.ndarray, number: np.ndarray, prediction: np.ndarray
 
 
 def equal_losses(ours: list[list[np.ndarray]], theirs: list[list[np.ndarray]]) -> bool:
-    """Whether both give the same loss: the same rows in any order, and of every prediction the
-    same last one.
+    """Whether both give the same loss: the same rows in any order, and the same last row for every
+    prediction.
     """
     return all(
         _as_the_loss_sees(a) == _as_the_loss_sees(b)

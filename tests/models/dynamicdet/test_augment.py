@@ -1,5 +1,5 @@
-"""DynamicDet's augmentation: equal to the original with its random numbers, and images and
-boxes move together.
+"""DynamicDet's augmentation equals the original's with its random numbers; images and boxes move
+together.
 """
 
 import json
@@ -45,8 +45,8 @@ RECIPE = [
 
 
 class Draws:
-    """A random generator that hands out the original's numbers, one queue per kind, and checks
-    their ranges.
+    """A random generator that replays the original's numbers, one queue per kind, and checks their
+    ranges.
     """
 
     def __init__(self, draws: list):
@@ -95,7 +95,7 @@ def stored(golden: Golden) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def photos(stored: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Eight drawn photos; all objects have outlines, the last photo has none."""
+    """Eight drawn images; all objects have outlines, the last image has no object."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
@@ -110,7 +110,7 @@ def photos(stored: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFacto
 
 
 def keywords(settings: dict) -> dict[str, float]:
-    """The original's names of the mosaic's keywords -> ours."""
+    """The mosaic's keywords: the original's names -> ours."""
     same = {key: settings[key] for key in ("scale", "translate", "degrees", "shear", "perspective")}
     return same | {"probability": settings["mosaic"], "mixup_probability": settings["mixup"]}
 
@@ -125,19 +125,19 @@ def test_every_case_equals_the_original(stored: dict[str, np.ndarray], photos: D
         chosen, draws, index = settings[case["settings"]], Draws(case["draws"]), case["index"]
         context = AugmentContext(draws, photos, SPEC, 0, index)
         got = augment.dynamicdet_mosaic(photos.load(index), context, **keywords(chosen))
-        draws.left["random"].appendleft((None, 0.0))  # whether, which the original does not ask
+        draws.left["random"].appendleft((None, 0.0))  # whether; the original does not draw it
         got = hsv(
             got, context, hue=chosen["hsv_h"], saturation=chosen["hsv_s"], value=chosen["hsv_v"]
         )
         got = augment.dynamicdet_paste_in(got, context, probability=chosen["paste_in"])
-        draws.random()  # of a flip from top to bottom, which it never does
+        draws.random()  # of a vertical flip, which it never does
         got = horizontal_flip(got, context, probability=chosen["fliplr"])
         assert not any(draws.left.values()), "the original drew more"
         difference = np.abs(
             got.image[:, :, ::-1].transpose(2, 0, 1).astype(int) - stored[f"image_{number}"]
         )
-        # equal with OpenCV 4.11; others round a resized pixel or draw an outline otherwise;
-        # 5.0 warps otherwise: at most 12 gray levels, 0.14 on average, 0.015 % of pixels above 8
+        # equal with OpenCV 4.11; others round a resized pixel or draw an outline differently;
+        # 5.0 warps differently: at most 12 gray levels, 0.14 on average, 0.015 % of pixels above 8
         far = difference > 8
         most_far, limit = (3e-4, 0.16) if OPENCV_5 else (0, 0.02)
         assert far.mean() <= (0.01 if case["kind"][2] else most_far), (number, case["kind"])
@@ -151,7 +151,7 @@ def test_every_case_equals_the_original(stored: dict[str, np.ndarray], photos: D
 
 
 class NineDraws:
-    """Photos 1 to 8 in their order, and a window from (50, 30)."""
+    """Images 1 to 8 in order, and a window from (50, 30)."""
 
     def integers(self, count: int, size: int) -> np.ndarray:
         assert (count, size) == (9, 8)
@@ -164,7 +164,7 @@ class NineDraws:
 
 
 def test_nine_photos_by_hand(tmp_path: Path) -> None:
-    """On a canvas of 288 the middle photo begins at (96, 96); the window of 192 begins at (50,
+    """On a canvas of 288, the middle image begins at (96, 96); the window of 192 begins at (50,
     30).
     """
     sizes = [
@@ -204,9 +204,7 @@ def test_nine_photos_by_hand(tmp_path: Path) -> None:
 
 
 def test_outlines_are_looked_at_in_a_thousand_points() -> None:
-    """A diamond, another of which the right corner reaches out of the image, and one far
-    outside.
-    """
+    """A diamond, a second one whose right corner is outside the image, and one far outside."""
     diamond = np.array([[30, 10], [50, 30], [30, 50], [10, 30]], np.float32)
     frames = canvas.outline_frames(
         [diamond, diamond[:3] + 1000, diamond + (60, 0)], np.eye(3), (96, 96)
@@ -228,8 +226,8 @@ def test_outlines_are_looked_at_in_a_thousand_points() -> None:
 
 
 def test_a_box_follows_its_outline_where_it_has_one() -> None:
-    """Three equal boxes of which 4 of 40 columns are seen; one outline is 11 rows high there,
-    one 4.
+    """Three equal boxes of which 4 of 40 columns are visible; there, one outline is 11 rows high
+    and one is 4.
     """
     boxes = np.array([[60, 10, 100, 50]] * 3, np.float64)
     blunt = np.array([[60, 10], [60, 50], [100, 34], [100, 26]], np.float32)
@@ -259,7 +257,7 @@ def test_perspective_moves_boxes_with_pixels() -> None:
 
 
 def blue_object(folder: Path) -> Dataset:
-    """Two photos, each with a red ground and a blue diamond inside a box; black is part of the
+    """Two images, each with a red background and a blue diamond inside a box; black belongs to the
     diamond.
     """
     collector = Collector("diamonds", ["diamond", "box"], relative=False, tolerance=0)
@@ -294,7 +292,7 @@ def test_objects_are_cut_along_their_outlines(tmp_path: Path) -> None:
     pixels = augment.cut_out(objects[2], context)
     assert pixels.shape == (76, 64, 3)
     assert pixels[38, 32].tolist() == [250, 255, 255]  # black inside counts as seen
-    assert not pixels[:5, :5].any() and not pixels[-5:, -5:].any()  # no red ground
+    assert not pixels[:5, :5].any() and not pixels[-5:, -5:].any()  # no red background
     joined, outlines = augment.join_four(dataset.load(1), 1, context)
     assert joined.labels.tolist() == [0, 1, 0] * 4
     assert [line is not None for line in outlines] == [True, False, True] * 4

@@ -1,7 +1,7 @@
-"""The commands of a routed model: thresholds, test.py at a threshold or a share, the curve,
+"""The commands for a routed model: thresholds, test.py at a threshold or a share, the curve,
 predict, info.
 
-A toy that compiles in a moment stands for the networks, which tests/engine/test_routing.py runs.
+A toy that compiles in a moment replaces the networks, which tests/engine/test_routing.py runs.
 """
 
 import csv
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("quiet_logging", "toys")
 
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A toy is a model by the name of ``toy``."""
+    """Register a toy as the model ``toy``."""
 
     def create(name: str, num_classes: int, **keywords: object) -> nn.Cell:
         return (RoutedToy if name == "toy" else partial(create_model, name))(
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(folder: Path) -> Path:
-    """Evaluation on drawn pictures."""
+    """Evaluation on drawn images."""
     shapes = make_shapes_dataset(
         folder / "shapes", train_images=1, val_images=PICTURES, size=(96, 96), progress=False
     )
@@ -91,7 +91,7 @@ def fresh(folder: Path) -> Path:
 
 @pytest.fixture
 def told(command: Command) -> Command:
-    """As ``command``, for what must fail: the error."""
+    """The error of a command that must fail."""
 
     def run(*arguments: object) -> tuple[int, str]:
         status, text = command(*arguments)
@@ -109,7 +109,7 @@ def routing_rows(metrics: Path) -> list[str]:
 
 
 def test_thresholds_then_shares(command: Command, recipe: Path, fresh: Path, folder: Path):
-    """The whole way: measure, look, evaluate at a share, predict at a share."""
+    """The whole sequence: measure, read, evaluate at a share, predict at a share."""
     measured = folder / "measured.ckpt"
     status, text = command(
         "thresholds", "--config", recipe, "--weight", fresh, "--output", measured

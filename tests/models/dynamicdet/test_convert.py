@@ -1,5 +1,5 @@
-"""DynamicDet checkpoints of a training or after it become ours and go back; the numbers are the
-original's.
+"""DynamicDet checkpoints, from during or after a training, become ours and go back, with the
+original's numbers.
 """
 
 import os
@@ -36,8 +36,8 @@ DECODED = {
 
 
 def seeded(*, router: bool = True) -> dict[str, np.ndarray]:
-    """Seeded weights under the original's names, with batch counters as every module of a
-    training has them.
+    """Seeded weights under the original's names, with batch counters as all modules of a training
+    have them.
     """
     return {
         name: array + np.int64(2) if array.dtype == np.int64 else array
@@ -101,8 +101,8 @@ def test_bare_and_in_half_precision(tmp_path):
 
 @pytest.mark.parametrize("stripped", [True, False])
 def test_files_of_a_training(tmp_path, stripped, monkeypatch):
-    """A training's file holds raw weights, the moving average and the optimizer; afterwards only
-    the average stays.
+    """During a training, the file holds raw weights, the moving average and the optimizer;
+    afterwards only the average stays.
     """
     state = seeded()
 
@@ -229,7 +229,7 @@ def test_the_original_beside_it(tmp_path, router):
     """Needs MINDYOLO_EXT_TORCH_PYTHON (a Python with PyTorch) and
     MINDYOLO_EXT_TORCH_REPO_DYNAMICDET (a clone).
 
-    What the original loads strictly is the file that was written here.
+    The original loads the written file in strict mode.
     """
     python, repo = (
         os.environ.get("MINDYOLO_EXT_TORCH_PYTHON"),

@@ -1,4 +1,4 @@
-"""DynamicDet's input: equal to the original's evaluation and to its inference tool."""
+"""DynamicDet's input equals that of the original's evaluation and of its inference tool."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def stored(golden: Golden) -> dict[str, np.ndarray]:
 
 
 def framed(stored: dict[str, np.ndarray], setting: str) -> InputSpec:
-    """The spec for the photo as a batch of its own, as narrow as it allows."""
+    """The spec for the image as a batch of its own, in the narrowest frame."""
     side, stride = SIZES[setting]
     spec = official_input((side, side), stride)
     order, frames = rectangular_batches(np.array([stored["image"].shape[:2]]), 1, spec, pad=0.5)
@@ -31,7 +31,7 @@ def same_grey_levels(tensor: np.ndarray, wanted: np.ndarray) -> None:
     got = np.rint(tensor * 255)
     np.testing.assert_array_equal(tensor, got.astype(np.float32) / np.float32(255))
     assert got.shape == wanted.shape
-    difference = np.abs(got - wanted)  # another OpenCV may round otherwise
+    difference = np.abs(got - wanted)  # another OpenCV may round differently
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
@@ -78,9 +78,7 @@ def photo_boxes(rows: np.ndarray, width: float, height: float) -> np.ndarray:
 def test_the_inference_tool(
     stored: dict[str, np.ndarray], name: str, size: tuple[int, int]
 ) -> None:
-    """It rounds to the nearest pixel, never averages and takes the middle of the padding before
-    rounding.
-    """
+    """It rounds to the nearest pixel, never averages, and halves the padding before rounding."""
     spec = InputSpec(size=size, color="rgb")
     step = 1 if f"{name}_input" in stored else 4
     assert step == 1 or tuple(stored[f"{name}_shape"]) == (3, *size)

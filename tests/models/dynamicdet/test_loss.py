@@ -52,8 +52,8 @@ def of(table: dict, case) -> object:
 
 
 def chosen_alike(case) -> bool:
-    """Whether the original is known to have taken the first of equal costs, so that nothing may
-    differ.
+    """Whether the original is known to have taken the first of equal costs, so that no difference
+    is allowed.
     """
     return case.default and case.variant in QUICK_VARIANTS
 
@@ -146,14 +146,14 @@ class Runs:
         return self.rows
 
     def stored_rows(self) -> list[list[np.ndarray]]:
-        """The original's, as ``matched`` gives ours."""
+        """The original's rows, in the form of ``matched``."""
         return [
             [self.arrays[f"assign_{which}_l{level}"] for level in range(len(self.strides))]
             for which in DETECTORS
         ]
 
     def same_choice(self) -> bool:
-        """Whether the original matched what we match, or its choice among equal costs does not
+        """Whether the original matched the same rows, or its choice among equal costs does not
         change the loss.
         """
         return equal_losses(self.matched()[0], self.stored_rows())
@@ -191,7 +191,7 @@ def stored(runs: Runs, name: str) -> np.ndarray:
 
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
-    """A case of the default folder that lost an array would only skip tests."""
+    """If a case of the default folder lost an array, its tests would only be skipped."""
     if not golden_case.default:
         pytest.skip("a case of another folder may hold less")
     wanted = {f"loss_{kind}{which}_items" for kind in ("", "plain_") for which in DETECTORS} | {
@@ -253,8 +253,8 @@ def test_loss_with_images_that_have_no_box(runs, name, images):
 
 
 def test_assignment_equals_the_original(runs):
-    """Same rows in the same order, of both detectors; where equal costs leave the original a
-    choice, a few others.
+    """The same rows in the same order, for both detectors; a few may differ where equal costs leave
+    the original a choice.
     """
     ours, open_choice = runs.matched()
     theirs, common, count = runs.stored_rows(), 0, 0
@@ -304,8 +304,8 @@ def test_running_statistics_after_one_step(runs):
     ],
 )
 def test_trajectory(runs, name, rate, tolerances):
-    """Five updates; a match more or less in a level with few of them moves its mean, so later
-    losses only stay near.
+    """Five updates; one match more or less in a level with few of them changes its mean, so later
+    losses are only close.
     """
     wanted, same = stored(runs, name), runs.same_choice()
     load_seeded(runs.model, runs.case)
@@ -346,10 +346,10 @@ class RouterRuns:
         self.found, self.strict = {}, None
 
     def has_no_choice(self) -> list[bool]:
-        """Of each iteration whether the original's losses follow without a choice among equal
+        """For each iteration, whether the original's losses follow without a choice among equal
         costs.
 
-        In the quick default case the choice is known to change nothing.
+        In the quick default case, the choice is known to change nothing.
         """
         if chosen_alike(self.case):
             return [True] * ITERATIONS
@@ -377,7 +377,7 @@ class RouterRuns:
         ]
 
     def run(self, optimiser: str) -> dict[str, np.ndarray]:
-        """Six iterations; what the case stores of them."""
+        """Six iterations, with the arrays that the case stores of them."""
         if optimiser not in self.found:
             load_seeded(self.model, self.case)
             for parameter in (
@@ -436,7 +436,9 @@ class Nesterov:
 
 
 class AdamW:
-    """As in the recipe: the first update has rate 0, the others 1e-5; decay on the two weights."""
+    """As in the recipe: the first update has learning rate 0, the others 1e-5; decay on the two
+    weights.
+    """
 
     def __init__(self):
         self.first, self.second, self.steps = [0.0] * 4, [0.0] * 4, 0
@@ -485,8 +487,8 @@ def test_router_step(router_runs, optimiser):
 
 @pytest.mark.graph(when="all_cases")
 def test_losses_of_step_two_and_of_validation(router_runs):
-    """On running statistics: per detector with OTA, and with all candidates on the evaluation's
-    maps.
+    """On running statistics: per detector with OTA, and with all candidates on the maps of the
+    evaluation.
     """
     case, arrays = router_runs.case, router_runs.arrays
 

@@ -54,7 +54,7 @@ RTOL, RTOL_GRADIENT = 1e-5, 1e-4
 
 
 class Predictions(nn.Cell):
-    """Stands in for a model: what it is given is what it predicts."""
+    """Stands in for a model: it predicts what it is given."""
 
     family, has_router = "dynamicdet", True
 
@@ -70,7 +70,7 @@ class Predictions(nn.Cell):
 
 
 class Case:
-    """One stored case; its maps are drawn again."""
+    """One stored case; its maps are drawn again from the seed."""
 
     def __init__(self, arrays, name):
         self.arrays = arrays.below(f"{name}_")
@@ -117,7 +117,7 @@ class StepOne(nn.Cell):
 
 
 class Terms(nn.Cell):
-    """Terms alone."""
+    """Only the terms."""
 
     def __init__(self, trainable):
         super().__init__(auto_prefix=False)
@@ -128,9 +128,7 @@ class Terms(nn.Cell):
 
 
 class StepTwo(nn.Cell):
-    """Total and terms of the router's loss and the gradients of the easiness and of the first
-    map.
-    """
+    """Total and terms of the router's loss; gradients of the easiness and of the first map."""
 
     def __init__(self, trainable):
         super().__init__(auto_prefix=False)
@@ -195,7 +193,7 @@ def test_step_one(cases, name):
 
 
 def test_the_stored_cases_hold_what_is_hard(cases):
-    """A prediction that is matched twice, on borders of cells, an image without boxes."""
+    """A prediction that is matched twice, centers on borders of cells, an image without boxes."""
     arrays = cases["p5_mixed"].arrays
     cells = arrays["assign_second_l0"][:, :4]
     assert len(np.unique(cells, axis=0)) < len(cells)
@@ -237,7 +235,7 @@ def restart(trainable):
         parameter.set_data(Tensor(np.zeros(parameter.shape, parameter.asnumpy().dtype)))
 
 
-@pytest.mark.graph  # the quick suite compiles step 2's loss here and not behind a network
+@pytest.mark.graph  # the quick suite compiles step 2's loss here, not with a network
 def test_step_two_image_by_image(cases, step_two):
     """Differences, median, loss and gradient; the first gradient is rounding."""
     restart(step_two.trainable)
@@ -265,7 +263,7 @@ def test_step_two_image_by_image(cases, step_two):
 
 
 class Together(nn.Cell):
-    """Stands in for ``GlobalSum``: ``function`` says what the ranks have together."""
+    """Stands in for ``GlobalSum``: ``function`` returns the sum over the ranks."""
 
     def __init__(self, function):
         super().__init__()
@@ -276,7 +274,7 @@ class Together(nn.Cell):
 
 
 class EagerTrack:
-    """``track`` of a router loss of made-up settings, outside graphs."""
+    """``track`` of a router loss with made-up settings, outside graphs."""
 
     def __init__(
         self, monkeypatch, *, all_up_to=10, every=4, history=40, rank=0, ranks=1, tells_images=False
@@ -299,8 +297,8 @@ class EagerTrack:
 @pytest.mark.parametrize("tells_images", [False, True])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_median_of_all_and_then_of_full_blocks(monkeypatch, batch, tells_images):
-    """Up to 10 differences their median, later that of the first 10, 12, 16, ..., from the step
-    after.
+    """The median of all differences up to 10, later of the first 10, 12, 16, ..., from the next
+    step on.
     """
     track = EagerTrack(monkeypatch, tells_images=tells_images)
     values = np.random.RandomState(0).standard_normal(30).astype(np.float32)
@@ -317,7 +315,7 @@ def test_median_of_all_and_then_of_full_blocks(monkeypatch, batch, tells_images)
 
 @pytest.mark.graph(when="never")
 def test_the_count_is_read_once_by_a_clock_that_tells_images(monkeypatch):
-    """As after a resume: the history holds differences before the first step."""
+    """As after a resume: the history contains differences from before the first step."""
     reads, track = [], EagerTrack(monkeypatch, tells_images=True)
     track([1.0, 4.0])
     track.trainable.counted = None
@@ -345,7 +343,7 @@ def test_a_full_history_is_told(monkeypatch, tells_images):
 
 @pytest.mark.graph(when="never")
 def test_all_ranks_share_one_history(monkeypatch):
-    """Each rank adds up its own row and the others'."""
+    """Each rank adds its own row and those of the others."""
     first, second = ((5.0, 1.0), (2.0, 9.0))
     for rank, (own, other) in enumerate(((first, second), (second, first))):
         track = EagerTrack(monkeypatch, rank=rank, ranks=2)
@@ -456,7 +454,7 @@ def test_matches_are_the_rows_of_the_second_detector(cases):
 
 
 def test_a_height_added_to_ciou():
-    """Two boxes, the second flat, so that what is added is seen."""
+    """Two boxes, the second flat, so that the added height is visible."""
     first, second, eps = np.array([0.0, 0, 2, 2]), np.array([1.0, 1, 3, 1.01]), 1e-2
     sizes = [box[2:] - box[:2] for box in (first, second)]
     heights = [size[1] + eps for size in sizes]
@@ -472,7 +470,7 @@ def test_a_height_added_to_ciou():
 
 
 def selection_by_definition(cost, number):
-    """One image: costs (M, C), how many each box takes (M,) -> number of the box or -1."""
+    """One image: costs (M, C), candidates per box (M,) -> index of the box or -1."""
     taken = np.zeros(cost.shape, bool)
     for box, count in enumerate(number):
         order = np.argsort(cost[box], kind="stable")[:count]
@@ -484,7 +482,7 @@ def selection_by_definition(cost, number):
 @pytest.mark.graph(when="never")
 @pytest.mark.parametrize("candidates", [4, 60])
 def test_cheapest_with_equal_costs(candidates):
-    """Few different costs, some pairs excluded: the first of equal ones is taken."""
+    """Few different costs, some pairs excluded: the first of equal costs is taken."""
     random = np.random.RandomState(0)
     cost = random.randint(0, 6, (5, 7, candidates)).astype(np.float32)
     cost[:, :, random.rand(candidates) < 0.3] += EXCLUDED
@@ -500,7 +498,7 @@ def test_cheapest_with_equal_costs(candidates):
 
 @pytest.mark.graph(when="never")
 def test_certain_predictions_cost_something_finite():
-    """Where probabilities round to 1 and 0 the original has infinities."""
+    """Where probabilities round to 1 and 0, the original has infinities."""
     boxes = tuple(Tensor(np.full((1, 4), side, np.float32)) for side in (0, 0, 8, 8))
     objectness = Tensor(np.array([[40, 40, -100, 0]], np.float32))
     classes = Tensor(np.array([[[40, -100, 40, 0], [-40, -100, 40, 0]]], np.float32))
@@ -514,7 +512,7 @@ def test_certain_predictions_cost_something_finite():
 
 @pytest.mark.graph(when="never")
 def test_boxes_that_nothing_fits_train_objectness_alone(cases):
-    """A box that no anchor resembles, an image of padding, and no gradient that is not finite."""
+    """A box that fits no anchor, an image of padding, and all gradients finite."""
     case = cases["p5_mixed"]
     targets, mask = np.zeros((BATCH, 2, 5), np.float32), np.zeros((BATCH, 2), np.float32)
     targets[0, 0], mask[0, 0] = (3, 0.5, 0.5, 0.9, 0.01), 1
@@ -526,7 +524,7 @@ def test_boxes_that_nothing_fits_train_objectness_alone(cases):
     assert objectness.asnumpy().min() > 0
 
 
-# ---- what the builders refuse --------------------------------------------------------------------
+# ---- errors of the builders ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
-"""DynamicDet names: what each number of the original's modules is, with and without a router,
-there and back.
+"""DynamicDet names: what each number in the original's modules is, with and without a router, in
+both directions.
 """
 
 import json
 
 import numpy as np
 import pytest
-from helpers import DEFAULT_GOLDEN
+from helpers import DEFAULT_GOLDEN, quick_cases
 from seeded import seeded_state_dict
 
 from mindyolo_ext.checkpoint.names import Recognition, map_tensors, source_names, to_source_tensors
@@ -21,6 +21,7 @@ ROOT = DEFAULT_GOLDEN / "dynamicdet"
 DETECT = {"dy_yolov7": 54, "dy_yolov7x": 62, "dy_yolov7_w6": 71, "dy_yolov7_w0125": 54}
 CASES = [*((variant, True) for variant in DETECT), ("dy_yolov7_w0125", False)]
 NARROW = "dy_yolov7_w0125"
+QUICK = [(NARROW, True), (NARROW, False)]
 
 
 def light_tensors(variant: str, *, router: bool = True) -> dict[str, np.ndarray]:
@@ -51,7 +52,7 @@ def parameters(found: Recognition) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize(("variant", "router"), CASES)
+@pytest.mark.parametrize(("variant", "router"), quick_cases(CASES, QUICK))
 def test_names_fill_every_parameter_both_ways(variant, router):
     tensors = light_tensors(variant, router=router)
     _, found = recognise(tensors, where="x.pt")
@@ -107,7 +108,7 @@ def test_order_of_modules_does_not_depend_on_ours(variant, router):
 
 
 def test_the_numbers_of_like_layers():
-    """Layers of one shape, which the check of the shapes cannot tell apart; numbers from the
+    """Layers of equal shape, which the shape check cannot tell apart; the numbers come from the
     original's configs.
     """
     assert {
@@ -150,7 +151,7 @@ def test_the_numbers_of_like_layers():
         "backbone2.stages.4.down",
         "head.down.2",
     )
-    assert "model_b.0" not in MODULES["dy_yolov7_w6"]  # re-organizes the image
+    assert "model_b.0" not in MODULES["dy_yolov7_w6"]  # reorganizes the image
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def with_anchors(head: str, factor: float, *, names: tuple[str, ...] = ("anchors
 
 
 def test_automatic_anchors_of_the_second_head():
-    """The original's search for anchors changes the second head's alone, and trains both heads
+    """The original's anchor search changes only the second head's anchors, and trains both heads
     with them.
     """
     tensors = with_anchors("model_h2.", 1.5)

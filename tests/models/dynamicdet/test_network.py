@@ -1,4 +1,4 @@
-"""DynamicDet's networks against arrays of the original program; tolerances are those of
+"""DynamicDet's networks against arrays of the original program; tolerances are in
 tests/golden/README.md.
 """
 
@@ -25,6 +25,7 @@ from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.models.registry import create_model
 
 FAMILY = "dynamicdet"
+QUICK_VARIANTS = ("dy_yolov7_w0125", "dy_yolov7_w6")
 GRAPH_VARIANTS = ("dy_yolov7_w0125",)
 pytestmark = pytest.mark.graph(when="smallest")
 EXITS = ("easy", "hard")
@@ -38,7 +39,7 @@ ROUNDING = 8e-6
 
 
 class Everything(ModelAndDeploy):
-    """Router, maps of the second backbone, and of both exits logits, decoded rows of both forms
+    """Router, maps of the second backbone, and for both exits logits, decoded rows of both forms
     and boxes.
     """
 
@@ -82,7 +83,7 @@ def outputs(golden_case, network):
 
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
-    """A case of the default folder that lost an array would only skip tests."""
+    """If a case of the default folder lost an array, its tests would only be skipped."""
     if "size512" in golden_case.path.stem or not golden_case.default:
         pytest.skip("this case may hold less")
     wanted = {f"{kind}_{which}" for kind in ("post", "detect", "valloss") for which in EXITS} | {
@@ -98,7 +99,7 @@ def test_the_default_cases_hold_what_the_tests_read(golden_case):
 
 
 def test_parameters_follow_the_original(golden_case):
-    """Stands before the tests of the outputs, whose network would need memory beside these."""
+    """Runs before the tests of the outputs, whose network would need memory at the same time."""
     if not golden_case.is_plain:
         pytest.skip("the variant's usual case says the same")
     meta = meta_of(golden_case)
@@ -156,7 +157,7 @@ def test_second_backbone_equals_the_original(outputs):
 
 
 def rounding(outputs, place):
-    """How far off a logit of an exit may be for its size alone."""
+    """The rounding error of an exit's logits that their size alone explains."""
     return ROUNDING * max(np.abs(head).max() for head in outputs["heads"][place])
 
 
@@ -193,7 +194,7 @@ def test_boxes_are_corners_and_scores_products(outputs, place, which):
 
 
 def test_predict_takes_each_image_by_its_easiness(outputs):
-    """The stored thresholds: all to the first exit, one image to each, all to the second."""
+    """The stored thresholds: all images to the first exit, one to each, all to the second."""
     easiness, arrays = outputs["router"][2], outputs["arrays"]
     for threshold, route, mean in zip(
         arrays["dyn_probe_thres"], arrays["dyn_probe_route"], arrays["dyn_probe_mean"], strict=True
@@ -223,7 +224,7 @@ def test_thresholds_equal_the_original(network, golden_case):
 @pytest.mark.parametrize("place, which", PLACES)
 @pytest.mark.parametrize("kind, iou, multi_label", [("post", 0.65, True), ("detect", 0.45, False)])
 def test_detections_equal_the_original(outputs, kind, iou, multi_label, place, which):
-    """As sets: scores of neighbors differ by less than the rounding."""
+    """Compared as sets: scores of neighbors differ by less than the rounding."""
     rows, conf = (
         outputs["arrays"][f"{kind}_{which}"],
         float(outputs["arrays"][f"{kind}_{which}_conf"][0]),
@@ -249,9 +250,7 @@ def test_detections_equal_the_original(outputs, kind, iou, multi_label, place, w
 
 
 def test_priors_follow_the_rows_of_predict():
-    """A network whose last biases are zero and kernels too predicts every anchor in the middle
-    of its cell.
-    """
+    """With biases and kernels of zero, each anchor is predicted in the middle of its cell."""
     model = create_model("dy_yolov7_w0125", 2)
     for head in (model.head, model.head2):
         for level in head.detect:
@@ -265,7 +264,7 @@ def test_priors_follow_the_rows_of_predict():
 
 
 def test_initial_weights():
-    """PyTorch's kernels; few objects and rare classes before the first step; implicit layers
+    """Kernels as in PyTorch; few objects and rare classes before the first step; implicit layers
     near 0 and 1.
     """
     model = create_model("dy_yolov7_w0125", 10)

@@ -1,6 +1,4 @@
-"""Our suppression keeps the boxes that the original keeps, which adds 4096 * class to
-coordinates in float32.
-"""
+"""NMS keeps the boxes of the original, which adds 4096 * class to coordinates in float32."""
 
 import numpy as np
 import pytest
@@ -58,8 +56,8 @@ def test_of_an_evaluation(arrays: dict[str, np.ndarray]) -> None:
 
 
 def test_of_the_inference_tool(arrays: dict[str, np.ndarray]) -> None:
-    """Below the confidence of the stored rows boxes are missing; they suppress nothing that
-    stands above it.
+    """Boxes below the confidence of the stored rows are missing; they suppress nothing with a
+    higher score.
     """
     confidence = max(float(arrays["post_hard_conf"][0]), float(arrays["detect_hard_conf"][0]))
     wanted = arrays["detect_hard"][arrays["detect_hard"][:, 5] > confidence]

@@ -1,4 +1,4 @@
-"""DynamicDet's recipes: the numbers of the original's hyper-parameter files and commands; how
+"""DynamicDet's recipes: the numbers of the original's hyperparameter files and commands, and how
 step 2 follows step 1.
 """
 
@@ -21,8 +21,8 @@ from mindyolo_ext.models.dynamicdet.variants import official_input
 from mindyolo_ext.models.registry import check_loss_keywords, create_model
 
 RECIPES = Path(__file__).resolve().parents[3] / "configs" / "dynamicdet"
-# hyp.scratch.p5.yaml; p6 differs in lrf alone. What they hold at 0 or 1 besides: degrees, shear,
-# perspective, flipud, copy_paste and fl_gamma, cls_pw, obj_pw; iou_t is read by nothing.
+# hyp.scratch.p5.yaml; p6 differs only in lrf. Also at 0 or 1 in them: degrees, shear, perspective,
+# flipud, copy_paste and fl_gamma, cls_pw, obj_pw; nothing reads iou_t.
 SCRATCH = {
     "lr0": 0.01,
     "lrf": 0.1,
@@ -99,7 +99,7 @@ SCALES = {
 
 
 def augmentation(config: Config) -> dict[str, dict]:
-    """The steps by name, without those that never come into force."""
+    """The steps by name, without those that never apply."""
     return {
         step["name"]: step
         for step in config.data.augment
@@ -262,9 +262,7 @@ def test_step_two_trains_the_router_alone(router: bool) -> None:
 def test_step_two_starts_from_a_checkpoint_of_step_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its weights are the moving average; the raw weights beside them and the optimizer stay
-    out.
-    """
+    """The weights are the moving average; raw weights and optimizer state are ignored."""
     cascade, detector = (
         create_model("dy_yolov7_w0125", num_classes=2, router=router) for router in (False, True)
     )

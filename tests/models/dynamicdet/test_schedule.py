@@ -1,8 +1,8 @@
-"""DynamicDet's rates, momentum and micro batches: rows that the original's own lines of code gave
+"""DynamicDet's learning rates, momentum and micro batches: rows that the original's own code gave
 under PyTorch.
 
-Their text was taken from ``train_step1.py`` and ``train_step2.py`` (optimizer, scheduler, warm-up,
-the rule of updates) and run iteration by iteration without network and pictures.
+The code was taken from ``train_step1.py`` and ``train_step2.py`` (optimizer, scheduler, warm-up,
+the rule of updates) and run iteration by iteration without network and images.
 """
 
 import math
@@ -22,11 +22,11 @@ from mindyolo_ext.config import (
     load_config,
 )
 from mindyolo_ext.data.shapes import make_shapes_dataset
+from mindyolo_ext.engine.run_finish import Run
 from mindyolo_ext.engine.schedule import Schedule, ema_decay, micro_batches, weight_decay
-from mindyolo_ext.engine.train import _Run
 
 RECIPES = Path(__file__).resolve().parents[3] / "configs" / "dynamicdet"
-COCO = 118287  # pictures of train2017
+COCO = 118287  # images of train2017
 # iteration, rate of weights, rate of biases, momentum, micro batches per update, 1 = update, micro
 # batches gathered since the last update of this epoch
 STEP1 = [  # batch 16, 300 epochs of 7393 iterations
@@ -109,7 +109,7 @@ STEP2 = [  # batch 1, 2 epochs; AdamW has no momentum to warm up
     (118336, 1e-05, 1e-05, None, 64, 1, 50),
     (236573, 1e-05, 1e-05, None, 64, 0, 29),
 ]
-STEP2_SHORT = [  # 3 epochs of 700 pictures: the warm-up takes 1000 iterations
+STEP2_SHORT = [  # 3 epochs of 700 images: the warm-up takes 1000 iterations
     (0, 0.0, 0.0, None, 1, 1, 1),
     (10, 1e-07, 1e-07, None, 2, 1, 2),
     (300, 3e-06, 3e-06, None, 20, 1, 15),
@@ -160,7 +160,7 @@ def test_recipes_follow_the_original(run: str) -> None:
             accumulate,
             bool(update),
         )
-    # Everything that happens in between, too
+    # Everything in between, too
     flags = np.array(
         [schedule.updates_at(iteration) for iteration in range(min(steps * epochs, 300000))]
     )
@@ -293,7 +293,7 @@ def row(*values: float) -> np.ndarray:
 
 
 def test_the_end_of_an_epoch_drops_what_has_gathered() -> None:
-    """Two micro batches, a drop, one more with the update: only the last one counts."""
+    """Two micro batches, a drop, and one more with the update: only the last one counts."""
 
     def trained(inputs: list[float], drop_before: int | None) -> np.ndarray:
         trainable = Implicit()
@@ -330,7 +330,7 @@ def test_betas_of_adamw_reach_the_step() -> None:
 
 
 class Recorder:
-    """Stands for the compiled step: writes down what the engine hands to it."""
+    """Stands in for the compiled step: records what the engine passes to it."""
 
     calls: list[tuple]
 
@@ -362,7 +362,7 @@ class Recorder:
         self.calls.append(("drop",))
 
     def share_statistics(self) -> None:
-        """Of several ranks."""
+        """Nothing to share on one rank."""
 
     def ema_values(self) -> dict:
         return {}
@@ -374,7 +374,7 @@ class Recorder:
 def test_the_engine_hands_all_this_to_the_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after a resume in the middle of the warm-up."""
+    """The same after a resume in the middle of the warm-up."""
     make_shapes_dataset(
         tmp_path / "shapes", train_images=12, val_images=2, size=(64, 64), seed=1, progress=False
     )
@@ -442,12 +442,12 @@ def test_the_engine_hands_all_this_to_the_step(
         4,
         4,
     ]
-    monkeypatch.setattr("mindyolo_ext.engine.train.TrainStep", Recorder)
-    monkeypatch.setattr("mindyolo_ext.engine.train.plot_results", lambda *_: None)
+    monkeypatch.setattr("mindyolo_ext.engine.run_parts.TrainStep", Recorder)
+    monkeypatch.setattr("mindyolo_ext.engine.run_finish.plot_results", lambda *_: None)
 
     def calls(folder: str, *, resume: bool = False, until: int = 4) -> list[tuple]:
         Recorder.calls = []
-        run = _Run(config, tmp_path / folder, resume)
+        run = Run(config, tmp_path / folder, resume)
         with run.watched(()):
             for epoch in range(run.first_epoch, until):
                 run.enter_stage(epoch)

@@ -1,4 +1,4 @@
-"""What the tests of Gold-YOLO's stored cases share."""
+"""Helpers for the tests of Gold-YOLO's stored cases."""
 
 import json
 
@@ -22,12 +22,12 @@ def scale_of(case: GoldenCase) -> str:
 
 
 def training_step(case: GoldenCase) -> str:
-    """``fuse_ab``, ``plain`` or ``distill``: what the case's arrays are of."""
+    """``fuse_ab``, ``plain`` or ``distill``: the training step of the case's arrays."""
     return FOLDERS.get(case.variant.split("/")[-1], "fuse_ab")
 
 
 def form_of(case: GoldenCase) -> str:
-    """The model's form; the student of m and l is the plain one."""
+    """The model's form; for m and l, the student has the plain form."""
     step = training_step(case)
     return "plain" if step == "distill" and scale_of(case)[-1] in "ml" else step
 
@@ -44,16 +44,14 @@ def seeded_model(case: GoldenCase) -> nn.Cell:
 
 
 def seeded_teacher(case: GoldenCase) -> nn.Cell:
-    """The network that the student of the case learns from: the step-1 form, with the next
-    seed's weights.
-    """
+    """The teacher of the case's student: the step-1 form, with the weights of the next seed."""
     teacher = create_model(scale_of(case), form="fuse_ab")
     load_weights(teacher, seeded_state_dict(case.folder_of(scale_of(case)), case.seed + 1))
     return teacher
 
 
 def stored(arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """One array of the case; the test is skipped where its form has none."""
+    """One array of the case; the test is skipped if its form does not have it."""
     if name not in arrays:
         pytest.skip(f"this form has no {name}")
     return arrays[name]

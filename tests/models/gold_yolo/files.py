@@ -1,4 +1,4 @@
-"""What the tests of Gold-YOLO's checkpoints share: its reference folders, deployed weights, and
+"""Helpers for the tests of Gold-YOLO's checkpoints: its reference folders, deployed weights, and
 pickled networks.
 """
 
@@ -26,7 +26,7 @@ NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def folder(root: Path, variant: str, form: str) -> Path:
-    """Where ``keys.json`` and the like of a form stand."""
+    """The folder with ``keys.json`` and the like for a form."""
     return root / variant / FORMS[form]
 
 
@@ -132,7 +132,7 @@ class Network:
 
 def write_pickled(path: Path, content: dict, monkeypatch) -> None:
     """``torch.save(content, path)`` without PyTorch; every ``Network`` in it becomes nested
-    modules, in half.
+    modules, in half precision.
     """
     writer = _Writer(monkeypatch)
     content = {
@@ -194,7 +194,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Writer:
-    """Makes the absent classes and the objects of a network."""
+    """Create the missing classes and the objects of a network."""
 
     def __init__(self, monkeypatch):
         self.monkeypatch = monkeypatch

@@ -1,5 +1,5 @@
-"""Gold-YOLO's augmentation: images and boxes move together, by the rules of the original
-written down again here.
+"""Gold-YOLO's augmentation: images and boxes move together, by the original's rules, which are
+written out again here.
 """
 
 from dataclasses import replace
@@ -24,7 +24,7 @@ LEVELS = (40, 80, 160, 220)
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Four plain images of different shape, each with one box all over it and a crowd."""
+    """Four plain images of different shapes, each with one box that covers it and a crowd."""
     sizes = [(64, 96), (96, 96), (120, 60), (31, 50)]
     return plain_photos(tmp_path_factory.mktemp("photos"), sizes, LEVELS)
 
@@ -40,7 +40,7 @@ STILL = (0.0, 1.0, (0.0, 0.0), (0.5, 0.5))  # angle, factor, shear, target: the 
 
 def test_a_still_mosaic_by_hand(photos: Dataset) -> None:
     """Center (80, 100) on the canvas of 192 x 192, of which the inner 96 x 96 from (48, 48) are
-    seen.
+    visible.
     """
     script = Script(0.0, [1, 2, 3], [3, 0, 2, 1], 100.4, 80.9, *STILL, 0.9)
     result = run(photos, script, mixup_probability=0.5)
@@ -66,7 +66,7 @@ def test_a_still_mosaic_by_hand(photos: Dataset) -> None:
 
 
 def test_the_photo_alone_by_hand(photos: Dataset) -> None:
-    """31 x 50 -> 59 x 96: an odd rest of 37 rows, 18 above; the box lies in the true middle."""
+    """31 x 50 -> 59 x 96: of the 37 padding rows, 18 are above; the box is in the exact middle."""
     script = Script(0.7, *STILL)
     result = run(photos, script, 3, probability=0.5)
     assert not script.numbers
@@ -146,7 +146,7 @@ def test_what_is_left_of_a_box_decides() -> None:
     sample = made_sample(np.zeros((96, 96, 3), np.uint8), boxes)
     context = AugmentContext(np.random.default_rng(0), None, SPEC, 0, 0)
     result = move(sample, Movement(0.0, 1.0, (0.0, 0.0), (0.5, 0.5)), context)
-    # 1 is 91 / 4.4 = 20.7 times as long as wide; of 3 a share of 6 / 66 is seen; 5 is no wider than
+    # 1 is 91 / 4.4 = 20.7 times as long as wide; 6 / 66 of 3 are visible; 5 is no wider than
     # 2 pixels
     assert result.labels.tolist() == [0, 2, 4, 6]
     half = move(sample, Movement(0.0, 0.5, (0.0, 0.0), (0.25, 0.25)), context)

@@ -1,5 +1,5 @@
-"""The commands of Gold-YOLO's two training steps: what reaches the training, and what a wrong
-one is told.
+"""The commands of Gold-YOLO's two training steps: what reaches the training, and the errors for
+wrong ones.
 """
 
 from dataclasses import asdict
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("quiet_logging")
 
 @pytest.fixture
 def told(command: Command) -> Command:
-    """As ``command``, with the last line of what was printed, if anything."""
+    """Run a command and also return the last line of its output, if any."""
 
     def run(*arguments: object) -> tuple[int, str]:
         status, text = command(*arguments)
@@ -34,7 +34,7 @@ def told(command: Command) -> Command:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
-    """Takes the place of the training: the recipes it would have been called with."""
+    """Replace the training; returns the recipes it would have been called with."""
     calls: list[Config] = []
     monkeypatch.setattr(
         "mindyolo_ext.engine.train.train", lambda config, *_, **__: calls.append(config)
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(folder: Path) -> Path:
-    """n's recipe of step 1 on drawn pictures of 3 classes."""
+    """n's recipe of step 1 on drawn images of 3 classes."""
     shapes = make_shapes_dataset(
         folder / "shapes", train_images=2, val_images=1, size=(64, 64), progress=False
     )
@@ -88,8 +88,8 @@ def checkpoint(path: Path, name: str, num_classes: int, **keywords: object) -> P
 def test_naming_a_teacher_turns_step_1_into_step_2(
     told: Command, trained: list[Config], scale: str, form: str, class_weight: float
 ):
-    """The README's command: the recipe of step 1 plus the teacher. Other flags still win over
-    the second recipe.
+    """The README's command: the recipe of step 1 plus the teacher. Other flags still win over the
+    second recipe.
     """
     first, second = (RECIPES / f"gold_yolo-{scale}{step}.yaml" for step in ("", "-distill"))
     assert told("train", "--config", first)[0] == 0

@@ -47,7 +47,7 @@ def weight(golden_case, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def reports(golden_case, weight, tmp_path_factory) -> dict[bool, ExportReport]:
     """Both files with raw rows (True) and with boxes and scores (False)."""
-    stored(golden_case.arrays(), "rect_boxes")  # the student's folder of m and l holds none
+    stored(golden_case.arrays(), "rect_boxes")  # for m and l, the student's folder has none
     folder = tmp_path_factory.mktemp("files")
     return {raw: export(weight, output=folder / f"raw_{raw}", raw=raw) for raw in (True, False)}
 
@@ -58,8 +58,9 @@ def session(report: ExportReport) -> onnxruntime.InferenceSession:
     )
 
 
+@pytest.mark.all_cases
 def test_every_file_was_compared_with_the_network(reports):
-    """``export`` removes a file that differs by more than its own, wider tolerance."""
+    """``export`` removes a file that differs by more than its own tolerance, which is wider."""
     for raw, report in reports.items():
         for kind in [name for name in FORMATS if name != "air"]:
             assert report.files[kind].is_file() and len(report.differences[kind]) == (
@@ -69,8 +70,8 @@ def test_every_file_was_compared_with_the_network(reports):
 
 
 def test_files_hold_the_numbers_of_the_original(golden_case, reports):
-    """At a size at which the original's own ONNX file pools otherwise than its network; boxes
-    follow from raw rows.
+    """At a size where the original's own ONNX file pools differently from its network; boxes follow
+    from raw rows.
     """
     arrays, images = golden_case.arrays(), golden_case.images(1, *RECT)
     (rows,) = session(reports[True]).run(["output0"], {"images": images})
@@ -98,8 +99,8 @@ def test_metadata_names_scale_form_and_input(golden_case, reports):
 
 
 def test_runner_finds_the_boxes_of_the_detector(weight, reports, runner):
-    """Border and rounding of the input travel in the file: a photo lands where the detector puts
-    it.
+    """The file stores border and rounding of the input, so an image is placed where the detector
+    puts it.
     """
     photo = (
         np.random.RandomState(0)

@@ -1,4 +1,4 @@
-"""Gold-YOLO's input: equal to the original's evaluation, published and everyday, and to its
+"""Gold-YOLO's input equals that of the original's evaluation, published and default, and of its
 inference tool.
 """
 
@@ -74,9 +74,7 @@ def test_boxes_find_the_way_of_the_original(stored: dict[str, np.ndarray], setti
 def test_the_inference_tool_differs_by_less_than_half_a_pixel_of_the_network(
     stored: dict[str, np.ndarray],
 ) -> None:
-    """It takes the middle of the padding before rounding, and rounds its boxes to whole pixels
-    in the end.
-    """
+    """It halves the padding before rounding, and finally rounds its boxes to whole pixels."""
     got = SPECS["infer640"].place(*stored["image"].shape[:2]).to_photo(stored["boxes_net"])
     np.testing.assert_allclose(got, stored["infer640_boxes_orig"], atol=0.5 * 173 / 640)
 

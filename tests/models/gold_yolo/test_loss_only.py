@@ -1,5 +1,5 @@
-"""Gold-YOLO's losses and assigners on given predictions, against arrays of the original program
-and by definition.
+"""Gold-YOLO's losses and assigners on given predictions, against arrays of the original program and
+by definition.
 """
 
 from functools import lru_cache
@@ -82,7 +82,7 @@ class FlatAssignment(FlatLoss):
 
 
 class FlatDFL(nn.Cell):
-    """The DFL term before weight and normaliser, and its gradient."""
+    """The DFL term before weight and normalizer, and its gradient."""
 
     def __init__(self, trainable):
         super().__init__(auto_prefix=False)
@@ -129,7 +129,7 @@ class Case:
         self.compiled = {}
 
     def run(self, trainable, kind, flat, *, other=(), targets=None, mask=None):
-        """Total, terms and the gradients with predictions first, as stored."""
+        """Total, terms and the gradients with respect to predictions, in the stored layout."""
         key = trainable, kind, len(flat), flat[1].shape
         if key not in self.compiled:
             self.compiled[key] = GradientsOf(FlatLoss(trainable, kind), len(flat), other)
@@ -174,8 +174,8 @@ def anchor_loss(iou="giou"):
 
 @lru_cache
 def distill_loss(form, iou="giou", features=False):
-    """The kind of the stored ``distill_ns`` and ``distill`` entries: the second has weights 2
-    and 1.
+    """The loss of the stored ``distill_ns`` and ``distill`` entries: the second has weights 2 and
+    1.
     """
     return create_trainable(
         "gold_yolo_distill_loss",
@@ -230,7 +230,7 @@ def test_distances_without_bins(case):
     close_gradient(gradients[1], case.arrays["nodfl_siou_dlrtb"])
 
 
-# The quick suite compiles step 2's loss here and not behind a network
+# The quick suite compiles step 2's loss here, not with a network
 @pytest.mark.parametrize(
     "form, iou",
     [
@@ -370,7 +370,7 @@ def test_a_batch_without_boxes_in_the_distill_form(case):
 
 @pytest.mark.parametrize("assigner, kind", [("tal", "plain"), ("atss", "plain"), ("tal", "ab")])
 def test_images_are_assigned_in_chunks(case, assigner, kind):
-    """As many at once as fit, with the same result to the last bit."""
+    """As many at once as fit, with a result that is equal to the last bit."""
     loss = anchor_loss() if kind == "ab" else plain_loss(assigner)
     flat = case.anchors if kind == "ab" else case.plain
     chunked = create_trainable(
@@ -379,7 +379,7 @@ def test_images_are_assigned_in_chunks(case, assigner, kind):
     for branch in filter(None, (chunked.branch, chunked.anchor_branch)):
         branch.most_pairs = 2 * case.mask.shape[1] * flat[0].shape[2]
     batch = case.mask.shape[0]
-    assert batch == 3, "else there are no chunks of different sizes"
+    assert batch == 3, "otherwise all chunks have one size"
     wanted, found = (case.assigned(each, kind, flat) for each in (loss, chunked))
     assert wanted[0].sum() > 0
     for one, other in zip(wanted, found, strict=True):
@@ -409,15 +409,13 @@ def overlaps(boxes, others):
 
 
 def settled(taken, iou):
-    """Takers (M, A) bool and overlaps -> number of the box or -1."""
+    """Candidates (M, A) bool and overlaps -> index of the box or -1."""
     winner = np.where(taken.any(0), taken.argmax(0), -1)
     return np.where(taken.sum(0) > 1, iou.argmax(0), winner)
 
 
 def task_aligned(scores, predicted, points, label, boxes, topk):
-    """The assignment of one image as its definition reads, box by box: winner (A,) and score
-    (A,).
-    """
+    """The assignment of one image as defined, box by box: winner (A,) and score (A,)."""
     iou = overlaps(boxes, predicted)
     metric = scores[label] * iou**6
     inside = np.array([(points > b[:2]).all(1) & (points < b[2:]).all(1) for b in boxes])
@@ -453,7 +451,7 @@ def adaptive(predicted, points, stride, boxes, topk=9):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["tal", "atss"])
 def test_random_scenes_equal_the_definition(case, kind, seed):
-    """Crowds and boxes across the border; some predictions go to a box that had not taken them."""
+    """Crowds and boxes across the border; some predictions go to a box that had not chosen them."""
     random = np.random.RandomState(seed)
     trainable = plain_loss(assigner=kind)
     x, y, stride = (part.asnumpy().astype(np.float64) for part in trainable.model.points)
@@ -488,7 +486,7 @@ def test_random_scenes_equal_the_definition(case, kind, seed):
 
 
 def test_a_conflict_goes_to_a_box_that_did_not_take_the_prediction(case):
-    """Two boxes of class 0 take the only prediction that knows their class; a third one overlaps
+    """Two boxes of class 0 choose the only prediction that knows their class; a third one overlaps
     it most.
     """
     trainable = plain_loss()
@@ -539,7 +537,7 @@ def test_padding_and_order_change_nothing(case):
 )
 @pytest.mark.parametrize("assigner", ["tal", "atss"])
 def test_odd_boxes_stay_finite(case, values, assigner):
-    """Without area, on the corner, tiny, larger than the image, far outside."""
+    """Boxes without area, in the corner, tiny, larger than the image, far outside."""
     targets, mask = np.zeros_like(case.targets), np.zeros_like(case.mask)
     targets[:, 0], mask[:, 0] = values, 1
     total, _, gradients = case.run(
@@ -562,7 +560,9 @@ def test_degenerate_distances_stay_finite(case, iou):
 
 
 def test_bins_by_definition():
-    """Wanted distances on a bin, between two, and beyond both ends, which count as 0 and 15.99."""
+    """Target distances on a bin, between two, and beyond both ends, which are clipped to 0 and
+    15.99.
+    """
     random = np.random.RandomState(4)
     reg = random.normal(0, 2, (1, 68, 5)).astype(np.float32)
     target = np.tile(np.array([3.0, 7.25, -1.0, 15.999, 20.0], np.float32), (1, 4, 1))
@@ -602,9 +602,7 @@ def test_padded_rows_of_any_content_take_nothing(case):
 
 
 def test_without_scores_nothing_is_divided(case):
-    """Matches whose target scores are all 0: the class term is a plain sum over what is not
-    wanted.
-    """
+    """Matches whose target scores are all 0: the class term is the plain sum over negatives."""
     scores = np.full(case.plain[0].shape, 0.25, np.float32)
     for image, label in enumerate((18, 14, 1)):
         scores[image, [label, 0, 7, 11, 14]] = 0.0
@@ -615,7 +613,7 @@ def test_without_scores_nothing_is_divided(case):
 
 
 def test_class_term_by_definition():
-    """Also where a probability is exactly 0 or 1: logarithms end at -100."""
+    """Also for probabilities of exactly 0 or 1: logarithms are clipped at -100."""
     random = np.random.RandomState(0)
     p = random.uniform(0, 1, (2, 3, 40)).astype(np.float32)
     p.reshape(-1)[::7], p.reshape(-1)[::11] = 0.0, 1.0
@@ -658,9 +656,7 @@ def test_class_term_by_definition():
 
 @pytest.mark.parametrize("spread", [0.02, 3.0])
 def test_divergence_by_definition(spread):
-    """In float64 the usual formula can be trusted; the gradient is the difference of the
-    softmaxes.
-    """
+    """The usual formula is accurate in float64; the gradient is the difference of softmaxes."""
     random = np.random.RandomState(1)
     ours, theirs = (random.normal(0, spread, (2, 30, 5)).astype(np.float32) for _ in range(2))
 
@@ -691,7 +687,7 @@ def test_divergence_by_definition(spread):
 
 
 class TwoRanks(nn.Cell):
-    """A sum over two ranks that hold the same."""
+    """A sum over two ranks with the same values."""
 
     def construct(self, x):
         return ops.stop_gradient(x) * 2.0
@@ -699,8 +695,8 @@ class TwoRanks(nn.Cell):
 
 @pytest.mark.parametrize("normaliser", ["global", "rank"])
 def test_shares_of_two_equal_ranks(case, monkeypatch, normaliser):
-    """``global``: halves, which add up to the loss of one. ``rank``: the original's sum of both
-    losses.
+    """``global``: halves, which add up to the loss of one rank. ``rank``: the original's sum of
+    both losses.
     """
     from types import SimpleNamespace
 
@@ -728,7 +724,7 @@ def test_shares_of_two_equal_ranks(case, monkeypatch, normaliser):
 
 
 class Kept(nn.Cell):
-    """The factors that a model of the trainable would receive."""
+    """The factors that the trainable would pass to its model."""
 
     def __init__(self, trainable):
         super().__init__(auto_prefix=False)

@@ -1,4 +1,4 @@
-"""Gold-YOLO's rates, momentum and evaluations: the loop of the original written down again, step
+"""Gold-YOLO's learning rates, momentum and evaluations: the original's loop written out again, step
 by step.
 """
 
@@ -13,15 +13,16 @@ from mindyolo_ext.engine.schedule import Schedule, ema_decay
 from mindyolo_ext.engine.stages import is_evaluated, stage_at
 
 RECIPES = Path(__file__).resolve().parents[3] / "configs" / "gold_yolo"
-COCO = 118287  # pictures of train2017, all with a label file or without objects
+COCO = 118287  # images of train2017, with a label file or without objects
 
 
 def original_rates(steps: int, epochs: int, rate: float) -> np.ndarray:
-    """(steps * epochs, 3) rate of scales and weights, rate of biases, momentum, as the original's
-    loop sets them.
+    """(steps * epochs, 3): learning rate of scales and weights, learning rate of biases, momentum,
+    as the original's loop sets them.
 
-    Its scheduler has made one step when it is built, and is then set back by one: an epoch starts
-    with the rate of the one before. While it warms up, the right rate of the epoch is aimed at.
+    Its scheduler has made one step when it is built and is then set back by one: an epoch starts
+    with the rate of the previous one. During the warm-up, the target is the right rate of the
+    epoch.
     """
 
     def factor(epoch: int) -> float:

@@ -11,7 +11,7 @@ LEVELS = (0, 1, 2)
 
 
 def meta_of(case: GoldenCase) -> dict:
-    """What the variant's file says of backbone, width, assignment and classes."""
+    """Backbone, width, assignment and classes in the variant's file."""
     return json.loads((case.variant_folder / "meta.json").read_text())
 
 
@@ -40,6 +40,6 @@ def as_stored(heads):
 
 
 def thinned(got, wanted):
-    """``got`` with as few pictures, rows or cells as ``wanted`` stores."""
+    """``got`` with only the images, rows or cells that ``wanted`` stores."""
     steps = [-(-g // w) for g, w in zip(got.shape[1:], wanted.shape[1:], strict=True)]
     return got[(slice(len(wanted)), *(slice(None, None, step) for step in steps))]

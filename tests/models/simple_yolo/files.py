@@ -1,4 +1,4 @@
-"""What the tests of the simple YOLO's checkpoints share: its original names and shapes, and
+"""Helpers for the tests of the simple YOLO's checkpoints: its original names and shapes, and
 numbers for them.
 """
 
@@ -28,7 +28,7 @@ def numbers(shape: tuple[int, ...], index: int) -> np.ndarray:
 
 
 def filled(shapes: Shapes) -> dict[str, np.ndarray]:
-    """Numbers for all; counters are 3."""
+    """Numbers for all tensors; counters are 3."""
     return {
         name: np.array(3) if name.endswith(COUNTER) else numbers(shape, index)
         for index, (name, shape) in enumerate(shapes.items())
@@ -45,7 +45,7 @@ def light(shapes: Shapes) -> dict[str, np.ndarray]:
 def torchvision_resnet(
     depth: int, share: float = 1.0, *, classes: int = 1000, counters: bool = True
 ) -> Shapes:
-    """The state dict of torchvision's ResNet, all widths times ``share``; old files have no
+    """The state dict of torchvision's ResNet, with all widths times ``share``; old files have no
     counters.
     """
     shapes = dict(_resnet(depth, share))

@@ -1,5 +1,5 @@
-"""The simple YOLO's augmentation: the original's mosaic, and the rules of its albumentations
-steps by hand.
+"""The simple YOLO's augmentation: the original's mosaic, and the rules of its albumentations steps
+by hand.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def using(rng: object, dataset: Dataset | None = None, index: int = 0) -> Augmen
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Five plain images, each with one box all over it and an ignored one inside."""
+    """Five plain images, each with one box that covers it and an ignored one inside."""
     sizes = [(64, 96), (96, 96), (192, 96), (24, 48), (96, 48)]
     return plain_photos(tmp_path_factory.mktemp("photos"), sizes, LEVELS)
 
@@ -71,9 +71,7 @@ def test_the_mosaic_equals_the_original(golden: Golden) -> None:
 
 
 def test_a_mosaic_by_hand(photos: Dataset) -> None:
-    """Photo 2 and the others in the order 4, 0, 3: indices above 2 stand one lower among the
-    others.
-    """
+    """Image 2 and the others in the order 4, 0, 3: indices above 2 are one lower there."""
     script = Script(0.0, [3, 0, 2])
     result = augment.simple_yolo_mosaic(photos.load(2), using(script, photos, 2))
     assert script.asked == [(4, 3)] and not script.numbers
@@ -136,7 +134,7 @@ def test_small_data_sets_leave_quarters_empty(tmp_path: Path, count: int) -> Non
 
 
 def test_scaling_and_window_by_hand() -> None:
-    """80 x 90 times 1.5 is 120 x 135: rooms of 24 and 39 for the window."""
+    """80 x 90 times 1.5 is 120 x 135: the window can move by 24 and 39."""
     sample = blocks()
     script = Script(0.4, 1.5, 20, 30)
     result = augment.simple_yolo_scale_crop(sample, using(script))
@@ -148,8 +146,8 @@ def test_scaling_and_window_by_hand() -> None:
 
 
 def test_what_is_smaller_than_the_window_is_padded() -> None:
-    """80 x 90 times 0.7 is 56 x 62 (cut off): 20 above and below, 17 on both sides, and no room
-    for the window.
+    """80 x 90 times 0.7 is 56 x 62 (truncated): 20 above and below, 17 on both sides, and the
+    window cannot move.
     """
     script = Script(0.4, 0.7, 0, 0)
     result = augment.simple_yolo_scale_crop(blocks(), using(script))

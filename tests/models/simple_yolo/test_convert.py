@@ -1,4 +1,4 @@
-"""Simple YOLO checkpoints become ours and go back, torchvision's ResNets start a backbone; the
+"""Simple YOLO checkpoints become ours and go back, torchvision's ResNets initialize a backbone; the
 original's numbers.
 """
 
@@ -28,7 +28,7 @@ ASSUMED = "the file does not say how it was trained; took assignment nearby_grid
 
 @pytest.fixture
 def best(tmp_path) -> Path:
-    """A file as the original's ``best.pth``, of a narrow ResNet-18 with 2 classes."""
+    """A file like the original's ``best.pth``, of a narrow ResNet-18 with 2 classes."""
     write_torch_checkpoint(
         tmp_path / "best.pth", filled(detector(18, SHARE, 2)), wrap="state_dict", beside=BESIDE
     )
@@ -66,7 +66,7 @@ def test_there_and_back_bit_for_bit(tmp_path, best):
 
 
 def test_parts_of_wider_storages_are_read_by_their_strides(tmp_path):
-    """What the original writes in the middle of a training."""
+    """The original writes such files during a training."""
     report = convert(LAST, tmp_path / "x.ckpt")
     parameters, metadata = load_checkpoint(tmp_path / "x.ckpt")
     assert (metadata.epoch, report.num_classes, len(parameters)) == (4, 2, 180)

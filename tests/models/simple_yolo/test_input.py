@@ -1,5 +1,5 @@
-"""The simple YOLO's input: equal to the original's validation, and what differs from its
-prediction.
+"""The simple YOLO's input equals that of the original's validation, and differs from its prediction
+in known ways.
 """
 
 import builtins
@@ -46,7 +46,7 @@ def test_padding_is_black_before_it_is_normalised(golden: Golden) -> None:
 
 
 def test_prediction_differs_by_the_filter_and_the_padding_only(golden: Golden) -> None:
-    """The original predicts on the photo resized linearly, without padding."""
+    """The original predicts on the image resized linearly, without padding."""
     stored = golden.arrays("simple_yolo/preprocess_predict.npz")
     linear = replace(official_input(), resample="linear")
     tensor = linear.to_tensor(linear.fit_image(stored["image"]))
@@ -79,7 +79,7 @@ def test_bicubic_is_pillows_default_in_every_frame(height: int, width: int) -> N
 
 
 def test_bicubic_averages_where_a_photo_shrinks() -> None:
-    """A pattern of single black and white columns becomes gray, where linear sampling without it
+    """A pattern of single black and white columns becomes gray; linear sampling without averaging
     keeps stripes.
     """
     stripes = np.zeros((288, 288, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""The simple YOLO's loss against arrays of the original program; tolerances are those of
+"""The simple YOLO's loss against arrays of the original program; tolerances are in
 tests/golden/README.md.
 """
 
@@ -72,7 +72,7 @@ def runs(golden_case):
 
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
-    """A case of the default folder that lost an array would only skip tests."""
+    """If a case of the default folder lost an array, its tests would only be skipped."""
     arrays = set(golden_case.arrays())
     assert arrays >= {
         *(f"{kind}_l{i}" for kind in ("train", "eval") for i in LEVELS),
@@ -112,7 +112,7 @@ def test_terms_of_every_level(runs):
 
 
 def thinnest_match(runs: Runs) -> float:
-    """The smallest absolute width or height that a matched box has, in shares of the side."""
+    """The smallest absolute width or height of a matched box, as a share of the input's side."""
     side, found = runs.meta["input"][2], []
     for level, head in enumerate(as_stored(as_arrays(runs.first_step(False)[2]))):
         cells = tuple(runs.arrays[f"assign_l{level}_index"].T)
@@ -176,8 +176,8 @@ def test_matches(runs):
 
 @pytest.mark.parametrize("name, rate", [("traj_small_loss", 1e-5), ("traj_loss", 1e-3)])
 def test_five_steps_of_nesterov_sgd(runs, name, rate):
-    """Rounding grows along a trajectory: at rate 1e-3 all differ, at 1e-5 the deep ones; see
-    golden/README.md.
+    """Rounding grows along a trajectory: at learning rate 1e-3 all variants differ, at 1e-5 the
+    deep ones; see golden/README.md.
     """
     limits = (
         [1e-4, 1e-3, 2e-3, 5e-3, 1e-2]

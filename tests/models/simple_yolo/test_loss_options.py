@@ -1,5 +1,5 @@
-"""Options of the simple YOLO's loss and assigners on made-up heads, the original's and the
-described ones, operator by operator: every option would be a graph of its own.
+"""Options of the simple YOLO's loss and assigners on made-up heads, by the original and by its
+description, operator by operator: every option would be a graph of its own.
 """
 
 import numpy as np
@@ -115,12 +115,12 @@ def test_assignment_at_512_equals_the_original(golden, assignment):
         assert kinds.sum() == wanted.sum()
 
 
-# ---- crowded pictures against plain loops --------------------------------------------------------
+# ---- crowded images against plain loops ----------------------------------------------------------
 
 
 def crowd(seed: int, batch: int = 3, boxes: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes of few sizes in few places, so that many want the same cells with equal IoU, some on
-    the borders.
+    """Boxes of few sizes in few places, so that many compete for the same cells with equal IoU,
+    some on the borders.
     """
     random = np.random.RandomState(seed)
     targets, mask = np.zeros((batch, boxes, 5), np.float32), np.zeros((batch, boxes), np.float32)
@@ -133,7 +133,7 @@ def crowd(seed: int, batch: int = 3, boxes: int = 40) -> tuple[np.ndarray, np.nd
 
 
 def wishes(targets, mask, anchors, stride, cells, threshold, nearby):
-    """Every wish of the batch in the original's order: IoU, image, anchor, row, column, box."""
+    """All candidates in the original's order: IoU, image, anchor, row, column, box."""
     found = []
     side = np.float32(cells * stride)
     for image in range(len(mask)):
@@ -157,7 +157,7 @@ def wishes(targets, mask, anchors, stride, cells, threshold, nearby):
 
 
 def plain_cells(targets, mask, anchors, stride, cells, *, threshold, nearby, conflict):
-    """matched, box and set of classes per cell by plain loops over the wishes."""
+    """matched, box and set of classes per cell, computed with plain loops over the candidates."""
     found = wishes(targets, mask, anchors, stride, cells, threshold, nearby)
     if conflict == "sorted":
         found = sorted(found, key=lambda wish: -wish[0])
@@ -239,9 +239,7 @@ def test_the_sort_is_stable():
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_the_described_filter_gives_the_box_of_the_largest_overlap(assignment):
-    """Two boxes on one center: the fitting one comes first, so that the last would be the wrong
-    one.
-    """
+    """Two boxes with one center: the fitting one comes first, so the last one would be wrong."""
     targets = np.array(
         [[[3, 0.52, 0.52, 16 / 192, 30 / 192], [5, 0.52, 0.52, 40 / 192, 60 / 192]]], np.float32
     )
@@ -280,21 +278,19 @@ def test_a_drawn_order_is_another_one_each_step_and_the_same_for_the_same_seed(a
 
     drawn = [owners(0, i) for i in range(8)]
     assert owners(0, 3) == drawn[3] and drawn[:3] != [owners(1, i) for i in range(3)]
-    for image in range(2):  # all boxes are alike, so one of them owns all cells
+    for image in range(2):  # all boxes are equal, so one of them owns all cells
         assert all(len(d[image]) == 1 for d in drawn)
         winners = {next(iter(d[image])) for d in drawn}
         assert len(winners) > 3 and max(winners) < mask[image].sum()
     assert PRIME > 2 * 20
 
 
-# ---- where the original gives no number, or none at all ------------------------------------------
+# ---- where the original gives NaN or crashes -----------------------------------------------------
 
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_levels_without_a_match_count_nothing(assignment):
-    """One box that fits stride 32 alone. The original's loss is not a number then, or it
-    crashes.
-    """
+    """One box that fits only stride 32. The original's loss is then NaN, or it crashes."""
     targets = np.zeros((2, 4, 5), np.float32)
     targets[0, 0] = (2, 0.5, 0.5, 0.95, 0.95)
     mask = np.zeros((2, 4), np.float32)
@@ -355,7 +351,7 @@ def test_boxes_on_the_border_have_a_cell():
 
 
 class Replaced(nn.Cell):
-    """In place of the sum over ranks: keeps what it was given, or gives what it was told."""
+    """Replaces the sum over ranks: records its input, or returns a given value."""
 
     def __init__(self, told=None):
         super().__init__()
@@ -368,7 +364,7 @@ class Replaced(nn.Cell):
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_shares_of_the_ranks_add_up(assignment):
-    """Two halves of a batch, each with the counts of the whole one, as two ranks have them."""
+    """Two halves of a batch, each with the counts of the whole batch, as on two ranks."""
     targets, mask = crowd(3, batch=2, boxes=12)
     heads = made_up_heads(20)
     loss = loss_of(assignment, filter_rule="best")

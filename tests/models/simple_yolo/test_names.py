@@ -1,4 +1,4 @@
-"""Simple YOLO names: five backbones of any width, torchvision's ResNets, there and back."""
+"""Simple YOLO names: five backbones of any width, torchvision's ResNets, in both directions."""
 
 import importlib.util
 import json
@@ -107,7 +107,7 @@ def test_learned_slopes_tell_the_activation():
     assert set(result.values) == set(parameters(fresh))
 
 
-# ---- anchors and what a file does not tell -------------------------------------------------------
+# ---- anchors and what a file does not say --------------------------------------------------------
 
 
 def test_anchors_of_other_numbers_change_the_classes():

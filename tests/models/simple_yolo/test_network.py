@@ -1,4 +1,4 @@
-"""The simple YOLO's networks against arrays of the original program; tolerances are those of
+"""The simple YOLO's networks against arrays of the original program; tolerances are in
 tests/golden/README.md.
 """
 
@@ -30,6 +30,14 @@ VARIANTS = (
     "darknet_050",
     "darknet_075",
     "darknet_100",
+)
+QUICK_VARIANTS = (
+    "resnet18_025",
+    "resnet18_075_all_grid",
+    "resnet18_075_single_grid",
+    "resnet34_075",
+    "resnet50_075",
+    "darknet_025",
 )
 GRAPH_VARIANTS = ("resnet18_025",)
 pytestmark = pytest.mark.graph(when="smallest")
@@ -91,8 +99,8 @@ def test_predict_gives_corners_inside_the_input_and_products(golden_case, output
 
 
 def test_detections_equal_the_original(outputs):
-    """As sets: scores of neighbors differ by less than the rounding, and boxes cut to nothing
-    may be alike.
+    """Compared as sets: scores of neighbors differ by less than the rounding, and boxes clipped to
+    nothing may be equal.
     """
     arrays = outputs["arrays"]
     for image, (boxes, scores) in enumerate(zip(*outputs["predicted"], strict=True)):
@@ -113,14 +121,14 @@ def test_detections_equal_the_original(outputs):
 
 
 def test_every_stored_variant_is_there(golden):
-    """The cases are found by their files; one that got lost would take its tests along."""
+    """Cases are found by their files; a lost file would remove its tests without notice."""
     if golden.root != DEFAULT_GOLDEN:
         pytest.skip("only the default folder must be complete")
     assert {case.variant for case in golden_cases(golden.root, FAMILY)} == set(VARIANTS)
 
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
-    """A case of the default folder that lost an array would only skip tests."""
+    """If a case of the default folder lost an array, its tests would only be skipped."""
     if not golden_case.default:
         pytest.skip("only the default folder must be complete")
     arrays = golden_case.arrays()
@@ -167,7 +175,7 @@ def test_resnet101_has_the_parameters_of_the_original():
 
 @pytest.mark.parametrize("assignment", ASSIGNMENTS)
 def test_centres_reach_as_far_as_the_assignment_says(assignment):
-    """Logits of plus and minus infinity, in cells from the left of a box's own."""
+    """Logits of plus and minus infinity, in the cells to the left of the box's own."""
     model = create_model(
         "simple_yolo_resnet18",
         3,
@@ -207,7 +215,7 @@ def test_one_class_is_scored_by_its_objectness():
 
 @pytest.mark.parametrize("act", [name for name in ACTIVATIONS if name != "relu"])
 def test_other_activations(act):
-    """Each against its formula, and a whole network that has it everywhere."""
+    """Each against its formula, and a whole network that uses it everywhere."""
     formulas = {
         "relu6": lambda x: np.clip(x, 0, 6),
         "leakyrelu": lambda x: np.where(x > 0, x, 0.01 * x),

@@ -114,7 +114,7 @@ def test_evaluation_as_the_published_comparison():
 
 
 def write_voc(folder: Path, years: dict[str, str]) -> None:
-    """One picture with one box per year, both lists."""
+    """One image with one box per year, in both lists."""
     from mindyolo_ext.data.image_file import write_image
 
     for year, split in years.items():
@@ -139,8 +139,8 @@ def write_voc(folder: Path, years: dict[str, str]) -> None:
 
 
 def test_voc_is_read_as_the_original_reads_it(tmp_path):
-    """Both years, difficult objects kept, objects of 10 square pixels or less dropped,
-    coordinates as they stand.
+    """Both years, difficult objects kept, objects of 10 square pixels or less dropped, coordinates
+    unchanged.
     """
     write_voc(tmp_path, {"VOC2007": "trainval", "VOC2012": "trainval"})
     config = recipe("resnet18")

@@ -1,4 +1,4 @@
-"""Yolo-FastestV2's loss against arrays of the original program; tolerances are those of
+"""Yolo-FastestV2's loss against arrays of the original program; tolerances are in
 tests/golden/README.md.
 """
 
@@ -20,7 +20,7 @@ CASES = ("empty", "border", "unmatched", "crowd")
 
 
 class HeadsToLoss(nn.Cell):
-    """The loss alone as a function of the six heads."""
+    """Only the loss, as a function of the six heads."""
 
     def __init__(self, trainable: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -150,7 +150,7 @@ def test_five_steps_of_nesterov_sgd(runs, name, rate, tolerance):
 
 
 def rows_of(found: Assignment) -> dict[str, np.ndarray]:
-    """The matches as the original lists them: image, anchor, gy, gx; box; class; number of the
+    """The matches as the original lists them: image, anchor, gy, gx; box; class; index of the
     anchor.
     """
     found = Assignment(*(part.asnumpy() for part in found))
@@ -185,8 +185,8 @@ def test_assignment(runs, level):
 
 @pytest.fixture(scope="module")
 def synthetic():
-    """The loss and its gradients on the six synthetic heads of loss_cases.npz, for any targets
-    of 25 boxes.
+    """The loss and its gradients on the six synthetic heads of loss_cases.npz, for any targets of
+    25 boxes.
     """
     trainable = create_trainable("yolo_fastestv2_loss", create_model("yolo_fastestv2"))
     random = np.random.RandomState(21)
@@ -230,7 +230,7 @@ def test_assignment_of_loss_cases(golden, synthetic, name, level, side):
 
 
 def box(*values: float) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and mask of two images of 25 places, one box in the first."""
+    """Targets and mask of two images with 25 places, one box in the first."""
     return padded_targets(np.array([[0, *values]], np.float32), 2, 25)
 
 
@@ -256,7 +256,7 @@ def test_padding_and_order_change_nothing(golden, synthetic):
 
 
 def test_one_box(synthetic):
-    """By hand: an untilted box of anchor 2 of stride 16 in cell (5, 5), centered there, with
+    """By hand: a box with the size of anchor 2 at stride 16, in cell (5, 5), centered there, with
     perfect logits.
     """
     heads = [
@@ -285,7 +285,7 @@ def test_one_box(synthetic):
     ],
 )
 def test_odd_boxes_stay_finite(synthetic, values):
-    """Outside the image, without area, as large as the image, on the corner."""
+    """Boxes outside the image, without area, as large as the image, in the corner."""
     total, terms, gradients = synthetic(*box(*values))
     assert np.isfinite(total) and np.isfinite(terms).all()
     assert all(np.isfinite(g).all() for g in gradients)

@@ -1,5 +1,5 @@
-"""Yolo-FastestV2's dense matches and its priors, against the assignment of the original and
-against the decode.
+"""Yolo-FastestV2's dense matches and its priors, against the assignment of the original and its
+decoding.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Yolo-FastestV2's network against arrays of the original program; tolerances are those of
+"""Yolo-FastestV2's network against arrays of the original program; tolerances are in
 tests/golden/README.md.
 """
 
@@ -69,7 +69,7 @@ def test_predict_gives_corners_and_products(outputs, form):
 
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
-    """A case of the default folder that lost an array would only skip tests."""
+    """If a case of the default folder lost an array, its tests would only be skipped."""
     if not golden_case.default:
         pytest.skip("only the default folder must be complete")
     arrays = set(golden_case.arrays())
@@ -109,7 +109,7 @@ def test_deploy_form_has_the_published_parameter_count(golden_case):
 
 
 def photo(name: str, golden_root: Path, shared: Path) -> Path:
-    """Where the photo lies: in or beside the folder of cases, or with the published weights."""
+    """The path of the image: in or beside the folder of cases, or with the published weights."""
     places = [
         golden_root / "images",
         golden_root / "yolo_fastestv2" / "images",
@@ -137,7 +137,7 @@ def published(shared):
 
 @pytest.fixture(scope="module")
 def photos(published, golden, shared):
-    """Stem -> (network input (3, H, W), placement, resized picture) of the photos of
+    """Stem -> (network input (3, H, W), placement, resized image) of the photos of
     ``real_weights.npz``.
     """
     found = {}
@@ -179,7 +179,7 @@ def test_published_weights_on_photos(published, photos, golden):
 
 
 def test_boxes_drawn_on_photos(published, photos, golden):
-    """The original scales the boxes of confidence 0.3 to the photo and cuts them to whole
+    """The original scales the boxes of confidence 0.3 to the photo and truncates them to whole
     pixels.
     """
     from mindyolo_ext.evaluation.collect import detections_to_photo
@@ -202,9 +202,7 @@ def test_boxes_drawn_on_photos(published, photos, golden):
 
 
 def test_deploy_form_agrees_with_the_published_ncnn_model(published, photos, golden):
-    """The same training result in half precision elsewhere: up to 0.02 apart, as measured with
-    the original.
-    """
+    """The same training in half precision: up to 0.02 apart, as measured with the original."""
     arrays = golden.arrays("yolo_fastestv2/real_weights_ncnn.npz")
     outputs = published.to_deploy()(Tensor(np.stack([tensor for tensor, _, _ in photos.values()])))
     fine, coarse = (output.asnumpy() for output in outputs)
@@ -218,11 +216,11 @@ def test_deploy_form_agrees_with_the_published_ncnn_model(published, photos, gol
 
 
 def test_detections_agree_with_the_published_ncnn_model(published, photos, golden):
-    """Every box of its C++ sample (score 0.3, IoU 0.25, whole pixels) has one of ours on it, and
-    the other way.
+    """Every box of its C++ sample (score 0.3, IoU 0.25, whole pixels) has a box of ours on it, and
+    the other way round.
 
-    Half precision may let a neighboring cell win with a score that is nearly equal, so boxes are
-    compared by overlap.
+    Half precision may let a neighboring cell with a nearly equal score win, so boxes are compared
+    by overlap.
     """
     from mindyolo_ext.evaluation.collect import detections_to_photo
     from mindyolo_ext.evaluation.nms import NMSOptions, nms

@@ -1,6 +1,4 @@
-"""YOLOX's augmentations: with the original's random numbers they give the original's images
-and boxes.
-"""
+"""With the original's random numbers, YOLOX's augmentations give its images and boxes."""
 
 import json
 from collections import deque
@@ -32,9 +30,7 @@ SETTINGS = {
 
 
 class Script:
-    """A random generator that hands out given numbers, each checked against the range it is
-    asked for and noted.
-    """
+    """A random generator that replays given numbers and checks and records the range of each."""
 
     def __init__(self, numbers: list):
         self.numbers = deque(numbers)
@@ -98,7 +94,7 @@ def mosaic_numbers(case: dict) -> list:
 
 
 def color_numbers(case: dict) -> list:
-    """The original's draws in the order of ``yolox_hsv_flip``; any, where it drew none."""
+    """The original's draws in the order of ``yolox_hsv_flip``; any number where it drew none."""
     return [
         case.get("shifts", [0.5] * 3),
         case.get("coins", [1] * 3),
@@ -132,7 +128,7 @@ def photos(stored: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFacto
 
 
 def augmented(case: dict, photos: Dataset) -> Sample:
-    """What the two steps and ``resize`` make of a case."""
+    """The output of the two steps and ``resize`` for a case."""
     spec = replace(SPEC, size=tuple(case["size"]))
     sample = photos.load(case["index"])
     for step, numbers, keywords in (
@@ -153,7 +149,7 @@ def test_every_case_equals_the_original(stored: dict[str, np.ndarray], photos: D
         got, wanted = augmented(case, photos), stored[f"labels_{number}"]
         difference = np.abs(got.image.transpose(2, 0, 1).astype(int) - stored[f"image_{number}"])
         # OpenCV 4.10 and 4.11 agree on every pixel; 5.0 warps with other roundings (at most 7 gray
-        # levels, 0.040 on average), others may round a resized one the other way
+        # levels, 0.040 on average), others may round a resized pixel differently
         limit = 0.05 if OPENCV_5 else 0.02
         assert difference.max() <= 8 and difference.mean() < limit, (
             number,

@@ -1,5 +1,5 @@
-"""YOLOX checkpoints of the original and of MindYOLO become ours and go back; their numbers are
-the original's.
+"""YOLOX checkpoints of the original and of MindYOLO become ours and go back, with the original's
+numbers.
 """
 
 import json
@@ -109,7 +109,7 @@ def test_mindyolos_moving_average(tmp_path, state, both, prefer_ema, used_ema):
 
 
 def scaled(state, variance: float) -> dict[str, np.ndarray]:
-    """The weights with a first batch norm that has seen pixels of ``variance``."""
+    """The weights with a first batch norm whose statistics come from pixels of ``variance``."""
     stem = "backbone.backbone.stem.conv"
     squares = (state[f"{stem}.conv.weight"] ** 2).sum((1, 2, 3))
     return {**state, f"{stem}.bn.running_var": (variance * squares).astype(np.float32)}
@@ -195,7 +195,7 @@ def test_a_trained_checkpoint_tells_its_updates(tmp_path, official):
 
 
 def test_a_training_checkpoint_of_the_original(tmp_path, shared):
-    """With the optimiser's momentum and NumPy numbers beside the weights."""
+    """With the optimizer's momentum and NumPy numbers beside the weights."""
     source = shared / "reference" / "yolox" / "official_format_yolox_nano.pt"
     if not source.exists():
         pytest.skip(f"no {source}")
@@ -225,7 +225,7 @@ def test_published_weights(tmp_path, shared, name):
 
 
 def changed(source: Path, target: Path) -> Path:
-    """The checkpoint with one bias moved by 0.01."""
+    """The checkpoint with one bias changed by 0.01."""
     parameters, metadata = load_checkpoint(source)
     parameters["head.obj_preds.1.bias"] = parameters["head.obj_preds.1.bias"] + np.float32(0.01)
     save_checkpoint(target, parameters, metadata)

@@ -1,4 +1,4 @@
-"""YOLOX's loss and SimOTA against arrays of the original program; tolerances are those of
+"""YOLOX's loss and SimOTA against arrays of the original program; tolerances are in
 tests/golden/README.md.
 """
 
@@ -116,7 +116,7 @@ def runs(golden_case, all_cases):
 
 @pytest.fixture(scope="module")
 def assigned(runs):
-    """Matches of the first training step as arrays, beside the number of boxes."""
+    """Matches of the first training step as arrays, with the number of boxes."""
     heads = runs.first_step(False)[2]
     with as_graph(runs.all_cases):
         found = Assigned(runs.trainables[False])(heads, *runs.inputs[1:])
@@ -127,7 +127,7 @@ def assigned(runs):
 
 
 def test_the_default_cases_hold_what_the_tests_read(golden_case):
-    """A case of the default folder that lost an array would only skip tests."""
+    """If a case of the default folder lost an array, its tests would only be skipped."""
     arrays = set(golden_case.arrays())
     assert arrays >= {
         f"{kind}_{level}" for kind in ("eval_raw", "train_raw_reg_obj") for level in LEVELS
@@ -239,8 +239,8 @@ def test_costs_behind_the_matches(runs, assigned):
 @pytest.mark.parametrize("l1", [False, True])
 @pytest.mark.parametrize("slow", [True, False])
 def test_five_steps_of_nesterov_sgd(runs, l1, slow):
-    """At rate 1e-3 the seeded network is chaotic, so only its first steps can be compared; at 1e-7
-    all five.
+    """At learning rate 1e-3 the seeded network is chaotic, so only its first steps can be compared;
+    at 1e-7 all five.
 
     How many steps a deep network stays predictable depends on the seed; see "Chaos" in
     golden/README.md.
@@ -273,11 +273,11 @@ def test_five_steps_of_nesterov_sgd(runs, l1, slow):
         np.testing.assert_allclose(got, wanted, rtol=limit)
 
 
-# ---- synthetic heads: up to eight predictions per box, conflicts, a tiny box, an image without box
+# ---- synthetic heads: up to eight predictions per box, conflicts, a tiny box, an empty image -----
 
 
 class HeadsToLoss(nn.Cell):
-    """The loss alone as a function of three maps whose channels are box, objectness, classes."""
+    """Only the loss, as a function of three maps whose channels are box, objectness, classes."""
 
     def __init__(self, trainable: nn.Cell):
         super().__init__(auto_prefix=False)
@@ -386,7 +386,7 @@ def test_synthetic_costs(golden, synthetic):
 
 
 def greedy_simota(cost, iou, candidate, mask):
-    """The assignment as its definition reads, one box and one prediction at a time."""
+    """The assignment as defined, one box and one prediction at a time."""
     matched, index = np.zeros(candidate.shape, bool), np.zeros(candidate.shape, int)
     for b in range(len(cost)):
         count, columns = int(mask[b].sum()), np.flatnonzero(candidate[b])
@@ -408,7 +408,7 @@ def greedy_simota(cost, iou, candidate, mask):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("area", ["center", "box_or_center"])
 def test_random_scenes_equal_the_definition(golden, seed, area):
-    """Crowds, boxes at the border, and a box that is there twice: the first one takes all."""
+    """Crowds, boxes at the border, and a duplicate box: the first one takes all."""
     synthetic = Synthetic(golden.arrays("yolox/simota_case.npz"), area)
     random = np.random.RandomState(seed)
     batch, boxes = 3, 20
@@ -469,7 +469,7 @@ def test_a_box_far_outside_matches_nothing_alone(synthetic):
     [(0, 0.5, 0.5, 0.0, 0.0), (3, 0, 0, 1, 1), (3, 1, 1, 1e-4, 1e-4), (2, 0.5, 0.5, 2.0, 2.0)],
 )
 def test_odd_boxes_stay_finite(synthetic, values):
-    """Without area, on the corner, tiny, larger than the image."""
+    """Boxes without area, in the corner, tiny, larger than the image."""
     targets, mask = np.zeros_like(synthetic.targets), np.zeros_like(synthetic.mask)
     targets[:, 0], mask[:, 0] = values, 1
     total, terms, gradients = synthetic.loss(True, targets=targets, mask=mask)
@@ -487,7 +487,7 @@ def test_saturated_logits_stay_finite(synthetic):
 
 
 def test_boxes_that_overflow_where_nothing_matches_stay_finite(synthetic):
-    """exp of a logit above 88 is infinite; in the corner of the image no box is near."""
+    """exp of a logit above 88 is infinite; no box is near the corner of the image."""
     maps = [m.copy() for m in synthetic.maps]
     matched = synthetic.assigned()[0]
     assert (matched[:, : 24 * 24].reshape(-1, 24, 24)[:, 0, 0] == 0).all()
@@ -513,7 +513,7 @@ def test_a_box_that_overflows_near_an_object_costs_that_prediction_alone(synthet
 
 
 def test_matches_are_one_hot_rows_of_the_assignment(golden):
-    """``matches`` is what pictures of assignments are drawn from."""
+    """Pictures of assignments are drawn from ``matches``."""
     case = golden.arrays("yolox/simota_case.npz")
     model = create_model("yolox_nano", 4)
     trainable = create_trainable("yolox_loss", model)

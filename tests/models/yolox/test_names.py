@@ -1,12 +1,12 @@
-"""YOLOX names: all seven scales under the original's and MindYOLO's names, and the input that
-weights tell.
+"""YOLOX names: all seven scales under the original's and MindYOLO's names, and the input derived
+from weights.
 """
 
 import json
 
 import numpy as np
 import pytest
-from helpers import DEFAULT_GOLDEN
+from helpers import DEFAULT_GOLDEN, quick_cases
 
 from mindyolo_ext.checkpoint.names import Ignored, Recognition, find_norms, map_tensors, renamed
 from mindyolo_ext.checkpoint.tables import recognise, table_of
@@ -24,6 +24,7 @@ VARIANTS = (
     "yolox_x",
     "yolox_darknet53",
 )
+QUICK_VARIANTS = ("yolox_nano", "yolox_darknet53")
 TABLE = table_of("yolox")
 STEM = "backbone.backbone.stem.conv"
 
@@ -51,7 +52,7 @@ def parameters(variant: str) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", quick_cases(VARIANTS, QUICK_VARIANTS))
 def test_both_programs_names_fill_every_parameter_both_ways(variant):
     ours = parameters(variant)
     official, theirs = tensors(variant, "keys.json"), tensors(variant, "mindyolo_keys.json")
@@ -155,7 +156,7 @@ def test_state_of_mindyolos_training_is_ignored(name):
 
 
 def first_layer(variance: float, shift: float = 0.1, stem: str = STEM) -> dict[str, np.ndarray]:
-    """A stem whose kernels of any size answer to pixels of ``variance``."""
+    """A stem whose kernels, of any size, expect pixels of ``variance``."""
     random = np.random.RandomState(0)
     kernels = (
         random.standard_normal((16, 12, 3, 3)) * np.geomspace(0.01, 10, 16)[:, None, None, None]

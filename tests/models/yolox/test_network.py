@@ -1,4 +1,4 @@
-"""YOLOX's networks against arrays of the original program; tolerances are those of
+"""YOLOX's networks against arrays of the original program; tolerances are in
 tests/golden/README.md.
 """
 
@@ -15,6 +15,7 @@ from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.models.registry import create_model
 
 FAMILY = "yolox"
+QUICK_VARIANTS = ("yolox_nano", "yolox_tiny", "yolox_darknet53")
 GRAPH_VARIANTS = ("yolox_nano",)
 pytestmark = pytest.mark.graph(when="smallest")
 LEVELS = ("p3", "p4", "p5")
@@ -99,7 +100,7 @@ def test_predict_gives_corners_and_products(outputs, form):
 
 
 def test_detections_equal_the_original(outputs):
-    """As sets: scores of neighbors differ by less than the rounding."""
+    """Compared as sets: scores of neighbors differ by less than the rounding."""
     arrays = outputs["arrays"]
     for image, (boxes, scores) in enumerate(zip(*outputs["predicted"], strict=True)):
         found = nms(
@@ -166,7 +167,7 @@ def test_parameters_and_statistics_follow_the_original(golden_case):
 
 
 def test_initial_weights():
-    """Uniform kernels as PyTorch's, and a low probability of objects and classes before the
+    """Kernels are uniform as in PyTorch, and objects and classes have a low probability before the
     first step.
     """
     model = create_model("yolox_tiny", 3)

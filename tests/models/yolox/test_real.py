@@ -67,7 +67,7 @@ def test_raw_export_equals_the_foreign_one(nano, published, shared, tmp_path):
     )
     spec = InputSpec.from_json(ours.get_modelmeta().custom_metadata_map["input_spec"])
     runners = [lambda images: ours.run(None, {"images": images})]
-    if "mindir" in files:  # which MindSpore alone writes
+    if "mindir" in files:  # only MindSpore writes it
         runners.append(load_mindir(files["mindir"]))
     for name in PHOTOS:
         images = spec.prepare(read_image(shared / "images" / name))[0][None]
@@ -79,6 +79,7 @@ def test_raw_export_equals_the_foreign_one(nano, published, shared, tmp_path):
             )
 
 
+@pytest.mark.all_cases
 def test_the_onnx_runner_finds_what_predict_finds(nano, shared, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "deploy"))
     from onnx_runtime import OnnxDetector
@@ -94,8 +95,9 @@ def test_the_onnx_runner_finds_what_predict_finds(nano, shared, tmp_path, monkey
         assert rows[:, 5].tolist() == found.labels.tolist(), name
 
 
+@pytest.mark.all_cases
 def test_legacy_weights_see_with_their_own_input_only(published, shared, tmp_path):
-    """The weights of version 0.1.0 find the cyclist; on the input of 0.1.1 they find no bicycle."""
+    """Weights of version 0.1.0 find the cyclist; with the input of 0.1.1 they find no bicycle."""
     source, photo = (
         published / "yolox_nano_0.0.1legacy_bnident.pth",
         shared / "images" / "000139.jpg",

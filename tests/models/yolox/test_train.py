@@ -1,5 +1,5 @@
-"""YOLOX's recipe in a short run: the last stage stops mosaics, adds the L1 term and keeps all
-other state.
+"""YOLOX's recipe in a short run: the last stage stops mosaics, adds the L1 term and keeps all other
+state.
 """
 
 import csv
@@ -13,7 +13,8 @@ from mindyolo_ext.checkpoint.store import CheckpointMetadata, load_checkpoint, s
 from mindyolo_ext.config import load_config, override
 from mindyolo_ext.data.shapes import make_shapes_dataset
 from mindyolo_ext.engine.build import has_folded_norms
-from mindyolo_ext.engine.train import _Run, train
+from mindyolo_ext.engine.run_finish import Run
+from mindyolo_ext.engine.train import train
 from mindyolo_ext.models.registry import create_model
 
 SPLITS = [
@@ -26,7 +27,7 @@ SPLITS = [
     "change", ["train.loss.aera=center", "train.stages=[{from_epoch: -1, loss: {aera: center}}]"]
 )
 def test_a_misspelled_loss_keyword_is_told_at_the_start(tmp_path, change):
-    """Also where it stands in the last stage, and before anything is written."""
+    """Also in the last stage, and before anything is written."""
     launch.start("CPU", seed=0)
     data = make_shapes_dataset(
         tmp_path / "shapes", train_images=2, val_images=0, size=(64, 64), progress=False
@@ -43,7 +44,7 @@ def test_a_misspelled_loss_keyword_is_told_at_the_start(tmp_path, change):
 
 
 def test_folded_weights_are_noticed(tmp_path, caplog):
-    """Training with statistics of a batch would not start from what was loaded."""
+    """Training with batch statistics would not start from the loaded weights."""
     launch.start("CPU", seed=0)
     model = create_model("yolox_nano", 3)
     assert not has_folded_norms(model)
@@ -55,7 +56,7 @@ def test_folded_weights_are_noticed(tmp_path, caplog):
     load_parameters(model, values)
     assert has_folded_norms(model)
     load_parameters(model, values | {name: values[name] + 0.1 for name in gammas[1:]})
-    assert has_folded_norms(model)  # of a network of which a part was folded
+    assert has_folded_norms(model)  # of a partly folded network
     load_parameters(model, values | {name: values[name] + 0.1 for name in gammas})
     assert not has_folded_norms(model)
     save_checkpoint(
@@ -77,16 +78,16 @@ def test_folded_weights_are_noticed(tmp_path, caplog):
             f"train.weight={tmp_path / 'folded.ckpt'}",
         ],
     )
-    _Run(config, tmp_path / "run", False)
+    Run(config, tmp_path / "run", False)
     assert "its batch norms are identities" in caplog.text
     caplog.clear()
-    _Run(override(config, ["train.freeze_bn=true"]), tmp_path / "frozen", False)
+    Run(override(config, ["train.freeze_bn=true"]), tmp_path / "frozen", False)
     assert "identities" not in caplog.text
 
 
 def test_the_last_stage_adds_l1_and_goes_on(tmp_path, caplog):
-    """Two epochs of three steps at 64 pixels; the recipe's own stage, moved to the last epoch.
-    Both steps are compiled in test_loss.py.
+    """Two epochs of three steps at 64 pixels; the recipe's own stage, moved to the last epoch. Both
+    steps are compiled in test_loss.py.
     """
     launch.start("CPU", graph_mode=False, seed=0)
     data = make_shapes_dataset(

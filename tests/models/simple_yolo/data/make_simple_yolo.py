@@ -1,8 +1,8 @@
-"""Writes ``simple_yolo_last.pth`` and ``torchvision_legacy.pth``; needs PyTorch (2.13 was used).
+"""Write ``simple_yolo_last.pth`` and ``torchvision_legacy.pth``; needs PyTorch (2.13 was used).
 
-The first is laid out as the original writes a ResNet in the middle of a training: its tensors are
-parts of wider ones and every storage is stored whole. The second is as torchvision's first files:
-the format before 1.6, no counters.
+The first file is laid out as the original writes a ResNet during a training: its tensors are views
+of wider ones, and every storage is stored whole. The second is like torchvision's first files: the
+format before 1.6, no counters.
 """
 
 import collections
@@ -21,7 +21,7 @@ SHARE = 1 / 64
 
 def main():
     shapes = detector(18, SHARE, 2)
-    # As wide as the ImageNet weights in proportion: one channel more everywhere, but not in the
+    # As the ImageNet weights, in proportion: one channel more everywhere, except in the
     # first input.
     wider = {
         name: (shape[0] + 1, shape[1] + (name != "backbone.conv1.weight"), *shape[2:])

@@ -1,0 +1,139 @@
+"""The steps of an epoch of a training run."""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+
+from mindyolo_ext import progress
+from mindyolo_ext.backend.memory import peak_memory
+from mindyolo_ext.backend.train_step import Tally
+from mindyolo_ext.config import TrainConfig
+from mindyolo_ext.contracts import StepClock, Stepped
+from mindyolo_ext.data.types import Batch
+from mindyolo_ext.engine.callbacks import StepEnd
+from mindyolo_ext.engine.pace import Pace
+from mindyolo_ext.engine.run_start import RunStart
+from mindyolo_ext.engine.schedule import ema_decay
+from mindyolo_ext.engine.telling import in_words
+from mindyolo_ext.errors import TrainingError
+
+logger = logging.getLogger(__name__)
+
+
+class RunEpoch(RunStart):
+    """Takes the steps of an epoch and adds up what they report."""
+
+    def train_epoch(self, epoch: int) -> None:
+        """Every batch once; ``losses`` are the means of the epoch."""
+        settings, steps = self.config.train, self.loader.steps_per_epoch
+        first_step = epoch * steps
+        self.callbacks.on_epoch_start(epoch)
+        title = f"epoch {epoch + 1}/{settings.epochs}"
+        if settings.optimizer.accumulate_within_epoch:
+            self.step.drop_accumulated()
+        self.step.begin_tally(self.bad_steps)
+        self.pace = Pace(settings.per_batch_size * self.world.size)
+        with progress.bar(total=steps, title=title, show=self.world.is_main) as shown:
+            for k, batch in enumerate(self.pace.waiting_for(self._batches(epoch))):
+                if self.world.is_main:
+                    self.pictures.batch(batch, self.model.input_spec)
+                compiled = self._take_step(batch, first_step + k)
+                if compiled:
+                    shown.unpause()
+                shown.update()
+                reads = k % max(settings.log_interval, 1) == 0 or k + 1 == steps
+                if reads:
+                    tally = self._read_tally(batch, first_step + k)
+                self.pace.step_taken(compiled=compiled)
+                if reads:
+                    values = self._step_values(tally.report, first_step + k)
+                    shown.set_postfix_str(in_words(values), refresh=False)
+                    self.callbacks.on_step_end(StepEnd(epoch, first_step + k + 1, values))
+        self.step.share_statistics()
+        means = tally.sums / steps
+        names = ("loss", "gradient_norm", "finite", "loss_scale", *self.trainable.term_names)
+        row = {name: float(value) for name, value in zip(names, means)}
+        row["lr"] = float(self.schedule.rates(first_step + steps - 1)[0])
+        row["seconds"], row["seconds_waiting_for_data"] = self.pace.seconds, self.pace.waited
+        self.losses = row
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        settings = self.config.train
+        if self.rectangles is not None:
+            return self.loader.epoch(epoch, self.rectangles.inputs(epoch).__getitem__)
+        if not settings.multi_scale:
+            return self.loader.epoch(epoch)
+        return self.loader.epoch(
+            epoch, lambda k: multi_scale_size(settings, epoch * self.loader.steps_per_epoch + k)
+        )
+
+    def _take_step(self, batch: Batch, iteration: int) -> bool:
+        """Have the compiled step run; returns whether it had to be compiled. Nothing is read from
+        the device, so that it works on while the host gets the next batch and puts it into the
+        queue.
+        """
+        settings = self.config.train
+        update = self.schedule.updates_at(iteration)
+        decay = ema_decay(settings, self.updates + 1, done=(iteration + 1) / self.schedule.total)
+        rates = np.array(self.schedule.rates(iteration), np.float32)
+        controls = np.array(
+            [self.schedule.momentum_at(iteration), float(update), decay], np.float32
+        )
+        if isinstance(self.trainable, Stepped):
+            self.trainable.begin_step(
+                StepClock(
+                    iteration,
+                    iteration // self.loader.steps_per_epoch,
+                    settings.epochs,
+                    settings.seed,
+                    self.world.rank,
+                    images=batch.images.shape[0] * self.world.size,
+                )
+            )
+        first = batch.images.shape not in self.compiled_shapes
+        with progress.compiling(
+            f"the training step for {batch.size[0]}x{batch.size[1]}",
+            show=first and self.world.is_main,
+            done="compiled and ran",
+        ):
+            self.step.take(batch.images, batch.targets, batch.mask, rates, controls)
+        self.compiled_shapes.add(batch.images.shape)
+        self.updates += int(update)
+        return first
+
+    def _read_tally(self, batch: Batch, iteration: int) -> Tally:
+        """What came of the epoch's steps so far. Raises: TrainingError if too many in a row were
+        not finite.
+        """
+        tally = self.step.tally()
+        self.bad_steps = tally.bad_steps
+        if tally.most_bad_steps > self.config.train.max_bad_steps:
+            raise TrainingError(
+                f"iteration {iteration}: loss or gradient were not finite in "
+                f"{tally.most_bad_steps} steps in a row (weights were left as they were). Last "
+                f"pictures: {', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
+                f"train.optimizer.clip_norm=10, or a longer warm-up; {self.last_path} holds the "
+                "last finished epoch"
+            )
+        return tally
+
+    def _step_values(self, report: np.ndarray, iteration: int) -> dict[str, float]:
+        """What people and callbacks see of a step."""
+        values = {"loss": float(report[0])}
+        values |= {n: float(v) for n, v in zip(self.trainable.term_names, report[4:])}
+        values["lr"] = float(self.schedule.rates(iteration)[0])
+        return values | self._speed()
+
+    def _speed(self) -> dict[str, float]:
+        """Images per second, share of waiting and, where the framework tells it, memory."""
+        peak = peak_memory()
+        memory = {} if peak is None else {"device_memory_gib": peak / 2**30}
+        return self.pace.values() | memory
+
+
+def multi_scale_size(settings: TrainConfig, iteration: int) -> tuple[int, int]:
+    """Network size of an iteration, the same on every rank and after a resume."""
+    rng = np.random.default_rng((settings.seed, iteration // max(settings.multi_scale_interval, 1)))
+    side = int(rng.choice(settings.multi_scale))
+    return side, side

@@ -1,0 +1,274 @@
+"""The start of a training run: its folder, its data, and the checkpoint that it continues."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mindyolo_ext.atomic import write_text
+from mindyolo_ext.backend import BACKEND
+from mindyolo_ext.backend.distributed import barrier, check_same_weights
+from mindyolo_ext.backend.launch import world
+from mindyolo_ext.backend.parameters import load_parameters
+from mindyolo_ext.backend.train_step import TrainStep
+from mindyolo_ext.checkpoint.names import STATE_PREFIX
+from mindyolo_ext.checkpoint.store import SUFFIXES, CheckpointMetadata, load_checkpoint
+from mindyolo_ext.config import Config
+from mindyolo_ext.contracts import NetworkPredictor
+from mindyolo_ext.data.loader import Loader
+from mindyolo_ext.data.readiness import require_ready
+from mindyolo_ext.engine.advice import advise
+from mindyolo_ext.engine.build import split_dataset
+from mindyolo_ext.engine.callbacks import Callback, Callbacks, TrainStart
+from mindyolo_ext.engine.check import check_recipe, on_this_backend
+from mindyolo_ext.engine.classes import as_in_training, start_order
+from mindyolo_ext.engine.evaluate import EvalResult
+from mindyolo_ext.engine.in_force import text_in_force
+from mindyolo_ext.engine.keeping import KeptCheckpoints, is_out_of_patience
+from mindyolo_ext.engine.loggers import check_loggers, logger_callbacks
+from mindyolo_ext.engine.memory_estimate import tell_memory
+from mindyolo_ext.engine.pace import Pace
+from mindyolo_ext.engine.results import ResultsFile
+from mindyolo_ext.engine.resume import PreviousRun
+from mindyolo_ext.engine.run_log import RunLog
+from mindyolo_ext.engine.run_parts import RunParts
+from mindyolo_ext.engine.run_pictures import RunPictures
+from mindyolo_ext.engine.validation_loss import ValidationLoss
+from mindyolo_ext.errors import ConfigError, ExistingFileError, MissingFileError
+from mindyolo_ext.evaluation.coco_backends import check_backend
+from mindyolo_ext.evaluation.confusion import warn_without_supervision
+
+logger = logging.getLogger(__name__)
+WEIGHTS = STATE_PREFIX + "weights."  # raw weights beside the moving average
+OPTIMIZER = STATE_PREFIX + "optimizer."
+
+
+class RunStart(RunParts):
+    """State of a run, and all that happens before its first step."""
+
+    def __init__(self, config: Config, folder: Path, resume: bool, log: RunLog | None = None):
+        self.folder, self.world, self.log = folder, world(), log
+        suffix = "." + config.train.checkpoint_format
+        self.last_path = folder / "weights" / f"last{suffix}"
+        self.best_path = folder / "weights" / f"best{suffix}"
+        config = on_this_backend(config)
+        self._check_folder(resume)
+        check_recipe(config)
+        before = PreviousRun(self.last_path) if resume else None
+        weight = config.train.weight if before is None else ""
+        start = load_checkpoint(weight) if weight else None
+        self.config = config if before is None else before.with_class_order(config)
+        self._read_data(start and start[1])
+        if config.train.run_eval:
+            check_backend(config.eval.backend)
+        check_loggers(config.train.loggers)
+        self.model = self._build_model(start and start[0])
+        self.names = {id(p): name for name, p in self.model.parameters_and_names()}
+        self.teacher = self._load_teacher()
+        self._check_losses()
+        self.max_boxes = config.data.max_boxes or self._largest_sample()
+        self.rectangles = self._rectangles()
+        self.predictor: NetworkPredictor | None = None
+        self.loader: Loader | None = None
+        self.step: TrainStep | None = None
+        self.stage_loss: dict | None = None
+        self.stage_augment: list | None = None
+        self.first_epoch, self.best_epoch, self.best_fitness = 0, -1, -1.0
+        self.updates, self.bad_steps = 0, 0
+        self.callbacks = Callbacks()
+        self.pictures = RunPictures(folder, self.dataset, wanted=config.train.pictures)
+        self.validation_loss: ValidationLoss | None = None
+        if config.train.val_loss and self.validation is not None:
+            self.validation_loss = ValidationLoss(self.config, self.validation)
+        self.kept = KeptCheckpoints(self.last_path.parent, config.train)
+        self.pace = Pace(config.train.per_batch_size * self.world.size)
+        self.evaluation_seconds: float | None = None
+        self.stop_reason, self.saved_epoch = "", -1
+        self.losses: dict[str, float] = {}  # of the last epoch, as its metrics
+        self.metrics: dict[str, float] = {}
+        self.last_evaluation: EvalResult | None = None
+        self.last_row: dict[str, float] = {}
+        self.compiled_shapes: set[tuple[int, ...]] = set()
+        self.pending_state: dict[str, np.ndarray] = {}
+        if before is not None:
+            self._resume(before)
+        if self.world.is_main and not self.is_over:
+            self._open_files()
+        check_same_weights(self.model)
+        barrier()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the checkpoint that the run goes on from is its last one."""
+        last = self.first_epoch - 1
+        return self.first_epoch >= self.config.train.epochs or self._is_out_of_patience(last)
+
+    def _is_out_of_patience(self, epoch: int) -> bool:
+        return is_out_of_patience(self.config.train, epoch, self.best_epoch, self.best_fitness)
+
+    @contextmanager
+    def watched(self, callbacks: Sequence[Callback]) -> Iterator[None]:
+        """Tell ``callbacks``, and those of the recipe's loggers, what happens in the block."""
+        if self.world.is_main:
+            loggers = logger_callbacks(self.config.train.loggers)
+            self.callbacks = Callbacks([*callbacks, *loggers])
+        try:
+            self.enter_stage(self.first_epoch)
+            if self.world.is_main:
+                self._announce()
+            self.callbacks.on_train_start(
+                TrainStart(
+                    self.folder,
+                    self.config,
+                    tuple(self.dataset.class_names),
+                    self.first_epoch,
+                    self.loader.steps_per_epoch,
+                )
+            )
+            yield
+        except BaseException as error:
+            self.callbacks.close(error)
+            raise
+        self.callbacks.close(None)
+
+    def _check_folder(self, resume: bool) -> None:
+        """Raises: ExistingFileError or MissingFileError if there is, or is not, a run to go on."""
+        weights = self.last_path.parent
+        found = [weights / f"last{s}" for s in SUFFIXES if (weights / f"last{s}").exists()]
+        if not resume and found:
+            raise ExistingFileError(
+                f"{self.folder} already holds a run; go on with --resume, or choose another "
+                "--save_dir"
+            )
+        if resume and not self.last_path.is_file():
+            other = (
+                f" (but {found[0].name} does: --set train.checkpoint_format={found[0].suffix[1:]})"
+                if found
+                else ""
+            )
+            raise MissingFileError(
+                f"--resume: {self.last_path} does not exist{other}; nothing to go on from. Without "
+                "--resume a new run begins"
+                + ("" if self.world.is_main else ". Every machine of a run reads that file")
+            )
+
+    def _read_data(self, start: CheckpointMetadata | None) -> None:
+        """Read both data sets in one order of classes, that of the checkpoint to start from if it
+        has the same ones.
+        """
+        data = self.config.data
+        self.dataset = split_dataset(self.config, "train")
+        self.num_classes = data.num_classes or len(self.dataset.class_names)
+        if self.num_classes != len(self.dataset.class_names):
+            raise ConfigError(
+                f"config: data.num_classes is {self.num_classes}, but data.train has "
+                f"{len(self.dataset.class_names)} classes"
+            )
+        if start is not None:
+            names = start_order(start.class_names, self.dataset, self.config)
+            self.config = replace(self.config, data=replace(data, class_names=names))
+            self.dataset = self.dataset.with_classes(names or self.dataset.class_names)
+        self.validation = None
+        if self.config.train.run_eval:
+            self.validation = as_in_training(split_dataset(self.config, "val"), self.dataset)
+        require_ready(self.dataset, self.validation)
+
+    def _open_files(self) -> None:
+        """Write the recipe, and read or begin the table of results and the log."""
+        write_text(self.folder / "config.yaml", self.config.to_yaml())
+        if self.log is not None:
+            self.log.open(self.folder)
+        shown = text_in_force(
+            self.config,
+            self.model,
+            self.dataset.class_names,
+            max_boxes=self.max_boxes,
+            global_batch=self.config.train.per_batch_size * self.world.size,
+        )
+        write_text(self.folder / "in_force.yaml", shown)
+        logger.info("recipe, with the values in force:\n%s", shown)
+        self.results = ResultsFile(self.folder / "results.csv", self.first_epoch)
+        self.kept.remove_later(self.first_epoch)
+        if self.config.train.pictures and self.validation is not None:
+            warn_without_supervision()
+        logger.info("%s", self._summary())
+
+    def _announce(self) -> None:
+        """What is to be known before the first step."""
+        advise(
+            self.config,
+            self.schedule,
+            images=len(self.dataset),
+            steps_per_epoch=self.loader.steps_per_epoch,
+            world_size=self.world.size,
+        )
+        tell_memory(self.config, self.num_classes)
+        if not self.first_epoch:
+            self.pictures.labels()
+
+    def _summary(self) -> str:
+        settings = self.config.train
+        count = sum(int(np.prod(p.shape)) for p in self.model.trainable_params())
+        size = self.model.input_spec.size
+        return (
+            f"{self.config.model.name}: {count:,} trainable parameters, {self.num_classes} "
+            f"classes, input {size[0]}x{size[1]}; {len(self.dataset)} training pictures, up to "
+            f"{self.max_boxes} boxes; {BACKEND}, {self.world.size} rank(s) ({self.world.launcher}) "
+            f"x batch {settings.per_batch_size}; epochs {self.first_epoch + 1}..{settings.epochs}; "
+            f"writing to {self.folder}"
+        )
+
+    def _resume(self, before: PreviousRun) -> None:
+        """Put weights, optimiser and counters back as the last checkpoint holds them."""
+        before.check_goes_on(self.config, self.model, self.dataset.class_names)
+        values, metadata, state = before.values, before.metadata, before.state
+        raw = {n[len(WEIGHTS) :]: v for n, v in values.items() if n.startswith(WEIGHTS)}
+        plain = {n: v for n, v in values.items() if not n.startswith(STATE_PREFIX)}
+        load_parameters(self.model, raw or plain)
+        self.pending_state = {
+            n[len(OPTIMIZER) :]: v for n, v in values.items() if n.startswith(OPTIMIZER)
+        }
+        self.first_epoch, self.updates = metadata.epoch + 1, state["updates"]
+        self.best_epoch, self.best_fitness = state["best_epoch"], state["best_fitness"]
+        self.kept = KeptCheckpoints(
+            self.last_path.parent, self.config.train, state.get("kept_checkpoints")
+        )
+        if (
+            state["world_size"] != self.world.size
+            or state["per_batch_size"] != self.config.train.per_batch_size
+        ):
+            logger.warning(
+                "resuming with %d rank(s) x batch %d, the run had %d x %d: it goes on, but not bit "
+                "for bit",
+                self.world.size,
+                self.config.train.per_batch_size,
+                state["world_size"],
+                state["per_batch_size"],
+            )
+        here, before = BACKEND, state.get("backend", "mindspore")
+        if here != before:
+            logger.warning(
+                "resuming on %s, the run was on %s: it goes on, but not bit for bit", here, before
+            )
+        if self.first_epoch >= self.config.train.epochs:
+            logger.info(
+                "%s: all epochs are done (%d, and train.epochs is %d); nothing is left to do. To "
+                "train on, start a new run from it: --weight %s and another --save_dir",
+                self.folder,
+                self.first_epoch,
+                self.config.train.epochs,
+                self.last_path,
+            )
+        elif self.is_over:
+            logger.info(
+                "%s: stopped early after epoch %d, train.patience (%d) epochs after the best one; "
+                "nothing is left to do. To train on: --resume --set train.patience=0, or more",
+                self.folder,
+                self.first_epoch,
+                self.config.train.patience,
+            )
+        else:
+            logger.info("resuming after epoch %d of %s", self.first_epoch, self.last_path)
