@@ -1,6 +1,5 @@
-"""Copies what lies beside the package into it: the recipes of ``configs`` and the programs of
-``deploy`` become ``mindyolo_ext/configs`` and ``mindyolo_ext/deploy``. pyproject.toml has
-everything else.
+"""Copy the recipes of ``configs`` and the programs of ``deploy`` into the package, as
+``mindyolo_ext/configs`` and ``mindyolo_ext/deploy``. pyproject.toml defines everything else.
 """
 
 import shutil
@@ -14,7 +13,7 @@ FOLDERS = ("configs", "deploy")
 
 
 class BuildWithFolders(build_py):
-    """Copies the folders, except for an editable install, which finds them in the clone."""
+    """Copy the folders, except for an editable install, which finds them in the clone."""
 
     def run(self) -> None:
         super().run()

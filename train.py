@@ -1,4 +1,4 @@
-"""Train a recipe: ``python train.py --config configs/... [--help]``."""
+"""Train a model: ``python train.py --config configs/... [--help]``."""
 
 import sys
 

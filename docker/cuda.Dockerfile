@@ -1,5 +1,5 @@
-# PyTorch on an NVIDIA GPU, without MindSpore; docs/backends.md says how to build and run it. PyTorch's
-# wheel brings CUDA's libraries and the NVIDIA Container Toolkit the driver, so the base is plain.
+# PyTorch on an NVIDIA GPU, without MindSpore; see docs/backends.md to build and run it. A plain base
+# is enough: PyTorch's wheel includes CUDA, and the NVIDIA Container Toolkit provides the driver.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 ARG TORCH_VERSION=2.13.0
@@ -13,7 +13,7 @@ RUN pip install --no-cache-dir --no-deps . packaging==26.* \
     && pip install --no-cache-dir "torch==${TORCH_VERSION}" --requirement /tmp/packages.txt \
     && install --directory --owner=1000 --group=1000 /data
 
-# any user may run it, known to the image or not; caches go to /tmp
+# Any user can run it, even one that the image does not define; caches go to /tmp
 ENV HOME=/tmp USER=user MINDYOLO_EXT_BACKEND=torch NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 1000:1000
 WORKDIR /data

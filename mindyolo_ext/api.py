@@ -1,4 +1,4 @@
-"""Training and evaluation as functions: what ``mindyolo-ext train`` and ``test`` do.
+"""Training and evaluation as functions, like ``mindyolo-ext train`` and ``test``.
 
     import mindyolo_ext
 
@@ -42,21 +42,21 @@ def train(
     """Train a network.
 
     Args:
-        recipe: a file, a shipped recipe by name (``yolox-nano``), or one that was read.
+        recipe: a file, the name of a shipped recipe (``yolox-nano``), or a ``Config``.
         save_dir: folder of the run; default ``runs/NAME`` of the recipe.
-        data: ``data.yaml`` of ultralytics or Roboflow, the folder that holds it, or a ``.data``
-            file of darknet, in place of the recipe's data set.
-        weight: checkpoint of ours to start from.
-        epochs: how many there are.
+        data: ``data.yaml`` of ultralytics or Roboflow, the folder that contains it, or a ``.data``
+            file of darknet; replaces the recipe's data set.
+        weight: checkpoint of this project to start from.
+        epochs: number of epochs.
         batch: images per step and rank.
-        size: of the network input, pixels: a side, or height and width.
-        resume: go on with the run in ``save_dir``.
-        settings: further keys of the recipe; they win over the arguments above.
-        device_target: ``CPU``, ``GPU`` or ``Ascend``; None takes the device that this process has,
-            else the best that is there.
+        size: of the network input in pixels: a side, or height and width.
+        resume: continue the run in ``save_dir``.
+        settings: further keys of the recipe; they override the arguments above.
+        device_target: ``CPU``, ``GPU`` or ``Ascend``; None uses the device of this process, or the
+            best one available.
         is_parallel: train together with the other processes of mpirun or msrun.
 
-    Returns: where the files of the run lie, and how good it was.
+    Returns: the folder of the run, and its best result.
     Raises: ConfigError for a recipe that does not fit its data; ExistingFileError if ``save_dir``
         holds a run and ``resume`` is False; MissingFileError; DataError; TrainingError.
     """
@@ -97,23 +97,23 @@ def evaluate(
     device_target: str | None = None,
     is_parallel: bool = False,
 ) -> "EvalResult":
-    """Metrics of a checkpoint or an exported file on a data set.
+    """Compute the metrics of a checkpoint or an exported file on a data set.
 
     Args:
-        weight: checkpoint of ours, or a file of ``export``.
+        weight: checkpoint of this project, or a file of ``export``.
         recipe: as in ``train``; by default the shipped one of the checkpoint's model, with the
             checkpoint's own input size.
         data: as in ``train``.
         split: ``train``, ``val`` or ``test``.
         save_dir: folder for tables, pictures and ``detections.json``; None writes nothing.
-        batch: images that the network takes at once, per rank.
+        batch: images per run of the network, per rank.
         size: as in ``train``.
-        easy: of a routed model, share of easy images to aim at.
-        runtime: what runs the network, as ``Detector`` takes it; None takes the usual one.
+        easy: for a routed model, the target share of easy images.
+        runtime: runtime of the network, as in ``Detector``; None selects the default.
         settings, device_target, is_parallel: as in ``train``.
 
-    Returns: detections and metrics; ``values()`` gives all metrics by name. On ranks other than 0
-        there are no metrics.
+    Returns: detections and metrics; ``values()`` returns all metrics by name. Ranks other than 0
+        have no metrics.
     Raises: UsageError if the data set has another number of classes; CheckpointError;
         MissingFileError; DataError; ConfigError.
     """
@@ -144,7 +144,7 @@ def evaluate(
 
 
 def _read(recipe: "str | Path | Config", data: str | Path | None, changes: list[str]) -> "Config":
-    """The recipe with another data set and ``section.key=value`` strings."""
+    """Read the recipe, with another data set and ``section.key=value`` strings."""
     from mindyolo_ext.cli.data_file import data_overrides
     from mindyolo_ext.config import load_config, override
 
@@ -158,7 +158,7 @@ def _read(recipe: "str | Path | Config", data: str | Path | None, changes: list[
 
 
 def _texts(values: Settings) -> list[str]:
-    """``section.key=value`` of those that are not None."""
+    """``section.key=value`` for all values that are not None."""
     return [
         f"{key}={json.dumps(value, default=str)}"
         for key, value in values.items()
@@ -167,7 +167,7 @@ def _texts(values: Settings) -> list[str]:
 
 
 def _sides(size: int | tuple[int, int] | None) -> list[int] | None:
-    """[height, width]."""
+    """Convert a size to [height, width]."""
     if size is None:
         return None
     return [size, size] if isinstance(size, int) else list(size)

@@ -15,7 +15,7 @@ UNFINISHED = ".*.tmp*"  # pattern of files that a killed process may leave behin
 _NAMELESS = getattr(os, "O_TMPFILE", None)  # Linux
 _HALF_CHARACTERS = re.compile("[\ud800-\udfff]")
 _LONGEST_STEM = (
-    40  # characters of the name that the unfinished file keeps: file systems have limits
+    40  # characters of the name kept for the unfinished file: file systems limit their length
 )
 
 
@@ -25,12 +25,12 @@ def replacing(path: Path, *, nameless: bool = False, flush: bool = True) -> Iter
     block fails, the file is removed and ``path`` stays unchanged.
 
     Args:
-        nameless: use a file without a name where the system supports that, so that even a killed
+        nameless: use a file without a name if the system supports that, so that even a killed
             process leaves nothing; not for writers that depend on the suffix.
-        flush: False for one of many small files that can be recreated: waiting for the disk takes
-            milliseconds per file and only matters if power fails.
+        flush: False for one of many small files that can be recreated: flushing takes milliseconds
+            per file and only matters if power fails.
 
-    Raises: WriteError if the disk refuses.
+    Raises: WriteError if writing fails.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def replacing(path: Path, *, nameless: bool = False, flush: bool = True) -> Iter
 def write_bytes(path: Path, content: bytes, *, flush: bool = True) -> None:
     """Write a file, complete or not at all; ``flush`` as in ``replacing``.
 
-    Raises: WriteError if the disk refuses.
+    Raises: WriteError if writing fails.
     """
     with replacing(path, nameless=True, flush=flush) as unfinished:
         unfinished.write_bytes(content)
@@ -55,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file, complete or not at all; parts of file names that are not UTF-8 keep their
     bytes.
 
-    Raises: WriteError if the disk refuses.
+    Raises: WriteError if writing fails.
     """
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
@@ -64,10 +64,10 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     """Write ``value`` as UTF-8 JSON, complete or not at all.
 
     A byte of a file name that is not UTF-8 becomes an escape such as ``\\udcd5``. The file is valid
-    JSON, and ``os.fsencode`` of the loaded text is the name again.
+    JSON, and ``os.fsencode`` of the loaded text restores the name.
 
-    Raises: ValueError for a number that JSON cannot hold (NaN, infinity); WriteError if the disk
-        refuses.
+    Raises: ValueError for a number that JSON cannot represent (NaN, infinity); WriteError if
+        writing fails.
     """
     text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
     write_bytes(path, _HALF_CHARACTERS.sub(_escaped, text).encode() + b"\n")
@@ -117,8 +117,8 @@ def _unfinished(path: Path, nameless: bool, flush: bool) -> Iterator[Path]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[Path]:
-    """Yield an empty file beside ``path`` with its suffix; deletes it if it still exists at the
-    end.
+    """Yield an empty file beside ``path`` with its suffix, and delete it at the end if it still
+    exists.
     """
     temporary = _free_name(path, f".tmp{path.suffix}")
     # not mkstemp: only the owner could read its files, and reading the umask is not thread-safe
@@ -135,7 +135,7 @@ def _free_name(path: Path, ending: str) -> Path:
 
 
 def _open_nameless(folder: Path) -> int | None:
-    """Open a new file without a name; None if system or disk does not support that."""
+    """Open a new file without a name; None if the system or file system does not support that."""
     if _NAMELESS is None or not os.path.isdir("/proc/self/fd"):
         return None
     with suppress(OSError):

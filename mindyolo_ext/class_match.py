@@ -87,8 +87,8 @@ def match_classes(first: Sequence[str], second: Sequence[str]) -> ClassMatch:
 
 
 def place_of(name: str, names: Sequence[str]) -> int | None:
-    """Where a class stands among ``names``: the name itself, or else the only one that means the
-    same; None if there is none.
+    """Index of a class in ``names``: of the name itself, or of the only equivalent one; None if
+    there is none.
     """
     if name in names:
         return list(names).index(name)

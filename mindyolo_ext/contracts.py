@@ -145,7 +145,7 @@ class StepClock:
         epoch: 0-based, of ``epochs``.
         seed: the recipe's.
         rank: of this process; random numbers of a step depend on (seed, iteration, rank).
-        images: of the step, over all ranks; 0 where the caller does not say.
+        images: of the step, over all ranks; 0 if the caller does not know.
     """
 
     iteration: int
@@ -161,7 +161,7 @@ class Trainable(Cell, Protocol):
 
     Calling it maps images (B, 3, H, W), targets (B, M, 5) class, cx, cy, w, h in 0..1 and mask
     (B, M) 0/1 to the total () and the terms (T,). With several ranks both are the rank's SHARE of
-    the global batch's loss: normalisers go through ``backend.distributed.GlobalSum``, so n ranks
+    the global batch's loss: normalizers go through ``backend.distributed.GlobalSum``, so n ranks
     with batch b equal one rank with batch n * b.
 
     Attributes:
@@ -232,12 +232,12 @@ class Meter(Protocol):
 
     @property
     def milliseconds(self) -> float:
-        """Per image; 0 before the first."""
+        """Milliseconds per image; 0 before the first."""
 
 
 @runtime_checkable
 class RoutingPredictor(Predictor, Protocol):
-    """What a predictor of a routed model has besides.
+    """The additional members of a predictor of a routed model.
 
     Attributes:
         dy_thres: images whose easiness is below it take the second exit.
@@ -252,13 +252,13 @@ class RoutingPredictor(Predictor, Protocol):
     def __call__(
         self, images: np.ndarray, valid: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As ``Predictor``; images behind the first ``valid`` are padding, whose rows are 0."""
+        """As ``Predictor``; images after the first ``valid`` are padding, and their rows are 0."""
 
     def glance(self, images: np.ndarray) -> Any:
-        """Set ``easiness`` and decide nothing; what it returns is the predictor's own."""
+        """Set ``easiness`` without choosing an exit; the result is private to the predictor."""
 
     def reset(self) -> None:
-        """Let the meters begin anew."""
+        """Reset the meters."""
 
 
 Builder: TypeAlias = Callable[..., Any]
@@ -287,18 +287,18 @@ class Variant:
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """How authors measured the accuracy that they publish; ``mindyolo-ext reproduce`` repeats it.
+    """How authors measured their published accuracy; ``mindyolo-ext reproduce`` repeats it.
 
     Args:
-        numbers: fact of ``Variant.published`` -> name of what is measured here: one of
-            ``EvalResult.values``, such as ``AP``; of a routed model one with a share behind it,
+        numbers: fact of ``Variant.published`` -> metric to compare it with: one of
+            ``EvalResult.values``, such as ``AP``; for a routed model one with a share,
             ``AP, 90 % easy``. Both are in percent.
-        data: what it was measured on, as people say it.
-        images: how many they are.
-        settings: what must be in force whatever a recipe says, by the recipe's keys.
+        data: usual name of the data.
+        images: number of images.
+        settings: required settings, by key of the recipe; they override any recipe.
         input_style: name of the input convention of these weights; empty if there is only one.
         architecture: keywords of the builder that these weights have.
-        remark: what the original does otherwise and what may move the last digit.
+        remark: differences of the original that may affect the last digit.
     """
 
     numbers: Mapping[str, str]
@@ -327,9 +327,9 @@ class Family:
         parents: families that this one may import from.
         input_styles: names of the input conventions that its weights exist with, the usual one
             first, as ``names`` describes them; empty if there is only one.
-        has_original: whether ``original`` can run the original program beside this one.
-        protocols: how what ``variants`` publish was measured; the first that fits some weights
-            counts.
+        has_original: whether ``original`` can run the original program for a comparison.
+        protocols: how the published numbers of ``variants`` were measured; the first one that fits
+            given weights is used.
     """
 
     name: str

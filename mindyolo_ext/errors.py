@@ -40,9 +40,7 @@ class CheckpointError(UserError, ValueError):
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A file that refers to something that does not belong in a checkpoint. Nothing in it was
-    run.
-    """
+    """A file that refers to something foreign to a checkpoint. Nothing in it was run."""
 
 
 class MissingFileError(UserError, FileNotFoundError):
@@ -54,8 +52,8 @@ class ExistingFileError(UserError, FileExistsError):
 
 
 class WriteError(UserError, OSError):
-    """A file that cannot be written: no space, no permission, no such folder. No part of it
-    stays.
+    """A file that cannot be written: no space, no permission, no such folder. No part of it is left
+    behind.
     """
 
 
@@ -65,7 +63,7 @@ class DeviceError(UserError, RuntimeError):
 
 class StuckError(DeviceError):
     """Work that does not end, because a process was stopped or a disk does not respond. The thread
-    that waits for it cannot be stopped.
+    that waits for it cannot be ended.
     """
 
 
@@ -78,7 +76,7 @@ class ExportError(UserError, ValueError):
 
 
 class ReproductionError(UserError, ValueError):
-    """Weights that do not give the number that they are to give; the report is written."""
+    """Weights that do not reproduce the expected number; the report is written."""
 
 
 class RunError(UserError, RuntimeError):
@@ -95,7 +93,7 @@ def printable(text: str, *, keep: str = "") -> str:
     Args:
         keep: control characters that are not escaped.
     """
-    if text.isprintable():  # nearly always, and every file that is opened is asked
+    if text.isprintable():  # the usual case, and this runs for every file that is opened
         return text
     return "".join(
         sign if sign.isprintable() or sign in keep else sign.encode("unicode_escape").decode()

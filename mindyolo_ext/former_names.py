@@ -1,5 +1,5 @@
-"""Keep former imports of moved modules and names working, with a DeprecationWarning that names the
-new place. To be removed in 1.0.
+"""Keep imports of moved modules and names working, with a DeprecationWarning that names the new
+place. To be removed in 1.0.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 _PACKAGE = __name__.rpartition(".")[0]
-# former module -> name -> its new module; "*" stands for all names that are not listed
+# former module -> name -> its new module; "*" covers all names that are not listed
 _MOVED = {
     "backend.files": {
         "read_arrays": "checkpoint.store.read_parameters",
@@ -56,7 +56,7 @@ def attributes(module: str) -> Callable[[str], Any]:
 
 
 class _Former(MetaPathFinder, Loader):
-    """Creates an empty module for each former one; used only for modules that no file defines."""
+    """Create an empty module for each former one, if no file defines that module."""
 
     def find_spec(
         self,

@@ -12,13 +12,13 @@ import numpy as np
 
 from mindyolo_ext.errors import MissingPackageError, UsageError
 
-# roundings for which boxes use the rounded sides
+# Roundings for which boxes use the rounded sides
 OWN_FACTORS = ("down", "down_whole", "down_height")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a photo lies in the network input: ``network = photo * scale + pad``, in pixels,
+    """Position of a photo in the network input: ``network = photo * scale + pad``, in pixels,
     separately for x and y.
     """
 
@@ -58,23 +58,23 @@ class InputSpec:
             ``std``, per channel in the order of ``color``.
         resize: ``stretch`` fills the input, ``letterbox`` keeps the aspect ratio and pads.
         pad_value: gray level of the padding.
-        pad_anchor: ``center`` or ``topleft``: where a letterboxed photo lies.
+        pad_anchor: position of a letterboxed photo, ``center`` or ``topleft``.
         scale_up: whether a letterboxed photo may be enlarged.
-        rounding: how a letterboxed photo's sides become whole pixels. ``nearest``: to the nearest
-            number. ``down``: fractions are cut off, and boxes follow each side's own factor and the
-            middle of the padding, as MindYOLO trains. ``down_whole``, ``down_height``: sides as
-            ``down``; boxes follow each side's own factor and the padding in whole pixels, or the
-            height's factor on both sides and the middle of the padding: YOLOv6's published and its
-            everyday evaluation. ``down_twice``: cut off and, if that lost a pixel of the side that
-            should fill the input, fitted a second time; boxes keep the factor before the cut, as
-            YOLOX.
+        rounding: how the sides of a letterboxed photo become whole pixels. ``nearest``: rounded to
+            the nearest number. ``down``: rounded down; boxes use the factor of each rounded side
+            and half of the padding, as in MindYOLO's training. ``down_whole``, ``down_height``:
+            sides as ``down``; boxes use the factor of each rounded side and the padding in whole
+            pixels, or the height's factor for both sides and half of the padding, as in YOLOv6's
+            published and in its everyday evaluation. ``down_twice``: rounded down and, if the side
+            that should fill the input lost a pixel, fitted a second time; boxes use the factor
+            before rounding, as in YOLOX.
         shrink: ``linear``, or ``area`` to average pixels of letterboxed photos that get smaller.
-        resample: ``linear``: OpenCV's two nearest pixels a side, or what ``shrink`` says.
-            ``bicubic``: Pillow's cubic filter, which grows as a photo shrinks and so averages too;
+        resample: ``linear``: OpenCV's two nearest pixels per side, or the method of ``shrink``.
+            ``bicubic``: Pillow's cubic filter, which widens as a photo shrinks and so averages too;
             slower, needs Pillow.
         stride: height and width must be multiples of it.
-        border: pixels by which a photo's longer side stays short of the input's longer side,
-            whatever the shape of the input; a photo that then does not fit is shrunk again. None:
+        border: number of pixels by which a photo's longer side is shorter than the input's longer
+            side, for any shape of the input; a photo that then does not fit is shrunk again. None:
             the photo is fitted into the input.
 
     Raises: ValueError for a value outside these rules.
@@ -116,8 +116,8 @@ class InputSpec:
             )
         if self.resample == "bicubic" and self.shrink != "linear":
             raise UsageError(
-                "InputSpec: resample bicubic averages where a photo gets smaller anyway, wanted "
-                f"shrink linear beside it, got {self.shrink!r}"
+                "InputSpec: resample bicubic already averages when a photo gets smaller, wanted "
+                f"shrink linear with it, got {self.shrink!r}"
             )
         if self.border is not None and (
             self.border >= max(self.size)
@@ -125,7 +125,7 @@ class InputSpec:
             or self.rounding not in OWN_FACTORS
         ):
             raise UsageError(
-                f"InputSpec: border wants a letterbox, a rounding of {OWN_FACTORS} and less than "
+                f"InputSpec: border needs a letterbox, a rounding of {OWN_FACTORS} and less than "
                 f"{max(self.size)} pixels, got {self.border}, {self.resize} and {self.rounding!r}"
             )
 
@@ -140,8 +140,8 @@ class InputSpec:
         free_x, free_y = (0, 0) if self.pad_anchor == "topleft" else (net_w - new_w, net_h - new_h)
         if self.rounding not in OWN_FACTORS:
             return Placement(ratio, ratio, float(free_x // 2), float(free_y // 2), width, height)
-        # A photo shrunk again is rounded to the nearest pixel; YOLOv6's boxes follow the factor
-        # from before
+        # A photo that is shrunk again is rounded to the nearest pixel; YOLOv6's boxes use the
+        # factor before that
         scale_x, scale_y = (
             (new_w / width, new_h / height)
             if self.border is None
@@ -171,7 +171,7 @@ class InputSpec:
         )
 
     def _loaded(self, height: int, width: int) -> tuple[int, int]:
-        """(width, height) of the photo once its longer side has the length that ``border`` says."""
+        """(width, height) of the photo after its longer side is scaled as ``border`` requires."""
         if self.border is None:
             return width, height
         ratio = (max(self.size) - self.border) / max(height, width)
@@ -274,7 +274,7 @@ def _scaled(image: np.ndarray, shape: tuple[int, int], shrink: str, resample: st
     """Resize the image to ``shape`` (width, height); pixels are averaged if it shrinks and
     ``shrink`` is ``area``.
     """
-    import cv2  # imported here, so that reading a model's facts does not need it
+    import cv2  # imported here, because reading a model's facts does not need it
 
     height, width = image.shape[:2]
     if shape == (width, height):
@@ -290,14 +290,14 @@ def _scaled(image: np.ndarray, shape: tuple[int, int], shrink: str, resample: st
 
 
 def _pillow_bicubic(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The image uint8 (h, w, 3) at ``shape`` (width, height). Channels do not mix, so their
+    """Resize an image uint8 (h, w, 3) to ``shape`` (width, height). Channels do not mix, so their
     order does not matter.
     """
     try:
         from PIL import Image
     except ImportError as error:
         raise MissingPackageError(
-            "InputSpec: resample bicubic is Pillow's filter: pip install pillow"
+            "InputSpec: resample bicubic needs Pillow: pip install pillow"
         ) from error
     return np.array(
         Image.fromarray(np.ascontiguousarray(image)).resize(shape, Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Cell, level and anchor of each prediction of a network, which are fixed before training. Uses
+"""Cell, level and anchor of each prediction of a network; training does not change them. Uses
 NumPy only.
 """
 
@@ -16,7 +16,7 @@ class Priors:
     Args:
         x, y: center of the cell, pixels of the network input.
         stride: side of the cell in pixels.
-        level: number of the level, 0 for the first.
+        level: index of the level, from 0.
         width, height: of the anchor in pixels, 0 for a model without anchors.
 
     Shape: each (A,); ``level`` int64, the others float32.
@@ -53,8 +53,8 @@ class Priors:
         )
 
     def anchors(self) -> np.ndarray:
-        """The anchors around the centers of their cells, (A, 4) xyxy in pixels; without area
-        where there is none.
+        """The anchors around the centers of their cells, (A, 4) xyxy in pixels; empty boxes if
+        there are no anchors.
         """
         half_width, half_height = self.width / 2, self.height / 2
         return np.stack(
@@ -66,13 +66,13 @@ class Priors:
 def checked_anchors(
     anchors: Sequence[Sequence[float]], levels: int, where: str, *, per_level: int | None = None
 ) -> tuple[tuple[float, float], ...]:
-    """The anchors as pairs of floats.
+    """Convert the anchors to pairs of floats.
 
     Args:
         anchors: (width, height) in pixels, level by level.
         levels: of the network.
-        where: begins the message.
-        per_level: how many each level must have; None takes any number.
+        where: prefix of the message.
+        per_level: required number per level; None allows any number.
 
     Raises: ValueError if they are not (width, height) pairs of positive pixels, the same number for
         each level.
@@ -105,7 +105,7 @@ def grid_priors(
         strides: pixels per cell of each level.
         anchors: per level the (width, height) of its anchors in pixels; empty for one prediction
             per cell without anchor.
-        anchors_fastest: True: the anchors of a cell are adjacent. False: the cells of an anchor
+        anchors_fastest: True if the anchors of a cell are adjacent, False if the cells of an anchor
             are.
 
     Raises: ValueError if a stride does not divide the input, or levels and anchors differ in

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Lines:
-    """A stream that gets a line for each state of a bar, where nothing can be drawn over."""
+    """A stream that writes a new line for each state of a bar, for files and pipes."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream
@@ -38,11 +38,11 @@ def bar(
     unit: str = "it",
 ) -> tqdm:
     """Create a progress bar with ETA; in a log file it writes a line every ten seconds instead of
-    redrawing. Time in which it is not to run, such as a compilation, ends with its ``unpause()``.
+    redrawing. Call its ``unpause()`` after work that should not count, such as a compilation.
 
     Args:
         in_bytes: count bytes, shown in kB, MB and so on.
-        unit: what is counted, as the speed names it: ``12.3it/s``.
+        unit: unit of the count, as in ``12.3it/s``.
     """
     terminal = sys.stderr.isatty()
     return tqdm(
@@ -62,8 +62,8 @@ def bar(
 
 @contextmanager
 def compiling(what: str, show: bool = True, *, done: str = "compiled") -> Iterator[None]:
-    """Log that ``what`` is being compiled, repeat it while it takes long, and log how long it took;
-    ``done`` is the verb of the last message.
+    """Log that ``what`` is being compiled, repeat the message during a long compilation, and log
+    the time it took; ``done`` is the verb of the last message.
     """
     if not show:
         yield

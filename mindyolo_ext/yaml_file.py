@@ -8,7 +8,7 @@ import yaml
 
 from mindyolo_ext.errors import DataError, UserError
 
-# 64 letters for each of the most classes that a data set may have
+# 64 letters for each of the largest number of classes in a data set
 MAX_BYTES = 2**20
 MAX_DEPTH = 50  # recipes and data sets nest 5 deep; each level needs a frame of Python's stack
 # Keys, values and lists with all aliases written out, so that a few lines of aliases of aliases
@@ -28,8 +28,8 @@ def load_yaml(
     Args:
         text: the document.
         where: its file, for messages.
-        as_text: keep every scalar as the text that was written, so that class names such as
-            ``null``, ``1.50`` and ``true`` stay text.
+        as_text: return every scalar as text, so that class names such as ``null``, ``1.50`` and
+            ``true`` keep their spelling.
         error: the exception to raise.
 
     Raises: ``error`` with file and line for anything but a single YAML document with unique keys
@@ -41,7 +41,7 @@ def load_yaml(
 def parse_yaml(
     text: str, where: str, *, as_text: bool = False, error: type[UserError] = DataError
 ) -> tuple[Any, yaml.Node | None]:
-    """Like ``load_yaml``, but also returns the node, which knows the line of every value."""
+    """Like ``load_yaml``, but also returns the node, which stores the line of every value."""
     if len(text) > MAX_BYTES:
         raise error(
             f"{where}: wanted YAML of at most {MAX_BYTES:,} characters, got {len(text):,}; is it "
@@ -55,7 +55,7 @@ def parse_yaml(
         return (None if node is None else loader.construct_document(node)), node
     except yaml.YAMLError as problem:
         raise error(_message(problem, where)) from problem
-    except UnicodeError as problem:  # half a character, as of a file name that is no UTF-8
+    except UnicodeError as problem:  # half a character, from a file name that is not UTF-8
         raise error(f"{where}: wanted YAML: {problem}") from problem
 
 
@@ -130,7 +130,7 @@ _BaseLoader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 class _TypedLoader(_SafeLoader):
-    """Numbers, texts, true and false, dates, lists and mappings."""
+    """Load numbers, texts, true and false, dates, lists and mappings."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
@@ -146,7 +146,7 @@ class _TypedLoader(_SafeLoader):
 
 
 class _TextLoader(_BaseLoader):
-    """Keeps every scalar as it is written."""
+    """Keep the spelling of every scalar."""
 
 
 _BOOLEAN = "tag:yaml.org,2002:bool"

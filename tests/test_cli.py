@@ -198,8 +198,7 @@ def test_scripts_are_the_verbs(script: str):
     )
     assert (done.returncode, done.stdout) == (
         1,
-        "error: config nowhere.yaml: no such file; `mindyolo-ext recipes` lists those that are "
-        "shipped\n",
+        "error: config nowhere.yaml: no such file; `mindyolo-ext recipes` lists the shipped ones\n",
     )
 
 
@@ -312,7 +311,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(
     assert status == 70
     assert "Traceback (most recent call last)" in output and "in broken" in output
     last = output.strip().splitlines()[-1]
-    assert last.startswith(f"error: this is a fault of the program, not yours ({error.__name__})")
+    assert last.startswith(f"error: this is a bug in mindyolo_ext ({error.__name__})")
     assert "please report it" in last
     with pytest.raises(error):
         main(["info", "x.ckpt", "--debug"])
@@ -368,7 +367,7 @@ def test_wrong_data_root(command: Command, recipe: Path, tmp_path: Path):
 def test_train_refuses_a_folder_with_a_run_and_resume_without_one(
     command: Command, recipe: Path, tmp_path: Path
 ):
-    assert "nothing to go on from" in one_line_error(
+    assert "nothing to continue from" in one_line_error(
         *command("train", "--config", recipe, "--save_dir", tmp_path, "--resume")
     )
     (tmp_path / "weights").mkdir()
@@ -419,7 +418,7 @@ def test_model_of_weight_and_recipe_must_agree(command: Command, recipe: Path, w
     message = one_line_error(
         *command("test", "--config", recipe, "--weight", weight, "--set", "model.name=yolox_s")
     )
-    assert "holds yolo_fastestv2, but the config wants yolox_s" in message
+    assert "holds yolo_fastestv2, but the recipe names yolox_s" in message
 
 
 def test_odd_input_sizes(command: Command, weight: Path):
@@ -433,7 +432,7 @@ def test_odd_input_sizes(command: Command, weight: Path):
 
 def test_missing_pictures(command: Command, weight: Path, tmp_path: Path):
     for source in (tmp_path, tmp_path / "none.jpg", tmp_path / "*.jpg"):
-        assert "no picture or video there" in one_line_error(
+        assert "no image or video there" in one_line_error(
             *command("predict", source, "--weight", weight)
         )
 
@@ -787,8 +786,8 @@ def test_formats_of_mindspore_are_told(command: Command, weight: Path, tmp_path:
         *command("export", "--weight", weight, "--format", "mindir", "--output", tmp_path / "x")
     )
     assert (
-        "mindir can only be written by MindSpore: `--backend mindspore`; here onnx, openvino, ncnn "
-        "can" in message
+        "only MindSpore can write mindir: `--backend mindspore`; this backend writes onnx, "
+        "openvino, ncnn" in message
     )
     assert not list(tmp_path.iterdir())
 
@@ -859,7 +858,7 @@ def test_check_data_reports_and_fails_at_faults(command: Command, recipe: Path, 
     assert "NOT ready for training" in output
     assert "000001.txt:1: wanted a class index 0..2, got 7" in output
     assert "000002.jpg: wanted a readable image" in output
-    assert "error: check-data: 2 faults must be repaired before training" in output
+    assert "error: check-data: 2 faults must be fixed before training" in output
 
 
 def test_check_data_looks_at_both_sets(command: Command, tmp_path: Path):
@@ -880,7 +879,7 @@ def test_check_data_looks_at_both_sets(command: Command, tmp_path: Path):
     assert status == 0 and "ready for training" in output
     for split in ("train", "val"):
         status, output = check("--split", split, names="[cat, bird]")
-        assert status == 1 and "other classes: 1 (must be repaired)" in output
+        assert status == 1 and "other classes: 1 (must be fixed)" in output
     status, output = check("--split", "val", names="[dog, cat]")
     assert status == 0 and "in another order, which are matched by name" in output
     status, output = check(val="gone")
@@ -1102,7 +1101,7 @@ def test_settings_and_recipes_are_printed(command: Command, recipe: Path):
     status, output = command("recipe", "--config", recipe, "--set", "train.epochs=9")
     assert status == 0
     assert yaml.safe_load(output)["train"]["epochs"] == 9
-    assert "num_classes: 0  # as many as it has" in output
+    assert "num_classes: 0  # the number in the data set" in output
 
 
 def test_help_names_the_input_styles_of_every_family(command: Command):
@@ -1157,7 +1156,7 @@ def test_demo_runs_every_step_on_the_backend_of_the_command(
     folder = tmp_path / "demo"
     status, output = command("demo", "--backend", BACKEND, "--ranks", 1, "--save_dir", folder)
     assert status == 0, output
-    assert output.count("\n$ ") == 5 and "boxes in the annotated pictures" in output
+    assert output.count("\n$ ") == 5 and "boxes in the annotated images" in output
     assert load_config(folder / "train" / "config.yaml").train.backend == BACKEND
 
 

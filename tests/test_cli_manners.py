@@ -93,9 +93,9 @@ def test_a_recipe_by_name_names_its_run(
     [
         ((), "wanted --config RECIPE .* or --model NAME"),
         (("--model", "yolox-nani"), "--model yolox-nani: no such model, did you mean"),
-        (("--model", "yolox-s", "--config", "yolox-s"), "leave --config out"),
+        (("--model", "yolox-s", "--config", "yolox-s"), "leave out --config"),
         (("--config", "yolox-q"), r"config yolox-q: no such file, did you mean yolox/yolox-[a-z]+"),
-        (("--config", "base"), "fits dynamicdet/base and gold_yolo/base"),
+        (("--config", "base"), "matches dynamicdet/base and gold_yolo/base"),
     ],
 )
 def test_what_is_said_without_a_recipe(
@@ -114,7 +114,7 @@ def test_models_are_listed_with_costs_results_and_weights(command: Command):
     assert row == ["yolox_s", "640x640", "8,968,255", "26.8", "40.5", "AP", "val"]
     assert "releases/download/0.1.1rc0/yolox_darknet.pth" in output
     assert "112.4..181.7   51.4..53.5  AP val" in output
-    assert "simple_yolo_resnet18   none offered by the authors" in output
+    assert "simple_yolo_resnet18   none published" in output
     assert "24.1" in command("models", "yolox")[1]
     assert "did you mean yolox?" in command("models", "yolo")[1]
 

@@ -133,12 +133,12 @@ def test_metrics_of_an_exported_file_are_the_checkpoints(
     ("arguments", "wanted"),
     [
         (["--runtime", "ncnn"], "ncnn runs .param, not .onnx files"),
-        (["--img_size", "96"], "takes images of 64x96 pixels alone, got 96x96"),
-        (["--rectangular", "True"], "takes images of 64x96 pixels alone"),
-        (["--ms_amp_level", "O2"], "onnxruntime runs the file in the precision"),
+        (["--img_size", "96"], "takes only images of 64x96 pixels, got 96x96"),
+        (["--rectangular", "True"], "takes only images of 64x96 pixels"),
+        (["--ms_amp_level", "O2"], "onnxruntime runs a file in the precision"),
         (["--curve", "True"], "--curve runs both exits on every image"),
         (["--dy_thres", "0.5"], "is not routed"),
-        (["--model", "yolox-nano"], "holds yolo_fastestv2, but the config wants yolox_nano"),
+        (["--model", "yolox-nano"], "holds yolo_fastestv2, but the recipe names yolox_nano"),
     ],
 )
 def test_what_an_exported_file_cannot_do_is_said(
@@ -160,7 +160,7 @@ def test_what_an_exported_file_cannot_do_is_said(
 def test_thresholds_want_a_checkpoint(command: Command, onnx_file: Path, on_data: list[str]):
     status, output = command("thresholds", "--weight", onnx_file, *on_data)
     assert status == 1
-    assert "thresholds are kept in a checkpoint" in output
+    assert "thresholds are stored in a checkpoint" in output
 
 
 def test_two_frameworks_are_refused(command: Command, weight: Path):
@@ -168,7 +168,7 @@ def test_two_frameworks_are_refused(command: Command, weight: Path):
         *("predict", "x.jpg", "--weight", weight, "--backend", "torch", "--runtime", "mindspore")
     )
     assert status == 1
-    assert "--backend torch and --runtime mindspore are two frameworks" in output
+    assert "--backend torch and --runtime mindspore name two frameworks" in output
 
 
 def test_benchmark_measures_what_runs_and_says_what_does_not(
@@ -226,7 +226,7 @@ def test_nms_inside_and_any_batch_behind_the_detector(
     if "onnxslim is not installed" in output:
         pytest.skip("onnxslim is not installed")
     assert status == 0, output
-    assert "boxes of 4 pictures within" in output
+    assert "boxes of 4 images within" in output
     same_boxes(weight, tmp_path / "nms.onnx", data)
 
 
@@ -270,7 +270,7 @@ def test_eight_bits_are_calibrated_and_smaller(
         *("--int8", "--images", pictures),
     )
     if BACKEND == "mindspore":
-        assert status == 1 and "--int8 wants ONNX operators of version 13 or later" in output
+        assert status == 1 and "--int8 needs ONNX operators of version 13 or later" in output
         return
     assert status == 0, output
     file = tmp_path / "small.onnx"
@@ -343,7 +343,7 @@ def test_descriptions_that_ncnn_would_crash_on_are_refused(tmp_path: Path):
     ):
         (tmp_path / "a.param").write_text(text, encoding="utf-8")
         (tmp_path / "a.bin").touch()
-        with pytest.raises(CheckpointError, match="a.param: is no description of an ncnn network"):
+        with pytest.raises(CheckpointError, match="a.param: not an ncnn network"):
             NcnnSession(tmp_path / "a.param", size=(32, 32))
     (tmp_path / "a.param").write_text(good, encoding="utf-8")
     with pytest.raises(DeviceError, match="ncnn runs on the CPU here"):
@@ -358,15 +358,15 @@ def test_descriptions_that_ncnn_would_crash_on_are_refused(tmp_path: Path):
     [
         (["--format", "ncnn", "--per_batch_size", "2"], "leave --per_batch_size 2 out"),
         (["--format", "ncnn", "--raw"], "leave --raw out"),
-        (["--format", "onnx", "openvino", "--nms"], "give --format onnx alone"),
-        (["--format", "onnx", "--nms", "--raw"], "want boxes; leave --raw out"),
+        (["--format", "onnx", "openvino", "--nms"], "use --format onnx alone"),
+        (["--format", "onnx", "--nms", "--raw"], "need boxes; leave --raw out"),
         (["--format", "onnx", "--with_preprocess", "--per_batch_size", "2"], "takes one image"),
-        (["--format", "onnx", "--dynamic_size", "--raw"], "--dynamic_size is for decoded boxes"),
+        (["--format", "onnx", "--dynamic_size", "--raw"], "--dynamic_size needs decoded boxes"),
         (["--format", "onnx", "--dynamic_size", "--with_preprocess"], "leave --dynamic_size out"),
         (["--format", "onnx", "--opset", "40"], "--opset: wanted 13 to 20, got 40"),
         (["--format", "onnx", "--img_size", "50"], "positive multiples of 32"),
         (["--format", "onnx", "--images", "nowhere"], "nowhere"),
-        (["--format", "onnx", "--int8"], "--int8 calibrates on pictures: --images DIR"),
+        (["--format", "onnx", "--int8"], "--int8 needs images for calibration: --images DIR"),
         (["--format", "onnx", "--int8", "--half"], "two precisions; leave one out"),
     ],
 )

@@ -121,7 +121,7 @@ def test_missing_and_circular_parents(tmp_path):
         load_config(tmp_path / "none.yaml")
     write(tmp_path, "a.yaml", "__BASE__: b.yaml")
     write(tmp_path, "b.yaml", "__BASE__: [a.yaml]")
-    with pytest.raises(ValueError, match="names itself"):
+    with pytest.raises(ValueError, match="includes itself"):
         load_config(tmp_path / "a.yaml")
 
 

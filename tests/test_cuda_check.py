@@ -86,7 +86,7 @@ def test_an_old_pytorch_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "torch-2.3.1.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.3.1\n")
     done = run("--device", "cpu", "--quick", path=tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "wants PyTorch 2.4 or later, 2.3.1 is installed: `pip install" in done.stderr
+    assert "requires PyTorch 2.4 or later, got 2.3.1: `pip install" in done.stderr
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_a_folder_stands_for_its_data_yaml(roboflow: Path, command: Command, ver
     [
         ("train: train/images\nval: valid/images\nnc: 2\nnames: [a, b, c]\n", "nc is 2, but names"),
         ("train: nowhere\nval: nowhere\nnames: [a]\n", "no such file or folder: nowhere"),
-        ("model: {name: yolox_s}\ntrain: {epochs: 3}\n", "a recipe is given with --config"),
+        ("model: {name: yolox_s}\ntrain: {epochs: 3}\n", "pass a recipe with --config"),
         ("- 1\n", "wanted the keys train, val and names, got list"),
         ("train: train/images\nnames: [a, b, c]\n", "names no images to evaluate on; add val:"),
     ],
@@ -154,7 +154,7 @@ def test_a_new_recipe_is_never_written_over_a_file(command: Command, tmp_path: P
     mine = tmp_path / "mine.yaml"
     mine.write_text("train: {epochs: 3}\n")
     status, output = command("new", mine, "--model", "yolox-nano")
-    assert status == 1 and "is there already, and is never written over" in output
+    assert status == 1 and "already exists and is never overwritten" in output
     assert mine.read_text() == "train: {epochs: 3}\n"
     status, output = command("new", tmp_path / "mine.txt", "--model", "yolox-nano")
     assert status == 1 and "wanted a name that ends in .yaml" in output

@@ -93,9 +93,11 @@ def test_usual_values_are_taken_in_silence(caplog: pytest.LogCaptureFixture, fla
 
 
 def test_one_thing_is_not_said_twice():
-    with pytest.raises(UsageError, match="--image_path: says the same as the images themselves"):
+    with pytest.raises(UsageError, match="--image_path: means the same as the list of images"):
         apply_mindyolo(parsed("predict", "a.jpg", "--image_path", "b.jpg"))
-    with pytest.raises(UsageError, match="--file_format: says the same as --format; leave one out"):
+    with pytest.raises(
+        UsageError, match="--file_format: means the same as --format; leave one out"
+    ):
         apply_mindyolo(parsed("export", "--format", "onnx", "--file_format", "ONNX"))
     with pytest.raises(SystemExit):
         parsed("export", "--file_format", "OM")
@@ -104,7 +106,7 @@ def test_one_thing_is_not_said_twice():
 def test_predict_takes_its_images_with_a_flag_too(command: Command):
     for given in (["none.jpg"], ["--source", "none.jpg"], ["none.jpg", "--source", "no.jpg"]):
         status, output = command("predict", *given, "--weight", "w.ckpt")
-        assert status == 1 and "none.jpg: no picture or video there" in output
+        assert status == 1 and "none.jpg: no image or video there" in output
 
 
 def test_predict_wants_images(command: Command):

@@ -66,7 +66,7 @@ def test_images_per_update(command: Command, runs: list):
         ),
         (
             ["--rect", "True", "--set", "train.multi_scale=[320, 640]"],
-            "train.rectangular wanted false beside multi_scale [320, 640], got true",
+            "train.rectangular wanted false with multi_scale [320, 640], got true",
         ),
     ],
 )

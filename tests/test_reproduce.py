@@ -110,12 +110,12 @@ def test_published_numbers_are_of_one_architecture():
     [
         ("101", UsageError, "wanted a number in percent"),
         ("nan", UsageError, "wanted a number in percent"),
-        ("nowhere.json", MissingFileError, "no such file, and no number"),
-        ("broken.json", DataError, "is no JSON"),
+        ("nowhere.json", MissingFileError, "neither an existing file nor a number"),
+        ("broken.json", DataError, "is not JSON"),
         ("list.json", DataError, "wanted a mapping"),
         ("two.json", UsageError, "got yolox_nano_a, yolox_nano_b"),
         ("two.json:yolox_nano_c", UsageError, "did you mean yolox_nano_"),
-        ("two.json:yolox_nano_a", DataError, "'?mAP'? is none of the numbers"),
+        ("two.json:yolox_nano_a", DataError, "'?mAP'? is not one of the measured numbers"),
         ("two.json:yolox_nano_b", DataError, "AP wanted a number in 0..1, got 25.8"),
         ("none.json", UsageError, "got none"),
     ],
@@ -161,13 +161,13 @@ def test_the_tolerance_includes_its_border():
     assert [line.passed for line in compared(goal, measured, 0.1)] == [True, False]
     measured["AP50"] = math.nan
     assert [line.passed for line in compared(goal, measured, 0.1)] == [True, False]
-    with pytest.raises(DataError, match="wants AP50, which this evaluation does not give"):
+    with pytest.raises(DataError, match="needs AP50, which this evaluation does not produce"):
         compared(goal, {"AP": 25.7}, 0.1)
 
 
 def test_another_number_of_images_is_refused(shapes):
     check_images(Goal({"AP": 1.0}, "", {}, len(shapes)), shapes)
-    with pytest.raises(DataError, match="has 19 images, but AP is of the 5000 of COCO val2017"):
+    with pytest.raises(DataError, match="has 19 images, but AP is for the 5000 of COCO val2017"):
         check_images(Goal({"AP": 1.0}, "", {}, 5000, "COCO val2017"), shapes)
 
 
@@ -255,7 +255,7 @@ def test_what_test_finds_passes(command: Command, shapes_folder: Path, tmp_path:
     [
         ("yolox_nan", "unknown model 'yolox_nan', did you mean yolox_nano?"),
         ("yolox_nano", "holds weights of yolo_fastestv2, not of yolox_nano"),
-        ("yolo_fastestv2", "has 5 images, but own_AP50 is of the 5000"),
+        ("yolo_fastestv2", "has 5 images, but own_AP50 is for the 5000"),
     ],
 )
 def test_what_does_not_fit_is_said_in_a_line(
@@ -271,7 +271,7 @@ def test_data_and_weights_that_are_not_there(command: Command, tmp_path: Path):
     weights = stand_in(tmp_path, "yolo_fastestv2")
     status, output = command(*arguments("yolo_fastestv2", weights, tmp_path, tmp_path / "out"))
     last = output.strip().splitlines()[-1]
-    assert status == 1 and "--data_root is to name the folder with COCO val2017" in last
+    assert status == 1 and "--data_root must name the folder with COCO val2017" in last
     gone = tmp_path / "gone.pth"
     status, output = command(*arguments("yolo_fastestv2", gone, tmp_path, tmp_path / "out"))
     assert status == 1 and f"--weights {gone}: no such file" in output

@@ -108,7 +108,7 @@ def test_every_model_has_a_recipe(model: str):
 
 
 def test_models_that_are_not_there():
-    with pytest.raises(UsageError, match="no recipe for it is shipped; take --config"):
+    with pytest.raises(UsageError, match="has no shipped recipe; use --config"):
         recipe_of_model("simple_yolo_resnet101", list_models())
     with pytest.raises(UsageError, match="did you mean gold_yolo_s?"):
         recipe_of_model("gold-yolos", list_models())

@@ -1,7 +1,7 @@
 """The only access to the framework: models, layers and losses import ``nn`` and ``ops`` from here.
 
-``choice.BACKEND`` decides which framework that is. Each module of this package takes what depends
-on it from the module of the same name in ``on_<framework>`` and adds what does not.
+``choice.BACKEND`` selects the framework. Each module of this package imports what depends on it
+from the module of the same name in ``on_<framework>``, and adds the common part.
 """
 
 from mindyolo_ext.backend.choice import BACKEND

@@ -1,4 +1,4 @@
-"""Network addresses of this machine, and which of them others can reach. Loads no framework."""
+"""Find network addresses of this machine that others can reach. Loads no framework."""
 
 import os
 import secrets
@@ -13,19 +13,19 @@ from dataclasses import dataclass
 
 try:
     import fcntl
-except ImportError:  # not on Windows
+except ImportError:  # does not exist on Windows
     fcntl = None
 
-# The request for an interface's IPv4 address; BSD's and Linux's answers hold it at one place
+# Request for an interface's IPv4 address; the replies of BSD and Linux hold it at the same offset
 _GET_ADDRESS = {"linux": 0x8915, "darwin": 0xC0206921}
 _ADDRESS = slice(20, 24)
-_ELSEWHERE = "192.0.2.1"  # belongs to nobody (RFC 5737), so the way there is the default route
-_SECONDS = 3.0  # for an answer from an address
+_ELSEWHERE = "192.0.2.1"  # reserved (RFC 5737), so it is reached by the default route
+_SECONDS = 3.0  # time limit for a reply from an address
 
 
 def machine() -> str:
-    """Return what distinguishes this machine from the others of a run: its name and, for containers
-    that share a name, its network.
+    """Return text that identifies this machine in a run: its name and, for containers that share a
+    name, its network.
     """
     try:
         network = os.readlink("/proc/self/ns/net")
@@ -35,7 +35,7 @@ def machine() -> str:
 
 
 def interfaces() -> dict[str, str]:
-    """IPv4 addresses of this machine by the names of their network interfaces, without loopback."""
+    """Return this machine's IPv4 addresses by network interface, without loopback."""
     found = {}
     request = _GET_ADDRESS.get(sys.platform)
     if fcntl is not None and request is not None:
@@ -44,7 +44,7 @@ def interfaces() -> dict[str, str]:
                 question = struct.pack("256s", name.encode()[:15])
                 try:
                     answer = fcntl.ioctl(any_socket.fileno(), request, question)
-                except OSError:  # has none
+                except OSError:  # no IPv4 address
                     continue
                 found[name] = socket.inet_ntoa(answer[_ADDRESS])
     return {name: address for name, address in found.items() if not is_loopback(address)}
@@ -56,10 +56,10 @@ def is_loopback(address: str) -> bool:
 
 
 def offered(environ: Mapping[str, str]) -> list[str]:
-    """Addresses to offer to other machines, the likeliest first.
+    """List addresses to offer to other machines, most likely first.
 
     Args:
-        environ: ``GLOO_SOCKET_IFNAME`` in it names the only interfaces to offer.
+        environ: environment; ``GLOO_SOCKET_IFNAME`` limits the interfaces to offer.
     """
     found = interfaces()
     if wanted := environ.get("GLOO_SOCKET_IFNAME"):
@@ -69,8 +69,8 @@ def offered(environ: Mapping[str, str]) -> list[str]:
 
 
 def towards(host: str) -> str:
-    """The address of this machine from which it reaches ``host``; empty if there is no way. Nothing
-    is sent.
+    """Return the address from which this machine reaches ``host``, empty without a route. Sends
+    nothing.
     """
     try:
         ways = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
@@ -87,11 +87,11 @@ def towards(host: str) -> str:
 
 
 def interface_towards(host: str) -> str:
-    """Name of the interface by which this machine reaches other machines; empty if unknown.
+    """Return the name of the interface to other machines; empty if unknown.
 
     Args:
-        host: where the ranks meet. If this machine takes that name for its loopback's (Debian:
-            127.0.1.1), the interface of the default route counts.
+        host: host where the ranks meet. If it resolves to the loopback here (Debian: 127.0.1.1),
+            the interface of the default route is returned.
     """
     address = towards(host)
     if is_loopback(address):
@@ -101,7 +101,7 @@ def interface_towards(host: str) -> str:
 
 @dataclass(frozen=True)
 class Offer:
-    """Addresses and a port of a machine that answers there with ``token``."""
+    """Addresses and port where a machine replies with ``token``."""
 
     addresses: tuple[str, ...]
     port: int
@@ -109,7 +109,7 @@ class Offer:
 
 
 class _Greeting(socketserver.BaseRequestHandler):
-    """Sends the token to every client."""
+    """Send the token to every client."""
 
     def handle(self) -> None:
         self.request.sendall(self.server.token)
@@ -117,7 +117,7 @@ class _Greeting(socketserver.BaseRequestHandler):
 
 @contextmanager
 def answering(addresses: list[str]) -> Iterator[Offer]:
-    """Answer at all addresses of this machine inside the block."""
+    """Reply on all addresses of this machine inside the block."""
     with socketserver.TCPServer(("", 0), _Greeting) as server:
         server.token = secrets.token_bytes(16)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
@@ -129,14 +129,14 @@ def answering(addresses: list[str]) -> Iterator[Offer]:
 
 
 def reached(offer: Offer) -> list[bool]:
-    """Which addresses of an offer lead from here to the machine that made it, and not to another
-    one with the same private address.
+    """Return the addresses of an offer that reach the machine that made it, not another one with
+    the same private address.
     """
     return [_answers(address, offer) for address in offer.addresses]
 
 
 def _answers(address: str, offer: Offer) -> bool:
-    """Whether the right machine answers at one address."""
+    """Whether the right machine replies at an address."""
     try:
         with socket.create_connection((address, offer.port), _SECONDS) as line:
             line.settimeout(_SECONDS)
@@ -146,7 +146,7 @@ def _answers(address: str, offer: Offer) -> bool:
 
 
 def _read(line: socket.socket, length: int) -> bytes:
-    """``length`` bytes of a connection, fewer if it ends before."""
+    """Read ``length`` bytes from a connection, fewer if it ends early."""
     found = b""
     while len(found) < length and (part := line.recv(length - len(found))):
         found += part

@@ -1,7 +1,7 @@
 """Choose the framework that this process runs on; only the modules of ``backend`` use this module.
 
-``MINDYOLO_EXT_BACKEND`` in the environment names it. Without it, that is MindSpore if it is
-installed, else PyTorch. ``shapes`` means the backend that only declares parameters, for
+The environment variable ``MINDYOLO_EXT_BACKEND`` names it. The default is MindSpore if it is
+installed, else PyTorch. ``shapes`` is a backend that only declares parameters, for
 ``checkpoint.outline``.
 """
 
@@ -32,10 +32,10 @@ def installed_version(framework: str) -> str | None:
 
 
 def chosen(name: str, version_of: Callable[[str], str | None] = installed_version) -> str:
-    """``name``, or the usual backend for an empty one.
+    """Return ``name``, or the default backend if it is empty.
 
     Args:
-        version_of: gives the version of a framework, None if it is not installed.
+        version_of: returns the version of a framework, None if it is not installed.
 
     Raises: UsageError for an unknown name; MissingPackageError if its framework is not installed,
         or is too old.
@@ -57,16 +57,14 @@ def chosen(name: str, version_of: Callable[[str], str | None] = installed_versio
         if x != name
     )
     if name not in present:
-        raise MissingPackageError(
-            f"the backend {name} is asked for, and not installed: `{INSTALL[name]}`{other}"
-        )
+        raise MissingPackageError(f"the backend {name} is not installed: `{INSTALL[name]}`{other}")
     version = version_of(name) or ""
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if name == "torch" and numbers < OLDEST_TORCH:
         oldest = ".".join(str(number) for number in OLDEST_TORCH)
         raise MissingPackageError(
-            f"the backend torch wants PyTorch {oldest} or later, {version or 'one of no version'} "
-            f"is installed: `{INSTALL[name]}`{other}"
+            f"the backend torch requires PyTorch {oldest} or later, got "
+            f"{version or 'an unknown version'}: `{INSTALL[name]}`{other}"
         )
     return name
 
@@ -75,7 +73,7 @@ BACKEND = chosen(os.environ.get(VARIABLE, ""))
 
 
 def check_backend(name: str | None) -> None:
-    """Make sure that this process runs on ``name``; None accepts any.
+    """Check that this process runs on ``name``; None accepts any backend.
 
     Raises: UsageError if it runs on another one.
     """
@@ -87,17 +85,17 @@ def check_backend(name: str | None) -> None:
 
 
 def running_for(recipe: str) -> str:
-    """The backend that this process runs on.
+    """Return the backend that this process runs on.
 
     Args:
-        recipe: the one that a recipe asks for (``train.backend``); empty accepts any.
+        recipe: the recipe's ``train.backend``; empty accepts any.
 
     Raises: ConfigError if it runs on another one.
     """
     if recipe not in ("", BACKEND):
         raise ConfigError(
             f"config: train.backend is {recipe}, but this process runs on {BACKEND}; start with "
-            f"`--backend {recipe}` (or {VARIABLE}={recipe}), or train on {BACKEND} after all with "
-            f"`--backend {BACKEND}`"
+            f"`--backend {recipe}` (or {VARIABLE}={recipe}), or train on {BACKEND} with `--backend "
+            f"{BACKEND}`"
         )
     return BACKEND

@@ -32,22 +32,22 @@ __all__ = [
     "freeze_batch_norm",
     "gather_rows",
     "sum_over_ranks",
-    "synchronise_batch_norm",
+    "synchronize_batch_norm",
 ]
 _CHUNK_ROWS = 4096
 
 
-def synchronise_batch_norm(cell: Cell) -> int:
-    """Replace every ``nn.BatchNorm2d`` below ``cell``, a whole network, by ``SyncBatchNorm2d``;
-    returns how many.
+def synchronize_batch_norm(cell: Cell) -> int:
+    """Replace every ``nn.BatchNorm2d`` below ``cell``, a whole network, by ``SyncBatchNorm2d``.
+    Return their number.
     """
-    count = _synchronise(cell)
+    count = _synchronize(cell)
     for name, parameter in cell.parameters_and_names():
-        parameter.name = name  # the replacement called it after its own place alone
+        parameter.name = name  # the replacement set only the last part of the name
     return count
 
 
-def _synchronise(cell: Cell) -> int:
+def _synchronize(cell: Cell) -> int:
     """Replace the norms below ``cell``."""
     count = 0
     for name, child in list(cell.name_cells().items()):
@@ -59,13 +59,13 @@ def _synchronise(cell: Cell) -> int:
                 setattr(cell, name, replacement)
             count += 1
         else:
-            count += _synchronise(child)
+            count += _synchronize(child)
     return count
 
 
 def freeze_batch_norm(cell: Cell) -> int:
-    """Let every ``nn.BatchNorm2d`` below ``cell`` use its stored statistics in training too;
-    returns how many.
+    """Let every ``nn.BatchNorm2d`` below ``cell`` use its stored statistics in training too. Return
+    their number.
     """
     norms = [c for c in cell.cells_and_names() if isinstance(c[1], nn.BatchNorm2d)]
     for _, norm in norms:
@@ -74,9 +74,7 @@ def freeze_batch_norm(cell: Cell) -> int:
 
 
 def average_over_ranks(parameters: Sequence[Parameter]) -> None:
-    """Give every rank the mean of its and the other ranks' values (batch-norm statistics);
-    nothing with one process.
-    """
+    """Average values (batch-norm statistics) over all ranks; do nothing with one process."""
     if world().size == 1 or not parameters:
         return
     flat = np.concatenate([p.asnumpy().reshape(-1) for p in parameters])
@@ -88,9 +86,7 @@ def average_over_ranks(parameters: Sequence[Parameter]) -> None:
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
-    """All ranks' float32 rows (n_r, C), one rank after the other -> (sum of n_r, C) on every
-    rank.
-    """
+    """Concatenate the float32 rows (n_r, C) of all ranks -> (sum of n_r, C) on every rank."""
     this = world()
     if this.size == 1:
         return rows
@@ -100,7 +96,7 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
     parts = []
     for rank, count in enumerate(counts):
         for begin in range(0, int(count), _CHUNK_ROWS):
-            chunk = np.zeros((_CHUNK_ROWS, rows.shape[1]), np.float32)  # one shape: one compilation
+            chunk = np.zeros((_CHUNK_ROWS, rows.shape[1]), np.float32)  # one shape compiles once
             if rank == this.rank:
                 part = rows[begin : begin + _CHUNK_ROWS]
                 chunk[: len(part)] = part
@@ -114,7 +110,7 @@ def barrier() -> None:
 
 
 def check_same_weights(cell: Cell) -> None:
-    """Make sure that every rank starts from the same weights. Raises: DeviceError if not."""
+    """Check that every rank starts from the same weights. Raises: DeviceError if not."""
     if world().size == 1:
         return
     sums = np.array(
@@ -122,6 +118,6 @@ def check_same_weights(cell: Cell) -> None:
     )
     if not np.allclose(sum_over_ranks(sums), sums * world().size, rtol=1e-5, atol=1e-5):
         raise DeviceError(
-            f"rank {world().rank}: its start weights are not those of the other ranks; "
+            f"rank {world().rank}: its initial weights differ from those of the other ranks; "
             "do all ranks read the same --weight and --seed?"
         )

@@ -11,12 +11,12 @@ elif BACKEND == "torch":
     from mindyolo_ext.backend.on_torch.export import FORMATS, load_mindir, write_graph
 
 __all__ = ["DERIVED", "FORMATS", "KNOWN_FORMATS", "check_formats", "load_mindir", "write_graph"]
-DERIVED = ("openvino", "ncnn")  # made from an ONNX file, whoever wrote it
+DERIVED = ("openvino", "ncnn")  # converted from an ONNX file of either backend
 KNOWN_FORMATS = ("onnx", *DERIVED, "mindir", "air")
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Make sure that files of these formats can be written.
+    """Check that files of these formats can be written.
 
     Raises: UsageError for an unknown format; DeviceError for one that another backend writes.
     """
@@ -26,6 +26,6 @@ def check_formats(formats: Sequence[str]) -> None:
     absent = [name for name in formats if name not in (*FORMATS, *DERIVED)]
     if absent:
         raise DeviceError(
-            f"export: {' and '.join(absent)} can only be written by MindSpore: `--backend "
-            f"mindspore`; here {', '.join((*FORMATS, *DERIVED))} can"
+            f"export: only MindSpore can write {' and '.join(absent)}: `--backend mindspore`; this "
+            f"backend writes {', '.join((*FORMATS, *DERIVED))}"
         )

@@ -1,4 +1,4 @@
-"""Derivatives of functions and cells, for tests; a training goes through ``train_step``."""
+"""Derivatives of functions and cells, for tests; training uses ``train_step``."""
 
 from mindyolo_ext.backend.choice import BACKEND
 

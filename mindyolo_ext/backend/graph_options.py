@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """Options of MindSpore's compiler; empty ones leave the choice to MindSpore.
+    """Options of MindSpore's compiler; empty ones use MindSpore's defaults.
 
     Args:
         jit_level: ``O0`` kernel by kernel, ``O1`` with fused kernels, ``O2`` whole graphs.
-        graph_kernel: whether operators are fused into kernels, which ``jit_level`` O1 means too.
-        precision_mode: what Ascend's compiler may compute in half precision by itself.
+        graph_kernel: whether operators are fused into kernels, as with ``jit_level`` O1.
+        precision_mode: what Ascend's compiler may convert to half precision by itself.
     """
 
     jit_level: str = ""
@@ -18,7 +18,7 @@ class GraphOptions:
     precision_mode: str = ""
 
     def given(self) -> list[tuple[str, object]]:
-        """Names and values of the options that are not left to the framework."""
+        """Names and values of the options that are set."""
         return [(key, value) for key, value in asdict(self).items() if value]
 
 

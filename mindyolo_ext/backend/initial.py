@@ -1,4 +1,4 @@
-"""Initial weights, drawn with NumPy, so that a seed gives the same ones on every backend."""
+"""Draw initial weights with NumPy, so that a seed gives the same weights on every backend."""
 
 import math
 from collections.abc import Callable
@@ -10,24 +10,25 @@ from mindyolo_ext.backend.choice import BACKEND
 
 
 class _State:
-    """The generator; without a seed every process draws its own numbers."""
+    """Random generator; without a seed every process draws different numbers."""
 
     numbers = np.random.RandomState()
 
 
 def seed(value: int) -> None:
-    """Restart the generator."""
+    """Seed the generator."""
     _State.numbers = np.random.RandomState(value)
 
 
 def uniform_of_fan(shape: tuple[int, ...], fan_in: int) -> Tensor:
-    """Uniform within 1 / sqrt(``fan_in``), as PyTorch starts weights and biases of convolutions."""
+    """Draw uniformly within 1 / sqrt(``fan_in``), PyTorch's default for convolutions."""
     bound = 1.0 / math.sqrt(fan_in)
     return _drawn(shape, lambda: _State.numbers.uniform(-bound, bound, shape))
 
 
 def he_normal(shape: tuple[int, ...], mode: str = "fan_in") -> Tensor:
-    """Normal with variance 2 over the number of inputs, or of outputs for ``mode`` fan_out.
+    """Draw from a normal distribution with variance 2 / number of inputs (outputs for ``mode``
+    fan_out).
 
     Args:
         shape: (out_channels, in_channels / group, height, width).
@@ -37,12 +38,12 @@ def he_normal(shape: tuple[int, ...], mode: str = "fan_in") -> Tensor:
 
 
 def constant(shape: tuple[int, ...], value: float) -> Tensor:
-    """``value`` everywhere."""
+    """Return an array filled with ``value``."""
     return Tensor(np.full(shape, value, np.float32))
 
 
 def _drawn(shape: tuple[int, ...], draw: Callable[[], np.ndarray]) -> Tensor:
-    """What ``draw`` gives, as float32; nothing is drawn where parameters are only declared."""
+    """Return the result of ``draw`` as float32; draw nothing if parameters are only declared."""
     if BACKEND == "shapes":
         return Tensor(np.broadcast_to(np.zeros((), np.float32), shape))
     return Tensor(draw().astype(np.float32))

@@ -1,4 +1,4 @@
-"""Starts the framework on one process or on the ranks of a launcher, on any device."""
+"""Start the framework in one process or on the ranks of a launcher, on any device."""
 
 import hashlib
 import importlib.metadata
@@ -51,7 +51,7 @@ __all__ = [
 
 
 class _State:
-    """The device of this process after ``start``."""
+    """Device of this process after ``start``."""
 
     device = ""
 
@@ -68,16 +68,16 @@ def start(
     """Choose the device and join the other ranks, once per process.
 
     Args:
-        device_target: one of ``DEVICE_TARGETS``; None takes the one that this process has, else
-            the best that is there, and logs which.
+        device_target: one of ``DEVICE_TARGETS``; None keeps the device of this process, or else
+            selects the best available one and logs it.
         is_parallel: whether the processes of the launcher train together.
         graph_mode: False runs operator by operator, for debugging.
-        compile_cache: folder where compiled graphs are kept for the next start.
-        seed: of the numbers from which fresh weights are drawn, and of the framework's own.
-        options: how the framework is to compile.
+        compile_cache: folder that keeps compiled graphs for the next start.
+        seed: seed of initial weights and of the framework.
+        options: compiler options.
 
-    A process among several takes the device of its number on its machine, a single one the device
-    that ``DEVICE_ID`` in the environment names, or the first.
+    One of several processes takes the device with its number on its machine. A single process takes
+    the device in the environment variable ``DEVICE_ID``, or the first one.
 
     Raises: UsageError for an unknown device or ``DEVICE_ID``; DeviceError if launcher and
         ``is_parallel`` disagree, or the device or the other ranks cannot be reached; SystemExit at
@@ -107,7 +107,7 @@ def start(
         here = lifeline.tie(world(), sum_over_ranks, meeting_point, abort)
         enter_world(replace(world(), local_size=here))
     if not (device_target or _State.device) and world().is_main:
-        logger.info("device: %s, the best that %s finds here (--device_target)", chosen, BACKEND)
+        logger.info("device: %s, the best that %s finds (--device_target)", chosen, BACKEND)
     _State.device = chosen
     if seed is not None:
         set_seed(seed)
@@ -115,7 +115,7 @@ def start(
 
 
 def device() -> str:
-    """The device of this process, one of ``DEVICE_TARGETS``; empty before ``start``."""
+    """Return the device of this process, one of ``DEVICE_TARGETS``; empty before ``start``."""
     return _State.device
 
 
@@ -123,7 +123,7 @@ def _check_launcher(launcher: str, size: int, *, is_parallel: bool) -> None:
     """Raises: DeviceError if launcher and ``is_parallel`` disagree."""
     if is_parallel and launcher == "python":
         table = (
-            ", and what RANK_TABLE_FILE names is given to msrun: --rank_table_file=FILE"
+            ", and pass the file in RANK_TABLE_FILE to msrun: --rank_table_file=FILE"
             if "RANK_TABLE_FILE" in os.environ
             else ""
         )
@@ -138,7 +138,7 @@ def _check_launcher(launcher: str, size: int, *, is_parallel: bool) -> None:
 
 
 def _device_number() -> int:
-    """Which device a single process takes. Raises: UsageError for a wrong ``DEVICE_ID``."""
+    """Return the device of a single process. Raises: UsageError for a wrong ``DEVICE_ID``."""
     text = os.environ.get("DEVICE_ID", "0")
     if not text.isdecimal():
         raise UsageError(f"DEVICE_ID={text}: wanted the number of a device, 0 or more")
@@ -146,17 +146,17 @@ def _device_number() -> int:
 
 
 def set_seed(seed: int) -> None:
-    """Seed the numbers from which fresh weights are drawn, and the framework's own."""
+    """Seed initial weights and the framework."""
     initial.seed(seed)
     seed_framework(seed)
 
 
 def cache_folder(root: str | Path, recipe: str) -> str:
-    """The folder below ``root`` for compiled graphs of ``recipe`` as this version of the code
-    builds them.
+    """Return the folder below ``root`` for graphs of ``recipe`` compiled by this version of the
+    code.
 
-    A compiled graph holds constants (anchors, loss weights) that the framework's own check does not
-    see, so the name is a hash of the recipe, the package's sources, the framework's version and the
+    A compiled graph holds constants (anchors, loss weights) that the framework does not check. So
+    the name is a hash of the recipe, the package's sources, the framework's version and the
     launcher's number of processes.
     """
     digest = hashlib.sha256(recipe.encode())

@@ -1,8 +1,8 @@
-"""Connections between the machines of a run, so that it ends, with a message, if one goes away.
+"""Connections between the machines of a run, which end it with a message if a machine is lost.
 
-A sum over the ranks waits for a rank that is gone for many minutes, or forever. So every rank on
-another machine than rank 0 keeps a connection to it. The operating systems answer for processes
-that are busy: a rank that compiles for minutes is not taken for dead. No framework.
+A collective operation waits for a lost rank for many minutes, or forever. So every rank on another
+machine than rank 0's keeps a connection to rank 0. The operating system answers for a busy process,
+so a rank that compiles for minutes does not count as lost. Loads no framework.
 """
 
 import atexit
@@ -23,26 +23,26 @@ from mindyolo_ext.backend import addresses
 from mindyolo_ext.backend.processes import World
 
 logger = logging.getLogger(__name__)
-SILENCE_SECONDS = 20  # without an answer, until a machine counts as gone
-_PROBE_SECONDS = 5  # between two questions whether it is there
+SILENCE_SECONDS = 20  # without a reply, until a machine counts as lost
+_PROBE_SECONDS = 5  # between two probes
 _CONNECT_SECONDS = 20.0
 _MPIRUN_SECONDS = 25.0
-_PARTING = b"\0"  # the last word of a rank that ends in order; anything else is an error message
+_PARTING = b"\0"  # sent by a rank that ends normally; anything else is an error message
 _TOKEN_BYTES = 16
-_TEXT_BYTES = 256  # of address, port, token and name of rank 0's machine
+_TEXT_BYTES = 256  # size of address, port, token and name of rank 0's machine
 
-# the sum of an array over the ranks
+# sums an array over the ranks
 Share = Callable[[np.ndarray], np.ndarray]
 
 
 def tie(this: World, share: Share, meeting_point: str, abort: Callable[[int], None]) -> int:
-    """Connect this rank with rank 0, if the run has several machines; returns how many ranks are
-    on this one.
+    """Connect this rank to rank 0 if the run has several machines. Return the number of ranks on
+    this machine.
 
     Args:
         share: see ``Share``; every rank calls it once.
-        meeting_point: host at which the ranks have met; empty if unknown, and nothing happens.
-        abort: ends this process, and what else has to end with it, with an exit code.
+        meeting_point: host where the ranks met; if empty (unknown), nothing is connected.
+        abort: ends this process and its dependents with an exit code.
     """
     if meeting_point in ("", "localhost") or addresses.is_loopback(meeting_point):
         return this.size
@@ -68,11 +68,11 @@ def tie(this: World, share: Share, meeting_point: str, abort: Callable[[int], No
 
 
 class Lifeline:
-    """Watches connections in a thread.
+    """Watch connections in a thread.
 
     Args:
-        lines: names of those at the other ends.
-        end: ends this process; takes a message.
+        lines: name of the peer of each connection.
+        end: ends this process with a message.
     """
 
     def __init__(self, lines: Mapping[socket.socket, str], end: Callable[[str], None]):
@@ -80,7 +80,7 @@ class Lifeline:
         self.parting = False
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start to watch."""
         selector = selectors.DefaultSelector()
         for line in self.lines:
             keep_alive(line)
@@ -90,7 +90,7 @@ class Lifeline:
         ).start()
 
     def part(self) -> None:
-        """Tell the others that this rank has ended in order, unless an exception ends it."""
+        """Tell the other ranks that this one ends normally, unless an exception ends it."""
         self.parting = True
         for line in list(self.lines):
             with suppress(OSError):
@@ -111,23 +111,23 @@ class Lifeline:
                     selector.unregister(key.fileobj)
 
     def _heard(self, line: socket.socket) -> str:
-        """What is wrong at the other end; empty if it has ended in order."""
+        """Describe what is wrong with the peer; empty if it has ended normally."""
         name = self.lines[line]
         try:
             said = line.recv(4096)
         except OSError:
             return (
-                f"{name} has not answered for {SILENCE_SECONDS} s: its machine, or the network to "
-                "it, is down; the run ends here too. Go on with --resume once it is back"
+                f"{name} has not replied for {SILENCE_SECONDS} s: its machine, or the network to "
+                "it, is down; the run ends here too. Continue with --resume once it is back"
             )
         if said.startswith(_PARTING):
             return ""
         return said.decode(errors="replace") or (
-            f"{name} has ended, or its machine has; the run ends here too. Its own output says why"
+            f"{name} has ended, or its machine has; the run ends here too. See its own output"
         )
 
     def _pass_on(self, problem: str) -> None:
-        """Tell the others, who know of their own connections only."""
+        """Forward a message to the other ranks, which see only their own connections."""
         for line in self.lines:
             line.setblocking(False)
             with suppress(OSError):
@@ -135,7 +135,7 @@ class Lifeline:
 
 
 def keep_alive(line: socket.socket) -> None:
-    """Let the operating system notice that the other end of a connection is gone."""
+    """Let the operating system detect that the peer of a connection is lost."""
     line.settimeout(None)
     line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if sys.platform == "linux":
@@ -146,7 +146,7 @@ def keep_alive(line: socket.socket) -> None:
 
 
 def _exchange(this: World, share: Share, invitation: str) -> tuple[list[int], str]:
-    """A number for the machine of every rank, equal for equal machines, and rank 0's invitation."""
+    """Return a number per rank that is equal for ranks of one machine, and rank 0's invitation."""
     table = np.zeros(this.size + _TEXT_BYTES, np.float32)
     digest = hashlib.sha256(addresses.machine().encode()).digest()
     table[this.rank] = int.from_bytes(digest[:3], "little")  # float32 holds 24 bits
@@ -159,7 +159,7 @@ def _exchange(this: World, share: Share, invitation: str) -> tuple[list[int], st
 def _accepted(
     listener: socket.socket, token: bytes, expected: set[int]
 ) -> dict[socket.socket, str]:
-    """The connections of the expected ranks, as far as they come in time."""
+    """Accept connections of the expected ranks until a time limit."""
     lines: dict[socket.socket, str] = {}
     until = time.monotonic() + _CONNECT_SECONDS
     while expected and (left := until - time.monotonic()) > 0:
@@ -168,29 +168,29 @@ def _accepted(
             line, _ = listener.accept()
             line.settimeout(_PROBE_SECONDS)
             given, rank, name = line.makefile("rb").readline(256).split()
-        except (OSError, ValueError):  # somebody else
+        except (OSError, ValueError):  # another program
             continue
         if secrets.compare_digest(given, token) and int(rank) in expected:
             expected.remove(int(rank))
             lines[line] = f"rank {int(rank)} on {name.decode(errors='replace')}"
     if expected:
         logger.warning(
-            "rank(s) %s have not connected to rank 0; if their machine goes away, this one waits",
+            "rank(s) %s have not connected to rank 0; if their machine is lost, this rank hangs",
             ", ".join(map(str, sorted(expected))),
         )
     return lines
 
 
 def _connected(rank: int, invitation: str) -> dict[socket.socket, str]:
-    """The connection with rank 0, if it comes about."""
+    """Connect to rank 0; empty if that fails."""
     host, port, token, name = invitation.split()
     try:
         line = socket.create_connection((host, int(port)), _CONNECT_SECONDS)
         line.sendall(f"{token} {rank} {socket.gethostname()}\n".encode())
     except OSError as error:
         logger.warning(
-            "rank %d cannot connect to rank 0 on %s (%s:%s, %s); if that machine goes away, this "
-            "one waits",
+            "rank %d cannot connect to rank 0 on %s (%s:%s, %s); if that machine is lost, this "
+            "rank hangs",
             *(rank, name, host, port, error),
         )
         return {}
@@ -201,7 +201,7 @@ def _end(this: World, message: str, abort: Callable[[int], None]) -> None:
     """End this process with a message."""
     logger.error("error: rank %d: %s", this.rank, message)
     if this.launcher == "mpirun":
-        # It ends all ranks itself once it notices. Asked before, it would first wait for those of
-        # the machine that is gone
+        # The launcher ends all ranks once it notices. If it were asked before, it would first wait
+        # for the ranks of the lost machine
         time.sleep(_MPIRUN_SECONDS)
     abort(1)

@@ -1,6 +1,6 @@
-"""The lock under which the framework works: MindSpore crashes when two threads use it at once."""
+"""Lock around calls of the framework: MindSpore crashes when two threads use it at once."""
 
 import threading
 
-# One for the whole process and all its networks. The thread that holds it may take it again.
+# One lock for all networks of the process; it is reentrant
 framework_lock = threading.RLock()

@@ -1,4 +1,4 @@
-"""How much of the device's memory is in use, where the framework tells it."""
+"""Memory in use on the device, if the framework reports it."""
 
 from mindyolo_ext.backend.choice import BACKEND
 

@@ -1,4 +1,4 @@
-"""What the ranks of ``mpirun`` agree on through mpi4py before the framework connects them."""
+"""Exchange addresses between the ranks of ``mpirun`` with mpi4py before the framework connects."""
 
 import contextlib
 import os
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _SAME_MACHINE = "127.0.0.1"
-_ABORT_SECONDS = 10  # for mpirun to end all ranks, before this one ends by itself
+_ABORT_SECONDS = 10  # time for mpirun to end all ranks before this one ends by itself
 
-# mpirun ends without what it has not read of the ranks' output by then
+# mpirun drops output of the ranks that it has not read by the time it ends
 _FORWARDING_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """This process among the ranks, and a free port of rank 0's host for all to connect to."""
+    """Rank of this process, number of ranks, and host and free port of rank 0."""
 
     rank: int
     size: int
@@ -35,15 +35,15 @@ class Meeting:
 
 
 class _State:
-    """The function that ends all ranks at once, after ``meet``."""
+    """Function that ends all ranks at once, set by ``meet``."""
 
     abort: Callable[[int], None] | None = None
 
 
 def meet() -> Meeting:
-    """Agree on a host and port with the other ranks; from here on an error on one rank ends all.
+    """Agree on a host and port with the other ranks; afterwards an error on one rank ends all.
 
-    Raises: DeviceError if mpi4py cannot be imported, or the machines do not reach that of rank 0.
+    Raises: DeviceError if mpi4py cannot be imported, or a machine cannot reach rank 0's.
     """
     try:
         from mpi4py import MPI
@@ -65,9 +65,9 @@ def meet() -> Meeting:
 
 
 def _address_for_all(comm: "MPI.Comm", machines: Sequence[str]) -> str:
-    """An address of rank 0's machine that every machine reaches, by trying them.
+    """Find an address of rank 0's machine that every machine can reach.
 
-    Its name is not asked: many machines take their own for the loopback's.
+    The host name is not used: on many machines it resolves to the loopback.
 
     Raises: DeviceError on every rank if there is none.
     """
@@ -87,10 +87,10 @@ def _address_for_all(comm: "MPI.Comm", machines: Sequence[str]) -> str:
 
 
 def common_address(candidates: Sequence[str], by_rank: Sequence[Sequence[bool]]) -> str | None:
-    """The first candidate that all ranks can use; None if there is none.
+    """Return the first candidate that all ranks can use; None if there is none.
 
     Args:
-        by_rank: of each rank, which candidates it can use.
+        by_rank: for each rank, the candidates that it can use.
     """
     return next((a for a, *used in zip(candidates, *by_rank) if all(used)), None)
 
@@ -98,12 +98,12 @@ def common_address(candidates: Sequence[str], by_rank: Sequence[Sequence[bool]])
 def unreachable(
     candidates: Sequence[str], by_rank: Sequence[Sequence[bool]], machines: Sequence[str]
 ) -> str:
-    """The message if no address of rank 0's machine can be reached by all."""
+    """Return the message for the case that no address of rank 0's machine is reachable by all."""
     first, *_ = machines[0].split()
     if not candidates:
         return (
             f"mpirun: {first}, where rank 0 runs, has no network interface to meet the other "
-            "machines at; name one that it has, with "
+            "machines; name one of its interfaces with "
             "`mpirun -x GLOO_SOCKET_IFNAME=<name in ip addr> ...`"
         )
     lost = {m.split()[0] for m, usable in zip(machines, by_rank) if not all(usable)}
@@ -115,7 +115,7 @@ def unreachable(
 
 
 def _abort_together(abort_all: Callable[[int], None]) -> None:
-    """Let an error on one rank end all of them; otherwise the others wait for it forever."""
+    """Let an error on one rank end all ranks; otherwise the others would wait forever."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         sys.__excepthook__(kind, error, trace)
@@ -133,6 +133,6 @@ def abort(status: int) -> None:
     sys.stderr.flush()
     if _State.abort is not None:
         time.sleep(_FORWARDING_SECONDS)
-        signal.alarm(_ABORT_SECONDS)  # MPI may wait for a machine that is gone
+        signal.alarm(_ABORT_SECONDS)  # MPI may wait for a lost machine
         _State.abort(status)
     os._exit(status)

@@ -1,4 +1,4 @@
-"""Hooks that see what the layers of a network compute. They need ``mode.eager``."""
+"""Hooks on the outputs of a network's layers. They need ``mode.eager``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,9 +22,9 @@ def watched_layers(
     """Call ``seen`` with name, layer and output whenever a layer below ``network`` has run.
 
     Args:
-        network: whose layers are watched, itself excluded.
-        seen: called inside the block.
-        kind: class of the layers to watch.
+        network: network whose layers are observed, itself excluded.
+        seen: function to call.
+        kind: class of the layers to observe.
     """
 
     def hook(name: str) -> Callable[[nn.Cell, Any, Any], None]:

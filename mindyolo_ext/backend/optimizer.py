@@ -1,4 +1,4 @@
-"""What a training step needs to know of the optimizer. No framework."""
+"""Optimizer settings of a training step. Loads no framework."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ class OptimizerOptions:
     Args:
         name: ``sgd`` (PyTorch's form: momentum buffer without dampening), ``adam`` or ``adamw``.
         nesterov: for sgd.
-        betas, eps: of adam and adamw.
-        momentum_is_beta1: adam and adamw take the momentum that every step is given in place of the
-            first beta.
-        accumulate: micro batches per update; gradients are summed, the caller says when to update.
-        clip_norm: largest global norm of the gradient, 0 for no clipping.
+        betas, eps: settings of adam and adamw.
+        momentum_is_beta1: whether adam and adamw use each step's momentum as the first beta.
+        accumulate: micro batches per update; gradients are summed, and the caller decides when to
+            update.
+        clip_norm: maximum global norm of the gradient, 0 for no clipping.
         ema: whether a moving average of all parameters and statistics is kept.
         loss_scaler, loss_scale: ``none``, ``static`` or ``dynamic`` and its first value.
 

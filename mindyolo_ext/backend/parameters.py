@@ -11,17 +11,17 @@ from mindyolo_ext.contracts import Cell
 from mindyolo_ext.errors import CheckpointError, ConfigError
 
 GROUPINGS = ("single", "by_kind")
-# by leaf name, else weight
+# group by leaf name, else weight
 KINDS = {"bias": "bias", "beta": "bias", "gamma": "norm", "ia": "norm", "im": "norm"}
 
 
 def named_parameters(cell: Cell) -> dict[str, Parameter]:
-    """Every parameter by its place in ``cell`` (``backbone.first_conv.0.weight``)."""
+    """Return every parameter by its path in ``cell`` (``backbone.first_conv.0.weight``)."""
     return dict(cell.parameters_and_names())
 
 
 def parameter_values(cell: Cell) -> dict[str, np.ndarray]:
-    """Copies of all values by name."""
+    """Return copies of all values by name."""
     return {name: p.asnumpy().copy() for name, p in named_parameters(cell).items()}
 
 
@@ -31,7 +31,7 @@ def load_parameters(
     """Set the parameters of ``cell``; nothing is set unless everything fits.
 
     Args:
-        strict: every parameter must be given. Otherwise those that are absent keep their values.
+        strict: whether every parameter must be given; otherwise absent ones keep their values.
 
     Returns: names of the parameters that were not given.
     Raises: CheckpointError for a name ``cell`` does not have, a missing one (strict), or another
@@ -61,17 +61,17 @@ def load_parameters(
 
 
 def state_values(parameters: Iterable[Parameter]) -> dict[str, np.ndarray]:
-    """Copies of a training's own parameters (optimizer, moving average) by their names."""
+    """Return copies of the training state (optimizer, moving average) by name."""
     return {p.name: p.asnumpy().copy() for p in parameters}
 
 
 def load_state_values(parameters: Iterable[Parameter], values: Mapping[str, np.ndarray]) -> None:
-    """Put back what ``state_values`` gave. Raises: CheckpointError if names or shapes differ."""
+    """Restore the result of ``state_values``. Raises: CheckpointError if names or shapes differ."""
     own = {p.name: p for p in parameters}
     missing, extra = sorted(set(own) - set(values)), sorted(set(values) - set(own))
     if missing or extra:
         raise CheckpointError(
-            f"optimizer state: missing {missing}, not wanted {extra}; were optimizer, moving "
+            f"optimizer state: missing {missing}, unexpected {extra}; were optimizer, moving "
             "average or accumulation changed since the checkpoint?"
         )
     for name, parameter in own.items():
@@ -79,7 +79,7 @@ def load_state_values(parameters: Iterable[Parameter], values: Mapping[str, np.n
             raise CheckpointError(
                 f"optimizer state: {name} has shape {values[name].shape}, wanted {parameter.shape}"
             )
-        # a copy in C's order; np.ascontiguousarray would make (1,) of ()
+        # a copy in C order; np.ascontiguousarray would turn () into (1,)
         parameter.set_data(Tensor(np.array(values[name], order="C")))
 
 
@@ -95,13 +95,13 @@ class ParameterGroup:
 def parameter_groups(
     cell: Cell, grouping: str = "single", weight_decay: float = 0.0
 ) -> list[ParameterGroup]:
-    """Trainable parameters by group, groups without parameters left out.
+    """Group the trainable parameters; empty groups are left out.
 
     Args:
         grouping: ``single`` (group ``all``, decay on everything), or ``by_kind``: ``weight`` (of
             convolutions and dense layers, with decay), ``norm`` (scales of norms, implicit vectors
             ``ia`` and ``im``) and ``bias``, both without decay.
-        weight_decay: of the groups that have it.
+        weight_decay: weight decay of the groups that have it.
 
     Raises: ConfigError for another grouping, or if nothing is trainable.
     """
@@ -123,11 +123,11 @@ def parameter_groups(
 
 
 def layers_of(cell: Cell) -> list[str]:
-    """The places of a network's layers, in order, those of the backbone first.
+    """Return the paths of a network's layers in order, the backbone's first.
 
-    A layer lies two below the network (``backbone.stem``); below a backbone in a backbone, and
-    where its place is that of a list, one further (``backbone.backbone.dark2.0``). So the first ten
-    layers of YOLOX are its backbone, as in MindYOLO and ultralytics.
+    A layer is two levels below the network (``backbone.stem``), or one more for each nested
+    backbone or list (``backbone.backbone.dark2.0``). So the first ten layers of YOLOX are its
+    backbone, as in MindYOLO and ultralytics.
     """
     found: dict[str, None] = {}
     for name in named_parameters(cell):
@@ -139,11 +139,11 @@ def layers_of(cell: Cell) -> list[str]:
 
 
 def freeze(cell: Cell, names: Sequence[str | int]) -> int:
-    """Exclude parameters from training; returns how many.
+    """Exclude parameters from training. Return their number.
 
     Args:
-        names: what a parameter's name starts with (``backbone.stem``), a pattern of the whole
-            name (``*.alpha``), or the number of one of ``layers_of``.
+        names: prefixes of parameter names (``backbone.stem``), patterns of whole names
+            (``*.alpha``), or numbers of layers in ``layers_of``.
 
     Raises: ConfigError for a name that matches nothing, or a number that no layer has.
     """
@@ -164,7 +164,7 @@ def freeze(cell: Cell, names: Sequence[str | int]) -> int:
         ]
         if not hits:
             raise ConfigError(
-                f"train.freeze: no parameter {'is like' if is_pattern else 'starts with'} "
+                f"train.freeze: no parameter {'matches' if is_pattern else 'starts with'} "
                 f"{name!r}; names start with {', '.join(sorted({n.split('.')[0] for n in own}))}"
             )
         for parameter in hits:

@@ -1,7 +1,7 @@
-"""From the bytes of a batch to what a network reads, on the device.
+"""Convert the bytes of a batch to a network's input on the device.
 
-A byte is a quarter of a float32, so a batch takes a quarter of the time to the device, and the
-processes that prepare it are rid of the arithmetic.
+A byte is a quarter of a float32, so the transfer of a batch takes a quarter of the time, and the
+processes that prepare it skip the arithmetic.
 """
 
 from mindyolo_ext.backend.choice import BACKEND

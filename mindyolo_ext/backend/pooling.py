@@ -1,4 +1,4 @@
-"""Max-pooling that the frameworks' own layers do not do equally well."""
+"""Max-pooling for which the frameworks need different implementations."""
 
 from mindyolo_ext.backend.choice import BACKEND
 

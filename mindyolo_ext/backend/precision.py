@@ -1,7 +1,7 @@
-"""Mixed precision: what is large is computed in half precision, what is delicate in float32.
+"""Mixed precision: large operators run in half precision, sensitive ones in float32.
 
 A level marks cells, and a marked cell casts its inputs and parameters when it is called. So the
-parameters keep their names, places and float32 values, in networks of any form.
+parameters keep their names, paths and float32 values in every network.
 """
 
 from mindyolo_ext.backend import float32, nn
@@ -20,15 +20,15 @@ __all__ = ["apply"]
 def apply(cell: Cell, level: str, dtype: str = "float16") -> None:
     """Let ``cell``, a network or a part of one, compute in mixed precision.
 
-    Convolutions, dense layers and products of matrices compute in half precision. Norms compute
-    their statistics in float32, whatever they read; heads give float32, and so decoding, losses and
-    assignment are in float32 as well.
+    Convolutions, dense layers and matrix products compute in half precision. Norms always compute
+    their statistics in float32. Heads return float32, so decoding, losses and assignment are in
+    float32 too.
 
     Args:
-        level: ``O0`` all in float32; ``O1`` norms give float32, so that what follows them, up to
-            the next convolution, is in float32; ``O2`` norms give what they read, so that maps stay
-            in half precision; ``O3`` as ``O2``, because parameters and statistics of norms are in
-            float32 at every level.
+        level: ``O0`` all in float32; ``O1`` norms return float32, so everything up to the next
+            convolution is in float32; ``O2`` norms return the type of their input, so feature maps
+            stay in half precision; ``O3`` is the same as ``O2``, because parameters and statistics
+            of norms are in float32 at every level.
         dtype: the half precision, ``float16`` or ``bfloat16``.
 
     A network is marked once. Raises: DeviceError if the device does not compute in ``dtype``.

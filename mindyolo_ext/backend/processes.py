@@ -1,4 +1,4 @@
-"""The processes of a run, and how they were started. No framework."""
+"""The processes of a run, and how they were started. Loads no framework."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks to the user."""
+        """Whether this process writes files and logs to the user."""
         return self.rank == 0
 
 
@@ -28,17 +28,17 @@ class _State:
 
 
 def world() -> World:
-    """The world that ``launch.start`` entered, a single process before that."""
+    """Return the world set by ``launch.start``, a single process before that."""
     return _State.world
 
 
 def enter_world(new: World) -> None:
-    """Make ``new`` the world of this process; ``launch.start`` calls this once."""
+    """Set the world of this process; ``launch.start`` calls this once."""
     _State.world = new
 
 
 def local_rank(environ: Mapping[str, str]) -> int:
-    """This process among those of its machine, inferred from environment variables."""
+    """Return the number of this process on its machine, inferred from environment variables."""
     for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID"):
         if name in environ:
             return int(environ[name])
@@ -46,7 +46,7 @@ def local_rank(environ: Mapping[str, str]) -> int:
 
 
 def launcher_of(environ: Mapping[str, str]) -> tuple[str, int]:
-    """Launcher and number of processes, inferred from environment variables."""
+    """Return launcher and number of processes, inferred from environment variables."""
     if environ.get("MS_ROLE") in ("MS_WORKER", "MS_SCHED"):
         return "msrun", int(environ.get("MS_WORKER_NUM", "1"))
     if "TORCHELASTIC_RUN_ID" in environ:

@@ -1,5 +1,5 @@
-"""Less memory for more time: the backward pass computes parts of the network again instead of
-keeping what it needs of them.
+"""Trade time for memory: recompute parts of the network in the backward pass instead of keeping
+their feature maps.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ elif BACKEND == "torch":
     from mindyolo_ext.backend.on_torch.recompute import compute_again
 
 __all__ = ["apply"]
-PARTS = ("backbone", "neck")  # beginnings of the names of what is large
+PARTS = ("backbone", "neck")  # name prefixes of the large parts
 
 
 def apply(model: Model) -> int:
-    """Let training compute the stages of backbones and necks twice: forward, and again when the
-    backward pass gets there. Gradients are the same, and norms update their statistics once.
+    """Let training compute the stages of backbones and necks twice: in the forward pass, and again
+    in the backward pass. Gradients are the same, and norms update their statistics once.
 
     Returns the number of stages. Raises: ConfigError for norms that would update them twice.
     """
@@ -36,8 +36,8 @@ def apply(model: Model) -> int:
 
 
 def _stages(part: Cell) -> Iterator[Cell]:
-    """The cells directly below ``part`` that have norms; lists, and a backbone inside a neck, are
-    looked into.
+    """Return the cells directly below ``part`` that have norms, including those in lists and in a
+    backbone inside a neck.
     """
     for name, cell in part.name_cells().items():
         if isinstance(cell, nn.CellList) or name.startswith(PARTS):

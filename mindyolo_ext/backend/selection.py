@@ -1,4 +1,4 @@
-"""Losses of matched predictions alone, where the framework need not know their number before."""
+"""Select matched predictions for a loss, if the framework supports varying numbers of them."""
 
 from mindyolo_ext.backend.choice import BACKEND
 

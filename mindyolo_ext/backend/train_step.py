@@ -1,4 +1,4 @@
-"""One step of a training, from the arrays of a batch to the array of its report."""
+"""One training step, from the arrays of a batch to the array of its report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ __all__ = ["LOSS_SCALERS", "OPTIMIZERS", "OptimizerOptions", "Tally", "TrainStep
 
 @dataclass(frozen=True)
 class Tally:
-    """What is known of the steps since ``begin_tally``.
+    """Summary of the steps since ``begin_tally``.
 
     Args:
-        report: of the last step, (4 + T,), see ``TrainStep``.
-        sums: of all reports, (4 + T,).
-        bad_steps: the last steps in a row whose loss or gradient was not finite.
-        most_bad_steps: the most of them in a row.
+        report: report of the last step, (4 + T,), see ``TrainStep``.
+        sums: sum of all reports, (4 + T,).
+        bad_steps: number of steps up to the last one with a non-finite loss or gradient in a row.
+        most_bad_steps: longest row of such steps.
     """
 
     report: np.ndarray
@@ -38,15 +38,15 @@ class Tally:
 class TrainStep(Step):
     """A trainable with its optimizer, from arrays to an array. Puts the trainable in training mode.
 
-    ``take`` puts a step into the device's queue and does not wait for it, ``tally`` reads what came
-    of the steps so far, a call does both.
+    ``take`` queues a step on the device without waiting, ``tally`` reads the results of all steps
+    so far, and a call does both.
 
     Args:
         trainable: what to train, see ``contracts.Trainable``.
         groups: from ``backend.parameters.parameter_groups``; sgd and adam add the weight decay to
-            the gradient, adamw takes it off the weight.
+            the gradient, adamw subtracts it from the weight.
         options: optimizer settings.
-        input_spec: of the model, for images that come as bytes.
+        input_spec: input convention of the model, for images given as bytes.
 
     Shape: images (B, 3, H, W) float32, or uint8 BGR (B, H, W, 3), targets (B, M, 5), mask (B, M),
         rates (G,) learning rate per group, controls (3,): momentum (beta1 with
@@ -68,25 +68,21 @@ class TrainStep(Step):
         return self.tally().report
 
     def tally(self) -> Tally:
-        """Reports since ``begin_tally``: the one read of a device that still works on the steps
-        that were taken. The device itself adds up and counts.
+        """Read the reports since ``begin_tally``. This is the only read from the device, which adds
+        up and counts by itself.
         """
         reports, now, most = np.split(self.read_tally(), [-2, -1])
         report, sums = np.split(reports, 2)
         return Tally(report, sums, int(now[0]), int(most[0]))
 
     def share_statistics(self) -> None:
-        """Let all ranks have the mean of their batch-norm statistics, so that each evaluates the
-        same network.
-        """
+        """Average the batch-norm statistics over all ranks, so that all have the same network."""
         average_over_ranks(self.shared_over_ranks())
 
     def state(self) -> dict[str, np.ndarray]:
-        """Optimizer, accumulation, loss-scale and moving-average state by name, for a
-        checkpoint.
-        """
+        """Return optimizer, accumulation, loss-scale and moving-average state by name."""
         return state_values(self.state_parameters())
 
     def load_state(self, values: Mapping[str, np.ndarray]) -> None:
-        """Put back what ``state`` gave. Raises: CheckpointError if names or shapes differ."""
+        """Restore the result of ``state``. Raises: CheckpointError if names or shapes differ."""
         load_state_values(self.state_parameters(), values)

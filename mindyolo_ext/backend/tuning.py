@@ -1,4 +1,4 @@
-"""Two ways to run the same network faster, where the framework leaves them to the user."""
+"""Two optional ways to run the same network faster."""
 
 from mindyolo_ext.backend.choice import BACKEND
 

@@ -120,7 +120,7 @@ def choose(root: Any, path: Path, *, prefer_ema: bool, entry: str | None) -> tup
     if others:
         names = ", ".join(label(key) for key in others[:8])
         raise CheckpointError(
-            f"{path}: weights stand under {names}; say which entry is wanted with --entry"
+            f"{path}: several entries hold weights: {names}; select one with --entry"
         )
     if root and all(isinstance(value, ArrayRecord) for value in root.values()):
         return "", root
@@ -131,7 +131,7 @@ def choose(root: Any, path: Path, *, prefer_ema: bool, entry: str | None) -> tup
 
 
 class _Search:
-    """Searches for tensors; each container is visited once.
+    """Search for tensors, visiting each container once.
 
     Args:
         order: names of entries, by preference.
@@ -211,7 +211,7 @@ class Flat:
             return
         name = self.joined(prefix, key)
         if name in self.tensors:
-            raise CheckpointError(f"{self.where}: two tensors are called {name!r}")
+            raise CheckpointError(f"{self.where}: duplicate tensor {name!r}")
         if len(self.tensors) >= MAX_TENSORS:
             raise CheckpointError(f"{self.where}: more than {MAX_TENSORS} tensors")
         self.tensors[name] = item

@@ -92,7 +92,7 @@ def read_ckpt(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> CkptConte
     """Read all parameters of a ``.ckpt``.
 
     Args:
-        max_bytes: refuse files that are larger.
+        max_bytes: maximum size of the file.
 
     Raises: FileNotFoundError; CheckpointError for a file that is damaged or declares more than it
         holds.
@@ -112,7 +112,7 @@ def read_ckpt(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> CkptConte
         ):
             return _content(content, _checked_end(content))
     except (ValueError, OSError, MemoryError) as error:
-        raise CheckpointError(f"{path}: is damaged or no .ckpt file ({error})") from error
+        raise CheckpointError(f"{path}: damaged or not a .ckpt file ({error})") from error
 
 
 def write_ckpt(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -153,7 +153,7 @@ def _checked_end(content: mmap.mmap) -> int:
         found = zlib.crc32(whole[:end])
     wanted = int.from_bytes(content[end + len(_CRC_MARK) :], "big")
     if found != wanted:
-        raise ValueError(f"its checksum is {found}, the file says {wanted}")
+        raise ValueError(f"its checksum is {found}, the file states {wanted}")
     return end
 
 
@@ -173,7 +173,7 @@ def _content(content: mmap.mmap, end: int) -> CkptContent:
         elif tensor.name == latest and (tensor.dims, tensor.kind) == (known.dims, known.kind):
             known.pieces += tensor.pieces
         else:
-            raise ValueError(f"two parameters are called {tensor.name!r}")
+            raise ValueError(f"duplicate parameter {tensor.name!r}")
         latest = tensor.name
     if not tensors:
         raise ValueError("it holds no parameters")
@@ -223,7 +223,7 @@ def _once(
         elif number not in names or wire_type != BYTES:
             raise ValueError(f"field {number} of wire type {wire_type} is unknown")
         elif number in found:
-            raise ValueError(f"two times {names[number]}")
+            raise ValueError(f"duplicate {names[number]}")
         else:
             found[number] = (first, second)
     return found
@@ -250,7 +250,7 @@ def _as_array(content: mmap.mmap, tensor: _Tensor) -> np.ndarray:
         numbers[filled : filled + end - begin] = np.frombuffer(content[begin:end], np.uint8)
         filled += end - begin
     if stored == "bool" and numbers.max(initial=0) > 1:
-        raise ValueError(f"parameter {tensor.name!r} holds truth values other than 0 and 1")
+        raise ValueError(f"parameter {tensor.name!r} holds booleans other than 0 and 1")
     array = numbers.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
     return from_bfloat16(array) if stored == "bfloat16" else array
 
@@ -258,7 +258,7 @@ def _as_array(content: mmap.mmap, tensor: _Tensor) -> np.ndarray:
 def _as_text(content: mmap.mmap, tensor: _Tensor) -> str:
     """Return the text that an entry holds in place of numbers."""
     if len(tensor.pieces) > 1:
-        raise ValueError(f"two parameters are called {tensor.name!r}")
+        raise ValueError(f"duplicate parameter {tensor.name!r}")
     begin, end = tensor.pieces[0]
     if end - begin > MAX_TEXT_BYTES:
         raise ValueError(
@@ -267,7 +267,7 @@ def _as_text(content: mmap.mmap, tensor: _Tensor) -> str:
     try:
         return bytes(content[begin:end]).decode("utf-32-le").rstrip("\0")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{tensor.name!r} is no text ({error.reason})") from error
+        raise ValueError(f"{tensor.name!r} is not text ({error.reason})") from error
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:

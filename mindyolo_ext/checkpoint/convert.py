@@ -28,7 +28,7 @@ from mindyolo_ext.checkpoint.store import (
     load_checkpoint,
     save_checkpoint,
 )
-from mindyolo_ext.checkpoint.tables import is_known, recognise, table_of
+from mindyolo_ext.checkpoint.tables import is_known, recognize, table_of
 from mindyolo_ext.checkpoint.torch_writer import write_torch_checkpoint
 from mindyolo_ext.checkpoint.wrappers import unwrapped
 from mindyolo_ext.class_names import KNOWN_NAMES, default_names
@@ -39,7 +39,7 @@ from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.registry import family_of
 
 _TORCH_SUFFIXES = (".pt", ".pth")
-ASSUMED = "assumed"  # in a checkpoint's ``extra``: what its source did not tell
+ASSUMED = "assumed"  # key in a checkpoint's ``extra``: assumptions about its source
 
 
 @dataclass
@@ -58,7 +58,7 @@ class ConversionReport:
             name -> why the file has no tensor for it; ``unfilled``: target names that a part of a
             model does not contain.
         numbers: how many numbers were copied.
-        warnings: what a careful reader should know.
+        warnings: facts to check.
         prefix: the prefix that a wrapper had added to every name, and that was removed.
     """
 
@@ -106,13 +106,13 @@ class ConversionReport:
             ),
         ]
         if self.prefix:
-            rows.append(("names", f"without {self.prefix} before them"))
+            rows.append(("names", f"prefix {self.prefix} removed"))
         if self.input:
             rows.append(("input", self.input))
         rows += [
             (
                 "tensors",
-                f"{len(self.mapped)} taken over ({self.numbers:,} numbers), {len(self.ignored)} "
+                f"{len(self.mapped)} converted ({self.numbers:,} numbers), {len(self.ignored)} "
                 "ignored"
                 + (f", {len(self.unfilled)} of the model not in the file" if self.unfilled else ""),
             )
@@ -149,9 +149,9 @@ def convert(
     original's names, which ``export_torch`` does with more options.
 
     Args:
-        source: any file ``read_checkpoint`` reads; one of ours only changes its format.
+        source: any file ``read_checkpoint`` reads; for one of our own only the format changes.
         target: ``.ckpt`` or ``.safetensors`` to write; ``.pth`` or ``.pt`` for the way back, which
-            takes ``report`` alone.
+            takes only ``report``.
         model: registry name; by default it is recognized from the tensors' names and shapes.
         report: write the report there as JSON.
         anchors: width, height, width, height ... in pixels, for families whose checkpoints do not
@@ -240,7 +240,7 @@ class Plan:
         used_ema: whether the weights are averaged.
         prefix: the prefix that was removed from every name.
         remarks: assumptions about facts that the file does not state.
-        warnings: the remarks, and everything else that a careful reader should know.
+        warnings: the remarks and other facts to check.
     """
 
     found: Recognition
@@ -275,7 +275,7 @@ def plan_conversion(
     where = str(foreign.path)
     inside = unwrapped(weights_only(foreign.tensors), is_known, where=where, prefer_ema=prefer_ema)
     tensors = inside.tensors
-    table, found = recognise(tensors, where=where, model=model)
+    table, found = recognize(tensors, where=where, model=model)
     given = {
         **table.builder_keywords(tensors, tuple(anchors) if anchors is not None else None),
         **(model_keywords or {}),
@@ -293,7 +293,7 @@ def plan_conversion(
         table, found, fitting, built.parameters, where=where, epsilons=built.epsilons
     )
     mapped.ignored.update(
-        dict.fromkeys(inside.left_out, f"stands outside {inside.prefix} with the network")
+        dict.fromkeys(inside.left_out, f"is outside {inside.prefix}, which holds the network")
     )
     usual = built.input_spec.size
     spec = replace(built.input_spec, size=(size[0] or usual[0], size[1] or usual[1]))
@@ -406,17 +406,17 @@ def export_torch(
 
 
 def _refuse_unused(target: str | Path, unused: Sequence[str]) -> None:
-    """Raises: UsageError for options that mean nothing on the way back to PyTorch."""
+    """Raises: UsageError for options that do not apply to the conversion back to PyTorch."""
     if unused:
         raise UsageError(
-            f"{target}: a checkpoint of ours goes back to PyTorch as it is, without "
-            f"{', '.join(unused)}; for the other direction name a target that ends in .ckpt"
+            f"{target}: the conversion of a mindyolo_ext checkpoint to PyTorch does not take "
+            f"{', '.join(unused)}; for the other direction use a target that ends in .ckpt"
         )
 
 
 def in_half(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights of two or more axes in float16, and everything else as it is: statistics and biases
-    are small, and some are too large or too near to 0 for float16.
+    """Convert weights of two or more axes to float16 and keep everything else: statistics and
+    biases are small, and some are too large or too close to 0 for float16.
 
     Raises: CheckpointError for a weight that float16 cannot hold.
     """
@@ -434,13 +434,13 @@ def in_half(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _in_other_format(source: Path, target: Path, *, half: bool) -> ConversionReport:
-    """Write a checkpoint of ours, with all its content, in our other format, or in float16.
+    """Write one of our checkpoints, with all its content, in our other format, or in float16.
 
     Raises: CheckpointError if both files have the same format and precision.
     """
     if source.suffix == target.suffix and not half:
         raise CheckpointError(
-            f"{source}: is a checkpoint of mindyolo_ext already, wanted one of another program, or "
+            f"{source}: already a mindyolo_ext checkpoint, wanted one of another program, or "
             "a target with another suffix"
         )
     parameters, metadata = load_checkpoint(source)
@@ -514,11 +514,11 @@ def _keep_sources(
         for source in sources:
             if _is_same_file(path, source):
                 raise ExistingFileError(
-                    f"{path}: would be written over {source}, which is read; name another {what}"
+                    f"{path}: would overwrite {source}, which is read; choose another {what}"
                 )
         place = path.resolve()
         if place in before:
-            raise ExistingFileError(f"{path}: is both {before[place]} and {what}; name two files")
+            raise ExistingFileError(f"{path}: is both {before[place]} and {what}; use two files")
         before[place] = what
 
 
@@ -532,8 +532,8 @@ def _is_same_file(path: Path, other: Path) -> bool:
 
 @dataclass
 class _Input:
-    """The input convention of converted weights: ``spec``, and ``text`` that describes it (empty if
-    the family has only one).
+    """Input convention of converted weights: ``spec``, and ``text`` that describes it (empty if the
+    family has only one).
     """
 
     spec: InputSpec
@@ -551,7 +551,7 @@ def _choose_input(
     """Choose the input that the user asked for, else the one the weights indicate, else the
     family's usual one.
 
-    Raises: CheckpointError if the family has no style called ``wanted``.
+    Raises: CheckpointError if the family has no style ``wanted``.
     """
     styles = table.input_styles(found, usual)
     if wanted is not None and wanted not in styles:
@@ -562,17 +562,17 @@ def _choose_input(
     if not styles:
         return _Input(usual)
     evidence = table.input_evidence(found, tensors)
-    style, reason = (wanted, "as asked for") if wanted else (evidence.style, evidence.reason)
+    style, reason = (wanted, "--input") if wanted else (evidence.style, evidence.reason)
     warnings = []
     if not style:
-        style, reason = next(iter(styles)), "the usual one"
+        style, reason = next(iter(styles)), "default"
         warnings.append(
-            f"the input the weights were trained with is not clear ({evidence.reason}); took "
-            f"{style}, name another with --input ({', '.join(styles)})"
+            f"the input that the weights were trained with is unknown ({evidence.reason}); assumed "
+            f"{style}, select another one with --input ({', '.join(styles)})"
         )
     elif evidence.style not in ("", style):
         warnings.append(
-            f"--input {style} contradicts the weights, which want {evidence.style} "
+            f"--input {style} contradicts the weights, which indicate {evidence.style} "
             f"({evidence.reason})"
         )
     return _Input(styles[style], f"{style}: {_in_words(styles[style])} ({reason})", warnings)

@@ -1,4 +1,4 @@
-"""Read what ONNX and MindIR files say about themselves, without their libraries.
+"""Read metadata of ONNX and MindIR files, without their libraries.
 
 Only the required fields are read; nodes and numbers are skipped.
 """
@@ -53,11 +53,11 @@ class ExportedFacts:
     """Facts stated in an exported file.
 
     Args:
-        metadata: texts by name, and what the graph tells.
-        written: the texts alone, as the program that made the file wrote them.
-        tensors, numbers: how many are in it.
-        dtypes: element type -> tensors.
-        operators: kind -> how many; of ONNX files.
+        metadata: texts by name, and facts about the graph.
+        written: only the texts, as the exporting program wrote them.
+        tensors, numbers: counts.
+        dtypes: element type -> number of tensors.
+        operators: kind -> count, for ONNX files.
         functions: operators that the file defines itself.
         elsewhere: tensors whose numbers are in other files.
     """
@@ -133,7 +133,7 @@ def _facts(path: Path, kind: str, read: Callable[[_Message, int], ExportedFacts]
         ):
             return read(_Message(content), size)
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{path}: is no {kind} file ({error})") from error
+        raise CheckpointError(f"{path}: not a valid {kind} file ({error})") from error
 
 
 def _onnx(message: _Message, size: int) -> ExportedFacts:

@@ -1,5 +1,4 @@
-"""Determine the kind of a file: a checkpoint of any program, or something else, which messages then
-name.
+"""Determine the kind of a file: a checkpoint of any program, or another file, which messages name.
 
 Only the first bytes and the names inside an archive are examined.
 """
@@ -24,7 +23,7 @@ from mindyolo_ext.errors import (
 )
 
 WANTED = "wanted a PyTorch, safetensors or MindSpore checkpoint"
-UNKNOWN = "which is no known format"
+UNKNOWN = "which is not a known format"
 FORMATS = {
     "torch-zip": "a PyTorch checkpoint",
     "torch-legacy": "a PyTorch checkpoint",
@@ -134,7 +133,7 @@ def is_mindir(head: bytes) -> bool:
 
 
 class Directory(io.BufferedReader):
-    """A file whose zip directory is being read; refuses reads larger than a directory may be.
+    """A file whose zip directory is being read; rejects reads above the size of a directory.
 
     Args:
         path: the file.
@@ -187,15 +186,15 @@ def _refuse_known_kinds(path: Path, head: bytes) -> None:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
     found: tuple[str, str] | None = None
     if start.startswith(_WEB_PAGE):
-        found = "a web page", "the download went wrong"
+        found = "a web page", "the download failed"
     elif start.startswith(b"<?xml"):
-        found = "an XML file", "the download went wrong, or it describes a network without weights"
+        found = "an XML file", "the download failed, or it describes a network without weights"
     elif is_onnx(head):
         found = "an ONNX file", EXPORTED
     elif head[4:8] in _LATER:
         found = _LATER[head[4:8]], EXPORTED
     elif len(head) == 512 and not any(head):
-        found = "a file that begins with zeros", "its download or copy was not finished"
+        found = "a file that begins with zeros", "its download or copy is incomplete"
     else:
         found = next((what for begin, what in _BEGINNINGS.items() if head.startswith(begin)), None)
     if found is not None:

@@ -39,15 +39,15 @@ class FileInfo:
     """The result of ``describe``.
 
     Args:
-        path, format, sha256, bytes: of the file.
+        path, format, sha256, bytes: facts about the file.
         entries, entry, used_ema: top-level entries, the one that holds the weights, and whether
             they are averaged.
-        tensors, numbers: how many; ``dtypes``: element type in the file -> number of tensors.
-        family, model, num_classes, part: what was recognized; empty or None if nothing was.
+        tensors, numbers: counts; ``dtypes``: element type in the file -> number of tensors.
+        family, model, num_classes, part: what was recognized, else empty or None.
         class_names, epoch: if the file states them.
         metadata: of our own checkpoints and of ONNX files.
         prefix: the prefix that wrappers added to every name.
-        convert: the command that converts it to a checkpoint of ours; empty if there is none.
+        convert: the command that converts it to one of our checkpoints; empty if there is none.
         warnings: such as weights that are not finite.
     """
 
@@ -160,7 +160,7 @@ def describe(path: str | Path) -> FileInfo:
     if foreign.own is not None:
         _add_own(info, foreign.own)
     else:
-        _add_recognised(info, foreign)
+        _add_recognized(info, foreign)
     return info
 
 
@@ -193,14 +193,14 @@ def _add_own(info: FileInfo, metadata: CheckpointMetadata) -> None:
     info.warnings += [str(remark) for remark in metadata.extra.get(ASSUMED) or []]
 
 
-def _add_recognised(info: FileInfo, foreign: ForeignCheckpoint) -> None:
-    """Add the model that ``convert`` recognizes and the command to type, or why it refuses the
-    file, which is a warning here and not an error.
+def _add_recognized(info: FileInfo, foreign: ForeignCheckpoint) -> None:
+    """Add the model that ``convert`` recognizes and the command to type, or a warning with the
+    reason why it cannot convert the file.
     """
     try:
         plan = plan_conversion(foreign)
     except (CheckpointError, ConfigError) as error:
-        info.warnings.append("convert refuses it: " + str(error).removeprefix(f"{info.path}: "))
+        info.warnings.append("cannot convert it: " + str(error).removeprefix(f"{info.path}: "))
         return
     info.model, info.part = plan.found.model, plan.found.part
     info.family = family_of(info.model).name

@@ -91,7 +91,7 @@ def check_name(name: str, what: str, *, where: str) -> str:
     """Return ``name``. Raises: CheckpointError if it is too long."""
     if len(name) > MAX_NAME_CHARACTERS:
         raise CheckpointError(
-            f"{where}: {what} is called {shown(name, 40)!r} ({len(name)} characters, the limit is "
+            f"{where}: {what} is named {shown(name, 40)!r} ({len(name)} characters, the limit is "
             f"{MAX_NAME_CHARACTERS})"
         )
     return name
@@ -106,6 +106,6 @@ def check_growth(needed: int, file_bytes: int, *, where: str, limit: int = MAX_F
         raise CheckpointError(f"{where}: the weights need {needed} bytes, the limit is {limit}")
     if needed > MAX_GROWTH * file_bytes + FREE_BYTES:
         raise CheckpointError(
-            f"{where}: the weights repeat {file_bytes} bytes until they need {needed}, wanted "
-            "numbers of their own"
+            f"{where}: the weights expand {file_bytes} bytes to {needed} by repetition, wanted "
+            "distinct numbers"
         )

@@ -43,7 +43,7 @@ class CheckpointMetadata:
         metrics: name -> value of the last evaluation.
         source: where converted weights come from: file, sha256, format, ema.
         extra: any other JSON, for example thresholds.
-        version: of the package that wrote the file.
+        version: version of the package that wrote the file.
     """
 
     model: str
@@ -132,19 +132,19 @@ def unseal(
     if values.get("count") != len(arrays):
         raise CheckpointError(
             f"{where}: holds {len(arrays)} parameters, it should hold "
-            f"{shown(values.get('count'), 20)}: the file is cut off"
+            f"{shown(values.get('count'), 20)}: the file is truncated"
         )
     numbers = sum(array.size for array in arrays.values())
     if metadata.num_classes > numbers:
         raise CheckpointError(
             f"{where}: its metadata is broken ({metadata.num_classes} classes, but {numbers} "
-            "numbers in all)"
+            "numbers in total)"
         )
     wanted = values.pop(DIGEST, None)
     if wanted is not None and _digest(values, arrays) != wanted:
         raise CheckpointError(
-            f"{where}: is damaged: its numbers or its metadata are not those that were written "
-            f"(SHA-256 differs); take another copy"
+            f"{where}: is damaged: its numbers or its metadata have changed since it was written "
+            f"(SHA-256 differs); use another copy"
         )
     order = values.get("order", list(arrays))
     if not _is_order(order, arrays):
@@ -215,16 +215,16 @@ def _digest(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
 def check_types(values: Mapping[str, Any]) -> None:
     """Raises: ValueError that names the first of ``values`` with a wrong type."""
     for key, kinds, what in (
-        ("model", str, "a text"),
-        ("num_classes", int, "a whole number"),
-        ("class_names", list, "a list of texts"),
+        ("model", str, "a string"),
+        ("num_classes", int, "an integer"),
+        ("class_names", list, "a list of strings"),
         ("input_spec", dict, "a mapping"),
         ("architecture", dict, "a mapping"),
-        ("epoch", (int, type(None)), "a whole number or null"),
+        ("epoch", (int, type(None)), "an integer or null"),
         ("metrics", dict, "a mapping of numbers"),
         ("source", dict, "a mapping"),
         ("extra", dict, "a mapping"),
-        ("version", str, "a text"),
+        ("version", str, "a string"),
     ):
         if key in values:
             _check(key, values[key], isinstance(values[key], kinds), what)
@@ -237,7 +237,7 @@ def check_types(values: Mapping[str, Any]) -> None:
     small = _leaves(architecture) <= MAX_ARCHITECTURE_VALUES
     _check("architecture", architecture, small, f"at most {MAX_ARCHITECTURE_VALUES} values")
     names = values.get("class_names", [])
-    _check("class_names", names, all(isinstance(n, str) for n in names), "a list of texts")
+    _check("class_names", names, all(isinstance(n, str) for n in names), "a list of strings")
     metrics = values.get("metrics", {})
     numbers = all(map(_is_number, metrics.values()))
     _check("metrics", metrics, numbers, "a mapping of numbers")
@@ -260,7 +260,7 @@ def _check_input(spec: Mapping[str, Any]) -> None:
             good = isinstance(found, type(usual))
         else:
             good = _is_number(found)
-        _check(f"input_spec.{key}", found, good, f"the like of {usual}")
+        _check(f"input_spec.{key}", found, good, f"a value such as {usual}")
     size = spec.get("size", (1, 1))
     _check("input_spec.size", size, max(size) <= MAX_SIDE, f"at most {MAX_SIDE} pixels a side")
 
@@ -276,14 +276,14 @@ def _check_extra(extra: Mapping[str, Any]) -> None:
     """Raises: ValueError for an entry of ``extra`` that this package would not write."""
     part = extra.get("part", {})
     texts = isinstance(part, dict) and all(isinstance(value, str) for value in part.values())
-    _check("extra.part", part, texts, "a mapping of texts")
+    _check("extra.part", part, texts, "a mapping of strings")
     seen = extra.get(COUNTER, 0)
     counts = seen.values() if isinstance(seen, dict) else [seen]
     sound = all(type(count) is int and 0 <= count <= MAX_SIZE for count in counts)
-    _check(f"extra.{COUNTER}", seen, sound, "a whole number, or one for each layer")
+    _check(f"extra.{COUNTER}", seen, sound, "an integer, or one for each layer")
     assumed = extra.get("assumed", [])
     remarks = isinstance(assumed, list) and all(isinstance(text, str) for text in assumed)
-    _check("extra.assumed", assumed, remarks, "a list of texts")
+    _check("extra.assumed", assumed, remarks, "a list of strings")
     thresholds = extra.get("thresholds")
     if thresholds is None:
         return

@@ -27,10 +27,10 @@ MINDSPORE_TO_TORCH = {
     "embedding_table": "weight",
 }
 STATE_PREFIX = "state."  # prefix of entries that only a resumed training needs
-FOLDED = "was folded into a kernel; the norm changes nothing but adds the kernel's bias"
+FOLDED = "was folded into a kernel; the norm only adds the kernel's bias"
 DEPLOYED = (
-    "deployed weights: {layers} folded layers became their training form, with norms that change "
-    "nothing. Evaluation is the same; for fine-tuning set train.freeze_bn=true, or start from "
+    "deployed weights: {layers} folded layers were converted to training form, with identity "
+    "norms. Evaluation is the same; for fine-tuning set train.freeze_bn=true, or start from "
     "weights that were not deployed"
 )
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -65,7 +65,7 @@ class Recognition:
 
     Args:
         model: registry name.
-        num_classes: of the head; None if the file has none.
+        num_classes: number of classes of the head; None if the file has no head.
         keywords: further builder keywords that follow from the shapes.
         prefix: the names' prefix in the whole model, for a file that holds only a part of it.
         part: name of that part, empty for a whole model.
@@ -108,7 +108,7 @@ class Unfolded:
         tensors: name in the original's training form -> array.
         origins: such a name -> the name in the file, if they differ.
         supplied: such a name -> why the file has no tensor for it.
-        warnings: what a careful reader should know.
+        warnings: facts to check.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -118,7 +118,7 @@ class Unfolded:
 
 
 class NamesTable(ABC):
-    """Recognizes a family's checkpoints and maps their names.
+    """Recognize a family's checkpoints and map their names.
 
     Names of MindSpore checkpoints that are already parameter names pass through unchanged.
 
@@ -132,7 +132,7 @@ class NamesTable(ABC):
     beside: Mapping[str, Plain] = MappingProxyType({})
 
     @abstractmethod
-    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+    def recognize(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
         """Return the models that fit these names and shapes; empty if they are of another
         family.
         """
@@ -214,7 +214,7 @@ class NamesTable(ABC):
         warnings and stored in the checkpoint.
 
         Args:
-            recognition: of the weights.
+            recognition: recognized model of the weights.
             given: builder keywords that the user named.
             size_given: whether the user named the input size.
         """
@@ -225,7 +225,7 @@ class NamesTable(ABC):
         there is only one.
 
         Args:
-            recognition: of the weights.
+            recognition: recognized model of the weights.
             usual: the input of a new model, in the requested size.
         """
         return {}
@@ -234,7 +234,7 @@ class NamesTable(ABC):
         self, recognition: Recognition, tensors: Mapping[str, np.ndarray]
     ) -> InputEvidence:
         """Determine which of ``input_styles`` the weights were trained with, if possible."""
-        return InputEvidence("", "the weights do not tell")
+        return InputEvidence("", "the weights do not show it")
 
 
 def weights_only(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -349,7 +349,7 @@ def map_tensors(
             twice.append(f"{name} and another both fill {target}")
         elif tuple(array.shape) != tuple(targets[target].shape):
             shapes.append(
-                f"{name} is {tuple(array.shape)}, {target} wants {tuple(targets[target].shape)}"
+                f"{name} is {tuple(array.shape)}, {target} is {tuple(targets[target].shape)}"
             )
         else:
             result.values[target] = np.asarray(array, targets[target].dtype)
@@ -362,7 +362,7 @@ def map_tensors(
     unfilled = [name for name in targets if name not in result.values]
     _check_statistics(unfilled, result, recognition, where=where)
     checks = [
-        ("tensors that the model does not have", unknown),
+        ("unknown tensors", unknown),
         ("parameters filled twice", twice),
         ("shapes that differ", shapes),
         ("constants of the architecture with other numbers", altered),
@@ -504,7 +504,7 @@ def to_source_tensors(
         for constant in [c for c in constants if c.split(".")[0] == source.split(".")[0]]:
             result[constant] = constants.pop(constant)  # constants come first in their module
         if source in result:
-            raise CheckpointError(f"{table.family}: two parameters would be called {source!r}")
+            raise CheckpointError(f"{table.family}: two parameters would be named {source!r}")
         result[source] = np.asarray(array)
         layer, _, leaf = source.rpartition(".")
         if leaf == "running_var":

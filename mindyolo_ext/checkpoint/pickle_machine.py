@@ -187,9 +187,7 @@ class _Machine:
         """Remove and return the top object."""
         value = self.stack.pop()
         if value is _MARK:
-            raise CheckpointError(
-                f"{self.where}: broken pickle, a mark stands where an object was wanted"
-            )
+            raise CheckpointError(f"{self.where}: broken pickle, a mark instead of an object")
         return value
 
     def top(self) -> Any:
@@ -278,7 +276,7 @@ class _Machine:
         """
         if not isinstance(cls, GlobalName):
             raise UnsafeCheckpointError(
-                f"{self.where}: refused, the file wants to call a {_kind(cls)}; nothing was run"
+                f"{self.where}: refused, the file tries to call a {_kind(cls)}; nothing was run"
             )
         if not isinstance(args, tuple) or not isinstance(keywords, (dict, type(None))):
             raise CheckpointError(
@@ -297,7 +295,7 @@ class _Machine:
         if cls is _BINDER:
             return self.method(*args)
         raise UnsafeCheckpointError(
-            f"{self.where}: refused, the file wants to call {cls.qualified!r}; nothing was run"
+            f"{self.where}: refused, the file tries to call {cls.qualified!r}; nothing was run"
         )
 
     def method(self, *args: Any) -> GlobalName:
@@ -317,9 +315,7 @@ class _Machine:
     def persistent(self, key: Any) -> Any:
         """Return the record of a persistent id."""
         if self.storage is None:
-            raise UnsafeCheckpointError(
-                f"{self.where}: refused, a persistent id stands where none belongs"
-            )
+            raise UnsafeCheckpointError(f"{self.where}: refused, an unexpected persistent id")
         return self.storage(key)
 
     def build(self) -> None:
@@ -345,7 +341,7 @@ class _Machine:
             target.order = state[1]
         elif not isinstance(target, (dict, set, list, TensorRecord)):
             raise UnsafeCheckpointError(
-                f"{self.where}: refused, the file wants to change a {_kind(target)}; "
+                f"{self.where}: refused, the file tries to change a {_kind(target)}; "
                 "nothing was run"
             )
 

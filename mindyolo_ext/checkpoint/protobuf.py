@@ -36,7 +36,7 @@ def fields(buffer: Buffer, begin: int, end: int) -> Iterator[Field]:
         elif wire_type in (FIXED32, FIXED64):
             size = 4 if wire_type == FIXED32 else 8
         else:
-            raise ValueError(f"field {number} has wire type {wire_type}, which is not in use")
+            raise ValueError(f"field {number} has the unknown wire type {wire_type}")
         if size > end - place:
             raise ValueError(f"field {number} needs {size} bytes, {end - place} are left")
         yield number, wire_type, place, place + size
@@ -52,7 +52,7 @@ def text(buffer: Buffer, begin: int, end: int, *, most: int) -> str:
     try:
         return bytes(buffer[begin:end]).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"a text that is no UTF-8 ({error.reason})") from error
+        raise ValueError(f"a text that is not UTF-8 ({error.reason})") from error
 
 
 def varint_field(number: int, value: int) -> bytes:
@@ -75,7 +75,7 @@ def _varint(buffer: Buffer, place: int, end: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if place >= end:
-            raise ValueError("a number is cut off")
+            raise ValueError("a number is truncated")
         byte = buffer[place]
         place += 1
         value |= (byte & 0x7F) << shift

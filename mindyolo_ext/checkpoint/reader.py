@@ -56,15 +56,15 @@ class ForeignCheckpoint:
             precision and bfloat16 are converted to float32, integers stay integers.
         source_format: ``torch-zip``, ``torch-legacy``, ``torch-legacy-tar``, ``safetensors`` or
             ``mindspore``.
-        sha256: of the file.
+        sha256: SHA-256 of the file.
         entries: the top-level entries of the file, for example ``model``, ``ema``, ``optimizer``.
         entry: the entry that the tensors come from; empty if the file is the state dict itself.
         used_ema: whether that entry holds averaged weights.
         stored_dtypes: element types in the file -> number of tensors.
         extras: plain data besides the weights (epoch, best score, arguments).
         class_names: in class order, if the file contains them.
-        own: the metadata, if the file is a checkpoint of ours.
-        warnings: what a careful reader should know, such as weights that are not finite.
+        own: the metadata, if the file is one of our checkpoints.
+        warnings: facts to check, such as non-finite weights.
     """
 
     path: Path
@@ -134,7 +134,7 @@ def read_checkpoint(
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Compute the SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
         while chunk := stream.read(1 << 20):
@@ -177,12 +177,11 @@ def _warnings(file: TorchFile, flat: Flat) -> list[str]:
     warnings = []
     if flat.left_out:
         warnings.append(
-            f"{flat.left_out} entries beside the tensors are no tensors and were left out: "
-            + ", ".join(flat.samples)
+            f"{flat.left_out} entries are not tensors and were skipped: " + ", ".join(flat.samples)
         )
     if not file.has_checksums:
         warnings.append(
-            "the file has no checksums (PyTorch's set_crc32_options(False)), so damage to it goes "
+            "the file has no checksums (PyTorch's set_crc32_options(False)), so damage remains "
             "unnoticed"
         )
     return warnings
@@ -247,7 +246,7 @@ def _from_numpy(array: np.ndarray) -> np.ndarray:
 
 
 class _Plain:
-    """Converts extras to plain Python data; large, deep or unknown values become short texts."""
+    """Convert extras to plain Python data; large, deep or unknown values become short texts."""
 
     def __init__(self, file: TorchFile):
         self.file = file
@@ -396,7 +395,7 @@ def _keep_only(checkpoint: ForeignCheckpoint, entry: str) -> None:
 
 
 def _warn_about_values(checkpoint: ForeignCheckpoint) -> None:
-    """Report weights that are not finite; they are kept as they are."""
+    """Report non-finite weights; they are not changed."""
     broken = [
         name
         for name, array in checkpoint.tensors.items()
@@ -404,5 +403,5 @@ def _warn_about_values(checkpoint: ForeignCheckpoint) -> None:
     ]
     if broken:
         checkpoint.warnings.append(
-            f"{len(broken)} tensors hold values that are not finite: " + ", ".join(broken[:5])
+            f"{len(broken)} tensors hold non-finite values: " + ", ".join(broken[:5])
         )

@@ -64,7 +64,7 @@ def read_safetensors(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> Sa
     """Read all tensors of a ``.safetensors`` file.
 
     Args:
-        max_bytes: refuse files that are larger.
+        max_bytes: maximum size of the file.
 
     Raises: FileNotFoundError; CheckpointError for a file that is damaged or declares more than it
         holds.
@@ -92,7 +92,7 @@ def write_safetensors(
 ) -> None:
     """Write ``arrays`` and ``metadata``; the format defines the order of the names.
 
-    Raises: OSError if the disk refuses.
+    Raises: OSError if the file cannot be written.
     """
     from safetensors.numpy import save
 
@@ -113,7 +113,7 @@ def _content(content: mmap.mmap) -> SafetensorsContent:
         raise ValueError(f"the header is a {type(header).__name__}, wanted a mapping")
     texts = header.pop("__metadata__", {})
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise ValueError("__metadata__ is no mapping of texts")
+        raise ValueError("__metadata__ is not a mapping of strings")
     if len(header) > MAX_TENSORS:
         raise ValueError(f"{len(header)} tensors, the limit is {MAX_TENSORS}")
     for part in (*header, *texts, *texts.values()):
@@ -189,5 +189,5 @@ def _as_array(name: str, raw: bytes, stored: str, shape: tuple[int, ...]) -> np.
     if stored == "bfloat16":
         return from_bfloat16(array)
     if stored == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
-        raise ValueError(f"tensor {name!r} holds truth values other than 0 and 1")
+        raise ValueError(f"tensor {name!r} holds booleans other than 0 and 1")
     return array.astype(code.newbyteorder("="))

@@ -20,8 +20,8 @@ from mindyolo_ext.errors import CheckpointError
 
 SUFFIXES = (".ckpt", ".safetensors")
 OWN_KINDS = ("mindspore", "safetensors")  # formats of our checkpoints, see ``file_kinds``
-METADATA_NAME = "__metadata__"  # of a tensor in a .ckpt
-METADATA_KEY = "mindyolo_ext"  # in the header of a .safetensors
+METADATA_NAME = "__metadata__"  # name of the tensor in a .ckpt
+METADATA_KEY = "mindyolo_ext"  # key in the header of a .safetensors
 _DTYPES = {"float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"}
 
 
@@ -42,7 +42,7 @@ def save_checkpoint(
     check_suffix(path)
     for name, array in parameters.items():
         if name == METADATA_NAME or not name:
-            raise CheckpointError(f"{path}: a parameter cannot be called {name!r}")
+            raise CheckpointError(f"{path}: a parameter cannot be named {name!r}")
         if str(np.asarray(array).dtype) not in _DTYPES:
             raise CheckpointError(
                 f"{path}: parameter {name!r} is {np.asarray(array).dtype}, wanted one of "
@@ -68,7 +68,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, np.ndarray], Checkpoint
     arrays, text = read_own(path, kind) if kind in OWN_KINDS else ({}, None)
     if text is None:
         raise CheckpointError(
-            f"{path}: is {FORMATS[kind]} and has no metadata, wanted a checkpoint of mindyolo_ext; "
+            f"{path}: is {FORMATS[kind]} and has no metadata, wanted a mindyolo_ext checkpoint; "
             f"convert it first: {convert_command(path)}"
         )
     return unseal(text, arrays, where=str(path))

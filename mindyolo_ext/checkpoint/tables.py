@@ -1,4 +1,4 @@
-"""The names tables of all families, and the one that weights belong to. Loads no framework."""
+"""Find the names table of weights among those of all families. Loads no framework."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -25,14 +25,14 @@ def is_known(tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether a family knows these names, or at least the characteristic names of its networks."""
     for table in tables().values():
         try:
-            if table.recognise(tensors):
+            if table.recognize(tensors):
                 return True
         except CheckpointError:  # of this family, but of an unknown size
             return True
     return False
 
 
-def recognise(
+def recognize(
     tensors: Mapping[str, np.ndarray], *, where: str, model: str | None = None
 ) -> tuple[NamesTable, Recognition]:
     """Find the table and the model that these tensors belong to.
@@ -40,31 +40,31 @@ def recognise(
     Args:
         tensors: as returned by the reader.
         where: file, for messages.
-        model: registry name, if the user names it.
+        model: registry name, if the user selects one.
 
     Raises: CheckpointError if no family knows the names, or several models fit and none is named.
     """
     found = [
-        (table, candidate) for table in tables().values() for candidate in table.recognise(tensors)
+        (table, candidate) for table in tables().values() for candidate in table.recognize(tensors)
     ]
     chosen = [pair for pair in found if model is None or pair[1].model == model]
     if len(chosen) == 1:
         return chosen[0]
     if not found:
-        raise CheckpointError(f"{where}: no family knows these weights ({_hints(tensors)}")
+        raise CheckpointError(f"{where}: not weights of a known family ({_hints(tensors)}")
     names = ", ".join(sorted({candidate.model for _, candidate in found}))
     if not chosen:
         raise CheckpointError(f"{where}: holds weights of {names}, not of {model}")
-    raise CheckpointError(f"{where}: may be any of {names}; name one with --model")
+    raise CheckpointError(f"{where}: fits any of {names}; select one with --model")
 
 
 def _hints(tensors: Mapping[str, np.ndarray]) -> str:
-    """Return a hint for the user of weights that no family knows."""
+    """Return a hint for weights of no known family."""
     sample = ", ".join(
         f"{shown(name)} {tuple(array.shape)}" for name, array in islice(tensors.items(), 4)
     )
     text = f"{len(tensors)} tensors: {sample}, ...), wanted one of {', '.join(tables())}"
     prefix = hidden_weights(tensors, is_known)
     if prefix:
-        return f"{text}; names behind {shown(prefix)}. are known: take them with --entry {prefix}"
+        return f"{text}; names after {shown(prefix)}. are known: select them with --entry {prefix}"
     return f"{text}; names begin with {beginnings(tensors)}" if beginnings(tensors) else text

@@ -36,7 +36,7 @@ class Difference:
     Args:
         kind: ``input``, ``output`` or ``layer``.
         name: name of the output or layer; ``#1`` marks its second call.
-        shape: of the array.
+        shape: shape of the array.
         largest: largest absolute difference; ``scale``: largest absolute value of the original's
             array.
     """
@@ -55,14 +55,14 @@ class Difference:
 
 @dataclass
 class VerifyReport:
-    """The differences between a checkpoint of ours and the original.
+    """The differences between one of our checkpoints and the original.
 
     Args:
         checkpoint, against: the two sides of the comparison.
         tolerance: limit of ``Difference.relative`` for inputs and outputs.
         rows: one per array.
         skipped: names that exist on one side only.
-        warnings: what a careful reader should know.
+        warnings: facts to check.
     """
 
     checkpoint: str
@@ -105,7 +105,9 @@ class VerifyReport:
                     "x".join(map(str, row.shape)),
                     f"{row.largest:.3g}",
                     f"{row.scale:.3g}",
-                    "" if row.kind == "layer" or row.relative <= self.tolerance else "<-- too far",
+                    ""
+                    if row.kind == "layer" or row.relative <= self.tolerance
+                    else "<-- too large",
                 )
                 for row in rows
             ],
@@ -146,10 +148,9 @@ def verify(
             and ``source``.
         torch_python: Python that has PyTorch.
         source: the original's checkpoint, which the clone loads strictly.
-        seed, size, batch: of the images for ``torch_repo``, which have the model's colors and
+        seed, size, batch: options of the images for ``torch_repo``, in the model's color order and
             range; ``size`` is (height, width), by default the model's.
-        tolerance: largest allowed difference, as a share of the largest value of an array (at least
-            1).
+        tolerance: maximum difference, as a share of the largest value of an array (at least 1).
 
     Raises: FileNotFoundError; CheckpointError if the arguments do not fit together or the original
         fails.
@@ -179,7 +180,7 @@ def verify(
     told = metadata.source.get("sha256")
     if told is not None and told != file_sha256(source):
         report.warnings.append(
-            f"{checkpoint} was not converted from {source}: its source had SHA-256 {told}"
+            f"{checkpoint} was not converted from {source}: its source has SHA-256 {told}"
         )
     theirs = _run_original(
         cell, metadata, pictures, repo=Path(torch_repo), python=torch_python, source=Path(source)
@@ -270,8 +271,8 @@ def _photos(
     """
     if folder is None:
         raise CheckpointError(
-            f"{path}: was made from photos ({', '.join(arrays['images'].tolist())}), say in which "
-            "folder they lie (--images)"
+            f"{path}: was computed from photos ({', '.join(arrays['images'].tolist())}); pass "
+            "their folder with --images"
         )
     batch = []
     for name in arrays["images"].tolist():
@@ -305,7 +306,7 @@ def _run_original(
     """Compute outputs and layers of the original in a process of the user's Python."""
     hook = Path(__file__).parents[1] / "models" / cell.family / "original.py"
     if not hook.is_file():
-        raise CheckpointError(f"verify: no hook runs the original of {cell.family} yet")
+        raise CheckpointError(f"verify: there is no program that runs the original {cell.family}")
     for place in (repo, source):
         if not place.exists():
             raise MissingFileError(f"{place}: no such file or folder")
@@ -417,7 +418,9 @@ def _difference(
 ) -> Difference:
     """Build one row. Raises: CheckpointError if the shapes differ."""
     if ours.shape != theirs.shape:
-        raise CheckpointError(f"{where}: {name} is {theirs.shape} there and {ours.shape} here")
+        raise CheckpointError(
+            f"{where}: {name} is {theirs.shape} in the original, {ours.shape} here"
+        )
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     largest = (
         float(np.abs(ours - theirs).max(initial=0.0)) if np.isfinite(ours).all() else float("inf")

@@ -27,9 +27,9 @@ WRAPPERS = (
     "_orig_mod",
 )
 AVERAGES = ("ema", "ema_model", "model_ema", "ema_net", "averaged_model")
-AVERAGE_MARK = "n_averaged"  # beside the weights of PyTorch's AveragedModel
-MAX_NESTING = 5  # nested wrappers
-MAX_TRIED = 64  # prefixes that are tried for a message
+AVERAGE_MARK = "n_averaged"  # tensor beside the weights of PyTorch's AveragedModel
+MAX_NESTING = 5  # maximum number of nested wrappers
+MAX_TRIED = 64  # maximum number of prefixes to try for a message
 Tensors = Mapping[str, np.ndarray]
 
 
@@ -125,7 +125,7 @@ def _picked(
     if len(chosen) > 1:
         names = ", ".join(shown(prefix.removesuffix(".")) for prefix, _ in chosen)
         raise CheckpointError(
-            f"{where}: networks stand under {names}; say which one is wanted with --entry"
+            f"{where}: holds several networks, under {names}; select one with --entry"
         )
     return chosen[0]
 

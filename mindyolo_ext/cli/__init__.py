@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code, see ``ending``.
 
     Args:
-        arguments: of the verb; None takes those of this process, which then ends with the verb.
+        arguments: the verb and its arguments; None takes them from the command line, and the
+            process ends after the verb.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     return _run(given, for_good=arguments is None)
@@ -41,7 +42,7 @@ def test_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], *, for_good: bool) -> int:
-    """Run one verb; ``for_good``: the process ends with it."""
+    """Run one verb; ``for_good`` says that the process ends after it."""
     with interrupts.handled(for_good=for_good):
         from mindyolo_ext.cli import ending
         from mindyolo_ext.cli.parser import parser_for

@@ -16,12 +16,12 @@ logger = logging.getLogger("mindyolo_ext")
 
 
 def add_info(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``info``."""
+    """Add the arguments of ``info``."""
     parser.add_argument("file", type=Path, help="checkpoint or exported file")
     parser.add_argument(
         "--gflops",
         action="store_true",
-        help="count the operations too, at the checkpoint's input size; builds the network",
+        help="also count the operations at the checkpoint's input size (builds the network)",
     )
 
 
@@ -42,18 +42,18 @@ def info(options: argparse.Namespace) -> None:
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``models``."""
+    """Add the arguments of ``models``."""
     parser.add_argument(
         "family",
         nargs="?",
-        help="one family, with all that its authors publish: "
+        help="one family, with every number its authors publish: "
         + ", ".join(_families())
-        + " (default: all in brief)",
+        + " (default: a short table of all families)",
     )
 
 
 def models(options: argparse.Namespace) -> None:
-    """Print the models of all families in brief, or of one with all that is published."""
+    """Print a short table of all models, or every published number of one family."""
     from mindyolo_ext.models.registry import family
 
     if options.family is not None:
@@ -72,9 +72,7 @@ def _families() -> "dict[str, Family]":
 
 
 def _brief_table(records: "Sequence[Family]") -> str:
-    """A row per model: cost and accuracy as its authors publish them, and its parameters as counted
-    here.
-    """
+    """One row per model: published cost and accuracy, and the number of parameters counted here."""
     from tabulate import tabulate
 
     rows = []
@@ -98,7 +96,7 @@ def _brief_table(records: "Sequence[Family]") -> str:
 
 
 def _span(published: "Mapping[str, float]", fact: str) -> str:
-    """The value of a fact, or the span over the shares of easy images of a routed model."""
+    """Format the value of a fact; a routed model has a range over all shares of easy images."""
     every = published.items()
     values = [value for what, value in every if fact in (what, what.partition(",")[0])]
     if not fact or not values:
@@ -107,20 +105,20 @@ def _span(published: "Mapping[str, float]", fact: str) -> str:
 
 
 def _weights_table(records: "Sequence[Family]") -> str:
-    """Where the authors offer the weights of each model."""
+    """List where the authors publish the weights of each model."""
     from tabulate import tabulate
 
     rows = [
-        (name, variant.weights or "none offered by the authors")
+        (name, variant.weights or "none published")
         for record in records
         for name, variant in record.variants.items()
     ]
-    columns = ("model", "weights of the authors, for `mindyolo-ext convert`")
+    columns = ("model", "published weights, for `mindyolo-ext convert`")
     return tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
 
 
 def _terms(records: "Sequence[Family]") -> str:
-    """Origin and terms of each family."""
+    """List the original repository and the license terms of each family."""
     from tabulate import tabulate
 
     rows = [(record.name, record.repository, record.terms) for record in records]
@@ -129,8 +127,8 @@ def _terms(records: "Sequence[Family]") -> str:
 
 
 def _family_table(record: "Family") -> str:
-    """A family's origin and terms, and a row per model, with separate columns for published and
-    counted values.
+    """Format a family's origin and license terms, and one row per model with published and counted
+    values in separate columns.
     """
     from tabulate import tabulate
 
@@ -158,7 +156,7 @@ def _family_table(record: "Family") -> str:
 
 
 def add_recipes(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``recipes``."""
+    """Add the arguments of ``recipes``."""
     parser.add_argument(
         "family",
         nargs="?",
@@ -182,13 +180,13 @@ def recipes(options: argparse.Namespace) -> None:
             parts.append(name)
         elif wanted in (None, name.partition("/")[0]):
             rows.append((name.rpartition("/")[2], model, headline(name)))
-    table = tabulate(rows, ("recipe", "model", "what for"), tablefmt="simple")
+    table = tabulate(rows, ("recipe", "model", "purpose"), tablefmt="simple")
     tail = "" if wanted else f"\n\nfor a second --config, or __BASE__: {', '.join(parts)}"
-    logger.info("\n%s%s\n\nthey lie in %s", table, tail, recipe_folder())
+    logger.info("\n%s%s\n\nfolder: %s", table, tail, recipe_folder())
 
 
 def add_recipe_verb(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``recipe``."""
+    """Add the arguments of ``recipe``."""
     parser.add_argument(
         "key",
         nargs="?",
@@ -215,7 +213,7 @@ def recipe(options: argparse.Namespace) -> None:
 
 
 def add_doctor(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``doctor``."""
+    """Add the arguments of ``doctor``."""
     add_device(parser)
     parser.add_argument(
         "--report",
@@ -223,13 +221,13 @@ def add_doctor(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=Path("mindyolo_ext_report.json"),
         metavar="FILE",
-        help="write versions, devices, environment and the numbers of a small training step to "
-        "this file, for a bug report (default: a short form is printed)",
+        help="write versions, devices, environment and the results of a small training step to "
+        "this file, for a bug report (default: print a summary)",
     )
 
 
 def doctor(options: argparse.Namespace) -> None:
-    """Print versions, device and settings, or write them with a trial of every part."""
+    """Print versions, device and settings, or run a check of every part and write a report."""
     if options.report is None:
         from mindyolo_ext.engine.doctor import report
 
@@ -244,9 +242,9 @@ def doctor(options: argparse.Namespace) -> None:
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``demo``."""
+    """Add the arguments of ``demo``."""
     parser.add_argument(
-        "--save_dir", type=Path, default=Path("runs/demo"), help="folder for all that it makes"
+        "--save_dir", type=Path, default=Path("runs/demo"), help="folder for everything it writes"
     )
     parser.add_argument("--ranks", type=int, default=2, help="processes that train together")
 

@@ -14,9 +14,9 @@ class Verb:
     """One verb of the command.
 
     Args:
-        name: as typed.
-        run: what it does with the parsed options.
-        add: adds its arguments to a parser; None for a verb without any.
+        name: the word on the command line.
+        run: runs the verb with the parsed options.
+        add: adds its arguments to a parser; None for a verb without arguments.
         text: one line for ``--help``.
     """
 
@@ -27,7 +27,7 @@ class Verb:
 
 
 def true_or_false(text: str) -> bool:
-    """``True`` or ``False``, in any case."""
+    """Parse ``True`` or ``False``, in upper or lower case."""
     values = {"true": True, "false": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"wanted True or False, got {text!r}")
@@ -35,7 +35,7 @@ def true_or_false(text: str) -> bool:
 
 
 def number_or_word(text: str) -> int | str:
-    """``3`` -> 3; other words stay."""
+    """Parse a number: ``3`` -> 3; return other words unchanged."""
     try:
         return int(text)
     except ValueError:
@@ -43,12 +43,12 @@ def number_or_word(text: str) -> int | str:
 
 
 def numbers(text: str) -> list[float]:
-    """``1,2.5`` -> [1.0, 2.5]."""
+    """Parse numbers: ``1,2.5`` -> [1.0, 2.5]."""
     return [float(word) for word in text.split(",") if word.strip()]
 
 
 def keyword(text: str) -> tuple[str, object]:
-    """(name, value) of ``name=value``, the value as in YAML."""
+    """Split ``name=value`` into (name, value); the value is read as YAML."""
     import yaml
 
     name, separator, value = text.partition("=")
@@ -61,21 +61,21 @@ def keyword(text: str) -> tuple[str, object]:
 
 
 def device(text: str) -> str:
-    """A device in any case of letters: ``cpu`` -> ``CPU``. What is none stays for argparse."""
+    """Normalize the case of a device: ``cpu`` -> ``CPU``. argparse rejects unknown names."""
     return next((name for name in DEVICES if name.lower() == text.lower()), text)
 
 
 def add_bool(
     parser: argparse.ArgumentParser, flag: str, text: str, *, default: bool | None = None
 ) -> None:
-    """A flag that takes ``True`` or ``False``, as MindYOLO's flags do."""
+    """Add a flag that takes ``True`` or ``False``, as MindYOLO's flags do."""
     parser.add_argument(flag, type=true_or_false, default=default, metavar="True|False", help=text)
 
 
 def add_setting(
     parser: argparse.ArgumentParser, flag: str, key: str, text: str = "", **keywords: Any
 ) -> None:
-    """A flag that changes a setting of the recipe, see ``recipe.given``.
+    """Add a flag that changes a setting of the recipe, see ``recipe.given``.
 
     Args:
         key: the setting, ``train.epochs``.
@@ -94,18 +94,18 @@ def add_setting(
 
 
 def note_setting(parser: argparse.ArgumentParser, action: argparse.Action, key: str) -> None:
-    """Let the options of a command line tell, in ``setting_keys``, which setting the flag gives."""
+    """Record the setting of a flag in ``setting_keys`` of the parsed options."""
     keys = parser.get_default("setting_keys") or {}
     parser.set_defaults(setting_keys={**keys, action.dest: key})
 
 
 def add_switch(parser: argparse.ArgumentParser, flag: str, key: str, text: str = "") -> None:
-    """``add_setting`` of a flag that takes ``True`` or ``False``."""
+    """Add a flag that changes a setting of the recipe and takes ``True`` or ``False``."""
     add_setting(parser, flag, key, text, type=true_or_false, metavar="True|False")
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """``--workers``."""
+    """Add ``--workers``."""
     add_setting(parser, "--workers", "data.workers", type=number_or_word, metavar="N|auto")
 
 
@@ -115,7 +115,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device_target",
         type=device,
         choices=DEVICES,
-        help="where networks run (default: the best device found, which is logged)",
+        help="device that runs the network (default: the best one found, see the log)",
     )
 
 
@@ -127,41 +127,41 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         choices=RUNTIMES,
         metavar="NAME",
-        help=f"what runs the network: {', '.join(RUNTIMES)}; a checkpoint is exported for it where "
-        "needed (default: the usual one of the file: onnxruntime for .onnx, openvino for .xml, "
+        help=f"what runs the network: {', '.join(RUNTIMES)}; a checkpoint is exported for it if "
+        "necessary (default: the file's usual one: onnxruntime for .onnx, openvino for .xml, "
         "ncnn for .param, mindir for .mindir, tensorrt for .engine, the --backend for a "
         "checkpoint)",
     )
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """``--split`` of verbs that evaluate."""
+    """Add ``--split`` of verbs that evaluate."""
     parser.add_argument(
         "--split",
         default="val",
         choices=["train", "val", "test"],
-        help="which images: data.train, data.val or data.test of the recipe",
+        help="images to use: data.train, data.val or data.test of the recipe",
     )
 
 
 def add_size(parser: argparse.ArgumentParser, default: str = "the recipe's input.size") -> None:
-    """``--img_size``; ``default`` says what counts without it."""
+    """Add ``--img_size``; ``default`` describes the size without it."""
     parser.add_argument(
         "--img_size",
         type=int,
         nargs="+",
         metavar="PIXELS",
-        help=f"network size: side, or height width (default: {default})",
+        help=f"input size of the network: one side, or height and width (default: {default})",
     )
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    """``--seed`` of a verb that trains nothing."""
-    parser.add_argument("--seed", type=int, default=0, help="seed of random numbers")
+    """Add ``--seed`` to a verb that does not train."""
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    """Device, ranks, mode and cache."""
+    """Add the flags for device, ranks, mode and cache."""
     add_device(parser)
     add_bool(parser, "--is_parallel", "join the ranks of mpirun or msrun", default=False)
     parser.add_argument(
@@ -171,13 +171,13 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         "--compile_cache",
         type=Path,
         metavar="DIR",
-        help="keep compiled graphs there: the next start with the same recipe skips the "
-        "compilation (default: none is kept)",
+        help="folder for compiled graphs: the next start with the same recipe skips the "
+        "compilation (default: graphs are not kept)",
     )
 
 
 class _Recipes(argparse.Action):
-    """The first file is the recipe, those of further uses are ``overlays`` over it."""
+    """Store the first file as the recipe and the files of further uses as its ``overlays``."""
 
     def __call__(
         self,
@@ -193,15 +193,15 @@ class _Recipes(argparse.Action):
 
 
 def add_config(parser: argparse.ArgumentParser, *, text: str = "recipe") -> None:
-    """``--config``, which ``text`` describes."""
+    """Add ``--config``; ``text`` describes it."""
     parser.add_argument(
         "-c",
         "--config",
         type=Path,
         action=_Recipes,
         metavar="RECIPE",
-        help=f"{text}: a file of your own, or one of `mindyolo-ext recipes` by its name, such as "
-        "yolox-s; a second --config, such as ascend, is laid over the first (default: the one of "
+        help=f"{text}: your own file, or the name of a shipped one (`mindyolo-ext recipes`), such "
+        "as yolox-s; a second --config, such as ascend, overrides the first (default: the one of "
         "--model)",
     )
     parser.set_defaults(overlays=[])
@@ -220,27 +220,27 @@ def add_set(parser: argparse.ArgumentParser, text: str = "any key of the recipe"
 
 
 def add_model(parser: argparse.ArgumentParser, default: str = "the one of --config") -> None:
-    """``--model``; ``default`` says what counts without it."""
+    """Add ``--model``; ``default`` describes the model without it."""
     parser.add_argument(
         "--model",
         metavar="NAME",
-        help="one of `mindyolo-ext models`, such as yolox-nano: takes the recipe that is shipped "
-        f"for it, instead of --config (default: {default})",
+        help="one of `mindyolo-ext models`, such as yolox-nano; selects its shipped recipe, in "
+        f"place of --config (default: {default})",
     )
 
 
 def add_recipe(parser: argparse.ArgumentParser, *, model_default: str = "") -> None:
-    """``--config``, ``--model``, ``--data``, and flags for the settings that most verbs use.
+    """Add ``--config``, ``--model``, ``--data``, and flags for the settings that most verbs use.
 
     Args:
-        model_default: what counts without ``--config`` and ``--model``.
+        model_default: the model without ``--config`` and ``--model``, for ``--help``.
     """
     add_config(parser)
     add_model(parser, *filter(None, [model_default]))
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help="data set in place of the recipe's: the data.yaml of ultralytics or Roboflow, or the "
+        help="data set that replaces the recipe's: a data.yaml of ultralytics or Roboflow, the "
         "folder that holds it, or a darknet-style .data file, which sets more (default: the "
         "recipe's)",
     )
@@ -257,7 +257,7 @@ def add_recipe(parser: argparse.ArgumentParser, *, model_default: str = "") -> N
 
 
 def add_compiler(parser: argparse.ArgumentParser) -> None:
-    """Options of MindSpore's compiler, called as in MindYOLO."""
+    """Add options of MindSpore's compiler, under MindYOLO's names."""
     levels = ["O0", "O1", "O2"]
     add_setting(parser, "--ms_jit_level", "train.jit_level", type=str.upper, choices=levels)
     add_switch(parser, "--ms_enable_graph_kernel", "train.graph_kernel")
@@ -265,20 +265,20 @@ def add_compiler(parser: argparse.ArgumentParser) -> None:
 
 
 def add_route(parser: argparse.ArgumentParser) -> None:
-    """Which images of a routed model are easy."""
+    """Add the flags that decide which images are easy for a routed model."""
     which = parser.add_mutually_exclusive_group()
     threshold = which.add_argument(
         "--dy_thres",
         type=float,
         metavar="T",
-        help="of a routed model: images whose easiness is below T take the second exit; 0 sends "
-        "all to the first, 1 all to the second (default: the checkpoint's own)",
+        help="routed models only: images with an easiness below T take the second exit; 0 sends "
+        "all to the first, 1 all to the second (default: stored in the checkpoint)",
     )
     note_setting(parser, threshold, "eval.dy_thres")
     which.add_argument(
         "--easy",
         type=float,
         metavar="SHARE",
-        help="of a routed model: share of easy images to aim at, in 0..1, by the thresholds in "
-        "the checkpoint (`mindyolo-ext thresholds`) (default: --dy_thres decides)",
+        help="routed models only: target share of easy images, in 0..1; needs the thresholds that "
+        "`mindyolo-ext thresholds` stores in the checkpoint (default: use --dy_thres)",
     )

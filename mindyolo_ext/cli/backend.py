@@ -21,7 +21,7 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 
 
 def choose(name: str | None) -> None:
-    """Let this process, and those that it starts, run on ``name``; None leaves the choice open.
+    """Select the framework of this process and the processes it starts; None leaves it open.
 
     Raises: UsageError if another one was imported before.
     """
@@ -31,14 +31,14 @@ def choose(name: str | None) -> None:
     present = name if loaded is None else loaded.BACKEND
     if present != name:
         raise UsageError(
-            f"--backend {name}: this process runs on {present} already; start another one, or set "
+            f"--backend {name}: this process already runs on {present}; start a new one, or set "
             f"{VARIABLE}={name} before it starts"
         )
     os.environ[VARIABLE] = name
 
 
 def asked(options: argparse.Namespace) -> str | None:
-    """The framework of ``--backend``, or of ``--runtime`` if that is one; None for neither.
+    """Return the framework in ``--backend``, or in ``--runtime`` if that names one, else None.
 
     Raises: UsageError if they name two.
     """
@@ -46,13 +46,13 @@ def asked(options: argparse.Namespace) -> str | None:
     if runtime not in BACKENDS or options.backend in (None, runtime):
         return options.backend or (runtime if runtime in BACKENDS else None)
     raise UsageError(
-        f"--backend {options.backend} and --runtime {runtime} are two frameworks; leave one out"
+        f"--backend {options.backend} and --runtime {runtime} name two frameworks; leave one out"
     )
 
 
 def follow(recipe: str) -> None:
-    """Let this process run on the backend that a recipe names, if nothing else has chosen one:
-    neither ``--backend`` nor the environment, nor an import. The training checks what came of it.
+    """Select the backend that a recipe names, unless ``--backend``, the environment or an earlier
+    import has selected one. Training checks that it runs on the recipe's backend.
     """
     if not os.environ.get(VARIABLE) and "mindyolo_ext.backend" not in sys.modules:
         choose(recipe or None)

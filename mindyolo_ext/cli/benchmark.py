@@ -12,7 +12,7 @@ logger = logging.getLogger("mindyolo_ext")
 
 
 def add_benchmark(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``benchmark``."""
+    """Add the arguments of ``benchmark``."""
     from mindyolo_ext.runtimes.names import RUNTIMES
 
     add_recipe(parser, model_default="the one of --config, else of --weight")
@@ -20,7 +20,7 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         "--weight",
         type=Path,
         required=True,
-        help="checkpoint, which is exported where a runtime needs it; or an exported file",
+        help="checkpoint, exported for each runtime that needs it, or an exported file",
     )
     parser.add_argument(
         "--runtimes",
@@ -28,14 +28,14 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         required=True,
         choices=RUNTIMES,
         metavar="NAME",
-        help=f"what to compare: {', '.join(RUNTIMES)}",
+        help=f"runtimes to compare: {', '.join(RUNTIMES)}",
     )
     add_split(parser)
     parser.add_argument(
-        "--threads", type=int, default=0, help="per network; 0 leaves it to each runtime"
+        "--threads", type=int, default=0, help="threads per network; 0 lets each runtime decide"
     )
     parser.add_argument(
-        "--images", type=int, help="look at so many images only, without AP (default: all)"
+        "--images", type=int, help="number of images to run, without AP (default: all)"
     )
     parser.add_argument(
         "--save_dir",

@@ -19,19 +19,19 @@ _CHECKPOINTS = (".ckpt", ".safetensors")
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``compare``."""
+    """Add the arguments of ``compare``."""
     for name in ("A", "B"):
         parser.add_argument(
             name,
             type=Path,
-            help="checkpoint (.ckpt, .safetensors), folder that test.py wrote, or a file of "
-            "detections in COCO's results format",
+            help="checkpoint (.ckpt, .safetensors), folder written by test.py, or a file of "
+            "detections in COCO results format",
         )
     add_recipe(parser, model_default="the one of --config, else of the first checkpoint")
     add_machine(parser)
     add_split(parser)
     parser.add_argument(
-        "--pictures", type=int, default=8, help="images to draw, those that differ most"
+        "--pictures", type=int, default=8, help="number of images to draw, most different first"
     )
     parser.add_argument(
         "--save_dir", type=Path, default=Path("runs/compare"), help="folder for table and pictures"
@@ -68,7 +68,7 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def _result(path: Path, config: "Config", dataset: "Dataset", split: str) -> "CocoResult | None":
-    """COCO's metrics of a checkpoint or of a file of detections; None on ranks other than 0."""
+    """Compute COCO metrics of a checkpoint or of a file of detections; None except on rank 0."""
     from mindyolo_ext.engine.compare import read_results
     from mindyolo_ext.evaluation.coco_map import evaluate_coco
 

@@ -1,4 +1,4 @@
-"""``mindyolo-ext convert``, ``verify`` and ``export``: checkpoints from and for other programs."""
+"""``mindyolo-ext convert``, ``verify`` and ``export``: exchange checkpoints with other programs."""
 
 import argparse
 import logging
@@ -13,36 +13,36 @@ logger = logging.getLogger("mindyolo_ext")
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``convert``."""
+    """Add the arguments of ``convert``."""
     parser.add_argument("source", type=Path, help=".pt, .pth, .safetensors or .ckpt")
     parser.add_argument(
         "target",
         type=Path,
-        help=".ckpt or .safetensors; or .pth to write one of ours in the original's format",
+        help=".ckpt or .safetensors; .pth writes one of our checkpoints in the original's format",
     )
     parser.add_argument(
         "--model",
-        help="one of `mindyolo-ext models`, where the keys do not tell (default: as they tell)",
+        help="one of `mindyolo-ext models` (default: recognized by the keys of the weights)",
     )
     parser.add_argument(
         "--data",
         type=Path,
-        help="darknet-style .data file: anchors, class names (default: those of COCO, or numbers)",
+        help="darknet-style .data file with anchors and class names (default: COCO's, or numbers)",
     )
     parser.add_argument(
         "--anchors",
         type=numbers,
         metavar="W,H,W,H,...",
-        help="in pixels, finest level first (default: those of --data, of the file or of COCO)",
+        help="anchors in pixels, finest level first (default: from --data, the file or COCO)",
     )
     parser.add_argument(
         "--names",
         type=Path,
-        help="text file with a class name per line (default: of --data, of the file or of COCO)",
+        help="text file with one class name per line (default: from --data, the file or COCO)",
     )
     parser.add_argument(
         "--input",
-        help="input the weights were trained with, where they do not tell (default: as they tell); "
+        help="input that the weights were trained with (default: recognized by the weights); "
         + _input_styles(),
     )
     parser.add_argument(
@@ -51,21 +51,21 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="keyword of the model's builder that the weights do not tell, for example "
+        help="keyword of the model's builder that cannot be read from the weights, for example "
         "assignment=single_grid; may be given several times (default: none)",
     )
     parser.add_argument(
         "--entry",
-        help="take the weights under this entry of the file, or under names that begin with it "
-        "(default: the only ones)",
+        help="entry of the file that holds the weights, or a prefix of their names (default: the "
+        "only weights in the file)",
     )
     parser.add_argument(
         "--report",
         type=Path,
-        help="write what became of each tensor as JSON to this file (default: not written)",
+        help="JSON file that lists how each tensor was converted (default: not written)",
     )
     parser.add_argument(
-        "--no_ema", action="store_true", help="take the raw weights where the file has both"
+        "--no_ema", action="store_true", help="take the raw weights if the file holds both"
     )
     parser.add_argument(
         "--half",
@@ -108,7 +108,7 @@ def convert(options: argparse.Namespace) -> None:
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``verify``."""
+    """Add the arguments of ``verify``."""
     parser.add_argument("weight", type=Path, help="converted checkpoint")
     parser.add_argument(
         "--arrays",
@@ -118,13 +118,13 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images",
         type=Path,
-        help="folder of the photos that --arrays were made from (default: none were used)",
+        help="folder of the photos that --arrays were computed from (default: no photos)",
     )
     parser.add_argument(
         "--torch_repo",
         "--torch-repo",
         type=Path,
-        help="clone of the original program, run beside this one (default: --arrays are compared)",
+        help="clone of the original program, run for comparison (default: --arrays are compared)",
     )
     parser.add_argument(
         "--torch_python",
@@ -154,14 +154,12 @@ def verify(options: argparse.Namespace) -> None:
     )
     logger.info("\n%s", result.table())
     if not result.passed:
-        raise CheckpointError(
-            f"verify {options.weight}: differences are larger than the tolerances"
-        )
+        raise CheckpointError(f"verify {options.weight}: differences exceed the tolerances")
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``export``."""
-    parser.add_argument("--weight", type=Path, required=True, help="checkpoint of ours")
+    """Add the arguments of ``export``."""
+    parser.add_argument("--weight", type=Path, required=True, help="mindyolo_ext checkpoint")
     parser.add_argument(
         "--format",
         nargs="+",
@@ -171,25 +169,25 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        help="file name without suffix (default: the checkpoint's, beside it)",
+        help="file name without suffix (default: the checkpoint's, in the same folder)",
     )
     add_size(parser, "the checkpoint's")
-    parser.add_argument("--per_batch_size", type=int, default=1, help="batch of the graph")
+    parser.add_argument("--per_batch_size", type=int, default=1, help="batch size of the graph")
     parser.add_argument(
-        "--raw", action="store_true", help="the network's own outputs, not decoded boxes and scores"
+        "--raw", action="store_true", help="raw network outputs in place of boxes and scores"
     )
     parser.add_argument(
         "--parts",
         type=int,
         choices=[2, 3],
-        help="of a routed model: files it is cut into; 3 puts the head of the first detector into "
-        "one of its own (default: 2)",
+        help="number of files for a routed model; 3 puts the head of the first detector into a "
+        "separate file (default: 2)",
     )
     parser.add_argument(
         "--images",
         type=Path,
         metavar="DIR",
-        help="pictures whose boxes are compared before a file gets its name, eight of them at most "
+        help="images whose boxes are compared before a file is saved, at most eight of them "
         "(default: two drawn ones)",
     )
     _add_onnx(parser)
@@ -197,7 +195,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_onnx(parser: argparse.ArgumentParser) -> None:
-    """How an ONNX file differs from the plain one."""
+    """Add the flags for variants of an ONNX file."""
     onnx = parser.add_argument_group("ONNX files")
     onnx.add_argument("--dynamic_batch", action="store_true", help="any number of images per run")
     onnx.add_argument(
@@ -211,8 +209,8 @@ def _add_onnx(parser: argparse.ArgumentParser) -> None:
         const="onnx",
         default="",
         choices=["onnx", "tensorrt"],
-        help="NMS in the graph: NonMaxSuppression, or TensorRT's EfficientNMS (default: none; "
-        "without a value onnx)",
+        help="NMS in the graph: NonMaxSuppression, or TensorRT's EfficientNMS (default: none; the "
+        "flag alone means onnx)",
     )
     onnx.add_argument("--conf_thres", type=float, default=0.25, help="lowest score of that NMS")
     onnx.add_argument("--iou_thres", type=float, default=0.45, help="IoU of that NMS")
@@ -222,20 +220,20 @@ def _add_onnx(parser: argparse.ArgumentParser) -> None:
     onnx.add_argument(
         "--with_preprocess",
         action="store_true",
-        help="preprocessing in the graph: takes one uint8 image of any size, gives boxes in its "
+        help="preprocessing in the graph: takes one uint8 image of any size, returns boxes in its "
         "pixels",
     )
     onnx.add_argument(
-        "--simplify", action="store_true", help="take out nodes that change nothing, with onnxslim"
+        "--simplify", action="store_true", help="remove nodes without effect, with onnxslim"
     )
     onnx.add_argument(
-        "--opset", type=int, help="version of the operators, 13 to 20 (default: 17 with PyTorch)"
+        "--opset", type=int, help="opset version, 13 to 20 (default: 17 with PyTorch)"
     )
     onnx.add_argument("--half", action="store_true", help="convolutions in float16")
     onnx.add_argument(
         "--int8",
         action="store_true",
-        help="convolutions in 8 bits, calibrated on up to 128 pictures of --images",
+        help="convolutions in 8 bits, calibrated on up to 128 images of --images",
     )
 
 

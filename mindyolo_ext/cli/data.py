@@ -1,4 +1,4 @@
-"""``mindyolo-ext anchors``, ``check-data`` and ``assign``: a data set before training."""
+"""``mindyolo-ext anchors``, ``check-data`` and ``assign``: inspect a data set before training."""
 
 import argparse
 import logging
@@ -17,19 +17,19 @@ logger = logging.getLogger("mindyolo_ext")
 
 
 def add_anchors(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``anchors``."""
+    """Add the arguments of ``anchors``."""
     add_recipe(parser, model_default="none is needed beside --data or --traintxt")
     parser.add_argument(
         "--traintxt",
         metavar="FILE",
-        help="list of images with labels beside them or in labels/, as of genanchors.py (default: "
+        help="list of images with labels beside them or in labels/, as for genanchors.py (default: "
         "the training images of the recipe or of --data)",
     )
     parser.add_argument(
         "--num_clusters", type=int, default=6, help="number of anchors; 0 tries 1 to 10"
     )
-    parser.add_argument("--input_width", type=int, default=352, help="of the network, in pixels")
-    parser.add_argument("--input_height", type=int, default=352, help="of the network, in pixels")
+    parser.add_argument("--input_width", type=int, default=352, help="network width, in pixels")
+    parser.add_argument("--input_height", type=int, default=352, help="network height, in pixels")
     parser.add_argument(
         "--output_dir", type=Path, default=Path("."), help="folder for the text files"
     )
@@ -63,7 +63,7 @@ def anchors(options: argparse.Namespace) -> None:
 
 
 def _selected(dataset: "Dataset", config: "Config", split: str) -> "Dataset":
-    """The part of a data set that the recipe selects."""
+    """Return the part of a data set that the recipe selects."""
     from mindyolo_ext.data.selection import selected
 
     return selected(
@@ -76,10 +76,10 @@ def _selected(dataset: "Dataset", config: "Config", split: str) -> "Dataset":
 
 
 def add_check_data(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``check-data``."""
+    """Add the arguments of ``check-data``."""
     add_recipe(parser, model_default="none is needed beside --data")
     parser.add_argument(
-        "--split", default="train", choices=["train", "val"], help="images that are all read"
+        "--split", default="train", choices=["train", "val"], help="images to check"
     )
 
 
@@ -96,18 +96,17 @@ def check_data(options: argparse.Namespace) -> None:
     if not report.ok:
         faults = sum(problem.fatal for problem in report.problems)
         raise DataError(
-            f"check-data: {faults} fault{'s' if faults > 1 else ''} must be repaired before "
-            "training"
+            f"check-data: {faults} fault{'s' if faults > 1 else ''} must be fixed before training"
         )
 
 
 def _read_splits(config: "Config", chosen: str) -> tuple[dict[str, "Dataset"], list["Problem"]]:
-    """The chosen data set and the other one, where training reads it too, with its faults in one,
-    both as the recipe selects them.
+    """Build the chosen data set, and the other one if training reads it too, as the recipe selects
+    them. Return both with the problems found in the other one.
 
-    Training wants both; who evaluates only may have no training images.
+    Training needs both splits; an evaluation may have no training images.
 
-    Raises: ConfigError if the recipe does not describe the chosen one, and as ``build_dataset``.
+    Raises: ConfigError if the recipe does not describe the chosen split; as ``build_dataset``.
     """
     from mindyolo_ext.data.build import build_dataset
     from mindyolo_ext.data.collector import raise_faults
@@ -139,7 +138,7 @@ def _read_splits(config: "Config", chosen: str) -> tuple[dict[str, "Dataset"], l
 
 
 def _problems_of_sets(config: "Config", sets: dict[str, "Dataset"], chosen: str) -> list["Problem"]:
-    """What is wrong with the chosen data set as such, and with both together."""
+    """Find problems within the chosen data set, and between the two data sets."""
     from mindyolo_ext.data.readiness import (
         check_before_evaluation,
         check_before_training,
@@ -154,9 +153,9 @@ def _problems_of_sets(config: "Config", sets: dict[str, "Dataset"], chosen: str)
 
 
 def add_assign(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``assign``."""
+    """Add the arguments of ``assign``."""
     add_recipe(parser, model_default="the one of --config, else of --weight")
-    parser.add_argument("--weight", type=Path, help="checkpoint of ours (default: fresh weights)")
+    parser.add_argument("--weight", type=Path, help="checkpoint (default: random weights)")
     parser.add_argument(
         "--split", default="train", choices=["train", "val"], help="where the images come from"
     )
@@ -166,7 +165,7 @@ def add_assign(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="file names, or patterns in quotes (default: --count decides)",
+        help="file names, or quoted patterns (default: --count images)",
     )
     which.add_argument(
         "--index",
@@ -174,7 +173,7 @@ def add_assign(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=[],
         metavar="N",
-        help="numbers of images, from 0 (default: --count decides)",
+        help="image numbers, from 0 (default: --count images)",
     )
     which.add_argument(
         "--count", type=int, default=4, help="number of images, spread over the data set"
@@ -191,7 +190,7 @@ def add_assign(parser: argparse.ArgumentParser) -> None:
 
 
 def assign(options: argparse.Namespace) -> None:
-    """Draw for a few images which predictions are trained on which box."""
+    """Draw which predictions are assigned to which box in a few images."""
     config = read_recipe(options, extra=options.set, weight=options.weight)
     from mindyolo_ext.backend import launch
 

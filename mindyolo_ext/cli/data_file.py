@@ -1,4 +1,4 @@
-"""``--data``: a data set of other programs in place of the one that a recipe describes."""
+"""``--data``: replace the recipe's data set by one described for another program."""
 
 import json
 from collections.abc import Iterable
@@ -8,17 +8,17 @@ from mindyolo_ext.errors import DataError, MissingFileError, UsageError, shown
 
 _YAML = (".yaml", ".yml")
 _IN_FOLDER = ("data.yaml", "data.yml", "dataset.yaml")
-# What programs call the two splits: ultralytics and Roboflow, MindYOLO, some exports
+# Names of the two splits in ultralytics and Roboflow, in MindYOLO, and in some exports
 _TRAIN = ("train", "train_set")
 _VAL = ("val", "val_set", "valid", "validation")
 
 
 def data_overrides(text: str, *, polygons: bool = False) -> list[str]:
-    """``section.key=value`` strings that ``--data`` stands for.
+    """Translate ``--data`` into ``section.key=value`` strings.
 
     Args:
         text: a ``data.yaml``, the folder that holds it, or a ``.data`` file of darknet.
-        polygons: keep outlines, where the format is not darknet's.
+        polygons: keep outlines, unless the format is darknet's.
 
     Raises: MissingFileError; DataError for a file of another kind.
     """
@@ -31,7 +31,7 @@ def data_overrides(text: str, *, polygons: bool = False) -> list[str]:
 
 
 def check_validation(text: str) -> None:
-    """Raises: UsageError if there are no images to evaluate on behind ``--data``."""
+    """Raises: UsageError if ``--data`` names no images to evaluate on."""
     file = _file(Path(text))
     if file.suffix.lower() in _YAML and not _first(_content(file), _VAL):
         raise UsageError(
@@ -41,7 +41,7 @@ def check_validation(text: str) -> None:
 
 
 def class_names(text: str) -> list[str]:
-    """The class names of the data set behind ``--data``; empty if only its labels tell them."""
+    """Return the class names that ``--data`` lists; empty if only its labels name them."""
     file = _file(Path(text))
     names = _content(file).get("names") if file.suffix.lower() in _YAML else None
     if isinstance(names, dict):
@@ -50,7 +50,7 @@ def class_names(text: str) -> list[str]:
 
 
 def _file(path: Path) -> Path:
-    """``path``, or the description inside a folder."""
+    """Return ``path``, or the description file inside a folder."""
     if not path.is_dir():
         if not path.is_file():
             raise MissingFileError(f"--data {shown(str(path), 300)}: no such file")
@@ -58,14 +58,14 @@ def _file(path: Path) -> Path:
     inside = [path / name for name in _IN_FOLDER if (path / name).is_file()]
     if not inside:
         raise MissingFileError(
-            f"--data {shown(str(path), 300)}: wanted a data.yaml in this folder; name the file if "
-            "it is called otherwise"
+            f"--data {shown(str(path), 300)}: wanted a data.yaml in this folder; pass the file "
+            "itself if it has another name"
         )
     return inside[0]
 
 
 def _content(file: Path) -> dict:
-    """The mapping of a ``data.yaml``, or the ``data`` section of a recipe of MindYOLO."""
+    """Read the mapping of a ``data.yaml``, or the ``data`` section of a MindYOLO recipe."""
     from mindyolo_ext.data.text import read_text
     from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml
 
@@ -76,14 +76,14 @@ def _content(file: Path) -> dict:
     if not isinstance(content, dict) or not _first(content, (*_TRAIN, *_VAL)):
         kind = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise DataError(
-            f"--data {file}: wanted the keys train, val and names, got {shown(kind)}; a recipe is "
-            "given with --config"
+            f"--data {file}: wanted the keys train, val and names, got {shown(kind)}; pass a "
+            "recipe with --config"
         )
     return content
 
 
 def _of_yaml(file: Path, polygons: bool) -> list[str]:
-    """The data section of a recipe that reads this file."""
+    """Return the data section of a recipe that reads this file."""
     content = _content(file)
     values: dict[str, object] = {"data.root": ".", "data.class_names": [], "data.num_classes": 0}
     for key, names in (("data.train", _TRAIN), ("data.val", _VAL)):
@@ -94,7 +94,7 @@ def _of_yaml(file: Path, polygons: bool) -> list[str]:
 
 
 def _first(content: dict, keys: Iterable[str]) -> str:
-    """The first key that names something, empty if none does."""
+    """Return the first key with a value, empty if there is none."""
     empty = ("", "~", "null")
     given = (key for key in keys if isinstance(content.get(key), (str, list)))
     return next((key for key in given if content[key] not in empty), "")

@@ -1,4 +1,4 @@
-"""How a command ends: messages of errors, exit codes."""
+"""Error messages and exit codes of a command."""
 
 import argparse
 import logging
@@ -9,17 +9,17 @@ from mindyolo_ext.cli import backend, interrupts
 from mindyolo_ext.errors import StuckError, UserError, printable
 
 logger = logging.getLogger("mindyolo_ext")
-EXPLAINED = 1  # an error that a user can mend, in one line
-FAULT = 70  # a fault of this program, with its traceback; EX_SOFTWARE of sysexits.h
+EXPLAINED = 1  # an error that a user can fix, in one line
+FAULT = 70  # a bug in this program, with its traceback; EX_SOFTWARE of sysexits.h
 REPORT_TO = "the issue tracker of the repository that you have mindyolo_ext from"
 
 
 def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
-    """Run the chosen verb; returns the exit code: 0, ``EXPLAINED``, ``FAULT`` or
+    """Run the chosen verb and return the exit code: 0, ``EXPLAINED``, ``FAULT`` or
     ``interrupts.STOPPED``.
 
     Args:
-        ends_process: whether the process ends with the verb.
+        ends_process: whether the process ends after the verb.
 
     Raises: with ``--debug``, whatever the verb raises.
     """
@@ -33,14 +33,14 @@ def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
             raise
         status = _failed(str(error), EXPLAINED)
         if isinstance(error, StuckError) and ends_process:
-            interrupts.leave(status)  # Python would wait for the thread that is stuck
+            interrupts.leave(status)  # Python would wait for the stuck thread
         return status
     except MemoryError:
         if options.debug:
             raise
         return _failed(
-            "not enough memory; take smaller batches or inputs, fewer workers, or set data.cache "
-            "to none",
+            "out of memory; use smaller batches or inputs, fewer workers, or set data.cache to "
+            "none",
             EXPLAINED,
         )
     except Exception as error:
@@ -49,13 +49,13 @@ def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
         if isinstance(error, ModuleNotFoundError) and _is_foreign(error.name):
             return _failed(
                 f"the package {error.name} is not installed for {sys.executable}; install "
-                "mindyolo_ext with what it needs (`pip install -e .` in its folder), or start the "
-                "Python that has it",
+                "mindyolo_ext with its dependencies (`pip install -e .` in its folder), or use the "
+                "Python that has them",
                 EXPLAINED,
             )
         return _failed(
-            f"this is a fault of the program, not yours ({type(error).__name__}); please report "
-            f"it, with the lines above and those of `mindyolo-ext doctor`, to {REPORT_TO}",
+            f"this is a bug in mindyolo_ext ({type(error).__name__}); please report it, with the "
+            f"lines above and the output of `mindyolo-ext doctor`, to {REPORT_TO}",
             FAULT,
             details=traceback.format_exc(),
         )
@@ -68,8 +68,8 @@ def _is_foreign(module: str | None) -> bool:
 
 
 class _Printable(logging.Formatter):
-    """The message alone. Control characters, which may come from a stranger's file, are written
-    out, so that nothing of it can steer a terminal.
+    """Format the message alone. Control characters, which may come from an untrusted file, are
+    escaped so that they cannot control the terminal.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -77,7 +77,7 @@ class _Printable(logging.Formatter):
 
 
 class _AboveBars(logging.StreamHandler):
-    """Writes a message above a progress bar instead of behind it on its line."""
+    """Write messages above a progress bar, not at the end of its line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm = sys.modules.get("tqdm")  # not before a bar is needed
@@ -97,9 +97,9 @@ def set_up_logging(level: str) -> None:
 
 
 def _failed(message: str, status: int, *, details: str = "") -> int:
-    """Log the message, after ``details`` if there are any, and return ``status``.
+    """Log ``details`` and the message, and return ``status``.
 
-    With several ranks it ends them all, because the others would wait for this one.
+    With several ranks, end all of them: the others would wait for this one.
     """
     launch = sys.modules.get("mindyolo_ext.backend.launch")
     this = launch.world() if launch is not None else None

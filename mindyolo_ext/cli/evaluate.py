@@ -34,7 +34,7 @@ logger = logging.getLogger("mindyolo_ext")
 
 
 def add_test(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``test``."""
+    """Add the arguments of ``test``."""
     add_recipe(parser, model_default="the one of --config, else of --weight")
     add_machine(parser)
     parser.add_argument(
@@ -61,13 +61,13 @@ def add_test(parser: argparse.ArgumentParser) -> None:
         "write labels/NAME.txt for each image: class, center x and y, width, height in 0..1, score",
         default=False,
     )
-    add_bool(parser, "--save_json", "write detections.json in COCO's results format", default=True)
+    add_bool(parser, "--save_json", "write detections.json in COCO results format", default=True)
     add_route(parser)
     add_bool(
         parser,
         "--curve",
-        "of a routed model: both exits on every image, then AP over GFLOPs and speed for 0, 10, "
-        "... 100 %% hard images; instead of the usual metrics",
+        "run both exits of a routed model on every image, then report AP over GFLOPs and speed for "
+        "0, 10, ... 100 %% hard images, in place of the usual metrics",
         default=False,
     )
     parser.add_argument(
@@ -109,18 +109,18 @@ def test(options: argparse.Namespace) -> None:
 
 
 def framework_beside(options: argparse.Namespace) -> str:
-    """Where ``--weight`` runs; a framework beside another runtime, which only gathers what the
-    ranks find, is sent to the CPU.
+    """Return the device of the framework. If another runtime runs ``--weight``, the framework only
+    gathers results between ranks and stays on the CPU.
 
-    Raises: UsageError for an option that an exported file cannot follow.
+    Raises: UsageError for an option that does not apply to an exported file.
     """
     from mindyolo_ext.runtimes.names import EXPORTED, runtime_of
 
     runtime = runtime_of(options.weight, options.runtime)
     if runtime in EXPORTED and options.ms_amp_level not in (None, "O0"):
         raise UsageError(
-            f"--ms_amp_level {options.ms_amp_level}: {runtime} runs the file in the precision "
-            "that it was exported in; leave it out"
+            f"--ms_amp_level {options.ms_amp_level}: {runtime} runs a file in the precision of "
+            "its export; leave it out"
         )
     device, options.device_target = devices_of(
         options.weight, options.runtime, options.device_target
@@ -131,7 +131,7 @@ def framework_beside(options: argparse.Namespace) -> str:
 def devices_of(
     weight: Path, runtime: str | None, device_target: str | None
 ) -> tuple[str, str | None]:
-    """Where a runtime that is no framework runs, and where the framework does.
+    """Return the device of a runtime that is not a framework, and that of the framework.
 
     Raises: UsageError as ``runtime_of``.
     """
@@ -143,12 +143,12 @@ def devices_of(
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checkpoint or exported file ready to be evaluated.
+    """A checkpoint or exported file, ready for evaluation.
 
     Args:
         predictor: its network; a checkpoint's in the recipe's precision.
         dataset: with the classes in the order of the checkpoint.
-        class_names: names of the classes where the file knows them; else None.
+        class_names: names of the classes if the file stores them, else None.
         title: model, number of images, what runs it.
     """
 
@@ -169,15 +169,15 @@ def load_for_test(
     runtime: str | None = None,
     device: str = "CPU",
 ) -> Loaded:
-    """A checkpoint or exported file for an evaluation on ``dataset``; of a network with more
-    classes than the recipe's ``data.classes``, those alone.
+    """Load a checkpoint or exported file for an evaluation on ``dataset``. If the network has more
+    classes than the recipe's ``data.classes``, only those are evaluated.
 
     Args:
-        split: of the data set, for messages.
-        easy: share of easy images to aim at, of a routed model.
-        needs_router: whether a model without a router is refused.
-        runtime: what runs it, of ``runtimes.names.RUNTIMES``; None takes the usual one.
-        device: of a runtime that is no framework.
+        split: name of the split, for messages.
+        easy: target share of easy images of a routed model.
+        needs_router: whether a model without a router is an error.
+        runtime: one of ``runtimes.names.RUNTIMES``; None takes the file's usual one.
+        device: device of a runtime that is not a framework.
 
     Raises: UsageError if the data set has another number of classes; as ``network_for_test`` and
         ``in_order_of``.
@@ -225,12 +225,11 @@ def run_test(
     save_json: bool = True,
     save_txt: bool = False,
 ) -> "EvalResult":
-    """Evaluate on all ranks; rank 0 writes and logs the tables and curves, if there is a
-    ``folder``.
+    """Evaluate on all ranks; rank 0 writes and logs the tables and curves if ``folder`` is set.
 
     Args:
-        save_json: write ``detections.json``, too.
-        save_txt: write a file of labels for each image, too.
+        save_json: whether to write ``detections.json``.
+        save_txt: whether to write a label file for each image.
     """
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.datasets import worker_count
@@ -256,7 +255,7 @@ def run_test(
     if not world().is_main or folder is None:
         return result
     if result.routing is not None:
-        network = vars(predictor).get("network")  # an exported file has none to count
+        network = vars(predictor).get("network")  # None for an exported file
         if network is not None:
             result.routing.count_gflops(network, predictor.input_spec.size)
     written = ["detections.json"] if save_json else []
@@ -290,15 +289,15 @@ def _draw_tradeoff(
 
 
 def add_thresholds(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``thresholds``."""
+    """Add the arguments of ``thresholds``."""
     add_recipe(parser, model_default="the one of --config, else of --weight")
     add_machine(parser)
     parser.add_argument(
-        "--weight", type=Path, required=True, help="checkpoint of a routed model with its router"
+        "--weight", type=Path, required=True, help="checkpoint of a routed model and its router"
     )
     add_runtime(parser)
     parser.add_argument(
-        "--split", default="val", choices=["train", "val"], help="images that are measured"
+        "--split", default="val", choices=["train", "val"], help="images to measure"
     )
     parser.add_argument("--output", type=Path, help="checkpoint to write (default: --weight)")
     add_setting(parser, "--per_batch_size", "eval.per_batch_size", type=int)
@@ -347,7 +346,6 @@ def _refuse_exported(weight: Path) -> None:
 
     if is_exported(weight):
         raise UsageError(
-            f"{weight}: thresholds are kept in a checkpoint, and exported files take them from "
-            "there; give the checkpoint (with --runtime if another runtime is to measure), then "
-            "export it again"
+            f"{weight}: thresholds are stored in a checkpoint; pass the checkpoint (and --runtime "
+            "to measure with another runtime), then export it again"
         )

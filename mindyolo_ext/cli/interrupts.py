@@ -13,31 +13,32 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOPPED = 130  # exit code
-GRACE_SECONDS = 8.0  # for a command to end in order
-MESSAGE = "stopped by Ctrl-C or SIGTERM; what was saved stays (train.py continues with --resume)"
+GRACE_SECONDS = 8.0  # time for a command to shut down cleanly
+MESSAGE = "stopped by Ctrl-C or SIGTERM; saved files are kept (train.py continues with --resume)"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _State:
-    """Whether the command is being stopped; one per process."""
+    """State of the process: whether the command is being stopped."""
 
     stopping = False
 
 
 @contextmanager
 def handled(*, for_good: bool) -> Iterator[None]:
-    """Both signals raise KeyboardInterrupt inside.
+    """Raise KeyboardInterrupt for both signals inside the context.
 
     A running graph answers Ctrl-C by sending the process SIGTERM, and job schedulers send it: both
-    end the run in order. During an import, where frameworks swallow the exception or crash with it,
-    the second time, and when the program does not get to it, the process ends at once. Only the
-    main thread may set handlers, so a call from another thread leaves them alone.
+    shut the run down cleanly. The process ends at once if the signal arrives during an import
+    (frameworks swallow the exception or crash), if it arrives a second time, or if the program does
+    not handle it in time. Only the main thread may set handlers, so a call from another thread
+    changes nothing.
 
     Args:
-        for_good: the process ends with this command. Afterwards a signal is ignored, so it cannot
-            change the exit code while Python and the framework tidy up; several ranks can be
-            stopped then too, because one may wait for another. Otherwise the handlers from before
-            are put back.
+        for_good: the process ends after this command. A signal after the command is then ignored,
+            so that it cannot change the exit code while Python and the framework clean up; with
+            several ranks it still stops them, because one may wait for another. If False, the
+            previous handlers are restored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,7 +52,7 @@ def handled(*, for_good: bool) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             if not for_good:
-                # None: set outside Python
+                # None: the handler was not set from Python
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
             elif _is_alone():
                 signal.signal(number, signal.SIG_IGN)
@@ -64,8 +65,8 @@ def _is_alone() -> bool:
 
 
 def _watch() -> None:
-    """Start a thread that ends the process some time after a signal, if it has not ended then: a
-    compilation, or a sum over ranks of which one is gone, keeps the handler waiting.
+    """Start a thread that ends the process if it still runs ``GRACE_SECONDS`` after a signal: a
+    compilation, or a collective operation with a lost rank, delays the handler.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -102,7 +103,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def leave(status: int) -> None:
-    """End this process, and with several ranks all of them, without tidying up."""
+    """End this process, and all other ranks, without cleanup."""
     launch = sys.modules.get("mindyolo_ext.backend.launch")
     if launch is not None and hasattr(launch, "abort"):  # else it is being imported
         launch.abort(status)

@@ -1,5 +1,5 @@
-"""Behavior of the command line: defaults in every help text, no abbreviations, and suggestions for
-unknown words.
+"""Argument parser that shows defaults in every help text, accepts no abbreviations, and suggests
+the closest match for an unknown word.
 """
 
 import argparse
@@ -41,7 +41,7 @@ class Formatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser without abbreviations, whose errors are one line with the help to call."""
+    """Parser without abbreviations; an error is one line that names the help command."""
 
     def __init__(self, **keywords: Any):
         super().__init__(allow_abbrev=False, formatter_class=Formatter, **keywords)
@@ -52,14 +52,14 @@ class Parser(argparse.ArgumentParser):
 
 
 class VerbParser(Parser):
-    """The parser of one verb: it suggests the closest option for an unknown one before it checks
-    what is missing.
+    """Parser of one verb. An unknown option is reported, with the closest known one, before missing
+    arguments are.
     """
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As the base class, but nothing is left over."""
+        """Parse like the base class, but treat leftover words as an error."""
         words = itertools.takewhile(lambda word: word != "--", args or ())
         for word in words:
             if word.startswith("--") and word.partition("=")[0] not in self._option_string_actions:
@@ -70,7 +70,7 @@ class VerbParser(Parser):
         return options, left
 
     def _unknown(self, word: str) -> str:
-        """The message for an option that the verb does not have."""
+        """Return the message for an unknown option."""
         flag, _, value = word.partition("=")
         own = [
             text
@@ -83,11 +83,11 @@ class VerbParser(Parser):
 
 
 def meant(flag: str, own: Sequence[str], value: str = "") -> str:
-    """``, did you mean --X?`` for an option that is not one of ``own``; empty if nothing is near.
+    """Return ``, did you mean --X?`` for an option not in ``own``; empty if nothing is close.
 
     Args:
         flag: as typed, without its value.
-        value: what stood after ``=``.
+        value: text after ``=``.
     """
     word = flag.lstrip("-").replace("-", "_").lower()
     known = {option.lstrip("-").replace("-", "_").lower(): option for option in own}
@@ -106,7 +106,7 @@ def meant(flag: str, own: Sequence[str], value: str = "") -> str:
 
 
 def _settings_called(word: str) -> list[str]:
-    """Settings of a recipe whose last part is ``word``."""
+    """List the recipe settings whose last part is ``word``."""
     from mindyolo_ext.config.describe import settings
 
     names = [setting.name for setting in settings() if "[" not in setting.name]

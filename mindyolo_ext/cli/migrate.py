@@ -16,18 +16,18 @@ MAX_FILES = 20  # of a recipe and its parents
 
 
 def add_migrate(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``migrate``."""
-    parser.add_argument("recipe", type=Path, help="YAML of MindYOLO, configs/yolox/*.yaml or alike")
+    """Add the arguments of ``migrate``."""
+    parser.add_argument("recipe", type=Path, help="MindYOLO's YAML file, configs/yolox/*.yaml")
     parser.add_argument(
         "target",
         type=Path,
         nargs="?",
-        help="recipe to write; never over a file (default: NAME-migrated.yaml here)",
+        help="recipe to write; must not exist (default: NAME-migrated.yaml in this folder)",
     )
 
 
 def migrate(options: argparse.Namespace) -> None:
-    """Translate ``recipe``, write it, and print what became of every key."""
+    """Translate ``recipe``, write the result, and print the translation of every key."""
     from mindyolo_ext.atomic import write_text
     from mindyolo_ext.cli.mindyolo_recipe import translate
     from mindyolo_ext.config import config_from_mapping
@@ -36,13 +36,13 @@ def migrate(options: argparse.Namespace) -> None:
     target = options.target or Path(f"{options.recipe.stem}-migrated.yaml")
     if target.exists():
         raise ExistingFileError(
-            f"migrate {target}: is there already, and is never written over; name another file"
+            f"migrate {target}: already exists and is never overwritten; choose another name"
         )
     made = translate(read_chain(options.recipe), str(options.recipe))
     text = recipe_text(made, options.recipe, target)
     content = load_yaml(text, str(target))
     del content["__BASE__"]
-    config_from_mapping(content, str(target))  # wrong values are told before anything is written
+    config_from_mapping(content, str(target))  # rejects wrong values before anything is written
     write_text(target, text)
     logger.info("\n%s\n", _table(made))
     if made.left_out:
@@ -51,9 +51,9 @@ def migrate(options: argparse.Namespace) -> None:
 
 
 def read_chain(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML file of MindYOLO with its ``__BASE__`` files below it; the last of them wins.
+    """Read a MindYOLO YAML file and merge it over its ``__BASE__`` files; the last of them wins.
 
-    Raises: MissingFileError; ConfigError for a file that is no mapping or names itself.
+    Raises: MissingFileError; ConfigError for a file that is not a mapping or includes itself.
     """
     from mindyolo_ext.data.text import read_text
     from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml
@@ -62,13 +62,11 @@ def read_chain(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         named = f" (named by {seen[-1]})" if seen else ""
         raise MissingFileError(f"migrate {shown(str(path), 300)}: no such file{named}")
     if path.resolve() in seen or len(seen) >= MAX_FILES:
-        raise ConfigError(f"migrate {path}: __BASE__ names itself through {seen[-1]}")
+        raise ConfigError(f"migrate {path}: __BASE__ includes itself through {seen[-1]}")
     text = read_text(path, most=4 * MAX_BYTES)
     content = load_yaml(text, str(path), error=ConfigError)
     if not isinstance(content, dict):
-        raise ConfigError(
-            f"migrate {path}: wanted a recipe of MindYOLO, got {type(content).__name__}"
-        )
+        raise ConfigError(f"migrate {path}: wanted a MindYOLO recipe, got {type(content).__name__}")
     bases = content.pop("__BASE__", [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
@@ -78,7 +76,7 @@ def read_chain(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``above`` over ``below``, as MindYOLO does: mappings merge, anything else replaces."""
+    """Merge ``above`` over ``below`` as MindYOLO does: merge mappings, replace anything else."""
     result = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
@@ -87,7 +85,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def recipe_text(made: "Translation", source: Path, target: Path) -> str:
-    """The translated recipe, over the shipped one of its model."""
+    """Format the translated recipe, which overrides the shipped recipe of its model."""
     import yaml
 
     from mindyolo_ext.config.shipped import recipe_of_model
@@ -120,7 +118,7 @@ def recipe_text(made: "Translation", source: Path, target: Path) -> str:
 
 
 def _table(made: "Translation") -> str:
-    """A row per key of MindYOLO's."""
+    """Format one row per MindYOLO key."""
     from tabulate import tabulate
 
     columns = ("MindYOLO", "here", "remark")

@@ -1,9 +1,9 @@
-"""Flags of MindYOLO's programs that have no flag of the same name here, and what becomes of each.
+"""Flags of MindYOLO's programs that have no flag of the same name here, and how each is handled.
 
-A value that asks for what happens anyway is accepted in silence, one with a counterpart is
-translated, and any other is answered in one sentence: as an error where the result would be another
-one, else as a note. ``migrate`` reads the same table for the keys of recipes, which MindYOLO takes
-for defaults of its flags.
+A value that matches the behavior here is accepted silently. A value with a counterpart is
+translated. Any other value gets one sentence: an error if it would change the result, else a note.
+``migrate`` uses the same table for the keys of recipes, which MindYOLO reads as defaults of its
+flags.
 """
 
 import argparse
@@ -26,13 +26,13 @@ class Flag:
 
     Args:
         name: without ``--``.
-        verbs: of ours that take the place of its programs with this flag.
+        verbs: our verbs that replace its programs with this flag.
         kind: type of its values.
-        usual: values that change nothing here.
-        sentence: what is said of any other.
-        refused: whether such a value is an error.
-        setting: key of a recipe that any value is translated to.
-        option: option of the verb that any value is translated to.
+        usual: values that match the behavior here.
+        sentence: explanation of any other value.
+        refused: whether any other value is an error.
+        setting: recipe key that every value is translated to.
+        option: option of the verb that every value is translated to.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Flag:
     option: str = field(default="", kw_only=True)
 
     def changes_nothing(self, value: Any) -> bool:
-        """Whether ``value`` asks for what happens anyway."""
+        """Whether ``value`` matches the behavior here."""
         return any(value == usual and type(value) is type(usual) for usual in self.usual)
 
 
@@ -61,20 +61,17 @@ def _file_format(text: str) -> list[str]:
 
 
 _TRAIN, _TEST = ("train",), ("test",)
-_CLOUD = (
-    "files of a cloud are not copied here: copy them first, and give --data_root, --weight and "
-    "--save_dir"
-)
+_CLOUD = "cloud files are not copied: copy them first, and set --data_root, --weight and --save_dir"
 _COMPILED = "the network is compiled, in float32"
-_KNOWS = "the checkpoint knows its network, its classes and its input; leave it out"
+_KNOWS = "the checkpoint stores its network, classes and input; leave it out"
 FLAGS = (
-    Flag("task", ALL[:3], str, "objects are found as boxes; there are no masks", usual=("detect",)),
+    Flag("task", ALL[:3], str, "only boxes are detected, no masks", usual=("detect",)),
     Flag(
         "overflow_still_update",
         _TRAIN,
         true_or_false,
-        "a step whose gradient is not finite changes no weight here, and is counted; leave it out "
-        "(train.max_bad_steps says when a run gives up)",
+        "a step with a non-finite gradient is skipped and counted; leave it out "
+        "(train.max_bad_steps limits how many)",
         usual=(False,),
     ),
     Flag(
@@ -96,7 +93,7 @@ FLAGS = (
         "ms_datasink",
         _TRAIN,
         true_or_false,
-        "batches come from data.workers, which work while a step runs; leave it out",
+        "data.workers prepare batches while a step runs; leave it out",
         usual=(False,),
     ),
     Flag(
@@ -110,8 +107,7 @@ FLAGS = (
         "auto_accumulate",
         _TRAIN,
         true_or_false,
-        "becomes train.optimizer.nominal_batch, the images of an update, for which weight_decay is "
-        "meant then",
+        "becomes train.optimizer.nominal_batch, the images per update that weight_decay refers to",
         usual=(False,),
         refused=False,
     ),
@@ -119,35 +115,35 @@ FLAGS = (
         "max_call_depth",
         _TRAIN,
         int,
-        "no graph here is nested deeper than MindSpore's own limit",
+        "no graph here is nested deeper than MindSpore's default limit",
         refused=False,
     ),
     Flag(
         "anchor_base",
         _TRAIN,
         true_or_false,
-        "every model knows whether it has anchors",
+        "each model defines whether it has anchors",
         refused=False,
     ),
     Flag(
         "conf_free",
         ALL[:3],
         true_or_false,
-        "every model knows what its scores are made of",
+        "each model defines how its scores are computed",
         refused=False,
     ),
     Flag(
         "ema_weight",
         _TRAIN,
         str,
-        "a checkpoint holds the average where training kept one; give it as --weight",
+        "a checkpoint holds the moving average if training kept one; pass it as --weight",
         usual=("",),
     ),
     Flag(
         "single_cls",
         ALL[2:],
         true_or_false,
-        "the checkpoint knows its classes; training and test take the flag",
+        "the checkpoint stores its classes; use the flag in train and test",
         usual=(False,),
         refused=False,
     ),
@@ -157,14 +153,14 @@ FLAGS = (
         "exec_nms",
         ("test", "predict"),
         true_or_false,
-        "boxes always go through NMS; what the network itself says is in a file of `export`",
+        "boxes always go through NMS; an exported file returns all boxes before NMS",
         usual=(True,),
     ),
     Flag(
         "nms_time_limit",
         ALL,
         float,
-        "NMS takes the time it needs, so no image loses its boxes",
+        "NMS has no time limit, so no image loses its boxes",
         refused=False,
     ),
     Flag(
@@ -186,11 +182,11 @@ FLAGS = (
         "strict_load",
         _TRAIN,
         true_or_false,
-        "tensors of --weight that do not fit start fresh, and are named",
+        "tensors of --weight that do not fit are initialized and listed",
         usual=(False,),
         refused=False,
     ),
-    # predict and export, which know from the checkpoint what MindYOLO reads from its recipe
+    # predict and export, which read from the checkpoint what MindYOLO reads from its recipe
     Flag("config", ("predict", "export"), str, _KNOWS, refused=False),
     Flag("ms_mode", ("predict", "export"), int, _COMPILED, usual=(0,), refused=False),
     Flag("ms_amp_level", ("predict",), str, _COMPILED, usual=("O0",), refused=False),
@@ -207,7 +203,7 @@ FLAGS = (
         "seed",
         ("predict", "export"),
         int,
-        "nothing is drawn at random",
+        "nothing is random",
         refused=False,
     ),
     Flag("image_path", ("predict",), _one_source, option="source"),
@@ -229,7 +225,7 @@ FLAGS = (
         "device_target",
         ("export",),
         str,
-        "an exported file belongs to no device",
+        "an exported file does not depend on a device",
         refused=False,
     ),
     Flag("file_format", ("export",), _file_format, option="format"),
@@ -248,7 +244,7 @@ NOMINAL_BATCH = 64  # MindYOLO's nbs where a command has none
 
 
 def add_mindyolo(parser: argparse.ArgumentParser, verb: str) -> None:
-    """The flags that the verb has not itself, without a line in ``--help``."""
+    """Add the flags that the verb does not have, without a line in ``--help``."""
     own = {option for action in parser._actions for option in action.option_strings}
     taken = [flag for flag in FLAGS if verb in flag.verbs and f"--{flag.name}" not in own]
     for flag in taken:
@@ -262,10 +258,10 @@ def add_mindyolo(parser: argparse.ArgumentParser, verb: str) -> None:
 
 
 def apply_mindyolo(options: argparse.Namespace) -> list[str]:
-    """Answer the flags that were given: translate or note them.
+    """Translate MindYOLO's flags, or log a note about them.
 
-    Returns: ``section.key=value`` for those that a recipe has a setting for.
-    Raises: UsageError for a flag that asks for what is not there.
+    Returns: ``section.key=value`` for the flags that a recipe has a setting for.
+    Raises: UsageError for a flag with no equivalent.
     """
     values = {flag.name: vars(options)[f"mindyolo_{flag.name}"] for flag in options.mindyolo}
     settings = []
@@ -285,7 +281,7 @@ def apply_mindyolo(options: argparse.Namespace) -> list[str]:
 
 
 def _nominal_batch(options: argparse.Namespace, auto_accumulate: bool | None) -> list[str]:
-    """What ``--auto_accumulate`` makes of ``--nbs``: its own default, or nothing at all."""
+    """Resolve ``--nbs`` with ``--auto_accumulate``: its default if on, ignored if off."""
     given = vars(options).get("nbs")
     if auto_accumulate and given is None:
         return [f"train.optimizer.nominal_batch={NOMINAL_BATCH}"]
@@ -296,9 +292,9 @@ def _nominal_batch(options: argparse.Namespace, auto_accumulate: bool | None) ->
 
 
 def _set_option(options: argparse.Namespace, flag: Flag, value: Any) -> None:
-    """Put the value where the verb's own option would be, which must not be given too."""
+    """Store the value as the verb's own option, which must not be set as well."""
     own = vars(options)
     if own[flag.option]:
-        name = "the images themselves" if flag.option == "source" else f"--{flag.option}"
-        raise UsageError(f"--{flag.name}: says the same as {name}; leave one out")
+        name = "the list of images" if flag.option == "source" else f"--{flag.option}"
+        raise UsageError(f"--{flag.name}: means the same as {name}; leave one out")
     own[flag.option] = value / options.weight.stem if flag.option == "output" else value

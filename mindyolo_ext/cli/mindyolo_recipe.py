@@ -1,5 +1,5 @@
-"""A YOLOX recipe of MindYOLO 0.5 as one of ours: what each of its keys becomes, and why one
-becomes nothing.
+"""Translation of a MindYOLO 0.5 YOLOX recipe: the counterpart of each key, or the reason why it has
+none.
 
 Facts about MindYOLO come from its ``train.py``, ``optim``, ``utils/callback.py``,
 ``data/dataset.py`` and ``models/losses/yolox_loss.py``.
@@ -22,7 +22,7 @@ _LAYERS = {
     "c874e71c52424867": (True, False),
     "22e56002de4bce8a": (False, True),
 }
-# What MindYOLO always does, and ours would not do by itself
+# Behavior of MindYOLO that differs from the defaults here
 _ALWAYS: dict[str, tuple[Any, str]] = {
     "train.loss.area": ("box_or_center", "the nearer of the two SimOTAs: docs/yolox.md"),
     "train.multi_scale": ([], "one input size"),
@@ -32,7 +32,7 @@ _ALWAYS: dict[str, tuple[Any, str]] = {
     "eval.max_detections": (300, "its NMS"),
     "eval.clip": (True, "its NMS"),
 }
-# Defaults of its flags and functions, which count where a recipe does not have the key
+# Defaults of MindYOLO's flags and functions, used if the recipe does not have the key
 _DEFAULTS: dict[str, Any] = {
     "img_size": 640,
     "epochs": 300,
@@ -57,7 +57,7 @@ _DEFAULTS: dict[str, Any] = {
     "optimizer.by_epoch": True,
     "loss.name": "",
 }
-# Keys that have a setting of ours with the same meaning
+# Keys with a setting of the same meaning here
 _PLAIN = {
     "epochs": "train.epochs",
     "sync_bn": "train.sync_bn",
@@ -86,29 +86,29 @@ _PLAIN = {
     "opencv_threads_num": "data.opencv_threads",
     "recompute": "train.recompute",
 }
-# Keys that are flags of the command here, and no part of a recipe
+# Keys that are command-line flags here, not part of a recipe
 _COMMAND = ("device_target", "is_parallel", "ms_mode", "save_dir", "log_level")
-_SAME_LAYERS = 10  # the first ones, which have the same numbers in both programs
-# Keys whose value means nothing to MindYOLO's YOLOX
+_SAME_LAYERS = 10  # the first layers have the same numbers in both programs
+# Keys that have no effect on MindYOLO's YOLOX
 _IDLE = {
-    "data.dataset_name": "a name that MindYOLO does not read",
-    "data.test_set": "MindYOLO reads it neither in training nor in evaluation; a val of its own "
-    "recipe evaluates it here",
+    "data.dataset_name": "MindYOLO does not read it",
+    "data.test_set": "MindYOLO does not read it; to evaluate it here, set data.test and use "
+    "--split test",
     "loss.input_size": "the loss takes the size of the images",
-    "network.input_size": "input.size says it",
-    "optimizer.warmup_bias_lr": "its YOLOX warms biases up as all else",
+    "network.input_size": "input.size sets it",
+    "optimizer.warmup_bias_lr": "MindYOLO's YOLOX warms up biases like all other parameters",
 }
 
 
 @dataclass
 class Translation:
-    """A recipe while it is translated.
+    """A recipe in translation.
 
     Args:
-        model: name of ours.
-        settings: of our recipe, by dotted key.
-        rows: (their key and value, our key and value, remark), one per key of theirs.
-        left_out: their keys that have no counterpart here.
+        model: registry name here.
+        settings: settings of our recipe, by dotted key.
+        rows: (MindYOLO's key and value, our key and value, remark), one per MindYOLO key.
+        left_out: MindYOLO keys without a counterpart here.
     """
 
     model: str
@@ -117,29 +117,29 @@ class Translation:
     left_out: list[str] = field(default_factory=list)
 
     def put(self, key: str, value: Any, ours: Mapping[str, Any], remark: str = "") -> None:
-        """Their ``key`` becomes the settings ``ours``."""
+        """Translate ``key`` into the settings ``ours``."""
         self.settings.update(ours)
         here = ", ".join(f"{name}: {shown(json.dumps(what), 60)}" for name, what in ours.items())
         self.rows.append((_said(key, value), here, remark))
 
     def same(self, key: str, value: Any, remark: str) -> None:
-        """Their ``key`` asks for what happens anyway."""
-        self.rows.append((_said(key, value), "the same anyway", remark))
+        """Record that the value of ``key`` matches the behavior here."""
+        self.rows.append((_said(key, value), "same behavior", remark))
 
     def idle(self, key: str, value: Any, remark: str) -> None:
-        """Their ``key`` means nothing here."""
+        """Record that ``key`` has no effect here."""
         self.rows.append((_said(key, value), "no effect here", remark))
 
     def leave(self, key: str, value: Any, reason: str) -> None:
-        """Their ``key`` has no counterpart here."""
+        """Record that ``key`` has no counterpart here."""
         self.rows.append((_said(key, value), "NOT TRANSLATED", reason))
         self.left_out.append(key)
 
 
 def translate(recipe: Mapping[str, Any], where: str) -> Translation:
-    """Translate a recipe of MindYOLO, merged with its parents.
+    """Translate a MindYOLO recipe that is merged with its parents.
 
-    Raises: ConfigError for a network that is no YOLOX of MindYOLO's.
+    Raises: ConfigError for a network that is not one of MindYOLO's YOLOX models.
     """
     made = Translation(_model(recipe, where))
     made.settings["model.name"] = made.model
@@ -155,7 +155,7 @@ def translate(recipe: Mapping[str, Any], where: str) -> Translation:
             _one_key(made, stages, recipe, key, value)
         except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
             raise ConfigError(
-                f"{where}: {key}: {shown(repr(value))} is no value that MindYOLO takes ({error})"
+                f"{where}: {key}: {shown(repr(value))} is not a value that MindYOLO takes ({error})"
             ) from error
     for key in absent:
         made.rows = [
@@ -166,7 +166,7 @@ def translate(recipe: Mapping[str, Any], where: str) -> Translation:
 
 
 def _as_default(row: tuple[str, str, str]) -> tuple[str, str, str]:
-    """The row of a key that the recipe does not have."""
+    """Mark the row of a key that the recipe does not have."""
     return f"(default) {row[0]}", *row[1:]
 
 
@@ -175,7 +175,7 @@ def _said(key: str, value: Any) -> str:
 
 
 def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Every key with the sections before it; lists, and the transforms, stay whole."""
+    """Flatten the recipe to dotted keys; lists and transforms are not split."""
     found = {}
     for key, value in recipe.items():
         if isinstance(value, Mapping) and key in ("optimizer", "loss", "data"):
@@ -194,17 +194,16 @@ def _optimizer_of(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _model(recipe: Mapping[str, Any], where: str) -> str:
-    """The name of ours for the layer lists and factors of a network."""
+    """Return our name for the network with these layer lists and factors."""
     from mindyolo_ext.models.registry import family
 
     network = recipe.get("network")
     if not isinstance(network, Mapping):
-        raise ConfigError(f"{where}: wanted a recipe of MindYOLO, with the section network")
+        raise ConfigError(f"{where}: wanted a MindYOLO recipe, with the section network")
     name = network.get("model_name")
     if name != "yolox":
         raise ConfigError(
-            f"{where}: network.model_name is {shown(name)}; recipes of yolox alone have a "
-            "counterpart here"
+            f"{where}: network.model_name is {shown(name)}; only recipes of yolox can be translated"
         )
     layers = json.dumps([network.get("backbone"), network.get("head")], default=str)
     kind = _LAYERS.get(hashlib.sha256(layers.encode()).hexdigest()[:16])
@@ -216,22 +215,22 @@ def _model(recipe: Mapping[str, Any], where: str) -> str:
             return model
     what = "network.backbone and head are" if kind is None else f"depth and width {factors} are"
     raise ConfigError(
-        f"{where}: {what} of no YOLOX here; networks are written in Python, "
-        "docs/adding_a_family.md says how"
+        f"{where}: {what} not of a YOLOX model here; networks are written in Python, see "
+        "docs/adding_a_family.md"
     )
 
 
 def _one_key(
     made: Translation, stages: "_Stages", recipe: Mapping[str, Any], key: str, value: Any
 ) -> None:
-    """Translate one key; every key gets a row."""
+    """Translate one key and add a row for it."""
     flags = {flag.name: flag for flag in mindyolo.FLAGS if "train" in flag.verbs}
     if key in _HANDLERS:
         _HANDLERS[key](made, stages, recipe, value)
     elif key in _PLAIN:
         made.put(key, value, {_PLAIN[key]: value})
     elif key in _COMMAND:
-        made.leave(key, value, f"no part of a recipe: give --{key} to `mindyolo-ext train`")
+        made.leave(key, value, f"not part of a recipe: pass --{key} to `mindyolo-ext train`")
     elif key in _IDLE:
         made.idle(key, value, _IDLE[key])
     elif key in flags:
@@ -243,10 +242,10 @@ def _one_key(
         else:
             made.leave(key, value, flag.sentence)
     else:
-        made.leave(key, value, "no key of MindYOLO's YOLOX recipes")
+        made.leave(key, value, "not a key of MindYOLO's YOLOX recipes")
 
 
-# ---- keys with rules of their own ----------------------------------------------------------------
+# ---- keys with special rules ---------------------------------------------------------------------
 
 
 def _stride(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
@@ -277,7 +276,7 @@ def _clip(made: Translation, _s: "_Stages", recipe: Mapping, value: Any) -> None
 
 def _clip_value(made: Translation, _s: "_Stages", recipe: Mapping, value: Any) -> None:
     counts = recipe.get("clip_grad")
-    made.idle("clip_grad_value", value, "clip_grad says it" if counts else "without clip_grad")
+    made.idle("clip_grad_value", value, "part of clip_grad" if counts else "clip_grad is off")
 
 
 def _auto_accumulate(made: Translation, _s: "_Stages", recipe: Mapping, value: Any) -> None:
@@ -290,7 +289,7 @@ def _auto_accumulate(made: Translation, _s: "_Stages", recipe: Mapping, value: A
 
 def _nbs(made: Translation, _s: "_Stages", recipe: Mapping, value: Any) -> None:
     counts = recipe.get("auto_accumulate")
-    known = "auto_accumulate says it" if counts else "counts with auto_accumulate alone"
+    known = "part of auto_accumulate" if counts else "auto_accumulate is off"
     made.idle("nbs", value, known)
 
 
@@ -303,7 +302,7 @@ def _rect(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
 
 
 def _if_wanted(made: Translation, key: str, value: Any, ours: str) -> None:
-    """A key that is off unless somebody wants it."""
+    """Translate a switch that is off by default."""
     if value:
         made.put(key, value, {ours: True})
     else:
@@ -320,16 +319,14 @@ def _freeze(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
     ):
         made.put("freeze", value, {"train.freeze": value})
     else:
-        made.leave(
-            "freeze", value, "layers behind the backbone have other numbers here: give names"
-        )
+        made.leave("freeze", value, "layers after the backbone have other numbers here: use names")
 
 
 def _optimizer(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
     if str(value).lower() in ("momentum", "nesterov", "sgd"):
         made.put("optimizer.optimizer", value, {"train.optimizer.name": "sgd"})
     else:
-        made.leave("optimizer.optimizer", value, "MindYOLO itself has sgd and momentum only")
+        made.leave("optimizer.optimizer", value, "MindYOLO itself has only sgd and momentum")
 
 
 def _loss_scale(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
@@ -343,7 +340,7 @@ def _group_param(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> N
     if value == "filter_bias_and_bn":
         made.put("optimizer.group_param", value, {"train.optimizer.groups": "by_kind"})
     else:
-        reason = "groups of another family, with rates and decay of their own"
+        reason = "parameter groups of another family, with separate rates and decay"
         made.leave("optimizer.group_param", value, reason)
 
 
@@ -363,10 +360,10 @@ def _weight_decay(made: Translation, _s: "_Stages", recipe: Mapping, value: Any)
 def _lr_scheduler(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
     if value == "yolox":
         ours = {"train.schedule.decay": "cosine", "train.schedule.warmup_power": 2}
-        remark = "the warm-up begins at 0, there at 1 % of the rate"
+        remark = "the warm-up starts at 0, in MindYOLO at 1 % of the rate"
         made.put("optimizer.lr_scheduler", value, ours, remark)
     else:
-        made.leave("optimizer.lr_scheduler", value, "MindYOLO 0.5 knows yolox only")
+        made.leave("optimizer.lr_scheduler", value, "MindYOLO 0.5 has only yolox")
 
 
 def _lr_init(made: Translation, _s: "_Stages", recipe: Mapping, value: Any) -> None:
@@ -375,8 +372,8 @@ def _lr_init(made: Translation, _s: "_Stages", recipe: Mapping, value: Any) -> N
         "train.optimizer.lr_per_image": False,
     }
     remark = (
-        "of one device; with R ranks MindYOLO adds their gradients up, here they are averaged: "
-        "take R times the rate to repeat such a run"
+        "for one device; with R ranks MindYOLO sums gradients and this project averages them: use "
+        "R times the rate to repeat such a run"
     )
     made.put("optimizer.lr_init", value, ours, remark)
 
@@ -394,7 +391,7 @@ def _by_epoch(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None
     if value is False:
         made.same("optimizer.by_epoch", value, "")
     else:
-        reason = "the rate changes with every step here; per_epoch counts the warm-up otherwise"
+        reason = "the rate changes every step here; per_epoch would count the warm-up differently"
         made.leave("optimizer.by_epoch", value, reason)
 
 
@@ -402,7 +399,7 @@ def _loss_name(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> Non
     if value in ("YOLOXLoss", ""):
         made.put("loss.name", value, {"train.loss.name": "yolox_loss"})
     else:
-        made.leave("loss.name", value, "a network of YOLOX is trained with its own loss")
+        made.leave("loss.name", value, "YOLOX trains with its own loss")
 
 
 def _candidates(made: Translation, _s: "_Stages", _r: Mapping, value: Any) -> None:
@@ -420,7 +417,7 @@ def _list_of_names(names: Any) -> Any:
 
 
 def _set(split: str) -> Callable[..., None]:
-    """Translates ``data.train_set`` or ``data.val_set``."""
+    """Return the handler of ``data.train_set`` or ``data.val_set``."""
 
     def run(made: Translation, _s: "_Stages", recipe: Mapping, value: Any) -> None:
         key, names = f"data.{split}_set", _list_of_names(recipe["data"].get("names", []))
@@ -431,13 +428,13 @@ def _set(split: str) -> Callable[..., None]:
             annotations = os.path.join(folder, "annotations", "instances_val2017.json")
             images = [os.path.join(folder, place) for place in ("images/val2017", "val2017")]
             ours = {"format": "coco", "images": images, "annotations": annotations}
-            made.put(key, value, {"data.val": ours}, "measured against the json, as MindYOLO does")
+            made.put(key, value, {"data.val": ours}, "evaluated on the json, as in MindYOLO")
         else:
             ours = {"format": "yolo", "images": value, "names": names}
             remark = (
                 ""
                 if split == "train"
-                else "measured against the label files; MindYOLO reads "
+                else "evaluated on the label files; MindYOLO reads "
                 "annotations/instances_val2017.json beside the list"
             )
             made.put(key, value, {f"data.{split}": ours}, remark)
@@ -472,7 +469,7 @@ def _test_transforms(made: Translation, _s: "_Stages", _r: Mapping, value: Any) 
 def _steps(
     made: Translation, key: str, steps: Sequence[Mapping[str, Any]], *, training: bool = True
 ) -> list[Any]:
-    """Our augmentations for a list of MindYOLO's transforms; each gets a row."""
+    """Translate a list of MindYOLO's transforms into our augmentations; add a row for each."""
     given: dict[str, dict[str, Any]] = {}
     for step in steps:
         words = dict(step)
@@ -487,7 +484,7 @@ def _steps(
         elif name in _INPUT:
             _input(made, place, name, words)
         elif name not in ("mosaic", "random_perspective", "mixup") or not training:
-            made.leave(place, words, "no step of this kind here; docs/data.md lists them")
+            made.leave(place, words, "no such step here; docs/data.md lists all of them")
     return result
 
 
@@ -498,7 +495,7 @@ _MOVE = ("scale", "translate", "degrees", "shear")
 def _renamed(
     made: Translation, place: str, words: Mapping[str, Any], ours: str, names: Mapping[str, str]
 ) -> dict[str, Any]:
-    """A step with the same keywords under other names."""
+    """Translate a step whose keywords only have other names here."""
     step = {"name": ours, **{names[word]: words[word] for word in words if word in names}}
     made.rows.append((_said(place, words), f"data.augment: {json.dumps(step)}", ""))
     for word in words:
@@ -508,25 +505,26 @@ def _renamed(
 
 
 def _mosaic(made: Translation, key: str, given: Mapping[str, dict[str, Any]]) -> list[Any]:
-    """The step for mosaic, perspective and mixup together."""
+    """Translate mosaic, perspective and mixup, which are one step here."""
     if "mosaic" not in given and "random_perspective" not in given:
         return []
     mosaic, mixup = given.get("mosaic", {"prob": 0.0}), given.get("mixup")
     inner = [dict(step) for step in mosaic.get("post_transform", [])]
     moves = next((s for s in inner if s.get("func_name") == "random_perspective"), None)
-    alone = moves is not None  # only mosaics are moved, as YOLOX itself does
+    alone = moves is not None  # only mosaics are warped, as in YOLOX itself
     moves = moves or given.get("random_perspective", {"scale": 0.0, "translate": 0.0})
     step: dict[str, Any] = {"probability": mosaic.get("prob", 1.0)}
     step |= {word: moves[word] for word in _MOVE if word in moves}
     boxes = given.get("label_pad", {}).get("padding_size", 160)
-    remark = "frames of moved boxes, not of outlines"
+    remark = "new boxes enclose the warped boxes, not the warped outlines"
     if mixup is not None:
         step["mixup_probability"] = mixup.get("prob", 1.0)
-        remark += f"; two mosaics are mixed by Beta(32, 32), there by alpha {mixup.get('alpha')}"
+        alpha = mixup.get("alpha")
+        remark += f"; mixup draws from Beta(32, 32), in MindYOLO with alpha {alpha}"
     if alone:
         spread = moves.get("scale", 0.5)
         step = {"name": "yolox_mosaic", **step, "scale": [1 - spread, 1 + spread]}
-        # its second half sorts boxes out; colors and mirror are steps of their own
+        # its second half drops boxes; colors and flips are separate steps
         still = {"hue": 0, "saturation": 0, "value": 0, "flip_probability": 0, "max_boxes": boxes}
         result = [step, {"name": "yolox_hsv_flip", **still}]
     else:
@@ -547,7 +545,7 @@ _INPUT = (
 
 
 def _input(made: Translation, place: str, name: str, words: Mapping[str, Any]) -> None:
-    """What the pipeline does with every image here."""
+    """Record the steps that the pipeline here applies to every image."""
     if name == "image_norm":
         made.put(place, words, {"input.scale": 1.0 / words.get("scale", 255.0)})
     elif name == "image_transpose":
@@ -556,12 +554,12 @@ def _input(made: Translation, place: str, name: str, words: Mapping[str, Any]) -
     elif name == "letterbox":
         ours = {"input.resize": "letterbox", "input.rounding": "down", "input.shrink": "area"}
         remark = (
-            "a fresh network has images top left, MindYOLO in the middle; converted weights of "
-            "MindYOLO keep theirs"
+            "a new network places images top left, MindYOLO in the center; converted weights of "
+            "MindYOLO keep the center"
         )
         made.put(place, words, ours, remark)
     elif name == "label_pad":
-        made.same(place, words, "batches are padded to what the images need")
+        made.same(place, words, "labels are padded to the number of boxes that a batch needs")
     else:
         made.same(place, words, "")
 
@@ -571,16 +569,16 @@ def _input(made: Translation, place: str, name: str, words: Mapping[str, Any]) -
 
 @dataclass
 class _Stages:
-    """What changes from which epoch on, collected from callbacks and transforms."""
+    """Changes by the epoch at which they start, collected from callbacks and transforms."""
 
     changes: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def at(self, epoch: int) -> dict[str, Any]:
-        """The changes from an epoch on, counted from 0."""
+        """Return the changes that start at an epoch, counted from 0."""
         return self.changes.setdefault(epoch, {})
 
     def finish(self, made: Translation) -> None:
-        """Enter them: those of epoch 0 are the recipe, the others its stages."""
+        """Write the changes of epoch 0 into the recipe and the others into its stages."""
         first = self.changes.pop(0, {})
         made.settings["data.augment"] = first.get("augment", [])
         made.settings["train.loss.l1"] = first.get("loss", {}).get("l1", False)
@@ -600,7 +598,7 @@ def _callbacks(made: Translation, stages: _Stages, _r: Mapping, value: Any) -> N
         elif name == "EvalWhileTrain":
             _evaluations(made, stages, place, words)
         else:
-            made.leave(place, words, "results.csv and results.png record a run here")
+            made.leave(place, words, "runs are recorded in results.csv and results.png here")
 
 
 def _switch(made: Translation, stages: _Stages, place: str, words: dict[str, Any]) -> None:
@@ -625,12 +623,12 @@ def _evaluations(made: Translation, stages: _Stages, place: str, words: dict[str
         start += length
     made.put(place, intervals, {}, "train.eval_interval, and that of train.stages")
     reasons = {
-        "isolated_epochs": "evaluations come at even intervals, and after the last epoch",
-        "keep_checkpoint_max": "train.keep_best says how many of the best epochs stay",
+        "isolated_epochs": "evaluations run at fixed intervals, and after the last epoch",
+        "keep_checkpoint_max": "train.keep_best sets how many of the best epochs are kept",
         "eval_last_epoch": "the last epoch is always evaluated",
     }
     for word, value in words.items():
-        made.leave(f"{place}.{word}", value, reasons.get(word, "no keyword of this callback"))
+        made.leave(f"{place}.{word}", value, reasons.get(word, "not a keyword of this callback"))
 
 
 _HANDLERS: dict[str, Callable[[Translation, _Stages, Mapping, Any], None]] = {

@@ -19,7 +19,7 @@ _TEMPLATE = """\
 # Train:             mindyolo-ext train --config {file}
 # Evaluate:          mindyolo-ext test --config {file} --weight runs/{stem}/weights/best.ckpt
 # Every setting:     mindyolo-ext recipe; all of this recipe: mindyolo-ext recipe --config {file}
-__BASE__: {base}.yaml  # shipped; what is left out here stays as it says
+__BASE__: {base}.yaml  # shipped with mindyolo_ext; settings not listed here keep its values
 
 {data}
 input:
@@ -27,8 +27,8 @@ input:
 
 train:
   epochs: {epochs}
-  per_batch_size: {batch}  # images per step and rank; less if memory runs out
-  # A checkpoint to start from, which takes fewer epochs and images:
+  per_batch_size: {batch}  # images per step and rank; lower it if memory runs out
+  # A checkpoint to start from, so that fewer epochs and images are enough:
   # {weights}
   weight: ""
 """
@@ -40,15 +40,15 @@ data:
 """
 _NO_DATA = """\
 data:
-  root: .  # folder of the data set that the base describes; or describe another one:
+  root: .  # folder of the data set that the base describes; or describe your own:
   # train: {format: yolo, data: data.yaml, split: train}  # or coco, voc, darknet: docs/data.md
   # val: {format: yolo, data: data.yaml, split: val}
 """
 
 
 def add_new(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``new``."""
-    parser.add_argument("file", type=Path, help="recipe to write, mine.yaml; never over a file")
+    """Add the arguments of ``new``."""
+    parser.add_argument("file", type=Path, help="recipe to write, mine.yaml; must not exist")
     parser.add_argument(
         "--model", required=True, metavar="NAME", help="one of `mindyolo-ext models`: yolox-nano"
     )
@@ -56,7 +56,7 @@ def add_new(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="FILE",
         help="data set: a data.yaml of ultralytics or Roboflow, the folder that holds it, or a "
-        "darknet-style .data file (default: described by hand later)",
+        "darknet-style .data file (default: add it to the recipe later)",
     )
 
 
@@ -68,7 +68,7 @@ def new(options: argparse.Namespace) -> None:
         raise UsageError(f"new {options.file}: wanted a name that ends in .yaml")
     if options.file.exists():
         raise ExistingFileError(
-            f"new {options.file}: is there already, and is never written over; take another name"
+            f"new {options.file}: already exists and is never overwritten; choose another name"
         )
     text = recipe_for(options.file, options.model, options.data)
     write_text(options.file, text)
@@ -81,12 +81,11 @@ def new(options: argparse.Namespace) -> None:
 
 
 def recipe_for(file: Path, model: str, data: str | None) -> str:
-    """The text of a recipe.
-
+    """Return the text of a recipe.
     Args:
         file: path of the recipe.
-        model: as in ``--model``.
-        data: as in ``--data``.
+        model: value of ``--model``.
+        data: value of ``--data``.
     """
     from mindyolo_ext.config import load_config
     from mindyolo_ext.config.shipped import recipe_of_model
@@ -111,12 +110,12 @@ def recipe_for(file: Path, model: str, data: str | None) -> str:
 
 
 def _start(address: str) -> str:
-    """How to get weights to start from."""
-    return f"`mindyolo-ext convert` one of {address}" if address else "that of an earlier run"
+    """Return a hint on where to get weights to start from."""
+    return f"`mindyolo-ext convert` one of {address}" if address else "one of an earlier run"
 
 
 def _classes(data: str) -> str:
-    """``, 3 classes: RBC, WBC, Platelets``, cut where it gets long."""
+    """Format ``, 3 classes: RBC, WBC, Platelets``, truncated if long."""
     from mindyolo_ext.cli.data_file import class_names
 
     names = class_names(data)
@@ -124,7 +123,7 @@ def _classes(data: str) -> str:
 
 
 def _data_section(data: str, config: "Config") -> str:
-    """The data section of a recipe that lies anywhere."""
+    """Return the data section of a recipe in any folder."""
     from mindyolo_ext.cli.data_file import data_overrides
     from mindyolo_ext.config.describe import flow
     from mindyolo_ext.config.read import parse_override

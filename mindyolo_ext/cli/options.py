@@ -9,12 +9,12 @@ from mindyolo_ext.cli.arguments import add_setting, true_or_false
 
 
 def class_word(text: str) -> str | int:
-    """A class by name, or by number where the word is one."""
+    """Parse a class: an integer is its number, any other word its name."""
     return int(text) if text.isdecimal() else text
 
 
 def layers(text: str) -> list[str | int]:
-    """What ``--freeze`` means by a word: names and numbers, in brackets or with commas between."""
+    """Parse one word of ``--freeze``: names and numbers, in brackets or separated by commas."""
     if text.isdecimal() and text.startswith("0"):
         return [int(digit) for digit in text]  # as MindYOLO reads 012
     inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
@@ -23,7 +23,7 @@ def layers(text: str) -> list[str | int]:
 
 
 def add_selection(parser: argparse.ArgumentParser, *, fraction: bool) -> None:
-    """``--classes`` and ``--single_cls``, and ``--fraction`` if wanted."""
+    """Add ``--classes`` and ``--single_cls``, and ``--fraction`` if asked for."""
     add_setting(parser, "--classes", "data.classes", nargs="+", type=class_word, metavar="CLASS")
     add_flag(parser, "--single_cls", "data.single_cls")
     if fraction:
@@ -31,14 +31,14 @@ def add_selection(parser: argparse.ArgumentParser, *, fraction: bool) -> None:
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Flags of ``train`` alone."""
+    """Add the flags that only ``train`` has."""
     add_selection(parser, fraction=True)
     add_setting(
         parser,
         "--freeze",
         "train.freeze",
-        "Layers that do not train: N for the first N, '[0,1,2]' or 0 1 2 for those, or beginnings "
-        "(backbone) and patterns of parameter names",
+        "Layers to freeze: N for the first N, '[0,1,2]' or 0 1 2 for these, or prefixes (backbone) "
+        "and patterns of parameter names",
         action=_Freeze,
         nargs="+",
         type=layers,
@@ -49,20 +49,20 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         parser,
         "--rect",
         "train.rectangular",
-        "Batches of images of like shape, in inputs as narrow as they allow; mosaics and "
-        "train.multi_scale are off then",
+        "Batch images of similar shape, with as little padding as possible; turns off mosaics and "
+        "train.multi_scale",
     )
 
 
 def add_flag(parser: argparse.ArgumentParser, flag: str, key: str, text: str = "") -> None:
-    """A flag of a setting that takes ``True`` or ``False``; alone it means True."""
+    """Add a flag for a setting that takes ``True`` or ``False``; the flag alone means True."""
     add_setting(
         parser, flag, key, text, type=true_or_false, nargs="?", const=True, metavar="True|False"
     )
 
 
 class _Freeze(argparse.Action):
-    """Keeps the layers that the words of ``--freeze`` mean."""
+    """Store the layers that the words of ``--freeze`` mean."""
 
     def __call__(
         self,
@@ -75,8 +75,8 @@ class _Freeze(argparse.Action):
 
 
 def frozen_layers(words: list[list[str | int]]) -> list[str | int]:
-    """``train.freeze`` for the words of ``--freeze``: one number alone stands for the first layers,
-    as in ultralytics and YOLOv7.
+    """Return ``train.freeze`` for the words of ``--freeze``. A single number N means the first N
+    layers, as in ultralytics and YOLOv7.
     """
     found = [layer for word in words for layer in word]
     is_count = len(found) == 1 and isinstance(found[0], int)

@@ -36,19 +36,19 @@ VERBS = (
         "compare",
         compare.compare,
         compare.add_compare,
-        "compare two checkpoints or results: table, classes, images that differ most",
+        "compare two checkpoints or results: metrics, classes, images that differ most",
     ),
     Verb(
         "predict",
         predict.predict,
         predict.add_predict,
-        "find objects in images, folders and videos",
+        "detect objects in images, folders and videos",
     ),
     Verb(
         "serve",
         serve.serve,
         serve.add_serve,
-        "find objects in images that come over HTTP, with a page to drop them on",
+        "detect objects in images sent over HTTP, with a web page to drop them on",
     ),
     Verb(
         "convert",
@@ -66,7 +66,7 @@ VERBS = (
         "reproduce",
         reproduce.reproduce,
         reproduce.add_reproduce,
-        "check that published weights give the published number here, and write a report",
+        "check that published weights reach the published AP, and write a report",
     ),
     Verb(
         "export",
@@ -78,61 +78,63 @@ VERBS = (
         "benchmark",
         benchmark.benchmark,
         benchmark.add_benchmark,
-        "compare a network in several runtimes: AP, speed, size, memory, start-up",
+        "compare a network in several runtimes: AP, speed, size, memory, start-up time",
     ),
     Verb("anchors", data.anchors, data.add_anchors, "compute anchors for a data set"),
     Verb(
         "thresholds",
         evaluate.thresholds,
         evaluate.add_thresholds,
-        "measure how easy images are for a routed model, and write the thresholds for every share "
-        "of easy images into its checkpoint",
+        "measure how easy images are for a routed model, and store the threshold of every share of "
+        "easy images in its checkpoint",
     ),
     Verb(
         "check-data",
         data.check_data,
         data.add_check_data,
-        "read a whole data set and report faults",
+        "read a whole data set and report every fault",
     ),
-    Verb("split", split.split, split.add_split, "cut a data set into folds for cross-validation"),
-    Verb("assign", data.assign, data.add_assign, "draw which predictions are trained on which box"),
+    Verb("split", split.split, split.add_split, "split a data set into folds for cross-validation"),
+    Verb(
+        "assign", data.assign, data.add_assign, "draw which predictions are assigned to which box"
+    ),
     Verb(
         "models",
         about.models,
         about.add_models,
-        "list all models with sizes, published results and terms, and where their weights are",
+        "list all models with sizes, published results, license terms and links to weights",
     ),
     Verb(
-        "recipes", about.recipes, about.add_recipes, "list the recipes that --config finds by name"
+        "recipes", about.recipes, about.add_recipes, "list the recipes that --config knows by name"
     ),
-    Verb("new", new.new, new.add_new, "write a short recipe for a data set of your own"),
+    Verb("new", new.new, new.add_new, "write a short recipe for your own data set"),
     Verb(
         "migrate",
         migrate.migrate,
         migrate.add_migrate,
-        "translate a YOLOX recipe of MindYOLO, and say what became of every key",
+        "translate a MindYOLO recipe of YOLOX, and explain every key",
     ),
     Verb("recipe", about.recipe, about.add_recipe_verb, "explain the settings of a recipe"),
-    Verb("info", about.info, about.add_info, "say what a checkpoint or exported file holds"),
+    Verb("info", about.info, about.add_info, "show what a checkpoint or exported file holds"),
     Verb(
         "doctor",
         about.doctor,
         about.add_doctor,
-        "versions, device, settings and what was tested where",
+        "show versions, device, settings and what was tested on which device",
     ),
     Verb(
         "demo",
         about.demo,
         about.add_demo,
-        "draw a data set, train on 2 ranks, evaluate, convert, predict",
+        "generate a data set, train on 2 ranks, evaluate, convert, predict",
     ),
 )
 
 
 def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of a command line; only the verbs that it names get their arguments.
+    """Build the parser of a command line; only the verbs that it names get their arguments.
 
-    Leaves with status 2 and the closest verb for a first word that is none.
+    Exits with status 2, and suggests the closest verb, if the first word is not a verb.
     """
     parser = Parser(prog="mindyolo-ext", description="Object detectors on MindSpore or PyTorch.")
     parser.add_argument("--version", action="version", version=f"mindyolo_ext {__version__}")
@@ -150,7 +152,7 @@ def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
             type=str.upper,
             default="INFO",
             choices=["DEBUG", "INFO", "WARNING", "ERROR"],
-            help="the least important messages that are shown",
+            help="lowest level of the messages to show",
         )
         add_backend(sub)
         sub.add_argument(
@@ -163,7 +165,7 @@ def parser_for(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """Leaves with status 2 if the first word that is no option is no verb."""
+    """Exit with status 2 if the first word that is not an option is not a verb."""
     first = next((word for word in arguments if not word.startswith("-")), None)
     names = [verb.name for verb in VERBS]
     if first is not None and first not in names:

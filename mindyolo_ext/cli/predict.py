@@ -10,13 +10,13 @@ from mindyolo_ext.errors import UsageError
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``predict``."""
+    """Add the arguments of ``predict``."""
     parser.add_argument(
         "source",
         nargs="*",
-        help="images, videos, folders, patterns in quotes such as 'photos/**/*.jpg', .txt files "
-        "with a source per line, addresses (http://, https://, rtsp:// ...), the number of a "
-        "camera, or - for an image on standard input",
+        help="images, videos, folders, quoted patterns such as 'photos/**/*.jpg', .txt files with "
+        "one source per line, URLs (http://, https://, rtsp:// ...), the number of a camera, or - "
+        "for an image on standard input",
     )
     parser.add_argument(
         "--source",
@@ -24,7 +24,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="SOURCE",
-        help="the same, as YOLOv5 and its successors have it (default: none)",
+        help="same as the positional argument, as in YOLOv5 and its successors (default: none)",
     )
     parser.add_argument("--weight", type=Path, required=True, help="checkpoint or exported file")
     add_runtime(parser)
@@ -36,90 +36,86 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_boxes(parser: argparse.ArgumentParser) -> None:
-    """Which boxes are wanted."""
-    parser.add_argument("--conf_thres", type=float, default=0.3, help="lowest score of a box")
-    parser.add_argument("--iou_thres", type=float, default=0.45, help="IoU of NMS")
-    parser.add_argument(
-        "--class_agnostic", action="store_true", help="merge boxes of different classes too"
-    )
+    """Add the flags that select boxes."""
+    parser.add_argument("--conf_thres", type=float, default=0.3, help="minimum score of a box")
+    parser.add_argument("--iou_thres", type=float, default=0.45, help="IoU threshold of NMS")
+    parser.add_argument("--class_agnostic", action="store_true", help="apply NMS across classes")
     parser.add_argument(
         "--classes",
         nargs="+",
         metavar="CLASS",
-        help="names or numbers of the classes that are wanted (default: all)",
+        help="names or numbers of the classes to keep (default: all)",
     )
-    parser.add_argument("--max_det", type=int, default=300, help="most boxes per image")
+    parser.add_argument(
+        "--max_det", type=int, default=300, help="maximum number of boxes per image"
+    )
     parser.add_argument(
         "--augment",
         action="store_true",
-        help="look at every image at three sizes and merge the boxes; takes about twice the time",
+        help="run every image at three sizes and merge the boxes; takes about twice the time",
     )
     add_route(parser)
     parser.add_argument(
         "--tile",
         type=int,
         metavar="PIXELS",
-        help="look at larger images in tiles of this side as well, for small objects (default: as "
-        "a whole only)",
+        help="also run larger images in tiles of this side, to find small objects (default: whole "
+        "images only)",
     )
     parser.add_argument(
-        "--overlap", type=float, default=0.2, help="share of a tile that the next one sees as well"
+        "--overlap", type=float, default=0.2, help="share of a tile that overlaps the next one"
     )
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
-    """How sources are read."""
-    parser.add_argument(
-        "--recursive", action="store_true", help="look into the folders inside folders as well"
-    )
+    """Add the flags for reading sources."""
+    parser.add_argument("--recursive", action="store_true", help="search subfolders too")
     parser.add_argument(
         "--batch",
         "--per_batch_size",
         type=int,
         default=1,
-        help="images or frames that the network takes at once; of streams always one",
+        help="images or frames per batch; streams always use one",
     )
-    parser.add_argument(
-        "--vid_stride", type=int, default=1, help="look at every so many-th frame of a video"
-    )
+    parser.add_argument("--vid_stride", type=int, default=1, help="run every Nth frame of a video")
     parser.add_argument(
         "--track",
         choices=("bytetrack", "ocsort", "sort"),
         default="",
-        help="follow objects through videos and number them, with the package trackers (default: "
+        help="track objects through videos and number them, with the package trackers (default: "
         "no)",
     )
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
-    """What becomes of the results."""
-    parser.add_argument("--nosave", action="store_true", help="write no annotated copies")
+    """Add the flags for writing and showing results."""
+    parser.add_argument("--nosave", action="store_true", help="do not write annotated copies")
     parser.add_argument(
         "--save_txt", action="store_true", help="labels/NAME.txt: class cx cy w h score, in 0..1"
     )
     parser.add_argument(
-        "--save_crop", action="store_true", help="crops/CLASS/NAME_K.jpg: the image in each box"
+        "--save_crop", action="store_true", help="crops/CLASS/NAME_K.jpg: the image inside each box"
     )
     parser.add_argument(
-        "--save_json", action="store_true", help="coco.json: the boxes as a COCO data set"
+        "--save_json", action="store_true", help="coco.json: all boxes as a COCO data set"
     )
     parser.add_argument(
         "--show",
         action="store_true",
-        help="open a window; a key goes on to the next image, q ends",
+        help="show results in a window; any key shows the next image, q quits",
     )
     parser.add_argument(
         "--save_dir",
         type=Path,
         metavar="DIR",
-        help="folder for the results (default: runs/predict, then runs/predict2 ...); if it "
-        "already holds results the next number is taken, nothing is overwritten",
+        help="folder for the results (default: runs/predict, then runs/predict2 ...); a folder "
+        "that already holds results gets the next number, so nothing is overwritten",
     )
     add_mindyolo(parser, "predict")
 
 
 def predict(options: argparse.Namespace) -> None:
-    """Draw what ``--weight`` finds in the images of ``source``, and write it as JSON."""
+    """Detect objects in ``source`` with ``--weight``; draw the boxes and write them as JSON."""
     apply_mindyolo(options)
     sources = [*options.source, *options.named_source]
     if not sources:
@@ -139,7 +135,7 @@ def predict(options: argparse.Namespace) -> None:
         batch=options.batch,
         show=options.show,
     )
-    checked_sources(sources, wanted)  # a wrong path is told at once
+    checked_sources(sources, wanted)  # report a wrong path before the model loads
     detector = Detector(
         options.weight,
         device_target=options.device_target,

@@ -1,4 +1,4 @@
-"""From the flags of a command to a recipe, and the start of the framework with it."""
+"""Read the recipe that the flags of a command describe, and start the framework with it."""
 
 import argparse
 import json
@@ -22,16 +22,16 @@ def read_recipe(
     weight: Path | None = None,
     instead: str = "",
 ) -> "Config":
-    """The recipe with the flags that were given, and with ``extra`` over them.
+    """Read the recipe and apply the given flags, then ``extra``.
 
     Args:
         extra: ``section.key=value`` strings.
-        weight: checkpoint of ours whose model, at its own input size, counts where neither
-            ``--config`` nor ``--model`` is given.
-        instead: what else is enough, for verbs that build no network, as messages say it;
-            ``--data`` alone then is.
+        weight: mindyolo_ext checkpoint; without ``--config`` and ``--model``, its model selects the
+            recipe, and its input size is used.
+        instead: flags that replace ``--config`` and ``--model`` for verbs that build no network,
+            named in the message; ``--data`` alone is then enough.
 
-    Raises: UsageError if nothing says which recipe it is.
+    Raises: UsageError if no flag selects a recipe.
     """
     from mindyolo_ext.cli.data_file import data_overrides
     from mindyolo_ext.config import Config, load_config, override
@@ -59,7 +59,7 @@ def read_recipe(
 
 
 def recipe_path(options: argparse.Namespace) -> Path | None:
-    """The file of ``--config``, or of the recipe for ``--model``; None without either.
+    """Return the file of ``--config``, or of the recipe for ``--model``; None without either.
 
     Raises: UsageError for both; as ``recipe_of_model``.
     """
@@ -67,8 +67,8 @@ def recipe_path(options: argparse.Namespace) -> Path | None:
         return options.config
     if options.config is not None:
         raise UsageError(
-            f"--model {shown(options.model)}: takes the recipe of that model, so leave --config "
-            "out; another network in the same recipe is --set model.name=NAME"
+            f"--model {shown(options.model)}: selects the recipe of that model, so leave out "
+            "--config; to run another network with a recipe, use --set model.name=NAME"
         )
     from mindyolo_ext.config.shipped import recipe_of_model
     from mindyolo_ext.models.registry import list_models
@@ -77,7 +77,7 @@ def recipe_path(options: argparse.Namespace) -> Path | None:
 
 
 def recipe_of_weight(weight: Path) -> Path:
-    """The shipped recipe for the model of a checkpoint of ours or an exported file."""
+    """Return the shipped recipe for the model of a mindyolo_ext checkpoint or exported file."""
     from mindyolo_ext.config.shipped import recipe_of_model
     from mindyolo_ext.engine.network import read_metadata
     from mindyolo_ext.models.registry import list_models
@@ -86,8 +86,8 @@ def recipe_of_weight(weight: Path) -> Path:
 
 
 def given(options: argparse.Namespace) -> list[str]:
-    """``section.key=value`` for every flag of a setting that was given, the value as JSON, which
-    YAML reads as it is: text stays text, whatever is in it.
+    """Return ``section.key=value`` for every given flag of a setting. The value is JSON, which is
+    valid YAML, so any text stays text.
     """
     values = vars(options)
     return [
@@ -98,7 +98,7 @@ def given(options: argparse.Namespace) -> list[str]:
 
 
 def input_size(options: argparse.Namespace) -> tuple[int, int] | None:
-    """(height, width) of ``--img_size``."""
+    """Return (height, width) from ``--img_size``."""
     if not options.img_size:
         return None
     if len(options.img_size) > 2:
@@ -107,10 +107,10 @@ def input_size(options: argparse.Namespace) -> tuple[int, int] | None:
 
 
 def start(options: argparse.Namespace, seed: int, config: "Config", extra: str = "") -> "World":
-    """Start the framework and the ranks; ranks other than 0 log warnings only.
+    """Start the framework and the ranks; ranks other than 0 log only warnings.
 
-    Compiled graphs hold constants of the recipe, so each recipe, with what ``extra`` adds to it,
-    has a folder of its own in the cache.
+    Compiled graphs contain constants of the recipe, so each combination of recipe and ``extra`` has
+    its own folder in the cache.
     """
     from mindyolo_ext.backend import launch
 
@@ -130,7 +130,7 @@ def start(options: argparse.Namespace, seed: int, config: "Config", extra: str =
 
 
 def graph_options(config: "Config") -> "GraphOptions":
-    """What a recipe says of the compiler."""
+    """Return a recipe's compiler options."""
     from mindyolo_ext.backend.graph_options import GraphOptions
 
     settings = config.train
@@ -138,7 +138,7 @@ def graph_options(config: "Config") -> "GraphOptions":
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file; a folded network keeps its weights as constants."""
+    """Compute the SHA-256 of a file; a folded network holds its weights as constants."""
     import hashlib
 
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -7,13 +7,13 @@ from mindyolo_ext.cli.parser import VERBS, parser_for
 
 _HEAD = """# Commands
 
-`mindyolo-ext VERB`; `train.py` and `test.py` are the verbs `train` and `test`. This page comes
-from the parser itself: `python -m mindyolo_ext.cli.reference`.
+`mindyolo-ext VERB`; `train.py` and `test.py` run the verbs `train` and `test`. This page is
+generated from the parser: `python -m mindyolo_ext.cli.reference`.
 """
 
 
 def markdown() -> str:
-    """Every verb with a table of its arguments."""
+    """Format every verb with a table of its arguments."""
     parts = [_HEAD]
     for verb in VERBS:
         rows = [_row(action) for action in _actions(verb.name)]
@@ -23,7 +23,7 @@ def markdown() -> str:
 
 
 def _actions(name: str) -> list[argparse.Action]:
-    """What a verb takes, without ``--help`` and what its help leaves out."""
+    """List the arguments of a verb, without ``--help`` and hidden ones."""
     verbs = next(
         action
         for action in parser_for([name])._actions
@@ -37,7 +37,7 @@ def _actions(name: str) -> list[argparse.Action]:
 
 
 def _row(action: argparse.Action) -> str:
-    """The names of an argument, what may follow them, and its help."""
+    """Format one table row: the names of an argument, its values and its help."""
     name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
     if action.option_strings and action.nargs != 0:
         value = action.metavar or action.dest.upper()
@@ -49,7 +49,7 @@ def _row(action: argparse.Action) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that does not end a table's cell."""
+    """Escape characters that would end a table cell."""
     return text.replace("|", "\\|")
 
 

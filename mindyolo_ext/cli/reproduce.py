@@ -1,4 +1,4 @@
-"""``mindyolo-ext reproduce``: do published weights give the published number here?"""
+"""``mindyolo-ext reproduce``: check that published weights reach the published AP here."""
 
 import argparse
 import logging
@@ -23,7 +23,7 @@ OWN = (".ckpt", ".safetensors")
 
 
 def add_reproduce(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``reproduce``."""
+    """Add the arguments of ``reproduce``."""
     parser.add_argument("model", metavar="MODEL", help="one of `mindyolo-ext models`, gold_yolo_n")
     parser.add_argument(
         "--weights",
@@ -31,8 +31,8 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="weights of the authors, in their own format, or a checkpoint of ours; nothing is "
-        "downloaded",
+        help="the authors' weights in their original format, or a mindyolo_ext checkpoint; nothing "
+        "is downloaded",
     )
     add_setting(
         parser,
@@ -44,15 +44,15 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="NUMBER|FILE[:ENTRY]",
-        help="what the weights are to give on these images: a number in percent, or a JSON file "
-        "with numbers by name in 0..1 (docs/parity.md) (default: what the authors publish)",
+        help="expected result on these images: a number in percent, or a JSON file with numbers by "
+        "name in 0..1 (docs/parity.md) (default: the published result)",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         metavar="POINTS",
         default=0.1,
-        help="percent points by which a number may differ (default: 0.1)",
+        help="allowed difference in percentage points (default: 0.1)",
     )
     parser.add_argument(
         "--save_dir",
@@ -61,10 +61,10 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
         help="folder for the report, the converted checkpoint and the detections (default: "
         "runs/reproduce/MODEL)",
     )
-    add_config(parser, text="recipe that says where the data are")
+    add_config(parser, text="recipe that describes the data set")
     add_workers(parser)
     add_setting(parser, "--per_batch_size", "eval.per_batch_size", type=int)
-    add_set(parser, "any key of the recipe; the report says what left the protocol")
+    add_set(parser, "any key of the recipe; the report lists every departure from the protocol")
     add_machine(parser)
 
 
@@ -95,13 +95,13 @@ def reproduce(options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class _Task:
-    """What was asked for.
+    """The weights to check, and how.
 
     Args:
         model: registry name.
         recipe: file or name of the recipe.
-        weights: as given.
-        folder: for all that is written.
+        weights: file of the weights.
+        folder: folder for all output.
     """
 
     options: argparse.Namespace
@@ -112,11 +112,13 @@ class _Task:
 
     @property
     def checkpoint(self) -> Path:
-        """The weights in our format."""
+        """Return the path of the weights in our format."""
         return self.weights if self.weights.suffix in OWN else self.folder / f"{self.model}.ckpt"
 
     def config(self, goal: "Goal | None" = None) -> "Config":
-        """The recipe in the published input size, by the protocol, with the flags over it."""
+        """Return the recipe at the published input size, with the protocol's settings, then the
+        flags, applied.
+        """
         from mindyolo_ext.config import load_config
         from mindyolo_ext.models.registry import variant
 
@@ -127,7 +129,7 @@ class _Task:
         return load_config(self.recipe, [*texts, *options.set], overlays=options.overlays)
 
     def convert(self) -> None:
-        """Write our checkpoint where the weights are another program's."""
+        """Convert the weights if another program wrote them."""
         if self.checkpoint == self.weights:
             return
         from mindyolo_ext.checkpoint.convert import convert
@@ -137,7 +139,7 @@ class _Task:
         logger.info("\n%s", done.table())
 
     def goal(self) -> "tuple[Goal, CheckpointMetadata]":
-        """What the weights are to give. Raises: UsageError if they are of another model."""
+        """Return the expected results. Raises: UsageError for weights of another model."""
         from mindyolo_ext.checkpoint.store import load_checkpoint
         from mindyolo_ext.engine.reproduce import goal_of
 
@@ -156,7 +158,7 @@ class _Task:
 
 
 def _prepared(options: argparse.Namespace) -> _Task:
-    """The task, after a look at what can be told at once."""
+    """Check the options that can be checked up front, and return the task."""
     from mindyolo_ext.config.shipped import recipe_of_model
     from mindyolo_ext.models.registry import family_of, list_models
 
@@ -164,11 +166,11 @@ def _prepared(options: argparse.Namespace) -> _Task:
     family_of(model)
     if not options.weights.is_file():
         raise MissingFileError(
-            f"--weights {options.weights}: no such file; `mindyolo-ext models` says where the "
-            "authors offer theirs"
+            f"--weights {options.weights}: no such file; `mindyolo-ext models` lists where to "
+            "download the authors' weights"
         )
     if not options.tolerance >= 0:
-        raise UsageError(f"--tolerance {options.tolerance}: wanted percent points, 0 or more")
+        raise UsageError(f"--tolerance {options.tolerance}: wanted percentage points, 0 or more")
     recipe = options.config or recipe_of_model(model, list_models())
     folder = options.save_dir or Path("runs", "reproduce", model)
     return _Task(options, model, recipe, options.weights, folder)
@@ -198,7 +200,7 @@ def _measured(
         dataset = split_dataset(config, "val")
     except MissingFileError as error:
         raise MissingFileError(
-            f"{error}; --data_root is to name the folder with {goal.data or 'the data'} "
+            f"{error}; --data_root must name the folder with {goal.data or 'the data'} "
             "(docs/parity.md)"
         ) from error
     check_images(goal, dataset)
@@ -227,7 +229,7 @@ def _measured(
 def _evaluated(
     loaded: Loaded, goal: "Goal", config: "Config", this: _Task
 ) -> dict[str, float] | None:
-    """All numbers in percent, with the detections in a file; None on ranks other than 0."""
+    """Write the detections and return all metrics in percent; None on ranks other than 0."""
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.datasets import worker_count
     from mindyolo_ext.engine.reproduce import (
@@ -266,7 +268,7 @@ def _evaluated(
 
 
 def _in_force(goal: "Goal", config: "Config", loaded: Loaded) -> tuple[dict[str, str], list[str]]:
-    """The protocol's settings with their values in force, and which of them are not its own."""
+    """Return the values in force of the protocol's settings, and the ones that differ from it."""
     from dataclasses import asdict
 
     values, settings, changed = asdict(config), {}, []
@@ -281,7 +283,7 @@ def _in_force(goal: "Goal", config: "Config", loaded: Loaded) -> tuple[dict[str,
 
 
 def _facts_of_weights(this: _Task, metadata: "CheckpointMetadata") -> dict[str, str]:
-    """Name, size and checksum of the file, and what it was recognised as."""
+    """Return name, size and checksum of the file, and what it was recognized as."""
     source = metadata.source
     return {
         "file": this.weights.name,
@@ -296,7 +298,7 @@ def _facts_of_weights(this: _Task, metadata: "CheckpointMetadata") -> dict[str, 
 
 
 def _versions() -> dict[str, str]:
-    """Versions and settings of this machine, without names of users, hosts and folders."""
+    """Return versions and settings of this machine, without names of users, hosts and folders."""
     from mindyolo_ext.backend.launch import device
     from mindyolo_ext.engine.doctor import machine
     from mindyolo_ext.engine.doctor_report import tidied
@@ -306,7 +308,7 @@ def _versions() -> dict[str, str]:
 
 
 def _command() -> str:
-    """How this was called, without the home folder."""
+    """Return the command line, without the home folder."""
     from mindyolo_ext.engine.doctor_report import tidied
 
     return tidied(shlex.join(["mindyolo-ext", *sys.argv[1:]]))

@@ -21,32 +21,30 @@ _PACKAGES = {
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``serve``."""
+    """Add the arguments of ``serve``."""
     parser.add_argument("--weight", type=Path, required=True, help="checkpoint or exported file")
     add_runtime(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen at; 127.0.0.1 is this machine only, 0.0.0.0 is the whole network",
+        help="address to listen on; 127.0.0.1 is this machine only, 0.0.0.0 is the whole network",
     )
-    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
+    parser.add_argument("--port", type=int, default=8000, help="port; 0 picks a free one")
     add_device(parser)
     parser.add_argument(
-        "--conf_thres", type=float, default=0.3, help="lowest score of a box, unless a client asks"
+        "--conf_thres", type=float, default=0.3, help="minimum score if a request sets none"
     )
     parser.add_argument(
-        "--iou_thres", type=float, default=0.45, help="IoU of NMS, unless a client asks"
+        "--iou_thres", type=float, default=0.45, help="IoU of NMS if a request sets none"
     )
-    parser.add_argument(
-        "--class_agnostic", action="store_true", help="merge boxes of different classes too"
-    )
+    parser.add_argument("--class_agnostic", action="store_true", help="apply NMS across classes")
     add_route(parser)
     add_size(parser, "the checkpoint's")
     _add_limits(parser)
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    """How much the server takes on."""
+    """Add the limits of the server."""
     parser.add_argument(
         "--max_body", type=float, default=16.0, metavar="MIB", help="largest request, MiB"
     )
@@ -62,26 +60,26 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=64,
         metavar="N",
-        help="images that arrive, wait or are worked on; one more is answered with 503",
+        help="maximum number of requests in progress or waiting; further ones get status 503",
     )
     parser.add_argument(
         "--batch",
         type=int,
         default=1,
         metavar="N",
-        help="most images that the network takes at once where several wait",
+        help="maximum batch size when several images wait",
     )
     parser.add_argument(
-        "--timeout", type=float, default=30.0, metavar="SECONDS", help="longest wait for an answer"
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="time limit of a request"
     )
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Answer images over HTTP until Ctrl-C or SIGTERM."""
+    """Detect objects in images sent over HTTP until Ctrl-C or SIGTERM."""
     missing = [name for module, name in _PACKAGES.items() if not importlib.util.find_spec(module)]
     if missing:
         raise MissingPackageError(
-            f"serve: needs {', '.join(missing)}: pip install 'mindyolo_ext[serve]', or -e "
+            f"serve: requires {', '.join(missing)}: pip install 'mindyolo_ext[serve]', or -e "
             "'.[serve]' in a clone"
         )
     from mindyolo_ext.serve.limits import Limits
@@ -94,7 +92,7 @@ def serve(options: argparse.Namespace) -> None:
         answer_seconds=options.timeout,
         open_images=max(Limits.open_images, 2 * options.batch),
     )
-    with open_address(options.host, options.port) as opened:  # a taken port is told at once
+    with open_address(options.host, options.port) as opened:  # fails early if the port is in use
         from mindyolo_ext.serve.app import create_app
         from mindyolo_ext.serve.run import allowed_hosts, greeting, run
 
@@ -105,7 +103,7 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def _detector(options: argparse.Namespace) -> "Detector":
-    """The detector, compiled for one image and for a batch."""
+    """Build the detector, compiled for one image and for a batch."""
     import numpy as np
 
     from mindyolo_ext.engine.predict import Detector

@@ -1,4 +1,4 @@
-"""``mindyolo-ext split``: a data set in folds, for cross-validation."""
+"""``mindyolo-ext split``: split a data set into folds for cross-validation."""
 
 import argparse
 import logging
@@ -12,14 +12,14 @@ logger = logging.getLogger("mindyolo_ext")
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``split``."""
+    """Add the arguments of ``split``."""
     add_recipe(parser, model_default="none is needed beside --data")
     parser.add_argument("--folds", type=int, default=5, metavar="N", help="number of folds")
     parser.add_argument(
         "--split",
         default="train",
         choices=["train", "val", "test"],
-        help="which images are cut into folds: data.train, data.val or data.test",
+        help="images to split: data.train, data.val or data.test",
     )
     add_seed(parser)
     parser.add_argument(
@@ -27,7 +27,7 @@ def add_split(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("folds"),
         metavar="DIR",
-        help="folder for the files; it must not hold folds yet",
+        help="folder for the files; must not hold folds yet",
     )
 
 
@@ -45,7 +45,7 @@ def split(options: argparse.Namespace) -> None:
     data = config.data
     description = {"train": data.train, "val": data.val, "test": data.test}[options.split]
     if not description:
-        raise ConfigError(f"config: data.{options.split} is empty; nothing to cut into folds")
+        raise ConfigError(f"config: data.{options.split} is empty; nothing to split")
     dataset = build_dataset(description, data.root)
     fold_of = assign_folds(dataset, options.folds, options.seed)
     recipes = write_folds(
@@ -56,7 +56,7 @@ def split(options: argparse.Namespace) -> None:
         data_root=Path(data.root),
         title=f"{dataset.name}, seed {options.seed}",
     )
-    logger.info("%s: each fold is evaluated once\n%s", dataset, folds_table(dataset, fold_of))
+    logger.info("%s: evaluate each fold once\n%s", dataset, folds_table(dataset, fold_of))
     logger.info(
         "written: %s ... %s. Next: mindyolo-ext train --config RECIPE --config %s --save_dir "
         "runs/fold0, and so on",

@@ -22,13 +22,13 @@ from mindyolo_ext.cli.recipe import read_recipe, recipe_path, start
 if TYPE_CHECKING:
     from mindyolo_ext.config import Config
 
-# What --clip_grad True and --ema True mean where the recipe has none
+# Values for --clip_grad True and --ema True if the recipe sets none
 DEFAULT_CLIP = 10.0  # as MindYOLO
 DEFAULT_EMA = 0.9999  # as MindYOLO, Gold-YOLO and DynamicDet
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``train``."""
+    """Add the arguments of ``train``."""
     add_recipe(parser)
     add_machine(parser)
     add_setting(parser, "--weight", "train.weight", metavar="FILE")
@@ -39,7 +39,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar="True|False",
-        help="continue the run in --save_dir; alone it means True",
+        help="continue the run in --save_dir; the flag alone means True",
     )
     parser.add_argument(
         "--save_dir", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)"
@@ -62,16 +62,16 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     add_bool(
         parser,
         "--ema",
-        f"moving average of the weights; True takes the recipe's, or {DEFAULT_EMA} if it has none "
-        "(default: as the recipe's train.ema_decay says)",
+        f"moving average of the weights; True uses the recipe's decay, or {DEFAULT_EMA} if it has "
+        "none (default: the recipe's train.ema_decay)",
     )
     add_bool(
         parser,
         "--clip_grad",
-        "clip gradients by their global norm; True takes --clip_grad_value, or the recipe's norm, "
-        f"or {DEFAULT_CLIP:g} (default: as the recipe's train.optimizer.clip_norm says)",
+        "clip gradients by their global norm; True uses --clip_grad_value, or the recipe's norm, "
+        f"or {DEFAULT_CLIP:g} (default: the recipe's train.optimizer.clip_norm)",
     )
-    norm = "Largest norm; enough to turn clipping on"
+    norm = "Maximum norm; turns clipping on"
     add_setting(parser, "--clip_grad_value", "train.optimizer.clip_norm", norm, type=float)
     scalers = ["auto", "none", "static", "dynamic"]
     add_setting(parser, "--ms_loss_scaler", "train.loss_scaler", choices=scalers)
@@ -93,7 +93,9 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _recipe(options: argparse.Namespace, translated: Sequence[str]) -> "Config":
-    """The recipe with all flags, MindYOLO's ``translated`` too; ``--set`` wins over the others."""
+    """Read the recipe and apply all flags, including ``translated`` ones of MindYOLO; ``--set`` has
+    the highest priority.
+    """
     flags = [] if options.backend is None else [f"train.backend={options.backend}"]
     if options.rect:
         flags.append("train.multi_scale=[]")

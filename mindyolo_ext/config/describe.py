@@ -30,9 +30,9 @@ class Setting:
 
     Args:
         name: ``train.schedule.decay``; items of a list have ``[]``.
-        kind: its type in words.
-        default: as YAML; a placeholder with its meaning.
-        sentence: what it does.
+        kind: type in words.
+        default: default as YAML; a placeholder with its meaning.
+        sentence: what the setting does.
     """
 
     name: str
@@ -48,7 +48,7 @@ def settings() -> tuple[Setting, ...]:
 
 
 def find_settings(name: str = "") -> list[Setting]:
-    """Find the setting called ``name``, or all settings of the section called ``name``.
+    """Find the setting ``name``, or all settings of the section ``name``.
 
     Raises: UsageError with the closest name.
     """
@@ -63,7 +63,7 @@ def find_settings(name: str = "") -> list[Setting]:
         known = [*sections, *(s.name for s in every)]
         near = did_you_mean(name, known)
         hint = near if near.startswith(",") else "; `mindyolo-ext recipe` lists all"
-        raise UsageError(f"recipe: no setting or section is called {name}{hint}")
+        raise UsageError(f"recipe: no setting or section named {name}{hint}")
     return found
 
 
@@ -110,8 +110,8 @@ def recipe_text(config: Config, notes: Mapping[str, str] | None = None) -> str:
     recipe.
 
     Args:
-        config: what to show.
-        notes: further comments by the name of the setting.
+        config: recipe to show.
+        notes: additional comments by name of the setting.
     """
     return "\n".join(_yaml_lines(config, "", notes or {})) + "\n"
 
@@ -134,7 +134,7 @@ def _settings(kind: type[Section], prefix: str) -> Iterator[Setting]:
 
 
 def _in_words(hint: Any) -> str:
-    """``integer``, ``list of numbers``, ``adam | sgd``."""
+    """Format a type: ``integer``, ``list of numbers``, ``adam | sgd``."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
         return " | ".join(word for word in inner if word)
@@ -156,7 +156,7 @@ def _range(facts: Facts) -> str:
 
 
 def _default(item: Field, facts: Facts) -> str:
-    """The default as a recipe writes it, with the meaning of a placeholder."""
+    """Format the default as in a recipe, with the meaning of a placeholder."""
     value = item.default if item.default_factory is MISSING else item.default_factory()
     shown = flow(value)
     return f"{shown} ({facts.empty})" if facts.empty else shown
@@ -168,7 +168,7 @@ def _default(item: Field, facts: Facts) -> str:
 def _yaml_lines(
     section: Section, indent: str, notes: Mapping[str, str], name: str = ""
 ) -> list[str]:
-    """The lines of a section, without its name."""
+    """Format the lines of a section, without its name."""
     lines = []
     for item in fields(section):  # type: ignore[arg-type]
         value, key = getattr(section, item.name), f"{name}{item.name}"
@@ -192,7 +192,7 @@ def _placeholder(item: Field, value: Any) -> str:
 
 
 def flow(value: Any) -> str:
-    """``value`` as YAML on one line."""
+    """Format ``value`` as YAML on one line."""
     if isinstance(value, Section):
         kept = {
             f.name: getattr(value, f.name)
@@ -201,7 +201,7 @@ def flow(value: Any) -> str:
         }
         return flow({key: entry for key, entry in kept.items() if entry != {}})
     text = _one_line(value, allow_unicode=True)
-    # keeps letters of all languages, but no characters that control a terminal
+    # keeps letters of all scripts, but no terminal control characters
     return text if text.isprintable() else _one_line(value, allow_unicode=False)
 
 

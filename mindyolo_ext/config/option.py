@@ -14,8 +14,8 @@ class Facts:
     """Facts about a setting besides its name, type and default.
 
     Args:
-        sentence: what the setting does, with its unit. All help texts and pages take it from here.
-        least, most: the range of a number, both ends included.
+        sentence: what the setting does, with its unit. All help texts and pages use it.
+        least, most: range of a number, inclusive.
         empty: the meaning of a default that is a placeholder, such as 0 for "no limit".
     """
 
@@ -44,7 +44,7 @@ class SettingError(ConfigError):
     """A value that a setting cannot have.
 
     Args:
-        key: of the setting, within its section.
+        key: key of the setting within its section.
         problem: ``wanted ..., got ...``.
     """
 
@@ -71,7 +71,7 @@ class Section:
 
 
 def hints_of(kind: type) -> dict[str, Any]:
-    """Type hints of a section by the names of its settings."""
+    """Return the type hints of a section by name of the setting."""
     return typing.get_type_hints(kind)
 
 
@@ -89,7 +89,7 @@ def _check_choice(key: str, hint: Any, value: Any) -> None:
     choices = choices_of(hint)
     if not choices or value is None:
         return
-    others = tuple(kind for kind in (int, bool) if kind in get_args(hint))  # beside the words
+    others = tuple(kind for kind in (int, bool) if kind in get_args(hint))  # besides the words
     for word in value if isinstance(value, list) else [value]:
         if word not in choices and not (others and isinstance(word, others)):
             near = closest(word, choices)

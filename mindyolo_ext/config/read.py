@@ -23,11 +23,11 @@ from mindyolo_ext.errors import ConfigError, closest, shown
 from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml, parse_yaml
 
 LAST_PART = re.compile(r"(\.[^.\[\]]+|\[\d+\])$")
-MAX_FILES = 20  # of a recipe and its parents; shipped recipes have up to four
-# Words that YAML 1.2 reads as text; they mean true and false where a boolean is wanted
+MAX_FILES = 20  # limit for a recipe and its parents; shipped recipes have up to four
+# Words that YAML 1.2 reads as text; settings that are booleans accept them as true and false
 SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
 # Names of types in messages
-WORDS = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
 
 @dataclass
@@ -38,7 +38,7 @@ class _Values:
     places: dict[str, str] = field(default_factory=dict)
 
     def under(self, above: "_Values") -> "_Values":
-        """Lay ``above`` over these values: mappings merge, anything else is replaced."""
+        """Override these values by ``above``: mappings merge, anything else is replaced."""
         return _Values(_merge(self.tree, above.tree), {**self.places, **above.places})
 
 
@@ -49,7 +49,7 @@ def load_config(
 
     Args:
         path: YAML file, or the name of a shipped recipe.
-        overlays: further files, laid over the recipe in this order.
+        overlays: further files that override the recipe, in this order.
         overrides: ``section.key=value`` strings, the value in YAML.
 
     Raises: MissingFileError; ConfigError that names file, key and what was wanted.
@@ -80,7 +80,7 @@ def override(config: Config, texts: Sequence[str]) -> Config:
 
 
 def parse_override(text: str) -> dict[str, Any]:
-    """``a.b=1`` -> ``{"a": {"b": 1}}``. Raises: ConfigError for another form."""
+    """Parse ``a.b=1`` into ``{"a": {"b": 1}}``. Raises: ConfigError for another form."""
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {text}: wanted section.key=value")
@@ -103,10 +103,10 @@ def _read_overrides(texts: Sequence[str]) -> _Values:
 
 
 def _read_merged(path: Path, seen: tuple[Path, ...], read: list[Path]) -> _Values:
-    """Read a file and lay it over its ``__BASE__`` parents.
+    """Read a file and merge it over its ``__BASE__`` parents.
 
     Args:
-        seen: the chain of files that led here, the recipe first.
+        seen: chain of files that led here, the recipe first.
         read: all files read so far; extended in place.
     """
     read.append(path)
@@ -114,7 +114,7 @@ def _read_merged(path: Path, seen: tuple[Path, ...], read: list[Path]) -> _Value
         raise ConfigError(f"config {read[0]}: __BASE__ leads to more than {MAX_FILES} files")
     own = _read_own(path)
     if path.resolve() in seen:
-        raise ConfigError(f"config {path}: __BASE__ names itself through {seen[-1]}")
+        raise ConfigError(f"config {path}: __BASE__ includes itself through {seen[-1]}")
     bases = own.tree.pop("__BASE__", [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -162,7 +162,7 @@ def _text(path: Path) -> str:
 
 
 def _places(node: yaml.Node, path: str, name: str) -> dict[str, str]:
-    """``file:line`` of every key and list item below ``node``."""
+    """Find ``file:line`` of every key and list item below ``node``."""
     found = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -177,7 +177,7 @@ def _places(node: yaml.Node, path: str, name: str) -> dict[str, str]:
 
 
 def _merge(below: Any, above: Any) -> Any:
-    """Lay ``above`` over ``below``: mappings merge, anything else is replaced.
+    """Merge ``above`` over ``below``: mappings merge, anything else is replaced.
 
     A data set with another ``format`` is replaced as a whole, because keys belong to a format.
     """
@@ -197,7 +197,7 @@ def _checked(values: _Values, where: str) -> Config:
 
 
 class _Reader:
-    """Builds sections from mappings and checks every key and type."""
+    """Build sections from mappings and check every key and type."""
 
     def __init__(self, places: Mapping[str, str], where: str):
         self.places, self.where = places, where
@@ -259,7 +259,7 @@ class _Reader:
         """Convert ``value`` to the first of ``kinds`` that fits."""
         if value is None and type(None) in kinds:
             return None
-        kinds = sorted(  # a word takes anything, the section checks it
+        kinds = sorted(  # a string accepts anything; the section checks it
             (kind for kind in kinds if kind is not type(None)),
             key=lambda kind: typing.get_origin(kind) is typing.Literal,
         )

@@ -1,8 +1,8 @@
 """All settings of a recipe: one dataclass per section, one sentence per setting.
 
 ``mindyolo-ext recipe`` prints this file as a table, and ``docs/recipe.md`` is that table. Defaults
-work for training; some are placeholders, such as one for "the model's own", whose meaning ``empty``
-explains.
+work for training; some are placeholders, for example for "the model's own", and ``empty`` explains
+their meaning.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class ModelConfig(Section):
 
 @dataclass(frozen=True)
 class InputConfig(Section):
-    """How an image becomes the network's input. Settings that are left out stay the model's own."""
+    """How an image becomes the network's input. Settings that are not set stay the model's own."""
 
     size: list[int] = option(
         [], "Height and width of the network input, in pixels.", least=1, empty=OWN
@@ -95,13 +95,13 @@ class DataConfig(Section):
         [],
         "Class names that the data set must have, in this order, once `classes` and `single_cls` "
         "are applied.",
-        empty="whatever it has",
+        empty="the names in the data set",
     )
     num_classes: int = option(
         0,
-        "Number of classes that the data set must have, likewise.",
+        "Number of classes that the data set must have, counted in the same way.",
         least=0,
-        empty="as many as it has",
+        empty="the number in the data set",
     )
     classes: list[int | str] = option(
         [],
@@ -111,11 +111,12 @@ class DataConfig(Section):
         empty="all",
     )
     single_cls: bool = option(
-        False, "All classes are one, called `object`: objects are found, not told apart."
+        False,
+        "Merge all classes into one, named `object`: detect objects without classifying them.",
     )
     fraction: float = option(
         1.0,
-        "Share of the training images to train on, chosen by `train.seed`; one image at least.",
+        "Share of the training images to train on, selected by `train.seed`; at least one image.",
         least=0,
         most=1,
     )
@@ -124,7 +125,7 @@ class DataConfig(Section):
     )
     val: dict[str, Any] = option({}, "Images to evaluate on, described as in `train`.")
     test: dict[str, Any] = option(
-        {}, "Images for `test.py --split test` alone, described as in `train`."
+        {}, "Images that only `test.py --split test` uses, described as in `train`."
     )
     augment: list[AugmentStep] = option(
         [], "Augmentations of the training images in order: names, or mappings with `name`."
@@ -137,8 +138,8 @@ class DataConfig(Section):
     )
     workers: int | Literal["auto"] = option(
         "auto",
-        "Workers that load images; 0 loads them in between. auto: one for each core of this rank, "
-        "the cores of the machine divided by its ranks.",
+        "Workers that load images; 0 loads them in the main thread. auto: one per core of this "
+        "rank, the cores of the machine divided by its ranks.",
         least=0,
     )
     worker_kind: Literal["thread", "process"] = option(
@@ -146,8 +147,7 @@ class DataConfig(Section):
     )
     opencv_threads: int = option(
         1,
-        "Threads of OpenCV while images are prepared for training, in this process and in each "
-        "worker process.",
+        "OpenCV threads for preparing training images, in this process and in each worker process.",
         least=0,
     )
     cache: Literal["none", "ram", "disk"] | bool = option(
@@ -199,10 +199,10 @@ class OptimizerConfig(Section):
         1, "Micro batches whose gradients are summed (not averaged) for an update.", least=1
     )
     accumulate_first_alone: bool = option(
-        False, "Make the first micro batch of a training an update of its own."
+        False, "Update after the first micro batch of a training, without summing."
     )
     accumulate_within_epoch: bool = option(
-        False, "Drop the gradients of micro batches that are left over at the end of an epoch."
+        False, "Drop the gradients of incomplete updates at the end of an epoch."
     )
     nominal_batch: int = option(
         0,
@@ -219,12 +219,12 @@ class OptimizerConfig(Section):
         if self.nominal_batch and self.accumulate != 1:
             yield (
                 "accumulate",
-                f"wanted 1 beside nominal_batch {self.nominal_batch}, which says the same, got "
-                f"{self.accumulate}; set nominal_batch to 0, and weight_decay as you want it",
+                f"wanted 1 with nominal_batch {self.nominal_batch}, which sets the same, got "
+                f"{self.accumulate}; set nominal_batch to 0, and adjust weight_decay",
             )
 
 
-# Settings that one_cycle would ignore, because it has a warm-up of its own
+# Settings that one_cycle would ignore, because it has its own warm-up
 NOT_ONE_CYCLE = ("warmup_min_steps", "warmup_power", "warmup_bias_lr", "warmup_momentum")
 
 
@@ -236,10 +236,10 @@ class ScheduleConfig(Section):
         "constant", "Curve of the learning rate after the warm-up."
     )
     milestones: list[int] = option(
-        [], "multistep: epochs from which on `gamma` applies once more.", least=0
+        [], "multistep: epochs at which `gamma` is applied again.", least=0
     )
     step_size: int = option(
-        0, "step: iterations after which `gamma` applies once more.", least=0, empty="not set"
+        0, "step: iterations after which `gamma` is applied again.", least=0, empty="not set"
     )
     gamma: float = option(0.1, "multistep, step: factor for the learning rate.", least=0)
     anneal: Literal["cosine", "linear"] = option(
@@ -280,7 +280,7 @@ class ScheduleConfig(Section):
     def __post_init__(self) -> None:
         for key in ("warmup_bias_lr", "warmup_momentum"):
             value = asdict(self)[key]
-            if value is not None and value < 0:  # older recipes' form of "not set"
+            if value is not None and value < 0:  # means "not set" in older recipes
                 object.__setattr__(self, key, None)
         super().__post_init__()
 
@@ -296,14 +296,14 @@ class ScheduleConfig(Section):
                 if values[key] != plain[key]:
                     yield (
                         key,
-                        "wanted it left out, because one_cycle has a warm-up of its own, got "
+                        "wanted it left out, because one_cycle has its own warm-up, got "
                         f"{values[key]}",
                     )
 
 
 @dataclass(frozen=True)
 class StageConfig(Section):
-    """Changes from an epoch on. Settings that a stage leaves out stay as they were."""
+    """Changes that start at an epoch. Settings that a stage does not set keep their values."""
 
     from_epoch: int = option(
         0, "First epoch of the stage; -16 means 16 epochs before the end, or epoch 0."
@@ -328,8 +328,8 @@ class DistillConfig(Section):
     teacher: str = option("", "Checkpoint of the teacher, which stays frozen.", empty="none")
     recipe: str = option(
         "",
-        "Recipe whose own sections are laid over this one if there is a teacher; a path "
-        "relative to the file that names it.",
+        "Recipe whose sections override this one if there is a teacher; a path relative to the "
+        "file that names it.",
         empty="none",
     )
 
@@ -358,26 +358,26 @@ class TrainConfig(Section):
     )
     multi_scale: list[int] = option(
         [],
-        "Square input sizes to train with in turn, in pixels; the graph is compiled once per size.",
+        "Square input sizes to alternate in training, in pixels; the graph compiles once per size.",
         least=1,
-        empty="the input size alone",
+        empty="only the input size",
     )
     multi_scale_interval: int = option(10, "Steps between changes of the input size.", least=1)
     rectangular: bool = option(
         False,
-        "Images of like shape share a batch whose input is as narrow as they allow; mosaics are "
+        "Batch images of similar shape together, with as little padding as possible; mosaics are "
         "off.",
     )
     rectangular_sizes: int = option(
         4,
-        "rectangular: most sizes of the input, 0 for as many as come; the graph compiles once per "
+        "rectangular: maximum number of input sizes, 0 for no limit; the graph compiles once per "
         "size.",
         least=0,
     )
     weight: str = option(
         "",
         "Checkpoint to start from; tensors that fit are loaded, the others are initialized.",
-        empty="fresh weights",
+        empty="random weights",
     )
     freeze: list[str | int] = option(
         [],
@@ -386,9 +386,9 @@ class TrainConfig(Section):
         least=0,
     )
     freeze_bn: bool = option(
-        False, "Batch norms use their stored statistics and do not update them."
+        False, "Let batch norms use their stored statistics and not update them."
     )
-    sync_bn: bool = option(False, "Batch norms use the statistics of all ranks' batches.")
+    sync_bn: bool = option(False, "Compute batch-norm statistics over the batches of all ranks.")
     ema_decay: float = option(
         0.0,
         "Decay of the moving average of the weights per update, at its full value.",
@@ -401,7 +401,7 @@ class TrainConfig(Section):
         "How the decay grows: as 1 - exp(-updates / ema_warmup), or evenly over the training.",
     )
     ema_warmup: float = option(
-        2000.0, "exponential: updates until the decay has reached 63 % of its value."
+        2000.0, "exponential: updates until the decay reaches 63 % of its full value."
     )
     amp_level: Literal["O0", "O1", "O2", "O3"] = option(
         "O0",
@@ -423,8 +423,8 @@ class TrainConfig(Section):
     )
     recompute: bool = option(
         False,
-        "Save memory: the backward pass computes backbone and neck again, stage by stage, instead "
-        "of keeping their maps.",
+        "Save memory: recompute backbone and neck stage by stage in the backward pass, instead of "
+        "keeping their feature maps.",
     )
     jit_level: Literal["", "O0", "O1", "O2"] = option(
         "",
@@ -464,7 +464,7 @@ class TrainConfig(Section):
     )
     val_loss: bool = option(
         False,
-        "Also compute the loss on `data.val` at each evaluation, which takes a pass of its own.",
+        "Also compute the loss on `data.val` at each evaluation, in a separate pass.",
     )
     best_metric: Literal["AP", "AP50"] = option(
         "AP", "Metric that decides which epoch becomes `best.ckpt`."
@@ -495,30 +495,30 @@ class TrainConfig(Section):
     checkpoint_format: Literal["ckpt", "safetensors"] = option(
         "ckpt", "File format of `last` and `best`."
     )
-    log_interval: int = option(10, "Steps between updates of the shown loss.", least=0)
+    log_interval: int = option(10, "Steps between updates of the displayed loss.", least=0)
     loggers: list[Literal["tensorboard", "mlflow", "wandb", "swanlab"]] = option(
-        [], "Programs that the numbers of a run go to, beside its own files."
+        [], "Loggers that receive the metrics of a run, in addition to its own files."
     )
     pictures: bool = option(
         True,
-        "Draw the labels, first batches, and what the evaluations find beside the truth.",
+        "Draw the labels, the first batches, and detections of evaluations beside ground truth.",
     )
     max_bad_steps: int = option(
         20,
-        "Consecutive steps without a finite gradient after which the training stops with an error.",
+        "Consecutive steps with a non-finite gradient after which training stops with an error.",
         least=0,
     )
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """Refuse settings that exclude each other."""
+        """Reject settings that exclude each other."""
         if self.val_loss and self.distill.teacher:
-            yield "val_loss", "wanted false beside distill.teacher, got true"
+            yield "val_loss", "wanted false with distill.teacher, got true"
         if self.recompute and self.compile:
-            yield "recompute", "wanted false beside compile true, got true"
+            yield "recompute", "wanted false with compile true, got true"
         if self.rectangular and self.multi_scale:
             yield (
                 "rectangular",
-                f"wanted false beside multi_scale {self.multi_scale}, got true; --rect True sets "
+                f"wanted false with multi_scale {self.multi_scale}, got true; --rect True sets "
                 "multi_scale to []",
             )
 
@@ -528,16 +528,18 @@ class EvalConfig(Section):
     """Evaluation."""
 
     per_batch_size: int = option(1, "Images per batch and rank.", least=1)
-    conf_thres: float = option(0.001, "Lowest score of a detection.", least=0, most=1)
+    conf_thres: float = option(0.001, "Minimum score of a detection.", least=0, most=1)
     iou_thres: float = option(
-        0.65, "IoU above which the weaker of two boxes is dropped.", least=0, most=1
+        0.65, "IoU above which NMS drops the box with the lower score.", least=0, most=1
     )
-    max_detections: int = option(300, "Most detections per image after NMS.", least=1)
-    max_candidates: int = option(30000, "Most boxes per image that enter NMS.", least=1)
+    max_detections: int = option(300, "Maximum number of detections per image after NMS.", least=1)
+    max_candidates: int = option(
+        30000, "Maximum number of boxes per image that enter NMS.", least=1
+    )
     multi_label: bool = option(
-        False, "Let a prediction become several detections, one per class above `conf_thres`."
+        False, "Let a prediction yield several detections, one per class above `conf_thres`."
     )
-    class_agnostic: bool = option(False, "Let NMS suppress boxes of different classes, too.")
+    class_agnostic: bool = option(False, "Apply NMS across classes.")
     clip: bool = option(True, "Clip boxes to the image.")
     rectangular: bool = option(
         False, "Batch images of similar shape together, with as little padding as possible."
@@ -547,30 +549,30 @@ class EvalConfig(Section):
     )
     rectangular_sizes: int = option(
         0,
-        "rectangular: most sizes of the input; the graph compiles once per size.",
+        "rectangular: maximum number of input sizes; the graph compiles once per size.",
         least=0,
-        empty="as many as come, as in the originals",
+        empty="no limit, as in the originals",
     )
     augment: bool = option(
         False,
-        "Look at every image three times, plain, mirrored at 0.83 and at 0.67 of its size, and "
+        "Run every image three times, unchanged, mirrored at 0.83 and at 0.67 of its size, and "
         "merge the boxes in one NMS; takes about twice the time.",
     )
     metrics: list[Literal["darknet", "voc"]] = option(
-        [], "Further metrics besides COCO's: AP50 of PASCAL VOC, or Yolo-FastestV2's own."
+        [], "Metrics in addition to COCO's: AP50 of PASCAL VOC, or Yolo-FastestV2's own."
     )
     backend: Literal["auto", "faster_coco_eval", "pycocotools"] = option(
         "auto",
-        "Package that computes COCO's metrics; all give the same numbers. `auto` is the faster "
-        "faster_coco_eval if it is installed.",
+        "Package that computes COCO's metrics; all give the same numbers. `auto` uses "
+        "faster_coco_eval, which is faster, if it is installed.",
     )
     report_conf: float = option(
-        0.3, "Lowest score of detections that count for precision, recall and F1.", least=0, most=1
+        0.3, "Minimum score of detections for precision, recall and F1.", least=0, most=1
     )
     fold: bool = option(True, "Evaluate the deploy form, with folded batch norms.")
     dy_thres: float | None = option(
         None,
-        "Routed models: images whose easiness is below this take the second exit.",
+        "Routed models: images with an easiness below this take the second exit.",
         least=0,
         most=1,
         empty=OWN,

@@ -1,6 +1,6 @@
 """Find the recipes that come with the package, by name.
 
-A wheel holds them as ``mindyolo_ext/configs``; in a clone they lie beside the package.
+A wheel holds them in ``mindyolo_ext/configs``; in a clone they are next to the package.
 """
 
 import functools
@@ -41,7 +41,7 @@ def headline(name: str) -> str:
 
 def find_recipe(text: str | Path) -> Path:
     """Find the file that ``text`` names: a path with or without its suffix, or else a shipped
-    recipe by its name, with or without folder, suffix and a leading ``configs/``.
+    recipe by name, with or without folder, suffix and a leading ``configs/``.
 
     Raises: MissingFileError with the closest name; UsageError for a name of several recipes.
     """
@@ -52,8 +52,8 @@ def find_recipe(text: str | Path) -> Path:
 
 
 def find_beside(text: str, namer: Path) -> Path | None:
-    """Find the file that a recipe names, beside the recipe or else among the shipped ones; None if
-    there is neither.
+    """Find the file that a recipe names, next to the recipe or else among the shipped ones. Return
+    None if there is neither.
 
     Args:
         text: the name as written in the recipe.
@@ -65,7 +65,7 @@ def find_beside(text: str, namer: Path) -> Path | None:
 
 
 def find_parent(text: str, namer: Path) -> Path:
-    """``find_beside``. Raises: MissingFileError with the closest name."""
+    """Call ``find_beside``. Raises: MissingFileError with the closest name."""
     found = find_beside(text, namer)
     if found is None:
         place = shown(str(namer.parent / text), 300)
@@ -97,8 +97,8 @@ def recipe_of_model(model: str, models: Iterable[str]) -> str:
     ]
     if not fitting:
         raise UsageError(
-            f"--model {shown(model)}: no recipe for it is shipped; take --config with one of the "
-            f"same family and --set model.name={known[begin]}"
+            f"--model {shown(model)}: has no shipped recipe; use --config with one of the same "
+            f"family and --set model.name={known[begin]}"
         )
     return min(fitting, key=lambda name: (len(name), name))
 
@@ -114,7 +114,7 @@ def _by_name(text: str, where: str) -> Path | None:
     wanted = _plain(text)
     fitting = [name for name in shipped_recipes() if wanted in (_plain(name), _last(name))]
     if len(fitting) > 1:
-        raise UsageError(f"{where}: fits {' and '.join(fitting)}; write one of these")
+        raise UsageError(f"{where}: matches {' and '.join(fitting)}; use one of these")
     return shipped_recipes()[fitting[0]] if fitting else None
 
 
@@ -133,6 +133,6 @@ def _hint(text: str) -> str:
     names = list(shipped_recipes())
     near = closest(_plain(text).rpartition("/")[2], map(_last, names))
     if near is None:
-        return "; `mindyolo-ext recipes` lists those that are shipped"
+        return "; `mindyolo-ext recipes` lists the shipped ones"
     meant = next(name for name in names if _last(name) == near)
-    return f", did you mean {meant}? (`mindyolo-ext recipes` lists those that are shipped)"
+    return f", did you mean {meant}? (`mindyolo-ext recipes` lists the shipped ones)"

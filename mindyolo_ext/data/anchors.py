@@ -33,7 +33,7 @@ class AnchorResult:
 
     Args:
         anchors: (k, 2) width and height in pixels of the network input, by rising width.
-        mean_iou: mean over the boxes of the IoU with the best anchor, with one corner in common.
+        mean_iou: mean IoU of the boxes with their best anchor, corners aligned.
     """
 
     anchors: np.ndarray
@@ -72,7 +72,7 @@ def generate_anchors(
     Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: its distance is 1 - IoU and its
         only start is drawn without a seed; here SciPy's Euclidean k-means runs from many starts in
         three forms of the sizes, and the result with the highest mean IoU, the quantity that the
-        original reports, is taken. So the anchors differ from the original's: on 240 reference
+        original reports, is used. So the anchors differ from the original's: on 240 reference
         boxes (one start of the original, seed 0 here) the mean IoU is 0.6075 against 0.5944 for k =
         6, and 0.6561 against 0.6439 for k = 9.
     """
@@ -104,7 +104,7 @@ def generate_anchors(
     if best is None:
         raise UsageError(
             f"generate_anchors: no start gave {num_anchors} different clusters of {len(sizes)} "
-            "boxes; take fewer anchors"
+            "boxes; use fewer anchors"
         )
     best_iou = mean_best_iou(sizes, best)
     if part is not sizes:  # continue with all boxes
@@ -122,7 +122,7 @@ def mean_best_iou(sizes: np.ndarray, anchors: np.ndarray) -> float:
     2), corners aligned.
     """
     best = np.zeros(len(sizes))
-    for anchor in anchors:  # k is small; (N,) arrays stay small as well
+    for anchor in anchors:  # k is small, and (N,) arrays stay small
         common = np.minimum(sizes, anchor).prod(1)
         best = np.maximum(best, common / (sizes.prod(1) + anchor.prod() - common))
     return float(best.mean())
@@ -144,9 +144,9 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
     """Read width and height of all boxes in the label files of an image list, as fractions, (N, 2)
     float64.
 
-    The label file lies beside the image, or in the folder ``labels`` where the image's is
+    The label file is next to the image, or in the folder ``labels`` if the image is in
     ``JPEGImages`` or ``images``. As in training, boxes are clipped to the image, outlines become
-    their bounding boxes, and boxes without area are left out with a warning.
+    their bounding boxes, and boxes without area are skipped with a warning.
 
     Args:
         path: text file with one image per line.
@@ -154,8 +154,8 @@ def sizes_from_list(path: str | Path, data_root: str | Path = ".") -> np.ndarray
             in the list's folder.
 
     Raises: MissingFileError for a missing list or label file; DataError that names file and line.
-    Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: any white space separates, any
-        image suffix goes.
+    Source: Yolo-FastestV2 ``genanchors.py``. Unlike the original: any white space separates, and
+        any image suffix is allowed.
     """
     sizes, without_area = [], []
     for image in list_images(Path(path), data_root):

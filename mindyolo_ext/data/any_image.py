@@ -1,4 +1,4 @@
-"""An image in any form that Python users have one in, as the pixels of ``read_image``."""
+"""Convert an image in any common Python form to the pixels of ``read_image``."""
 
 import sys
 from pathlib import Path
@@ -19,12 +19,12 @@ _TO_BGR = {1: cv2.COLOR_GRAY2BGR, 4: cv2.COLOR_BGRA2BGR}  # by channels
 
 
 def as_image(image: AnyImage) -> np.ndarray:
-    """The pixels of an image, uint8 BGR (h, w, 3).
+    """Return the pixels of an image, uint8 BGR (h, w, 3).
 
     Args:
-        image: a file name; the bytes of an image file; an image of Pillow, turned upright by its
-            EXIF orientation; or an array: (h, w) or (h, w, 1) gray, (h, w, 3) BGR, (h, w, 4) BGRA
-            whose transparency is left out. Arrays are uint8, or floating-point in 0..1, which is
+        image: a file name; the bytes of an image file; a Pillow image, rotated upright by its EXIF
+            orientation; or an array: (h, w) or (h, w, 1) gray, (h, w, 3) BGR, or (h, w, 4) BGRA,
+            whose transparency is dropped. Arrays are uint8, or floating-point in 0..1, which is
             multiplied by 255 and rounded.
 
     Raises: MissingFileError or DataError as ``read_image``; UsageError for anything else.
@@ -35,11 +35,11 @@ def as_image(image: AnyImage) -> np.ndarray:
         return decode_image(bytes(image), f"image of {len(image)} bytes")
     if isinstance(image, np.ndarray):
         return _bgr_of_array(image)
-    pillow = sys.modules.get("PIL.Image")  # without it loaded, no one has an image of it
+    pillow = sys.modules.get("PIL.Image")  # a Pillow image exists only if Pillow is loaded
     if pillow is not None and isinstance(image, pillow.Image):
         return _bgr_of_pillow(image)
     raise UsageError(
-        "predict: wanted a file name, an array, an image of Pillow or the bytes of an image file, "
+        "predict: wanted a file name, an array, a Pillow image or the bytes of an image file, "
         f"got {type(image).__name__}"
     )
 
@@ -50,7 +50,7 @@ def _bgr_of_array(image: np.ndarray) -> np.ndarray:
     if channels not in (1, 3, 4) or not image.size or not (is_float or image.dtype == np.uint8):
         raise UsageError(
             "predict: wanted an array (h, w), (h, w, 3) BGR or (h, w, 4) BGRA of uint8, or of "
-            f"floats in 0..1, got {image.dtype} {image.shape}; several images come as a list"
+            f"floats in 0..1, got {image.dtype} {image.shape}; pass several images as a list"
         )
     if is_float:
         image = _bytes_of_floats(image)
@@ -60,7 +60,7 @@ def _bgr_of_array(image: np.ndarray) -> np.ndarray:
 
 def _bytes_of_floats(image: np.ndarray) -> np.ndarray:
     low, high = float(image.min()), float(image.max())
-    if not (low >= 0.0 and high <= 1.0):  # so that NaN is refused, too
+    if not (low >= 0.0 and high <= 1.0):  # written so that NaN is rejected, too
         raise UsageError(
             f"predict: wanted floats in 0..1, got {low:g}..{high:g}; for values up to 255 pass "
             "image.astype(numpy.uint8)"
@@ -73,7 +73,7 @@ def _bgr_of_pillow(image: "Image") -> np.ndarray:
 
     if image.mode not in _PILLOW_MODES:
         raise UsageError(
-            f"predict: wanted an image of Pillow with 8 bits per channel, got mode {image.mode}; "
+            f"predict: wanted a Pillow image with 8 bits per channel, got mode {image.mode}; "
             'convert it to "L" or "RGB" first'
         )
     upright = ImageOps.exif_transpose(image).convert("RGB")

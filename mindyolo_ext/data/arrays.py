@@ -22,19 +22,19 @@ _LENGTH = struct.Struct("<I")
 _MAX_HEADER_BYTES = 2**16
 _ALIGNMENT = 64
 _BLOCK = 2**20
-_MOST_ENTRIES = 2**40  # of one array
+_MOST_ENTRIES = 2**40  # limit for one array
 
 Schema = Mapping[str, tuple[str, int]]
 Bounds = Callable[[Mapping[str, int]], Mapping[str, tuple[float, float]]]
 
 
 class DamagedArrays(Exception):
-    """A file of arrays that is damaged, in another format, or about something else."""
+    """A file of arrays that is damaged, in another format, or for other content."""
 
 
 class Arrays(Mapping[str, np.ndarray]):
-    """Arrays by name. Arrays of a file are sent to another process as the file's name and mapped
-    there again, so all processes share one read-only copy.
+    """Arrays by name. Arrays in a file are sent to another process as the file's name and mapped
+    again there, so all processes share one read-only copy.
 
     Args:
         arrays: by name.
@@ -77,7 +77,7 @@ class Arrays(Mapping[str, np.ndarray]):
         )
 
     def only(self, *names: str) -> "Arrays":
-        """Return only the arrays called ``names``."""
+        """Return only the arrays in ``names``."""
         return Arrays(
             {name: self._arrays[name] for name in names},
             file=self._file,
@@ -104,8 +104,8 @@ def _mapped_again(
             arrays |= {name: found[name] for name in mapped}
     except (OSError, DamagedArrays, KeyError) as error:
         raise DataError(
-            f"{path}: wanted the index of labels that the program began with, got none or another "
-            f"({error}); was it or its labels changed? Start again"
+            f"{path}: wanted the index of labels from the start of the program, got none or "
+            f"another ({error}); have the index or the labels changed? Start again"
         ) from error
     return Arrays(arrays, file=path, about=about, mapped=mapped)
 
@@ -116,7 +116,7 @@ def write_arrays(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.n
     Args:
         about: a description of the content that ``json`` can store.
 
-    Raises: WriteError if the disk refuses.
+    Raises: WriteError if the file cannot be written.
     """
     ready = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     check = 0
@@ -151,7 +151,7 @@ def open_arrays(path: Path, about: Mapping[str, Any], schema: Schema, bounds: Bo
     with open(path, "rb") as file:
         header = _read_header(file)
         if header.about != dict(about):
-            raise DamagedArrays("of other contents")
+            raise DamagedArrays("for other content")
         for name, (dtype, *shape) in header.kinds.items():
             columns = shape[1] if len(shape) == 2 else 0
             if name not in schema or (dtype, columns) != schema[name]:
@@ -162,7 +162,7 @@ def open_arrays(path: Path, about: Mapping[str, Any], schema: Schema, bounds: Bo
 
 
 class _Header:
-    """The header of a file of arrays; ``starts`` are the positions of its arrays."""
+    """Header of a file of arrays; ``starts`` are the positions of its arrays."""
 
     def __init__(self, about: Any, check: int, kinds: dict[str, list], begin: int):
         self.about, self.kinds, self._check = about, kinds, check
@@ -191,7 +191,7 @@ class _Header:
             while left:
                 block = file.read(min(_BLOCK, left))
                 if not block:
-                    raise DamagedArrays("it breaks off")
+                    raise DamagedArrays("truncated")
                 left -= len(block)
                 check = zlib.crc32(block, check)
                 if low is not None:
@@ -200,7 +200,7 @@ class _Header:
                         raise DamagedArrays(f"{name}: values out of range")
             check = zlib.crc32(file.read(-file.tell() % _ALIGNMENT), check)
         if check != self._check:
-            raise DamagedArrays("its sum is another")
+            raise DamagedArrays("wrong checksum")
 
     def map(self, file: BinaryIO) -> dict[str, np.ndarray]:
         """Map the arrays, read-only, in memory that all processes share."""
@@ -217,7 +217,7 @@ def _read_header(file: BinaryIO) -> _Header:
     """Read the header of an open file and check the file's size. Raises: DamagedArrays."""
     start = file.read(len(_MAGIC) + _LENGTH.size)
     if len(start) < len(_MAGIC) + _LENGTH.size or not start.startswith(_MAGIC):
-        raise DamagedArrays("of another form")
+        raise DamagedArrays("another format")
     (length,) = _LENGTH.unpack(start[len(_MAGIC) :])
     if length > _MAX_HEADER_BYTES:
         raise DamagedArrays("a header too long")
@@ -227,21 +227,21 @@ def _read_header(file: BinaryIO) -> _Header:
         check, about = content["check"], content["about"]
         for kind in kinds.values():
             if kind[0] not in ("<i8", "<i4", "<f8", "<f4", "|u1") or len(kind) not in (2, 3):
-                raise DamagedArrays("an array of another kind")
+                raise DamagedArrays("an array of another type")
             if not all(type(side) is int and 0 <= side <= _MOST_ENTRIES for side in kind[1:]):
                 raise DamagedArrays("an array of an impossible size")
         if (len(start) + length) % _ALIGNMENT:
-            raise DamagedArrays("a header of another length")
+            raise DamagedArrays("wrong header length")
         header = _Header(about, check, kinds, len(start) + length)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
         raise DamagedArrays(f"a damaged header: {error}") from error
     if file.seek(0, 2) != header.end:
-        raise DamagedArrays("of another size than it says")
+        raise DamagedArrays("file size differs from the header")
     return header
 
 
 def packed(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Pack texts into one array of bytes, and the ends of each (n + 1,), beginning with 0."""
+    """Pack strings into one array of bytes, and the end of each (n + 1,), starting with 0."""
     encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     ends = np.concatenate([[0], np.cumsum([len(one) for one in encoded])]).astype(np.int64)
     return np.frombuffer(b"".join(encoded), np.uint8), ends

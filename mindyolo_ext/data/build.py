@@ -88,5 +88,5 @@ def _wanted(hint: Any) -> str:
         return " or ".join(_wanted(one) for one in inner if one is not type(None))
     if origin is Sequence:
         return "a list"
-    words = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
+    words = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
     return words.get(hint, "a mapping")

@@ -18,8 +18,8 @@ from mindyolo_ext.progress import bar
 
 _SMALL, _LARGE = 32**2, 96**2  # box areas that COCO calls small and large
 _SLIVER = 20.0  # a box with this aspect ratio or more is suspicious
-_LONGEST = 400  # characters of a file or message
-_AHEAD = 1000  # images that are submitted to the threads at a time
+_LONGEST = 400  # maximum length of a file name or message
+_AHEAD = 1000  # images submitted to the threads at a time
 
 
 @dataclass
@@ -27,10 +27,10 @@ class DatasetReport:
     """The findings of ``check_dataset``.
 
     Args:
-        name: of the data set.
-        class_names: as in the data set.
-        images, boxes, ignored: how many; ``boxes`` does not count ignored ones.
-        images_without_boxes: files.
+        name: name of the data set.
+        class_names: class names of the data set.
+        images, boxes, ignored: counts; ``boxes`` does not include ignored ones.
+        images_without_boxes: image files without boxes.
         class_counts: (K,) boxes per class; ``class_images`` (K,) images per class.
         box_sizes: (N, 2) width and height of the boxes in photo pixels; ``box_fractions`` (N,)
             their share of the image's area.
@@ -55,7 +55,7 @@ class DatasetReport:
 
     @property
     def ok(self) -> bool:
-        """Whether training can start: nothing missing, broken or malformed."""
+        """Whether training can start: nothing is missing, broken or malformed."""
         return not any(problem.fatal for problem in self.problems)
 
     def table(self, max_rows: int = 20) -> str:
@@ -79,7 +79,7 @@ class DatasetReport:
         if len(order) > max_rows:
             parts.append(
                 f"... and {len(order) - max_rows} more classes, "
-                f"{int((self.class_counts[order[max_rows:]] == 0).sum())} of them without a box"
+                f"{int((self.class_counts[order[max_rows:]] == 0).sum())} of them without boxes"
             )
         if len(self.box_sizes):
             parts.append(
@@ -87,7 +87,7 @@ class DatasetReport:
                     self._size_rows(),
                     floatfmt=".1f",
                     tablefmt="simple",
-                    headers=("boxes, photo pixels", "least", "5 %", "half", "95 %", "most"),
+                    headers=("boxes, photo pixels", "min", "5 %", "median", "95 %", "max"),
                 )
             )
         parts += self._problem_lists(max_rows)
@@ -103,7 +103,7 @@ class DatasetReport:
         for kind, found in sorted(
             kinds.items(), key=lambda item: (item[1][0].fatal, -len(item[1]))
         ):
-            lines = [f"{kind}: {len(found)}{' (must be repaired)' if found[0].fatal else ''}"]
+            lines = [f"{kind}: {len(found)}{' (must be fixed)' if found[0].fatal else ''}"]
             lines += [
                 f"  {shown(problem.where, _LONGEST)}: {shown(problem.message, _LONGEST)}"
                 for problem in found[:max_rows]
@@ -133,7 +133,7 @@ class DatasetReport:
             ("  without boxes", str(len(self.images_without_boxes))),
             ("boxes", str(self.boxes)),
             ("  ignored (crowd, difficult)", str(self.ignored)),
-            ("  most in an image", str(int(self.boxes_per_image.max(initial=0)))),
+            ("  maximum per image", str(int(self.boxes_per_image.max(initial=0)))),
             ("  small / medium / large", f"{small} / {len(areas) - small - large} / {large}"),
             ("classes", str(len(self.class_names))),
             ("  without boxes", str(int((self.class_counts == 0).sum()))),
@@ -151,7 +151,7 @@ class DatasetReport:
 
 
 def check_dataset(dataset: Dataset, *, progress: bool = True) -> DatasetReport:
-    """Load every image of a data set, using all processors, and check every box.
+    """Load every image of a data set on all processors and check every box.
 
     Build the data set with ``strict=False``, so faulty labels are reported instead of raised.
 
@@ -250,7 +250,7 @@ def _turned(path: str, relative: bool) -> list[Problem]:
     if found == 1 or (found > 4 and not relative):
         return []
     message = (
-        f"EXIF orientation {found}: its boxes are taken to lie on the image as viewers show it; if "
+        f"EXIF orientation {found}: boxes are assumed to refer to the image as viewers show it; if "
         "they were drawn on the stored pixels, they are misplaced"
     )
     return [Problem("turned image", path, message)]
@@ -274,5 +274,5 @@ def _odd_boxes(path: str, found: Annotations, class_names: list[str]) -> list[Pr
             problems.append(Problem("odd box", path, f"{text} is thinner than a pixel"))
         else:
             times = f"{long[row] / short[row]:.0f}"
-            problems.append(Problem("odd box", path, f"{text} is {times} times as long as wide"))
+            problems.append(Problem("odd box", path, f"{text} has an aspect ratio of {times}"))
     return problems

@@ -1,4 +1,4 @@
-"""Collect what a reader finds, repair boxes and report all faults at once. Uses NumPy only."""
+"""Collect images and boxes, repair boxes and report all faults at once. Uses NumPy only."""
 
 import logging
 import os
@@ -18,11 +18,11 @@ from mindyolo_ext.errors import DataError, MissingFileError, shown
 logger = logging.getLogger(__name__)
 SIZE_FAULTS = ("other size", "turned labels")  # kinds of problems
 LARGEST = 1e9  # pixels; boxes are clipped to this if the image's size is unknown
-_LONGEST = 400  # characters of a file or message in a report
+_LONGEST = 400  # maximum length of a file name or message in a report
 
 
 class Collector:
-    """Collects images and boxes while a reader goes through its files, and repairs boxes.
+    """Collect images and boxes from a reader, and repair boxes.
 
     Boxes that extend beyond the image are clipped and boxes without area are dropped; ``finish``
     logs the counts. Faults are collected too, so one run reports all of them.
@@ -78,14 +78,14 @@ class Collector:
         """
         try:
             size = image_size(path)
-            is_turned = written != size and image_orientation(path) > 4  # rarely looked at
+            is_turned = written != size and image_orientation(path) > 4  # rarely evaluated
         except MissingFileError:
             return written  # ``add`` reports it
         except DataError as error:
             self.report("broken image", path, str(error).removeprefix(f"{path}: "))
             return written
         if written is None and is_turned:
-            message = "EXIF turns it; its boxes are taken to lie on the image as viewers show it"
+            message = "EXIF rotates it; boxes are assumed to refer to the image as viewers show it"
             self.report("turned image", path, message)
         if written is None or written == size:
             return size
@@ -95,14 +95,14 @@ class Collector:
         )
         if written == size[::-1] and is_turned:
             text += (
-                ", the pixels as they are stored, before EXIF turns them upright. Label the "
-                "upright image, or take the orientation out of the file: "
+                ", the stored pixels before EXIF rotates them upright. Label the upright image, "
+                "or remove the orientation from the file: "
                 f"exiftool -Orientation= {shlex.quote(path)}"
             )
             self.report("turned labels", path, text)
             return written
         if must_fit or _is_scaled(written, size):
-            text += ", so the boxes would lie elsewhere; was it scaled after labeling?"
+            text += ", so its boxes would be misplaced; was it scaled after labeling?"
             self.report("other size", path, text)
             return written
         self.report("odd size", path, text)
@@ -139,7 +139,7 @@ class Collector:
         if self._relative or size is not None:
             boxes, inside = self._repair(boxes, np.tile(limit, 2), keep, where)
             if keep.any() and not (keep & inside).any():
-                self.report("lost boxes", path, f"of {keep.sum()} box(es) none is left")
+                self.report("lost boxes", path, f"none of {keep.sum()} box(es) is left")
             keep &= inside
         boxes = np.clip(boxes, -LARGEST, LARGEST)
         self._paths.append(path)
@@ -171,7 +171,7 @@ class Collector:
             columns: as returned by ``grouped``; ``sizes`` are 0 for images that cannot be read.
             box: returns (4,) xyxy as in the labels, with file and place, of a box by its position
                 in ``order``.
-            noted: problems of images that were found before.
+            noted: problems of images that were found earlier.
         """
         self._paths, self._ids, self._columns = list(paths), list(image_ids), columns
         rows, kept = np.diff(columns["row_offsets"]), np.diff(columns["offsets"])
@@ -195,7 +195,7 @@ class Collector:
                 _, inside, _, far = clipped_boxes(its[None], limit, self._tolerance)
                 self._report_odd(its, where, is_inside=inside[0], is_far=far[0])
             if is_lost[index]:
-                self.report("lost boxes", path, f"of {rows[index]} box(es) none is left")
+                self.report("lost boxes", path, f"none of {rows[index]} box(es) is left")
 
     def finish(
         self,
@@ -255,7 +255,7 @@ class Collector:
         for row, (box, label, place) in enumerate(zip(boxes, labels, where, strict=True)):
             if not 0 <= label <= last:
                 message = f"wanted a class index 0..{last}, got {label}"
-                message += "; is the first class 1 here? It must be 0" if label == last + 1 else ""
+                message += "; does numbering start at 1? It must be 0" if label == last + 1 else ""
                 self.report("class out of range", place, message)
                 keep[row] = False
             elif not np.isfinite(box).all():
@@ -292,7 +292,7 @@ class Collector:
         else:
             self.report("clipped box", where, f"box {text} xyxy reaches outside the image")
         if is_far:
-            self.report("far box", where, f"box {text} xyxy: are these other units?")
+            self.report("far box", where, f"box {text} xyxy: are these in other units?")
 
 
 def clipped_boxes(
@@ -328,7 +328,7 @@ def raise_faults(name: str, problems: Iterable[Problem]) -> None:
         for fault in faults[:5]
     ]
     if len(faults) > 5:
-        lines.append(f"  ... and {len(faults) - 5} more; `mindyolo-ext check-data` lists all")
+        lines.append(f"  ... and {len(faults) - 5} more; run `mindyolo-ext check-data` for all")
     missing = all(fault.kind.startswith("missing") for fault in faults)
     error = MissingFileError if missing else DataError
     raise error(

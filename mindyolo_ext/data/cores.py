@@ -1,16 +1,16 @@
-"""How many processor cores this process may use."""
+"""Number of processor cores that this process may use."""
 
 import os
 
 
 def own_cores(ranks: int = 1) -> int:
-    """Cores for this process, at least 1.
+    """Return the number of cores for this process, at least 1.
 
     Args:
         ranks: processes on this machine that share the cores evenly.
     """
     try:
-        cores = len(os.sched_getaffinity(0))  # what a container or `taskset` leaves
-    except AttributeError:  # not on macOS and Windows
+        cores = len(os.sched_getaffinity(0))  # respects containers and `taskset`
+    except AttributeError:  # does not exist on macOS and Windows
         cores = os.cpu_count() or 1
     return max(1, cores // ranks)

@@ -32,14 +32,14 @@ class Dataset:
         sizes: per image (height, width), or None to read it from the file when needed.
         relative: whether the boxes are fractions of the image's width and height instead of
             pixels.
-        cache: keep decoded images (3 bytes a pixel) in memory (``ram``, or True) or in a file
-            (``disk``), for all processes of the machine; or ``none``.
-        problems: what was repaired or found wrong while reading.
+        cache: where to keep decoded images (3 bytes per pixel) for all processes of the machine:
+            in memory (``ram``, or True), in a file (``disk``), or ``none``.
+        problems: repairs and faults from reading.
         polygons: per image the outline of each box, (points, 2) fractions of width and height, or
             None for a box without; None if no box has one.
-        columns: sizes, annotations and polygons in one, instead of these three: ``sizes`` (n, 2),
-            ``offsets`` (n + 1,), ``boxes``, ``labels`` and ``ignore`` of all images in a row, and
-            where a box has an outline ``points`` (P, 2) and ``first_points`` (boxes + 1,).
+        columns: replaces sizes, annotations and polygons: ``sizes`` (n, 2), ``offsets`` (n + 1,),
+            concatenated ``boxes``, ``labels`` and ``ignore`` of all images, and, if any box has an
+            outline, ``points`` (P, 2) and ``first_points`` (boxes + 1,).
 
     Raises: ValueError if the lengths differ, DataError if image ids repeat.
     """
@@ -68,7 +68,7 @@ class Dataset:
                 f"images, {len(image_ids)}, {counts[0]} and {counts[1]}"
             )
         if len(set(image_ids)) != len(image_ids):
-            raise DataError(f"{name}: image ids must differ, got some twice")
+            raise DataError(f"{name}: image ids must be unique, got duplicates")
         self.name = name
         self.class_names = list(class_names)
         self.category_ids = list(range(1, len(class_names) + 1))
@@ -131,12 +131,12 @@ class Dataset:
     def relabeled(
         self, label_of: np.ndarray, class_names: Sequence[str], category_ids: Sequence[int]
     ) -> "Dataset":
-        """The same images with other classes.
+        """Return the same images with other classes.
 
         Args:
-            label_of: the new label of each old one, -1 where its boxes go.
+            label_of: new label of each old one, -1 to drop its boxes.
             class_names: one name per new label.
-            category_ids: of the new labels, for ``coco_ground_truth``.
+            category_ids: id of each new label, for ``coco_ground_truth``.
 
         Shape: label_of (K,) int64.
         """
@@ -148,10 +148,10 @@ class Dataset:
         return other
 
     def only_images(self, indices: np.ndarray) -> "Dataset":
-        """The data set of these of its images, without a cache.
+        """Return a data set of some of the images, without a cache.
 
         Args:
-            indices: of different images, in the order in which they are to come.
+            indices: unique image indices, in the new order.
         """
         other = copy.copy(self)
         other.paths = [self.paths[index] for index in indices]
@@ -165,7 +165,7 @@ class Dataset:
         return other
 
     def with_cache(self, kind: str | bool) -> "Dataset":
-        """The same data set with a cache of decoded images of its own, ``kind`` as in
+        """Return the same data set with its own cache of decoded images, ``kind`` as in
         ``open_cache``.
         """
         other = copy.copy(self)
@@ -173,8 +173,8 @@ class Dataset:
         return other
 
     def _picked_boxes(self, rows: np.ndarray) -> Arrays:
-        """The columns with some of the boxes: bool of all, which keeps the images, or int64
-        numbers of boxes, for which the caller sets ``offsets``.
+        """Return the columns with some of the boxes: a bool per box, which keeps the images, or
+        int64 box numbers, for which the caller sets ``offsets``.
         """
         columns = {name: self._columns[name][rows] for name in ("boxes", "labels", "ignore")}
         if rows.dtype == bool:
@@ -206,9 +206,9 @@ class Dataset:
         return int(self._sizes[index, 0]), int(self._sizes[index, 1])
 
     def _known_sizes(self) -> np.ndarray:
-        """(n, 2) height and width of all images, 0 for one that cannot be read."""
+        """Return height and width of all images, (n, 2), 0 for unreadable ones."""
         for index in np.flatnonzero(~self._sizes.any(1)).tolist():
-            with contextlib.suppress(UserError):  # whoever loads the image is told
+            with contextlib.suppress(UserError):  # raised again when the image is loaded
                 self.size(index)
         return self._sizes
 
@@ -297,7 +297,7 @@ class Dataset:
         )
 
     def load_unseen(self, index: int) -> Sample:
-        """``load`` without decoding the image: it is ``unseen``, of the photo's size."""
+        """Load like ``load`` without decoding: the image is ``unseen``, of the photo's size."""
         found = self.annotations(index)
         return Sample(
             unseen(found.height, found.width),
@@ -309,7 +309,7 @@ class Dataset:
         )
 
     def coco_ground_truth(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the boxes as pycocotools needs them, ignored ones as crowds."""
+        """Return the boxes in the form of pycocotools, ignored ones as crowds."""
         images: list[dict[str, Any]] = []
         rows: list[dict[str, Any]] = []
         for index, image_id in enumerate(self.image_ids):
@@ -352,12 +352,12 @@ def _difference(wanted: Sequence[str], got: Sequence[str]) -> str:
         return ""
     found = [
         f"{word} {', '.join(shown(name) for name in names[:5])}{', ...' if len(names) > 5 else ''}"
-        for word, names in (("has no", missing), ("has beyond them", more))
+        for word, names in (("lacks", missing), ("has in addition", more))
         if names
     ]
     return (
         f"wanted the {len(wanted)} classes {_listed(wanted)}, got {len(got)}: {_listed(got)}"
-        f" ({'; '.join(found) or 'a name is there twice'})"
+        f" ({'; '.join(found) or 'duplicate name'})"
     )
 
 

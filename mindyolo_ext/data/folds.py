@@ -1,4 +1,4 @@
-"""A data set cut into folds that each have their share of every class, and the files of each."""
+"""Split a data set into folds with balanced classes, and write the files of each fold."""
 
 import json
 import os
@@ -14,21 +14,21 @@ from mindyolo_ext.atomic import write_json, write_text
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.errors import ExistingFileError, UsageError, shown
 
-_STREAM = 5  # of random numbers, apart from those of loader, images, selection and rectangles
+_STREAM = 5  # random stream; loader, images, selection and rectangles have others
 
 
 def assign_folds(dataset: Dataset, folds: int, seed: int = 0) -> np.ndarray:
-    """The fold of each image, (n,) int64, such that all folds have about as many boxes of every
-    class, and as many images but for one.
+    """Assign each image to a fold, (n,) int64, so that folds have nearly equal numbers of boxes of
+    every class, and numbers of images that differ by at most one.
 
-    The rule: the class that fewest images still to be assigned have comes first; each of its
-    images, in random order, goes to the fold that lacks most boxes of that class, then to the one
-    that lacks most images, unless the fold is full. Images without boxes fill up the folds at the
-    end.
+    Classes are processed one at a time, always the one with the fewest unassigned images. Each of
+    its images, in random order, goes to the fold that lacks most boxes of that class, with ties
+    broken by the number of missing images, unless the fold is full. Images without boxes fill up
+    the folds at the end.
 
     Args:
-        folds: at least 2, at most as many as images.
-        seed: of the order.
+        folds: number of folds, at least 2 and at most the number of images.
+        seed: seed of the order.
 
     Raises: UsageError for another number of folds.
     Source: iterative stratification, Sechidis et al. 2011, on numbers of boxes.
@@ -36,8 +36,7 @@ def assign_folds(dataset: Dataset, folds: int, seed: int = 0) -> np.ndarray:
     count = len(dataset)
     if not 2 <= folds <= count:
         raise UsageError(
-            f"split: wanted from 2 folds to as many as images of {dataset.name}, {count}, got "
-            f"{folds}"
+            f"split: wanted 2..{count} folds, the number of images of {dataset.name}, got {folds}"
         )
     labels = [dataset.labels(index) for index in range(count)]
     order = np.random.default_rng([seed, 0, 0, _STREAM]).permutation(count)
@@ -62,18 +61,18 @@ def assign_folds(dataset: Dataset, folds: int, seed: int = 0) -> np.ndarray:
 
 
 class _Wanted:
-    """What each fold still lacks.
+    """Boxes and images that each fold still lacks.
 
     Args:
-        boxes: (folds, K) of each class.
-        images: (folds,).
+        boxes: (folds, K) missing boxes of each class.
+        images: (folds,) missing images.
     """
 
     def __init__(self, boxes: np.ndarray, images: np.ndarray):
         self.boxes, self.images = boxes, images
 
     def give(self, labels: np.ndarray, label: int | None) -> int:
-        """The fold that gets an image with boxes of ``labels``, for the sake of ``label``."""
+        """Choose the fold for an image with boxes of ``labels`` while balancing ``label``."""
         lacks = self.images if label is None else self.boxes[:, label]
         lacks = np.where(self.images > 0, lacks, -np.inf)
         most = np.flatnonzero(lacks == lacks.max())
@@ -92,24 +91,24 @@ def write_folds(
     data_root: Path,
     title: str,
 ) -> list[Path]:
-    """Write each fold's annotations and a recipe to lay over another one, each file whole or not
-    at all: ``fold0/train.json``, ``fold0/val.json`` in COCO's format and ``fold0.yaml``. For a set
-    of format yolo also ``fold0/data.yaml`` with lists of images, for ``--data`` and ultralytics.
+    """Write annotations and an overlay recipe for each fold, each file completely or not at all:
+    ``fold0/train.json`` and ``fold0/val.json`` in COCO format, and ``fold0.yaml``. For data sets of
+    format yolo also write ``fold0/data.yaml`` with lists of images, for ``--data`` and ultralytics.
 
     Args:
-        fold_of: as ``assign_folds`` gives it.
-        folder: to write to.
-        description: of the data set in its recipe.
-        data_root: to which its paths refer.
-        title: of the data set and how it was cut, for the recipes' first lines.
+        fold_of: result of ``assign_folds``.
+        folder: folder to write to.
+        description: description of the data set in its recipe.
+        data_root: folder that its paths refer to.
+        title: name of the data set and how it was split, for the first line of the recipes.
 
     Returns: the recipes.
-    Raises: ExistingFileError if the folder holds folds; WriteError if the disk refuses.
+    Raises: ExistingFileError if the folder holds folds; WriteError if a file cannot be written.
     """
     recipes = [folder / f"fold{fold}.yaml" for fold in range(int(fold_of.max()) + 1)]
     there = next((path for path in recipes if path.exists()), None)
     if there is not None:
-        raise ExistingFileError(f"{there} is there already; take another --save_dir")
+        raise ExistingFileError(f"{there} already exists; choose another --save_dir")
     writer = _Writer(dataset, dict(description), data_root.resolve())
     for fold, recipe in enumerate(recipes):
         parts = {"train": np.flatnonzero(fold_of != fold), "val": np.flatnonzero(fold_of == fold)}
@@ -128,11 +127,11 @@ def write_folds(
 
 
 class _Writer:
-    """What the files of a fold hold.
+    """Content of the files of a fold.
 
     Args:
-        description: of the data set.
-        root: to which its paths refer.
+        description: description of the data set.
+        root: folder that its paths refer to.
     """
 
     def __init__(self, dataset: Dataset, description: dict[str, Any], root: Path):
@@ -145,14 +144,14 @@ class _Writer:
             self.source = json.loads((root / description["annotations"]).read_bytes())
 
     def described(self, file: Path) -> dict[str, Any]:
-        """The description of a part whose annotations are in ``file``."""
+        """Describe a part whose annotations are in ``file``."""
         if self.source is not None:
             return {**self.description, "annotations": str(file)}
         outlines = {"polygons": True} if self.dataset.has_polygons else {}
         return {"format": "coco", "images": self.images, "annotations": str(file), **outlines}
 
     def annotations(self, indices: np.ndarray) -> dict[str, Any]:
-        """Some of the images in COCO's format: as the source has them if it is of that format."""
+        """Return some images in COCO format, with the source's own entries if it is COCO."""
         part = self.dataset.only_images(indices)
         if self.source is not None:
             wanted = set(part.image_ids)
@@ -183,7 +182,7 @@ class _Writer:
 
 
 def folds_table(dataset: Dataset, fold_of: np.ndarray, most_classes: int = 8) -> str:
-    """Images and boxes of each fold, by class for the rarest classes that have any."""
+    """Format a table of images and boxes per fold, with columns for the rarest classes."""
     counts = dataset.class_counts()
     order = np.argsort(counts, kind="stable")
     rarest = order[counts[order] > 0][:most_classes]

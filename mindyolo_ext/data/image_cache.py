@@ -1,12 +1,11 @@
-"""Decoded images of a data set, kept in memory or in a file that all processes of a machine share.
+"""Cache of decoded images, in memory or in a file that all processes of a machine share.
 
-Every image has its place from the start and is stored when it is first decoded, so a process that
-ends at any moment leaves nothing broken: an image counts once the checksum of its pixels stands in
-the table. In each run the file of every image is compared once with what its pixels were decoded
-from, by contents.
+Every image has a fixed place and is stored when it is first decoded. It is valid once the checksum
+of its pixels is in the table, so a process that is killed at any moment leaves no broken image. In
+each run the content of every image file is checked once against the file that was decoded.
 
-What is kept in memory has no name in any file system and ends with the last process that uses it;
-other ranks find it through ``/proc``. Its size is not bounded by ``/dev/shm``.
+A cache in memory has no name in any file system and is freed with the last process that uses it;
+other ranks find it through ``/proc``. Its size is not limited by ``/dev/shm``.
 """
 
 import contextlib
@@ -34,18 +33,18 @@ KINDS = ("none", "ram", "disk")
 _MAGIC = b"mindyolo_ext images 1\n"
 _HEADER = 64  # bytes: magic and key
 _ALIGNMENT = 64
-_RECORD = np.dtype([("pixels", "<u8"), ("file", "<u8")])  # sum of the pixels + 1, of the file
+_RECORD = np.dtype([("pixels", "<u8"), ("file", "<u8")])  # checksums: of pixels + 1, of the file
 _IN_PROC = re.compile(r"/proc/\d+/fd/\d+")
 
 
 class ImageCache:
-    """Images by their index; ``open_cache`` makes one. Travels to other processes by its name.
+    """Images by index, created by ``open_cache``. Sent to other processes by file name.
 
     Args:
         path: file of the images.
-        key: of the data set, 32 bytes, that must stand in the file.
-        sizes: (n, 2) height and width of each image, 0 for one that is not kept.
-        checked: file of a byte per image: 1 once this run has compared it with its file.
+        key: key of the data set, 32 bytes, that the file must contain.
+        sizes: (n, 2) height and width of each image, 0 for one that is not cached.
+        checked: file with a byte per image: 1 once this run has checked its image file.
 
     Raises: OSError if a file cannot be used.
     """
@@ -69,11 +68,11 @@ class ImageCache:
         return _attached, self._arguments
 
     def get(self, index: int, path: str) -> np.ndarray | None:
-        """The pixels (h, w, 3) of image ``index``, read-only and in shared memory; None if it has
-        to be decoded.
+        """Return the pixels (h, w, 3) of image ``index``, read-only in shared memory; None if it
+        has to be decoded.
 
         Args:
-            path: of its file.
+            path: path of the image file.
         """
         entry = self._table[index]
         if not entry["pixels"]:
@@ -88,23 +87,23 @@ class ImageCache:
         return pixels.reshape(height, width, 3)
 
     def put(self, index: int, path: str, image: np.ndarray) -> None:
-        """Keep an image that was decoded from the file ``path``. Where the disk is full, all later
-        images are decoded anew, with one warning.
+        """Store an image decoded from the file ``path``. If the disk is full, warn once, and decode
+        all other images whenever they are needed.
         """
         if self._is_full or image.shape[:2] != tuple(self._sizes[index]):
             return
         try:
             record = np.array((_sum(image), _digest(path)), _RECORD)
             place = _HEADER + index * _RECORD.itemsize
-            _write(self._file, bytes(_RECORD.itemsize), place)  # while pixels change, none counts
+            _write(self._file, bytes(_RECORD.itemsize), place)  # invalid while pixels are written
             _write(self._file, image.data.cast("B"), int(self._starts[index]))
             _write(self._file, record.tobytes(), place)
             self._checked[index] = 1
         except OSError as error:
             self._is_full = True
             logger.warning(
-                "%s: cannot keep more images (%s): the others are decoded whenever they are "
-                "needed; free some room and start again, or --set data.cache=none",
+                "%s: cannot cache more images (%s): the others are decoded whenever they are "
+                "needed; free disk space and start again, or --set data.cache=none",
                 self.path,
                 error.strerror or error,
             )
@@ -113,11 +112,11 @@ class ImageCache:
 def open_cache(
     kind: str | bool, name: str, paths: Sequence[str], sizes: np.ndarray
 ) -> ImageCache | None:
-    """The cache of a data set, which other processes may have begun; None for kind ``none``.
+    """Open the cache of a data set, possibly one that another process started; None for ``none``.
 
     Args:
         kind: one of ``KINDS``; True is ``ram``, False ``none``.
-        name: of the data set.
+        name: name of the data set.
         paths: image files.
         sizes: (n, 2) height and width of each, 0 where unknown.
 
@@ -138,14 +137,14 @@ def open_cache(
 
 
 class _Maker:
-    """Finds or makes the cache of one data set."""
+    """Find or create the cache of one data set."""
 
     def __init__(self, name: str, key: bytes, sizes: np.ndarray):
         self._name, self._key, self._sizes = name, key, sizes
         self._length = _layout(sizes)[1]
 
     def in_memory(self) -> ImageCache:
-        """The cache that another process of this machine has in memory, else one of our own."""
+        """Return the cache that another process of this machine has in memory, else a new one."""
         folder = cache_folder("images")
         if folder is None:
             return self._own_memory()
@@ -157,7 +156,7 @@ class _Maker:
                 path = note.read_text("utf-8")
                 if _IN_PROC.fullmatch(path):
                     found = self._opened(path)
-                    logger.info("%s: shares the images that another process keeps", self._name)
+                    logger.info("%s: shares the image cache of another process", self._name)
                     return found
             found = self._own_memory()
             with contextlib.suppress(WriteError):
@@ -165,8 +164,8 @@ class _Maker:
             return found
 
     def _own_memory(self) -> ImageCache:
-        """A new cache in memory. Raises: UsageError if it does not fit."""
-        self._announce("ram", _free_memory(), "take data.cache=disk, or none")
+        """Create a cache in memory. Raises: UsageError if it does not fit."""
+        self._announce("ram", _free_memory(), "use data.cache=disk, or none")
         descriptor, path = _memory(self._length)
         try:
             _begin(path, self._key, self._length)
@@ -178,8 +177,8 @@ class _Maker:
         return found
 
     def on_disk(self, paths: Sequence[str]) -> ImageCache | None:
-        """The file beside the images, or in the user's cache folder where that cannot be written;
-        None if there is no place. Raises: UsageError if it does not fit.
+        """Open or create a file next to the images, or else in the user's cache folder; None if
+        both are read-only. Raises: UsageError if it does not fit.
         """
         beside = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
         name = hashlib.sha256(f"{beside}\0{self._name}".encode("utf-8", "surrogateescape"))
@@ -194,17 +193,17 @@ class _Maker:
                     continue
                 with contextlib.suppress(OSError):
                     found = self._opened(str(place))
-                    logger.info("%s: data.cache=disk: goes on with %s", self._name, place)
+                    logger.info("%s: data.cache=disk: continues %s", self._name, place)
                     return found
                 free = shutil.disk_usage(place.parent).free
                 with contextlib.suppress(OSError):
-                    free += place.stat().st_blocks * 512  # of the file that goes
-                self._announce("disk", free, "take data.cache=none, or free some room", place)
+                    free += place.stat().st_blocks * 512  # size of the file to be replaced
+                self._announce("disk", free, "use data.cache=none, or free disk space", place)
                 try:
                     _begin(str(place), self._key, self._length)
                     return self._opened(str(place))
                 except OSError as error:
-                    logger.warning("%s: cannot keep images (%s)", place, error)
+                    logger.warning("%s: cannot cache images (%s)", place, error)
         logger.warning(
             "%s: data.cache=disk: no folder can be written, neither %s nor the user's cache "
             "(XDG_CACHE_HOME); images are decoded whenever they are needed",
@@ -214,7 +213,7 @@ class _Maker:
         return None
 
     def _announce(self, kind: str, free: int | None, advice: str, place: object = "") -> None:
-        """Tell the size. Raises: UsageError if there is less room."""
+        """Log the size. Raises: UsageError if there is not enough space."""
         height, width = self._sizes.max(0).tolist()
         where = f" in {place}" if place else ""
         text = (
@@ -228,7 +227,7 @@ class _Maker:
         logger.info("%s", text)
 
     def _opened(self, path: str) -> ImageCache:
-        """The cache in ``path``, none of it compared with its files yet."""
+        """Open the cache in ``path``, with all images unchecked."""
         descriptor, checked = _memory(len(self._sizes))
         try:
             found = ImageCache(path, self._key, self._sizes, checked)
@@ -240,7 +239,7 @@ class _Maker:
 
 
 def _layout(sizes: np.ndarray) -> tuple[np.ndarray, int]:
-    """First byte (n,) of each image, and bytes of the whole."""
+    """Return the first byte (n,) of each image, and the total size in bytes."""
     lengths = sizes.astype(np.int64).prod(1) * 3
     lengths += -lengths % _ALIGNMENT
     first = _HEADER + len(sizes) * _RECORD.itemsize
@@ -250,7 +249,7 @@ def _layout(sizes: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _begin(path: str, key: bytes, length: int) -> None:
-    """Write a cache without any image, in the place of another one. Raises: OSError."""
+    """Write an empty cache, replacing another one. Raises: OSError."""
     header = (_MAGIC + key).ljust(_HEADER, b"\0")
     unfinished = path if _IN_PROC.fullmatch(path) else f"{path}.{os.getpid()}.tmp"
     try:
@@ -267,7 +266,7 @@ def _begin(path: str, key: bytes, length: int) -> None:
 
 
 def _key_in(file: int) -> bytes:
-    """The key that an open file says, empty if it is no file of images."""
+    """Read the key of an open file, empty if it is not an image cache."""
     header = os.pread(file, _HEADER, 0)
     return header[len(_MAGIC) : len(_MAGIC) + 32] if header.startswith(_MAGIC) else b""
 
@@ -281,20 +280,20 @@ def _write(file: int, content: bytes | memoryview, start: int) -> None:
 
 
 def _sum(pixels: np.ndarray) -> int:
-    """A number above 0 that stands for ``pixels``."""
+    """Compute a checksum of ``pixels`` above 0."""
     return zlib.crc32(pixels.data) + 1
 
 
 def _digest(path: str) -> int:
-    """64 bits that stand for the contents of a file. Raises: OSError."""
+    """Compute a 64-bit checksum of a file. Raises: OSError."""
     with open(path, "rb") as file:
         content = file.read()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def _memory(length: int) -> tuple[int, str]:
-    """New memory, and the name under which this machine's processes find it while this one has it
-    open. Elsewhere than on Linux a temporary file.
+    """Create memory, and the name under which other processes of this machine find it while this
+    process has it open. Systems other than Linux use a temporary file.
     """
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("mindyolo_ext images")
@@ -306,7 +305,7 @@ def _memory(length: int) -> tuple[int, str]:
 
 
 def _end_memory(descriptor: int, path: str) -> None:
-    """Give back what ``_memory`` made, once no other process uses it."""
+    """Release the memory of ``_memory`` once no other process uses it."""
     os.close(descriptor)
     if not _IN_PROC.fullmatch(path):
         with contextlib.suppress(OSError):
@@ -314,7 +313,7 @@ def _end_memory(descriptor: int, path: str) -> None:
 
 
 def _machine() -> str:
-    """Tells apart machines, and containers, that share the user's cache folder."""
+    """Return text that identifies machines and containers that share the user's cache folder."""
     parts = []
     for read in (
         lambda: Path("/proc/sys/kernel/random/boot_id").read_text(),
@@ -326,7 +325,7 @@ def _machine() -> str:
 
 
 def _free_memory() -> int | None:
-    """Bytes that can be had without swapping, None if unknown."""
+    """Return the bytes available without swapping, None if unknown."""
     found = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -336,13 +335,13 @@ def _free_memory() -> int | None:
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
-        with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+        with contextlib.suppress(OSError, ValueError):  # "max" means no limit
             found.append(int((group / limit).read_text()) - int((group / used).read_text()))
     return max(0, min(found)) if found else None
 
 
 def _attached(path: str, key: bytes, sizes: np.ndarray, checked: str) -> ImageCache | None:
-    """The cache in another process; None, with a warning, if it cannot be used there."""
+    """Open the cache in another process; None, with a warning, if that fails."""
     try:
         return ImageCache(path, key, sizes, checked)
     except OSError as error:

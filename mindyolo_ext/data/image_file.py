@@ -60,7 +60,7 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """What ``read_image`` gives for a file of these bytes; ``name`` stands in messages.
+    """Decode the bytes of an image file like ``read_image``; ``name`` is for messages.
 
     Raises: DataError as ``read_image``.
     """
@@ -68,7 +68,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
 
 def _read(file: BinaryIO, name: str) -> np.ndarray:
-    """The image of an open file, upright."""
+    """Decode the image of an open file, upright."""
     header = _checked_header(file, name)
     try:
         file.seek(0)
@@ -95,7 +95,8 @@ def write_image(path: str | Path, image: np.ndarray, quality: int = 92) -> None:
     """Write uint8 BGR (h, w, 3), complete or not at all. The suffix selects the format; ``quality``
     is for JPEG.
 
-    Raises: UsageError if OpenCV has no encoder for the suffix; WriteError if the disk refuses.
+    Raises: UsageError if OpenCV has no encoder for the suffix; WriteError if the file cannot be
+        written.
     """
     path = Path(path)
     is_jpeg = path.suffix.lower() in _JPEG_SUFFIXES
@@ -117,7 +118,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """Return (height, width) as ``read_image`` would, from the file's header.
 
     Raises: MissingFileError if the file does not exist; DataError if the header already shows that
-        ``read_image`` will refuse the file.
+        ``read_image`` will reject the file.
     """
     with _opened(path) as file:
         return _checked_header(file, shown(str(path), 300)).upright_size
@@ -138,7 +139,7 @@ def _opened(path: str | Path) -> BinaryIO:
     name = shown(str(path), 300)
     if not os.path.exists(path):
         link = os.path.islink(path)
-        raise MissingFileError(f"{name}: no such image" + (", a link to nowhere" if link else ""))
+        raise MissingFileError(f"{name}: no such image" + (", a broken link" if link else ""))
     if not os.path.isfile(path):  # opening a pipe could wait forever
         kind = "a folder" if os.path.isdir(path) else "a pipe, socket or device"
         raise MissingFileError(f"{name}: no such image, it is {kind}")
@@ -172,11 +173,11 @@ def _checked_header(file: BinaryIO, name: str) -> ImageHeader:
     if size > MAX_OTHER_BYTES + 8 * pixels:
         raise DataError(
             f"{name}: wanted a file that fits its {header.width}x{header.height} pixels, got "
-            f"{size} bytes; save it again as one picture"
+            f"{size} bytes; save it again as one image"
         )
     if header.problem:
         raise DataError(
-            f"{name}: wanted a picture of 8 or 16 bits, got {header.problem}; save it with 8 bits "
+            f"{name}: wanted an image of 8 or 16 bits, got {header.problem}; save it with 8 bits "
             "per channel"
         )
     return header
@@ -184,13 +185,13 @@ def _checked_header(file: BinaryIO, name: str) -> ImageHeader:
 
 def _broken_off(header: ImageHeader, size: int, name: str) -> str:
     return (
-        f"{name}: wanted a readable image, got a {header.kind} that breaks off after {size} bytes; "
+        f"{name}: wanted a readable image, got a {header.kind} truncated after {size} bytes; "
         "copy it again"
     )
 
 
 def _check_jpeg(data: bytes, header: ImageHeader, name: str) -> None:
-    """Refuse a truncated JPEG, which some versions of OpenCV fill with gray, and one with so many
+    """Reject a truncated JPEG, which some versions of OpenCV fill with gray, and one with so many
     scans that decoding takes minutes. Raises: DataError.
     """
     first = data.find(_JPEG_SCAN, header.frame)
@@ -230,8 +231,8 @@ def _upper_bits(image: np.ndarray, name: str) -> np.ndarray:
     peak = int(image.max())
     if 0 < peak < LEAST_16_BIT_PEAK:
         raise DataError(
-            f"{name}: wanted a 16-bit picture that uses its range, got values up to {peak} of "
-            f"65535, as of a 10- or 12-bit camera; it would be nearly black. Scale it to 8 bits"
+            f"{name}: wanted a 16-bit image that uses its full range, got values up to {peak} of "
+            f"65535, as from a 10- or 12-bit camera; it would be nearly black. Scale it to 8 bits"
         )
     return (image >> 8).astype(np.uint8)
 
@@ -247,8 +248,8 @@ def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
 def _reason(error: BaseException) -> str:
     """Return the reason in one line."""
     if isinstance(error, MemoryError):
-        return "not enough memory"
+        return "out of memory"
     text = str(getattr(error, "strerror", None) or error).split("error: ")[
         -1
-    ]  # for OpenCV's errors, too
+    ]  # drops the prefix of OpenCV's errors
     return shown(" ".join(text.split()), 200)

@@ -32,7 +32,7 @@ _decode = json.JSONDecoder().raw_decode
 
 
 class NotStreamable(Exception):
-    """The file must be read as a whole because it is damaged or unusual."""
+    """Raised if a damaged or unusual file must be read as a whole."""
 
 
 def read_lists(
@@ -58,7 +58,7 @@ def read_lists(
     try:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode) or found.st_size > most:
-            raise NotStreamable("no regular file, or too large")
+            raise NotStreamable("not a regular file, or too large")
         with open(path, "rb") as file:
             window = _Window(file, found.st_size, digest or hashlib.sha256(), progress)
             yield from _lists(window, names)
@@ -75,7 +75,7 @@ def _lists(window: "_Window", names: Collection[str]) -> Iterator[tuple[str, lis
             raise NotStreamable("no key")
         key = window.value()
         if key in seen:
-            raise NotStreamable("a key is there twice")
+            raise NotStreamable("duplicate key")
         seen.add(key)
         window.take(":")
         if key in names:
@@ -87,11 +87,11 @@ def _lists(window: "_Window", names: Collection[str]) -> Iterator[tuple[str, lis
         if window.take(",}") == "}":
             break
     if window.peek() or not seen.issuperset(names):
-        raise NotStreamable("text behind the object, or a list is missing")
+        raise NotStreamable("text after the object, or a list is missing")
 
 
 class _Window:
-    """The part of a file's text that is being read; ``at`` is the next character."""
+    """Window on the text of a file; ``at`` is the next character."""
 
     def __init__(
         self, file: BinaryIO, size: int, digest: Any, progress: Callable[[int], object] | None
@@ -123,7 +123,7 @@ class _Window:
         """Return the next character that is not a space and move ``at`` to it; empty at the end."""
         while True:
             match = _SPACE.match(self.text, self.at)
-            assert match is not None  # it may match nothing
+            assert match is not None  # the pattern also matches an empty string
             self.at = match.end()
             if self.at < len(self.text):
                 return self.text[self.at]

@@ -1,4 +1,4 @@
-"""Prepares batches of a pipeline ahead, in threads or processes. NumPy and OpenCV only."""
+"""Prepare batches of a pipeline ahead, in threads or processes. Uses NumPy and OpenCV only."""
 
 import queue
 from collections import deque
@@ -24,40 +24,40 @@ SizeSchedule = Callable[[int], tuple[int, int] | None]
 
 
 class Loader:
-    """Batches of an epoch; for a seed the same with any number and kind of workers.
+    """Yield the batches of an epoch; a seed gives the same batches with any workers.
 
-    The order of an epoch depends on (seed, epoch) alone. Of each global batch of ``world_size *
+    The order of an epoch depends only on (seed, epoch). Of each global batch of ``world_size *
     batch_size`` images, rank r gets the rows ``r * batch_size`` to ``(r + 1) * batch_size``, so n
-    ranks see what one rank with an n times larger batch sees. Use it as a context manager, or call
-    ``close``.
+    ranks together see the batches of one rank with an n times larger batch. Use it as a context
+    manager, or call ``close``.
 
     Args:
-        source: a ``Pipeline``, or a ``Dataset`` to be resized only (then give ``input_spec``).
+        source: a ``Pipeline``, or a ``Dataset`` that is only resized (with ``input_spec``).
         batch_size: images per rank and step.
-        input_spec: of the model, where ``source`` is a ``Dataset``.
-        max_boxes: M, boxes per image after padding. None: the most that can occur, as a multiple
-            of 8.
-        shuffle: another order in every epoch.
-        order: indices of all images in the order of every epoch, where it is not the data set's;
-            or a function that gives those of an epoch, of whole batches.
-        drop_last: leave out the images that fill no whole global batch. Otherwise the last batch
-            is padded to the same shape and ``Batch.valid`` tells; a rank may then get a batch
-            without any image.
-        seed: of the order; None takes the pipeline's.
+        input_spec: input convention of the model if ``source`` is a ``Dataset``.
+        max_boxes: M, boxes per image after padding; None uses the largest possible number, as a
+            multiple of 8.
+        shuffle: whether every epoch has another random order.
+        order: indices of all images in the order of every epoch, instead of the data set's order;
+            or a function that returns those of an epoch, in whole batches.
+        drop_last: whether to drop the images of an incomplete global batch. Otherwise the last
+            batch is padded to the same shape, and ``Batch.valid`` counts its images; a rank may
+            then get a batch without images.
+        seed: seed of the order; None uses the pipeline's.
         rank, world_size: this process among those that train together.
-        workers: threads or processes; 0 prepares in the calling thread.
-        worker_kind: ``thread`` (OpenCV and NumPy work side by side in threads) or ``process`` for
-            augmentations with much Python; processes start afresh, so the calling script needs ``if
-            __name__ == "__main__"``. They write images into memory that is shared with this
-            process, where the system has such.
-        opencv_threads: of OpenCV in this process, from the first epoch until ``close``, and in each
-            worker process.
-        prefetch: batches prepared ahead.
-        patience: seconds without a single image after which workers are taken for stuck.
-        pixels: what ``Batch.images`` is: ``float32`` in the model's convention, or ``uint8`` as
-            the pipeline leaves it, a quarter of the bytes, for ``backend.pixels.Pixels``.
+        workers: number of threads or processes; 0 prepares images in the calling thread.
+        worker_kind: ``thread`` (OpenCV and NumPy run in parallel in threads) or ``process`` for
+            augmentations with much Python code. Processes are spawned, so the calling script needs
+            ``if __name__ == "__main__"``. They write images into shared memory if the system
+            supports it.
+        opencv_threads: OpenCV threads in this process, from the first epoch until ``close``, and in
+            each worker process.
+        prefetch: number of batches to prepare ahead.
+        patience: seconds without a finished image after which workers count as stuck.
+        pixels: form of ``Batch.images``: ``float32`` in the model's convention, or ``uint8`` as
+            the pipeline returns it, a quarter of the bytes, for ``backend.pixels.Pixels``.
 
-    Raises: UsageError for a value outside these rules, TypeError for a source of another kind.
+    Raises: UsageError for an invalid value, TypeError for a source of another kind.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Loader:
         if drop_last and len(self.pipeline.dataset) < batch_size * world_size:
             raise UsageError(
                 f"Loader: wanted at least one whole batch, {batch_size} images on {world_size} "
-                f"ranks, got {len(self.pipeline.dataset)} images: take a smaller batch_size"
+                f"ranks, got {len(self.pipeline.dataset)} images: use a smaller batch_size"
             )
         if isinstance(order, np.ndarray) and (
             shuffle or sorted(order) != list(range(len(self.pipeline.dataset)))
         ):
             raise UsageError(
-                f"Loader: order wants each of the {len(self.pipeline.dataset)} images once and "
+                f"Loader: order must have each of the {len(self.pipeline.dataset)} images once and "
                 f"no shuffle, got {len(order)} indices and shuffle {shuffle}"
             )
         self._order = order
@@ -119,39 +119,39 @@ class Loader:
         self.workers, self.worker_kind, self.prefetch = workers, worker_kind, prefetch
         self.patience, self.pixels = patience, pixels
         self.opencv_threads = opencv_threads
-        self._threads_before: int | None = None  # of OpenCV
+        self._threads_before: int | None = None  # OpenCV's previous number of threads
         self._rooms: SharedRooms | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._in_work: dict[int, str] = {}  # image -> its file
-        self._prepared = 0  # images, only to see whether there are more
+        self._prepared = 0  # number of images, to detect progress
         self._stuck = False
         # processes, None until started
         self._idle: queue.SimpleQueue[WorkerProcess | None] = queue.SimpleQueue()
 
     @property
     def dataset(self) -> Dataset:
-        """The data set behind the pipeline."""
+        """Data set of the pipeline."""
         return self.pipeline.dataset
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches that ``epoch`` yields."""
+        """Number of batches of ``epoch``."""
         whole, rest = divmod(len(self.dataset), self.batch_size * self.world_size)
         return whole if self.drop_last or not rest else whole + 1
 
     def order(self, epoch: int) -> np.ndarray:
-        """Indices of the images as ``epoch`` takes them, over all ranks; (N,) for all of them."""
+        """Return the image indices of an epoch in order, over all ranks, (N,) for all images."""
         count = len(self.dataset)
         if callable(self._order):
             return self._order(epoch)
         if not self.shuffle:
             return np.arange(count) if self._order is None else self._order
-        # apart from every image's stream
+        # separate from the random stream of every image
         return np.random.default_rng([self.seed, epoch, 0, 1]).permutation(count)
 
     def batch_indices(self, epoch: int) -> list[np.ndarray]:
-        """This rank's indices of every batch; at the end fewer than ``batch_size``, perhaps
-        none.
+        """Return this rank's indices of every batch; the last may have fewer than ``batch_size``,
+        or none.
         """
         order, total = self.order(epoch), self.batch_size * self.world_size
         starts = [
@@ -163,13 +163,12 @@ class Loader:
         """Yield the batches of epoch ``number`` (from 0).
 
         Args:
-            number: with the seed it fixes order and augmentation, so that a run may start at any
-                epoch.
-            size_schedule: given the step within the epoch, the (height, width) of its batch, None
-                for the spec's.
+            number: number of the epoch; with the seed it determines order and augmentation, so a
+                run can start at any epoch.
+            size_schedule: returns the (height, width) for a step of the epoch, None for the spec's.
 
-        Raises: ValueError for a size that the spec forbids, before the first batch; in the caller
-            whatever goes wrong in a worker, with the name of the image's file.
+        Raises: ValueError for an invalid size, before the first batch; any error of a worker, with
+            the name of the image file.
         """
         plan = [
             (indices, None if size_schedule is None else size_schedule(step))
@@ -244,21 +243,21 @@ class Loader:
                     done = coming.popleft()[0].result()
                     submit()
                     yield done
-                    del done  # its room is free as soon as the caller needs it no longer
-            finally:  # also at break, an error and Ctrl-C
+                    del done  # frees its room as soon as the caller drops the batch
+            finally:  # also after break, an error or Ctrl-C
                 for batch, rows in coming:
                     batch.cancel()
                     for row in rows:
                         row.cancel()
 
     def _share_rooms(self, sizes: set[tuple[int, int]]) -> None:
-        """Make rooms for batches of all ``sizes`` (height, width)."""
+        """Allocate memory for batches of all ``sizes`` (height, width)."""
         largest = self.batch_size * 3 * max((h * w for h, w in sizes), default=0)
         if self._rooms is None or self._rooms.size < largest:
             self._rooms = SharedRooms(self.prefetch, largest)
 
     def _room(self, size: tuple[int, int] | None) -> Room:
-        """Memory for the images of a batch, as the workers leave them."""
+        """Take memory for the images of a batch in the workers' format."""
         height, width = size or self.pipeline.input_spec.size
         if self._rooms is not None:
             return self._rooms.take((self.batch_size, height, width, 3))
@@ -288,7 +287,7 @@ class Loader:
         self, index: int, epoch: int, size: tuple[int, int] | None, place: Place | None
     ) -> Row:
         """Prepare one image in a process that this thread picks."""
-        worker = self._idle.get()  # there are as many as threads
+        worker = self._idle.get()  # one process per thread
         try:
             worker = worker or WorkerProcess(
                 self.pipeline, self.patience, opencv_threads=self.opencv_threads
@@ -298,21 +297,21 @@ class Loader:
             self._idle.put(worker if worker is not None and worker.alive else None)
 
     def _wait_for(self, row: Future) -> Row:
-        """The image that a worker prepares. Raises: StuckError if no worker gets on."""
+        """Wait for a worker's image. Raises: StuckError if no worker makes progress."""
         while True:
             before = self._prepared
             try:
-                # processes watch themselves, and know better what is wrong
+                # processes detect this themselves, with a better message
                 return row.result(self.patience * (1.1 if self.worker_kind == "process" else 1))
             except FutureTimeoutError:
                 if row.done():
-                    raise  # the worker's own
+                    raise  # an error of the worker
                 if self._prepared == before:
                     self._stuck = True
                     raise StuckError(
                         f"Loader: no image was finished for {self.patience:g} s; the workers wait "
-                        f"for {', '.join(list(self._in_work.values())[:3])}: does the disk answer? "
-                        "Check it and start again; train.py goes on with --resume"
+                        f"for {', '.join(list(self._in_work.values())[:3])}: does the disk respond?"
+                        " Check it and start again; train.py continues with --resume"
                     ) from None
 
     def _gather(self, rows: list[Future], indices: np.ndarray, room: Room) -> Batch:
@@ -324,7 +323,7 @@ class Loader:
                 row.cancel()
 
     def _collate(self, rows: list[Row], indices: np.ndarray, room: Room) -> Batch:
-        """The batch of the images in ``room``, padded to its full size."""
+        """Build the batch of the images in ``room``, padded to its full size."""
         count = self.batch_size
         targets = np.zeros((count, self.max_boxes, 5), np.float32)
         mask = np.zeros((count, self.max_boxes), np.float32)
@@ -342,7 +341,7 @@ class Loader:
             targets[row, :boxes] = item.targets
             mask[row, :boxes] = 1.0
         images = room.images
-        if images.dtype != self.pixels:  # processes send bytes, a quarter of the memory
+        if images.dtype != self.pixels:  # processes send uint8, a quarter of the memory
             to_tensor = self.pipeline.input_spec.to_tensor
             tensors = [to_tensor(image) for image in images[: len(rows)]]
             images = np.zeros((count, 3, *images.shape[1:3]), np.float32)
@@ -364,7 +363,7 @@ class Loader:
 def _as_pipeline(
     source: Pipeline | Dataset, input_spec: InputSpec | None, seed: int | None
 ) -> Pipeline:
-    """``source`` as a pipeline."""
+    """Convert ``source`` to a pipeline."""
     if isinstance(source, Pipeline):
         if input_spec is not None and input_spec != source.input_spec:
             raise UsageError(

@@ -1,8 +1,8 @@
-"""Loads a photo and applies the steps of a recipe. NumPy and OpenCV only.
+"""Load a photo and apply the steps of a recipe. Uses NumPy and OpenCV only.
 
 The steps are functions in ``data.augment`` and in the families' ``augment.py``;
-``models.registry.load_augmentations`` makes the latter known, so call it before
-``build_pipeline`` where a recipe may name them.
+``models.registry.load_augmentations`` registers the latter, so call it before ``build_pipeline`` if
+a recipe may name them.
 """
 
 import logging
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Step:
-    """An augmentation with the keywords that a recipe gives it.
+    """An augmentation with its keywords from a recipe.
 
     It holds the function itself, so a worker process needs no registry.
     """
@@ -41,18 +41,18 @@ class Step:
 
     @property
     def is_resize(self) -> bool:
-        """Whether it brings the photo to the size of the network input."""
+        """Whether it resizes the photo to the network input."""
         return self.augmentation.function is resize
 
     def max_boxes(self, boxes: int) -> int:
-        """The largest number of boxes that it returns for images of up to ``boxes`` boxes."""
+        """Return the maximum number of boxes it returns for images of up to ``boxes`` boxes."""
         most = boxes * self.augmentation.images
         keywords = {**self.augmentation.defaults, **self.keywords}
         return int(min(most, keywords.get("max_boxes", most)))
 
 
 class Pipeline:
-    """Loads a photo and applies the steps in order; ``build_pipeline`` makes it."""
+    """Load a photo and apply the steps in order; created by ``build_pipeline``."""
 
     def __init__(
         self, steps: Sequence[Step], input_spec: InputSpec, dataset: Dataset, seed: int = 0
@@ -63,15 +63,15 @@ class Pipeline:
         self.seed = seed
 
     def __call__(self, index: int, epoch: int = 0, size: tuple[int, int] | None = None) -> Sample:
-        """Photo ``index`` as ``epoch`` sees it, in pixels of the network input.
+        """Return photo ``index`` as augmented in ``epoch``, in pixels of the network input.
 
         Args:
-            index: of the data set.
+            index: index in the data set.
             epoch: part of the random seed.
             size: (height, width) instead of the spec's, for training at several sizes and
                 rectangular evaluation.
 
-        Raises: ConfigError if the steps leave an image of another size; what files and steps raise.
+        Raises: ConfigError if the steps return another size; errors of reading and of the steps.
         """
         spec = self.input_spec if size is None else self.input_spec.in_frame(size)
         rng = np.random.default_rng([self.seed, epoch, index, 2])
@@ -88,10 +88,10 @@ class Pipeline:
 
     @property
     def max_boxes(self) -> int:
-        """The largest number of boxes of a sample, ignored ones left out.
+        """Return the maximum number of boxes of a sample, without ignored ones.
 
         Steps that combine images multiply the data set's maximum, a step with a keyword
-        ``max_boxes`` cuts it.
+        ``max_boxes`` limits it.
         """
         most = self.dataset.max_boxes()
         for step in self.steps:
@@ -111,10 +111,10 @@ def build_pipeline(
     Args:
         steps: each a mapping with ``name`` and the keywords of that augmentation, or just the name.
             ``resize`` is added as the last step if the list does not name it.
-        input_spec: of the model. Images that other steps than ``resize`` make fill the input,
-            without ``border``.
-        dataset: where the photos come from.
-        seed: of all random numbers.
+        input_spec: input convention of the model. Images from steps other than ``resize`` fill the
+            input, without ``border``.
+        dataset: source of the photos.
+        seed: seed of all random numbers.
 
     Raises: ConfigError for an unknown step or keyword, a value of the wrong kind, or a step in the
         wrong place.
@@ -137,7 +137,7 @@ def build_pipeline(
 
 
 def check_steps(steps: Sequence[Mapping[str, Any] | str]) -> None:
-    """Make sure that all steps of a recipe exist and take their keywords; needs no data set.
+    """Check that all steps of a recipe exist and accept their keywords, without a data set.
 
     Raises: ConfigError as ``build_pipeline``.
     """
@@ -146,7 +146,7 @@ def check_steps(steps: Sequence[Mapping[str, Any] | str]) -> None:
 
 
 def _step(where: str, description: Mapping[str, Any] | str) -> Step:
-    """The step that a recipe's name or mapping describes."""
+    """Create the step that a recipe's name or mapping describes."""
     keywords = {"name": description} if isinstance(description, str) else dict(description)
     try:
         augmentation = find_augmentation(keywords.pop("name", None))
@@ -166,31 +166,31 @@ def _step(where: str, description: Mapping[str, Any] | str) -> Step:
 
 
 def _check_place(where: str, step: Step, before: Sequence[Step], dataset: Dataset) -> None:
-    """Refuse a step in the wrong place or without the outlines that it needs; warn of one that the
-    data set leaves without work.
+    """Reject a step in the wrong place or without the outlines that it needs; warn about a step
+    that has no effect on the data set.
     """
     if step.augmentation.from_photo and before:
         raise ConfigError(
-            f"{where}: wanted it first, where images are as the data set has them, got "
+            f"{where}: must be the first step, because it needs unchanged images, got "
             f"{before[-1].augmentation.name} before it"
         )
     if step.augmentation.needs_polygons and not dataset.has_polygons:
         raise ConfigError(
-            f"{where}: wanted outlines of the objects, {dataset.name} has none; COCO json and YOLO "
-            "text files that hold some are read with polygons: true in data.train"
+            f"{where}: wanted outlines of the objects, {dataset.name} has none; set polygons: true "
+            "in data.train to read those of COCO json and YOLO text files"
         )
     if step.augmentation.wants_polygons and not dataset.has_polygons:
         logger.warning(
-            "%s does nothing: %s has no outlines; COCO json and YOLO text files that hold some are "
-            "read with polygons: true",
+            "%s has no effect: %s has no outlines; set polygons: true to read those of COCO json "
+            "and YOLO text files",
             where,
             dataset.name,
         )
 
 
 def _checked(where: str, key: str, value: Any, default: Any) -> Any:
-    """``value`` as the kind of ``default``: a list (the default is an empty one), a range (low,
-    high) or a number; a probability lies in 0..1.
+    """Convert ``value`` to the kind of ``default``: a list (default empty), a range (low, high) or
+    a number; a probability must be in 0..1.
     """
     if default == ():
         if not isinstance(value, (list, tuple)):
@@ -208,7 +208,7 @@ def _checked(where: str, key: str, value: Any, default: Any) -> Any:
     if not _is_number(value):
         raise ConfigError(f"{where} must be a number, got {value!r}")
     if key.endswith("probability") and not 0 <= value <= 1:
-        raise ConfigError(f"{where} must lie in 0..1, got {value!r}")
+        raise ConfigError(f"{where} must be in 0..1, got {value!r}")
     return value
 
 

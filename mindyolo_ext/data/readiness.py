@@ -29,8 +29,8 @@ def require_ready(train: Dataset, val: Dataset | None = None) -> None:
 
 
 def check_before_training(train: Dataset, val: Dataset | None = None) -> list[Problem]:
-    """Find what would stop a training on ``train`` with evaluations on ``val``, or make it learn
-    the wrong thing.
+    """Find problems that would stop training on ``train`` with evaluations on ``val``, or spoil its
+    result.
 
     Uses the labels only and opens no image. Faults of single files and boxes are in
     ``Dataset.problems`` instead.
@@ -48,8 +48,8 @@ def check_before_training(train: Dataset, val: Dataset | None = None) -> list[Pr
 
 
 def check_before_evaluation(val: Dataset, train: Dataset | None = None) -> list[Problem]:
-    """Find what would stop an evaluation on ``val`` of a network trained on ``train``, or distort
-    its result.
+    """Find problems that would stop an evaluation on ``val`` of a network trained on ``train``, or
+    distort its result.
     """
     problems = check_boxes(val, evaluated=True)
     if train is not None:
@@ -76,11 +76,11 @@ def check_boxes(dataset: Dataset, *, evaluated: bool = False) -> list[Problem]:
     if counts["far box"] > _MANY * (boxes + counts["dropped box"]):
         message = f"{counts['far box']} boxes reach far outside their images"
         return [_fault("most boxes lost", dataset, message + _units(dataset))]
-    unlabelled = counts["no label file"]
-    if unlabelled > _MANY * len(dataset):
-        message = f"{unlabelled} of {len(dataset)} images have no label file"
+    unlabeled = counts["no label file"]
+    if unlabeled > _MANY * len(dataset):
+        message = f"{unlabeled} of {len(dataset)} images have no label file"
         return [
-            _doubt(dataset, message + _first(dataset, "no label file", "the first is wanted at"))
+            _doubt(dataset, message + _first(dataset, "no label file", "the first one should be"))
         ]
     return []
 
@@ -118,14 +118,14 @@ def _why(dataset: Dataset) -> str:
     """Explain why there is no box."""
     counts = dataset.problem_counts()
     if not len(dataset):
-        return f", for there is no image ({', '.join(IMAGE_SUFFIXES)})"
+        return f": there are no images ({', '.join(IMAGE_SUFFIXES)})"
     if counts["no label file"] == len(dataset):
-        first = _first(dataset, "no label file", "the first was looked for at")
-        return f", for no image has a label file{first}; the key labels says where they lie"
+        first = _first(dataset, "no label file", "the first one should be")
+        return f": no image has a label file{first}; the key labels sets their folder"
     if counts["lost boxes"]:
-        return f", for all lie outside of their images{_units(dataset)}"
+        return f": all are outside their images{_units(dataset)}"
     if dataset.max_boxes() == 0 and any(len(dataset.labels(i)) for i in range(len(dataset))):
-        return ", for all are crowds or difficult and are ignored"
+        return ": all are crowds or difficult, and ignored"
     if any(problem.fatal for problem in dataset.problems):
         return ", see its other faults"
     return f": the labels of its {len(dataset)} image(s) are empty"
@@ -140,7 +140,7 @@ def _units(dataset: Dataset) -> str:
             f"{first}. Labels are fractions of width and height, 0..1; are these pixels? Divide "
             "x by the width and y by the height"
         )
-    return f"{first}. Labels are pixels of the image; were the images scaled, or are these others?"
+    return f"{first}. Labels are pixels of the image; were the images scaled or replaced?"
 
 
 def _first(dataset: Dataset, kind: str, words: str) -> str:
@@ -150,12 +150,12 @@ def _first(dataset: Dataset, kind: str, words: str) -> str:
 
 
 def _unused_classes(dataset: Dataset) -> list[Problem]:
-    """Find classes without a box to learn from."""
+    """Find classes without training boxes."""
     counts = dataset.class_counts()
     unused = [dataset.class_names[label] for label in np.flatnonzero(counts == 0)]
     if not unused or not counts.any():
         return []
-    message = f"{len(unused)} of {len(counts)} classes have no box to train on: {listed(unused)}"
+    message = f"{len(unused)} of {len(counts)} classes have no boxes to train on: {listed(unused)}"
     return [_doubt(dataset, message)]
 
 
@@ -168,7 +168,7 @@ def _crowded(dataset: Dataset) -> list[Problem]:
         return []
     message = (
         f"{dataset.paths[int(counts.argmax())]} has {counts.max()} boxes; memory and time of every "
-        "step grow with the largest number. Are they right? data.max_boxes bounds it"
+        "step grow with the largest number. Are they correct? data.max_boxes limits it"
     )
     return [_doubt(dataset, message)]
 
@@ -178,7 +178,7 @@ def _shared_images(train: Dataset, val: Dataset) -> list[Problem]:
     shared = set(train.paths) & set(val.paths)
     if not shared:
         return []
-    message = f"{len(shared)} of {len(val)} images are trained on too, such as {min(shared)}"
+    message = f"{len(shared)} of {len(val)} images are also training images, such as {min(shared)}"
     return [_doubt(val, message)]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mindyolo_ext.input_spec import InputSpec
 
-_STREAM = 4  # of random numbers, apart from those of the loader, the images and the selection
+_STREAM = 4  # random stream; loader, images and selection have others
 
 
 def rectangular_batches(
@@ -22,7 +22,7 @@ def rectangular_batches(
     Args:
         sizes: height and width of every image.
         batch_size: images per batch.
-        input_spec: of the model.
+        input_spec: input convention of the model.
         pad: padding added to each side, in units of the stride, before rounding up. With 0.5, even
             a longer side that is a multiple of the stride grows: 640 becomes 672.
 
@@ -43,18 +43,18 @@ def rectangular_batches(
 
 
 class RectangularEpochs:
-    """Batches of images of like shape, for training: those of an epoch are the same whatever the
-    number of ranks, and no input has a size that no epoch before had a chance of.
+    """Training batches of images of similar shape. The batches of an epoch do not depend on the
+    number of ranks, and all input sizes are fixed before the first epoch.
 
-    In every epoch other images are left over, which fill no whole batch; the others are sorted by
-    their shape, and their batches come in a random order.
+    Every epoch drops random images that do not fill a whole batch. The others are sorted by shape,
+    and their batches are shuffled.
 
     Args:
         sizes: height and width of every image.
         batch_size: images per step, over all ranks.
-        input_spec: of the model.
-        most_sizes: of the input, each of which is compiled once; 0 for as many as come.
-        seed: of what is left over, and of the order.
+        input_spec: input convention of the model.
+        most_sizes: maximum number of input sizes, each compiled once; 0 for no limit.
+        seed: seed of the dropped images and of the order.
 
     Shape: sizes (N, 2).
     Source: DynamicDet (a fork of YOLOv7) ``utils/datasets.py`` with ``--rect``, for the sizes of
@@ -76,15 +76,15 @@ class RectangularEpochs:
         self.frames = fewest(frames, most_sizes, longest(input_spec)) if most_sizes else None
 
     def order(self, epoch: int) -> np.ndarray:
-        """Indices of the images of an epoch, (batches * batch_size,) int64."""
+        """Return the image indices of an epoch, (batches * batch_size,) int64."""
         return self._plan(epoch)[0]
 
     def inputs(self, epoch: int) -> list[tuple[int, int]]:
-        """(height, width) of the input of each batch of an epoch."""
+        """Return the input (height, width) of each batch of an epoch."""
         return self._plan(epoch)[1]
 
     def _plan(self, epoch: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """``order`` and ``inputs``."""
+        """Compute ``order`` and ``inputs``."""
         rng = np.random.default_rng([self._seed, epoch, 0, _STREAM])
         batches = len(self._sizes) // self._batch_size
         kept = np.sort(rng.permutation(len(self._sizes))[: batches * self._batch_size])
@@ -96,18 +96,17 @@ class RectangularEpochs:
 
 
 def longest(input_spec: InputSpec) -> tuple[int, int]:
-    """The square of the longer side, which holds every image."""
+    """Return the square of the longer side, into which every image fits."""
     return max(input_spec.size), max(input_spec.size)
 
 
 def fewest(
     frames: Sequence[tuple[int, int]], most: int, square: tuple[int, int]
 ) -> list[tuple[int, int]]:
-    """At most ``most`` sizes, (height, width), of which each of ``frames`` fits into one.
+    """Choose at most ``most`` sizes (height, width) so that each of ``frames`` fits into one.
 
-    Neighbors, in the order of their shapes, are joined to a size that holds both, those first that
-    this makes least larger, counted over all batches; ``square``, which holds all, is always one of
-    the result.
+    Sizes with neighboring shapes are merged into one that holds both, in the order of the area that
+    this adds over all batches. ``square``, which holds all frames, is always in the result.
     """
     counts = {square: 0, **Counter(frames)}
     found = sorted(counts, key=lambda its: (its[0] / its[1], its))
@@ -127,7 +126,7 @@ def fewest(
 def fitted(
     frames: Sequence[tuple[int, int]], allowed: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """For each of ``frames`` the smallest of the ``allowed`` sizes that holds it."""
+    """Return for each of ``frames`` the smallest of the ``allowed`` sizes that holds it."""
     return [
         min(
             (its for its in allowed if its[0] >= height and its[1] >= width),

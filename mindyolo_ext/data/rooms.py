@@ -1,8 +1,7 @@
-"""Memory for the images of batches, shared with worker processes where the system allows it.
+"""Memory for the images of batches, shared with worker processes if the system supports it.
 
-The memory has no name in any file system: it ends with the last process that uses it, however that
-process ends, and the size of ``/dev/shm`` does not matter. Worker processes open it through
-``/proc``.
+The memory has no name in any file system: it is freed with the last process that uses it, however
+that process ends, and is not limited by ``/dev/shm``. Worker processes open it through ``/proc``.
 """
 
 import itertools
@@ -16,17 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 
 logger = logging.getLogger(__name__)
-_SPARE = 3  # batches beside those in preparation: the consumer's, and the one it copies ahead
+_SPARE = 3  # batches in addition to those in preparation: used or prefetched by the consumer
 _PAGE = 4096
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker process writes an image.
+    """Place where a worker process writes an image.
 
     Args:
-        path: of the memory.
-        number: tells apart memories that have the same path one after the other.
+        path: path of the memory.
+        number: distinguishes successive memories with the same path.
         length: bytes of the memory.
         start: first byte of the image.
     """
@@ -43,14 +42,14 @@ class Room:
 
     Args:
         images: (B, ...) the rows to write.
-        place: of the first row; None if no other process can write here.
+        place: place of the first row; None if other processes cannot write here.
     """
 
     images: np.ndarray
     place: Place | None = None
 
     def place_of(self, row: int) -> Place | None:
-        """Where the image ``row`` belongs, None if no other process can write there."""
+        """Return the place of image ``row``, None if other processes cannot write there."""
         place = self.place
         if place is None:
             return None
@@ -61,13 +60,12 @@ class Room:
 class SharedRooms:
     """Rooms of equal size in memory that worker processes can write to.
 
-    A room is free again once nothing refers to its array or to a view of it. While none is free,
-    and on systems without such memory, ``take`` gives memory of this process alone; images then
-    travel through pipes.
+    A room is free again once nothing refers to its array or a view of it. If none is free, and on
+    systems without such memory, ``take`` returns private memory, and images are sent through pipes.
 
     Args:
-        count: batches that are prepared at a time.
-        size: bytes of the largest batch.
+        count: number of batches in preparation at a time.
+        size: size of the largest batch in bytes.
     """
 
     _numbers = itertools.count()
@@ -80,17 +78,17 @@ class SharedRooms:
         count += _SPARE
         try:
             descriptor = os.memfd_create("mindyolo_ext batches")
-        except (AttributeError, OSError) as error:  # not on macOS and Windows
+        except (AttributeError, OSError) as error:  # does not exist on macOS and Windows
             logger.debug("batches come through pipes: no shared memory here (%s)", error)
             return
         try:
-            os.posix_fallocate(descriptor, 0, count * self.size)  # now, or never
+            os.posix_fallocate(descriptor, 0, count * self.size)  # fails now if memory is short
             self._memory = mmap.mmap(descriptor, count * self.size)
         except OSError as error:
             os.close(descriptor)
             logger.warning(
-                "no %.1f GB of shared memory for batches (%s): images come through pipes, which "
-                "is slower; a smaller batch or input, or fewer ranks, needs less",
+                "cannot allocate %.1f GB of shared memory for batches (%s): images are sent "
+                "through pipes, which is slower; use a smaller batch or input, or fewer ranks",
                 count * self.size / 1e9,
                 error.strerror or error,
             )
@@ -100,7 +98,7 @@ class SharedRooms:
         weakref.finalize(self, os.close, descriptor)
 
     def take(self, shape: tuple[int, ...]) -> Room:
-        """A room for uint8 images of ``shape`` (B, H, W, 3); their values are not set."""
+        """Take a room for uint8 images of ``shape`` (B, H, W, 3), uninitialized."""
         length = int(np.prod(shape))
         if self._memory is None or length > self.size:
             return Room(np.empty(shape, np.uint8))
@@ -116,14 +114,14 @@ class SharedRooms:
 
 
 class RoomWriter:
-    """Writes images into rooms of another process; keeps the memory of the last one mapped."""
+    """Write images into rooms of another process, and keep the last memory mapped."""
 
     def __init__(self) -> None:
         self._key: tuple[str, int] | None = None
         self._bytes = np.zeros(0, np.uint8)
 
     def write(self, image: np.ndarray, place: Place) -> bool:
-        """Write ``image``; False if the memory cannot be opened from here."""
+        """Write ``image``; return False if the memory cannot be opened."""
         key = (place.path, place.number)
         try:
             if key != self._key:
@@ -137,7 +135,7 @@ class RoomWriter:
         return True
 
     def _map(self, place: Place) -> None:
-        """Map the memory of ``place`` in the place of the last one."""
+        """Map the memory of ``place``, replacing the last one."""
         descriptor = os.open(place.path, os.O_RDWR | os.O_CLOEXEC)
         try:
             if os.fstat(descriptor).st_size != place.length:

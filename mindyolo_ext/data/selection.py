@@ -1,4 +1,4 @@
-"""A part of a data set: some of its classes, all classes as one, a share of its images."""
+"""Select a part of a data set: some classes, all classes merged, or a share of the images."""
 
 import logging
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.errors import ConfigError, DataError, did_you_mean, shown
 
 logger = logging.getLogger(__name__)
-ONE_CLASS = "object"  # what all classes together are called
-_STREAM = 3  # of random numbers, apart from those of the loader and of the images
+ONE_CLASS = "object"  # name of all classes merged into one
+_STREAM = 3  # random stream; loader and images have others
 
 
 def selected(
@@ -22,17 +22,15 @@ def selected(
     fraction: float = 1.0,
     seed: int = 0,
 ) -> Dataset:
-    """The part of a data set that a recipe asks for; a log line says what is left of it.
+    """Return the part of a data set that a recipe selects, and log its size.
 
     Args:
-        classes: names, or numbers in the order of the data set, of the classes that stay, in the
-            order in which they are numbered from 0 afterwards; empty for all.
-        single_cls: make all classes that stay one, called ``object`` unless there is one only.
-        fraction: share of the images that stay, above 0.
-        seed: of the choice of images.
+        classes: names or numbers of the classes to keep, in their new order; empty for all.
+        single_cls: whether to merge the kept classes into one, named ``object`` if there are more.
+        fraction: share of the images to keep, above 0.
+        seed: seed of the choice of images.
 
-    Raises: ConfigError for a class that the data set does not have or that is there twice;
-        DataError if no box is left.
+    Raises: ConfigError for an unknown or duplicate class; DataError if no box is left.
     """
     if classes:
         dataset = only_classes(dataset, classes)
@@ -42,8 +40,8 @@ def selected(
 
 
 def only_classes(dataset: Dataset, classes: Sequence[str | int]) -> Dataset:
-    """The data set with the boxes of some classes alone. All images stay, those without such a
-    box as images of the background.
+    """Keep only the boxes of some classes. All images are kept, those without such a box as
+    background.
 
     Args and Raises: as ``selected``.
     """
@@ -71,26 +69,26 @@ def only_classes(dataset: Dataset, classes: Sequence[str | int]) -> Dataset:
 
 
 def as_one_class(dataset: Dataset) -> Dataset:
-    """The data set with all its classes as one; itself if it has one class only."""
+    """Merge all classes into one; return the data set itself if it has only one class."""
     count = len(dataset.class_names)
     if count == 1:
         return dataset
-    logger.info("%s: data.single_cls makes its %d classes one", dataset.name, count)
+    logger.info("%s: data.single_cls merges its %d classes into one", dataset.name, count)
     return dataset.relabeled(np.zeros(count, np.int64), [ONE_CLASS], [1])
 
 
 def share_of(dataset: Dataset, fraction: float, seed: int) -> Dataset:
-    """A share of the images, chosen at random, in the order of the data set. What a smaller share
-    of the same seed holds, a larger one holds too.
+    """Keep a random share of the images, in the order of the data set. With the same seed, a larger
+    share contains every smaller one.
 
     Args:
-        fraction: above 0 and at most 1; one image is the least.
-        seed: of the choice.
+        fraction: share above 0 and at most 1; at least one image is kept.
+        seed: seed of the choice.
     """
     count = max(1, round(fraction * len(dataset)))
     order = np.random.default_rng([seed, 0, 0, _STREAM]).permutation(len(dataset))
     logger.info(
-        "%s: data.fraction %g keeps %d of %d images, chosen by seed %d",
+        "%s: data.fraction %g keeps %d of %d images, selected by seed %d",
         dataset.name,
         fraction,
         count,
@@ -101,7 +99,7 @@ def share_of(dataset: Dataset, fraction: float, seed: int) -> Dataset:
 
 
 def _labels_of(dataset: Dataset, classes: Sequence[str | int]) -> list[int]:
-    """The label of each class that ``classes`` names or numbers."""
+    """Return the label of each class in ``classes``, given by name or number."""
     names = dataset.class_names
     found: list[int] = []
     for wanted in classes:
@@ -115,11 +113,11 @@ def _labels_of(dataset: Dataset, classes: Sequence[str | int]) -> list[int]:
                 f"{dataset.name}, got {label}"
             )
         if label in found:
-            raise ConfigError(f"data.classes: names {shown(names[label])} twice")
+            raise ConfigError(f"data.classes: duplicate class {shown(names[label])}")
         found.append(label)
     return found
 
 
 def _with_boxes(dataset: Dataset) -> list[str]:
-    """The classes that have boxes."""
+    """Return the names of classes that have boxes."""
     return [dataset.class_names[label] for label in np.flatnonzero(dataset.class_counts())]

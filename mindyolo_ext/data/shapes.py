@@ -12,9 +12,9 @@ from mindyolo_ext.errors import UsageError
 from mindyolo_ext.progress import bar
 
 SHAPE_NAMES = ("circle", "square", "triangle")
-_RADIUS = (0.12, 0.28)  # of the shorter side of the image
-_TURN = 0.35  # largest turn from upright, radians
-_MAX_HIDDEN = 0.35  # largest part of a shape that others may cover
+_RADIUS = (0.12, 0.28)  # share of the shorter side of the image
+_TURN = 0.35  # maximum rotation, radians
+_MAX_HIDDEN = 0.35  # maximum share of a shape that others may cover
 
 
 def make_shapes_dataset(
@@ -35,8 +35,8 @@ def make_shapes_dataset(
     The same arguments give the same pixels and the same label files.
 
     Args:
-        folder: where to write; created if needed.
-        train_images, val_images: how many images.
+        folder: folder to write to; created if needed.
+        train_images, val_images: number of images.
         size: (height, width) of the images.
         seed: seed of the drawings.
         image_format: ``jpg`` or ``png`` (lossless, larger).

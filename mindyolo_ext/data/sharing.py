@@ -1,4 +1,4 @@
-"""Where files that can be made again are kept, and who makes them. Standard library only."""
+"""Share cache files between processes. Uses the standard library only."""
 
 import contextlib
 import logging
@@ -9,31 +9,31 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # not on Windows
+except ImportError:  # does not exist on Windows
     fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
-_PATIENCE = 900.0  # seconds to wait for another process that makes the same file
+_PATIENCE = 900.0  # seconds to wait for another process that writes the same file
 _PAUSE = 0.1
 
 
 def cache_folder(name: str) -> Path | None:
-    """The folder ``name`` among the user's caches, None for a user without a home."""
+    """Return the folder ``name`` in the user's cache folder, None without a home folder."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # as the standard says
+    if not os.path.isabs(base):  # as in the XDG specification
         base = os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "mindyolo_ext" / name if os.path.isabs(base) else None
 
 
 @contextlib.contextmanager
 def alone(place: Path, what: object) -> Iterator[bool]:
-    """Keep other processes from making the same file; after ``_PATIENCE`` go on beside them.
+    """Keep other processes from writing the same file; after ``_PATIENCE`` continue anyway.
 
     Args:
-        place: of the file.
-        what: is told to be read by another process, if there is one.
+        place: path of the file.
+        what: name for the message about another process.
 
-    Yields: False where no file can be made.
+    Yields: False if the file cannot be written.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     try:
@@ -57,7 +57,7 @@ def alone(place: Path, what: object) -> Iterator[bool]:
 
 
 def _lock(handle: int) -> bool:
-    """Lock an open file; False if another process has the lock. Without locks all go on alone."""
+    """Lock an open file; return False if another process has it. Always True without locks."""
     if fcntl is None:
         return True
     try:

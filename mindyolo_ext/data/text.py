@@ -196,8 +196,8 @@ def _listed_names(names: Any, where: str) -> list[str]:
     for number, name in enumerate(names):
         if isinstance(name, bool) or not isinstance(name, (str, int)) or not str(name).strip():
             raise DataError(
-                f"{where}[{number}]: wanted a class name, got {shown(repr(name))}; a word that "
-                'YAML takes for something else stands in quotes, for example "no"'
+                f"{where}[{number}]: wanted a class name, got {shown(repr(name))}; quote a word "
+                'that YAML reads as another type, for example "no"'
             )
         found.append(str(name).strip())
     return found

@@ -1,4 +1,4 @@
-"""What flows from the label files to a batch. NumPy only."""
+"""Types of the data between label files and batches. Uses NumPy only."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from mindyolo_ext.input_spec import Placement
 
-# Kinds of problems that training can live with; every other kind stops it.
+# Kinds of problems that do not stop training; every other kind does
 WARNINGS = (
     "clipped box",
     "doubtful labels",
@@ -36,8 +36,8 @@ class Sample:
         ignore: (N,) bool, crowd or difficult: neither trained on nor counted as missed.
         image_id: the id in ``Dataset.coco_ground_truth``.
         path: the photo's file.
-        placement: where the photo lies in ``image``, None before the step ``resize``. If a step
-            before it moved the photo, that of the moved one.
+        placement: position of the photo in ``image``, None before the step ``resize``; if an
+            earlier step moved the photo, the position of the moved one.
     """
 
     image: np.ndarray
@@ -55,12 +55,12 @@ class Sample:
 
     @property
     def is_unseen(self) -> bool:
-        """Whether ``image`` only stands for the photo, see ``unseen``."""
+        """Whether ``image`` is only a placeholder, see ``unseen``."""
         return not any(self.image.strides)
 
 
 def unseen(height: int, width: int) -> np.ndarray:
-    """An image of this size that takes no memory, for a photo of which nobody sees a pixel."""
+    """Return a placeholder image that takes no memory, for a photo without visible pixels."""
     return np.broadcast_to(np.zeros((), np.uint8), (height, width, 3))
 
 
@@ -72,7 +72,7 @@ class Annotations:
         boxes: (N, 4) float32 xyxy in photo pixels.
         labels: (N,) int64.
         ignore: (N,) bool, as in ``Sample``.
-        height, width: of the photo.
+        height, width: size of the photo.
     """
 
     boxes: np.ndarray
@@ -84,7 +84,7 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong in a data set.
+    """A problem in a data set.
 
     Args:
         kind: a few words, the same for all problems of the kind.
@@ -98,7 +98,7 @@ class Problem:
 
     @property
     def fatal(self) -> bool:
-        """Whether training would stop at it."""
+        """Whether it stops training."""
         return self.kind not in WARNINGS
 
 
@@ -108,11 +108,11 @@ class Batch:
 
     Args:
         images: (B, 3, H, W) float32 in the model's convention, or (B, H, W, 3) uint8 BGR as the
-            pipeline leaves it; 0 where padding.
+            pipeline returns it; 0 for padding.
         targets: (B, M, 5) float32 class, cx, cy, w, h as fractions of the network input, 0 where
             ``mask`` is 0.
         mask: (B, M) float32, 1 for a box.
-        indices: (B,) int64 of the data set, -1 where padding.
+        indices: (B,) int64 indices in the data set, -1 for padding.
         valid: number of images.
         placements, paths, image_ids: one per image, ``valid`` long.
     """

@@ -1,4 +1,4 @@
-"""Prepares one image of a batch, here or in a process of its own. NumPy and OpenCV only."""
+"""Prepare one image of a batch, here or in a worker process. Uses NumPy and OpenCV only."""
 
 import multiprocessing
 import signal
@@ -23,8 +23,8 @@ _PARTING = 5.0  # seconds for a process to end by itself
 
 @dataclass(frozen=True)
 class Row:
-    """One prepared image: uint8 (H, W, 3) or float32 (3, H, W), None once it is where it belongs;
-    and its boxes (N, 5) as in ``Batch.targets``.
+    """One prepared image: uint8 (H, W, 3) or float32 (3, H, W), None once it is in its place; and
+    its boxes (N, 5) as in ``Batch.targets``.
     """
 
     image: np.ndarray | None
@@ -41,11 +41,11 @@ def prepare_row(
     *,
     as_tensor: bool = True,
 ) -> Row:
-    """Prepare one image, with its boxes as rows of targets and ignored boxes left out.
+    """Prepare one image and its boxes as rows of targets, without ignored boxes.
 
     Args:
         index, epoch, size: see ``Pipeline``.
-        as_tensor: give the image in the model's convention, not as uint8.
+        as_tensor: whether to return the image in the model's convention, not as uint8.
 
     Raises: an error that names the photo's file: a UserError of the same kind, or RuntimeError.
     """
@@ -67,18 +67,18 @@ def prepare_row(
 class WorkerProcess:
     """A process that prepares one image at a time.
 
-    Each has its own connection, so a killed process is noticed even in the middle of an answer; the
-    process pools of the standard library would wait for ever. So is a process that was stopped.
+    Each has its own connection, so a killed or stopped process is noticed even while it sends a
+    result; the process pools of the standard library would wait forever.
 
     Args:
-        pipeline: what prepares the images.
-        patience: seconds for one image, after which the process is taken for stuck.
-        opencv_threads: of OpenCV over there.
+        pipeline: pipeline that prepares the images.
+        patience: time limit for one image in seconds, after which the process counts as stuck.
+        opencv_threads: OpenCV threads of the process.
     """
 
     def __init__(self, pipeline: Pipeline, patience: float = PATIENCE, *, opencv_threads: int = 1):
         self._pipeline, self._patience = pipeline, patience
-        # never a plain fork: the caller's threads and its framework would be copied half alive
+        # never a plain fork: it would copy the caller's threads and framework in a broken state
         kinds = multiprocessing.get_all_start_methods()
         start: Any = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
         self._connection, other = start.Pipe()
@@ -102,11 +102,11 @@ class WorkerProcess:
     def prepare(
         self, index: int, epoch: int, size: tuple[int, int] | None, place: Place | None = None
     ) -> Row:
-        """``prepare_row`` over there; the image is uint8.
+        """Run ``prepare_row`` in the process; the image is uint8.
 
         Args:
             index, epoch, size: see ``Pipeline``.
-            place: write the image there and return a row without it, if that can be.
+            place: where to write the image if possible; the row is then returned without it.
 
         Raises: what it raised, DeviceError if the process is gone, StuckError if it does not
             answer.
@@ -123,7 +123,7 @@ class WorkerProcess:
         return answer
 
     def _gone(self) -> DeviceError:
-        """The error for a process that ended."""
+        """Return the error for a process that ended."""
         self.alive = False
         if self._process.pid is not None:
             self._process.join()
@@ -134,14 +134,14 @@ class WorkerProcess:
         )
 
     def _stuck(self, work: str, seconds: float) -> StuckError:
-        """The error for a process that does not finish ``work``; it is killed."""
+        """Kill a process that does not finish ``work``, and return the error."""
         self.alive = False
         self._process.kill()
         return StuckError(
             f"Loader: worker process {self._process.pid} did not finish {work} in "
             f"{seconds:g} s: it was stopped, or "
-            "waits for a disk that does not answer. Check the disk and start again; train.py goes "
-            "on with --resume"
+            "waits for a disk that does not respond. Check the disk and start again; train.py "
+            "continues with --resume"
         )
 
     def close(self) -> None:
@@ -153,7 +153,7 @@ class WorkerProcess:
 
 
 def _serve(connection: Connection, pipeline: Pipeline, opencv_threads: int) -> None:
-    """Answer until the other end closes; leave Ctrl-C to the parent."""
+    """Serve requests until the connection closes; the parent handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(opencv_threads)
     keep_freed_memory()
@@ -174,5 +174,5 @@ def _serve(connection: Connection, pipeline: Pipeline, opencv_threads: int) -> N
             answer, trace = error, traceback.format_exc()
         try:
             connection.send((answer, trace))
-        except OSError:  # nobody waits any longer
+        except OSError:  # the parent has closed the connection
             return

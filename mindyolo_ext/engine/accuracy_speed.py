@@ -43,10 +43,10 @@ class Tradeoff:
     """The result of ``accuracy_over_speed``.
 
     Args:
-        pictures: how many.
+        pictures: number of images.
         size: (height, width) that ``gflops`` were counted for.
         gflops: of the two exits.
-        milliseconds: of the network's parts per image, measured here.
+        milliseconds: of the network's parts per image, measured on this machine.
         rows: per threshold, from all images easy to none: ``easy`` (share), ``threshold``,
             ``gflops``, ``images_per_second`` and the 12 COCO values.
     """
@@ -81,7 +81,7 @@ class Tradeoff:
         parts = ", ".join(f"{part} {value:.2f}" for part, value in self.milliseconds.items())
         return (
             tabulate(rows, head, disable_numparse=True, stralign="right")
-            + f"\n\n{self.pictures} pictures; images/s from milliseconds of the network's parts: "
+            + f"\n\n{self.pictures} images; images/s from milliseconds of the network's parts: "
             f"{parts}"
         )
 
@@ -105,10 +105,10 @@ def accuracy_over_speed(
     workers: int = 2,
     worker_kind: str = "thread",
 ) -> Tradeoff | None:
-    """Run both exits over ``dataset`` once and compute AP for 0, 10, ... 100 % hard pictures.
+    """Run both exits over ``dataset`` once and compute AP for 0, 10, ... 100 % hard images.
 
-    The thresholds are the data set's own percentiles. Speeds are computed from the time that each
-    part took for whole batches.
+    The thresholds are percentiles of this data set. Speeds are computed from the time that each
+    part takes for whole batches.
 
     Args:
         predictor: of a model with its router.

@@ -1,4 +1,4 @@
-"""Draw a family's label assignment on the user's data: which predictions are trained on which
+"""Draw a family's label assignment on the user's data: the predictions that are trained on each
 box.
 """
 
@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 
 class MatchesAndBoxes(nn.Cell):
-    """A trainable's matches and its model's predicted boxes in one graph, with the batch norms as
-    in evaluation.
+    """A trainable's matches and its model's predicted boxes in one graph, with batch norms in
+    evaluation mode.
 
     Shape: images (B, 3, H, W), targets (B, M, 5), mask (B, M) -> matches (B, M, A) 0/1, boxes (B,
     A, 4) xyxy pixels.
@@ -61,26 +61,25 @@ def assign(
     weight: str | Path | None = None,
     augment: bool = False,
 ) -> list[Path]:
-    """Draw the assignment for pictures of a data set, log a table for each;
-    ``backend.launch.start`` comes first.
+    """Draw the assignment for images of a data set, and log a table for each.
+
+    Call ``backend.launch.start`` first.
 
     Args:
         config: the recipe; loss and augmentation are those of its first epoch.
-        indices: pictures of ``dataset``, see ``choose_pictures``.
+        indices: images of ``dataset``, see ``choose_pictures``.
         save_dir: folder of the drawings.
-        dataset: where the pictures come from, see ``engine.build.split_dataset``.
-        weight: checkpoint of ours; None takes fresh weights.
-        augment: augment the images as in the first epoch of training; else they are only resized.
+        dataset: source of the images, see ``engine.build.split_dataset``.
+        weight: checkpoint of this project; None uses fresh weights.
+        augment: augment the images as in the first epoch of training; else only resize them.
 
     Returns: the files that were written.
-    Raises: ValueError if weights and data differ in their classes, none of the pictures has a box,
+    Raises: ValueError if weights and data differ in their classes, none of the images has a box,
         or ``save_dir`` is a folder of the data set; FileNotFoundError without such a checkpoint.
     """
     folder = Path(save_dir)
     if folder.resolve() in {Path(dataset.paths[index]).resolve().parent for index in indices}:
-        raise UsageError(
-            f"assign: {folder} holds the pictures themselves; choose another --save_dir"
-        )
+        raise UsageError(f"assign: {folder} holds the images themselves; choose another --save_dir")
     model = _model(config, dataset, weight)
     loss, steps = stage_at(config, 0)
     pipeline = training_pipeline(
@@ -104,7 +103,7 @@ def assign(
         draw_assignment(picture, path)
         written.append(path)
         logger.info(
-            "\n%s (picture %d of %s)\n%s\n%s",
+            "\n%s (image %d of %s)\n%s\n%s",
             path,
             index,
             dataset.name,
@@ -120,14 +119,14 @@ def choose_pictures(
     """Indices of the images that the user chose, without repetition.
 
     Args:
-        dataset: where they come from.
+        dataset: source of the images.
         image: file names with or without suffix, paths, or patterns with ``*``.
         index: numbers from 0.
-        count: without ``image`` and ``index``: so many pictures with boxes, spread over the data
-            set.
+        count: number of images with boxes, spread over the data set; used without ``image`` and
+            ``index``.
 
-    Raises: ValueError for a name without picture (with the closest names), an index outside the
-        data set, a count below 1, or a data set without boxes.
+    Raises: ValueError for a name that matches no image (with the closest names), an index outside
+        the data set, a count below 1, or a data set without boxes.
     """
     if image:
         return list(dict.fromkeys(found for text in image for found in _named(dataset, text)))
@@ -135,7 +134,7 @@ def choose_pictures(
         wrong = [number for number in index if not 0 <= number < len(dataset)]
         if wrong:
             raise UsageError(
-                f"--index: {dataset.name} has pictures 0..{len(dataset) - 1}, got {wrong}"
+                f"--index: {dataset.name} has images 0..{len(dataset) - 1}, got {wrong}"
             )
         return list(dict.fromkeys(index))
     if count < 1:
@@ -143,7 +142,7 @@ def choose_pictures(
     filled = [number for number in range(len(dataset)) if len(dataset.labels(number))]
     if not filled:
         raise DataError(
-            f"{dataset.name}: none of {len(dataset)} pictures has a box, so there is nothing to "
+            f"{dataset.name}: none of {len(dataset)} images has a box, so there is nothing to "
             "assign"
         )
     places = np.linspace(0, len(filled) - 1, min(count, len(filled))).round().astype(int)
@@ -151,7 +150,7 @@ def choose_pictures(
 
 
 def _named(dataset: Dataset, text: str) -> list[int]:
-    """Pictures that a name or pattern means."""
+    """Indices of the images that a name or pattern matches."""
     wanted = Path(text)
     found = []
     for index, path in enumerate(map(Path, dataset.paths)):
@@ -169,7 +168,7 @@ def _named(dataset: Dataset, text: str) -> list[int]:
         near = [name for name in names if wanted.stem.strip("*?") in name][:3]
         near = near or difflib.get_close_matches(wanted.name, names, 3, 0.5) or names[:3]
         raise UsageError(
-            f"--image {text}: no such picture among the {len(dataset)} of {dataset.name}; the "
+            f"--image {text}: no such image among the {len(dataset)} of {dataset.name}; the "
             f"closest names are {', '.join(near)}"
         )
     return found
@@ -181,7 +180,7 @@ def _model(config: Config, dataset: Dataset, weight: str | Path | None) -> Model
     if weight is None:
         logger.warning(
             "no --weight: the network has fresh weights. Its predicted boxes mean nothing yet, and "
-            "where the assigner looks at predictions (as SimOTA does) the matches are arbitrary too"
+            "if the assigner uses predictions (as SimOTA does) the matches are arbitrary too"
         )
         return new_model(config, classes)
     model, metadata = load_model(weight, config)
@@ -194,9 +193,7 @@ def _model(config: Config, dataset: Dataset, weight: str | Path | None) -> Model
 
 
 def _with_boxes(pipeline: Pipeline, indices: Sequence[int]) -> dict[int, Sample]:
-    """The pictures by index as the network gets them; those without boxes are named and left
-    out.
-    """
+    """The images by index as the network sees them; those without boxes are named and left out."""
     prepared = {index: pipeline(index) for index in indices}
     empty = [
         Path(pipeline.dataset.paths[index]).name
@@ -206,10 +203,10 @@ def _with_boxes(pipeline: Pipeline, indices: Sequence[int]) -> dict[int, Sample]
     if len(empty) == len(prepared):
         raise DataError(
             f"assign: no box in {', '.join(empty[:4])}{', ...' if len(empty) > 4 else ''}, so "
-            "there is nothing to assign; choose other pictures"
+            "there is nothing to assign; choose other images"
         )
     if empty:
-        logger.warning("left out, because they have no box: %s", ", ".join(empty))
+        logger.warning("left out because they have no box: %s", ", ".join(empty))
     return {index: one for index, one in prepared.items() if not one.ignore.all()}
 
 
@@ -236,7 +233,7 @@ def _assigned(
 
 
 def _summary(picture: AssignedPicture) -> str:
-    """How many predictions of each level serve how many boxes."""
+    """Count the matched predictions and boxes of each level."""
     priors, parts = picture.priors, []
     for level, stride in enumerate(priors.strides):
         matches = picture.matches[:, priors.level == level]

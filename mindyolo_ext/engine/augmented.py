@@ -1,4 +1,4 @@
-"""Test-time augmentation: several looks at an image, whose boxes meet in one NMS."""
+"""Test-time augmentation: predict several views of an image and merge their boxes in one NMS."""
 
 import math
 
@@ -14,17 +14,17 @@ VIEWS = ((1.0, False), (0.83, True), (0.67, False))
 
 
 class AugmentedPredictor:
-    """A predictor that looks at images as they are, mirrored at 0.83 and plain at 0.67 of their
-    size; the boxes of all views, in pixels of the whole input, are its boxes.
+    """Predict three views of an image: unchanged, mirrored at 0.83 and unmirrored at 0.67 of its
+    size. The boxes of all views are returned in pixels of the whole input.
 
-    A routed predictor routes each view by itself.
+    A routed predictor routes each view separately.
 
     Args:
-        predictor: what looks at the views.
+        predictor: predicts each view.
 
-    Source: YOLOv5, and so DynamicDet, ``forward`` with ``augment``. Unlike the original: pixels of
-        a smaller view are rounded to whole numbers, because images come as bytes, and boxes follow
-        the true factor of each side, of which whole pixels are left.
+    Source: YOLOv5, and DynamicDet after it, ``forward`` with ``augment``. Unlike the original,
+        pixels of a smaller view are rounded to integers because images are bytes, and boxes are
+        scaled by the exact factor of each side after rounding to whole pixels.
     """
 
     def __init__(self, predictor: Predictor):
@@ -34,10 +34,10 @@ class AugmentedPredictor:
         self._views = [View(factor, mirrored, stride) for factor, mirrored in VIEWS]
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes of all views.
+        """Predict all views.
 
-        Shape: images (B, H, W, 3) uint8 BGR -> boxes (B, A, 4) xyxy, scores (B, A, K), the rows of
-            one view after those of another.
+        Shape: images (B, H, W, 3) uint8 BGR -> boxes (B, A, 4) xyxy, scores (B, A, K); A counts the
+            rows of all views, one view after the other.
         Raises: UsageError for images that are not bytes.
         """
         if images.dtype != np.uint8:
@@ -50,7 +50,7 @@ class AugmentedPredictor:
         return np.concatenate(boxes, axis=1), np.concatenate(scores, axis=1)
 
     def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
-        """Compile for the views of images of ``shape`` (B, H, W, 3); False if that was done."""
+        """Compile the views of images of ``shape`` (B, H, W, 3); False if that was done before."""
         done = [
             self._predictor.compile((shape[0], *view.padded(shape[1:3]), 3), dtype)
             for view in self._views
@@ -58,15 +58,15 @@ class AugmentedPredictor:
         return any(done)
 
     def update(self, model: Model) -> None:
-        """Take over the weights of ``model`` without compiling again."""
+        """Load the weights of ``model`` without compiling again."""
         self._predictor.update(model)
 
 
 class View:
-    """One look at an image.
+    """One view of an image.
 
     Args:
-        factor: of the sides, cut to whole pixels, then padded at the right and the bottom.
+        factor: of the sides, rounded down to whole pixels, then padded at the right and bottom.
         mirrored: left to right.
         stride: sides are padded to a multiple of it.
     """

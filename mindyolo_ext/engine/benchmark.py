@@ -1,4 +1,4 @@
-"""One network in several runtimes side by side: accuracy, speed, size, memory, start-up."""
+"""Compare one network in several runtimes: accuracy, speed, size, memory, start-up time."""
 
 import json
 import logging
@@ -20,20 +20,20 @@ from mindyolo_ext.runtimes.file import read_exported
 from mindyolo_ext.runtimes.names import EXPORTED, FRAMEWORKS, is_exported, runtime_of
 
 logger = logging.getLogger(__name__)
-VARIABLE = "MINDYOLO_EXT_BACKEND"  # as backend.choice, whose import would make the choice
+VARIABLE = "MINDYOLO_EXT_BACKEND"  # as in backend.choice, whose import would choose a backend
 FILES = ("benchmark.json", "benchmark.txt")
 _MARK = "benchmark: "
 
 
 @dataclass
 class Benchmark:
-    """What ``benchmark`` measured.
+    """The result of ``benchmark``.
 
     Args:
         weight: the file.
-        threads: per network, 0 for each runtime's own choice.
-        rows: per runtime what ``benchmark_worker.measure`` says, with ``bytes`` of the file.
-        failed: per runtime that did not run, why.
+        threads: per network, 0 for each runtime's default.
+        rows: by runtime, the result of ``benchmark_worker.measure`` and the ``bytes`` of the file.
+        failed: by runtime, the reason why it did not run.
     """
 
     weight: Path
@@ -42,7 +42,7 @@ class Benchmark:
     failed: dict[str, str] = field(default_factory=dict)
 
     def table(self) -> str:
-        """A row per runtime, in the order of the question; those that failed below."""
+        """One row per runtime in the given order, then those that failed."""
         head = ("runtime", "AP", "ms/image", "90 %", "MB", "memory, MB", "start-up, s", "")
         rows = [
             (
@@ -89,19 +89,19 @@ def benchmark(
     threads: int = 0,
     images: int | None = None,
 ) -> Benchmark:
-    """Measure a network in each of ``runtimes``, one after the other, on the CPU and one image at
+    """Measure a network in each of ``runtimes``, one after the other, on the CPU with one image at
     a time.
 
     Args:
         weight: a checkpoint, which is exported into ``folder`` for runtimes that need it; or an
             exported file, for runtimes that run such files.
-        config: recipe; its ``data`` and ``eval`` sections count.
+        config: recipe; its ``data`` and ``eval`` sections are used.
         folder: for exported files and the results.
         split: images of the recipe.
-        threads: per network; 0 leaves it to each runtime.
-        images: look at so many only, and compute no AP. None: all.
+        threads: per network; 0 uses each runtime's default.
+        images: largest number of images to process; AP is computed if these are all. None: all.
 
-    Raises: UsageError for a runtime that does not run the file, or a rectangular evaluation;
+    Raises: UsageError for a runtime that cannot run the file, or a rectangular evaluation;
         RunError if no runtime could be measured.
     """
     if config.eval.rectangular:
@@ -141,14 +141,14 @@ def benchmark(
 
 
 class _Copies:
-    """Exported copies of a checkpoint in ``folder``, each made once."""
+    """Exported copies of a checkpoint in ``folder``, each written once."""
 
     def __init__(self, weight: Path, folder: Path, size: tuple[int, int] | None):
         self.weight, self.folder, self.size = weight, folder, size
         self.made: dict[str, Path] = {}
 
     def file_for(self, runtime: str) -> Path:
-        """What ``runtime`` runs. Raises: RunError if the export fails."""
+        """The file that ``runtime`` runs. Raises: RunError if the export fails."""
         if is_exported(self.weight) or runtime in FRAMEWORKS:
             return self.weight
         kind = EXPORTED[runtime].format
@@ -167,12 +167,12 @@ class _Copies:
             + ["--output", str(output), *size],
             framework="mindspore" if kind == "mindir" else None,
         )
-        # of a routed model several, each of which names the others
+        # A routed model has several files, and each of them names the others
         return next(path for path in sorted(folder.iterdir()) if is_exported(path))
 
 
 def bytes_of(file: Path) -> int:
-    """Size of a network: of an exported one with all files that belong to it."""
+    """Size of a network; for an exported one, of all its files."""
     if not is_exported(file):
         return file.stat().st_size
     files = read_exported(file).files or {"": file}
@@ -181,7 +181,7 @@ def bytes_of(file: Path) -> int:
 
 
 def _measured(task: Mapping[str, Any]) -> dict[str, float | None]:
-    """What a process of its own says of one runtime. Raises: RunError if it fails."""
+    """Measure one runtime in a separate process. Raises: RunError if it fails."""
     runtime = task["runtime"]
     framework = {"mindir": "mindspore"}.get(runtime, runtime if runtime in FRAMEWORKS else None)
     began = json.dumps({**task, "began": time.time()})
@@ -193,7 +193,7 @@ def _measured(task: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _run(module: Sequence[str], *, framework: str | None, given: str = "") -> str:
-    """Standard output of a module of this package. Raises: RunError if it fails."""
+    """Run a module of this package and return its standard output. Raises: RunError if it fails."""
     variables = dict(os.environ)
     if framework is not None:
         variables[VARIABLE] = framework

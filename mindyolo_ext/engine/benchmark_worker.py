@@ -1,6 +1,7 @@
-"""One runtime, measured in a process of its own: JSON on standard input, JSON on standard output.
+"""Measure one runtime in its own process: JSON on standard input, JSON on standard output.
 
-Its process loads what the runtime needs and nothing else, so memory and start-up are the runtime's.
+The process loads nothing but what the runtime needs, so memory and start-up time are those of the
+runtime.
 """
 
 import json
@@ -21,8 +22,8 @@ from mindyolo_ext.evaluation.coco_map import evaluate_coco
 from mindyolo_ext.evaluation.collect import CocoRecords, detections_to_photo
 from mindyolo_ext.evaluation.nms import nms
 
-WARM_UP = 3  # images that are looked at before the clock runs
-MARK = "benchmark: "  # before the answer; libraries may print as well
+WARM_UP = 3  # images processed before the clock starts
+MARK = "benchmark: "  # precedes the result, because libraries may print as well
 
 
 def measure(task: dict[str, Any]) -> dict[str, float | None]:
@@ -30,8 +31,8 @@ def measure(task: dict[str, Any]) -> dict[str, float | None]:
 
     Args:
         task: ``weight``, ``runtime``, ``recipe`` (a file), ``split``, ``threads``, ``size``,
-            ``images`` (at most so many) and ``began`` (when this process was started, in seconds
-            since 1970).
+            ``images`` (at most) and ``began`` (start of this process, in seconds since
+            1970).
 
     Raises: as ``load_network`` and ``split_dataset``.
     """
@@ -56,7 +57,7 @@ def measure(task: dict[str, Any]) -> dict[str, float | None]:
     )
     count = min(task["images"] or len(dataset), len(dataset))
     milliseconds, detections = _look(network, dataset, config, count)
-    memory = _peak_megabytes()  # before COCO's metrics need some
+    memory = _peak_megabytes()  # before computing COCO's metrics, which takes memory too
     return {
         "AP": _ap(dataset, detections, config, count),
         "ms": float(np.median(milliseconds)),
@@ -72,7 +73,7 @@ def _look(
     network: Network, dataset: Dataset, config: Config, count: int
 ) -> tuple[list[float], list[np.ndarray]]:
     """Milliseconds of the network and detections in pixels of the image, for the first ``count``
-    images, one by one.
+    images, one at a time.
     """
     options, spec = nms_options(config.eval), network.predictor.input_spec
     milliseconds, detections = [], []
@@ -87,7 +88,7 @@ def _look(
 
 
 def _ap(dataset: Dataset, detections: list[np.ndarray], config: Config, count: int) -> float | None:
-    """COCO's AP in percent; None if not all images were looked at."""
+    """COCO's AP in percent; None if only some images were processed."""
     if count < len(dataset):
         return None
     records = CocoRecords(detections, dataset.image_ids, dataset.category_ids)
@@ -104,7 +105,7 @@ def _hard(network: Network) -> float | None:
 
 
 def _peak_megabytes() -> float | None:
-    """Most memory that this process has had; None where the system does not tell."""
+    """Peak memory of this process; None if the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -114,7 +115,7 @@ def _peak_megabytes() -> float | None:
 
 
 def main() -> None:
-    """Answer one task."""
+    """Measure the task on standard input."""
     from mindyolo_ext.errors import UserError
 
     try:

@@ -1,4 +1,4 @@
-"""From a recipe or a checkpoint to data sets and networks."""
+"""Build data sets and networks from a recipe or a checkpoint."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -50,13 +50,13 @@ def training_pipeline(
     *,
     seed: int = 0,
 ) -> Pipeline:
-    """``build_pipeline`` with the augmentations of all families. Raises: as it does."""
+    """``build_pipeline`` with the augmentations of all families registered. Raises: as it does."""
     load_augmentations()
     return build_pipeline(steps, input_spec, dataset, seed=seed)
 
 
 def new_model(config: Config, num_classes: int) -> Model:
-    """The recipe's network with fresh weights."""
+    """Create the network of a recipe with fresh weights."""
     if not config.model.name:
         raise ConfigError("config: model.name is missing")
     model = create_model(config.model.name, num_classes=num_classes, **config.model.keywords)
@@ -65,13 +65,12 @@ def new_model(config: Config, num_classes: int) -> Model:
 
 
 def new_trainable(model: Model, loss: Mapping[str, Any], teacher: Model | None = None) -> Trainable:
-    """The trainable that a recipe's ``loss`` section describes: ``name``, by default the family's,
-    and its keywords.
-
+    """Create the trainable of a recipe's ``loss`` section: its ``name`` (default: the family's
+    loss) and keywords.
     Args:
         teacher: for a trainable that learns from a second network, see ``load_teacher``.
 
-    Raises: ValueError if the trainable wants a teacher and there is none, or the other way round.
+    Raises: ConfigError if the trainable needs a teacher and there is none, or the other way round.
     """
     keywords = dict(loss)
     name = keywords.pop("name", default_loss(model.family))
@@ -83,7 +82,7 @@ def new_trainable(model: Model, loss: Mapping[str, Any], teacher: Model | None =
         )
     if teacher is not None and not wanted:
         raise ConfigError(
-            f"train.distill.teacher is set, but train.loss.name is {name}, which learns from no "
+            f"train.distill.teacher is set, but train.loss.name is {name}, which does not use a "
             "teacher"
         )
     return create_trainable(
@@ -92,14 +91,14 @@ def new_trainable(model: Model, loss: Mapping[str, Any], teacher: Model | None =
 
 
 def load_teacher(weight: str | Path, model: Model, dataset: Dataset) -> Model:
-    """A trained network for ``new_trainable`` to learn from; the trainable freezes it.
+    """Load a trained network for ``new_trainable``, which freezes it.
 
     Args:
-        weight: checkpoint of ours.
-        model: the network that is to learn from it.
+        weight: checkpoint of this project.
+        model: the network that learns from it.
         dataset: the training images.
 
-    Raises: FileNotFoundError; ValueError if it is of another family or has other classes.
+    Raises: FileNotFoundError; ConfigError if it is of another family or has other classes.
     """
     teacher, metadata = load_model(weight)
     for what, own, wanted in (
@@ -116,7 +115,7 @@ def load_teacher(weight: str | Path, model: Model, dataset: Dataset) -> Model:
 
 
 def model_from(metadata: CheckpointMetadata) -> Model:
-    """The network that a checkpoint's metadata describes, with fresh weights."""
+    """Create the network that a checkpoint's metadata describes, with fresh weights."""
     if not metadata.model:
         raise CheckpointError(
             "the checkpoint does not say which model it holds; it was not written by mindyolo_ext. "
@@ -130,25 +129,23 @@ def model_from(metadata: CheckpointMetadata) -> Model:
 def load_model(
     weight: str | Path, config: Config | None = None
 ) -> tuple[Model, CheckpointMetadata]:
-    """The network of a checkpoint of ours, with its weights (the moving average where training kept
-    one).
-
+    """Load the network of a checkpoint with its weights (the moving average if training kept one).
     Args:
         weight: ``.ckpt`` or ``.safetensors`` written by ``train.py`` or ``mindyolo-ext convert``.
-        config: a recipe; its ``model.name`` must agree and its ``input`` section wins over the
-            checkpoint.
+        config: a recipe. Its ``model.name`` must match, and its ``input`` section overrides the
+            checkpoint's.
 
-    Raises: FileNotFoundError; ValueError if the file or the model is another one, or its metadata
-        describes none.
+    Raises: FileNotFoundError; ValueError if the file or the model does not match, or the metadata
+        describes no network.
     """
     values, metadata = load_checkpoint(weight)
     if config is not None and config.model.name and config.model.name != metadata.model:
         raise ConfigError(
-            f"{weight}: holds {metadata.model}, but the config wants {config.model.name}"
+            f"{weight}: holds {metadata.model}, but the recipe names {config.model.name}"
         )
     try:
         model = model_from(metadata)
-    except (TypeError, ValueError) as error:  # of the builder, for what the metadata says
+    except (TypeError, ValueError) as error:  # raised by the builder, for bad metadata
         raise CheckpointError(
             f"{weight}: its metadata describes no network ({metadata.model}: {error})"
         ) from error
@@ -164,12 +161,12 @@ def load_model(
 def start_from(
     model: Model, weight: str | Path, values: Mapping[str, np.ndarray] | None = None
 ) -> list[str]:
-    """Fine-tuning: load what fits of a checkpoint (class layers of another size keep fresh
-    weights).
+    """Load all tensors of a checkpoint that fit, to fine-tune a network. Class layers of another
+    size keep their fresh weights.
 
     Args:
         weight: the file, for messages if ``values`` are given.
-        values: what it holds, where that was read before.
+        values: the contents of the file, if it has been read already.
 
     Returns: names that kept their fresh weights.
     Raises: ValueError if nothing fits.
@@ -189,7 +186,7 @@ def start_from(
             + (
                 f"{same} is {tuple(values[same].shape)}, wanted {tuple(own[same])}: another width?"
                 if same
-                else "is it a checkpoint of this family? (`mindyolo-ext info FILE` tells)"
+                else "is it a checkpoint of this family? (see `mindyolo-ext info FILE`)"
             )
         )
     kept = load_parameters(model, fitting, strict=False)
@@ -207,15 +204,14 @@ def start_from(
 def has_folded_norms(model: Model) -> bool:
     """Whether batch norms are identities, as in weights rebuilt from a deployed or exported model.
 
-    Such a network works in evaluation, but statistics of a batch would change it out of
-    recognition.
+    Such a network works in evaluation, but batch statistics would destroy what it has learned.
     """
     norms = [cell for _, cell in model.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
     return any(_is_identity(norm) for norm in norms)
 
 
 def _is_identity(norm: nn.BatchNorm2d) -> bool:
-    """Whether ``norm`` gives back its input in evaluation, apart from its shift."""
+    """Whether ``norm`` returns its input unchanged in evaluation, apart from its shift."""
     values = parameter_values(norm)
     return (
         not values["moving_mean"].any()

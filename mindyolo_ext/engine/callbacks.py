@@ -1,4 +1,4 @@
-"""Named moments of a training, for programs that watch one."""
+"""Callbacks of a training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainStart:
-    """What is known when a training begins, or goes on.
+    """What is known when a training begins or is resumed.
 
     Args:
         folder: of the run.
         config: the recipe.
         class_names: of the data.
-        first_epoch: 0, or the epoch that a resumed run goes on with.
+        first_epoch: 0, or the first epoch of a resumed run.
         steps_per_epoch: iterations of an epoch.
     """
 
@@ -49,47 +49,47 @@ class StepEnd:
 
 
 class Callback:
-    """A program that watches a training; subclasses override the moments they want.
+    """Base class of callbacks; subclasses override the methods that they need.
 
-    Moments come on rank 0 alone, so nothing in them may wait for other ranks. An exception ends the
-    run. Epochs count from 0, as in ``results.csv``.
+    The methods are called on rank 0 only, so they must not wait for other ranks. An exception ends
+    the run. Epochs count from 0, as in ``results.csv``.
     """
 
     def on_train_start(self, start: TrainStart) -> None:
-        """The first step is about to be taken."""
+        """Called before the first step."""
 
     def on_epoch_start(self, epoch: int) -> None:
-        """The epoch's first step is about to be taken."""
+        """Called before the first step of an epoch."""
 
     def on_step_end(self, step: StepEnd) -> None:
-        """The host has read the loss: every ``train.log_interval`` steps, not after each."""
+        """Called every ``train.log_interval`` steps, when the host has read the loss."""
 
     def on_evaluate_end(self, epoch: int, result: EvalResult) -> None:
-        """The epoch was evaluated."""
+        """Called after an evaluation."""
 
     def on_epoch_end(self, epoch: int, row: dict[str, float]) -> bool | None:
-        """The epoch's row and checkpoints are on the disk.
+        """Called when the epoch's row and checkpoints have been written.
 
         Args:
-            row: of ``results.csv``, with ``images_per_second`` and, where the framework tells it,
+            row: of ``results.csv``, with ``images_per_second`` and, if the framework reports it,
                 ``device_memory_gib``.
 
         Returns: True to end the training after this epoch.
         """
 
     def on_train_end(self, result: "TrainResult") -> None:
-        """The last epoch is over, or the training has stopped early."""
+        """Called after the last epoch, also after early stopping."""
 
     def close(self, error: BaseException | None) -> None:
-        """Let go of what is open. It comes last, however the run ends.
+        """Release all resources. Called last, however the run ends.
 
         Args:
-            error: what ended the run, None if it came to its end.
+            error: the exception that ended the run, None if it finished.
         """
 
 
 class Callbacks(Callback):
-    """Several callbacks as one, each moment in their order; without any, on other ranks too."""
+    """Several callbacks as one, called in order. It may be empty, as on ranks other than 0."""
 
     def __init__(self, members: Sequence[Callback] = ()):
         self.members = tuple(members)

@@ -1,7 +1,7 @@
 """Check names and keywords of a recipe that only families and augmentations know.
 
-The reader of recipes loads no framework, so it cannot check them. Training, evaluation and the
-drawing of assignments call ``check_recipe`` before they load data or compile anything.
+Reading a recipe loads no framework and cannot check these. Training, evaluation and the drawing of
+assignments call ``check_recipe`` before they load data or compile anything.
 """
 
 from dataclasses import replace
@@ -37,9 +37,9 @@ def check_recipe(config: Config) -> None:
 
 
 def on_this_backend(config: Config) -> Config:
-    """``config`` with the backend that this process runs on.
+    """``config`` with the backend of this process.
 
-    Raises: ConfigError if the recipe wants another one.
+    Raises: ConfigError if the recipe names another one.
     """
     present = running_for(config.train.backend)
     return replace(config, train=replace(config.train, backend=present))

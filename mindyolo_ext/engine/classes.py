@@ -29,14 +29,14 @@ def in_order_of(
         owner: the network's file, for messages.
         data: name of the data set in messages, for example ``data.val``.
 
-    Raises: UsageError if the classes are others.
+    Raises: UsageError if the classes differ.
     """
     match = match_classes(class_names, dataset.class_names)
     if match.relation is Relation.DIFFERENT:
         raise UsageError(
             f"{owner}: its classes are not those of {data}: "
             f"{_difference(match, 'the network', data)}. Evaluate it on data with its "
-            f"{len(class_names)} classes, whether they have boxes there or not; {NAME_THEM}"
+            f"{len(class_names)} classes, even if some have no boxes; {NAME_THEM}"
         )
     if match.relation is Relation.UNKNOWN:
         _warn_of_unknown(class_names, dataset.class_names, owner, data)
@@ -57,13 +57,13 @@ def in_recipe_order(class_names: Sequence[str], dataset: Dataset, *, data: str) 
     Args:
         data: name of the data set in messages, for example ``data.val``.
 
-    Raises: ConfigError if its classes are others.
+    Raises: ConfigError if its classes differ.
     """
     match = match_classes(class_names, dataset.class_names)
     if match.aligned:
         return dataset
     if match.relation is Relation.REORDERED:
-        logger.info("%s: takes the order of data.class_names (%s)", data, listed(class_names))
+        logger.info("%s: uses the order of data.class_names (%s)", data, listed(class_names))
         return dataset.with_classes([dataset.class_names[index] for index in match.order])
     difference = match.difference("data.class_names", data)
     raise ConfigError(
@@ -75,7 +75,7 @@ def in_recipe_order(class_names: Sequence[str], dataset: Dataset, *, data: str) 
 def as_in_training(validation: Dataset, training: Dataset) -> Dataset:
     """``validation`` with its labels in the order of the training's classes.
 
-    Raises: ConfigError if its classes are others.
+    Raises: ConfigError if its classes differ.
     """
     match = match_classes(training.class_names, validation.class_names)
     if match.aligned:
@@ -97,27 +97,27 @@ def as_in_training(validation: Dataset, training: Dataset) -> Dataset:
         f"{_difference(match, 'data.train', 'data.val')}. data.train has "
         f"{len(training.class_names)} ({listed(training.class_names)}), data.val "
         f"{len(validation.class_names)} ({listed(validation.class_names)}); both must name the "
-        "same classes, also those without a box"
+        "same classes, including those without a box"
     )
 
 
 def start_order(class_names: Sequence[str], dataset: Dataset, config: Config) -> list[str]:
     """``data.class_names`` of a training that starts from a checkpoint: the checkpoint's order if
-    it has the same classes in another one, otherwise what the recipe says.
+    it has the same classes in another order, otherwise the recipe's setting.
 
-    If the classes differ, as they may in fine-tuning, that is logged.
+    Different classes, as in fine-tuning, are logged.
 
     Args:
         class_names: of the checkpoint ``train.weight``.
         dataset: the training images.
 
-    Raises: ConfigError if the recipe itself orders the same classes otherwise.
+    Raises: ConfigError if the recipe itself sets another order of the same classes.
     """
     weight, wanted = config.train.weight, config.data.class_names
     match = match_classes(class_names, dataset.class_names)
     if match.relation is Relation.DIFFERENT:
         logger.warning(
-            "%s: its classes are not those of data.train: %s. The training learns those of "
+            "%s: its classes are not those of data.train: %s. The training uses those of "
             "data.train",
             weight,
             _difference(match, weight, "data.train"),
@@ -129,11 +129,11 @@ def start_order(class_names: Sequence[str], dataset: Dataset, config: Config) ->
     if wanted:
         raise ConfigError(
             f"config: data.class_names has the classes of train.weight {weight} in another order "
-            f"({listed(class_names)}); leave data.class_names out, and the training takes the "
+            f"({listed(class_names)}); leave data.class_names out, and the training uses the "
             "order of the checkpoint"
         )
     logger.warning(
-        "%s: data.train has its classes in another order; this training takes the order of the "
+        "%s: data.train has its classes in another order; this training uses the order of the "
         "checkpoint (%s)",
         weight,
         listed(class_names),
@@ -157,13 +157,13 @@ def check_teacher(class_names: Sequence[str], dataset: Dataset, *, teacher: str 
         )
     raise ConfigError(
         f"train.distill.teacher: the classes of {teacher} are not those of data.train: "
-        f"{_difference(match, teacher, 'data.train')}; a teacher must know the same classes"
+        f"{_difference(match, teacher, 'data.train')}; a teacher must have the same classes"
     )
 
 
 def _difference(match: ClassMatch, owner: str | Path, data: str) -> str:
     """The names that only one of the two has."""
-    return match.difference(str(owner), data) or "a name is there twice"
+    return match.difference(str(owner), data) or "duplicate name"
 
 
 def _as_many(one: Dataset, other: Dataset) -> bool:
@@ -185,8 +185,8 @@ def _warn_of_unknown(
     else:
         nameless, its, named, names = owner, class_names, data, others
     logger.warning(
-        "%s: does not say its class names (it has %s), so they are taken to be those of %s in the "
-        "same order (%s). If they are not, boxes get wrong names%s",
+        "%s: does not contain class names (it has %s), so they are assumed to be those of %s in "
+        "the same order (%s). If they are not, boxes get wrong names%s",
         nameless,
         listed(its) or "none",
         named,

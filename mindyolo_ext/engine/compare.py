@@ -21,7 +21,7 @@ from mindyolo_ext.evaluation.error_kinds import best_confidence
 from mindyolo_ext.visual.detections import draw_detections
 
 FILES = ("compare.txt", "compare.csv", "pictures")
-_TITLE = 28  # pixels of the strip above each part of a picture
+_TITLE = 28  # height in pixels of the title above each part of a picture
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Comparison:
     Args:
         names: of the two.
         results: their metrics.
-        confidences: lowest score of each one's detections that are drawn and counted per image; the
-            one with its best mean F1.
+        confidences: lowest score of the detections that are drawn and counted per image, for each
+            evaluation the one with its best mean F1.
         difference: (images,) objects that only the second finds, minus those that only the first
             finds, minus its additional false positives, in the order of the ids.
     """
@@ -43,7 +43,7 @@ class Comparison:
     difference: np.ndarray
 
     def table(self) -> str:
-        """COCO's numbers and the classes, in percent; the largest changes of AP first."""
+        """COCO's numbers and the classes in percent; the largest changes of AP come first."""
         first, second = self.results
         rows = [[name, *_three(first.stats[name], second.stats[name])] for name in first.stats]
         classes = [
@@ -65,13 +65,13 @@ class Comparison:
                 colalign=("left", *["right"] * 7) if classes else None,
             )
             + f"\n\nImages where B is better: {int((self.difference > 0).sum())}, worse: "
-            f"{int((self.difference < 0).sum())}, of {len(self.difference)} (objects found less "
+            f"{int((self.difference < 0).sum())}, of {len(self.difference)} (objects found minus "
             f"false positives, A above {self.confidences[0]:.3f}, B above "
             f"{self.confidences[1]:.3f})"
         )
 
     def rows(self) -> list[list]:
-        """A table for other programs: class, boxes, AP and AP50 of both in 0..1."""
+        """A table for export: class, boxes, AP and AP50 of both in 0..1."""
         return [["class", "boxes", "AP_A", "AP_B", "AP50_A", "AP50_B"]] + [
             [a.name, a.num_ground_truth, a.ap, b.ap, a.ap50, b.ap50]
             for a, b in zip(self.results[0].per_class, self.results[1].per_class)
@@ -86,9 +86,9 @@ def _three(first: float, second: float) -> list[str]:
 
 
 def compare(first: CocoResult, second: CocoResult, names: tuple[str, str]) -> Comparison:
-    """The differences of two evaluations.
+    """Compare two evaluations.
 
-    Raises: UsageError unless both are of the same images and categories.
+    Raises: UsageError unless both have the same images and categories.
     """
     truths = first.matches.truth, second.matches.truth
     for what in ("image_ids", "category_ids"):
@@ -104,7 +104,7 @@ def compare(first: CocoResult, second: CocoResult, names: tuple[str, str]) -> Co
 
 
 def _by_image(result: CocoResult, confidence: float) -> np.ndarray:
-    """(images,) objects found less false positives."""
+    """(images,) objects found minus false positives."""
     matches = result.matches
     shown = matches.counted & (matches.found.score > confidence)
     worth = np.where(matches.hit, 1.0, -1.0)[shown]
@@ -112,9 +112,9 @@ def _by_image(result: CocoResult, confidence: float) -> np.ndarray:
 
 
 def read_results(path: Path, dataset: Dataset) -> list[dict]:
-    """The detections that ``test`` wrote into a folder or file.
+    """Read the detections that ``test`` wrote into a folder or file.
 
-    Raises: MissingFileError; DataError if the file is damaged or of other images.
+    Raises: MissingFileError; DataError if the file is damaged or for other images.
     """
     file = path / "detections.json" if path.is_dir() else path
     records = read_detections(file)
@@ -174,7 +174,7 @@ def _drawn(xywh: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> np.ndarr
 
 
 def _titled(image: np.ndarray, title: str) -> np.ndarray:
-    """The image below a strip with ``title``."""
+    """Add ``title`` above the image."""
     strip = np.full((_TITLE, image.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, title, (6, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([strip, image], axis=0)

@@ -1,4 +1,4 @@
-"""A ``.data`` file of Yolo-FastestV2 as changes to a recipe."""
+"""Convert a ``.data`` file of Yolo-FastestV2 into changes of a recipe."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from mindyolo_ext.data.formats.darknet import parse_data_file
 
 
 def recipe_overrides(path: str | Path) -> list[str]:
-    """``section.key=value`` strings that the settings of a ``.data`` file stand for.
+    """Translate the settings of a ``.data`` file into ``section.key=value`` strings.
 
-    The lists are looked for in the working folder, as the original does, and then beside the file.
-    ``batch_size`` is divided by ``subdivisions``, which become micro batches; ``pre_weights`` count
-    only if the file exists, as in the original.
+    The image lists are looked up in the working folder, as in the original, and then beside the
+    file. ``batch_size`` is divided by ``subdivisions``, which become micro batches. As in the
+    original, ``pre_weights`` are used only if the file exists.
 
     Raises: as ``parse_data_file``.
     """
@@ -41,8 +41,8 @@ def recipe_overrides(path: str | Path) -> list[str]:
         "data.val": {"format": "darknet", "data": where, "split": "val"} if file.val else None,
     }
     values = {key: value for key, value in values.items() if value is not None}
-    # The lists are not sought in the recipe's own folder: another data set may have lists of the
-    # same names there.
+    # The lists are not looked up in the recipe's own folder, because another data set may have
+    # lists with the same names there.
     place = (
         ['data.root="."', "data.class_names=[]"] if {"data.train", "data.val"} & set(values) else []
     )

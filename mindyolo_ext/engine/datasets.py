@@ -1,4 +1,4 @@
-"""From a recipe to its data sets, its workers, its input and its NMS. No framework."""
+"""Create the data sets, the workers, the input and the NMS options of a recipe. No framework."""
 
 from dataclasses import asdict, replace
 
@@ -14,8 +14,8 @@ from mindyolo_ext.input_spec import InputSpec
 
 
 def split_dataset(config: Config, split: str) -> Dataset:
-    """The ``train``, ``val`` or ``test`` data set of a recipe, the part of it that the recipe
-    selects, its classes in the order of ``data.class_names`` if the recipe has any.
+    """Open the ``train``, ``val`` or ``test`` data set of a recipe: the selected part, with classes
+    in the order of ``data.class_names`` if the recipe sets it.
 
     Raises: ConfigError if the recipe has no such data set, or its classes are not
         ``data.class_names``; as ``selected``.
@@ -39,10 +39,10 @@ def split_dataset(config: Config, split: str) -> Dataset:
 
 
 def worker_count(config: Config, ranks: int) -> int:
-    """``data.workers`` of this rank; ``auto`` is as many as it has cores.
+    """``data.workers`` of this rank; ``auto`` means one per core.
 
     Args:
-        ranks: those on this machine, ``backend.launch.world().local_size``.
+        ranks: number of ranks on this machine, ``backend.launch.world().local_size``.
     """
     wanted = config.data.workers
     return own_cores(ranks) if wanted == "auto" else wanted

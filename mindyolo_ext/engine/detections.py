@@ -1,4 +1,4 @@
-"""What was found in one image, and the forms in which people take it along."""
+"""Detections of one image, and their conversion to other formats."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes found in one image, by falling score.
+    """Boxes found in one image, highest score first.
 
     Args:
         image: the image, uint8 BGR (h, w, 3).
@@ -27,8 +27,8 @@ class Detections:
         scores: (N,) float32 in 0..1.
         labels: (N,) int64 class index.
         class_names: name per class index.
-        track_ids: (N,) int64, the same for one object in all frames of a video; None if nothing
-            is tracked.
+        track_ids: (N,) int64, the same for one object in all frames of a video; None without
+            tracking.
     """
 
     image: np.ndarray
@@ -57,7 +57,7 @@ class Detections:
         return draw_detections(self.image, self.rows, self.class_names, track_ids=self.track_ids)
 
     def save(self, path: str | Path) -> None:
-        """Write the annotated image, whole or not at all.
+        """Write the annotated image, completely or not at all.
 
         Raises: UsageError for a suffix without an encoder; WriteError if the disk refuses.
         """
@@ -99,21 +99,20 @@ class Detections:
         """Records of the COCO results format.
 
         Args:
-            image_id: the image's id in the ground truth; of a single image any will do.
-            category_ids: the id there of each class index; by default the index itself.
+            image_id: the image's id in the ground truth; any id will do for a single image.
+            category_ids: the id of each class index in the ground truth; by default the index.
         """
         ids = range(len(self.class_names)) if category_ids is None else category_ids
         return coco_records(self.rows, image_id, ids)
 
     def to_yolo(self, *, scores: bool = True) -> str:
         """Lines of a YOLO label file, ``class cx cy width height score``, sides in 0..1 of the
-        image; a file of ground truth has no ``scores``.
+        image; without ``scores`` it is a file of ground truth.
         """
         return yolo_lines(self.rows, *self.image.shape[:2], scores=scores)
 
     def to_supervision(self) -> "supervision.Detections":
-        """The same boxes for the tools of the package supervision, which annotates, counts and
-        tracks.
+        """Convert to the package supervision, which annotates, counts and tracks.
 
         Raises: MissingPackageError without that package.
         """

@@ -41,11 +41,11 @@ TESTED = (
 
 
 def report(device_target: str | None = None) -> str:
-    """Versions, device, settings and what was tested where, as text tables; imports the framework
-    and computes once.
+    """Report versions, device, settings and test status as text tables; imports the framework and
+    runs one computation.
 
     Args:
-        device_target: where to compute; None takes the best device.
+        device_target: device to compute on; None uses the best one.
     """
     launch.start(device_target)
     rows = [*machine(), (f"a 3x3 convolution on the {launch.device()}", _convolution_check())]
@@ -57,7 +57,7 @@ def report(device_target: str | None = None) -> str:
 
 
 def machine() -> list[tuple[str, str]]:
-    """Names and values of versions, programs and settings."""
+    """List names and values of versions, programs and settings."""
     rows = [
         ("mindyolo_ext", __version__),
         ("Python", f"{platform.python_version()} ({sys.executable})"),
@@ -77,9 +77,7 @@ def machine() -> list[tuple[str, str]]:
 
 
 def _program(name: str) -> str:
-    """The path of a launcher; it is installed with the packages of this Python, whose scripts may
-    not be on PATH.
-    """
+    """Path of a launcher. It is installed beside this Python, perhaps in a folder not on PATH."""
     beside = Path(sys.executable).parent / name
     return shutil.which(name) or (
         f"{beside} (its folder is not on PATH)" if beside.is_file() else "not installed"
@@ -96,7 +94,7 @@ def version_of(name: str) -> str:
 
 
 def convolution_milliseconds() -> float:
-    """Time of a convolution on the device of this process, after a first one."""
+    """Time of a convolution on the device of this process, after a warm-up run."""
     import time
 
     import numpy as np
@@ -114,9 +112,7 @@ def convolution_milliseconds() -> float:
 
 
 def _convolution_check() -> str:
-    """Time of a convolution that runs 80 times slower on a CPU where oneDNN falls back to its
-    reference code.
-    """
+    """Time a convolution that runs 80 times slower on a CPU if oneDNN uses its reference code."""
     spent = convolution_milliseconds()
     advice = ": far too slow, set ONEDNN_MAX_CPU_ISA=AVX2 before Python starts"
     return f"{spent:.0f} ms{advice if spent > 300 and launch.device() == 'CPU' else ''}"

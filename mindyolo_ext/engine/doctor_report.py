@@ -1,5 +1,5 @@
-"""``mindyolo-ext doctor --report``: one file that shows which step fails on a machine and why, for
-developers who have no such machine. It names no user, host, data or key.
+"""``mindyolo-ext doctor --report``: write a file that shows which step fails on a machine and why,
+for developers without such a machine. It contains no names of users or hosts, no data and no keys.
 """
 
 import os
@@ -28,7 +28,7 @@ from mindyolo_ext.models.registry import create_model, create_trainable, default
 MODEL, CLASSES = "yolo_fastestv2", 3
 SIZE, BATCH, BOXES = 64, 2, 4
 RATE, MOMENTUM = 1e-4, 0.9
-# What both backends compute on a CPU in float32; other devices sum in another order
+# Results of both backends on a CPU in float32; other devices sum in another order
 WANTED: Mapping[str, Mapping[str, float]] = {
     "forward": {"boxes": 49.644947, "scores": 0.16961540},
     "training": {"loss": 86.0237, "gradient": 8877.8, "second loss": 88.2147},
@@ -41,7 +41,7 @@ _VARIABLES = re.compile(
     r"LD_LIBRARY_PATH|PYTHONPATH|MINDSPORE_HCCL_CONFIG_PATH"
 )
 _SECRET = re.compile(r"TOKEN|SECRET|PASS|CREDENTIAL|_KEY|AUTH", re.IGNORECASE)
-# four numbers; five, as in CANN's versions, are none, nor are those that follow the word version
+# Four numbers; five, as in CANN's versions, are no address, and neither are four after "version"
 _ADDRESS = re.compile(
     r"(version[\s=:]*)?(?<![\w.])(\d{1,3}(?:\.\d{1,3}){3})(?!\d|\.\d)", re.IGNORECASE
 )
@@ -62,9 +62,9 @@ class Step:
     """One step of the self-test.
 
     Args:
-        state: ``started`` in the file means that the process ended in it.
-        numbers, wanted: what it computed, and what a CPU computes.
-        difference: the largest one, relative; None where nothing is compared.
+        state: ``started`` in the file means that the process ended during this step.
+        numbers, wanted: the results, and those of a CPU.
+        difference: the largest relative difference; None if nothing is compared.
     """
 
     name: str
@@ -80,12 +80,12 @@ def write_report(path: Path, device_target: str | None = None) -> str:
     """Write the facts about this machine and the result of each step as JSON; returns a line per
     step.
 
-    Under a launcher all ranks compute, join, and the first one writes.
+    Under a launcher all ranks take part, and rank 0 writes the file.
 
     Args:
-        device_target: where to compute; None takes the best device.
+        device_target: device to compute on; None uses the best one.
 
-    Raises: RunError if a step failed or gave other numbers; the file is there all the same.
+    Raises: RunError if a step failed or gave other numbers; the file is written in any case.
     """
     steps: list[Step] = []
     content: dict[str, Any] = {
@@ -100,11 +100,11 @@ def write_report(path: Path, device_target: str | None = None) -> str:
 
     for name, action in _actions(device_target).items():
         steps.append(Step(name, wanted=_wanted(name)))
-        save()  # before the step, which may end the process
+        save()  # before the step, which may crash the process
         _try(steps[-1], action)
         save()
         if name == "start" and steps[-1].error:
-            break  # the device that was asked for is not there
+            break  # the requested device is missing
     lines = "\n".join(_line(step) for step in steps)
     bad = [step.name for step in steps if step.state != "works"]
     if bad:
@@ -113,7 +113,7 @@ def write_report(path: Path, device_target: str | None = None) -> str:
 
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that matter, without secrets, addresses and the home folder."""
+    """The relevant environment variables, without secrets, addresses and the home folder."""
     return {
         name: "(left out)" if _SECRET.search(name) else tidied(value)
         for name, value in sorted(environ.items())
@@ -122,7 +122,7 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def tidied(text: str) -> str:
-    """``text`` without the home folder, this package's place and addresses of machines.
+    """``text`` without the home folder, the folder of this package and addresses of machines.
 
     Versions of installed packages stay, even those of four numbers, such as OpenCV's 4.10.0.84.
     """
@@ -139,7 +139,7 @@ def tidied(text: str) -> str:
 
 
 def _devices() -> dict[str, str]:
-    """The versions that drivers report, by program or file."""
+    """Driver versions by program or file."""
     found = {}
     for command in _PROGRAMS:
         try:
@@ -156,7 +156,7 @@ def _devices() -> dict[str, str]:
 
 
 def _actions(device_target: str | None) -> dict[str, Callable[[], dict[str, float]]]:
-    """The steps in their order; each gives numbers by name."""
+    """The steps in order; each returns numbers by name."""
     size = launch.launcher_of(os.environ)[1]
 
     def begin() -> dict[str, float]:
@@ -173,7 +173,7 @@ def _actions(device_target: str | None) -> dict[str, Callable[[], dict[str, floa
 
 
 def _wanted(name: str) -> dict[str, float]:
-    """The numbers of a step on a CPU; none for training when ranks share a batch."""
+    """Results of a step on a CPU; empty for training if ranks share a batch."""
     size = launch.world().size
     if name == "all-reduce":
         return {"sum": float(size)}
@@ -181,11 +181,11 @@ def _wanted(name: str) -> dict[str, float]:
 
 
 def _try(step: Step, action: Callable[[], dict[str, float]]) -> None:
-    """Run ``action``; an error becomes part of the report."""
+    """Run ``action`` and record any error in the report."""
     begin = time.perf_counter()
     try:
         step.numbers = action()
-    except Exception:  # whatever it is, the report is there to tell it
+    except Exception:  # whatever fails belongs in the report
         step.error = tidied(traceback.format_exc())
     step.seconds = round(time.perf_counter() - begin, 3)
     if step.wanted and not step.error:
@@ -199,14 +199,14 @@ def _try(step: Step, action: Callable[[], dict[str, float]]) -> None:
 
 
 def _line(step: Step) -> str:
-    """A step for the screen."""
+    """Describe a step in one line."""
     last = step.error.strip().splitlines()[-1][:200] if step.error else ""
     gap = "" if step.difference is None else f", {step.difference:.1e} from a CPU's numbers"
     return f"{step.name}: {step.state}{gap}{': ' if last else ''}{last}"
 
 
 def _model() -> Model:
-    """The smallest model with the same weights on every machine."""
+    """Create the smallest model, with the same weights on every machine."""
     launch.set_seed(0)
     return create_model(MODEL, num_classes=CLASSES)
 

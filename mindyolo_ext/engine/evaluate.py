@@ -38,15 +38,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EvalResult:
-    """What ``evaluate`` found; metrics are None on ranks other than 0.
+    """The result of ``evaluate``; metrics are None on ranks other than 0.
 
     Args:
-        detections: per picture of the data set (N, 6) x1, y1, x2, y2 in photo pixels, score, class.
+        detections: per image of the data set (N, 6) x1, y1, x2, y2 in photo pixels, score, class.
         coco: the 12 COCO values and the table by class.
         voc: AP50 by the rules of VOC 2007 and of VOC 2010.
         darknet: AP50 at the evaluation's confidence; precision, recall and F1 at ``report_conf``.
-        milliseconds: per picture, by phase: waiting for data, network, NMS.
-        routing: of a routed model, which pictures took which exit, on every rank.
+        milliseconds: per image, by phase: waiting for data, network, NMS.
+        routing: of a routed model, the exit of each image, on every rank.
     """
 
     detections: list[np.ndarray]
@@ -73,7 +73,7 @@ class EvalResult:
         return row
 
     def table(self) -> str:
-        """All metrics, by class and in total, and the time per picture, as text."""
+        """All metrics, by class and in total, and the time per image, as text."""
         parts = [] if self.coco is None else [self.coco.class_table(), self.coco.table()]
         if self.voc is not None:
             parts.append(f"PASCAL VOC (IoU 0.5):\n{self.voc.table()}")
@@ -112,15 +112,15 @@ def evaluate(
 ) -> EvalResult:
     """Run the network over ``dataset`` and compute the metrics.
 
-    Every rank takes its own pictures; detections are gathered, so all pictures count once.
+    Every rank processes its own images; detections are gathered, so every image counts once.
 
     Args:
         save_dir: where rank 0 writes ``detections.json``.
-        class_names: of the network, in the order of its scores. The data set's labels are brought
-            into this order by name. None: the network's classes are taken to be numbered as the
-            data set's, until its boxes show clearly that they are not.
+        class_names: of the network, in the order of its scores; the data set's labels are
+            rearranged into this order by name. None: the numbering is assumed to be the data
+            set's, and an error is raised if the boxes clearly show another one.
 
-    Raises: ValueError if the data set's classes do not fit the network's, RuntimeError where the
+    Raises: ValueError if the data set's classes do not fit the network's, RuntimeError if the
         backend of the COCO metrics is not installed.
     """
     check_evaluation(predictor, dataset, config)
@@ -158,7 +158,7 @@ def evaluate(
 
 
 def check_evaluation(predictor: Predictor, dataset: Dataset, config: EvalConfig) -> None:
-    """Make sure that network, data and recipe fit. Raises: as ``evaluate`` says."""
+    """Check that network, data and recipe fit. Raises: as ``evaluate``."""
     chosen_backend(config.backend)
     if len(dataset.class_names) != predictor.num_classes:
         raise UsageError(
@@ -168,7 +168,7 @@ def check_evaluation(predictor: Predictor, dataset: Dataset, config: EvalConfig)
 
 
 def _check_numbering(detections: Sequence[np.ndarray], dataset: Dataset) -> None:
-    """Raises: DataError if the network clearly numbers its classes otherwise than the data set."""
+    """Raises: DataError if the network clearly numbers its classes unlike the data set."""
     names = dataset.class_names
     found = (dataset.annotations(index) for index in range(len(dataset)))
     truth = [np.concatenate([t.labels[:, None], t.boxes], axis=1)[~t.ignore] for t in found]
@@ -176,20 +176,21 @@ def _check_numbering(detections: Sequence[np.ndarray], dataset: Dataset) -> None
     if exchanged:
         pairs = [f"{names[label]} as class {number}" for label, number in exchanged.items()]
         raise DataError(
-            f"{dataset.name}: the network finds the objects but gives them other numbers than the "
-            f"data set, whose classes are {listed(names)}: it finds {listed(pairs)}. It does not "
-            "say its class names; give them (convert the original again with `mindyolo-ext "
-            "convert --names FILE`, or class_names of evaluate), and classes are matched by name"
+            f"{dataset.name}: the network finds the objects but numbers their classes differently "
+            f"from the data set, whose classes are {listed(names)}: it finds {listed(pairs)}. It "
+            "does not contain class names; add them (convert the original again with "
+            "`mindyolo-ext convert --names FILE`, or class_names of evaluate), and classes are "
+            "matched by name"
         )
 
 
 def dataset_records(detections: Sequence[np.ndarray], dataset: Dataset) -> CocoRecords:
-    """Detections per picture, (N, 6) in photo pixels, as records of the COCO results format."""
+    """Detections per image, (N, 6) in photo pixels, as records of the COCO results format."""
     return CocoRecords(detections, dataset.image_ids, dataset.category_ids)
 
 
 def dataset_voc(detections: Sequence[np.ndarray], dataset: Dataset) -> VocResult:
-    """VOC's metrics of detections per picture, (N, 6) in photo pixels; ignored objects are its
+    """VOC's metrics of detections per image, (N, 6) in photo pixels; ignored objects are treated as
     difficult ones.
     """
     truth = [dataset.annotations(index) for index in range(len(dataset))]
@@ -200,7 +201,7 @@ def dataset_voc(detections: Sequence[np.ndarray], dataset: Dataset) -> VocResult
 
 
 class EvaluationBatches:
-    """The pictures in batches of the recipe's kind: all of the spec's size, or rectangular.
+    """Batches of images, all of the spec's size or rectangular, as the recipe says.
 
     Attributes: ``waited``, the seconds that ``epoch`` waited for data.
     """
@@ -226,7 +227,7 @@ class EvaluationBatches:
     def epoch(
         self, title: str, *, workers: int = 2, worker_kind: str = "thread"
     ) -> Iterator[Batch]:
-        """This rank's batches; ``title`` stands before the progress bar."""
+        """This rank's batches; ``title`` is shown before the progress bar."""
         this = world()
         with (
             Loader(
@@ -251,11 +252,11 @@ class EvaluationBatches:
                 mark = time.perf_counter()
 
     def places(self) -> list[Placement]:
-        """Where each picture of the data set lies in its input."""
+        """Placement of each image of the data set in its input."""
         return [self._spec_of(i).place(*self.dataset.size(i)) for i in range(len(self.dataset))]
 
     def _spec_of(self, index: int) -> InputSpec:
-        """The input of picture ``index``."""
+        """Input convention of image ``index``."""
         return (
             self.input_spec
             if self.order is None
@@ -263,16 +264,14 @@ class EvaluationBatches:
         )
 
     def _size(self, batch: int) -> tuple[int, int] | None:
-        """(height, width) of a batch's input, None for the spec's; batches behind the last are
-        without pictures.
+        """(height, width) of a batch's input, None for the spec's; batches beyond the last one have
+        no images.
         """
         return self.frames[min(batch, len(self.frames) - 1)] if self.frames else None
 
 
 class _Run:
-    """This rank's part of an evaluation: detections, times and, of a routed network, the
-    easiness.
-    """
+    """This rank's part of an evaluation: detections, times and, for a routed network, easiness."""
 
     def __init__(self, predictor: Predictor, config: EvalConfig):
         self.predictor, self.options = predictor, nms_options(config)
@@ -286,7 +285,7 @@ class _Run:
             self.routed.reset()
 
     def take(self, batch: Batch) -> None:
-        """From a batch to its detections."""
+        """Run the network and NMS on a batch."""
         self.predictor.compile(batch.images.shape, batch.images.dtype)
         begin = time.perf_counter()
         if self.routed is None:
@@ -300,12 +299,12 @@ class _Run:
         self.pictures += batch.valid
 
     def rows(self) -> np.ndarray:
-        """Detections as rows (n, 7) picture, x1, y1, x2, y2, score, class."""
+        """Detections as rows (n, 7) image, x1, y1, x2, y2, score, class."""
         return np.concatenate(self.detections)
 
     def milliseconds(self, waited: float) -> dict[str, float]:
-        """Per picture, by phase. A routed network compiles exits between pictures, so its parts
-        time themselves.
+        """Milliseconds per image, by phase. A routed network may compile an exit between images, so
+        its parts measure their own time.
         """
         seconds = {"data": waited, **self.seconds}
         if self.routed is not None:
@@ -313,7 +312,7 @@ class _Run:
         return {name: 1e3 * value / max(self.pictures, 1) for name, value in seconds.items()}
 
     def routing(self, count: int) -> Routing | None:
-        """How all ranks' ``count`` pictures were routed."""
+        """Routing of the ``count`` images of all ranks."""
         if self.routed is None:
             return None
         easiness = by_picture(gather_rows(np.concatenate(self.easiness)), count)
@@ -324,10 +323,10 @@ class _Run:
 def detection_rows(
     batch: Batch, boxes: np.ndarray, scores: np.ndarray, options: NMSOptions
 ) -> np.ndarray:
-    """NMS of a batch: rows (n, 7) float32 picture, x1, y1, x2, y2, score, class.
+    """NMS of a batch: rows (n, 7) float32 image, x1, y1, x2, y2, score, class.
 
     Args:
-        batch: what ``boxes`` (B, A, 4) and ``scores`` (B, A, K) were found in.
+        batch: the images of ``boxes`` (B, A, 4) and ``scores`` (B, A, K).
         options: of the NMS.
     """
     found = batched_nms(boxes[: batch.valid], scores[: batch.valid], options)
@@ -339,25 +338,25 @@ def detection_rows(
 
 
 def easiness_rows(batch: Batch, predictor: RoutingPredictor) -> np.ndarray:
-    """Rows (n, 2) float32 picture, easiness of the batch that ``predictor`` has just seen."""
+    """Rows (n, 2) float32 image, easiness of the last batch of ``predictor``."""
     if not batch.valid:
         return np.zeros((0, 2), np.float32)
     return np.stack([batch.indices, predictor.easiness], axis=1)[: batch.valid].astype(np.float32)
 
 
 def rows_by_picture(rows: np.ndarray, count: int) -> list[np.ndarray]:
-    """Rows (n, 7) of all ranks -> per picture (N, 6), order kept."""
+    """Split rows (n, 7) of all ranks into (N, 6) per image, order kept."""
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     return np.split(rows[:, 1:], np.searchsorted(rows[:, 0], np.arange(1, count)))
 
 
 def by_picture(rows: np.ndarray, count: int) -> np.ndarray:
-    """Rows (N, 2) picture, value -> values (N,) in order. Raises: RuntimeError unless each
-    picture occurs once.
+    """Sort rows (N, 2) image, value into values (N,). Raises: RuntimeError unless each image occurs
+    once.
     """
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     if not np.array_equal(rows[:, 0], np.arange(count)):
-        raise RuntimeError(f"evaluation: {len(rows)} values for {count} pictures, wanted one each")
+        raise RuntimeError(f"evaluation: {len(rows)} values for {count} images, wanted one each")
     return rows[:, 1]
 
 

@@ -1,4 +1,4 @@
-"""The files of an evaluation: tables, pictures, labels."""
+"""Write the files of an evaluation: tables, pictures, labels."""
 
 import csv
 import io
@@ -23,15 +23,15 @@ from mindyolo_ext.visual.curves import plot_f1_curves, plot_over_confidence, plo
 from mindyolo_ext.visual.errors import plot_confusion, plot_errors
 
 logger = logging.getLogger(__name__)
-_MOST_CONFUSED = 8  # pairs of classes in the text
+_MOST_CONFUSED = 8  # pairs of classes listed in the text
 
 
 def write_report(folder: Path, result: EvalResult) -> tuple[str, list[str]]:
-    """Write the tables and pictures of an evaluation, with a confusion matrix where supervision is
-    installed (``warn_without_supervision`` says before the run where it is not).
+    """Write the tables and pictures of an evaluation, and a confusion matrix if supervision is
+    installed (``warn_without_supervision`` warns before the run if it is not).
 
     Returns: the text of ``metrics.txt``, and the names of the files.
-    Raises: UsageError if ``result`` is that of a rank other than 0; WriteError if the disk refuses.
+    Raises: UsageError if ``result`` comes from a rank other than 0; WriteError if writing fails.
     """
     if result.coco is None:
         raise UsageError("write_report: only rank 0 has metrics")
@@ -60,7 +60,7 @@ def write_report(folder: Path, result: EvalResult) -> tuple[str, list[str]]:
 
 
 def write_confusion(folder: Path, coco: CocoResult, confidence: float) -> str:
-    """Write the confusion matrix as a picture and a table; a text on the worst confusions."""
+    """Write the confusion matrix as a picture and a table; returns the worst confusions as text."""
     names = coco.matches.truth.names
     matrix = confusion_matrix(coco.matches, confidence)
     plot_confusion(matrix, names, folder / "confusion.png", confidence=confidence)
@@ -83,15 +83,15 @@ def write_confusion(folder: Path, coco: CocoResult, confidence: float) -> str:
 
 def write_labels(folder: Path, detections: Sequence[np.ndarray], dataset: Dataset) -> None:
     """Write a text file per image with a line ``class cx cy width height score`` per detection,
-    sides in 0..1 of the image; an empty file for an image without.
+    sides in 0..1 of the image. The file is empty if there are no detections.
 
-    Files have the images' names and, where these lie in several folders, their folders below the
-    one they share; two images that differ in the ending alone keep it (``a.jpg.txt``).
+    A file has the name of its image. If the images are in several folders, the folders below their
+    common one are kept; two images that differ only in their suffix keep it (``a.jpg.txt``).
 
     Args:
         detections: per image (N, 6) x1, y1, x2, y2 in photo pixels, score, class.
 
-    Raises: WriteError if the disk refuses.
+    Raises: WriteError if writing fails.
     """
     for index, (name, found) in enumerate(zip(label_names(dataset.paths), detections)):
         lines = yolo_lines(found, *dataset.size(index))
@@ -99,7 +99,7 @@ def write_labels(folder: Path, detections: Sequence[np.ndarray], dataset: Datase
 
 
 def label_names(paths: Sequence[str]) -> list[Path]:
-    """A different name of a label file for each image."""
+    """A unique name of a label file for each image."""
     if not paths:
         return []
     folders = [os.path.dirname(os.path.abspath(path)) for path in paths]

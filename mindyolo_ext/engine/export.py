@@ -1,4 +1,4 @@
-"""Checkpoints as files for other runtimes, each checked against the network it came from."""
+"""Export checkpoints to files for other runtimes, and compare each file with its network."""
 
 import hashlib
 import json
@@ -53,20 +53,20 @@ from mindyolo_ext.runtimes.predictor import ExportedPredictor, RoutedExportedPre
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-3  # on scores and other outputs, and relative to the size of a box coordinate
-CALIBRATION = 128  # pictures at most; further ones change the ranges of activations little
-DRAWN_ADVICE = "; networks are unsure of the drawn pictures: give photos with --images DIR"
+CALIBRATION = 128  # images at most; more of them hardly change the ranges of activations
+DRAWN_ADVICE = "; scores on drawn images are unreliable: use photos with --images DIR"
 HALF_TOLERANCE = 0.1  # of float16: 10 bits, through a hundred layers
 Arrays = dict[str, np.ndarray]  # by name of an input or output
-# Formats whose file ends otherwise than they are called, and files that belong to it
+# Formats whose files have another suffix than their name, and the additional files of a format
 _ENDINGS = {"ncnn": "ncnn.param", "openvino": "xml"}
 _COMPANIONS = {"ncnn": (".bin", ".json"), "openvino": (".bin",)}
 
 
 @dataclass
 class ExportReport:
-    """Files written and the largest difference of every output to the source network.
+    """The files, and the largest difference of every output from the source network.
 
-    Keys are formats; of a routed model format and part, ``"onnx first"``.
+    Keys are formats, or format and part of a routed model, ``"onnx first"``.
     """
 
     files: dict[str, Path] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class ExportReport:
     tolerance: float = TOLERANCE
 
     def _bytes(self, label: str, path: Path) -> int:
-        """Size of a file with those that belong to it."""
+        """Size of a file and its companions."""
         ends = _COMPANIONS.get(label.partition(" ")[0], ())
         return sum(file.stat().st_size for file in (path, *map(path.with_suffix, ends)))
 
@@ -102,11 +102,11 @@ class ExportReport:
 
 @dataclass(frozen=True)
 class Job:
-    """A part with what goes in and what the source network makes of it.
+    """A part with its inputs and the outputs of the source network.
 
     Args:
-        run: the source network.
-        exported: by format, what runs the file that was written.
+        run: runs the source network.
+        exported: by format, a function that runs the exported file.
     """
 
     part: Part
@@ -128,28 +128,28 @@ def export(
     onnx: OnnxOptions | None = None,
     images: Path | None = None,
 ) -> ExportReport:
-    """Write the deploy form of a checkpoint (BatchNorm folded) with its metadata inside.
+    """Export the deploy form of a checkpoint (BatchNorm folded) with its metadata inside.
 
-    A routed model becomes files of its own for its parts, NAME-first and NAME-second, so that a
-    program runs the second detector for hard images only.
+    Each part of a routed model gets its own file, NAME-first and NAME-second, so that a program
+    runs the second detector for hard images only.
 
     Args:
-        weight: checkpoint of ours.
+        weight: checkpoint of this project.
         formats: of ``backend.export.FORMATS``; ``air`` needs an Ascend device. None: all others.
         output: file name without suffix, default the checkpoint's.
         size: (height, width) of the input, default as trained.
-        batch_size: fixed batch of the exported graph. Of a routed model it is the batch of the
-            first file; the others take one image, because the images of a batch part there.
-        raw: the network's own export outputs instead of ``boxes`` (B, A, 4) and ``scores`` (B, A,
+        batch_size: fixed batch of the exported graph. For a routed model it is the batch of the
+            first file; the others take one image, because the images of a batch separate there.
+        raw: return the network's own outputs instead of ``boxes`` (B, A, 4) and ``scores`` (B, A,
             K).
-        parts: of a routed model: 2 files, or 3, with the head of the first detector apart, see
+        parts: for a routed model: 2 files, or 3 with a separate head of the first detector, see
             ``parts_of``.
-        onnx: how ONNX files differ from the plain form.
-        images: folder of pictures to check the files with; None draws two.
+        onnx: options of ONNX files.
+        images: folder of images to compare the files on; None draws two.
 
-    Raises: DeviceError for AIR without Ascend, or a format that another backend writes; ValueError
-        for an unknown format, ``parts`` for another model, or if an exported file does not give the
-        source network's numbers (no file of that format is written then).
+    Raises: DeviceError for AIR without Ascend, or for a format of another backend; ValueError for
+        an unknown format, ``parts`` for another model, or if an exported file does not reproduce
+        the source network's numbers (no file of that format is kept then).
     """
     if formats is None:
         formats = [name for name in FORMATS if name != "air"]
@@ -162,7 +162,7 @@ def export(
         if "air" not in formats:
             raise
         raise DeviceError(
-            "export: AIR can only be written on an Ascend device; take onnx or mindir here"
+            "export: AIR can only be written on an Ascend device; use onnx or mindir here"
         ) from error
     model, metadata = load_model(weight)
     if size is not None:
@@ -213,8 +213,8 @@ def _check_options(
     small_openvino = list(formats) == ["openvino"] and onnx == OnnxOptions(int8=True)
     if onnx.changes and list(formats) != ["onnx"] and not small_openvino:
         raise UsageError(
-            "export: options of ONNX files change no other format, but for --int8 and openvino; "
-            "give --format onnx alone"
+            "export: these options apply to ONNX files only (--int8 also to openvino); "
+            "use --format onnx alone"
         )
     if small_openvino and batch_size != 1:
         raise UsageError(
@@ -224,28 +224,28 @@ def _check_options(
         check_for_ncnn(batch_size=batch_size, is_cut=is_cut, raw=raw)
     if onnx.dynamic_size and (is_cut or raw):
         raise UsageError(
-            "export: --dynamic_size is for decoded boxes; leave --raw out"
+            "export: --dynamic_size needs decoded boxes; leave --raw out"
             if raw
-            else "export: --dynamic_size is for models that are not routed; export files per size "
+            else "export: --dynamic_size does not support routed models; export one file per size "
             "with --img_size"
         )
     if onnx.int8 and (is_cut or raw):
         raise UsageError(
-            "export: --int8 is for whole models with boxes; leave --raw out"
+            "export: --int8 needs decoded boxes; leave --raw out"
             if raw
-            else "export: --int8 is for models that are not routed"
+            else "export: --int8 does not support routed models"
         )
     if onnx.int8 and images is None:
         raise UsageError(
-            "export: --int8 calibrates on pictures: --images DIR, some hundred of the kind that "
-            "the network will see"
+            "export: --int8 needs images for calibration: --images DIR, a few hundred similar to "
+            "those that the network will process"
         )
     if onnx.wraps and raw:
-        raise UsageError("export: --nms and --with_preprocess want boxes; leave --raw out")
+        raise UsageError("export: --nms and --with_preprocess need boxes; leave --raw out")
     if onnx.wraps and is_cut:
         raise UsageError(
-            "export: a routed model has its boxes in two files, and which of them counts is "
-            "decided between them; leave --nms and --with_preprocess out"
+            "export: a routed model has its boxes in two files, and the calling program decides "
+            "between them; leave --nms and --with_preprocess out"
         )
     if onnx.with_preprocess and batch_size != 1:
         raise UsageError(
@@ -256,10 +256,10 @@ def _check_options(
 def describe(
     metadata: CheckpointMetadata, raw: bool, *, batch_size: int = 1, strides: Sequence[int] = ()
 ) -> dict[str, str]:
-    """What travels inside an exported file, text by key.
+    """Metadata stored in an exported file, text by key.
 
     Args:
-        raw: whether its outputs are the network's own.
+        raw: whether its outputs are the raw ones of the network.
         batch_size: images per run.
         strides: pixels per cell of each level, finest first.
     """
@@ -277,9 +277,7 @@ def describe(
 
 
 def describe_route(metadata: CheckpointMetadata, dy_thres: float) -> dict[str, str]:
-    """What the parts of a routed model carry beside ``describe``: the default threshold and the
-    measured ones.
-    """
+    """Additional metadata of a routed model: the default and the measured thresholds."""
     stored = metadata.extra.get("thresholds")
     size = list(metadata.input_spec.size)
     if stored and stored["size"] != size:
@@ -293,8 +291,8 @@ def describe_route(metadata: CheckpointMetadata, dy_thres: float) -> dict[str, s
 
 
 def run_parts(parts: Sequence[Part], images: np.ndarray) -> list[Job]:
-    """What every part makes of ``images`` (B, 3, H, W); the parts behind the first work on the
-    first image alone.
+    """Run every part on ``images`` (B, 3, H, W); the parts after the first process the first image
+    only.
     """
     known, jobs = {"images": images}, []
     for part in parts:
@@ -307,7 +305,7 @@ def run_parts(parts: Sequence[Part], images: np.ndarray) -> list[Job]:
 
 
 def _inputs(part: Part, known: Arrays) -> Arrays:
-    """The arrays that ``part`` reads, of those that the parts before it gave."""
+    """The inputs of ``part`` among the outputs of the parts before it."""
     return {
         name: known[name] if part.is_entry else known[name][:1]
         for name in part.input_names(list(known))
@@ -325,8 +323,8 @@ def _export_format(
     *,
     is_drawn: bool,
 ) -> None:
-    """All files of one format; none of them gets its name before all were compared with the
-    network.
+    """Write all files of one format. They are renamed to their final names after all of them have
+    been compared with the network.
     """
     ends = {job.part.name: f"-{job.part.name}" if job.part.name else "" for job in jobs}
     suffix, companions = _ENDINGS.get(kind, kind), _COMPANIONS.get(kind, ())
@@ -378,9 +376,7 @@ def _label(kind: str, part: str) -> str:
 
 
 def example_input(batch_size: int, spec: InputSpec) -> np.ndarray:
-    """Smooth noise as photos (B, 3, H, W) float32 in the model's convention, the same every
-    time.
-    """
+    """Smooth noise as photos (B, 3, H, W) float32 in the model's convention, always the same."""
     rng = np.random.RandomState(0)
     height, width = spec.size
     coarse = (
@@ -395,7 +391,7 @@ def example_input(batch_size: int, spec: InputSpec) -> np.ndarray:
 def _write(
     job: Job, kind: str, path: Path, description: dict[str, str], options: OnnxOptions
 ) -> None:
-    """One exported file with its metadata, without what is wrapped around the network."""
+    """Write one file with its metadata, without NMS and preprocessing."""
     inputs = list(job.inputs.values())
     if kind in DERIVED:
         _write_derived(job, kind, path, description)
@@ -420,7 +416,7 @@ def _write(
 
 
 def _write_derived(job: Job, kind: str, path: Path, description: dict[str, str]) -> None:
-    """A file that is made from an ONNX file."""
+    """Write a file that is converted from an ONNX file."""
     source = path.with_suffix(".onnx")
     try:
         _write(job, "onnx", source, description, OnnxOptions())
@@ -443,7 +439,7 @@ def _finish_onnx(
     outputs: Sequence[str],
     options: OnnxOptions,
 ) -> None:
-    """Give inputs and outputs their names, and put the metadata in."""
+    """Rename inputs and outputs, apply the options, and store the metadata."""
     import onnx
 
     from mindyolo_ext.engine.onnx_axes import four_axes
@@ -458,7 +454,7 @@ def _finish_onnx(
         for ends in (node.input, node.output):
             for i, name in enumerate(ends):
                 ends[i] = new.get(name, name)
-    if not options.dynamic_size:  # it compares sizes of maps, which are known to a fixed graph
+    if not options.dynamic_size:  # needs the sizes of feature maps, which a fixed graph contains
         model = four_axes(model)
     if options.simplify:
         model = simplified(model)
@@ -470,8 +466,8 @@ def _finish_onnx(
 
 
 def _name_axes(path: Path, outputs: Arrays) -> None:
-    """Say how large the outputs of a file of any size are; PyTorch's exporter calls their axes by
-    the operators that they come from.
+    """Set the sizes of the output axes in a file for any image size, because PyTorch's exporter
+    names these axes after operators.
     """
     import onnx
 
@@ -494,9 +490,8 @@ def _look(
     *,
     is_drawn: bool,
 ) -> BoxCheck:
-    """Compare the boxes of ``pictures`` in the files and in the network; then wrap around an ONNX
-    file what was asked for, and compare again.
-
+    """Compare the boxes that the files and the network find in ``pictures``. Then add the requested
+    NMS and preprocessing to an ONNX file, and compare again.
     Raises: ExportError if they differ.
     """
     files = {job.part.name: read_exported(paths[job.part.name]) for job in jobs}
@@ -528,7 +523,7 @@ def _look(
 def _quantize(
     job: Job, kind: str, path: Path, pictures: Sequence[np.ndarray], report: ExportReport
 ) -> None:
-    """Turn a file that was checked in float32 into 8 bits, and say so if that made it slower."""
+    """Quantize a file that passed its check in float32, and warn if that made it slower."""
     from mindyolo_ext.engine.quantize import quantize
 
     spec = read_exported(path).metadata.input_spec
@@ -542,7 +537,7 @@ def _quantize(
     if after > before:
         logger.warning(
             "8 bits are %.2f times slower than float32 on this processor (%.1f and %.1f ms); they "
-            "are made for processors with instructions for them (VNNI, AMX, Arm's dot product)",
+            "need a processor with special instructions (VNNI, AMX, Arm's dot product)",
             after / before,
             after,
             before,
@@ -554,7 +549,7 @@ def _predictor(
     files: Mapping[str, ExportedFile],
     runs: Sequence[Callable[[Arrays], Sequence[np.ndarray]]],
 ) -> Predictor:
-    """The parts as one predictor; ``runs`` computes them."""
+    """Combine the parts into one predictor; ``runs`` executes them."""
     sessions = {
         job.part.name: ArraySession(
             {name: array.shape for name, array in job.inputs.items()}, tuple(job.expected), run
@@ -568,13 +563,13 @@ def _predictor(
 
 
 def _wrap(path: Path, options: OnnxOptions, confidence: float) -> Finder | None:
-    """Put NMS and preprocessing into the file ``path``.
+    """Add NMS and preprocessing to the file ``path``.
 
     Args:
-        confidence: of the finder; the file itself gets that of the options.
+        confidence: of the returned finder; the file itself has that of the options.
 
-    Returns: the file with the other confidence as a finder; None for a form that ONNX Runtime does
-        not run.
+    Returns: a finder that runs the file with ``confidence``; None for a form that ONNX Runtime
+        cannot run.
     """
     import onnx
 
@@ -608,9 +603,7 @@ def _wrap(path: Path, options: OnnxOptions, confidence: float) -> Finder | None:
 def _wrapped_finder(
     model: Any, options: OnnxOptions, file: ExportedFile, confidence: float
 ) -> Finder:
-    """A file with NMS or preprocessing inside as a finder, as a program without this package would
-    run it.
-    """
+    """Run a file with NMS or preprocessing inside as a program without this package would."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(
@@ -639,13 +632,16 @@ def _wrapped_finder(
 def _check(
     job: Job, kind: str, path: Path, known: Mapping[str, np.ndarray], report: ExportReport
 ) -> Arrays:
-    """Run the file in its own runtime and compare; ``known``: what the files before this one gave.
+    """Run the file in its own runtime and compare its outputs.
 
-    A file behind another one is run with the source network's arrays and with those of the files
-    before it.
+    A file after the first is run twice: with the arrays of the source network, and with those of
+    the files before it.
+
+    Args:
+        known: outputs of the files before this one.
 
     Returns: its outputs for ``known``.
-    Raises: ValueError where a difference is above the tolerance.
+    Raises: ExportError if a difference is above the tolerance.
     """
     run = _runner(kind, path)
     job.exported[kind] = run
@@ -660,7 +656,7 @@ def _check(
 
 
 def _milliseconds(run: Callable[[Arrays], Sequence[np.ndarray]], inputs: Arrays) -> float:
-    """Of a run, the shortest of five: other programs make runs longer, none shorter."""
+    """Duration of the shortest of five runs; other programs only make runs longer."""
     taken = []
     for _ in range(5):
         begin = time.perf_counter()
@@ -670,9 +666,9 @@ def _milliseconds(run: Callable[[Arrays], Sequence[np.ndarray]], inputs: Arrays)
 
 
 def _check_batches(job: Job, kind: str, report: ExportReport) -> None:
-    """Run a file of any batch with three times as many images, and compare all of them.
+    """Run a file with dynamic batch on three times as many images, and compare all of them.
 
-    Raises: ExportError above the tolerance.
+    Raises: ExportError if a difference is above the tolerance.
     """
     label = _label(kind, job.part.name)
     count = len(next(iter(job.inputs.values())))
@@ -683,30 +679,30 @@ def _check_batches(job: Job, kind: str, report: ExportReport) -> None:
 
 
 def _check_sizes(job: Job, kind: str, report: ExportReport) -> None:
-    """Run a file of any size with a smaller, a larger and a narrower image.
+    """Run a file with dynamic size on three other sizes, and compare the outputs.
 
-    Raises: ExportError above the tolerance.
+    Raises: ExportError if a difference is above the tolerance.
     """
     images = job.inputs["images"]
     height, width = images.shape[2:]
-    stride = 64  # a multiple of every network's largest
+    stride = 64  # a multiple of the largest stride of every network
     for size in ((height + stride, width), (stride, 2 * stride), (height, width + 3 * stride)):
         other = np.resize(images, (*images.shape[:2], *size))
         expected = dict(zip(job.expected, job.run(other)))
         own = replace(job, inputs={"images": other}, expected=expected)
         try:
             found = job.exported[kind](own.inputs)
-        except Exception as error:  # ONNX Runtime raises kinds of its own
+        except Exception as error:  # ONNX Runtime has its own exceptions
             raise ExportError(
                 f"export: the {kind} file cannot compute {size[0]}x{size[1]} pixels ({error}); "
-                "leave --dynamic_size out and export a file per size"
+                "leave --dynamic_size out and export one file per size"
             ) from error
         _compare(own, _label(kind, job.part.name), found, report)
 
 
 def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportReport) -> None:
-    """Note the differences of ``found`` to the source network. Raises: ValueError above the
-    tolerance.
+    """Record the differences of ``found`` from the source network. Raises: ExportError if one is
+    above the tolerance.
     """
     shapes, wanted = (
         [array.shape for array in found],
@@ -719,7 +715,7 @@ def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportRe
     differences = report.differences[label]
     for i, (mine, (name, source)) in enumerate(zip(found, job.expected.items())):
         differences[i] = max(differences[i], float(np.abs(mine - source).max()))
-        # A box is as exact as its largest coordinate allows, also where an edge lies near 0
+        # A box is as exact as its largest coordinate allows, even if another edge is near 0
         size = np.abs(source).max(-1, keepdims=True) if name == "boxes" else np.abs(source)
         excess = np.abs(mine - source) - report.tolerance * np.maximum(size, 1.0)
         if not (excess <= 0).all():
@@ -730,7 +726,7 @@ def _compare(job: Job, label: str, found: Sequence[np.ndarray], report: ExportRe
 
 
 def _runner(kind: str, path: Path) -> Callable[[Arrays], list[np.ndarray]]:
-    """What runs a file of this format."""
+    """A function that runs a file of this format."""
     if kind == "onnx":
         return _onnx_runner(path)
     if kind == "mindir":

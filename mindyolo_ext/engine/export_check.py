@@ -1,4 +1,4 @@
-"""Exported files looked at with pictures: they find the boxes that the network finds."""
+"""Check on images that an exported file finds the boxes of its network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.runtimes.session import Arrays, Shape
 
-MOST_BOXES = 200  # per picture, before NMS, that the confidence of the comparison lets through
+MOST_BOXES = 200  # per image before NMS, to choose the confidence of the comparison
 DIGITS = 4  # of scores that NMS sorts by, so that rounding does not decide between near ties
-DRAWN = ((240, 320), (333, 250))  # (height, width) of pictures where the user names none
+DRAWN = ((240, 320), (333, 250))  # (height, width) of images that are drawn if the user gives none
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much the boxes of a file may differ.
+    """Largest allowed differences between the boxes of a file and of the network.
 
     Args:
         scores: largest difference of a score.
-        overlap: least IoU of a box with that of the network.
-        missing: largest share of boxes without a partner; NMS decides near ties anew.
+        overlap: smallest IoU of a box with that of the network.
+        missing: largest share of boxes without a partner; NMS may decide near ties differently.
     """
 
     scores: float = 2e-3
@@ -36,23 +36,23 @@ class Limits:
 
 
 EXACT = Limits()
-# YOLOX-Nano in float16 loses 9 % of 1357 weak boxes in photos and 18 % of 74 in the drawn pictures,
+# YOLOX-Nano in float16 loses 9 % of 1357 weak boxes in photos and 18 % of 74 in the drawn images,
 # with scores within 0.021, and has the AP of float32 (33.70 and 33.65)
 HALF = Limits(scores=0.05, overlap=0.9, missing=0.2)
-# Of 8 bits it is the AP that counts; this only finds a file in which nothing is left
+# For 8 bits AP is the measure; these limits only detect a file that is useless
 INT8 = Limits(scores=0.6, overlap=0.4, missing=1.0)
-# The graph interpolates to one gray level, as OpenCV does within its own rounding, which decides
-# between near ties: Yolo-FastestV2 loses 14 % of its 600 weak boxes in the drawn pictures
-# and 7 % of 296 in photos. Boxes that are moved or scaled lose nearly all.
+# The graph interpolates to one gray level, as OpenCV does up to rounding, which decides between
+# near ties: Yolo-FastestV2 loses 14 % of its 600 weak boxes in the drawn images and 7 % of 296 in
+# photos. If boxes are shifted or scaled, nearly all are lost.
 PREPARED = Limits(scores=0.05, overlap=0.9, missing=0.25)
 
 
 @dataclass
 class BoxCheck:
-    """What the comparison found.
+    """The result of the comparison.
 
     Args:
-        pictures, boxes: how many were compared.
+        pictures, boxes: number of compared images and boxes.
         missing: boxes without a partner, of either side.
         pixels, scores: largest differences of partners.
     """
@@ -66,18 +66,18 @@ class BoxCheck:
     def __str__(self) -> str:
         lost = f", {self.missing} without a partner" if self.missing else ""
         return (
-            f"{self.boxes} boxes of {self.pictures} pictures within {self.pixels:.2g} pixels and "
+            f"{self.boxes} boxes of {self.pictures} images within {self.pixels:.2g} pixels and "
             f"{self.scores:.1e} of the score{lost}"
         )
 
 
-Finder = Callable[[np.ndarray], np.ndarray]  # picture -> rows (N, 6) in its pixels
+Finder = Callable[[np.ndarray], np.ndarray]  # image -> rows (N, 6) in its pixels
 Found = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class ArraySession:
-    """A function of arrays as a ``Session``."""
+    """A ``Session`` around a function of arrays."""
 
     inputs: Mapping[str, Shape]
     outputs: tuple[str, ...]
@@ -91,22 +91,22 @@ class ArraySession:
 
 
 def check_pictures(folder: Path | None, most: int = 8) -> list[np.ndarray]:
-    """Pictures for the check: up to ``most`` of ``folder``, or two drawn ones.
+    """Load up to ``most`` images of ``folder``, or draw two.
 
-    Raises: as ``find_sources``; UsageError for a place without pictures.
+    Raises: as ``find_sources``; UsageError for a folder without images.
     """
     if folder is None:
         rng = np.random.default_rng(0)
         return [draw_shapes(rng, size)[0] for size in DRAWN]
     paths = [output.path for output in name_outputs(find_sources(folder)) if not output.is_video]
     if not paths:
-        raise UsageError(f"{folder}: no picture there to check the exported files with")
+        raise UsageError(f"{folder}: no image there to check the exported files with")
     return [read_image(path) for path in paths[:most]]
 
 
 def confidence_for(found: Sequence[Found]) -> float:
-    """A confidence for the comparison: in the widest gap of the best scores of all pictures, so
-    that rounding moves no box across it.
+    """Choose a confidence for the comparison: in the widest gap between the best scores of all
+    images, so that rounding moves no box across it.
     """
     best = np.sort(np.concatenate([scores.max(-1).ravel() for _, scores in found]))[::-1]
     most = MOST_BOXES * len(found)
@@ -115,7 +115,7 @@ def confidence_for(found: Sequence[Found]) -> float:
         return 0.0
     gaps = candidates[:-1] - candidates[1:]
     place = int(gaps.argmax())
-    if gaps[place] < 2 * 10**-DIGITS:  # scores that hardly differ: all of them
+    if gaps[place] < 2 * 10**-DIGITS:  # the scores are nearly equal: use all of them
         return max(float(candidates[-1]) - 0.01, 0.0)
     return float(candidates[place] + candidates[place + 1]) / 2
 
@@ -127,11 +127,11 @@ def finder(
     *,
     digits: int | None = DIGITS,
 ) -> Finder:
-    """A network as a ``Finder``.
+    """Wrap a network as a ``Finder``.
 
     Args:
-        predict: pictures (1, H, W, 3) uint8 -> boxes, scores.
-        digits: of the scores; None leaves them as they are.
+        predict: images (1, H, W, 3) uint8 -> boxes, scores.
+        digits: decimals of the scores; None does not round.
     """
 
     def find(picture: np.ndarray) -> np.ndarray:
@@ -153,13 +153,13 @@ def compare_boxes(
     name: str,
     advice: str = "",
 ) -> BoxCheck:
-    """Compare what two networks find.
+    """Compare the boxes of two networks.
 
     Args:
         name: of the exported file, for messages.
-        advice: what their end says.
+        advice: end of error messages.
 
-    Raises: ExportError beyond ``limits``.
+    Raises: ExportError if ``limits`` are exceeded.
     """
     check = BoxCheck(len(pictures))
     for picture in pictures:
@@ -174,7 +174,7 @@ def compare_boxes(
 
 
 def _compare(wanted: np.ndarray, found: np.ndarray, overlap: float, check: BoxCheck) -> None:
-    """Pair boxes of one class with the partner that overlaps most, best scores first."""
+    """Pair each box with the box of its class that overlaps most, best scores first."""
     check.boxes += len(wanted)
     free = np.ones(len(found), bool)
     for row in wanted:
@@ -191,8 +191,8 @@ def _compare(wanted: np.ndarray, found: np.ndarray, overlap: float, check: BoxCh
 
 
 def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU (n,) of ``box`` (4,) with ``others`` (n, 4); 1 where all edges are within a tenth of a
-    pixel, as of boxes that the border of the picture cuts down to a line.
+    """IoU (n,) of ``box`` (4,) with ``others`` (n, 4); 1 if all edges agree within a tenth of a
+    pixel, as for boxes that the border of the image cuts down to a line.
     """
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     common = np.clip(high - low, 0, None).prod(1)

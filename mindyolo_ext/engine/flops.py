@@ -1,4 +1,4 @@
-"""Count the operations for an image from the layers that run."""
+"""Count the operations per image from the layers that run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class RoutedGflops:
-    """GFLOPs of a routed model, part by part.
+    """GFLOPs of the parts of a routed model.
 
     Args:
-        glance: first backbone and router, which every image takes.
-        first, second: what an easy and what a hard image takes beside it.
+        glance: first backbone and router, which every image passes.
+        first, second: additional GFLOPs of an easy and of a hard image.
     """
 
     glance: float
@@ -39,21 +39,21 @@ class RoutedGflops:
         return self.glance + self.second
 
     def mean(self, share_easy: float) -> float:
-        """An image on average, where ``share_easy`` of them (0..1) are easy."""
+        """Mean over images of which ``share_easy`` (0..1) are easy."""
         return share_easy * self.easy + (1.0 - share_easy) * self.hard
 
 
 def gflops(model: Inference, size: Size) -> float:
     """GFLOPs of the deploy form for one image.
 
-    Two operations per multiply-add of a convolution or dense layer, as publications count them.
+    A multiply-add of a convolution or dense layer counts as two operations, as in publications.
     Biases, activations, pooling, resizing, the decoding of boxes and the two products of attention
-    are left out. For DynamicDet the counter ``thop``, which publications mostly use, gives the same
-    to four digits.
+    are left out. For DynamicDet the counter ``thop``, which most publications use, gives the same
+    number to four digits.
 
     Args:
-        model: a network of this project, in training or deploy form. Of a routed model it is a hard
-            image that counts, see ``routed_gflops``.
+        model: a network of this project, in training or deploy form. For a routed model a hard
+            image is counted, see ``routed_gflops``.
         size: (height, width) of the input.
     """
     if isinstance(model, Routed):
@@ -89,7 +89,7 @@ def routed_gflops(model: RoutedInference, size: Size) -> RoutedGflops:
 
 
 def describe_gflops(weight: str | Path) -> str:
-    """Return a sentence with the operations of the network in a checkpoint of ours. Raises: as
+    """Describe the operations of the network in a checkpoint in one sentence. Raises: as
     ``load_model``.
     """
     model, _ = load_model(weight)
@@ -115,7 +115,7 @@ def _images(side: int) -> Tensor:
 def _at_size(deploy: Inference, count: Callable[[int], tuple[int, ...]], size: Size) -> list[float]:
     """GFLOPs at ``size`` from operations counted at two small sizes.
 
-    The work of a layer grows with the area, or is constant if it reads pooled values, so two sizes
+    A layer's operations grow with the area, or are constant if it reads pooled values, so two sizes
     are enough.
     """
     small = max(deploy.strides)
@@ -127,9 +127,7 @@ def _at_size(deploy: Inference, count: Callable[[int], tuple[int, ...]], size: S
 
 
 def _operations(network: Cell, run: Callable[[], object]) -> int:
-    """Operations of the convolutions and dense layers of ``network`` that take part in
-    ``run()``.
-    """
+    """Operations of the convolutions and dense layers of ``network`` that ``run()`` calls."""
     total = 0
 
     def add(weight: Tensor, output: Tensor) -> None:

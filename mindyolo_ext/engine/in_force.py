@@ -1,5 +1,5 @@
-"""The recipe of a run with the values in force: what placeholders stand for, and what follows from
-model, data and number of ranks.
+"""Complete the recipe of a run: replace placeholders, and add what follows from model, data and
+number of ranks.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from mindyolo_ext.models.registry import default_loss
 
 
 def in_force(config: Config, model: Model, class_names: Sequence[str], max_boxes: int) -> Config:
-    """``config`` with its placeholders replaced; it trains the same run.
+    """Replace the placeholders of ``config``; the result trains the same run.
 
     Args:
         model: the network that the recipe describes.
@@ -56,7 +56,7 @@ def in_force(config: Config, model: Model, class_names: Sequence[str], max_boxes
 
 
 def loss_scaler_in_force(settings: TrainConfig) -> str:
-    """What ``auto`` stands for: float16 alone loses small gradients."""
+    """Resolve ``auto``: only float16 loses small gradients."""
     if settings.loss_scaler != "auto":
         return settings.loss_scaler
     in_float16 = settings.amp_level != "O0" and settings.amp_dtype == "float16"
@@ -64,7 +64,7 @@ def loss_scaler_in_force(settings: TrainConfig) -> str:
 
 
 def notes_on(config: Config, global_batch: int) -> dict[str, str]:
-    """What follows from the number of images per step, by the key that it belongs to."""
+    """Comments about the number of images per step, by key of the recipe."""
     optimizer = config.train.optimizer
     notes = {}
     if optimizer.lr_per_image:
@@ -90,13 +90,13 @@ def text_in_force(
     max_boxes: int,
     global_batch: int,
 ) -> str:
-    """``in_force`` and ``notes_on`` as YAML with comments, for people and for ``--config``."""
+    """``in_force`` and ``notes_on`` as YAML with comments, also valid for ``--config``."""
     shown = in_force(config, model, class_names, max_boxes)
     return recipe_text(shown, notes_on(config, global_batch))
 
 
 def from_the_start(stage: StageConfig, epochs: int) -> StageConfig:
-    """The stage with its first epoch counted from 0."""
+    """The stage with a first epoch counted from 0."""
     if stage.from_epoch >= 0:
         return stage
     return replace(stage, from_epoch=max(0, epochs + stage.from_epoch))

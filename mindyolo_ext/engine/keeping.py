@@ -1,5 +1,6 @@
-"""Which epochs' weights a run keeps, and when it has seen enough. Functions of what was measured,
-so that a resumed run decides as an uninterrupted one.
+"""Decide which checkpoints a run keeps and when it stops early.
+
+Both are functions of the measured values, so a resumed run decides as an uninterrupted one.
 """
 
 import re
@@ -14,7 +15,7 @@ _NAME = re.compile(r"epoch(\d+)(_\w+-?\d+\.\d+)?")
 
 
 class KeptCheckpoints:
-    """Weights of single epochs beside ``last`` and ``best``.
+    """Weights of single epochs, beside ``last`` and ``best``.
 
     ``epoch12.ckpt`` is one of the newest ``train.keep_checkpoint_max``, ``epoch12_AP0.4321.ckpt``
     one of the best ``train.keep_best``. Names count epochs from 1, as the screen does.
@@ -22,7 +23,7 @@ class KeptCheckpoints:
     Args:
         folder: of the weights.
         settings: of the training.
-        state: what ``state`` said when the run was saved, None for a new run.
+        state: result of ``state`` when the run was saved, None for a new run.
     """
 
     def __init__(self, folder: Path, settings: TrainConfig, state: Mapping[str, Any] | None = None):
@@ -33,14 +34,14 @@ class KeptCheckpoints:
             self.best = [(int(epoch), float(value)) for epoch, value in state.get("best", [])]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint has to know of the others."""
+        """State of this object for a checkpoint."""
         best = [list(pair) for pair in self.best]
         return {"newest": self.newest, "best": best, "metric": self.settings.best_metric}
 
     def add(
         self, epoch: int, value: float | None, *, is_due: bool, save: Callable[[Path], None]
     ) -> None:
-        """Write what is to be kept of an epoch, then delete what it displaces.
+        """Write the checkpoints of an epoch, then delete those that it replaces.
 
         Args:
             epoch: counted from 0.
@@ -63,8 +64,8 @@ class KeptCheckpoints:
             path.unlink(missing_ok=True)
 
     def remove_later(self, epoch: int) -> None:
-        """Delete what a killed run wrote for epochs from ``epoch`` on; it is about to come again,
-        perhaps under another name.
+        """Delete checkpoints of epochs from ``epoch`` on, left by a killed run. These epochs are
+        trained again, perhaps with another result in the file name.
         """
         for path in self.folder.glob(f"epoch*.{self.settings.checkpoint_format}"):
             found = _NAME.fullmatch(path.stem)
@@ -81,9 +82,9 @@ class KeptCheckpoints:
 def is_out_of_patience(
     settings: TrainConfig, epoch: int, best_epoch: int, best_fitness: float
 ) -> bool:
-    """Whether the evaluation of ``epoch`` is the first after ``train.patience`` epochs without a
-    better one. While the metric is 0 a network has not begun to find anything, and the epochs do
-    not count.
+    """Whether ``epoch`` is evaluated and at least ``train.patience`` epochs after the best one.
+
+    Epochs do not count while the metric is 0, because the network does not detect anything yet.
     """
     is_over = 0 < settings.patience <= epoch - best_epoch and best_fitness > 0
     return is_over and is_evaluated(settings, epoch)

@@ -1,6 +1,7 @@
-"""What ``train.loggers`` names: programs that draw the numbers of a run.
+"""Loggers of ``train.loggers``: send the numbers of a run to other programs.
 
-Each is a small class with the same four methods; none is imported before a recipe asks for it.
+Each logger is a small class with the same four methods. Its package is imported only if a recipe
+names it.
 """
 
 import importlib.util
@@ -22,8 +23,8 @@ from mindyolo_ext.engine.evaluate import EvalResult
 from mindyolo_ext.errors import MissingPackageError, RunError
 
 logger = logging.getLogger(__name__)
-PROJECT = "mindyolo_ext"  # where the user's environment names no other
-IDS = "loggers.json"  # in the run's folder: by which name each program knows the run
+PROJECT = "mindyolo_ext"  # unless the user's environment names another
+IDS = "loggers.json"  # in the run's folder: the ID of the run in each program
 PICTURES = (
     "labels.png",
     "train_batch.jpg",
@@ -34,10 +35,10 @@ PICTURES = (
 
 
 class Sink(Protocol):
-    """A program that numbers go to.
+    """A program that records numbers.
 
     Attributes:
-        run_id: by which a resumed run is found again; empty if there is no such thing.
+        run_id: identifies the run when it is resumed; empty if the program has no IDs.
     """
 
     run_id: str
@@ -60,7 +61,7 @@ class _TensorBoard:
     def __init__(self, start: TrainStart, _: str):
         from tensorboardX import SummaryWriter
 
-        # what a killed run wrote beyond its last checkpoint is not shown twice
+        # Entries that a killed run wrote after its last checkpoint are not shown twice
         first = start.first_epoch * start.steps_per_epoch + 1
         self._writer = SummaryWriter(
             logdir=str(start.folder / "tensorboard"), purge_step=first if first > 1 else None
@@ -82,7 +83,7 @@ class _TensorBoard:
 
 
 class _MLflow:
-    """A run of MLflow; its own variables (``MLFLOW_TRACKING_URI``, ...) say where."""
+    """A run of MLflow; its environment variables (``MLFLOW_TRACKING_URI``, ...) set the place."""
 
     def __init__(self, start: TrainStart, run_id: str):
         import mlflow
@@ -107,7 +108,7 @@ class _MLflow:
 
 
 class _Recorder:
-    """What Weights & Biases and SwanLab have in common."""
+    """The common part of Weights & Biases and SwanLab."""
 
     def __init__(self, package: Any, run: Any):
         self._package, self._run = package, run
@@ -121,7 +122,7 @@ class _Recorder:
 
 
 class _WandB(_Recorder):
-    """A run of Weights & Biases; its own variables (``WANDB_PROJECT``, ``WANDB_MODE``) count."""
+    """A run of Weights & Biases, set up by ``WANDB_PROJECT`` and ``WANDB_MODE``."""
 
     def __init__(self, start: TrainStart, run_id: str):
         import wandb
@@ -141,7 +142,7 @@ class _WandB(_Recorder):
 
 
 class _SwanLab(_Recorder):
-    """A run of SwanLab; its own variables (``SWANLAB_PROJ_NAME``, ``SWANLAB_MODE``) count."""
+    """A run of SwanLab, set up by ``SWANLAB_PROJ_NAME`` and ``SWANLAB_MODE``."""
 
     def __init__(self, start: TrainStart, run_id: str):
         import swanlab
@@ -163,7 +164,7 @@ class _SwanLab(_Recorder):
             self._run.finish()
 
 
-# name in a recipe -> what it needs, which is also the name of an extra, and its class
+# Name in a recipe -> required package, which is also the name of an extra, and class
 _KNOWN: dict[str, tuple[str, Callable[[TrainStart, str], Sink]]] = {
     "tensorboard": ("tensorboardX", _TensorBoard),
     "mlflow": ("mlflow", _MLflow),
@@ -173,7 +174,7 @@ _KNOWN: dict[str, tuple[str, Callable[[TrainStart, str], Sink]]] = {
 
 
 def check_loggers(names: Sequence[str]) -> None:
-    """Make sure that the packages are there. Raises: MissingPackageError."""
+    """Check that the packages are installed. Raises: MissingPackageError."""
     for name in names:
         package = _KNOWN[name][0]
         if importlib.util.find_spec(package) is None:
@@ -184,15 +185,15 @@ def check_loggers(names: Sequence[str]) -> None:
 
 
 def logger_callbacks(names: Sequence[str]) -> list[Callback]:
-    """A callback for each of ``train.loggers``."""
+    """Create a callback for each of ``train.loggers``."""
     return [_Logging(name) for name in dict.fromkeys(names)]
 
 
 class _Logging(Callback):
-    """Hands the numbers of a run to one program.
+    """Send the numbers of a run to one program.
 
-    What keeps it from starting ends the run before anything is trained. What goes wrong later, such
-    as a server that is gone, costs a warning and the rest of the record, never the training.
+    An error at the start ends the run before anything is trained. A later error, such as a lost
+    connection, is logged as a warning; the rest of the record is lost, but the training continues.
     """
 
     def __init__(self, name: str):
@@ -208,11 +209,11 @@ class _Logging(Callback):
             self._sink = _KNOWN[self.name][1](start, ids.get(self.name, ""))
         except Exception as error:
             raise RunError(
-                f"train.loggers: {self.name} does not start ({error}); mend that, or leave it out: "
+                f"train.loggers: {self.name} does not start ({error}); fix that, or leave it out: "
                 f"--set train.loggers=[]"
             ) from error
         if self._sink.run_id:
-            known = _read_ids(start.folder)  # the other programs may have written theirs
+            known = _read_ids(start.folder)  # the other programs may have added theirs
             write_json(start.folder / IDS, {**known, self.name: self._sink.run_id}, indent=1)
 
     def on_step_end(self, step: StepEnd) -> None:
@@ -241,31 +242,31 @@ class _Logging(Callback):
         self._sink = None
 
     def _send(self, group: str, values: Mapping[str, float], step: int) -> None:
-        """Numbers as ``group/name``; those that are not finite are left out."""
+        """Send numbers as ``group/name``, without those that are not finite."""
         self._step = max(step, self._step)
         kept = {f"{group}/{k}": float(v) for k, v in values.items() if math.isfinite(v)}
         self._guarded(lambda sink: sink.numbers(kept, step))
 
     def _guarded(self, action: Callable[[Sink], None]) -> None:
-        """``action`` on the program; one that fails is given up."""
+        """Call ``action`` on the program, and give up the program if it fails."""
         if self._sink is None:
             return
         try:
             action(self._sink)
         except Exception as error:
             logger.warning(
-                "train.loggers: %s failed (%s); the training goes on without it", self.name, error
+                "train.loggers: %s failed (%s); the training continues without it", self.name, error
             )
             self._sink = None
 
 
 def _is_metric(name: str) -> bool:
-    """Whether a column of a row comes from the evaluation, which is recorded apart."""
+    """Whether a column of a row comes from the evaluation, which is recorded separately."""
     return name.startswith(("AP", "AR", "voc", "own_"))
 
 
 def _read_ids(folder: Path) -> dict[str, str]:
-    """What ``IDS`` holds; empty if it is missing or damaged."""
+    """Read ``IDS``; empty if it is missing or damaged."""
     try:
         found = json.loads((folder / IDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -274,7 +275,7 @@ def _read_ids(folder: Path) -> dict[str, str]:
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """``section.key`` -> value of a recipe."""
+    """Flatten a recipe to ``section.key`` -> value."""
     found: dict[str, Any] = {}
 
     def add(values: Mapping[str, Any], prefix: str) -> None:

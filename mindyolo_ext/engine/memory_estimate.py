@@ -1,4 +1,4 @@
-"""How much memory a training step will take, before it is taken: an estimate by shapes."""
+"""Estimate the memory of a training step from shapes, before the first step."""
 
 import logging
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of a rank.
+    """Bytes on one rank.
 
     Args:
         weights: parameters and statistics.
         training: gradient, optimizer state, sums of micro batches and moving average.
-        activations: outputs of the layers for a batch, kept for the way back.
+        activations: outputs of the layers for a batch, kept for the backward pass.
     """
 
     weights: int
@@ -38,16 +38,16 @@ class MemoryEstimate:
 
     @property
     def total(self) -> int:
-        """All three."""
+        """Sum of all three."""
         return self.weights + self.training + self.activations
 
     def in_words(self, images: int) -> str:
-        """For people; ``images``: of a batch."""
+        """Describe the estimate for a batch of ``images``."""
         return (
             f"about {_gib(self.total)} for a step: {_gib(self.weights)} weights, "
             f"{_gib(self.training)} gradient, optimizer and moving average, "
-            f"{_gib(self.activations)} outputs of the layers for {images} image(s); estimated by "
-            "shapes, without the loss and what the framework itself needs"
+            f"{_gib(self.activations)} outputs of the layers for {images} image(s); estimated from "
+            "shapes, without the loss and the framework's own memory"
         )
 
 
@@ -56,9 +56,9 @@ def _gib(count: int) -> str:
 
 
 def tell_memory(config: Config, num_classes: int) -> None:
-    """Log the estimate for a recipe, and warn if the device has less.
+    """Log the estimate for a recipe, and warn if the device has less memory.
 
-    Nothing on Ascend, where running layers one by one would compile each of them first.
+    Skipped on Ascend, where each layer would have to be compiled.
     """
     if device() == "Ascend":
         return
@@ -71,7 +71,7 @@ def tell_memory(config: Config, num_classes: int) -> None:
     there = device_memory()
     if there is not None and estimate.total > there:
         logger.warning(
-            "memory: the device has %s, so the first step may fail; take a smaller "
+            "memory: the device has %s, so the first step may fail; use a smaller "
             "train.per_batch_size, with train.optimizer.accumulate for the same batch per update",
             _gib(there),
         )
@@ -80,13 +80,13 @@ def tell_memory(config: Config, num_classes: int) -> None:
 def estimate_memory(
     config: Config, model: Model, *, accumulate: int, size: Sequence[int]
 ) -> MemoryEstimate:
-    """What a step of ``config`` takes.
+    """Estimate the memory of a step of ``config``.
 
-    Outputs of layers are counted on two small images, and grow with the area. The network should be
-    one of its own, because layers are watched while it runs.
+    The outputs of layers are counted on two small images and extrapolated by area. Do not use the
+    network of the training itself, because hooks are attached to its layers.
 
     Args:
-        model: a network of the recipe, in inference mode.
+        model: a separate network of the recipe, in inference mode.
         accumulate: micro batches per update.
         size: (height, width) of the largest input.
     """
@@ -105,7 +105,7 @@ def estimate_memory(
 
 
 def _outputs(model: Model, size: Sequence[int]) -> float:
-    """Numbers in the outputs of all layers for one image of ``size``."""
+    """Number of values in the outputs of all layers for one image of ``size``."""
     small = max(model.strides)
     with eager():
         counts = [_count(model, side) for side in (small, 2 * small)]
@@ -115,7 +115,7 @@ def _outputs(model: Model, size: Sequence[int]) -> float:
 
 
 def _count(model: Model, side: int) -> int:
-    """Numbers in the outputs of the layers without layers of their own."""
+    """Number of values in the outputs of the innermost layers."""
     leaves = {name for name, cell in model.cells_and_names() if not cell.name_cells()}
     total = 0
 

@@ -1,4 +1,4 @@
-"""From an ONNX file to ncnn's two files, through pnnx."""
+"""Convert an ONNX file to ncnn's two files with pnnx."""
 
 import shutil
 import subprocess
@@ -13,8 +13,8 @@ def write_ncnn(onnx_file: Path, target: Path) -> None:
     """Convert a network of batch 1 in float32.
 
     Args:
-        onnx_file: as ``export`` writes it.
-        target: ends in ``.param``; the weights come to lie in the ``.bin`` beside it.
+        onnx_file: as written by ``export``.
+        target: ends in ``.param``; the weights are written to the ``.bin`` beside it.
 
     Raises: MissingPackageError; ExportError if pnnx fails.
     """
@@ -41,20 +41,20 @@ def write_ncnn(onnx_file: Path, target: Path) -> None:
 
 
 def _pnnx() -> str:
-    """The program, beside this Python or on PATH. Raises: MissingPackageError."""
+    """Path of the program, beside this Python or on PATH. Raises: MissingPackageError."""
     found = shutil.which("pnnx", path=str(Path(sys.executable).parent)) or shutil.which("pnnx")
     if found is None:
         raise MissingPackageError(
-            "export: ncnn files are made by pnnx, which is not installed: `pip install "
+            "export: ncnn files need pnnx, which is not installed: `pip install "
             "'mindyolo_ext[ncnn]'`"
         )
     return found
 
 
 def check_for_ncnn(*, batch_size: int, is_cut: bool, raw: bool) -> None:
-    """Raises: UsageError for what ncnn's runner does not take."""
+    """Raises: UsageError for options that the ncnn runner does not support."""
     if is_cut:
-        raise UsageError("export: ncnn runs whole models; a routed one goes into onnx or openvino")
+        raise UsageError("export: ncnn runs whole models only; use onnx or openvino")
     if batch_size != 1 or raw:
         what = "--raw" if raw else f"--per_batch_size {batch_size}"
-        raise UsageError(f"export: ncnn files take one image and give boxes; leave {what} out")
+        raise UsageError(f"export: ncnn files take one image and return boxes; leave {what} out")

@@ -1,5 +1,5 @@
-"""What runs a network: the framework for a checkpoint, or the runtime of an exported file. A
-framework is imported only where it runs something.
+"""Load a network to run: a checkpoint on the framework, or an exported file in its runtime. A
+framework is imported only if it runs the network.
 """
 
 import logging
@@ -30,7 +30,7 @@ class Network:
     Args:
         predictor: from images to boxes.
         metadata: of its checkpoint or exported file.
-        place: what runs it, for people.
+        place: runtime and device, for messages.
     """
 
     predictor: Predictor
@@ -49,20 +49,20 @@ def load_network(
     dy_thres: float | None = None,
     easy: float | None = None,
 ) -> Network:
-    """A checkpoint or an exported file for ``Detector``.
+    """Load a checkpoint or an exported file for ``Detector``.
 
     Args:
-        weight: ``.ckpt`` or ``.safetensors`` of ours, or a file of ``mindyolo-ext export``.
-        runtime: of ``runtimes.names.RUNTIMES``; None takes the usual one of the file.
-        device_target: ``CPU``, ``GPU`` or ``Ascend``; None takes the best for the framework, and
+        weight: ``.ckpt`` or ``.safetensors`` of this project, or a file of ``mindyolo-ext export``.
+        runtime: one of ``runtimes.names.RUNTIMES``; None uses the default of the file.
+        device_target: ``CPU``, ``GPU`` or ``Ascend``; None uses the best one for the framework, and
             the CPU for another runtime.
-        backend: ``mindspore`` or ``torch``, to make sure of it.
-        size: (height, width) of the input, default the file's.
-        threads: of a runtime that is no framework; 0 leaves it to it.
-        dy_thres, easy: of a routed model, as ``Detector`` takes them.
+        backend: ``mindspore`` or ``torch``, to require it.
+        size: (height, width) of the input, by default the file's.
+        threads: of a runtime that is not a framework; 0 uses its default.
+        dy_thres, easy: for a routed model, as in ``Detector``.
 
     Raises: UserError for a file or route that does not fit; DeviceError for a runtime that is not
-        there.
+        available.
     """
     weight = Path(weight)
     chosen = runtime_of(weight, runtime)
@@ -98,7 +98,7 @@ def _on_framework(
     dy_thres: float | None,
     easy: float | None,
 ) -> Network:
-    """A checkpoint on the framework of this process."""
+    """Load a checkpoint on the framework of this process."""
     from mindyolo_ext.backend import BACKEND, launch
     from mindyolo_ext.backend.choice import check_backend
     from mindyolo_ext.backend.lock import framework_lock
@@ -122,8 +122,8 @@ def _on_framework(
 def exported_copy(
     weight: Path, runtime: str, *, size: tuple[int, int] | None = None
 ) -> Iterator[ExportedFile]:
-    """``weight`` itself if it is an exported file; of a checkpoint a copy for ``runtime``, which
-    is there until the end of the block.
+    """``weight`` itself if it is an exported file; for a checkpoint, a temporary copy for
+    ``runtime``, which is deleted at the end of the block.
 
     Raises: UsageError; ExportError for a copy that differs from the checkpoint.
     """
@@ -152,7 +152,7 @@ def exported_copy(
 
 
 def read_metadata(weight: str | Path) -> CheckpointMetadata:
-    """What a checkpoint of ours or an exported file says about itself.
+    """Read the metadata of a checkpoint or an exported file.
 
     Raises: as ``load_checkpoint`` and ``read_exported``.
     """
@@ -163,10 +163,10 @@ def read_metadata(weight: str | Path) -> CheckpointMetadata:
 
 
 def refuse_backend(runtime: str, backend: str | None) -> None:
-    """Raises: UsageError if a framework is asked for beside a runtime that is none."""
+    """Raises: UsageError if a framework is requested for a runtime that is not one."""
     if backend is not None and backend in FRAMEWORKS and runtime != "mindir":
         raise UsageError(
-            f"backend {backend}: {runtime} runs the file, and no framework; leave one of them out"
+            f"backend {backend}: {runtime} runs the file without a framework; leave one of them out"
         )
 
 
@@ -179,17 +179,17 @@ def network_for_test(
     easy: float | None = None,
     needs_router: bool = False,
 ) -> Network:
-    """A checkpoint or exported file with the input, the route and the precision of a recipe.
+    """Load a checkpoint or exported file with the input, the route and the precision of a recipe.
 
     Args:
-        runtime: as in ``load_network``; the framework was started before.
-        device: of a runtime that is no framework.
-        easy: share of easy images to aim at, instead of the recipe's threshold.
-        needs_router: whether a model is refused that has none, or no checkpoint.
+        runtime: as in ``load_network``; the framework must have been started.
+        device: for a runtime that is not a framework.
+        easy: target share of easy images, instead of the recipe's threshold.
+        needs_router: refuse an exported file, and a model without a router.
 
-    Raises: as ``load_network``; ConfigError for another model than the recipe's.
+    Raises: as ``load_network``; ConfigError if the model is not the recipe's.
     """
-    from mindyolo_ext.engine.datasets import with_input  # predict does without
+    from mindyolo_ext.engine.datasets import with_input  # not needed by predict
 
     chosen = runtime_of(weight, runtime)
     dy_thres = config.eval.dy_thres if easy is None else None
@@ -199,7 +199,7 @@ def network_for_test(
         )
     if needs_router:
         raise UsageError(
-            f"{weight}: --curve runs both exits on every image, which exported files do not; give "
+            f"{weight}: --curve runs both exits on every image, which exported files cannot; use "
             "the checkpoint without --runtime"
         )
     with exported_copy(weight, chosen, size=tuple(config.input.size) or None) as file:
@@ -223,7 +223,7 @@ def _checkpoint_for_test(
     easy: float | None,
     needs_router: bool,
 ) -> Network:
-    """A checkpoint on the framework, which was started before."""
+    """Load a checkpoint on the framework, which must have been started."""
     from mindyolo_ext.backend import precision
     from mindyolo_ext.backend.launch import device
     from mindyolo_ext.engine.build import load_model
@@ -240,8 +240,8 @@ def _checkpoint_for_test(
 
 
 def _check_model(weight: Path, metadata: CheckpointMetadata, config: "Config") -> None:
-    """Raises: ConfigError for another model than the recipe's."""
+    """Raises: ConfigError if the model is not the recipe's."""
     if config.model.name and config.model.name != metadata.model:
         raise ConfigError(
-            f"{weight}: holds {metadata.model}, but the config wants {config.model.name}"
+            f"{weight}: holds {metadata.model}, but the recipe names {config.model.name}"
         )

@@ -1,4 +1,4 @@
-"""What an ONNX file can have beyond the network: NMS, preprocessing, float16, fewer nodes.
+"""Optional changes of an ONNX file: NMS, preprocessing, float16, simplification.
 
 Each function changes a model in memory; ``engine.export`` compares the file with the network after
 each of them.
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 NMS_FORMS = ("onnx", "tensorrt")
-OPSETS = (13, 20)  # least and most that PyTorch's exporter writes and every operator here has
+OPSETS = (13, 20)  # lowest and highest that PyTorch's exporter writes and that has every operator
 DETECTIONS = "detections"
-_FLOAT, _UINT8, _INT32, _INT64, _DOUBLE = 1, 2, 6, 7, 11  # ONNX's numbers of element types
-Nodes: TypeAlias = "list[tuple[str, str, str, dict[str, Any]]]"  # operator, inputs, outputs, more
+_FLOAT, _UINT8, _INT32, _INT64, _DOUBLE = 1, 2, 6, 7, 11  # ONNX's codes of element types
+Nodes: TypeAlias = "list[tuple[str, str, str, dict[str, Any]]]"  # operator, inputs, outputs, attrs
 TENSORRT_OUTPUTS = ("num_dets", "det_boxes", "det_scores", "det_classes")
 
 
 @dataclass(frozen=True)
 class OnnxOptions:
-    """How an ONNX file differs from the plain one: a fixed batch, boxes and scores, float32.
+    """Options of an ONNX file; the default is a fixed batch, boxes and scores, float32.
 
     Args:
-        dynamic_batch: any number of images per run.
-        dynamic_size: any height and width that the strides divide.
-        nms: put NMS behind the network: ``onnx`` as NonMaxSuppression, ``tensorrt`` as
-            EfficientNMS, which TensorRT alone runs; empty for none.
-        conf_thres, iou_thres, max_detections: of that NMS; the last one per class, of TensorRT's
-            per image.
-        with_preprocess: take one uint8 image of any size, and give boxes in its pixels.
-        simplify: let onnxslim take out nodes that change nothing.
-        opset: version of the operators; None for the exporter's.
+        dynamic_batch: accept any number of images per run.
+        dynamic_size: accept any height and width that are multiples of the strides.
+        nms: NMS after the network: ``onnx`` as NonMaxSuppression, ``tensorrt`` as EfficientNMS,
+            which only TensorRT runs; empty for none.
+        conf_thres, iou_thres, max_detections: of that NMS; the last one is per class, for
+            TensorRT per image.
+        with_preprocess: take one uint8 image of any size, and return boxes in its pixels.
+        simplify: remove nodes that have no effect, with onnxslim.
+        opset: version of the operators; None for the exporter's default.
         half: convolutions in float16; inputs, outputs and the decoding of boxes stay float32.
-        int8: convolutions in 8 bits, calibrated on pictures, likewise.
+        int8: convolutions in 8 bits, calibrated on images; the rest as with ``half``.
 
-    Raises: UsageError for values that do not fit each other.
+    Raises: UsageError for options that contradict each other.
     """
 
     dynamic_batch: bool = False
@@ -68,7 +68,7 @@ class OnnxOptions:
         if self.with_preprocess and (self.dynamic_batch or self.nms == "tensorrt"):
             other = "--dynamic_batch" if self.dynamic_batch else "--nms tensorrt"
             raise UsageError(
-                f"--with_preprocess takes one image, whose boxes it gives; leave {other} out"
+                f"--with_preprocess takes one image and returns its boxes; leave {other} out"
             )
         if self.with_preprocess and self.dynamic_size:
             raise UsageError(
@@ -77,17 +77,17 @@ class OnnxOptions:
 
     @property
     def wraps(self) -> bool:
-        """Whether something stands before or behind the network."""
+        """Whether nodes are added before or after the network."""
         return bool(self.nms) or self.with_preprocess
 
     @property
     def changes(self) -> bool:
-        """Whether the file is another one than the plain one."""
+        """Whether any option differs from the default."""
         return self != OnnxOptions()
 
 
 def simplified(model: "ModelProto") -> "ModelProto":
-    """The model without nodes that change nothing. Raises: MissingPackageError."""
+    """Remove nodes that have no effect. Raises: MissingPackageError."""
     try:
         import onnxslim
     except ImportError as error:
@@ -98,16 +98,17 @@ def simplified(model: "ModelProto") -> "ModelProto":
 
 
 def in_half(model: "ModelProto") -> "ModelProto":
-    """The model with its convolutions, and what stands before them, in float16.
+    """Convert the convolutions, and everything before them, to float16.
 
-    What only follows convolutions decodes boxes: float16 has steps of half a pixel at 640.
+    Nodes after the last convolution decode boxes and stay float32, because the resolution of
+    float16 is half a pixel at 640.
 
     Raises: UsageError for a graph with sequences, which MindSpore writes for some models.
     """
     if any("Sequence" in node.op_type for node in model.graph.node):
         raise UsageError(
-            "--half: MindSpore writes sequences for this model, which have no float16; export it "
-            "with `--backend torch`"
+            "--half: for this model MindSpore writes sequences, which do not support float16; "
+            "export it with `--backend torch`"
         )
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -118,12 +119,12 @@ def in_half(model: "ModelProto") -> "ModelProto":
         op_block_list=list(DEFAULT_OP_BLOCK_LIST),
         node_block_list=[node.name for node in behind_convolutions(model)],
     )
-    OnnxModel(half).topological_sort()  # the converter leaves its casts at the end
+    OnnxModel(half).topological_sort()  # the converter appends its casts at the end
     return half
 
 
 def behind_convolutions(model: "ModelProto") -> list["NodeProto"]:
-    """The nodes that lead to no convolution; every node gets a name."""
+    """The nodes that no convolution depends on; unnamed nodes get names."""
     readers: dict[str, list[int]] = {}
     nodes = list(model.graph.node)
     for index, node in enumerate(nodes):
@@ -131,7 +132,7 @@ def behind_convolutions(model: "ModelProto") -> list["NodeProto"]:
         for name in node.input:
             readers.setdefault(name, []).append(index)
     leads = [False] * len(nodes)
-    for index in range(len(nodes) - 1, -1, -1):  # nodes stand behind what they read
+    for index in range(len(nodes) - 1, -1, -1):  # nodes come after their inputs
         after = {reader for name in nodes[index].output for reader in readers.get(name, ())}
         leads[index] = nodes[index].op_type == "Conv" or any(leads[reader] for reader in after)
     return [node for node, leading in zip(nodes, leads) if not leading]
@@ -140,13 +141,13 @@ def behind_convolutions(model: "ModelProto") -> list["NodeProto"]:
 def add_nms(
     model: "ModelProto", options: OnnxOptions, num_classes: int, *, conf_thres: float | None = None
 ) -> None:
-    """Put NMS behind ``boxes`` and ``scores``.
+    """Add NMS after ``boxes`` and ``scores``.
+
+    The form ``onnx`` returns ``detections`` (N, 7): index of the image, x1, y1, x2, y2, score,
+    class, highest score first. Each box counts for its best class only, as in ``evaluation.nms``.
 
     Args:
-        conf_thres: another one than the options'.
-
-    The form ``onnx`` gives ``detections`` (N, 7): number of the image, x1, y1, x2, y2, score,
-    class, by falling score; a box stands for its best class, as with ``evaluation.nms``.
+        conf_thres: overrides that of the options.
     """
     confidence = options.conf_thres if conf_thres is None else conf_thres
     if options.nms == "tensorrt":
@@ -201,7 +202,7 @@ def add_nms(
 
 
 def _add_tensorrt_nms(model: "ModelProto", options: OnnxOptions, confidence: float) -> None:
-    """TensorRT's plugin, which gives a fixed number of rows per image and how many count."""
+    """Add TensorRT's plugin, which returns a fixed number of rows per image and the valid count."""
     from onnx import helper
 
     batch = _axis(model.graph.output[0], 0)
@@ -227,12 +228,12 @@ def _add_tensorrt_nms(model: "ModelProto", options: OnnxOptions, confidence: flo
 
 
 def add_preprocess(model: "ModelProto", spec: InputSpec) -> None:
-    """Take ``image`` (h, w, 3) uint8 BGR of any size, and give boxes in its pixels.
+    """Take ``image`` (h, w, 3) uint8 BGR of any size, and return boxes in its pixels.
 
-    The graph resizes as OpenCV does, to one gray level, and places boxes as ``InputSpec.place``. It
-    counts sides in float64, as that does: float32 would lose a pixel here and there.
+    The graph resizes like OpenCV, up to one gray level, and places boxes like ``InputSpec.place``.
+    Like that function it computes sides in float64; float32 would be off by a pixel in some cases.
 
-    Raises: UsageError for a convention that ONNX has no operators for.
+    Raises: UsageError for a convention that ONNX operators cannot express.
     """
     _check_convention(spec)
     constants: dict[str, np.ndarray] = {
@@ -281,14 +282,14 @@ def _check_convention(spec: InputSpec) -> None:
     ]
     if wrong:
         raise UsageError(
-            f"--with_preprocess: ONNX cannot prepare images for this model as it was trained "
+            f"--with_preprocess: ONNX cannot prepare images in this model's convention "
             f"({', '.join(wrong)}); leave the flag out, and prepare them as input_spec says"
         )
 
 
 def _stretched() -> Nodes:
-    """From ``pre_images`` to ``pre_canvas`` (1, 3, H, W), ``pre_scales`` and ``pre_pads`` (height,
-    width) of boxes.
+    """Nodes from ``pre_images`` to ``pre_canvas`` (1, 3, H, W), and to ``pre_scales`` and
+    ``pre_pads`` (height, width) for boxes.
     """
     return [
         *_resized("pre_images", "pre_side", "pre_canvas"),
@@ -298,7 +299,7 @@ def _stretched() -> Nodes:
 
 
 def _letterboxed(spec: InputSpec) -> Nodes:
-    """As ``_stretched``, with the shape of the photo kept."""
+    """As ``_stretched``, keeping the aspect ratio of the photo."""
     nodes = _fitted(spec, "pre_images", "pre_photo", "pre_fit")
     last = "pre_fit"
     if spec.rounding == "down_twice":
@@ -337,8 +338,8 @@ def _letterboxed(spec: InputSpec) -> Nodes:
 
 
 def _fitted(spec: InputSpec, image: str, sides: str, name: str) -> Nodes:
-    """``image`` of ``sides`` scaled into the input: ``name``_image, its sides ``name``_new and the
-    factor ``name``_ratio.
+    """Scale ``image`` of ``sides`` to fit the input: the result is ``name``_image, its sides
+    ``name``_new and the factor ``name``_ratio.
     """
     most = "" if spec.scale_up else " pre_unit"
     return [
@@ -354,7 +355,7 @@ def _fitted(spec: InputSpec, image: str, sides: str, name: str) -> Nodes:
 
 
 def _resized(image: str, sides: str, name: str) -> Nodes:
-    """``image`` at ``sides``, in whole gray levels, as OpenCV's linear interpolation."""
+    """Resize ``image`` to ``sides`` in whole gray levels, like OpenCV's linear interpolation."""
     linear = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     return [
         ("Cast", sides, f"{name}_whole", {"to": _INT64}),
@@ -365,7 +366,7 @@ def _resized(image: str, sides: str, name: str) -> Nodes:
 
 
 def _as_tensor(spec: InputSpec, constants: dict[str, np.ndarray]) -> Nodes:
-    """From ``pre_canvas`` to ``images``, as ``InputSpec.to_tensor``."""
+    """Nodes from ``pre_canvas`` to ``images``, like ``InputSpec.to_tensor``."""
     nodes: Nodes = [("Clip", "pre_canvas pre_least pre_most", "pre_pixels", {})]
     last = "pre_pixels"
     if spec.color == "rgb":
@@ -388,7 +389,7 @@ def _as_tensor(spec: InputSpec, constants: dict[str, np.ndarray]) -> Nodes:
 
 
 def _put_before(model: "ModelProto", nodes: Nodes) -> None:
-    """``nodes``, which read ``image`` and give ``images``, as the beginning of the graph."""
+    """Insert ``nodes``, which turn ``image`` into ``images``, at the beginning of the graph."""
     from onnx import helper
 
     before = list(model.graph.node)
@@ -400,9 +401,7 @@ def _put_before(model: "ModelProto", nodes: Nodes) -> None:
 
 
 def _boxes_to_photo(model: "ModelProto") -> None:
-    """Turn the boxes, those that NMS kept if there is one, into pixels of the photo, cut at its
-    border.
-    """
+    """Convert boxes (after NMS, if there is one) to pixels of the photo, clipped at its border."""
     made = [name for node in model.graph.node for name in node.output]
     boxes = "nms_boxes" if "nms_boxes" in made else "boxes"
     place = next(i for i, node in enumerate(model.graph.node) if boxes in node.output)
@@ -431,7 +430,7 @@ def _boxes_to_photo(model: "ModelProto") -> None:
 
 
 def _add_nodes(model: "ModelProto", nodes: Nodes) -> None:
-    """Nodes as (operator, inputs, outputs, attributes), with names of their own."""
+    """Append nodes given as (operator, inputs, outputs, attributes), and name them."""
     from onnx import helper
 
     for kind, inputs, outputs, attributes in nodes:
@@ -441,7 +440,7 @@ def _add_nodes(model: "ModelProto", nodes: Nodes) -> None:
 
 
 def _add_constants(model: "ModelProto", constants: Mapping[str, np.ndarray]) -> None:
-    """Those of ``constants`` that a node reads."""
+    """Add those of ``constants`` that a node uses."""
     from onnx import numpy_helper
 
     read = {name for node in model.graph.node for name in node.input}
@@ -456,7 +455,7 @@ def _add_constants(model: "ModelProto", constants: Mapping[str, np.ndarray]) -> 
 def _set_outputs(
     model: "ModelProto", outputs: Mapping[str, tuple[int, Sequence[int | str]]]
 ) -> None:
-    """The outputs of the graph: element type and shape by name."""
+    """Set the outputs of the graph from element type and shape by name."""
     from onnx import helper
 
     del model.graph.output[:]

@@ -1,4 +1,4 @@
-"""From an ONNX file to OpenVINO's own format, in float32 or 8 bits."""
+"""Convert an ONNX file to OpenVINO's own format, in float32 or 8 bits."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def write_openvino(onnx_file: Path, target: Path, description: Mapping[str, str]) -> None:
-    """Convert a network, in float32.
+    """Convert a network in float32.
 
     Args:
-        onnx_file: as ``export`` writes it.
-        target: ends in ``.xml``; the weights come to lie in the ``.bin`` beside it.
-        description: text that travels in ``rt_info``.
+        onnx_file: as written by ``export``.
+        target: ends in ``.xml``; the weights are written to the ``.bin`` beside it.
+        description: text to store in ``rt_info``.
 
     Raises: MissingPackageError.
     """
@@ -39,13 +39,13 @@ def write_openvino(onnx_file: Path, target: Path, description: Mapping[str, str]
 
 
 def quantize_openvino(path: Path, pictures: Sequence[np.ndarray], spec: InputSpec) -> None:
-    """Turn the convolutions of an OpenVINO file into 8 bits with NNCF, calibrated on ``pictures``.
-    What decodes boxes stays float32.
+    """Quantize the convolutions of an OpenVINO file to 8 bits with NNCF, calibrated on
+    ``pictures``. The decoding of boxes stays float32.
 
     Args:
-        path: ``.xml`` of batch 1 in float32; it and its ``.bin`` are replaced.
-        pictures: uint8 BGR; some hundred of the kind that the network will see.
-        spec: how they become the input.
+        path: ``.xml`` of batch 1 in float32, which is replaced with its ``.bin``.
+        pictures: uint8 BGR; a few hundred, similar to those that the network will process.
+        spec: input convention of the network.
 
     Raises: MissingPackageError.
     """
@@ -55,10 +55,10 @@ def quantize_openvino(path: Path, pictures: Sequence[np.ndarray], spec: InputSpe
         import nncf
     except ImportError as error:
         raise MissingPackageError(
-            "export: NNCF, which makes OpenVINO files of 8 bits, is not installed: `pip install "
+            "export: --int8 for openvino needs NNCF, which is not installed: `pip install "
             "'mindyolo_ext[nncf]'`"
         ) from error
-    logging.getLogger("nncf").setLevel(logging.ERROR)  # it names every operator it leaves alone
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # it lists every operator that it ignores
     model = core().read_model(str(path))
     small = nncf.quantize(
         model,
@@ -72,12 +72,12 @@ def quantize_openvino(path: Path, pictures: Sequence[np.ndarray], spec: InputSpe
         openvino.save_model(small, str(made), compress_to_fp16=False)
         content = {file.suffix: file.read_bytes() for file in Path(folder).iterdir()}
     for suffix, own in content.items():
-        path.with_suffix(suffix).unlink()  # the old one may be open
+        path.with_suffix(suffix).unlink()  # the old file may be open
         path.with_suffix(suffix).write_bytes(own)
 
 
 def _behind_convolutions(model: "Model") -> list[str]:
-    """Names of the operators that lead to no convolution."""
+    """Names of the operators that no convolution depends on."""
     leads: dict[str, bool] = {}
     for node in reversed(model.get_ordered_ops()):
         after = [

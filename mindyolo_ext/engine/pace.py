@@ -1,4 +1,4 @@
-"""How fast a training goes, and how long it still takes. Compilations are left out."""
+"""Speed and remaining time of a training, without compilations."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 
 
 class Pace:
-    """Clock of an epoch.
+    """Clock for the steps of an epoch.
 
     Args:
         images_per_step: over all ranks.
@@ -21,11 +21,11 @@ class Pace:
         self.images_per_step = images_per_step
         self.waited = 0.0
         self._begin = self._mark = time.perf_counter()
-        self._steps, self._seconds, self._waited = 0, 0.0, 0.0  # of steps that compiled nothing
-        self._wait = 0.0  # for the batch at hand
+        self._steps, self._seconds, self._waited = 0, 0.0, 0.0  # of steps without a compilation
+        self._wait = 0.0  # for the current batch
 
     def waiting_for(self, batches: Iterable[Item]) -> Iterator[Item]:
-        """``batches``, with the time that each takes to come counted as waiting."""
+        """Yield ``batches`` and count the time spent waiting for each."""
         self._mark = time.perf_counter()
         for batch in batches:
             now = time.perf_counter()
@@ -35,7 +35,7 @@ class Pace:
             yield batch
 
     def step_taken(self, *, compiled: bool) -> None:
-        """Count the step of the batch at hand, unless something was ``compiled`` for it."""
+        """Count the step of the current batch, unless something was ``compiled`` for it."""
         now = time.perf_counter()
         if not compiled:
             self._steps += 1
@@ -45,16 +45,16 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Since the epoch began, compilations included."""
+        """Seconds since the epoch began, including compilations."""
         return time.perf_counter() - self._begin
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Data included; None while every step has compiled something."""
+        """Includes waiting for data; None while every step has compiled something."""
         return self._seconds / self._steps if self._steps else None
 
     def values(self) -> dict[str, float]:
-        """``images_per_second`` and ``data_wait``, a share in 0..1, where they are known."""
+        """``images_per_second`` and ``data_wait``, a share in 0..1, if they are known."""
         if not self._seconds:
             return {}
         return {
@@ -64,7 +64,7 @@ class Pace:
 
 
 def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    """Format a duration: ``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

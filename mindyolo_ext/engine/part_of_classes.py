@@ -1,4 +1,4 @@
-"""A network of many classes, evaluated on some of them."""
+"""Evaluate a network on some of its classes."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from mindyolo_ext.contracts import Model, Predictor
 
 
 def columns_of(wanted: Sequence[str], class_names: Sequence[str]) -> list[int] | None:
-    """Which classes of a network, by name, the ``wanted`` ones are; None if it has not all of them,
-    or no others.
+    """Indices of the ``wanted`` classes among those of a network, by name; None if some are
+    missing or all are wanted.
     """
     if not len(wanted) < len(class_names):
         return None
@@ -21,11 +21,11 @@ def columns_of(wanted: Sequence[str], class_names: Sequence[str]) -> list[int] |
 
 
 class PartOfClasses:
-    """A predictor that gives the scores of some classes alone.
+    """A predictor restricted to some classes.
 
     Args:
         predictor: of all classes.
-        columns: numbers of those that stay, in their new order.
+        columns: indices of the classes to keep, in their new order.
     """
 
     def __init__(self, predictor: Predictor, columns: Sequence[int]):
@@ -34,14 +34,14 @@ class PartOfClasses:
         self.num_classes = len(self._columns)
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Shape: as of the predictor, with scores (B, A, len(columns))."""
+        """Shape: as the predictor, with scores (B, A, len(columns))."""
         boxes, scores = self._predictor(images)
         return boxes, scores[:, :, self._columns]
 
     def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
-        """As of the predictor."""
+        """As in the predictor."""
         return self._predictor.compile(shape, dtype)
 
     def update(self, model: Model) -> None:
-        """As of the predictor."""
+        """As in the predictor."""
         self._predictor.update(model)

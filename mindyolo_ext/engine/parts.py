@@ -1,4 +1,4 @@
-"""The networks that an export writes: one for most models, two or three for a routed one."""
+"""Split a network for export: one part for most models, two or three for a routed one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from mindyolo_ext.engine.predictor import Predict
 from mindyolo_ext.errors import UsageError
 
 BOXES = ("boxes", "scores")
-FEATURE = "feature"  # feature0, feature1, ... lead from the first file to the others
+FEATURE = "feature"  # feature0, feature1, ... connect the first file with the others
 
 
 @dataclass(frozen=True)
 class Part:
-    """A network that becomes a file of its own.
+    """A network that is exported to its own file.
 
     Args:
-        name: end of the file's name, empty for a whole model.
-        holds: what it is, in words.
+        name: suffix of the file's name, empty for a whole model.
+        holds: description of the contents.
         network: the cell.
-        inputs: their names, without the features.
+        inputs: input names, without the features.
         outputs: names of the first outputs.
-        further: beginning of the names of all other outputs, which are numbered.
-        reads_features: whether the features are inputs too, behind ``inputs``.
+        further: prefix of the names of all other outputs, which are numbered.
+        reads_features: whether the features are inputs too, after ``inputs``.
     """
 
     name: str
@@ -36,13 +36,11 @@ class Part:
 
     @property
     def is_entry(self) -> bool:
-        """Whether it reads pictures alone; the parts behind it work on one image that was sent
-        to them.
-        """
+        """Whether it reads images only; later parts process one image that was sent to them."""
         return not self.reads_features
 
     def input_names(self, known: Sequence[str]) -> list[str]:
-        """Names of all inputs; ``known``: arrays that the parts before this one gave."""
+        """Names of all inputs; ``known`` are the arrays that earlier parts return."""
         return [
             *self.inputs,
             *(name for name in known if self.reads_features and name.startswith(FEATURE)),
@@ -54,9 +52,9 @@ class Part:
 
 
 class Glance(nn.Cell):
-    """``model.glance``, with the first detector's head if ``head``.
+    """``model.glance``, with the first detector's head if ``head`` is set.
 
-    Shape: images (B, 3, H, W) -> what ``FirstExit`` gives, if ``head``; easiness (B,); features.
+    Shape: images (B, 3, H, W) -> the outputs of ``FirstExit`` if ``head``; easiness (B,); features.
     """
 
     def __init__(self, model: Routed, *, head: bool, raw: bool):
@@ -96,18 +94,18 @@ class SecondExit(nn.Cell):
 
 
 def parts_of(deploy: Inference, *, raw: bool, count: int | None = None) -> list[Part]:
-    """What becomes a file each, in the order in which an image takes them.
+    """Split a network into parts, in the order in which an image passes them.
 
     Args:
         deploy: the deploy form of a network.
-        raw: give the network's own outputs instead of boxes and scores.
-        count: of a routed model: 2 for the first detector with the router, and the second detector;
-            3 for the first backbone with the router, the head of the first detector, and the second
-            detector. None takes 2.
+        raw: return the network's own outputs instead of boxes and scores.
+        count: for a routed model: 2 for the first detector with the router, and the second
+            detector; 3 for the first backbone with the router, the head of the first detector, and
+            the second detector. None means 2.
 
-    A routed model without its router is one network: it has nothing to decide by.
+    A routed model without its router is one network, because it cannot choose an exit.
 
-    Raises: ValueError for another count, or a count for a model that is not cut.
+    Raises: ValueError for another count, or a count for a model that is not split.
     """
     if not (isinstance(deploy, Routed) and deploy.has_router):
         if count is not None:

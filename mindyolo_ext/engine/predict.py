@@ -1,4 +1,4 @@
-"""Images in, boxes out, in Python.
+"""Detect objects in images from Python.
 
 from mindyolo_ext import Detector
 detector = Detector("yolo-fastestv2.ckpt")
@@ -42,38 +42,38 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-_SINGLE = (str, bytes, bytearray, memoryview)  # sequences that are one image
+_SINGLE = (str, bytes, bytearray, memoryview)  # sequences that stand for one image
 
 
 class Detector:
-    """A checkpoint ready to look at images. Threads may share one, or have one each.
+    """A detector with the weights of a checkpoint. Threads may share it or use one each.
 
     Args:
         checkpoint: ``.ckpt`` of ``train.py`` or ``mindyolo-ext convert``, or a file of
             ``mindyolo-ext export``.
-        device_target: ``CPU``, ``GPU`` or ``Ascend``; None takes the device that this process has,
-            else the best that is there.
-        backend: ``mindspore`` or ``torch``, to make sure of it; ``MINDYOLO_EXT_BACKEND`` chooses it
+        device_target: ``CPU``, ``GPU`` or ``Ascend``; None uses the device of this process, or the
+            best one available.
+        backend: ``mindspore`` or ``torch``, to require it; ``MINDYOLO_EXT_BACKEND`` chooses it
             before the first import.
-        runtime: what runs the network, of ``runtimes.names.RUNTIMES``; None takes the usual one of
-            the file, for a checkpoint the backend.
+        runtime: runs the network, one of ``runtimes.names.RUNTIMES``; None uses the default of the
+            file, for a checkpoint the backend.
         conf_thres, iou_thres: score below which boxes are dropped, overlap above which they are
             merged.
-        size: (height, width) of the network input, default as trained.
+        size: (height, width) of the network input, by default that of the training.
         max_detections: most boxes per image.
         class_agnostic: whether boxes of different classes are merged too.
-        classes: names or indices of the classes that are wanted; None is all.
-        batch: images that the network takes at once where ``predict`` is given several.
-        tile: look at images that are larger than this side, in pixels, in tiles of it, too; None
-            looks at each as a whole.
-        overlap: share of a tile that its neighbor sees as well, in 0..0.9.
-        dy_thres: of a routed model: images whose easiness is below it take the second exit.
-        easy: of a routed model: share of easy images to aim at, instead of ``dy_thres``; the
-            checkpoint's thresholds tell which threshold that is.
-        augment: look at every picture at three sizes, see ``AugmentedPredictor``.
+        classes: names or indices of the classes to keep; None keeps all.
+        batch: images per run of the network if ``predict`` gets several.
+        tile: also process images larger than this side, in pixels, in tiles; None processes whole
+            images only.
+        overlap: share of a tile that overlaps its neighbor, in 0..0.9.
+        dy_thres: for a routed model: images with an easiness below it take the second exit.
+        easy: for a routed model: target share of easy images, instead of ``dy_thres``; the
+            checkpoint's thresholds map it to a threshold.
+        augment: predict three views of every image, see ``AugmentedPredictor``.
 
     Raises: FileNotFoundError; ValueError for a file that is not such a checkpoint, a threshold or a
-        class that it does not have, or another backend than this process has.
+        class that it does not have, or a backend other than that of this process.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Detector:
         if augment:
             self._predictor = AugmentedPredictor(self._predictor)
 
-    # text is a sequence of texts to a type checker; the first signature decides
+    # A str is also a sequence of str to a type checker; the first matching signature is used
     @overload
     def predict(  # type: ignore[overload-overlap]
         self, image: AnyImage, *, conf_thres: float | None = None
@@ -141,13 +141,13 @@ class Detector:
         *,
         conf_thres: float | None = None,
     ) -> Detections | list[Detections] | Iterator[Detections]:
-        """Boxes of an image, or of several.
+        """Detect objects in an image or in several.
 
         Args:
-            image: a file name, an array, an image of Pillow or the bytes of an image file, see
-                ``as_image``; a sequence of them; or an iterator over them, which is read ``batch``
-                by ``batch`` as results are taken.
-            conf_thres: in place of the detector's, for this call.
+            image: a file name, an array, a Pillow image or the bytes of an image file, see
+                ``as_image``; a sequence of them; or an iterator over them, which is consumed
+                ``batch`` by ``batch`` as results are taken.
+            conf_thres: overrides the detector's for this call.
 
         Returns: ``Detections``, a list of them, or an iterator over them.
         Raises: as ``as_image``; UsageError for a threshold outside 0..1.
@@ -162,15 +162,15 @@ class Detector:
         return self._found([as_image(image)], 1, options)[0]
 
     def predict_video(self, path: str | Path, *, track: str = "") -> Iterator[Detections]:
-        """Boxes of every frame of a video file that can be read; how many cannot is logged.
+        """Detect objects in every readable frame of a video; the others are counted in the log.
 
         Args:
             path: the file, or the address of a stream.
             track: ``bytetrack``, ``ocsort`` or ``sort`` follows objects from frame to frame and
                 sets ``Detections.track_ids``.
 
-        Raises: FileNotFoundError; ValueError if it cannot be read at all; MissingPackageError for
-            ``track`` without the package that does it.
+        Raises: FileNotFoundError; ValueError if it cannot be read at all; MissingPackageError if
+            the package for ``track`` is missing.
         """
         lowest = self.options.conf_thres
         with VideoReader(path) as video:
@@ -181,9 +181,7 @@ class Detector:
                 logger.warning("%s", video.shortfall())
 
     def routing(self) -> str:
-        """How many images took which exit so far, one sentence; empty for a model that is not
-        routed.
-        """
+        """Describe how many images took which exit so far; empty for a model that is not routed."""
         if not isinstance(self._predictor, RoutingPredictor):
             return ""
         first, second = (self._predictor.meters[part].images for part in ("first", "second"))
@@ -195,7 +193,7 @@ class Detector:
             yield from self._found(several, self.batch, options)
 
     def _found(self, images: list[np.ndarray], batch: int, options: NMSOptions) -> list[Detections]:
-        """Detections of uint8 BGR images; the network always takes ``batch`` of them."""
+        """Detections of uint8 BGR images; the network always gets a batch of ``batch`` images."""
         if self.tiling is None:
             rows = self._rows(images, batch, options)
         else:
@@ -208,7 +206,7 @@ class Detector:
         ]
 
     def _rows_of_tiles(self, image: np.ndarray, tiling: Tiling, options: NMSOptions) -> np.ndarray:
-        """(N, 6) of an image that is looked at in tiles."""
+        """(N, 6) of an image that is processed in tiles."""
         windows = tiling.windows(*image.shape[:2])
         tiles = [image[top:bottom, left:right] for left, top, right, bottom in windows.tolist()]
         found = []
@@ -220,7 +218,7 @@ class Detector:
 
     def _rows(self, images: list[np.ndarray], batch: int, options: NMSOptions) -> list[np.ndarray]:
         """Per image (N, 6) x1, y1, x2, y2, score, class in its pixels. At most ``batch`` images;
-        the rest of the batch is filled with the last one.
+        the batch is filled up with the last one.
         """
         resized = [self.input_spec.resize_image(image) for image in images]
         pixels = [network_pixels for network_pixels, _ in resized]
@@ -236,7 +234,7 @@ class Detector:
 
 
 def indices_of(wanted: Sequence[str | int], class_names: Sequence[str]) -> tuple[int, ...]:
-    """Class indices of names or indices. Raises: UsageError for one that is not there."""
+    """Convert class names or indices to indices. Raises: UsageError for an unknown one."""
     found = []
     for one in wanted:
         text = str(one)

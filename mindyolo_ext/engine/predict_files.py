@@ -1,4 +1,4 @@
-"""What a prediction leaves on the disk: annotated copies, rows, labels, crops, a COCO data set."""
+"""Write the results of a prediction: annotated copies, rows, labels, crops, a COCO data set."""
 
 import json
 import logging
@@ -23,19 +23,19 @@ from mindyolo_ext.engine.sources import (
 from mindyolo_ext.errors import UsageError, shown
 
 logger = logging.getLogger(__name__)
-_MOST_TOLD = 20  # files that the disk refused; a full one refuses those of every frame
-_UNFIT = re.compile(r"[\x00-\x1f/\\:*?\"<>|]+")  # for the name of a folder on some system
+_MOST_TOLD = 20  # messages about files that could not be written; a full disk fails on every frame
+_UNFIT = re.compile(r"[\x00-\x1f/\\:*?\"<>|]+")  # not allowed in folder names on some system
 
 
 @dataclass(frozen=True)
 class WantedFiles:
-    """What is written beside ``predictions.json``.
+    """The files to write beside ``predictions.json``.
 
     Args:
         images: annotated copies of images and videos.
         txt: ``labels/NAME.txt`` as YOLO reads them, with scores.
         crop: ``crops/CLASS/NAME_K.jpg``, the part of the image in each box.
-        json: ``coco.json``, the boxes found in images as a COCO data set.
+        json: ``coco.json``, the boxes of images as a COCO data set.
     """
 
     images: bool = True
@@ -46,14 +46,15 @@ class WantedFiles:
 
 @dataclass
 class ResultFiles:
-    """The folder of the results, and what became of each source.
+    """The folder of the results, and the outcome of each source.
 
     Args:
         folder: where everything is written.
-        wanted: what is.
+        wanted: the files to write.
         rows: by name.
-        left_out: why, of each source that could not be read.
-        unwritten: why, of each source whose boxes are in ``rows`` but which has not all its files.
+        left_out: the reason for each source that could not be read.
+        unwritten: the reason for each source whose boxes are in ``rows`` but whose files could not
+            all be written.
     """
 
     folder: Path
@@ -66,7 +67,7 @@ class ResultFiles:
         self._coco, self._pace = _CocoFile(), _Pace()
 
     def keep_image(self, output: Output, found: Detections) -> None:
-        """Write what is wanted of an image.
+        """Write the files of an image.
 
         Raises: ValueError for a number that is not finite.
         """
@@ -85,7 +86,7 @@ class ResultFiles:
     def rows_of(self, found: Detections) -> list[dict]:
         """JSON-ready rows of an image or frame.
 
-        Raises: ValueError for a number that is not finite: it must not spoil the file of all.
+        Raises: ValueError for a number that is not finite, which would make the JSON file invalid.
         """
         rows = found.to_list()
         json.dumps(rows, allow_nan=False)
@@ -93,7 +94,7 @@ class ResultFiles:
         return rows
 
     def write_parts(self, found: Detections, stem: str) -> None:
-        """Labels and crops of an image or frame, as wanted; ``stem`` is theirs alone."""
+        """Write labels and crops of an image or frame as requested, under the unique ``stem``."""
         try:
             if self.wanted.txt:
                 path = self.folder / LABELS / f"{stem}.txt"
@@ -107,7 +108,7 @@ class ResultFiles:
             self.keep_unwritten(error, self.folder / stem)
 
     def keep_unwritten(self, error: BaseException, target: Path) -> None:
-        """Report and count a file that the disk refused."""
+        """Report and count a file that could not be written."""
         self.unwritten.append(with_name(error, target))
         if len(self.unwritten) <= _MOST_TOLD:
             logger.error("boxes kept, but not written: %s", self.unwritten[-1])
@@ -118,12 +119,12 @@ class ResultFiles:
         logger.error("left out: %s", why)
 
     def lap(self) -> None:
-        """Images were looked at; the first time is not counted, as it compiles the network."""
+        """Count processed images for the speed; the first lap is left out as it compiles."""
         self._pace.lap()
 
     def close(self, wanted: int) -> None:
-        """Write the rows; without any, take the empty folder away. ``wanted``: sources to look
-        at.
+        """Write the rows, or remove the folder if there are none. ``wanted`` is the number of
+        sources.
         """
         if self.rows:
             atomic.write_json(self.folder / PREDICTIONS, self.rows, indent=1)
@@ -136,7 +137,7 @@ class ResultFiles:
             logger.warning("stopped after %d of %d files: %s", done, wanted, self.summary())
 
     def summary(self) -> str:
-        """One line for the end."""
+        """Summarize the run in one line."""
         rows = [row for rows in self.rows.values() for row in rows]
         unwritten = f", {counted(self.unwritten, 'file')} not written" if self.unwritten else ""
         return (
@@ -154,7 +155,7 @@ class _Pace:
         self._seconds = 0.0
 
     def lap(self) -> None:
-        """Take the time."""
+        """Record the time."""
         if not self._before:
             self._before, self._begin = self.images, time.perf_counter()
         self._seconds = time.perf_counter() - self._begin
@@ -166,7 +167,7 @@ class _Pace:
 
 
 class _CocoFile:
-    """The boxes found in images as a COCO data set."""
+    """The boxes of images as a COCO data set."""
 
     def __init__(self) -> None:
         self._images: list[dict] = []
@@ -174,7 +175,7 @@ class _CocoFile:
         self._names: Sequence[str] = ()
 
     def add(self, name: str, found: Detections) -> None:
-        """The next image, known by its number from 1 and ``name``."""
+        """Add an image with its number, counted from 1, and ``name``."""
         number, self._names = len(self._images) + 1, found.class_names
         height, width = found.image.shape[:2]
         self._images.append({"id": number, "file_name": name, "width": width, "height": height})
@@ -184,7 +185,7 @@ class _CocoFile:
             self._annotations.append({**record, **more})
 
     def content(self) -> dict:
-        """The whole data set; a category's id is the class index."""
+        """The whole data set; the ID of a category is the class index."""
         categories = [{"id": k, "name": name} for k, name in enumerate(self._names)]
         return {
             "images": self._images,
@@ -194,12 +195,12 @@ class _CocoFile:
 
 
 def as_folder(class_name: str) -> str:
-    """A class's name as that of a folder."""
+    """Make a class name usable as a folder name."""
     return _UNFIT.sub("_", class_name).strip(" .")[:80].strip() or "class"
 
 
 def with_name(error: BaseException, path: object) -> str:
-    """The message of an error, with the file in it."""
+    """The message of an error, with the file name in it."""
     text = str(error) or type(error).__name__
     name = shown(os.fspath(path) if isinstance(path, Path) else str(path), 300)
     return text if name in text else f"{name}: {shown(text, 500)}"

@@ -1,4 +1,4 @@
-"""The work of ``mindyolo-ext predict``: sources in, files out, whatever single sources do."""
+"""The job of ``mindyolo-ext predict``: process all sources even if some fail."""
 
 import json
 import logging
@@ -33,34 +33,34 @@ from mindyolo_ext.errors import DataError, UsageError, WriteError, shown
 
 logger = logging.getLogger(__name__)
 DEFAULT_FOLDER = Path("runs/predict")
-# What is wrong with one image or video. A DeviceError is not: it ends the job.
+# Errors of one image or video. A DeviceError is not among them: it ends the job.
 _ITEM_ERRORS = (ValueError, OSError, MemoryError, cv2.error)
-Numbered = tuple[int, Detections]  # a frame's number and what is in it
+Numbered = tuple[int, Detections]  # a frame's number and its detections
 
 
 class Finder(Protocol):
-    """What the job uses of a ``Detector``."""
+    """The methods of a ``Detector`` that the job uses."""
 
     def predict(self, image: Any, *, conf_thres: float | None = None) -> Any:
-        """Detections of an image, or a list of them for a list; only a tracker asks for another
-        threshold than the usual one.
+        """Detections of an image, or a list of them for a list; only a tracker overrides the
+        threshold.
         """
 
     def routing(self) -> str:
-        """A sentence about exits, or nothing."""
+        """Describe the exits taken in a sentence, or return an empty text."""
 
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """What is written, and how sources are read.
+    """What to write, and how to read sources.
 
     Args:
         save_images, save_txt, save_crop, save_json: see ``WantedFiles``.
-        recursive: look into folders below folders.
-        vid_stride: look at every so many-th frame of a video.
+        recursive: include subfolders.
+        vid_stride: process every ``vid_stride``-th frame of a video.
         track: follow objects through videos, see ``new_tracker``.
         track_conf: score from which an object is followed.
-        batch: images or frames that are given to the detector at once; of streams always one.
+        batch: images or frames per call of the detector; always one for streams.
         show: open a window with the annotated images.
 
     Raises: UsageError for a number below 1.
@@ -84,7 +84,7 @@ class PredictOptions:
 
     @property
     def files(self) -> WantedFiles:
-        """What is written."""
+        """The files to write."""
         return WantedFiles(self.save_images, self.save_txt, self.save_crop, self.save_json)
 
 
@@ -94,24 +94,24 @@ def predict_sources(
     save_dir: str | Path | None = None,
     options: PredictOptions | None = None,
 ) -> dict[str, list]:
-    """Annotate everything ``source`` means and write ``predictions.json`` beside the copies.
+    """Annotate all images and videos of ``source`` and write ``predictions.json`` beside them.
 
-    A file that cannot be read is reported and left out; the others go on. What was found until an
-    interruption is written, too.
+    A file that cannot be read is reported and skipped. If the job is interrupted, the results so
+    far are written.
 
     Args:
-        detector: a ``Detector``, or whatever has its ``predict`` and ``routing``.
+        detector: a ``Detector``, or an object with its ``predict`` and ``routing``.
         source: as in ``survey``.
-        save_dir: folder for the results. If it already holds results, or by default if
-            ``runs/predict`` is there at all, the first of save_dir2, save_dir3 ... that is new.
+        save_dir: folder for the results. If it already holds results (or, for the default
+            ``runs/predict``, if it exists), the first new one of save_dir2, save_dir3 ... is used.
 
-    Returns: rows by file name, or by path below the common folder where names repeat; for a video a
-        list with the rows of each frame, None for a frame that could not be read; for a stream an
-        empty list, as its rows are lines of a file.
-    Raises: MissingFileError or UsageError for a source that means nothing; DataError if none of the
-        files could be read; UsageError if ``save_dir`` is the folder they come from, or ``track``
-        is given images only; DeviceError for ``show`` without a display; MissingPackageError for
-        ``track`` without a package that can; WriteError.
+    Returns: rows by file name, or by path below the common folder if names repeat. For a video the
+        value is a list with the rows of each frame, None for an unreadable frame; for a stream it
+        is an empty list, because its rows are lines of a file.
+    Raises: MissingFileError or UsageError for a source that is not recognized; DataError if no file
+        could be read; UsageError if ``save_dir`` is the folder of the sources, or ``track`` is
+        given images only; DeviceError for ``show`` without a display; MissingPackageError if the
+        package for ``track`` is missing; WriteError.
     """
     options = options or PredictOptions()
     sources = checked_sources(source, options)
@@ -120,7 +120,7 @@ def predict_sources(
     wanted = DEFAULT_FOLDER if save_dir is None else Path(save_dir)
     folder = claim_folder(wanted, outputs, must_be_new=save_dir is None)
     if folder != wanted:
-        logger.info("%s is left as it is; these results go to %s", wanted, folder)
+        logger.info("%s exists and is not changed; these results go to %s", wanted, folder)
     files = ResultFiles(folder, options.files)
     for problem in sources.problems:
         files.leave_out(problem)
@@ -137,16 +137,16 @@ def predict_sources(
     if detector.routing():
         logger.info("%s", detector.routing())
     if sources.not_looked_at():
-        logger.info("not looked at: %s", sources.not_looked_at())
+        logger.info("ignored: %s", sources.not_looked_at())
     logger.info("%s", files.summary())
     return files.rows
 
 
 def checked_sources(source: str | Path | Sequence[str | Path], options: PredictOptions) -> Sources:
-    """``survey``, and whether the options fit what is found: quick, before a network is loaded.
+    """Survey the sources and check that the options fit them, quickly and without a network.
 
     Raises: as ``survey`` and ``check_display``; UsageError if ``track`` is given images only or is
-        no tracker; MissingPackageError for ``track`` without the package.
+        not a tracker; MissingPackageError if the package for ``track`` is missing.
     """
     found = survey(source, recursive=options.recursive)
     if options.track:
@@ -164,9 +164,9 @@ class _Job:
     """One run of ``predict_sources``.
 
     Args:
-        detector: what finds.
+        detector: finds the boxes.
         options: how sources are read.
-        files: where results go.
+        files: where results are written.
         window: where they are shown.
     """
 
@@ -176,7 +176,7 @@ class _Job:
     window: Window | None = None
 
     def run(self, outputs: Sequence[Output]) -> None:
-        """Look at everything; what cannot be read is left out."""
+        """Process all sources; those that cannot be read are skipped."""
         unit = "file" if any(output.is_video for output in outputs) else "image"
         with progress.bar(total=len(outputs), title="predict", unit=unit) as bar:
             for group in _groups(outputs, self.options.batch):
@@ -188,7 +188,7 @@ class _Job:
                 bar.update(len(group))
 
     def _take(self, output: Output) -> None:
-        """Predict one source, or report why not."""
+        """Process one source, or report why it cannot be read."""
         try:
             if isinstance(output.path, Remote):
                 self._take_remote(output, output.path)
@@ -201,7 +201,7 @@ class _Job:
             self._leave_out(output, error)
 
     def _take_images(self, outputs: Sequence[Output]) -> None:
-        """Predict several images at once; if that fails, one after the other."""
+        """Process several images in one batch; if that fails, one after the other."""
         images, readable = [], []
         for output in outputs:
             try:
@@ -236,15 +236,15 @@ class _Job:
     # ---- videos and streams ----------------------------------------------------------------------
 
     def _take_remote(self, output: Output, remote: Remote) -> None:
-        """An image or a stream that is no file here."""
-        from mindyolo_ext.engine.streams import open_remote  # loads what speaks HTTP
+        """Process an image or a stream that is not a local file."""
+        from mindyolo_ext.engine.streams import open_remote  # imports the HTTP modules
 
         opened = open_remote(remote, stride=self.options.vid_stride)
         if isinstance(opened, np.ndarray):
             self._keep(output, self.detector.predict(opened))
             return
         lines = self.files.folder / output.lines_target
-        logger.info("%s: Ctrl-C ends it; rows go to %s", remote, lines)
+        logger.info("%s: press Ctrl-C to end it; rows go to %s", remote, lines)
         try:
             with opened, open(lines, "x", encoding="utf-8") as file:
                 self._take_stream(output, opened, file)
@@ -257,7 +257,7 @@ class _Job:
         logger.info("%s: %d frames", remote, opened.read)
 
     def _take_stream(self, output: Output, video: VideoReader, file: TextIO) -> None:
-        """A line of ``file`` for each frame, until the stream ends or Ctrl-C."""
+        """Write a line to ``file`` for each frame, until the stream ends or Ctrl-C."""
         target = self.files.folder / output.video_target
         try:
             with copying(target, video.rate, self.options.save_images) as copy:
@@ -274,9 +274,9 @@ class _Job:
             self.files.keep_unwritten(error, target)
 
     def _take_video(self, output: Output, video: VideoReader) -> None:
-        """Rows of each frame; the copy shows the next frame in place of one that is unreadable.
+        """Rows of each frame; in the copy, the next frame replaces an unreadable one.
 
-        Raises: KeyboardInterrupt after what was found until then was kept.
+        Raises: KeyboardInterrupt after the results so far have been kept.
         """
         rows: list[list[dict] | None] = []
         target, begin, stopped = self.files.folder / output.target, time.perf_counter(), False
@@ -306,7 +306,7 @@ class _Job:
         logger.info("%s: %d frames, %.1f frames/s", shown(output.name, 100), video.read, rate)
 
     def _frames(self, video: VideoReader, output: Output) -> Iterator[Numbered]:
-        """Number and detections of each frame, shown and with its labels and crops written."""
+        """Process each frame: number and detections, after showing it and writing its files."""
         track, lowest = self.options.track, self.options.track_conf
         follow = new_tracker(track, video.rate, lowest) if track else lambda found: found
         title, total = shown(output.name, 40), video.announced or None
@@ -320,7 +320,7 @@ class _Job:
 
 
 def _groups(outputs: Sequence[Output], batch: int) -> Iterator[list[Output]]:
-    """Files of images, up to ``batch`` together; everything else alone."""
+    """Group image files, up to ``batch`` together; other sources stay alone."""
     waiting: list[Output] = []
     for output in outputs:
         alone = output.is_video or not isinstance(output.path, Path)
@@ -341,7 +341,7 @@ def _found(
     batch: int,
     conf_thres: float | None,
 ) -> Iterator[Numbered]:
-    """Number and detections of each frame; ``batch`` of them are looked at together."""
+    """Number and detections of each frame; ``batch`` of them are processed at a time."""
     waiting, options = iter(frames), {} if conf_thres is None else {"conf_thres": conf_thres}
     while group := list(islice(waiting, batch)):
         numbers, images = zip(*group)
@@ -353,6 +353,6 @@ def _found(
 
 
 def _add(copy: VideoCopy, found: Detections, *, times: int = 1) -> None:
-    """Draw a frame into the copy, unless it is lost anyway."""
+    """Draw a frame into the copy, unless writing the copy has failed."""
     if not copy.problem:
         copy.add(found.plot(), times=times)

@@ -1,4 +1,4 @@
-"""Compiled inference, used by evaluation, prediction and the evaluations of a training."""
+"""Compiled inference for prediction and for evaluation, also during training."""
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -14,7 +14,7 @@ from mindyolo_ext.contracts import Inference, Model
 
 
 class Predict(nn.Cell):
-    """``model.predict`` as a graph of its own."""
+    """``model.predict`` as a separate graph."""
 
     def __init__(self, model: Inference):
         super().__init__(auto_prefix=False)
@@ -26,15 +26,15 @@ class Predict(nn.Cell):
 
 
 class Predictor:
-    """Callable network: images (B, 3, H, W) float32, or uint8 BGR (B, H, W, 3) -> boxes (B, A, 4)
+    """A callable network: images (B, 3, H, W) float32, or uint8 BGR (B, H, W, 3) -> boxes (B, A, 4)
     xyxy network pixels, scores (B, A, K).
+
+    Several threads may call it at the same time; each call returns the boxes of its own images.
 
     Args:
         model: a network of this project with its weights.
         fold: run the deploy form (BatchNorm folded, branches merged), which is faster and equal
             within 1e-3.
-
-    Threads may call it at the same time; each call gets the boxes of its own images.
     """
 
     def __init__(self, model: Model, *, fold: bool = True):
@@ -52,9 +52,7 @@ class Predictor:
         return boxes, scores
 
     def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
-        """Compile for inputs of ``shape`` without running, and log it; False if that was done
-        before.
-        """
+        """Compile for inputs of ``shape`` without running, and log it; False if that is done."""
         key = (tuple(shape), np.dtype(dtype))
         with framework_lock:
             if key in self._shapes:
@@ -65,7 +63,7 @@ class Predictor:
         return True
 
     def update(self, model: Model) -> None:
-        """Take over the weights of ``model`` without compiling again."""
+        """Load the weights of ``model`` without compiling again."""
         with framework_lock:
             source = model.to_deploy() if self.fold else model
             if source is not self.network:

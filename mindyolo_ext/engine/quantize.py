@@ -1,4 +1,4 @@
-"""Exported networks in 8-bit whole numbers, calibrated on the user's pictures."""
+"""Quantize exported networks to 8-bit integers, calibrated on the user's images."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,26 +10,26 @@ from mindyolo_ext.engine.onnx_graph import behind_convolutions
 from mindyolo_ext.errors import ExportError
 from mindyolo_ext.input_spec import InputSpec
 
-# Of activations, each end of whose range loses as much as is left to 100: a single outlier among
-# 128 photos takes YOLOX-Nano from an AP of 24 to 7 (float32: 33.65), Yolo-FastestV2 from 17.2 to
-# 16.1 (18.65)
+# Percentile of activations at which their range is cut at each end. A single outlier among 128
+# photos lowers the AP of YOLOX-Nano from 24 to 7 (float32: 33.65) and that of Yolo-FastestV2 from
+# 17.2 to 16.1 (float32: 18.65)
 PERCENTILE = 99.99
-LEAST_OPSET = 13  # the first whose DequantizeLinear takes a scale per channel
+LEAST_OPSET = 13  # the first in which DequantizeLinear takes a scale per channel
 
 
 def quantize(
     path: Path, pictures: Sequence[np.ndarray], spec: InputSpec, *, batch: int = 1
 ) -> None:
-    """Turn the convolutions of an ONNX file into 8 bits: weights per channel, activations by the
-    range that ``pictures`` give, without the outermost values. What decodes boxes stays float32.
+    """Quantize the convolutions of an ONNX file to 8 bits: weights per channel, activations by
+    their range on ``pictures`` without the outermost values. The decoding of boxes stays float32.
 
     Args:
-        path: an ONNX file in float32; it is replaced.
-        pictures: uint8 BGR; some hundred of the kind that the network will see.
-        spec: how they become the input.
+        path: an ONNX file in float32, which is replaced.
+        pictures: uint8 BGR; a few hundred, similar to those that the network will process.
+        spec: input convention of the network.
         batch: of the file.
 
-    Raises: ExportError for a file of operators that are too old for weights per channel.
+    Raises: ExportError if the file's operators are too old for a scale per channel.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -41,7 +41,7 @@ def quantize(
     )
 
     class Pictures(CalibrationDataReader):
-        """The pictures, prepared one after the other."""
+        """The images, prepared one after the other."""
 
         def __init__(self) -> None:
             self.set_range(0, len(pictures))
@@ -50,7 +50,7 @@ def quantize(
             return len(pictures)
 
         def set_range(self, start_index: int, end_index: int) -> None:
-            """Look at these pictures next."""
+            """Select the images for the next calibration."""
             self._waiting = _prepared(pictures[start_index:end_index], spec, batch)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
@@ -60,7 +60,7 @@ def quantize(
     version = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
     if version < LEAST_OPSET:
         raise ExportError(
-            f"export: --int8 wants ONNX operators of version {LEAST_OPSET} or later, got "
+            f"export: --int8 needs ONNX operators of version {LEAST_OPSET} or later, got "
             f"{version}, which is what MindSpore writes; export it with PyTorch: `pip install "
             "'mindyolo_ext[torch]'`, then the same command with --backend torch"
         )
@@ -77,7 +77,7 @@ def quantize(
             op_types_to_quantize=["Conv"],
             per_channel=True,
             calibrate_method=CalibrationMethod.Percentile,
-            # One picture at a time: the maps of all of them would fill the memory
+            # One image at a time, because the feature maps of all of them would fill the memory
             extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1},
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -92,6 +92,6 @@ def quantize(
 def _prepared(
     pictures: Sequence[np.ndarray], spec: InputSpec, batch: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs of the network; a batch repeats its picture."""
+    """Inputs of the network; a batch repeats its image."""
     for picture in pictures:
         yield {"images": spec.prepare(picture)[0][None].repeat(batch, 0)}

@@ -1,4 +1,4 @@
-"""Rectangular training: which images share a batch, and augmentation without mosaics."""
+"""Rectangular training: choose the images of each batch, and switch mosaics off."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def rectangular_epochs(
     dataset: Dataset, settings: TrainConfig, input_spec: InputSpec, global_batch: int
 ) -> RectangularEpochs:
-    """The batches of a rectangular training; a log line tells the sizes of the input.
+    """The batches of a rectangular training; logs the input sizes.
 
     Args:
         dataset: training images, whose headers are read.
@@ -41,8 +41,8 @@ def rectangular_epochs(
 
 
 def without_mosaics(steps: Sequence[str | Mapping[str, Any]]) -> list[str | Mapping[str, Any]]:
-    """The steps with mosaics off, as the originals train on rectangles: a mosaic fills its input
-    whatever the shapes of its images.
+    """Switch mosaics off, as the originals do for rectangles: a mosaic fills its input whatever the
+    shapes of its images.
     """
     load_augmentations()
     found: list[str | Mapping[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Names of images and videos that are not files here."""
+"""Sources that are not local files: addresses, cameras, standard input."""
 
 import re
 import urllib.parse
@@ -21,12 +21,12 @@ def is_remote(source: str) -> bool:
 
 @dataclass(frozen=True)
 class Remote:
-    """A source that is not a file here.
+    """A source that is not a local file.
 
     Args:
-        address: ``http(s)://``, ``rtsp://`` and the like, the number of a camera, or ``-``.
+        address: ``http(s)://``, ``rtsp://`` and so on, the index of a camera, or ``-``.
 
-    Raises: UsageError for an address without a host or with a port that is no number.
+    Raises: UsageError for an address without a host or with a port that is not a number.
     """
 
     address: str
@@ -37,19 +37,19 @@ class Remote:
         try:
             parts = urllib.parse.urlsplit(self.address)
             is_fit = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        except ValueError:  # a port or an address in brackets that makes no sense
+        except ValueError:  # an invalid port or address in brackets
             is_fit = False
         if not is_fit:
             raise UsageError(f"predict {shown(str(self), 300)}: wanted SCHEME://HOST[:PORT]/PATH")
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is one for sure; of ``http`` only the answer tells."""
+        """Whether it is certainly a stream; for ``http`` only the answer shows it."""
         return self.address.isdecimal() or self.address.split("://")[0].lower() in STREAM_SCHEMES
 
     @property
     def name(self) -> str:
-        """A file name for its results, without a suffix that says more than is known."""
+        """A file name for its results, without a suffix that would be a guess."""
         if self.address == STANDARD_INPUT:
             return "stdin"
         if self.address.isdecimal():
@@ -59,10 +59,10 @@ class Remote:
         return _UNFIT.sub("_", last or parts.hostname or "stream").strip(".")[-100:] or "stream"
 
     def __str__(self) -> str:
-        """The address as messages show it."""
+        """The address as shown in messages."""
         return without_login(self.address)
 
 
 def without_login(address: str) -> str:
-    """An address without name and password."""
+    """Remove user name and password from an address."""
     return re.sub(r"//[^/]*@", "//", address)

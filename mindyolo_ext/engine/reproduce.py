@@ -1,6 +1,4 @@
-"""A published accuracy against what the same weights give here: what is compared, and the report
-that says so.
-"""
+"""Compare the accuracy of weights with the published one, and write a report."""
 
 import hashlib
 import json
@@ -25,10 +23,10 @@ from mindyolo_ext.evaluation.coco_map import STAT_NAMES
 from mindyolo_ext.models.registry import family_of, variant
 
 FILES = ("reproduce.md", "reproduce.json")
-TOLERANCE = 0.1  # percent points: published numbers have one decimal
+TOLERANCE = 0.1  # percentage points: published numbers have one decimal
 HARD_SHARES = range(0, 101, 10)  # of the rows of a ``Tradeoff``, in percent
 _EASY = " % easy"
-# Numbers of `own_metric` in a reference file, and what ``EvalResult.values`` calls them
+# Names of `own_metric` in a reference file -> names in ``EvalResult.values``
 _OWN = {
     "AP": "own_AP50",
     "precision": "own_precision",
@@ -37,20 +35,20 @@ _OWN = {
 }
 _METRICS = {**dict.fromkeys(_OWN.values(), "darknet"), "voc_AP50": "voc", "voc07_AP50": "voc"}
 _KNOWN = (*STAT_NAMES, *_METRICS)
-_ROUNDING = 1e-9  # 25.7 + 0.1 must not exceed 25.8 by its last bit
+_ROUNDING = 1e-9  # the last bit of 25.7 + 0.1 must not put 25.8 out of tolerance
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Which numbers an evaluation is to give.
+    """The numbers that an evaluation should reproduce.
 
     Args:
-        wanted: number by the name that it is measured under, in percent.
-        origin: who says so.
-        settings: what must be in force, by the recipe's keys.
-        images: how many the numbers were measured on; None if nobody says.
-        data: what they are.
-        remark: what the one who says so does otherwise.
+        wanted: number by metric, in percent.
+        origin: source of the numbers.
+        settings: required settings, by key of the recipe.
+        images: number of images that were evaluated; None if unknown.
+        data: description of the images.
+        remark: known difference of the source's evaluation.
     """
 
     wanted: Mapping[str, float]
@@ -61,7 +59,7 @@ class Goal:
     remark: str = ""
 
     def texts(self) -> list[str]:
-        """``settings`` as ``--set`` takes them."""
+        """``settings`` in the form of ``--set``."""
         return [f"{key}={json.dumps(value)}" for key, value in self.settings.items()]
 
 
@@ -69,16 +67,16 @@ class Goal:
 
 
 def goal_of(metadata: CheckpointMetadata, reference: str | None, *, where: str | Path) -> Goal:
-    """What the weights of a checkpoint are to give.
+    """Find the numbers that the weights of a checkpoint should reproduce.
 
     Args:
         metadata: of the checkpoint.
-        reference: a number in percent, or a file, see ``docs/parity.md``; None for what the authors
-            publish.
+        reference: a number in percent, or a file, see ``docs/parity.md``; None for the published
+            number.
         where: the weights' file, for messages.
 
-    Raises: UsageError if nothing is published for these weights, or ``reference`` is no number
-        where several are measured; MissingFileError; DataError for a file of another form.
+    Raises: UsageError if nothing is published for these weights, or ``reference`` is one number
+        for a model with several; MissingFileError; DataError for a file in another format.
     """
     protocols = family_of(metadata.model).protocols
     reasons = [misfit(protocol, metadata) for protocol in protocols]
@@ -102,7 +100,7 @@ def goal_of(metadata: CheckpointMetadata, reference: str | None, *, where: str |
 
 
 def misfit(protocol: EvaluationProtocol, metadata: CheckpointMetadata) -> str:
-    """Why published numbers are not of these weights; empty if they are."""
+    """Explain why published numbers do not belong to these weights; empty if they do."""
     published = variant(metadata.model).published
     if not set(protocol.numbers) <= set(published):
         return f"its authors publish no {next(iter(protocol.numbers))} of it"
@@ -117,7 +115,7 @@ def misfit(protocol: EvaluationProtocol, metadata: CheckpointMetadata) -> str:
 
 
 def _styles(metadata: CheckpointMetadata) -> list[str]:
-    """The input conventions of the family that a checkpoint's input is."""
+    """The input conventions of the family that match a checkpoint's input."""
     record = family_of(metadata.model)
     recognition = Recognition(metadata.model, metadata.num_classes, dict(metadata.architecture))
     styles = table_of(record.name).input_styles(recognition, metadata.input_spec)
@@ -125,7 +123,7 @@ def _styles(metadata: CheckpointMetadata) -> list[str]:
 
 
 def _published_goal(protocol: EvaluationProtocol, model: str) -> Goal:
-    """What a protocol's numbers were published as."""
+    """The published numbers of a protocol as a goal."""
     facts = variant(model).published
     return Goal(
         {name: facts[fact] for fact, name in protocol.numbers.items()},
@@ -138,16 +136,16 @@ def _published_goal(protocol: EvaluationProtocol, model: str) -> Goal:
 
 
 def _nothing_published(where: str | Path, model: str, reasons: str) -> UsageError:
-    """The error for weights without a published number."""
+    """Create the error for weights without a published number."""
     return UsageError(
         f"{where}: no published number belongs to these weights of {model}"
-        f"{f' ({reasons})' if reasons else ''}; say what they are to give with --reference NUMBER "
-        "or FILE"
+        f"{f' ({reasons})' if reasons else ''}; give the number to reproduce with --reference "
+        "NUMBER or FILE"
     )
 
 
 def _as_number(text: str) -> float | None:
-    """The number of ``--reference``, None for a file. Raises: UsageError outside 0..100."""
+    """Parse ``--reference`` as a number; None for a file. Raises: UsageError outside 0..100."""
     try:
         number = float(text)
     except ValueError:
@@ -158,7 +156,7 @@ def _as_number(text: str) -> float | None:
 
 
 def _goal_of_file(text: str, metadata: CheckpointMetadata, settings: Mapping[str, Any]) -> Goal:
-    """The goal that a reference file sets, ``FILE`` or ``FILE:ENTRY``."""
+    """Read a goal from a reference file, ``FILE`` or ``FILE:ENTRY``."""
     file, separator, entry = text.rpartition(":")
     if not separator or Path(text).is_file():
         file, entry = text, ""
@@ -184,22 +182,22 @@ def _goal_of_file(text: str, metadata: CheckpointMetadata, settings: Mapping[str
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a mapping. Raises: MissingFileError, DataError."""
+    """Read a JSON file that holds a mapping. Raises: MissingFileError, DataError."""
     if not path.is_file():
         raise MissingFileError(
-            f"--reference {path}: no such file, and no number in percent; wanted one of both"
+            f"--reference {path}: neither an existing file nor a number in percent"
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, ValueError) as error:
-        raise DataError(f"--reference {path}: is no JSON ({error})") from error
+        raise DataError(f"--reference {path}: is not JSON ({error})") from error
     if not isinstance(values, dict):
         raise DataError(f"--reference {path}: wanted a mapping of numbers by name")
     return values
 
 
 def _chosen_entry(values: Mapping[str, Any], entry: str, model: str, file: str) -> str:
-    """The name of the entry to take, empty for the file itself."""
+    """Name of the entry to use, empty for the file itself."""
     entries = [name for name, value in values.items() if isinstance(value, dict) and name != "coco"]
     if entry:
         if entry not in entries:
@@ -220,7 +218,7 @@ def _chosen_entry(values: Mapping[str, Any], entry: str, model: str, file: str) 
 
 
 def _numbers_of(entry: Mapping[str, Any], where: str) -> dict[str, float]:
-    """Numbers by name in percent; the file has fractions."""
+    """Numbers by name in percent; the file holds fractions."""
     parts = [("", entry.get("coco", {})), ("own_metric", entry.get("own_metric", {}))]
     if not any(part for _, part in parts):
         parts = [("", {k: v for k, v in entry.items() if k.partition(",")[0] in _KNOWN})]
@@ -230,7 +228,7 @@ def _numbers_of(entry: Mapping[str, Any], where: str) -> dict[str, float]:
             known = _OWN.get(name, name) if kind else name
             if known.partition(",")[0] not in _KNOWN:
                 raise DataError(
-                    f"{where}: {shown(name)} is none of the numbers that are measured: "
+                    f"{where}: {shown(name)} is not one of the measured numbers: "
                     f"{', '.join(_KNOWN)}"
                 )
             found[known] = 100 * _checked_number(value, f"{where}: {name}")
@@ -250,12 +248,12 @@ def _checked_number(value: Any, where: str) -> float:
 
 
 def check_images(goal: Goal, dataset: Dataset) -> None:
-    """Make sure that the goal is of as many images. Raises: DataError."""
+    """Check that the goal is for the same number of images. Raises: DataError."""
     if goal.images is not None and goal.images != len(dataset):
         raise DataError(
-            f"{dataset.name}: has {len(dataset)} images, but {', '.join(goal.wanted)} is of the "
-            f"{goal.images} of {goal.data or 'the reference'}. Take all of them (--data_root), or "
-            "say what these are to give with --reference NUMBER or FILE"
+            f"{dataset.name}: has {len(dataset)} images, but {', '.join(goal.wanted)} is for the "
+            f"{goal.images} of {goal.data or 'the reference'}. Use all of them (--data_root), or "
+            "give the number for these with --reference NUMBER or FILE"
         )
 
 
@@ -263,7 +261,7 @@ def check_images(goal: Goal, dataset: Dataset) -> None:
 
 
 def numbers_of_evaluation(result: EvalResult) -> dict[str, float]:
-    """What ``evaluate`` measured, in percent."""
+    """All numbers of an evaluation, in percent."""
     return {name: 100 * value for name, value in result.values().items()}
 
 
@@ -277,7 +275,7 @@ def numbers_of_tradeoff(tradeoff: Tradeoff) -> dict[str, float]:
 
 
 def wants_shares(goal: Goal) -> bool:
-    """Whether the numbers are those of a routed model at shares of easy images."""
+    """Whether the numbers are those of a routed model at given shares of easy images."""
     return any(name.endswith(_EASY) for name in goal.wanted)
 
 
@@ -296,20 +294,20 @@ class Line:
 
     @property
     def difference(self) -> float:
-        """Percent points that were measured beyond what was wanted."""
+        """Measured minus wanted, in percentage points."""
         return self.measured - self.wanted
 
 
 def compared(goal: Goal, measured: Mapping[str, float], tolerance: float) -> list[Line]:
-    """Every number of the goal beside what was measured.
+    """Compare every number of the goal with the measured one.
 
-    Raises: DataError for a number that this evaluation does not give.
+    Raises: DataError for a number that this evaluation does not produce.
     """
     missing = [name for name in goal.wanted if name not in measured]
     if missing:
         raise DataError(
-            f"{goal.origin}: wants {', '.join(missing)}, which this evaluation does not give; it "
-            f"gives {', '.join(measured)}"
+            f"{goal.origin}: needs {', '.join(missing)}, which this evaluation does not produce; "
+            f"it produces {', '.join(measured)}"
         )
     lines = []
     for name, wanted in goal.wanted.items():
@@ -320,17 +318,17 @@ def compared(goal: Goal, measured: Mapping[str, float], tolerance: float) -> lis
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A comparison with all that somebody needs to judge it.
+    """A comparison with everything needed to judge it.
 
     Args:
         model: registry name.
-        goal: what was wanted.
+        goal: the numbers to reproduce.
         lines: the comparison.
-        tolerance: percent points.
-        weights, data, settings, versions: facts by name, for people.
-        changed: settings in which ``--set`` left the protocol.
-        numbers: everything that was measured, in percent.
-        command: how it was called.
+        tolerance: percentage points.
+        weights, data, settings, versions: facts by name, for the report.
+        changed: settings in which ``--set`` departs from the protocol.
+        numbers: all measured numbers, in percent.
+        command: the command line.
         date: day of the measurement, UTC.
     """
 
@@ -370,7 +368,7 @@ class Reproduction:
         return f"{self.model}: beyond {self.tolerance:g} points: {'; '.join(gaps)}"
 
     def table(self) -> str:
-        """A row per number that was wanted."""
+        """One row per number of the goal."""
         return tabulate(self._rows(), _COLUMNS, disable_numparse=True, colalign=_ALIGN)
 
     def _rows(self) -> list[tuple[str, ...]]:
@@ -391,7 +389,7 @@ class Reproduction:
         return {**asdict(self), "passed": self.passed, "numbers": numbers}
 
     def markdown(self) -> str:
-        """The report for people, to attach to an issue."""
+        """The report in Markdown, to attach to an issue."""
         title = variant(self.model).title
         parts = [
             f"# {title}: {'reproduced' if self.passed else 'NOT reproduced'}",
@@ -400,9 +398,9 @@ class Reproduction:
             f"Wanted: {self.goal.origin}" + (f", {self.goal.data}" if self.goal.data else "") + ".",
         ]
         if self.goal.remark:
-            parts.append(f"What may move the last digit: {self.goal.remark}.")
+            parts.append(f"May affect the last digit: {self.goal.remark}.")
         if self.changed:
-            parts.append(f"**Not the protocol** in: {', '.join(self.changed)} (`--set`).")
+            parts.append(f"**Departs from the protocol** in: {', '.join(self.changed)} (`--set`).")
         parts.append(f"```\n{self.command}\n```")
         for head, facts in (
             ("Weights", self.weights),
@@ -422,7 +420,7 @@ _ALIGN = ("left", "right", "right", "right", "left")
 
 
 def facts_of_data(dataset: Dataset, root: str) -> dict[str, str]:
-    """What an evaluation saw: counts, and what its labels are."""
+    """Facts about the evaluated data: counts, and where its labels come from."""
     counts = dataset.class_counts()
     ignored = sum(int(dataset.annotations(i).ignore.sum()) for i in range(len(dataset)))
     facts = {
@@ -440,7 +438,7 @@ def facts_of_data(dataset: Dataset, root: str) -> dict[str, str]:
 
 
 def save_report(folder: Path, found: Reproduction) -> list[Path]:
-    """Write the report as Markdown and as JSON. Raises: WriteError if the disk refuses."""
+    """Write the report as Markdown and as JSON. Raises: WriteError if writing fails."""
     paths = [folder / name for name in FILES]
     write_text(paths[0], found.markdown())
     write_json(paths[1], found.to_json(), indent=1)

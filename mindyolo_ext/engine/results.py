@@ -12,13 +12,13 @@ logger = logging.getLogger(__name__)
 
 
 class ResultsFile:
-    """A row per epoch; a resumed run drops the rows that it will write again.
+    """A table with a row per epoch; a resumed run drops the rows that it will write again.
 
     Args:
         path: of the csv file.
         keep_before: epochs below it keep their rows; 0 starts a new file.
 
-    Raises: DataError if the rows to keep are not those that a run wrote.
+    Raises: DataError if the rows to keep are not as a run writes them.
     """
 
     def __init__(self, path: Path, keep_before: int = 0):
@@ -37,7 +37,7 @@ class ResultsFile:
     def add(self, row: dict[str, float | int]) -> None:
         """Append a row; new columns may appear later (metrics of the first evaluation).
 
-        Raises: WriteError if the disk refuses.
+        Raises: WriteError if writing fails.
         """
         self.rows.append(
             {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()}
@@ -51,7 +51,7 @@ class ResultsFile:
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    """The rows of a results file, none if it is missing. Raises: DataError for a damaged one."""
+    """Read the rows of a results file, none if it is missing. Raises: DataError if damaged."""
     if not path.is_file():
         return []
     try:
@@ -64,7 +64,7 @@ def _read(path: Path) -> list[dict[str, str]]:
                 _check(path, reader.line_num, row, rows)
                 rows.append(row)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise _damaged(path, 1, f"it is no table of text ({error})") from error
+        raise _damaged(path, 1, f"it is not a text table ({error})") from error
     return rows
 
 
@@ -84,8 +84,8 @@ def _check(path: Path, line: int, row: dict, before: list[dict[str, str]]) -> No
 
 
 def _damaged(path: Path, line: int, problem: str) -> DataError:
-    """The error for a file that was changed."""
+    """Create the error for a file that was changed."""
     return DataError(
-        f"{path}:{line}: {problem}; was it edited? Mend the line, or move the file away: the run "
-        "then goes on without the old rows"
+        f"{path}:{line}: {problem}; was it edited? Fix the line, or move the file away: the run "
+        "then continues without the old rows"
     )

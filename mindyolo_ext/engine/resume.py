@@ -1,4 +1,4 @@
-"""Whether a recipe still describes the run that it is to resume."""
+"""Check whether a recipe still describes the run that it resumes."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from mindyolo_ext.models.registry import default_loss
 from mindyolo_ext.yaml_file import load_yaml
 
 logger = logging.getLogger(__name__)
-# What may change from one start to the next: it does not change what is learned, or only a little
+# Settings that may change when a run is resumed: they have no or little effect on the training
 _MAY_CHANGE = (
     "data.root",
     "data.train",
@@ -73,12 +73,12 @@ _LONGEST_VALUE = 60
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting that is not what it was.
+    """A setting that has changed.
 
     Args:
         key: of the recipe.
         before, now: its values.
-        allowed: whether the run can go on with the new one.
+        allowed: whether the run can continue with the new value.
     """
 
     key: str
@@ -91,7 +91,7 @@ class Difference:
 
 
 class PreviousRun:
-    """The run that a checkpoint comes from.
+    """A run, read from its checkpoint.
 
     Args:
         path: ``weights/last.ckpt`` of the run's folder, or ``.safetensors``.
@@ -107,25 +107,25 @@ class PreviousRun:
         self.state = self.metadata.extra.get("training")
         if not isinstance(self.state, dict) or self.metadata.epoch is None:
             raise CheckpointError(
-                f"--resume: {path} holds weights but no training state; to start a new run from "
-                f"them: --weight {path} and another --save_dir"
+                f"--resume: {path} holds weights but no training state; start a new run from "
+                f"them with --weight {path} and another --save_dir"
             )
         self.recipe = self._read_recipe()
 
     def with_class_order(self, config: Config) -> Config:
-        """``config`` with the ``data.class_names`` that the run began with, if it says none."""
+        """``config`` with the run's ``data.class_names``, unless it sets its own."""
         if self.recipe is None or config.data.class_names:
             return config
         names = self.recipe.data.class_names
         return replace(config, data=replace(config.data, class_names=names))
 
     def check_goes_on(self, config: Config, model: Model, class_names: Sequence[str]) -> None:
-        """Make sure that a recipe describes this run, and name what is different.
+        """Check that a recipe describes this run, and log what is different.
 
         Args:
             config, model, class_names: the recipe, its network, and the classes of its data.
 
-        Raises: ConfigError for a difference that would make it another training.
+        Raises: ConfigError for a difference that would change the training.
         """
         _check_classes(self.metadata.class_names, class_names, self.path)
         found = [
@@ -147,14 +147,14 @@ class PreviousRun:
             logger.info("--resume: %s", difference)
 
     def _read_recipe(self) -> Config | None:
-        """The recipe in the checkpoint, None (with a warning) if it cannot be read."""
+        """Read the recipe in the checkpoint; None, with a warning, if that fails."""
         try:
             where = f"the recipe in {self.path}"
             text = str(self.state.get("config", ""))
             return config_from_mapping(load_yaml(text, where, error=ConfigError) or {}, where)
         except ConfigError as error:
             logger.warning(
-                "--resume: the recipe in %s cannot be read by this version, so the settings are "
+                "--resume: the recipe in %s cannot be read by this version, so its settings are "
                 "not compared (%s)",
                 self.path,
                 error,
@@ -163,14 +163,14 @@ class PreviousRun:
 
 
 def differences(before: Config, now: Config, family: str) -> list[Difference]:
-    """The settings of two recipes that are not the same, in the order of the recipe.
+    """List the settings that differ between two recipes, in the order of the recipe.
 
-    Names and keywords of the model, the input and the classes are left out; the checkpoint says
-    what they came to. So are the backend, and the batch size with the ranks, of which the run
-    itself warns.
+    Names and keywords of the model, the input and the classes are left out, because the checkpoint
+    stores the resulting values. The backend, the batch size and the ranks are left out too; the run
+    itself warns about them.
 
     Args:
-        family: of the model, whose loss a recipe without one means.
+        family: of the model; its default loss is used for a recipe without one.
     """
     old, new = (dict(_flat(asdict(_spelled_out(recipe, family)))) for recipe in (before, now))
     return [
@@ -181,16 +181,16 @@ def differences(before: Config, now: Config, family: str) -> list[Difference]:
 
 
 def _may_change(key: str, before: Config, now: Config) -> bool:
-    """Whether the run can go on with another value of a setting."""
+    """Whether the run can continue with the new value of a setting."""
     if key == "train.epochs":
         return not any(map(_depends_on_epochs, (before, now)))
-    if key == "train.distill.teacher":  # the same file may lie elsewhere now
+    if key == "train.distill.teacher":  # the file may have been moved
         return bool(before.train.distill.teacher and now.train.distill.teacher)
     return key.startswith(_MAY_CHANGE)
 
 
 def _depends_on_epochs(config: Config) -> bool:
-    """Whether rates and averages of an epoch depend on how many there are."""
+    """Whether learning rates and averages depend on the number of epochs."""
     settings = config.train
     return (
         settings.schedule.decay in ("cosine", "linear", "one_cycle")
@@ -200,7 +200,7 @@ def _depends_on_epochs(config: Config) -> bool:
 
 
 def _spelled_out(config: Config, family: str) -> Config:
-    """``config`` with what its loss and stages stand for."""
+    """Replace the loss and stages of ``config`` by what they stand for."""
     settings = config.train
     return replace(
         config,
@@ -219,7 +219,7 @@ def _check_classes(before: Sequence[str], now: Sequence[str], where: Path) -> No
         return
     if match.relation is Relation.UNKNOWN and len(before) in (0, len(now)):
         logger.warning(
-            "--resume: %s does not say its class names (%s), so they are not compared with those "
+            "--resume: %s does not contain class names (%s), so they are not compared with those "
             "of data.train (%s)",
             where,
             listed(before) or "none",
@@ -247,7 +247,7 @@ def _check_classes(before: Sequence[str], now: Sequence[str], where: Path) -> No
 def _facts(
     stored: CheckpointMetadata, config: Config, model: Model
 ) -> Iterator[tuple[str, Any, Any]]:
-    """(key, before, now) of what the recipes' placeholders came to."""
+    """(key, before, now) of the values that the recipes leave open."""
     yield "model.name", stored.model, config.model.name
     yield "data.num_classes", stored.num_classes, model.num_classes
     old, new = (json.loads(json.dumps(of.architecture)) for of in (stored, model))
@@ -259,7 +259,7 @@ def _facts(
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(key, value) of nested sections; what has keys of its own, as a data set, is one value."""
+    """Yield (key, value) of nested sections; a mapping with free keys counts as one value."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and name not in _ONE_VALUE:
@@ -269,6 +269,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _short(value: Any) -> str:
-    """A value for a message."""
+    """Shorten a value for a message."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

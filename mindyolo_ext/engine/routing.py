@@ -1,7 +1,7 @@
-"""Routed models: every image takes the first exit or the second, and only what it takes is
-computed.
+"""Run routed models: every image takes the first exit or the second, and only the parts that it
+needs are computed.
 
-``contracts.Routed`` says what a routed model has beside ``predict``.
+``contracts.Routed`` lists what a routed model has in addition to ``predict``.
 """
 
 import time
@@ -33,7 +33,7 @@ Found = tuple[np.ndarray, np.ndarray]
 
 
 class Glance(nn.Cell):
-    """``model.glance`` as a graph of its own.
+    """``model.glance`` as a separate graph.
 
     Shape: images (B, 3, H, W) -> easiness (B,), then the features.
     """
@@ -49,10 +49,10 @@ class Glance(nn.Cell):
 
 
 class Exit(nn.Cell):
-    """One exit of a routed model for a whole batch, as a graph of its own.
+    """One exit of a routed model for a whole batch, as a separate graph.
 
-    The features come as arguments of their own: a tuple would be a constant, for which MindSpore
-        compiles anew.
+    The features are separate arguments, because MindSpore would treat a tuple as a constant and
+    compile again for each.
 
     Shape: images (B, 3, H, W), features -> boxes (B, A, 4), scores (B, A, K).
     """
@@ -69,7 +69,7 @@ class Exit(nn.Cell):
 
 
 class ExitOfRows(nn.Cell):
-    """One exit for some images of a batch; they are picked on the device.
+    """One exit for some images of a batch, selected on the device.
 
     Shape: rows (n,) int32, images (B, 3, H, W), features -> boxes (n, A, 4), scores (n, A, K).
     """
@@ -86,17 +86,17 @@ class ExitOfRows(nn.Cell):
 
 
 class RoutedPredictor(Predictor):
-    """Callable routed network that runs for each image only the exit it takes.
+    """A callable routed network that runs for each image only the exit that it takes.
 
-    The glance runs on the whole batch. If all images take the same exit they run together, else
-    one by one: more sizes would mean more compilations, padding would mean work for nothing. An
-    exit that no image takes is not even compiled.
+    The glance runs on the whole batch. If all images take the same exit they run together,
+    otherwise one by one: more batch sizes would need more compilations, and padding would waste
+    work. An exit that no image takes is not even compiled.
 
     Args:
         model: a routed network of this project with its weights.
         fold: run the deploy form.
-        dy_thres: images whose easiness is below it take the second exit; 0 sends all to the first,
-            1 all to the second. None takes the model's own.
+        dy_thres: images with an easiness below it take the second exit; 0 sends all to the first, 1
+            all to the second. None uses the model's default.
 
     Attributes: ``easiness`` (B,) of the last call; ``meters`` by part, since ``reset``.
     Raises: ValueError for a threshold outside 0..1.
@@ -120,18 +120,18 @@ class RoutedPredictor(Predictor):
         self.reset()
 
     def __call__(self, images: np.ndarray, valid: int | None = None) -> Found:
-        """Boxes (B, A, 4) and scores (B, A, K) of each image's own exit.
+        """Boxes (B, A, 4) and scores (B, A, K) of the exit that each image takes.
 
         Args:
             images: (B, 3, H, W) float32, or uint8 BGR (B, H, W, 3).
-            valid: the images behind these are padding; none of their rows is computed, all are 0.
+            valid: images from this index on are padding; they are not computed, their rows are 0.
         """
         count = len(images) if valid is None else valid
         if count == 0:
             return np.zeros((len(images), 0, 4), np.float32), np.zeros(
                 (len(images), 0, self.num_classes), np.float32
             )
-        with framework_lock:  # another thread's glance must not come between
+        with framework_lock:  # no other thread may run its glance in between
             return self._route(images, count)
 
     def _route(self, images: np.ndarray, count: int) -> Found:
@@ -154,9 +154,7 @@ class RoutedPredictor(Predictor):
         return boxes, scores
 
     def glance(self, images: np.ndarray) -> tuple[Tensor, ...]:
-        """Set ``easiness``; returns what ``leave`` wants: the images and the features, on the
-        device.
-        """
+        """Set ``easiness``; returns images and features on the device, the input of ``leave``."""
         tensor = Tensor(images)
         self.easiness, *features = self._run("glance", self._glance, tensor)
         return tensor, *features
@@ -166,11 +164,11 @@ class RoutedPredictor(Predictor):
         return self._run(part, self._whole[part], *tensors)
 
     def compile(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> bool:
-        """Compile the glance for inputs of ``shape``, and say so; False if that was done before."""
+        """Compile the glance for inputs of ``shape`` and log it; False if that was done before."""
         return self._compile("glance", self._glance, Tensor(np.zeros(shape, dtype)))
 
     def reset(self) -> None:
-        """Let the meters begin anew."""
+        """Reset the meters."""
         self.meters = {part: PartMeter() for part in PARTS}
 
     def _compile(self, part: str, run: Compiled, *inputs: np.ndarray | Tensor) -> bool:
@@ -179,12 +177,12 @@ class RoutedPredictor(Predictor):
         if key in self._compiled:
             return False
         with progress.compiling(PARTS[part], show=world().is_main, done="compiled and ran"):
-            run(*inputs)  # the first run sets up kernels: it would spoil the times
+            run(*inputs)  # the first run sets up kernels and would distort the times
         self._compiled.add(key)
         return True
 
     def _run(self, part: str, run: Compiled, *inputs: np.ndarray | Tensor) -> tuple:
-        """Outputs of a part, timed; results as arrays, features as tensors."""
+        """Run and time a part; results are arrays, features are tensors."""
         self._compile(part, run, *inputs)
         meter, begin = self.meters[part], time.perf_counter()
         outputs = run(*inputs)
@@ -195,10 +193,10 @@ class RoutedPredictor(Predictor):
 
 @dataclass
 class Routing:
-    """How the images of an evaluation were routed.
+    """The routing of the images of an evaluation.
 
     Args:
-        easiness: (N,) of each picture.
+        easiness: (N,) of each image.
         dy_thres: the threshold in force.
         milliseconds: by part, per image that took it.
         size: (height, width) that ``gflops`` were counted for.
@@ -213,14 +211,14 @@ class Routing:
 
     @property
     def share_easy(self) -> float:
-        """Share of the pictures that took the first exit."""
+        """Share of the images that took the first exit."""
         return (
             float(1.0 - is_hard(self.easiness, self.dy_thres).mean()) if len(self.easiness) else 0.0
         )
 
     @property
     def images_per_second(self) -> float:
-        """Of the network, for this mixture of easy and hard pictures."""
+        """Speed of the network for this mixture of easy and hard images."""
         return images_per_second(self.milliseconds, self.share_easy)
 
     def count_gflops(self, network: RoutedInference, size: tuple[int, int]) -> None:
@@ -228,7 +226,7 @@ class Routing:
         self.size, self.gflops = size, routed_gflops(network, size)
 
     def table(self) -> str:
-        """One row: threshold, shares, arithmetic and speed."""
+        """One row: threshold, shares, GFLOPs and speed."""
         row = {"threshold": f"{self.dy_thres:.6f}", "easy, %": f"{100 * self.share_easy:.1f}"}
         if self.gflops is not None:
             row[f"mean GFLOPs at {self.size[0]}x{self.size[1]}"] = (
@@ -252,12 +250,12 @@ def images_per_second(milliseconds: dict[str, float], share_easy: float) -> floa
 
 
 def new_predictor(model: Model, *, fold: bool = True, dy_thres: float | None = None) -> Predictor:
-    """The predictor that fits ``model``.
+    """Create the predictor for ``model``.
 
     Args:
         model: a network of this project with its weights.
         fold: run the deploy form.
-        dy_thres: of a routed model, see ``RoutedPredictor``.
+        dy_thres: for a routed model, see ``RoutedPredictor``.
 
     Raises: ValueError for a threshold outside 0..1, or one for a model that is not routed.
     """
@@ -265,7 +263,7 @@ def new_predictor(model: Model, *, fold: bool = True, dy_thres: float | None = N
         return RoutedPredictor(model, fold=fold, dy_thres=dy_thres)
     if dy_thres is not None:
         raise UsageError(
-            f"dy_thres={dy_thres}: {type(model).__name__} is not routed, all its images take the "
-            "same way; leave the threshold out"
+            f"dy_thres={dy_thres}: {type(model).__name__} is not routed and has one exit; "
+            "leave the threshold out"
         )
     return Predictor(model, fold=fold)

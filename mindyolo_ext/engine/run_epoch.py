@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class RunEpoch(RunStart):
-    """Takes the steps of an epoch and adds up what they report."""
+    """Take the steps of an epoch and sum up their results."""
 
     def train_epoch(self, epoch: int) -> None:
-        """Every batch once; ``losses`` are the means of the epoch."""
+        """Train on every batch once; ``losses`` are the means over the epoch."""
         settings, steps = self.config.train, self.loader.steps_per_epoch
         first_step = epoch * steps
         self.callbacks.on_epoch_start(epoch)
@@ -69,9 +69,10 @@ class RunEpoch(RunStart):
         )
 
     def _take_step(self, batch: Batch, iteration: int) -> bool:
-        """Have the compiled step run; returns whether it had to be compiled. Nothing is read from
-        the device, so that it works on while the host gets the next batch and puts it into the
-        queue.
+        """Run the compiled step and return whether it had to be compiled.
+
+        Nothing is read from the device, so it computes while the host prepares and enqueues the
+        next batch.
         """
         settings = self.config.train
         update = self.schedule.updates_at(iteration)
@@ -103,30 +104,30 @@ class RunEpoch(RunStart):
         return first
 
     def _read_tally(self, batch: Batch, iteration: int) -> Tally:
-        """What came of the epoch's steps so far. Raises: TrainingError if too many in a row were
-        not finite.
+        """Read the results of the epoch's steps so far. Raises: TrainingError if too many in a row
+        were not finite.
         """
         tally = self.step.tally()
         self.bad_steps = tally.bad_steps
         if tally.most_bad_steps > self.config.train.max_bad_steps:
             raise TrainingError(
                 f"iteration {iteration}: loss or gradient were not finite in "
-                f"{tally.most_bad_steps} steps in a row (weights were left as they were). Last "
-                f"pictures: {', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
+                f"{tally.most_bad_steps} steps in a row (weights were not changed). Last "
+                f"images: {', '.join(batch.paths[:2])}. Try a lower train.optimizer.lr, "
                 f"train.optimizer.clip_norm=10, or a longer warm-up; {self.last_path} holds the "
                 "last finished epoch"
             )
         return tally
 
     def _step_values(self, report: np.ndarray, iteration: int) -> dict[str, float]:
-        """What people and callbacks see of a step."""
+        """The numbers of a step for the progress bar and callbacks."""
         values = {"loss": float(report[0])}
         values |= {n: float(v) for n, v in zip(self.trainable.term_names, report[4:])}
         values["lr"] = float(self.schedule.rates(iteration)[0])
         return values | self._speed()
 
     def _speed(self) -> dict[str, float]:
-        """Images per second, share of waiting and, where the framework tells it, memory."""
+        """Images per second, share of time spent waiting and, if it is known, peak memory."""
         peak = peak_memory()
         memory = {} if peak is None else {"device_memory_gib": peak / 2**30}
         return self.pace.values() | memory

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the run's files lie, and the best value of ``train.best_metric``."""
+    """The folder of a run, and the best value of ``train.best_metric``."""
 
     folder: Path
     best_epoch: int
@@ -51,7 +51,7 @@ class Run(RunEpoch):
     """A training run; one method per part of an epoch."""
 
     def evaluate_epoch(self, epoch: int) -> EvalResult | None:
-        """Metrics of the moving average (or the weights), where this epoch is to be evaluated."""
+        """Compute metrics of the moving average (or the weights) if this epoch is evaluated."""
         if self.validation is None or not is_evaluated(self.config.train, epoch):
             return None
         probe = new_model(self.config, self.num_classes)
@@ -79,7 +79,7 @@ class Run(RunEpoch):
         return result
 
     def _evaluation_weights(self) -> dict[str, np.ndarray]:
-        """Moving average where there is one, else the weights, by the model's names."""
+        """Moving average if there is one, else the weights, by the model's names."""
         values = parameter_values(self.model)
         averages = self.step.ema_values()
         own = {p.name: name for name, p in self.model.parameters_and_names()}
@@ -123,7 +123,7 @@ class Run(RunEpoch):
             self._save_last(weights, metadata)
 
     def _tell(self, epoch: int, values: dict[str, float]) -> None:
-        """The line on an epoch, and one on its evaluation."""
+        """Log a line about the epoch, and one about its evaluation."""
         settings, names = self.config.train, ("loss", *self.trainable.term_names, "lr")
         left = seconds_left(
             settings,
@@ -138,7 +138,7 @@ class Run(RunEpoch):
             tell_evaluation(settings, epoch, values, (self.best_epoch, self.best_fitness))
 
     def _save_last(self, weights: dict[str, np.ndarray], metadata: CheckpointMetadata) -> None:
-        """Write everything that a resume needs."""
+        """Write everything needed to resume."""
         settings = self.config.train
         state = {OPTIMIZER + n: v for n, v in self.step.state().items()}
         raw = (
@@ -165,10 +165,10 @@ class Run(RunEpoch):
         self.saved_epoch = metadata.epoch
 
     def stops_after(self, epoch: int) -> bool:
-        """Whether patience is over or a callback wants to stop, the same on every rank."""
+        """Whether patience has run out or a callback stops the training, equal on every rank."""
         wish = self.callbacks.on_epoch_end(epoch, {**self.last_row, **self._speed()})
         if self.world.is_main and wish and not self.stop_reason:
-            self.stop_reason = "a callback asked for it"
+            self.stop_reason = "stopped by a callback"
             if self.saved_epoch != epoch:
                 self._save_last(self._evaluation_weights(), self._metadata(epoch, self.metrics))
         stops = np.array([bool(self.stop_reason)], np.float32)
@@ -188,7 +188,7 @@ class Run(RunEpoch):
             architecture=dict(self.model.architecture),
             epoch=epoch,
             metrics={k: float(v) for k, v in metrics.items()},
-            # what PyTorch's batch norms would have counted
+            # PyTorch's batch norms store this count
             extra={COUNTER: self.updates},
         )
 

@@ -1,8 +1,8 @@
 """Lock the folder of a run for one process at a time, and keep it free of half-written files.
 
-The lock is the operating system's (``flock``) on a file in the folder, so it ends with the process
-in any case. On file systems without such locks the file names the process that made it, and counts
-as long as that process lives.
+The lock is that of the operating system (``flock``) on a file in the folder, so it ends with the
+process in any case. On file systems without such locks the file names the process that created it,
+and is valid as long as that process lives.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from mindyolo_ext.errors import ExistingFileError, WriteError
 
 try:
     import fcntl
-except ImportError:  # not on Windows
+except ImportError:  # not available on Windows
     fcntl = None
 
 LOCK = ".lock"
@@ -29,12 +29,12 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of ``folder``, which is made if it is missing.
+    """Keep other runs out of ``folder``, which is created if it is missing.
 
-    Half-written files of killed processes in it and in ``weights`` are deleted, because no other
-    process can be writing there. A folder that was made and is still empty is removed at the end.
+    Half-written files of killed processes in it and in ``weights`` are deleted; no other process
+    can be writing there. If the folder was created and is still empty, it is removed at the end.
 
-    Raises: ExistingFileError if another run is going on there; WriteError if the disk refuses.
+    Raises: ExistingFileError if another run is active there; WriteError if writing fails.
     """
     is_new = not folder.exists()
     try:
@@ -59,7 +59,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _acquire(folder: Path) -> int:
-    """The open lock file of ``folder``, which keeps the lock until it is closed.
+    """Open the lock file of ``folder``; the lock is held until it is closed.
 
     Raises: ExistingFileError if another process has it.
     """
@@ -71,7 +71,7 @@ def _acquire(folder: Path) -> int:
                 if not is_ours and _is_running(_owner(path)):
                     raise _in_use(folder, needs_deleting=True)
                 if not is_ours:
-                    path.unlink(missing_ok=True)  # of a process that is gone
+                    path.unlink(missing_ok=True)  # left by a process that has ended
             if _is_still(path, handle):
                 os.truncate(handle, 0)
                 os.pwrite(handle, json.dumps(_this_process()).encode(), 0)
@@ -82,11 +82,11 @@ def _acquire(folder: Path) -> int:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # its run ended and deleted it before we had the lock
+        os.close(handle)  # the other run ended and deleted the file before we got the lock
 
 
 def _open(path: Path) -> tuple[int, bool]:
-    """The file, open, and whether it is new."""
+    """Open the file; also returns whether it is new."""
     with contextlib.suppress(FileExistsError):
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o666), False
@@ -125,15 +125,15 @@ def _this_process() -> dict[str, object]:
 
 
 def _started(pid: int) -> str:
-    """When a process of this machine began, in ticks since the machine did; empty if unknown.
+    """Start time of a process, in ticks since this machine started; empty if unknown.
 
-    It tells a process from a later one with the same number.
+    It distinguishes a process from a later one with the same number.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    return text.rpartition(")")[2].split()[19]  # field 22 of proc(5); the name may hold spaces
+    return text.rpartition(")")[2].split()[19]  # field 22 of proc(5); the name may contain spaces
 
 
 def _owner(path: Path) -> dict[str, object]:
@@ -146,10 +146,10 @@ def _owner(path: Path) -> dict[str, object]:
 
 
 def _is_running(owner: dict[str, object]) -> bool:
-    """Whether the process that made a lock file may still live; on another machine it may."""
+    """Whether the process that created a lock file may still run; on another machine it may."""
     pid = owner.get("process")
     if not isinstance(pid, int):
-        return True  # it may be writing its name this moment
+        return True  # it may be writing the file at this moment
     if owner.get("host") != socket.gethostname():
         return True
     try:
@@ -162,7 +162,7 @@ def _is_running(owner: dict[str, object]) -> bool:
 
 
 def _in_use(folder: Path, *, needs_deleting: bool = False) -> ExistingFileError:
-    """The error for a folder that another run has."""
+    """Create the error for a folder that another run uses."""
     owner = _owner(folder / LOCK)
     who = f" (process {owner['process']} on {owner.get('host')})" if "process" in owner else ""
     return ExistingFileError(
@@ -173,7 +173,7 @@ def _in_use(folder: Path, *, needs_deleting: bool = False) -> ExistingFileError:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Delete the files that killed processes left half written."""
+    """Delete files that killed processes left half-written."""
     for place in (folder, folder / "weights"):
         for unfinished in place.glob(UNFINISHED):
             unfinished.unlink(missing_ok=True)

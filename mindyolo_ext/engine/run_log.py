@@ -1,4 +1,4 @@
-"""``run.log``: what a run says, in its folder."""
+"""``run.log``: the messages of a run, in its folder."""
 
 import logging
 from collections.abc import Iterator
@@ -10,20 +10,18 @@ from mindyolo_ext.errors import printable
 
 NAME = "run.log"
 _PACKAGE = logging.getLogger("mindyolo_ext")
-_MOST_HELD = 100_000  # records until the file is opened
+_MOST_HELD = 100_000  # records before the file is opened
 _NEVER = logging.CRITICAL + 1
 
 
 class RunLog(MemoryHandler):
-    """Keeps messages until ``open`` says which file they go to; those of a run that never begins
-    leave no file.
-    """
+    """Hold messages until ``open`` names their file; a run that never begins leaves no file."""
 
     def __init__(self) -> None:
         super().__init__(_MOST_HELD, flushLevel=_NEVER, flushOnClose=False)
 
     def open(self, folder: Path) -> None:
-        """Write to the file in ``folder`` from now on, behind what it holds."""
+        """Write to the file in ``folder`` from now on, after its existing content."""
         file = logging.FileHandler(folder / NAME, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(_WithTime("%(asctime)s %(levelname)s %(message)s"))
         self.setTarget(file)
@@ -39,14 +37,14 @@ class RunLog(MemoryHandler):
 
 
 class _WithTime(logging.Formatter):
-    """Control characters, which may come from a stranger's file, are written out."""
+    """Escape control characters, which may come from untrusted files."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n\t")
 
 
 class _Onward(logging.Handler):
-    """Hands messages to the loggers above this package's, as if nobody listened in between."""
+    """Pass messages to the loggers above this package's, as if this handler were not there."""
 
     def emit(self, record: logging.LogRecord) -> None:
         above = _PACKAGE.parent
@@ -56,13 +54,13 @@ class _Onward(logging.Handler):
 
 @contextmanager
 def run_log(*, wanted: bool = True) -> Iterator[RunLog]:
-    """Take down what this package logs, and what ends the block if that is an exception.
+    """Record what this package logs, and an exception that ends the block.
 
-    The file gets the messages that the program shows, and those of an ordinary run in any case;
-    the program shows what it showed before.
+    The file contains the messages that the program shows, but at least those of level INFO and
+    above; the program shows the same as without it.
 
     Args:
-        wanted: False takes nothing down, for ranks other than 0.
+        wanted: False records nothing, for ranks other than 0.
     """
     log = RunLog()
     if not wanted:

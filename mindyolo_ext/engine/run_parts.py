@@ -1,4 +1,4 @@
-"""What a training run builds from its recipe: network, teacher, loader and compiled step."""
+"""Build the parts of a training run from its recipe: network, teacher, loader, compiled step."""
 
 import logging
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mindyolo_ext.backend import precision, recompute, tuning
-from mindyolo_ext.backend.distributed import freeze_batch_norm, synchronise_batch_norm
+from mindyolo_ext.backend.distributed import freeze_batch_norm, synchronize_batch_norm
 from mindyolo_ext.backend.parameters import freeze, parameter_groups
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.contracts import Model
@@ -31,18 +31,18 @@ logger = logging.getLogger(__name__)
 
 
 class RunParts:
-    """Builds the parts of a run; ``RunStart`` sets the attributes that its methods read."""
+    """Build the parts of a run; ``RunStart`` sets the attributes that the methods read."""
 
     def _build_model(self, start: Mapping[str, np.ndarray] | None) -> Model:
-        """Network with start weights, frozen parts and the wanted kind of batch norm."""
+        """Create the network with its start weights, frozen parts and type of batch norm."""
         settings = self.config.train
         model = new_model(self.config, self.num_classes)
         if start is not None:
             start_from(model, settings.weight, start)
             if has_folded_norms(model) and not settings.freeze_bn:
                 logger.warning(
-                    "%s: its batch norms are identities (folded into the kernels); training with "
-                    "the statistics of a batch would start from nothing. Set train.freeze_bn=true",
+                    "%s: its batch norms are identities (folded into the kernels); batch "
+                    "statistics would destroy what it has learned. Set train.freeze_bn=true",
                     settings.weight,
                 )
         if settings.freeze:
@@ -51,25 +51,25 @@ class RunParts:
             freeze_batch_norm(model)
         elif settings.sync_bn and self.world.size > 1:
             logger.info(
-                "%d batch norms are synchronised over %d ranks",
-                synchronise_batch_norm(model),
+                "%d batch norms are synchronized over %d ranks",
+                synchronize_batch_norm(model),
                 self.world.size,
             )
         precision.apply(model, settings.amp_level, settings.amp_dtype)
         if settings.channels_last:
             tuning.use_channels_last(model)
         if settings.recompute:
-            logger.info("%d stages are computed again in backward passes", recompute.apply(model))
+            logger.info("%d stages are recomputed in backward passes", recompute.apply(model))
         return model
 
     def _load_teacher(self) -> Model | None:
-        """The network that the trainable learns from, if the recipe names one."""
+        """Load the network that the trainable learns from, if the recipe names one."""
         settings = self.config.train
         if not settings.distill.teacher:
             return None
         teacher = load_teacher(settings.distill.teacher, self.model, self.dataset)
         if settings.sync_bn and not settings.freeze_bn and self.world.size > 1:
-            synchronise_batch_norm(teacher)
+            synchronize_batch_norm(teacher)
         if settings.freeze_bn:
             freeze_batch_norm(teacher)
         precision.apply(teacher, settings.amp_level, settings.amp_dtype)
@@ -86,7 +86,7 @@ class RunParts:
         return padded_count(most)
 
     def _rectangles(self) -> RectangularEpochs | None:
-        """The batches of a rectangular training."""
+        """The batches of a rectangular training; None without ``train.rectangular``."""
         settings = self.config.train
         if not settings.rectangular:
             return None
@@ -99,9 +99,7 @@ class RunParts:
             new_trainable(self.model, loss, self.teacher)
 
     def enter_stage(self, epoch: int) -> None:
-        """Build loader and compiled step where this epoch's stage wants others than the last
-        one's.
-        """
+        """Rebuild loader and compiled step if the stage of this epoch changes them."""
         loss, augment = stage_at(self.config, epoch)
         if augment != self.stage_augment:
             if self.loader is not None:

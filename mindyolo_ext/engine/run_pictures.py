@@ -1,4 +1,4 @@
-"""Pictures that a run leaves in its folder, all drawn by rank 0."""
+"""Pictures in the folder of a run, all drawn by rank 0."""
 
 import logging
 from collections.abc import Callable
@@ -25,28 +25,28 @@ _LEAST_SCORE = 0.25
 
 
 class RunPictures:
-    """Draws ``labels.png``, ``train_batch*.jpg``, ``val_predictions.jpg`` and ``confusion.png``.
+    """Draw ``labels.png``, ``train_batch*.jpg``, ``val_predictions.jpg`` and ``confusion.png``.
 
-    A picture that cannot be drawn, such as one of a broken image, or by a package that lacks
-    another, costs a warning.
+    If a picture cannot be drawn, for example because of a broken image or a missing package, a
+    warning is logged.
 
     Args:
         folder: of the run.
         dataset: the training images.
-        wanted: False draws nothing but the first batch.
+        wanted: False draws only the first batch.
     """
 
     def __init__(self, folder: Path, dataset: Dataset, *, wanted: bool):
         self.folder, self.dataset, self.wanted = folder, dataset, wanted
-        self._batches: list[str] = []  # names of those that are to be drawn next
+        self._batches: list[str] = []  # file names of the next batches
 
     def labels(self) -> None:
-        """The labels of the training images."""
+        """Draw the labels of the training images."""
         if self.wanted:
             _try(lambda: plot_labels(self.dataset, self.folder / "labels.png"))
 
     def expect_batches(self, epoch: int) -> None:
-        """Draw the batches that come next, of the first ``epoch`` with other augmentations."""
+        """Draw the next batches; ``epoch`` is the first with other augmentations."""
         if epoch == 0:
             count = FIRST_BATCHES if self.wanted else 1
             self._batches = ["train_batch", *(f"train_batch_{k + 1}" for k in range(1, count))]
@@ -54,14 +54,14 @@ class RunPictures:
             self._batches = [f"train_batch_epoch{epoch + 1}"]
 
     def batch(self, batch: Batch, input_spec: InputSpec) -> None:
-        """A batch as the network sees it, if it is one of those expected."""
+        """Draw a batch as the network sees it, if it is one of those expected."""
         if not self._batches:
             return
         with replacing(self.folder / f"{self._batches.pop(0)}.jpg") as unfinished:
             draw_batch(batch, input_spec, self.dataset.class_names, unfinished)
 
     def predictions(self, epoch: int, result: EvalResult, dataset: Dataset) -> None:
-        """What an evaluation found beside the truth."""
+        """Draw the detections of an evaluation beside the ground truth."""
         if not self.wanted or not result.detections:
             return
         path = self.folder / "val_predictions.jpg"
@@ -77,7 +77,7 @@ class RunPictures:
         )
 
     def confusion(self, result: EvalResult | None) -> None:
-        """The confusion matrix of an evaluation, if the package that draws it up is there."""
+        """Draw the confusion matrix of an evaluation, if the required package is installed."""
         if not self.wanted or result is None or result.coco is None or not has_supervision():
             return
         coco = result.coco
@@ -87,8 +87,8 @@ class RunPictures:
 
 
 def _try(draw: Callable[[], object]) -> None:
-    """Draw, or say why not."""
+    """Draw, or log a warning."""
     try:
         draw()
-    except Exception as error:  # no picture is worth a training
+    except Exception as error:  # a failed picture must not end the training
         logger.warning("a picture was not drawn: %s: %s", type(error).__name__, error)

@@ -47,7 +47,7 @@ OPTIMIZER = STATE_PREFIX + "optimizer."
 
 
 class RunStart(RunParts):
-    """State of a run, and all that happens before its first step."""
+    """State of a run, and everything before its first step."""
 
     def __init__(self, config: Config, folder: Path, resume: bool, log: RunLog | None = None):
         self.folder, self.world, self.log = folder, world(), log
@@ -102,7 +102,7 @@ class RunStart(RunParts):
 
     @property
     def is_over(self) -> bool:
-        """Whether the checkpoint that the run goes on from is its last one."""
+        """Whether the checkpoint to resume from is already the last one of the run."""
         last = self.first_epoch - 1
         return self.first_epoch >= self.config.train.epochs or self._is_out_of_patience(last)
 
@@ -111,7 +111,7 @@ class RunStart(RunParts):
 
     @contextmanager
     def watched(self, callbacks: Sequence[Callback]) -> Iterator[None]:
-        """Tell ``callbacks``, and those of the recipe's loggers, what happens in the block."""
+        """Call ``callbacks`` and those of the recipe's loggers during the block."""
         if self.world.is_main:
             loggers = logger_callbacks(self.config.train.loggers)
             self.callbacks = Callbacks([*callbacks, *loggers])
@@ -135,12 +135,12 @@ class RunStart(RunParts):
         self.callbacks.close(None)
 
     def _check_folder(self, resume: bool) -> None:
-        """Raises: ExistingFileError or MissingFileError if there is, or is not, a run to go on."""
+        """Raises: ExistingFileError or MissingFileError if ``resume`` does not fit the folder."""
         weights = self.last_path.parent
         found = [weights / f"last{s}" for s in SUFFIXES if (weights / f"last{s}").exists()]
         if not resume and found:
             raise ExistingFileError(
-                f"{self.folder} already holds a run; go on with --resume, or choose another "
+                f"{self.folder} already holds a run; continue it with --resume, or choose another "
                 "--save_dir"
             )
         if resume and not self.last_path.is_file():
@@ -150,14 +150,14 @@ class RunStart(RunParts):
                 else ""
             )
             raise MissingFileError(
-                f"--resume: {self.last_path} does not exist{other}; nothing to go on from. Without "
-                "--resume a new run begins"
+                f"--resume: {self.last_path} does not exist{other}; nothing to continue from. "
+                "Without --resume a new run begins"
                 + ("" if self.world.is_main else ". Every machine of a run reads that file")
             )
 
     def _read_data(self, start: CheckpointMetadata | None) -> None:
-        """Read both data sets in one order of classes, that of the checkpoint to start from if it
-        has the same ones.
+        """Read both data sets with the same order of classes: that of the start checkpoint if it
+        has the same classes.
         """
         data = self.config.data
         self.dataset = split_dataset(self.config, "train")
@@ -177,7 +177,7 @@ class RunStart(RunParts):
         require_ready(self.dataset, self.validation)
 
     def _open_files(self) -> None:
-        """Write the recipe, and read or begin the table of results and the log."""
+        """Write the recipe, and open the table of results and the log."""
         write_text(self.folder / "config.yaml", self.config.to_yaml())
         if self.log is not None:
             self.log.open(self.folder)
@@ -189,7 +189,7 @@ class RunStart(RunParts):
             global_batch=self.config.train.per_batch_size * self.world.size,
         )
         write_text(self.folder / "in_force.yaml", shown)
-        logger.info("recipe, with the values in force:\n%s", shown)
+        logger.info("recipe with all values in force:\n%s", shown)
         self.results = ResultsFile(self.folder / "results.csv", self.first_epoch)
         self.kept.remove_later(self.first_epoch)
         if self.config.train.pictures and self.validation is not None:
@@ -197,7 +197,7 @@ class RunStart(RunParts):
         logger.info("%s", self._summary())
 
     def _announce(self) -> None:
-        """What is to be known before the first step."""
+        """Log everything to know before the first step."""
         advise(
             self.config,
             self.schedule,
@@ -215,14 +215,14 @@ class RunStart(RunParts):
         size = self.model.input_spec.size
         return (
             f"{self.config.model.name}: {count:,} trainable parameters, {self.num_classes} "
-            f"classes, input {size[0]}x{size[1]}; {len(self.dataset)} training pictures, up to "
+            f"classes, input {size[0]}x{size[1]}; {len(self.dataset)} training images, up to "
             f"{self.max_boxes} boxes; {BACKEND}, {self.world.size} rank(s) ({self.world.launcher}) "
             f"x batch {settings.per_batch_size}; epochs {self.first_epoch + 1}..{settings.epochs}; "
             f"writing to {self.folder}"
         )
 
     def _resume(self, before: PreviousRun) -> None:
-        """Put weights, optimiser and counters back as the last checkpoint holds them."""
+        """Restore weights, optimizer and counters from the last checkpoint."""
         before.check_goes_on(self.config, self.model, self.dataset.class_names)
         values, metadata, state = before.values, before.metadata, before.state
         raw = {n[len(WEIGHTS) :]: v for n, v in values.items() if n.startswith(WEIGHTS)}
@@ -241,8 +241,8 @@ class RunStart(RunParts):
             or state["per_batch_size"] != self.config.train.per_batch_size
         ):
             logger.warning(
-                "resuming with %d rank(s) x batch %d, the run had %d x %d: it goes on, but not bit "
-                "for bit",
+                "resuming with %d rank(s) x batch %d, the run had %d x %d: it continues, but not "
+                "bit for bit",
                 self.world.size,
                 self.config.train.per_batch_size,
                 state["world_size"],
@@ -251,12 +251,12 @@ class RunStart(RunParts):
         here, before = BACKEND, state.get("backend", "mindspore")
         if here != before:
             logger.warning(
-                "resuming on %s, the run was on %s: it goes on, but not bit for bit", here, before
+                "resuming on %s, the run was on %s: it continues, but not bit for bit", here, before
             )
         if self.first_epoch >= self.config.train.epochs:
             logger.info(
                 "%s: all epochs are done (%d, and train.epochs is %d); nothing is left to do. To "
-                "train on, start a new run from it: --weight %s and another --save_dir",
+                "train further, start a new run from it: --weight %s and another --save_dir",
                 self.folder,
                 self.first_epoch,
                 self.config.train.epochs,
@@ -265,7 +265,7 @@ class RunStart(RunParts):
         elif self.is_over:
             logger.info(
                 "%s: stopped early after epoch %d, train.patience (%d) epochs after the best one; "
-                "nothing is left to do. To train on: --resume --set train.patience=0, or more",
+                "nothing is left to do. To train further: --resume --set train.patience=0, or more",
                 self.folder,
                 self.first_epoch,
                 self.config.train.patience,

@@ -1,4 +1,4 @@
-"""Which images and videos a source means, and where the results of each go."""
+"""Find the images and videos of a source, and name the results of each."""
 
 import os
 from collections import Counter
@@ -23,9 +23,9 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4
 SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 PREDICTIONS, COCO_FILE = "predictions.json", "coco.json"
 LABELS, CROPS = "labels", "crops"  # folders
-_WANTED = f"a picture ({', '.join(IMAGE_SUFFIXES)}) or a video ({', '.join(VIDEO_SUFFIXES)})"
+_WANTED = f"an image ({', '.join(IMAGE_SUFFIXES)}) or a video ({', '.join(VIDEO_SUFFIXES)})"
 LIST_SUFFIX = ".txt"  # a file that names a source per line
-_SIGNS = "*?["  # what makes a part of a path a pattern
+_SIGNS = "*?["  # characters that make a part of a path a pattern
 _MOST_NAMED = 5  # names of one kind in a message
 
 
@@ -36,14 +36,14 @@ def counted(things: Collection[object], word: str) -> str:
 
 @dataclass(frozen=True)
 class Sources:
-    """What a source means.
+    """The images and videos of a source.
 
     Args:
         paths: images and videos, sorted.
         remotes: addresses, cameras and standard input.
-        other_files: files beside them that have another suffix.
-        folders: folders beside them, and links to folders, that were not looked into.
-        problems: of several sources, why some mean nothing.
+        other_files: files beside them with other suffixes.
+        folders: folders beside them, and links to folders, that were not searched.
+        problems: for several sources, why some of them were not found.
     """
 
     paths: list[Path]
@@ -53,7 +53,7 @@ class Sources:
     problems: list[str] = field(default_factory=list)
 
     def not_looked_at(self) -> str:
-        """What else is there, a part of a sentence; empty if nothing is."""
+        """Describe what was ignored, as part of a sentence; empty if nothing was."""
         parts = []
         if self.other_files:
             suffixes = Counter(path.suffix.lower() or "no suffix" for path in self.other_files)
@@ -67,7 +67,7 @@ class Sources:
             )
         if self.folders:
             parts.append(
-                f"{counted(self.folders, 'sub-folder')}, which --recursive looks into: "
+                f"{counted(self.folders, 'subfolder')}, which --recursive includes: "
                 f"{_named(self.folders)}"
             )
         return "; ".join(parts)
@@ -75,12 +75,12 @@ class Sources:
 
 @dataclass(frozen=True)
 class Output:
-    """Where the results of one image or video go.
+    """Where the results of one image or video are written.
 
     Args:
-        path: the image or video, or what is not a file here.
-        name: its key in ``predictions.json``: the file name where all are different, otherwise the
-            path below the folder that all are in.
+        path: the image or video, or a source that is not a local file.
+        name: its key in ``predictions.json``: the file name if all names are different, otherwise
+            the path below the common folder.
         target: of the annotated copy, below the folder of the results.
         stem: of label files and crops; no other output has it.
     """
@@ -97,34 +97,33 @@ class Output:
 
     @property
     def video_target(self) -> str:
-        """Of the annotated copy if it is a video."""
+        """Name of the annotated copy if it is a video."""
         return self.target if self.is_video else f"{os.path.splitext(self.name)[0]}.mp4"
 
     @property
     def lines_target(self) -> str:
-        """Of the rows of a stream."""
+        """Name of the file with the rows of a stream."""
         return f"{os.path.splitext(self.name)[0]}.jsonl"
 
 
 def find_sources(source: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files among what ``survey`` finds. Raises: as ``survey``."""
+    """The local files found by ``survey``. Raises: as ``survey``."""
     return survey(source).paths
 
 
 def survey(source: str | Path | Sequence[str | Path], *, recursive: bool = False) -> Sources:
-    """Images and videos that ``source`` means, sorted; of several sources one after the other,
-    each once.
+    """Find the images and videos of ``source``, sorted; several sources are searched in order, and
+    each file is listed once.
 
     Args:
         source: a file; a folder; a pattern with ``*``, ``?`` and ``[...]`` in any part and ``**``
             for any folders in between; a ``.txt`` file with a source per line, relative to its
-            folder; an address (``http://``, ``rtsp://`` ...); the number of a camera; or ``-`` for
-            an image on standard input. What exists under that very name is nothing else.
-        recursive: look into the folders below a folder as well; links to folders are not followed.
+            folder; an address (``http://``, ``rtsp://`` ...); the index of a camera; or ``-`` for
+            an image on standard input. The name of an existing file is never interpreted otherwise.
+        recursive: include subfolders; links to folders are not followed.
 
-    Raises: MissingFileError if there is none; UsageError for a file of another kind, a pattern that
-        makes no sense or an address of another kind. Of several sources, only if none means
-        anything.
+    Raises: MissingFileError if there is none; UsageError for a file of another kind, an invalid
+        pattern or an unsupported address. With several sources only if none of them is found.
     """
     if isinstance(source, (str, Path)):
         return _survey_one(source, recursive)
@@ -153,7 +152,7 @@ def _survey_one(source: str | Path, recursive: bool) -> Sources:
     if isinstance(source, str) and not os.path.lexists(source) and is_remote(source):
         return Sources([], [Remote(source)])
     path, name = Path(source), shown(str(source), 300)
-    if path.parts and not os.path.lexists(path.parts[0]):  # a folder may be called ~
+    if path.parts and not os.path.lexists(path.parts[0]):  # a folder may be named ~
         path = Path(os.path.expanduser(path))
     if os.path.isfile(path):
         if path.suffix.lower() == LIST_SUFFIX:
@@ -171,14 +170,14 @@ def _survey_one(source: str | Path, recursive: bool) -> Sources:
 
 
 def _candidates(path: Path, recursive: bool) -> Iterable[Path]:
-    """What is in a folder, or what a pattern means."""
+    """The entries of a folder, or the matches of a pattern."""
     if not os.path.isdir(path):
         return _matches(path)
     return path.rglob("*") if recursive else path.iterdir()
 
 
 def _nothing_there(source: str, path: Path, found: Sources) -> UserError:
-    """Why ``source`` means no image or video."""
+    """Create the error for a source without an image or video."""
     name = shown(source, 300)
     if "://" in source:
         return UsageError(
@@ -186,24 +185,22 @@ def _nothing_there(source: str, path: Path, found: Sources) -> UserError:
             f"of {', '.join(f'{scheme}://' for scheme in SCHEMES)}"
         )
     if not os.path.exists(path) and not any(sign in str(path) for sign in _SIGNS):
-        return MissingFileError(
-            f"predict {name}: no picture or video there, no such file or folder"
-        )
+        return MissingFileError(f"predict {name}: no image or video there, no such file or folder")
     others = found.not_looked_at()
     return MissingFileError(
-        f"predict {name}: no picture or video there" + (f", only {others}" if others else "")
+        f"predict {name}: no image or video there" + (f", only {others}" if others else "")
     )
 
 
 def _survey_list(path: Path, recursive: bool) -> Sources:
-    """The sources that the lines of a text file name. Raises: DataError; as ``survey``."""
+    """The sources listed in a text file. Raises: DataError; as ``survey``."""
     name = shown(str(path), 300)
     named = [line for _, line in read_lines(path) if not line.startswith("#")]
     if not named:
-        raise MissingFileError(f"{name}: names no source; wanted one per line")
+        raise MissingFileError(f"{name}: lists no source; wanted one per line")
     nested = [line for line in named if line.lower().endswith(LIST_SUFFIX)]
     if nested:
-        raise UsageError(f"{name}: names another list, {shown(nested[0], 100)}; name its lines")
+        raise UsageError(f"{name}: lists another list, {shown(nested[0], 100)}; copy its lines")
     return _survey_all(
         [line if is_remote(line) else path.parent / os.path.expanduser(line) for line in named],
         recursive,
@@ -211,7 +208,7 @@ def _survey_list(path: Path, recursive: bool) -> Sources:
 
 
 def name_outputs(paths: Sequence[Path], remotes: Sequence[Remote] = ()) -> list[Output]:
-    """A name, a target and a stem of its own for each path and remote."""
+    """Choose a unique name, target and stem for each path and remote."""
     names = [path.name for path in paths]
     if len({name.casefold() for name in names}) < len(names):
         top = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
@@ -226,7 +223,7 @@ def name_outputs(paths: Sequence[Path], remotes: Sequence[Remote] = ()) -> list[
 
 
 def _copies(names: Sequence[str]) -> list[str]:
-    """Names of the annotated copies; a video's ends in .mp4 and takes no other file's place."""
+    """Names of the annotated copies; a video's ends in .mp4 and differs from all other names."""
     videos = Counter(_as_mp4(name).casefold() for name in names if name != _as_mp4(name))
     taken = {name.casefold() for name in names if name == _as_mp4(name)}
     targets = []
@@ -243,7 +240,7 @@ def _copies(names: Sequence[str]) -> list[str]:
 
 
 def _name_remote(remote: Remote, taken: set[str]) -> str:
-    """A name for an image from there, so that a video from there could have the same stem; added to
+    """Choose a name for an image from ``remote`` whose stem is free even for a video, and add it to
     ``taken``.
     """
     stem, suffix = os.path.splitext(remote.name)
@@ -257,7 +254,7 @@ def _name_remote(remote: Remote, taken: set[str]) -> str:
 
 
 def _stems(names: Sequence[str]) -> list[str]:
-    """The names without their suffixes, or with them where two would be equal."""
+    """The names without suffixes, or with them if two would be equal."""
     stems = [os.path.splitext(name)[0] for name in names]
     while True:
         counts = Counter(stem.casefold() for stem in stems)
@@ -271,22 +268,22 @@ def _stems(names: Sequence[str]) -> list[str]:
 
 
 def claim_folder(wanted: Path, outputs: Sequence[Output], *, must_be_new: bool) -> Path:
-    """Make the folder for the results: ``wanted``, or the first of ``wanted``2, ``wanted``3 ...
-    that is new if ``wanted`` already holds results.
+    """Create the folder for the results: ``wanted``, or the first new one of ``wanted``2,
+    ``wanted``3 ... if ``wanted`` already holds results.
 
     Args:
-        must_be_new: take no folder that is already there, even an empty one.
+        must_be_new: do not use an existing folder, even an empty one.
 
-    Raises: UsageError if the results would overwrite or lie among their sources; ExistingFileError
-        if ``wanted`` is a file, or holds results and has no name to number; WriteError.
+    Raises: UsageError if the results would overwrite their sources or be written among them;
+        ExistingFileError if ``wanted`` is a file, or holds results and its name cannot be numbered;
+        WriteError.
     """
     name = shown(str(wanted), 300)
     if wanted.resolve() in {
         output.path.resolve().parent for output in outputs if isinstance(output.path, Path)
     }:
         raise UsageError(
-            f"predict: the results would overwrite the pictures in {name}; choose another "
-            "--save_dir"
+            f"predict: the results would overwrite the images in {name}; choose another --save_dir"
         )
     if os.path.lexists(wanted) and not os.path.isdir(wanted):
         raise ExistingFileError(f"--save_dir {name}: is a file; choose another --save_dir")
@@ -300,16 +297,16 @@ def claim_folder(wanted: Path, outputs: Sequence[Output], *, must_be_new: bool) 
     except ExistingFileError:
         raise
     except OSError as error:
-        raise WriteError(f"--save_dir {name}: cannot be made ({error.strerror})") from error
+        raise WriteError(f"--save_dir {name}: cannot be created ({error.strerror})") from error
 
 
 def _first_free(wanted: Path) -> Path:
-    """Make the first of ``wanted``, ``wanted``2, ``wanted``3 ... that is not there."""
+    """Create the first of ``wanted``, ``wanted``2, ``wanted``3 ... that does not exist."""
     wanted.parent.mkdir(parents=True, exist_ok=True)
     folder, number = wanted, 1
     while True:
         try:
-            folder.mkdir()  # fails where another process was faster
+            folder.mkdir()  # fails if another process was faster
             return folder
         except FileExistsError:
             number += 1
@@ -328,9 +325,9 @@ def _holds_results(folder: Path, outputs: Iterable[Output]) -> bool:
 
 
 def _matches(path: Path) -> list[Path]:
-    """What a pattern means. Its first parts that exist under that very name are no pattern.
+    """The matches of a pattern. Leading parts that exist under that exact name are taken literally.
 
-    Raises: UsageError for a pattern that makes no sense.
+    Raises: UsageError for an invalid pattern.
     """
     base, rest = Path(), list(path.parts)
     while rest and os.path.lexists(base / rest[0]):
@@ -340,7 +337,7 @@ def _matches(path: Path) -> list[Path]:
     if rest[-1] == "**":
         rest.append("*")
     try:
-        return list(base.glob("/".join(rest)))  # follows no link to a folder below **
+        return list(base.glob("/".join(rest)))  # does not follow links to folders for **
     except (ValueError, NotImplementedError) as error:
         raise UsageError(f"predict {shown(str(path), 300)}: no such pattern ({error})") from error
 
@@ -360,7 +357,7 @@ def _sorted_out(candidates: Iterable[Path], recursive: bool) -> Sources:
 
 
 def _as_mp4(name: str) -> str:
-    """The name of a video's annotated copy; a picture's is its own."""
+    """Name of a video's annotated copy; an image keeps its name."""
     stem, suffix = os.path.splitext(name)
     return f"{stem}.mp4" if suffix.lower() in VIDEO_SUFFIXES else name
 

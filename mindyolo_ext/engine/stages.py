@@ -4,8 +4,8 @@ from mindyolo_ext.config import Config, StageConfig, TrainConfig
 
 
 def stages_in_force(settings: TrainConfig, epoch: int) -> list[StageConfig]:
-    """The stages that have begun by ``epoch``, the latest last; one from -16 begins 16 epochs
-    before the end.
+    """The stages that have begun by ``epoch``, the latest one last. A ``from_epoch`` of -16 means
+    16 epochs before the end.
     """
 
     def begin(stage: StageConfig) -> int:
@@ -28,8 +28,8 @@ def stage_at(config: Config, epoch: int) -> tuple[dict, list]:
 
 
 def is_evaluated(settings: TrainConfig, epoch: int) -> bool:
-    """Whether ``epoch`` ends with an evaluation: at multiples of the interval in force, and in
-    the last epoch.
+    """Whether ``epoch`` ends with an evaluation: at multiples of the current interval, and in the
+    last epoch.
     """
     interval = settings.eval_interval
     for stage in stages_in_force(settings, epoch):
@@ -38,7 +38,7 @@ def is_evaluated(settings: TrainConfig, epoch: int) -> bool:
 
 
 def all_losses(config: Config) -> list[dict]:
-    """The loss of every stage, each once, in the order of the epochs."""
+    """The loss of every stage, without repetition, in the order of the epochs."""
     found: list[dict] = []
     for epoch in range(max(config.train.epochs, 1)):
         loss, _ = stage_at(config, epoch)
@@ -48,6 +48,6 @@ def all_losses(config: Config) -> list[dict]:
 
 
 def all_augmentations(config: Config) -> list[list]:
-    """The augmentations of every stage, even if the training ends before it."""
+    """The augmentations of every stage, even of those after the end of the training."""
     stages = [stage.augment for stage in config.train.stages if stage.augment is not None]
     return [config.data.augment, *stages]

@@ -1,4 +1,4 @@
-"""Images and videos that are not files here: addresses, cameras, standard input."""
+"""Read images and videos that are not local files: addresses, cameras, standard input."""
 
 import base64
 import http.client
@@ -17,7 +17,7 @@ from mindyolo_ext.engine.video import VideoReader
 from mindyolo_ext.errors import DataError, UsageError, shown
 
 MAX_BYTES = 1 << 26  # of an image from an address or standard input
-PATIENCE_SECONDS = 20  # for a server to say something
+PATIENCE_SECONDS = 20  # between two parts of an answer
 MAX_SECONDS = 120  # for the whole image
 _PLAYLIST_SUFFIX = ".m3u8"
 _STREAM_TYPES = (
@@ -26,7 +26,7 @@ _STREAM_TYPES = (
     "application/vnd.apple.mpegurl",
     "application/x-mpegurl",
 )
-# what follows redirects, to http and https alone: none of them opens files or other schemes
+# Redirects are followed to http and https only; no handler opens files or other schemes
 _HANDLERS = (
     urllib.request.ProxyHandler,
     urllib.request.HTTPHandler,
@@ -39,13 +39,13 @@ _HANDLERS = (
 
 
 def open_remote(remote: Remote, *, stride: int = 1) -> np.ndarray | VideoReader:
-    """The image, uint8 BGR (h, w, 3), or the stream that is there.
+    """Read the image, uint8 BGR (h, w, 3), or open the stream.
 
     Args:
-        stride: of a stream, as ``VideoReader``.
+        stride: for a stream, as in ``VideoReader``.
 
-    Raises: DataError if nothing answers, or something else than an image or a video, or more than
-        ``MAX_BYTES``; UsageError if standard input is a terminal.
+    Raises: DataError if there is no answer, no image or video in it, or more than ``MAX_BYTES``;
+        UsageError if standard input is a terminal.
     """
     if remote.address == STANDARD_INPUT:
         return decode_image(_of_standard_input(), "standard input")
@@ -65,7 +65,7 @@ def _of_standard_input() -> bytes:
 
 
 def _fetched(remote: Remote) -> tuple[bytes, str]:
-    """The image file at an address and its type as the server calls it; no bytes for a stream.
+    """Download an image file and its type as reported by the server; no bytes for a stream.
 
     Raises: DataError.
     """
@@ -91,7 +91,7 @@ def _fetched(remote: Remote) -> tuple[bytes, str]:
 
 
 def _request(remote: Remote) -> urllib.request.Request:
-    """The request; a password in the address becomes a header for its host alone."""
+    """Create the request; a password in the address becomes a header for its host only."""
     parts = urllib.parse.urlsplit(remote.address)
     login, _, host = parts.netloc.rpartition("@")
     path = urllib.parse.quote(parts.path, safe="/%:@!$&'()*+,;=~-._")
@@ -105,7 +105,7 @@ def _request(remote: Remote) -> urllib.request.Request:
 
 
 def _body(answer: http.client.HTTPResponse, name: str) -> bytes:
-    """All bytes of an answer. Raises: DataError for too many, or if they come too slowly."""
+    """Read an answer completely. Raises: DataError if it is too large or too slow."""
     begin, parts, size = time.monotonic(), [], 0
     while part := answer.read1(1 << 16):
         parts.append(part)
@@ -115,10 +115,10 @@ def _body(answer: http.client.HTTPResponse, name: str) -> bytes:
         if time.monotonic() - begin > MAX_SECONDS:
             raise DataError(
                 f"{name}: wanted an image within {MAX_SECONDS:g} s, got {size} bytes; download it "
-                "and name the file"
+                "and give the file"
             )
     if answer.length:
-        raise DataError(f"{name}: breaks off, {answer.length} bytes are missing; try again")
+        raise DataError(f"{name}: incomplete, {answer.length} bytes are missing; try again")
     return b"".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""The lines that a run writes about its epochs. Here they count from 1."""
+"""Log lines about the epochs of a run, counted from 1."""
 
 import logging
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def in_words(values: Mapping[str, float]) -> str:
-    """Values of a step or an epoch: loss, terms and rate, then the pace."""
+    """Format the values of a step or an epoch: loss, terms and learning rate, then the speed."""
     shown = dict(values)
     speed, wait = shown.pop("images_per_second", None), shown.pop("data_wait", None)
     memory = shown.pop("device_memory_gib", None)
@@ -31,12 +31,12 @@ def seconds_left(
     steps_per_epoch: int,
     seconds_per_evaluation: float | None,
 ) -> float | None:
-    """Of the training after ``epoch``; None if unknown, or if it was the last.
+    """Estimate the seconds left after ``epoch``; None if unknown, or if it was the last.
 
     Args:
         epoch: counted from 0.
         seconds_per_step: without compilations, None if unknown.
-        seconds_per_evaluation: None if none has been or will be.
+        seconds_per_evaluation: None if there is none.
     """
     rest = range(epoch + 1, settings.epochs)
     if seconds_per_step is None or not rest:
@@ -55,7 +55,7 @@ def tell_epoch(
     seconds: float,
     left: float | None,
 ) -> None:
-    """The line on the training of an epoch."""
+    """Log the line about the training of an epoch."""
     logger.info(
         "epoch %d/%d: %s, %s%s",
         epoch + 1,
@@ -69,7 +69,7 @@ def tell_epoch(
 def tell_evaluation(
     settings: TrainConfig, epoch: int, values: Mapping[str, float], best: tuple[int, float]
 ) -> None:
-    """The line on the evaluation of an epoch; ``best``: epoch and value."""
+    """Log the line about the evaluation of an epoch; ``best`` is (epoch, value)."""
     logger.info(
         "epoch %d: AP %.4f AP50 %.4f (best %s %.4f in epoch %d)",
         epoch + 1,
@@ -82,7 +82,7 @@ def tell_evaluation(
 
 
 def doubt_best(settings: TrainConfig, path: Path, epoch: int, value: float) -> None:
-    """A word on a best epoch that has found nothing."""
+    """Warn if the best epoch has not detected anything."""
     if value > 0:
         return
     logger.warning(

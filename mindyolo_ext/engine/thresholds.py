@@ -1,4 +1,4 @@
-"""Thresholds of a routed model: which easiness sends which share of the images to which exit."""
+"""Thresholds of a routed model: map the share of easy images to a threshold on the easiness."""
 
 import logging
 from collections.abc import Mapping
@@ -37,15 +37,15 @@ NEXT_STEP = "mindyolo-ext thresholds --config RECIPE.yaml --weight"
 
 @dataclass
 class Thresholds:
-    """What ``find_thresholds`` measured.
+    """The result of ``find_thresholds``.
 
     Args:
-        easiness: (N,) of each picture.
+        easiness: (N,) of each image.
         values: (11,), see ``thresholds_of``.
         size: (height, width) that ``gflops`` were counted for.
         gflops: of the two exits.
         picture: histogram of the easiness.
-        checkpoint: file that holds the thresholds now.
+        checkpoint: file in which the thresholds were stored.
     """
 
     easiness: np.ndarray
@@ -79,7 +79,7 @@ class Thresholds:
         low, middle, high = np.percentile(self.easiness, (0, 50, 100))
         return (
             tabulate(rows, head, disable_numparse=True, stralign="right")
-            + f"\n\neasiness of {len(self.easiness)} pictures: {low:.6f} to {high:.6f}, median "
+            + f"\n\neasiness of {len(self.easiness)} images: {low:.6f} to {high:.6f}, median "
             f"{middle:.6f}"
         )
 
@@ -87,14 +87,14 @@ class Thresholds:
 def thresholds_of(easiness: np.ndarray) -> np.ndarray:
     """Thresholds for 0, 10, ... 100 % hard images.
 
-    Shape: (N,) -> (11,) float64: 0, the percentiles 10 to 90 (between two values in proportion), 1.
-    Raises: ValueError without a number, or if one is not finite.
+    Shape: (N,) -> (11,) float64: 0, the percentiles 10 to 90 (interpolated linearly), 1.
+    Raises: ValueError if ``easiness`` is empty or not finite.
     Source: original ``get_dynamic_thres.py``.
     """
     easiness = np.asarray(easiness, np.float64).reshape(-1)
     if not len(easiness) or not np.isfinite(easiness).all():
         raise DataError(
-            "thresholds: wanted the easiness of at least one picture and finite numbers, got "
+            "thresholds: wanted the easiness of at least one image and finite numbers, got "
             f"{easiness}"
         )
     return np.concatenate([[0.0], np.percentile(easiness, np.arange(10, 100, 10)), [1.0]])
@@ -108,13 +108,12 @@ def choose_threshold(
     dy_thres: float | None = None,
     easy: float | None = None,
 ) -> float | None:
-    """The threshold that a user asked for, None if for none.
+    """The threshold that the user requests, None if there is no request.
 
     Args:
         model, metadata: of the checkpoint ``where``.
         dy_thres: the threshold itself.
-        easy: the share of easy images to aim at; the checkpoint's thresholds tell which threshold
-            that is.
+        easy: target share of easy images, which the checkpoint's thresholds map to a threshold.
 
     Raises: ValueError if both are given, one is outside 0..1, the model is not routed, or the
         checkpoint holds no thresholds.
@@ -123,11 +122,10 @@ def choose_threshold(
         return None
     flag = "dy_thres" if easy is None else "easy"
     if dy_thres is not None and easy is not None:
-        raise UsageError(f"{where}: dy_thres and easy say the same in two ways; give one of them")
+        raise UsageError(f"{where}: dy_thres and easy exclude each other; set only one")
     if not isinstance(model, Routed):
         raise UsageError(
-            f"{where}: {metadata.model} is not routed, all its images take the same way; leave "
-            f"{flag} out"
+            f"{where}: {metadata.model} is not routed and has one exit; leave {flag} out"
         )
     if easy is None:
         return checked_threshold(dy_thres)
@@ -136,8 +134,8 @@ def choose_threshold(
         check_router(model, where)
         if not stored:
             raise UsageError(
-                f"{where}: holds no thresholds yet, so nobody knows which one makes {100 * easy:g} "
-                f"% of the images easy; measure them first: {NEXT_STEP} {where}"
+                f"{where}: holds no thresholds yet, so the one for {100 * easy:g} % easy images is "
+                f"unknown; measure them first: {NEXT_STEP} {where}"
             )
         size = list(model.input_spec.size)
         if size != stored["size"]:
@@ -152,11 +150,9 @@ def choose_threshold(
 
 
 def check_router(model: Model, where: str | Path) -> None:
-    """Make sure that ``model`` tells easy images from hard ones. Raises: ValueError."""
+    """Check that ``model`` has a router. Raises: ValueError."""
     if not isinstance(model, Routed):
-        raise UsageError(
-            f"{where}: {type(model).__name__} is not routed, all its images take the same way"
-        )
+        raise UsageError(f"{where}: {type(model).__name__} is not routed and has one exit")
     if not model.has_router:
         raise UsageError(
             f"{where}: has no router yet (it is the cascade of the first training step), so all "
@@ -173,9 +169,7 @@ def measure_easiness(
     workers: int = 2,
     worker_kind: str = "thread",
 ) -> np.ndarray:
-    """Easiness (N,) float32 of every picture of ``dataset``, on every rank; the ranks share the
-    work.
-    """
+    """Easiness (N,) float32 of every image of ``dataset``; the ranks share the work."""
     batches, rows = (
         EvaluationBatches(dataset, config, predictor.input_spec),
         [np.zeros((0, 2), np.float32)],
@@ -191,7 +185,7 @@ def store_thresholds(weight: str | Path, output: str | Path, stored: Mapping[str
     """Copy the checkpoint ``weight`` to ``output``, which may be the same file, with ``stored`` in
     its metadata.
 
-    Raises: FileNotFoundError; ValueError for a file that is no checkpoint of ours.
+    Raises: FileNotFoundError; ValueError for a file that is not a checkpoint of this project.
     """
     values, metadata = load_checkpoint(weight)
     save_checkpoint(
@@ -210,11 +204,11 @@ def find_thresholds(
     """Measure the easiness of a whole data set and write the thresholds into a checkpoint.
 
     Args:
-        config: recipe; its ``data``, ``input`` and ``eval`` sections count.
+        config: recipe; its ``data``, ``input`` and ``eval`` sections are used.
         weight: checkpoint of a routed model with its router.
         split: ``train`` or ``val``.
-        output: checkpoint to write, default ``weight`` itself. A histogram comes to lie beside it.
-        predictor: what measures; None: the checkpoint's network on the framework.
+        output: checkpoint to write, default ``weight`` itself. A histogram is written beside it.
+        predictor: measures the easiness; None: the checkpoint's network on the framework.
 
     Raises: FileNotFoundError; ValueError if the model has no router.
     """

@@ -1,4 +1,4 @@
-"""Objects through the frames of a video, by the trackers of the package trackers."""
+"""Follow objects through the frames of a video with the trackers of the package trackers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,18 +10,18 @@ from mindyolo_ext.engine.detections import Detections
 from mindyolo_ext.errors import MissingPackageError, UsageError
 
 TRACKERS = ("bytetrack", "ocsort", "sort")
-# trackers declares NumPy 2, which MindSpore's wheels are not built for, but runs with NumPy 1.26;
-# and opencv-python, which lies in the same folder as opencv-python-headless
+# trackers requires NumPy 2, which MindSpore's wheels do not support, but runs with NumPy 1.26. It
+# also requires opencv-python, which is installed into the folder of opencv-python-headless.
 INSTALL = "pip install 'mindyolo_ext[track]', then pip install --no-deps trackers"
-_WEAK_SHARE = 1 / 3  # of the lowest score: boxes from there on may continue an object of ByteTrack
+_WEAK_SHARE = 1 / 3  # of the lowest score: such boxes may continue a track of ByteTrack
 Tracker = Callable[[Detections], Detections]
 
 
 def new_tracker(name: str, rate: float, lowest: float) -> Tracker:
-    """A function that numbers the objects of one frame after the other.
+    """Create a function that numbers the objects of successive frames.
 
-    It keeps the detections that belong to an object it follows; an object gets its number when it
-    was seen in two or three frames in a row, which is the tracker's choice.
+    It keeps the detections of tracked objects. An object gets its number after two or three
+    consecutive frames, depending on the tracker.
 
     Args:
         name: one of ``TRACKERS``.
@@ -52,8 +52,8 @@ def new_tracker(name: str, rate: float, lowest: float) -> Tracker:
 
 
 def weakest(name: str, lowest: float) -> float | None:
-    """The score from which a tracker wants boxes where that is below ``lowest``: ByteTrack holds on
-    to an object in frames where it is hard to see. None for the others.
+    """Lowest score of the boxes that a tracker uses, if it is below ``lowest``: ByteTrack continues
+    a track in frames where the object is hard to see. None for the others.
     """
     return lowest * _WEAK_SHARE if name == "bytetrack" else None
 
@@ -64,7 +64,7 @@ def _followed(tracker: Any, found: Detections) -> Detections:
     known = tracker.update(boxes)
     known = known[known.tracker_id >= 0]
     rows = np.asarray(known.data.get("row", ()), np.int64)
-    order = np.argsort(rows, kind="stable")  # by falling score again
+    order = np.argsort(rows, kind="stable")  # restores the order of falling scores
     rows = rows[order]
     return replace(
         found,

@@ -1,9 +1,10 @@
-"""The training run: ``train`` is its outline, and the modules ``run_start``, ``run_parts``,
-``run_epoch`` and ``run_finish`` hold its steps in the order in which they happen.
+"""The training loop: ``train`` is its outline; the modules ``run_start``, ``run_parts``,
+``run_epoch`` and ``run_finish`` contain its steps in the order of execution.
 
-A run is a pure function of recipe, data and seed: the order of pictures depends on (seed, epoch),
-every augmentation on (seed, epoch, picture), every rate on the iteration. So a checkpoint needs
-only weights, optimiser state and the epoch for a resumed run to equal an uninterrupted one.
+A run is a pure function of recipe, data and seed: the order of images depends on (seed, epoch),
+every augmentation on (seed, epoch, image), every learning rate on the iteration. A checkpoint
+therefore needs only weights, optimizer state and the epoch for a resumed run to equal an
+uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -27,17 +28,18 @@ def train(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> TrainResult:
-    """Train a recipe in this process's world; ``backend.launch.start`` comes first.
+    """Train a recipe on the ranks of this process's world. Call ``backend.launch.start`` first.
 
     Args:
         save_dir: folder of the run: weights/, results.csv, results.png, config.yaml, in_force.yaml,
             run.log.
-        resume: go on from ``save_dir/weights/last.ckpt``, or ``.safetensors`` as the recipe says.
-        callbacks: programs that watch, see ``engine.callbacks``; those of ``train.loggers`` come
-            after them.
+        resume: continue from ``save_dir/weights/last.ckpt``, or ``.safetensors`` if the recipe
+            says so.
+        callbacks: called before those of ``train.loggers``, see ``engine.callbacks``.
 
     Raises: ConfigError for a recipe that does not fit its data, ExistingFileError if ``save_dir``
-        holds a run and ``resume`` is False, TrainingError if the gradients stay not finite.
+        holds a run and ``resume`` is False, TrainingError if too many steps in a row have gradients
+        that are not finite.
     """
     is_main = world().is_main
     with locked(save_dir) if is_main else nullcontext(), run_log(wanted=is_main) as log:

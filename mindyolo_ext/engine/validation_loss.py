@@ -1,4 +1,4 @@
-"""The training's loss on images that are not trained on."""
+"""Compute the training's loss on images that are not trained on."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ from mindyolo_ext.engine.datasets import worker_count
 
 
 class _Loss(nn.Cell):
-    """A trainable from images as bytes to its total and terms."""
+    """Run a trainable on images as bytes, and return total and terms."""
 
     def __init__(self, trainable: Trainable):
         super().__init__(auto_prefix=False)
@@ -34,8 +34,8 @@ class _Loss(nn.Cell):
 class ValidationLoss:
     """Loss of given weights on a data set, in the network's inference mode and in float32.
 
-    Images are resized only. They come in batches of the training's size, or of as many as the set
-    has; those that fill no batch are left out.
+    Images are only resized. A batch has the training's size, or all images if there are fewer;
+    images that do not fill a batch are left out.
 
     Args:
         config: the recipe.
@@ -55,7 +55,7 @@ class ValidationLoss:
 
         Args:
             weights: by the network's names.
-            loss: the recipe's section as it stands in ``epoch``.
+            loss: the recipe's section in ``epoch``.
         """
         if loss != self._loss:
             model = new_model(self.config, len(self.dataset.class_names))

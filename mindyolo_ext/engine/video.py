@@ -1,4 +1,4 @@
-"""Videos and streams: every frame that can be read, with its number."""
+"""Read videos and streams frame by frame; unreadable frames are skipped but keep their numbers."""
 
 import math
 import os
@@ -15,27 +15,27 @@ from mindyolo_ext.engine.remote import without_login
 from mindyolo_ext.engine.sources import VIDEO_SUFFIXES
 from mindyolo_ext.errors import DataError, MissingFileError, shown
 
-MOST_BAD_FRAMES = 1000  # in a row: then the video is over, whatever its header announces
+MOST_BAD_FRAMES = 1000  # in a row: then the video is considered finished, despite its header
 MOST_BAD_LIVE_FRAMES = 3  # of a stream, each after its time-out
 _TIMEOUT = 10_000  # milliseconds for a stream to answer
-_USUAL_RATE = 25.0  # frames per second of a file that does not say a sensible number
+_USUAL_RATE = 25.0  # frames per second of a file without a plausible number
 _HIGHEST_RATE = 1000.0
-_TEXT_BYTES = 64  # a container of video has others among its first ones
-_TEXT = frozenset((*b"\t\n\r", *range(0x20, 0x7F), 0xEF, 0xBB, 0xBF))  # and the mark of UTF-8
+_TEXT_BYTES = 64  # a video container has other characters among its first ones
+_TEXT = frozenset((*b"\t\n\r", *range(0x20, 0x7F), 0xEF, 0xBB, 0xBF))  # with the mark of UTF-8
 
 
 class VideoReader:
-    """Frames of a video with their numbers. A frame that cannot be read is passed over.
+    """Frames of a video with their numbers. A frame that cannot be read is skipped.
 
     Args:
         path: the file, the address of a stream (``rtsp://``, ``http://`` ...), or the number of a
             camera as text.
-        stride: give only every so many-th frame; the others are not decoded into pixels.
+        stride: return only every ``stride``-th frame; the others are not decoded into pixels.
 
-    Attributes: ``announced`` frames by the header that will be given, 0 if it does not say;
-        ``rate`` of the given frames per second; ``read`` frames so far; ``is_live`` for streams
-        and cameras.
-    Raises: MissingFileError; DataError for a file that OpenCV cannot read or one of larger frames
+    Attributes: ``announced`` frames to be returned according to the header, 0 if unknown; ``rate``
+        of the returned frames per second; ``read`` frames so far; ``is_live`` for streams and
+        cameras.
+    Raises: MissingFileError; DataError for a file that OpenCV cannot read or one with frames larger
         than ``MAX_PIXELS``.
     """
 
@@ -67,7 +67,7 @@ class VideoReader:
 
     @property
     def _kind(self) -> str:
-        """What messages call it."""
+        """Name of the kind in messages."""
         if not self.is_live:
             return "video"
         return "camera" if self.name.isdecimal() else "stream"
@@ -79,8 +79,8 @@ class VideoReader:
         self._capture.release()
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(number from 0 of the given frames, uint8 BGR frame). Each frame that cannot be read
-        counts as one.
+        """Yield (number counted from 0, uint8 BGR frame). An unreadable frame is skipped, but
+        counted.
         """
         number = bad = 0
         limit = MOST_BAD_LIVE_FRAMES if self.is_live else MOST_BAD_FRAMES
@@ -97,7 +97,7 @@ class VideoReader:
                 self._capture.grab()
 
     def shortfall(self) -> str:
-        """How many frames are missing, a sentence; empty if none is. To be asked at the end."""
+        """Describe how many frames are missing, at the end; empty if none is."""
         if self.read >= self.announced:
             return ""
         return (
@@ -119,7 +119,7 @@ class VideoReader:
 
 
 def _is_live(path: str | Path) -> bool:
-    """Whether it names a stream or a camera, not a file."""
+    """Whether ``path`` is a stream or a camera, not a file."""
     return isinstance(path, str) and (path.isdecimal() or "://" in path)
 
 
@@ -149,7 +149,7 @@ def _opened(path: str | Path, name: str) -> cv2.VideoCapture:
 
 @contextmanager
 def plain_name(path: Path) -> Iterator[str]:
-    """A name of the file ``path`` that OpenCV takes: it wants UTF-8."""
+    """A name of the file ``path`` that OpenCV accepts: it must be UTF-8."""
     if all(not "\ud800" <= letter <= "\udfff" for letter in str(path)):
         yield str(path)
         return

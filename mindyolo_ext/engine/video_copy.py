@@ -1,5 +1,5 @@
-"""Annotated copies of videos as MP4, whole or not at all: H.264 with the package av, else MPEG-4 by
-OpenCV.
+"""Write annotated copies of videos as MP4, completely or not at all: H.264 with the package av, or
+MPEG-4 with OpenCV.
 """
 
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from mindyolo_ext.errors import WriteError, shown
 
 
 class VideoCopy:
-    """An MP4 file in the making, see ``copying``. Once something went wrong it takes frames without
-    writing them, so that whoever makes them can go on.
+    """An MP4 file being written, see ``copying``. After an error it accepts frames without writing
+    them, so that the caller can continue.
 
     Args:
         path: the file.
         rate: frames per second.
 
-    Attributes: ``frames`` so far; ``problem`` that keeps the file from being whole, or empty.
+    Attributes: ``frames`` so far; ``problem`` that makes the file incomplete, or empty.
     """
 
     def __init__(self, path: Path, rate: float):
@@ -35,8 +35,8 @@ class VideoCopy:
         self._size = 0, 0
 
     def add(self, frame: np.ndarray, times: int = 1) -> None:
-        """Write uint8 BGR (h, w, 3), in the size of the first frame; several ``times`` if it
-        stands for frames that could not be read.
+        """Write a frame uint8 BGR (h, w, 3), in the size of the first one; several ``times`` if it
+        replaces frames that could not be read.
         """
         if not self.problem and self._writer is None:
             self._start(frame.shape[1], frame.shape[0])
@@ -52,7 +52,7 @@ class VideoCopy:
         self.frames += times
 
     def close(self) -> None:
-        """Finish the file, and read it again: OpenCV does not tell of a full disk."""
+        """Finish the file and count its frames, because OpenCV does not report a full disk."""
         if self._writer is None:
             return
         try:
@@ -62,7 +62,7 @@ class VideoCopy:
         if not self.problem:
             written = _count_frames(self.path)
             if written != self.frames:
-                self.problem = f"{written} of {self.frames} frames arrived; is the disk full?"
+                self.problem = f"{written} of {self.frames} frames were written; is the disk full?"
 
     def _start(self, width: int, height: int) -> None:
         self._size = width, height
@@ -74,19 +74,19 @@ class VideoCopy:
                 name, cv2.VideoWriter.fourcc(*"mp4v"), self.rate, self._size
             )
         if not self._writer.isOpened():
-            self.problem = f"OpenCV writes no MP4 of {width}x{height} pixels here"
+            self.problem = f"OpenCV cannot write MP4 of {width}x{height} pixels here"
 
 
 class _Writer(Protocol):
-    """What ``VideoCopy`` uses of OpenCV's writer."""
+    """The methods of OpenCV's writer that ``VideoCopy`` uses."""
 
     def write(self, frame: np.ndarray) -> None: ...
     def release(self) -> None: ...
 
 
 class _H264Writer:
-    """H.264, which browsers and telephones play, by the package av; of an odd side the last pixel
-    is left out. Raises: OSError if FFmpeg or the disk refuses.
+    """H.264, which browsers and phones can play, with the package av. If a side is odd, its last
+    pixel is dropped. Raises: OSError if FFmpeg or writing fails.
     """
 
     def __init__(self, path: Path, rate: float, size: tuple[int, int]):
@@ -123,7 +123,7 @@ class _H264Writer:
 
 @lru_cache(maxsize=1)
 def _has_h264() -> bool:
-    """Whether the package av is here with an encoder for H.264."""
+    """Whether the package av is installed with an encoder for H.264."""
     try:
         import av
     except ImportError:
@@ -133,10 +133,10 @@ def _has_h264() -> bool:
 
 @contextmanager
 def copying(target: Path, rate: float, wanted: bool = True) -> Iterator[VideoCopy]:
-    """A video to write; at the end it takes the place of ``target``, whole or not at all. If it is
-    not ``wanted``, frames are taken and nothing is written.
+    """Open a video to write; at the end it replaces ``target``, completely or not at all. If it is
+    not ``wanted``, frames are accepted and nothing is written.
 
-    Raises: WriteError at the end if OpenCV or the disk refused.
+    Raises: WriteError at the end if OpenCV or writing failed.
     """
     if not wanted:
         copy = VideoCopy(target, rate)

@@ -1,4 +1,4 @@
-"""A window that shows annotated images, where there is a display."""
+"""Show annotated images in a window, if there is a display."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ _QUIT = (ord("q"), 27)  # 27: escape
 
 
 def check_display() -> None:
-    """Raises: DeviceError without a display: OpenCV's toolkit would end the process."""
+    """Raises: DeviceError without a display, where OpenCV's toolkit would end the process."""
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
@@ -20,7 +20,7 @@ def check_display() -> None:
 
 
 class Window:
-    """One window. Raises: DeviceError without a display or with an OpenCV that has no windows."""
+    """One window. Raises: DeviceError without a display or with an OpenCV without windows."""
 
     def __init__(self) -> None:
         check_display()
@@ -33,9 +33,9 @@ class Window:
             ) from error
 
     def show(self, title: str, image: np.ndarray, *, waits: bool) -> None:
-        """Show uint8 BGR (h, w, 3); ``waits`` for a key.
+        """Show uint8 BGR (h, w, 3), and wait for a key if ``waits``.
 
-        Raises: KeyboardInterrupt if it is q or escape.
+        Raises: KeyboardInterrupt if the key is q or escape.
         """
         cv2.setWindowTitle("mindyolo_ext", title)
         cv2.imshow("mindyolo_ext", image)
@@ -43,5 +43,5 @@ class Window:
             raise KeyboardInterrupt
 
     def close(self) -> None:
-        """Close it."""
+        """Close the window."""
         cv2.destroyWindow("mindyolo_ext")

@@ -1,5 +1,5 @@
-"""Run pycocotools or faster-coco-eval for a few categories at a time, so that the dictionaries that
-both need, and the per-image results of pycocotools, never exist for all detections at once.
+"""Run pycocotools or faster-coco-eval for a few categories at a time. The dictionaries that both
+need, and the per-image results of pycocotools, then never exist for all detections at once.
 """
 
 import contextlib
@@ -37,8 +37,8 @@ def chosen_backend(backend: str) -> str:
         return _FAST if _is_installed(_FAST) else "pycocotools"
     if not _is_installed(backend):
         raise DeviceError(
-            f"eval.backend: {backend} is not installed; `pip install faster-coco-eval` brings it, "
-            "and eval.backend=pycocotools gives the same numbers without it"
+            f"eval.backend: {backend} is not installed; run `pip install faster-coco-eval`, or set "
+            "eval.backend=pycocotools, which gives the same numbers"
         )
     return backend
 
@@ -50,8 +50,8 @@ def check_backend(backend: str) -> None:
     """
     if chosen_backend(backend) != _FAST and backend == "auto":
         logger.info(
-            "COCO's metrics: by pycocotools, which is slower and gives the same numbers; "
-            "`pip install faster-coco-eval` brings the quicker package"
+            "COCO's metrics: computed by pycocotools, which is slower and gives the same numbers; "
+            "`pip install faster-coco-eval` installs the faster package"
         )
 
 
@@ -65,7 +65,7 @@ def run(backend: str, truth: Truth, found: Found) -> Any:
     Args:
         backend: from ``chosen_backend``.
     """
-    with contextlib.redirect_stdout(io.StringIO()) as said:  # both print
+    with contextlib.redirect_stdout(io.StringIO()) as said:  # both packages print
         pieces = []
         for categories in _pieces(truth, found):
             piece = _evaluation(backend, truth, found, categories)
@@ -77,7 +77,7 @@ def run(backend: str, truth: Truth, found: Found) -> Any:
         whole = _evaluation(backend, truth, found, range(0))
         whole.params.catIds = truth.category_ids
         whole.eval = {
-            # (IoU, R, K, size, most detections), of the recall without R
+            # (IoU, R, K, size, most detections); recall has no R
             name: np.concatenate([piece[name] for piece in pieces], axis=-3)
             for name in pieces[0]
         }

@@ -16,8 +16,8 @@ def detections_to_photo(
 
     Args:
         detections: from ``nms``, pixels of the network input.
-        placement: where the photo lay in the network input.
-        clip: cut the boxes at the photo's border.
+        placement: of the photo in the network input.
+        clip: clip the boxes at the photo's border.
 
     Shape: (N, 6) x1, y1, x2, y2, score, class -> (N, 6), the same order and columns.
     Raises: ValueError for another shape.

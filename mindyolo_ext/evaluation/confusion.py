@@ -14,25 +14,25 @@ logger = logging.getLogger(__name__)
 
 
 def has_supervision() -> bool:
-    """Whether the package and all that it needs are installed."""
+    """Whether the package and its dependencies are installed."""
     return not _problem()
 
 
 def warn_without_supervision() -> None:
-    """Say before a run that it will write no confusion matrix, and why, if that is so."""
+    """Warn before a run if it will not write a confusion matrix."""
     if problem := _problem():
         logger.warning("no confusion matrix will be drawn: %s", problem)
 
 
 def _problem() -> str:
-    """Why supervision cannot be used and what to type; empty if it can."""
+    """Explain why supervision cannot be used and what to type; empty if it can."""
     if importlib.util.find_spec("supervision") is None:
-        return "supervision is not installed; `pip install supervision` brings it"
+        return "supervision is not installed; run `pip install supervision`"
     try:
         importlib.import_module("supervision")
     except ImportError as error:
         return (
-            f"supervision does not start ({error}); `pip install supervision` brings what it needs"
+            f"supervision does not start ({error}); `pip install supervision` adds what is missing"
         )
     return ""
 

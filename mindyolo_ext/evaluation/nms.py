@@ -1,5 +1,5 @@
-"""Non-maximum suppression on NumPy arrays: the result of the plain greedy rule in a fraction of its
-time.
+"""Non-maximum suppression on NumPy arrays: the result of the plain greedy algorithm in a fraction
+of its time.
 """
 
 from dataclasses import dataclass
@@ -65,8 +65,8 @@ def nms(boxes: np.ndarray, scores: np.ndarray, options: NMSOptions) -> np.ndarra
     Raises: ValueError for other shapes.
     Source: Yolo-FastestV2 ``utils/utils.py`` ``non_max_suppression`` (single label) and YOLOv5
         (multi label): IoU without +1, in float32. Unlike the original: no time limit that drops the
-        remaining images, and classes are told apart by comparing them, not by adding 4096 * class
-        to coordinates, which rounds them to 1/32 pixel.
+        remaining images, and classes are compared, whereas the original adds 4096 * class to
+        coordinates, which rounds them to 1/32 pixel.
     """
     boxes, scores = _checked(boxes, scores)
     rows, classes, confidences = _candidates(boxes, scores, options)
@@ -175,9 +175,9 @@ def _settle(conflict: np.ndarray) -> np.ndarray:
     (n,).
     """
     suppresses = np.triu(conflict, 1)  # row better than column
-    # A box falls when a box that stands suppresses it. Repeating that from "all stand" fixes the
-    # verdicts from the best downwards, at least one per round, so it ends, and it ends at the
-    # greedy result.
+    # A box is dropped if a kept box suppresses it. Repeating that from "all are kept" settles the
+    # decisions from the best box downwards, at least one per round, so it ends with the greedy
+    # result.
     alive = np.ones(len(conflict), bool)
     while True:
         verdict = ~suppresses[alive].any(axis=0)

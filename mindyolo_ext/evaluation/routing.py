@@ -13,16 +13,14 @@ from mindyolo_ext.errors import UsageError
 
 @dataclass
 class PartMeter:
-    """Time that one part has taken, without compilation and first run, and the images that it
-    worked on.
-    """
+    """Time of one part, without compilation and first run, and number of processed images."""
 
     images: int = 0
     seconds: float = 0.0
 
     @property
     def milliseconds(self) -> float:
-        """Per image; 0 before the first."""
+        """Milliseconds per image; 0 before the first."""
         return 1e3 * self.seconds / max(self.images, 1)
 
 
@@ -59,6 +57,6 @@ def threshold_for(easy: float, stored: Mapping[str, Any]) -> float:
         raise UsageError(f"easy: wanted the share of easy images in 0..1, got {easy}")
     if easy in (0, 1):
         return 1.0 - easy
-    # At the ends, 0 and 1 take the place of the smallest and largest easiness; no image has those
+    # At the ends, 0 and 1 replace the smallest and largest easiness; no image has these values
     values = np.array([stored["lowest"], *stored["values"][1:-1], stored["highest"]], np.float64)
     return float(np.interp(10 - 10 * easy, np.arange(11), values))

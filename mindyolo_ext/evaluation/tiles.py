@@ -1,5 +1,5 @@
-"""Small objects in large images: the image is looked at in overlapping tiles and as a whole, and
-what both saw is merged. NumPy only.
+"""Find small objects in large images: cut an image into overlapping tiles, and merge the detections
+of the tiles and of the whole image. NumPy only.
 """
 
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ import numpy as np
 from mindyolo_ext.errors import UsageError
 from mindyolo_ext.evaluation.nms import NMSOptions, nms
 
-COVERED = 0.5  # share of a cut box that a whole one has to cover to stand for it
+COVERED = 0.5  # share of a cut box that a whole box must cover to replace it
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How an image is cut.
+    """Options for cutting an image into tiles.
 
     Args:
-        side: of a tile, image pixels.
-        overlap: share of a tile that its neighbor sees as well, in 0..0.9; objects up to this size
-            are whole in one of them.
+        side: of a tile in image pixels.
+        overlap: share of a tile that overlaps its neighbor, in 0..0.9; objects up to this size
+            are complete in at least one of them.
 
     Raises: UsageError for a value outside these rules.
     """
@@ -46,23 +46,23 @@ class Tiling:
         return np.array(whole + tiles)
 
     def _starts(self, length: int) -> list[int]:
-        """Where tiles begin along a side; the last one ends with it."""
+        """Start positions of tiles along a side; the last tile ends with the side."""
         last, step = max(length - self.side, 0), max(round(self.side * (1 - self.overlap)), 1)
         return [*range(0, last, step), last]
 
 
 def merge(found: list[np.ndarray], windows: np.ndarray, options: NMSOptions) -> np.ndarray:
-    """What is in an image, from what was found in its tiles.
+    """Merge the detections of an image and of its tiles.
 
-    A box at a border inside the image is cut off, so IoU does not tell that it is the same object
-    as a whole box: it is dropped where a box of its class covers half of it. Whole boxes are
-    thinned out by ``nms``.
+    A box at a border inside the image is cut off, so its IoU with the whole box of the same object
+    is low. It is dropped if a box of its class covers half of it. The remaining boxes go through
+    ``nms``.
 
     Args:
         found: per window (N, 6) x1, y1, x2, y2, score, class in pixels of the image.
         windows: (T, 4) x1, y1, x2, y2; the first is the whole image.
 
-    Returns: (N, 6), at most ``options.max_detections``, by falling score.
+    Returns: (N, 6), at most ``options.max_detections``, highest score first.
     """
     height, width = int(windows[0, 3]), int(windows[0, 2])
     is_cut = [
@@ -72,7 +72,7 @@ def merge(found: list[np.ndarray], windows: np.ndarray, options: NMSOptions) -> 
     kept = _thinned(rows[~cut], options)
     parts = _thinned(rows[cut], options)
     parts = parts[~_is_covered(parts, kept, options.class_agnostic)]
-    alone = [  # of two parts of one object the better one stays
+    alone = [  # of two parts of one object the better one is kept
         part
         for k, part in enumerate(parts)
         if not _is_covered(part[None], parts[:k], options.class_agnostic)[0]

@@ -101,8 +101,8 @@ def evaluate_voc(
     Shape: B arrays (N, 6), B arrays (n, 5), B arrays (n,).
     Raises: ValueError for other shapes, different numbers of images, classes without a name,
         numbers that are not finite, or ``iou_thres`` outside 0..1.
-    Source: VOCdevkit, ``VOCevaldet.m`` (2007 and 2010), where an IoU of just ``iou_thres`` is
-        enough; ports to Python often want more. The devkit adds 1 to the sides of boxes whose
+    Source: VOCdevkit, ``VOCevaldet.m`` (2007 and 2010), where an IoU equal to ``iou_thres`` is
+        enough; ports to Python often require more. The devkit adds 1 to the sides of boxes whose
         corners are whole pixels counted from 1; here such a box is x1 - 1, y1 - 1, x2, y2, of the
         same size, so the plain IoU is the devkit's. Unlike the original: recall levels are compared
         as whole numbers (there 0.3 is not reached by 3 objects of 10).

@@ -4,8 +4,8 @@ from mindyolo_ext.backend import nn
 
 
 def sole_reader(act: nn.Cell) -> nn.Cell:
-    """``act``, marked as the only one that reads its input, which something has just computed: a
-    backend may write the output over it.
+    """Mark ``act`` as the only reader of its input, a fresh intermediate tensor, so that a backend
+    may compute the output in place.
     """
     act.reads_alone = True
     return act

@@ -29,7 +29,7 @@ def conv2d(
         stride: 1 keeps the size, 2 halves it.
         group: groups of channels; equal to ``in_channels`` it is a depthwise convolution.
         has_bias: whether a bias is added.
-        draw: initializes a weight of a given shape; None as the module says.
+        draw: initializes a weight of a given shape; None initializes as in PyTorch.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
     Raises: ValueError if ``kernel_size`` is even.
@@ -50,7 +50,7 @@ def conv2d(
         weight_init=uniform_of_fan(shape, fan_in) if draw is None else draw(shape),
         bias_init=uniform_of_fan((out_channels,), fan_in) if has_bias else None,
     )
-    # MindSpore's layer keeps the array it was given: every weight would be in memory twice
+    # MindSpore's layer keeps its initial array: every weight would be in memory twice
     conv.weight_init = conv.bias_init = None
     return conv
 
@@ -92,8 +92,8 @@ class ConvBNAct(nn.Cell):
         group: groups of channels.
         has_bias: whether the convolution has a bias, which has no effect before a batch norm.
         act: creates the activation, for example its class; ``nn.Identity`` makes the block linear.
-        eps, momentum: of the batch norm; ``momentum`` is the share of the old statistics that is
-            kept.
+        eps, momentum: options of the batch norm; ``momentum`` is the share of the old statistics
+            that is kept.
 
     Shape: (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
     Raises: ValueError if ``kernel_size`` is even.

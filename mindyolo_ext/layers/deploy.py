@@ -25,7 +25,7 @@ class DeployForm(nn.Cell):
         self.set_train(False)
 
     def predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K), as the training form
-        gives them.
+        """Return boxes (B, A, 4) xyxy in pixels of the input and scores (B, A, K), as the training
+        form does.
         """
         return self.network.predict(images)

@@ -19,7 +19,7 @@ class DistanceBins(nn.Cell):
     def __init__(self, reg_max: int):
         super().__init__()
         bins = np.arange(reg_max + 1)
-        # one row weights the bins, the other one sums them
+        # the first row weights the bins, the second one sums them
         self.sums = Tensor(np.stack([bins, np.ones_like(bins)]), float32)
 
     def construct(self, logits: Tensor) -> tuple[Tensor, Tensor]:

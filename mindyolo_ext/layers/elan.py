@@ -12,7 +12,7 @@ class ELAN(nn.Cell):
     them.
 
     Args:
-        in_channels, out_channels: before and after.
+        in_channels, out_channels: channels before and after.
         width: channels of the two 1 x 1 convolutions.
         depth: length of the chain.
         dense: join every convolution of the chain, each with half the width, instead of every
@@ -82,7 +82,7 @@ class ImplicitConv(nn.Cell):
         return self.conv(x + self.ia) * self.im
 
     def folded(self) -> nn.Cell:
-        """The same function as one convolution."""
+        """Return the same function as one convolution."""
         return fold_implicit(
             self.conv, self.ia.asnumpy().reshape(-1), self.im.asnumpy().reshape(-1)
         )

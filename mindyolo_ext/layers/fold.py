@@ -28,7 +28,7 @@ def fold_batch_norms(cell: nn.Cell) -> None:
 
     Convolution and batch norm must be neighbors among the children of one cell, in the order in
     which they run. ``nn.Identity`` takes the place of the batch norm, so the names of other cells
-    stay. A cell with a method ``folded`` is replaced by what that method returns.
+    stay. A cell with a method ``folded`` is replaced by the result of that method.
 
     Raises: ValueError if a batch norm remains because no convolution precedes it.
     """
@@ -86,8 +86,8 @@ def fold_implicit(convolution: nn.Conv2d, added: np.ndarray, factor: np.ndarray)
 
     Args:
         convolution: 1 x 1, with bias.
-        added: (in_channels,), to the input.
-        factor: (out_channels,), of the output.
+        added: (in_channels,), added to the input.
+        factor: (out_channels,), factor of the output.
     """
     weight = convolution.weight.asnumpy().astype(np.float64)
     bias = (convolution.bias.asnumpy() + weight[:, :, 0, 0] @ added.astype(np.float64)) * factor
@@ -108,7 +108,7 @@ def norm_scale_and_shift(batch_norm: nn.BatchNorm2d) -> tuple[np.ndarray, np.nda
 
 
 def _replace(parent: nn.Cell, name: str, child: nn.Cell) -> None:
-    """Make ``child`` the child of ``parent`` called ``name``."""
+    """Set ``child`` as the child ``name`` of ``parent``."""
     child.set_train(False)
     if isinstance(parent, (nn.SequentialCell, nn.CellList)):
         parent[int(name)] = child

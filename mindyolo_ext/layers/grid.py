@@ -10,7 +10,7 @@ from mindyolo_ext.backend.sizes import in_any_size
 
 @ops.constexpr
 def cell_numbers(count: int) -> Tensor:
-    """0, 1, ... of a map's columns or rows, (count,) float32."""
+    """Return the indices 0, 1, ... of a map's columns or rows, (count,) float32."""
     return Tensor(np.arange(count, dtype=np.float32))
 
 
@@ -24,7 +24,7 @@ def _computed_positions(height: int, width: int) -> Tensor:
 @in_any_size(_computed_positions)
 @ops.constexpr
 def cell_positions(height: int, width: int) -> Tensor:
-    """Column and row of each cell, row by row, (2, height * width) float32."""
+    """Return column and row of each cell, row by row, (2, height * width) float32."""
     rows, columns = np.indices((height, width)).reshape(2, -1)
     return Tensor(np.stack((columns, rows)).astype(np.float32))
 
@@ -66,7 +66,7 @@ def _computed_row(
 def _grid_row(
     sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], repeats: int, which: int
 ) -> Tensor:
-    """One of the three results of ``cell_grid``."""
+    """Build one of the three results of ``cell_grid``."""
     parts = []
     for (height, width), stride in zip(sizes, strides):
         rows, columns = np.indices((height, width)).reshape(2, -1)

@@ -6,13 +6,11 @@ from mindyolo_ext.backend import Tensor, float32, nn, ops
 from mindyolo_ext.backend.initial import constant
 from mindyolo_ext.layers.conv import ConvBNAct, conv2d
 
-PRIOR_PROBABILITY = 0.01  # of a class before the first step
+PRIOR_PROBABILITY = 0.01  # probability of a class before the first step
 
 
 def in_float32(maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Convert the maps to float32, so that outputs have full precision whatever the network
-    computes in.
-    """
+    """Convert the maps to float32, so that outputs have full precision under mixed precision."""
     found = ()
     for x in maps:
         found = found + (ops.cast(x, float32),)
@@ -24,7 +22,7 @@ class DistanceHead(nn.Cell):
     predictors.
 
     Args:
-        in_channels: of the three levels.
+        in_channels: channels of the three levels.
         num_classes: K.
         box_outputs: channels of the box distribution, 4 sides times its bins.
         form: ``plain``; ``fuse_ab`` with a second, anchor-based branch of three anchors;

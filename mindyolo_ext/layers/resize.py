@@ -60,8 +60,8 @@ def adaptive_average(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _apply(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(H, h) times (B, C, h, w) times (W, w) transposed, in float32: a mean of bins has weights
-    that half precision would round.
+    """Multiply (H, h) by (B, C, h, w) by (W, w) transposed, in float32: half precision would round
+    the weights of a bin's mean.
     """
     found = ops.matmul(rows, ops.matmul(ops.cast(x, float32), ops.transpose(columns, (1, 0))))
     return ops.cast(found, x.dtype)
@@ -78,7 +78,7 @@ def _computed_bilinear(source: int, target: int) -> Tensor:
 @in_any_size(_computed_bilinear)
 @ops.constexpr
 def _bilinear_matrix(source: int, target: int) -> Tensor:
-    """Weights (target, source): how much each old row counts in each new one."""
+    """Return weights (target, source) that interpolate each new row from the old ones."""
     places = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
     weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(source)))
     return Tensor(np.asarray(weights, np.float32))
@@ -96,7 +96,7 @@ def _computed_bins(source: int, target: int) -> Tensor:
 @in_any_size(_computed_bins)
 @ops.constexpr
 def _bin_matrix(source: int, target: int) -> Tensor:
-    """Weights (target, source) that make each new row the mean of a bin of old ones."""
+    """Return weights (target, source) that average each new row over a bin of old ones."""
     weights = np.zeros((target, source), np.float32)
     for i in range(target):
         begin, end = i * source // target, -(-(i + 1) * source // target)

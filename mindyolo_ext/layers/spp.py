@@ -26,8 +26,8 @@ class SPPF(nn.Cell):
 
 
 class SimCSPSPPF(nn.Cell):
-    """The pooling of ``SPPF`` with three convolutions before and two after it, and one convolution
-    that bypasses them all.
+    """Apply the pooling of ``SPPF`` with three convolutions before and two after it, beside one
+    convolution that bypasses them all.
 
     Shape: (B, C, H, W) -> the same.
     """

@@ -25,13 +25,13 @@ def box_from_center(center_x: Tensor, center_y: Tensor, width: Tensor, height: T
 
 
 def iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
-    """Intersection over union, 0..1."""
+    """Compute the intersection over union, 0..1."""
     return _iou_and_union(first, second, eps)[0]
 
 
 def center_iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
-    """Intersection over union of boxes given as cx, cy, w, h. Large coordinates do not make their
-    areas less exact.
+    """Compute the intersection over union of boxes given as cx, cy, w, h; areas stay exact for
+    large coordinates.
     """
     x, y, width, height = first
     other_x, other_y, other_width, other_height = second
@@ -46,7 +46,7 @@ def center_iou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
 
 
 def giou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
-    """IoU minus the share of the enclosing box that the union does not cover, -1..1. Source:
+    """Compute GIoU: IoU minus the share of the enclosing box outside the union, -1..1. Source:
     arXiv:1902.09630.
     """
     overlap, union = _iou_and_union(first, second, eps)
@@ -56,7 +56,7 @@ def giou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
 
 
 def diou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
-    """IoU minus the squared center distance over the squared diagonal of the enclosing box.
+    """Compute DIoU: IoU minus squared center distance over squared diagonal of the enclosing box.
 
     Source: arXiv:1911.08287.
     """
@@ -64,14 +64,14 @@ def diou(first: Box, second: Box, eps: float = 1e-16) -> Tensor:
 
 
 def ciou(first: Box, second: Box, eps: float = 1e-16, *, added_height: float = 0.0) -> Tensor:
-    """DIoU minus a penalty for different aspect ratios, whose weight carries no gradient.
+    """Compute CIoU: DIoU minus a penalty for aspect ratios, whose weight carries no gradient.
 
     Args:
         added_height: added to the height of boxes in areas and aspect ratios. Detectors of the
-            YOLOv7 line add ``eps``, which matters for boxes of hardly any height.
+            YOLOv7 line add ``eps``, which matters for boxes with almost no height.
 
-    Source: arXiv:1911.08287. Unlike the originals, ``eps`` also guards the weight, which is 0 / 0
-    for equal boxes there.
+    Source: arXiv:1911.08287. Unlike the originals, ``eps`` also guards the weight, which would be
+    0 / 0 for equal boxes.
     """
     overlap = _iou_and_union(first, second, eps, added_height)[0]
     eps_of_ratio = added_height + eps
@@ -84,8 +84,8 @@ def ciou(first: Box, second: Box, eps: float = 1e-16, *, added_height: float = 0
 
 
 def siou(first: Box, second: Box, eps: float = 1e-10) -> Tensor:
-    """IoU minus half the sum of a distance cost, weighted by the angle between the centers, and a
-    shape cost.
+    """Compute SIoU: IoU minus half the sum of a distance cost, weighted by the angle between the
+    centers, and a shape cost.
 
     At least one box of each pair must have a positive width and height.
     Source: arXiv:2205.12740 as Gold-YOLO's ``yolov6/utils/figure_iou.py`` computes it. Its sine of
@@ -101,7 +101,7 @@ def siou(first: Box, second: Box, eps: float = 1e-10) -> Tensor:
     for side, (offset, enclosing) in enumerate(zip(squares, _enclosing_size(first, second))):
         distance = distance - ops.exp(exponent * offset / (enclosing * enclosing))
         length = first[side + 2] - first[side] + eps * side
-        # As in the original: eps on the heights alone
+        # As in the original: eps only on the heights
         other = second[side + 2] - second[side] + eps * side
         unlike = 1.0 - ops.exp(-ops.abs(length - other) / ops.maximum(length, other))
         shape = shape + unlike * unlike * unlike * unlike
@@ -109,8 +109,8 @@ def siou(first: Box, second: Box, eps: float = 1e-10) -> Tensor:
 
 
 def pairwise_iou(rows: Box, columns: Box, eps: float = 1e-9) -> Tensor:
-    """IoU of every box of ``rows`` with every box of ``columns``; a box with swapped corners has no
-    area.
+    """Compute the IoU of every box of ``rows`` with every box of ``columns``; a box with swapped
+    corners has no area.
 
     Shape: coordinates (B, M) and (B, A) -> (B, M, A).
     """
@@ -127,7 +127,7 @@ def pairwise_iou(rows: Box, columns: Box, eps: float = 1e-9) -> Tensor:
 
 
 def _positive_area(box: Box) -> Tensor:
-    """Area, 0 where a corner lies on the wrong side."""
+    """Compute the area, 0 for swapped corners."""
     return ops.relu(box[2] - box[0]) * ops.relu(box[3] - box[1])
 
 
@@ -150,7 +150,7 @@ def _iou_and_union(
 
 
 def _enclosing_size(first: Box, second: Box) -> tuple[Tensor, Tensor]:
-    """Width and height of the smallest box around both."""
+    """Compute width and height of the smallest box around both."""
     return (
         ops.maximum(first[2], second[2]) - ops.minimum(first[0], second[0]),
         ops.maximum(first[3], second[3]) - ops.minimum(first[1], second[1]),
@@ -158,7 +158,7 @@ def _enclosing_size(first: Box, second: Box) -> tuple[Tensor, Tensor]:
 
 
 def _center_distance(first: Box, second: Box, eps: float) -> Tensor:
-    """Squared distance of the centers over the squared diagonal of the enclosing box."""
+    """Compute the squared center distance over the squared diagonal of the enclosing box."""
     width, height = _enclosing_size(first, second)
     across = second[0] + second[2] - first[0] - first[2]
     down = second[1] + second[3] - first[1] - first[3]

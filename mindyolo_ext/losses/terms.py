@@ -7,8 +7,8 @@ BACKGROUND = 0.75  # weight of the varifocal term for classes that are not the t
 
 
 def focal_cross_entropy(logits: Tensor, target: Tensor, gamma: float) -> Tensor:
-    """Binary cross-entropy times ``(1 - exp(-cross-entropy)) ** gamma``, elementwise. Source:
-    arXiv:1708.02002.
+    """Compute focal loss elementwise: binary cross-entropy times ``(1 - exp(-cross-entropy)) **
+    gamma``. Source: arXiv:1708.02002.
     """
     # relu - logits * target is exact for target 1, so the entropy is never below 0
     entropy = ops.relu(logits) - logits * target + ops.softplus(-ops.abs(logits))
@@ -36,15 +36,16 @@ def varifocal(classes: Tensor, label: Tensor, matched: Tensor, score: Tensor) ->
 
 
 def _clamped_log(probability: Tensor) -> Tensor:
-    """Logarithm that is -100, without gradient, where the probability is 0, as PyTorch's
-    cross-entropy limits it.
+    """Compute a logarithm that is -100, without gradient, for probability 0, like the limit of
+    PyTorch's cross-entropy.
     """
     zero = ops.cast(probability < 1e-37, float32)
     return ops.log(probability + zero) - 100.0 * zero
 
 
 def divergence(student: Tensor, teacher: Tensor, axis: int) -> Tensor:
-    """Kullback-Leibler divergence of softmax(student) from softmax(teacher), summed along ``axis``.
+    """Compute the Kullback-Leibler divergence of softmax(student) from softmax(teacher), summed
+    along ``axis``.
 
     The logits must differ by less than 80. The form log(1 + sum t (exp(d) - 1 - d)), with t the
     teacher's softmax and d the difference minus its mean under t, has no large terms that cancel.
@@ -69,8 +70,8 @@ def divergence(student: Tensor, teacher: Tensor, axis: int) -> Tensor:
 
 
 def feature_divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """Divergence of the spatial softmax of every channel, summed over channels and images: (B, C,
-    H, W) -> ().
+    """Compute the divergence of the spatial softmax of every channel, summed over channels and
+    images: (B, C, H, W) -> ().
     """
     shape = student.shape[0] * student.shape[1], -1
     ours = ops.log_softmax(ops.reshape(ops.cast(student, float32), shape), -1)

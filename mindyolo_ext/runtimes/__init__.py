@@ -1,5 +1,5 @@
-"""Exported files and the programs that run them. Only running a MindIR file loads a framework.
+"""Exported files and the runtimes for them. Only running a MindIR file loads a framework.
 
-``names`` says which runtime runs which file, ``file`` reads what a file says about itself, each
-``on_<runtime>`` opens one as a ``Session``, and ``predictor`` makes it a ``contracts.Predictor``.
+``names`` lists the files of each runtime, ``file`` reads a file's metadata, each ``on_<runtime>``
+opens a file as a ``Session``, and ``predictor`` turns it into a ``contracts.Predictor``.
 """

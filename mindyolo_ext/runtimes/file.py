@@ -1,4 +1,4 @@
-"""What an exported file says about itself, checked before any runtime opens it."""
+"""Read and check the metadata of an exported file before any runtime opens it."""
 
 import hashlib
 import json
@@ -16,24 +16,24 @@ from mindyolo_ext.errors import CheckpointError, MissingFileError, shown
 RAW, BOXES, DETECTIONS, PLUGIN = "raw", "boxes,scores", "detections", "tensorrt"
 NEEDED = ("model", "num_classes", "class_names", "input_spec", "outputs")
 PARTS = ("first", "second", "router")
-# They hold graphs of their own, which may run forever; no network here has one
+# Operators with subgraphs, which may run forever; no network here has them
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """An exported file whose metadata was understood.
+    """An exported file with valid metadata.
 
     Args:
-        path: of the file.
-        metadata: as of the checkpoint that it was exported from.
+        path: path of the file.
+        metadata: metadata of the checkpoint that it was exported from.
         outputs: ``RAW``, ``BOXES``, ``DETECTIONS``, or ``PLUGIN`` for those of TensorRT's NMS.
         batch: images per run; None for any number.
-        has_preprocess: whether it takes images of any size and gives boxes in their pixels.
-        part: of a routed model, one of ``PARTS``; empty for a whole model.
-        holds: what the part is, in words.
-        files: of a routed model, path by part.
-        pair: the same in all files of one export.
+        has_preprocess: whether it takes images of any size and returns boxes in their pixels.
+        part: part of a routed model, one of ``PARTS``; empty for a whole model.
+        holds: description of the part.
+        files: path of each part of a routed model.
+        pair: identifier that all files of one export share.
         dy_thres: threshold of a routed model.
     """
 
@@ -50,10 +50,10 @@ class ExportedFile:
 
 
 def read_exported(path: str | Path) -> ExportedFile:
-    """The metadata of an exported file; nothing of its network is loaded.
+    """Read the metadata of an exported file without loading its network.
 
-    Raises: MissingFileError; CheckpointError if the file is no such file, or holds no metadata of
-        ``mindyolo-ext export``, or broken metadata, or a graph that no export writes.
+    Raises: MissingFileError; CheckpointError for another file, missing or broken metadata of
+        ``mindyolo-ext export``, or a graph that no export writes.
     """
     path = Path(path)
     texts = read_texts(path)
@@ -61,7 +61,7 @@ def read_exported(path: str | Path) -> ExportedFile:
     if absent:
         raise CheckpointError(
             f"{path}: its metadata lacks {', '.join(absent)}; it was not written by `mindyolo-ext "
-            "export`, or another program took the metadata away. Export the checkpoint again"
+            "export`, or another program removed the metadata. Export the checkpoint again"
         )
     try:
         return _understood(path, texts)
@@ -73,16 +73,14 @@ def read_exported(path: str | Path) -> ExportedFile:
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """What the export wrote into a file, or beside it, as it stands there. Raises: as
-    ``read_exported``.
-    """
+    """Read the raw metadata in a file, or beside it. Raises: as ``read_exported``."""
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file, wanted an exported network")
     return _READERS[path.suffix.lower()](path)
 
 
 def _understood(path: Path, texts: Mapping[str, str]) -> ExportedFile:
-    """The file that ``texts`` describe. Raises: ValueError, TypeError or KeyError."""
+    """Build the file that ``texts`` describe. Raises: ValueError, TypeError or KeyError."""
     outputs, part = texts["outputs"], texts.get("part", "")
     if outputs not in (RAW, BOXES, DETECTIONS, PLUGIN):
         raise ValueError(f"outputs is {shown(outputs, 40)!r}")
@@ -114,14 +112,14 @@ def _understood(path: Path, texts: Mapping[str, str]) -> ExportedFile:
 
 
 def _count(text: str) -> int:
-    """A batch size. Raises: ValueError."""
+    """Parse a batch size. Raises: ValueError."""
     if not text.isdecimal() or not 1 <= int(text) <= 4096:
         raise ValueError(f"batch_size is {shown(text, 20)!r}")
     return int(text)
 
 
 def _siblings(path: Path, text: str) -> dict[str, Path]:
-    """Path of each part of a routed model, beside ``path``. Raises: ValueError."""
+    """Return the path of each part of a routed model, next to ``path``. Raises: ValueError."""
     names = json.loads(text)
     if not isinstance(names, dict) or not names or set(names) - set(PARTS):
         raise ValueError(f"files is {shown(text, 80)}")
@@ -136,22 +134,22 @@ def _onnx_texts(path: Path) -> dict[str, str]:
     facts = onnx_facts(path)
     strange = sorted(set(facts.operators) & set(_CONTROL_FLOW))
     if facts.functions:
-        strange.append("of its own")
+        strange.append("custom operators")
     if strange:
         raise CheckpointError(
-            f"{path}: its graph has the operators {', '.join(strange)}, which may run anything and "
-            "forever; no file of `mindyolo-ext export` has them"
+            f"{path}: its graph has operators that may run anything and forever "
+            f"({', '.join(strange)}); no file of `mindyolo-ext export` has them"
         )
     if facts.elsewhere:
         raise CheckpointError(
             f"{path}: {facts.elsewhere} of its tensors are in other files; wanted a file that "
-            "stands alone, as `mindyolo-ext export` writes it"
+            "contains all tensors, as `mindyolo-ext export` writes it"
         )
     return facts.written
 
 
 def _openvino_texts(path: Path) -> dict[str, str]:
-    """``rt_info`` of an OpenVINO file, below ``mindyolo_ext``."""
+    """Read ``rt_info/mindyolo_ext`` of an OpenVINO file."""
     try:
         for _, element in ElementTree.iterparse(path):
             if element.tag == "rt_info" and (own := element.find("mindyolo_ext")) is not None:
@@ -159,12 +157,12 @@ def _openvino_texts(path: Path) -> dict[str, str]:
             if element.tag in ("layer", "edge"):
                 element.clear()
     except ElementTree.ParseError as error:
-        raise CheckpointError(f"{path}: is no OpenVINO file ({error})") from error
+        raise CheckpointError(f"{path}: not an OpenVINO file ({error})") from error
     return {}
 
 
 def _ncnn_texts(path: Path) -> dict[str, str]:
-    """The JSON beside an ncnn network, which knows the SHA-256 of both its files."""
+    """Read the JSON beside an ncnn network and check the SHA-256 of both network files."""
     description = path.with_suffix(".json")
     if not description.is_file():
         raise MissingFileError(
@@ -184,20 +182,20 @@ def _ncnn_texts(path: Path) -> dict[str, str]:
 
 
 def _json_texts(path: Path) -> dict[str, str]:
-    """A JSON file of texts. Raises: CheckpointError."""
+    """Read a JSON file with a mapping of strings. Raises: CheckpointError."""
     if path.stat().st_size > MAX_METADATA_BYTES:
         raise CheckpointError(f"{path}: larger than the limit of {MAX_METADATA_BYTES} bytes")
     try:
         texts: Any = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is no JSON ({error})") from error
+        raise CheckpointError(f"{path}: not a JSON file ({error})") from error
     if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
-        raise CheckpointError(f"{path}: wanted a mapping of texts")
+        raise CheckpointError(f"{path}: wanted a mapping of strings")
     return texts
 
 
 def _engine_texts(path: Path) -> dict[str, str]:
-    """The JSON beside a TensorRT engine."""
+    """Read the JSON beside a TensorRT engine."""
     description = path.with_suffix(".json")
     if not description.is_file():
         raise MissingFileError(

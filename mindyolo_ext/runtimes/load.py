@@ -1,4 +1,4 @@
-"""Opens exported files in the runtime that the user chose."""
+"""Open exported files in the selected runtime."""
 
 import logging
 from dataclasses import replace
@@ -25,15 +25,15 @@ def open_predictor(
     dy_thres: float | None = None,
     easy: float | None = None,
 ) -> Predictor:
-    """An exported network, or the routed model that a file is a part of, ready to run.
+    """Open an exported network, or the routed model that a file belongs to.
 
     Args:
-        file: what ``read_exported`` gave.
-        runtime: of ``names.EXPORTED``.
-        input_spec: another input convention than the file's.
+        file: result of ``read_exported``.
+        runtime: one of ``names.EXPORTED``.
+        input_spec: input convention that replaces the file's.
         device: ``CPU``, ``GPU`` or ``Ascend``.
-        threads: 0 leaves it to the runtime.
-        dy_thres, easy: of a routed model, as ``Detector`` takes them.
+        threads: number of threads; 0 lets the runtime decide.
+        dy_thres, easy: route of a routed model, as in ``Detector``.
 
     Raises: UsageError for a file that the predictor cannot use, or a route for a model that has
         none; as the sessions.
@@ -56,7 +56,7 @@ def open_predictor(
 def open_session(
     file: ExportedFile, runtime: str, *, device: str = "CPU", threads: int = 0
 ) -> Session:
-    """One file, opened. Raises: as the sessions of the runtimes."""
+    """Open one file. Raises: as the sessions of the runtimes."""
     if runtime == "onnxruntime":
         from mindyolo_ext.runtimes.on_onnxruntime import OnnxRuntimeSession
 
@@ -91,7 +91,7 @@ def _check_usable(file: ExportedFile, runtime: str) -> None:
         )
     if file.outputs == PLUGIN:
         raise UsageError(
-            f"{file.path}: holds TensorRT's NMS, for programs of your own; export it without "
+            f"{file.path}: holds TensorRT's NMS, for your own programs; export it without "
             "--nms tensorrt"
         )
     if file.has_preprocess:
@@ -103,13 +103,13 @@ def _check_usable(file: ExportedFile, runtime: str) -> None:
         able = " or ".join(name for name, facts in EXPORTED.items() if facts.routes)
         raise UsageError(
             f"{file.path}: is a part of a routed model ({file.holds}), and {runtime} runs whole "
-            f"models alone; take --runtime {able}, or the checkpoint"
+            f"models only; use --runtime {able}, or the checkpoint"
         )
 
 
 def _all_parts(file: ExportedFile) -> dict[str, ExportedFile]:
-    """All files of the export that ``file`` is of. Raises: MissingFileError; CheckpointError if
-    they are of several exports.
+    """Read all files of the export that ``file`` belongs to. Raises: MissingFileError;
+    CheckpointError if they are from different exports.
     """
     found = {}
     for part, path in (file.files or {}).items():
@@ -134,30 +134,29 @@ def _refuse_route(file: ExportedFile, dy_thres: float | None, easy: float | None
     if dy_thres is not None or easy is not None:
         flag = "dy_thres" if easy is None else "easy"
         raise UsageError(
-            f"{file.path}: {file.metadata.model} in one file is not routed, all its images take "
-            f"the same way; leave {flag} out"
+            f"{file.path}: {file.metadata.model} in one file is not routed, all images take the "
+            f"same exit; leave {flag} out"
         )
 
 
 def _threshold(file: ExportedFile, dy_thres: float | None, easy: float | None) -> float | None:
-    """The threshold that is asked for, None for the files' own. Raises: UsageError."""
+    """Return the requested threshold, None for the files' own. Raises: UsageError."""
     if dy_thres is not None and easy is not None:
-        raise UsageError(f"{file.path}: dy_thres and easy say the same in two ways; give one")
+        raise UsageError(f"{file.path}: dy_thres and easy exclude each other; set only one")
     if easy is None:
         return None if dy_thres is None else checked_threshold(dy_thres)
     stored = file.metadata.extra.get("thresholds") or {}
     if 0 < easy < 1 and not stored:
         raise UsageError(
-            f"{file.path}: holds no thresholds, so nobody knows which one makes {100 * easy:g} % "
-            "of the images easy; measure them with `mindyolo-ext thresholds` and export the "
-            "checkpoint again"
+            f"{file.path}: holds no thresholds, so the one for {100 * easy:g} % easy images is "
+            "unknown; measure them with `mindyolo-ext thresholds` and export the checkpoint again"
         )
     return threshold_for(easy, stored)
 
 
 def with_size(file: ExportedFile, size: tuple[int, int] | None) -> InputSpec:
-    """The file's input convention, at another ``size`` (height, width) if one is given. Raises:
-    UsageError for a size that no network of its kind takes.
+    """Return the file's input convention, at ``size`` (height, width) if set. Raises: UsageError
+    for a size that the network cannot take.
     """
     spec = file.metadata.input_spec
     return spec if size is None else replace(spec, size=size)

@@ -1,4 +1,4 @@
-"""The runtimes by name, and the files that each of them runs."""
+"""Names of the runtimes, and the files that each one runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,11 @@ class Runtime:
     """A program that runs exported files.
 
     Args:
-        title: as its makers write it.
-        suffixes: of files that it runs, its own format first.
-        format: of ``mindyolo-ext export``, which makes its files; empty if another program does.
-        install: what to type where its package is missing.
+        title: official spelling of its name.
+        suffixes: suffixes of the files that it runs, its native format first.
+        format: ``--format`` of ``mindyolo-ext export`` for its files; empty if another program
+            writes them.
+        install: command that installs its package.
         routes: whether it runs the parts of a routed model.
     """
 
@@ -51,13 +52,13 @@ BY_SUFFIX = {
 
 
 def runtime_of(weight: Path, asked: str | None = None) -> str | None:
-    """The runtime of ``RUNTIMES`` for a file; None for a checkpoint, which the framework of this
-    process runs.
+    """Return the runtime in ``RUNTIMES`` for a file; None for a checkpoint that the framework of
+    this process runs.
 
     Args:
-        weight: a checkpoint or an exported file; its suffix tells which.
-        asked: the one that the user wants. For a checkpoint that may be any: what does not run
-            checkpoints runs an exported copy.
+        weight: a checkpoint or an exported file, told apart by suffix.
+        asked: the runtime that the user selected. A checkpoint can run in any: runtimes other than
+            frameworks run an exported copy.
 
     Raises: UsageError for an unknown runtime, or one that does not run such files.
     """
@@ -69,7 +70,7 @@ def runtime_of(weight: Path, asked: str | None = None) -> str | None:
     if asked is not None and asked not in able:
         wanted = "a checkpoint" if asked in FRAMEWORKS else " or ".join(EXPORTED[asked].suffixes)
         raise UsageError(
-            f"{weight}: {asked} runs {wanted}, not {weight.suffix} files; those are run by "
+            f"{weight}: {asked} runs {wanted}, not {weight.suffix} files; for these use "
             f"--runtime {' or '.join(able)}"
         )
     return asked or able[0]

@@ -1,4 +1,4 @@
-"""MindIR files in MindSpore, the one runtime that starts a framework."""
+"""Run MindIR files in MindSpore, the only runtime that starts a framework."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +13,11 @@ class MindIRSession:
 
     Args:
         path: a MindIR file of a whole network.
-        shape: of its input.
-        device: as ``backend.launch.start`` takes it.
+        shape: shape of its input.
+        device: device name, as in ``backend.launch.start``.
 
     Raises: DeviceError if this process runs on PyTorch; CheckpointError for a file that MindSpore
-        refuses.
+        cannot load.
     """
 
     def __init__(self, path: Path, *, shape: Shape, device: str = "CPU"):

@@ -1,4 +1,4 @@
-"""ncnn's files (``.param`` beside ``.bin``) in ncnn."""
+"""Run ncnn files (``.param`` beside ``.bin``) in ncnn."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +15,13 @@ class NcnnSession:
     """A ``Session`` of ncnn, in float32 on the CPU.
 
     Args:
-        path: ``.param`` with its ``.bin`` beside it, both looked at before.
+        path: ``.param`` with its ``.bin`` beside it, both already checked.
         size: (height, width) of the input.
         device: ``CPU``.
-        threads: 0 leaves it to ncnn, which takes all fast cores.
+        threads: number of threads; 0 lets ncnn use all fast cores.
 
     Raises: MissingPackageError; DeviceError for another device; CheckpointError for files that ncnn
-        refuses.
+        cannot load.
     """
 
     def __init__(self, path: Path, *, size: tuple[int, int], device: str = "CPU", threads: int = 0):
@@ -30,7 +30,7 @@ class NcnnSession:
         except ImportError as error:
             raise missing("ncnn", error) from error
         if device != "CPU":
-            raise DeviceError(f"--device_target {device}: ncnn runs on the CPU here; take CPU")
+            raise DeviceError(f"--device_target {device}: ncnn runs on the CPU here; use CPU")
         _check_description(path)
         self._ncnn, self._net = ncnn, ncnn.Net()
         options = self._net.opt
@@ -49,7 +49,7 @@ class NcnnSession:
         self.outputs = ("boxes", "scores")
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
-        """As ``Session.run``; each call has an extractor of its own, so threads do not meet."""
+        """As ``Session.run``; each call creates its own extractor, so it is thread-safe."""
         image = np.ascontiguousarray(arrays["images"][0], np.float32)
         extractor = self._net.create_extractor()
         extractor.input("in0", self._ncnn.Mat(image))
@@ -76,6 +76,6 @@ def _check_description(path: Path) -> None:
     sound = sound and lines[1].split()[:1] == [str(len(layers))]
     if not sound or [words[:1] for words in inputs] != [["in0"]]:
         raise CheckpointError(
-            f"{path}: is no description of an ncnn network of this package, or cut off; export the "
-            "checkpoint again"
+            f"{path}: not an ncnn network of this package, or truncated; export the checkpoint "
+            "again"
         )

@@ -1,4 +1,4 @@
-"""ONNX files in ONNX Runtime."""
+"""Run ONNX files in ONNX Runtime."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +19,12 @@ class OnnxRuntimeSession:
     """A ``Session`` of ONNX Runtime.
 
     Args:
-        path: an ONNX file whose metadata was looked at before.
+        path: an ONNX file with valid metadata.
         device: ``CPU``, ``GPU`` or ``Ascend``.
-        threads: 0 leaves it to ONNX Runtime.
+        threads: number of threads; 0 lets ONNX Runtime decide.
 
-    Raises: MissingPackageError; DeviceError for a device that the installed package does not know;
-        CheckpointError for a file that it refuses.
+    Raises: MissingPackageError; DeviceError for a device that the installed package does not
+        support; CheckpointError for a file that it cannot load.
     """
 
     def __init__(self, path: Path, *, device: str = "CPU", threads: int = 0):
@@ -36,18 +36,18 @@ class OnnxRuntimeSession:
         if provider not in onnxruntime.get_available_providers():
             raise DeviceError(
                 f"--device_target {device}: the installed ONNX Runtime has no {provider}; install "
-                "the package for that device (onnxruntime-gpu, onnxruntime-cann), or take CPU"
+                "the package for that device (onnxruntime-gpu, onnxruntime-cann), or use CPU"
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # errors come as exceptions
+        options.log_severity_level = 3  # errors are raised as exceptions
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path),
                 options,
                 providers=[provider, *(["CPUExecutionProvider"] * (device != "CPU"))],
             )
-        except Exception as error:  # ONNX Runtime raises kinds of its own
+        except Exception as error:  # ONNX Runtime has its own exception classes
             raise unreadable(path, "onnxruntime", error) from error
         self.device = device
         self.inputs: dict[str, Shape] = {

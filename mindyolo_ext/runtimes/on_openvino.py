@@ -1,4 +1,4 @@
-"""ONNX files and OpenVINO's own (``.xml`` beside ``.bin``) in OpenVINO."""
+"""Run ONNX files and OpenVINO files (``.xml`` beside ``.bin``) in OpenVINO."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @cache
 def core() -> "openvino.Core":
-    """The one ``Core`` of this process.
+    """Return the only ``Core`` of this process.
 
-    OpenVINO's processor plugin replaces the thread's alternate signal stack and puts the previous
-    one back when it ends. If two of them end in the order in which they began, the stack of the
-    first one stays in place although its memory is gone, and the next signal ends the process with
-    a segmentation fault. So the plugin is loaded once.
+    OpenVINO's CPU plugin replaces the thread's alternate signal stack and restores the previous one
+    when it ends. If two plugins end in the order in which they started, the freed stack of the
+    first one stays in place, and the next signal crashes the process with a segmentation fault. So
+    the plugin is loaded once.
 
     Raises: MissingPackageError.
     """
@@ -33,24 +33,24 @@ def core() -> "openvino.Core":
 
 
 class OpenVinoSession:
-    """A ``Session`` of OpenVINO, in float32 on every processor.
+    """A ``Session`` of OpenVINO, always in float32.
 
     Args:
         path: ``.onnx``, or ``.xml`` with its ``.bin`` beside it.
-        device: ``CPU`` or ``GPU``, which is Intel's.
-        threads: 0 leaves it to OpenVINO.
+        device: ``CPU``, or ``GPU`` for one of Intel.
+        threads: number of threads; 0 lets OpenVINO decide.
 
     Raises: MissingPackageError; DeviceError for a device that OpenVINO does not find;
-        CheckpointError for a file that it refuses.
+        CheckpointError for a file that it cannot load.
     """
 
     def __init__(self, path: Path, *, device: str = "CPU", threads: int = 0):
         devices = core().available_devices
         if device not in {name.partition(".")[0] for name in devices}:
             raise DeviceError(
-                f"--device_target {device}: OpenVINO finds {', '.join(devices)} here; take CPU"
+                f"--device_target {device}: OpenVINO finds {', '.join(devices)} here; use CPU"
             )
-        # Processors with bfloat16 would use it unasked, which changes the boxes
+        # By default OpenVINO uses bfloat16 where the processor has it, which changes the boxes
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
@@ -70,7 +70,7 @@ class OpenVinoSession:
         self.outputs = tuple(name for names in self._names for name in names)
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
-        """As ``Session.run``; each call has a request of its own, so threads do not meet."""
+        """As ``Session.run``; each call creates its own request, so it is thread-safe."""
         request = self._model.create_infer_request()
         request.infer({name: arrays[name] for name in self.inputs}, share_inputs=True)
         arrays = [np.array(request.get_tensor(port).data) for port in self._model.outputs]

@@ -1,4 +1,4 @@
-"""TensorRT engines on a GPU of NVIDIA."""
+"""Run TensorRT engines on an NVIDIA GPU."""
 
 import threading
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from mindyolo_ext.runtimes.session import Arrays, Shape, missing, unreadable
 
 
 class TensorRTSession:
-    """A ``Session`` of TensorRT. An engine runs on the kind of GPU and the version of TensorRT that
-    it was built with, and is a program: load only those that you built.
+    """A ``Session`` of TensorRT. An engine runs only on the GPU model and the TensorRT version that
+    it was built with. It is a program: load only engines that you built.
 
     Args:
         path: ``.engine`` of ``deploy/build_tensorrt.py``.
-        device: ``GPU``; ``CPU`` is what is asked for without a choice, and taken for it.
+        device: ``GPU``; ``CPU``, the default of commands, means the GPU too.
 
     Raises: MissingPackageError; CheckpointError for an engine that TensorRT refuses; DeviceError if
         there is no GPU or too little of its memory.
@@ -25,7 +25,7 @@ class TensorRTSession:
 
     def __init__(self, path: Path, *, device: str = "GPU"):
         if device == "Ascend":
-            raise DeviceError("--device_target Ascend: TensorRT runs on GPUs of NVIDIA alone")
+            raise DeviceError("--device_target Ascend: TensorRT runs only on NVIDIA GPUs")
         try:
             import tensorrt
             from cuda.bindings import runtime as cuda
@@ -53,7 +53,7 @@ class TensorRTSession:
         self.outputs = tuple(name for name in names if not enters[name])
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
-        """As ``Session.run``; one call after the other, because a context has one state."""
+        """As ``Session.run``; calls run one at a time, because a context has one state."""
         with self._lock:
             memory: list[Any] = []
             try:
@@ -78,7 +78,7 @@ class TensorRTSession:
                     self._cuda.cudaFree(place)
 
     def _place(self, name: str, size: int, memory: list[Any]) -> None:
-        """Memory of the device for an input or output."""
+        """Allocate device memory for an input or output."""
         memory.append(self._done(self._cuda.cudaMalloc(max(size, 1))))
         self._context.set_tensor_address(name, int(memory[-1]))
 
@@ -88,10 +88,10 @@ class TensorRTSession:
         self._done(self._cuda.cudaMemcpy(target, source, size, kind))
 
     def _done(self, answer: tuple[Any, ...]) -> Any:
-        """The value of a call of CUDA. Raises: DeviceError if it failed."""
+        """Return the value of a CUDA call. Raises: DeviceError if it failed."""
         status, *values = answer
         if int(status):
             raise DeviceError(
-                f"TensorRT: CUDA answers {status}; no GPU, or too little of its memory?"
+                f"TensorRT: CUDA returned {status}; no GPU, or not enough GPU memory?"
             )
         return values[0] if values else None

@@ -1,4 +1,4 @@
-"""Exported networks as predictors: the same calls as a network of the framework."""
+"""Exported networks as predictors, with the same interface as a network of the framework."""
 
 import threading
 import time
@@ -19,11 +19,11 @@ Found = tuple[np.ndarray, np.ndarray]
 class ExportedPredictor:
     """A whole model in one file, as a ``contracts.Predictor``.
 
-    A file of a fixed batch runs as often as a larger batch needs, and fills up a smaller one.
+    A file with a fixed batch runs several times for a larger batch, and pads a smaller one.
 
     Args:
-        file: its metadata.
-        session: it, opened.
+        file: metadata of the file.
+        session: the opened file.
         input_spec: how images become its input.
 
     Raises: CheckpointError if the network has other inputs or outputs than its metadata says;
@@ -61,7 +61,7 @@ class ExportedPredictor:
         if any(own is not None and own != side for own, side in zip(self._size, size)):
             own_size = " ".join(str(side) for side in self._size)
             raise UsageError(
-                f"{self._path}: takes images of {'x'.join(map(str, self._size))} pixels alone, got "
+                f"{self._path}: takes only images of {'x'.join(map(str, self._size))} pixels, got "
                 f"{'x'.join(map(str, size))}; use --img_size {own_size} (and --rectangular False), "
                 f"or export it with --img_size {size[0]} {size[1]}"
             )
@@ -73,7 +73,7 @@ class ExportedPredictor:
         return False
 
     def _run(self, tensors: np.ndarray) -> Found:
-        """Boxes and scores of as many images as the file takes."""
+        """Return boxes and scores of one full batch of the file."""
         arrays = self._session.run({"images": tensors})
         if self._has_nms:
             return spread(arrays["detections"], len(tensors), self.num_classes, self._path)
@@ -86,9 +86,9 @@ class RoutedExportedPredictor:
     The entry runs on the batch, the exits on one image after the other.
 
     Args:
-        files, sessions: by part; ``first`` and ``second``, or ``router`` beside them.
+        files, sessions: by part: ``first``, ``second`` and possibly ``router``.
         input_spec: how images become its input.
-        dy_thres: images whose easiness is below it take the second exit; None takes the files'.
+        dy_thres: images with a lower easiness take the second exit; None takes the files' value.
 
     Raises: as ``ExportedPredictor``; UsageError for a threshold outside 0..1.
     """
@@ -126,7 +126,7 @@ class RoutedExportedPredictor:
             return np.zeros((*shape, 4), np.float32), np.zeros(
                 (*shape, self.num_classes), np.float32
             )
-        with self._lock:  # ``easiness`` belongs to one call
+        with self._lock:  # ``easiness`` is state of one call
             arrays = self.glance(images[:count])
             hard = is_hard(self.easiness, self.dy_thres)
             found = [self._exit(arrays, row, hard=bool(hard[row])) for row in range(count)]
@@ -134,7 +134,7 @@ class RoutedExportedPredictor:
         return filled(boxes, len(images), blank=True), filled(scores, len(images), blank=True)
 
     def glance(self, images: np.ndarray) -> Arrays:
-        """Set ``easiness``; everything that the entry gives, and the images, by name."""
+        """Run the entry and set ``easiness``. Return its outputs and the images by name."""
         self.compile(images.shape, images.dtype)
         tensors = as_tensors(images, self.input_spec)
         step = self._batch or len(tensors)
@@ -152,11 +152,11 @@ class RoutedExportedPredictor:
         return arrays
 
     def reset(self) -> None:
-        """Let the meters begin anew."""
+        """Reset the meters."""
         self.meters = {part: PartMeter() for part in ("glance", "first", "second")}
 
     def _exit(self, arrays: Arrays, row: int, *, hard: bool) -> Found:
-        """Boxes (1, A, 4) and scores (1, A, K) of image ``row`` by its own exit."""
+        """Return boxes (1, A, 4) and scores (1, A, K) of image ``row`` from its exit."""
         part = "second" if hard else "first"
         own = {name: array[row : row + 1] for name, array in arrays.items()}
         if part != self._entry:
@@ -210,7 +210,7 @@ def spread(detections: np.ndarray, batch: int, num_classes: int, path: object) -
     """Rows after NMS as boxes and scores, which another NMS leaves as they are.
 
     Shape: (n, 7) number of the image, x1, y1, x2, y2, score, class -> (batch, N, 4), (batch, N,
-        K); rows behind the last one of an image have score 0.
+        K); padding rows of an image have score 0.
     Raises: CheckpointError if they are no such rows.
     """
     numbers = detections[:, [0, -1]] if detections.ndim == 2 and detections.shape[1] == 7 else None
@@ -232,7 +232,7 @@ def spread(detections: np.ndarray, batch: int, num_classes: int, path: object) -
 
 
 def checked_outputs(arrays: Arrays, batch: int, num_classes: int, path: object) -> Found:
-    """Boxes and scores. Raises: CheckpointError if they are no such arrays."""
+    """Check boxes and scores and return them. Raises: CheckpointError for other arrays."""
     boxes, scores = arrays["boxes"], arrays["scores"]
     rows = boxes.shape[1] if boxes.ndim == 3 else -1
     if boxes.shape != (batch, rows, 4) or scores.shape != (batch, rows, num_classes):
@@ -247,7 +247,7 @@ def checked_outputs(arrays: Arrays, batch: int, num_classes: int, path: object) 
 def check_ends(
     file: ExportedFile, session: Session, outputs: tuple[str, ...], *, is_entry: bool = True
 ) -> None:
-    """Make sure that a network has the inputs and outputs that its metadata speaks of.
+    """Check that a network has the inputs and outputs that its metadata lists.
 
     Raises: CheckpointError.
     """

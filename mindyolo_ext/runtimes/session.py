@@ -1,4 +1,4 @@
-"""What every runtime offers for an opened file."""
+"""Interface of a file that is open in a runtime."""
 
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias
@@ -18,7 +18,7 @@ class Session(Protocol):
     Attributes:
         inputs: shape by name.
         outputs: names.
-        device: where it runs, for people.
+        device: where it runs, as readable text.
     """
 
     inputs: Mapping[str, Shape]
@@ -26,11 +26,11 @@ class Session(Protocol):
     device: str
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
-        """All outputs by name; ``arrays`` holds every input, and may hold more."""
+        """Run the network and return all outputs by name; extra ``arrays`` are ignored."""
 
 
 def missing(runtime: str, error: ImportError) -> MissingPackageError:
-    """What to say where the package of a runtime is not installed."""
+    """Return the error for a runtime whose package is not installed."""
     facts = EXPORTED[runtime]
     return MissingPackageError(
         f"--runtime {runtime}: {facts.title} is not installed ({error}): `{facts.install}`"
@@ -38,7 +38,7 @@ def missing(runtime: str, error: ImportError) -> MissingPackageError:
 
 
 def unreadable(path: object, runtime: str, error: Exception) -> CheckpointError:
-    """What to say of a file that a runtime refuses: the first line of its own message."""
+    """Return the error for a file that a runtime cannot load, with the runtime's first line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[0] if lines else type(error).__name__
     return CheckpointError(f"{path}: {EXPORTED[runtime].title} cannot load it ({reason[:300]})")

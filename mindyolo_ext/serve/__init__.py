@@ -1,6 +1,5 @@
-"""A small HTTP server: an image in, boxes as JSON or a drawn picture out.
+"""A small HTTP server that takes an image and returns boxes as JSON or drawn on the image.
 
-``run`` opens the address and starts uvicorn, ``app`` has the addresses of FastAPI, ``upload`` reads
-what a client sends, ``service`` decodes it and runs the network, ``page.html`` is the page for
-people.
+``run`` opens the port and starts uvicorn, ``app`` defines the FastAPI routes, ``upload`` reads the
+request body, ``service`` decodes it and runs the network, and ``page.html`` is the web page.
 """

@@ -1,4 +1,4 @@
-"""The addresses of the server."""
+"""Routes of the server."""
 
 import asyncio
 import base64
@@ -28,7 +28,7 @@ from mindyolo_ext.serve.upload import read_upload
 
 logger = logging.getLogger(__name__)
 Made = TypeVar("Made")
-CLIENT_LEFT = 499  # in the metrics; nobody reads the answer
+CLIENT_LEFT = 499  # appears only in the metrics
 MEDIA = {"json": "application/json", "jpg": "image/jpeg", "png": "image/png"}
 _PAGE = Path(__file__).with_name("page.html")
 _BODY = {
@@ -48,27 +48,27 @@ _BODY = {
 
 
 class Parameters(BaseModel):
-    """What stands behind the ``?`` of ``/predict``."""
+    """Query parameters of ``/predict``."""
 
     model_config = ConfigDict(extra="forbid")
-    conf: float | None = Field(None, ge=0, le=1, description="lowest score of a box, in 0..1")
+    conf: float | None = Field(None, ge=0, le=1, description="minimum score of a box, in 0..1")
     iou: float | None = Field(None, ge=0, le=1, description="IoU of NMS, in 0..1")
-    classes: list[str] = Field([], description="names or numbers of classes, commas between")
+    classes: list[str] = Field([], description="names or numbers of classes, comma-separated")
     format: Literal["json", "jpg", "png"] | None = Field(
-        None, description="json, jpg or png; without it the header Accept decides"
+        None, description="json, jpg or png; default: the Accept header decides"
     )
 
 
 def create_app(
     detector: Detector, limits: Limits | None = None, *, hosts: Sequence[str] = ("*",)
 ) -> FastAPI:
-    """The server of a detector, for uvicorn or any other server of ASGI.
+    """Create the ASGI application of a detector.
 
     Args:
-        detector: a ``Detector``, or whatever has what ``Service`` uses of one.
-        limits: how much it takes on.
-        hosts: names under which it answers; ``*`` is any. They keep a web page elsewhere from
-            reaching it by a name of its own that leads to this machine.
+        detector: a ``Detector``, or an object with the attributes that ``Service`` uses.
+        limits: limits of the server.
+        hosts: accepted host names; ``*`` accepts any. This stops DNS rebinding: a foreign web page
+            cannot reach the server through a name that resolves to this machine.
     """
     service = Service(detector, limits or Limits())
 
@@ -92,7 +92,7 @@ def create_app(
 def _add_predict(app: FastAPI, service: Service) -> None:
     @app.post("/predict", openapi_extra=_BODY)
     async def predict(request: Request, parameters: Annotated[Parameters, Query()]) -> Response:
-        """Boxes of the image in the body, as JSON or drawn."""
+        """Return the boxes of the image in the body, as JSON or drawn on it."""
         form = parameters.format or accepted(request.headers.get("accept", "*/*"))
         with service.admitted():
             data = await read_upload(request, service.limits)
@@ -113,7 +113,7 @@ def _add_predict(app: FastAPI, service: Service) -> None:
 def _add_about(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def health() -> Response:
-        """200 while the network answers, 503 if it has not come back from an image."""
+        """Return 200 while the network responds, 503 if it is stuck on an image."""
         stuck = service.stuck_seconds()
         text = f"the network has worked for {stuck:.0f} s on one image" if stuck else "ok"
         content = {"status": text, "queue": service.waiting, "version": __version__}
@@ -121,13 +121,13 @@ def _add_about(app: FastAPI, service: Service) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        """Numbers for Prometheus."""
+        """Return metrics for Prometheus."""
         content, media_type = service.metrics.page()
         return Response(content, media_type=media_type)
 
     @app.get("/model")
     async def model() -> dict[str, Any]:
-        """What the server finds, and its limits."""
+        """Return the model, its classes and the limits of the server."""
         detector, limits = service.detector, service.limits
         return {
             "model": detector.metadata.model,
@@ -147,13 +147,13 @@ def _add_page(app: FastAPI) -> None:
 
     @app.get("/", response_class=HTMLResponse)
     async def index() -> Response:
-        """A page to drop an image on."""
+        """Return a web page to drop an image on."""
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
 
 def page_policy(page: str) -> str:
-    """The policy that lets a browser run this page's own script and style, and fetch from this
-    server alone.
+    """Return a content security policy that allows only this page's script and style, and requests
+    only to this server.
     """
     sources = {}
     for tag in ("script", "style"):
@@ -168,7 +168,7 @@ def page_policy(page: str) -> str:
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Every refusal is JSON."""
+    """Return every error as JSON."""
 
     @app.exception_handler(Refusal)
     async def refused(_: Request, error: Refusal) -> Response:
@@ -191,12 +191,12 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def fault(_: Request, error: Exception) -> Response:
-        text = f"a fault of the server ({type(error).__name__}); its log has more"
+        text = f"internal error ({type(error).__name__}); see the log of the server"
         return JSONResponse({"error": text}, 500)
 
 
 def _explained(problem: dict[str, Any]) -> str:
-    """A parameter that does not fit, in one sentence."""
+    """Explain an invalid parameter in one sentence."""
     fields = Parameters.model_fields
     name = str(problem["loc"][1]) if len(problem["loc"]) > 1 else ""
     if name not in fields:
@@ -205,7 +205,7 @@ def _explained(problem: dict[str, Any]) -> str:
 
 
 def accepted(header: str) -> str:
-    """The format that the header ``Accept`` prefers. Raises: Refusal if it has none of ours."""
+    """Return the format that the ``Accept`` header prefers. Raises: Refusal without a known one."""
     ranges = []
     for part in header.split(","):
         media, *rest = [word.strip().lower() for word in part.split(";")]
@@ -221,7 +221,10 @@ def accepted(header: str) -> str:
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Made]) -> Made:
-    """What ``work`` returns; ends it when the client goes away. Raises: ClientDisconnect."""
+    """Return the result of ``work``, or cancel it if the client disconnects.
+
+    Raises: ClientDisconnect.
+    """
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":

@@ -1,4 +1,4 @@
-"""What every request passes first and last."""
+"""Middleware around every request."""
 
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -17,12 +17,12 @@ HEADERS = (
 
 
 class Edge:
-    """Counts answers, adds headers to them, and refuses foreign names of this machine.
+    """Count responses, add headers to them, and reject unknown host names.
 
     Args:
-        app: of ASGI.
-        metrics: where answers are counted.
-        hosts: names under which clients may call; ``*`` is any.
+        app: ASGI application.
+        metrics: counters of responses.
+        hosts: accepted host names; ``*`` accepts any.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, hosts: Sequence[str] = ("*",)):
@@ -50,13 +50,13 @@ class Edge:
     async def _refused(self, scope: Scope, receive: Receive, send: Send) -> None:
         text = (
             f"Host: wanted one of {', '.join(self.hosts)}, got {shown(_host(scope))}; start the "
-            "server with --host 0.0.0.0, or let the proxy before it send one of these"
+            "server with --host 0.0.0.0, or configure the proxy to send one of these"
         )
         await JSONResponse({"error": text}, 421)(scope, receive, send)
 
 
 def _host(scope: Scope) -> str:
-    """The name in the address that the client called; empty if it makes no sense."""
+    """Return the host name of a request; empty if it is malformed."""
     text = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
     try:
         return urlsplit(f"//{text}").hostname or ""

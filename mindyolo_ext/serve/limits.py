@@ -1,4 +1,4 @@
-"""How much the server takes on."""
+"""Limits of the server."""
 
 from dataclasses import dataclass, fields
 
@@ -9,15 +9,15 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client, and all of them together, may ask for.
+    """Limits of one request and of the whole server.
 
     Args:
-        body_mib: largest request, MiB.
-        megapixels: largest image, millions of pixels, by its header.
-        queue: images that arrive, wait or are worked on; one more is answered with 503.
-        upload_seconds: time for a request to arrive.
-        answer_seconds: time from its arrival to its answer.
-        open_images: decoded images at a time.
+        body_mib: maximum size of a request, MiB.
+        megapixels: maximum size of an image according to its header, millions of pixels.
+        queue: maximum number of requests in progress or waiting; further ones get status 503.
+        upload_seconds: time limit for receiving a request.
+        answer_seconds: time limit from then to the response.
+        open_images: maximum number of decoded images in memory.
 
     Raises: UsageError for a limit that is not positive.
     """
@@ -37,10 +37,10 @@ class Limits:
 
     @property
     def body_bytes(self) -> int:
-        """Largest request, bytes."""
+        """Maximum size of a request, bytes."""
         return round(self.body_mib * MIB)
 
     @property
     def pixels(self) -> int:
-        """Largest image, pixels."""
+        """Maximum size of an image, pixels."""
         return round(self.megapixels * 1e6)

@@ -1,4 +1,4 @@
-"""Numbers about the server in the format of Prometheus."""
+"""Metrics of the server in Prometheus format."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -9,11 +9,11 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Metrics:
-    """Counters of one server, with a registry of their own.
+    """Counters of one server, in a separate registry.
 
     Args:
-        paths: addresses that are counted under their own name; all others are ``other``.
-        waiting: how many images arrive, wait or are worked on at this moment.
+        paths: paths that are counted by name; all others count as ``other``.
+        waiting: returns the number of requests in progress or waiting.
     """
 
     def __init__(self, paths: Sequence[str], waiting: Callable[[], int]):
@@ -27,17 +27,17 @@ class Metrics:
         self._boxes = Counter(prefix + "boxes", "Boxes found", ("name",), registry=self._registry)
         self._seconds = Histogram(
             prefix + "seconds",
-            "Seconds of an image: waiting, decoding, network (with NMS), drawing",
+            "Seconds per image: waiting, decoding, network (with NMS), drawing",
             ("part",),
             buckets=SECONDS,
             registry=self._registry,
         )
         Gauge(
-            prefix + "queue", "Images that arrive, wait or are worked on", registry=self._registry
+            prefix + "queue", "Requests in progress or waiting", registry=self._registry
         ).set_function(waiting)
 
     def count(self, path: str, status: int) -> None:
-        """Count an answer."""
+        """Count a response."""
         self._requests.labels(path if path in self._paths else "other", status).inc()
 
     def count_image(self, names: Iterable[str], seconds: Mapping[str, float]) -> None:
@@ -48,5 +48,5 @@ class Metrics:
             self._seconds.labels(part).observe(value)
 
     def page(self) -> tuple[bytes, str]:
-        """The text for Prometheus, and its content type."""
+        """Return the Prometheus text and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST

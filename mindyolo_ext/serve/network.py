@@ -1,4 +1,4 @@
-"""The one thread that runs the network, for several images at once where they wait for it."""
+"""Thread that runs the network, on a batch if several images wait."""
 
 import asyncio
 import copy
@@ -12,18 +12,18 @@ import numpy as np
 from mindyolo_ext.engine.predict import Detections, Detector
 from mindyolo_ext.evaluation.nms import NMSOptions
 
-_AFTER = 0.1  # weight of the latest image in the moving average of seconds
+_AFTER = 0.1  # weight of the latest image in the moving average of its seconds
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """An image that waits.
+    """A waiting image.
 
     Args:
         image: uint8 BGR (h, w, 3).
-        options: of its NMS.
-        answer: what its client waits for; cancelled if the client left.
-        begin: called in the network's thread when its turn comes.
+        options: NMS options.
+        answer: future of the result; canceled if the client disconnects.
+        begin: called in the network's thread when the image is processed.
     """
 
     image: np.ndarray
@@ -33,46 +33,46 @@ class _Job:
 
 
 class Network:
-    """Runs a detector in a thread of its own.
+    """Run a detector in a separate thread.
 
     If at least half as many images as the detector's ``batch`` wait with the same options, they
-    share a run, which takes as long as a full batch; otherwise they go one by one.
+    share a run, which takes as long as a full batch; otherwise they run one at a time.
 
     Args:
-        detector: a ``Detector``, or whatever has its ``predict``, ``options`` and ``batch``.
+        detector: a ``Detector``, or an object with its ``predict``, ``options`` and ``batch``.
     """
 
     def __init__(self, detector: Detector):
         self.detector = detector
-        self.usual_seconds = 0.1  # of an image, a moving average
+        self.usual_seconds = 0.1  # moving average of the seconds per image
         self._pool = ThreadPoolExecutor(1, "network")
         self._waiting: list[_Job] = []
         self._task: asyncio.Task | None = None
-        self._began: float | None = None  # the present run
+        self._began: float | None = None  # start of the current run
 
     def close(self) -> None:
-        """End the thread; what waits is dropped."""
+        """End the thread and drop waiting images."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def waiting(self) -> int:
-        """Images that wait for their run."""
+        """Number of waiting images."""
         return sum(not job.answer.done() for job in self._waiting)
 
     def busy_seconds(self) -> float:
-        """How long the present run has taken; 0 between runs."""
+        """Seconds since the current run started; 0 between runs."""
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
 
     async def find(
         self, image: np.ndarray, options: NMSOptions, begin: Callable[[], None]
     ) -> Detections:
-        """Boxes of an image.
+        """Return the boxes of an image.
 
         Args:
             image: uint8 BGR (h, w, 3).
-            options: of its NMS.
-            begin: called when its turn comes.
+            options: NMS options.
+            begin: called when the image is processed.
         """
         job = _Job(image, options, asyncio.get_running_loop().create_future(), begin)
         self._waiting.append(job)
@@ -85,7 +85,7 @@ class Network:
             await self._answer(jobs)
 
     def _next(self) -> list[_Job]:
-        """The jobs of the next run, first come first served; none if nobody waits."""
+        """Return the jobs of the next run, in order of arrival; empty if none waits."""
         waiting = [job for job in self._waiting if not job.answer.done()]
         alike = [job for job in waiting if job.options == waiting[0].options]
         most = self.detector.batch
@@ -94,7 +94,7 @@ class Network:
         return jobs
 
     async def _answer(self, jobs: list[_Job]) -> None:
-        """Give each job its boxes, or what went wrong; one image's fault is not the others'."""
+        """Set the boxes or the error of each job; an error affects only its own image."""
         loop = asyncio.get_running_loop()
         try:
             found = await loop.run_in_executor(self._pool, self._predict, jobs)
@@ -110,7 +110,7 @@ class Network:
                 job.answer.set_result(detections)
 
     def _predict(self, jobs: list[_Job]) -> list[Detections]:
-        """Runs in the network's thread."""
+        """Compute the jobs of a run in the network's thread."""
         self._began = began = time.monotonic()
         for job in jobs:
             job.begin()

@@ -1,15 +1,15 @@
-"""An answer that says why there is none."""
+"""Error response of the server."""
 
 from collections.abc import Mapping
 
 
 class Refusal(Exception):
-    """A request that is not answered with boxes.
+    """A request that cannot be served.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         message: what came, what was wanted, what to do.
-        headers: further headers of the answer.
+        headers: additional response headers.
     """
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None):

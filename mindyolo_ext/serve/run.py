@@ -1,4 +1,4 @@
-"""Opens the address, and runs uvicorn until Ctrl-C or SIGTERM."""
+"""Open the port and run uvicorn until Ctrl-C or SIGTERM."""
 
 import asyncio
 import contextlib
@@ -16,27 +16,27 @@ from mindyolo_ext.errors import UsageError
 from mindyolo_ext.serve.limits import Limits
 
 logger = logging.getLogger(__name__)
-PATIENCE_SECONDS = 10.0  # for the head of a request, and for the rest of one that was answered
-READ_SECONDS = 30.0  # for a client to read the end of an answer
-STOP_SECONDS = 5  # for requests under way when the server ends
+PATIENCE_SECONDS = 10.0  # limit for request headers, and for the rest of a request already answered
+READ_SECONDS = 30.0  # limit for a client to read the end of a response
+STOP_SECONDS = 5  # time for open requests when the server stops
 EVERYWHERE = ("0.0.0.0", "::", "")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def open_address(host: str, port: int) -> socket.socket:
-    """A socket at an address; clients can connect when the server runs.
+    """Open a socket; clients can connect once the server runs.
 
-    Raises: UsageError if the address cannot be had.
+    Raises: UsageError if the address is not available.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits
-        # 40 ms for the acknowledgment of its own head
+        # asyncio sets TCP_NODELAY only if the protocol is given; without it a response waits 40 ms
+        # for the acknowledgment of its headers
         opened = socket.socket(family, kind, socket.IPPROTO_TCP)
         try:
-            if os.name == "posix":  # elsewhere the option lets two servers share a port
+            if os.name == "posix":  # on Windows the option would let two servers share a port
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind(address)
         except OSError:
@@ -44,65 +44,63 @@ def open_address(host: str, port: int) -> socket.socket:
             raise
     except (OSError, OverflowError) as error:
         raise UsageError(
-            f"serve: cannot open port {port} of {host} ({error}); choose others with --port and "
-            "--host, --port 0 takes a free one"
+            f"serve: cannot open port {port} on {host} ({error}); choose others with --port and "
+            "--host; --port 0 picks a free one"
         ) from error
     return opened
 
 
 def address_of(opened: socket.socket, host: str) -> str:
-    """The address for a browser; of a whole network, by this machine's name."""
+    """Return the URL for a browser, with this machine's name if the server is open to others."""
     host = socket.gethostname() if host in EVERYWHERE else host
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{opened.getsockname()[1]}"
 
 
 def greeting(opened: socket.socket, host: str) -> str:
-    """Where the server is, and who reaches it."""
+    """Return the URL of the server and who can reach it."""
     who = (
-        "this machine only; --host 0.0.0.0 lets others in"
+        "this machine only; use --host 0.0.0.0 for others"
         if host in LOOPBACK
-        else "without a password for all who reach this machine"
+        else "no password: open to everyone who can reach this machine"
     )
-    return f"{address_of(opened, host)} ({who}). Ctrl-C ends"
+    return f"{address_of(opened, host)} ({who}). Stop with Ctrl-C"
 
 
 def allowed_hosts(host: str) -> tuple[str, ...]:
-    """Names under which a server at ``host`` answers: its own ones if it is for this machine
-    only.
-    """
+    """Return the accepted host names: the local ones if the server is for this machine only."""
     return LOOPBACK if host in LOOPBACK else ("*",)
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that does not wait for ever: for the head of a request, for the rest of a request
-    that was refused in the middle, or for a client that does not read its answer.
+    """HTTP/1.1 with time limits for request headers, for the rest of a request that was rejected
+    early, and for clients that do not read their response.
     """
 
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Expect the head of a request."""
+        """Start the timer for request headers."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; the time counts until they make the connection move on."""
+        """Process bytes; the timer runs until they complete a step."""
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the timer, too."""
+        """Stop the timer."""
         super().connection_lost(exc)
         self._stop_timer()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close a silent connection, in the end without what is still to be sent."""
+        """Close a silent connection, and finally discard unsent data."""
         super().timeout_keep_alive_handler()
         self.loop.call_later(READ_SECONDS, self.transport.abort)
 
     def _is_waiting(self) -> bool:
-        """Whether all depends on the client: its head, or the rest of what was answered."""
+        """Whether the server waits for the client: for headers, or the rest of a request."""
         theirs = self.conn.their_state
         answered = self.conn.our_state is not h11.SEND_RESPONSE
         return theirs is h11.IDLE or (theirs is h11.SEND_BODY and answered)
@@ -128,9 +126,9 @@ class Server(uvicorn.Server):
     """uvicorn with the limits of this server.
 
     Args:
-        app: what ``create_app`` returns.
-        limits: its limits.
-        welcome: logged as soon as clients can connect.
+        app: result of ``create_app``.
+        limits: limits of the server.
+        welcome: message to log as soon as clients can connect.
     """
 
     def __init__(self, app: FastAPI, limits: Limits, welcome: str = ""):
@@ -148,14 +146,14 @@ class Server(uvicorn.Server):
         self.welcome = welcome
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Start to listen and log the welcome message."""
         await super().startup(sockets)
         if self.started and self.welcome:
             logger.info("%s", self.welcome)
 
 
 def run(app: FastAPI, opened: socket.socket, limits: Limits, welcome: str) -> None:
-    """Serve until Ctrl-C or SIGTERM, which let the requests under way finish."""
+    """Serve until Ctrl-C or SIGTERM, then finish open requests."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = Server(app, limits, welcome)
     with contextlib.suppress(

@@ -1,5 +1,5 @@
-"""Between requests and the network: a bounded queue, images decoded beside the one thread that
-runs the network.
+"""Queue between requests and the network: bounded, with images decoded outside the thread that runs
+the network.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ _SUFFIXES = {"jpg": ".jpg", "png": ".png"}
 
 
 class Wishes(Protocol):
-    """What a client asks for beside the boxes: thresholds (None is the server's own), names or
-    numbers of classes (none is all).
+    """Options of a request: thresholds (None for the server's), and names or numbers of classes
+    (empty for all).
     """
 
     conf: float | None
@@ -42,12 +42,12 @@ class Wishes(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of an image.
+    """Result for an image.
 
     Args:
-        found: the boxes that were asked for.
-        picture: the encoded image with its boxes; empty if none was asked for.
-        seconds: how long each part took.
+        found: the requested boxes.
+        picture: the encoded image with its boxes; empty if not requested.
+        seconds: duration of each part.
     """
 
     found: Detections
@@ -56,15 +56,15 @@ class Answer:
 
 
 class Service:
-    """A detector that several clients ask at the same time.
+    """A detector for several concurrent clients.
 
-    ``limits.open_images`` images at a time are decoded, wait for the network or are drawn, so
-    memory is bounded by these and by the bodies in the queue.
+    At most ``limits.open_images`` images are decoded, waiting for the network or being drawn at a
+    time. They and the request bodies in the queue bound the memory.
 
     Args:
-        detector: a ``Detector``, or whatever has its ``predict``, ``options``, ``batch``,
+        detector: a ``Detector``, or an object with its ``predict``, ``options``, ``batch``,
             ``class_names``, ``input_spec`` and ``metadata``.
-        limits: how much it takes on.
+        limits: limits of the server.
     """
 
     def __init__(self, detector: Detector, limits: Limits):
@@ -77,19 +77,18 @@ class Service:
         self._open = asyncio.Semaphore(limits.open_images)
 
     def close(self) -> None:
-        """End the threads; what waits is dropped."""
+        """End the threads and drop waiting images."""
         self.network.close()
         self._images.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """A place in the queue. Raises: Refusal if there is none."""
+        """Take a place in the queue. Raises: Refusal if it is full."""
         if self.waiting >= self.limits.queue:
             seconds = self._expected_seconds()
             raise Refusal(
                 503,
-                f"wanted at most {self.limits.queue} images at a time, got one more; try again in "
-                f"{seconds} s",
+                f"the queue of {self.limits.queue} images is full; try again in {seconds} s",
                 {"Retry-After": str(seconds)},
             )
         self.waiting += 1
@@ -99,18 +98,18 @@ class Service:
             self.waiting -= 1
 
     def stuck_seconds(self) -> float:
-        """How long the network has worked on its present image, if that is longer than a client
-        waits for an answer; else 0.
+        """Seconds that the network has spent on the current image if they exceed the time limit of
+        a request, else 0.
         """
         seconds = self.network.busy_seconds()
         return seconds if seconds > self.limits.answer_seconds else 0.0
 
     def _expected_seconds(self) -> int:
-        """How long the queue will take."""
+        """Estimate the seconds until the queue is empty."""
         return max(1, math.ceil(self.waiting * self.network.usual_seconds))
 
     def class_indices(self, wanted: Sequence[str]) -> tuple[int, ...]:
-        """Indices of class names or numbers, or of several with commas between; none is all.
+        """Return the indices of class names or numbers, possibly comma-separated; empty means all.
 
         Raises: Refusal for a class that the model does not have.
         """
@@ -123,12 +122,12 @@ class Service:
         return tuple(sorted({_class_index(word, names) for word in words if word}))
 
     async def answer(self, data: bytes, wishes: Wishes, format: str = "json") -> Answer:
-        """Boxes of an encoded image.
+        """Detect objects in an encoded image.
 
         Args:
-            data: the bytes of an image file.
+            data: bytes of an image file.
             wishes: thresholds and classes.
-            format: ``json``; ``jpg`` or ``png`` draws a picture, too.
+            format: ``json``; ``jpg`` or ``png`` also draws the boxes on the image.
 
         Raises: Refusal if the image cannot be used, or if it takes too long.
         """
@@ -139,14 +138,14 @@ class Service:
         except asyncio.TimeoutError as error:
             raise Refusal(
                 503,
-                f"no answer within {self.limits.answer_seconds:g} s; try again later",
+                f"no result within {self.limits.answer_seconds:g} s; try again later",
                 {"Retry-After": str(self._expected_seconds())},
             ) from error
         except MemoryError as error:
-            raise Refusal(503, "not enough memory for this image; send a smaller one") from error
+            raise Refusal(503, "out of memory for this image; send a smaller one") from error
 
     def _options(self, wishes: Wishes) -> NMSOptions:
-        """The detector's options with a client's wishes."""
+        """Return the detector's options, overridden by a request."""
         own, classes = self.detector.options, self.class_indices(wishes.classes)
         return replace(
             own,
@@ -175,22 +174,22 @@ class Service:
 
 
 class _Clock:
-    """Seconds of one part after the other."""
+    """Measure the seconds of consecutive parts."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
         self._last = time.monotonic()
 
     def lap(self, part: str) -> None:
-        """``part`` ends here; a part may come several times."""
+        """Mark the end of ``part``; times of repeated parts are added."""
         before, self._last = self._last, time.monotonic()
         self.laps[part] = self.laps.get(part, 0.0) + self._last - before
 
 
 def decode(data: bytes, limits: Limits) -> np.ndarray:
-    """The pixels of an image file, uint8 BGR (h, w, 3).
+    """Decode an image file into uint8 BGR (h, w, 3).
 
-    Raises: Refusal if it has too many, or cannot be read.
+    Raises: Refusal if it has too many pixels, or cannot be read.
     """
     header = read_header(io.BytesIO(data))
     if (
@@ -209,7 +208,7 @@ def decode(data: bytes, limits: Limits) -> np.ndarray:
 
 
 def draw(found: Detections, suffix: str) -> bytes:
-    """The encoded image with its boxes."""
+    """Draw the boxes on the image and encode it."""
     done, picture = cv2.imencode(suffix, found.plot())
     if not done:
         height, width = found.image.shape[:2]

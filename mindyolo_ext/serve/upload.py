@@ -1,4 +1,4 @@
-"""The bytes of the image that a client sends, as the body itself or in a form."""
+"""Read the bytes of an uploaded image, sent as the body or in a form."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -16,7 +16,7 @@ _NO_IMAGES = ("application/json", "text/")
 
 
 async def read_upload(request: Request, limits: Limits) -> bytes:
-    """The bytes of the one image in a request.
+    """Return the bytes of the image in a request.
 
     Raises: Refusal for a body that is too large, too slow, empty, or of another kind.
     """
@@ -48,7 +48,7 @@ def _too_large(limits: Limits, got: str) -> Refusal:
 
 
 async def _limited(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    """The body piece by piece. Raises: Refusal as soon as it is too large."""
+    """Yield the chunks of the body. Raises: Refusal as soon as it is too large."""
     total = 0
     async for piece in request.stream():
         total += len(piece)
@@ -62,12 +62,12 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
 
 
 async def _read_form(request: Request, limits: Limits) -> bytes:
-    """The file of a form."""
+    """Return the file in a form."""
     parser = MultiPartParser(request.headers, _limited(request, limits), max_files=1, max_fields=0)
-    parser.spool_max_size = limits.body_bytes  # nothing goes to a disk
+    parser.spool_max_size = limits.body_bytes  # keeps everything in memory
     try:
         form = await parser.parse()
-    except (MultiPartException, KeyError) as error:  # KeyError: a form without boundary
+    except (MultiPartException, KeyError) as error:  # KeyError: form without a boundary
         raise Refusal(
             400,
             "wanted a form with one file and nothing else (conf, iou and classes go into the "

@@ -1,4 +1,4 @@
-"""Pictures of a label assignment: which predictions of each level are trained on which box."""
+"""Draw a label assignment: which predictions of each level are assigned to which box."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,41 +10,42 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PatchCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Normal, Stroke
 
 from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.priors import Priors
-from mindyolo_ext.visual.detections import class_color
+from mindyolo_ext.visual.colors import class_color, ink_on
 
 _DPI = 100
 _PANEL = 760  # longer side of a panel, pixels
 _TITLE, _GAP, _CAPTION = 30, 12, 84
-_NAMED_BOXES = 12  # up to so many boxes their labels hold the class, else the number alone
-_OUTLINES = 60  # up to so many matches of a level all are outlined, else the best of each box
+_NAMED_BOXES = 12  # with more boxes, labels show only the number, not the class
+_OUTLINES = 60  # with more matches on a level, only the best match of each box is outlined
 _NAME = 16  # letters of a class name in the list
-_MARKERS = "o^sDvPX*"  # of a level's anchors, in their order
-_LETTER, _LINE = 0.602, 1.35  # width of a letter and height of a line, of the size of the font
-_LARGEST, _SMALLEST = 21.0, 9.0  # letters of the list, pixels
+_MARKERS = "o^sDvPX*"  # markers of a level's anchors, in order
+_LETTER, _LINE = 0.602, 1.35  # letter width and line height, relative to the font size
+_LARGEST, _SMALLEST = 21.0, 9.0  # font size of the list, pixels
 _RED, _INK = "#e00000", "#202020"
 
 
 @dataclass(frozen=True)
 class AssignedPicture:
-    """A network input with its boxes and the predictions that are trained on them.
+    """A network input with its boxes and the predictions that are assigned to them.
 
     Args:
-        name: of the image, for the title.
+        name: name of the image, for the title.
         image: uint8 BGR (H, W, 3), the network input.
         boxes: (N, 4) float32 xyxy in pixels of ``image``.
         labels: (N,) class indices.
         class_names: name per class index.
-        priors: of the network for this input.
-        matches: (N, A) bool, which prediction is trained on which box.
+        priors: priors of the network for this input.
+        matches: (N, A) bool, which prediction is assigned to which box.
         predicted: (A, 4) xyxy in pixels of ``image``, the predicted boxes.
 
-    Raises: ValueError without boxes, for shapes that do not fit each other, or for a class without
-    name.
+    Raises: ValueError without boxes, for mismatched shapes, or for a class without a name.
     """
 
     name: str
@@ -89,23 +90,23 @@ class AssignedPicture:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """(N, L) number of predictions that each box got on each level."""
+        """Count the predictions of each box on each level, (N, L)."""
         levels = range(len(self.priors.strides))
         return np.stack([self.matches[:, self.priors.level == level].sum(1) for level in levels], 1)
 
     @cached_property
     def overlaps(self) -> np.ndarray:
-        """(N, A) IoU of every box with every predicted box."""
+        """Compute the IoU of every box with every predicted box, (N, A)."""
         return _iou(self.boxes, self.predicted)
 
     def best_overlaps(self) -> np.ndarray:
-        """(N, 2) largest IoU of a box with the predicted boxes that it got (0 if it got none),
-        and with any.
+        """Compute each box's largest IoU with its assigned predicted boxes (0 without any), and
+        with all predicted boxes, (N, 2).
         """
         return np.stack([(self.overlaps * self.matches).max(1), self.overlaps.max(1)], 1)
 
     def header(self) -> list[str]:
-        """Titles of the columns of ``rows``."""
+        """Column titles of ``rows``."""
         return [
             "box",
             "class",
@@ -117,8 +118,8 @@ class AssignedPicture:
         ]
 
     def rows(self) -> list[list[object]]:
-        """Per box: number from 1, class, size, predictions on each level and in all, the two
-        best overlaps.
+        """List for each box: number from 1, class, size, predictions on each level and in total,
+        and the two best overlaps.
         """
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         return [
@@ -138,17 +139,17 @@ class AssignedPicture:
 
 
 def draw_assignment(picture: AssignedPicture, path: str | Path | None = None) -> np.ndarray:
-    """Draw a sheet: all boxes with the number of their predictions, a panel per level, and a list
-    of the boxes.
+    """Draw a sheet with all boxes and the number of their predictions, a panel per level, and a
+    list of the boxes.
 
-    Every box has a color. On a level's panel, cells whose predictions are trained on a box are
-    filled with its color, in strips if there are several boxes. Thin lines of that color show the
-    anchors, or the predicted boxes of a network without anchors. A box without any prediction is
-    dashed and has a red label.
+    Every box has a color. On a level's panel, the cells of a box's predictions are filled with its
+    color, in strips if a cell serves several boxes. Thin lines of that color show the anchors, or
+    the predicted boxes of a network without anchors. A box without predictions is dashed and has a
+    red label.
 
     Args:
         picture: what to draw.
-        path: where the sheet is written; None writes nothing.
+        path: file to write; None writes nothing.
 
     Shape: -> uint8 BGR (h, w, 3).
     """
@@ -156,7 +157,7 @@ def draw_assignment(picture: AssignedPicture, path: str | Path | None = None) ->
     scale = _PANEL / max(height, width)
     panel = np.array([round(width * scale), round(height * scale)])
     panels = 1 + len(picture.priors.strides)
-    columns = 2 if panels == 3 else 3  # one cell at least stays for the list of boxes
+    columns = 2 if panels == 3 else 3  # leaves at least one cell for the list of boxes
     rows = -(-(panels + 1) // columns)
     pitch = panel + [_GAP, _TITLE + _GAP]
     sheet = pitch * [columns, rows] + [_GAP, _CAPTION]
@@ -222,7 +223,7 @@ def _draw_overview(axes: Axes, picture: AssignedPicture) -> None:
 
 
 def _draw_level(axes: Axes, picture: AssignedPicture, level: int) -> None:
-    """Draw the grid of one level with the cells that each box got."""
+    """Draw the grid of one level with the cells assigned to each box."""
     priors, here = picture.priors, picture.priors.level == level
     stride, matches = priors.strides[level], picture.matches[:, here]
     _show(axes, picture.image, brightness=0.5)
@@ -260,9 +261,9 @@ def _draw_level(axes: Axes, picture: AssignedPicture, level: int) -> None:
 
 
 def _show(axes: Axes, image: np.ndarray, brightness: float) -> None:
-    """Show the image darker and paler as a background, in pixels of the network input."""
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
-    pale = (0.5 * grey + 0.5 * image[:, :, ::-1]) if brightness < 0.7 else image[:, :, ::-1]
+    """Show the darkened, desaturated image as a background, in pixels of the network input."""
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2RGB)
+    pale = (0.5 * gray + 0.5 * image[:, :, ::-1]) if brightness < 0.7 else image[:, :, ::-1]
     height, width = image.shape[:2]
     axes.imshow(
         (pale * brightness).astype(np.uint8), extent=(0, width, height, 0), interpolation="bilinear"
@@ -271,7 +272,7 @@ def _show(axes: Axes, image: np.ndarray, brightness: float) -> None:
 
 
 def _draw_grid(axes: Axes, size: tuple[int, int], stride: int) -> None:
-    """Thin lines between the cells of a level."""
+    """Draw thin lines between the cells of a level."""
     height, width = size
     lines = [[(x, 0), (x, height)] for x in range(stride, width, stride)]
     lines += [[(0, y), (width, y)] for y in range(stride, height, stride)]
@@ -279,7 +280,7 @@ def _draw_grid(axes: Axes, size: tuple[int, int], stride: int) -> None:
 
 
 def _fill_cells(axes: Axes, cells: np.ndarray, matches: np.ndarray) -> None:
-    """Fills the matched cells (A, 4); a cell that serves several boxes gets a strip for each."""
+    """Fill the matched cells (A, 4); a cell that serves several boxes gets a strip for each."""
     owners: dict[tuple[float, ...], set[int]] = {}
     for box, prediction in np.argwhere(matches):
         owners.setdefault(tuple(cells[prediction].tolist()), set()).add(int(box))
@@ -296,7 +297,7 @@ def _fill_cells(axes: Axes, cells: np.ndarray, matches: np.ndarray) -> None:
 
 
 def _mark_anchors(axes: Axes, priors: Priors, here: np.ndarray, matches: np.ndarray) -> None:
-    """Draw a marker per matched anchor in its cell, in the color of the box; the legend explains
+    """Draw a marker per matched anchor in its cell, in the color of the box, and a legend of
     the markers.
     """
     sizes = np.stack([priors.width[here], priors.height[here]], 1)
@@ -313,8 +314,8 @@ def _mark_anchors(axes: Axes, priors: Priors, here: np.ndarray, matches: np.ndar
             s=side**2,
             marker=_MARKERS[number % len(_MARKERS)],
             c=[_color(box) for box in boxes] or None,
-            edgecolors="black",
-            linewidths=0.4,
+            edgecolors="white",
+            linewidths=0.7,
             zorder=3,
             label=f"{kind[0]:g} x {kind[1]:g}",
         )
@@ -328,7 +329,7 @@ def _mark_anchors(axes: Axes, priors: Priors, here: np.ndarray, matches: np.ndar
         borderpad=0.3,
     )
     for handle in legend.legend_handles:
-        handle.set(facecolor="white", sizes=[_points(9) ** 2])
+        handle.set(facecolor="white", edgecolor=_INK, sizes=[_points(9) ** 2])
 
 
 def _draw_centers(axes: Axes, boxes: np.ndarray, colors: Sequence[object]) -> None:
@@ -345,8 +346,8 @@ def _draw_centers(axes: Axes, boxes: np.ndarray, colors: Sequence[object]) -> No
 
 
 def _outlined(matches: np.ndarray, overlaps: np.ndarray) -> list[tuple[int, int]]:
-    """Return the (box, prediction) pairs whose shape is drawn: all if they are few, else the best
-    of each box.
+    """Return the (box, prediction) pairs to outline: all if they are few, else the best of each
+    box.
     """
     pairs = [(int(box), int(prediction)) for box, prediction in np.argwhere(matches)]
     if len(pairs) <= _OUTLINES:
@@ -364,9 +365,9 @@ def _outline(
     dashed: bool = False,
     alpha: float = 1.0,
 ) -> None:
-    """Draw the border of a box, ``line`` points wide."""
+    """Draw the border of a box, ``line`` points wide; a thick line has a dark edge."""
     left, top, right, bottom = np.asarray(box, np.float64)
-    axes.add_patch(
+    border = axes.add_patch(
         Rectangle(
             (left, top),
             right - left,
@@ -378,6 +379,8 @@ def _outline(
             alpha=alpha,
         )
     )
+    if line > 1 and not dashed:
+        border.set_path_effects([Stroke(linewidth=line + 1.2, foreground=_INK), Normal()])
 
 
 # ---- text ----------------------------------------------------------------------------------------
@@ -426,7 +429,7 @@ def _label(axes: Axes, boxes: np.ndarray, texts: Sequence[str], colors: Sequence
 
 
 def _list_lines(picture: AssignedPicture, most: int) -> list[str]:
-    """The list of boxes, a header and a line per box, ``most`` in all; columns of equal width."""
+    """Format the list of boxes: a header and a line per box, at most ``most`` lines."""
     titles = [f"s{stride}" for stride in picture.priors.strides] + ["IoU", "any"]
     lines = [
         f"{'box':>6} {'class':{_NAME}} {'size':>9} " + "".join(f"{title:>6}" for title in titles)
@@ -443,10 +446,9 @@ def _list_lines(picture: AssignedPicture, most: int) -> list[str]:
 
 
 def _draw_list(axes: Axes, picture: AssignedPicture) -> None:
-    """Writes the list with a square of its color before each box; boxes without predictions in
-    red.
+    """Write the list of boxes, each with a square of its color; boxes without predictions are red.
 
-    It has one column or two, whichever allows the larger letters.
+    The list has one column or two, whichever allows the larger font.
     """
     place = axes.get_window_extent()
     whole = _list_lines(picture, 1 + len(picture.boxes))
@@ -494,17 +496,17 @@ def _draw_list(axes: Axes, picture: AssignedPicture) -> None:
 
 
 def _caption(picture: AssignedPicture) -> str:
-    """The explanation of the drawing."""
+    """Return the explanation below the drawing."""
     shapes = "anchors" if picture.has_anchors else "predicted boxes"
     crowded = max(picture.counts.sum(0)) > _OUTLINES
-    signs = "; small signs: which of their anchors" if picture.has_anchors else ""
+    signs = "; markers: which anchor" if picture.has_anchors else ""
     return (
-        f"Filled cells: their predictions are trained on the box of that color{signs}. Dots: "
-        "centers of boxes.\n"
+        f"Filled cells: predictions assigned to the box of that color{signs}. Dots: centers of "
+        "boxes.\n"
         "Thin lines: their "
-        f"{shapes}{' (the best of each box where there are many)' if crowded else ''}. "
-        "Dashed: a box that gets nothing there.\n"
-        "IoU: the best predicted box among those that the box got, and among all (any)."
+        f"{shapes}{' (only the best of each box)' if crowded else ''}. "
+        "Dashed: a box without predictions on that level.\n"
+        "IoU: best predicted box among the assigned ones, and among all (any)."
     )
 
 
@@ -513,33 +515,31 @@ def _plural(count: int, one: str, many: str = "") -> str:
 
 
 def _printable(picture: AssignedPicture, index: int) -> str:
-    """The class name of a box if the font has its letters, else ``class`` and its number."""
+    """Return the class name of a box if it is plain ASCII, else ``class`` and its number."""
     label = int(picture.labels[index])
     name = str(picture.class_names[label])
     return name if name.isascii() and name.isprintable() else f"class {label}"
 
 
 def _points(pixels: float) -> float:
-    """Size of letters for matplotlib."""
+    """Convert a font size in pixels to points."""
     return pixels * 72 / _DPI
 
 
 def _color(index: int) -> tuple[float, float, float]:
-    """The color of a box, red, green, blue in 0..1."""
+    """Return the color of a box: red, green, blue in 0..1."""
     blue, green, red = class_color(index)
     return red / 255, green / 255, blue / 255
 
 
 def _ink_on(color: object) -> str:
-    """Black or white, whichever is easier to read on ``color``."""
-    if color == _RED:
-        return "white"
-    red, green, blue = color
-    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+    """Return black or white, whichever has more contrast with ``color``."""
+    red, green, blue = (round(255 * part) for part in to_rgb(color))
+    return "black" if ink_on((blue, green, red)) == (0, 0, 0) else "white"
 
 
 def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Overlap of every pair, (N, 4) and (A, 4) xyxy -> (N, A) in 0..1."""
+    """Compute the IoU of every pair, (N, 4) and (A, 4) xyxy -> (N, A) in 0..1."""
     boxes, others = np.asarray(boxes, np.float64)[:, None], np.asarray(others, np.float64)[None]
     corner, end = (
         np.maximum(boxes[..., :2], others[..., :2]),

@@ -1,4 +1,4 @@
-"""Draw a training batch as the network gets it, with its boxes, to check the augmentation."""
+"""Draw a training batch as the network sees it, with its boxes, to check the augmentation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from mindyolo_ext.data.types import Batch
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.visual.detections import draw_detections
 
-_LARGEST_SIDE = 2400  # of the whole sheet, pixels
+_LARGEST_SIDE = 2400  # of the sheet, pixels
 _CAPTION, _GAP = 22, 6
 
 
@@ -26,20 +26,19 @@ def draw_batch(
     """Draw a sheet of the first images of a batch, each with its boxes, classes and file name.
 
     Args:
-        batch: from the loader.
-        input_spec: the convention of float32 ``batch.images``.
+        batch: batch of the loader.
+        input_spec: input convention of float32 ``batch.images``.
         class_names: name per class index.
-        path: where the sheet is written; None writes nothing.
-        max_images: at most this many pictures.
+        path: file to write; None writes nothing.
+        max_images: maximum number of images.
 
     Shape: -> uint8 BGR (h, w, 3).
-    Raises: ValueError for a batch without pictures.
+    Raises: ValueError for a batch without images.
     """
     count = min(batch.valid, max_images)
     if count < 1:
         raise ValueError(
-            f"draw_batch: no pictures to draw, batch.valid is {batch.valid}, max_images "
-            f"{max_images}"
+            f"draw_batch: no images to draw, batch.valid is {batch.valid}, max_images {max_images}"
         )
     columns = int(np.ceil(count**0.5))
     rows = int(np.ceil(count / columns))
@@ -87,9 +86,7 @@ def _tile(
     class_names: Sequence[str],
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Draw one image of ``size`` (height, width) with its boxes, below a strip with its file
-    name.
-    """
+    """Draw one image of ``size`` (height, width) with its boxes, and its file name above."""
     height, width = size
     image = batch.images[index]
     if image.dtype != np.uint8:

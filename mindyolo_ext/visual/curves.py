@@ -1,4 +1,4 @@
-"""Plots of a training run and of an evaluation, as PNG files; needs no display."""
+"""Plot a training run and an evaluation as PNG files, without a display."""
 
 import csv
 import math
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mindyolo_ext.evaluation.coco_map import CocoClass, CocoResult
 from mindyolo_ext.evaluation.confidence import curves
+from mindyolo_ext.visual.colors import LINE_COLORS
 from mindyolo_ext.visual.figure import save_figure
 
 _BOOKKEEPING = (
@@ -41,19 +42,20 @@ _METRICS = (
 )
 _THRESHOLDS = np.linspace(0, 1, 201)  # of confidence
 _LEGEND_CLASSES = 12
+_MARKERS = "os^Dv*PX"
 
 
 def plot_results(results_csv: str | Path, out_png: str | Path) -> None:
-    """Losses, learning rate and accuracy over the epochs of a run.
+    """Plot losses, learning rate and accuracy over the epochs of a run.
 
     Args:
-        results_csv: a row per epoch with the columns ``epoch``, ``loss``, ``lr``, the terms of the
-            loss and, in epochs with an evaluation, metrics in 0..1. Empty cells and numbers that
-            are not finite are left out.
-            A column ``val_X`` is drawn as a dashed line beside that of ``X``.
-        out_png: the picture, whose epochs count from 1.
+        results_csv: table with a row per epoch and the columns ``epoch``, ``loss``, ``lr``, the
+            terms of the loss and, in epochs with an evaluation, metrics in 0..1. Empty cells and
+            non-finite numbers are skipped. A column ``val_X`` becomes a dashed line in the color
+            of ``X``.
+        out_png: file to write; its epochs count from 1.
 
-    Raises: FileNotFoundError; ValueError if the file has no row or no column ``epoch``.
+    Raises: FileNotFoundError; ValueError if the file has no rows or no column ``epoch``.
     """
     columns = _read_columns(Path(results_csv))
     epochs = columns["epoch"] + 1
@@ -77,7 +79,7 @@ def plot_results(results_csv: str | Path, out_png: str | Path) -> None:
 
 
 def _read_columns(path: Path) -> dict[str, np.ndarray]:
-    """Columns of a table of numbers by name, NaN where a cell is empty or not finite."""
+    """Read the columns of a numeric table by name; empty and non-finite cells become NaN."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         names, rows = reader.fieldnames or [], list(reader)
@@ -90,7 +92,7 @@ def _read_columns(path: Path) -> dict[str, np.ndarray]:
 
 
 def _number(text: str | None, path: Path) -> float:
-    """The number of a cell."""
+    """Parse the number in a cell."""
     try:
         value = float(text) if text else math.nan
     except ValueError:
@@ -106,7 +108,8 @@ def _lines(
     *,
     title: str,
 ) -> None:
-    """A line per named column that has numbers, through the epochs that have them."""
+    """Plot a line per named column that has numbers, over the epochs that have them."""
+    axes.set_prop_cycle(color=LINE_COLORS)
     for name in names:
         drawn = _line(axes, epochs, columns.get(name), name.replace("own_", "own "))
         if drawn is not None:
@@ -116,7 +119,7 @@ def _lines(
     axes.set_xlabel("epoch")
     axes.grid(alpha=0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.xaxis.set_tick_params(labelbottom=True)  # also where a shared axis would hide them
+    axes.xaxis.set_tick_params(labelbottom=True)  # a shared axis would hide them
     if len(axes.lines) > 1:
         axes.legend(fontsize=9)
     if not axes.lines:
@@ -134,26 +137,26 @@ def _lines(
 def _line(
     axes: Axes, epochs: np.ndarray, values: np.ndarray | None, label: str, **style: Any
 ) -> Any:
-    """A line through the epochs that have a number; its color, None if there is none."""
+    """Plot a line over the epochs that have a number. Return its color, None without numbers."""
     there = np.zeros(0, bool) if values is None else np.isfinite(values)
     if values is None or not there.any():
         return None
-    marker = "o" if there.sum() <= 40 else None
+    marker = _MARKERS[len(axes.lines) % len(_MARKERS)] if there.sum() <= 40 else None
     style = {"marker": marker, "markersize": 3.5, "linewidth": 1.6, "label": label, **style}
     return axes.plot(epochs[there], values[there], **style)[0].get_color()
 
 
 def _logarithmic_if_wide(axes: Axes) -> None:
-    """A logarithmic axis where positive values span more than a factor of 50."""
+    """Use a logarithmic axis if the values are positive and span more than a factor of 50."""
     values = np.concatenate([line.get_ydata() for line in axes.lines]) if axes.lines else np.ones(1)
     if values.min() > 0 and values.max() > 50 * values.min():
         axes.set_yscale("log")
 
 
 def plot_pr_curves(result: CocoResult, out_png: str | Path) -> None:
-    """Precision over recall at IoU 0.5 per class and on average, as COCO computes them (envelopes).
+    """Plot precision over recall at IoU 0.5, per class and on average, as in COCO (envelopes).
 
-    Raises: ValueError if the ground truth had no box.
+    Raises: ValueError if the ground truth has no boxes.
     """
     classes = _classes_with_truth(result)
     precision = result.precision50[:, classes]
@@ -165,10 +168,10 @@ def plot_pr_curves(result: CocoResult, out_png: str | Path) -> None:
 
 
 def plot_f1_curves(result: CocoResult, out_png: str | Path) -> None:
-    """F1 at IoU 0.5 over the confidence threshold per class and on average: shows which threshold
-    to use.
+    """Plot F1 at IoU 0.5 over the confidence threshold, per class and on average, to help choose a
+    threshold.
 
-    Raises: ValueError if the ground truth had no box.
+    Raises: ValueError if the ground truth has no boxes.
     """
     scores = _over_confidence(result)["F1"]
     mean = scores.mean(axis=1)
@@ -185,12 +188,12 @@ def plot_f1_curves(result: CocoResult, out_png: str | Path) -> None:
 
 
 def plot_over_confidence(result: CocoResult, what: str, out_png: str | Path) -> None:
-    """Precision or recall at IoU 0.5 over the confidence threshold, per class and on average.
+    """Plot precision or recall at IoU 0.5 over the confidence threshold, per class and on average.
 
     Args:
-        what: ``precision``, whose lines end with the class's best score, or ``recall``.
+        what: ``precision``, whose lines end at the class's best score, or ``recall``.
 
-    Raises: ValueError if the ground truth had no box.
+    Raises: ValueError if the ground truth has no boxes.
     """
     values = _over_confidence(result)[what]
     figure, axes = _square(f"{what.capitalize()} at IoU 0.5", "confidence threshold", what)
@@ -200,9 +203,9 @@ def plot_over_confidence(result: CocoResult, what: str, out_png: str | Path) -> 
 
 
 def _over_confidence(result: CocoResult) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 (T, K) over ``_THRESHOLDS`` of the classes with ground truth.
+    """Compute precision, recall and F1 (T, K) at ``_THRESHOLDS`` for the classes with ground truth.
 
-    Raises: ValueError if the ground truth had no box.
+    Raises: ValueError if the ground truth has no boxes.
     """
     columns = [
         curves(
@@ -215,25 +218,26 @@ def _over_confidence(result: CocoResult) -> dict[str, np.ndarray]:
 
 
 def _classes_with_truth(result: CocoResult) -> list[int]:
-    """Positions of the classes that the ground truth has, or ValueError."""
+    """Return the indices of the classes with ground truth. Raises: ValueError without any."""
     classes = [k for k, c in enumerate(result.per_class) if not math.isnan(c.ap)]
     if not classes:
-        raise ValueError("plot: the ground truth has no box, so there is no curve")
+        raise ValueError("plot: the ground truth has no boxes, so there is no curve")
     return classes
 
 
 def _square(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    """A figure with both axes from 0 to 1."""
+    """Create a figure with both axes from 0 to 1."""
     figure = Figure(figsize=(8.5, 6.2), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(color=LINE_COLORS)
     axes.set(title=title, xlabel=x_label, ylabel=y_label, xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     return figure, axes
 
 
 def _curves(axes: Axes, x: np.ndarray, lines: np.ndarray, classes: Sequence[CocoClass]) -> None:
-    """A thin line per class (x (T,), lines (T, K)), named while they are few, and their mean as
-    a thick one, where any of them is.
+    """Plot a thin line per class (x (T,), lines (T, K)), named if there are few, and a thick line
+    for their mean.
     """
     few = len(classes) <= _LEGEND_CLASSES
     for k, one in enumerate(classes):
@@ -243,7 +247,7 @@ def _curves(axes: Axes, x: np.ndarray, lines: np.ndarray, classes: Sequence[Coco
             else {"color": "0.65", "alpha": 0.5}
         )
         if not few and k == 0:
-            style["label"] = "one class each"
+            style["label"] = "one line per class"
         axes.plot(x, lines[:, k], linewidth=1.2 if few else 0.8, **style)
     there = np.isfinite(lines).any(axis=1)
     axes.plot(

@@ -1,20 +1,12 @@
-"""Draws labelled boxes on pictures. NumPy and OpenCV only."""
+"""Draw labeled boxes on images, with NumPy and OpenCV only."""
 
-import colorsys
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
+from mindyolo_ext.visual.colors import OUTLINE, class_color, ink_on
 from mindyolo_ext.visual.letters import Text, printable
-
-
-def class_color(label: int) -> tuple[int, int, int]:
-    """The colour of a class, blue, green, red in 0..255: always the same, neighbours far apart."""
-    hue = (0.58 + 0.618034 * label) % 1.0  # golden-ratio steps never come close again soon
-    saturation, value = ((0.80, 0.95), (0.60, 1.00), (0.95, 0.75))[label // 7 % 3]
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return round(255 * blue), round(255 * green), round(255 * red)
 
 
 def draw_detections(
@@ -25,22 +17,22 @@ def draw_detections(
     show_scores: bool = True,
     track_ids: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A copy of the picture with a labelled box per detection, the best on top.
+    """Return a copy of the image with a labeled box per detection, the best on top.
 
-    Lines and letters grow with the picture. A name with letters that no font here has is replaced
-    by ``class <index>``.
+    Lines and letters grow with the image. ``class <index>`` replaces a name that no installed font
+    can write.
 
     Args:
         image: the photo.
-        detections: photo pixels, any order.
+        detections: boxes in photo pixels, in any order.
         class_names: name per class index.
-        show_scores: whether the label holds the score beside the name.
-        track_ids: (N,) number of the object each box belongs to, written before its name; the
-            color is then the object's.
+        show_scores: whether a label shows the score after the name.
+        track_ids: (N,) number of the tracked object in each box. It precedes the name and selects
+            the color.
 
     Shape: image uint8 BGR (h, w, 3), detections (N, 6) x1, y1, x2, y2, score, class -> uint8 BGR
         (h, w, 3).
-    Raises: ValueError for another shape or type, a number that is not finite, or a class without
+    Raises: ValueError for another shape or type, a non-finite number, or a class without a
     name.
     """
     detections = np.asarray(detections, np.float32)
@@ -62,13 +54,15 @@ def draw_detections(
     height, width = image.shape[:2]
     corners = np.clip(detections[:, :4], 0, [width - 1, height - 1] * 2).round().astype(int)
     order = np.argsort(detections[:, 4], kind="stable")
-    thickness = max(1, round((height * width) ** 0.5 / 330))
+    thickness = max(1, round((height * width) ** 0.5 / 260))
+    edge = thickness + (1 if thickness < 3 else 2)  # OpenCV then adds a pixel on either side
     for index in order:
         x1, y1, x2, y2 = corners[index].tolist()
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), OUTLINE, edge)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), colors[index], thickness)
     taken: list[np.ndarray] = []
     strips = []
-    for index in order[::-1]:  # the best choose their place first
+    for index in order[::-1]:  # the best choose their places first
         text = printable(class_names[labels[index]], labels[index])
         if track_ids is not None:
             text = f"#{track_ids[index]} {text}"
@@ -82,13 +76,13 @@ def draw_detections(
 
 
 class _Label:
-    """A line of text on a filled strip beside or in its box, inside the picture.
+    """A line of text on a filled strip near or in its box, within the image.
 
     Args:
-        text: what it says.
-        shape: of the picture.
+        text: the text.
+        shape: shape of the image.
         corners: x1, y1, x2, y2 of the box.
-        taken: rectangles that it avoids where it can.
+        taken: rectangles to avoid if possible.
     """
 
     def __init__(
@@ -105,8 +99,8 @@ class _Label:
     def _place(
         corners: np.ndarray, size: np.ndarray, picture: np.ndarray, taken: list[np.ndarray]
     ) -> np.ndarray:
-        """The first free of: above the box, in its upper corners, in its lower ones, below it;
-        else the first.
+        """Return the first free place above the box, in its corners or below it, else the first
+        place.
         """
         x1, y1, x2, y2 = corners
         left, right, above, low = x1, x2 - size[0], y1 - size[1], y2 - size[1]
@@ -122,11 +116,7 @@ class _Label:
         return rectangles[0]
 
     def draw(self, canvas: np.ndarray, color: tuple[int, int, int]) -> None:
-        """Fills the strip with ``color`` and writes in black or white, whichever is easier to
-        read.
-        """
+        """Fill the strip with ``color`` and write in black or white."""
         left, top, right, bottom = self.rectangle.tolist()
         cv2.rectangle(canvas, (left, top), (right, bottom), color, -1)
-        blue, green, red = color
-        ink = (0, 0, 0) if 0.114 * blue + 0.587 * green + 0.299 * red > 140 else (255, 255, 255)
-        self.text.draw(canvas, left + self.margin, top + self.margin, ink)
+        self.text.draw(canvas, left + self.margin, top + self.margin, ink_on(color))

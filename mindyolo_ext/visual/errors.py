@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mindyolo_ext.evaluation.error_kinds import KINDS, Breakdown
+from mindyolo_ext.visual.colors import LINE_COLORS
 from mindyolo_ext.visual.figure import save_figure
 
 _WITH_NUMBERS = 20  # classes of a matrix whose cells have room for their counts
@@ -16,12 +17,13 @@ _WITH_NUMBERS = 20  # classes of a matrix whose cells have room for their counts
 def plot_confusion(
     matrix: np.ndarray, class_names: Sequence[str], out_png: str | Path, *, confidence: float
 ) -> None:
-    """Plot the confusion matrix, each row in shares of its true class.
+    """Plot the confusion matrix; each row shows shares of its true class.
 
     Args:
-        matrix: (K + 1, K + 1) counts, rows true classes, columns detected ones, background last.
+        matrix: (K + 1, K + 1) counts, true classes in rows, detected ones in columns, background
+            last.
         class_names: K names.
-        confidence: of the detections, for the title.
+        confidence: lowest confidence of the detections, for the title.
     """
     names = [*class_names, "background"]
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -44,11 +46,11 @@ def plot_confusion(
 
 
 def plot_errors(errors: Breakdown, out_png: str | Path) -> None:
-    """Plot what each kind of error costs, and the errors by size and shape."""
+    """Plot the AP50 that each kind of error costs, and the errors by size and shape."""
     figure = Figure(figsize=(12.5, 4.8), layout="constrained")
     costs, shapes = figure.subplots(1, 2, width_ratios=(1, 1.5))
     names = [*KINDS, "missed"]
-    bars = costs.barh(names, [100 * errors.gains[name] for name in names], color="tab:red")
+    bars = costs.barh(names, [100 * errors.gains[name] for name in names], color=LINE_COLORS[4])
     costs.bar_label(bars, fmt="%.1f", padding=3)
     costs.invert_yaxis()
     costs.margins(x=0.15)
@@ -60,15 +62,14 @@ def plot_errors(errors: Breakdown, out_png: str | Path) -> None:
 
 
 def _stacked(axes: Axes, errors: Breakdown) -> None:
-    """Draw a bar of found objects and errors per size and per shape."""
+    """Draw a bar of found objects and errors for each size and shape."""
     names = [bucket.name for bucket in errors.buckets]
     left = np.zeros(len(names))
     values = {"found": [bucket.found for bucket in errors.buckets]}
     for kind in (*KINDS, "missed"):
         values[kind] = [bucket.errors[kind] for bucket in errors.buckets]
-    for number, (kind, counts) in enumerate(values.items()):
-        color = "tab:green" if kind == "found" else f"C{(1, 0, 4, 5, 6, 7)[number - 1]}"
-        axes.barh(names, counts, left=left, label=kind, color=color)
+    for color, (kind, counts) in zip(LINE_COLORS, values.items()):
+        axes.barh(names, counts, left=left, label=kind, color=color, edgecolor="white")
         left += counts
     axes.invert_yaxis()
     axes.legend(fontsize=8)

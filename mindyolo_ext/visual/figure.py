@@ -10,9 +10,9 @@ _DPI = 130
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure so that it appears complete or not at all; the suffix chooses the format.
+    """Write a figure, completely or not at all; the suffix selects the format.
 
-    Raises: WriteError if the disk refuses.
+    Raises: WriteError if the file cannot be written.
     """
     with atomic.replacing(Path(path)) as unfinished:
         figure.savefig(unfinished, dpi=_DPI)

@@ -1,4 +1,4 @@
-"""What the boxes of a data set are like: classes, number, sizes, positions."""
+"""Plot the boxes of a data set: classes, number, sizes and positions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,19 +12,17 @@ from matplotlib.ticker import MaxNLocator
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.visual.figure import save_figure
 
-_MOST_IMAGES = (
-    5000  # whose boxes are measured: sizes of more images are seldom known without a look
-)
+_MOST_IMAGES = 5000  # images whose boxes are measured; their sizes may have to be read from files
 _MOST_NAMES = 30
 _BINS = 50
-_MOST_LINEAR = 20  # boxes of a bin, above which colors are logarithmic
+_MOST_LINEAR = 20  # with more boxes in a bin, the color scale is logarithmic
 
 
 def plot_labels(dataset: Dataset, out_png: str | Path) -> None:
-    """Draw how often each class occurs, how many boxes an image has, and how large and where they
-    are, in shares of their image. Ignored boxes are left out.
+    """Plot the boxes per class, the boxes per image, and the sizes and centers of boxes relative to
+    their image, without ignored boxes.
 
-    Boxes are counted in all images, and measured in at most 5000 spread over the set.
+    Boxes are counted in all images, and measured in at most 5000 images spread over the set.
     """
     count = min(len(dataset), _MOST_IMAGES)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int))
@@ -47,7 +45,7 @@ def plot_labels(dataset: Dataset, out_png: str | Path) -> None:
 
 
 def _boxes(dataset: Dataset, indices: Sequence[int]) -> np.ndarray:
-    """(N, 4) xyxy of the images' boxes, in shares of width and height."""
+    """Return the boxes of the images, (N, 4) xyxy, relative to width and height."""
     parts = [np.zeros((0, 4))]
     for index in indices:
         truth = dataset.annotations(index)
@@ -57,7 +55,7 @@ def _boxes(dataset: Dataset, indices: Sequence[int]) -> np.ndarray:
 
 
 def _bars(axes: Axes, names: Sequence[str], counts: np.ndarray) -> None:
-    """A bar per class, the most frequent first; names while there is room for them."""
+    """Draw a bar per class, most frequent first, with names if there is room for them."""
     order = np.argsort(-counts, kind="stable")
     shown = counts[order]
     if len(names) <= _MOST_NAMES:
@@ -74,19 +72,19 @@ def _bars(axes: Axes, names: Sequence[str], counts: np.ndarray) -> None:
         axes.set(xlabel=f"classes, from {first} to {last}", ylabel="boxes")
         axes.set_yscale("symlog", linthresh=1)
     without = int((counts == 0).sum())
-    rest = f", {without} class{'' if without == 1 else 'es'} without" if without else ""
+    rest = f", none for {without} class{'' if without == 1 else 'es'}" if without else ""
     axes.set_title(f"{counts.sum()} boxes{rest}")
 
 
 def _whole_bins(values: np.ndarray) -> np.ndarray:
-    """Edges of bins around whole numbers, at most 50."""
+    """Return the edges of at most 50 bins around integers."""
     most = int(values.max(initial=1))
     step = -(-(most + 1) // _BINS)
     return np.arange(0, most + step + 1, step) - 0.5
 
 
 def _density(axes: Axes, points: np.ndarray, *, title: str, labels: tuple[str, str]) -> None:
-    """How many points (N, 2) in 0..1 lie where."""
+    """Plot the density of points (N, 2) in 0..1."""
     edges = np.linspace(0, 1, _BINS + 1)
     counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=(edges, edges))
     most = max(float(counts.max(initial=0)), 2.0)

@@ -1,4 +1,4 @@
-"""Writes a line of text on an image: OpenCV's letters for ASCII, a font of this machine for other
+"""Write a line of text on an image, with OpenCV's font for ASCII and an installed font for other
 scripts.
 """
 
@@ -11,20 +11,20 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_HEIGHT = 22  # pixels of a capital letter of that font at scale 1
-_BOXES_ONLY = "Last Resort"  # a font that has every letter, as a box
+_FONT_HEIGHT = 22  # height of a capital letter of that font at scale 1, pixels
+_BOXES_ONLY = "Last Resort"  # a font that shows every letter as a box
 _PREFERRED = ("DejaVu Sans", "Noto Sans", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "PingFang SC")
 
 
 class Text:
-    """A line of text, as tall as asked for but no wider than ``room``.
+    """A line of text of the given height, shrunk to be no wider than ``room``.
 
     Args:
-        text: what it says.
-        height: of a capital letter, pixels.
-        room: largest width, pixels.
+        text: the text.
+        height: height of a capital letter, pixels.
+        room: maximum width, pixels.
 
-    Attributes: ``width``, ``height`` of what is drawn, pixels.
+    Attributes: ``width``, ``height`` of the drawn text, pixels.
     """
 
     def __init__(self, text: str, height: float, room: int):
@@ -36,7 +36,7 @@ class Text:
 
     def _set(self, height: float) -> None:
         if self.font:
-            from PIL import ImageFont  # here, as most names are ASCII
+            from PIL import ImageFont  # imported here because most names are ASCII
 
             self._letters = ImageFont.truetype(self.font, max(round(height * 1.35), 1))
             left, top, right, bottom = self._letters.getbbox(self.text)
@@ -48,7 +48,9 @@ class Text:
         (self.width, self.height), _ = cv2.getTextSize(self.text, _FONT, self.scale, self.stroke)
 
     def draw(self, canvas: np.ndarray, left: int, top: int, ink: tuple[int, int, int]) -> None:
-        """Write on uint8 BGR ``canvas``, from its upper left corner, in ``ink`` BGR."""
+        """Write on uint8 BGR ``canvas`` with the upper left corner at (left, top), in color ``ink``
+        (BGR).
+        """
         if not self.font:
             spot = left, top + self.height
             cv2.putText(canvas, self.text, spot, _FONT, self.scale, ink, self.stroke, cv2.LINE_AA)
@@ -64,7 +66,7 @@ class Text:
 
 
 def printable(name: str, label: int) -> str:
-    """The name if a font here can write it, else ``class <label>``."""
+    """Return the name if an installed font can write it, else ``class <label>``."""
     if name.isprintable() and (_is_ascii(name) or font_file(name)):
         return name
     return f"class {label}"
@@ -72,10 +74,10 @@ def printable(name: str, label: int) -> str:
 
 @lru_cache(maxsize=1024)
 def font_file(text: str) -> str:
-    """A font of this machine that has every letter of ``text``; empty if there is none, which is
-    said once.
+    """Find an installed font that has every letter of ``text``. Return an empty string, and warn
+    once, if there is none.
     """
-    from matplotlib import font_manager  # half a second, only where names are not ASCII
+    from matplotlib import font_manager  # takes half a second; only for names that are not ASCII
 
     fonts = font_manager.fontManager.ttflist
     plain = [
@@ -96,7 +98,7 @@ def font_file(text: str) -> str:
 
 @cache
 def _letters_of(file: str) -> frozenset[int]:
-    """Code points that a font file has; none if it cannot be read."""
+    """Return the code points of a font file; empty if it cannot be read."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -108,8 +110,8 @@ def _letters_of(file: str) -> frozenset[int]:
 @lru_cache(maxsize=1)
 def _say_once() -> None:
     logger.warning(
-        "no font of this machine has the letters of some class names; their boxes are labeled with "
-        "the class's number. A font such as Noto Sans CJK mends it (Debian: apt install "
+        "no installed font has all letters of some class names; their boxes show the number of the "
+        "class. Install a font such as Noto Sans CJK (Debian: apt install "
         "fonts-noto-cjk)"
     )
 

@@ -1,4 +1,4 @@
-"""Images with their true boxes on the left and those that were found on the right."""
+"""Draw images with ground truth on the left and detections on the right."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.data.image_file import write_image
 from mindyolo_ext.visual.detections import draw_detections
 
-_TILE = 480  # largest side of a picture, pixels
+_TILE = 480  # longer side of an image, pixels
 _CAPTION, _GAP = 22, 6
 
 
 def spread(dataset: Dataset, count: int) -> list[int]:
-    """At most ``count`` images with boxes, spread over the data set."""
+    """Return the indices of at most ``count`` images with boxes, spread over the data set."""
     with_boxes = np.flatnonzero(dataset.boxes_per_image() > 0)
     if not len(with_boxes):
         with_boxes = np.arange(len(dataset))
@@ -32,15 +32,15 @@ def draw_predictions(
     title: str,
     least_score: float,
 ) -> None:
-    """Write a sheet of images: truth, and detections of at least ``least_score``. Two images with
-    theirs stand in a row.
+    """Write a sheet of images with ground truth, and with detections of at least ``least_score``,
+    two images per row.
 
     Args:
         detections: per image of the data set (N, 6) x1, y1, x2, y2 in photo pixels, score, class.
-        images: indices of those to draw.
-        title: what the detections are, for their captions.
+        images: indices of the images to draw.
+        title: caption of the detections.
 
-    Raises: as ``Dataset.load``; WriteError if the disk refuses.
+    Raises: as ``Dataset.load``; WriteError if the file cannot be written.
     """
     rows = []
     for index in images:
@@ -67,7 +67,7 @@ def draw_predictions(
 
 
 def _to_height(row: np.ndarray, height: int) -> np.ndarray:
-    """White below, up to ``height``."""
+    """Pad a row with white at the bottom, up to ``height``."""
     return np.pad(row, ((0, height - row.shape[0]), (0, 0), (0, 0)), constant_values=255)
 
 
@@ -79,7 +79,7 @@ def _tile(
     *,
     scores: bool = False,
 ) -> np.ndarray:
-    """One picture, made smaller or larger to the same longer side, below a caption."""
+    """Draw one image, scaled to the common longer side, below a caption."""
     height, width = image.shape[:2]
     factor = _TILE / max(height, width)
     size = max(1, round(width * factor)), max(1, round(height * factor))
@@ -96,6 +96,6 @@ def _tile(
 
 
 def _framed(tile: np.ndarray) -> np.ndarray:
-    """White to the right and below, and up to the full width of a tile."""
+    """Pad a tile with white at the right and bottom, up to its full width."""
     missing = _TILE + _GAP - tile.shape[1]
     return np.pad(tile, ((0, _GAP), (0, missing), (0, 0)), constant_values=255)

@@ -1,4 +1,4 @@
-"""Plots of a routed model: accuracy over arithmetic and speed, and the easiness of a data set."""
+"""Plot a routed model: accuracy over FLOPs and speed, and the easiness of a data set."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mindyolo_ext.visual.colors import LINE_COLORS
 from mindyolo_ext.visual.figure import save_figure
 
 
@@ -18,10 +19,10 @@ def plot_tradeoff(
     Args:
         rows: per threshold ``easy`` (share in 0..1), ``gflops``, ``images_per_second`` and ``AP``
             (0..1).
-        out_png: the picture.
-        title: above both parts.
+        out_png: file to write.
+        title: title of the figure.
 
-    Raises: ValueError without a row.
+    Raises: ValueError without rows.
     """
     if not rows:
         raise ValueError("plot_tradeoff: wanted at least one threshold, got none")
@@ -56,33 +57,33 @@ def plot_easiness(easiness: np.ndarray, thresholds: np.ndarray, out_png: str | P
     images.
 
     Args:
-        easiness: (N,) of each picture.
-        thresholds: (11,) for 0, 10, ... 100 % hard images.
-        out_png: the picture.
+        easiness: (N,) easiness of each image.
+        thresholds: (11,) thresholds for 0, 10, ... 100 % hard images.
+        out_png: file to write.
 
-    Raises: ValueError without a picture or for another number of thresholds.
+    Raises: ValueError without images or for another number of thresholds.
     """
     if not len(easiness) or len(thresholds) != 11:
         raise ValueError(
-            f"plot_easiness: wanted pictures and 11 thresholds, got {len(easiness)} and "
+            f"plot_easiness: wanted images and 11 thresholds, got {len(easiness)} and "
             f"{len(thresholds)}"
         )
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
     bins = min(60, max(10, len(easiness) // 10))
-    axes.hist(np.asarray(easiness, np.float64), bins=bins, color="tab:blue", alpha=0.75)
-    for index, color in ((1, "tab:green"), (5, "tab:orange"), (9, "tab:red")):
+    axes.hist(np.asarray(easiness, np.float64), bins=bins, color="0.7")
+    for index, color, dashes in zip((1, 5, 9), LINE_COLORS, ("--", "-", ":")):
         axes.axvline(
             thresholds[index],
             color=color,
-            linestyle="--",
-            linewidth=1.4,
+            linestyle=dashes,
+            linewidth=2,
             label=f"{100 - 10 * index} % easy above {thresholds[index]:.6f}",
         )
     axes.set(
-        title=f"Easiness of {len(easiness)} pictures",
+        title=f"Easiness of {len(easiness)} images",
         xlabel="easiness (below the threshold: second exit)",
-        ylabel="pictures",
+        ylabel="images",
     )
     axes.legend(fontsize=9)
     axes.grid(alpha=0.3)

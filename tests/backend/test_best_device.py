@@ -56,7 +56,7 @@ def test_without_a_device_the_best_is_taken_and_named(fresh, monkeypatch, caplog
         launch.start()
     assert fresh[0][0] == launch.device() == "GPU"
     lines = [line for line in caplog.messages if line.startswith("device: ")]
-    assert lines == [f"device: GPU, the best that {BACKEND} finds here (--device_target)"]
+    assert lines == [f"device: GPU, the best that {BACKEND} finds (--device_target)"]
 
 
 def test_a_device_that_is_named_or_there_already_is_kept_silently(fresh, monkeypatch, caplog):
@@ -155,7 +155,7 @@ def test_which_device_a_process_of_mindspore_takes(monkeypatch, environ, device,
 def test_more_processes_than_devices(monkeypatch):
     monkeypatch.setattr(backend, "device_count", lambda _: 4)
     monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_RANK", "4")
-    with pytest.raises(DeviceError, match="to use device 4, but there are 4; start .* -n 4"):
+    with pytest.raises(DeviceError, match="needs device 4, but there are 4; start .* -n 4"):
         backend._own_number("Ascend", None)
     with pytest.raises(DeviceError, match="device 9, but there are 4; set DEVICE_ID to .* below 4"):
         backend._own_number("Ascend", 9)

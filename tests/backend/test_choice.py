@@ -44,19 +44,19 @@ def test_backends_by_name_and_by_what_is_installed(
         (
             "torch",
             {"mindspore": "2.9.0"},
-            "torch is asked for, and not installed: `pip install 'torch>=2.4'`, or use mindspore, "
+            "torch is not installed: `pip install 'torch>=2.4'`, or use mindspore, "
             "which is installed: `--backend mindspore`",
         ),
         (
             "mindspore",
             {"torch": "2.9.0"},
-            "mindspore is asked for, and not installed: `pip install",
+            "mindspore is not installed: `pip install",
         ),
         ("mindspore", {"torch": "2.9.0"}, ", or use torch, which is installed: `--backend torch`"),
-        ("torch", {"torch": "2.3.1"}, "wants PyTorch 2.4 or later, 2.3.1 is installed: `pip ins"),
+        ("torch", {"torch": "2.3.1"}, "requires PyTorch 2.4 or later, got 2.3.1: `pip ins"),
         ("torch", {"torch": "2.3.1", "mindspore": "2.9.0"}, "or use mindspore, which is installed"),
-        ("", {"torch": "1.13.1"}, "wants PyTorch 2.4 or later, 1.13.1 is installed: `pip install"),
-        ("torch", {"torch": ""}, "wants PyTorch 2.4 or later, one of no version is installed"),
+        ("", {"torch": "1.13.1"}, "requires PyTorch 2.4 or later, got 1.13.1: `pip install"),
+        ("torch", {"torch": ""}, "requires PyTorch 2.4 or later, got an unknown version"),
     ],
 )
 def test_what_cannot_be_used_is_told(name: str, installed: dict[str, str], message: str) -> None:
@@ -78,7 +78,9 @@ def test_a_process_keeps_the_backend_that_it_has(monkeypatch: pytest.MonkeyPatch
         check_backend(OTHER)
     choose(BACKEND)
     assert os.environ[VARIABLE] == BACKEND
-    with pytest.raises(UserError, match=f"--backend {OTHER}: this process runs on {BACKEND} alr"):
+    with pytest.raises(
+        UserError, match=f"--backend {OTHER}: this process already runs on {BACKEND}"
+    ):
         choose(OTHER)
 
 
@@ -118,7 +120,7 @@ def test_a_recipe_of_the_other_backend_is_refused() -> None:
     config = override(Config(), [f"train.backend={OTHER}"])
     message = (
         f"train.backend is {OTHER}, but this process runs on {BACKEND}; start with `--backend "
-        f"{OTHER}` .*, or train on {BACKEND} after all with `--backend {BACKEND}`"
+        f"{OTHER}` .*, or train on {BACKEND} with `--backend {BACKEND}`"
     )
     with pytest.raises(ConfigError, match=message):
         on_this_backend(config)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mindyolo_ext.backend import Tensor, nn
-from mindyolo_ext.backend.distributed import synchronise_batch_norm
+from mindyolo_ext.backend.distributed import synchronize_batch_norm
 from mindyolo_ext.models.registry import create_model
 
 pytestmark = pytest.mark.graph
@@ -27,7 +27,7 @@ def test_parameters_keep_their_names(name):
     model = create_model(name, 3)
     before = sorted((name, p.name, p.shape) for name, p in model.parameters_and_names())
     norms = sum(isinstance(cell, nn.BatchNorm2d) for _, cell in model.cells_and_names())
-    assert synchronise_batch_norm(model) == norms > 10
+    assert synchronize_batch_norm(model) == norms > 10
     assert sorted((name, p.name, p.shape) for name, p in model.parameters_and_names()) == before
     assert len({p.name for p in model.get_parameters()}) == len(before)
 
@@ -41,7 +41,7 @@ def test_one_rank_computes_as_before():
     for name, p in block.parameters_and_names():
         if "moving" in name:
             p.set_data(Tensor(np.full(p.shape, float("variance" in name), np.float32)))
-    assert synchronise_batch_norm(block) == 2
+    assert synchronize_batch_norm(block) == 2
     np.testing.assert_allclose(block.set_train(True)(Tensor(x)).asnumpy(), wanted, atol=1e-4)
     for name, p in block.parameters_and_names():
         if "moving" in name:

@@ -42,7 +42,7 @@ def test_names_that_match_nothing_are_told() -> None:
     ):
         freeze(small(), ["gamma"])
     with pytest.raises(
-        ValueError, match=r"no parameter is like '\*.alpha'; names start with 0, 1, 2"
+        ValueError, match=r"no parameter matches '\*.alpha'; names start with 0, 1, 2"
     ):
         freeze(small(), ["*.alpha"])
 

@@ -50,7 +50,7 @@ def test_a_launcher_of_the_other_framework_is_told(monkeypatch):
     variables, command = others[BACKEND]
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(DeviceError, match=f"starts .* processes; the .* backend wants .*{command}"):
+    with pytest.raises(DeviceError, match=f"is for the .* backend; start .* with .*{command}"):
         launch.start("CPU", is_parallel=True)
 
 
@@ -64,8 +64,8 @@ def test_ascend_is_mindspores():
 @pytest.mark.parametrize(
     "cuda, advice",
     [
-        (None, "without CUDA and finds no GPU; .*`pip install --force-reinstall torch`, or take"),
-        ("12.6", "for CUDA 12.6 and finds no GPU; see whether `nvidia-smi` .*, or take --device_"),
+        (None, "without CUDA and finds no GPU; .*`pip install --force-reinstall torch`, or use"),
+        ("12.6", "for CUDA 12.6 and finds no GPU; check whether `nvidia-smi` .*, or use --device_"),
     ],
 )
 def test_no_gpu(monkeypatch, cuda, advice):
@@ -93,13 +93,13 @@ def test_a_gpu_that_is_not_there_or_not_to_be_used(monkeypatch):
     monkeypatch.setattr(on_torch.torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(on_torch.torch.cuda, "set_device", busy)
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with pytest.raises(DeviceError, match="to use GPU 1, but there are 1; .*: `mpirun -n 1 python"):
+    with pytest.raises(DeviceError, match="needs GPU 1, but there are 1; .*: `mpirun -n 1 python"):
         configure(None)
     with pytest.raises(
         DeviceError, match="GPU 3, but there are 1; set DEVICE_ID to a number below"
     ):
         configure(3)
-    with pytest.raises(DeviceError, match="GPU 0 cannot be used .*are busy.; look .*`nvidia-smi`"):
+    with pytest.raises(DeviceError, match="GPU 0 cannot be used .*are busy.; check .*`nvidia-smi`"):
         configure(0)
     assert on_torch.device().type == "cpu", "a GPU that fails is not chosen"
 
@@ -119,7 +119,7 @@ def test_two_ranks_on_one_gpu(monkeypatch):
     monkeypatch.setattr(on_torch._State, "uses_cuda", True)
     monkeypatch.setattr(on_torch, "device", lambda: on_torch.torch.device("cuda", 0))
     monkeypatch.setattr(on_torch.distributed, "init_process_group", duplicate)
-    with pytest.raises(DeviceError, match="NCCL wants a GPU for every rank: start as many .*-L"):
+    with pytest.raises(DeviceError, match="NCCL requires a GPU per rank: start as many .*-L"):
         on_torch.join()
 
 
@@ -128,7 +128,7 @@ def test_a_device_that_mindspore_lacks_says_what_to_do() -> None:
     from mindyolo_ext.backend.on_mindspore.launch import _not_installed
 
     message = _not_installed("GPU", "'CPU'")
-    assert "install them, take `--backend torch` with PyTorch for CUDA, or use --dev" in message
+    assert "install them, use `--backend torch` with PyTorch for CUDA, or use --dev" in message
     assert "install them, or use --device_target CPU" in _not_installed("Ascend", "'CPU'")
 
 

@@ -77,7 +77,7 @@ def test_a_machine_that_is_silent():
 
     line = Silent()
     problem = Lifeline({line: "rank 2 on b"}, print)._heard(line)
-    assert problem.startswith(f"rank 2 on b has not answered for {SILENCE_SECONDS} s: its machine")
+    assert problem.startswith(f"rank 2 on b has not replied for {SILENCE_SECONDS} s: its machine")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how long depends on the system elsewhere")

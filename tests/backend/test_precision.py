@@ -174,7 +174,7 @@ def test_an_overflow_halves_the_scale_and_changes_nothing_else(trainings):
         np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-def test_synchronised_norms_sum_in_float32():
+def test_synchronized_norms_sum_in_float32():
     """A sum of squares over 16 x 160 x 160 values of 3 is above what float16 holds."""
     norm = SyncBatchNorm2d(nn.BatchNorm2d(2)).set_train(True)
     x = np.random.RandomState(0).normal(3, 1, (16, 2, 160, 160)).astype(np.float16)
@@ -187,7 +187,7 @@ def test_synchronised_norms_sum_in_float32():
 
 @pytest.mark.needs_mindspore
 def test_bfloat16_is_refused_where_it_cannot_be_computed():
-    with pytest.raises(DeviceError, match="bfloat16: MindSpore computes it on Ascend alone"):
+    with pytest.raises(DeviceError, match="bfloat16: MindSpore supports it only on Ascend"):
         apply(new_model(families()["yolo_fastestv2"]), "O2", "bfloat16")
 
 

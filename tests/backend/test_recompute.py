@@ -9,7 +9,7 @@ import pytest
 from modes import as_graph
 
 from mindyolo_ext.backend import BACKEND, Tensor, nn, ops, precision, recompute
-from mindyolo_ext.backend.distributed import freeze_batch_norm, synchronise_batch_norm
+from mindyolo_ext.backend.distributed import freeze_batch_norm, synchronize_batch_norm
 from mindyolo_ext.backend.parameters import parameter_groups, parameter_values
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.config.schema import TrainConfig
@@ -114,7 +114,7 @@ def test_training_is_the_same(prepare: str | None) -> None:
 def test_synchronized_norms_update_once() -> None:
     both = seeded(Small()), seeded(Small())
     for model in both:
-        assert synchronise_batch_norm(model) == 3
+        assert synchronize_batch_norm(model) == 3
     recompute.apply(both[1])
     wanted, found = map(trained, both)
     equal(found, wanted)
@@ -123,7 +123,7 @@ def test_synchronized_norms_update_once() -> None:
 @pytest.mark.needs_mindspore
 def test_synchronized_norms_are_refused() -> None:
     model = Small()
-    synchronise_batch_norm(model)
+    synchronize_batch_norm(model)
     with pytest.raises(ConfigError, match=r"train\.recompute: .* set train\.sync_bn=false"):
         recompute.apply(model)
 
@@ -188,5 +188,5 @@ def test_a_compiled_detector_trains_the_same(name: str) -> None:
 
 def test_it_excludes_compilation() -> None:
     assert BACKEND in ("mindspore", "torch")
-    with pytest.raises(ConfigError, match="recompute wanted false beside compile true"):
+    with pytest.raises(ConfigError, match="recompute wanted false with compile true"):
         TrainConfig(recompute=True, compile=True)

@@ -20,7 +20,7 @@ def test_they_change_nothing_on_mindspore():
 
 @pytest.mark.needs_torch
 def test_channels_last_is_refused_on_a_cpu():
-    with pytest.raises(DeviceError, match="channels_last: .*leave it out, or take --device_target"):
+    with pytest.raises(DeviceError, match="channels_last: .*leave it out, or use --device_target"):
         tuning.use_channels_last(nn.Conv2d(3, 4, 1))
 
 

@@ -69,7 +69,7 @@ OTHERS = {
     "mindir": (b"\x0a\x050.3.0\x12\x09MindSpore", "is a MindIR file"),
     "tflite": (b"\x20\0\0\0TFL3\0\0", "is a TensorFlow Lite file"),
     "jpeg": (b"\xff\xd8\xff\xe0\0\x10JFIF", "is a JPEG image"),
-    "zeros": (bytes(4096), "download or copy was not finished"),
+    "zeros": (bytes(4096), "download or copy is incomplete"),
     "message": (b"Entry not found", "is text that begins with 'Entry not found'"),
     "json": (b'{"weight_map": {}}', "is JSON that begins with"),
     "old pickle": (b"(dp0\nS'a'\np1\nI1\ns.", "is a pickle of protocol 0"),
@@ -166,7 +166,7 @@ def test_the_source_is_never_written_over(tmp_path, state, how, what):
     other = linked(source, how)
     for one, two in ((source, other), (other, source)):
         target = two if what == "target" else tmp_path / "b.ckpt"
-        with pytest.raises(ExistingFileError, match="would be written over .* which is read"):
+        with pytest.raises(ExistingFileError, match="would overwrite .* which is read"):
             convert(one, target, report=two if what == "report" else None)
     assert source.read_bytes() == before
     assert not (tmp_path / "b.ckpt").exists()
@@ -176,16 +176,16 @@ def test_other_files_that_are_read_and_two_outputs(tmp_path, state):
     write_torch_checkpoint(tmp_path / "a.pth", state)
     names = tmp_path / "names.ckpt"
     names.write_text("a\n")
-    with pytest.raises(ExistingFileError, match=r"written over .*names\.ckpt"):
+    with pytest.raises(ExistingFileError, match=r"would overwrite .*names\.ckpt"):
         convert(tmp_path / "a.pth", names, names=names)
     with pytest.raises(ExistingFileError, match="is both target and --report"):
         convert(tmp_path / "a.pth", tmp_path / "b.ckpt", report=tmp_path / "." / "b.ckpt")
     convert(tmp_path / "a.pth", tmp_path / "b.ckpt")
     (tmp_path / "back.pth").symlink_to(tmp_path / "b.ckpt")
-    with pytest.raises(ExistingFileError, match="would be written over"):
+    with pytest.raises(ExistingFileError, match="would overwrite"):
         export_torch(tmp_path / "b.ckpt", tmp_path / "back.pth")
     (tmp_path / "b.safetensors").symlink_to(tmp_path / "b.ckpt")
-    with pytest.raises(ExistingFileError, match="would be written over"):
+    with pytest.raises(ExistingFileError, match="would overwrite"):
         convert(tmp_path / "b.ckpt", tmp_path / "b.safetensors")
 
 
@@ -193,7 +193,7 @@ def test_options_that_mean_nothing_on_the_way_back(tmp_path, capsys):
     convert(OFFICIAL, tmp_path / "x.ckpt")
     arguments = ["convert", str(tmp_path / "x.ckpt"), str(tmp_path / "x.pth")]
     assert main([*arguments, "--names", "coco.names", "--no_ema"]) == 1
-    assert "without --names, --no_ema" in capsys.readouterr().out
+    assert "does not take --names, --no_ema" in capsys.readouterr().out
     assert main([*arguments, "--report", str(tmp_path / "r.json")]) == 0
     assert (tmp_path / "r.json").is_file()
 
@@ -247,9 +247,11 @@ def test_raw_and_averaged_weights_side_by_side(tmp_path, state, inner):
 def test_two_networks_in_one_file(tmp_path, state):
     weights = {**wrapped(state, "student."), **wrapped(state, "teacher.")}
     write_torch_checkpoint(tmp_path / "x.pth", weights)
-    with pytest.raises(CheckpointError, match="networks stand under student, teacher; .*--entry"):
+    with pytest.raises(
+        CheckpointError, match="several networks, under student, teacher; .*--entry"
+    ):
         convert(tmp_path / "x.pth", tmp_path / "x.ckpt")
-    assert "networks stand under" in describe(tmp_path / "x.pth").warnings[0]
+    assert "holds several networks, under" in describe(tmp_path / "x.pth").warnings[0]
     report = convert(tmp_path / "x.pth", tmp_path / "x.ckpt", entry="teacher")
     assert (report.entry, len(report.mapped)) == ("teacher", 371)
 
@@ -258,7 +260,7 @@ def test_a_prefix_that_is_not_known_is_named(tmp_path, state):
     weights = {**wrapped(state, "mine."), **wrapped(state, "other.x.")}
     weights = {**weights, "other.x.output_cls_layers.weight": np.ones((1, 2))}
     write_torch_checkpoint(tmp_path / "x.pth", weights)
-    with pytest.raises(CheckpointError, match=r"behind mine\. are known: .*--entry mine"):
+    with pytest.raises(CheckpointError, match=r"after mine\. are known: .*--entry mine"):
         convert(tmp_path / "x.pth", tmp_path / "x.ckpt")
     assert convert(tmp_path / "x.pth", tmp_path / "x.ckpt", entry="mine").model == "yolo_fastestv2"
     with pytest.raises(CheckpointError, match=r"no entry 'yours'.*begin with mine, other"):
@@ -321,7 +323,7 @@ def test_missing_statistics_are_named(tmp_path, state, which):
     ):
         convert(tmp_path / "x.pth", tmp_path / "x.ckpt")
     (warning,) = describe(tmp_path / "x.pth").warnings
-    assert "convert refuses it" in warning
+    assert "cannot convert it" in warning
     assert "no running statistics" in warning
 
 

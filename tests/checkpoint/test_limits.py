@@ -213,7 +213,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a long name of a tensor": (
         pickled(b"}(" + LONG + ONE + b"u."),
-        "a tensor is called 'nnn.*2000 characters",
+        "a tensor is named 'nnn.*2000 characters",
     ),
     "many tensors": (
         pickled(
@@ -228,7 +228,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
             + b"u.",
             bytes(8),
         ),
-        "until they need 2516582400",
+        "to 2516582400 by repetition",
     ),
     "zip entries": (many_entries, "70000 entries, the limit is 65536"),
     "zip directory": (long_directory, "the directory of the zip archive has 209715192 bytes"),
@@ -282,7 +282,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "epoch": (ours(epoch=10**30), "epoch is .*, wanted less than"),
     "order of lists": (ours(order=[["w"]]), "order names other parameters"),
     "order of a number": (ours(order=5), "order names other parameters"),
-    "no model": (ours(model=None), "model is 'None', wanted a text"),
+    "no model": (ours(model=None), "model is 'None', wanted a string"),
     "no extra": (ours(extra=None), "extra is 'None', wanted a mapping"),
 }
 

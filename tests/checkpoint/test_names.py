@@ -14,7 +14,7 @@ from mindyolo_ext.checkpoint.names import (
     source_names,
     to_source_tensors,
 )
-from mindyolo_ext.checkpoint.tables import recognise, table_of, tables
+from mindyolo_ext.checkpoint.tables import recognize, table_of, tables
 from mindyolo_ext.errors import CheckpointError
 
 NORMS = frozenset({"a.bn"})
@@ -54,7 +54,7 @@ def test_our_own_names_pass():
 class ToyNames(NamesTable):
     family = "toy"
 
-    def recognise(self, tensors):
+    def recognize(self, tensors):
         return [Recognition("toy", None)] if "toy" in tensors else []
 
 
@@ -138,12 +138,12 @@ def test_numbered_modules_there_and_back_in_their_order():
     [
         (
             {"other__weight": np.zeros(3)},
-            r"1 tensors that the model does not have \(toy\): other.weight \(3,\)",
+            r"1 unknown tensors \(toy\): other.weight \(3,\)",
         ),
         ({"bn__bias": None}, r"1 parameters of the model that the file lacks \(toy\): bn.beta"),
         (
             {"conv__weight": np.zeros((3, 2))},
-            r"conv.weight is \(3, 2\), conv.weight wants \(2, 3\)",
+            r"conv.weight is \(3, 2\), conv.weight is \(2, 3\)",
         ),
         ({"bn__gamma": np.zeros(2)}, "1 parameters filled twice .*fill bn.gamma"),
     ],
@@ -155,7 +155,7 @@ def test_what_does_not_fit(changes, message):
 
 def test_many_offenders_are_counted_not_listed():
     extra = {f"extra{index}": np.zeros(1) for index in range(9)}
-    with pytest.raises(CheckpointError, match=r"9 tensors .*extra4 \(1,\) and 4 more"):
+    with pytest.raises(CheckpointError, match=r"9 unknown tensors .*extra4 \(1,\) and 4 more"):
         mapped(source(**extra))
 
 
@@ -190,8 +190,8 @@ def yolo_fastestv2(classes=80, anchors=3):
     }
 
 
-def test_recognises_yolo_fastestv2():
-    table, found = recognise(yolo_fastestv2(7), where="x.pth")
+def test_recognizes_yolo_fastestv2():
+    table, found = recognize(yolo_fastestv2(7), where="x.pth")
     assert (table.family, found.model, found.num_classes, found.part) == (
         "yolo_fastestv2",
         "yolo_fastestv2",
@@ -203,17 +203,17 @@ def test_recognises_yolo_fastestv2():
         for name, array in yolo_fastestv2().items()
         if name.startswith("backbone.")
     }
-    _, found = recognise(backbone, where="x.pth")
+    _, found = recognize(backbone, where="x.pth")
     assert (found.num_classes, found.prefix, found.part) == (None, "backbone.", "backbone")
 
 
 def test_unknown_weights_and_wrong_names():
     with pytest.raises(
-        CheckpointError, match=r"x\.pth: no family knows these weights \(1 tensors: a \(2,\)"
+        CheckpointError, match=r"x\.pth: not weights of a known family \(1 tensors: a \(2,\)"
     ):
-        recognise({"a": np.zeros(2)}, where="x.pth")
+        recognize({"a": np.zeros(2)}, where="x.pth")
     with pytest.raises(CheckpointError, match="holds weights of yolo_fastestv2, not of yolox_s"):
-        recognise(yolo_fastestv2(), where="x.pth", model="yolox_s")
+        recognize(yolo_fastestv2(), where="x.pth", model="yolox_s")
 
 
 @pytest.mark.parametrize(

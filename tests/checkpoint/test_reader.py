@@ -140,7 +140,7 @@ def test_values_that_are_not_finite_are_reported(tmp_path):
         },
     )
     checkpoint = read_checkpoint(tmp_path / "x.pth")
-    assert checkpoint.warnings == ["2 tensors hold values that are not finite: bad, worse"]
+    assert checkpoint.warnings == ["2 tensors hold non-finite values: bad, worse"]
     assert np.isnan(checkpoint.tensors["bad"][1])
 
 

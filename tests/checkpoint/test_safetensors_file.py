@@ -102,9 +102,9 @@ def test_files_of_mindspore(tmp_path):
         ({"a": item(["F32"])}, "wanted one of F64"),
         ({"a": {**item(), "x": 1}}, "lacks its dtype, shape or data_offsets"),
         ({"a": [1]}, "lacks its dtype, shape or data_offsets"),
-        ({"__metadata__": 5, "a": item()}, "__metadata__ is no mapping of texts"),
-        ({"__metadata__": {"a": 5}, "a": item()}, "__metadata__ is no mapping of texts"),
-        ({"__metadata__": None, "a": item()}, "__metadata__ is no mapping of texts"),
+        ({"__metadata__": 5, "a": item()}, "__metadata__ is not a mapping of strings"),
+        ({"__metadata__": {"a": 5}, "a": item()}, "__metadata__ is not a mapping of strings"),
+        ({"__metadata__": None, "a": item()}, "__metadata__ is not a mapping of strings"),
         ({"__metadata__": {"a": "\ud800"}, "a": item()}, "surrogates"),
         ({"\ud800": item()}, "surrogates"),
         (b'{"a": 1, "a": 2}', "duplicate key 'a'"),
@@ -113,7 +113,7 @@ def test_files_of_mindspore(tmp_path):
         (b"{nonsense", "broken safetensors file"),
         (b'{"a":' + b"9" * 10_000 + b"}", "broken safetensors file"),
         ([1], "the header is a list, wanted a mapping"),
-        ({"a": item("BOOL", [8])}, "truth values other than 0 and 1"),
+        ({"a": item("BOOL", [8])}, "booleans other than 0 and 1"),
     ],
 )
 def test_what_is_refused(tmp_path, header, message):

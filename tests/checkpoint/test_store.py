@@ -208,10 +208,10 @@ def as_numbers(text: str) -> np.ndarray:
     [
         ("x.pth", {}, "our checkpoints end in .ckpt or .safetensors"),
         ("x.ckpt", {"a": np.zeros((0, 3))}, r"'a' is \(0, 3\), wanted at least one number"),
-        ("x.safetensors", {METADATA_NAME: np.zeros(1)}, "cannot be called '__metadata__'"),
+        ("x.safetensors", {METADATA_NAME: np.zeros(1)}, "cannot be named '__metadata__'"),
         ("x.safetensors", {"a": np.zeros(1, np.complex64)}, "parameter 'a' is complex64"),
-        ("x.ckpt", {METADATA_NAME: np.zeros(1)}, "cannot be called '__metadata__'"),
-        ("x.ckpt", {"": np.zeros(1)}, "cannot be called ''"),
+        ("x.ckpt", {METADATA_NAME: np.zeros(1)}, "cannot be named '__metadata__'"),
+        ("x.ckpt", {"": np.zeros(1)}, "cannot be named ''"),
         (
             "x.ckpt",
             {"a": np.zeros(1, np.complex64)},
@@ -231,7 +231,7 @@ def test_files_of_other_programs(tmp_path):
     write_safetensors(tmp_path / "x.safetensors", {"a": np.zeros(2, np.float32)}, {})
     for name in ("x.ckpt", "x.safetensors"):
         with pytest.raises(
-            CheckpointError, match="has no metadata, wanted a checkpoint of mindyolo_ext"
+            CheckpointError, match="has no metadata, wanted a mindyolo_ext checkpoint"
         ):
             load_checkpoint(tmp_path / name)
     for name in ("y.ckpt", "y.pth"):
@@ -255,15 +255,15 @@ GOOD = {"model": "toy", "num_classes": 1, "count": 1, "format": 1}
         ('{"a": ' * 100_000, "its metadata is broken .*nested too deeply"),
         ('{"format": 2}', "format '2', this program reads 1"),
         ('{"format": 1, "modell": 3}', "wanted .'architecture'"),
-        ({"model": 5}, "model is '5', wanted a text"),
-        ({"num_classes": 1.5}, "num_classes is '1.5', wanted a whole number"),
+        ({"model": 5}, "model is '5', wanted a string"),
+        ({"num_classes": 1.5}, "num_classes is '1.5', wanted an integer"),
         ({"num_classes": True}, "num_classes is 'True'"),
         ({"num_classes": -1}, "num_classes is '-1'"),
-        ({"num_classes": 16_384}, "16384 classes, but 2 numbers in all"),
+        ({"num_classes": 16_384}, "16384 classes, but 2 numbers in total"),
         ({"num_classes": 16_385}, "num_classes is '16385', wanted 0 to 16384"),
         ({"num_classes": 10**400}, "its metadata is broken"),
-        ({"class_names": [1]}, "class_names is .*, wanted a list of texts"),
-        ({"class_names": {"a": 1}}, "class_names is .*, wanted a list of texts"),
+        ({"class_names": [1]}, "class_names is .*, wanted a list of strings"),
+        ({"class_names": {"a": 1}}, "class_names is .*, wanted a list of strings"),
         ({"class_names": ["a", "b"]}, "2 class names for 1 classes"),
         ({"input_spec": None}, "input_spec is 'None', wanted a mapping"),
         ({"input_spec": {"size": 5}}, "input_spec"),
@@ -274,17 +274,17 @@ GOOD = {"model": "toy", "num_classes": 1, "count": 1, "format": 1}
         ({"input_spec": {"scale": True}}, r"input_spec\.scale is"),
         ({"input_spec": {"size": [1 << 20, 32]}}, "at most 16384 pixels a side"),
         ({"extra": {"num_batches_tracked": "x"}}, r"extra\.num_batches_tracked is 'x'"),
-        ({"extra": {"assumed": 5}}, r"extra\.assumed is '5', wanted a list of texts"),
+        ({"extra": {"assumed": 5}}, r"extra\.assumed is '5', wanted a list of strings"),
         ({"architecture": [1]}, "architecture is .*, wanted a mapping"),
         ({"epoch": "x"}, "epoch is 'x'"),
         ({"metrics": {"AP": "x"}}, "metrics is .*, wanted a mapping of numbers"),
         ({"source": 5}, "source is '5', wanted a mapping"),
         ({"extra": None}, "extra is 'None', wanted a mapping"),
         ({"extra": [1]}, "extra is .*, wanted a mapping"),
-        ({"extra": {"part": 5}}, r"extra\.part is '5', wanted a mapping of texts"),
+        ({"extra": {"part": 5}}, r"extra\.part is '5', wanted a mapping of strings"),
         ({"extra": {"thresholds": 5}}, r"extra\.thresholds is '5', wanted a mapping"),
         ({"extra": {"thresholds": {}}}, r"extra\.thresholds\.values is 'None', wanted 11 numbers"),
-        ({"version": 5}, "version is '5', wanted a text"),
+        ({"version": 5}, "version is '5', wanted a string"),
         ({"count": 5}, "holds 1 parameters, it should hold 5"),
         ({"count": "5"}, "it should hold 5"),
         ({"order": ["b"]}, "order names other parameters"),

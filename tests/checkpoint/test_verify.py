@@ -69,7 +69,7 @@ def test_a_changed_weight_is_found(checkpoint, tmp_path):
         0.01, abs=1e-4
     )
     assert "DIFFERENT" in report.table()
-    assert "<-- too far" in report.table()
+    assert "<-- too large" in report.table()
 
 
 def test_the_command(command, checkpoint, tmp_path):
@@ -78,7 +78,7 @@ def test_the_command(command, checkpoint, tmp_path):
     status, output = command(
         "verify", changed(checkpoint, tmp_path / "y.ckpt"), "--arrays", CASE, "--log_level", "INFO"
     )
-    assert status == 1 and "differences are larger than the tolerances" in output
+    assert status == 1 and "differences exceed the tolerances" in output
 
 
 def test_photos(tmp_path, shared):
@@ -91,7 +91,7 @@ def test_photos(tmp_path, shared):
     )
     assert report.passed
     assert [row.kind for row in report.rows].count("input") == 5
-    with pytest.raises(CheckpointError, match="was made from photos .*say in which folder"):
+    with pytest.raises(CheckpointError, match="was computed from photos .*pass their folder"):
         verify(tmp_path / "x.ckpt", arrays=GOLDEN / "real_weights.npz")
 
 
@@ -172,7 +172,7 @@ def test_reports():
 
 
 def test_shapes_and_unfinite_numbers():
-    with pytest.raises(CheckpointError, match=r"b: x is \(2,\) there and \(3,\) here"):
+    with pytest.raises(CheckpointError, match=r"b: x is \(2,\) in the original, \(3,\) here"):
         module._difference("output", "x", np.zeros(3), np.zeros(2), where="b")
     assert module._difference(
         "output", "x", np.array([np.nan]), np.zeros(1), where="b"

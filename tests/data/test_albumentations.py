@@ -44,7 +44,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch):
 
 def test_no_list_and_no_transform():
     assert problem() == (
-        "wanted transforms, a list such as [{name: CLAHE, p: 0.1}], got none of them"
+        "wanted transforms, a list such as [{name: CLAHE, p: 0.1}], got an empty list"
     )
     with pytest.raises(ConfigError, match="transforms must be a list, got 'CLAHE'"):
         check_steps([{"name": "albumentations", "transforms": "CLAHE"}])
@@ -56,7 +56,7 @@ def test_the_package_that_took_its_name_is_refused(monkeypatch: pytest.MonkeyPat
 
     for version in ("2.0.9", "2.5.1", "unknown"):
         monkeypatch.setattr(package, "__version__", version)
-        with pytest.raises(MissingPackageError, match=f"got {version}; AlbumentationsX takes"):
+        with pytest.raises(MissingPackageError, match=f"got {version}; AlbumentationsX has"):
             external._package()
 
 
@@ -65,7 +65,7 @@ def test_the_package_that_took_its_name_is_refused(monkeypatch: pytest.MonkeyPat
     ("transform", "words"),
     [
         ("HorizontalFlop", "no transform HorizontalFlop (no such name), did you mean HorizontalFl"),
-        ({"name": "Lambda"}, "no transform Lambda (it needs Python code, or leaves boxes behind)"),
+        ({"name": "Lambda"}, "no transform Lambda (it needs Python code, or does not move boxes)"),
         ({"name": "FDA"}, "no transform FDA (it needs"),
         ({"name": "TextImage", "font_path": "/etc/passwd"}, "no transform TextImage (it needs"),
         ({"name": "ToTensorV2"}, "no transform ToTensorV2 ("),  # it comes with PyTorch
@@ -78,7 +78,7 @@ def test_the_package_that_took_its_name_is_refused(monkeypatch: pytest.MonkeyPat
         ),
         ({"name": "CLAHE", "p": "often"}, "CLAHE: "),
         ({"name": "CLAHE", "p": 3}, "CLAHE: "),
-        ({"name": "MaskDropout"}, "MaskDropout: needs mask"),
+        ({"name": "MaskDropout"}, "MaskDropout: requires mask"),
         ({"name": "OneOf"}, "OneOf: wanted transforms, a list, got None"),
         ({"name": "OneOf", "transforms": [{"name": "Bluur"}]}, "no transform Bluur (no such"),
     ],

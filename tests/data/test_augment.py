@@ -212,7 +212,7 @@ def test_registering_checks_name_and_keywords() -> None:
     def positional(sample: Sample, _: AugmentContext, gain: float = 1.0) -> Sample:
         return replace(sample, image=sample.image * gain)
 
-    with pytest.raises(ValueError, match="already a step hsv"):
+    with pytest.raises(ValueError, match="step hsv already exists"):
         register_augmentation(hsv)
     with pytest.raises(TypeError, match="gain must be keyword-only"):
         register_augmentation(positional)

@@ -76,7 +76,7 @@ def test_everything_wrong_is_listed(tmp_path: Path) -> None:
     ]
     assert not report.ok
     table = report.table()
-    assert "NOT ready" in table and "must be repaired" in table and "thinner than a pixel" in table
+    assert "NOT ready" in table and "must be fixed" in table and "thinner than a pixel" in table
     assert [Path(path).name for path in report.images_without_boxes] == [
         "empty.jpg",
         "words.jpg",
@@ -132,7 +132,7 @@ def test_faults_stand_last_beside_the_verdict(tmp_path: Path) -> None:
     description = yolo(tmp_path, "0 0.5 0.5 0.9 0.03\n9 0.5 0.5 0.1 0.1\n")
     report = check_dataset(build_dataset(description, tmp_path, strict=False), progress=False)
     table = report.table()
-    assert table.index("odd box: 1") < table.index("class out of range: 1 (must be repaired)")
+    assert table.index("odd box: 1") < table.index("class out of range: 1 (must be fixed)")
     assert table.endswith("NOT ready for training")
 
 

@@ -363,7 +363,7 @@ def test_the_folder_can_be_chosen(tmp_path: Path, parsed: list[Path]) -> None:
     for _ in range(2):
         build_dataset(config, tmp_path)
     assert [its.parent for its in indices(tmp_path)] == [tmp_path / "kept"] and len(parsed) == 1
-    with pytest.raises(ValueError, match="index must be true or false or a text, got 5"):
+    with pytest.raises(ValueError, match="index must be true or false or a string, got 5"):
         build_dataset({**config, "index": 5}, tmp_path)
 
 
@@ -424,7 +424,7 @@ def test_workers_map_the_file_instead_of_getting_copies(tmp_path: Path) -> None:
         pickle.loads(sent)._boxes[0] = 7
     (place,) = indices(tmp_path)
     place.unlink()
-    with pytest.raises(DataError, match="wanted the index of labels that the program began with"):
+    with pytest.raises(DataError, match="wanted the index of labels from the start of the program"):
         pickle.loads(sent)
     assert len(dataset.labels(1)) == 3000
 

@@ -66,9 +66,9 @@ def test_values_have_their_types(tmp_path: Path) -> None:
     [
         ("epoch=3", "x.data:5: unknown key epoch, did you mean epochs"),
         ("epochs", "x.data:5: wanted key=value, got 'epochs'"),
-        ("epochs=3.5", "x.data:5: epochs must be a whole number, got '3.5'"),
+        ("epochs=3.5", "x.data:5: epochs must be an integer, got '3.5'"),
         ("learning_rate=fast", "learning_rate must be a number, got 'fast'"),
-        ("steps=1,two", "steps must be numbers with commas between, got '1,two'"),
+        ("steps=1,two", "steps must be comma-separated numbers, got '1,two'"),
         ("train=again.txt", "x.data:5: duplicate key train"),
         ("anchors=1,2,3", "anchors must be width, height pairs, 1 per level, got 3 numbers"),
         ("classes=3", "classes is 3, but x.names has 2 names"),
@@ -122,7 +122,7 @@ def test_files_of_cvat_and_darknet(tmp_path: Path, caplog: pytest.LogCaptureFixt
             description = {"format": "darknet", "data": "set/obj.data", "split": split}
             dataset = build_dataset(description, tmp_path)
             assert dataset.annotations(0).boxes.tolist() == [[30, 10, 50, 30]]
-    assert "obj.data:5: backup is not used here" in caplog.text
+    assert "obj.data:5: backup is ignored" in caplog.text
 
 
 def test_labels_in_the_folder_that_darknet_looks_into(tmp_path: Path) -> None:
@@ -139,14 +139,14 @@ def test_labels_in_the_folder_that_darknet_looks_into(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("valid=a\nval=b", "x.data:2: duplicate key val"),
-        ("epochs=0", "x.data:1: epochs must be a whole number above 0"),
-        ("epochs=-1", "epochs must be a whole number, got '-1'"),
-        ("epochs=" + "9" * 5000, "epochs must be a whole number above 0"),
-        ("classes=99999999999", "classes must be a whole number above 0 and up to 16384"),
+        ("epochs=0", "x.data:1: epochs must be an integer above 0"),
+        ("epochs=-1", "epochs must be an integer, got '-1'"),
+        ("epochs=" + "9" * 5000, "epochs must be an integer above 0"),
+        ("classes=99999999999", "classes must be an integer above 0 and up to 16384"),
         ("learning_rate=nan", "learning_rate must be a number above 0"),
         ("learning_rate=inf", "learning_rate must be a number above 0"),
-        ("anchors=1,nan", "anchors must be numbers with commas between above 0"),
-        ("anchor_num=0\nanchors=1,2", "x.data:1: anchor_num must be a whole number above 0"),
+        ("anchors=1,nan", "anchors must be comma-separated numbers above 0"),
+        ("anchor_num=0\nanchors=1,2", "x.data:1: anchor_num must be an integer above 0"),
         ("\x1b[2J=1", r"unknown key \\x1b\[2J"),
         ("=1", "unknown key"),
     ],

@@ -229,7 +229,7 @@ def test_unequal_lengths_and_repeated_ids() -> None:
     empty = (np.zeros((0, 4)), np.zeros(0), np.zeros(0))
     with pytest.raises(ValueError, match="as many ids"):
         Dataset("d", ["a"], ["p", "q"], [1], annotations=[empty], sizes=[None])
-    with pytest.raises(ValueError, match="ids must differ"):
+    with pytest.raises(ValueError, match="ids must be unique"):
         Dataset("d", ["a"], ["p", "q"], [1, 1], annotations=[empty] * 2, sizes=[None] * 2)
 
 
@@ -290,10 +290,10 @@ def test_classes_in_another_order(shapes: Dataset) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["circle", "square"], "has beyond them triangle"),
-        (["circle", "square", "Triangle"], "has no Triangle; has beyond them triangle"),
-        (["circle", "square", "triangle", "star"], "has no star"),
-        (["circle", "square", "square"], "has beyond them triangle"),
+        (["circle", "square"], "has in addition triangle"),
+        (["circle", "square", "Triangle"], "lacks Triangle; has in addition triangle"),
+        (["circle", "square", "triangle", "star"], "lacks star"),
+        (["circle", "square", "square"], "has in addition triangle"),
     ],
 )
 def test_other_classes_are_refused(shapes: Dataset, names: list[str], message: str) -> None:

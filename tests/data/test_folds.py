@@ -64,7 +64,7 @@ def test_sizes_stay_close_where_nothing_divides_evenly():
 @pytest.mark.parametrize("folds", [1, 5])
 def test_too_few_or_too_many(folds: int):
     with pytest.raises(
-        UsageError, match=f"from 2 folds to as many as images of made, 4, got {folds}"
+        UsageError, match=f"wanted 2..4 folds, the number of images of made, got {folds}"
     ):
         assign_folds(labeled([[0]] * 4), folds)
 
@@ -114,7 +114,7 @@ def test_of_a_yolo_set(shapes: Path, tmp_path: Path, command: Command):
                 np.testing.assert_allclose(found.boxes, wanted.boxes, atol=1e-3)
                 np.testing.assert_array_equal(found.labels, wanted.labels)
     status, output = command(*map(str, words))
-    assert status == 1 and "fold0.yaml is there already; take another --save_dir" in output
+    assert status == 1 and "fold0.yaml already exists; choose another --save_dir" in output
 
 
 def test_of_a_coco_set_keeps_all_that_its_file_says(tmp_path: Path, command: Command):

@@ -158,7 +158,7 @@ def test_a_full_disk_is_told_once_and_the_run_goes_on(
     for _ in range(2):
         for path, image in zip(dataset.paths, load_all(dataset), strict=True):
             np.testing.assert_array_equal(image, read_image(path))
-    (record,) = [r for r in caplog.records if "cannot keep more images" in r.message]
+    (record,) = [r for r in caplog.records if "cannot cache more images" in r.message]
     assert "No space left on device" in record.message and "data.cache=none" in record.message
 
 
@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     monkeypatch.setattr(image_cache, "_free_memory", lambda: 1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
-    with pytest.raises(UsageError, match=rf"data.cache={kind}: .* GB are free: take data.cache="):
+    with pytest.raises(UsageError, match=rf"data.cache={kind}: .* GB are free: use data.cache="):
         opened(folder, kind)
 
 

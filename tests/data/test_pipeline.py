@@ -107,7 +107,7 @@ def test_box_bound_counts_combined_images(shapes: Dataset) -> None:
         ({"probability": 1}, "unknown name None"),
         ({"name": "hsv", "hu": 0.1}, r"\(hsv\): unknown keyword hu, did you mean hue"),
         ({"name": "resize", "size": 3}, r"\(resize\): unknown keyword size"),
-        ({"name": "hsv", "probability": 1.5}, r"probability must lie in 0..1, got 1.5"),
+        ({"name": "hsv", "probability": 1.5}, r"probability must be in 0..1, got 1.5"),
         ({"name": "hsv", "hue": "0.1"}, r"hue must be a number, got '0.1'"),
         (
             {"name": "random_affine", "scale": 0.5},

@@ -36,7 +36,7 @@ def test_a_sound_set(shapes: Dataset) -> None:
 def test_pixels_where_fractions_are_wanted(tmp_path: Path) -> None:
     dataset = read(tmp_path, yolo(tmp_path, "0 30 20 10 10\n", count=2))
     [message] = faults(dataset)
-    assert "got none, for all lie outside" in message and "labels/0.txt:1" in message
+    assert "got none: all are outside" in message and "labels/0.txt:1" in message
     assert "are these pixels?" in message
     with pytest.raises(DataError, match="are these pixels"):
         require_ready(dataset)
@@ -90,7 +90,7 @@ def test_only_crowds(tmp_path: Path) -> None:
 
 def test_classes_without_a_box(tmp_path: Path) -> None:
     [message] = doubts(read(tmp_path, yolo(tmp_path)))
-    assert message == "1 of 2 classes have no box to train on: dog"
+    assert message == "1 of 2 classes have no boxes to train on: dog"
 
 
 def test_nothing_to_evaluate(tmp_path: Path) -> None:
@@ -124,7 +124,9 @@ def test_images_in_both_sets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     dataset = read(tmp_path, yolo(tmp_path, count=2, names=["cat"]))
     with caplog.at_level(logging.WARNING):
         require_ready(dataset, dataset)
-    assert "2 of 2 images are trained on too, such as" in caplog.text and "0.jpg" in caplog.text
+    assert (
+        "2 of 2 images are also training images, such as" in caplog.text and "0.jpg" in caplog.text
+    )
 
 
 def test_classes_of_the_recipe(shapes: Dataset) -> None:

@@ -82,7 +82,7 @@ def test_classes_that_stay_are_numbered_anew(classes: list, caplog: pytest.LogCa
     [
         (["ow"], "data.classes: pets has no class ow, did you mean owl?"),
         ([3], "data.classes: wanted a number from 0 to 2, for the classes of pets, got 3"),
-        (["cat", 0], "data.classes: names cat twice"),
+        (["cat", 0], "data.classes: duplicate class cat"),
     ],
 )
 def test_classes_that_are_not_there(classes: list, problem: str):

@@ -99,7 +99,7 @@ def test_a_pattern_in_a_folder_with_brackets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([True, "a"], r"names\[0\]: wanted a class name, got True; .*in quotes"),
+        ([True, "a"], r"names\[0\]: wanted a class name, got True; .*quote a word"),
         (["a", None], r"names\[1\]: wanted a class name, got None"),
         (["a", 1.5], r"names\[1\]: wanted a class name, got 1.5"),
         (["a", ""], r"names\[1\]: wanted a class name, got ''"),

@@ -152,11 +152,11 @@ def test_parts_are_no_objects(tmp_path: Path) -> None:
         ({"min_area": float("nan")}, "min_area must be a number"),
         (
             {"split": None},
-            "wanted the keys root and split, or sets alone, got root 'voc', split None",
+            "wanted the keys root and split, or only sets, got root 'voc', split None",
         ),
         (
             {"sets": [{"root": "voc", "split": "train"}]},
-            "wanted the keys root and split, or sets alone",
+            "wanted the keys root and split, or only sets",
         ),
         ({"root": None, "split": None, "sets": []}, "sets must be a list such as"),
         (
@@ -340,10 +340,10 @@ def test_declared_encodings(tmp_path: Path, encoding: str) -> None:
     [
         (b'<?xml version="1.0" encoding="utf-8"?><annotation>\xb9\xb7</annotation>', "in utf-8"),
         (b"<annotation>\xb9\xb7</annotation>", "in utf-8.*declare the encoding"),
-        (b'<?xml version="1.0" encoding="rot13"?><annotation/>', "no encoding of texts is called"),
-        (b'<?xml version="1.0" encoding="punycode"?><annotation/>', "no encoding of texts"),
+        (b'<?xml version="1.0" encoding="rot13"?><annotation/>', "no text encoding"),
+        (b'<?xml version="1.0" encoding="punycode"?><annotation/>', "no text encoding"),
         (b'<?xml version="1.0" encoding="klingon"?><annotation/>', "unknown encoding: klingon"),
-        (b'<!DOCTYPE a [<!ENTITY l "ha">]><annotation>&l;</annotation>', "without entities"),
+        (b'<!DOCTYPE a [<!ENTITY l "ha">]><annotation>&l;</annotation>', "without custom entities"),
         (b"<annotations><image/></annotations>", "wanted xml of Pascal VOC.*got <annotations>"),
         (b"", "a damaged file"),
         (b"\0\0", "a damaged file"),
@@ -429,7 +429,7 @@ def test_other_files_beside_the_photo(tmp_path: Path, caplog: pytest.LogCaptureF
     assert build_dataset(description, tmp_path).paths[0].endswith("a.jpg") and not caplog.text
     image(tmp_path / "V/JPEGImages/a.bmp")
     assert build_dataset(description, tmp_path).paths[0].endswith("a.jpg")
-    assert "1 x two images" in caplog.text and "a.bmp has its name too" in caplog.text
+    assert "1 x two images" in caplog.text and "a.bmp has the same name" in caplog.text
 
 
 def test_a_folder_without_lists(tmp_path: Path) -> None:

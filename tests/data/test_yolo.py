@@ -321,7 +321,7 @@ def test_pose_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "doubt"),
     [
-        ("0 0.1 0.1 0.5 0.1 0.5 0.6 0.1 0.6\n", "upright frame of its corners"),
+        ("0 0.1 0.1 0.5 0.1 0.5 0.6 0.1 0.6\n", "bounding box of its corners"),
         ("0 0.5 0.5 0.2 0.4 0.45 0.4 0.55 0.4 0.45 0.6 0.55 0.6\n", "set kpt_shape"),
         ("0 0.1 0.1 0.5 0.1 0.5 0.6\n", ""),
         ("0 0.1 0.1 0.5 0.1 0.5 0.6 0.1 0.6\n" + LINE, ""),
@@ -338,7 +338,7 @@ def test_labels_that_can_be_read_in_two_ways(tmp_path: Path, line: str, doubt: s
     [
         ("0 0.5 0.5 0.2 0.2 0.9", "a score or an angle"),
         ("10 10 20 10 20 20 10 20 plane 0", "oriented boxes of DOTA"),
-        ("0 0,5 0,5 0,2 0,2", "points in them"),
+        ("0 0,5 0,5 0,2 0,2", "use decimal points"),
         ("0 0.5 0.5 0.2 0.2" + " 0.5 0.5 2" * 17, "set kpt_shape|Set kpt_shape"),
         ("1e30 0.5 0.5 0.1 0.1", "wanted five numbers"),
         ("1" * 5000 + " 0.5 0.5 0.1 0.1", "wanted five numbers"),
@@ -437,15 +437,17 @@ def test_files_of_another_kind_are_given_up(
 ) -> None:
     monkeypatch.setattr("mindyolo_ext.data.formats.label_files.MAX_FAULTS", 3)
     description = yolo(tmp_path, "x\n" * 9)
-    with pytest.raises(DataError, match="4 faults(.|\n)*0.txt:3: is not read on: 3 faults"):
+    with pytest.raises(DataError, match="4 faults(.|\n)*0.txt:3: reading stopped after 3 faults"):
         build_dataset(description, tmp_path)
     put(tmp_path / "l.txt", "x\n" * 9)
-    with pytest.raises(DataError, match=r"4 faults(.|\n)*l.txt:4: is not read on: 3 faults"):
+    with pytest.raises(DataError, match=r"4 faults(.|\n)*l.txt:4: reading stopped after 3 faults"):
         build_dataset({**description, "images": "l.txt"}, tmp_path)
     with pytest.raises(DataError, match="0.jpg: wanted a folder of images or a list"):
         build_dataset({**description, "images": "images/0.jpg"}, tmp_path)
 
 
 def test_classes_that_count_from_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="wanted a class index 0..1, got 2; is the first class 1"):
+    with pytest.raises(
+        DataError, match="wanted a class index 0..1, got 2; does numbering start at 1"
+    ):
         build_dataset(yolo(tmp_path, "2 0.5 0.5 0.1 0.1\n"), tmp_path)

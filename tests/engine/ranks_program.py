@@ -1,7 +1,7 @@
 """Run two training steps on this rank's part of a fixed global batch; rank 0 saves losses and
 weights.
 
-python ranks_program.py OUT.npz frozen|synchronised
+python ranks_program.py OUT.npz frozen|synchronized
 """
 
 import os
@@ -19,7 +19,7 @@ def main(out: str, statistics: str) -> None:
     from mindyolo_ext.backend.distributed import (
         freeze_batch_norm,
         gather_rows,
-        synchronise_batch_norm,
+        synchronize_batch_norm,
     )
     from mindyolo_ext.backend.parameters import parameter_groups, parameter_values
     from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
@@ -27,7 +27,7 @@ def main(out: str, statistics: str) -> None:
 
     anchors = [[10, 10], [16, 16], [24, 24], [30, 20], [40, 40], [50, 60]]
     model = create_model("yolo_fastestv2", num_classes=4, anchors=anchors)
-    changed = freeze_batch_norm(model) if statistics == "frozen" else synchronise_batch_norm(model)
+    changed = freeze_batch_norm(model) if statistics == "frozen" else synchronize_batch_norm(model)
     assert changed > 50
     trainable = create_trainable("yolo_fastestv2_loss", model)
     step = TrainStep(

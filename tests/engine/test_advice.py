@@ -66,9 +66,9 @@ def test_a_warm_up_longer_than_the_training():
 
 def test_stages_that_never_come_or_always_hold():
     (doubt,) = of(epochs=8, stages=[{"from_epoch": 8, "loss": {"l1": True}}])
-    assert "stages[0]: begins at epoch 8" in doubt and "never comes" in doubt
+    assert "stages[0]: begins at epoch 8" in doubt and "never reached" in doubt
     (doubt,) = of(epochs=8, stages=[{"from_epoch": -8, "augment": []}])
-    assert "so what it says of augment holds from the first epoch on" in doubt
+    assert "so its settings of augment apply from the first epoch on" in doubt
     assert of(epochs=8, stages=[{"from_epoch": -8, "eval_interval": 1}]) == []
     assert of(epochs=9, stages=[{"from_epoch": -8, "augment": []}, {"from_epoch": 8}]) == []
 
@@ -83,5 +83,5 @@ def test_a_run_without_an_update():
 
 def test_images_that_fill_no_batch():
     (doubt,) = of(images=19)
-    assert "9 of 19 images fill no whole batch of 10" in doubt
+    assert "9 of 19 images do not fill a batch of 10" in doubt
     assert of(images=109) == []

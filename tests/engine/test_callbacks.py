@@ -111,7 +111,7 @@ def test_the_moments_come_in_order_and_a_callback_can_end_the_run(shapes, tmp_pa
     header = (tmp_path / "run" / "results.csv").read_text(encoding="utf-8").splitlines()[0]
     assert "images_per_second" not in header
     assert result.best_epoch == 1 and result.last["epoch"] == 1
-    assert "stopped early after epoch 2: a callback asked for it" in caplog.text
+    assert "stopped early after epoch 2: stopped by a callback" in caplog.text
     assert load_checkpoint(tmp_path / "run" / "weights" / "last.ckpt")[1].epoch == 1
     pictures = {path.name for path in (tmp_path / "run").glob("*.*g")} - {"run.log"}
     batches = {"train_batch.jpg", "train_batch_2.jpg", "train_batch_3.jpg"}

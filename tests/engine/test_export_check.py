@@ -36,9 +36,7 @@ def compared(found: np.ndarray, wanted: np.ndarray | None = None) -> str:
 
 
 def test_equal_boxes_in_any_order_pass():
-    assert (
-        compared(rows()[::-1]) == "40 boxes of 1 pictures within 0 pixels and 0.0e+00 of the score"
-    )
+    assert compared(rows()[::-1]) == "40 boxes of 1 images within 0 pixels and 0.0e+00 of the score"
     assert compared(rows()[:39]).endswith("1 without a partner")
     line = np.array([[5, 5, 5, 30, 0.5, 0]], np.float32)
     assert "within 0.01 pixels" in compared(line + [0.01, 0, 0.01, 0, 0, 0], line)
@@ -79,5 +77,5 @@ def test_pictures_are_the_users_or_drawn(tmp_path: Path):
     assert [int(picture[0, 0, 0]) for picture in check_pictures(tmp_path)] == list(range(8))
     (tmp_path / "film").mkdir()
     (tmp_path / "film" / "a.mp4").touch()
-    with pytest.raises(UsageError, match="no picture there to check the exported files with"):
+    with pytest.raises(UsageError, match="no image there to check the exported files with"):
         check_pictures(tmp_path / "film")

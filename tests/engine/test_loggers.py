@@ -214,7 +214,7 @@ def test_a_service_that_goes_away_costs_a_warning(tmp_path, calls, monkeypatch, 
         play("mlflow", tmp_path)
     assert [called for called, _ in calls].count("lost") == 1
     assert caplog.messages == [
-        "train.loggers: mlflow failed (no route to host); the training goes on without it"
+        "train.loggers: mlflow failed (no route to host); the training continues without it"
     ]
 
 

@@ -114,7 +114,7 @@ def test_older_operators_will_do():
 def test_sequences_have_no_float16():
     model = rows_model(2)
     model.graph.node.append(helper.make_node("SequenceConstruct", ["boxes"], ["s"]))
-    with pytest.raises(UsageError, match="--half: MindSpore writes sequences"):
+    with pytest.raises(UsageError, match="--half: for this model MindSpore writes sequences"):
         in_half(model)
 
 

@@ -81,7 +81,7 @@ def test_bad_pictures_are_left_out_and_everything_is_told(
     assert sorted(os.listdir(out)) == ["a.jpg", "predictions.json", "z.png"]
     for name in ("empty.png", "link.png", "pipe.png", "video.mp4"):
         assert f"{source / name}: " in caplog.text
-    assert "not looked at: 1 file of other suffixes (1 with .heic): k.heic; 1 sub" in caplog.text
+    assert "ignored: 1 file of other suffixes (1 with .heic): k.heic; 1 sub" in caplog.text
     assert "2 files, 2 rows, 4 left out" in caplog.text
 
 
@@ -166,7 +166,7 @@ def test_source_that_means_nothing_does_not_end_the_others(
     (tmp_path / "notes.md").touch()
     rows = predict_sources(OneBox(), sorted(tmp_path.iterdir()), tmp_path / "out")
     assert list(rows) == ["a.png"]
-    assert f"left out: {tmp_path / 'notes.md'}: wanted a picture" in caplog.text
+    assert f"left out: {tmp_path / 'notes.md'}: wanted an image" in caplog.text
     assert "1 file, 1 row, 1 left out" in caplog.text
 
 
@@ -177,7 +177,9 @@ def test_second_run_takes_a_folder_of_its_own(
     draw(Path("x/a.png"), Path("y/a.png"))
     for source in "xy":
         predict_sources(OneBox(), source)
-    assert "runs/predict is left as it is; these results go to runs/predict2" in caplog.text
+    assert (
+        "runs/predict exists and is not changed; these results go to runs/predict2" in caplog.text
+    )
     for source in "xy":
         predict_sources(OneBox(), source, "mine")
     folders = ("runs/predict", "runs/predict2", "mine", "mine2")

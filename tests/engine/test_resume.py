@@ -117,4 +117,4 @@ def test_killed_and_resumed_equals_uninterrupted(recipe, tmp_path):
 
 def test_resume_without_a_run_says_so(recipe, tmp_path):
     done = run(command(recipe, tmp_path / "none", "--resume"), check=False)
-    assert done.returncode == 1 and "nothing to go on from" in done.stdout
+    assert done.returncode == 1 and "nothing to continue from" in done.stdout

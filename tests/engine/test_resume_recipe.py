@@ -133,7 +133,7 @@ def test_classes_are_compared_by_name(tmp_path, caplog):
     assert not caplog.messages
     nameless = previous(tmp_path, recipe(), class_names=[])
     nameless.check_goes_on(recipe(), Network(), ["cat", "dog"])
-    assert "does not say its class names" in caplog.text
+    assert "does not contain class names" in caplog.text
 
 
 def test_the_order_that_fine_tuning_chose_is_kept(tmp_path):
@@ -167,7 +167,7 @@ def test_weights_alone_are_no_run(tmp_path, metadata):
         ("loss\n1\n", "results.csv:1: wanted a column epoch"),
         ("", "results.csv:1: wanted a column epoch"),
         ("epoch,loss\n0,1\n,\n", "results.csv:3: epoch wanted a whole number, got ''"),
-        (b"PK\x03\x04\xff\xfe", "results.csv:1: it is no table of text"),
+        (b"PK\x03\x04\xff\xfe", "results.csv:1: it is not a text table"),
     ],
 )
 def test_results_that_were_edited_are_told(tmp_path, text, problem):

@@ -71,7 +71,7 @@ def test_spelling_does_not_count(warnings):
 def test_a_checkpoint_without_names_says_so(warnings, own):
     dataset = data("cat", "dog")
     assert evaluated(own, dataset) is dataset
-    assert "w.ckpt: does not say its class names" in warnings.text
+    assert "w.ckpt: does not contain class names" in warnings.text
     assert "in the same order (cat, dog)" in warnings.text and "--names" in warnings.text
 
 
@@ -103,18 +103,18 @@ def fine_tuning(own: Sequence[str], dataset: Dataset, wanted: Sequence[str] = ()
 
 def test_fine_tuning_takes_the_order_of_the_checkpoint(warnings):
     assert fine_tuning(["cat", "dog"], data("Dog", "Cat")) == ["Cat", "Dog"]
-    assert "takes the order of the checkpoint" in warnings.text
+    assert "uses the order of the checkpoint" in warnings.text
     with pytest.raises(ConfigError, match="leave data.class_names out"):
         fine_tuning(["cat", "dog"], data("dog", "cat"), wanted=["dog", "cat"])
 
 
 def test_fine_tuning_on_other_classes_is_told(warnings):
     assert fine_tuning(COCO_NAMES, data("dog", "cow", "hen")) == []
-    assert "only data.train has hen. The training learns those of data.train" in warnings.text
+    assert "only data.train has hen. The training uses those of data.train" in warnings.text
     warnings.clear()
     assert fine_tuning(["cat", "dog"], data("cat", "dog")) == [] and not warnings.messages
     fine_tuning([], data("cat", "dog"))
-    assert "does not say its class names" in warnings.text
+    assert "does not contain class names" in warnings.text
 
 
 def test_a_teacher_knows_the_same_classes_in_the_same_order(warnings):
@@ -125,4 +125,4 @@ def test_a_teacher_knows_the_same_classes_in_the_same_order(warnings):
     with pytest.raises(ConfigError, match="only t.ckpt has cow; only data.train has cat"):
         check_teacher(["cow", "dog"], data("cat", "dog"), teacher="t.ckpt")
     check_teacher([], data("cat", "dog"), teacher="t.ckpt")
-    assert "t.ckpt: does not say its class names" in warnings.text
+    assert "t.ckpt: does not contain class names" in warnings.text

@@ -118,7 +118,9 @@ def test_a_run_of_another_backend_goes_on_and_says_so(config, tmp_path, caplog):
     finished(tmp_path, begun, names_of(config, tmp_path), backend=other)
     run = Run(override(config, [f"train.backend={BACKEND}"]), tmp_path, True, RunLog())
     assert run.first_epoch == 1 and not run.is_over
-    assert f"resuming on {BACKEND}, the run was on {other}: it goes on, but not bit" in caplog.text
+    assert (
+        f"resuming on {BACKEND}, the run was on {other}: it continues, but not bit" in caplog.text
+    )
     assert load_config(tmp_path / "config.yaml").train.backend == BACKEND
 
 
@@ -151,7 +153,9 @@ def test_a_folder_in_use_is_refused_before_anything_is_read(config, tmp_path):
 
 
 def test_a_run_that_cannot_go_on_says_what_there_is(config, tmp_path):
-    with pytest.raises(MissingFileError, match="nothing to go on from. Without --resume a new run"):
+    with pytest.raises(
+        MissingFileError, match="nothing to continue from. Without --resume a new run"
+    ):
         train(config, tmp_path / "none", resume=True)
     assert not (tmp_path / "none").exists()
     finished(tmp_path / "run", config, ["a", "b", "c"])

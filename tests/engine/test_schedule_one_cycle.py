@@ -100,7 +100,7 @@ def test_a_warmup_as_long_as_the_training_ends_at_the_peak(
             steps_per_epoch=5,
             epochs=epochs,
         )
-    assert ("no way down" in caplog.text) == warns
+    assert ("never falls" in caplog.text) == warns
     rows = table(schedule)
     np.testing.assert_allclose(rows[0], (0.04, 0.95), rtol=1e-12)
     if warns:
@@ -145,7 +145,7 @@ def test_the_shortest_trainings() -> None:
         ),
         (
             {"decay": "one_cycle", "warmup_power": 2, "warmup_bias_lr": 0.1},
-            "warmup_power wanted it left out, because one_cycle has a warm-up of its own, got 2",
+            "warmup_power wanted it left out, because one_cycle has its own warm-up, got 2",
         ),
         ({"decay": "one_cycle", "warmup_momentum": 0.8}, "warmup_momentum wanted it left out"),
         ({"decay": "step"}, "step_size wanted at least 1 iteration for decay step, got 0"),

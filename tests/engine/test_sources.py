@@ -47,7 +47,7 @@ def test_folder_gives_its_own_pictures_and_videos_sorted(tmp_path: Path):
     assert found.paths == sorted(wanted)
     assert found.not_looked_at() == (
         "3 files of other suffixes (2 with .heic, 1 with none): a.heic, b.HEIC, notes; "
-        "3 sub-folders, which --recursive looks into: folder.jpg, link, sub"
+        "3 subfolders, which --recursive includes: folder.jpg, link, sub"
     )
 
 
@@ -77,9 +77,9 @@ def test_several_sources(tmp_path: Path):
     found = survey([tmp_path / "q" / "d.heic", tmp_path / "p", tmp_path / "none"])
     assert names(found.paths, tmp_path) == ["p/a.jpg", "p/b.jpg"]
     other, missing = found.problems
-    assert "d.heic: wanted a picture" in other
-    assert "none: no picture or video there" in missing
-    with pytest.raises(MissingFileError, match="none: no picture or video there"):
+    assert "d.heic: wanted an image" in other
+    assert "none: no image or video there" in missing
+    with pytest.raises(MissingFileError, match="none: no image or video there"):
         find_sources([tmp_path / "none", tmp_path / "q" / "d.heic"])
     with pytest.raises(UsageError, match="wanted a source"):
         find_sources([])
@@ -110,14 +110,14 @@ def test_name_that_exists_is_no_pattern(
 @pytest.mark.parametrize(
     ("source", "kind", "message"),
     [
-        ("none.jpg", MissingFileError, "none.jpg: no picture .* there, no such file or folder"),
-        ("link.jpg", MissingFileError, "link.jpg: no picture .* no such file or folder"),
+        ("none.jpg", MissingFileError, "none.jpg: no image .* there, no such file or folder"),
+        ("link.jpg", MissingFileError, "link.jpg: no image .* no such file or folder"),
         ("n" * 300, MissingFileError, "no such file or folder"),
         ("a\0b", MissingFileError, r"a\\x00b: .*no such file or folder"),
-        ("none/*.jpg", MissingFileError, "no picture or video there$"),
-        ("empty", MissingFileError, "empty: no picture or video there$"),
-        ("other", MissingFileError, "there, only 1 file .*: a.heic; 1 sub-folder, .*: deep$"),
-        ("other/a.heic", UsageError, r"a.heic: wanted a picture \(.bmp, "),
+        ("none/*.jpg", MissingFileError, "no image or video there$"),
+        ("empty", MissingFileError, "empty: no image or video there$"),
+        ("other", MissingFileError, "there, only 1 file .*: a.heic; 1 subfolder, .*: deep$"),
+        ("other/a.heic", UsageError, r"a.heic: wanted an image \(.bmp, "),
         ("p**/a", UsageError, "no such pattern"),
         ("ftp://example.org/a.jpg", UsageError, "begins with one of http://, https://, rtsp://"),
         ("file:///etc/passwd", UsageError, "begins with one of http://"),
@@ -197,11 +197,11 @@ def test_default_folder_is_always_new(tmp_path: Path):
 def test_folders_that_cannot_take_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     outputs = name_outputs(touch(tmp_path / "in" / "a.jpg"))
     touch(tmp_path / "file", tmp_path / "predictions.json")
-    with pytest.raises(UsageError, match="would overwrite the pictures .* choose another"):
+    with pytest.raises(UsageError, match="would overwrite the images .* choose another"):
         claim_folder(tmp_path / "in", outputs, must_be_new=False)
     with pytest.raises(ExistingFileError, match="file: is a file; choose another"):
         claim_folder(tmp_path / "file", outputs, must_be_new=False)
-    with pytest.raises(WriteError, match="cannot be made"):
+    with pytest.raises(WriteError, match="cannot be created"):
         claim_folder(tmp_path / "file" / "x", outputs, must_be_new=False)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ExistingFileError, match="holds results; choose another"):
@@ -219,7 +219,7 @@ def test_folders_below_folders(tmp_path: Path):
     assert names(found.paths, tmp_path) == ["p/a.jpg", "p/q/b.jpg", "p/q/r/c.png"]
     assert found.not_looked_at() == (
         "1 file of other suffixes (1 with .md): notes.md; "
-        "1 sub-folder, which --recursive looks into: loop"
+        "1 subfolder, which --recursive includes: loop"
     )
 
 
@@ -230,12 +230,12 @@ def test_list_of_sources(tmp_path: Path):
     found = survey(listed)
     assert [path.name for path in found.paths] == ["b.jpg", "c.png"]
     assert found.remotes == [Remote("http://example.org/d.jpg")]
-    assert len(found.problems) == 1 and "none.jpg: no picture or video there" in found.problems[0]
+    assert len(found.problems) == 1 and "none.jpg: no image or video there" in found.problems[0]
     listed.write_text("other.txt\n")
-    with pytest.raises(UsageError, match="names another list, other.txt"):
+    with pytest.raises(UsageError, match="lists another list, other.txt"):
         survey(listed)
     listed.write_text("\n# nothing\n")
-    with pytest.raises(MissingFileError, match="list.txt: names no source; wanted one per line"):
+    with pytest.raises(MissingFileError, match="list.txt: lists no source; wanted one per line"):
         survey(listed)
     listed.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(DataError, match="list.txt: wanted UTF-8 text"):
@@ -252,5 +252,5 @@ def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     wanted = ["stdin.jpg", "camera0.jpg", "1.jpg", "street2.jpg", "h.jpg"]
     assert [o.name for o in name_outputs([Path("street.jpg")], found.remotes)][1:] == wanted
     touch(Path("0"))
-    with pytest.raises(UsageError, match="0: wanted a picture"):
+    with pytest.raises(UsageError, match="0: wanted an image"):
         survey("0")  # a file has that name

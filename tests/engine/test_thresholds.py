@@ -55,7 +55,7 @@ def test_thresholds_are_percentiles_between_nought_and_one():
 
 @pytest.mark.parametrize("wrong", [[], [0.1, np.nan], [np.inf]])
 def test_thresholds_need_finite_numbers(wrong: list[float]):
-    with pytest.raises(ValueError, match="at least one picture and finite numbers"):
+    with pytest.raises(ValueError, match="at least one image and finite numbers"):
         thresholds_of(np.array(wrong))
 
 
@@ -107,7 +107,7 @@ def test_wishes_that_are_met():
         ),
         ({"easy": 1.5}, r"share of easy images in 0\.\.1, got 1\.5"),
         ({"dy_thres": -0.5}, r"threshold in 0\.\.1 .*got -0\.5"),
-        ({"easy": 0.5, "dy_thres": 0.5}, "a.ckpt: dy_thres and easy say the same"),
+        ({"easy": 0.5, "dy_thres": 0.5}, "a.ckpt: dy_thres and easy exclude each other"),
     ],
 )
 def test_wishes_that_cannot_be_met(wish: dict[str, float], message: str):
@@ -118,7 +118,9 @@ def test_wishes_that_cannot_be_met(wish: dict[str, float], message: str):
 def test_models_that_know_no_easy_image():
     plain, cascade = create_model("yolo_fastestv2", 1), RoutedToy(router=False)
     for wish, name in (({"easy": 0.5}, "easy"), ({"dy_thres": 0.5}, "dy_thres")):
-        with pytest.raises(ValueError, match=f"a.ckpt: toy is not routed, .*leave {name} out"):
+        with pytest.raises(
+            ValueError, match=f"a.ckpt: toy is not routed and has one exit; leave {name} out"
+        ):
             choose_threshold(plain, metadata(), where="a.ckpt", **wish)
     with pytest.raises(ValueError, match="a.ckpt: has no router yet"):
         choose_threshold(cascade, metadata(), where="a.ckpt", easy=0.5)

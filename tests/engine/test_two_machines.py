@@ -181,7 +181,7 @@ def test_a_machine_that_goes_away_ends_the_run(launcher, way, machines, recipe, 
             machines.plug_the_cable_in()
     text = long.said()
     print(f"{BACKEND}, {launcher}, {way}: ended {took:.1f} s later with {status}")
-    wanted = f"on {NAMES[1]} has " + ("ended" if way == "killed" else "not answered for")
+    wanted = f"on {NAMES[1]} has " + ("ended" if way == "killed" else "not replied for")
     if launcher == "mpirun":  # may end before the ranks, and exits with 0 if it loses a machine
         assert wanted in text or way == "killed" and f"on node {NAMES[1]}" in text, text[-8000:]
     else:

@@ -77,5 +77,5 @@ def test_a_training_with_it_learns_the_same(shapes, tmp_path):
 
 
 def test_it_is_that_of_a_network_without_a_teacher(shapes):
-    with pytest.raises(ValueError, match="train.val_loss wanted false beside distill.teacher"):
+    with pytest.raises(ValueError, match="train.val_loss wanted false with distill.teacher"):
         recipe(shapes, val_loss=True, distill={"teacher": "t.ckpt"})

@@ -67,7 +67,7 @@ def test_files_that_are_none_are_named(tmp_path: Path):
         read_exported(tmp_path / "a.onnx")
     for name in ("b.onnx", "b.xml", "b.mindir"):
         (tmp_path / name).write_bytes(b"no network")
-        with pytest.raises(CheckpointError, match=f"{name}: is no "):
+        with pytest.raises(CheckpointError, match=f"{name}: not a"):
             read_exported(tmp_path / name)
     with pytest.raises(MissingFileError, match="b.json: no such file"):
         (tmp_path / "b.param").write_text("7767517\n")
@@ -78,7 +78,7 @@ def test_a_graph_that_may_run_forever_is_refused(tmp_path: Path):
     body = helper.make_graph([], "body", [], [])
     loop = helper.make_node("Loop", ["", ""], [], body=body)
     path = draw_onnx(tmp_path / "a.onnx", texts(), extra=[loop])
-    with pytest.raises(CheckpointError, match="operators Loop, which may run anything"):
+    with pytest.raises(CheckpointError, match="run anything and forever .Loop."):
         read_exported(path)
 
 
@@ -90,7 +90,7 @@ def test_operators_that_the_file_defines_itself_are_refused(tmp_path: Path):
         helper.make_function("own", "Innocent", [], [], [hidden], [helper.make_opsetid("", 18)])
     )
     onnx.save(model, str(path))
-    with pytest.raises(CheckpointError, match="operators of its own, which may run anything"):
+    with pytest.raises(CheckpointError, match="run anything and forever .custom operators."):
         read_exported(path)
 
 

@@ -37,7 +37,7 @@ def test_a_checkpoint_runs_in_every_runtime_and_a_file_where_it_can():
     ("name", "asked", "wanted"),
     [
         ("a.onnx", "torch", "torch runs a checkpoint, not .onnx files"),
-        ("a.onnx", "ncnn", "those are run by --runtime onnxruntime or openvino"),
+        ("a.onnx", "ncnn", "for these use --runtime onnxruntime or openvino"),
         ("a.mindir", "onnxruntime", "onnxruntime runs .onnx, not .mindir files"),
         ("a.ckpt", "openvin", "no such runtime, did you mean openvino"),
     ],

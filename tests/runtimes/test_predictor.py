@@ -85,9 +85,7 @@ def test_a_free_size_follows_the_images(tmp_path: Path, runtime: str):
 
 def test_another_size_than_the_files_is_refused_at_once(tmp_path: Path):
     path = draw_onnx(tmp_path / "a.onnx", texts())
-    with pytest.raises(
-        UsageError, match="takes images of 32x64 pixels alone, got 64x64; use --img"
-    ):
+    with pytest.raises(UsageError, match="takes only images of 32x64 pixels, got 64x64; use --img"):
         opened(path, input_spec=replace(SPEC, size=(64, 64)))
     with pytest.raises(UsageError, match="multiples of 32"):
         with_size(read_exported(path), (33, 64))
@@ -118,7 +116,7 @@ def test_a_damaged_network_is_refused(tmp_path: Path, runtime: str):
     [
         ({"outputs": "raw"}, {}, "was exported with --raw; wanted decoded boxes"),
         ({"preprocess": "inside"}, {}, "was exported with --with_preprocess"),
-        ({}, {"dy_thres": 0.5}, "is not routed, all its images take the same way; leave dy_thres"),
+        ({}, {"dy_thres": 0.5}, "is not routed, all images take the same exit; leave dy_thres"),
         ({}, {"easy": 0.5}, "leave easy out"),
     ],
 )
@@ -134,7 +132,7 @@ def test_a_part_of_a_routed_model_is_refused_where_nothing_routes(tmp_path: Path
     own = texts(part="first", holds="first detector", files='{"first": "a.onnx"}', pair="p")
     file = read_exported(draw_onnx(tmp_path / "a.onnx", own))
     for runtime in ("ncnn", "mindir", "tensorrt"):
-        with pytest.raises(UsageError, match=f"{runtime} runs whole models alone; take --runtime"):
+        with pytest.raises(UsageError, match=f"{runtime} runs whole models only; use --runtime"):
             open_predictor(file, runtime)
 
 

@@ -197,13 +197,13 @@ def test_what_the_runner_cannot_use_is_refused(
         CheckpointError, match="a.engine: TensorRT cannot load it .built for another"
     ):
         open_predictor(file, "tensorrt")
-    with pytest.raises(DeviceError, match="GPUs of NVIDIA alone"):
+    with pytest.raises(DeviceError, match="only on NVIDIA GPUs"):
         open_predictor(file, "tensorrt", device="Ascend")
     monkeypatch.setattr(packages, "cudaStreamCreate", lambda: (2, None))
-    with pytest.raises(DeviceError, match="CUDA answers 2"):
+    with pytest.raises(DeviceError, match="CUDA returned 2"):
         open_predictor(file, "tensorrt")
     own = texts(outputs="tensorrt")
-    with pytest.raises(UsageError, match="holds TensorRT's NMS, for programs of your own"):
+    with pytest.raises(UsageError, match="holds TensorRT's NMS, for your own programs"):
         open_predictor(read_exported(draw_onnx(tmp_path / "b.onnx", own)), "onnxruntime")
 
 

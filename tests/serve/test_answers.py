@@ -106,7 +106,7 @@ def test_accept_by_weight():
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status", "message"),
     [
-        ("/predict?conf=1.5", b"x", {}, 422, "conf: wanted lowest score .* in 0..1, got 1.5"),
+        ("/predict?conf=1.5", b"x", {}, 422, "conf: wanted minimum score .* in 0..1, got 1.5"),
         ("/predict?conf=nan", b"x", {}, 422, "conf: wanted .* got nan"),
         ("/predict?confs=1", b"x", {}, 422, "unknown parameter confs, did you mean conf"),
         ("/predict?format=gif", b"x", {}, 422, "format: wanted json, jpg or png.* got gif"),
@@ -114,7 +114,7 @@ def test_accept_by_weight():
         ("/predict?classes=3", photo(), {}, 422, "classes: .* got 3"),
         ("/predict", b"", {}, 400, "wanted the bytes of an image, got none; curl"),
         ("/predict", b"hello", {}, 422, "image: wanted a readable image .* got 5 bytes"),
-        ("/predict", photo()[:500], {}, 422, "a PNG that breaks off after 500 bytes"),
+        ("/predict", photo()[:500], {}, 422, "a PNG truncated after 500 bytes"),
         ("/predict", b"{}", {"Content-Type": "application/json"}, 415, "got application/json"),
         ("/predict", b"x", {"Content-Type": "multipart/form-data"}, 400, "boundary"),
         ("/predict", photo(), {"Accept": "text/csv"}, 406, "wanted Accept with one of"),

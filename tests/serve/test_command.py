@@ -32,7 +32,7 @@ def test_what_is_missing_is_named(command: Command, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(importlib.util, "find_spec", found)
     status, output = command("serve", "--weight", "a.ckpt")
     assert status == 1
-    assert "serve: needs fastapi, prometheus-client: pip install 'mindyolo_ext[serve]'" in output
+    assert "serve: requires fastapi, prometheus-client: pip install 'mindyolo_ext[serve]'" in output
 
 
 @pytest.mark.usefixtures("quiet_logging")
@@ -42,7 +42,7 @@ def test_a_taken_port_is_told_before_the_network_is_built(command: Command):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         status, output = command("serve", "--weight", "nowhere.ckpt", "--port", port)
-    assert status == 1 and f"serve: cannot open port {port} of 127.0.0.1" in output
+    assert status == 1 and f"serve: cannot open port {port} on 127.0.0.1" in output
     assert command("serve", "--weight", "nowhere.ckpt", "--port", 70000)[0] == 1
     status, output = command("serve", "--weight", "nowhere.ckpt", "--port", 0)
     assert status == 1 and "nowhere.ckpt" in output

@@ -76,7 +76,7 @@ def test_one_client_too_many_is_told_when_to_come_back():
         with busy(server, 3) as asked:
             answer = server.ask(body=bytes(1 << 20))
             assert answer.status == 503 and int(answer.headers["retry-after"]) >= 1
-            assert "wanted at most 3 images at a time" in answer.json()["error"]
+            assert "the queue of 3 images is full" in answer.json()["error"]
             assert server.ask("/health").status == server.ask("/").status == 200
         assert [one.result().status for one in asked] == [200] * 3
         assert server.ask(body=photo()).status == 200
@@ -136,7 +136,7 @@ def test_a_network_that_does_not_come_back_is_told():
     with running(limits=Limits(answer_seconds=0.05)) as server:
         with busy_and_given_up(server) as answer:
             assert answer.status == 503 and answer.headers["retry-after"]
-            assert "no answer within 0.05 s" in answer.json()["error"]
+            assert "no result within 0.05 s" in answer.json()["error"]
             assert "on one image" in wait_until(server, 0, 503)["status"]
         assert wait_until(server, 0)["status"] == "ok"
 

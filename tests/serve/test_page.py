@@ -115,11 +115,11 @@ def test_an_image_is_dropped_anywhere(page: Page):
 def test_results_are_saved(page: Page, image: Path):
     page.set_input_files("#file", image)
     with page.expect_download() as saved:
-        page.get_by_role("button", name="Save the picture").click()
+        page.get_by_role("button", name="Save image").click()
     assert saved.value.suggested_filename == "street_boxes.jpg"
     assert Path(saved.value.path()).read_bytes()[:2] == b"\xff\xd8"
     with page.expect_download() as saved:
-        page.get_by_role("button", name="Save the boxes (JSON)").click()
+        page.get_by_role("button", name="Save boxes (JSON)").click()
     assert saved.value.suggested_filename == "street.json"
     assert len(json.loads(Path(saved.value.path()).read_text())["detections"]) == 3
 
@@ -138,7 +138,7 @@ def test_what_is_wrong_is_said(page: Page, tmp_path: Path):
     (tmp_path / "big.png").write_bytes(bytes(600_000))
     page.set_input_files("#file", tmp_path / "big.png")
     expect(page.locator("#status.bad")).to_have_text(
-        "The file has 600000 bytes; the server takes at most 524288."
+        "The file has 600000 bytes; the limit is 524288."
     )
 
 

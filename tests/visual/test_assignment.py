@@ -11,7 +11,7 @@ from mindyolo_ext.data.image_file import read_image
 from mindyolo_ext.priors import grid_priors
 from mindyolo_ext.visual import assignment
 from mindyolo_ext.visual.assignment import AssignedPicture, draw_assignment
-from mindyolo_ext.visual.detections import class_color
+from mindyolo_ext.visual.colors import class_color
 
 SIDE = 128
 ANCHORS = [[(20, 30)], [(60, 60)]]

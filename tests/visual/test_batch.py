@@ -9,7 +9,7 @@ import pytest
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.visual.batch import draw_batch, image_of_tensor
-from mindyolo_ext.visual.detections import class_color
+from mindyolo_ext.visual.colors import class_color
 
 SPECS = [
     InputSpec(size=(64, 96)),
@@ -78,7 +78,7 @@ def test_a_sheet_of_large_pictures_stays_handy():
 
 
 def test_nothing_to_draw_is_refused():
-    with pytest.raises(ValueError, match="no pictures to draw"):
+    with pytest.raises(ValueError, match="no images to draw"):
         draw_batch(
             batch_of(SPECS[0], np.zeros((64, 96, 3), np.uint8), 2, 0), SPECS[0], ["a", "b", "c"]
         )

@@ -52,7 +52,7 @@ def test_its_numbers(tmp_path, drawn):
     plot_labels(dataset(ROWS), tmp_path / "labels.png")
     assert cv2.imread(str(tmp_path / "labels.png")).shape[:2] > (500, 800)
     classes, numbers, sizes, centers = drawn[0].axes[:4]
-    assert classes.get_title() == "3 boxes, 1 class without"
+    assert classes.get_title() == "3 boxes, none for 1 class"
     bars = [bar.get_width() for bar in classes.patches]
     names = [text.get_text() for text in classes.get_yticklabels()]
     assert (names, bars) == (["class 1", "class 2", "class 0"], [2, 1, 0])

@@ -53,5 +53,5 @@ def test_nothing_to_draw(tmp_path: Path):
     with pytest.raises(ValueError, match="at least one threshold"):
         plot_tradeoff([], tmp_path / "a.png")
     for easiness, thresholds in ((np.zeros(0), np.zeros(11)), (np.zeros(3), np.zeros(10))):
-        with pytest.raises(ValueError, match="wanted pictures and 11 thresholds"):
+        with pytest.raises(ValueError, match="wanted images and 11 thresholds"):
             plot_easiness(easiness, thresholds, tmp_path / "a.png")

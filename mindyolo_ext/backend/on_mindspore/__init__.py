@@ -1,1 +1,1 @@
-"""The backend on MindSpore: each module serves the module of the same name in ``backend``."""
+"""MindSpore backend: each module implements the module of the same name in ``backend``."""

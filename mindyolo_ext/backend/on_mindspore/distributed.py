@@ -1,6 +1,6 @@
 """Sums over the ranks, inside graphs and on the host.
 
-Only AllReduce is used: it is the one collective that MindSpore documents for Ascend, GPU and CPU.
+Only AllReduce is used: the only collective that MindSpore documents for Ascend, GPU and CPU.
 """
 
 import functools
@@ -12,10 +12,10 @@ from mindyolo_ext.backend.processes import world
 
 
 class GlobalSum(nn.Cell):
-    """Sum of a tensor over all ranks; the tensor itself with one process. Carries no gradient.
+    """Sum a tensor over all ranks, without gradient; with one process return it unchanged.
 
-    Losses divide by it (number of matches, batch size), so that the ranks' losses are shares of the
-    global batch's loss.
+    Losses divide by such sums (number of matches, batch size), so that the losses of the ranks add
+    up to the loss of the global batch.
 
     Shape: any -> the same.
     """
@@ -33,8 +33,8 @@ class GlobalSum(nn.Cell):
 class SyncBatchNorm2d(nn.Cell):
     """Batch normalization whose training statistics cover the batches of all ranks.
 
-    Takes the place of an ``nn.BatchNorm2d`` and keeps its parameters and their names. The running
-    variance is the unbiased one, as in ``nn.BatchNorm2d``.
+    Replaces an ``nn.BatchNorm2d`` and keeps its parameters and their names. The running variance is
+    unbiased, as in ``nn.BatchNorm2d``.
 
     Shape: (B, C, H, W) -> the same.
     """
@@ -72,8 +72,9 @@ class SyncBatchNorm2d(nn.Cell):
         return ops.cast(y, dtype)
 
     def statistics(self, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Mean and variance (C,) of all ranks' ``count`` values, with one all-reduce: each rank
-        writes a row of a table, and the rows are joined after Chan et al., which loses no digits.
+        """Compute mean and variance (C,) of all ranks' ``count`` values with one all-reduce: each
+        rank writes one row of a table, and the rows are combined by the stable formula of Chan et
+        al.
         """
         mean = ops.mean(x, (0, 2, 3))
         centered = x - ops.reshape(mean, (1, -1, 1, 1))
@@ -101,12 +102,12 @@ class _AllReduce(nn.Cell):
 
 @functools.cache
 def _host_all_reduce() -> _AllReduce:
-    """The one cell for all calls, so that a shape is compiled once."""
+    """Return the cell that all calls share, so that each shape compiles once."""
     return _AllReduce()
 
 
 def sum_over_ranks(values: np.ndarray) -> np.ndarray:
-    """float32 array summed over the ranks; the array itself with one process."""
+    """Sum a float32 array over the ranks; with one process return it unchanged."""
     if world().size == 1:
         return values
     return _host_all_reduce()(Tensor(np.ascontiguousarray(values, np.float32))).asnumpy()

@@ -9,7 +9,7 @@ ONEDNN_ISA = "AVX2"
 
 
 def prepare_environment() -> None:
-    """Cap oneDNN's instruction set and quiet MindSpore's C++ log, unless the user has set them.
+    """Limit oneDNN's instruction set and MindSpore's C++ log, unless the user has set them.
 
     MindSpore 2.9 and 2.10 ship a oneDNN that falls back to its reference convolution for kernels
     larger than 1x1 on AVX-512 machines (about 80 times slower); capped at AVX2 it uses its fast
@@ -27,7 +27,7 @@ def prepare_environment() -> None:
 
 
 def settings() -> list[tuple[str, str]]:
-    """Names and values of the variables in force, with advice where a value is unusual."""
+    """Return names and values of the variables in force, with advice on unusual values."""
     isa = os.environ.get("ONEDNN_MAX_CPU_ISA", "not set")
-    advice = "" if isa == ONEDNN_ISA else f" (this project would set {ONEDNN_ISA})"
+    advice = "" if isa == ONEDNN_ISA else f" (recommended: {ONEDNN_ISA})"
     return [("ONEDNN_MAX_CPU_ISA", f"{isa}{advice}")]

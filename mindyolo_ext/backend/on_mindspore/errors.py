@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from mindyolo_ext.errors import DeviceError
 
-# a title between two rules, as in "----\n- C++ Call Stack: (For framework developers)\n----\n"
+# a title between separators: "----\n- C++ Call Stack: (For framework developers)\n----\n"
 _TITLE = re.compile(r"\n*-{8,}\n- (.+)\n-{8,}\n")
 _FOR_DEVELOPERS = ("Call Stack", "Traceback", "framework developers")
 _NO_MEMORY = re.compile(
@@ -15,7 +15,7 @@ _NO_MEMORY = re.compile(
 
 
 def without_call_stack(error: BaseException) -> str:
-    """MindSpore's message without rules, titles and the sections for framework developers."""
+    """Return MindSpore's message without separators, titles and sections for its developers."""
     lead, *sections = _TITLE.split(str(error))
     texts = [lead]
     for title, text in zip(sections[::2], sections[1::2], strict=True):

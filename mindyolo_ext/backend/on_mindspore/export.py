@@ -1,4 +1,4 @@
-"""ONNX, MindIR and AIR files, written by MindSpore."""
+"""Write ONNX, MindIR and AIR files with MindSpore."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,11 +29,11 @@ def write_graph(
     """Write ``cell`` as a file in the format that the suffix of ``path`` names.
 
     Args:
-        cell: in inference mode.
-        inputs: examples, which fix the shapes.
-        path: its suffix is one of ``FORMATS``.
-        description: text that travels inside a MindIR file; other formats leave it out.
-        dynamic_batch, dynamic_size, opset: PyTorch's exporter alone has them.
+        cell: cell in inference mode.
+        inputs: example inputs, which fix the shapes.
+        path: file with a suffix in ``FORMATS``.
+        description: text to store in a MindIR file; other formats omit it.
+        dynamic_batch, dynamic_size, opset: supported only by PyTorch's exporter.
 
     Raises: DeviceError for any of them.
     """
@@ -42,7 +42,7 @@ def write_graph(
     flags += ["--opset"] * (opset is not None)
     if flags:
         raise DeviceError(
-            f"export: PyTorch alone writes files with {' and '.join(flags)}: `--backend torch`"
+            f"export: only PyTorch writes files with {' and '.join(flags)}: `--backend torch`"
         )
     kind = path.suffix.removeprefix(".")
     keywords = {}
@@ -63,7 +63,7 @@ def write_graph(
 
 
 def load_mindir(path: str | Path) -> Compiled:
-    """The network of a MindIR file as a function of arrays.
+    """Load the network of a MindIR file as a function of arrays.
 
     Raises: MissingFileError; CheckpointError for a file that holds no network.
     """

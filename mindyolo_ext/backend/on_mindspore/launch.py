@@ -1,8 +1,8 @@
-"""Starts MindSpore on one process or on the ranks of ``mpirun`` and ``msrun``, on any device.
+"""Start MindSpore in one process or on the ranks of ``mpirun`` and ``msrun``, on any device.
 
-MindSpore's own MPI route serves Ascend and GPU. On CPU ``mpirun`` only starts the processes: rank 0
-starts a MindSpore scheduler and tells the others where it listens, then every rank joins it as
-``msrun`` workers do.
+MindSpore's own MPI support covers Ascend and GPU. On CPUs ``mpirun`` only starts the processes:
+rank 0 starts a MindSpore scheduler and sends its address to the others, then every rank joins it
+like a worker of ``msrun``.
 """
 
 import os
@@ -35,18 +35,18 @@ _MPI_PREFIXES = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "OPAL_")
 
 
 class _State:
-    """The scheduler that this process started; it ends with this process."""
+    """Scheduler that this process started; it ends with this process."""
 
     scheduler: subprocess.Popen | None = None
 
 
 def best_device() -> str:
-    """The best of ``DEVICE_TARGETS`` that this machine offers to MindSpore."""
+    """Return the best of ``DEVICE_TARGETS`` that MindSpore can use on this machine."""
     return next((name for name in ("Ascend", "GPU") if device_count(name)), "CPU")
 
 
 def device_count(device_target: str) -> int:
-    """How many devices of a kind MindSpore finds here: those whose libraries it has loaded."""
+    """Count the devices of a kind that MindSpore finds, with loaded libraries."""
     contexts = {"Ascend": ms.device_context.ascend, "GPU": ms.device_context.gpu}
     if device_target not in contexts:
         return 1
@@ -59,19 +59,19 @@ def device_count(device_target: str) -> int:
 
 
 def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
-    """Do what must happen before MindSpore's context is set.
+    """Prepare the process before MindSpore's context is set.
 
     Args:
         device_target: one of ``DEVICE_TARGETS``.
-        launcher: what started this process.
-        joins: whether this process is about to join others.
+        launcher: launcher of this process.
+        joins: whether this process will join other ranks.
 
     Raises: SystemExit at the end of the run in the process that ``msrun`` starts as scheduler;
         DeviceError for a launcher of another framework.
     """
     if launcher == "torchrun":
         raise DeviceError(
-            f"torchrun starts PyTorch's processes; the MindSpore backend wants {PARALLEL_COMMANDS}"
+            f"torchrun is for the PyTorch backend; start MindSpore with {PARALLEL_COMMANDS}"
         )
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         raise SystemExit(serve_and_watch(scheduler.SERVE))
@@ -90,7 +90,7 @@ def configure(
     """Set mode, device, compiler and compile cache.
 
     Args:
-        device_number: which device; None for that of this process among those of its machine.
+        device_number: number of the device; None for the process's number on its machine.
 
     Raises: DeviceError if the device is not available, or does not have one of ``options``.
     """
@@ -103,15 +103,15 @@ def configure(
 
 
 def join() -> tuple[int, int, str]:
-    """Connect to the other ranks; returns this process's rank, their number, and the host at which
-    they have met, empty where MindSpore alone knows.
+    """Connect to the other ranks. Return this process's rank, the number of ranks, and the host
+    where they met, empty if only MindSpore knows it.
 
     Raises: DeviceError if they cannot be reached.
     """
     meeting_point = os.environ.get("MS_SCHED_HOST", "")
     own = addresses.towards(meeting_point) if meeting_point else ""
     if own and not addresses.is_loopback(own):
-        # of several interfaces MindSpore would take the first one, wherever that leads
+        # MindSpore would take the first of several interfaces, even if it leads elsewhere
         os.environ.setdefault("MS_WORKER_IP", own)
     try:
         init()
@@ -132,8 +132,8 @@ def _own_number(device_target: str, number: int | None) -> int | None:
     """Return the number of the device for this process; None lets MindSpore choose. Raises:
     DeviceError if there is no such device.
 
-    Under ``msrun`` MindSpore deals the processes their devices. Under ``mpirun`` its ``set_device``
-    would give all of them the first.
+    Under ``msrun`` MindSpore assigns the devices. Under ``mpirun`` its ``set_device`` would assign
+    the first device to all processes.
     """
     deals = "MS_ROLE" in os.environ or device_target == "CPU"
     own = local_rank(os.environ) if number is None and not deals else number
@@ -146,7 +146,7 @@ def _own_number(device_target: str, number: int | None) -> int | None:
         else f"set DEVICE_ID to a number below {count}"
     )
     raise DeviceError(
-        f"--device_target {device_target}: this process is to use device {own}, but there are "
+        f"--device_target {device_target}: this process needs device {own}, but there are "
         f"{count}; {advice}"
     )
 
@@ -168,13 +168,13 @@ def _choose_device(device_target: str, number: int | None) -> None:
 
 
 def _choose_compiler(device_target: str, options: GraphOptions) -> None:
-    """Set what ``options`` says and the device has. Raises: DeviceError for anything else."""
+    """Set the compiler ``options``. Raises: DeviceError for one that the device does not have."""
     if options.precision_mode:
         if device_target != "Ascend":
             raise DeviceError(
                 f"train.precision_mode={options.precision_mode}: a setting of Ascend's compiler, "
-                f"but the device is {device_target}; leave it out, which --set "
-                "\"train.precision_mode=''\" does; --ms_amp_level O2 works on every device"
+                f"but the device is {device_target}; unset it with --set "
+                "\"train.precision_mode=''\"; --ms_amp_level O2 works on every device"
             )
         ms.device_context.ascend.op_precision.precision_mode(options.precision_mode)
     if options.graph_kernel:
@@ -194,17 +194,17 @@ def _choose_compiler(device_target: str, options: GraphOptions) -> None:
 
 
 def _not_installed(device_target: str, supported: str) -> str:
-    """The message for a device that MindSpore cannot use on this machine.
+    """Return the message for a device that MindSpore cannot use on this machine.
 
     Args:
         supported: devices in MindSpore's message, such as ``'CPU'``.
     """
     devices = re.findall(r"\w+", supported)
-    cuda = " take `--backend torch` with PyTorch for CUDA," if device_target == "GPU" else ""
+    cuda = " use `--backend torch` with PyTorch for CUDA," if device_target == "GPU" else ""
     return (
-        f"--device_target {device_target}: MindSpore {ms.__version__} as it is installed here runs "
+        f"--device_target {device_target}: the installed MindSpore {ms.__version__} runs "
         f"on {' and '.join(devices)} only. For {device_target} it needs {_NEEDED[device_target]}, "
-        f"in the versions that https://www.mindspore.cn/install names; install them,{cuda} or use "
+        f"in the versions listed at https://www.mindspore.cn/install; install them,{cuda} or use "
         f"--device_target {devices[0]}"
     )
 
@@ -221,7 +221,7 @@ def _meet_through_mpi() -> None:
         MS_NODE_ID=str(meeting.rank),
     )
     if meeting.rank == 0:
-        # Its standard input is a pipe from us: it closes when this process ends, however it ends.
+        # Its standard input is a pipe from this process, which closes however this process ends.
         _State.scheduler = subprocess.Popen(
             scheduler.COMMAND,
             stdin=subprocess.PIPE,

@@ -1,13 +1,13 @@
-"""What MindSpore tells of a device's memory."""
+"""Device memory as reported by MindSpore."""
 
 from mindspore import runtime
 
 
 def peak_memory() -> int | None:
-    """Bytes of the device that tensors have taken at most so far; None on a CPU."""
+    """Return the peak memory of tensors on the device in bytes; None on a CPU."""
     return runtime.max_memory_allocated() or None
 
 
 def device_memory() -> int | None:
-    """None: MindSpore tells it in another way on every device."""
+    """Return None: MindSpore has no common call for it."""
     return None

@@ -21,13 +21,13 @@ def graphs() -> Iterator[None]:
 
 
 def is_eager() -> bool:
-    """Whether cells run operator by operator now."""
+    """Whether cells currently run operator by operator."""
     return ms.get_context("mode") == ms.PYNATIVE_MODE
 
 
 @contextmanager
 def _in_mode(mode: int) -> Iterator[None]:
-    """Set ``mode``, and afterwards the mode of before."""
+    """Set ``mode`` inside the block, then restore the previous one."""
     before = ms.get_context("mode")
     ms.set_context(mode=mode)
     try:

@@ -1,4 +1,4 @@
-"""Hooks that see what the layers of a network compute, operator by operator."""
+"""Hooks on the outputs of a network's layers, operator by operator."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ def watched_convolutions(seen: Callable[[Tensor, Tensor], None]) -> Iterator[Non
         seen(weight, output)
         return output
 
-    ops.Conv2D.__call__ = watched  # layers have hooks, operators have not
+    ops.Conv2D.__call__ = watched  # layers have hooks, operators do not
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Normalization of images inside a graph."""
+"""Normalize images inside a graph."""
 
 import numpy as np
 from mindspore import Tensor, float32, nn, ops, uint8
@@ -7,11 +7,11 @@ from mindyolo_ext.input_spec import InputSpec
 
 
 class Pixels(nn.Cell):
-    """What ``InputSpec.to_tensor`` computes, operation by operation, so that the numbers are the
-    same; float32 images are in the model's convention and pass.
+    """Apply the operations of ``InputSpec.to_tensor`` in the same order, for the same numbers.
+    float32 images are already in the model's convention and pass unchanged.
 
     Args:
-        spec: the convention. Its size does not matter.
+        spec: input convention; its size is not used.
 
     Shape: uint8 BGR (B, H, W, 3) or float32 (B, 3, H, W) -> float32 (B, 3, H, W).
     """

@@ -2,16 +2,16 @@
 
 from mindspore import Tensor, float32, nn, ops
 
-LOWEST_HALF = -6e4  # float16 has -65,504
+LOWEST_HALF = -6e4  # the lowest float16 is -65,504
 
 
 class HalvingMaxPool(nn.Cell):
-    """Maximum over 3 x 3 windows with stride 2 and padding 1, for maps that hold no value below
-    ``lowest``.
+    """Compute the maximum over 3 x 3 windows with stride 2 and padding 1, for maps without values
+    below ``lowest``.
 
-    After a ReLU a border of zeros never wins against a map value, so zeros in front replace the
-    padding by minus infinity; at even sizes the padding behind is never read. On a CPU
-    concatenating them costs about a tenth of ``pad_mode="pad"`` or ``ops.pad``.
+    After a ReLU zeros at the border never exceed a map value, so zeros at the left and top can
+    replace the padding by minus infinity; at even sizes the other padding is never read. On a CPU
+    concatenating them takes about a tenth of the time of ``pad_mode="pad"`` or ``ops.pad``.
 
     Shape: (B, C, H, W), H and W even, values >= lowest -> (B, C, H / 2, W / 2).
     """

@@ -7,8 +7,8 @@ from mindyolo_ext.errors import ConfigError
 
 
 def compute_again(cell: nn.Cell) -> None:
-    """Let the graph compute the operators of ``cell`` again for derivatives, all but the norms: a
-    norm's operator updates its statistics whenever it runs.
+    """Let the graph recompute the operators of ``cell`` for derivatives, except the norms: a norm's
+    operator updates its statistics whenever it runs.
 
     Raises: ConfigError for synchronized norms, which are many operators.
     """
@@ -17,7 +17,7 @@ def compute_again(cell: nn.Cell) -> None:
         if isinstance(part, SyncBatchNorm2d):
             raise ConfigError(
                 "train.recompute: MindSpore would update the statistics of synchronized norms "
-                "twice; leave it out, or set train.sync_bn=false, or take --backend torch"
+                "twice; leave it out, or set train.sync_bn=false, or use --backend torch"
             )
         if isinstance(part, nn.BatchNorm2d):
             part.bn_train.add_prim_attr("recompute", False)

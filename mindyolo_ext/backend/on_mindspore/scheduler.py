@@ -1,7 +1,7 @@
 """MindSpore's cluster scheduler, run as a module.
 
-While it serves Python runs nothing else, so ``COMMAND`` starts a second process: it serves, and the
-first ends it when the pipe from rank 0 closes, however rank 0 ended.
+The scheduler blocks Python, so ``COMMAND`` starts a second process that runs it. The first process
+ends the second one when the pipe from rank 0 closes, however rank 0 ended.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from mindyolo_ext.errors import DeviceError
 
 COMMAND = (sys.executable, "-m", "mindyolo_ext.backend.on_mindspore.scheduler")
 SERVE = (*COMMAND, "--serve")
-_PARTING_SECONDS = 5.0  # for the cluster, once rank 0 has ended
+_PARTING_SECONDS = 5.0  # time for the cluster to end after rank 0
 
 
 def serve_for_parent() -> int:
-    """Serve in another process until the standard input closes or the cluster has parted. Returns
-    its exit code.
+    """Serve in another process until standard input closes or the cluster ends. Return its exit
+    code.
     """
     with subprocess.Popen(SERVE, stdin=subprocess.DEVNULL) as server:
 
@@ -49,13 +49,13 @@ def serve() -> None:
         init()
     except RuntimeError as error:
         raise DeviceError(
-            f"MindSpore's scheduler ends the run, because ranks have ended or do not answer; their "
-            f"logs say why ({without_call_stack(error)})"
+            f"MindSpore's scheduler ends the run, because ranks have ended or do not reply; see "
+            f"their logs ({without_call_stack(error)})"
         ) from error
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends it
     if sys.argv[1:] != list(SERVE[len(COMMAND) :]):
         sys.exit(serve_for_parent())
     try:

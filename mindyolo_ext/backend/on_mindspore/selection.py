@@ -1,10 +1,10 @@
-"""All predictions, because a graph has fixed shapes; what is not matched counts 0 in the end."""
+"""Keep all predictions, because a graph has fixed shapes, and zero unmatched ones at the end."""
 
 from mindspore import Tensor
 
 
 def at_matches(matched: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG001
-    """What a term reads of the predictions that match.
+    """Select the columns of matched predictions for a loss term.
 
     Shape: matched (B, A) 0/1; columns (B, K, A) -> the same.
     """
@@ -12,8 +12,7 @@ def at_matches(matched: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:  # noqa
 
 
 def to_matches(matched: Tensor, values: Tensor) -> Tensor:
-    """One value for each prediction, 0 where nothing matches, from those computed of what
-    ``at_matches`` gave.
+    """Spread values computed from ``at_matches`` over all predictions, 0 if unmatched.
 
     Shape: matched and values (B, A) -> (B, A).
     """

@@ -3,7 +3,7 @@ check, clip, optimizer and moving average.
 
 Parameters of a group are handled as one flat vector: a step then holds a handful of large operators
 instead of several per parameter, one all-reduce per group, and an update that is skipped as a whole
-when a gradient is not finite. Learning rates come in as tensors, so no schedule lives in the graph.
+when a gradient is not finite. Learning rates are inputs, so the graph contains no schedule.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _write = ops.MultitypeFuncGraph("write")
 
 @_flatten.register("Tensor")
 def _flatten_one(x):
-    """Any shape -> (n,) float32."""
+    """Flatten any shape -> (n,) float32."""
     return ops.cast(ops.reshape(x, (-1,)), float32)
 
 
@@ -39,23 +39,23 @@ def _write_one(flat, parameter, begin):
 
 
 def _choose(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """``new`` where ``condition`` () holds, else ``old``, both (n,).
+    """Select ``new`` if ``condition`` () holds, else ``old``, both (n,).
 
-    Given the scalar itself, ``ops.where`` takes several times the memory of the vectors, for good,
-    when it is compiled.
+    With the scalar itself, a compiled ``ops.where`` would permanently take several times the memory
+    of the vectors.
     """
     return ops.where(ops.broadcast_to(ops.reshape(condition, (1,)), new.shape), new, old)
 
 
 def _has_overflow_flag() -> bool:
-    """Whether the device may overflow without an infinite number: an Ascend 910A gives the largest
-    number instead of infinity, and sets a flag on the rank where it happened.
+    """Whether the device may overflow without infinite values: an Ascend 910A returns the largest
+    number instead, and sets a flag on the rank.
     """
     return ms.get_context("device_target") == "Ascend"
 
 
 def _sizes(parameters: Sequence[Parameter]) -> list[int]:
-    """Numbers in each parameter."""
+    """Return the size of each parameter."""
     return [int(np.prod(p.shape)) for p in parameters]
 
 
@@ -66,14 +66,14 @@ def _zeros(length: int, name: str) -> Parameter:
 class _GroupUpdate(nn.Cell):
     """Optimizer state and update rule of one group.
 
-    Where ``apply`` is False the gradient is zero, and only numbers have to be chosen: choosing
+    If ``apply`` is False the gradient is zero, so only scalars have to be selected: selecting
     between vectors takes longer than any other part of the update.
 
     Shape: weights (n,), gradient (n,), rate (), momentum (), apply () bool -> new weights (n,).
     """
 
     def __init__(self, group: ParameterGroup, index: int, options: OptimizerOptions):
-        super().__init__(auto_prefix=False)  # parameters keep the names they have
+        super().__init__(auto_prefix=False)  # parameters keep their names
         self.adam = options.name != "sgd"
         self.decoupled = options.name == "adamw"
         self.momentum_is_beta1 = options.momentum_is_beta1
@@ -99,11 +99,11 @@ class _GroupUpdate(nn.Cell):
         return weights - self._if(apply, rate, 0.0) * step
 
     def adam_update(self, weights, gradient, rate, beta1, apply):
-        """Bias-corrected moments; weight decay as ``torch.optim.AdamW`` (off the weight) or
-        ``Adam`` (in the gradient).
+        """Update with bias-corrected moments, and weight decay as in ``torch.optim.AdamW``
+        (subtracted from the weight) or ``Adam`` (in the gradient).
 
-        The correction is that of the present ``beta1`` to the power of the step, whatever it was
-        before.
+        The correction uses the current ``beta1`` to the power of the step, even if ``beta1`` has
+        changed.
         """
         rate = self._if(apply, rate, 0.0)
         kept = weights
@@ -123,15 +123,15 @@ class _GroupUpdate(nn.Cell):
         return kept - rate * step
 
     def _if(self, apply, value, other):
-        """One of two numbers, ()."""
+        """Select one of two scalars, ()."""
         return ops.where(apply, value, other)
 
 
 class _ScaledLoss(nn.Cell):
-    """``trainable`` with the loss scale on its total, the value that is differentiated."""
+    """``trainable`` with its total, the differentiated value, multiplied by the loss scale."""
 
     def __init__(self, trainable: Trainable, input_spec: InputSpec):
-        super().__init__(auto_prefix=False)  # parameters keep the names they have
+        super().__init__(auto_prefix=False)  # parameters keep their names
         self.pixels, self.trainable = Pixels(input_spec), trainable
 
     def construct(self, images, targets, mask, scale):
@@ -153,7 +153,7 @@ class _StepGraph(nn.Cell):
         options: OptimizerOptions,
         input_spec: InputSpec,
     ):
-        super().__init__(auto_prefix=False)  # parameters keep the names they have
+        super().__init__(auto_prefix=False)  # parameters keep their names
         self.forward = _ScaledLoss(trainable, input_spec)
         self.group_count = len(groups)
         self.members = tuple(ParameterTuple(g.parameters) for g in groups)
@@ -188,7 +188,7 @@ class _StepGraph(nn.Cell):
                 ]
             )
         trained = {id(p) for p in self.parameters_flat}
-        # Of the trained network alone: a teacher and the trainable's own state are no part of it
+        # Of the trained network only, without a teacher and the trainable's own state
         self.buffers = ParameterTuple(
             [
                 p
@@ -209,14 +209,14 @@ class _StepGraph(nn.Cell):
         self.all_reduce = ops.AllReduce(ops.ReduceOp.SUM) if self.parallel else None
         self.reads_flag = _has_overflow_flag()
         self.report_sums = _zeros(4 + len(trainable.term_names), "tally.sums")
-        self.bad_steps = _zeros(2, "tally.bad_steps")  # the last ones in a row, the most in a row
+        self.bad_steps = _zeros(2, "tally.bad_steps")  # length of the current and the longest row
         self.hyper_map = ops.HyperMap()
 
     def construct(
         self, images: Tensor, targets: Tensor, mask: Tensor, rates: Tensor, controls: Tensor
     ) -> Tensor:
         momentum, update, decay = controls[0], controls[1] > 0.5, controls[2]
-        # a copy: a view of the parameter would see _adapt_scale's write
+        # a copy, because _adapt_scale would change a view of the parameter
         scale = ops.sum(self.loss_scale)
         (_, total, terms), gradients = self.value_and_gradient(images, targets, mask, scale)
 
@@ -254,8 +254,8 @@ class _StepGraph(nn.Cell):
         return self._tally(ops.concat((report[0:1], extras, report[1:])))
 
     def _tally(self, report):
-        """Add a report to the sums, and count steps in a row that were not finite; returns all
-        that the host reads.
+        """Add a report to the sums, and count consecutive non-finite steps. Return everything that
+        the host reads.
         """
         sums = self.report_sums + report
         now = (self.bad_steps[0:1] + 1.0) * (1.0 - report[2:3])
@@ -268,8 +268,7 @@ class _StepGraph(nn.Cell):
         """Clip, update, write back and average group ``i``."""
         rate, momentum, update, apply, finite, decay = controls
         if self.accumulate:
-            # Kept while micro batches add up, emptied by an update; a gradient that is not finite
-            # is dropped.
+            # Accumulates over micro batches, reset by an update; non-finite gradients are dropped
             keep = ops.logical_and(ops.logical_not(update), finite)
             ops.assign(self.sums[i], _choose(keep, gradient, ops.zeros_like(gradient)))
         gradient = _choose(apply, gradient, ops.zeros_like(gradient))
@@ -284,7 +283,7 @@ class _StepGraph(nn.Cell):
             ops.assign(self.ema_groups[i], self.ema_groups[i] * decay + weights * (1.0 - decay))
 
     def _average_buffers(self, report, update, decay):
-        """Moving average of the statistics, read after the forward pass has written them."""
+        """Average the statistics after the forward pass has updated them."""
         values = ops.depend(ops.concat(self.hyper_map(_flatten, self.buffers)), report)
         average = self.ema_buffers * decay + values * (1.0 - decay)
         ops.assign(self.ema_buffers, _choose(update, average, self.ema_buffers))
@@ -303,7 +302,7 @@ class _StepGraph(nn.Cell):
 
 
 class Step:
-    """What ``TrainStep`` needs of MindSpore; arguments and shapes are described there."""
+    """MindSpore's part of ``TrainStep``, which describes arguments and shapes."""
 
     def __init__(
         self,
@@ -324,38 +323,38 @@ class Step:
         rates: np.ndarray,
         controls: np.ndarray,
     ) -> None:
-        """Put one step into the device's queue. Raises: DeviceError if device memory runs out."""
+        """Queue one step on the device. Raises: DeviceError if device memory runs out."""
         batch = (Tensor(images), Tensor(targets), Tensor(mask))
         numbers = (Tensor(np.asarray(value, np.float32)) for value in (rates, controls))
-        with explained("training step", "choose a smaller train.per_batch_size or input.size"):
+        with explained("training step", "use a smaller train.per_batch_size or input.size"):
             self._reading = self._graph(*batch, *numbers)
 
     def begin_tally(self, bad_steps: int = 0) -> None:
-        """Set the sums to 0, after ``bad_steps`` steps in a row that were not finite."""
+        """Reset the sums; ``bad_steps`` consecutive non-finite steps came before."""
         graph = self._graph
         graph.report_sums.set_data(Tensor(np.zeros(graph.report_sums.shape, np.float32)))
         graph.bad_steps.set_data(Tensor(np.full(2, bad_steps, np.float32)))
 
     def read_tally(self) -> np.ndarray:
-        """The last report, the sums, and the last and the longest row of steps that were not
-        finite, one after the other; waits for the device.
+        """Wait for the device and return, concatenated, the last report, the sums, and the current
+        and the longest row of non-finite steps.
         """
-        with explained("training step", "choose a smaller train.per_batch_size or input.size"):
+        with explained("training step", "use a smaller train.per_batch_size or input.size"):
             return self._reading.asnumpy()
 
     def shared_over_ranks(self) -> list[Parameter]:
-        """Batch-norm statistics, and the moving average of all that is not trained."""
+        """Return batch-norm statistics and the moving average of everything that is not trained."""
         graph = self._graph
         moving = [p for p in graph.buffers if p.name.endswith(("moving_mean", "moving_variance"))]
         return [*moving, *([graph.ema_buffers] if graph.ema and graph.has_buffers else [])]
 
     def drop_accumulated(self) -> None:
-        """Forget the gradients of micro batches that no update has used yet."""
+        """Drop the gradients of micro batches that no update has used yet."""
         for sums in self._graph.sums if self._graph.accumulate else ():
             sums.set_data(Tensor(np.zeros(sums.shape, np.float32)))
 
     def state_parameters(self) -> list[Parameter]:
-        """Return the state outside the network; that of the trainable is called ``loss.*``."""
+        """Return the state outside the network; the trainable's is named ``loss.*``."""
         return [
             p
             for p in self._graph.get_parameters()
@@ -363,7 +362,7 @@ class Step:
         ]
 
     def ema_values(self) -> dict[str, np.ndarray]:
-        """The moving average by the names of the trainable's parameters; empty without one."""
+        """Return the moving average by parameter name; empty without one."""
         graph, values = self._graph, {}
         if not graph.ema:
             return values
@@ -380,6 +379,6 @@ class Step:
 
 
 def _initial_ema(parameters: Sequence[Parameter], name: str) -> Parameter:
-    """The parameters' values as one flat Parameter."""
+    """Copy the parameters' values into one flat Parameter."""
     values = np.concatenate([p.asnumpy().reshape(-1) for p in parameters]).astype(np.float32)
     return Parameter(Tensor(values), name=name, requires_grad=False)

@@ -1,4 +1,4 @@
-"""MindSpore compiles graphs and chooses the layout of maps by itself."""
+"""MindSpore compiles graphs and selects the layout of feature maps by itself."""
 
 from mindyolo_ext.contracts import Cell
 

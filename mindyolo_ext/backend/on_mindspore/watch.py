@@ -1,6 +1,6 @@
-"""Watches the ranks that ``msrun`` started on this machine, beside MindSpore's scheduler.
+"""Watch the ranks that ``msrun`` started on this machine, beside MindSpore's scheduler.
 
-``msrun`` itself says only that some process ended, and the scheduler waits half a minute for a
+``msrun`` itself reports only that a process ended, and the scheduler waits half a minute for a
 heartbeat. Without ``--join`` the other ranks would not end at all. The scheduler blocks Python, so
 it has its own process. Linux only; other systems rely on the heartbeats.
 """
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
-_SEARCH_SECONDS = 1.0  # between two looks for further ranks
-_GRACE_SECONDS = 3.0  # for the other ranks to end in order
+_SEARCH_SECONDS = 1.0  # between two searches for new ranks
+_GRACE_SECONDS = 3.0  # time for the other ranks to end normally
 _SAME_RUN = ("MS_SCHED_HOST", "MS_SCHED_PORT")
 
 
@@ -27,9 +27,9 @@ class Process:
     """A process to watch.
 
     Args:
-        pid, handle: its number, and the handle that becomes readable when it ends.
-        name: for messages, ``rank 1``.
-        log: file that its output goes to, empty if unknown.
+        pid, handle: process ID, and a handle that becomes readable when the process ends.
+        name: name for messages, ``rank 1``.
+        log: file of its output, empty if unknown.
     """
 
     pid: int
@@ -39,11 +39,11 @@ class Process:
 
 
 def serve_and_watch(scheduler: Sequence[str]) -> int:
-    """Run MindSpore's scheduler until it ends, and end the run, with a message, as soon as one of
-    its ranks fails. Returns the scheduler's exit code, 1 if a rank failed.
+    """Run MindSpore's scheduler until it ends; end the run with a message as soon as a rank fails.
+    Return the scheduler's exit code, 1 if a rank failed.
 
     Args:
-        scheduler: command of the scheduler.
+        scheduler: command that starts the scheduler.
     """
     with subprocess.Popen(scheduler, stdin=subprocess.DEVNULL) as process:
         try:
@@ -55,7 +55,7 @@ def serve_and_watch(scheduler: Sequence[str]) -> int:
 
 
 class _Watch:
-    """The ranks of this run that were found so far, and ``msrun`` while it waits for them."""
+    """Known ranks of this run, and ``msrun`` while it waits for them."""
 
     def __init__(self, scheduler: subprocess.Popen):
         self.scheduler = scheduler
@@ -65,7 +65,7 @@ class _Watch:
         self.launcher = _launcher()
 
     def run(self) -> int:
-        """Wait until a process ends; look for further ranks now and then. Returns an exit code."""
+        """Wait until a process ends, searching for new ranks periodically. Return an exit code."""
         while True:
             self._find()
             watched = [*self.ranks.values(), *filter(None, [self.launcher])]
@@ -82,7 +82,7 @@ class _Watch:
                 return self.scheduler.wait()
 
     def _find(self) -> None:
-        """Add the ranks that were started since the last look."""
+        """Add the ranks that were started since the last search."""
         wanted = {key: os.environ.get(key) for key in _SAME_RUN}
         for entry in _PROC.iterdir():
             if not entry.name.isdecimal() or int(entry.name) in {*self.ranks, *self.gone}:
@@ -93,12 +93,12 @@ class _Watch:
             ):
                 continue
             process = _opened(int(entry.name), f"rank {values.get('RANK_ID', '?')}")
-            # a child of a rank, such as a loader's worker, has its environment but is none
+            # a child of a rank, such as a loader's worker, inherits its environment
             if process is not None and not _is_child_of(entry, self.ranks):
                 self.ranks[process.pid] = process
 
     def _problem(self, process: Process) -> str:
-        """Why the run has to end now that ``process`` has; empty if it is only done."""
+        """Return why the run must end after ``process`` ended; empty if it ended normally."""
         if process is self.launcher:
             return "msrun has ended before its ranks; they are ended too"
         del self.ranks[process.pid]
@@ -112,7 +112,7 @@ class _Watch:
         return f"{process.name} (process {process.pid}) {how}; the other ranks are ended{log}"
 
     def _end_ranks(self) -> None:
-        """Let the other ranks end in order, and kill those that do not."""
+        """Let the other ranks end normally, and kill those that do not."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             for process in self.ranks.values():
                 with contextlib.suppress(ProcessLookupError):
@@ -123,7 +123,7 @@ class _Watch:
 
 
 def _launcher() -> Process | None:
-    """``msrun``, if it started this process and waits for it."""
+    """Open ``msrun`` if it started this process and waits for it."""
     parent = os.getppid()
     try:
         command = (_PROC / str(parent) / "cmdline").read_bytes()
@@ -146,7 +146,7 @@ def _opened(pid: int, name: str) -> Process | None:
 
 
 def _environment(entry: Path) -> dict[str, str]:
-    """Environment variables of a process, none if they are not ours to read."""
+    """Read the environment variables of a process; empty without permission."""
     try:
         text = (entry / "environ").read_bytes().decode(errors="replace")
     except OSError:
@@ -155,7 +155,7 @@ def _environment(entry: Path) -> dict[str, str]:
 
 
 def _stat(entry: Path) -> list[str]:
-    """The fields of proc(5)'s ``stat`` from the third on, empty for a process that is gone."""
+    """Read the fields of proc(5)'s ``stat`` from the third on; empty if the process has ended."""
     try:
         return (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -1,7 +1,7 @@
-"""A backend that computes nothing: it builds the networks only for the names, shapes and types of
-their parameters.
+"""Backend without computation: it builds networks only for the names, shapes and types of their
+parameters.
 
-Converting checkpoints needs no more than that, and so no framework. The environment variable
-``MINDYOLO_EXT_BACKEND=shapes`` chooses it. It has what constructors use; running a network is an
-error.
+This is enough to convert checkpoints without a framework. The environment variable
+``MINDYOLO_EXT_BACKEND=shapes`` selects it. It implements what constructors use; running a network
+is an error.
 """

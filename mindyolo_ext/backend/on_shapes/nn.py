@@ -1,4 +1,4 @@
-"""Cells that hold parameters and children by name, in MindSpore's order, and do nothing else."""
+"""Cells that only hold parameters and children by name, in MindSpore's order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mindyolo_ext.backend.on_shapes.values import Parameter, Tensor
 
 
 class Cell:
-    """Part of a network: parameters and cells become its own when they are set as attributes."""
+    """Part of a network. Parameters and cells that are set as attributes belong to it."""
 
     _params: dict[str, Parameter]
     _cells: dict[str, Cell]
@@ -29,19 +29,19 @@ class Cell:
         object.__setattr__(self, name, value)
 
     def name_cells(self) -> dict[str, Cell]:
-        """The children by name."""
+        """Return the children by name."""
         return dict(self._cells)
 
     def cells(self) -> Iterable[Cell]:
-        """The children."""
+        """Return the children."""
         return self._cells.values()
 
     def cells_and_names(self) -> Iterator[tuple[str, Cell]]:
-        """The cell itself under an empty name, and every cell below it by its place, each once."""
+        """Yield the cell itself under an empty name, and every cell below it once, by path."""
         yield from self._walk("", set())
 
     def parameters_and_names(self) -> Iterator[tuple[str, Parameter]]:
-        """Every parameter once, by its place: those of a cell, then those of its children."""
+        """Yield every parameter once, by path: a cell's own first, then those of its children."""
         seen: set[int] = set()
         for place, cell in self.cells_and_names():
             for name, parameter in cell._params.items():
@@ -50,15 +50,15 @@ class Cell:
                     yield f"{place}.{name}" if place else name, parameter
 
     def get_parameters(self) -> Iterator[Parameter]:
-        """Every parameter once."""
+        """Return every parameter once."""
         return (parameter for _, parameter in self.parameters_and_names())
 
     def trainable_params(self) -> list[Parameter]:
-        """The parameters that a training changes."""
+        """Return the parameters that training changes."""
         return [parameter for parameter in self.get_parameters() if parameter.requires_grad]
 
     def set_train(self, mode: bool = True) -> Cell:
-        """Remember the mode, here and below."""
+        """Store the mode in this cell and all cells below."""
         for _, cell in self.cells_and_names():
             object.__setattr__(cell, "training", mode)
         return self
@@ -80,7 +80,7 @@ class Cell:
 
 
 class _Cells(Cell):
-    """Children called 0, 1, 2 ..."""
+    """Children named 0, 1, 2 ..."""
 
     def __init__(self, cells: Iterable[Cell]):
         super().__init__()
@@ -104,7 +104,7 @@ class _Cells(Cell):
 
 
 class SequentialCell(_Cells):
-    """Children that run one after the other, given one by one or as a list."""
+    """Children that run in sequence, given as arguments or as a list."""
 
     def __init__(self, *cells: Any):
         super().__init__(cells[0] if len(cells) == 1 and isinstance(cells[0], list) else cells)
@@ -169,7 +169,7 @@ class Dense(Cell):
 
 
 class BatchNorm2d(Cell):
-    """Batch norm; two statistics that are not trained, then scale and shift."""
+    """Batch norm: two statistics that are not trained, then scale and shift."""
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.9):
         super().__init__()
@@ -196,7 +196,7 @@ class MaxPool2d(Cell):
 
 
 class Identity(Cell):
-    """Gives its input."""
+    """Return the input."""
 
 
 class ReLU(Cell):
@@ -264,7 +264,7 @@ class GELU(Cell):
 
 
 def _parameter(*shape: int, requires_grad: bool = True) -> Parameter:
-    """A float32 parameter of this shape. Raises: ValueError for an axis that is not at least 1."""
+    """Create a float32 parameter. Raises: ValueError for an axis below 1."""
     if min(shape) < 1:
         raise ValueError(f"a parameter of shape {shape}, wanted axes of at least 1")
     zeros = np.broadcast_to(np.zeros((), np.float32), shape)

@@ -4,7 +4,7 @@ from mindyolo_ext.backend.on_shapes import nn
 
 
 class HalvingMaxPool(nn.Cell):
-    """A place in a network."""
+    """Placeholder in a network."""
 
     def __init__(self, lowest: float = 0.0):
         super().__init__()

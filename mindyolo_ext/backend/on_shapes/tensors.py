@@ -1,4 +1,4 @@
-"""What networks import from a backend."""
+"""Names that networks import from a backend."""
 
 from mindyolo_ext.backend.on_shapes import nn, ops
 from mindyolo_ext.backend.on_shapes.values import (

@@ -1,4 +1,4 @@
-"""Tensors and parameters that know their shape and type; all their numbers are zero."""
+"""Tensors and parameters with a shape and a type; all their values are zero."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class Tensor:
 
     Args:
         values: array, number or nested list; only its shape and type are kept.
-        dtype: type to have instead.
+        dtype: type that replaces the array's.
     """
 
     shape: tuple[int, ...]
@@ -31,7 +31,7 @@ class Tensor:
         self.dtype = own if dtype is None else np.dtype(dtype)
 
     def asnumpy(self) -> np.ndarray:
-        """Zeros of this shape and type, read-only, that take no memory."""
+        """Return read-only zeros of this shape and type that take no memory."""
         return np.broadcast_to(np.zeros((), self.dtype), self.shape)
 
 
@@ -39,7 +39,7 @@ class Parameter(Tensor):
     """A tensor of a cell.
 
     Args:
-        name: not used; a parameter is known by its place.
+        name: not used; parameters are identified by path.
         requires_grad: whether training changes it.
     """
 
@@ -48,6 +48,6 @@ class Parameter(Tensor):
         self.name, self.requires_grad = name, requires_grad
 
     def set_data(self, data: Tensor) -> None:
-        """Take over nothing. Raises: ValueError if the shape differs."""
+        """Check the shape only. Raises: ValueError if it differs."""
         if data.shape != self.shape:
             raise ValueError(f"a parameter of shape {self.shape} was set to {data.shape}")

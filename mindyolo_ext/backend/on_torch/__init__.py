@@ -1,1 +1,1 @@
-"""The backend on PyTorch: each module serves the module of the same name in ``backend``."""
+"""PyTorch backend: each module implements the module of the same name in ``backend``."""

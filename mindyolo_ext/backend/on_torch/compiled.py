@@ -12,12 +12,12 @@ from mindyolo_ext.contracts import Cell
 
 class Compiled:
     """A cell as a function of arrays. Nothing is compiled; PyTorch runs operator by operator, on
-    the device where the cell was made, whatever device the process takes for others.
+    the device where the cell was created.
 
     Args:
-        cell: put in inference mode.
-        fetched: how many of the first outputs are returned as arrays; the others stay on the device
-            as tensors, for other cells to read. None: all.
+        cell: cell to run; it is set to inference mode.
+        fetched: number of leading outputs to return as arrays; the others stay on the device as
+            tensors, for other cells. None returns all.
     """
 
     def __init__(self, cell: Cell, *, fetched: int | None = None):
@@ -27,12 +27,12 @@ class Compiled:
         self._shapes: set[tuple[tuple[int, ...], ...]] = set()
 
     def __call__(self, *inputs: np.ndarray | torch.Tensor) -> tuple:
-        """All outputs, in the cell's order; a cell with one output gives a tuple of one."""
+        """Run the cell and return all outputs in order; one output is a tuple of one."""
         self.compile(*(tuple(x.shape) for x in inputs))
         with (
             torch.no_grad(),
             on_device(self.device),
-            explained("network", "choose a smaller batch or input"),
+            explained("network", "use a smaller batch or input"),
         ):
             tensors = (
                 x.to(self.device) if isinstance(x, torch.Tensor) else Tensor(x) for x in inputs
@@ -43,10 +43,10 @@ class Compiled:
         return (*fetched, *outputs[len(fetched) :])
 
     def compile(self, *shapes: tuple[int, ...], dtype: DTypeLike = np.float32) -> None:  # noqa: ARG002
-        """Note that inputs of ``shapes`` may come; nothing has to be prepared for them."""
+        """Record ``shapes``; nothing has to be prepared for them."""
         self._shapes.add(shapes)
 
     @property
     def graphs(self) -> int:
-        """How many combinations of input shapes there were, each of which would be a graph."""
+        """Number of combinations of input shapes so far, each of which would be a graph."""
         return len(self._shapes)

@@ -1,4 +1,4 @@
-"""The device where tensors are made."""
+"""Device of new tensors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,20 +8,20 @@ import torch
 
 
 class _State:
-    """The process's device, and that of the block that a thread is in."""
+    """Device of the process, and of the current block of a thread."""
 
     device = torch.device("cpu")
     block: ContextVar[torch.device | None] = ContextVar("device of the block", default=None)
 
 
 def device() -> torch.device:
-    """Where new tensors go."""
+    """Return the device of new tensors."""
     return _State.block.get() or _State.device
 
 
 @contextmanager
 def on_device(place: torch.device) -> Iterator[None]:
-    """Make this thread's new tensors on ``place`` inside the block."""
+    """Create this thread's new tensors on ``place`` inside the block."""
     before = _State.block.set(place)
     try:
         yield
@@ -30,11 +30,11 @@ def on_device(place: torch.device) -> Iterator[None]:
 
 
 def set_device(new: torch.device) -> None:
-    """Make new tensors on ``new``; those that exist stay where they are."""
+    """Create new tensors on ``new``; existing ones are not moved."""
     _State.device = new
 
 
 def exact_float32() -> None:
-    """Compute float32 as such on GPUs; PyTorch's convolutions take TF32, of 10 bits, else."""
+    """Use full float32 on GPUs; by default PyTorch's convolutions use TF32, with 10 bits."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -11,10 +11,10 @@ from mindyolo_ext.backend.processes import world
 
 
 class GlobalSum(nn.Cell):
-    """Sum of a tensor over all ranks; the tensor itself with one process. Carries no gradient.
+    """Sum a tensor over all ranks, without gradient; with one process return it unchanged.
 
-    Losses divide by it (number of matches, batch size), so that the ranks' losses are shares of the
-    global batch's loss.
+    Losses divide by such sums (number of matches, batch size), so that the losses of the ranks add
+    up to the loss of the global batch.
 
     Shape: any -> the same.
     """
@@ -39,9 +39,8 @@ class _SumOverRanks(torch.autograd.Function):
 class SyncBatchNorm2d(nn.Cell):
     """Batch normalization whose training statistics cover the batches of all ranks.
 
-    Takes the place of an ``nn.BatchNorm2d`` and keeps its parameters and their names. The running
-    variance is the unbiased one, as in ``nn.BatchNorm2d``. PyTorch's own ``SyncBatchNorm`` has no
-    CPU form.
+    Replaces an ``nn.BatchNorm2d`` and keeps its parameters and their names. The running variance is
+    unbiased, as in ``nn.BatchNorm2d``. PyTorch's own ``SyncBatchNorm`` does not support CPUs.
 
     Shape: (B, C, H, W) -> the same.
     """
@@ -71,15 +70,15 @@ class SyncBatchNorm2d(nn.Cell):
         return y.to(dtype)
 
     def _update_statistics(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
-        """Move the stored statistics towards those of ``count`` values."""
+        """Update the stored statistics with those of ``count`` values."""
         unbiased = variance * (count / max(count - 1, 1))
         with torch.no_grad():
             self.moving_mean.mul_(self.momentum).add_(mean, alpha=1.0 - self.momentum)
             self.moving_variance.mul_(self.momentum).add_(unbiased, alpha=1.0 - self.momentum)
 
     def _statistics(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and variance (C,) of all ranks' values, with one all-reduce: each rank
-        writes a row of a table, and the rows are joined after Chan et al., which loses no digits.
+        """Compute mean and variance (C,) of all ranks' values with one all-reduce: each rank writes
+        one row of a table, and the rows are combined by the stable formula of Chan et al.
         """
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
         if self.size > 1:
@@ -93,13 +92,13 @@ class SyncBatchNorm2d(nn.Cell):
 
 
 def summed(x: torch.Tensor) -> torch.Tensor:
-    """``x`` after the values of all ranks were added to it, in place."""
+    """Sum ``x`` over all ranks in place and return it."""
     distributed.all_reduce(x)
     return x
 
 
 def sum_over_ranks(values: np.ndarray) -> np.ndarray:
-    """float32 array summed over the ranks; the array itself with one process."""
+    """Sum a float32 array over the ranks; with one process return it unchanged."""
     if world().size == 1:
         return values
     return summed(Tensor(np.asarray(values, np.float32))).asnumpy()

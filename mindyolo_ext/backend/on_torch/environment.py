@@ -1,10 +1,10 @@
-"""What PyTorch runs on."""
+"""Threads, CUDA and GPUs of PyTorch."""
 
 import torch
 
 
 def settings() -> list[tuple[str, str]]:
-    """Names and values of what decides about PyTorch's speed."""
+    """Return names and values of the settings that determine PyTorch's speed."""
     cuda = torch.version.cuda or "not in this build of PyTorch"
     rows = [("PyTorch's threads", str(torch.get_num_threads())), ("CUDA", cuda)]
     if torch.cuda.is_available():

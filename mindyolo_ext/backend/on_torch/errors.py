@@ -12,7 +12,7 @@ _NO_MEMORY = re.compile(
 
 
 def first_line(error: BaseException) -> str:
-    """PyTorch's message without what follows the first line, and without where it was raised."""
+    """Return the first line of PyTorch's message, without the place where it was raised."""
     line = str(error).strip().split("\n")[0]
     return re.sub(r"^\[.*?\]\s*", "", line)
 

@@ -1,4 +1,4 @@
-"""ONNX files, written by PyTorch."""
+"""Write ONNX files with PyTorch."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,14 @@ def write_graph(
     """Write ``cell`` as an ONNX file.
 
     Args:
-        cell: in inference mode.
-        inputs: examples, which fix the shapes.
-        path: its suffix is ``.onnx``.
-        description: left out of ONNX files.
+        cell: cell in inference mode.
+        inputs: example inputs, which fix the shapes.
+        path: file with the suffix ``.onnx``.
+        description: not used for ONNX files.
         dynamic_batch: whether the first axis of inputs and outputs may have any size.
-        dynamic_size: whether images may have any height and width that the strides divide.
-        opset: version of the operators; None takes the usual one.
+        dynamic_size: whether images may have any height and width that are multiples of the
+            strides.
+        opset: opset version; None uses the default.
     """
     names = [f"input{i}" for i in range(len(inputs))]
     count = _count_outputs(cell, inputs) if dynamic_batch or dynamic_size else 0
@@ -48,7 +49,7 @@ def write_graph(
     axes |= {name: batch | ({1: "A"} if dynamic_size else {}) for name in outputs}
     vary = sizes_vary() if dynamic_size else nullcontext()
     with torch.no_grad(), warnings.catch_warnings(), vary:
-        warnings.simplefilter("ignore")  # of values that are constants for these shapes
+        warnings.simplefilter("ignore")  # about values that are constants for these shapes
         torch.onnx.export(
             cell,
             tuple(Tensor(array) for array in inputs),
@@ -63,13 +64,13 @@ def write_graph(
 
 
 def _count_outputs(cell: Cell, inputs: Sequence[np.ndarray]) -> int:
-    """How many outputs ``cell`` has."""
+    """Count the outputs of ``cell``."""
     outputs = cell(*(Tensor(array) for array in inputs))
     return len(outputs) if isinstance(outputs, (tuple, list)) else 1
 
 
 def _restore_inputs(path: Path, inputs: Mapping[str, np.ndarray]) -> None:
-    """Put back the inputs that PyTorch leaves out because nothing reads them."""
+    """Restore inputs that PyTorch omits because nothing reads them."""
     import onnx
 
     model = onnx.load(str(path))
@@ -90,6 +91,6 @@ def _restore_inputs(path: Path, inputs: Mapping[str, np.ndarray]) -> None:
 def load_mindir(path: str | Path) -> Compiled:
     """Raises: DeviceError, because MindIR is MindSpore's own format."""
     raise DeviceError(
-        f"{path}: MindIR files need MindSpore: start with {VARIABLE}=mindspore, or use ONNX files, "
+        f"{path}: MindIR files require MindSpore: set {VARIABLE}=mindspore, or use ONNX files, "
         "which run everywhere"
     )

@@ -1,4 +1,4 @@
-"""Derivatives of functions and cells, called as MindSpore's."""
+"""Derivatives of functions and cells, with MindSpore's interface."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,13 +14,12 @@ def value_and_grad(
     weights: Sequence[torch.Tensor] | None = None,
     has_aux: bool = False,
 ) -> Callable[..., tuple[Any, Any]]:
-    """A function that gives what ``function`` gives, and derivatives of its value.
+    """Return a function that computes ``function`` and derivatives of its value.
 
     Args:
-        function: its output is differentiated; several outputs, or the values of one, as their
-            sum.
-        grad_position: arguments whose derivatives are wanted; a tuple gives a tuple.
-        weights: parameters whose derivatives are wanted as well.
+        function: function to differentiate; several outputs or values are summed.
+        grad_position: arguments to differentiate by; a tuple returns a tuple.
+        weights: parameters to differentiate by as well.
         has_aux: differentiate the first output only.
     """
 
@@ -62,7 +61,7 @@ def grad(
 
 
 def _detached(outputs: Any) -> Any:
-    """The outputs without their history."""
+    """Detach the outputs."""
     if isinstance(outputs, (tuple, list)):
         return tuple(_detached(output) for output in outputs)
     return outputs.detach()

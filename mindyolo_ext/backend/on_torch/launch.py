@@ -1,4 +1,4 @@
-"""Starts PyTorch on one process or on the ranks of ``torchrun`` and ``mpirun``, on CPU or CUDA."""
+"""Start PyTorch in one process or on the ranks of ``torchrun`` and ``mpirun``, on CPU or CUDA."""
 
 import atexit
 import os
@@ -21,7 +21,7 @@ PARALLEL_COMMANDS = (
     "`mpirun -n N python train.py ...` or `torchrun --nproc_per_node N train.py ...`"
 )
 
-# What does on PyTorch what an option does on MindSpore
+# PyTorch's counterparts of MindSpore's options
 _INSTEAD = {
     "jit_level": "; PyTorch compiles with --set train.compile=true",
     "graph_kernel": "; PyTorch compiles with --set train.compile=true",
@@ -30,34 +30,34 @@ _INSTEAD = {
 
 
 class _State:
-    """What ``join`` has to know of the device."""
+    """Device information for ``join``."""
 
     uses_cuda = False
 
 
 def best_device() -> str:
-    """The best of ``DEVICE_TARGETS`` that this machine offers to PyTorch."""
+    """Return the best of ``DEVICE_TARGETS`` that PyTorch can use on this machine."""
     return "GPU" if torch.cuda.is_available() else "CPU"
 
 
 def prepare(device_target: str, *, launcher: str, joins: bool) -> None:
-    """Do what must happen before the device is chosen.
+    """Check device and launcher before the device is selected.
 
     Args:
         device_target: one of ``DEVICE_TARGETS``.
-        launcher: what started this process.
-        joins: whether this process is about to join others.
+        launcher: launcher of this process.
+        joins: whether this process will join other ranks.
 
-    Raises: DeviceError for a device or launcher that PyTorch does not serve.
+    Raises: DeviceError for a device or launcher that PyTorch does not support.
     """
     if device_target == "Ascend":
         raise DeviceError(
-            "--device_target Ascend: the PyTorch backend does not serve it; MindSpore does, with "
+            "--device_target Ascend: the PyTorch backend does not support it; use MindSpore: "
             "`--backend mindspore`"
         )
     if launcher == "msrun":
         raise DeviceError(
-            f"msrun starts MindSpore's processes; the PyTorch backend wants {PARALLEL_COMMANDS}"
+            f"msrun is for the MindSpore backend; start PyTorch with {PARALLEL_COMMANDS}"
         )
     if joins and launcher == "mpirun":
         meeting = mpi.meet()
@@ -77,14 +77,14 @@ def configure(
     compile_cache: str | None,  # noqa: ARG001
     options: GraphOptions = DEFAULTS,
 ) -> None:
-    """Choose the device; there are no graphs and no cache of them.
+    """Select the device; PyTorch has no graphs to compile or cache.
 
     Raises: DeviceError if it is not available, or for an option of MindSpore's compiler.
     """
     for key, _ in options.given():
         raise DeviceError(
             f"train.{key}: an option of MindSpore's compiler, but the backend is torch; leave it "
-            f"out, or take --backend mindspore{_INSTEAD[key]}"
+            f"out, or use --backend mindspore{_INSTEAD[key]}"
         )
     _State.uses_cuda = device_target == "GPU"
     if not _State.uses_cuda:
@@ -95,21 +95,21 @@ def configure(
 
 
 def _gpu(device_number: int | None) -> torch.device:
-    """The GPU of this process, which works.
+    """Return the GPU of this process after a check that it works.
 
     Args:
-        device_number: which one; None for that of this process among those of its machine.
+        device_number: number of the GPU; None for the process's number on its machine.
 
-    Raises: DeviceError if there is none, or not this one.
+    Raises: DeviceError if it does not exist or cannot be used.
     """
     if not torch.cuda.is_available():
-        raise DeviceError(f"--device_target GPU: {_no_gpu()}, or take --device_target CPU")
+        raise DeviceError(f"--device_target GPU: {_no_gpu()}, or use --device_target CPU")
     number = local_rank(os.environ) if device_number is None else device_number
     count = torch.cuda.device_count()
     if number >= count:
         commands = PARALLEL_COMMANDS.replace(" N ", f" {count} ")
         raise DeviceError(
-            f"--device_target GPU: this process is to use GPU {number}, but there are {count}; "
+            f"--device_target GPU: this process needs GPU {number}, but there are {count}; "
             + (
                 f"start as many processes per machine as it has GPUs: {commands}"
                 if device_number is None
@@ -122,27 +122,27 @@ def _gpu(device_number: int | None) -> torch.device:
         torch.zeros(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(
-            f"--device_target GPU: GPU {number} cannot be used ({first_line(error)}); look at it "
-            "with `nvidia-smi`, choose another with DEVICE_ID, or take --device_target CPU"
+            f"--device_target GPU: GPU {number} cannot be used ({first_line(error)}); check it "
+            "with `nvidia-smi`, choose another one with DEVICE_ID, or use --device_target CPU"
         ) from error
     return chosen
 
 
 def join() -> tuple[int, int, str]:
-    """Connect to the other ranks; returns this process's rank, their number, and the host at which
-    they have met.
+    """Connect to the other ranks. Return this process's rank, the number of ranks, and the host
+    where they met.
 
     Raises: DeviceError if they cannot be reached.
     """
     hook = sys.excepthook
     meeting_point = os.environ.get("MASTER_ADDR", "")
     if _spans_machines(os.environ):
-        # gloo would take the address of this machine's name, which often is the loopback's
+        # gloo would use the address of this machine's name, which is often the loopback
         name = addresses.interface_towards(meeting_point)
         if name:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     try:
-        if _State.uses_cuda:  # the device lets NCCL connect at once, so that its errors show here
+        if _State.uses_cuda:  # with the device NCCL connects now, so that its errors appear here
             distributed.init_process_group("nccl", device_id=device())
         else:
             distributed.init_process_group("gloo")
@@ -151,7 +151,7 @@ def join() -> tuple[int, int, str]:
             "PyTorch cannot connect this process to the others: "
             f"{first_line(error)}{_advice(error)}"
         ) from error
-    sys.excepthook = hook  # PyTorch's own keeps a message back that has to be out before an abort
+    sys.excepthook = hook  # PyTorch's own delays messages that must be written before an abort
     atexit.register(distributed.destroy_process_group)  # its threads do not end by themselves
     return distributed.get_rank(), distributed.get_world_size(), meeting_point
 
@@ -162,26 +162,26 @@ def seed_framework(seed: int) -> None:
 
 
 def _no_gpu() -> str:
-    """Why PyTorch finds none, and what to do."""
+    """Explain why PyTorch finds no GPU, and what to do."""
     built = f"this PyTorch ({torch.__version__})"
     if torch.version.cuda is None:
         return (
-            f"{built} is built without CUDA and finds no GPU; install a build with it, on Linux "
+            f"{built} is built without CUDA and finds no GPU; install a build with CUDA, on Linux "
             "`pip install --force-reinstall torch`"
         )
     return (
-        f"{built} is built for CUDA {torch.version.cuda} and finds no GPU; see whether `nvidia-smi`"
-        " lists one and its driver is new enough"
+        f"{built} is built for CUDA {torch.version.cuda} and finds no GPU; check whether "
+        "`nvidia-smi` lists one and its driver is new enough"
     )
 
 
 def _advice(error: BaseException) -> str:
-    """What to do where two ranks have met on one GPU."""
+    """Return advice for two ranks on one GPU."""
     if "duplicate gpu" not in str(error).lower():
         return ""
     return (
-        "; NCCL wants a GPU for every rank: start as many processes per machine as `nvidia-smi -L` "
-        "lists, or take --device_target CPU"
+        "; NCCL requires a GPU per rank: start as many processes per machine as `nvidia-smi -L` "
+        "lists, or use --device_target CPU"
     )
 
 

@@ -1,6 +1,6 @@
 """PyTorch always runs operator by operator; the modes differ in what ``is_eager`` says.
 
-Inside either no gradients are recorded, except where derivatives are asked for.
+Neither records gradients, except for requested derivatives.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 
 class _State:
-    """The mode that was asked for."""
+    """The selected mode."""
 
     is_eager = False
 
@@ -30,13 +30,13 @@ def graphs() -> Iterator[None]:
 
 
 def is_eager() -> bool:
-    """Whether ``eager`` was asked for last."""
+    """Whether the current mode is ``eager``."""
     return _State.is_eager
 
 
 @contextmanager
 def _in_mode(is_eager: bool) -> Iterator[None]:
-    """Set the mode, and afterwards the mode of before."""
+    """Set the mode inside the block, then restore the previous one."""
     before, _State.is_eager = _State.is_eager, is_eager
     try:
         with torch.no_grad():

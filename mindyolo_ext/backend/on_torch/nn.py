@@ -1,7 +1,6 @@
 """``Cell`` and the layers in use, on ``torch.nn``.
 
-Layers keep MindSpore's names of arguments, attributes and parameters; what they compute is
-PyTorch's own.
+Layers have MindSpore's names of arguments, attributes and parameters, and PyTorch's computation.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from mindyolo_ext.backend.on_torch.values import Parameter
 from mindyolo_ext.backend.on_torch.windows import max_pool
 from mindyolo_ext.errors import ConfigError
 
-_watched: weakref.WeakSet[Cell] = weakref.WeakSet()  # cells that have had a hook
+_watched: weakref.WeakSet[Cell] = weakref.WeakSet()  # cells that have or had a hook
 
 
 class Cell(torch.nn.Module):
-    """Part of a network; ``construct`` is its forward pass, which keeps nothing for derivatives
-    unless ``recording``.
+    """Part of a network; ``construct`` is its forward pass, which records nothing for derivatives
+    except inside ``recording``.
 
     Args:
-        auto_prefix: put the place of a child before the names of its parameters.
+        auto_prefix: whether parameter names of a child start with its path.
     """
 
     def __init__(self, auto_prefix: bool = True):
@@ -38,7 +37,7 @@ class Cell(torch.nn.Module):
         object.__setattr__(self, "_auto_prefix", auto_prefix)
         self.training = False
         self.own_dtype: torch.dtype | None = None
-        # of the first and the second time, if derivatives compute the cell again
+        # contexts of the first and the second pass, if derivatives recompute the cell
         self.recompute_contexts: Callable[[], tuple[AbstractContextManager, ...]] | None = None
 
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
@@ -56,19 +55,19 @@ class Cell(torch.nn.Module):
             return super().__call__(*inputs, **keywords)
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
-        """What PyTorch calls."""
+        """Run ``construct``; PyTorch calls this method."""
         if self.own_dtype is not None:
             inputs = self.in_own_dtype(*inputs)
         return self.construct(*inputs, **keywords)
 
     def to_float(self, dst_type: torch.dtype) -> Cell:
-        """Compute in ``dst_type``, here and below; returns the cell."""
+        """Compute in ``dst_type`` in this cell and all cells below. Return the cell."""
         for _, cell in self.cells_and_names():
             cell.own_dtype = dst_type
         return self
 
     def in_own_dtype(self, *tensors: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        """The tensors in the type of ``to_float``."""
+        """Convert the tensors to the type of ``to_float``."""
         if self.own_dtype is None:
             return tensors
         return tuple(None if x is None else x.to(self.own_dtype) for x in tensors)
@@ -81,50 +80,50 @@ class Cell(torch.nn.Module):
             value.prefix_names(name)
 
     def prefix_names(self, place: str) -> None:
-        """Put ``place`` before the names of all parameters."""
+        """Prefix the names of all parameters with ``place``."""
         for parameter in self.parameters():
             parameter.name = f"{place}.{parameter.name}"
 
     def register_forward_hook(self, *arguments: Any, **keywords: Any) -> Any:
-        """Call a function with every output, which nobody writes over as long as it is called."""
+        """Call a function with every output; outputs are not overwritten while it is registered."""
         _watched.add(self)
         return super().register_forward_hook(*arguments, **keywords)
 
     def insert_child_to_cell(self, name: str, child: Cell) -> None:
-        """Let ``child`` take the place ``name``."""
+        """Set ``child`` as the child ``name``."""
         setattr(self, name, child)
 
     def name_cells(self) -> dict[str, Cell]:
-        """The children by name."""
+        """Return the children by name."""
         return {name: child for name, child in self._modules.items() if child is not None}
 
     def cells(self) -> Iterable[Cell]:
-        """The children."""
+        """Return the children."""
         return self.name_cells().values()
 
     def cells_and_names(self) -> Iterator[tuple[str, Cell]]:
-        """The cell itself under an empty name, and every cell below it by its place, each once."""
+        """Yield the cell itself under an empty name, and every cell below it once, by path."""
         return self.named_modules()
 
     def parameters_and_names(self) -> Iterator[tuple[str, Parameter]]:
-        """Every parameter once, by its place: those of a cell, then those of its children."""
+        """Yield every parameter once, by path: a cell's own first, then those of its children."""
         return self.named_parameters()
 
     def get_parameters(self) -> Iterator[Parameter]:
-        """Every parameter once."""
+        """Return every parameter once."""
         return self.parameters()
 
     def trainable_params(self) -> list[Parameter]:
-        """The parameters that a training changes."""
+        """Return the parameters that training changes."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def set_train(self, mode: bool = True) -> Cell:
-        """Use statistics of the batch, or stored ones if ``mode`` is False; returns the cell."""
+        """Use batch statistics, or stored ones if ``mode`` is False. Return the cell."""
         return self.train(mode)
 
 
 class _Cells(Cell):
-    """Children called 0, 1, 2 ..."""
+    """Children named 0, 1, 2 ..."""
 
     def __init__(self, cells: Iterable[Cell], auto_prefix: bool = True):
         super().__init__(auto_prefix)
@@ -158,7 +157,7 @@ class CellList(_Cells):
 
 
 class SequentialCell(_Cells):
-    """Children that run one after the other, given one by one or as a list."""
+    """Children that run in sequence, given as arguments or as a list."""
 
     def __init__(self, *cells: Any):
         super().__init__(cells[0] if len(cells) == 1 and isinstance(cells[0], list) else cells)
@@ -173,11 +172,11 @@ class Conv2d(Cell):
     """Convolution; ``weight`` (out_channels, in_channels / group, height, width) and ``bias``.
 
     Args:
-        pad_mode: ``pad`` by ``padding`` on every side, ``valid`` for no padding, or ``same`` for
-            as much as keeps the size at stride 1 and odd kernels.
-        weight_init, bias_init: first values; without them PyTorch's, from its own numbers.
+        pad_mode: ``pad`` by ``padding`` on every side, ``valid`` for no padding, or ``same`` to
+            keep the size, for stride 1 and odd kernels.
+        weight_init, bias_init: initial values; by default PyTorch's.
 
-    Raises: ValueError for another padding, or ``same`` for a stride or kernel that has none here.
+    Raises: ValueError for another padding, or ``same`` with another stride or an even kernel.
     """
 
     def __init__(
@@ -242,13 +241,13 @@ class BatchNorm2d(Cell):
     """Batch normalization.
 
     Args:
-        momentum: share of the old statistics that is kept. As in MindSpore the attribute of this
-            name holds the other share.
+        momentum: share of the old statistics that is kept. As in MindSpore, the attribute of this
+            name holds 1 minus this share.
 
-    ``use_batch_statistics`` None follows training and inference, False always takes the stored
-    statistics. Without ``updates_statistics`` those of the batch are used and not remembered.
+    ``use_batch_statistics`` None uses batch statistics in training and stored ones in inference,
+    False always uses stored ones. Without ``updates_statistics`` batch statistics are not stored.
 
-    Raises: ConfigError, when called, for a batch of one value per channel: its variance is none.
+    Raises: ConfigError, when called, for one value per channel, which has no variance.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.9):
@@ -269,7 +268,7 @@ class BatchNorm2d(Cell):
         if of_batch and x.numel() == x.shape[1]:
             raise ConfigError(
                 f"batch norm: one value per channel, of shape {tuple(x.shape)}, has no variance; "
-                "take a larger train.per_batch_size or input.size, or set train.freeze_bn"
+                "use a larger train.per_batch_size or input.size, or set train.freeze_bn"
             )
         stored = (self.moving_mean, self.moving_variance)
         if of_batch and not self.updates_statistics:
@@ -299,24 +298,24 @@ class MaxPool2d(Cell):
 
 
 class Identity(Cell):
-    """Gives its input."""
+    """Return the input."""
 
     def construct(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
 
 class _Activation(Cell):
-    """May write its output over an input that nobody else reads (``layers.activation``).
+    """Activation that may compute in place if nothing else reads its input (``layers.activation``).
 
-    ``keeps_input``: the derivative needs the input, so that it stays while one is recorded.
+    ``keeps_input``: the derivative needs the input, so it is not overwritten while recording.
     """
 
     reads_alone = False
     keeps_input = False
 
     def overwrites(self) -> bool:
-        """Whether the output takes the input's place. A file that is being exported, or a kernel
-        that is being compiled, is no place for it, and a hook may have kept the input.
+        """Whether to compute in place: not while an export or a compilation traces, and not if a
+        hook may keep the input.
         """
         return (
             self.reads_alone
@@ -429,7 +428,7 @@ class GELU(Cell):
 
 
 def _drawn(shape: tuple[int, ...], fan_in: int) -> torch.Tensor:
-    """Uniform within 1 / sqrt(``fan_in``)."""
+    """Initialize uniformly within 1 / sqrt(``fan_in``)."""
     bound = 1.0 / math.sqrt(fan_in)
     return torch.empty(shape, device=device()).uniform_(-bound, bound)
 
@@ -441,7 +440,7 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 def _border(
     layer: str, kernel_size: tuple[int, int], stride: tuple[int, int], wanted: tuple[str, int]
 ) -> tuple[int, int]:
-    """Rows and columns that are added on either side."""
+    """Return the rows and columns of padding on each side."""
     pad_mode, padding = wanted
     if pad_mode == "pad":
         return padding, padding

@@ -1,4 +1,4 @@
-"""Hooks that see what the layers of a network compute."""
+"""Hooks on the outputs of a network's layers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _Convolutions(TorchFunctionMode):
-    """Calls a function for every convolution that runs."""
+    """Call a function for every convolution that runs."""
 
     def __init__(self, seen: Callable[[torch.Tensor, torch.Tensor], None]):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Normalization of images on the device."""
+"""Normalize images on the device."""
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from mindyolo_ext.input_spec import InputSpec
 
 
 class Pixels(nn.Cell):
-    """What ``InputSpec.to_tensor`` computes, operation by operation, so that the numbers are the
-    same; float32 images are in the model's convention and pass.
+    """Apply the operations of ``InputSpec.to_tensor`` in the same order, for the same numbers.
+    float32 images are already in the model's convention and pass unchanged.
 
     Args:
-        spec: the convention. Its size does not matter.
+        spec: input convention; its size is not used.
 
     Shape: uint8 BGR (B, H, W, 3) or float32 (B, 3, H, W) -> float32 (B, 3, H, W).
     """
@@ -23,7 +23,7 @@ class Pixels(nn.Cell):
         self.is_rgb = spec.color == "rgb"
         self.divides, self.standardizes = spec.divides, spec.standardizes
         self.scale = float(np.float32(spec.scale))
-        # Tensors on the device: a GPU multiplies with the inverse of a divisor on the host
+        # Tensors on the device: with a divisor on the host, a GPU multiplies by its inverse
         self.largest = Tensor(np.float32(255))
         self.mean, self.std = (
             Tensor(np.array(values, np.float32).reshape(1, 3, 1, 1))

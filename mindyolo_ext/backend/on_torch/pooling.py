@@ -7,10 +7,10 @@ from mindyolo_ext.backend.on_torch.windows import max_pool
 
 
 class HalvingMaxPool(nn.Cell):
-    """Maximum over 3 x 3 windows with stride 2 and padding 1.
+    """Compute the maximum over 3 x 3 windows with stride 2 and padding 1.
 
     Args:
-        lowest: what MindSpore's form of it pads with; PyTorch's own padding is below every value.
+        lowest: padding value on MindSpore; not used, PyTorch pads with minus infinity.
 
     Shape: (B, C, H, W), H and W even -> (B, C, H / 2, W / 2).
     """

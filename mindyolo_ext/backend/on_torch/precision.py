@@ -1,4 +1,4 @@
-"""PyTorch's types of half precision."""
+"""Half precision on PyTorch."""
 
 import torch
 
@@ -10,9 +10,9 @@ NORMS_READ = ("float16", "bfloat16")
 
 
 def check(dtype: str) -> None:
-    """Raises: DeviceError if the device does not compute in ``dtype``."""
+    """Raises: DeviceError if the device does not support ``dtype``."""
     if dtype == "bfloat16" and device().type == "cuda" and not torch.cuda.is_bf16_supported():
         raise DeviceError(
-            f"train.amp_dtype=bfloat16: {torch.cuda.get_device_name(device())} does not compute "
-            "in it; take --amp_dtype float16"
+            f"train.amp_dtype=bfloat16: {torch.cuda.get_device_name(device())} does not support it"
+            "; use --amp_dtype float16"
         )

@@ -11,11 +11,11 @@ Norm = nn.BatchNorm2d | SyncBatchNorm2d
 
 
 def compute_again(cell: nn.Cell) -> None:
-    """Let ``cell`` keep its inputs alone for derivatives, and compute again what they need."""
+    """Let ``cell`` keep only its inputs for derivatives, and recompute the rest."""
     norms = [c for _, c in cell.cells_and_names() if isinstance(c, Norm)]
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Of the first and of the second time."""
+        """Return the contexts of the first and the second forward pass."""
         return nullcontext(), _second_time(norms)
 
     cell.recompute_contexts = contexts
@@ -23,8 +23,8 @@ def compute_again(cell: nn.Cell) -> None:
 
 @contextmanager
 def _second_time(norms: Sequence[Norm]) -> Iterator[None]:
-    """Norms leave their statistics alone. A GPU's backward pass runs in a thread of its own, which
-    does not know that it is recording.
+    """Recompute without updates of norm statistics. ``recording`` is set again because a GPU's
+    backward pass runs in its own thread.
     """
     for norm in norms:
         norm.updates_statistics = False

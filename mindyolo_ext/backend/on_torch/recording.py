@@ -1,4 +1,4 @@
-"""What derivatives need is recorded only where a training step or a derivative asks for it."""
+"""Record operations for derivatives only within training steps and requested derivatives."""
 
 import threading
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 
 
 class _Thread(threading.local):
-    """What this thread does; PyTorch's own flag is on in every new one."""
+    """Whether this thread records; PyTorch's own flag is on in every new thread."""
 
     is_recording = False
 
@@ -22,13 +22,13 @@ def is_recording() -> bool:
 
 
 def is_traced() -> bool:
-    """Whether PyTorch notes the operators of this thread, for a file or for ``torch.compile``."""
+    """Whether PyTorch traces this thread, for an export or for ``torch.compile``."""
     return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Let cells record inside the block what their derivatives need."""
+    """Let cells record what their derivatives need inside the block."""
     before, _this_thread.is_recording = _this_thread.is_recording, True
     try:
         with torch.enable_grad():

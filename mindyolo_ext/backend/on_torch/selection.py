@@ -1,5 +1,5 @@
-"""The matched predictions, picked on a CPU. A GPU takes all of them: it would have to wait for
-their number.
+"""Select matched predictions on a CPU. A GPU uses all predictions: it would have to wait for the
+number of matches.
 """
 
 import torch
@@ -8,7 +8,7 @@ from mindyolo_ext.backend.on_torch.recording import is_traced
 
 
 def at_matches(matched: torch.Tensor, *columns: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """What a term reads of the predictions that match.
+    """Select the columns of matched predictions for a loss term.
 
     Shape: matched (B, A) 0/1; columns (B, K, A) -> (matches, K), or all (B, K, A).
     """
@@ -19,8 +19,7 @@ def at_matches(matched: torch.Tensor, *columns: torch.Tensor) -> tuple[torch.Ten
 
 
 def to_matches(matched: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """One value for each prediction, 0 where nothing matches, from those computed of what
-    ``at_matches`` gave.
+    """Spread values computed from ``at_matches`` over all predictions, 0 if unmatched.
 
     Shape: matched (B, A) 0/1; values (matches,), or all (B, A) -> (B, A).
     """
@@ -31,5 +30,5 @@ def to_matches(matched: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def _picks(matched: torch.Tensor) -> bool:
-    """Whether the number of matches is known at once."""
+    """Whether the number of matches is known without waiting."""
     return matched.device.type == "cpu" and not is_traced()

@@ -1,4 +1,4 @@
-"""What networks and losses import from a backend."""
+"""Names that networks and losses import from a backend."""
 
 from mindyolo_ext.backend.on_torch import nn, ops
 from mindyolo_ext.backend.on_torch.values import (

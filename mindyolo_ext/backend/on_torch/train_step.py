@@ -3,7 +3,7 @@ and moving average.
 
 The parameters of a group are views of one flat vector, and so are their gradients: a step then
 holds a handful of large operators instead of several per parameter. State has the names and shapes
-that it has on MindSpore, so either backend goes on with the other's checkpoints.
+as on MindSpore, so either backend can continue from the other's checkpoints.
 """
 
 from collections.abc import Sequence
@@ -25,30 +25,30 @@ from mindyolo_ext.input_spec import InputSpec
 
 
 def _state(values: torch.Tensor, name: str) -> Parameter:
-    """A tensor that a checkpoint of the training holds."""
+    """A tensor of the training state, stored in checkpoints."""
     return Parameter(values, name=name, requires_grad=False)
 
 
 def _views(flat: torch.Tensor, parameters: Sequence[Parameter]) -> list[torch.Tensor]:
-    """The slices of ``flat`` that belong to the parameters, in their shapes."""
+    """Return views of ``flat`` in the shapes of the parameters."""
     parts = flat.split([parameter.numel() for parameter in parameters])
     return [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]
 
 
 def _flat(parameters: Sequence[Parameter]) -> torch.Tensor:
-    """Copies of all values as one float32 vector."""
+    """Copy all values into one float32 vector."""
     return torch.cat([p.detach().reshape(-1).float() for p in parameters])
 
 
 def _number(value: float, otherwise: float, condition: torch.Tensor) -> torch.Tensor:
-    """One of two numbers, (), by a condition that the host does not know."""
+    """Select one of two scalars, (), by a condition on the device."""
     chosen = torch.full((), value, device=condition.device)
     return chosen.masked_fill_(~condition, otherwise)
 
 
 def _without_padding(targets: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As many boxes per image as the fullest image has, at least one. No graph wants M fixed here,
-    and assigners take time and memory for every box.
+    """Trim padded boxes to the largest number in any image, at least one. Without a graph M can
+    vary, and assigners take time and memory for every box.
     """
     if targets.ndim != 3 or mask.shape != targets.shape[:2]:
         return targets, mask
@@ -58,9 +58,9 @@ def _without_padding(targets: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray,
 
 
 class _Group:
-    """Weights, gradient, optimizer state and moving average of one group, all of them flat.
+    """Flat weights, gradient, optimizer state and moving average of one group.
 
-    From here on the parameters of the group are views of its weights.
+    The parameters of the group become views of its weights.
     """
 
     def __init__(self, group: ParameterGroup, index: int, options: OptimizerOptions):
@@ -91,8 +91,8 @@ class _Group:
             self.state.append(self.average)
 
     def take_gradient(self, scale: torch.Tensor) -> torch.Tensor:
-        """The gradient of all ranks and micro batches, without the loss scale; returns the sum of
-        its squares.
+        """Sum the gradient over ranks and micro batches and remove the loss scale. Return the sum
+        of its squares.
         """
         if self.options.loss_scaler != "none":
             self.gradient.div_(scale)
@@ -103,16 +103,16 @@ class _Group:
         return torch.sum(self.gradient * self.gradient)
 
     def accumulate(self, finite: torch.Tensor) -> None:
-        """Keep the gradient for the next micro batch; one that is not finite is dropped."""
+        """Keep the gradient for the next micro batch; drop a non-finite one."""
         self.sums.copy_(self.gradient).masked_fill_(~finite, 0.0)
 
     def update(
         self, rate: float, momentum: float, factor: torch.Tensor | None, finite: torch.Tensor
     ) -> None:
-        """Change the weights, by a gradient that is multiplied with ``factor`` before.
+        """Update the weights with the gradient times ``factor``.
 
-        Where it is not ``finite`` () the same operators run, with numbers that change nothing: the
-        host need not know, and does not wait for the device.
+        If it is not ``finite`` () the same operators run with numbers that change nothing, so the
+        host does not wait for the device.
         """
         gradient = self.gradient
         if factor is not None:
@@ -134,8 +134,8 @@ class _Group:
             self._update_adam(rate, momentum, finite)
 
     def _update_adam(self, rate: float, momentum: float, finite: torch.Tensor) -> None:
-        """Bias-corrected moments. The correction is that of the present beta1 to the power of the
-        step, whatever it was before.
+        """Update with bias-corrected moments. The correction uses the current beta1 to the power of
+        the step, even if beta1 has changed.
         """
         beta1, beta2 = self.options.betas
         if self.options.momentum_is_beta1:
@@ -152,7 +152,7 @@ class _Group:
 
 
 class Step:
-    """What ``TrainStep`` needs of PyTorch; arguments and shapes are described there."""
+    """PyTorch's part of ``TrainStep``, which describes arguments and shapes."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class Step:
         self._good_steps = _state(torch.zeros(1, device=device()), "optimizer.good_steps")
         self.begin_tally()
         trained = {id(p) for group in groups for p in group.parameters}
-        # Of the trained network alone: a teacher and the trainable's own state are no part of it
+        # Of the trained network only, without a teacher and the trainable's own state
         self._statistics = [
             p
             for p in trainable.model.get_parameters()
@@ -189,23 +189,23 @@ class Step:
         rates: np.ndarray,
         controls: np.ndarray,
     ) -> None:
-        """Put one step into the device's queue. Raises: DeviceError if device memory runs out."""
+        """Queue one step on the device. Raises: DeviceError if device memory runs out."""
         targets, mask = _without_padding(targets, mask)
         batch = (Tensor(images), Tensor(targets), Tensor(mask))
         rates = np.asarray(rates, np.float32).tolist()
-        with explained("training step", "choose a smaller train.per_batch_size or input.size"):
+        with explained("training step", "use a smaller train.per_batch_size or input.size"):
             report = self._backward(*batch)
             with torch.no_grad():
                 self._tally(self._update(report, rates, np.asarray(controls, np.float32)))
 
     def begin_tally(self, bad_steps: int = 0) -> None:
-        """Set the sums to 0, after ``bad_steps`` steps in a row that were not finite."""
+        """Reset the sums; ``bad_steps`` consecutive non-finite steps came before."""
         count = float(bad_steps)
         self._sums: torch.Tensor | float = 0.0
         self._streaks = (torch.full((1,), count, device=device()),) * 2
 
     def _tally(self, report: torch.Tensor) -> None:
-        """Add a report to the sums, and count steps in a row that were not finite."""
+        """Add a report to the sums, and count consecutive non-finite steps."""
         self._sums = report + self._sums
         now, longest = self._streaks
         now = (now + 1.0) * (1.0 - report[2:3])
@@ -213,13 +213,13 @@ class Step:
         self._reading = torch.cat((report, self._sums, *self._streaks))
 
     def read_tally(self) -> np.ndarray:
-        """The last report, the sums, and the last and the longest row of steps that were not
-        finite, one after the other; waits for the device.
+        """Wait for the device and return, concatenated, the last report, the sums, and the current
+        and the longest row of non-finite steps.
         """
         return self._reading.asnumpy()
 
     def _backward(self, images: torch.Tensor, *boxes: torch.Tensor) -> torch.Tensor:
-        """Fill the gradients; returns total and terms, (1 + T,)."""
+        """Compute the gradients. Return total and terms, (1 + T,)."""
         for group in self._groups:
             group.gradient.zero_()
         with recording():
@@ -232,7 +232,7 @@ class Step:
     def _update(
         self, report: torch.Tensor, rates: Sequence[float], controls: np.ndarray
     ) -> torch.Tensor:
-        """Change weights, averages and loss scale; returns the report. The host reads nothing."""
+        """Update weights, averages and loss scale without waiting. Return the report."""
         options = self._options
         momentum, decay = float(controls[0]), float(controls[2])
         update = bool(controls[1] > 0.5)
@@ -270,28 +270,28 @@ class Step:
         self._scale.mul_(1.0 + grows)
 
     def shared_over_ranks(self) -> list[Parameter]:
-        """Batch-norm statistics, and the moving average of all that is not trained."""
+        """Return batch-norm statistics and the moving average of everything that is not trained."""
         moving = [
             p for p in self._statistics if p.name.endswith(("moving_mean", "moving_variance"))
         ]
         return [*moving, *([] if self._average is None else [self._average])]
 
     def drop_accumulated(self) -> None:
-        """Forget the gradients of micro batches that no update has used yet."""
+        """Drop the gradients of micro batches that no update has used yet."""
         if self._options.accumulate > 1:
             with torch.no_grad():
                 for group in self._groups:
                     group.sums.zero_()
 
     def state_parameters(self) -> list[Parameter]:
-        """Return the state outside the network; that of the trainable is called ``loss.*``."""
+        """Return the state outside the network; the trainable's is named ``loss.*``."""
         own = [p for group in self._groups for p in group.state]
         own += [self._scale, self._good_steps]
         own += [] if self._average is None else [self._average]
         return own + [p for p in self._trainable.get_parameters() if p.name.startswith("loss.")]
 
     def ema_values(self) -> dict[str, np.ndarray]:
-        """The moving average by the names of the trainable's parameters; empty without one."""
+        """Return the moving average by parameter name; empty without one."""
         if not self._options.ema:
             return {}
         flats = [(group.parameters, group.average) for group in self._groups]

@@ -1,4 +1,4 @@
-"""Tensors and parameters of PyTorch with the calls that this project makes."""
+"""PyTorch tensors and parameters with the interface that this project uses."""
 
 from typing import Any
 
@@ -15,18 +15,18 @@ int64 = torch.int64
 
 
 class _AnyTensor(type):
-    """Lets ``isinstance(x, Tensor)`` hold for every tensor of PyTorch."""
+    """Make ``isinstance(x, Tensor)`` true for every PyTorch tensor."""
 
     def __instancecheck__(cls, value: object) -> bool:
         return isinstance(value, torch.Tensor)
 
 
 class Tensor(metaclass=_AnyTensor):
-    """``Tensor(values, dtype)`` makes a ``torch.Tensor`` on the device, with memory of its own.
+    """``Tensor(values, dtype)`` creates a ``torch.Tensor`` on the device, with its own memory.
 
     Args:
-        values: array, tensor, number or nested list; numbers with a point become float32.
-        dtype: type to have instead.
+        values: array, tensor, number or nested list; Python floats become float32.
+        dtype: type that replaces that of ``values``.
     """
 
     def __new__(cls, values: Any, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -35,7 +35,7 @@ class Tensor(metaclass=_AnyTensor):
         if device().type == "cpu":
             array = np.array(values, order="C")  # a copy: PyTorch would share the caller's memory
         else:
-            array = np.require(values, requirements=("C", "W"))  # the device's is a copy anyhow
+            array = np.require(values, requirements=("C", "W"))  # copied to the device anyway
         is_array = isinstance(values, (np.ndarray, np.generic))
         if dtype is None and not is_array and array.dtype == np.float64:
             dtype = float32
@@ -43,8 +43,8 @@ class Tensor(metaclass=_AnyTensor):
 
 
 def to_device(host: torch.Tensor) -> torch.Tensor:
-    """A tensor of the CPU on the device. A GPU takes it from pinned memory, for which the host
-    does not wait; a copy from other memory would first let all work in the queue finish.
+    """Copy a CPU tensor to the device. For a GPU it is pinned first, so that the host does not
+    wait; a copy from other memory would wait for all queued work.
     """
     if device().type != "cuda":
         return host.to(device())
@@ -55,8 +55,8 @@ class Parameter(torch.nn.Parameter):
     """A tensor of a cell. Statistics and counters have ``requires_grad=False``.
 
     Args:
-        values: its first values, copied.
-        name: empty for the name of its place in the cell.
+        values: initial values, copied.
+        name: name; empty for its path in the cell.
         requires_grad: whether training changes it; integers are never trained.
     """
 
@@ -71,7 +71,7 @@ class Parameter(torch.nn.Parameter):
         return self
 
     def set_data(self, values: torch.Tensor) -> None:
-        """Take other values, in the same memory. Raises: ValueError if the shape differs."""
+        """Set other values in place. Raises: ValueError if the shape differs."""
         if values.shape != self.shape:
             raise ValueError(
                 f"parameter {self.name}: shape {tuple(values.shape)}, wanted {tuple(self.shape)}"
@@ -81,9 +81,9 @@ class Parameter(torch.nn.Parameter):
 
 
 def _asnumpy(tensor: torch.Tensor) -> np.ndarray:
-    """The values as an array of its own: PyTorch's would see later writes to the tensor."""
+    """Copy the values to an array; PyTorch's own method would share memory with the tensor."""
     values = tensor.detach()
     return np.array(values.numpy()) if values.device.type == "cpu" else values.cpu().numpy()
 
 
-torch.Tensor.asnumpy = _asnumpy  # outputs of cells are plain tensors, whose class is PyTorch's
+torch.Tensor.asnumpy = _asnumpy  # outputs of cells are plain torch.Tensor objects

@@ -1,4 +1,4 @@
-"""Maxima over windows, which PyTorch's own operator is slow at on a CPU."""
+"""Maxima over windows, for which PyTorch's own operator is slow on a CPU."""
 
 import torch
 from torch.nn import functional
@@ -9,10 +9,10 @@ Pair = tuple[int, int]
 
 
 def max_pool(x: torch.Tensor, kernel_size: Pair, stride: Pair, padding: Pair) -> torch.Tensor:
-    """Maxima over windows of maps (B, C, H, W), beyond whose border nothing counts.
+    """Compute maxima over windows of maps (B, C, H, W); the padding never wins.
 
-    PyTorch's operator notes the place of every maximum, for derivatives. Without them, on a CPU,
-    maxima along the rows and then along the columns give the same values in a tenth of the time.
+    PyTorch's operator stores the index of every maximum for derivatives. If none are needed on a
+    CPU, maxima along rows and then along columns give the same values in a tenth of the time.
     """
     if (
         torch.is_grad_enabled()
@@ -30,7 +30,7 @@ def max_pool(x: torch.Tensor, kernel_size: Pair, stride: Pair, padding: Pair) ->
 def _maxima(
     x: torch.Tensor, axis: int, kernel_size: int, *, stride: int, padding: int
 ) -> torch.Tensor:
-    """Maxima over windows of ``kernel_size`` along one axis, a new tensor."""
+    """Compute maxima over windows of ``kernel_size`` along one axis, in a new tensor."""
     length = x.shape[axis]
     count = (length + 2 * padding - kernel_size) // stride + 1
     found = _every(x, axis, range(0, (count - 1) * stride + 1, stride)).clone()
@@ -46,6 +46,6 @@ def _maxima(
 
 
 def _every(x: torch.Tensor, axis: int, places: range) -> torch.Tensor:
-    """A view of these places of an axis."""
+    """Return a view of a slice of an axis."""
     wanted = slice(places.start, places.stop, places.step)
     return x[:, :, wanted] if axis == 2 else x[..., wanted]

@@ -20,9 +20,9 @@ from mindyolo_ext.data.types import Sample, unseen
 # A box stays if its sides are longer than this in pixels, if more than this share of its scaled
 # area remains, and if its aspect ratio is below this.
 MIN_SIDE, MIN_AREA, MAX_ASPECT = 2.0, 0.1, 20.0
-MIN_AREA_OUTLINED = 0.01  # of a box that follows its outline
+MIN_AREA_OUTLINED = 0.01  # for a box that follows its outline
 _OUTLINE_POINTS = 1000
-_MARGIN = 4.0  # pixels beside the image that its interpolation may reach
+_MARGIN = 4.0  # pixels outside the image that interpolation may read
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Movement:
 
     Args:
         angle: degrees.
-        factor: of the scaling.
+        factor: factor of the scaling.
         shear: degrees along x and y.
-        target: where the center of the canvas ends up, as fractions (x, y) of the image.
+        target: position of the canvas center in the image, as fractions (x, y).
         perspective: how fast sizes decrease along x and y, per pixel from the center of the canvas.
     """
 
@@ -78,7 +78,7 @@ def fitted(sample: Sample, context: AugmentContext) -> Sample:
 
 
 def scaled(sample: Sample, size: tuple[int, int]) -> np.ndarray:
-    """The sample's image at ``size`` (height, width); one that nobody sees stays so."""
+    """Resize the sample's image to ``size`` (height, width); an ``unseen`` one stays unseen."""
     if sample.is_unseen:
         return unseen(*size)
     if size == sample.size:
@@ -94,15 +94,15 @@ def seen_parts(
     matrix: np.ndarray,
     context: AugmentContext,
 ) -> list[Sample]:
-    """The photos of a mosaic, scaled. Those that lie outside of the final image are not decoded:
-    their images are ``unseen``.
+    """Load and scale the photos of a mosaic. Photos outside the final image are not decoded: their
+    images are ``unseen``.
 
     Args:
         sources: photos, or their indices.
         fit: scales a photo.
-        place: (left, top) of each on the canvas, from the (height, width) of all.
+        place: computes (left, top) of each on the canvas from the (height, width) of all.
         matrix: (2, 3) or (3, 3) from pixels of the canvas to the image of the network's size; with
-            perspective all are decoded.
+            perspective all photos are decoded.
     """
     load = context.dataset
     parts = [fit(s if isinstance(s, Sample) else load.load_unseen(s)) for s in sources]
@@ -130,7 +130,7 @@ def is_seen(
     if window is None:
         return True
     photo = _corners(corner[0], corner[1], part)
-    # two parallelograms are apart if they are so along the sides of one of them
+    # two parallelograms are disjoint if they are disjoint along the sides of one of them
     moved = photo @ matrix[:2, :2].T + matrix[:2, 2]
     return _meet(photo, window) and _meet(moved, _corners(0, 0, size))
 
@@ -138,7 +138,7 @@ def is_seen(
 def seen_window(
     matrix: np.ndarray, size: tuple[int, int], canvas: tuple[int, int]
 ) -> tuple[int, int, int, int] | None:
-    """left, top, right, bottom of what an image may show of a canvas; None for all of it.
+    """Return left, top, right, bottom of the visible part of a canvas; None for all of it.
 
     Args:
         matrix, size: as in ``is_seen``.
@@ -153,8 +153,8 @@ def seen_window(
 
 
 def _window(matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
-    """(4, 2) corners on the canvas of what an image of ``size`` shows; None with perspective, or
-    if it shows a line.
+    """Return the corners (4, 2) on the canvas of an image of ``size``; None with perspective, or
+    for a degenerate matrix.
     """
     if len(matrix) == 3 and matrix[2, :2].any():
         return None
@@ -162,19 +162,20 @@ def _window(matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
     determinant = a * d - b * c
     if abs(determinant) < 1e-6:
         return None
-    # by hand: NumPy's starts all threads of its library for four numbers, which takes milliseconds
+    # written out: NumPy would start all threads of its library for four numbers, which takes
+    # milliseconds
     inverse = np.array([[d, -b], [-c, a]]) / determinant
     return (_corners(0, 0, size) - (x, y)) @ inverse.T
 
 
 def _corners(left: int, top: int, size: tuple[int, int]) -> np.ndarray:
-    """(4, 2) corners x, y of a rectangle of ``size`` (height, width)."""
+    """Return the corners x, y (4, 2) of a rectangle of ``size`` (height, width)."""
     right, bottom = left + size[1], top + size[0]
     return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
 
 
 def _meet(first: np.ndarray, second: np.ndarray) -> bool:
-    """Whether the upright frames of two sets of points (N, 2) come close to each other."""
+    """Whether the bounding boxes of two sets of points (N, 2) overlap or nearly do."""
     gap = np.maximum(first.min(0) - second.max(0), second.min(0) - first.max(0))
     return bool((gap <= _MARGIN).all())
 
@@ -241,8 +242,8 @@ def join(
     Args:
         corners: (left, top) of each photo on the canvas; photos may lie partly outside.
         canvas: (height, width).
-        pad_value: the gray.
-        window: left, top, right, bottom of what will be seen; the rest is left to chance.
+        pad_value: gray value of empty areas.
+        window: left, top, right, bottom of the visible part; the rest is undefined.
     """
     height, width = canvas
     image = np.empty((height, width, 3), np.uint8)

@@ -22,7 +22,7 @@ def hsv(
     """Multiply hue, saturation and value by random factors.
 
     Args:
-        hue, saturation, value: largest deviation of the factor from 1.
+        hue, saturation, value: maximum deviation of the factor from 1.
 
     Source: YOLOv5 ``augment_hsv``, as in Gold-YOLO's and DynamicDet's loaders.
     """

@@ -1,6 +1,5 @@
-"""Transforms of albumentations as one step. The package is optional: MIT up to 2.0.8, its last
-release; AlbumentationsX, which goes on from there, is under the AGPL or a paid licence and is not
-used.
+"""Transforms of albumentations as one step. The package is optional. Its last release, 2.0.8, is
+under the MIT license; its successor AlbumentationsX, under the AGPL or a paid license, is not used.
 """
 
 import importlib.util
@@ -20,19 +19,19 @@ from mindyolo_ext.data.types import Sample
 from mindyolo_ext.errors import ConfigError, MissingPackageError, did_you_mean, shown
 
 COMPOSITIONS = ("OneOf", "RandomOrder", "Sequential", "SomeOf")
-# Arguments that only Python code can give: functions, arrays, or further images of each call
+# Arguments that a recipe cannot hold: functions, arrays, or additional images per call
 _FROM_CODE = ("read_fn", "reference_images", "metadata_key", "font_path", "bboxes")
 
 
 def check_transforms(keywords: Mapping[str, Any]) -> None:
-    """Make sure that the keywords of the step ``albumentations`` describe transforms.
+    """Check that the keywords of the step ``albumentations`` describe transforms.
 
     Raises: ConfigError with the transform and what was wanted; MissingPackageError.
     """
     transforms = keywords.get("transforms", ())
     if not transforms:
         raise ConfigError(
-            "wanted transforms, a list such as [{name: CLAHE, p: 0.1}], got none of them"
+            "wanted transforms, a list such as [{name: CLAHE, p: 0.1}], got an empty list"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # arguments that would be ignored
@@ -49,16 +48,16 @@ def albumentations(
     min_visible: float = 0.1,
     min_side: float = 2.0,
 ) -> Sample:
-    """The image changed by transforms of albumentations, in their order, with its boxes.
+    """Apply transforms of albumentations in order to the image and its boxes.
 
     Args:
-        transforms: each a name, or a mapping with ``name`` and arguments; ``OneOf``, ``SomeOf``,
-            ``Sequential`` and ``RandomOrder`` have ``transforms`` of their own.
-        min_visible: share of a box's area that must be left within the image.
-        min_side: pixels of both sides that must be left.
+        transforms: names, or mappings with ``name`` and arguments; ``OneOf``, ``SomeOf``,
+            ``Sequential`` and ``RandomOrder`` contain further ``transforms``.
+        min_visible: share of a box's area that must remain within the image.
+        min_side: length of both sides that must remain, in pixels.
     """
     package = _package()
-    # Made for every image: a transform holds random numbers, which threads must not share
+    # Created for every image: a transform holds random state, which threads must not share
     made = [_built(package, description) for description in transforms]
     limits = {"min_visibility": min_visible, "min_width": min_side, "min_height": min_side}
     moved = {
@@ -75,7 +74,7 @@ def albumentations(
     if image.dtype != np.uint8 or image.shape[2:] != (3,):
         raise ConfigError(
             f"albumentations: wanted a uint8 image of three channels after the transforms, got "
-            f"{image.dtype} {image.shape}; leave out what makes numbers of pixels"
+            f"{image.dtype} {image.shape}; leave out transforms that change the type"
         )
     changed = replace(sample, image=np.ascontiguousarray(image[:, :, ::-1]))
     if not is_moving:
@@ -85,33 +84,33 @@ def albumentations(
 
 
 def _moves_pixels(package: ModuleType, transform: Any) -> bool:
-    """Whether a transform, or one inside it, takes pixels to other places."""
+    """Whether a transform, or one inside it, moves pixels."""
     if isinstance(transform, package.BaseCompose):
         return any(_moves_pixels(package, inner) for inner in transform.transforms)
     return not isinstance(transform, package.ImageOnlyTransform)
 
 
 def _package() -> ModuleType:
-    """The package. Raises: MissingPackageError if it is not there, or another one in its place."""
+    """Import the package. Raises: MissingPackageError if it is missing or another version."""
     if importlib.util.find_spec("albumentations") is None:
         raise MissingPackageError(
             "albumentations is not installed; pip install 'albumentations==2.0.8', the last "
-            "release under the MIT licence"
+            "release under the MIT license"
         )
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # stops its network request at import
     import albumentations as package
 
     if not package.__version__.startswith("2.0.") or int(package.__version__.split(".")[2]) > 8:
         raise MissingPackageError(
-            f"wanted albumentations 2.0.8, the last release under the MIT licence, got "
-            f"{package.__version__}; AlbumentationsX takes the same name and is under the AGPL: "
+            f"wanted albumentations 2.0.8, the last release under the MIT license, got "
+            f"{package.__version__}; AlbumentationsX has the same import name and is AGPL: "
             "pip uninstall albumentationsx; pip install 'albumentations==2.0.8'"
         )
     return package
 
 
 def _built(package: ModuleType, description: Any) -> Any:
-    """The transform that a recipe's name or mapping describes."""
+    """Create the transform that a recipe's name or mapping describes."""
     arguments = {"name": description} if isinstance(description, str) else description
     if not isinstance(arguments, Mapping) or not isinstance(arguments.get("name"), str):
         raise ConfigError(
@@ -136,23 +135,23 @@ def _built(package: ModuleType, description: Any) -> Any:
         raise ConfigError(f"{name}: {shown(reason, 300)}") from error
     wanted = set() if name in COMPOSITIONS else set(made.targets_as_params) - {"image", "bboxes"}
     if wanted:
-        raise ConfigError(f"{name}: needs {', '.join(sorted(wanted))}, which images here have not")
+        raise ConfigError(f"{name}: requires {', '.join(sorted(wanted))}, which images here lack")
     return made
 
 
 def _kind(package: ModuleType, name: str) -> Any:
-    """The class called ``name``. Raises: ConfigError if it cannot be a part of a recipe."""
+    """Return the class ``name``. Raises: ConfigError if a recipe cannot use it."""
     kind = vars(package).get(name)
     if _is_usable(package, name, kind):
         return kind
     usable = [key for key, its in vars(package).items() if _is_usable(package, key, its)]
-    why = "it needs Python code, or leaves boxes behind" if kind is not None else "no such name"
+    why = "it needs Python code, or does not move boxes" if kind is not None else "no such name"
     raise ConfigError(f"no transform {shown(name)} ({why}){did_you_mean(name, usable)}")
 
 
 def _is_usable(package: ModuleType, name: str, kind: Any) -> bool:
-    """Whether a part of the package is a transform that a recipe can describe, and that leaves
-    pixels in their places or takes boxes along.
+    """Whether a member of the package is a transform that a recipe can describe, and that either
+    moves no pixels or moves boxes along.
     """
     if name in COMPOSITIONS:
         return True
@@ -166,6 +165,6 @@ def _is_usable(package: ModuleType, name: str, kind: Any) -> bool:
 
 
 def _tuples(value: Any) -> Any:
-    """``value`` with tuples in place of lists of numbers, as the package names ranges."""
+    """Convert lists of numbers in ``value`` to tuples, the package's form of ranges."""
     is_range = isinstance(value, list) and all(isinstance(one, (int, float)) for one in value)
     return tuple(value) if is_range else value

@@ -12,7 +12,7 @@ from mindyolo_ext.data.types import Sample
 
 @register_augmentation
 def resize(sample: Sample, context: AugmentContext) -> Sample:
-    """Resize the image to the network input, as the model's ``InputSpec`` says."""
+    """Resize the image to the network input according to the model's ``InputSpec``."""
     image, placement = context.input_spec.resize_image(sample.image)
     return replace(
         sample, image=image, boxes=placement.to_network(sample.boxes), placement=placement
@@ -71,10 +71,10 @@ def random_affine(
     ``min_side`` pixels.
 
     Args:
-        degrees: largest rotation in either direction.
-        translate: largest shift as a fraction of width and height.
+        degrees: maximum rotation in either direction.
+        translate: maximum shift as a fraction of width and height.
         scale: range of the factor.
-        shear: largest shear angle in degrees along x and y.
+        shear: maximum shear angle in degrees along x and y.
     """
     rng = context.rng
     if rng.random() >= probability:

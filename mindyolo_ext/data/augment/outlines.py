@@ -1,4 +1,4 @@
-"""Augmentations that cut objects out along their outlines. NumPy and OpenCV only."""
+"""Augmentations that cut out objects along their outlines. Uses NumPy and OpenCV only."""
 
 from dataclasses import replace
 
@@ -19,19 +19,19 @@ def copy_paste(
     share: float = 0.5,
     max_covered: float = 0.3,
 ) -> Sample:
-    """Objects of another photo, cut out along their outlines, on top of the image.
+    """Paste objects of another photo, cut out along their outlines, onto the image.
 
-    The other photo is scaled to fit into the image, as ``mixup`` does, and its objects keep their
-    places in it. Needs a data set with outlines; objects without one and crowds stay behind.
+    The other photo is scaled to fit into the image, as in ``mixup``, and its objects keep their
+    positions. The data set must have outlines; objects without one and crowds are not pasted.
 
     Args:
-        probability: of the step.
-        share: probability of each object to be pasted.
-        max_covered: an object that would hide more than this share of a box of the image is left
-            out.
+        probability: probability of the step.
+        share: probability of pasting each object.
+        max_covered: an object that would cover a larger share of any box of the image is not
+            pasted.
 
-    Source: Simple Copy-Paste, arXiv:2012.07177. Unlike it: boxes of objects that are hidden in part
-        stay as they are, as in YOLOv5 and ultralytics.
+    Source: Simple Copy-Paste, arXiv:2012.07177. Unlike the paper, boxes of partly covered objects
+        do not change, as in YOLOv5 and ultralytics.
     """
     rng = context.rng
     if rng.random() >= probability:
@@ -58,14 +58,14 @@ def copy_paste(
 
 
 def in_frame(outline: np.ndarray, placement: Placement) -> np.ndarray:
-    """An outline (points, 2), fractions of the photo, in pixels of the frame that it lies in."""
+    """Convert an outline (points, 2) from fractions of the photo to pixels of its frame."""
     scale = np.array([placement.scale_x, placement.scale_y])
     size = np.array([placement.width, placement.height])
     return outline * size * scale + np.array([placement.pad_x, placement.pad_y])
 
 
 def covered_shares(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Which share of each of ``boxes`` a box (4,) covers.
+    """Compute the share of each of ``boxes`` that a box (4,) covers.
 
     Shape: boxes (N, 4) xyxy -> (N,).
     """

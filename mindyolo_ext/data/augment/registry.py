@@ -24,9 +24,9 @@ class AugmentContext:
     """What an augmentation may use besides its sample.
 
     Args:
-        rng: random numbers of this (seed, epoch, index), the same for any worker and rank.
-        dataset: for augmentations that combine photos.
-        input_spec: the model's, with the size of this step.
+        rng: random generator of this (seed, epoch, index), the same for any worker and rank.
+        dataset: data set for augmentations that combine photos.
+        input_spec: input convention of the model, with the size of this step.
         epoch, index: the epoch, and the photo's index in the data set.
     """
 
@@ -43,13 +43,12 @@ class Augmentation:
 
     Args:
         function: takes a sample, a context and keywords.
-        images: the number of images whose boxes it may return.
-        from_photo: it looks up outlines in the data set, so it must be the first step.
-        wants_polygons: it has no effect if the data set has no outlines, which causes a warning.
-        needs_polygons: it is refused if the data set has no outlines.
-        is_mosaic: it arranges images on one of its own shape, unless its ``probability`` is 0.
-        check: given the keywords of a recipe, raises ConfigError for what cannot be; for keywords
-            that are not numbers.
+        images: number of images whose boxes it may return.
+        from_photo: whether it looks up outlines in the data set, so it must be the first step.
+        wants_polygons: whether it has no effect without outlines, which causes a warning.
+        needs_polygons: whether missing outlines are an error.
+        is_mosaic: whether it arranges images on a canvas, unless its ``probability`` is 0.
+        check: raises ConfigError for invalid keywords of a recipe that are not numbers.
     """
 
     function: Callable[..., Sample]
@@ -81,7 +80,7 @@ _AUGMENTATIONS: dict[str, Augmentation] = {}
 def register_augmentation(function: Callable[..., Sample] | None = None, **facts: Any) -> Any:
     """Register a function under its name (decorator).
 
-    A keyword ``max_boxes`` is a promise: the function returns no more boxes than that.
+    A function with a keyword ``max_boxes`` must not return more boxes than that.
 
     Args:
         facts: arguments of ``Augmentation``.
@@ -93,7 +92,7 @@ def register_augmentation(function: Callable[..., Sample] | None = None, **facts
         return lambda later: register_augmentation(later, **facts)
     entry = Augmentation(function, **facts)
     if entry.name in _AUGMENTATIONS:
-        raise ValueError(f"register_augmentation: there is already a step {entry.name}")
+        raise ValueError(f"register_augmentation: step {entry.name} already exists")
     for key, parameter in list(inspect.signature(function).parameters.items())[2:]:
         if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
             raise TypeError(
@@ -110,9 +109,7 @@ def list_augmentations() -> list[str]:
 
 
 def find_augmentation(name: object) -> Augmentation:
-    """Return the augmentation called ``name``. Raises: ConfigError with the closest or all
-    names.
-    """
+    """Return the augmentation ``name``. Raises: ConfigError with the closest or all names."""
     if not isinstance(name, str) or name not in _AUGMENTATIONS:
         raise ConfigError(f"unknown name {name!r}{did_you_mean(name, _AUGMENTATIONS)}")
     return _AUGMENTATIONS[name]

@@ -19,7 +19,7 @@ from mindyolo_ext.data.text import find_path
 from mindyolo_ext.data.types import Problem
 from mindyolo_ext.progress import bar
 
-_UNUSUAL = re.compile(r"[/\\:]")  # in the name of a file
+_UNUSUAL = re.compile(r"[/\\:]")  # in a file name
 _HEADERS = 2000  # headers read before training; the others are read when their images are loaded
 
 
@@ -65,7 +65,7 @@ class CocoDataset(Dataset):
     def relabeled(
         self, label_of: np.ndarray, class_names: Sequence[str], category_ids: Sequence[int]
     ) -> "CocoDataset":
-        """As of any data set; the ground truth loses the rows of other classes, too."""
+        """As in ``Dataset``; the ground truth also loses the rows of other classes."""
         found = super().relabeled(label_of, class_names, category_ids)
         assert isinstance(found, CocoDataset)  # a copy of this one
         ids = self._columns["category_ids"].tolist()
@@ -81,7 +81,7 @@ class CocoDataset(Dataset):
         )
 
     def only_images(self, indices: np.ndarray) -> "CocoDataset":
-        """As of any data set; the ground truth has these images alone, too."""
+        """As in ``Dataset``; the ground truth also keeps only these images."""
         found = super().only_images(indices)
         assert isinstance(found, CocoDataset)  # a copy of this one
         place_of = np.full(len(self), -1)
@@ -98,7 +98,7 @@ class CocoDataset(Dataset):
         )
 
     def _with_rows(self, kept: np.ndarray, **changes: np.ndarray) -> "CocoDataset":
-        """This data set, which is new, with some rows of the file and further columns changed."""
+        """Change rows of the file and other columns of this new data set, and return it."""
         rows = {
             name: self._columns[name][kept]
             for name in (

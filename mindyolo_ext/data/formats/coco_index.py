@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 BOX_TOLERANCE = 0.5  # pixels; COCO rounds its boxes
 LEAST_BYTES = 16 * 2**20  # of a file; a smaller one is read in less than a second or two
 _VERSION = 1  # of the columns and how they are made
-_MOST_GROWTH = 4  # bytes of an index for each of the file; the shortest annotations take half of it
+_MOST_GROWTH = 4  # maximum size relative to the file; the shortest annotations take half of it
 _SCHEMA = {
     "image_ids": ("<i8", 0),
     "image_sizes": ("<i8", 2),
@@ -84,7 +84,7 @@ def indexed_table(file: Path, *, polygons: bool, index: Path | bool = True) -> C
         with alone(place, file) as is_ours:
             if is_ours:
                 return _opened(place, file, polygons) or _made(place, file, polygons)
-    logger.info("%s: no place for an index; every start reads the annotations again", file)
+    logger.info("%s: no writable folder for an index; every start reads the annotations", file)
     return read_table(file, polygons=polygons)
 
 
@@ -215,7 +215,7 @@ def _made(place: Path, file: Path, polygons: bool) -> CocoTable:
     except (OSError, DamagedArrays) as error:  # such as a full disk
         logger.warning("%s: cannot keep an index of the annotations (%s)", place, error)
         return table
-    logger.info("%s: kept as %s for the next start", file, place)
+    logger.info("%s: index written to %s for the next start", file, place)
     return CocoTable(arrays, table.file_names, table.categories)
 
 

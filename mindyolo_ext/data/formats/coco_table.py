@@ -43,14 +43,14 @@ class CocoTable:
     Args:
         arrays: n images, N annotations and K categories, in the file's order except for categories,
             which are sorted by id: ``image_ids`` (n,), ``image_sizes`` (n, 2) height and width, 0
-            where they are not told, ``names`` and ``name_ends``, their packed file names;
+            if unknown, ``names`` and ``name_ends``, their packed file names;
             ``row_ids`` (N,), ``row_images`` and ``row_labels``, the places of an annotation's image
             and category in ``image_ids`` and ``category_ids``, ``row_boxes`` (N, 4) float64 x, y,
             width, height, ``row_areas``, ``row_crowds``; where outlines are kept,
             ``outline_points`` (P, 2) float64 pixels, and of each annotation the first in
             ``outline_starts`` and their number in ``outline_counts``; ``category_ids`` (K,),
             ``category_names`` and ``category_name_ends``.
-        file_names: of the images.
+        file_names: file names of the images.
         categories: ``id`` and ``name``.
         problems: of images and annotations that are left out.
         size, digest: bytes of the file and their SHA-256; empty if it had to be read as a whole.

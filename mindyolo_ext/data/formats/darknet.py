@@ -43,7 +43,7 @@ class DataFile:
             of milestones.
         pre_weights: checkpoint to start from; the text ``None`` means none.
         classes: number of classes.
-        width, height: of the network input in pixels.
+        width, height: size of the network input in pixels.
         anchor_num: anchors per level.
         anchors: width, height pairs in pixels, finest level first.
         train, val, names: list files and class names, as written.
@@ -70,8 +70,8 @@ _LISTS = ("steps", "anchors")
 _INTEGERS = ("epochs", "batch_size", "subdivisions", "classes", "width", "height", "anchor_num")
 _NUMBERS = ("learning_rate",)
 _KINDS = {
-    **dict.fromkeys(_LISTS, "numbers with commas between"),
-    **dict.fromkeys(_INTEGERS, "a whole number"),
+    **dict.fromkeys(_LISTS, "comma-separated numbers"),
+    **dict.fromkeys(_INTEGERS, "an integer"),
     **dict.fromkeys(_NUMBERS, "a number"),
 }
 _MOST = {"classes": MAX_CLASSES}
@@ -88,7 +88,7 @@ def parse_data_file(path: str | Path) -> DataFile:
         or a value of the wrong type.
     Source: Yolo-FastestV2 ``utils/utils.py``. Unlike the original, an unknown key is an error,
         spaces may surround ``=``, a value may contain ``=``, comments are allowed, and darknet's
-        keys too: ``valid`` is ``val``, those of its own programs are left out with a word.
+        keys too: ``valid`` means ``val``, and keys of its own programs are ignored with a log line.
     """
     if Path(path).suffix.lower() in (".yaml", ".yml"):
         raise DataError(
@@ -106,7 +106,7 @@ def parse_data_file(path: str | Path) -> DataFile:
             raise DataError(f"{where}: wanted key=value, got {shown(repr(line))}")
         key = _OF_DARKNET.get(key, key)
         if key in _NOT_USED:
-            logger.info("%s: %s is not used here", where, key)
+            logger.info("%s: %s is ignored", where, key)
             continue
         if key not in known:
             raise DataError(f"{where}: unknown key {shown(key)}{did_you_mean(key, known)}")
@@ -159,14 +159,14 @@ def read_darknet(
     cache: bool | str = False,
     strict: bool = True,
 ) -> Dataset:
-    """Read the images of one list of a ``.data`` file. The label file lies beside the image or else
+    """Read the images of one list of a ``.data`` file. The label file is next to the image, or else
     in the folder ``labels`` instead of ``images``.
 
     Args:
         data: the ``.data`` file.
         split: ``train`` or ``val``.
         data_root: folder to which ``data``, the lists and their lines refer; lists and names may
-            also lie relative to the ``.data`` file, lines relative to their list, each with or
+            also be relative to the ``.data`` file, lines relative to their list, each with or
             without its first folder, as CVAT packs them.
         cache, strict: see ``Collector.finish``.
 

@@ -16,7 +16,7 @@ from mindyolo_ext.errors import DataError, MissingFileError, shown
 
 BOX_TOLERANCE = 1e-3  # fraction of the photo; label files contain rounded numbers
 _BESIDE_IMAGES = (".txt", ".xml", ".json")  # labels; any other file there is reported
-_OF_MAC = "._"  # macOS packs one such file of attributes per image into its zip files
+_OF_MAC = "._"  # macOS adds one such file of attributes per image to its zip files
 
 
 @dataclass
@@ -78,7 +78,7 @@ def _in_folder(source: Path) -> ImageList:
 
 
 def _in_list(source: Path, data_root: str | Path) -> ImageList:
-    """The images that the lines of a file name."""
+    """Return the images that the lines of a file name."""
     result = ImageList()
     for number, line in read_lines(source):
         if len(result.problems) >= MAX_FAULTS:
@@ -97,14 +97,14 @@ def _in_list(source: Path, data_root: str | Path) -> ImageList:
         result.paths.append(next((place for place in places if os.path.isfile(place)), places[0]))
     for path, count in Counter(result.paths).items():
         if count > 1:
-            problem = Problem("listed twice", str(source), f"{path} stands there {count} times")
+            problem = Problem("listed twice", str(source), f"{path} is listed {count} times")
             result.problems.append(problem)
     return result
 
 
 def too_many_faults(where: str) -> Problem:
     """Report that the rest of a file is not read."""
-    message = f"is not read on: {MAX_FAULTS:,} faults; is it another kind of file?"
+    message = f"reading stopped after {MAX_FAULTS:,} faults; is it another kind of file?"
     return Problem("malformed file", where, message)
 
 
@@ -187,18 +187,18 @@ def _is_class(value: float) -> bool:
 def _guess(words: Sequence[str], values: Sequence[float]) -> str:
     """Guess what a malformed line is, for the message; empty if unknown."""
     if len(values) == 6:
-        return "; a sixth number may be a score or an angle, which label files have not"
+        return "; a sixth number may be a score or an angle, which label files do not have"
     if len(values) > 7:
         return "; are these key points of a pose? Set kpt_shape: [points, 2 or 3]"
     if not values and len(words) in (9, 10):
         return "; oriented boxes of DOTA must be converted to class x y x y x y x y in fractions"
     if "," in "".join(words):
-        return "; write spaces between the numbers and points in them"
+        return "; separate numbers by spaces and use decimal points"
     return ""
 
 
 class LabelReader:
-    """Reads label files into a collector, file by file.
+    """Read label files into a collector, file by file.
 
     Args:
         collector: receives the images, their boxes and all faults.
@@ -282,7 +282,7 @@ class LabelReader:
         if numbers == 9:
             message = (
                 f"all {count} lines hold 9 numbers, as oriented boxes do: every box becomes the "
-                "upright frame of its corners"
+                "bounding box of its corners"
             )
             self._collector.report("doubtful labels", self._first_long, message)
         elif numbers > 9:

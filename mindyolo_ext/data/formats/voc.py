@@ -28,7 +28,7 @@ from mindyolo_ext.data.text import (
 from mindyolo_ext.errors import ConfigError, DataError, MissingFileError, shown
 from mindyolo_ext.progress import bar
 
-_BOX_TOLERANCE = 1.0  # pixels; programs disagree about the number of the first pixel
+_BOX_TOLERANCE = 1.0  # pixels; programs number the first pixel 0 or 1
 _DIFFICULT = ("ignore", "keep", "drop")
 _YES = ("1", "true", "yes")
 _NO = ("", "0", "false", "no", "unspecified")
@@ -175,7 +175,7 @@ def _image_sets(
     """Return (folder, list file) of every image set."""
     if (root is None or split is None) if sets is None else (root is not None or split is not None):
         raise ConfigError(
-            f"data (format voc): wanted the keys root and split, or sets alone, got root {root!r}, "
+            f"data (format voc): wanted the keys root and split, or only sets, got root {root!r}, "
             f"split {split!r}, sets {sets!r}"
         )
     if sets is None:
@@ -223,7 +223,7 @@ def _listed(collector: Collector, folder: Path, list_file: Path) -> list[tuple[s
         stem = _stem(line, images)
         files = images.get(stem, [str(home / f"{stem}.jpg")])
         if len(files) > 1:
-            message = f"{', '.join(files[1:])} has its name too and is left out"
+            message = f"{', '.join(files[1:])} has the same name and is skipped"
             collector.report("two images", files[0], message)
         found.append((files[0], folder / "Annotations" / f"{stem}.xml"))
     return found
@@ -244,7 +244,7 @@ def _parsed(file: Path) -> ElementTree.Element:
     """
     text = _decoded(read_bytes(file, most=_MAX_XML_BYTES))
     if "<!ENTITY" in text:
-        raise DataError("wanted xml without entities of its own, got <!ENTITY")
+        raise DataError("wanted xml without custom entities, got <!ENTITY")
     try:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError) as error:
@@ -266,7 +266,7 @@ def _decoded(content: bytes) -> str:
         if not _OF_TEXT.fullmatch(
             encoding
         ):  # Python has other codecs, for example for domain names
-            raise LookupError(f"no encoding of texts is called {name}")
+            raise LookupError(f"no text encoding {name}")
         text = content.decode(_WIDER.get(encoding, encoding))
     except (LookupError, UnicodeError) as error:
         raise DataError(
@@ -332,7 +332,7 @@ def _object(
     x1, y1 = x1 - rules.first_pixel, y1 - rules.first_pixel
     difficult = _truth(item.findtext("difficult"))
     if difficult and rules.difficult == "drop":
-        raise _Refused("dropped box", f"difficult ({name}), and the data set says difficult: drop")
+        raise _Refused("dropped box", f"difficult ({name}), and the recipe has difficult: drop")
     if x2 > x1 and y2 > y1 and (x2 - x1) * (y2 - y1) <= rules.min_area:
         raise _Refused(
             "dropped box",

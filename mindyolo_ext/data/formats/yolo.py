@@ -219,12 +219,12 @@ def _source(text: Any, folders: Sequence[Path], where: str) -> Path:
         except MissingFileError:
             continue
         if one != text:
-            logger.info("%s: %s is taken for %s", where, shown(text), found)
+            logger.info("%s: %s is resolved to %s", where, shown(text), found)
         return found
     tried = ", ".join(str(folder / inside) for folder in dict.fromkeys(folders))
     raise MissingFileError(
         f"{where}: no such file or folder: {shown(text, 300)}; looked for {shown(tried, 600)}. "
-        "Give data.root, or correct path in the yaml file"
+        "Set data.root, or correct path in the yaml file"
     )
 
 

@@ -1,8 +1,8 @@
-"""Learning rate, momentum, micro batches and moving average as plain functions of the iteration:
-nothing to save, nothing to resume. No framework.
+"""Learning rate, momentum, micro batches and moving average as plain functions of the iteration, so
+nothing has to be saved or resumed. No framework.
 
 ``decays``, ``warmup``, ``one_cycle``, ``accumulation`` and ``average`` are the parts; ``compose``
-builds what a recipe asks for out of them.
+combines them as a recipe says.
 """
 
 from mindyolo_ext.engine.schedule.accumulation import micro_batches, weight_decay

@@ -1,4 +1,4 @@
-"""How many micro batches make an update, and the weight decay that goes with it."""
+"""Number of micro batches per update, and the corresponding weight decay."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,9 @@ def micro_batches(optimizer: OptimizerConfig, global_batch: int) -> int:
 
 
 def weight_decay(optimizer: OptimizerConfig, global_batch: int) -> float:
-    """The decay that is applied: with a nominal batch, in proportion to the images of an update."""
+    """The decay that is applied; with a nominal batch it is proportional to the images of an
+    update.
+    """
     if not optimizer.nominal_batch:
         return optimizer.weight_decay
     images = global_batch * micro_batches(optimizer, global_batch)
@@ -35,7 +37,7 @@ class Accumulation:
         count: micro batches per update after the warm-up.
         goal: ``count`` before rounding, which the warm-up grows towards.
         warmup: iterations in which the count grows from 1; 0 for the full count at once.
-        first_alone: the first micro batch is an update of its own. As in the original: DynamicDet
+        first_alone: make the first micro batch an update of its own. As in the original: DynamicDet
             updates whenever the iteration, counted from 0, is a multiple of the count.
     """
 
@@ -51,5 +53,5 @@ class Accumulation:
         return max(1, round(float(np.interp(step, (0, self.warmup), (1, self.goal)))))
 
     def updates_at(self, step: int) -> bool:
-        """Whether iteration ``step`` applies the gradients gathered so far."""
+        """Whether iteration ``step`` applies the gradients accumulated so far."""
         return (step + (not self.first_alone)) % self.count_at(step) == 0

@@ -1,4 +1,4 @@
-"""From the recipe's sections to the parts of a schedule."""
+"""Build a schedule from the sections of a recipe."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,19 +20,19 @@ from mindyolo_ext.engine.schedule.warmup import MomentumWarmup, RateWarmup, warm
 
 
 class Schedule:
-    """Rates of every group at an iteration, its momentum, and whether it ends with an update.
+    """Learning rates of all groups and momentum by iteration, and the iterations with an update.
 
     Args:
         optimizer, schedule: the recipe's sections.
         steps_per_epoch, epochs: length of the training in iterations (micro batches) and epochs.
         global_batch: images per iteration over all ranks, for ``lr_per_image`` and
             ``nominal_batch``.
-        groups: group names; ``bias`` takes ``warmup_bias_lr``.
+        groups: group names; ``bias`` uses ``warmup_bias_lr``.
 
     Attributes:
-        base: the base rate in force.
+        base: the base learning rate in force.
         total, warmup: iterations of the training, and of its warm-up.
-        cycles_momentum: whether ``momentum_at`` is beta1 of adam and adamw, too.
+        cycles_momentum: whether ``momentum_at`` is also beta1 of adam and adamw.
         accumulate: micro batches per update after the warm-up.
 
     Source: Yolo-FastestV2 ``train.py`` (power 4 warm-up, milestones), YOLOX ``lr_scheduler.py``
@@ -84,14 +84,14 @@ class Schedule:
             self.warmup,
             schedule.warmup_power,
             self.base,
-            # Decays that count from iteration 0 go on during the warm-up
+            # Decays that count from iteration 0 continue during the warm-up
             goal=self._decay if schedule.decay == "linear" or schedule.per_epoch else constant,
             bias_start=schedule.warmup_bias_lr,
         )
         self._momentum = MomentumWarmup(self.warmup, optimizer.momentum, schedule.warmup_momentum)
 
     def rates(self, step: int) -> list[float]:
-        """Learning rate of each group at iteration ``step`` (0 first)."""
+        """Learning rate of each group at iteration ``step``, counted from 0."""
         if self._warmup is not None and self._warmup.covers(step):
             return self._warmup.rates(step, self.groups)
         return [self.base * self._decay(step)] * len(self.groups)
@@ -105,12 +105,12 @@ class Schedule:
         return self._accumulation.count_at(step)
 
     def updates_at(self, step: int) -> bool:
-        """Whether iteration ``step`` applies the gradients gathered so far."""
+        """Whether iteration ``step`` applies the gradients accumulated so far."""
         return self._accumulation.updates_at(step)
 
 
 def _decay(schedule: ScheduleConfig, warmup: int, total: int, steps_per_epoch: int) -> Decay:
-    """The course of the learning rate after the warm-up; lengths in iterations."""
+    """The decay after the warm-up; lengths in iterations."""
     if schedule.decay == "multistep":
         milestones = schedule.milestones
         if schedule.drops_lost_in_warmup:

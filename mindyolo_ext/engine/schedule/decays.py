@@ -1,4 +1,4 @@
-"""Courses of the learning rate: from an iteration to a factor on the base rate."""
+"""Decays of the learning rate: functions from an iteration to a factor on the base rate."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,13 +9,13 @@ Decay: TypeAlias = Callable[[int], float]
 
 
 def constant(step: int) -> float:  # noqa: ARG001
-    """The base rate throughout."""
+    """Keep the base rate."""
     return 1.0
 
 
 @dataclass(frozen=True)
 class MultiStep:
-    """``gamma`` counts once more from each milestone on.
+    """Multiply by ``gamma`` at each milestone.
 
     Args:
         milestones: epochs.
@@ -33,17 +33,17 @@ class MultiStep:
 
 
 def milestones_after(milestones: Sequence[int], warmup: int, steps_per_epoch: int) -> list[int]:
-    """The milestones that the warm-up does not run over.
+    """The milestones that the warm-up does not cancel.
 
-    As in the original: Yolo-FastestV2's warm-up, of ``warmup`` iterations, sets the rate back to
-    the base rate, so that a milestone inside it is lost.
+    As in the original: Yolo-FastestV2's warm-up, of ``warmup`` iterations, sets the learning rate
+    back to the base rate, so a milestone inside it has no effect.
     """
     return [milestone for milestone in milestones if milestone * steps_per_epoch > warmup]
 
 
 @dataclass(frozen=True)
 class Step:
-    """``gamma`` counts once more after every ``size`` iterations; PyTorch's ``StepLR``."""
+    """Multiply by ``gamma`` after every ``size`` iterations, as PyTorch's ``StepLR``."""
 
     size: int
     gamma: float
@@ -91,15 +91,16 @@ class CosineByEpoch:
 
 @dataclass(frozen=True)
 class OneEpochLate:
-    """``decay`` of the epoch before, once the warm-up is over.
+    """``decay`` delayed by one epoch, once the warm-up is over.
 
     As in the original: the schedulers of Gold-YOLO and DynamicDet step once when they are built,
-    and are set back by one when training starts. The warm-up computes its own goal and is not late.
+    and are set back by one when training starts. The warm-up computes its own goal and is not
+    delayed.
 
     Args:
-        decay: what comes late.
+        decay: the decay to delay.
         steps_per_epoch: iterations per epoch.
-        warmup: iterations of the warm-up; the epoch in which it ends is not late.
+        warmup: iterations of the warm-up; the epoch in which it ends is not delayed.
     """
 
     decay: Decay

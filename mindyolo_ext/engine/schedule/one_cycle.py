@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from mindyolo_ext.engine.schedule.warmup import between
 
 logger = logging.getLogger(__name__)
-# At the start, at the peak and at the end: factor on the base rate, and momentum (beta1 of adam and
-# adamw)
+# At the start, at the peak and at the end: factor on the base rate, and momentum (or beta1 of adam
+# and adamw)
 RATE = (1 / 25, 1.0, 1 / 25 / 1e4)
 MOMENTUM = (0.95, 0.85, 0.95)
 
@@ -18,7 +18,7 @@ class OneCycle:
     """The cycle over ``total`` iterations.
 
     Args:
-        peak: iteration of the highest rate; it may lie between two iterations.
+        peak: iteration of the highest rate; it may be fractional.
         total: iterations of the training.
         anneal: ``cosine`` or ``linear``.
 
@@ -34,11 +34,11 @@ class OneCycle:
     def after_warmup(
         cls, warmup_epochs: float, *, steps_per_epoch: int, epochs: int, anneal: str
     ) -> "OneCycle":
-        """The cycle whose way up takes ``warmup_epochs``; warns if no way down is left."""
+        """The cycle with a rise of ``warmup_epochs``; warns if no time is left for the fall."""
         if warmup_epochs >= epochs:
             logger.warning(
-                "train.schedule: one_cycle with warmup_epochs %g in a training of %d epoch(s) has "
-                "no way down, its last iteration has the highest rate",
+                "train.schedule: one_cycle with warmup_epochs %g in a training of %d epoch(s) "
+                "never falls, its last iteration has the highest rate",
                 warmup_epochs,
                 epochs,
             )
@@ -54,7 +54,7 @@ class OneCycle:
         return self._value(step, MOMENTUM)
 
     def _value(self, step: int, values: tuple[float, float, float]) -> float:
-        """From the first of ``values`` over the second, at the peak, to the third, at the end."""
+        """Interpolate from the first of ``values`` to the second, at the peak, and to the third."""
         first, top, end = values
         last = self.total - 1
         if step <= self.peak or self.peak >= last:

@@ -1,4 +1,4 @@
-"""The way up at the start of a training: learning rates by group, momentum, micro batches."""
+"""Warm-up at the start of a training: learning rates by group, momentum, micro batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from mindyolo_ext.engine.schedule.decays import Decay, constant
 
 
 def warmup_steps(epochs: float, steps_per_epoch: int, *, at_least: int = 0) -> int:
-    """Iterations of a warm-up of ``epochs`` epochs, ``at_least`` so many."""
+    """Iterations of a warm-up of ``epochs`` epochs, but at least ``at_least``."""
     return max(int(round(epochs * steps_per_epoch)), at_least)
 
 
@@ -17,9 +17,9 @@ class RateWarmup:
 
     Args:
         steps: length in iterations.
-        power: exponent of the way up.
-        base: the base rate, in which the way up ends.
-        goal: decay that the end of the way up already follows; ``constant`` for the full base rate.
+        power: exponent of the rise.
+        base: the base rate, at which the warm-up ends.
+        goal: decay that the end of the warm-up already follows; ``constant`` for the base rate.
         bias_start: first rate of the biases; the other groups start at 0.
     """
 
@@ -30,11 +30,11 @@ class RateWarmup:
     bias_start: float | None = None
 
     def covers(self, step: int) -> bool:
-        """Whether iteration ``step`` belongs to the warm-up, its end included."""
+        """Whether iteration ``step`` belongs to the warm-up, including its end."""
         return self.steps > 0 and step <= self.steps
 
     def rates(self, step: int, groups: Sequence[str]) -> list[float]:
-        """The rate of each group at an iteration of the warm-up."""
+        """The learning rate of each group at an iteration of the warm-up."""
         share, goal = (step / self.steps) ** self.power, self.base * self.goal(step)
         bias = 0.0 if self.bias_start is None else self.bias_start
         return [between(bias if name == "bias" else 0.0, goal, share) for name in groups]
@@ -42,9 +42,10 @@ class RateWarmup:
 
 @dataclass(frozen=True)
 class MomentumWarmup:
-    """Momentum that grows from ``first`` to ``momentum`` in ``steps`` iterations, then stays.
+    """Momentum that grows from ``first`` to ``momentum`` in ``steps`` iterations, then stays
+    constant.
 
-    ``first`` None means that it stays from the beginning.
+    If ``first`` is None, it is constant from the beginning.
     """
 
     steps: int
@@ -58,5 +59,5 @@ class MomentumWarmup:
 
 
 def between(first: float, last: float, share: float) -> float:
-    """On the line from ``first`` at a ``share`` of 0 to ``last`` at 1."""
+    """Interpolate linearly from ``first`` at a ``share`` of 0 to ``last`` at 1."""
     return first + (last - first) * share

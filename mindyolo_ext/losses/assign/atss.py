@@ -8,7 +8,7 @@ from mindyolo_ext.losses.assign.task_aligned import at_box, inside_box, settle
 from mindyolo_ext.losses.iou import Box, pairwise_iou
 from mindyolo_ext.losses.pairs import of_boxes
 
-SIDE = 5.0  # of the anchor squares, in strides
+SIDE = 5.0  # side of the anchor squares, in strides
 
 # stride of every prediction (A,), predictions of each level
 Levels = tuple[Tensor, tuple[int, ...]]

@@ -1,12 +1,12 @@
-"""The last steps of SimOTA and OTA: how many predictions a box takes, and which box gets a
-prediction that several want.
+"""Last steps of SimOTA and OTA: how many predictions a box takes, and which box gets a prediction
+that several boxes select.
 """
 
 from mindyolo_ext.backend import Tensor, float32, int32, ops
 from mindyolo_ext.losses.assign.robust import first_largest, largest
 from mindyolo_ext.losses.pairs import of_predictions
 
-MOST = 10  # how many of the best overlaps are summed, and the most predictions that a box takes
+MOST = 10  # number of best overlaps to sum, and maximum number of predictions per box
 EXCLUDED = 1e9  # cost of a pair that cannot match, above every real one
 
 

@@ -1,16 +1,16 @@
 """Assign boxes to cells and anchors by IoU: in the cell of the box center, in the nine cells around
 it, or in every cell of the level.
 
-Several boxes may want the same anchor of a cell. The assigner's ``conflict`` says which one gets
-it:
+Several boxes may match the same anchor of a cell. The assigner's ``conflict`` decides which one
+gets it:
 
-``last``: the last box of the image's list keeps it, with the classes of all.
+``last``: the last box of the image's list, with the classes of all.
 ``random``: as ``last``, with the boxes in a random order that differs in every step.
-``best``: the box with the largest IoU keeps it (of equal ones the last), with its class alone.
-``sorted``: as the original's filter of ``nearby_grid``. Wishes are sorted by falling IoU over the
-    whole batch. A wish for the same cell as the wish right before it is dropped. The last remaining
-    wish keeps the cell, with the classes of all remaining ones, so the box with the LOWEST IoU
-    wins.
+``best``: the box with the largest IoU (the last of equal ones), with only its own class.
+``sorted``: as in the original's filter of ``nearby_grid``. Candidates are sorted by falling IoU
+    over the whole batch. A candidate for the same cell as the one right before it is dropped. The
+    last remaining candidate gets the cell, with the classes of all remaining ones, so the box with
+    the LOWEST IoU wins.
 """
 
 from collections.abc import Sequence
@@ -25,16 +25,16 @@ from mindyolo_ext.losses.pairs import of_boxes
 CONFLICTS = ("last", "random", "best", "sorted")
 EPS = 1e-6
 PRIME = 32749  # up to this many boxes of a batch get distinct numbers
-_MOST_WISHES = 46340  # its square is the largest that int32 holds
+_MOST_CANDIDATES = 46340  # its square is the largest that int32 holds
 _WHOLE = 2.0**30  # float32 values in 1/128..1 are multiples of its inverse
 
 
 class CellAssigner(nn.Cell):
     """Match boxes with the anchors of one level by shape: ``single_grid`` and ``nearby_grid``.
 
-    A box wants an anchor if their IoU, with both at the same center, is at least ``threshold``. It
-    wants it in the cell of its center and, with ``nearby``, in the eight cells around that. Cells
-    outside the grid are moved to its border. A box that is not finite wants nothing.
+    A box matches an anchor if their IoU, with both at the same center, is at least ``threshold``.
+    The match is in the cell of the box center and, with ``nearby``, in the eight cells around it.
+    Cells outside the grid are moved to its border. A non-finite box matches nothing.
 
     Args:
         anchors: (width, height) of the level's anchors in pixels.
@@ -48,7 +48,7 @@ class CellAssigner(nn.Cell):
         classes K -> matched (B, R) float 0/1, number of the box (B, R) int, its classes (B, K, R)
         float 0/1, all 0 where nothing matches. R = a * height * width, anchors slowest. No tensor
         carries a gradient.
-    Raises: ValueError for a batch with more wishes than an exact sort supports.
+    Raises: ValueError for a batch with more candidates than an exact sort supports.
     Source: ``single_grid_assignment`` and ``nearby_grid_assignment`` of the original's
         ``core/loss.py``, with a stable sort. Unlike the original, a center on the right or lower
         border has a cell.
@@ -110,7 +110,7 @@ class CellAssigner(nn.Cell):
             ops.reshape(places, (-1,)),
             batch * rows,
         )
-        last = ops.maximum(last, 0)  # a cell that no box wants holds the lowest integer
+        last = ops.maximum(last, 0)  # cells without a candidate hold the lowest integer
         matched = ops.cast(ops.reshape(last, (batch, rows)) > 0, float32)
         index = ops.reshape(modulo(ops.maximum(last, 1) - 1, boxes), (batch, rows))
         if self.conflict == "best":
@@ -130,7 +130,7 @@ class CellAssigner(nn.Cell):
 
     def _shape_iou(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
         """IoU of box and anchor on one center, (B, M, a)."""
-        normalised = self.sizes / np.array(
+        normalized = self.sizes / np.array(
             [size[1] * self.stride, size[0] * self.stride], np.float32
         )
         ones = ops.ones((*targets.shape[:2], len(self.sizes)), float32)
@@ -138,18 +138,18 @@ class CellAssigner(nn.Cell):
             ops.expand_dims(targets[:, :, 3], 2) * ones,
             ops.expand_dims(targets[:, :, 4], 2) * ones,
         )
-        anchor_width = ops.reshape(Tensor(normalised[:, 0]), (1, 1, -1)) * ones
-        anchor_height = ops.reshape(Tensor(normalised[:, 1]), (1, 1, -1)) * ones
+        anchor_width = ops.reshape(Tensor(normalized[:, 0]), (1, 1, -1)) * ones
+        anchor_height = ops.reshape(Tensor(normalized[:, 1]), (1, 1, -1)) * ones
         inter = ops.minimum(width, anchor_width) * ops.minimum(height, anchor_height)
         return inter / (width * height + anchor_width * anchor_height - inter + EPS)
 
     def _places(self, targets: Tensor, size: tuple[int, int]) -> Tensor:
-        """Number the cell of every wish over images, anchors and positions, (B, M, a, s) int."""
+        """Number every candidate's cell over images, anchors and positions, (B, M, a, s) int."""
         batch, boxes = targets.shape[:2]
         x, y = (
             # clamp to one cell beyond the border, so that every value fits into an integer
-            ops.expand_dims(ops.cast(ops.clamp(centre * cells, -2.0, cells + 1.0), int32), 2)
-            for centre, cells in ((targets[:, :, 1], size[1]), (targets[:, :, 2], size[0]))
+            ops.expand_dims(ops.cast(ops.clamp(center * cells, -2.0, cells + 1.0), int32), 2)
+            for center, cells in ((targets[:, :, 1], size[1]), (targets[:, :, 2], size[0]))
         )
         column, row = x + self.shift_x, y + self.shift_y  # (B, M, s)
         cell = ops.clamp(row, 0, size[0] - 1) * size[1] + ops.clamp(column, 0, size[1] - 1)
@@ -161,7 +161,7 @@ class CellAssigner(nn.Cell):
         )
 
     def _unlike_the_one_before(self, places: Tensor) -> Tensor:
-        """1 where a wish (n, s) is for another place than the wish before it, int."""
+        """Return 1 where a candidate (n, s) has another cell than the one before it, else 0."""
         flat = ops.reshape(places, (-1,))
         same = ops.cast(flat[1:] == flat[:-1], int32)
         return ops.reshape(1 - ops.cat((ops.zeros((1,), int32), same), 0), places.shape)
@@ -170,7 +170,7 @@ class CellAssigner(nn.Cell):
 class AnchorBoxAssigner(nn.Cell):
     """Match boxes with the anchors in every cell of one level by overlap: ``all_grid``.
 
-    A box wants every anchor that, centered in its cell, overlaps it with an IoU above
+    A box matches every anchor that, centered in its cell, overlaps it with an IoU above
     ``threshold``.
 
     Args: as for ``CellAssigner``, but ``conflict`` must not be ``sorted``.
@@ -200,18 +200,18 @@ class AnchorBoxAssigner(nn.Cell):
             index = (boxes - 1 - ops.cast(place, int32)) * ops.cast(matched, int32)
             classes = classes_of(targets, matched, index, num_classes)
         else:
-            wants = ops.cast(self._iou(targets, mask, size) > self.threshold, float32)
+            claims = ops.cast(self._iou(targets, mask, size) > self.threshold, float32)
             rank = ops.reshape(ops.arange(boxes, dtype=int32), (1, boxes, 1))
             if self.conflict == "random":
                 rank = drawn_order(mask.shape[0], boxes, order) * boxes + rank
-            last = ops.max(ops.cast(wants, int32) * (rank + 1), 1)[0]
+            last = ops.max(ops.cast(claims, int32) * (rank + 1), 1)[0]
             matched = ops.cast(last > 0, float32)
             index = modulo(ops.maximum(last, 1) - 1, boxes)
             kinds = ops.reshape(ops.arange(num_classes, dtype=int32), (1, num_classes, 1))
             one_hot = ops.cast(
                 ops.expand_dims(ops.cast(targets[:, :, 0], int32), 1) == kinds, float32
             )
-            classes = ops.minimum(ops.matmul(one_hot, wants), 1.0)
+            classes = ops.minimum(ops.matmul(one_hot, claims), 1.0)
         return ops.stop_gradient(matched), ops.stop_gradient(index), ops.stop_gradient(classes)
 
     def _iou(self, targets: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
@@ -246,9 +246,9 @@ class AnchorBoxAssigner(nn.Cell):
         """First and last coordinate of the anchors in every cell along an axis, each (a, cells),
         in 0..1.
         """
-        centre = (np.arange(cells, dtype=np.float32) + np.float32(0.5)) / np.float32(cells)
+        center = (np.arange(cells, dtype=np.float32) + np.float32(0.5)) / np.float32(cells)
         half = self.sizes[:, axis : axis + 1] / np.float32(cells * self.stride) / np.float32(2)
-        return centre - half, centre + half
+        return center - half, center + half
 
     def _overlap(self, low: Tensor, high: Tensor, first: np.ndarray, last: np.ndarray) -> Tensor:
         """Length of the overlap of boxes (B, M) and anchors (a, n) along an axis, (B, M, a, n)."""
@@ -275,9 +275,9 @@ def falling_order(values: Tensor, valid: Tensor) -> Tensor:
     Raises: ValueError for more than 46340 values.
     """
     number = values.shape[0]
-    if number > _MOST_WISHES:
+    if number > _MOST_CANDIDATES:
         raise ValueError(
-            f"simple_yolo: boxes times anchors of a batch must not exceed {_MOST_WISHES}, got "
+            f"simple_yolo: boxes times anchors of a batch must not exceed {_MOST_CANDIDATES}, got "
             f"{number}; lower data.max_boxes or train.per_batch_size"
         )
     whole = ops.cast(values * _WHOLE, int32)
@@ -297,7 +297,7 @@ def drawn_order(batch: int, boxes: int, order: Tensor) -> Tensor:
 
 
 def classes_of(targets: Tensor, matched: Tensor, index: Tensor, num_classes: int) -> Tensor:
-    """The class of each prediction's own box as (B, K, R) float 0/1."""
+    """Encode the class of each prediction's box as (B, K, R) float 0/1."""
     (label,) = of_matched_box(
         ops.cast(ops.expand_dims(targets[:, :, 0], 0), int32), index
     )  # (B, R)

@@ -41,5 +41,5 @@ def match_matrix(matched: Tensor, index: Tensor, count: int) -> Tensor:
 
 
 def _image_rows(batch: int, rows: int) -> Tensor:
-    """Index of the first of ``rows`` rows of every image, (B, 1) int."""
+    """Return the index of the first of ``rows`` rows of every image, (B, 1) int."""
     return ops.reshape(ops.arange(batch, dtype=int32), (batch, 1)) * rows

@@ -14,7 +14,7 @@ from mindyolo_ext.losses.pairs import of_predictions
 # Which predictions may match: those near the center of a box, or (original up to tag 0.3.0) inside
 # a box or near its center.
 AREAS = ("center", "box_or_center")
-_RADIUS = {"center": 1.5, "box_or_center": 2.5}  # in strides of the prediction
+_RADIUS = {"center": 1.5, "box_or_center": 2.5}  # in strides of the prediction's level
 _PENALTY = {
     "center": 1e6,
     "box_or_center": 1e5,
@@ -43,13 +43,13 @@ class SimOTAAssigner(nn.Cell):
     takes its cheapest candidates, as many as the sum of its ten best overlaps says, at least one. A
     prediction that several boxes take goes to the box of the image for which it is cheapest, and to
     the first of equal ones. Which of several predictions with equal cost a box takes is undefined,
-    as in the original. A prediction whose box or logits are not finite is no candidate.
+    as in the original. A prediction with a non-finite box or logit is never a candidate.
 
     Args:
         area: ``center``: the prediction's cell center lies less than 1.5 strides from the box
             center along both axes. ``box_or_center``: inside the box or less than 2.5 strides from
-            its center; preferred are those that are both. The weights of tag 0.1.1rc0 were trained
-            this way.
+            its center; predictions for which both hold are preferred. The weights of tag 0.1.1rc0
+            were trained this way.
 
     Shape: predicted boxes cx, cy, w, h, each (B, A); logits of objectness (B, A) and classes (B, K,
         A); wanted boxes class, cx, cy, w, h, each (B, M), and mask (B, M) 0/1; per level, the

@@ -43,7 +43,7 @@ class TaskAlignedAssigner(nn.Cell):
     ) -> tuple[Tensor, Tensor, Tensor]:
         corners = wanted[1:]
         usable = finite(*boxes, ops.sum(scores, 1))
-        # a box without area overlaps nothing
+        # a box without area has no overlap
         boxes = filled(usable, boxes, 0.0)
         count, predictions = mask.shape[1], usable.shape[1]
         iou = pairwise_iou(corners, boxes) * of_boxes(mask, predictions)  # (B, M, A)

@@ -14,7 +14,7 @@ step draws its random numbers and passes them to plain functions.
 Source: DynamicDet, arXiv:2304.05552 (a fork of YOLOv7), ``utils/datasets.py``. Omitted:
     ``copy_paste``, which is 0 in all its recipes. Unlike the original: an image keeps at most
     ``max_boxes`` boxes, because arrays have a fixed shape here; a mosaic may have boxes with and
-    without outlines, which the original confuses.
+    without outlines, which the original mixes up.
 """
 
 from collections.abc import Callable, Sequence
@@ -73,7 +73,7 @@ def dynamicdet_mosaic(
     Args:
         probability: probability of the mosaic; otherwise the photo alone is used.
         nine_probability: probability that a mosaic has nine photos.
-        scale: the factor lies in 1 - ``scale`` .. 1.1 + ``scale``.
+        scale: the factor is in 1 - ``scale`` .. 1.1 + ``scale``.
         translate: largest shift from the center as a fraction of the network's width and height.
         degrees: largest rotation in either direction.
         shear: largest shear angle in degrees along x and y.
@@ -138,7 +138,7 @@ def join_placed(
         first: the first photo, loaded already.
         indices: of all photos.
         place: (left, top) of each on the canvas, from their sizes.
-        movement: what follows; photos that nobody will see then are not decoded.
+        movement: the transformation that follows; photos outside of its view are not decoded.
     """
     height, width = context.input_spec.size
     canvas = 2 * height, 2 * width
@@ -158,13 +158,13 @@ def join_placed(
 
 
 def place_four(index: int, context: AugmentContext) -> tuple[list[int], Place]:
-    """Indices of four photos, the first ``index``, and where they lie on the canvas."""
+    """Indices of four photos, the first ``index``, and their places on the canvas."""
     center, indices = draw_four(index, context)
     return indices, lambda sizes: around(center, sizes)
 
 
 def place_nine(index: int, context: AugmentContext) -> tuple[list[int], Place]:
-    """Indices of nine photos, the first ``index`` in the middle, and where they lie on a canvas
+    """Indices of nine photos, the first ``index`` in the middle, and their places on a canvas
     that shows a random window of them.
     """
     height, width = context.input_spec.size
@@ -394,7 +394,7 @@ def draw_place(
 
 
 def covered(place: tuple[int, int, int, int], boxes: np.ndarray) -> np.ndarray:
-    """Compute the share of each box (N, 4) that lies in ``place`` xyxy, (N,)."""
+    """Compute the share of each box (N, 4) that is inside ``place`` xyxy, (N,)."""
     common = np.minimum(boxes[:, 2:], place[2:]) - np.maximum(boxes[:, :2], place[:2])
     return common.clip(0).prod(1) / ((boxes[:, 2:] - boxes[:, :2]).prod(1) + 1e-16)
 

@@ -436,8 +436,8 @@ class DynamicDetRouterLoss(DynamicDetLoss):
             self.block = block
 
     def _count_before(self, clock: StepClock) -> int:
-        """Differences in the history before this step. A device is asked once, before the first
-        step, if the clock says how many images the steps have.
+        """Differences in the history before this step. If the clock gives the number of images
+        per step, the device is read only once, before the first step.
         """
         if self.counted is None or not clock.images:
             self.counted = int(self.count.asnumpy()[0])
@@ -490,7 +490,7 @@ class DynamicDetRouterLoss(DynamicDetLoss):
 
 
 def _state(name: str, values: np.ndarray) -> Parameter:
-    """Create a parameter that is not trained and that a resumed run continues with."""
+    """Create a parameter that is not trained but saved for a resumed run."""
     return Parameter(Tensor(values), name=name, requires_grad=False)
 
 
@@ -507,7 +507,7 @@ def _checked(
     if not anchor_threshold > 1:
         raise ValueError(f"{name}: anchor_threshold must be above 1, got {anchor_threshold}")
     if not 0 <= label_smoothing < 1:
-        raise ValueError(f"{name}: label_smoothing must lie in 0..1, got {label_smoothing}")
+        raise ValueError(f"{name}: label_smoothing must be in 0..1, got {label_smoothing}")
     weights = LEVEL_WEIGHTS[len(model.strides)] if level_weights is None else tuple(level_weights)
     if len(weights) != len(model.strides):
         raise ValueError(

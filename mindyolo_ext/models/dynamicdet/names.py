@@ -151,7 +151,7 @@ class DynamicDetNames(NamesTable):
         "wandb_id": None,
     }
 
-    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+    def recognize(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
         if not all(name in tensors for name in MARKS):
             return []
         stem = next((pair for pair in STEMS if all(name in tensors for name in pair)), None)
@@ -171,7 +171,7 @@ class DynamicDetNames(NamesTable):
         )
         if last not in tensors:
             raise CheckpointError(
-                f"dynamicdet: {last} is missing, which tells the classes of {model}"
+                f"dynamicdet: {last} is missing, which determines the classes of {model}"
             )
         outputs = int(tensors[last].shape[0])
         classes = outputs // ANCHORS_PER_LEVEL - 5
@@ -212,7 +212,7 @@ class DynamicDetNames(NamesTable):
             tensors,
             warnings=(
                 "the two heads have different anchors (the original's automatic anchors reach the "
-                "second one only); both exits take the second one's, with which both were trained",
+                "second one only); both exits use the second one's, with which both were trained",
             ),
         )
 

@@ -311,11 +311,10 @@ class DynamicDet(nn.Cell):
     Raises: ValueError for anchors that are not three positive pairs per level.
     Source: arXiv:2304.05552; original ``models/yolo.py``.
 
-    It is a ROUTED model: ``glance`` tells for each image whether ``first`` suffices or ``second``
-    is needed, and computes their inputs, so that a program can run only one of them. ``predict``
-    runs both and chooses. Images with an easiness below ``dy_thres`` take the second exit. Without
-    a router every image has easiness 0, so the cascade is evaluated by its second detector, unless
-    ``dy_thres`` is 0.
+    It is a ROUTED model: ``glance`` computes the easiness of each image and the inputs of ``first``
+    and ``second``, so that a program can run only one of them. ``predict`` runs both and chooses.
+    Images with an easiness below ``dy_thres`` take the second exit. Without a router every image
+    has easiness 0, so the cascade is evaluated by its second detector, unless ``dy_thres`` is 0.
     """
 
     family = "dynamicdet"

@@ -158,8 +158,8 @@ PROTOCOLS = (
             "eval.rectangular_pad": 0.5,
         },
         architecture={"router": True},
-        remark="the original computes in half precision on a GPU, and tells classes apart in NMS "
-        "by adding 4096 per class; here classes are compared",
+        remark="the original computes in half precision on a GPU, and separates classes in NMS by "
+        "adding 4096 per class; here classes are compared",
     ),
 )
 

@@ -35,7 +35,7 @@ Wanted = tuple[Tensor, ...]  # class, x1, y1, x2, y2 in pixels, each (B, M)
 
 class BranchSums(nn.Cell):
     """Assign the predictions of one branch, and compute its class and IoU terms without weights and
-    normaliser.
+    normalizer.
 
     Args:
         assigner: ``tal`` or ``atss``.
@@ -78,7 +78,7 @@ class BranchSums(nn.Cell):
         boxes, found = ops.stack(wanted, 1), ()
         for begin, end in chunks(*mask.shape, distances.shape[2], self.most_pairs):
             parts = (distances[begin:end], classes[begin:end], boxes[begin:end], mask[begin:end])
-            if begin > 0:  # not before the chunk before it is done with its memory
+            if begin > 0:  # wait until the previous chunk has released its memory
                 parts = ops.depend(parts, found[-1])
             found = found + (self._assign_chunk(parts, grid),)
         if len(found) == 1:
@@ -195,7 +195,7 @@ class GoldYOLOLoss(nn.Cell):
             return None
         if images.shape[0] > LARGEST_BATCH:
             raise ValueError(
-                f"gold_yolo: at most {LARGEST_BATCH} pictures per rank with drop_path, got "
+                f"gold_yolo: at most {LARGEST_BATCH} images per rank with drop_path, got "
                 f"{images.shape[0]}; set train.loss.drop_path to false"
             )
         return self.drop_factors[:, : images.shape[0]]
@@ -252,7 +252,7 @@ class GoldYOLOLoss(nn.Cell):
     def weighted(
         self, iou_sum: Tensor, dfl_sum: Tensor | None, class_sum: Tensor, score: Tensor
     ) -> Tensor:
-        """Weight the sums, divide them by the normaliser, and stack them."""
+        """Weight the sums, divide them by the normalizer, and stack them."""
         terms = (iou_sum * self.iou_weight,) + (
             () if dfl_sum is None else (dfl_sum * self.dfl_weight,)
         )
@@ -334,7 +334,7 @@ class GoldYOLODistillLoss(GoldYOLOLoss):
     Source: original ``loss_distill_ns.py`` and ``loss_distill.py``. Unlike the original, a batch
         without boxes is allowed in the ``distill`` form, and the teacher's drop-path is off. As in
         the original, the teacher uses the batch's statistics, and the class distillation, which
-        treats probabilities as logits, is a sum over all predictions without normaliser.
+        treats probabilities as logits, is a sum over all predictions without normalizer.
     """
 
     def __init__(
@@ -449,7 +449,7 @@ class GoldYOLODistillLoss(GoldYOLOLoss):
         """Compute the divergence of the distance bins, averaged over the matches and sides of the
         batch; 0 if no score is above 0.
 
-        The original multiplies the mean by the sum of the scores over their normaliser, which is 1
+        The original multiplies the mean by the sum of the scores over their normalizer, which is 1
         or 0.
         """
         if reg.shape[1] == 4:

@@ -50,7 +50,7 @@ class GoldYOLONames(NamesTable):
 
     family = "gold_yolo"
 
-    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+    def recognize(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
         stem = next((name for name in STEMS if name in tensors), None)
         head = next((name for name in CLASS_HEADS if name in tensors), None)
         if stem is None or head is None or MARK not in tensors:

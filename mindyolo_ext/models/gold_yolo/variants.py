@@ -111,7 +111,7 @@ PROTOCOLS = (
             "eval.clip": True,
             "eval.rectangular": False,
         },
-        remark="the original tells classes apart in NMS by adding 4096 per class in float32, which "
+        remark="the original separates classes in NMS by adding 4096 per class in float32, which "
         "rounds boxes of the last classes to 1/32 pixel; here they are compared",
     ),
 )

@@ -78,7 +78,7 @@ class SimpleYOLOLoss(nn.Cell):
         self.global_sum = GlobalSum()
 
     def begin_step(self, clock: StepClock) -> None:
-        """Draw the order in which boxes take a cell that several of them want."""
+        """Draw the order in which boxes claim a cell that several of them match."""
         if self.drawn:
             random = np.random.default_rng((clock.seed, clock.iteration, clock.rank))
             self.order.set_data(Tensor(random.integers((1, 0), PRIME).astype(np.int32)))

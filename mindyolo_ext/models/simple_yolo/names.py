@@ -36,7 +36,7 @@ class SimpleYOLONames(NamesTable):
     entry = "state_dict"
     beside = {"cur_epoch": 0, "best_score": 0.0, "optimizer": None, "scheduler": None}
 
-    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+    def recognize(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
         if {RESNET_STEM, DEEPEST, "bn1.running_mean"} <= set(tensors):
             backbone = _resnet(tensors)
             channels = max(
@@ -85,7 +85,7 @@ class SimpleYOLONames(NamesTable):
 
     def to_target(self, name: str, norms: frozenset[str]) -> str | Ignored:
         if name in CLASSIFIER:
-            return Ignored("classifies whole pictures; the detector has no such layer")
+            return Ignored("classifies whole images; the detector has no such layer")
         return super().to_target(name, norms)
 
     def builder_keywords(
@@ -103,7 +103,7 @@ class SimpleYOLONames(NamesTable):
         if HEAD in tensors and classes is None:
             raise CheckpointError(
                 f"simple_yolo: {HEAD} has {tensors[HEAD].shape[0]} channels, which {per_level} "
-                "anchors per level do not give; the file has none: give them with --anchors"
+                "anchors per level do not explain; the file has no anchors: set them with --anchors"
             )
         if anchors is None:
             return {}
@@ -121,7 +121,7 @@ class SimpleYOLONames(NamesTable):
             return tensors
         if own != 1:
             raise CheckpointError(
-                f"{recognition.model}: the file has {own:g} of the full width already, wanted a "
+                f"{recognition.model}: the file already has {own:g} of the full width, wanted a "
                 f"file of full width to take channel_sparsity {wanted} from"
             )
         return {name: _narrow(name, array, float(wanted)) for name, array in tensors.items()}
@@ -139,9 +139,9 @@ class SimpleYOLONames(NamesTable):
                 []
                 if "channel_sparsity" in given
                 else [
-                    f"a backbone of channel_sparsity {own:g}, as the file; only a model of that "
-                    "width starts from it. For "
-                    "another one convert the file with --model_keyword channel_sparsity=WIDTH"
+                    f"a backbone of channel_sparsity {own:g}, as in the file; only a model of that "
+                    "width can start from it. For another one convert the file with "
+                    "--model_keyword channel_sparsity=WIDTH"
                 ]
             )
         if "assignment" in given:
@@ -151,7 +151,7 @@ class SimpleYOLONames(NamesTable):
         )
         return [
             f"the file does not say how it was trained; took assignment nearby_grid{anchors}. With "
-            "others the boxes are wrong: name them with --model_keyword assignment=single_grid "
+            "others the boxes are wrong: set them with --model_keyword assignment=single_grid "
             f"(or all_grid){how}"
         ]
 

@@ -495,7 +495,7 @@ class SimpleYOLODeploy(DeployForm):
 def _computed_anchor_rows(
     anchors: tuple[tuple[float, float], ...], sizes: tuple[tuple[int, int], ...]
 ) -> Tensor:
-    """``_anchor_rows`` with operators."""
+    """Compute ``_anchor_rows`` with operators."""
     per_level, parts = len(anchors) // len(sizes), ()
     for level, (height, width) in enumerate(sizes):
         ones = ops.ones((1, height * width), float32)

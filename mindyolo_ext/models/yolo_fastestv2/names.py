@@ -35,7 +35,7 @@ class YoloFastestV2Names(NamesTable):
 
     family = "yolo_fastestv2"
 
-    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+    def recognize(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
         if set(tensors) >= _WHOLE:
             return [
                 Recognition("yolo_fastestv2", int(tensors["output_cls_layers.weight"].shape[0]))
@@ -55,8 +55,8 @@ class YoloFastestV2Names(NamesTable):
             if count not in (None, _DEFAULT_ANCHORS):
                 raise CheckpointError(
                     f"yolo_fastestv2: the head has {count} anchors per level, COCO's "
-                    f"{_DEFAULT_ANCHORS} do not fit; the file has none: give them with --data or "
-                    "--anchors"
+                    f"{_DEFAULT_ANCHORS} do not fit; the file has no anchors: set them with --data "
+                    "or --anchors"
                 )
             return {}
         if len(anchors) % (2 * _LEVELS) or (

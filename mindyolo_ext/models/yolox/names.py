@@ -123,7 +123,7 @@ class YOLOXNames(NamesTable):
 
     family = "yolox"
 
-    def recognise(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
+    def recognize(self, tensors: Mapping[str, np.ndarray]) -> list[Recognition]:
         numbered = any(name.startswith("model.model.") for name in tensors)
         found = []
         for kind, stem in STEMS.items():

@@ -371,7 +371,8 @@ def test_the_mosaic_comes_first_and_pasting_wants_outlines(
     photos: Dataset, shapes: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(
-        ValueError, match=r"step 2 \(dynamicdet_mosaic\): wanted it first.* got hsv before it"
+        ValueError,
+        match=r"step 2 \(dynamicdet_mosaic\): must be the first step.* got hsv before it",
     ):
         build_pipeline(["hsv", "dynamicdet_mosaic"], SPEC, photos)
     with caplog.at_level(logging.WARNING):
@@ -381,7 +382,7 @@ def test_the_mosaic_comes_first_and_pasting_wants_outlines(
             [RECIPE[0], {"name": "dynamicdet_paste_in", "probability": 1.0}], SPEC, shapes
         )
     assert (
-        "step 2 (dynamicdet_paste_in) does nothing" in caplog.text
+        "step 2 (dynamicdet_paste_in) has no effect" in caplog.text
         and "polygons: true" in caplog.text
     )
     alone = build_pipeline([RECIPE[0]], SPEC, shapes)

@@ -534,7 +534,7 @@ def test_boxes_that_nothing_fits_train_objectness_alone(cases):
         ("dynamicdet_loss", {"heads": "third"}, "heads must be one of .*got 'third'"),
         ("dynamicdet_loss", {"anchor_threshold": 1.0}, "anchor_threshold must be above 1"),
         ("dynamicdet_loss", {"level_weights": (1.0, 2.0)}, "level_weights needs 3 factors"),
-        ("dynamicdet_loss", {"label_smoothing": 1.0}, "label_smoothing must lie in 0..1"),
+        ("dynamicdet_loss", {"label_smoothing": 1.0}, "label_smoothing must be in 0..1"),
         ("dynamicdet_router_loss", {"history": 0}, "history must be at least 1"),
     ],
 )

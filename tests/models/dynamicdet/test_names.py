@@ -10,7 +10,7 @@ from helpers import DEFAULT_GOLDEN, quick_cases
 from seeded import seeded_state_dict
 
 from mindyolo_ext.checkpoint.names import Recognition, map_tensors, source_names, to_source_tensors
-from mindyolo_ext.checkpoint.tables import recognise, table_of
+from mindyolo_ext.checkpoint.tables import recognize, table_of
 from mindyolo_ext.checkpoint.verify import _our_layer
 from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.models.dynamicdet import reference
@@ -55,7 +55,7 @@ def parameters(found: Recognition) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(("variant", "router"), quick_cases(CASES, QUICK))
 def test_names_fill_every_parameter_both_ways(variant, router):
     tensors = light_tensors(variant, router=router)
-    _, found = recognise(tensors, where="x.pt")
+    _, found = recognize(tensors, where="x.pt")
     assert found == recognition(variant, router=router)
     ours = parameters(found)
     result = map_tensors(TABLE, found, tensors, ours, where="x.pt")
@@ -174,7 +174,7 @@ def test_other_class_counts(classes):
     for name, array in light_tensors(NARROW).items():
         shape = tuple(3 * (5 + classes) if size == 255 else size for size in array.shape)
         changed[name] = array if shape == array.shape else np.broadcast_to(np.float32(0), shape)
-    _, found = recognise(changed, where="x.pt")
+    _, found = recognize(changed, where="x.pt")
     assert found == recognition(NARROW, classes)
     assert map_tensors(TABLE, found, changed, parameters(found), where="x.pt").unfilled == []
 
@@ -185,17 +185,17 @@ def test_what_is_no_known_scale():
         CheckpointError,
         match="8, 16 channels in the first layers, wanted one of .*dy_yolov7 32, 64; ",
     ):
-        recognise({**tensors, "model_b.1.conv.weight": np.zeros((16, 8, 3, 3))}, where="x.pt")
+        recognize({**tensors, "model_b.1.conv.weight": np.zeros((16, 8, 3, 3))}, where="x.pt")
     last = "model_h2.54.m.0.weight"
     with pytest.raises(
         CheckpointError, match=rf"{last} has 256 channels, wanted 3 anchors with 5 values"
     ):
-        recognise({**tensors, last: np.zeros((256, 32, 1, 1))}, where="x.pt")
+        recognize({**tensors, last: np.zeros((256, 32, 1, 1))}, where="x.pt")
     del tensors[last]
     with pytest.raises(
-        CheckpointError, match=f"{last} is missing, which tells the classes of {NARROW}"
+        CheckpointError, match=f"{last} is missing, which determines the classes of {NARROW}"
     ):
-        recognise(tensors, where="x.pt")
+        recognize(tensors, where="x.pt")
 
 
 def test_a_yolov7_is_another_family():
@@ -204,7 +204,7 @@ def test_a_yolov7_is_another_family():
         for name, array in light_tensors(NARROW).items()
         if name.startswith("model_b.")
     }
-    assert TABLE.recognise(tensors) == []
+    assert TABLE.recognize(tensors) == []
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ def test_accumulate_alone_grows_along_the_warmup() -> None:
 
 def test_options_that_contradict_each_other() -> None:
     for changes, message in (
-        ({"nominal_batch": 64, "accumulate": 4}, "wanted 1 beside nominal_batch 64.*got 4"),
+        ({"nominal_batch": 64, "accumulate": 4}, "wanted 1 with nominal_batch 64.*got 4"),
         ({"nominal_batch": -1}, "nominal_batch wanted at least 0, got -1"),
         ({"accumulate": 0}, "accumulate wanted at least 1, got 0"),
         ({"betas": [0.9]}, r"betas wanted two numbers .* got \[0.9\]"),

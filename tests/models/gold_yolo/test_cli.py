@@ -191,7 +191,7 @@ def test_a_teacher_for_a_loss_that_learns_from_none(told: Command, recipe: Path,
     assert status == 1 and not (folder / "run").exists()
     assert message == (
         "error: train.distill.teacher is set, but train.loss.name is gold_yolo_loss, "
-        "which learns from no teacher"
+        "which does not use a teacher"
     )
 
 

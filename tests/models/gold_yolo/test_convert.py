@@ -25,7 +25,7 @@ NORMS = (
     "torch.nn.modules.batchnorm.BatchNorm2d",
     "mmcv.utils.parrots_wrapper.SyncBatchNorm",
 )
-DEPLOYED = "deployed weights: 60 folded layers became their training form"
+DEPLOYED = "deployed weights: 60 folded layers were converted to training form"
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_what_was_folded_is_told(tmp_path, state):
         == "was folded into its block's 3x3 kernel; zero"
     )
     assert report.supplied["detect.stems.0.bn.gamma"].startswith(
-        "was folded into a kernel; the norm changes nothing"
+        "was folded into a kernel; the norm only adds"
     )
     assert "supplied" in report.table()
     assert json.loads(report.to_json())["supplied"] == report.supplied
@@ -207,8 +207,8 @@ def test_the_published_format(tmp_path, shared):
     export_torch(tmp_path / "x.ckpt", tmp_path / "back.pt")
     assert_same(read_checkpoint(tmp_path / "back.pt").tensors, read_checkpoint(source).tensors)
     assert convert(source, tmp_path / "x.ckpt", input_style="usual").warnings == [
-        "--input usual contradicts the weights, which want published (distill head of 80 classes, "
-        "as the published weights)"
+        "--input usual contradicts the weights, which indicate published (distill head of 80 "
+        "classes, as the published weights)"
     ]
 
 

@@ -130,5 +130,5 @@ def test_borders_that_make_no_sense_are_refused() -> None:
         {"border": 4, "resize": "stretch"},
         {"border": 4, "rounding": "nearest"},
     ):
-        with pytest.raises(ValueError, match="border wants a letterbox"):
+        with pytest.raises(ValueError, match="border needs a letterbox"):
             replace(PUBLISHED, **changes)

@@ -771,7 +771,7 @@ def test_drop_path_can_be_switched_off_and_has_a_largest_batch():
         trainable.begin_step(StepClock(0, 0, 1))
         assert not [p.name for p in trainable.get_parameters()]
     trainable = create_trainable("gold_yolo_loss", Predictions("plain", drop_rates=(0.1,)))
-    with pytest.raises(ValueError, match="at most 512 pictures per rank with drop_path, got 513"):
+    with pytest.raises(ValueError, match="at most 512 images per rank with drop_path, got 513"):
         trainable.drop_path_factors(Tensor(np.zeros((513, 1), np.float32)))
 
 

@@ -8,7 +8,7 @@ from helpers import quick_cases
 from models.gold_yolo.files import CASES, VARIANTS, deployed, folder, light_tensors, reference
 
 from mindyolo_ext.checkpoint.names import Recognition, map_tensors, to_source_tensors
-from mindyolo_ext.checkpoint.tables import recognise, table_of
+from mindyolo_ext.checkpoint.tables import recognize, table_of
 from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.gold_yolo import reference as stored_names
@@ -45,7 +45,7 @@ def parameters(found: Recognition) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(("variant", "form"), quick_cases(CASES, QUICK))
 def test_names_fill_every_parameter_both_ways(root, variant, form):
     tensors = light_tensors(root, variant, form)
-    _, found = recognise(tensors, where="x.pt")
+    _, found = recognize(tensors, where="x.pt")
     assert found == Recognition(variant, 80, keywords={"form": form})
     ours = parameters(found)
     result = map_tensors(TABLE, found, tensors, ours, where="x.pt")
@@ -96,7 +96,7 @@ def test_deployed_names_become_all_names(root, variant, form):
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
     )
     assert counted - 2 * 17 == meta["params_deploy"]  # as the original counts them
-    _, found = recognise(folded, where="x.pt")
+    _, found = recognize(folded, where="x.pt")
     assert found == Recognition(variant, 80, keywords={"form": form})
     ours = parameters(found)
     result = map_tensors(TABLE, found, folded, ours, where="x.pt")
@@ -151,7 +151,7 @@ def test_other_class_counts(root, form):
             (array.shape[0] // 80 * 3, *array.shape[1:]) if ".cls_preds" in name else array.shape
         )
         changed[name] = array if shape == array.shape else np.broadcast_to(np.float32(0), shape)
-    _, found = recognise(changed, where="x.pt")
+    _, found = recognize(changed, where="x.pt")
     assert found == Recognition("gold_yolo_n", 3, keywords={"form": form})
     assert map_tensors(TABLE, found, changed, parameters(found), where="x.pt").unfilled == []
 
@@ -162,17 +162,17 @@ def test_other_sizes_and_heads_are_told(root):
         CheckpointError,
         match="40 RepVGG channels in the stem, wanted one of gold_yolo_n 16 RepVGG; ",
     ):
-        recognise(
+        recognize(
             {**tensors, "backbone.stem.rbr_dense.conv.weight": np.zeros((40, 3, 3, 3))},
             where="x.pt",
         )
     with pytest.raises(
         CheckpointError, match=r"the box head has 4 channels, wanted 68; .*use_dfl=False"
     ):
-        recognise({**tensors, "detect.reg_preds.0.weight": np.zeros((4, 32, 1, 1))}, where="x.pt")
+        recognize({**tensors, "detect.reg_preds.0.weight": np.zeros((4, 32, 1, 1))}, where="x.pt")
     del tensors["detect.reg_preds.0.weight"]
     with pytest.raises(CheckpointError, match="the box head has no channels"):
-        recognise(tensors, where="x.pt")
+        recognize(tensors, where="x.pt")
 
 
 def test_a_yolov6_is_another_family(root):
@@ -181,12 +181,12 @@ def test_a_yolov6_is_another_family(root):
         for name, array in light_tensors(root, "gold_yolo_n", "plain").items()
         if not name.startswith("neck.")
     }
-    assert TABLE.recognise(tensors) == []
+    assert TABLE.recognize(tensors) == []
 
 
 def test_constants_must_be_those_of_the_architecture(root):
     tensors = light_tensors(root, "gold_yolo_n", "plain")
-    _, found = recognise(tensors, where="x.pt")
+    _, found = recognize(tensors, where="x.pt")
     ours = parameters(found)
     with pytest.raises(
         CheckpointError,

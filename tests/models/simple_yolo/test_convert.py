@@ -160,7 +160,7 @@ def test_a_model_starts_from_the_first_channels_of_a_torchvision_resnet(tmp_path
     )
     assert status == 0, output
     assert "backbone only" in output
-    assert "2 x classifies whole pictures; the detector has no such layer" in output
+    assert "2 x classifies whole images; the detector has no such layer" in output
     assert "warning" not in output
     assert describe(tmp_path / "start.ckpt").part == "backbone"
     model = create_model("simple_yolo_resnet18", num_classes=2, channel_sparsity=0.0625)
@@ -195,7 +195,7 @@ def test_an_old_torchvision_file(tmp_path):
         {"fc.weight", "fc.bias"},
     )
     assert report.warnings[0].startswith(
-        "a backbone of channel_sparsity 0.015625, as the file; only a model of that"
+        "a backbone of channel_sparsity 0.015625, as in the file; only a model of that"
     )
     export_torch(tmp_path / "start.ckpt", tmp_path / "back.pth")
     back = read_checkpoint(tmp_path / "back.pth")

@@ -112,7 +112,7 @@ def test_json_and_values_that_make_no_sense() -> None:
     assert InputSpec.from_json(json.dumps(older)) == InputSpec()
     with pytest.raises(ValueError, match="resample must be one of"):
         InputSpec(resample="cubic")
-    with pytest.raises(ValueError, match="wanted shrink linear beside it, got 'area'"):
+    with pytest.raises(ValueError, match="wanted shrink linear with it, got 'area'"):
         InputSpec(resample="bicubic", shrink="area")
 
 

@@ -10,7 +10,7 @@ import pytest
 from models.simple_yolo.files import COUNTER, detector, light, torchvision_resnet
 
 from mindyolo_ext.checkpoint.names import Recognition, map_tensors, to_source_tensors
-from mindyolo_ext.checkpoint.tables import recognise, table_of
+from mindyolo_ext.checkpoint.tables import recognize, table_of
 from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.models import simple_yolo
 from mindyolo_ext.models.simple_yolo import reference
@@ -57,7 +57,7 @@ def model_of(backbone: int | str) -> str:
 )
 def test_names_fill_every_parameter_both_ways(backbone, share):
     tensors = light(detector(backbone, share, 3))
-    _, found = recognise(tensors, where="x.pth")
+    _, found = recognize(tensors, where="x.pth")
     assert found == Recognition(model_of(backbone), 3, keywords={"channel_sparsity": share})
     ours = parameters(found)
     result = map_tensors(TABLE, found, tensors, ours, where="x.pth")
@@ -82,7 +82,7 @@ def test_names_of_the_original(shared, variant):
     keys = {name: tuple(shape) for name, shape, _ in json.loads(path.read_text(encoding="utf-8"))}
     drawn = detector(*VARIANTS[variant], 20)
     assert drawn == keys
-    assert TABLE.recognise(light(drawn))[0].keywords == {"channel_sparsity": VARIANTS[variant][1]}
+    assert TABLE.recognize(light(drawn))[0].keywords == {"channel_sparsity": VARIANTS[variant][1]}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_names_of_the_original(shared, variant):
 def test_the_width_has_two_decimals_if_they_give_it_exactly(channels, told):
     shapes = detector(18, told, 1)
     assert shapes["det_head.heads.2.weight"][1] == channels
-    (found,) = TABLE.recognise(light(shapes))
+    (found,) = TABLE.recognize(light(shapes))
     assert found.keywords == {"channel_sparsity": told}
 
 
@@ -102,7 +102,7 @@ def test_learned_slopes_tell_the_activation():
     )
     tensors = to_source_tensors(TABLE, parameters(fresh))
     assert "backbone.layer1.0.relu.activation.weight" in tensors
-    assert TABLE.recognise(tensors) == [fresh]
+    assert TABLE.recognize(tensors) == [fresh]
     result = map_tensors(TABLE, fresh, tensors, parameters(fresh), where="x.pth")
     assert set(result.values) == set(parameters(fresh))
 
@@ -113,7 +113,7 @@ def test_learned_slopes_tell_the_activation():
 def test_anchors_of_other_numbers_change_the_classes():
     # 24 channels: three anchors would mean 3 classes
     tensors = light(detector(18, 0.0625, 7, per_level=2))
-    assert TABLE.recognise(tensors)[0].num_classes == 3
+    assert TABLE.recognize(tensors)[0].num_classes == 3
     assert TABLE.builder_keywords(tensors, tuple(range(1, 13)))["num_classes"] == 7
     two = TABLE.builder_keywords(light(detector(18, 0.0625, 2)), tuple(range(1, 19)))
     assert (len(two["anchors"]), two["anchors"][1], two["num_classes"]) == (9, [3.0, 4.0], 2)
@@ -126,9 +126,9 @@ def test_anchors_of_other_numbers_change_the_classes():
         (
             4,
             None,
-            "32 channels, which 3 anchors per level do not give; .* give them with --anchors",
+            "32 channels, which 3 anchors per level do not explain; .* set them with --anchors",
         ),
-        (3, (1.0,) * 30, "24 channels, which 5 anchors per level do not give"),
+        (3, (1.0,) * 30, "24 channels, which 5 anchors per level do not explain"),
         (
             3,
             (1.0,) * 16,
@@ -140,7 +140,7 @@ def test_anchors_of_other_numbers_change_the_classes():
 )
 def test_anchors_that_do_not_fit(per_level, anchors, message):
     tensors = light(detector(18, 0.0625, 3, per_level=per_level))
-    TABLE.recognise(tensors)
+    TABLE.recognize(tensors)
     with pytest.raises(CheckpointError, match=message):
         TABLE.builder_keywords(tensors, anchors)
 
@@ -168,7 +168,7 @@ def test_what_was_taken_for_granted_is_told(given, told):
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])
 def test_torchvision_resnets_become_narrow_backbones(depth):
     tensors = light(torchvision_resnet(depth, counters=depth != 18))
-    _, found = recognise(tensors, where="x.pth")
+    _, found = recognize(tensors, where="x.pth")
     assert found == Recognition(
         f"simple_yolo_resnet{depth}",
         None,
@@ -189,19 +189,19 @@ def test_torchvision_resnets_become_narrow_backbones(depth):
 
 def test_only_full_width_is_sliced():
     tensors = light(torchvision_resnet(18, 0.5))
-    (found,) = TABLE.recognise(tensors)
+    (found,) = TABLE.recognize(tensors)
     with pytest.raises(
         CheckpointError,
-        match=r"has 0.5 of the full width already, .* take channel_sparsity 0.25 from",
+        match=r"already has 0.5 of the full width, .* take channel_sparsity 0.25 from",
     ):
         TABLE.sliced(tensors, found, {"channel_sparsity": 0.25})
-    assert "only a model of that width starts from it" in TABLE.remarks(found, {})[0]
+    assert "only a model of that width can start from it" in TABLE.remarks(found, {})[0]
     assert TABLE.remarks(found, {"channel_sparsity": 0.5}) == []
 
 
 def test_a_whole_model_is_never_sliced():
     tensors = light(detector(18, 1.0, 2))
-    (found,) = TABLE.recognise(tensors)
+    (found,) = TABLE.recognize(tensors)
     assert TABLE.sliced(tensors, found, {"channel_sparsity": 0.5}) is tensors
 
 
@@ -210,15 +210,15 @@ def test_other_resnets_are_refused(tensors):
     with pytest.raises(
         CheckpointError, match=r"a ResNet of \(3, 8, 36, 3\) bottlenecks, wanted one of ResNet-18"
     ):
-        TABLE.recognise(tensors)
+        TABLE.recognize(tensors)
 
 
 def test_a_wide_resnet_does_not_pass_for_a_resnet_50():
     tensors = light(torchvision_resnet(50))
     tensors["layer1.0.conv2.weight"] = np.zeros((128, 128, 3, 3), np.float32)
-    (found,) = TABLE.recognise(tensors)
+    (found,) = TABLE.recognize(tensors)
     with pytest.raises(
-        CheckpointError, match=r"layer1.0.conv2.weight is \(8, 8, 3, 3\), .* wants \(4, 4, 3, 3\)"
+        CheckpointError, match=r"layer1.0.conv2.weight is \(8, 8, 3, 3\), .* is \(4, 4, 3, 3\)"
     ):
         map_tensors(
             TABLE,
@@ -233,7 +233,7 @@ def test_incomplete_names_are_nobodys():
     for name in ("det_head.heads.0.weight", "spp.conv2.0.weight", "backbone.layer4.0.conv1.weight"):
         tensors = light(detector(18, 0.0625, 2))
         del tensors[name]
-        assert TABLE.recognise(tensors) == []
+        assert TABLE.recognize(tensors) == []
 
 
 # ---- verify --------------------------------------------------------------------------------------

@@ -288,5 +288,5 @@ def test_the_cap_bounds_the_boxes_of_a_pipeline(photos: Dataset) -> None:
 
 
 def test_wrong_probabilities_are_refused(photos: Dataset) -> None:
-    with pytest.raises(ValueError, match=r"mixup_probability must lie in 0..1, got 2"):
+    with pytest.raises(ValueError, match=r"mixup_probability must be in 0..1, got 2"):
         build_pipeline([{"name": "yolox_mosaic", "mixup_probability": 2}], SPEC, photos)

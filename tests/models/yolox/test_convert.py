@@ -20,7 +20,7 @@ from mindyolo_ext.checkpoint.verify import verify
 from mindyolo_ext.errors import CheckpointError
 
 GOLDEN = DEFAULT_GOLDEN / "yolox" / "yolox_nano"
-UNCLEAR = "the input the weights were trained with is not clear"
+UNCLEAR = "the input that the weights were trained with is unknown"
 PUBLISHED = {
     "yolox_nano_0.1.1rc0_bnident.pth": (80, "bgr"),
     "yolox_nano_0.0.1legacy_bnident.pth": (80, "rgb"),
@@ -134,10 +134,10 @@ def test_the_input_is_recorded(tmp_path, state):
     )
     report = convert(tmp_path / "x.pth", tmp_path / "x.ckpt", input_style="official")
     assert report.warnings == [
-        "--input official contradicts the weights, which want legacy (the first layer fits "
+        "--input official contradicts the weights, which indicate legacy (the first layer fits "
         "ImageNet-normalized pixels: variance 1)"
     ]
-    assert report.input == "official: BGR 0..255, letterbox topleft, 416x416 (as asked for)"
+    assert report.input == "official: BGR 0..255, letterbox topleft, 416x416 (--input)"
     assert load_model(tmp_path / "x.ckpt")[0].input_spec.color == "bgr"
     assert convert(tmp_path / "x.pth", tmp_path / "x.ckpt", input_style="legacy").warnings == []
 
@@ -147,7 +147,7 @@ def test_an_unclear_input_is_the_usual_one_with_a_warning(tmp_path, state):
     report = convert(tmp_path / "x.pth", tmp_path / "x.ckpt")
     assert [text.split(" (")[0] for text in report.warnings] == [UNCLEAR]
     assert "--input (official, legacy, mindyolo)" in report.warnings[0]
-    assert report.input == "official: BGR 0..255, letterbox topleft, 416x416 (the usual one)"
+    assert report.input == "official: BGR 0..255, letterbox topleft, 416x416 (default)"
     assert convert(tmp_path / "x.pth", tmp_path / "x.ckpt", input_style="mindyolo").warnings == []
     assert load_checkpoint(tmp_path / "x.ckpt")[1].input_spec.pad_anchor == "center"
 

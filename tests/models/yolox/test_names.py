@@ -9,7 +9,7 @@ import pytest
 from helpers import DEFAULT_GOLDEN, quick_cases
 
 from mindyolo_ext.checkpoint.names import Ignored, Recognition, find_norms, map_tensors, renamed
-from mindyolo_ext.checkpoint.tables import recognise, table_of
+from mindyolo_ext.checkpoint.tables import recognize, table_of
 from mindyolo_ext.errors import CheckpointError
 from mindyolo_ext.input_spec import InputSpec
 from mindyolo_ext.models.yolox.names import MINDYOLO_NAMES
@@ -56,7 +56,7 @@ def parameters(variant: str) -> dict[str, np.ndarray]:
 def test_both_programs_names_fill_every_parameter_both_ways(variant):
     ours = parameters(variant)
     official, theirs = tensors(variant, "keys.json"), tensors(variant, "mindyolo_keys.json")
-    _, found = recognise(official, where="x.pth")
+    _, found = recognize(official, where="x.pth")
     result = map_tensors(TABLE, found, official, ours, where="x.pth")
     assert (found.model, found.num_classes, result.unfilled, result.warnings) == (
         variant,
@@ -67,7 +67,7 @@ def test_both_programs_names_fill_every_parameter_both_ways(variant):
     assert all(name.endswith("num_batches_tracked") for name in result.ignored)
     assert {TABLE.to_source(name) for name in ours} == set(official) - set(result.ignored)
     assert all(TABLE.to_source(target) == name for name, target in result.sources.items())
-    _, found = recognise(theirs, where="x.ckpt")
+    _, found = recognize(theirs, where="x.ckpt")
     numbered = map_tensors(TABLE, found, theirs, ours, where="x.ckpt")
     assert (found.model, found.num_classes, numbered.unfilled, numbered.ignored) == (
         variant,
@@ -107,13 +107,13 @@ def test_other_class_counts_and_names_of_our_own():
         name: np.zeros((3, *array.shape[1:])) if ".cls_preds." in name else array
         for name, array in tensors("yolox_tiny", "keys.json").items()
     }
-    assert recognise(changed, where="x.pth")[1].num_classes == 3
+    assert recognize(changed, where="x.pth")[1].num_classes == 3
     own = {
         TABLE.to_target(name, find_norms(changed)): array
         for name, array in changed.items()
         if not name.endswith("num_batches_tracked")
     }
-    assert recognise(own, where="x.ckpt")[1] == Recognition("yolox_tiny", 3)
+    assert recognize(own, where="x.ckpt")[1] == Recognition("yolox_tiny", 3)
 
 
 def test_other_sizes_are_told():
@@ -124,7 +124,7 @@ def test_other_sizes_are_told():
         match=r"40 channels in the stem, 3 bottlenecks in dark3, depthwise; wanted one "
         r"of yolox_nano 16, 3, depthwise; yolox_tiny 24, 3;",
     ):
-        recognise(changed, where="x.pth")
+        recognize(changed, where="x.pth")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_other_sizes_are_told():
     ],
 )
 def test_part_of_the_names_is_another_family(names):
-    assert TABLE.recognise(names) == []
+    assert TABLE.recognize(names) == []
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_fresh_and_empty_layers_tell_nothing():
 
 def test_mindyolos_names_tell_the_input():
     theirs = tensors("yolox_nano", "mindyolo_keys.json")
-    _, found = recognise(theirs, where="x.ckpt")
+    _, found = recognize(theirs, where="x.ckpt")
     assert TABLE.input_evidence(found, theirs).style == "mindyolo"
 
 
@@ -244,4 +244,4 @@ def test_published_weights_tell_the_input(shared, file, style):
     if not path.exists():
         pytest.skip(f"no {path}")
     weights = read_checkpoint(path).tensors
-    assert TABLE.input_evidence(recognise(weights, where=file)[1], weights).style == style
+    assert TABLE.input_evidence(recognize(weights, where=file)[1], weights).style == style
