@@ -60,6 +60,7 @@ def main() -> None:
         options.every,
         FAMILIES[options.family].rate if options.rate is None else options.rate,
         options.threads,
+        options.falling_rate,
         tuple(options.set),
         tuple(tuple(text.split("=", 1)) for text in options.backend),
     )
@@ -98,6 +99,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=128, help="side of the input, pixels")
     parser.add_argument("--per_batch_size", type=int, default=16)
     parser.add_argument("--rate", type=float, help="learning rate (default: the family's)")
+    parser.add_argument(
+        "--falling_rate",
+        action="store_true",
+        help="Yolo-FastestV2: a tenth of the rate for the last quarter",
+    )
     parser.add_argument("--every", type=int, default=10, help="epochs between evaluations")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sides", nargs="+", help="train only these (default: all)")
@@ -208,7 +214,11 @@ def original_command(task: Task, place: Path, seed: int, options: argparse.Names
         **FAMILIES[task.family].job(task, place, seed),
     }
     write_text(folder / "job.json", json.dumps(job, indent=1))
-    program = [str(HERE / "truth_theirs.py"), task.family, str(options.repo.resolve())]
+    program = [
+        str(HERE / "truth_theirs.py"),
+        FAMILIES[task.family].program,
+        str(options.repo.resolve()),
+    ]
     return [str(options.torch_python), *program, str(folder / "job.json")]
 
 
@@ -269,11 +279,9 @@ def original_metrics(task: Task, folder: Path, seed: int, epoch: int) -> dict[st
         return json.loads(kept.read_text(encoding="utf-8"))
     weights = folder / f"epoch_{epoch:03d}.pth"
     family = FAMILIES[task.family]
-    keywords = family.keywords(task)
     names = task.folder / "names.txt"
     write_text(names, "\n".join(task.names) + "\n")
-    anchors = np.ravel(keywords["anchors"]).tolist() if "anchors" in keywords else None
-    convert(weights, weights.with_suffix(".ckpt"), names=names, anchors=anchors)
+    convert(weights, weights.with_suffix(".ckpt"), names=names, **family.conversion(task))
     with plain_place(task.folder) as place:
         texts = [*family.settings(task, place, seed), *task.ours]
         found = metrics_of(weights.with_suffix(".ckpt"), load_config(family.recipe, texts))
@@ -321,7 +329,7 @@ def report(task: Task, rows: Sequence[dict], seeds: Sequence[int]) -> str:
                 values = picked(rows, side, epoch, name)
                 if min(len(first), len(values)) > 1:
                     lines.append((epoch, name, side, *compared(first, values)))
-    columns = ("epochs", "", "beside", "original", "here", "difference", "p (Welch)")
+    columns = ("epochs", "", "beside", "original", "here", "difference", "95 %", "p (Welch)")
     head = (
         f"{task.family}, {task.size} x {task.size}, batch {task.batch}, rate {task.rate:g}, "
         f"{'given' if task.start else 'fresh'} start weights, seeds {', '.join(map(str, seeds))}"
@@ -332,10 +340,12 @@ def report(task: Task, rows: Sequence[dict], seeds: Sequence[int]) -> str:
 
 
 def compared(first: np.ndarray, second: np.ndarray) -> tuple[str, ...]:
-    """Mean and deviation of both, their difference, and p of Welch's test that they are alike."""
+    """Mean and deviation of both, their difference, its 95 % interval and p by Welch's test."""
     spread = [f"{its.mean():.2f} +- {its.std(ddof=1):.2f}" for its in (first, second)]
-    p = stats.ttest_ind(first, second, equal_var=False).pvalue
-    return *spread, f"{second.mean() - first.mean():+.2f}", f"{p:.3f}"
+    found = stats.ttest_ind(second, first, equal_var=False)
+    low, high = found.confidence_interval()
+    between = f"{low:+.2f} to {high:+.2f}"
+    return *spread, f"{second.mean() - first.mean():+.2f}", between, f"{found.pvalue:.3f}"
 
 
 def draw(path: Path, rows: Sequence[dict], task: Task) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from mindyolo_ext.atomic import write_json, write_text
+from mindyolo_ext.config import load_config
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.engine.darknet import recipe_overrides
 
 SPLITS = ("train", "val")
+NOMINAL_BATCH = 64  # images of an update of Gold-YOLO and DynamicDet
 BCCD_ANCHORS = (
     (22.16, 28.53),
     (46.53, 69.42),
@@ -37,6 +39,8 @@ class Task:
         every: epochs between evaluations.
         rate: learning rate, as the family's recipe counts it.
         threads: of each program's framework.
+        falls: whether Yolo-FastestV2's rate falls to a tenth for the last quarter. Results scatter
+            less behind the fall; the other families' rates fall anyway.
         ours: settings of our recipe, ``section.key=value``.
         pythons: further backends of ours, and the Python of each.
     """
@@ -51,6 +55,7 @@ class Task:
     every: int
     rate: float
     threads: int
+    falls: bool = False
     ours: tuple[str, ...] = ()
     pythons: tuple[tuple[str, str], ...] = ()
 
@@ -78,6 +83,7 @@ class Task:
 class YoloFastestV2:
     """``train.py`` with a ``.data`` file, which our recipe takes too."""
 
+    program = "yolo_fastestv2"  # of ``truth_theirs.py``
     model, recipe, rate = "yolo_fastestv2", "yolo-fastestv2", 0.001
     entry = ""  # of the original's checkpoints that holds the weights
 
@@ -85,6 +91,10 @@ class YoloFastestV2:
         """Of the model's builder."""
         scale = task.size / ANCHOR_SIZE
         return {"anchors": np.round(np.multiply(BCCD_ANCHORS, scale), 2).tolist()}
+
+    def conversion(self, task: Task) -> dict[str, object]:
+        """What the weights do not say of the network, for ``convert``."""
+        return {"anchors": np.ravel(self.keywords(task)["anchors"]).tolist()}
 
     def lay_out(self, task: Task) -> None:
         """Images with their label texts beside them."""
@@ -116,7 +126,7 @@ class YoloFastestV2:
         settings = {
             "model_name": "truth",
             "epochs": task.epochs,
-            "steps": f"{10 * task.epochs},{20 * task.epochs}",
+            "steps": f"{drop_epoch(task)},{20 * task.epochs}",
             "batch_size": task.batch,
             "subdivisions": 1,
             "learning_rate": task.rate,
@@ -138,12 +148,15 @@ class YoloFastestV2:
 class YOLOXNano:
     """The original's ``Trainer`` with ``exps/default/yolox_nano.py``, at one input size."""
 
+    program = "yolox"
     model, recipe, rate = "yolox_nano", "yolox-nano", 0.01
     entry = "model"
 
     def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
         """Of the model's builder."""
         return {}
+
+    conversion = keywords
 
     def lay_out(self, task: Task) -> None:
         """Images and COCO's json."""
@@ -209,7 +222,220 @@ class YOLOXNano:
         return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-FAMILIES = {"yolo_fastestv2": YoloFastestV2(), "yolox": YOLOXNano()}
+@dataclass(frozen=True)
+class SimpleYOLO:
+    """The original's trainer with ``configs/my_config.py``, ResNet-18 at a quarter of its width.
+
+    Args:
+        assignment: of labels to cells.
+    """
+
+    assignment: str
+
+    program = "simple_yolo"
+    model, recipe, rate = "simple_yolo_resnet18", "simple-yolo-resnet18-bccd", 0.001
+    entry = "state_dict"
+    width = 0.25
+
+    def keywords(self, task: Task) -> dict[str, object]:
+        """Of the model's builder."""
+        return {"channel_sparsity": self.width, **self.conversion(task)["model_keywords"]}
+
+    def conversion(self, task: Task) -> dict[str, object]:  # noqa: ARG002
+        """What the weights do not say of the network, for ``convert``."""
+        return {"model_keywords": {"assignment": self.assignment}}
+
+    def lay_out(self, task: Task) -> None:
+        """Images and annotations of Pascal VOC, with our splits under the names that it reads."""
+        data = task.folder / "data" / "VOC2007"
+        for name in ("JPEGImages", "Annotations"):
+            link(data / name, task.data / name)
+        for split, theirs in zip(SPLITS, ("trainval", "test")):
+            link(
+                data / "ImageSets" / "Main" / f"{theirs}.txt",
+                task.data / "ImageSets" / "Main" / f"{split}.txt",
+            )
+
+    def job(self, task: Task, place: Path, seed: int) -> dict[str, object]:
+        """For the original: what its configuration is to say, and the names of the classes."""
+        settings = {
+            "data_root": str(place / "data"),
+            "num_class": len(task.names),
+            "train_voc2012": False,
+            "channel_sparsity": self.width,
+            "label_assignment_method": self.assignment,
+            "img_size": [task.size] * 2,
+            "total_epoch": task.epochs,
+            "train_bs": task.batch,
+            "base_lr": 10 * task.rate,  # of which Adam takes a tenth
+            "begin_val_epoch": task.epochs,  # none
+            "load_ckpt_path": str(place / "start" / f"seed_{seed}.pth"),
+            "resume_training": False,
+            "save_ckpt": False,
+            "save_dir": str(task.place("original", seed).resolve()),
+            "use_tb": False,
+            "random_seed": seed,
+        }
+        return {"settings": settings, "names": task.names}
+
+    def settings(self, task: Task, place: Path, seed: int) -> list[str]:  # noqa: ARG002
+        """For our recipe."""
+        values = {
+            "model.keywords.assignment": self.assignment,
+            "input.size": [task.size, task.size],
+            "data.root": str(task.data.resolve()),
+            "train.epochs": task.epochs,
+            "train.per_batch_size": task.batch,
+            "train.optimizer.lr": task.rate,
+            "train.optimizer.lr_per_image": False,
+        }
+        return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+class GoldYOLON:
+    """The original's ``Trainer`` with ``configs/gold_yolo-n.py``, step 1.
+
+    Its loader keeps an incomplete last batch, and it sums batches below 43 images: the training
+    images are cut to whole batches, and the batch has to be large enough to be an update.
+    """
+
+    program = "gold_yolo"
+    model, recipe, rate = "gold_yolo_n", "gold_yolo-n", 0.01
+    entry = ""
+    warmup = 3
+
+    def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
+        """Of the model's builder."""
+        return {"form": "fuse_ab"}
+
+    def conversion(self, task: Task) -> dict[str, object]:  # noqa: ARG002
+        """What the weights do not say of the network, for ``convert``."""
+        return {}
+
+    def lay_out(self, task: Task) -> None:
+        """Whole batches of images, and their label texts in a folder beside them."""
+        one_update(task)
+        lay_out_yolo(task)
+
+    def job(self, task: Task, place: Path, seed: int) -> dict[str, object]:
+        """For the original: its arguments and what its configuration is to say."""
+        images = {split: str(place / "data" / "images" / split) for split in SPLITS}
+        data = task.folder / "data.yaml"
+        write_json(data, {**images, "nc": len(task.names), "names": task.names, "is_coco": False})
+        arguments = {
+            "data_path": str(place / data.name),
+            "img_size": task.size,
+            "batch_size": task.batch,
+            "bs_per_gpu": task.batch,
+            "epochs": task.epochs,
+            "workers": 0,
+            "device": "cpu",
+            "stop_aug_last_n_epoch": quiet_end(task),
+            "fuse_ab": True,
+            "save_dir": str(task.place("original", seed).resolve()),
+        }
+        return {
+            "config": "configs/gold_yolo-n.py",
+            "arguments": arguments,
+            "rate": task.rate,
+            "warmup_epochs": self.warmup,
+            "num_classes": len(task.names),
+            "start": str(place / "start" / f"seed_{seed}.pth"),
+        }
+
+    def settings(self, task: Task, place: Path, seed: int) -> list[str]:  # noqa: ARG002
+        """For our recipe."""
+        config = load_config(self.recipe)
+        stages = [its for its in config.train.stages if its.augment is not None]
+        end = {"from_epoch": -quiet_end(task), "augment": stages[-1].augment}
+        values = {
+            **yolo_data(task, place),
+            "train.optimizer.lr": task.rate,
+            "train.optimizer.lr_per_image": False,
+            "train.optimizer.weight_decay": 0.0005 * task.batch / NOMINAL_BATCH,
+            "train.schedule.warmup_epochs": self.warmup,
+            "train.schedule.warmup_min_steps": 0,
+            "train.stages": [end],
+        }
+        return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+class DynamicDetW0125:
+    """``train_step1.py`` with an eighth of Dy-YOLOv7's channels, as ``GoldYOLON`` in whole batches.
+
+    The original's images come in the order of the files; ours are shuffled.
+    """
+
+    program = "dynamicdet"
+    model, recipe, rate = "dy_yolov7_w0125", "dy-yolov7-w0125-bccd-step1", 0.01
+    entry = "model"
+    warmup = 3
+
+    def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
+        """Of the model's builder."""
+        return {"router": False}
+
+    def conversion(self, task: Task) -> dict[str, object]:  # noqa: ARG002
+        """What the weights do not say of the network, for ``convert``."""
+        return {}
+
+    def lay_out(self, task: Task) -> None:
+        """Whole batches of images, and their label texts in a folder beside them."""
+        one_update(task)
+        lay_out_yolo(task)
+
+    def job(self, task: Task, place: Path, seed: int) -> dict[str, object]:
+        """For the original: its command line, hyper-parameters and network."""
+        images = {split: str(place / "data" / "images" / split) for split in SPLITS}
+        data = task.folder / "data.yaml"
+        write_json(data, {**images, "nc": len(task.names), "names": task.names})
+        arguments = {
+            "data": str(place / data.name),
+            "epochs": task.epochs,
+            "batch-size": task.batch,
+            "img-size": task.size,
+            "project": str(task.place("original", seed).resolve()),
+        }
+        hyper = {"mosaic": 0.5, "scale": 0.3, "translate": 0.1, "mixup": 0.0, "paste_in": 0.0}
+        hyper |= {"lr0": task.rate, "warmup_epochs": self.warmup}
+        return {
+            "model": self.model,
+            "arguments": arguments,
+            "hyper": hyper,
+            "labels": str(place / "data" / "labels"),
+            "start": str(place / "start" / f"seed_{seed}.pth"),
+        }
+
+    def settings(self, task: Task, place: Path, seed: int) -> list[str]:  # noqa: ARG002
+        """For our recipe."""
+        mosaic = {"name": "dynamicdet_mosaic", "probability": 0.5, "nine_probability": 0.2}
+        mosaic |= {"scale": 0.3, "translate": 0.1, "mixup_probability": 0.0, "max_boxes": 160}
+        others = load_config(self.recipe).data.augment[1:]
+        values = {
+            **yolo_data(task, place),
+            "data.max_boxes": mosaic["max_boxes"],
+            "data.augment": [mosaic, *others],
+            "train.optimizer.lr": task.rate,
+            "train.optimizer.nominal_batch": NOMINAL_BATCH,
+            "train.loss.objectness": 0.7 * (task.size / 640) ** 2,
+            "train.loss.classes": 0.3 * len(task.names) / 80,
+            "train.schedule.warmup_epochs": self.warmup,
+            "train.ema_decay": 0.9999,
+            "train.ema_warmup": 2000,
+        }
+        return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+FAMILIES = {
+    "gold_yolo_n": GoldYOLON(),
+    "dynamicdet_w0125": DynamicDetW0125(),
+    "yolo_fastestv2": YoloFastestV2(),
+    "yolox": YOLOXNano(),
+    **{
+        f"simple_yolo_{assignment}": SimpleYOLO(assignment)
+        for assignment in ("single_grid", "nearby_grid", "all_grid")
+    },
+}
 
 
 def labels_of(task: Task, split: str) -> Sequence[Path]:
@@ -227,6 +453,52 @@ def link(place: Path, file: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists():
         place.symlink_to(file.resolve())
+
+
+def one_update(task: Task) -> None:
+    """Raises: SystemExit if the originals would sum this batch with others before an update."""
+    if round(NOMINAL_BATCH / task.batch) > 1:
+        raise SystemExit(
+            f"{task.family}: a batch of {task.batch} is summed with others up to {NOMINAL_BATCH} "
+            "images, in another rhythm here than there; take --per_batch_size 43 or more"
+        )
+
+
+def lay_out_yolo(task: Task) -> None:
+    """Images and label texts in folders beside each other, for training in whole batches."""
+    for split in SPLITS:
+        labels = labels_of(task, split)
+        if split == "train":
+            labels = labels[: len(labels) // task.batch * task.batch]
+        for label in labels:
+            link(task.folder / "data" / "labels" / split / label.name, label)
+            image = task.folder / "data" / "images" / split / f"{label.stem}.jpg"
+            link(image, image_of(task, label))
+
+
+def yolo_data(task: Task, place: Path) -> dict[str, object]:
+    """Settings of ours for what ``lay_out_yolo`` laid out, and for the length of the training."""
+    data = {
+        f"data.{split}": {
+            "format": "yolo",
+            "images": f"images/{split}",
+            "labels": f"labels/{split}",
+            "names": task.names,
+        }
+        for split in SPLITS
+    }
+    return {
+        "input.size": [task.size, task.size],
+        "data.root": str(place / "data"),
+        **data,
+        "train.epochs": task.epochs,
+        "train.per_batch_size": task.batch,
+    }
+
+
+def drop_epoch(task: Task) -> int:
+    """The epoch from which Yolo-FastestV2's rate is a tenth; behind the last one if it stays."""
+    return max(1, 3 * task.epochs // 4) if task.falls else 10 * task.epochs
 
 
 def quiet_end(task: Task) -> int:

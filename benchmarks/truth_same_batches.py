@@ -5,7 +5,8 @@
 
 The original's network, loss and optimizer, and ours, in one process with PyTorch: both get our
 loader's augmented batches, and train from the same weights with the original's settings
-(momentum 0.949, decay 5e-4). Prints the losses of every step and their largest relative difference.
+(momentum 0.949, decay 5e-4). Prints the losses of every step and their largest relative difference,
+and how far apart weights, and the running statistics that evaluation uses, are in the end.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,12 @@ from training_truth import make_start
 from truth_families import FAMILIES, Task
 
 from mindyolo_ext.atomic import write_text
-from mindyolo_ext.backend.parameters import parameter_groups
+from mindyolo_ext.backend.parameters import parameter_groups, parameter_values
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
+from mindyolo_ext.checkpoint.convert import convert
+from mindyolo_ext.checkpoint.store import load_checkpoint
 from mindyolo_ext.config import load_config
+from mindyolo_ext.contracts import Model
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.types import Batch
 from mindyolo_ext.engine.build import (
@@ -41,6 +45,7 @@ from mindyolo_ext.engine.build import (
 FAMILY, SEED = "yolo_fastestv2", 1
 MOMENTUM, DECAY = 0.949, 5e-4  # in the original's train.py
 MOST_BOXES = 32  # of an image of BCCD are 28
+EPSILON = 1e-5  # of the batch norms
 TERMS = ("total", "box", "object", "class")
 
 
@@ -64,15 +69,19 @@ def main() -> None:
         )
         FAMILIES[FAMILY].lay_out(task)
         make_start(task, SEED)
-        ours, loader = our_step(task)
-        theirs = original_step(task, options.repo)
+        ours, loader, model = our_step(task)
+        theirs, network = original_step(task, options.repo)
+        start = {name: value.copy() for name, value in parameter_values(model).items()}
         for number, batch in zip(range(options.steps), batches(loader)):
             both = np.array([theirs(batch), ours(batch)])
             gap = float((np.abs(both[0] - both[1]) / both[0]).max())
             rows.append([number + 1, *both[0].tolist(), *both[1].tolist(), gap])
+        gaps = weight_gaps(Path(place), network, model, start)
     head = ["step", *(f"original_{name}" for name in TERMS), *(f"ours_{name}" for name in TERMS)]
     head.append("largest_relative_difference")
     print(tabulate(rows, head, floatfmt=["", *[".5g"] * 8, ".1e"]))
+    for kind, gap in gaps.items():
+        print(f"{kind} after the last step: {gap:.1e} apart")
     if options.results:
         text = io.StringIO(newline="")
         shown = [[row[0], *(f"{value:.7g}" for value in row[1:])] for row in rows]
@@ -94,8 +103,8 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def our_step(task: Task) -> tuple[Callable[[Batch], np.ndarray], Loader]:
-    """Our step, and the loader of our augmented batches."""
+def our_step(task: Task) -> tuple[Callable[[Batch], np.ndarray], Loader, Model]:
+    """Our step, the loader of our augmented batches, and the network."""
     texts = FAMILIES[FAMILY].settings(task, task.folder, SEED)
     config = load_config(FAMILIES[FAMILY].recipe, texts)
     dataset = split_dataset(config, "train")
@@ -121,11 +130,11 @@ def our_step(task: Task) -> tuple[Callable[[Batch], np.ndarray], Loader]:
         report = step(batch.images, batch.targets, batch.mask, rates, controls)
         return np.array([report[0], *report[4:7]], np.float64)
 
-    return take, loader
+    return take, loader, model
 
 
-def original_step(task: Task, repo: Path) -> Callable[[Batch], np.ndarray]:
-    """The step of the original's ``train.py``."""
+def original_step(task: Task, repo: Path) -> tuple[Callable[[Batch], np.ndarray], torch.nn.Module]:
+    """The step of the original's ``train.py``, and the network."""
     original_yolo_fastestv2.adapt()
     sys.path.insert(0, str(repo.resolve()))
     os.chdir(repo)
@@ -150,7 +159,32 @@ def original_step(task: Task, repo: Path) -> Callable[[Batch], np.ndarray]:
         box, objectness, classes, total = (float(value.detach()) for value in found)
         return np.array([total, box, objectness, classes])
 
-    return take
+    return take, network
+
+
+def weight_gaps(
+    place: Path, network: torch.nn.Module, model: Model, start: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """How far apart the two networks are: weights as a share of their way from ``start`` (of all
+    in one), running means and variances in a channel's deviations and variances.
+    """
+    torch.save(network.state_dict(), place / "theirs.pth")
+    convert(place / "theirs.pth", place / "theirs.ckpt", anchors=[1.0] * 12)
+    theirs, _ = load_checkpoint(place / "theirs.ckpt")
+    ours, gaps = parameter_values(model), {"running means": 0.0, "running variances": 0.0}
+    apart = way = 0.0
+    for name, value in ours.items():
+        gap = np.abs(theirs[name] - value)
+        if name.endswith(".moving_mean"):
+            spread = np.sqrt(theirs[name.replace("_mean", "_variance")] + EPSILON)
+            gaps["running means"] = max(gaps["running means"], float((gap / spread).max()))
+        elif name.endswith(".moving_variance"):
+            share = float((gap / (theirs[name] + EPSILON)).max())
+            gaps["running variances"] = max(gaps["running variances"], share)
+        else:
+            apart += float(np.square(gap).sum())
+            way += float(np.square(theirs[name] - start[name]).sum())
+    return {**gaps, "weights": (apart / way) ** 0.5}
 
 
 def rows_of(batch: Batch) -> np.ndarray:

@@ -6,16 +6,19 @@ epochs, and the loss of every step is noted.
 """
 
 import argparse
+import contextlib
 import csv
 import importlib.util
 import json
 import os
 import random
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
+import original_simple_yolo
 import original_yolo_fastestv2
 import torch
 from original import builder
@@ -168,7 +171,8 @@ def experiment_of(job):
     spec = importlib.util.spec_from_file_location("experiment", job["exp"])
     file = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(file)
-    experiment = file.Exp()
+    # Its own text wants a package that may be missing
+    experiment = type("Truth", (file.Exp,), {"__repr__": object.__repr__})()
     for name, value in job["settings"].items():
         setattr(experiment, name, tuple(value) if isinstance(value, list) else value)
     experiment.random_resize = lambda *_: experiment.input_size
@@ -176,7 +180,187 @@ def experiment_of(job):
     return experiment
 
 
-PROGRAMS = {"yolo_fastestv2": yolo_fastestv2, "yolox": yolox}
+def simple_yolo(record, job):
+    """The simple YOLO's ``YOLOTrainer`` on the CPU, with the weights of its moving average."""
+    original_simple_yolo.adapt()
+    builder("simple_yolo").keep_from_downloading(importlib.import_module("torchvision.models"))
+    stand_in("torchmetrics", "torchmetrics.detection", "torchmetrics.detection.mean_ap", "qudida")
+    stand_in("torchvision.ops", "torchvision.transforms")
+    torch.cuda.device_count = lambda: 1  # by which the trainer multiplies batch and rate
+    set_workers(job["workers"])
+    import core.yolo_trainer
+    import datasets.voc
+
+    import configs
+
+    names = {name: number for number, name in enumerate(job["names"])}
+
+    @datasets.voc.register_dataset
+    class Truth(datasets.voc.VOC):
+        def _check_dataset(self):
+            self.class_map = names
+            super()._check_dataset()
+
+    config = configs.MyConfig()
+    vars(config).update(job["settings"], dataset=Truth.__name__.lower())
+    config.init_dependent_config()
+    core.yolo_trainer.get_det_metrics = torch.nn.Module
+    trainer = core.YOLOTrainer(config)
+    record.network, train, loss = trainer.ema_model.ema, trainer.train_one_epoch, trainer.loss_fn
+
+    def noted(*arguments):
+        total, terms = loss(*arguments)
+        record.losses.append([float(value) for value in (total, *terms)])
+        return total, terms
+
+    def one_epoch(*arguments):
+        train(*arguments)
+        record.end_epoch()
+
+    trainer.loss_fn, trainer.train_one_epoch = noted, one_epoch
+    return lambda: trainer.run(config), ("total", "conf", "iou", "class")
+
+
+def gold_yolo(record, job):
+    """Gold-YOLO's ``Trainer`` on the CPU, step 1, with the weights of its moving average."""
+    builder("gold_yolo").build(
+        {
+            "model": "gold_yolo_n",
+            "num_classes": job["num_classes"],
+            "architecture": {"form": "fuse_ab"},
+        }
+    )  # which makes its imports work
+    stand_in("thop", "torchvision")
+    sys.modules["torch.utils.tensorboard"] = sys.modules["stand_ins"].StandIn("tensorboard")
+    torch.nn.Module.cuda = lambda module, _=None: module
+    set_workers(job["workers"])
+    import tools.train
+    import yolov6.core.engine as engine
+    from yolov6.utils.config import Config
+
+    class Truth(engine.Trainer):
+        def get_model(self, *arguments):
+            network = super().get_model(*arguments)
+            network.load_state_dict(torch.load(job["start"], map_location="cpu"), strict=True)
+            return network
+
+        def train_before_loop(self):
+            super().train_before_loop()
+            self.warmup_stepnum = round(job["warmup_epochs"] * self.max_stepnum)  # or 1000
+
+        def update_optimizer(self):
+            record.losses.append([float(self.loss_items.sum()), *self.loss_items.tolist()])
+            super().update_optimizer()
+
+        def eval_and_save(self):
+            record.end_epoch()
+            if len(record.losses) != record.epoch * self.max_stepnum:  # it goes on after errors
+                raise SystemExit("a step failed, see above")
+
+        def strip_model(self):
+            pass
+
+    arguments = tools.train.get_args_parser().parse_args([])
+    vars(arguments).update(job["arguments"], rank=-1, local_rank=-1, world_size=1)
+    config = Config.fromfile(job["config"])
+    config.training_mode = "repvgg"
+    config.model.head.update(use_dfl=True, reg_max=16)
+    config.solver.lr0 = job["rate"]
+    trainer = Truth(arguments, config, torch.device("cpu"))
+    record.network = trainer.ema.ema
+    return trainer.train, ("total", "iou", "dfl", "class")
+
+
+class LastEpochError(Exception):
+    """Ends a program before its final evaluation."""
+
+
+def dynamicdet(record, job):
+    """``train_step1.py`` of DynamicDet, with the weights of its moving average."""
+    hook = builder("dynamicdet")
+    hook.replace_missing(hook.UNUSED)
+    stand_in("seaborn", "scipy.signal", "torchvision.ops", "torchvision.utils")
+    sys.modules["torch.utils.tensorboard"] = sys.modules["stand_ins"].StandIn("tensorboard")
+    np.int = int
+    set_workers(job["workers"])
+    import utils.general
+    import utils.loss
+    import utils.plots
+    import utils.torch_utils
+    import yaml
+
+    for name in ("plot_images", "plot_results", "plot_lr_scheduler"):
+        setattr(utils.plots, name, lambda *_, **__: None)
+    utils.general.init_seeds = lambda _: seed_all(job["seed"])
+    compute, average = utils.loss.ComputeLossOTADual, utils.torch_utils.ModelEMA
+    call, update = compute.__call__, average.update_attr
+
+    def noted(loss, *arguments):
+        total, terms = call(loss, *arguments)
+        record.losses.append([float(total), *terms.tolist()[:3]])
+        return total, terms
+
+    def after_epoch(ema, *arguments, **keywords):
+        update(ema, *arguments, **keywords)
+        record.network = ema.ema
+        record.end_epoch()
+        if record.epoch == record.epochs:
+            raise LastEpochError
+
+    compute.__call__, average.update_attr = noted, after_epoch
+    for cache in Path(job["labels"]).glob("*.cache"):  # which this PyTorch does not read
+        cache.unlink()
+    settings = yaml.safe_load(Path("hyp", "hyp.scratch.p5.yaml").read_text(encoding="utf-8"))
+    files = {
+        "cfg": hook.network_config(job["model"], Path("cfg", "dy-yolov7-step1.yaml")),
+        "hyp": {**settings, **job["hyper"]},
+    }
+    arguments = {"weight": shutil.copyfile(job["start"], record.folder / "start.pt")}
+    for name, content in files.items():
+        arguments[name] = record.folder / f"{name}.yaml"
+        arguments[name].write_text(yaml.safe_dump(content), encoding="utf-8")
+    arguments |= job["arguments"]
+    flags = ("--noautoanchor", "--notest", "--nosave", "--exist-ok", "--device=cpu", "--workers=0")
+    named = (f"--{name}={value}" for name, value in arguments.items())
+    sys.argv = ["train_step1.py", *flags, *named]
+
+    def run():
+        short = short_warmup()
+        with contextlib.suppress(LastEpochError):
+            runpy.run_path("train_step1.py", {"max": short}, run_name="__main__")
+
+    return run, ("total", "box", "object", "class")
+
+
+def short_warmup():
+    """``max`` that leaves out the least number of warm-up steps, which the original writes into
+    its program.
+    """
+
+    def largest(*values, **keywords):
+        return values[0] if values[1:] == (1000,) else max(*values, **keywords)
+
+    return largest
+
+
+def stand_in(*names):
+    """Modules in place of packages that are imported, not used, and not installed, after
+    ``builder``.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            sys.modules[name] = sys.modules["stand_ins"].StandIn(name)
+
+
+PROGRAMS = {
+    "yolo_fastestv2": yolo_fastestv2,
+    "yolox": yolox,
+    "simple_yolo": simple_yolo,
+    "gold_yolo": gold_yolo,
+    "dynamicdet": dynamicdet,
+}
 
 
 def main(family, clone, job_path):

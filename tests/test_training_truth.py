@@ -14,6 +14,7 @@ from launching import ROOT
 from mindyolo_ext.config import load_config
 from mindyolo_ext.data.formats.darknet import parse_data_file
 from mindyolo_ext.data.image_file import write_image
+from mindyolo_ext.engine.schedule import weight_decay
 
 
 @pytest.fixture
@@ -68,6 +69,8 @@ def test_both_programs_get_the_same_settings(program: ModuleType, tmp_path: Path
         assert [Path(its).name for its in images] == ["a_train.jpg", "b_train.jpg"]
         assert all(Path(its).with_suffix(".txt").is_file() for its in images)
         assert min(file.steps) > file.epochs  # one rate after the warm-up
+        falling = dataclasses.replace(task, falls=True)
+        assert parse_data_file(family.data_file(falling, place, 3)).steps[0] == 23  # of 31
 
 
 def test_losses_of_the_original_are_means_of_epochs(program: ModuleType, tmp_path: Path):
@@ -92,7 +95,8 @@ def test_the_table_says_whether_seeds_explain_the_difference(program: ModuleType
     line = next(x for x in program.report(task, apart, [0, 1, 2]).splitlines() if "| AP " in x)
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells[:6] == ["31", "AP", "ours", "11.00 +- 1.00", "21.00 +- 1.00", "+10.00"]
-    assert float(cells[6]) < 0.001  # t = 12.2 with 4 degrees of freedom
+    assert cells[6] == "+7.73 to +12.27"  # 2.776 standard errors of 0.816
+    assert float(cells[7]) < 0.001  # t = 12.2 with 4 degrees of freedom
     alike = rows_of({"original": [10.0, 11.0, 12.0], "ours": [12.0, 10.0, 11.5]})
     line = next(x for x in program.report(task, alike, [0, 1, 2]).splitlines() if "| AP " in x)
     assert float(line.split("|")[-2]) > 0.5
@@ -140,3 +144,70 @@ def test_yolox_gets_the_same_data_and_schedule(program: ModuleType, tmp_path: Pa
     assert config.train.schedule.flat_epochs == job["no_aug_epochs"] == 4
     assert config.train.stages[0].from_epoch == -5  # one more, as in the original
     assert (config.input.size, config.train.multi_scale) == ([176, 176], [])
+
+
+@pytest.mark.parametrize("assignment", ["single_grid", "nearby_grid", "all_grid"])
+def test_simple_yolo_gets_the_same_splits_and_settings(
+    program: ModuleType, tmp_path: Path, assignment: str
+):
+    name = f"simple_yolo_{assignment}"
+    task = task_of(program, tmp_path, family=name, epochs=20, rate=0.002)
+    sets = task.data / "ImageSets" / "Main"
+    sets.mkdir(parents=True)
+    for split in ("train", "val"):
+        (sets / f"{split}.txt").write_text(f"a_{split}\n")
+    family = program.FAMILIES[name]
+    family.lay_out(task)
+    theirs = task.folder / "data" / "VOC2007"
+    assert (theirs / "ImageSets" / "Main" / "trainval.txt").read_text() == "a_train\n"
+    assert (theirs / "ImageSets" / "Main" / "test.txt").read_text() == "a_val\n"
+    assert (theirs / "JPEGImages" / "a_val.jpg").is_file()
+    job = family.job(task, task.folder, 3)["settings"]
+    config = load_config(family.recipe, family.settings(task, task.folder, 3))
+    assert (config.train.epochs, config.train.per_batch_size) == (job["total_epoch"], 8)
+    assert job["base_lr"] == pytest.approx(0.02)  # Adam takes a tenth
+    assert (config.train.optimizer.lr, config.train.optimizer.lr_per_image) == (0.002, False)
+    assert config.model.keywords["assignment"] == job["label_assignment_method"] == assignment
+    assert config.input.size == job["img_size"] == [176, 176]
+    assert family.keywords(task) == {"channel_sparsity": 0.25, "assignment": assignment}
+
+
+@pytest.mark.parametrize("name", ["gold_yolo_n", "dynamicdet_w0125"])
+def test_originals_that_keep_every_image_train_on_whole_batches(
+    program: ModuleType, tmp_path: Path, name: str
+):
+    task = task_of(program, tmp_path, family=name, epochs=20, batch=48)
+    for number in range(60):
+        (task.data / "yolo_labels" / "train" / f"c_{number:02d}.txt").write_text("")
+    family = program.FAMILIES[name]
+    family.lay_out(task)
+    assert len(list((task.folder / "data" / "images" / "train").iterdir())) == 48
+    assert len(list((task.folder / "data" / "labels" / "val").iterdir())) == 2
+    job = family.job(task, task.folder, 1)
+    config = load_config(family.recipe, family.settings(task, task.folder, 1))
+    assert config.train.epochs == job["arguments"]["epochs"] == 20
+    assert config.train.per_batch_size == 48
+    schedule = config.train.schedule
+    assert (schedule.warmup_epochs, schedule.warmup_min_steps) == (3, 0)
+    assert config.train.optimizer.lr == 0.002
+    assert config.input.size == [176, 176]
+    with pytest.raises(SystemExit, match="take --per_batch_size 43 or more"):
+        family.lay_out(dataclasses.replace(task, batch=42))
+
+
+def test_weight_decay_of_an_update_is_the_originals(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path, batch=48)
+    for name in ("gold_yolo_n", "dynamicdet_w0125"):  # 0.0005 for 64 images
+        family = program.FAMILIES[name]
+        config = load_config(family.recipe, family.settings(task, task.folder, 1))
+        assert weight_decay(config.train.optimizer, 48) == pytest.approx(0.0005 * 48 / 64)
+
+
+def test_losses_of_dynamicdet_are_weighted_for_size_and_classes(
+    program: ModuleType, tmp_path: Path
+):
+    task = task_of(program, tmp_path, batch=48, size=320)
+    family = program.FAMILIES["dynamicdet_w0125"]
+    loss = load_config(family.recipe, family.settings(task, task.folder, 1)).train.loss
+    assert loss["objectness"] == pytest.approx(0.7 / 4)
+    assert loss["classes"] == pytest.approx(0.3 * 3 / 80)

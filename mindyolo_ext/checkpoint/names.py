@@ -35,6 +35,9 @@ DEPLOYED = (
 )
 _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 Plain = None | bool | int | float | str
+# A moving average takes constants along and rounds them at every update; it draws them back by
+# 1 - decay, 1e-4, so that half a unit in the last place, 6e-8, becomes 6e-4 of the value at most
+_AVERAGED = 1e-3
 _DEEPEST = 12  # parts of a name that ``renames`` may replace
 _STATE_PREFIXES = ("moments.", "moment1.", "moment2.", "accum.", "velocity.", STATE_PREFIX)
 _STATE_NAMES = {
@@ -336,7 +339,7 @@ def map_tensors(
             result.counters[layer] = int(array.reshape(()))
         if full in constants:
             result.ignored[name] = "a constant of the architecture"
-            if not np.array_equal(array, constants[full]):
+            if not _is_constant(array, constants[full]):
                 altered.append(f"{name} is {_numbers(array)}, wanted {_numbers(constants[full])}")
         elif isinstance(target, Ignored):
             result.ignored[name] = target.reason
@@ -528,6 +531,11 @@ def _as_the_original(
     order = {"": -1, **{ours: place for place, ours in enumerate(backwards)}}
     names = sorted(tensors, key=lambda name: order[_known_beginning(name, backwards)])
     return {renamed(name, backwards): tensors[name] for name in names}
+
+
+def _is_constant(array: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether ``array`` holds the constant ``wanted``, perhaps out of a moving average."""
+    return array.shape == wanted.shape and np.allclose(array, wanted, rtol=_AVERAGED, atol=0)
 
 
 def _numbers(array: np.ndarray) -> str:

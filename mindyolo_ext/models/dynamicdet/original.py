@@ -36,7 +36,7 @@ def build(settings):
     replace_missing(UNUSED)
     step = 2 if settings["architecture"]["router"] else 1
     path = Path("cfg", f"{CONFIGS[settings['model']]}-step{step}.yaml")
-    config = _narrowed(_read_config(path), NARROW.get(settings["model"], 1))
+    config = network_config(settings["model"], path)
     sys.modules["yaml"] = StandIn("yaml")
     sys.modules["yaml"].load = lambda *_, **__: config
     from models.yolo import Model
@@ -53,6 +53,11 @@ def build(settings):
 
     model.forward = both_exits
     return model
+
+
+def network_config(model, path):
+    """Read the clone's config ``path`` for our ``model``, which may have fewer channels."""
+    return _narrowed(_read_config(path), NARROW.get(model, 1))
 
 
 def outputs(result):

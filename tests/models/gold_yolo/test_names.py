@@ -197,6 +197,10 @@ def test_constants_must_be_those_of_the_architecture(root):
         map_tensors(
             TABLE, found, {**tensors, "detect.proj": np.arange(17) + 0.5}, ours, where="x.pt"
         )
+    averaged = np.arange(17, dtype=np.float32) * 1.0005  # a moving average rounds constants
+    map_tensors(TABLE, found, {**tensors, "detect.proj": averaged}, ours, where="x.pt")
+    with pytest.raises(CheckpointError, match="1 constants of the architecture"):
+        map_tensors(TABLE, found, {**tensors, "detect.proj": averaged * 1.001}, ours, where="x.pt")
     del tensors["detect.proj"]  # a file without them is complete
     assert map_tensors(TABLE, found, tensors, ours, where="x.pt").unfilled == []
 
