@@ -111,7 +111,7 @@ def test_published_numbers_are_of_one_architecture():
         ("101", UsageError, "wanted a number in percent"),
         ("nan", UsageError, "wanted a number in percent"),
         ("nowhere.json", MissingFileError, "neither an existing file nor a number"),
-        ("broken.json", DataError, "is no JSON"),
+        ("broken.json", DataError, "is not JSON"),
         ("list.json", DataError, "wanted a mapping"),
         ("two.json", UsageError, "got yolox_nano_a, yolox_nano_b"),
         ("two.json:yolox_nano_c", UsageError, "did you mean yolox_nano_"),

@@ -93,7 +93,7 @@ def test_pictures_that_do_not_exist(dataset: Dataset):
         choose_pictures(dataset, image=[Path(name).stem[-3:]])
     with pytest.raises(ValueError, match="no such image"):
         choose_pictures(dataset, image=[f"val/{name}"])
-    with pytest.raises(ValueError, match=r"--index: .*pictures 0\.\.5, got \[6, -1\]"):
+    with pytest.raises(ValueError, match=r"--index: .*images 0\.\.5, got \[6, -1\]"):
         choose_pictures(dataset, index=[2, 6, -1])
     with pytest.raises(ValueError, match="--count must be at least 1, got 0"):
         choose_pictures(dataset, count=0)
@@ -137,7 +137,7 @@ def test_matches_boxes_and_picture_are_what_the_network_gets(
     found = drawn(monkeypatch)
     with caplog.at_level(logging.INFO):
         assign(config, [1, 2, 4], tmp_path, dataset=dataset)
-    assert "fresh weights" in caplog.text and "left out, because they have no box: " in caplog.text
+    assert "fresh weights" in caplog.text and "left out because they have no box: " in caplog.text
     assert [path.name for _, path in found] == [
         f"{Path(dataset.paths[index]).stem}.png" for index in (1, 4)
     ]
@@ -227,7 +227,7 @@ def test_the_verb_writes_pictures_and_tables(
     assert read_image(path).shape[0] > 1000
     lines = [line for line in said.splitlines() if line[:1].isdigit() and " x " in line]
     assert len(lines) == len(dataset.labels(0))
-    assert f"{path} (picture 0 of {dataset.name})" in said
+    assert f"{path} (image 0 of {dataset.name})" in said
 
 
 def test_the_verb_refuses(

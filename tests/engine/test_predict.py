@@ -166,7 +166,7 @@ def test_source_that_means_nothing_does_not_end_the_others(
     (tmp_path / "notes.md").touch()
     rows = predict_sources(OneBox(), sorted(tmp_path.iterdir()), tmp_path / "out")
     assert list(rows) == ["a.png"]
-    assert f"left out: {tmp_path / 'notes.md'}: wanted a picture" in caplog.text
+    assert f"left out: {tmp_path / 'notes.md'}: wanted an image" in caplog.text
     assert "1 file, 1 row, 1 left out" in caplog.text
 
 

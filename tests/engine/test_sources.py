@@ -77,7 +77,7 @@ def test_several_sources(tmp_path: Path):
     found = survey([tmp_path / "q" / "d.heic", tmp_path / "p", tmp_path / "none"])
     assert names(found.paths, tmp_path) == ["p/a.jpg", "p/b.jpg"]
     other, missing = found.problems
-    assert "d.heic: wanted a picture" in other
+    assert "d.heic: wanted an image" in other
     assert "none: no image or video there" in missing
     with pytest.raises(MissingFileError, match="none: no image or video there"):
         find_sources([tmp_path / "none", tmp_path / "q" / "d.heic"])
@@ -110,14 +110,14 @@ def test_name_that_exists_is_no_pattern(
 @pytest.mark.parametrize(
     ("source", "kind", "message"),
     [
-        ("none.jpg", MissingFileError, "none.jpg: no picture .* there, no such file or folder"),
-        ("link.jpg", MissingFileError, "link.jpg: no picture .* no such file or folder"),
+        ("none.jpg", MissingFileError, "none.jpg: no image .* there, no such file or folder"),
+        ("link.jpg", MissingFileError, "link.jpg: no image .* no such file or folder"),
         ("n" * 300, MissingFileError, "no such file or folder"),
         ("a\0b", MissingFileError, r"a\\x00b: .*no such file or folder"),
         ("none/*.jpg", MissingFileError, "no image or video there$"),
         ("empty", MissingFileError, "empty: no image or video there$"),
         ("other", MissingFileError, "there, only 1 file .*: a.heic; 1 subfolder, .*: deep$"),
-        ("other/a.heic", UsageError, r"a.heic: wanted a picture \(.bmp, "),
+        ("other/a.heic", UsageError, r"a.heic: wanted an image \(.bmp, "),
         ("p**/a", UsageError, "no such pattern"),
         ("ftp://example.org/a.jpg", UsageError, "begins with one of http://, https://, rtsp://"),
         ("file:///etc/passwd", UsageError, "begins with one of http://"),
@@ -252,5 +252,5 @@ def test_what_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     wanted = ["stdin.jpg", "camera0.jpg", "1.jpg", "street2.jpg", "h.jpg"]
     assert [o.name for o in name_outputs([Path("street.jpg")], found.remotes)][1:] == wanted
     touch(Path("0"))
-    with pytest.raises(UsageError, match="0: wanted a picture"):
+    with pytest.raises(UsageError, match="0: wanted an image"):
         survey("0")  # a file has that name
