@@ -154,7 +154,7 @@ def test_matches_boxes_and_picture_are_what_the_network_gets(
             picture.matches, expected_matches(picture.boxes, picture.priors, 2.5)
         )
         total += picture.matches.sum()
-        assert f"picture {index} of" in caplog.text
+        assert f"image {index} of" in caplog.text
     assert total > 10
 
 
