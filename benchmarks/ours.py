@@ -33,8 +33,8 @@ from mindyolo_ext.engine.build import (
     new_trainable,
     split_dataset,
     training_pipeline,
-    worker_count,
 )
+from mindyolo_ext.engine.datasets import worker_count
 from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.engine.export import example_input, export
 from mindyolo_ext.engine.routing import new_predictor
@@ -306,7 +306,7 @@ class Ours(Tasks):
                 predictor,
                 dataset,
                 config.eval,
-                workers=worker_count(config),
+                workers=worker_count(config, ranks=1),
                 worker_kind=config.data.worker_kind,
             )
             self.split = {"total": time.perf_counter() - begin}
@@ -338,7 +338,7 @@ class Ours(Tasks):
             batch_size=config.train.per_batch_size,
             shuffle=True,
             drop_last=True,
-            workers=worker_count(config),
+            workers=worker_count(config, ranks=1),
             worker_kind=config.data.worker_kind,
         )
 

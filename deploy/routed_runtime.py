@@ -134,7 +134,7 @@ def choose_threshold(entry: OnnxFile, dy_thres: float | None, easy: float | None
     ``easy``.
     """
     if dy_thres is not None and easy is not None:
-        raise ValueError("dy_thres and easy say the same in two ways; give one of them")
+        raise ValueError("dy_thres and easy exclude each other; set only one")
     if easy is None:
         return checked_threshold(
             float(entry.metadata["dy_thres"]) if dy_thres is None else dy_thres
@@ -142,9 +142,8 @@ def choose_threshold(entry: OnnxFile, dy_thres: float | None, easy: float | None
     stored = json.loads(entry.metadata["thresholds"])
     if 0 < easy < 1 and not stored:
         raise ValueError(
-            f"{entry.path}: holds no thresholds, so nobody knows which one makes {100 * easy:g} % "
-            "of the pictures easy; measure them with `mindyolo-ext thresholds` and export the "
-            "checkpoint again"
+            f"{entry.path}: holds no thresholds, so the one for {100 * easy:g} % easy images is "
+            "unknown; measure them with `mindyolo-ext thresholds` and export the checkpoint again"
         )
     return threshold_for(easy, stored or {})
 

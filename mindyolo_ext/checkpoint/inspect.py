@@ -39,7 +39,7 @@ class FileInfo:
     """The result of ``describe``.
 
     Args:
-        path, format, sha256, bytes: of the file.
+        path, format, sha256, bytes: facts about the file.
         entries, entry, used_ema: top-level entries, the one that holds the weights, and whether
             they are averaged.
         tensors, numbers: counts; ``dtypes``: element type in the file -> number of tensors.

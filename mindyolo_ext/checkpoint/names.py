@@ -62,7 +62,7 @@ class Recognition:
 
     Args:
         model: registry name.
-        num_classes: of the head; None if the file has none.
+        num_classes: number of classes of the head; None if the file has no head.
         keywords: further builder keywords that follow from the shapes.
         prefix: the names' prefix in the whole model, for a file that holds only a part of it.
         part: name of that part, empty for a whole model.
@@ -211,7 +211,7 @@ class NamesTable(ABC):
         warnings and stored in the checkpoint.
 
         Args:
-            recognition: of the weights.
+            recognition: recognized model of the weights.
             given: builder keywords that the user named.
             size_given: whether the user named the input size.
         """
@@ -222,7 +222,7 @@ class NamesTable(ABC):
         there is only one.
 
         Args:
-            recognition: of the weights.
+            recognition: recognized model of the weights.
             usual: the input of a new model, in the requested size.
         """
         return {}

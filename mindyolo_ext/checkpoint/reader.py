@@ -56,7 +56,7 @@ class ForeignCheckpoint:
             precision and bfloat16 are converted to float32, integers stay integers.
         source_format: ``torch-zip``, ``torch-legacy``, ``torch-legacy-tar``, ``safetensors`` or
             ``mindspore``.
-        sha256: of the file.
+        sha256: SHA-256 of the file.
         entries: the top-level entries of the file, for example ``model``, ``ema``, ``optimizer``.
         entry: the entry that the tensors come from; empty if the file is the state dict itself.
         used_ema: whether that entry holds averaged weights.

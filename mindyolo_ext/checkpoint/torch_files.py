@@ -113,7 +113,7 @@ class TorchFile:
         """Close the file."""
 
     def read(self) -> Any:
-        """The saved object."""
+        """Read the saved object."""
         raise NotImplementedError
 
     def storage_content(self, key: str) -> bytes:
@@ -305,7 +305,7 @@ class TorchZip(TorchFile):
         return content
 
     def read(self) -> Any:
-        """The saved object."""
+        """Read the saved object."""
         content = self._read(self.root + "data.pkl", MAX_PICKLE_BYTES)
         return read_pickle(
             io.BytesIO(content),
@@ -353,7 +353,7 @@ class TorchStream(TorchFile):
         self.file.close()
 
     def read(self) -> Any:
-        """The saved object."""
+        """Read the saved object."""
         where, budget = str(self.path), self.budget
         stream = io.BytesIO(self.map[:MAX_PICKLE_BYTES])  # the numbers follow after all pickles
         magic = read_pickle(stream, where=where, budget=budget)
@@ -480,7 +480,7 @@ class TorchTar(TorchFile):
             return stream.read(found[0].size)
 
     def read(self) -> Any:
-        """The saved object."""
+        """Read the saved object."""
         self._read_storages()
         self._read_tensors()
         return read_pickle(

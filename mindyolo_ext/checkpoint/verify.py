@@ -36,7 +36,7 @@ class Difference:
     Args:
         kind: ``input``, ``output`` or ``layer``.
         name: name of the output or layer; ``#1`` marks its second call.
-        shape: of the array.
+        shape: shape of the array.
         largest: largest absolute difference; ``scale``: largest absolute value of the original's
             array.
     """
@@ -148,7 +148,7 @@ def verify(
             and ``source``.
         torch_python: Python that has PyTorch.
         source: the original's checkpoint, which the clone loads strictly.
-        seed, size, batch: of the images for ``torch_repo``, which have the model's colors and
+        seed, size, batch: options of the images for ``torch_repo``, in the model's color order and
             range; ``size`` is (height, width), by default the model's.
         tolerance: maximum difference, as a share of the largest value of an array (at least 1).
 

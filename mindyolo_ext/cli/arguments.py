@@ -94,7 +94,7 @@ def add_setting(
 
 
 def note_setting(parser: argparse.ArgumentParser, action: argparse.Action, key: str) -> None:
-    """Let the options of a command line tell, in ``setting_keys``, which setting the flag gives."""
+    """Record the setting of a flag in ``setting_keys`` of the parsed options."""
     keys = parser.get_default("setting_keys") or {}
     parser.set_defaults(setting_keys={**keys, action.dest: key})
 
@@ -105,7 +105,7 @@ def add_switch(parser: argparse.ArgumentParser, flag: str, key: str, text: str =
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
-    """``--workers``."""
+    """Add ``--workers``."""
     add_setting(parser, "--workers", "data.workers", type=number_or_word, metavar="N|auto")
 
 

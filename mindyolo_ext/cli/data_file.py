@@ -65,7 +65,7 @@ def _file(path: Path) -> Path:
 
 
 def _content(file: Path) -> dict:
-    """The mapping of a ``data.yaml``, or the ``data`` section of a recipe of MindYOLO."""
+    """Read the mapping of a ``data.yaml``, or the ``data`` section of a MindYOLO recipe."""
     from mindyolo_ext.data.text import read_text
     from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml
 

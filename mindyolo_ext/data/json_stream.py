@@ -32,7 +32,7 @@ _decode = json.JSONDecoder().raw_decode
 
 
 class NotStreamable(Exception):
-    """The file must be read as a whole because it is damaged or unusual."""
+    """Raised if a damaged or unusual file must be read as a whole."""
 
 
 def read_lists(

@@ -73,9 +73,7 @@ def read_exported(path: str | Path) -> ExportedFile:
 
 
 def read_texts(path: Path) -> dict[str, str]:
-    """What the export wrote into a file, or beside it, as it stands there. Raises: as
-    ``read_exported``.
-    """
+    """Read the raw metadata in a file, or beside it. Raises: as ``read_exported``."""
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file, wanted an exported network")
     return _READERS[path.suffix.lower()](path)

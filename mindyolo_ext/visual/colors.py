@@ -10,7 +10,7 @@ PALETTE = (
 # Those of the first colors that are dark enough for lines on white
 LINE_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 OUTLINE = (24, 24, 24)  # edge of the lines of boxes, so that they show on any background
-_SHADES = (0.0, -0.3, 0.35, -0.5)  # below 0 toward black, above 0 toward white
+_SHADES = (0.0, -0.25, 0.3, 0.5)  # below 0 toward black, above 0 toward white
 
 
 def class_color(label: int) -> tuple[int, int, int]:

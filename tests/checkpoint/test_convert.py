@@ -150,7 +150,7 @@ def test_half(tmp_path):
     whole[small[0]][:] = 7e4
     with pytest.raises(CheckpointError, match="--half: .* holds numbers beyond 65504"):
         in_half(whole)
-    with pytest.raises(UsageError, match="without --half"):
+    with pytest.raises(UsageError, match="does not take --half"):
         convert(tmp_path / "whole.ckpt", tmp_path / "back.pth", half=True)
 
 

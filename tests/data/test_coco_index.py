@@ -363,7 +363,7 @@ def test_the_folder_can_be_chosen(tmp_path: Path, parsed: list[Path]) -> None:
     for _ in range(2):
         build_dataset(config, tmp_path)
     assert [its.parent for its in indices(tmp_path)] == [tmp_path / "kept"] and len(parsed) == 1
-    with pytest.raises(ValueError, match="index must be true or false or a text, got 5"):
+    with pytest.raises(ValueError, match="index must be true or false or a string, got 5"):
         build_dataset({**config, "index": 5}, tmp_path)
 
 

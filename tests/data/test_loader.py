@@ -434,7 +434,10 @@ def test_too_little_shared_memory_is_said(monkeypatch: pytest.MonkeyPatch, caplo
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     room = SharedRooms(2, 10**9).take((2, 4, 4, 3))
     assert room.place is None and room.images.shape == (2, 4, 4, 3)
-    assert "no 5.0 GB of shared memory for batches (No space left on device)" in caplog.text
+    assert (
+        "cannot allocate 5.0 GB of shared memory for batches (No space left on device)"
+        in caplog.text
+    )
 
 
 @needs_shared_memory

@@ -459,7 +459,9 @@ def test_exports_of_other_weights_or_sizes_have_other_ids(
 ):
     pairs = []
     monkeypatch.setattr(exporting, "run_parts", lambda *_: [])  # nothing is compiled
-    monkeypatch.setattr(exporting, "_export_format", lambda *given: pairs.append(given[3]["pair"]))
+    monkeypatch.setattr(
+        exporting, "_export_format", lambda *given, **_: pairs.append(given[3]["pair"])
+    )
     for seed, options in (
         (1, {}),
         (1, {}),

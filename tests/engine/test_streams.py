@@ -129,7 +129,7 @@ def test_password_goes_to_its_host_alone_and_into_no_message(site: Site) -> None
         ((200, {}, b"<html>no</html>"), r"page \(text/html\): wanted a readable image"),
         ((200, {}, b""), "got an empty answer"),
         ((200, {}, PNG[:60]), "wanted a readable image"),
-        ((200, {"Content-Length": "9999"}, PNG), "breaks off, [0-9]+ bytes are missing"),
+        ((200, {"Content-Length": "9999"}, PNG), "incomplete, [0-9]+ bytes are missing"),
         ((200, {"Content-Length": "many"}, PNG), None),
     ],
 )

@@ -339,7 +339,7 @@ def test_a_backend_that_is_not_there_is_told(monkeypatch):
         evaluate_coco(truth(), [], backend="fast")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(
-        RuntimeError, match="faster_coco_eval is not installed; `pip install faster-coco-eval`"
+        RuntimeError, match="faster_coco_eval is not installed; run `pip install faster-coco-eval`"
     ):
         evaluate_coco(truth(), [], backend="faster_coco_eval")
 

@@ -50,7 +50,7 @@ class CocoTable:
             ``outline_points`` (P, 2) float64 pixels, and of each annotation the first in
             ``outline_starts`` and their number in ``outline_counts``; ``category_ids`` (K,),
             ``category_names`` and ``category_name_ends``.
-        file_names: of the images.
+        file_names: file names of the images.
         categories: ``id`` and ``name``.
         problems: of images and annotations that are left out.
         size, digest: bytes of the file and their SHA-256; empty if it had to be read as a whole.

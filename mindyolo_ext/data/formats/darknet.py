@@ -43,7 +43,7 @@ class DataFile:
             of milestones.
         pre_weights: checkpoint to start from; the text ``None`` means none.
         classes: number of classes.
-        width, height: of the network input in pixels.
+        width, height: size of the network input in pixels.
         anchor_num: anchors per level.
         anchors: width, height pairs in pixels, finest level first.
         train, val, names: list files and class names, as written.

@@ -78,7 +78,7 @@ def _in_folder(source: Path) -> ImageList:
 
 
 def _in_list(source: Path, data_root: str | Path) -> ImageList:
-    """The images that the lines of a file name."""
+    """Return the images that the lines of a file name."""
     result = ImageList()
     for number, line in read_lines(source):
         if len(result.problems) >= MAX_FAULTS:

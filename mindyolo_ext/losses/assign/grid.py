@@ -297,7 +297,7 @@ def drawn_order(batch: int, boxes: int, order: Tensor) -> Tensor:
 
 
 def classes_of(targets: Tensor, matched: Tensor, index: Tensor, num_classes: int) -> Tensor:
-    """The class of each prediction's own box as (B, K, R) float 0/1."""
+    """Encode the class of each prediction's box as (B, K, R) float 0/1."""
     (label,) = of_matched_box(
         ops.cast(ops.expand_dims(targets[:, :, 0], 0), int32), index
     )  # (B, R)

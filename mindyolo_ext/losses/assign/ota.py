@@ -92,7 +92,7 @@ class AnchorCandidates(nn.Cell):
     def _floats(
         self, found: tuple[Tensor, ...], mask: Tensor, level: int, assigner: nn.Cell
     ) -> Tensor:
-        """The floats of one level, (8, B, 5 * a * M)."""
+        """Compute the floats of one level, (8, B, 5 * a * M)."""
         boxes = ops.reshape(ops.cast(ops.arange(mask.shape[1]), float32), (1, 1, 1, -1))
         ones = ops.ones_like(ops.reshape(found[0], self._shape(mask)))
         parts = (

@@ -116,7 +116,7 @@ def test_thresholds_then_shares(command: Command, recipe: Path, fresh: Path, fol
     )
     assert status == 0, text
     assert (
-        f"easiness of {PICTURES} pictures" in text
+        f"easiness of {PICTURES} images" in text
         and (folder / "measured-easiness.png").stat().st_size > 1000
     )
     values, metadata = load_checkpoint(measured)
