@@ -399,7 +399,7 @@ def test_weight_that_is_a_web_page(command: Command, recipe: Path, shapes: Path,
         ("convert", page, tmp_path / "x.ckpt"),
     ):
         message = one_line_error(*command(*arguments))
-        assert "page.ckpt" in message or "val.txt: wanted a picture" in message
+        assert "page.ckpt" in message or "val.txt: wanted an image" in message
     assert "web page" in message
     assert not (tmp_path / "x.ckpt").exists()
 

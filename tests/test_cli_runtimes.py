@@ -295,7 +295,7 @@ def test_eight_bits_of_openvino(
     assert not list(tmp_path.iterdir())
     pytest.importorskip("nncf")
     status, output = command(*arguments)
-    assert status == 0 and "boxes of 4 pictures" in output
+    assert status == 0 and "boxes of 4 images" in output
     ours, theirs = Detector(weight), Detector(tmp_path / "small.xml")
     image = theirs.input_spec.resize_image(read_image(next((data / "images" / "val").glob("*"))))
     different = np.abs(ours._predictor(image[0][None])[1] - theirs._predictor(image[0][None])[1])

@@ -263,7 +263,7 @@ def new_predictor(model: Model, *, fold: bool = True, dy_thres: float | None = N
         return RoutedPredictor(model, fold=fold, dy_thres=dy_thres)
     if dy_thres is not None:
         raise UsageError(
-            f"dy_thres={dy_thres}: {type(model).__name__} is not routed and has one exit; "
-            "leave the threshold out"
+            f"dy_thres={dy_thres}: {type(model).__name__} is not routed, all images take the "
+            "same exit; leave the threshold out"
         )
     return Predictor(model, fold=fold)

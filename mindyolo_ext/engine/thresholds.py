@@ -125,7 +125,8 @@ def choose_threshold(
         raise UsageError(f"{where}: dy_thres and easy exclude each other; set only one")
     if not isinstance(model, Routed):
         raise UsageError(
-            f"{where}: {metadata.model} is not routed and has one exit; leave {flag} out"
+            f"{where}: {metadata.model} is not routed, all images take the same exit; "
+            f"leave {flag} out"
         )
     if easy is None:
         return checked_threshold(dy_thres)
@@ -152,7 +153,9 @@ def choose_threshold(
 def check_router(model: Model, where: str | Path) -> None:
     """Check that ``model`` has a router. Raises: ValueError."""
     if not isinstance(model, Routed):
-        raise UsageError(f"{where}: {type(model).__name__} is not routed and has one exit")
+        raise UsageError(
+            f"{where}: {type(model).__name__} is not routed, all images take the same exit"
+        )
     if not model.has_router:
         raise UsageError(
             f"{where}: has no router yet (it is the cascade of the first training step), so all "
