@@ -119,7 +119,7 @@ def test_models_that_know_no_easy_image():
     plain, cascade = create_model("yolo_fastestv2", 1), RoutedToy(router=False)
     for wish, name in (({"easy": 0.5}, "easy"), ({"dy_thres": 0.5}, "dy_thres")):
         with pytest.raises(
-            ValueError, match=f"a.ckpt: toy is not routed and has one exit; leave {name} out"
+            ValueError, match=f"a.ckpt: toy is not routed, .*; leave {name} out"
         ):
             choose_threshold(plain, metadata(), where="a.ckpt", **wish)
     with pytest.raises(ValueError, match="a.ckpt: has no router yet"):
