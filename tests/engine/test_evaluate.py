@@ -57,6 +57,7 @@ def test_published_weights_give_the_reference_values(golden, shared, tmp_path, c
             ), metric
 
 
+@pytest.mark.all_cases
 def test_mixed_precision_keeps_the_published_ap(golden, shared, tmp_path):
     """Yolo-FastestV2's, within 0.3 points."""
     path = golden.root / "map_coco_val128.json"

@@ -169,6 +169,7 @@ def test_info_says_what_a_part_is(report: ExportReport):
     assert "second detector only" in describe(report.files["onnx second"]).table()
 
 
+@pytest.mark.all_cases
 def test_chained_files_find_what_the_detector_finds(
     weight: Path, report: ExportReport, routed_runner: ModuleType, photos: list[np.ndarray]
 ):

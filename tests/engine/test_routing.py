@@ -219,6 +219,7 @@ def test_evaluation_tells_how_pictures_were_routed(tmp_path):
     assert "network, images/s" in result.table()
 
 
+@pytest.mark.all_cases
 def test_dynamicdet_gives_what_its_training_form_gives_layer_by_layer():
     model = create_model("dy_yolov7_w0125", 2).set_train(False)
     images = np.random.default_rng(0).random((2, 3, 64, 64), np.float32) * np.float32(

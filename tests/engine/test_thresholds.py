@@ -118,9 +118,7 @@ def test_wishes_that_cannot_be_met(wish: dict[str, float], message: str):
 def test_models_that_know_no_easy_image():
     plain, cascade = create_model("yolo_fastestv2", 1), RoutedToy(router=False)
     for wish, name in (({"easy": 0.5}, "easy"), ({"dy_thres": 0.5}, "dy_thres")):
-        with pytest.raises(
-            ValueError, match=f"a.ckpt: toy is not routed, .*; leave {name} out"
-        ):
+        with pytest.raises(ValueError, match=f"a.ckpt: toy is not routed, .*; leave {name} out"):
             choose_threshold(plain, metadata(), where="a.ckpt", **wish)
     with pytest.raises(ValueError, match="a.ckpt: has no router yet"):
         choose_threshold(cascade, metadata(), where="a.ckpt", easy=0.5)

@@ -191,6 +191,7 @@ def test_a_row_of_bad_steps_between_two_reads_stops_the_run(shapes, tmp_path, mo
     assert result.last["finite"] == 5 / 8
 
 
+@pytest.mark.all_cases
 @pytest.mark.graph(when="never")
 def test_gradients_that_stay_bad_stop_the_run_with_advice(shapes, tmp_path):
     config = recipe(

@@ -27,6 +27,7 @@ def recipe(shapes, **section) -> Config:
     return small_recipe(shapes, {"epochs": 2, "per_batch_size": 2, **section})
 
 
+@pytest.mark.all_cases
 def test_it_is_the_mean_over_whole_batches_in_inference_mode(shapes):
     config = recipe(shapes)
     dataset = split_dataset(config, "val")

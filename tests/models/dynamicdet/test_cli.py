@@ -225,6 +225,7 @@ def test_wishes_that_cannot_be_met(told: Command, recipe: Path, fresh: Path, fol
     assert status == 1 and "holds no thresholds yet" in message and not out.exists()
 
 
+@pytest.mark.all_cases
 def test_a_cascade_is_evaluated_by_either_detector(command: Command, recipe: Path, folder: Path):
     cascade = checkpoint(folder / "cascade2.ckpt", router=False)
     for flags, share in (((), "0.0"), (("--dy_thres", 0), "100.0")):

@@ -203,6 +203,7 @@ def test_the_stored_cases_hold_what_is_hard(cases):
     assert on_border.sum() > 4
 
 
+@pytest.mark.all_cases
 @pytest.mark.parametrize(
     "smoothing, heads",
     [
@@ -235,6 +236,7 @@ def restart(trainable):
         parameter.set_data(Tensor(np.zeros(parameter.shape, parameter.asnumpy().dtype)))
 
 
+@pytest.mark.all_cases
 @pytest.mark.graph  # the quick suite compiles step 2's loss here, not with a network
 def test_step_two_image_by_image(cases, step_two):
     """Differences, median, loss and gradient; the first gradient is rounding."""

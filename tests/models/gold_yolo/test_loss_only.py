@@ -231,6 +231,7 @@ def test_distances_without_bins(case):
 
 
 # The quick suite compiles step 2's loss here, not with a network
+@pytest.mark.all_cases
 @pytest.mark.parametrize(
     "form, iou",
     [

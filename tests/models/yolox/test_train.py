@@ -85,6 +85,7 @@ def test_folded_weights_are_noticed(tmp_path, caplog):
     assert "identities" not in caplog.text
 
 
+@pytest.mark.all_cases
 def test_the_last_stage_adds_l1_and_goes_on(tmp_path, caplog):
     """Two epochs of three steps at 64 pixels; the recipe's own stage, moved to the last epoch. Both
     steps are compiled in test_loss.py.
