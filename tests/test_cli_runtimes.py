@@ -396,3 +396,41 @@ def test_a_file_with_other_boxes_is_not_written(
     assert status == 1
     assert "the onnx file does not find the network's boxes" in output
     assert not list(tmp_path.iterdir())
+
+
+CONVERTER = """#!{python}
+import sys
+options = dict(text.removeprefix("--").split("=") for text in sys.argv[1:])
+assert options["fmk"] == "ONNX"
+content = open(options["modelFile"], "rb").read()
+if {fails}:
+    print("unsupported operator")
+    sys.exit(1)
+open(options["outputFile"] + ".ms", "wb").write(b"MSL2" + content)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a script")
+@pytest.mark.parametrize("fails", [False, True])
+def test_lite_files_are_written_where_the_converter_is(
+    command: Command, weight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+):
+    """A stand-in takes the converter's place; the real one was not available."""
+    arguments = ["export", "--weight", weight, "--format", "ms", "--output", tmp_path / "a"]
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    status, output = command(*arguments)
+    assert status == 1 and "--format ms needs converter_lite, which is not on PATH" in output
+    program = tmp_path / "bin" / "converter_lite"
+    program.parent.mkdir()
+    program.write_text(CONVERTER.format(python=sys.executable, fails=fails), encoding="utf-8")
+    program.chmod(0o755)
+    status, output = command(*arguments)
+    written = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
+    if fails:
+        assert status == 1 and "cannot convert the network (unsupported operator)" in output
+        assert not written
+        return
+    assert status == 0 and "not checked (needs MindSpore Lite)" in output, output
+    assert written == ["a.json", "a.ms"]
+    about = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert about["model"] == "yolo_fastestv2" and about["sha256.ms"]

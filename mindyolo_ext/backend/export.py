@@ -11,7 +11,7 @@ elif BACKEND == "torch":
     from mindyolo_ext.backend.on_torch.export import FORMATS, load_mindir, write_graph
 
 __all__ = ["DERIVED", "FORMATS", "KNOWN_FORMATS", "check_formats", "load_mindir", "write_graph"]
-DERIVED = ("openvino", "ncnn")  # converted from an ONNX file of either backend
+DERIVED = ("openvino", "ncnn", "ms")  # converted from an ONNX file of either backend
 KNOWN_FORMATS = ("onnx", *DERIVED, "mindir", "air")
 
 

@@ -163,7 +163,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         nargs="+",
-        choices=["onnx", "openvino", "ncnn", "mindir", "air"],
+        choices=["onnx", "openvino", "ncnn", "ms", "mindir", "air"],
         help="formats to write (default: onnx, and with MindSpore mindir)",
     )
     parser.add_argument(

@@ -39,6 +39,7 @@ from mindyolo_ext.engine.export_check import (
     confidence_for,
     finder,
 )
+from mindyolo_ext.engine.lite_file import find_converter, write_ms
 from mindyolo_ext.engine.ncnn_file import check_for_ncnn, write_ncnn
 from mindyolo_ext.engine.onnx_graph import OnnxOptions
 from mindyolo_ext.engine.openvino_file import quantize_openvino, write_openvino
@@ -60,7 +61,9 @@ HALF_TOLERANCE = 0.1  # of float16: 10 bits, through a hundred layers
 Arrays = dict[str, np.ndarray]  # by name of an input or output
 # Formats whose files have another suffix than their name, and the additional files of a format
 _ENDINGS = {"ncnn": "ncnn.param", "openvino": "xml"}
-_COMPANIONS = {"ncnn": (".bin", ".json"), "openvino": (".bin",)}
+_COMPANIONS = {"ncnn": (".bin", ".json"), "openvino": (".bin",), "ms": (".json",)}
+# Formats that nothing here can run, and what runs them
+_UNCHECKED = {"air": "Ascend", "ms": "MindSpore Lite"}
 
 
 @dataclass
@@ -89,7 +92,7 @@ class ExportReport:
                 str(path),
                 f"{self._bytes(kind, path) / 2**20:.2f}",
                 ", ".join(f"{d:.1e}" for d in self.differences.get(kind, []))
-                or "not checked (needs Ascend)",
+                or f"not checked (needs {_UNCHECKED[kind.partition(' ')[0]]})",
                 f"{self.milliseconds[kind]:.1f}" if kind in self.milliseconds else "",
             )
             for kind, path in self.files.items()
@@ -223,6 +226,8 @@ def _check_options(
         )
     if "ncnn" in formats:
         check_for_ncnn(batch_size=batch_size, is_cut=is_cut, raw=raw)
+    if "ms" in formats:
+        find_converter()
     if onnx.dynamic_size and (is_cut or raw):
         raise UsageError(
             "export: --dynamic_size needs decoded boxes; leave --raw out"
@@ -348,7 +353,7 @@ def _export_format(
                 }
             )
             _write(job, kind, temporary[part.name], {**description, **own}, onnx)
-            if kind != "air":
+            if kind not in _UNCHECKED:
                 known |= _check(job, kind, temporary[part.name], known, report)
             if onnx.dynamic_batch and part.is_entry:
                 _check_batches(job, kind, report)
@@ -356,7 +361,7 @@ def _export_format(
                 _check_sizes(job, kind, report)
         if onnx.int8:
             _quantize(jobs[0], kind, temporary[""], pictures, report)
-        if kind != "air" and description["outputs"] != "raw":
+        if kind not in _UNCHECKED and description["outputs"] != "raw":
             report.pictures[kind] = _look(
                 jobs, kind, temporary, onnx, pictures[:8], is_drawn=is_drawn
             )
@@ -423,12 +428,15 @@ def _write_derived(job: Job, kind: str, path: Path, description: dict[str, str])
         _write(job, "onnx", source, description, OnnxOptions())
         if kind == "openvino":
             write_openvino(source, path, description)
+            return
+        if kind == "ms":
+            write_ms(source, path)
+            ends = (".ms",)
         else:
             write_ncnn(source, path)
-            digests = {
-                f"sha256{end}": file_sha256(path.with_suffix(end)) for end in (".param", ".bin")
-            }
-            atomic.write_json(path.with_suffix(".json"), {**description, **digests}, indent=1)
+            ends = (".param", ".bin")
+        digests = {f"sha256{end}": file_sha256(path.with_suffix(end)) for end in ends}
+        atomic.write_json(path.with_suffix(".json"), {**description, **digests}, indent=1)
     finally:
         source.unlink(missing_ok=True)
 
