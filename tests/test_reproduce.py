@@ -229,6 +229,7 @@ def test_stand_in_weights_of_every_family(
     assert (folder / f"{model}.ckpt").is_file() and (folder / "convert.json").is_file()
 
 
+@pytest.mark.all_cases
 def test_what_test_finds_passes(command: Command, shapes_folder: Path, tmp_path: Path):
     weights, folder = stand_in(tmp_path, "yolo_fastestv2"), tmp_path / "out"
     call = arguments("yolo_fastestv2", weights, shapes_folder, folder)

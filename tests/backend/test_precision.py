@@ -33,7 +33,9 @@ def new_model(record):
     return create_model(record.smallest, num_classes=CLASSES)
 
 
-@by_family
+@pytest.mark.parametrize(
+    "record", quick_cases(FAMILIES, [*QUICK, families()["yolox"]], lambda record: record.name)
+)
 @pytest.mark.parametrize("level", [pytest.param("O1", marks=pytest.mark.all_cases), "O2"])
 def test_outputs_stay_in_float32_and_close(record, level):
     images = Tensor(seeded_images(0, 1, SIZE, SIZE))

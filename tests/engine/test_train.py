@@ -141,6 +141,7 @@ def test_a_run_in_safetensors_goes_on(finished, shapes, tmp_path):
         recipe(shapes, checkpoint_format="pth")
 
 
+@pytest.mark.all_cases
 @pytest.mark.graph(when="never")
 def test_the_host_reads_at_log_intervals_only(shapes, tmp_path, monkeypatch):
     """Between ``begin_tally`` and ``share_statistics``, which enclose the steps of an epoch."""

@@ -26,6 +26,7 @@ def test_mutants():
     assert report.ok, f"\n{report.table()}\n{report.faults()}"
 
 
+@pytest.mark.all_cases
 def test_every_fault_is_noticed():
     """The mutant after one that ended the process is judged, too."""
     mutants = [Mutant(name, 0, 0) for name in FAULTS]

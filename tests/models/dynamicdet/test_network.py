@@ -25,7 +25,7 @@ from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.models.registry import create_model
 
 FAMILY = "dynamicdet"
-QUICK_VARIANTS = ("dy_yolov7_w0125", "dy_yolov7_w6")
+QUICK_VARIANTS = ("dy_yolov7_w0125",)
 GRAPH_VARIANTS = ("dy_yolov7_w0125",)
 pytestmark = pytest.mark.graph(when="smallest")
 EXITS = ("easy", "hard")

@@ -237,6 +237,7 @@ def test_what_the_published_file_is(shared):
 # ---- verify --------------------------------------------------------------------------------------
 
 
+@pytest.mark.all_cases
 @pytest.mark.parametrize(
     ("form", "heads"),
     [

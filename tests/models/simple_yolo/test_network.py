@@ -35,8 +35,6 @@ QUICK_VARIANTS = (
     "resnet18_025",
     "resnet18_075_all_grid",
     "resnet18_075_single_grid",
-    "resnet34_075",
-    "resnet50_075",
     "darknet_025",
 )
 GRAPH_VARIANTS = ("resnet18_025",)

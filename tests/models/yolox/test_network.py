@@ -15,7 +15,7 @@ from mindyolo_ext.evaluation.nms import NMSOptions, nms
 from mindyolo_ext.models.registry import create_model
 
 FAMILY = "yolox"
-QUICK_VARIANTS = ("yolox_nano", "yolox_tiny", "yolox_darknet53")
+QUICK_VARIANTS = ("yolox_nano", "yolox_tiny")
 GRAPH_VARIANTS = ("yolox_nano",)
 pytestmark = pytest.mark.graph(when="smallest")
 LEVELS = ("p3", "p4", "p5")
