@@ -209,7 +209,9 @@ class _Writer:
             "torch._utils",
             *["_rebuild_tensor_v2"] * 2,
         )
-        self.package("torch._utils")._rebuild_tensor_v2 = rebuild
+        monkeypatch.setattr(
+            self.package("torch._utils"), "_rebuild_tensor_v2", rebuild, raising=False
+        )
 
     def package(self, name):
         for end in range(1, name.count(".") + 2):
@@ -226,7 +228,7 @@ class _Writer:
                 "forward_fuse",
                 f"{name}.forward_fuse",
             )
-            setattr(self.package(module), name, made)
+            self.monkeypatch.setattr(self.package(module), name, made, raising=False)
             self.classes[qualified] = made
         return self.classes[qualified]
 
