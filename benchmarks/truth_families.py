@@ -292,7 +292,20 @@ class SimpleYOLO:
         return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-class GoldYOLON:
+class YoloLabels:
+    """What the originals share that train on label texts, one update per batch."""
+
+    def conversion(self, task: Task) -> dict[str, object]:  # noqa: ARG002
+        """What the weights do not say of the network, for ``convert``."""
+        return {}
+
+    def lay_out(self, task: Task) -> None:
+        """Whole batches of images, and their label texts in a folder beside them."""
+        one_update(task)
+        lay_out_yolo(task)
+
+
+class GoldYOLON(YoloLabels):
     """The original's ``Trainer`` with ``configs/gold_yolo-n.py``, step 1.
 
     Its loader keeps an incomplete last batch, and it sums batches below 43 images: the training
@@ -307,15 +320,6 @@ class GoldYOLON:
     def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
         """Of the model's builder."""
         return {"form": "fuse_ab"}
-
-    def conversion(self, task: Task) -> dict[str, object]:  # noqa: ARG002
-        """What the weights do not say of the network, for ``convert``."""
-        return {}
-
-    def lay_out(self, task: Task) -> None:
-        """Whole batches of images, and their label texts in a folder beside them."""
-        one_update(task)
-        lay_out_yolo(task)
 
     def job(self, task: Task, place: Path, seed: int) -> dict[str, object]:
         """For the original: its arguments and what its configuration is to say."""
@@ -360,7 +364,7 @@ class GoldYOLON:
         return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-class DynamicDetW0125:
+class DynamicDetW0125(YoloLabels):
     """``train_step1.py`` with an eighth of Dy-YOLOv7's channels, as ``GoldYOLON`` in whole batches.
 
     The original's images come in the order of the files; ours are shuffled.
@@ -374,15 +378,6 @@ class DynamicDetW0125:
     def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
         """Of the model's builder."""
         return {"router": False}
-
-    def conversion(self, task: Task) -> dict[str, object]:  # noqa: ARG002
-        """What the weights do not say of the network, for ``convert``."""
-        return {}
-
-    def lay_out(self, task: Task) -> None:
-        """Whole batches of images, and their label texts in a folder beside them."""
-        one_update(task)
-        lay_out_yolo(task)
 
     def job(self, task: Task, place: Path, seed: int) -> dict[str, object]:
         """For the original: its command line, hyper-parameters and network."""
