@@ -294,7 +294,7 @@ def measured_section(
         f"median {statistics.median(bench.shares):.0%}"
     )
     conditions = (
-        f"{datetime.date.today()}; {_processor()}, {bench.options.threads} of {os.cpu_count()} "
+        f"{datetime.date.today()}; {processor_name()}, {bench.options.threads} of {os.cpu_count()} "
         f"processors, {bench.options.clock} time; {pairs} pairs, in which other programs took "
         f"{others} of the machine; load before {load:.1f}{'; ' + versions if versions else ''}."
     )
@@ -367,7 +367,7 @@ def _tree_seconds(pid: int) -> float:
     return own + sum(_tree_seconds(int(child)) for child in children)
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Name of the processor."""
     match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return match.group(1) if match else "unknown processor"

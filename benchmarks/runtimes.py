@@ -28,7 +28,7 @@ sys.path.insert(0, str(HERE.parent))
 import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 import torch  # noqa: E402
-from measuring import Meter, Row, Section, _processor, write_sections  # noqa: E402
+from measuring import Meter, Row, Section, processor_name, write_sections  # noqa: E402
 
 from mindyolo_ext.backend.launch import set_seed  # noqa: E402
 from mindyolo_ext.backend.parameters import parameter_values  # noqa: E402
@@ -194,9 +194,10 @@ def _seconds(call: Call, count: int) -> float:
 
 def _conditions(options: argparse.Namespace) -> str:
     return (
-        f"{datetime.date.today()}; {_processor()}, one thread, processor time; {options.repeats} "
-        f"pairs, in which other programs took {min(SHARES):.0%} to {max(SHARES):.0%} of the "
-        f"machine; PyTorch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}."
+        f"{datetime.date.today()}; {processor_name()}, one thread, processor time; "
+        f"{options.repeats} pairs, in which other programs took {min(SHARES):.0%} to "
+        f"{max(SHARES):.0%} of the machine; PyTorch {torch.__version__}, ONNX Runtime "
+        f"{onnxruntime.__version__}."
     )
 
 

@@ -406,7 +406,7 @@ content = open(options["modelFile"], "rb").read()
 if {fails}:
     print("unsupported operator")
     sys.exit(1)
-open(options["outputFile"] + ".ms", "wb").write(b"MSL2" + content)
+open(options["outputFile"] + ".ms", "wb").write(b"\\0\\0\\0\\0MSL2" + content)
 """
 
 
@@ -434,3 +434,5 @@ def test_lite_files_are_written_where_the_converter_is(
     assert written == ["a.json", "a.ms"]
     about = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
     assert about["model"] == "yolo_fastestv2" and about["sha256.ms"]
+    status, output = command("info", tmp_path / "a.ms")
+    assert status == 1 and "a.ms: is a MindSpore Lite file, wanted a" in output, output

@@ -67,7 +67,12 @@ _BEGINNINGS: dict[bytes, tuple[str, str]] = {
     b"7767517\n": ("an ncnn network description", EXPORTED),
 }
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
-_LATER = {b"TFL3": "a TensorFlow Lite file", b"ET12": "an ExecuTorch file"}  # at byte 4
+_LATER = {  # at byte 4
+    b"TFL3": "a TensorFlow Lite file",
+    b"ET12": "an ExecuTorch file",
+    b"MSL1": "a MindSpore Lite file",
+    b"MSL2": "a MindSpore Lite file",
+}
 _ONNX_FIELDS = (b"\x12", b"\x1a", b"\x3a", b"\x42")  # producer, its version, graph, operators
 _WEB_PAGE = (b"<!doctype", b"<html", b"<head", b"<body", b"<!--")
 _TEXT_PICKLES = (b"(d", b"(l", b"ccopy_reg", b"c__builtin__", b"ccollections", b"ctorch")

@@ -1,4 +1,4 @@
-"""MindSpore writes files of one size alone."""
+"""MindSpore writes files for one image size only."""
 
 from collections.abc import Callable
 from typing import Any
