@@ -11,7 +11,7 @@ GAINS = {"box": 0.05, "obj": 0.7, "cls": 0.3}  # of its hyper-parameter files
 
 class OnDevice:
     """``torch`` for ``utils/loss.py``, whose bare ``ones`` lie on the CPU and are then indexed by
-    masks of the GPU, which PyTorch refuses.
+    masks of the GPU, which PyTorch refuses, and whose empty tensors lie on the first GPU.
     """
 
     def __init__(self, device):
@@ -23,6 +23,10 @@ class OnDevice:
     def ones(self, *size, **keywords):
         """On the device, if it does not say where."""
         return torch.ones(*size, **{"device": self.device, **keywords})
+
+    def tensor(self, data, **keywords):
+        """On the device, whatever it says."""
+        return torch.tensor(data, **{**keywords, "device": self.device})
 
 
 class DynamicDet(Original):

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 from tabulate import tabulate
-from truth_families import FAMILIES, Task
+from truth_families import FAMILIES, Task, convert_named
 
 from mindyolo_ext.atomic import write_text
 from mindyolo_ext.backend import launch
@@ -34,16 +34,14 @@ from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.convert import convert, export_torch
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
 from mindyolo_ext.cli.evaluate import load_for_test
-from mindyolo_ext.config import Config, load_config
+from mindyolo_ext.config import load_config
 from mindyolo_ext.engine.build import split_dataset, start_from
-from mindyolo_ext.engine.evaluate import evaluate
 from mindyolo_ext.models.registry import create_model
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 FIRST = ("original", "ours")  # the other sides are further backends
 COLORS = ("tab:orange", "tab:blue", "tab:green")
-METRICS = ("AP", "AP50")
 
 
 def main() -> None:
@@ -57,12 +55,13 @@ def main() -> None:
         options.epochs,
         options.size,
         options.per_batch_size,
-        options.every,
+        options.epochs if FAMILIES[options.family].only_result else options.every,
         FAMILIES[options.family].rate if options.rate is None else options.rate,
         options.threads,
         options.falling_rate,
         tuple(options.set),
         tuple(tuple(text.split("=", 1)) for text in options.backend),
+        options.teacher,
     )
     sides = options.sides or task.sides
     keep_settings(task)
@@ -74,15 +73,20 @@ def main() -> None:
             if not (task.place(side, seed) / "finished").is_file():
                 print(f"{side}, seed {seed}: training", flush=True)
                 train(task, side, seed, options)
-    rows = []
+    rows, further = [], []
     for seed in options.seeds:
         for side in sides:
             rows += curve(task, side, seed)
+            further += further_rows(task, side, seed)
     results = options.results or task.folder
     write_csv(results / f"truth_{task.family}.csv", rows)
+    if further:
+        write_csv(results / f"truth_{task.family}_tradeoff.csv", further)
     text = report(task, rows, options.seeds)
+    if further and "original" in sides:
+        text += "\n" + compare_thresholds(task, further, options)
     write_text(results / f"truth_{task.family}.md", text)
-    draw(results / f"truth_{task.family}.png", rows, task)
+    draw(results / f"truth_{task.family}.png", rows, further, task)
     print(text)
 
 
@@ -95,6 +99,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repo", type=Path, required=True, help="clone of the original")
     parser.add_argument("--data", type=Path, required=True, help="folder of BCCD")
     parser.add_argument("--start", type=Path, help="weights of the original (default: fresh ones)")
+    parser.add_argument("--teacher", type=Path, help="gold_yolo_n_step2: weights of step 1")
     parser.add_argument("--epochs", type=int, default=31)
     parser.add_argument("--size", type=int, default=128, help="side of the input, pixels")
     parser.add_argument("--per_batch_size", type=int, default=16)
@@ -178,7 +183,7 @@ def plain_place(folder: Path) -> Iterator[Path]:
 
 
 def train(task: Task, side: str, seed: int, options: argparse.Namespace) -> None:
-    """Run one training to its end. Raises: SystemExit with the end of its log if it fails."""
+    """Run one training to its end. Raises: as ``run_logged``."""
     folder = task.place(side, seed)
     folder.mkdir(parents=True, exist_ok=True)
     with plain_place(task.folder) as place:
@@ -187,39 +192,39 @@ def train(task: Task, side: str, seed: int, options: argparse.Namespace) -> None
             if side == "original"
             else our_command(task, place, side, seed)
         )
-        environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
-        environment["PYTHONPATH"] = str(HERE if side == "original" else ROOT)
-        if side not in FIRST:
-            environment["MINDYOLO_EXT_BACKEND"] = side
-        with (folder / "log.txt").open("w", encoding="utf-8") as log:
-            done = subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
-            )
+        run_logged(command, folder, side, task)
+    (folder / "finished").touch()
+
+
+def run_logged(command: Sequence[str], folder: Path, side: str, task: Task) -> None:
+    """Run a program of ``side``. Raises: SystemExit with the end of its log if it fails."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(task.threads)}
+    environment["PYTHONPATH"] = str(HERE if side == "original" else ROOT)
+    if side not in FIRST:
+        environment["MINDYOLO_EXT_BACKEND"] = side
+    with (folder / "log.txt").open("w", encoding="utf-8") as log:
+        done = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
+        )
     if done.returncode:
         tail = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
-        raise SystemExit(f"{side}, seed {seed}: exit status {done.returncode}\n{tail}")
-    (folder / "finished").touch()
+        raise SystemExit(f"{folder}: exit status {done.returncode}\n{tail}")
 
 
 def original_command(task: Task, place: Path, seed: int, options: argparse.Namespace) -> list[str]:
     """The original's training."""
-    folder = task.place("original", seed).resolve()
-    job = {
-        "folder": str(folder),
-        "every": task.every,
-        "epochs": task.epochs,
-        "workers": 0,
-        "threads": task.threads,
-        "seed": seed,
-        **FAMILIES[task.family].job(task, place, seed),
-    }
-    write_text(folder / "job.json", json.dumps(job, indent=1))
-    program = [
-        str(HERE / "truth_theirs.py"),
-        FAMILIES[task.family].program,
-        str(options.repo.resolve()),
-    ]
-    return [str(options.torch_python), *program, str(folder / "job.json")]
+    family = FAMILIES[task.family]
+    job = {"folder": task.place("original", seed), "seed": seed, **family.job(task, place, seed)}
+    return theirs(family.program, job, task, options)
+
+
+def theirs(program: str, job: dict, task: Task, options: argparse.Namespace) -> list[str]:
+    """A command of ``truth_theirs.py``, whose job lies in the job's folder."""
+    folder = Path(job["folder"]).resolve()
+    common = {"every": task.every, "epochs": task.epochs, "workers": 0, "threads": task.threads}
+    write_text(folder / "job.json", json.dumps({**common, **job, "folder": str(folder)}, indent=1))
+    own = [str(HERE / "truth_theirs.py"), program, str(options.repo.resolve())]
+    return [str(options.torch_python), *own, str(folder / "job.json")]
 
 
 def our_command(task: Task, place: Path, side: str, seed: int) -> list[str]:
@@ -247,55 +252,89 @@ def our_command(task: Task, place: Path, side: str, seed: int) -> list[str]:
 
 def curve(task: Task, side: str, seed: int) -> list[dict]:
     """A row per evaluated epoch: metrics in percent, mean losses of the epochs since."""
-    folder = task.place(side, seed)
-    if side != "original":
+    folder, family = task.place(side, seed), FAMILIES[task.family]
+    if side == "original":
+        losses = original_losses(folder, task)
+    else:
         with (folder / "run" / "results.csv").open(encoding="utf-8") as file:
             table = list(csv.DictReader(file))
-        found = {int(row["epoch"]) + 1: row for row in table if row.get("AP")}
-        values = {e: {m: 100 * float(found[e][m]) for m in METRICS} for e in task.evaluated}
-        losses = {int(row["epoch"]) + 1: float(row["loss"]) for row in table}
+        losses = {"loss": [float(row["loss"]) for row in table]}
+        for name, _, _, columns in family.terms:
+            losses[name] = [sum(float(row[column]) for column in columns) for row in table]
+    if side == "original" or family.only_result:
+        values = {epoch: measured(task, side, seed, epoch)[0] for epoch in task.evaluated}
     else:
-        values = {epoch: original_metrics(task, folder, seed, epoch) for epoch in task.evaluated}
-        losses = original_losses(folder, task.epochs)
+        found = {int(row["epoch"]) + 1: row for row in table if row.get("AP")}
+        values = {e: {m: 100 * float(found[e][m]) for m in family.metrics} for e in task.evaluated}
     rows = []
     for epoch in task.evaluated:
-        mean = np.mean([losses[e] for e in range(max(1, epoch - task.every + 1), epoch + 1)])
-        row = {"side": side, "seed": seed, "epoch": epoch, "loss": float(mean)}
-        rows.append({**row, **values[epoch]})
+        since = slice(max(0, epoch - task.every), epoch)
+        means = {name: float(np.mean(its[since])) for name, its in losses.items()}
+        rows.append({"side": side, "seed": seed, "epoch": epoch, **values[epoch], **means})
     return rows
 
 
-def original_losses(folder: Path, epochs: int) -> dict[int, float]:
-    """Mean total loss of each epoch."""
+def further_rows(task: Task, side: str, seed: int) -> list[dict]:
+    """What the family measures of a result beside its metrics: its accuracy over speed."""
+    if not FAMILIES[task.family].only_result:
+        return []
+    _, rows = measured(task, side, seed, task.epochs)
+    names = ("easy", "threshold", "AP", "AP50")
+    return [{"side": side, "seed": seed, **{name: row[name] for name in names}} for row in rows]
+
+
+def original_losses(folder: Path, task: Task) -> dict[str, list[float]]:
+    """Mean loss and terms of each epoch, named and weighted as ours."""
     with (folder / "losses.csv").open(encoding="utf-8") as file:
-        totals = np.array([float(row["total"]) for row in csv.DictReader(file)])
-    return {epoch + 1: float(its.mean()) for epoch, its in enumerate(np.split(totals, epochs))}
+        table = list(csv.DictReader(file))
+    columns = [("loss", "total", 1.0), *(term[:3] for term in FAMILIES[task.family].terms)]
+    return {
+        name: [
+            weight * float(its.mean())
+            for its in np.split(np.array([float(row[column]) for row in table]), task.epochs)
+        ]
+        for name, column, weight in columns
+    }
 
 
-def original_metrics(task: Task, folder: Path, seed: int, epoch: int) -> dict[str, float]:
-    """COCO's metrics of the original's weights after ``epoch`` epochs; kept beside them."""
+def measured(task: Task, side: str, seed: int, epoch: int) -> tuple[dict[str, float], list[dict]]:
+    """What the family measures after ``epoch`` epochs, as ``test.py`` does; kept in a file."""
+    folder, family = task.place(side, seed), FAMILIES[task.family]
     kept = folder / f"epoch_{epoch:03d}.json"
     if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    weights = folder / f"epoch_{epoch:03d}.pth"
-    family = FAMILIES[task.family]
-    names = task.folder / "names.txt"
-    write_text(names, "\n".join(task.names) + "\n")
-    convert(weights, weights.with_suffix(".ckpt"), names=names, **family.conversion(task))
+        return tuple(json.loads(kept.read_text(encoding="utf-8")))
+    checkpoint = folder / "run" / "weights" / "last.ckpt"
+    if side == "original":
+        weights = folder / f"epoch_{epoch:03d}.pth"
+        checkpoint = weights.with_suffix(".ckpt")
+        convert_named(task, weights, checkpoint)
     with plain_place(task.folder) as place:
-        texts = [*family.settings(task, place, seed), *task.ours]
-        found = metrics_of(weights.with_suffix(".ckpt"), load_config(family.recipe, texts))
+        config = load_config(family.recipe, [*family.settings(task, place, seed), *task.ours])
+        loaded = load_for_test(checkpoint, config, split_dataset(config, "val"), split="val")
+        found = family.measure(loaded, config)
     write_text(kept, json.dumps(found))
     return found
 
 
-def metrics_of(checkpoint: Path, config: Config) -> dict[str, float]:
-    """COCO's metrics of a checkpoint in percent, as ``test.py`` measures them."""
-    loaded = load_for_test(checkpoint, config, split_dataset(config, "val"), split="val")
-    result = evaluate(
-        loaded.predictor, loaded.dataset, config.eval, workers=0, class_names=loaded.class_names
+def compare_thresholds(task: Task, rows: Sequence[dict], options: argparse.Namespace) -> str:
+    """Ours beside those that the original's own program finds for its results: how far apart."""
+    family, largest = FAMILIES[task.family], 0.0
+    for seed in options.seeds:
+        folder = task.place("original", seed) / "thresholds"
+        folder.mkdir(exist_ok=True)
+        kept = folder / "thresholds.json"
+        if not kept.is_file():
+            with plain_place(task.folder) as place:
+                job = {**family.job(task, place, seed), "folder": folder, "seed": seed}
+                job["weights"] = str(folder.parent.resolve() / f"epoch_{task.epochs:03d}.pth")
+                run_logged(theirs(family.thresholds, job, task, options), folder, "original", task)
+        found = np.array(json.loads(kept.read_text(encoding="utf-8")))
+        ours = [r["threshold"] for r in rows if (r["side"], r["seed"]) == ("original", seed)]
+        largest = max(largest, float(np.abs(found - ours).max()))
+    return (
+        "Thresholds of the original's own program for the original's results: those found here "
+        f"differ by at most {largest:.1e}\n"
     )
-    return {name: 100 * result.values()[name] for name in METRICS}
 
 
 # ---- results -------------------------------------------------------------------------------------
@@ -323,7 +362,7 @@ def report(task: Task, rows: Sequence[dict], seeds: Sequence[int]) -> str:
     others = [side for side in task.sides[1:] if any(row["side"] == side for row in rows)]
     lines = []
     for epoch in task.evaluated:
-        for name in (*METRICS, "loss"):
+        for name in compared_names(task):
             first = picked(rows, "original", epoch, name)
             for side in others:
                 values = picked(rows, side, epoch, name)
@@ -339,34 +378,56 @@ def report(task: Task, rows: Sequence[dict], seeds: Sequence[int]) -> str:
     return f"{head}\n\n{table}\n"
 
 
+def compared_names(task: Task) -> list[str]:
+    """Columns of numbers: metrics, the loss and its terms."""
+    family = FAMILIES[task.family]
+    return [*family.metrics, "loss", *(term[0] for term in family.terms)]
+
+
 def compared(first: np.ndarray, second: np.ndarray) -> tuple[str, ...]:
     """Mean and deviation of both, their difference, its 95 % interval and p by Welch's test."""
-    spread = [f"{its.mean():.2f} +- {its.std(ddof=1):.2f}" for its in (first, second)]
+    digits = 2 if max(first.mean(), second.mean()) >= 1 else 4
+    spread = [f"{x.mean():.{digits}f} +- {x.std(ddof=1):.{digits}f}" for x in (first, second)]
     found = stats.ttest_ind(second, first, equal_var=False)
     low, high = found.confidence_interval()
-    between = f"{low:+.2f} to {high:+.2f}"
-    return *spread, f"{second.mean() - first.mean():+.2f}", between, f"{found.pvalue:.3f}"
+    between = f"{low:+.{digits}f} to {high:+.{digits}f}"
+    return *spread, f"{second.mean() - first.mean():+.{digits}f}", between, f"{found.pvalue:.3f}"
 
 
-def draw(path: Path, rows: Sequence[dict], task: Task) -> None:
-    """Mean and band of both sides over the epochs."""
+def draw(path: Path, rows: Sequence[dict], further: Sequence[dict], task: Task) -> None:
+    """Mean and band of all sides: over the epochs, or over the share of easy images."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4))
-    for axis, name in zip(axes, (*METRICS, "loss")):
+    table, along, label = rows, "epoch", "epochs"
+    names = compared_names(task)
+    if further:
+        table = [
+            {**row, "easy": 10 * round(10 * row["easy"])}
+            | {name: 100 * row[name] for name in ("AP", "AP50")}
+            for row in further
+        ]
+        along, label, names = "easy", "easy images, %", ["AP", "AP50", "threshold"]
+    places = sorted({row[along] for row in table})
+    figure, axes = pyplot.subplots(-(-len(names) // 3), 3, figsize=(13, 3.6 * -(-len(names) // 3)))
+    for axis in axes.flat[len(names) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, names):
         for side, color in zip(task.sides, COLORS):
-            found = [picked(rows, side, epoch, name) for epoch in task.evaluated]
+            found = [
+                np.array([r[name] for r in table if (r["side"], r[along]) == (side, place)])
+                for place in places
+            ]
             if min(map(len, found)) == 0:
                 continue
             mean = np.array([its.mean() for its in found])
             spread = np.array([its.std(ddof=1) if len(its) > 1 else 0.0 for its in found])
-            axis.plot(task.evaluated, mean, color=color, label=side, marker="o")
-            axis.fill_between(task.evaluated, mean - spread, mean + spread, color=color, alpha=0.2)
-        axis.set_title(name if name == "loss" else f"{name}, %")
-        axis.set_xlabel("epochs")
+            axis.plot(places, mean, color=color, label=side, marker="o")
+            axis.fill_between(places, mean - spread, mean + spread, color=color, alpha=0.2)
+        axis.set_title(f"{name}, %" if name.startswith("AP") else name)
+        axis.set_xlabel(label)
         axis.legend()
     figure.suptitle(f"{task.family}: mean and standard deviation over the seeds")
     figure.tight_layout()

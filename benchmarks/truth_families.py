@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from mindyolo_ext.atomic import write_json, write_text
-from mindyolo_ext.config import load_config
+from mindyolo_ext.checkpoint.convert import convert
+from mindyolo_ext.cli.evaluate import Loaded
+from mindyolo_ext.config import Config, load_config
 from mindyolo_ext.data.build import build_dataset
+from mindyolo_ext.engine.accuracy_speed import accuracy_over_speed
 from mindyolo_ext.engine.darknet import recipe_overrides
+from mindyolo_ext.engine.evaluate import evaluate
 
 SPLITS = ("train", "val")
-NOMINAL_BATCH = 64  # images of an update of Gold-YOLO and DynamicDet
+NOMINAL_BATCH = 64  # images that the weight decay of Gold-YOLO and DynamicDet refers to
 BCCD_ANCHORS = (
     (22.16, 28.53),
     (46.53, 69.42),
@@ -43,6 +47,8 @@ class Task:
             less behind the fall; the other families' rates fall anyway.
         ours: settings of our recipe, ``section.key=value``.
         pythons: further backends of ours, and the Python of each.
+        teacher: of Gold-YOLO's step 2: weights of step 1, as the original or this program wrote
+            them.
     """
 
     family: str
@@ -58,6 +64,7 @@ class Task:
     falls: bool = False
     ours: tuple[str, ...] = ()
     pythons: tuple[tuple[str, str], ...] = ()
+    teacher: Path | None = None
 
     def place(self, side: str, seed: int) -> Path:
         """The folder of a run."""
@@ -80,7 +87,26 @@ class Task:
         return [*range(self.every, self.epochs + 1, self.every), *last]
 
 
-class YoloFastestV2:
+class Family:
+    """What the families share."""
+
+    metrics: tuple[str, ...] = ("AP", "AP50")
+    only_result = False  # whether weights of earlier epochs are left out
+    # Terms of the loss: name, the original's column with its weight, our columns that it sums
+    terms: tuple[tuple[str, str, float, tuple[str, ...]], ...] = (
+        ("box", "box", 1.0, ("box",)),
+        ("object", "object", 1.0, ("object",)),
+        ("class", "class", 1.0, ("class",)),
+    )
+
+    def measure(self, loaded: Loaded, config: Config) -> tuple[dict[str, float], list[dict]]:
+        """The metrics of a network, and further rows for a table of their own."""
+        options = {"workers": 0, "class_names": loaded.class_names}
+        found = evaluate(loaded.predictor, loaded.dataset, config.eval, **options).values()
+        return {name: 100 * found[name] for name in self.metrics}, []
+
+
+class YoloFastestV2(Family):
     """``train.py`` with a ``.data`` file, which our recipe takes too."""
 
     program = "yolo_fastestv2"  # of ``truth_theirs.py``
@@ -145,12 +171,18 @@ class YoloFastestV2:
         return file
 
 
-class YOLOXNano:
+class YOLOXNano(Family):
     """The original's ``Trainer`` with ``exps/default/yolox_nano.py``, at one input size."""
 
     program = "yolox"
     model, recipe, rate = "yolox_nano", "yolox-nano", 0.01
     entry = "model"
+    terms = (
+        ("iou", "iou", 1.0, ("iou",)),
+        ("l1", "l1", 1.0, ("l1",)),
+        ("object", "conf", 1.0, ("object",)),
+        ("class", "cls", 1.0, ("class",)),
+    )
 
     def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
         """Of the model's builder."""
@@ -223,7 +255,7 @@ class YOLOXNano:
 
 
 @dataclass(frozen=True)
-class SimpleYOLO:
+class SimpleYOLO(Family):
     """The original's trainer with ``configs/my_config.py``, ResNet-18 at a quarter of its width.
 
     Args:
@@ -236,6 +268,11 @@ class SimpleYOLO:
     model, recipe, rate = "simple_yolo_resnet18", "simple-yolo-resnet18-bccd", 0.001
     entry = "state_dict"
     width = 0.25
+    terms = (
+        ("box", "iou", 0.1, ("box",)),
+        ("object", "conf", 1.0, ("object",)),
+        ("class", "class", 1.0, ("class",)),
+    )
 
     def keywords(self, task: Task) -> dict[str, object]:
         """Of the model's builder."""
@@ -292,8 +329,12 @@ class SimpleYOLO:
         return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
-class YoloLabels:
-    """What the originals share that train on label texts, one update per batch."""
+class YoloLabels(Family):
+    """What the originals share that train on label texts.
+
+    Their loaders keep an incomplete last batch, so the training images are cut to whole batches.
+    Both programs make an update per batch, where the originals sum small batches to 64 images.
+    """
 
     def conversion(self, task: Task) -> dict[str, object]:  # noqa: ARG002
         """What the weights do not say of the network, for ``convert``."""
@@ -301,33 +342,57 @@ class YoloLabels:
 
     def lay_out(self, task: Task) -> None:
         """Whole batches of images, and their label texts in a folder beside them."""
-        one_update(task)
         lay_out_yolo(task)
 
 
+@dataclass(frozen=True)
 class GoldYOLON(YoloLabels):
-    """The original's ``Trainer`` with ``configs/gold_yolo-n.py``, step 1.
+    """The original's ``Trainer`` with ``configs/gold_yolo-n.py``.
 
-    Its loader keeps an incomplete last batch, and it sums batches below 43 images: the training
-    images are cut to whole batches, and the batch has to be large enough to be an update.
+    Args:
+        distilled: step 2, which learns from ``Task.teacher``, instead of step 1.
     """
 
+    distilled: bool = False
+
     program = "gold_yolo"
-    model, recipe, rate = "gold_yolo_n", "gold_yolo-n", 0.01
+    model, rate = "gold_yolo_n", 0.01
     entry = ""
     warmup = 3
 
+    @property
+    def recipe(self) -> str:
+        """Ours."""
+        return "gold_yolo-n-distill" if self.distilled else "gold_yolo-n"
+
+    @property
+    def terms(self) -> tuple[tuple[str, str, float, tuple[str, ...]], ...]:
+        """The original sums the terms of both branches, or of both teachers: labels and network."""
+        return (
+            ("iou", "iou", 1.0, ("iou", *([] if self.distilled else ["iou_ab"]))),
+            ("dfl", "dfl", 1.0, ("dfl", *(["distill_dfl"] if self.distilled else []))),
+            ("class", "class", 1.0, ("class", "distill_class" if self.distilled else "class_ab")),
+        )
+
     def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
         """Of the model's builder."""
-        return {"form": "fuse_ab"}
+        return {"form": "distill" if self.distilled else "fuse_ab"}
+
+    def lay_out(self, task: Task) -> None:
+        """Images, label texts, and the teacher. Raises: SystemExit if there is none in step 2."""
+        super().lay_out(task)
+        if self.distilled:
+            if task.teacher is None:
+                raise SystemExit(
+                    f"{task.family}: learns from the weights of step 1; name them with --teacher, "
+                    "for example original/seed_1/epoch_080.pth of gold_yolo_n's --save_dir"
+                )
+            convert_named(task, task.teacher, task.folder / "teacher.ckpt")
 
     def job(self, task: Task, place: Path, seed: int) -> dict[str, object]:
         """For the original: its arguments and what its configuration is to say."""
-        images = {split: str(place / "data" / "images" / split) for split in SPLITS}
-        data = task.folder / "data.yaml"
-        write_json(data, {**images, "nc": len(task.names), "names": task.names, "is_coco": False})
         arguments = {
-            "data_path": str(place / data.name),
+            "data_path": str(place / data_yaml(task, place, is_coco=False).name),
             "img_size": task.size,
             "batch_size": task.batch,
             "bs_per_gpu": task.batch,
@@ -335,7 +400,8 @@ class GoldYOLON(YoloLabels):
             "workers": 0,
             "device": "cpu",
             "stop_aug_last_n_epoch": quiet_end(task),
-            "fuse_ab": True,
+            "fuse_ab": not self.distilled,
+            "distill": self.distilled,
             "save_dir": str(task.place("original", seed).resolve()),
         }
         return {
@@ -345,6 +411,7 @@ class GoldYOLON(YoloLabels):
             "warmup_epochs": self.warmup,
             "num_classes": len(task.names),
             "start": str(place / "start" / f"seed_{seed}.pth"),
+            "teacher": str(task.teacher.resolve()) if self.distilled else "",
         }
 
     def settings(self, task: Task, place: Path, seed: int) -> list[str]:  # noqa: ARG002
@@ -352,20 +419,23 @@ class GoldYOLON(YoloLabels):
         config = load_config(self.recipe)
         stages = [its for its in config.train.stages if its.augment is not None]
         end = {"from_epoch": -quiet_end(task), "augment": stages[-1].augment}
+        summed = max(1, round(NOMINAL_BATCH / task.batch))
         values = {
             **yolo_data(task, place),
             "train.optimizer.lr": task.rate,
             "train.optimizer.lr_per_image": False,
-            "train.optimizer.weight_decay": 0.0005 * task.batch / NOMINAL_BATCH,
+            "train.optimizer.weight_decay": 0.0005 * summed * task.batch / NOMINAL_BATCH,
             "train.schedule.warmup_epochs": self.warmup,
             "train.schedule.warmup_min_steps": 0,
             "train.stages": [end],
         }
+        if self.distilled:
+            values["train.distill.teacher"] = str(place / "teacher.ckpt")
         return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 class DynamicDetW0125(YoloLabels):
-    """``train_step1.py`` with an eighth of Dy-YOLOv7's channels, as ``GoldYOLON`` in whole batches.
+    """``train_step1.py`` with an eighth of Dy-YOLOv7's channels.
 
     The original's images come in the order of the files; ours are shuffled.
     """
@@ -374,56 +444,107 @@ class DynamicDetW0125(YoloLabels):
     model, recipe, rate = "dy_yolov7_w0125", "dy-yolov7-w0125-bccd-step1", 0.01
     entry = "model"
     warmup = 3
+    router = False
 
     def keywords(self, task: Task) -> dict[str, object]:  # noqa: ARG002
         """Of the model's builder."""
-        return {"router": False}
+        return {"router": self.router}
 
     def job(self, task: Task, place: Path, seed: int) -> dict[str, object]:
-        """For the original: its command line, hyper-parameters and network."""
-        images = {split: str(place / "data" / "images" / split) for split in SPLITS}
-        data = task.folder / "data.yaml"
-        write_json(data, {**images, "nc": len(task.names), "names": task.names})
+        """For the original: its program, command line, hyper-parameters and network."""
         arguments = {
-            "data": str(place / data.name),
+            "data": str(place / data_yaml(task, place).name),
             "epochs": task.epochs,
             "batch-size": task.batch,
             "img-size": task.size,
             "project": str(task.place("original", seed).resolve()),
         }
-        hyper = {"mosaic": 0.5, "scale": 0.3, "translate": 0.1, "mixup": 0.0, "paste_in": 0.0}
-        hyper |= {"lr0": task.rate, "warmup_epochs": self.warmup}
         return {
             "model": self.model,
+            "step": 2 if self.router else 1,
             "arguments": arguments,
-            "hyper": hyper,
+            "hyper": self.hyper_parameters(task),
             "labels": str(place / "data" / "labels"),
             "start": str(place / "start" / f"seed_{seed}.pth"),
         }
 
+    def hyper_parameters(self, task: Task) -> dict[str, float]:
+        """What differs from the original's file."""
+        values = {"mosaic": 0.5, "scale": 0.3, "translate": 0.1, "mixup": 0.0, "paste_in": 0.0}
+        return values | {"lr0": task.rate, "warmup_epochs": self.warmup}
+
     def settings(self, task: Task, place: Path, seed: int) -> list[str]:  # noqa: ARG002
         """For our recipe."""
-        mosaic = {"name": "dynamicdet_mosaic", "probability": 0.5, "nine_probability": 0.2}
-        mosaic |= {"scale": 0.3, "translate": 0.1, "mixup_probability": 0.0, "max_boxes": 160}
-        others = load_config(self.recipe).data.augment[1:]
         values = {
             **yolo_data(task, place),
-            "data.max_boxes": mosaic["max_boxes"],
-            "data.augment": [mosaic, *others],
             "train.optimizer.lr": task.rate,
-            "train.optimizer.nominal_batch": NOMINAL_BATCH,
             "train.loss.objectness": 0.7 * (task.size / 640) ** 2,
             "train.loss.classes": 0.3 * len(task.names) / 80,
+            **self.step_settings(task),
+        }
+        return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+    def step_settings(self, task: Task) -> dict[str, object]:
+        """Those of this training step."""
+        mosaic = {"name": "dynamicdet_mosaic", "probability": 0.5, "nine_probability": 0.2}
+        mosaic |= {"scale": 0.3, "translate": 0.1, "mixup_probability": 0.0, "max_boxes": 160}
+        return {
+            "data.max_boxes": mosaic["max_boxes"],
+            "data.augment": [mosaic, *load_config(self.recipe).data.augment[1:]],
+            "train.optimizer.nominal_batch": task.batch,
+            "train.optimizer.weight_decay": 0.0005 * task.batch / NOMINAL_BATCH,
             "train.schedule.warmup_epochs": self.warmup,
             "train.ema_decay": 0.9999,
             "train.ema_warmup": 2000,
         }
-        return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+class RouterW0125(DynamicDetW0125):
+    """``train_step2.py``: the router of a cascade, whose weights of step 1 are the start.
+
+    Images are summed to updates as the original does it. The result is the accuracy at every share
+    of easy images, and the thresholds.
+    """
+
+    recipe, rate = "dy-yolov7-step2", 1e-5
+    router = True
+    metrics = ("AP, all easy", "AP, half easy", "AP, none easy", "threshold, half easy")
+    only_result = True
+    thresholds = "dynamicdet_thresholds"  # of ``truth_theirs.py``
+    terms = tuple((name, name, 1.0, (name,)) for name in ("difference", "easy", "hard"))
+
+    def lay_out(self, task: Task) -> None:
+        """Images and label texts. Raises: SystemExit for another batch, or without weights."""
+        if task.batch != 1 or task.start is None:
+            raise SystemExit(
+                f"{task.family}: the original trains routers one image at a time, from the weights "
+                "of step 1; take --per_batch_size 1 --start FILE.pth, for example "
+                "original/seed_1/epoch_080.pth of dynamicdet_w0125's --save_dir"
+            )
+        super().lay_out(task)
+
+    def hyper_parameters(self, task: Task) -> dict[str, float]:
+        """What differs from the original's file."""
+        return {"lr0": task.rate}
+
+    def step_settings(self, task: Task) -> dict[str, object]:  # noqa: ARG002
+        """Those of this training step."""
+        return {"model.name": self.model, "data.max_boxes": 160, "eval.rectangular": True}
+
+    def measure(self, loaded: Loaded, config: Config) -> tuple[dict[str, float], list[dict]]:
+        """Metrics of a result, and the rows of its accuracy over speed."""
+        rows = accuracy_over_speed(
+            loaded.predictor, loaded.dataset, config.eval, workers=0
+        ).rows  # from all images easy to none
+        values = [*(100 * rows[i]["AP"] for i in (0, 5, 10)), 100 * rows[5]["threshold"]]
+        return dict(zip(self.metrics, values)), rows
 
 
 FAMILIES = {
     "gold_yolo_n": GoldYOLON(),
+    "gold_yolo_n_step2": GoldYOLON(distilled=True),
     "dynamicdet_w0125": DynamicDetW0125(),
+    "dynamicdet_w0125_step2": RouterW0125(),
     "yolo_fastestv2": YoloFastestV2(),
     "yolox": YOLOXNano(),
     **{
@@ -450,15 +571,6 @@ def link(place: Path, file: Path) -> None:
         place.symlink_to(file.resolve())
 
 
-def one_update(task: Task) -> None:
-    """Raises: SystemExit if the originals would sum this batch with others before an update."""
-    if round(NOMINAL_BATCH / task.batch) > 1:
-        raise SystemExit(
-            f"{task.family}: a batch of {task.batch} is summed with others up to {NOMINAL_BATCH} "
-            "images, in another rhythm here than there; take --per_batch_size 43 or more"
-        )
-
-
 def lay_out_yolo(task: Task) -> None:
     """Images and label texts in folders beside each other, for training in whole batches."""
     for split in SPLITS:
@@ -469,6 +581,21 @@ def lay_out_yolo(task: Task) -> None:
             link(task.folder / "data" / "labels" / split / label.name, label)
             image = task.folder / "data" / "images" / split / f"{label.stem}.jpg"
             link(image, image_of(task, label))
+
+
+def data_yaml(task: Task, place: Path, **others: object) -> Path:
+    """The file that names the images of ``lay_out_yolo`` below ``place``, and the classes."""
+    images = {split: str(place / "data" / "images" / split) for split in SPLITS}
+    file = task.folder / "data.yaml"
+    write_json(file, {**images, "nc": len(task.names), "names": task.names, **others})
+    return file
+
+
+def convert_named(task: Task, weights: Path, target: Path) -> None:
+    """Convert weights of the original, with the names of the classes and what the file lacks."""
+    names = task.folder / "names.txt"
+    write_text(names, "\n".join(task.names) + "\n")
+    convert(weights, target, names=names, **FAMILIES[task.family].conversion(task))
 
 
 def yolo_data(task: Task, place: Path) -> dict[str, object]:

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import original_dynamicdet
 import original_simple_yolo
 import original_yolo_fastestv2
 import torch
@@ -222,14 +223,10 @@ def simple_yolo(record, job):
 
 
 def gold_yolo(record, job):
-    """Gold-YOLO's ``Trainer`` on the CPU, step 1, with the weights of its moving average."""
-    builder("gold_yolo").build(
-        {
-            "model": "gold_yolo_n",
-            "num_classes": job["num_classes"],
-            "architecture": {"form": "fuse_ab"},
-        }
-    )  # which makes its imports work
+    """Gold-YOLO's ``Trainer`` on the CPU, with the weights of its moving average."""
+    form = "distill" if job["teacher"] else "fuse_ab"
+    settings = {"num_classes": job["num_classes"], "architecture": {"form": form}}
+    builder("gold_yolo").build({"model": "gold_yolo_n", **settings})  # makes its imports work
     stand_in("thop", "torchvision")
     sys.modules["torch.utils.tensorboard"] = sys.modules["stand_ins"].StandIn("tensorboard")
     torch.nn.Module.cuda = lambda module, _=None: module
@@ -244,9 +241,15 @@ def gold_yolo(record, job):
             network.load_state_dict(torch.load(job["start"], map_location="cpu"), strict=True)
             return network
 
+        def get_teacher_model(self, *arguments):
+            teacher = super().get_teacher_model(*arguments)
+            teacher.load_state_dict(torch.load(job["teacher"], map_location="cpu"), strict=True)
+            return teacher
+
         def train_before_loop(self):
             super().train_before_loop()
             self.warmup_stepnum = round(job["warmup_epochs"] * self.max_stepnum)  # or 1000
+            self.batch_size = 64  # by which it counts the batches of an update
 
         def update_optimizer(self):
             record.losses.append([float(self.loss_items.sum()), *self.loss_items.tolist()])
@@ -268,7 +271,8 @@ def gold_yolo(record, job):
     config.solver.lr0 = job["rate"]
     trainer = Truth(arguments, config, torch.device("cpu"))
     record.network = trainer.ema.ema
-    return trainer.train, ("total", "iou", "dfl", "class")
+    terms = ("iou", "dfl", "class", "distill")
+    return trainer.train, ("total", *terms[: trainer.loss_num])
 
 
 class LastEpochError(Exception):
@@ -276,13 +280,11 @@ class LastEpochError(Exception):
 
 
 def dynamicdet(record, job):
-    """``train_step1.py`` of DynamicDet, with the weights of its moving average."""
-    hook = builder("dynamicdet")
-    hook.replace_missing(hook.UNUSED)
-    stand_in("seaborn", "scipy.signal", "torchvision.ops", "torchvision.utils")
-    sys.modules["torch.utils.tensorboard"] = sys.modules["stand_ins"].StandIn("tensorboard")
-    np.int = int
-    set_workers(job["workers"])
+    """``train_step1.py`` or ``train_step2.py`` of DynamicDet, with the weights of its moving
+    average.
+    """
+    second = job["step"] == 2
+    hook = dynamicdet_ready(job)
     import utils.general
     import utils.loss
     import utils.plots
@@ -292,7 +294,9 @@ def dynamicdet(record, job):
     for name in ("plot_images", "plot_results", "plot_lr_scheduler"):
         setattr(utils.plots, name, lambda *_, **__: None)
     utils.general.init_seeds = lambda _: seed_all(job["seed"])
-    compute, average = utils.loss.ComputeLossOTADual, utils.torch_utils.ModelEMA
+    utils.loss.torch = original_dynamicdet.OnDevice(torch.device("cpu"))
+    compute = utils.loss.ComputeLossOTADy if second else utils.loss.ComputeLossOTADual
+    average = utils.torch_utils.ModelEMA
     call, update = compute.__call__, average.update_attr
 
     def noted(loss, *arguments):
@@ -308,11 +312,10 @@ def dynamicdet(record, job):
             raise LastEpochError
 
     compute.__call__, average.update_attr = noted, after_epoch
-    for cache in Path(job["labels"]).glob("*.cache"):  # which this PyTorch does not read
-        cache.unlink()
-    settings = yaml.safe_load(Path("hyp", "hyp.scratch.p5.yaml").read_text(encoding="utf-8"))
+    own = "hyp.finetune.dynamic.adam.yaml" if second else "hyp.scratch.p5.yaml"
+    settings = yaml.safe_load(Path("hyp", own).read_text(encoding="utf-8"))
     files = {
-        "cfg": hook.network_config(job["model"], Path("cfg", "dy-yolov7-step1.yaml")),
+        "cfg": hook.network_config(job["model"], Path("cfg", f"dy-yolov7-step{job['step']}.yaml")),
         "hyp": {**settings, **job["hyper"]},
     }
     arguments = {"weight": shutil.copyfile(job["start"], record.folder / "start.pt")}
@@ -322,23 +325,63 @@ def dynamicdet(record, job):
     arguments |= job["arguments"]
     flags = ("--noautoanchor", "--notest", "--nosave", "--exist-ok", "--device=cpu", "--workers=0")
     named = (f"--{name}={value}" for name, value in arguments.items())
-    sys.argv = ["train_step1.py", *flags, *named]
+    program = f"train_step{job['step']}.py"
+    sys.argv = [program, *flags, *(["--adam"] if second else []), *named]
+    names = ("difference", "easy", "hard") if second else ("box", "object", "class")
 
     def run():
-        short = short_warmup()
+        constants = {} if second else {"max": without_floor()}
         with contextlib.suppress(LastEpochError):
-            runpy.run_path("train_step1.py", {"max": short}, run_name="__main__")
+            runpy.run_path(program, constants, run_name="__main__")
 
-    return run, ("total", "box", "object", "class")
+    return run, ("total", *names)
 
 
-def short_warmup():
-    """``max`` that leaves out the least number of warm-up steps, which the original writes into
-    its program.
+def dynamicdet_ready(job):
+    """The builder of DynamicDet, after which its programs can be imported."""
+    hook = builder("dynamicdet")
+    hook.replace_missing(hook.UNUSED)
+    stand_in("seaborn", "scipy.signal", "torchvision.ops", "torchvision.utils")
+    sys.modules["torch.utils.tensorboard"] = sys.modules["stand_ins"].StandIn("tensorboard")
+    np.int = int
+    set_workers(job["workers"])
+    for cache in Path(job["labels"]).glob("*.cache"):  # which this PyTorch does not read
+        cache.unlink()
+    return hook
+
+
+def dynamicdet_thresholds(record, job):
+    """``get_dynamic_thres.py`` of DynamicDet for ``job["weights"]``; writes ``thresholds.json``."""
+    hook = dynamicdet_ready(job)
+    import get_dynamic_thres
+    import yaml
+
+    config, weights = record.folder / "cfg.yaml", record.folder / "weights.pt"
+    network = hook.network_config(job["model"], Path("cfg", "dy-yolov7-step2.yaml"))
+    config.write_text(yaml.safe_dump(network), encoding="utf-8")
+    torch.save({"model": torch.load(job["weights"], map_location="cpu")}, weights)
+    get_dynamic_thres.opt = argparse.Namespace(device="cpu", task="val", single_cls=False)
+    own = job["arguments"]
+
+    def run():
+        found = get_dynamic_thres.get_thres(
+            own["data"], str(config), str(weights), 1, own["img-size"]
+        )
+        values = [float(text) for text in found]
+        (record.folder / "thresholds.json").write_text(json.dumps(values), encoding="utf-8")
+
+    return run, ()
+
+
+def without_floor():
+    """``max`` for DynamicDet's programs: it leaves out the least number of warm-up steps, and the
+    number of batches that an update sums is 1.
     """
 
     def largest(*values, **keywords):
-        return values[0] if values[1:] == (1000,) else max(*values, **keywords)
+        if values[1:] == (1000,):
+            return values[0]
+        return 1 if len(values) == 2 and 1 in values else max(*values, **keywords)
 
     return largest
 
@@ -360,6 +403,7 @@ PROGRAMS = {
     "simple_yolo": simple_yolo,
     "gold_yolo": gold_yolo,
     "dynamicdet": dynamicdet,
+    "dynamicdet_thresholds": dynamicdet_thresholds,
 }
 
 

@@ -14,7 +14,7 @@ from launching import ROOT
 from mindyolo_ext.config import load_config
 from mindyolo_ext.data.formats.darknet import parse_data_file
 from mindyolo_ext.data.image_file import write_image
-from mindyolo_ext.engine.schedule import weight_decay
+from mindyolo_ext.engine.schedule.accumulation import micro_batches, weight_decay
 
 
 @pytest.fixture
@@ -74,16 +74,39 @@ def test_both_programs_get_the_same_settings(program: ModuleType, tmp_path: Path
 
 
 def test_losses_of_the_original_are_means_of_epochs(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path, epochs=2, family="simple_yolo_all_grid")
     with (tmp_path / "losses.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerows([["step", "total"], [0, 4.0], [1, 2.0], [2, 1.0], [3, 0.0]])
-    assert program.original_losses(tmp_path, 2) == {1: 3.0, 2: 0.5}
+        writer.writerow(["step", "total", "conf", "iou", "class"])
+        writer.writerows(
+            [[0, 4.0, 1, 20, 1], [1, 2.0, 1, 5, 0], [2, 1.0, 0, 6, 0], [3, 0, 0, 0, 0]]
+        )
+    assert program.original_losses(tmp_path, task) == {
+        "loss": [3.0, 0.5],
+        "box": pytest.approx([1.25, 0.3]),  # a tenth
+        "object": [1.0, 0.0],
+        "class": [0.5, 0.0],
+    }
+
+
+def test_curves_sum_our_terms_as_the_original_reports_them(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path, family="gold_yolo_n", epochs=2, every=2)
+    folder = task.place("ours", 3) / "run"
+    folder.mkdir(parents=True)
+    with (folder / "results.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        names = ["epoch", "loss", "iou", "dfl", "class", "iou_ab", "class_ab", "AP", "AP50"]
+        writer.writerows([names, [0, 20, 1, 2, 3, 4, 10], [1, 10, 1, 1, 2, 2, 4, 0.25, 0.5]])
+    (row,) = program.curve(task, "ours", 3)
+    assert (row["AP"], row["AP50"], row["loss"]) == (25, 50, 15)
+    assert (row["iou"], row["dfl"], row["class"]) == (4, 1.5, 9.5)
 
 
 def rows_of(values: dict[str, list[float]]) -> list[dict]:
     """Curves of one epoch, 31."""
     return [
-        {"side": side, "seed": seed, "epoch": 31, "loss": value, "AP": value, "AP50": 2 * value}
+        {"side": side, "seed": seed, "epoch": 31, "AP": value, "AP50": 2 * value}
+        | dict.fromkeys(("loss", "box", "object", "class"), value)
         for side, its in values.items()
         for seed, value in enumerate(its)
     ]
@@ -101,7 +124,7 @@ def test_the_table_says_whether_seeds_explain_the_difference(program: ModuleType
     line = next(x for x in program.report(task, alike, [0, 1, 2]).splitlines() if "| AP " in x)
     assert float(line.split("|")[-2]) > 0.5
     program.write_csv(tmp_path / "rows.csv", apart)
-    program.draw(tmp_path / "rows.png", apart, task)
+    program.draw(tmp_path / "rows.png", apart, [], task)
     with (tmp_path / "rows.csv").open() as file:
         found = [float(row["AP"]) for row in csv.DictReader(file)]
     np.testing.assert_allclose(found, [10, 11, 12, 20, 21, 22])
@@ -172,6 +195,76 @@ def test_simple_yolo_gets_the_same_splits_and_settings(
     assert family.keywords(task) == {"channel_sparsity": 0.25, "assignment": assignment}
 
 
+def test_the_curve_of_a_router_is_drawn_over_the_share(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path, family="dynamicdet_w0125_step2", batch=1, every=31)
+    rows = [
+        {"side": side, "seed": 1, "easy": easy + 0.004, "threshold": easy, "AP": 0.2, "AP50": 0.4}
+        for side in ("original", "ours")
+        for easy in (0.0, 0.5, 1.0)
+    ]
+    program.draw(tmp_path / "curve.png", [], rows, task)
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_thresholds_of_the_original_stand_beside_ours(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    start = tmp_path / "step1.pth"
+    task = task_of(program, tmp_path, family="dynamicdet_w0125_step2", batch=1, start=start)
+    options = type("Options", (), {"repo": tmp_path, "torch_python": Path("p"), "seeds": [4]})
+    task.place("original", 4).mkdir(parents=True)
+
+    def run(command: list[str], folder: Path, *_: object) -> None:
+        job = json.loads(Path(command[-1]).read_text())
+        assert command[2] == "dynamicdet_thresholds" and job["step"] == 2
+        assert job["weights"].endswith("original/seed_4/epoch_031.pth")
+        (folder / "thresholds.json").write_text("[0, 0.25, 1]")
+
+    monkeypatch.setattr(program, "run_logged", run)
+    ours = [{"side": "original", "seed": 4, "threshold": value} for value in (0.0, 0.5, 1.0)]
+    others = [{"side": "ours", "seed": 4, "threshold": 7.0}]
+    assert "at most 2.5e-01" in program.compare_thresholds(task, ours + others, options)
+
+
+def test_routers_train_one_image_at_a_time_from_step_1(program: ModuleType, tmp_path: Path):
+    task = task_of(program, tmp_path, family="dynamicdet_w0125_step2", batch=1, start=Path("a.pth"))
+    family = program.FAMILIES[task.family]
+    family.lay_out(task)
+    job = family.job(task, task.folder, 1)
+    config = load_config(family.recipe, family.settings(task, task.folder, 1))
+    assert (job["step"], job["hyper"], family.entry) == (2, {"lr0": 0.002}, "model")
+    assert config.train.optimizer.lr == 0.002 and config.train.optimizer.nominal_batch == 64
+    assert config.train.schedule.warmup_min_steps == 1000  # as the original writes it
+    assert (config.model.name, config.model.keywords) == ("dy_yolov7_w0125", {"router": True})
+    assert config.data.augment[0]["scale"] == 0.9
+    for change in ({"batch": 8}, {"start": None}):
+        with pytest.raises(SystemExit, match=r"take --per_batch_size 1 --start FILE\.pth"):
+            family.lay_out(dataclasses.replace(task, **change))
+
+
+def test_step_2_of_gold_yolo_learns_from_a_teacher(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    task = task_of(program, tmp_path, family="gold_yolo_n_step2", batch=2)
+    family = program.FAMILIES[task.family]
+    with pytest.raises(SystemExit, match="name them with --teacher"):
+        family.lay_out(task)
+    found = []
+    monkeypatch.setitem(
+        family.lay_out.__globals__, "convert_named", lambda *its: found.append(its[1:])
+    )
+    task = dataclasses.replace(task, teacher=tmp_path / "step1.pth")
+    family.lay_out(task)
+    assert found == [(tmp_path / "step1.pth", task.folder / "teacher.ckpt")]
+    job = family.job(task, task.folder, 1)
+    assert (job["arguments"]["distill"], job["arguments"]["fuse_ab"]) == (True, False)
+    assert job["teacher"] == str(tmp_path / "step1.pth")
+    config = load_config(family.recipe, family.settings(task, task.folder, 1))
+    assert config.train.distill.teacher == str(task.folder / "teacher.ckpt")
+    assert config.train.loss["name"] == "gold_yolo_distill_loss"
+    assert family.keywords(task) == {"form": "distill"}
+
+
 @pytest.mark.parametrize("name", ["gold_yolo_n", "dynamicdet_w0125"])
 def test_originals_that_keep_every_image_train_on_whole_batches(
     program: ModuleType, tmp_path: Path, name: str
@@ -191,16 +284,25 @@ def test_originals_that_keep_every_image_train_on_whole_batches(
     assert (schedule.warmup_epochs, schedule.warmup_min_steps) == (3, 0)
     assert config.train.optimizer.lr == 0.002
     assert config.input.size == [176, 176]
-    with pytest.raises(SystemExit, match="take --per_batch_size 43 or more"):
-        family.lay_out(dataclasses.replace(task, batch=42))
 
 
-def test_weight_decay_of_an_update_is_the_originals(program: ModuleType, tmp_path: Path):
-    task = task_of(program, tmp_path, batch=48)
-    for name in ("gold_yolo_n", "dynamicdet_w0125"):  # 0.0005 for 64 images
-        family = program.FAMILIES[name]
-        config = load_config(family.recipe, family.settings(task, task.folder, 1))
-        assert weight_decay(config.train.optimizer, 48) == pytest.approx(0.0005 * 48 / 64)
+@pytest.mark.parametrize(
+    ("name", "batch", "images"),
+    [
+        ("gold_yolo_n", 48, 48),
+        ("gold_yolo_n", 16, 64),  # of the batches that the original would sum
+        ("dynamicdet_w0125", 48, 48),
+        ("dynamicdet_w0125", 16, 16),  # whose sum is 1 batch here
+    ],
+)
+def test_an_update_per_batch_with_the_originals_decay(
+    program: ModuleType, tmp_path: Path, name: str, batch: int, images: int
+):
+    task = task_of(program, tmp_path, batch=batch, family=name)
+    family = program.FAMILIES[name]
+    config = load_config(family.recipe, family.settings(task, task.folder, 1)).train
+    assert micro_batches(config.optimizer, batch) == 1
+    assert weight_decay(config.optimizer, batch) == pytest.approx(0.0005 * images / 64)
 
 
 def test_losses_of_dynamicdet_are_weighted_for_size_and_classes(

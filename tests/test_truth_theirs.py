@@ -43,10 +43,11 @@ def test_losses_of_all_steps_are_kept(theirs: ModuleType, tmp_path: Path):
         ]
 
 
-def test_only_the_floor_of_the_warmup_goes(theirs: ModuleType):
-    largest = theirs.short_warmup()
+def test_the_warmup_has_no_floor_and_an_update_takes_one_batch(theirs: ModuleType):
+    largest = theirs.without_floor()
     assert largest(12, 1000) == 12  # iterations of the warm-up
-    assert largest(1, 4) == 4
+    assert largest(4, 1) == largest(1, 4.0) == 1  # batches of an update
+    assert largest(5, 32) == 32
     assert largest([3, 1000]) == 1000
     assert largest([], default=7) == 7
 
