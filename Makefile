@@ -46,6 +46,7 @@ tables: $(STAMP)
 	$(BIN)/mindyolo-ext recipe --markdown > docs/recipe.md
 	$(BIN)/python -m mindyolo_ext.cli.reference > docs/cli.md
 	$(BIN)/python docs/programs/packages.py
+	$(BIN)/python benchmarks/summary.py docs/benchmarks.md docs/results.md
 
 # Build the site in ./site, in a separate environment; warnings and broken links are errors
 docs: $(DOCS_STAMP)

@@ -1,9 +1,11 @@
 """The documentation is correct: tables, links, commands and outputs, and both languages match."""
 
 import ast
+import importlib
 import re
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from helpers import Command, shared_folder
@@ -174,6 +176,35 @@ def test_commands_that_fail_are_noticed(capsys: pytest.CaptureFixture[str]):
 
 def test_the_reference_of_commands_is_up_to_date():
     assert read(ROOT / "docs" / "cli.md") == reference.markdown(), "run `make tables`"
+
+
+@pytest.fixture
+def summary(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """benchmarks/summary.py."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("summary")
+
+
+def test_the_summary_of_speed_is_up_to_date(summary: ModuleType):
+    page = read(ROOT / "docs" / "results.md")
+    assert page == summary.with_summary(page, read(ROOT / "docs" / "benchmarks.md"))
+
+
+def test_a_summary_puts_the_backends_of_a_case_in_a_line(summary: ModuleType):
+    page = """<!-- yolox_forward -->
+| nano, 416, MindSpore graph / PyTorch eager (largest difference 1e-05) | 1 | 2 | **0.5** |
+| nano, 416, exported ONNX in ONNX Runtime / MindSpore graph | 1 | 1 | **1** |
+<!-- end of yolox_forward -->
+<!-- yolox_forward_on_torch -->
+| nano, 416, our PyTorch backend / PyTorch eager (first loss 9 / 9) | 1 | 4 | **0.25** |
+<!-- end of yolox_forward_on_torch -->
+<!-- train_step -->
+| batch 16 (first loss 9.1 / 9.1) | 1 | 1 | **1.1** |
+<!-- end of train_step -->"""
+    assert summary.ratios(page) == {
+        "YOLOX, forward: nano, 416": {"MindSpore": "0.5", "PyTorch backend": "0.25"},
+        "Yolo-FastestV2, training step: batch 16": {"MindSpore": "1.1"},
+    }
 
 
 # ---- outputs -------------------------------------------------------------------------------------
