@@ -2,18 +2,21 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from mindyolo_ext import progress
+from mindyolo_ext.backend.launch import world
 from mindyolo_ext.backend.memory import peak_memory
 from mindyolo_ext.backend.train_step import Tally
-from mindyolo_ext.config import TrainConfig
+from mindyolo_ext.config import Config, TrainConfig
 from mindyolo_ext.contracts import StepClock, Stepped
 from mindyolo_ext.data.types import Batch
-from mindyolo_ext.engine.callbacks import StepEnd
+from mindyolo_ext.engine.callbacks import Callbacks, StepEnd
 from mindyolo_ext.engine.pace import Pace
-from mindyolo_ext.engine.run_start import RunStart
+from mindyolo_ext.engine.run_pictures import RunPictures
+from mindyolo_ext.engine.run_stages import RunStages
 from mindyolo_ext.engine.schedule import ema_decay
 from mindyolo_ext.engine.telling import in_words
 from mindyolo_ext.errors import TrainingError
@@ -21,23 +24,33 @@ from mindyolo_ext.errors import TrainingError
 logger = logging.getLogger(__name__)
 
 
-class RunEpoch(RunStart):
-    """Take the steps of an epoch and sum up their results."""
+class EpochSteps:
+    """Take the steps of an epoch and sum up their results.
 
-    def train_epoch(self, epoch: int) -> None:
-        """Train on every batch once; ``losses`` are the means over the epoch."""
-        settings, steps = self.config.train, self.loader.steps_per_epoch
+    Args:
+        last_path: checkpoint that an aborted training leaves behind.
+    """
+
+    def __init__(self, config: Config, stages: RunStages, pictures: RunPictures, last_path: Path):
+        self.config, self.stages, self.pictures = config, stages, pictures
+        self.last_path, self.world = last_path, world()
+        self.updates, self.bad_steps = 0, 0
+        self.pace = Pace(config.train.per_batch_size * self.world.size)
+
+    def train(self, epoch: int, callbacks: Callbacks) -> dict[str, float]:
+        """Train on every batch once and return the means over the epoch."""
+        settings, steps = self.config.train, self.stages.loader.steps_per_epoch
         first_step = epoch * steps
-        self.callbacks.on_epoch_start(epoch)
+        callbacks.on_epoch_start(epoch)
         title = f"epoch {epoch + 1}/{settings.epochs}"
         if settings.optimizer.accumulate_within_epoch:
-            self.step.drop_accumulated()
-        self.step.begin_tally(self.bad_steps)
+            self.stages.step.drop_accumulated()
+        self.stages.step.begin_tally(self.bad_steps)
         self.pace = Pace(settings.per_batch_size * self.world.size)
         with progress.bar(total=steps, title=title, show=self.world.is_main) as shown:
             for k, batch in enumerate(self.pace.waiting_for(self._batches(epoch))):
                 if self.world.is_main:
-                    self.pictures.batch(batch, self.model.input_spec)
+                    self.pictures.batch(batch, self.stages.model.input_spec)
                 compiled = self._take_step(batch, first_step + k)
                 if compiled:
                     shown.unpause()
@@ -49,23 +62,24 @@ class RunEpoch(RunStart):
                 if reads:
                     values = self._step_values(tally.report, first_step + k)
                     shown.set_postfix_str(in_words(values), refresh=False)
-                    self.callbacks.on_step_end(StepEnd(epoch, first_step + k + 1, values))
-        self.step.share_statistics()
+                    callbacks.on_step_end(StepEnd(epoch, first_step + k + 1, values))
+        self.stages.step.share_statistics()
         means = tally.sums / steps
-        names = ("loss", "gradient_norm", "finite", "loss_scale", *self.trainable.term_names)
+        names = ("loss", "gradient_norm", "finite", "loss_scale", *self.stages.trainable.term_names)
         row = {name: float(value) for name, value in zip(names, means)}
-        row["lr"] = float(self.schedule.rates(first_step + steps - 1)[0])
+        row["lr"] = float(self.stages.schedule.rates(first_step + steps - 1)[0])
         row["seconds"], row["seconds_waiting_for_data"] = self.pace.seconds, self.pace.waited
-        self.losses = row
+        return row
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         settings = self.config.train
-        if self.rectangles is not None:
-            return self.loader.epoch(epoch, self.rectangles.inputs(epoch).__getitem__)
+        if self.stages.rectangles is not None:
+            return self.stages.loader.epoch(epoch, self.stages.rectangles.inputs(epoch).__getitem__)
         if not settings.multi_scale:
-            return self.loader.epoch(epoch)
-        return self.loader.epoch(
-            epoch, lambda k: multi_scale_size(settings, epoch * self.loader.steps_per_epoch + k)
+            return self.stages.loader.epoch(epoch)
+        return self.stages.loader.epoch(
+            epoch,
+            lambda k: multi_scale_size(settings, epoch * self.stages.loader.steps_per_epoch + k),
         )
 
     def _take_step(self, batch: Batch, iteration: int) -> bool:
@@ -75,31 +89,33 @@ class RunEpoch(RunStart):
         next batch.
         """
         settings = self.config.train
-        update = self.schedule.updates_at(iteration)
-        decay = ema_decay(settings, self.updates + 1, done=(iteration + 1) / self.schedule.total)
-        rates = np.array(self.schedule.rates(iteration), np.float32)
-        controls = np.array(
-            [self.schedule.momentum_at(iteration), float(update), decay], np.float32
+        update = self.stages.schedule.updates_at(iteration)
+        decay = ema_decay(
+            settings, self.updates + 1, done=(iteration + 1) / self.stages.schedule.total
         )
-        if isinstance(self.trainable, Stepped):
-            self.trainable.begin_step(
+        rates = np.array(self.stages.schedule.rates(iteration), np.float32)
+        controls = np.array(
+            [self.stages.schedule.momentum_at(iteration), float(update), decay], np.float32
+        )
+        if isinstance(self.stages.trainable, Stepped):
+            self.stages.trainable.begin_step(
                 StepClock(
                     iteration,
-                    iteration // self.loader.steps_per_epoch,
+                    iteration // self.stages.loader.steps_per_epoch,
                     settings.epochs,
                     settings.seed,
                     self.world.rank,
                     images=batch.images.shape[0] * self.world.size,
                 )
             )
-        first = batch.images.shape not in self.compiled_shapes
+        first = batch.images.shape not in self.stages.compiled_shapes
         with progress.compiling(
             f"the training step for {batch.size[0]}x{batch.size[1]}",
             show=first and self.world.is_main,
             done="compiled and ran",
         ):
-            self.step.take(batch.images, batch.targets, batch.mask, rates, controls)
-        self.compiled_shapes.add(batch.images.shape)
+            self.stages.step.take(batch.images, batch.targets, batch.mask, rates, controls)
+        self.stages.compiled_shapes.add(batch.images.shape)
         self.updates += int(update)
         return first
 
@@ -107,7 +123,7 @@ class RunEpoch(RunStart):
         """Read the results of the epoch's steps so far. Raises: TrainingError if too many in a row
         were not finite.
         """
-        tally = self.step.tally()
+        tally = self.stages.step.tally()
         self.bad_steps = tally.bad_steps
         if tally.most_bad_steps > self.config.train.max_bad_steps:
             raise TrainingError(
@@ -122,11 +138,11 @@ class RunEpoch(RunStart):
     def _step_values(self, report: np.ndarray, iteration: int) -> dict[str, float]:
         """The numbers of a step for the progress bar and callbacks."""
         values = {"loss": float(report[0])}
-        values |= {n: float(v) for n, v in zip(self.trainable.term_names, report[4:])}
-        values["lr"] = float(self.schedule.rates(iteration)[0])
-        return values | self._speed()
+        values |= {n: float(v) for n, v in zip(self.stages.trainable.term_names, report[4:])}
+        values["lr"] = float(self.stages.schedule.rates(iteration)[0])
+        return values | self.speed()
 
-    def _speed(self) -> dict[str, float]:
+    def speed(self) -> dict[str, float]:
         """Images per second, share of time spent waiting and, if it is known, peak memory."""
         peak = peak_memory()
         memory = {} if peak is None else {"device_memory_gib": peak / 2**30}

@@ -1,7 +1,6 @@
 """The end of an epoch and of a training run: evaluation, files, and whether to stop."""
 
 import logging
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,15 +9,11 @@ import numpy as np
 from mindyolo_ext.atomic import replacing
 from mindyolo_ext.backend import BACKEND
 from mindyolo_ext.backend.distributed import barrier, sum_over_ranks
-from mindyolo_ext.backend.parameters import load_parameters, parameter_values
+from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.names import COUNTER
 from mindyolo_ext.checkpoint.store import SUFFIXES, CheckpointMetadata, save_checkpoint
-from mindyolo_ext.engine.build import new_model
-from mindyolo_ext.engine.datasets import worker_count
-from mindyolo_ext.engine.evaluate import EvalResult, evaluate
-from mindyolo_ext.engine.routing import new_predictor
-from mindyolo_ext.engine.run_epoch import RunEpoch
-from mindyolo_ext.engine.run_start import OPTIMIZER, WEIGHTS
+from mindyolo_ext.engine.evaluate import EvalResult
+from mindyolo_ext.engine.run_start import OPTIMIZER, WEIGHTS, RunStart
 from mindyolo_ext.engine.stages import is_evaluated
 from mindyolo_ext.engine.telling import doubt_best, seconds_left, tell_epoch, tell_evaluation
 from mindyolo_ext.errors import MissingFileError
@@ -47,41 +42,27 @@ class TrainResult:
         raise MissingFileError(f"{weights}: holds no checkpoint; was the folder moved?")
 
 
-class Run(RunEpoch):
+class Run(RunStart):
     """A training run; one method per part of an epoch."""
+
+    def train_epoch(self, epoch: int) -> None:
+        """Train on every batch once; ``losses`` are the means over the epoch."""
+        self.losses = self.steps.train(epoch, self.callbacks)
 
     def evaluate_epoch(self, epoch: int) -> EvalResult | None:
         """Compute metrics of the moving average (or the weights) if this epoch is evaluated."""
-        if self.validation is None or not is_evaluated(self.config.train, epoch):
+        if self.evaluation is None or not is_evaluated(self.config.train, epoch):
             return None
-        probe = new_model(self.config, self.num_classes)
-        load_parameters(probe, self._evaluation_weights())
-        probe.set_train(False)
-        if self.predictor is None:
-            settings = self.config.eval
-            self.predictor = new_predictor(probe, fold=settings.fold, dy_thres=settings.dy_thres)
-        else:
-            self.predictor.update(probe)
-        begin = time.perf_counter()
-        result = evaluate(
-            self.predictor,
-            self.validation,
-            self.config.eval,
-            workers=worker_count(self.config, self.world.local_size),
-            worker_kind=self.config.data.worker_kind,
-            class_names=self.validation.class_names,  # in the order of the training
-        )
-        if self.validation_loss is not None:
-            weights, loss = parameter_values(probe), self.stage_loss
-            self.losses |= self.validation_loss.compute(weights, loss, epoch=epoch)
-        self.evaluation_seconds = time.perf_counter() - begin
+        weights, loss = self._evaluation_weights(), self.stages.loss
+        result, losses = self.evaluation.run(weights, loss, epoch=epoch)
+        self.losses |= losses
         self.callbacks.on_evaluate_end(epoch, result)
         return result
 
     def _evaluation_weights(self) -> dict[str, np.ndarray]:
         """Moving average if there is one, else the weights, by the model's names."""
         values = parameter_values(self.model)
-        averages = self.step.ema_values()
+        averages = self.stages.step.ema_values()
         own = {p.name: name for name, p in self.model.parameters_and_names()}
         return values | {own[n]: v for n, v in averages.items() if n in own}
 
@@ -103,7 +84,7 @@ class Run(RunEpoch):
         if evaluation is not None:
             self.last_evaluation = evaluation
             if better or epoch + 1 == settings.epochs:
-                self.pictures.predictions(epoch, evaluation, self.validation)
+                self.pictures.predictions(epoch, evaluation, self.evaluation.dataset)
         if self._is_out_of_patience(epoch):
             self.stop_reason = f"no better {settings.best_metric} in {settings.patience} epochs"
         weights = self._evaluation_weights()
@@ -124,15 +105,15 @@ class Run(RunEpoch):
 
     def _tell(self, epoch: int, values: dict[str, float]) -> None:
         """Log a line about the epoch, and one about its evaluation."""
-        settings, names = self.config.train, ("loss", *self.trainable.term_names, "lr")
+        settings, names = self.config.train, ("loss", *self.stages.trainable.term_names, "lr")
         left = seconds_left(
             settings,
             epoch,
-            seconds_per_step=self.pace.seconds_per_step,
-            steps_per_epoch=self.loader.steps_per_epoch,
-            seconds_per_evaluation=self.evaluation_seconds,
+            seconds_per_step=self.steps.pace.seconds_per_step,
+            steps_per_epoch=self.stages.loader.steps_per_epoch,
+            seconds_per_evaluation=None if self.evaluation is None else self.evaluation.seconds,
         )
-        shown = {name: self.losses[name] for name in names} | self._speed()
+        shown = {name: self.losses[name] for name in names} | self.steps.speed()
         tell_epoch(settings, epoch, shown, seconds=self.losses["seconds"], left=left)
         if values:
             tell_evaluation(settings, epoch, values, (self.best_epoch, self.best_fitness))
@@ -140,14 +121,14 @@ class Run(RunEpoch):
     def _save_last(self, weights: dict[str, np.ndarray], metadata: CheckpointMetadata) -> None:
         """Write everything needed to resume."""
         settings = self.config.train
-        state = {OPTIMIZER + n: v for n, v in self.step.state().items()}
+        state = {OPTIMIZER + n: v for n, v in self.stages.step.state().items()}
         raw = (
             {WEIGHTS + n: v for n, v in parameter_values(self.model).items()}
             if settings.ema_decay > 0
             else {}
         )
         training = {
-            "updates": self.updates,
+            "updates": self.steps.updates,
             "best_epoch": self.best_epoch,
             "best_fitness": self.best_fitness,
             "world_size": self.world.size,
@@ -166,7 +147,7 @@ class Run(RunEpoch):
 
     def stops_after(self, epoch: int) -> bool:
         """Whether patience has run out or a callback stops the training, equal on every rank."""
-        wish = self.callbacks.on_epoch_end(epoch, {**self.last_row, **self._speed()})
+        wish = self.callbacks.on_epoch_end(epoch, {**self.last_row, **self.steps.speed()})
         if self.world.is_main and wish and not self.stop_reason:
             self.stop_reason = "stopped by a callback"
             if self.saved_epoch != epoch:
@@ -189,13 +170,12 @@ class Run(RunEpoch):
             epoch=epoch,
             metrics={k: float(v) for k, v in metrics.items()},
             # PyTorch's batch norms store this count
-            extra={COUNTER: self.updates},
+            extra={COUNTER: self.steps.updates},
         )
 
     def close(self) -> TrainResult:
         """Stop the workers and wait for the other ranks."""
-        if self.loader is not None:
-            self.loader.close()
+        self.stages.close()
         barrier()
         if self.world.is_main:
             self.pictures.confusion(self.last_evaluation)

@@ -13,12 +13,9 @@ from mindyolo_ext.backend import BACKEND
 from mindyolo_ext.backend.distributed import barrier, check_same_weights
 from mindyolo_ext.backend.launch import world
 from mindyolo_ext.backend.parameters import load_parameters
-from mindyolo_ext.backend.train_step import TrainStep
 from mindyolo_ext.checkpoint.names import STATE_PREFIX
 from mindyolo_ext.checkpoint.store import SUFFIXES, CheckpointMetadata, load_checkpoint
 from mindyolo_ext.config import Config
-from mindyolo_ext.contracts import NetworkPredictor
-from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.readiness import require_ready
 from mindyolo_ext.engine.advice import advise
 from mindyolo_ext.engine.build import split_dataset
@@ -30,13 +27,14 @@ from mindyolo_ext.engine.in_force import text_in_force
 from mindyolo_ext.engine.keeping import KeptCheckpoints, is_out_of_patience
 from mindyolo_ext.engine.loggers import check_loggers, logger_callbacks
 from mindyolo_ext.engine.memory_estimate import tell_memory
-from mindyolo_ext.engine.pace import Pace
 from mindyolo_ext.engine.results import ResultsFile
 from mindyolo_ext.engine.resume import PreviousRun
+from mindyolo_ext.engine.run_epoch import EpochSteps
+from mindyolo_ext.engine.run_evaluation import RunEvaluation
 from mindyolo_ext.engine.run_log import RunLog
-from mindyolo_ext.engine.run_parts import RunParts
+from mindyolo_ext.engine.run_parts import training_model, training_teacher
 from mindyolo_ext.engine.run_pictures import RunPictures
-from mindyolo_ext.engine.validation_loss import ValidationLoss
+from mindyolo_ext.engine.run_stages import RunStages
 from mindyolo_ext.errors import ConfigError, ExistingFileError, MissingFileError
 from mindyolo_ext.evaluation.coco_backends import check_backend
 from mindyolo_ext.evaluation.confusion import warn_without_supervision
@@ -46,7 +44,7 @@ WEIGHTS = STATE_PREFIX + "weights."  # raw weights beside the moving average
 OPTIMIZER = STATE_PREFIX + "optimizer."
 
 
-class RunStart(RunParts):
+class RunStart:
     """State of a run, and everything before its first step."""
 
     def __init__(self, config: Config, folder: Path, resume: bool, log: RunLog | None = None):
@@ -65,34 +63,19 @@ class RunStart(RunParts):
         if config.train.run_eval:
             check_backend(config.eval.backend)
         check_loggers(config.train.loggers)
-        self.model = self._build_model(start and start[0])
-        self.names = {id(p): name for name, p in self.model.parameters_and_names()}
-        self.teacher = self._load_teacher()
-        self._check_losses()
-        self.max_boxes = config.data.max_boxes or self._largest_sample()
-        self.rectangles = self._rectangles()
-        self.predictor: NetworkPredictor | None = None
-        self.loader: Loader | None = None
-        self.step: TrainStep | None = None
-        self.stage_loss: dict | None = None
-        self.stage_augment: list | None = None
+        self.model = training_model(self.config, self.num_classes, start and start[0])
+        teacher = training_teacher(self.config, self.model, self.dataset)
+        self.stages = RunStages(self.config, self.model, teacher, self.dataset)
         self.first_epoch, self.best_epoch, self.best_fitness = 0, -1, -1.0
-        self.updates, self.bad_steps = 0, 0
         self.callbacks = Callbacks()
         self.pictures = RunPictures(folder, self.dataset, wanted=config.train.pictures)
-        self.validation_loss: ValidationLoss | None = None
-        if config.train.val_loss and self.validation is not None:
-            self.validation_loss = ValidationLoss(self.config, self.validation)
+        self.steps = EpochSteps(self.config, self.stages, self.pictures, self.last_path)
         self.kept = KeptCheckpoints(self.last_path.parent, config.train)
-        self.pace = Pace(config.train.per_batch_size * self.world.size)
-        self.evaluation_seconds: float | None = None
         self.stop_reason, self.saved_epoch = "", -1
         self.losses: dict[str, float] = {}  # of the last epoch, as its metrics
         self.metrics: dict[str, float] = {}
         self.last_evaluation: EvalResult | None = None
         self.last_row: dict[str, float] = {}
-        self.compiled_shapes: set[tuple[int, ...]] = set()
-        self.pending_state: dict[str, np.ndarray] = {}
         if before is not None:
             self._resume(before)
         if self.world.is_main and not self.is_over:
@@ -108,6 +91,11 @@ class RunStart(RunParts):
 
     def _is_out_of_patience(self, epoch: int) -> bool:
         return is_out_of_patience(self.config.train, epoch, self.best_epoch, self.best_fitness)
+
+    def enter_stage(self, epoch: int) -> None:
+        """Rebuild what the stage of this epoch changes."""
+        if self.stages.enter(epoch):
+            self.pictures.expect_batches(epoch)
 
     @contextmanager
     def watched(self, callbacks: Sequence[Callback]) -> Iterator[None]:
@@ -125,7 +113,7 @@ class RunStart(RunParts):
                     self.config,
                     tuple(self.dataset.class_names),
                     self.first_epoch,
-                    self.loader.steps_per_epoch,
+                    self.stages.loader.steps_per_epoch,
                 )
             )
             yield
@@ -171,10 +159,11 @@ class RunStart(RunParts):
             names = start_order(start.class_names, self.dataset, self.config)
             self.config = replace(self.config, data=replace(data, class_names=names))
             self.dataset = self.dataset.with_classes(names or self.dataset.class_names)
-        self.validation = None
+        self.evaluation, validation = None, None
         if self.config.train.run_eval:
-            self.validation = as_in_training(split_dataset(self.config, "val"), self.dataset)
-        require_ready(self.dataset, self.validation)
+            validation = as_in_training(split_dataset(self.config, "val"), self.dataset)
+            self.evaluation = RunEvaluation(self.config, validation)
+        require_ready(self.dataset, validation)
 
     def _open_files(self) -> None:
         """Write the recipe, and open the table of results and the log."""
@@ -185,14 +174,14 @@ class RunStart(RunParts):
             self.config,
             self.model,
             self.dataset.class_names,
-            max_boxes=self.max_boxes,
+            max_boxes=self.stages.max_boxes,
             global_batch=self.config.train.per_batch_size * self.world.size,
         )
         write_text(self.folder / "in_force.yaml", shown)
         logger.info("recipe with all values in force:\n%s", shown)
         self.results = ResultsFile(self.folder / "results.csv", self.first_epoch)
         self.kept.remove_later(self.first_epoch)
-        if self.config.train.pictures and self.validation is not None:
+        if self.config.train.pictures and self.evaluation is not None:
             warn_without_supervision()
         logger.info("%s", self._summary())
 
@@ -200,9 +189,9 @@ class RunStart(RunParts):
         """Log everything to know before the first step."""
         advise(
             self.config,
-            self.schedule,
+            self.stages.schedule,
             images=len(self.dataset),
-            steps_per_epoch=self.loader.steps_per_epoch,
+            steps_per_epoch=self.stages.loader.steps_per_epoch,
             world_size=self.world.size,
         )
         tell_memory(self.config, self.num_classes)
@@ -216,9 +205,9 @@ class RunStart(RunParts):
         return (
             f"{self.config.model.name}: {count:,} trainable parameters, {self.num_classes} "
             f"classes, input {size[0]}x{size[1]}; {len(self.dataset)} training images, up to "
-            f"{self.max_boxes} boxes; {BACKEND}, {self.world.size} rank(s) ({self.world.launcher}) "
-            f"x batch {settings.per_batch_size}; epochs {self.first_epoch + 1}..{settings.epochs}; "
-            f"writing to {self.folder}"
+            f"{self.stages.max_boxes} boxes; {BACKEND}, {self.world.size} rank(s) "
+            f"({self.world.launcher}) x batch {settings.per_batch_size}; epochs "
+            f"{self.first_epoch + 1}..{settings.epochs}; writing to {self.folder}"
         )
 
     def _resume(self, before: PreviousRun) -> None:
@@ -228,10 +217,10 @@ class RunStart(RunParts):
         raw = {n[len(WEIGHTS) :]: v for n, v in values.items() if n.startswith(WEIGHTS)}
         plain = {n: v for n, v in values.items() if not n.startswith(STATE_PREFIX)}
         load_parameters(self.model, raw or plain)
-        self.pending_state = {
+        self.stages.optimizer_state = {
             n[len(OPTIMIZER) :]: v for n, v in values.items() if n.startswith(OPTIMIZER)
         }
-        self.first_epoch, self.updates = metadata.epoch + 1, state["updates"]
+        self.first_epoch, self.steps.updates = metadata.epoch + 1, state["updates"]
         self.best_epoch, self.best_fitness = state["best_epoch"], state["best_fitness"]
         self.kept = KeptCheckpoints(
             self.last_path.parent, self.config.train, state.get("kept_checkpoints")

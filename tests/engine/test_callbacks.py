@@ -81,7 +81,7 @@ def given_metrics(monkeypatch):
         values["next"] += 1
         return Given(value)
 
-    monkeypatch.setattr("mindyolo_ext.engine.run_finish.evaluate", evaluate)
+    monkeypatch.setattr("mindyolo_ext.engine.run_evaluation.evaluate", evaluate)
     return values
 
 
@@ -171,7 +171,7 @@ def test_patience_ends_a_run_and_survives_a_kill(shapes, tmp_path, caplog, given
 def test_the_first_epoch_is_the_best_although_nothing_can_be_found(
     shapes, tmp_path, caplog, monkeypatch
 ):
-    monkeypatch.setattr("mindyolo_ext.engine.run_finish.evaluate", lambda *_, **__: Given(-1.0))
+    monkeypatch.setattr("mindyolo_ext.engine.run_evaluation.evaluate", lambda *_, **__: Given(-1.0))
     result = train(recipe(shapes, epochs=2), tmp_path / "run")
     assert result.best_epoch == 0 and result.best_fitness == -1.0
     assert weights(tmp_path / "run") == ["best.ckpt", "last.ckpt"]

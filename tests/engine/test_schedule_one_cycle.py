@@ -238,7 +238,7 @@ def test_the_engine_hands_the_cycle_and_the_ramp_to_the_step(
         },
     }
     config = config_from_mapping(recipe)
-    monkeypatch.setattr("mindyolo_ext.engine.run_parts.TrainStep", Recorder)
+    monkeypatch.setattr("mindyolo_ext.engine.run_stages.TrainStep", Recorder)
     monkeypatch.setattr("mindyolo_ext.engine.run_finish.plot_results", lambda *_: None)
 
     def rows(folder: str, *, resume: bool = False, until: int = 4) -> list[tuple]:

@@ -442,7 +442,7 @@ def test_the_engine_hands_all_this_to_the_step(
         4,
         4,
     ]
-    monkeypatch.setattr("mindyolo_ext.engine.run_parts.TrainStep", Recorder)
+    monkeypatch.setattr("mindyolo_ext.engine.run_stages.TrainStep", Recorder)
     monkeypatch.setattr("mindyolo_ext.engine.run_finish.plot_results", lambda *_: None)
 
     def calls(folder: str, *, resume: bool = False, until: int = 4) -> list[tuple]:
