@@ -1,6 +1,6 @@
 """The training loop: ``train`` is its outline; the modules ``run_start``, ``run_parts``,
-``run_stages``, ``run_epoch``, ``run_evaluation`` and ``run_finish`` contain its steps in the order of
-execution.
+``run_stages``, ``run_epoch``, ``run_evaluation`` and ``run_finish`` contain its steps in the order
+of execution.
 
 A run is a pure function of recipe, data and seed: the order of images depends on (seed, epoch),
 every augmentation on (seed, epoch, image), every learning rate on the iteration. A checkpoint
