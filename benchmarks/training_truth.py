@@ -251,7 +251,7 @@ def our_command(task: Task, place: Path, side: str, seed: int) -> list[str]:
 
 
 def curve(task: Task, side: str, seed: int) -> list[dict]:
-    """A row per evaluated epoch: metrics in percent, mean losses of the epochs since."""
+    """A row per epoch: its mean losses, and metrics in percent if it was evaluated, else None."""
     folder, family = task.place(side, seed), FAMILIES[task.family]
     if side == "original":
         losses = original_losses(folder, task)
@@ -267,10 +267,10 @@ def curve(task: Task, side: str, seed: int) -> list[dict]:
         found = {int(row["epoch"]) + 1: row for row in table if row.get("AP")}
         values = {e: {m: 100 * float(found[e][m]) for m in family.metrics} for e in task.evaluated}
     rows = []
-    for epoch in task.evaluated:
-        since = slice(max(0, epoch - task.every), epoch)
-        means = {name: float(np.mean(its[since])) for name, its in losses.items()}
-        rows.append({"side": side, "seed": seed, "epoch": epoch, **values[epoch], **means})
+    for epoch in range(1, task.epochs + 1):
+        means = {name: its[epoch - 1] for name, its in losses.items()}
+        metrics = values.get(epoch, dict.fromkeys(family.metrics))
+        rows.append({"side": side, "seed": seed, "epoch": epoch, **metrics, **means})
     return rows
 
 
@@ -352,9 +352,13 @@ def write_csv(path: Path, rows: Sequence[dict]) -> None:
     write_text(path, text.getvalue())
 
 
-def picked(rows: Sequence[dict], side: str, epoch: int, name: str) -> np.ndarray:
-    """The values of all seeds."""
-    return np.array([r[name] for r in rows if (r["side"], r["epoch"]) == (side, epoch)])
+def picked(rows: Sequence[dict], side: str, epoch: int, name: str, *, since: int = 1) -> np.ndarray:
+    """The values of all seeds, each a mean over the last ``since`` epochs."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        if row["side"] == side and epoch - since < row["epoch"] <= epoch:
+            found.setdefault(row["seed"], []).append(row[name])
+    return np.array([np.mean(values) for values in found.values()])
 
 
 def report(task: Task, rows: Sequence[dict], seeds: Sequence[int]) -> str:
@@ -363,9 +367,10 @@ def report(task: Task, rows: Sequence[dict], seeds: Sequence[int]) -> str:
     lines = []
     for epoch in task.evaluated:
         for name in compared_names(task):
-            first = picked(rows, "original", epoch, name)
+            since = 1 if name in FAMILIES[task.family].metrics else task.every
+            first = picked(rows, "original", epoch, name, since=since)
             for side in others:
-                values = picked(rows, side, epoch, name)
+                values = picked(rows, side, epoch, name, since=since)
                 if min(len(first), len(values)) > 1:
                     lines.append((epoch, name, side, *compared(first, values)))
     columns = ("epochs", "", "beside", "original", "here", "difference", "95 %", "p (Welch)")
@@ -410,21 +415,22 @@ def draw(path: Path, rows: Sequence[dict], further: Sequence[dict], task: Task) 
             for row in further
         ]
         along, label, names = "easy", "easy images, %", ["AP", "AP50", "threshold"]
-    places = sorted({row[along] for row in table})
     figure, axes = pyplot.subplots(-(-len(names) // 3), 3, figsize=(13, 3.6 * -(-len(names) // 3)))
     for axis in axes.flat[len(names) :]:
         axis.set_axis_off()
     for axis, name in zip(axes.flat, names):
         for side, color in zip(task.sides, COLORS):
-            found = [
-                np.array([r[name] for r in table if (r["side"], r[along]) == (side, place)])
-                for place in places
-            ]
-            if min(map(len, found)) == 0:
-                continue
-            mean = np.array([its.mean() for its in found])
-            spread = np.array([its.std(ddof=1) if len(its) > 1 else 0.0 for its in found])
-            axis.plot(places, mean, color=color, label=side, marker="o")
+            found: dict[float, list[float]] = {}
+            for row in table:
+                if row["side"] == side and row[name] is not None:
+                    found.setdefault(row[along], []).append(row[name])
+            places = sorted(found)
+            mean = np.array([np.mean(found[place]) for place in places])
+            spread = np.array(
+                [np.std(found[p], ddof=1) if len(found[p]) > 1 else 0.0 for p in places]
+            )
+            marker = "o" if len(places) < 15 else ""
+            axis.plot(places, mean, color=color, label=side, marker=marker)
             axis.fill_between(places, mean - spread, mean + spread, color=color, alpha=0.2)
         axis.set_title(f"{name}, %" if name.startswith("AP") else name)
         axis.set_xlabel(label)

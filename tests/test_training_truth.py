@@ -97,9 +97,12 @@ def test_curves_sum_our_terms_as_the_original_reports_them(program: ModuleType, 
         writer = csv.writer(file)
         names = ["epoch", "loss", "iou", "dfl", "class", "iou_ab", "class_ab", "AP", "AP50"]
         writer.writerows([names, [0, 20, 1, 2, 3, 4, 10], [1, 10, 1, 1, 2, 2, 4, 0.25, 0.5]])
-    (row,) = program.curve(task, "ours", 3)
-    assert (row["AP"], row["AP50"], row["loss"]) == (25, 50, 15)
-    assert (row["iou"], row["dfl"], row["class"]) == (4, 1.5, 9.5)
+    first, last = program.curve(task, "ours", 3)
+    assert (first["AP"], first["iou"], first["dfl"], first["class"]) == (None, 5, 2, 13)
+    assert (last["AP"], last["AP50"], last["loss"]) == (25, 50, 10)
+    assert (last["iou"], last["dfl"], last["class"]) == (3, 1, 6)
+    means = program.picked([first, last], "ours", 2, "loss", since=2)
+    assert means.tolist() == [15]
 
 
 def rows_of(values: dict[str, list[float]]) -> list[dict]:
