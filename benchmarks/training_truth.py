@@ -24,9 +24,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 from tabulate import tabulate
 from truth_families import FAMILIES, Task, convert_named
+from truth_summary import compared
 
 from mindyolo_ext.atomic import write_text
 from mindyolo_ext.backend import launch
@@ -387,16 +387,6 @@ def compared_names(task: Task) -> list[str]:
     """Columns of numbers: metrics, the loss and its terms."""
     family = FAMILIES[task.family]
     return [*family.metrics, "loss", *(term[0] for term in family.terms)]
-
-
-def compared(first: np.ndarray, second: np.ndarray) -> tuple[str, ...]:
-    """Mean and deviation of both, their difference, its 95 % interval and p by Welch's test."""
-    digits = 2 if max(first.mean(), second.mean()) >= 1 else 4
-    spread = [f"{x.mean():.{digits}f} +- {x.std(ddof=1):.{digits}f}" for x in (first, second)]
-    found = stats.ttest_ind(second, first, equal_var=False)
-    low, high = found.confidence_interval()
-    between = f"{low:+.{digits}f} to {high:+.{digits}f}"
-    return *spread, f"{second.mean() - first.mean():+.{digits}f}", between, f"{found.pvalue:.3f}"
 
 
 def draw(path: Path, rows: Sequence[dict], further: Sequence[dict], task: Task) -> None:
