@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from marks import with_part
+
 logger = logging.getLogger("benchmarks")
 HERE = Path(__file__).resolve().parent
 MAX_COUNT = 50
@@ -332,13 +334,7 @@ def write_sections(path: Path, sections: Sequence[Section]) -> None:
     """Replace the sections between their markers in ``path``, or add them at its end."""
     text = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
     for section in sections:
-        begin, end = f"<!-- {section.name} -->", f"<!-- end of {section.name} -->"
-        block = f"{begin}\n{section.markdown()}\n{end}"
-        pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        if pattern.search(text):
-            text = pattern.sub(lambda _, block=block: block, text)
-        else:
-            text = f"{text.rstrip()}\n\n{block}\n"
+        text = with_part(text, section.name, section.markdown())
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 

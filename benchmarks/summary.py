@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+from marks import part, with_part
 from tabulate import tabulate
 
 from mindyolo_ext.atomic import write_text
@@ -53,8 +54,7 @@ def ratios(page: str) -> dict[str, dict[str, str]]:
 
 def rows_of(page: str, section: str) -> list[tuple[str, str]]:
     """What each line of a section times, without the check in parentheses, and its ratio."""
-    found = re.search(f"<!-- {section} -->(.*?)<!-- end of {section} -->", page, re.DOTALL)
-    lines = re.findall(r"^\| (.+?) \|.*?\| \*\*(\S+)\*\* \|", found[1] if found else "", re.M)
+    lines = re.findall(r"^\| (.+?) \|.*?\| \*\*(\S+)\*\* \|", part(page, section), re.M)
     return [(re.sub(r" \((first loss|largest diff).*\)$", "", text), x) for text, x in lines]
 
 
@@ -69,9 +69,7 @@ def summary(page: str) -> str:
 
 def with_summary(target: str, page: str) -> str:
     """The text of a page with the table between its marks."""
-    begin, end = "<!-- speed -->\n", "<!-- end of speed -->"
-    head, _, rest = target.partition(begin)
-    return f"{head}{begin}{summary(page)}\n{end}{rest.partition(end)[2]}"
+    return with_part(target, "speed", summary(page))
 
 
 if __name__ == "__main__":

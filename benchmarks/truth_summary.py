@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from marks import with_part
 from scipy import stats
 from tabulate import tabulate
 
@@ -80,9 +81,7 @@ def summary(folder: Path) -> str:
 
 def with_summary(page: str, folder: Path) -> str:
     """The text of a page with the table between its marks."""
-    begin, end = "<!-- trainings -->\n", "<!-- end of trainings -->"
-    head, _, rest = page.partition(begin)
-    return f"{head}{begin}{summary(folder)}\n{end}{rest.partition(end)[2]}"
+    return with_part(page, "trainings", summary(folder))
 
 
 if __name__ == "__main__":
