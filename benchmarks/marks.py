@@ -6,7 +6,7 @@ import re
 
 
 def with_part(page: str, name: str, text: str) -> str:
-    """``page`` with ``text`` between the marks of ``name``; without marks, it is added at the end."""
+    """``page`` with ``text`` between the marks of ``name``, or added at the end without them."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     block = f"{begin}\n{text}\n{end}"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
