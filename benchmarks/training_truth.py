@@ -97,7 +97,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--torch-python", type=Path, required=True, help="of the original")
     parser.add_argument("--repo", type=Path, required=True, help="clone of the original")
-    parser.add_argument("--data", type=Path, required=True, help="folder of BCCD")
+    parser.add_argument("--data", type=Path, required=True, help="folder of BCCD, or one like it")
     parser.add_argument("--start", type=Path, help="weights of the original (default: fresh ones)")
     parser.add_argument("--teacher", type=Path, help="gold_yolo_n_step2: weights of step 1")
     parser.add_argument("--epochs", type=int, default=31)
@@ -395,6 +395,7 @@ def draw(path: Path, rows: Sequence[dict], further: Sequence[dict], task: Task) 
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from PIL import Image
 
     table, along, label = rows, "epoch", "epochs"
     names = compared_names(task)
@@ -430,6 +431,9 @@ def draw(path: Path, rows: Sequence[dict], further: Sequence[dict], task: Task) 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
+    with Image.open(path) as picture:  # a palette is a third of the size
+        small = picture.convert("RGB").quantize(96, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.engine.accuracy_speed import accuracy_over_speed
 from mindyolo_ext.engine.darknet import recipe_overrides
 from mindyolo_ext.engine.evaluate import evaluate
+from mindyolo_ext.models.yolo_fastestv2.variants import COCO_ANCHORS
 
 SPLITS = ("train", "val")
 NOMINAL_BATCH = 64  # images that the weight decay of Gold-YOLO and DynamicDet refers to
@@ -28,6 +29,7 @@ BCCD_ANCHORS = (
     (69.96, 85.45),
     (118.75, 143.03),
 )
+BCCD_NAMES = ["RBC", "WBC", "Platelets"]
 ANCHOR_SIZE = 352  # that these are meant for
 
 
@@ -37,7 +39,8 @@ class Task:
 
     Args:
         folder: for everything that is written.
-        data: BCCD.
+        data: BCCD, or a folder like it: ``JPEGImages``, ``yolo_labels/train`` and ``val``, and
+            ``classes.names``.
         start: weights of the original to start from; None for fresh ones.
         size: side of the network input.
         every: epochs between evaluations.
@@ -78,7 +81,7 @@ class Task:
     @property
     def names(self) -> list[str]:
         """Names of the classes."""
-        return (self.data / "classes.names").read_text(encoding="utf-8").split()
+        return (self.data / "classes.names").read_text(encoding="utf-8").splitlines()
 
     @property
     def evaluated(self) -> list[int]:
@@ -115,8 +118,8 @@ class YoloFastestV2(Family):
 
     def keywords(self, task: Task) -> dict[str, object]:
         """Of the model's builder."""
-        scale = task.size / ANCHOR_SIZE
-        return {"anchors": np.round(np.multiply(BCCD_ANCHORS, scale), 2).tolist()}
+        anchors = BCCD_ANCHORS if task.names == BCCD_NAMES else COCO_ANCHORS
+        return {"anchors": np.round(np.multiply(anchors, task.size / ANCHOR_SIZE), 2).tolist()}
 
     def conversion(self, task: Task) -> dict[str, object]:
         """What the weights do not say of the network, for ``convert``."""
@@ -172,7 +175,11 @@ class YoloFastestV2(Family):
 
 
 class YOLOXNano(Family):
-    """The original's ``Trainer`` with ``exps/default/yolox_nano.py``, at one input size."""
+    """The original's ``Trainer`` with ``exps/default/yolox_nano.py``, at one input size.
+
+    Its stream of images never ends, so it has a last batch that ours leaves out: the training
+    images are cut to whole batches.
+    """
 
     program = "yolox"
     model, recipe, rate = "yolox_nano", "yolox-nano", 0.01
@@ -194,7 +201,7 @@ class YOLOXNano(Family):
         """Images and COCO's json."""
         data = task.folder / "data"
         for split in SPLITS:
-            for label in labels_of(task, split):
+            for label in in_whole_batches(task, split):
                 link(data / f"{split}2017" / f"{label.stem}.jpg", image_of(task, label))
                 link(data / "labels" / split / label.name, label)
             file = data / "annotations" / f"{split}.json"
@@ -559,6 +566,12 @@ def labels_of(task: Task, split: str) -> Sequence[Path]:
     return sorted((task.data / "yolo_labels" / split).glob("*.txt"))
 
 
+def in_whole_batches(task: Task, split: str) -> Sequence[Path]:
+    """The label texts of a split, those for training without an incomplete last batch."""
+    labels = labels_of(task, split)
+    return labels[: len(labels) // task.batch * task.batch] if split == "train" else labels
+
+
 def image_of(task: Task, label: Path) -> Path:
     """The image of a label text."""
     return task.data / "JPEGImages" / f"{label.stem}.jpg"
@@ -574,10 +587,7 @@ def link(place: Path, file: Path) -> None:
 def lay_out_yolo(task: Task) -> None:
     """Images and label texts in folders beside each other, for training in whole batches."""
     for split in SPLITS:
-        labels = labels_of(task, split)
-        if split == "train":
-            labels = labels[: len(labels) // task.batch * task.batch]
-        for label in labels:
+        for label in in_whole_batches(task, split):
             link(task.folder / "data" / "labels" / split / label.name, label)
             image = task.folder / "data" / "images" / split / f"{label.stem}.jpg"
             link(image, image_of(task, label))

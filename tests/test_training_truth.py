@@ -153,7 +153,7 @@ def test_runs_of_other_settings_are_not_mixed(program: ModuleType, tmp_path: Pat
 
 
 def test_yolox_gets_the_same_data_and_schedule(program: ModuleType, tmp_path: Path):
-    task = task_of(program, tmp_path, family="yolox", epochs=20, rate=0.02)
+    task = task_of(program, tmp_path, family="yolox", epochs=20, rate=0.02, batch=2)
     for image in (task.data / "JPEGImages").iterdir():
         write_image(image, np.zeros((8, 12, 3), np.uint8))
     family = program.FAMILIES["yolox"]
