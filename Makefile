@@ -47,6 +47,7 @@ tables: $(STAMP)
 	$(BIN)/python -m mindyolo_ext.cli.reference > docs/cli.md
 	$(BIN)/python docs/programs/packages.py
 	$(BIN)/python benchmarks/summary.py docs/benchmarks.md docs/results.md
+	$(BIN)/python benchmarks/truth_summary.py benchmarks/results docs/parity.md
 
 # Build the site in ./site, in a separate environment; warnings and broken links are errors
 docs: $(DOCS_STAMP)

@@ -134,6 +134,25 @@ def test_the_table_says_whether_seeds_explain_the_difference(program: ModuleType
     assert (tmp_path / "rows.png").stat().st_size > 1000
 
 
+def test_the_table_of_trainings_is_up_to_date(program: ModuleType):
+    summary = importlib.import_module("truth_summary")
+    page = (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
+    assert page == summary.with_summary(page, ROOT / "benchmarks" / "results")
+
+
+def test_the_end_of_a_training_is_its_last_epochs(program: ModuleType, tmp_path: Path):
+    summary = importlib.import_module("truth_summary")
+    rows = [
+        {"side": side, "seed": seed, "epoch": epoch, "AP": ap if epoch == 7 else None, "loss": loss}
+        for side, seed, ap in (("original", 1, 10.0), ("original", 2, 12.0), ("ours", 1, 11.0))
+        for epoch, loss in enumerate((90, 80, 5, 4, 3, 2, 1), 1)
+    ]
+    program.write_csv(tmp_path / "truth_yolox.csv", rows)
+    epochs, found = summary.ends(tmp_path / "truth_yolox.csv")
+    assert epochs == 7 and found["original"]["AP"].tolist() == [10, 12]
+    assert found["ours"]["loss"].tolist() == [3]  # of 5 epochs
+
+
 def test_a_job_of_the_original_names_what_is_to_be_kept(program: ModuleType, tmp_path: Path):
     task = task_of(program, tmp_path)
     options = type("Options", (), {"repo": tmp_path, "torch_python": Path("python3")})
