@@ -29,17 +29,22 @@ FAMILIES = (
     "simple_yolo_all_grid",
 )
 LAST = 5  # epochs whose losses are averaged
+ALIKE = 1e-6
 HEAD = ("training", "epochs", "seeds", "", "original", "here", "difference", "95 %", "p (Welch)")
 
 
 def compared(first: np.ndarray, second: np.ndarray) -> tuple[str, ...]:
-    """Mean and deviation of both, their difference, its 95 % interval and p by Welch's test."""
+    """Mean and deviation of both, their difference, its 95 % interval and p by Welch's test; no
+    interval and no p if the seeds of both sides are equal.
+    """
     digits = 2 if max(first.mean(), second.mean()) >= 1 else 4
     spread = [f"{x.mean():.{digits}f} +- {x.std(ddof=1):.{digits}f}" for x in (first, second)]
+    gap = f"{second.mean() - first.mean():+.{digits}f}"
+    if max(np.ptp(first), np.ptp(second)) < ALIKE:
+        return *spread, gap, "-", "-"
     found = stats.ttest_ind(second, first, equal_var=False)
     low, high = found.confidence_interval()
-    between = f"{low:+.{digits}f} to {high:+.{digits}f}"
-    return *spread, f"{second.mean() - first.mean():+.{digits}f}", between, f"{found.pvalue:.3f}"
+    return *spread, gap, f"{low:+.{digits}f} to {high:+.{digits}f}", f"{found.pvalue:.3f}"
 
 
 def ends(path: Path) -> tuple[int, dict[str, dict[str, np.ndarray]]]:

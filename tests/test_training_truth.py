@@ -134,10 +134,18 @@ def test_the_table_says_whether_seeds_explain_the_difference(program: ModuleType
     assert (tmp_path / "rows.png").stat().st_size > 1000
 
 
-def test_the_table_of_trainings_is_up_to_date(program: ModuleType):
+@pytest.mark.usefixtures("program")  # finds the module
+def test_the_table_of_trainings_is_up_to_date():
     summary = importlib.import_module("truth_summary")
     page = (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
     assert page == summary.with_summary(page, ROOT / "benchmarks" / "results")
+
+
+@pytest.mark.usefixtures("program")
+def test_equal_seeds_have_no_test():
+    summary = importlib.import_module("truth_summary")
+    cells = summary.compared(np.array([30.92, 30.92]), np.array([30.9, 30.9]))
+    assert cells == ("30.92 +- 0.00", "30.90 +- 0.00", "-0.02", "-", "-")
 
 
 def test_the_end_of_a_training_is_its_last_epochs(program: ModuleType, tmp_path: Path):
