@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 from truth_families import FAMILIES, Task, convert_named
-from truth_summary import compared
+from truth_summary import compared, picked
 
 from mindyolo_ext.atomic import write_text
 from mindyolo_ext.backend import launch
@@ -350,15 +350,6 @@ def write_csv(path: Path, rows: Sequence[dict]) -> None:
         for row in rows
     )
     write_text(path, text.getvalue())
-
-
-def picked(rows: Sequence[dict], side: str, epoch: int, name: str, *, since: int = 1) -> np.ndarray:
-    """The values of all seeds, each a mean over the last ``since`` epochs."""
-    found: dict[int, list[float]] = {}
-    for row in rows:
-        if row["side"] == side and epoch - since < row["epoch"] <= epoch:
-            found.setdefault(row["seed"], []).append(row[name])
-    return np.array([np.mean(values) for values in found.values()])
 
 
 def report(task: Task, rows: Sequence[dict], seeds: Sequence[int]) -> str:

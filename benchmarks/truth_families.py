@@ -340,7 +340,8 @@ class YoloLabels(Family):
     """What the originals share that train on label texts.
 
     Their loaders keep an incomplete last batch, so the training images are cut to whole batches.
-    Both programs make an update per batch, where the originals sum small batches to 64 images.
+    But for ``RouterW0125``, both programs make an update per batch, where the originals sum small
+    batches to 64 images.
     """
 
     def conversion(self, task: Task) -> dict[str, object]:  # noqa: ARG002
@@ -349,7 +350,11 @@ class YoloLabels(Family):
 
     def lay_out(self, task: Task) -> None:
         """Whole batches of images, and their label texts in a folder beside them."""
-        lay_out_yolo(task)
+        for split in SPLITS:
+            for label in in_whole_batches(task, split):
+                link(task.folder / "data" / "labels" / split / label.name, label)
+                image = task.folder / "data" / "images" / split / f"{label.stem}.jpg"
+                link(image, image_of(task, label))
 
 
 @dataclass(frozen=True)
@@ -547,13 +552,13 @@ class RouterW0125(DynamicDetW0125):
         return dict(zip(self.metrics, values)), rows
 
 
-FAMILIES = {
+FAMILIES: dict[str, Family] = {
+    "yolo_fastestv2": YoloFastestV2(),
+    "yolox": YOLOXNano(),
     "gold_yolo_n": GoldYOLON(),
     "gold_yolo_n_step2": GoldYOLON(distilled=True),
     "dynamicdet_w0125": DynamicDetW0125(),
     "dynamicdet_w0125_step2": RouterW0125(),
-    "yolo_fastestv2": YoloFastestV2(),
-    "yolox": YOLOXNano(),
     **{
         f"simple_yolo_{assignment}": SimpleYOLO(assignment)
         for assignment in ("single_grid", "nearby_grid", "all_grid")
@@ -584,17 +589,8 @@ def link(place: Path, file: Path) -> None:
         place.symlink_to(file.resolve())
 
 
-def lay_out_yolo(task: Task) -> None:
-    """Images and label texts in folders beside each other, for training in whole batches."""
-    for split in SPLITS:
-        for label in in_whole_batches(task, split):
-            link(task.folder / "data" / "labels" / split / label.name, label)
-            image = task.folder / "data" / "images" / split / f"{label.stem}.jpg"
-            link(image, image_of(task, label))
-
-
 def data_yaml(task: Task, place: Path, **others: object) -> Path:
-    """The file that names the images of ``lay_out_yolo`` below ``place``, and the classes."""
+    """The file that names the images of ``YoloLabels`` below ``place``, and the classes."""
     images = {split: str(place / "data" / "images" / split) for split in SPLITS}
     file = task.folder / "data.yaml"
     write_json(file, {**images, "nc": len(task.names), "names": task.names, **others})
@@ -609,7 +605,7 @@ def convert_named(task: Task, weights: Path, target: Path) -> None:
 
 
 def yolo_data(task: Task, place: Path) -> dict[str, object]:
-    """Settings of ours for what ``lay_out_yolo`` laid out, and for the length of the training."""
+    """Settings of ours for what ``YoloLabels`` laid out, and for the length of the training."""
     data = {
         f"data.{split}": {
             "format": "yolo",

@@ -14,20 +14,10 @@ import numpy as np
 from marks import with_part
 from scipy import stats
 from tabulate import tabulate
+from truth_families import FAMILIES
 
 from mindyolo_ext.atomic import write_text
 
-FAMILIES = (
-    "yolo_fastestv2",
-    "yolox",
-    "gold_yolo_n",
-    "gold_yolo_n_step2",
-    "dynamicdet_w0125",
-    "dynamicdet_w0125_step2",
-    "simple_yolo_single_grid",
-    "simple_yolo_nearby_grid",
-    "simple_yolo_all_grid",
-)
 LAST = 5  # epochs whose losses are averaged
 ALIKE = 1e-6
 HEAD = ("training", "epochs", "seeds", "", "original", "here", "difference", "95 %", "p (Welch)")
@@ -47,39 +37,33 @@ def compared(first: np.ndarray, second: np.ndarray) -> tuple[str, ...]:
     return *spread, gap, f"{low:+.{digits}f} to {high:+.{digits}f}", f"{found.pvalue:.3f}"
 
 
-def ends(path: Path) -> tuple[int, dict[str, dict[str, np.ndarray]]]:
-    """Number of epochs, and by the side and the column the values of all seeds at the end."""
-    with path.open(encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
-    last = max(int(row["epoch"]) for row in table)
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for side in dict.fromkeys(row["side"] for row in table):
-        rows = [row for row in table if row["side"] == side]
-        columns = found.setdefault(side, {})
-        for name in list(table[0])[3:]:
-            if name[:2] in ("AP", "th"):
-                columns[name] = np.array([float(r[name]) for r in rows if int(r["epoch"]) == last])
-        losses: dict[str, list[float]] = {}
-        for row in rows:
-            if int(row["epoch"]) > last - LAST:
-                losses.setdefault(row["seed"], []).append(float(row["loss"]))
-        columns["loss"] = np.array([np.mean(its) for its in losses.values()])
-    return last, found
+def picked(rows: Sequence[dict], side: str, epoch: int, name: str, *, since: int = 1) -> np.ndarray:
+    """The values of all seeds, each a mean over the last ``since`` epochs."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        if row["side"] == side and epoch - since < int(row["epoch"]) <= epoch:
+            found.setdefault(row["seed"], []).append(float(row[name]))
+    return np.array([np.mean(values) for values in found.values()])
 
 
 def summary(folder: Path) -> str:
-    """A row per training, side and number."""
+    """A row per training, side and number at the end."""
     lines: list[Sequence[object]] = []
-    for family in FAMILIES:
-        path = folder / f"truth_{family}.csv"
+    for name, family in FAMILIES.items():
+        path = folder / f"truth_{name}.csv"
         if not path.is_file():
             continue
-        epochs, sides = ends(path)
-        for side in list(sides)[1:]:
-            where = f"`{family}`" + ("" if side == "ours" else f", {side}")
-            start: tuple[object, ...] = (where, epochs, len(sides[side]["loss"]))
-            for column, values in sides[side].items():
-                lines.append((*start, column, *compared(sides["original"][column], values)))
+        with path.open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        epochs = max(int(row["epoch"]) for row in rows)
+        for side in list(dict.fromkeys(row["side"] for row in rows))[1:]:
+            where = f"`{name}`" + ("" if side == "ours" else f", {side}")
+            seeds = len({row["seed"] for row in rows if row["side"] == side})
+            start: tuple[object, ...] = (where, epochs, seeds)
+            for column in (*family.metrics, "loss"):
+                since = LAST if column == "loss" else 1
+                both = (picked(rows, x, epochs, column, since=since) for x in ("original", side))
+                lines.append((*start, column, *compared(*both)))
                 start = ("", "", "")
     return tabulate(lines, HEAD, tablefmt="github", disable_numparse=True)
 

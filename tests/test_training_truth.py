@@ -151,14 +151,22 @@ def test_equal_seeds_have_no_test():
 def test_the_end_of_a_training_is_its_last_epochs(program: ModuleType, tmp_path: Path):
     summary = importlib.import_module("truth_summary")
     rows = [
-        {"side": side, "seed": seed, "epoch": epoch, "AP": ap if epoch == 7 else None, "loss": loss}
-        for side, seed, ap in (("original", 1, 10.0), ("original", 2, 12.0), ("ours", 1, 11.0))
+        {"side": side, "seed": seed, "epoch": epoch, "AP": ap if epoch == 7 else None}
+        | {"AP50": 2 * ap if epoch == 7 else None, "loss": scale * loss}
+        for side, seed, ap, scale in (
+            ("original", 1, 10.0, 1),
+            ("original", 2, 12.0, 2),
+            ("ours", 1, 11.0, 1),
+            ("ours", 2, 11.5, 3),
+        )
         for epoch, loss in enumerate((90, 80, 5, 4, 3, 2, 1), 1)
     ]
     program.write_csv(tmp_path / "truth_yolox.csv", rows)
-    epochs, found = summary.ends(tmp_path / "truth_yolox.csv")
-    assert epochs == 7 and found["original"]["AP"].tolist() == [10, 12]
-    assert found["ours"]["loss"].tolist() == [3]  # of 5 epochs
+    lines = summary.summary(tmp_path).splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert cells[0][:6] == ["`yolox`", "7", "2", "AP", "11.00 +- 1.41", "11.25 +- 0.35"]
+    assert cells[1][:5] == ["", "", "", "AP50", "22.00 +- 2.83"]
+    assert cells[2][3:6] == ["loss", "4.50 +- 2.12", "6.00 +- 4.24"]  # of 5 epochs, 3 on average
 
 
 def test_a_job_of_the_original_names_what_is_to_be_kept(program: ModuleType, tmp_path: Path):
