@@ -15,7 +15,7 @@ import io
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,27 +24,19 @@ import torch
 from tabulate import tabulate
 from training_truth import make_start
 from truth_families import FAMILIES, Task
+from truth_steps import batches, our_training
 
 from mindyolo_ext.atomic import write_text
 from mindyolo_ext.backend.parameters import parameter_groups, parameter_values
 from mindyolo_ext.backend.train_step import OptimizerOptions, TrainStep
 from mindyolo_ext.checkpoint.convert import convert
 from mindyolo_ext.checkpoint.store import load_checkpoint
-from mindyolo_ext.config import load_config
 from mindyolo_ext.contracts import Model
 from mindyolo_ext.data.loader import Loader
 from mindyolo_ext.data.types import Batch
-from mindyolo_ext.engine.build import (
-    new_model,
-    new_trainable,
-    split_dataset,
-    start_from,
-    training_pipeline,
-)
 
 FAMILY, SEED = "yolo_fastestv2", 1
 MOMENTUM, DECAY = 0.949, 5e-4  # in the original's train.py
-MOST_BOXES = 32  # of an image of BCCD are 28
 EPSILON = 1e-5  # of the batch norms
 TERMS = ("total", "box", "object", "class")
 
@@ -105,22 +97,7 @@ def arguments() -> argparse.Namespace:
 
 def our_step(task: Task) -> tuple[Callable[[Batch], np.ndarray], Loader, Model]:
     """Our step, the loader of our augmented batches, and the network."""
-    texts = FAMILIES[FAMILY].settings(task, task.folder, SEED)
-    config = load_config(FAMILIES[FAMILY].recipe, texts)
-    dataset = split_dataset(config, "train")
-    model = new_model(config, len(task.names))
-    start_from(model, task.folder / "start" / f"seed_{SEED}.ckpt")
-    loader = Loader(
-        training_pipeline(config.data.augment, model.input_spec, dataset, seed=SEED),
-        batch_size=task.batch,
-        max_boxes=MOST_BOXES,
-        shuffle=True,
-        drop_last=True,
-        seed=SEED,
-        workers=0,
-        pixels="float32",
-    )
-    trainable = new_trainable(model, config.train.loss)
+    trainable, loader = our_training(task, SEED)
     groups = parameter_groups(trainable, "single", DECAY)
     step = TrainStep(trainable, groups, OptimizerOptions())
     rates = np.full(len(groups), task.rate, np.float32)
@@ -130,7 +107,7 @@ def our_step(task: Task) -> tuple[Callable[[Batch], np.ndarray], Loader, Model]:
         report = step(batch.images, batch.targets, batch.mask, rates, controls)
         return np.array([report[0], *report[4:7]], np.float64)
 
-    return take, loader, model
+    return take, loader, trainable.model
 
 
 def original_step(task: Task, repo: Path) -> tuple[Callable[[Batch], np.ndarray], torch.nn.Module]:
@@ -192,14 +169,6 @@ def rows_of(batch: Batch) -> np.ndarray:
     image, place = np.nonzero(batch.mask)
     boxes = batch.targets[image, place]
     return np.concatenate([image[:, None], boxes], axis=1).astype(np.float32)
-
-
-def batches(loader: Loader) -> Iterator[Batch]:
-    """Without end, epoch after epoch."""
-    epoch = 0
-    while True:
-        yield from loader.epoch(epoch)
-        epoch += 1
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """benchmarks/training_truth.py: the inputs of both programs, and the report on their curves."""
 
+import argparse
 import csv
 import dataclasses
 import importlib
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from launching import ROOT
 
+from mindyolo_ext.backend import nn
 from mindyolo_ext.config import load_config
 from mindyolo_ext.data.formats.darknet import parse_data_file
 from mindyolo_ext.data.image_file import write_image
@@ -351,3 +353,52 @@ def test_losses_of_dynamicdet_are_weighted_for_size_and_classes(
     loss = load_config(family.recipe, family.settings(task, task.folder, 1)).train.loss
     assert loss["objectness"] == pytest.approx(0.7 / 4)
     assert loss["classes"] == pytest.approx(0.3 * 3 / 80)
+
+
+@pytest.fixture
+def sensitivity(program: ModuleType) -> ModuleType:  # noqa: ARG001
+    """benchmarks/truth_sensitivity.py."""
+    return importlib.import_module("truth_sensitivity")
+
+
+def test_changed_weights_are_those_that_training_updates(sensitivity: ModuleType):
+    cell = nn.Dense(64, 8)
+    cell.bias.requires_grad = False
+    values = {name: np.full(p.shape, 1.0001, np.float32) for name, p in cell.parameters_and_names()}
+    rounded = sensitivity.changed(cell, values, "half", seed=1)
+    drawn = sensitivity.changed(cell, values, "1e-3", seed=1)
+    again = sensitivity.changed(cell, values, "1e-3", seed=1)
+    assert np.array_equal(rounded["weight"], np.ones((8, 64), np.float32))
+    assert np.array_equal(rounded["bias"], values["bias"])
+    assert np.std(drawn["weight"]) == pytest.approx(1e-3, rel=0.2)
+    assert np.array_equal(drawn["weight"], again["weight"])
+    assert np.array_equal(drawn["bias"], values["bias"])
+
+
+def test_distances_of_losses_and_gradients(sensitivity: ModuleType):
+    own = sensitivity.Found(np.array([1.0, -1.0, 1.0, -1.0]), 2.0, np.array([3.0, 4.0]))
+    other = sensitivity.Found(np.array([1.0, -1.0, 1.5, -1.0]), 2.5, np.array([-4.0, 3.0]))
+    assert sensitivity.distances(own, own) == pytest.approx([0, 0, 0, 1])
+    assert sensitivity.distances(own, other) == pytest.approx([0.5, 0.25, 2**0.5, 0])
+
+
+def test_only_changed_weights_move_loss_and_gradient(
+    sensitivity: ModuleType, program: ModuleType, tmp_path: Path
+):
+    task = task_of(program, tmp_path)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            image = np.full((64, 64, 3), 90, np.uint8)
+            image[20:44, 20:44] = 200
+            write_image(task.data / "JPEGImages" / f"{name}_{split}.jpg", image)
+    options = argparse.Namespace(
+        data=task.data, size=64, per_batch_size=2, seeds=[1, 2], changes=["0", "1e-6"]
+    )
+    rows = sensitivity.measured("yolo_fastestv2", None, options)
+    assert [row[:2] for row in rows] == [["0", 1], ["1e-6", 1], ["0", 2], ["1e-6", 2]]
+    for row in rows:
+        if row[0] == "0":
+            assert row[2:] == pytest.approx([0, 0, 0, 1], abs=1e-6)
+        else:
+            assert 0 < row[3] < 1e-3
+            assert row[4] > 1e-6
