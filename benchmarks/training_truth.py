@@ -33,9 +33,9 @@ from mindyolo_ext.backend import launch
 from mindyolo_ext.backend.parameters import parameter_values
 from mindyolo_ext.checkpoint.convert import convert, export_torch
 from mindyolo_ext.checkpoint.store import CheckpointMetadata, save_checkpoint
-from mindyolo_ext.cli.evaluate import load_for_test
 from mindyolo_ext.config import load_config
 from mindyolo_ext.engine.build import split_dataset, start_from
+from mindyolo_ext.engine.evaluate_file import load_for_test
 from mindyolo_ext.models.registry import create_model
 
 HERE = Path(__file__).resolve().parent

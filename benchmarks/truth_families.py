@@ -11,12 +11,12 @@ import numpy as np
 
 from mindyolo_ext.atomic import write_json, write_text
 from mindyolo_ext.checkpoint.convert import convert
-from mindyolo_ext.cli.evaluate import Loaded
 from mindyolo_ext.config import Config, load_config
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.engine.accuracy_speed import accuracy_over_speed
 from mindyolo_ext.engine.darknet import recipe_overrides
 from mindyolo_ext.engine.evaluate import evaluate
+from mindyolo_ext.engine.evaluate_file import Loaded
 from mindyolo_ext.models.yolo_fastestv2.variants import COCO_ANCHORS
 
 SPLITS = ("train", "val")

@@ -60,8 +60,8 @@ def train(
     Raises: ConfigError for a recipe that does not fit its data; ExistingFileError if ``save_dir``
         holds a run and ``resume`` is False; MissingFileError; DataError; TrainingError.
     """
-    from mindyolo_ext.cli import backend
-    from mindyolo_ext.cli.data_file import check_validation
+    from mindyolo_ext import framework
+    from mindyolo_ext.engine.data_file import check_validation
 
     changes = _texts(
         {
@@ -74,7 +74,7 @@ def train(
     config = _read(recipe, data, [*changes, *_texts(settings or {})])
     if data is not None and config.train.run_eval:
         check_validation(str(data))
-    backend.follow(config.train.backend)
+    framework.follow(config.train.backend)
     _start(config, config.train.seed, device_target, is_parallel)
     from mindyolo_ext.engine.train import train as run
 
@@ -117,8 +117,8 @@ def evaluate(
     Raises: UsageError if the data set has another number of classes; CheckpointError;
         MissingFileError; DataError; ConfigError.
     """
-    from mindyolo_ext.cli.evaluate import devices_of, load_for_test, run_test
-    from mindyolo_ext.cli.recipe import recipe_of_weight
+    from mindyolo_ext.engine.network import recipe_of_weight
+    from mindyolo_ext.runtimes.names import devices_of
 
     if split not in ("train", "val", "test"):
         raise UsageError(f"evaluate: split must be train, val or test, got {split!r}")
@@ -133,6 +133,7 @@ def evaluate(
     _start(config, 0, beside, is_parallel)
     from mindyolo_ext.engine.build import split_dataset
     from mindyolo_ext.engine.check import check_recipe
+    from mindyolo_ext.engine.evaluate_file import load_for_test, run_test
 
     check_recipe(config)
     dataset = split_dataset(config, split)
@@ -145,8 +146,8 @@ def evaluate(
 
 def _read(recipe: "str | Path | Config", data: str | Path | None, changes: list[str]) -> "Config":
     """Read the recipe, with another data set and ``section.key=value`` strings."""
-    from mindyolo_ext.cli.data_file import data_overrides
     from mindyolo_ext.config import load_config, override
+    from mindyolo_ext.engine.data_file import data_overrides
 
     if data is not None:
         base = load_config(recipe) if isinstance(recipe, (str, Path)) else recipe
@@ -176,6 +177,7 @@ def _sides(size: int | tuple[int, int] | None) -> list[int] | None:
 def _start(config: "Config", seed: int, device_target: str | None, is_parallel: bool) -> None:
     """Start the framework and the ranks."""
     from mindyolo_ext.backend import launch
-    from mindyolo_ext.cli.recipe import graph_options
+    from mindyolo_ext.backend.graph_options import GraphOptions
 
-    launch.start(device_target, is_parallel=is_parallel, seed=seed, options=graph_options(config))
+    options = GraphOptions.of(config.train)
+    launch.start(device_target, is_parallel=is_parallel, seed=seed, options=options)

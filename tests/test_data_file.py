@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from helpers import Command
 
-from mindyolo_ext.cli.data_file import data_overrides
 from mindyolo_ext.config import load_config
 from mindyolo_ext.data.build import build_dataset
 from mindyolo_ext.data.shapes import make_shapes_dataset
+from mindyolo_ext.engine.data_file import data_overrides
 from mindyolo_ext.errors import DataError, MissingFileError
 
 NAMES = ["circle", "square", "triangle"]

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable
 
 from mindyolo_ext.errors import ConfigError, MissingPackageError, UsageError, did_you_mean
+from mindyolo_ext.framework import FRAMEWORKS, VARIABLE
 
-VARIABLE = "MINDYOLO_EXT_BACKEND"
-BACKENDS = ("mindspore", "torch", "shapes")
+BACKENDS = (*FRAMEWORKS, "shapes")
 OLDEST_TORCH = (2, 4)
 INSTALL = {"mindspore": "pip install mindspore", "torch": "pip install 'torch>=2.4'"}
 

@@ -1,6 +1,6 @@
 """Options for compiling graphs for a device. Loads no framework."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,11 @@ class GraphOptions:
     jit_level: str = ""
     graph_kernel: bool = False
     precision_mode: str = ""
+
+    @classmethod
+    def of(cls, settings: object) -> "GraphOptions":
+        """Those of a recipe's ``train`` section, which has fields of the same names."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
     def given(self) -> list[tuple[str, object]]:
         """Names and values of the options that are set."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from mindyolo_ext.errors import CheckpointError, ConfigError, UsageError
+from mindyolo_ext.framework import VARIABLE
 from mindyolo_ext.input_spec import InputSpec
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def _ask(model: str, keywords: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "mindyolo_ext.checkpoint.outline", model],
         input=keywords,
-        env={**os.environ, "MINDYOLO_EXT_BACKEND": "shapes"},
+        env={**os.environ, VARIABLE: "shapes"},
         cwd=_PACKAGE_PARENT,
         capture_output=True,
         text=True,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli.arguments import add_machine, add_recipe, add_seed, add_split
-from mindyolo_ext.cli.evaluate import load_for_test
 from mindyolo_ext.cli.recipe import digest, read_recipe, start
 
 if TYPE_CHECKING:
@@ -78,6 +77,7 @@ def _result(path: Path, config: "Config", dataset: "Dataset", split: str) -> "Co
     from mindyolo_ext.backend.launch import world
     from mindyolo_ext.engine.datasets import worker_count
     from mindyolo_ext.engine.evaluate import evaluate
+    from mindyolo_ext.engine.evaluate_file import load_for_test
 
     loaded = load_for_test(path, config, dataset, split=split)
     return evaluate(

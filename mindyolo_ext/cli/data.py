@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli.arguments import add_device, add_recipe, add_seed
-from mindyolo_ext.cli.recipe import graph_options, input_size, read_recipe
+from mindyolo_ext.cli.recipe import input_size, read_recipe
 
 if TYPE_CHECKING:
     from mindyolo_ext.config import Config
@@ -193,8 +193,10 @@ def assign(options: argparse.Namespace) -> None:
     """Draw which predictions are assigned to which box in a few images."""
     config = read_recipe(options, extra=options.set, weight=options.weight)
     from mindyolo_ext.backend import launch
+    from mindyolo_ext.backend.graph_options import GraphOptions
 
-    launch.start(options.device_target, seed=config.train.seed, options=graph_options(config))
+    compiler = GraphOptions.of(config.train)
+    launch.start(options.device_target, seed=config.train.seed, options=compiler)
     from mindyolo_ext.engine.assign import assign as run
     from mindyolo_ext.engine.assign import choose_pictures
     from mindyolo_ext.engine.build import split_dataset

@@ -7,6 +7,7 @@ import traceback
 
 from mindyolo_ext.cli import backend, interrupts
 from mindyolo_ext.errors import StuckError, UserError, printable
+from mindyolo_ext.framework import choose
 
 logger = logging.getLogger("mindyolo_ext")
 EXPLAINED = 1  # an error that a user can fix, in one line
@@ -24,7 +25,7 @@ def run(options: argparse.Namespace, *, ends_process: bool = False) -> int:
     Raises: with ``--debug``, whatever the verb raises.
     """
     try:
-        backend.choose(backend.asked(options))
+        choose(backend.asked(options))
         options.run(options)
     except KeyboardInterrupt:
         return _failed(interrupts.MESSAGE, interrupts.STOPPED)

@@ -116,7 +116,7 @@ def _start(address: str) -> str:
 
 def _classes(data: str) -> str:
     """Format ``, 3 classes: RBC, WBC, Platelets``, truncated if long."""
-    from mindyolo_ext.cli.data_file import class_names
+    from mindyolo_ext.engine.data_file import class_names
 
     names = class_names(data)
     return f", {len(names)} classes: {shown(', '.join(names), 60)}" if names else ""
@@ -124,9 +124,9 @@ def _classes(data: str) -> str:
 
 def _data_section(data: str, config: "Config") -> str:
     """Return the data section of a recipe in any folder."""
-    from mindyolo_ext.cli.data_file import data_overrides
     from mindyolo_ext.config.describe import flow
     from mindyolo_ext.config.read import parse_override
+    from mindyolo_ext.engine.data_file import data_overrides
 
     polygons = bool(config.data.train.get("polygons"))
     values: dict = {}

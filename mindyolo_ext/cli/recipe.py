@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from mindyolo_ext.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    from mindyolo_ext.backend.graph_options import GraphOptions
     from mindyolo_ext.backend.launch import World
     from mindyolo_ext.config import Config
 
@@ -33,12 +32,14 @@ def read_recipe(
 
     Raises: UsageError if no flag selects a recipe.
     """
-    from mindyolo_ext.cli.data_file import data_overrides
     from mindyolo_ext.config import Config, load_config, override
+    from mindyolo_ext.engine.data_file import data_overrides
 
     path = recipe_path(options)
     own: list[str] = []
     if path is None and weight is not None:
+        from mindyolo_ext.engine.network import recipe_of_weight
+
         path, own = recipe_of_weight(weight), ["input.size=[]"]
     if path is None and not (instead and options.data):
         raise UsageError(
@@ -76,15 +77,6 @@ def recipe_path(options: argparse.Namespace) -> Path | None:
     return Path(recipe_of_model(options.model, list_models()))
 
 
-def recipe_of_weight(weight: Path) -> Path:
-    """Return the shipped recipe for the model of a mindyolo_ext checkpoint or exported file."""
-    from mindyolo_ext.config.shipped import recipe_of_model
-    from mindyolo_ext.engine.network import read_metadata
-    from mindyolo_ext.models.registry import list_models
-
-    return Path(recipe_of_model(read_metadata(weight).model, list_models()))
-
-
 def given(options: argparse.Namespace) -> list[str]:
     """Return ``section.key=value`` for every given flag of a setting. The value is JSON, which is
     valid YAML, so any text stays text.
@@ -113,6 +105,7 @@ def start(options: argparse.Namespace, seed: int, config: "Config", extra: str =
     its own folder in the cache.
     """
     from mindyolo_ext.backend import launch
+    from mindyolo_ext.backend.graph_options import GraphOptions
 
     recipe = config.to_yaml() + extra
     cache = options.compile_cache and launch.cache_folder(options.compile_cache, recipe)
@@ -122,19 +115,11 @@ def start(options: argparse.Namespace, seed: int, config: "Config", extra: str =
         graph_mode=options.ms_mode == 0,
         compile_cache=cache,
         seed=seed,
-        options=graph_options(config),
+        options=GraphOptions.of(config.train),
     )
     if not this.is_main:
         logging.getLogger().setLevel(logging.WARNING)
     return this
-
-
-def graph_options(config: "Config") -> "GraphOptions":
-    """Return a recipe's compiler options."""
-    from mindyolo_ext.backend.graph_options import GraphOptions
-
-    settings = config.train
-    return GraphOptions(settings.jit_level, settings.graph_kernel, settings.precision_mode)
 
 
 def digest(path: Path) -> str:

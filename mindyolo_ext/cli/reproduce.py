@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindyolo_ext.cli.arguments import add_config, add_machine, add_set, add_setting, add_workers
-from mindyolo_ext.cli.evaluate import Loaded, load_for_test
 from mindyolo_ext.cli.recipe import digest, given, start
 from mindyolo_ext.errors import MissingFileError, ReproductionError, UsageError
 
 if TYPE_CHECKING:
     from mindyolo_ext.checkpoint.metadata import CheckpointMetadata
     from mindyolo_ext.config import Config
+    from mindyolo_ext.engine.evaluate_file import Loaded
     from mindyolo_ext.engine.reproduce import Goal, Reproduction
 
 logger = logging.getLogger("mindyolo_ext")
@@ -188,6 +188,7 @@ def _measured(
     """Evaluate and compare; None on ranks other than 0."""
     from mindyolo_ext.engine.build import split_dataset
     from mindyolo_ext.engine.check import check_recipe
+    from mindyolo_ext.engine.evaluate_file import load_for_test
     from mindyolo_ext.engine.reproduce import (
         Reproduction,
         check_images,
@@ -227,7 +228,7 @@ def _measured(
 
 
 def _evaluated(
-    loaded: Loaded, goal: "Goal", config: "Config", this: _Task
+    loaded: "Loaded", goal: "Goal", config: "Config", this: _Task
 ) -> dict[str, float] | None:
     """Write the detections and return all metrics in percent; None on ranks other than 0."""
     from mindyolo_ext.backend.launch import world
@@ -267,7 +268,7 @@ def _evaluated(
     return numbers_of_evaluation(result)
 
 
-def _in_force(goal: "Goal", config: "Config", loaded: Loaded) -> tuple[dict[str, str], list[str]]:
+def _in_force(goal: "Goal", config: "Config", loaded: "Loaded") -> tuple[dict[str, str], list[str]]:
     """Return the values in force of the protocol's settings, and the ones that differ from it."""
     from dataclasses import asdict
 

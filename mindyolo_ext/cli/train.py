@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindyolo_ext.cli import backend
 from mindyolo_ext.cli.arguments import (
     add_bool,
     add_machine,
@@ -14,10 +13,10 @@ from mindyolo_ext.cli.arguments import (
     add_switch,
     true_or_false,
 )
-from mindyolo_ext.cli.data_file import check_validation
 from mindyolo_ext.cli.mindyolo import add_mindyolo, apply_mindyolo
 from mindyolo_ext.cli.options import add_training_options
 from mindyolo_ext.cli.recipe import read_recipe, recipe_path, start
+from mindyolo_ext.framework import follow
 
 if TYPE_CHECKING:
     from mindyolo_ext.config import Config
@@ -84,7 +83,7 @@ def train(options: argparse.Namespace) -> None:
     """Train the recipe of ``--config`` or ``--model``."""
     translated = apply_mindyolo(options)
     config = _recipe(options, translated)
-    backend.follow(config.train.backend)
+    follow(config.train.backend)
     start(options, config.train.seed, config)
     from mindyolo_ext.engine.train import train as run
 
@@ -106,6 +105,8 @@ def _recipe(options: argparse.Namespace, translated: Sequence[str]) -> "Config":
     flags += translated
     config = read_recipe(options, [*flags, *options.set])
     if options.data and config.train.run_eval:
+        from mindyolo_ext.engine.data_file import check_validation
+
         check_validation(options.data)
     defaults = []
     if options.ema and not config.train.ema_decay:

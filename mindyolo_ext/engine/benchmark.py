@@ -16,11 +16,11 @@ from tabulate import tabulate
 from mindyolo_ext import atomic
 from mindyolo_ext.config import Config
 from mindyolo_ext.errors import RunError, UsageError, shown
+from mindyolo_ext.framework import FRAMEWORKS, VARIABLE
 from mindyolo_ext.runtimes.file import read_exported
-from mindyolo_ext.runtimes.names import EXPORTED, FRAMEWORKS, is_exported, runtime_of
+from mindyolo_ext.runtimes.names import EXPORTED, is_exported, runtime_of
 
 logger = logging.getLogger(__name__)
-VARIABLE = "MINDYOLO_EXT_BACKEND"  # as in backend.choice, whose import would choose a backend
 FILES = ("benchmark.json", "benchmark.txt")
 _MARK = "benchmark: "
 

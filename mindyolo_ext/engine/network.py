@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from mindyolo_ext.checkpoint.metadata import CheckpointMetadata
 from mindyolo_ext.contracts import Predictor
 from mindyolo_ext.errors import ConfigError, UsageError
+from mindyolo_ext.framework import FRAMEWORKS
 from mindyolo_ext.runtimes.file import ExportedFile, read_exported
 from mindyolo_ext.runtimes.load import open_predictor, with_size
-from mindyolo_ext.runtimes.names import EXPORTED, FRAMEWORKS, is_exported, runtime_of
+from mindyolo_ext.runtimes.names import EXPORTED, is_exported, runtime_of
 
 if TYPE_CHECKING:
     from mindyolo_ext.config import Config
@@ -245,3 +246,11 @@ def _check_model(weight: Path, metadata: CheckpointMetadata, config: "Config") -
         raise ConfigError(
             f"{weight}: holds {metadata.model}, but the recipe names {config.model.name}"
         )
+
+
+def recipe_of_weight(weight: Path) -> Path:
+    """Return the shipped recipe for the model of a mindyolo_ext checkpoint or exported file."""
+    from mindyolo_ext.config.shipped import recipe_of_model  # prediction loads no recipes
+    from mindyolo_ext.models.registry import list_models
+
+    return Path(recipe_of_model(read_metadata(weight).model, list_models()))

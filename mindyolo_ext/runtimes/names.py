@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mindyolo_ext.errors import UsageError, did_you_mean
-
-FRAMEWORKS = ("mindspore", "torch")  # they run checkpoints
+from mindyolo_ext.framework import FRAMEWORKS
 
 
 @dataclass(frozen=True)
@@ -79,3 +78,14 @@ def runtime_of(weight: Path, asked: str | None = None) -> str | None:
 def is_exported(weight: Path) -> bool:
     """Whether the suffix is that of an exported file."""
     return weight.suffix.lower() in BY_SUFFIX
+
+
+def devices_of(
+    weight: Path, runtime: str | None, device_target: str | None
+) -> tuple[str, str | None]:
+    """Return the device of a runtime that is not a framework, and that of the framework.
+
+    Raises: UsageError as ``runtime_of``.
+    """
+    is_beside = runtime_of(weight, runtime) in EXPORTED
+    return device_target or "CPU", "CPU" if is_beside else device_target

@@ -4,18 +4,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from helpers import REPOSITORY
 
-from mindyolo_ext.backend import choice
 from mindyolo_ext.backend.choice import BACKEND, check_backend, chosen, installed_version
-from mindyolo_ext.cli.backend import BACKENDS, VARIABLE, choose, follow
 from mindyolo_ext.config import Config, override
+from mindyolo_ext.config.schema import TrainConfig
 from mindyolo_ext.engine.check import on_this_backend
 from mindyolo_ext.errors import ConfigError, UserError
+from mindyolo_ext.framework import FRAMEWORKS, VARIABLE, choose, follow
 
-OTHER = next(name for name in BACKENDS if name != BACKEND)
+OTHER = next(name for name in FRAMEWORKS if name != BACKEND)
 BOTH = {"mindspore": "2.9.0", "torch": "2.4.0+cpu"}
 
 
@@ -104,12 +105,6 @@ def test_every_verb_takes_the_backend_before_it_imports_one(tmp_path: Path) -> N
     assert "AssertionError" not in done.stderr, done.stderr
 
 
-def test_the_command_line_offers_the_backends_that_there_are() -> None:
-    """The command line lists the names itself, because importing ``choice`` makes the choice."""
-    assert choice.VARIABLE == VARIABLE
-    assert {*BACKENDS, "shapes"} == set(choice.BACKENDS)
-
-
 def test_a_recipe_gets_the_backend_that_runs() -> None:
     for wanted in ("", BACKEND):
         config = override(Config(), [f"train.backend='{wanted}'"])
@@ -124,6 +119,10 @@ def test_a_recipe_of_the_other_backend_is_refused() -> None:
     )
     with pytest.raises(ConfigError, match=message):
         on_this_backend(config)
+
+
+def test_recipes_take_the_frameworks_that_the_command_line_offers() -> None:
+    assert get_args(get_type_hints(TrainConfig)["backend"]) == ("", *FRAMEWORKS)
 
 
 @pytest.mark.parametrize(

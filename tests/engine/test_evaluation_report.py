@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from mindyolo_ext.cli.evaluate import Loaded, run_test
 from mindyolo_ext.config import Config
 from mindyolo_ext.data.dataset import Dataset
 from mindyolo_ext.engine.compare import compare
+from mindyolo_ext.engine.evaluate_file import Loaded, run_test
 from mindyolo_ext.engine.evaluation_report import label_names, write_labels
 from mindyolo_ext.errors import MissingPackageError
 from mindyolo_ext.evaluation import confusion
@@ -91,7 +91,7 @@ def test_a_missing_supervision_is_told_before_an_evaluation(tmp_path, monkeypatc
     def evaluate(*_, **__):
         raise InterruptedError("the evaluation has begun")
 
-    monkeypatch.setattr("mindyolo_ext.engine.evaluate.evaluate", evaluate)
+    monkeypatch.setattr("mindyolo_ext.engine.evaluate_file.evaluate", evaluate)
     monkeypatch.setattr(confusion, "_problem", lambda: "a package is missing")
     with pytest.raises(InterruptedError, match="has begun"):
         run_test(Loaded(None, None, None, ""), Config(), tmp_path)

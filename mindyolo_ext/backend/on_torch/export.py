@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mindyolo_ext.backend.choice import VARIABLE
 from mindyolo_ext.backend.on_torch.compiled import Compiled
 from mindyolo_ext.backend.on_torch.nn import Cell
 from mindyolo_ext.backend.on_torch.sizes import sizes_vary
 from mindyolo_ext.backend.on_torch.values import Tensor
 from mindyolo_ext.errors import DeviceError
+from mindyolo_ext.framework import VARIABLE
 
 FORMATS = ("onnx",)
 _OPSET = 17

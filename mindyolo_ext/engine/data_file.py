@@ -4,7 +4,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from mindyolo_ext.data.text import read_text
+from mindyolo_ext.engine.darknet import recipe_overrides
 from mindyolo_ext.errors import DataError, MissingFileError, UsageError, shown
+from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml
 
 _YAML = (".yaml", ".yml")
 _IN_FOLDER = ("data.yaml", "data.yml", "dataset.yaml")
@@ -25,8 +28,6 @@ def data_overrides(text: str, *, polygons: bool = False) -> list[str]:
     file = _file(Path(text))
     if file.suffix.lower() in _YAML:
         return _of_yaml(file, polygons)
-    from mindyolo_ext.engine.darknet import recipe_overrides
-
     return recipe_overrides(file)
 
 
@@ -66,9 +67,6 @@ def _file(path: Path) -> Path:
 
 def _content(file: Path) -> dict:
     """Read the mapping of a ``data.yaml``, or the ``data`` section of a MindYOLO recipe."""
-    from mindyolo_ext.data.text import read_text
-    from mindyolo_ext.yaml_file import MAX_BYTES, load_yaml
-
     content = load_yaml(read_text(file, most=4 * MAX_BYTES), str(file), as_text=True)
     inner = content.get("data") if isinstance(content, dict) else None
     if isinstance(inner, dict) and any(key in inner for key in (*_TRAIN[1:], *_VAL[1:])):
