@@ -108,7 +108,7 @@ def test_deploy_form_is_a_new_equal_cell(model, images, predicted):
         and deploy.num_classes == CLASSES
     )
     for got, wanted in zip(Predict(deploy)(Tensor(images)), predicted, strict=True):
-        # pixels; simple_yolo_darknet differs by 1.2e-3 on an Intel Xeon, by less than 1e-3 on an EPYC
+        # pixels; simple_yolo_darknet differs by 1.2e-3 on an Intel Xeon, less on an EPYC
         np.testing.assert_allclose(got.asnumpy(), wanted, rtol=1e-3, atol=3e-3)
     for parameter, value in zip(model.get_parameters(), before, strict=True):
         np.testing.assert_array_equal(parameter.asnumpy(), value)
