@@ -25,6 +25,9 @@ SMALLEST = [record.smallest for record in families().values()]  # others take mi
 INVERTED = ("simple_yolo",)  # sides are linear in their logits and may be negative
 CLASSES = 3
 SIZE = 64
+# Larger differences that are rounding: on an Intel Xeon, the boxes of both forms in float32 are up to
+# 1.1e-3 (training) and 2.0e-3 pixels (deploy) from those of float64
+DEPLOY_PIXELS = {"simple_yolo_darknet": 3e-3}
 
 
 class Predict(nn.Cell):
@@ -99,7 +102,7 @@ def test_graph_equals_eager(model, images):
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_deploy_form_is_a_new_equal_cell(model, images, predicted):
+def test_deploy_form_is_a_new_equal_cell(request, model, images, predicted):
     before = [p.asnumpy().copy() for p in model.get_parameters()]
     deploy = model.to_deploy()
     assert (
@@ -108,8 +111,8 @@ def test_deploy_form_is_a_new_equal_cell(model, images, predicted):
         and deploy.num_classes == CLASSES
     )
     for got, wanted in zip(Predict(deploy)(Tensor(images)), predicted, strict=True):
-        # pixels; simple_yolo_darknet differs by 1.2e-3 on an Intel Xeon, less on an EPYC
-        np.testing.assert_allclose(got.asnumpy(), wanted, rtol=1e-3, atol=3e-3)
+        atol = DEPLOY_PIXELS.get(request.node.callspec.params["model"], 1e-3)
+        np.testing.assert_allclose(got.asnumpy(), wanted, rtol=1e-3, atol=atol)
     for parameter, value in zip(model.get_parameters(), before, strict=True):
         np.testing.assert_array_equal(parameter.asnumpy(), value)
 
