@@ -25,8 +25,8 @@ SMALLEST = [record.smallest for record in families().values()]  # others take mi
 INVERTED = ("simple_yolo",)  # sides are linear in their logits and may be negative
 CLASSES = 3
 SIZE = 64
-# Larger differences that are rounding: on an Intel Xeon, the boxes of both forms in float32 are up to
-# 1.1e-3 (training) and 2.0e-3 pixels (deploy) from those of float64
+# Larger differences that are rounding: on an Intel Xeon, boxes in float32 are up to
+# 1.1e-3 (training form) and 2.0e-3 pixels (deploy form) from those in float64
 DEPLOY_PIXELS = {"simple_yolo_darknet": 3e-3}
 
 
